@@ -1,0 +1,25 @@
+"""Errors that a user can act on; every message names the thing that is wrong and what to do."""
+
+
+class HeapAssetsError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class SettingsError(HeapAssetsError):
+    """A mistake in heap_assets.yaml: the message names the key, the value and what was expected."""
+
+
+class SourceError(HeapAssetsError):
+    """A source (bucket, folder, warehouse) cannot be read as configured."""
+
+
+class MissingInputError(HeapAssetsError):
+    """A partition that is needed has not been built yet."""
+
+
+class StaleWriterError(HeapAssetsError):
+    """The file in place has seen inputs that this writer has not; it is kept."""
+
+
+class DeliveryError(HeapAssetsError):
+    """A destination refused, or could not be reached; what was acknowledged is kept."""

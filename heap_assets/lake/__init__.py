@@ -1,0 +1,6 @@
+"""Where tables live: Parquet partitions on a folder, S3 or GCS, written whole or not at all."""
+
+from heap_assets.lake.lake import Inputs, Lake, Partition, Status, Written, conform
+from heap_assets.lake.store import ObjectInfo, Store
+
+__all__ = ["Inputs", "Lake", "ObjectInfo", "Partition", "Status", "Store", "Written", "conform"]

@@ -1,0 +1,213 @@
+"""Tables as Parquet files, `<asset key>/<partition>.parquet`, each knowing the inputs it was built from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import polars as pl
+
+from heap_assets.errors import MissingInputError, StaleWriterError
+from heap_assets.lake.store import Store
+
+_FOOTER = "heap_assets"
+_SUFFIX = ".parquet"
+UNPARTITIONED = "all"
+
+AssetPath = str | Sequence[str]
+"""`heap/events/signup` or `["heap", "events", "signup"]`."""
+
+
+class Status(StrEnum):
+    """What became of a write."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a partition is a function of.
+
+    Attributes
+    ----------
+    versions
+        Input id (`heap/users@2026-11-01`, `dump 1234`, `settings`) to its version. Equal versions mean an equal result.
+    seen
+        Ids that the writer knew of. A writer that has not seen what the file in place has seen is stale and is refused.
+    """
+
+    versions: Mapping[str, str]
+    seen: frozenset[str] = frozenset()
+
+    @property
+    def digest(self) -> str:
+        """A hash of the versions: what downstream calls the version of the partition."""
+        canonical = json.dumps(dict(sorted(self.versions.items())), separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One stored partition.
+
+    `version` changes if and only if the file was written anew; `inputs` are those it was built from.
+    """
+
+    asset: str
+    key: str
+    rows: int
+    version: str
+    bytes: int
+    written_at: datetime
+    inputs: Inputs
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """The outcome of a write: its status and the partition as it now stands."""
+
+    status: Status
+    partition: Partition
+
+
+class Lake:
+    """All tables of the platform below one URL."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @classmethod
+    def open(cls, url: str, options: Mapping[str, str] | None = None) -> Lake:
+        return cls(Store(url, options))
+
+    def key(self, asset: AssetPath, partition: str | None = None) -> str:
+        """Return the object key of a partition."""
+        return f"{_path(asset)}/{partition or UNPARTITIONED}{_SUFFIX}"
+
+    def uri(self, asset: AssetPath, partition: str | None = None) -> str:
+        return self.store.uri(self.key(asset, partition))
+
+    def versions(self, asset: AssetPath) -> dict[str, str]:
+        """Return partition key to version of everything stored of an asset, by one listing and no reads."""
+        prefix = _path(asset) + "/"
+        return {
+            info.key.removeprefix(prefix).removesuffix(_SUFFIX): info.etag
+            for info in self.store.list(prefix)
+            if info.key.endswith(_SUFFIX) and "/" not in info.key.removeprefix(prefix)
+        }
+
+    def partitions(self, asset: AssetPath) -> list[str]:
+        """Return the stored partition keys of an asset, sorted."""
+        return sorted(self.versions(asset))
+
+    def find(self, asset: AssetPath, partition: str | None = None) -> Partition | None:
+        """Describe a stored partition, or None if it was never built."""
+        info = self.store.head(self.key(asset, partition))
+        if info is None:
+            return None
+        uri = self.uri(asset, partition)
+        footer = json.loads(pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)[_FOOTER])
+        return Partition(
+            asset=_path(asset),
+            key=partition or UNPARTITIONED,
+            rows=self._scan(uri).select(pl.len()).collect().item(),
+            version=info.etag,
+            bytes=info.size,
+            written_at=datetime.fromisoformat(footer["written_at"]),
+            inputs=Inputs(footer["versions"], frozenset(footer["seen"])),
+            notes=footer["notes"],
+        )
+
+    def scan(
+        self, asset: AssetPath, partitions: str | Iterable[str] | None = None, *, schema: pl.Schema | None = None
+    ) -> pl.LazyFrame:
+        """Scan one partition, or several as one frame.
+
+        Parameters
+        ----------
+        schema
+            Columns of the result: absent ones are null, others left out. Without it the widest schema of the
+            partitions is taken (a column of equal name must then have equal type).
+
+        Raises
+        ------
+        MissingInputError
+            If one of the partitions was never built: a missing file is not an empty one.
+        """
+        keys = [partitions or UNPARTITIONED] if partitions is None or isinstance(partitions, str) else list(partitions)
+        missing = [key for key in keys if not self.store.exists(self.key(asset, key))]
+        if missing:
+            raise MissingInputError(
+                f"{_path(asset)} has no partition {', '.join(missing[:5])}"
+                f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: materialize it first"
+            )
+        frames = [self._scan(self.uri(asset, key)) for key in keys]
+        if schema is not None:
+            frames = [conform(frame, schema) for frame in frames]
+        if not frames:
+            return pl.LazyFrame(schema=schema)
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal" if schema is None else "vertical")
+
+    def write(
+        self,
+        asset: AssetPath,
+        partition: str | None,
+        frame: pl.LazyFrame | pl.DataFrame,
+        inputs: Inputs | None = None,
+        *,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Written:
+        """Stream a frame into a partition, whole or not at all; equal inputs write nothing.
+
+        Without `inputs` the partition is always written.
+
+        Raises
+        ------
+        StaleWriterError
+            If the file in place was built by somebody who has seen more inputs.
+        """
+        if inputs is not None and (existing := self.find(asset, partition)) is not None:
+            if existing.inputs.versions == dict(inputs.versions) and existing.inputs.seen <= inputs.seen:
+                return Written(Status.UNCHANGED, existing)
+            if unseen := existing.inputs.seen - inputs.seen:
+                raise StaleWriterError(
+                    f"{_path(asset)} {partition or ''} in place has seen {len(unseen)} inputs that this run has not "
+                    f"(such as {min(unseen)}): it is kept; run again to build from all of them"
+                )
+        footer = {
+            "versions": dict(inputs.versions) if inputs else {},
+            "seen": sorted(inputs.seen) if inputs else [],
+            "notes": dict(notes or {}),
+            "written_at": datetime.now(UTC).isoformat(),
+        }
+        self.store.sink(self.key(asset, partition), frame, {_FOOTER: json.dumps(footer, default=str)})
+        written = self.find(asset, partition)
+        if written is None:
+            raise MissingInputError(f"{self.uri(asset, partition)} vanished while it was written")
+        return Written(Status.WRITTEN, written)
+
+    def delete(self, asset: AssetPath, partition: str | None = None) -> None:
+        """Remove a partition."""
+        self.store.delete(self.key(asset, partition))
+
+    def _scan(self, uri: str) -> pl.LazyFrame:
+        return pl.scan_parquet(uri, storage_options=self.store.storage_options, glob=False)
+
+
+def conform(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
+    """Give a frame exactly the columns of `schema`: absent ones as nulls, the others left out, types cast strictly."""
+    present = frame.collect_schema()
+    return frame.select(
+        (pl.col(name) if name in present else pl.lit(None)).cast(dtype).alias(name) for name, dtype in schema.items()
+    )
+
+
+def _path(asset: AssetPath) -> str:
+    return asset if isinstance(asset, str) else "/".join(asset)
