@@ -1,0 +1,6 @@
+"""heap_assets.yaml as validated models: every choice a user makes is here."""
+
+from heap_assets.settings.load import load_settings, parse_settings, settings_path
+from heap_assets.settings.models import Settings
+
+__all__ = ["Settings", "load_settings", "parse_settings", "settings_path"]

@@ -1,0 +1,131 @@
+"""The `heap:` section: which Heap environment, where its export lies, which tables are taken."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from heap_assets.settings.base import Section
+
+IdentifierTypes = str | list[str]
+"""One identifier type, several, or (under an identifier type's own name) the columns that make up one composite."""
+
+
+class Region(StrEnum):
+    """Heap's data centre; decides the host that syncs post to (heap.md 1.1)."""
+
+    US = "us"
+    EU = "eu"
+
+
+class Plan(StrEnum):
+    """The Heap licence: quota of exported rows and the fastest cadence (features.md G25, G27)."""
+
+    GROWTH = "growth"
+    PRO = "pro"
+    PREMIER = "premier"
+
+
+class FolderSource(Section):
+    """A folder laid out like the bucket: `manifests/` beside `sync_<dump id>/`."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+class S3Source(Section):
+    """Heap Connect's bucket. Keys come from the environment, a profile, or a role that is assumed."""
+
+    kind: Literal["s3"]
+    bucket: str = Field(description="Bucket name only, such as heap-rs3-acme")
+    region: str = "us-east-1"
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: SecretStr | None = None
+    endpoint_url: str | None = Field(default=None, description="For S3-compatible stores and tests")
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
+            name = re.sub(r"^(s3://|https?://)", "", value).split("/")[0].split(".s3")[0] or "heap-rs3-acme"
+            raise ValueError(f"a bucket name only, no URL and no path: {name.lower()!r}")
+        return value
+
+
+class BigQuerySource(Section):
+    """Heap Connect's dataset in BigQuery, such as main_production."""
+
+    kind: Literal["bigquery"]
+    project: str
+    dataset: str
+    overlap_hours: int = Field(default=48, ge=0, description="Late rows are looked for this far behind the watermark")
+
+
+HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discriminator="kind")]
+
+
+class TableSelection(Section):
+    """Which tables and columns are loaded; patterns as in a shell (`*`, `?`). Keys always are."""
+
+    include: list[str] = ["*"]
+    exclude: list[str] = []
+    columns: dict[str, list[str]] = Field(
+        default={}, description="Table pattern to column patterns; `-name` leaves one out"
+    )
+
+
+class RowQuota(Section):
+    """Rows a calendar month; the default is the plan's own (features.md G27)."""
+
+    rows_per_month: int | None = Field(default=None, ge=1)
+    on_reached: Literal["warn", "stop"] = "warn"
+
+
+class HeapSettings(Section):
+    """Where Heap's data comes from, and which environment profiles are sent to."""
+
+    app_id: str = Field(description="Heap's environment ID: digits")
+    region: Region = Region.US
+    plan: Plan = Plan.PRO
+    base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
+    source: HeapSource
+    tables: TableSelection = TableSelection()
+    cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
+    manifest_poll_seconds: int = Field(default=60, ge=30)
+    quota: RowQuota = RowQuota()
+    identifiers: dict[str, dict[str, IdentifierTypes]] = Field(
+        default={},
+        description="Table (`users`, `events` for all event tables, or one table's name) to column to identifier type",
+    )
+
+    @field_validator("app_id")
+    @classmethod
+    def _is_digits(cls, value: str) -> str:
+        if not value.isdigit():
+            raise ValueError("Heap's environment ID, digits only (Account > Manage > Projects)")
+        return value
+
+    @model_validator(mode="after")
+    def _cadence_fits_plan(self) -> HeapSettings:
+        fastest = {Plan.GROWTH: 24, Plan.PRO: 1, Plan.PREMIER: 1}[self.plan]
+        if self.cadence_hours < fastest:
+            raise ValueError(
+                f"cadence_hours is {self.cadence_hours}, but the {self.plan} plan exports at most every {fastest} hours"
+            )
+        return self
+
+    @property
+    def cadence(self) -> timedelta:
+        return timedelta(hours=self.cadence_hours)
+
+    @property
+    def monthly_rows(self) -> int | None:
+        """Rows a calendar month, None if unlimited."""
+        of_plan = {Plan.GROWTH: 100_000, Plan.PRO: 1_000_000, Plan.PREMIER: None}[self.plan]
+        return self.quota.rows_per_month or of_plan

@@ -1,0 +1,69 @@
+"""The `identity:` and `profiles:` sections: what identifies a person, and what is said of one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from heap_assets.settings.base import Section
+
+Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
+
+
+class IdentifierType(Section):
+    """One identifier type. The order of the list is the order of strength."""
+
+    type: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    max_per_profile: int | None = Field(default=None, ge=0)
+    shared_above: int | dict[str, int] | None = None
+    normalise: Literal["none", "strip", "lower", "email", "digits"] | None = None
+    pattern: str | None = Field(default=None, description="A value that does not match is no identifier")
+    blocked: list[str] = Field(default=[], description="Values that are no identifiers, compared after normalising")
+    blocked_patterns: list[str] = []
+
+
+class IdentitySettings(Section):
+    """Which identifiers make a person, how strong each is, and where merging stops."""
+
+    order: Literal["priority", "first_seen"] = "priority"
+    identifiers: list[IdentifierType] = Field(min_length=1, description="Strongest first")
+    suppressed: str | None = Field(default=None, description="CSV file (identifier_type, identifier) of erased people")
+    carry_max_days: int = Field(default=7, ge=0, description="How long a missing optional input is carried forward")
+
+    @field_validator("identifiers")
+    @classmethod
+    def _types_differ(cls, value: list[IdentifierType]) -> list[IdentifierType]:
+        types = [rule.type for rule in value]
+        if doubled := {t for t in types if types.count(t) > 1}:
+            raise ValueError(f"each type once; {', '.join(sorted(doubled))} stands twice")
+        return value
+
+    @property
+    def types(self) -> list[str]:
+        """Identifier types, strongest first."""
+        return [rule.type for rule in self.identifiers]
+
+
+class Trait(Section):
+    """One attribute of the golden record."""
+
+    sources: list[str] = Field(alias="from", min_length=1, description="table.column, in order of trust")
+    choose: Choice = "first_present"
+    description: str | None = None
+    personal: bool = Field(default=False, description="Personal data: masked in previews and marked in the catalogue")
+
+    @field_validator("sources")
+    @classmethod
+    def _are_columns(cls, value: list[str]) -> list[str]:
+        for source in value:
+            if "." not in source:
+                raise ValueError(f"table.column, not {source!r}")
+        return value
+
+
+class ProfilesSettings(Section):
+    """What is known of a person, and which sets of people have a name."""
+
+    traits: dict[str, Trait] = {}
+    audiences: dict[str, dict[str, object]] = {}

@@ -1,0 +1,128 @@
+"""The whole of heap_assets.yaml, and the mistakes that only show when sections are read together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from heap_assets.settings.base import Section
+from heap_assets.settings.heap import HeapSettings, IdentifierTypes
+from heap_assets.settings.identity import IdentitySettings, ProfilesSettings
+from heap_assets.settings.operations import Alert, RunSettings
+from heap_assets.settings.sync import Sync
+from heap_assets.settings.warehouse import WarehouseSettings
+
+HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
+    "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
+    "events": {"user_id": "heap_user_id"},
+}
+"""What Heap's own columns mean, unless the settings say otherwise; types that are not declared are left out."""
+
+
+class LakeSettings(Section):
+    """Where tables are stored: a folder, s3:// or gs://, with the object store's options."""
+
+    url: str
+    options: dict[str, str] = {}
+
+
+class Settings(Section):
+    """heap_assets.yaml."""
+
+    start_date: date = Field(description="First day of every table; rows before it are counted and left out")
+    lake: LakeSettings
+    catalogue: Path = Field(default=Path("heap_catalogue.yaml"), description="Known event tables and columns")
+    heap: HeapSettings
+    warehouse: WarehouseSettings | None = None
+    identity: IdentitySettings
+    profiles: ProfilesSettings = ProfilesSettings()
+    sync: dict[str, Sync] = {}
+    checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
+    alerts: list[Alert] = []
+    run: RunSettings = RunSettings()
+
+    @field_validator("lake", mode="before")
+    @classmethod
+    def _lake_may_be_one_word(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _types_are_declared(self) -> Settings:
+        declared = set(self.identity.types)
+        for where, mapped in self._mapped_types():
+            if mapped not in declared:
+                close = difflib.get_close_matches(mapped, declared, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise ValueError(
+                    f"{where} is {mapped!r}, which identity.identifiers does not declare. "
+                    f"Declared: {', '.join(self.identity.types)}.{hint}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Settings:
+        tables = self.warehouse.tables if self.warehouse else {}
+        for name, trait in self.profiles.traits.items():
+            for index, source in enumerate(trait.sources):
+                table = source.split(".")[0]
+                if table != "users" and table not in tables:
+                    raise ValueError(
+                        f"profiles.traits.{name}.from[{index}] is {source!r}, but there is no table {table!r}. "
+                        f"Tables: {', '.join(['users', *tables])}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _sent_properties_do_not_come_back(self) -> Settings:
+        sent = {
+            prop
+            for name, sync in self.sync.items()
+            if (sync.kind or name) == "heap_user_properties"
+            for prop in sync.properties
+        }
+        fold = {p.lower().replace(" ", "_"): p for p in sent} | {p: p for p in sent}
+        for name, trait in self.profiles.traits.items():
+            for source in trait.sources:
+                table, column = source.split(".", 1)
+                if table == "users" and column in fold:
+                    raise ValueError(
+                        f"profiles.traits.{name}.from has {source!r}, a property that sync writes to Heap as "
+                        f"{fold[column]!r}: what is pushed comes back in the next dump and would prove itself"
+                    )
+        for column in self.heap.identifiers.get("users", {}):
+            if column in fold:
+                raise ValueError(
+                    f"heap.identifiers.users.{column} is a property that sync writes to Heap: "
+                    "what is pushed cannot identify anybody"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _traits_of_syncs_exist(self) -> Settings:
+        known = {*self.profiles.traits, *self.profiles.audiences, "profile_id", "first_seen", "last_seen"}
+        for name, sync in self.sync.items():
+            if sync.source != "profiles":
+                continue
+            for prop, trait in sync.properties.items():
+                if trait not in known:
+                    raise ValueError(
+                        f"sync.{name}.properties.{prop} is {trait!r}, which is no trait. "
+                        f"Traits: {', '.join(sorted(known))}"
+                    )
+        return self
+
+    def _mapped_types(self) -> Iterator[tuple[str, str]]:
+        declared = set(self.identity.types)
+        tables = {f"heap.identifiers.{t}": m for t, m in self.heap.identifiers.items()}
+        if self.warehouse:
+            tables |= {f"warehouse.tables.{t}.identifiers": s.identifiers for t, s in self.warehouse.tables.items()}
+        for where, mapping in tables.items():
+            for column, types in mapping.items():
+                if isinstance(types, list) and column in declared and not set(types) & declared:
+                    continue  # a composite: an identifier type made of several columns
+                for one in [types] if isinstance(types, str) else types:
+                    yield f"{where}.{column}", one

@@ -1,0 +1,70 @@
+"""The `warehouse:` section: which tables are read, and which of their columns identify people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from heap_assets.settings.base import Section
+from heap_assets.settings.heap import IdentifierTypes
+
+
+class WarehouseTable(Section):
+    """One warehouse table: where it is, its key, and what its columns mean."""
+
+    relation: str = Field(description="schema.table, or project.dataset.table in BigQuery")
+    key: str = Field(description="Column (or path) that is unique in the table")
+    created_at: str | None = Field(
+        default=None, description="Column that says when the record came to be; never updated_at"
+    )
+    updated_at: str | None = Field(default=None, description="Column for 'newest' traits, and for reading changes only")
+    identifiers: dict[str, IdentifierTypes] = Field(
+        default={}, description="Column to identifier type, or identifier type to the columns that make it up"
+    )
+    columns: list[str] | None = Field(
+        default=None, description="Columns to keep besides the mapped ones; all by default"
+    )
+    required: bool = Field(default=True, description="Identity waits for a required table, and carries another forward")
+    description: str | None = None
+    owner: str | None = None
+    cadence_hours: int = Field(default=24, ge=1, description="How often the table is expected to change")
+
+    @field_validator("relation")
+    @classmethod
+    def _is_qualified(cls, value: str) -> str:
+        if "." not in value:
+            raise ValueError("schema.table")
+        return value
+
+
+class _Common(Section):
+    tables: dict[str, WarehouseTable] = {}
+
+
+class DuckDBWarehouse(_Common):
+    """A DuckDB file."""
+
+    kind: Literal["duckdb"]
+    path: Path
+
+
+class PostgresWarehouse(_Common):
+    """PostgreSQL or Redshift."""
+
+    kind: Literal["postgres"]
+    dsn: SecretStr = Field(description="postgresql://user:password@host/database, as ${WAREHOUSE_DSN}")
+
+
+class BigQueryWarehouse(_Common):
+    """BigQuery."""
+
+    kind: Literal["bigquery"]
+    project: str
+    location: str | None = None
+    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
+    max_bytes_billed: int | None = Field(default=None, ge=1)
+
+
+WarehouseSettings = Annotated[DuckDBWarehouse | PostgresWarehouse | BigQueryWarehouse, Field(discriminator="kind")]
