@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -154,4 +154,4 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         changes["identity"] = settings.identity.model_copy(
             update={"suppressed": str(folder / settings.identity.suppressed)}
         )
-    return cast("Settings", settings.model_copy(update=changes))
+    return settings.model_copy(update=changes)
