@@ -56,7 +56,7 @@ class LakeIOManager(dg.IOManager):
         frames = obj if isinstance(obj, Mapping) else {keys[0]: obj}
         if set(frames) != set(keys):
             raise HeapAssetsError(
-                f"{asset}: this run covers {len(keys)} partitions; return a mapping from each partition key to its frame"
+                f"{asset}: this run covers {len(keys)} partitions; return a mapping from each key to its frame"
             )
         written = [self._lake.write(asset, key, frame).partition for key, frame in frames.items()]
         first = next(iter(frames.values())).lazy()

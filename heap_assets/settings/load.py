@@ -124,7 +124,6 @@ def _known_keys(loc: tuple[int | str, ...], raw: Any) -> list[str]:
 
 def _descend(model: Any, part: int | str) -> Any:
     """Follow one step of a pydantic error location through models, lists, dictionaries and tagged unions."""
-    from typing import get_args
 
     if isinstance(model, type) and issubclass(model, BaseModel):
         field = model.model_fields.get(str(part))
