@@ -53,7 +53,8 @@ def parse_settings(text: str, path: Path) -> Settings:
     try:
         settings = Settings.model_validate(filled)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key is also a missing one: naming the misspelling helps more
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise SettingsError(_describe(path.name, first, filled)) from None
     return _anchored(settings, path.parent)
 

@@ -1,0 +1,67 @@
+# Each target sets itself up: it needs Python 3.11+ and make, nothing else, and is quick the second time.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+export DAGSTER_HOME ?= $(CURDIR)/.dagster
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo dev test lint format docs lock clean bench-ingest bench-identity bench-delivery bench-warehouse
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+install: $(READY) ## Make the virtual environment (every other target does this too)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heap_assets needs Python 3.11 or newer; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Do the main job on a sample company: no account, no network
+	@$(BIN)/heap-assets demo
+
+dev: $(READY) ## Open the Dagster UI on that state (http://localhost:3000)
+	@$(BIN)/heap-assets dev
+
+test: $(READY) ## Run the tests
+	@$(BIN)/python -m pytest -q
+
+lint: $(READY) ## ruff, mypy --strict, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -p no:cacheprovider heap_assets_tests/test_house.py
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+docs: $(READY) ## Write the generated tables of docs/
+	@$(BIN)/heap-assets docs
+
+ROWS     ?= 1000000
+LINKS    ?= 5000000
+PROFILES ?= 1000000
+SEED     ?= 1
+bench-ingest: $(READY) ## Ingest ROWS rows through this and through tap-heap
+	@$(BIN)/python benchmarks/ingest.py --rows $(ROWS) --seed $(SEED)
+
+bench-identity: $(READY) ## Resolve LINKS links through this and its peers
+	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
+
+bench-delivery: $(READY) ## Difference of PROFILES profiles and delivery, against drt-core
+	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES) --seed $(SEED)
+
+bench-warehouse: $(READY) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
+	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)
+
+lock: ## Write constraints.txt anew from what pyproject.toml allows today
+	@rm -rf .venvs/lock && $(PYTHON) -m venv .venvs/lock
+	@.venvs/lock/bin/pip install --quiet --disable-pip-version-check '.[dev]'
+	@.venvs/lock/bin/pip freeze --exclude heap_assets --exclude pip --exclude setuptools | grep -v '^-e\|@ ' > constraints.txt
+
+clean: ## Remove the demo's data and Dagster's state (not the virtual environment)
+	@rm -rf data .dagster
