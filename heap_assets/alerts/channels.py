@@ -1,0 +1,174 @@
+"""Where alerts go: a signed webhook, Slack, email. No Dagster here, and no secret in any settings object.
+
+Secrets are the names of environment variables; they are looked up when a message is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import smtplib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from email.message import EmailMessage
+from time import time
+
+import httpx
+
+from heap_assets.alerts.message import DEFAULT_KINDS, Kind, Message
+from heap_assets.errors import DeliveryError, SettingsError
+
+_TIMEOUT_SECONDS = 10.0
+_SLACK_LIMIT = 3500  # characters; Slack cuts a text at 4,000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """What a channel wants to hear: kinds of alarms, and asset groups (none named: all)."""
+
+    on: tuple[Kind, ...] = DEFAULT_KINDS
+    groups: tuple[str, ...] = ()
+    name: str = ""
+
+    def select(self, message: Message) -> Message | None:
+        """Return the part of a message that this channel wants, None if nothing."""
+        wanted = tuple(
+            alarm
+            for alarm in message.alarms
+            if alarm.kind in self.on and (not self.groups or not alarm.group or alarm.group in self.groups)
+        )
+        return replace(message, alarms=wanted) if wanted else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookChannel(Route):
+    """POST of JSON; `url` may hold an address or `url_env` the name of a variable that does.
+
+    With `secret_env`, `X-Heap-Assets-Signature: sha256=<hex>` is the HMAC-SHA256 of `<timestamp>.<body>`, where the
+    timestamp is that of `X-Heap-Assets-Timestamp`, so that a recorded request cannot be replayed later.
+    """
+
+    url: str = ""
+    url_env: str = ""
+    secret_env: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlackChannel(Route):
+    """A Slack incoming webhook; its address is a secret, so only the variable's name is kept."""
+
+    url: str = ""
+    url_env: str = "SLACK_WEBHOOK_URL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmailChannel(Route):
+    """Plain text through an SMTP server; with `user_env` and `password_env` it logs in, over TLS only."""
+
+    host: str
+    port: int = 587
+    sender: str
+    recipients: tuple[str, ...]
+    starttls: bool = True
+    user_env: str = ""
+    password_env: str = ""
+
+    def __post_init__(self) -> None:
+        if self.user_env and not self.starttls:
+            raise SettingsError(f"alert channel {self.host}:{self.port} would log in without TLS: set starttls")
+
+
+Channel = WebhookChannel | SlackChannel | EmailChannel
+
+
+def channel_name(channel: Channel) -> str:
+    """Return a name that tells channels apart and holds no secret."""
+    if channel.name:
+        return channel.name
+    if isinstance(channel, EmailChannel):
+        told = f"{channel.host}:{channel.port}:{','.join(channel.recipients)}"
+    else:
+        told = channel.url_env or channel.url
+    kind = type(channel).__name__.removesuffix("Channel").lower()
+    return f"{kind}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+def send(channel: Channel, message: Message, environ: Mapping[str, str]) -> None:
+    """Send one message through one channel.
+
+    Raises
+    ------
+    DeliveryError
+        If it was not accepted; the text names the channel and the reason, never its address.
+    SettingsError
+        If a variable that the channel names is not set.
+    """
+    match channel:
+        case WebhookChannel():
+            _post(channel_name(channel), _address(channel, environ), *_signed(channel, message, environ))
+        case SlackChannel():
+            body = json.dumps({"text": message.as_text()[:_SLACK_LIMIT]}).encode()
+            _post(channel_name(channel), _address(channel, environ), body, {"Content-Type": "application/json"})
+        case EmailChannel():
+            _mail(channel, message, environ)
+
+
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """Return what a receiver compares `X-Heap-Assets-Signature` with."""
+    return "sha256=" + hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+
+
+def _signed(channel: WebhookChannel, message: Message, environ: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+    body = json.dumps(message.as_json()).encode()
+    timestamp = str(int(time()))
+    headers = {
+        "Content-Type": "application/json",
+        "X-Heap-Assets-Message": message.id,
+        "X-Heap-Assets-Timestamp": timestamp,
+    }
+    if channel.secret_env:
+        secret = _variable(environ, channel.secret_env, channel_name(channel))
+        headers["X-Heap-Assets-Signature"] = signature(secret, timestamp, body)
+    return body, headers
+
+
+def _post(name: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    try:
+        response = httpx.post(url, content=body, headers=dict(headers), timeout=_TIMEOUT_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # the text of httpx' errors may carry the address, which for Slack is the secret
+        raise DeliveryError(f"alert channel {name} could not be reached ({type(error).__name__})") from None
+    if not response.is_success:
+        raise DeliveryError(f"alert channel {name} answered HTTP {response.status_code}")
+
+
+def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str]) -> None:
+    name = channel_name(channel)
+    mail = EmailMessage()
+    mail["Subject"] = f"[heap_assets] {message.title}"[:200]
+    mail["From"] = channel.sender
+    mail["To"] = ", ".join(channel.recipients)
+    mail["X-Heap-Assets-Message"] = message.id
+    mail.set_content(message.as_text())
+    try:
+        with smtplib.SMTP(channel.host, channel.port, timeout=_TIMEOUT_SECONDS) as server:
+            if channel.starttls:
+                server.starttls()
+            if channel.user_env:
+                user = _variable(environ, channel.user_env, name)
+                server.login(user, _variable(environ, channel.password_env, name))
+            server.send_message(mail)
+    except (OSError, smtplib.SMTPException) as error:
+        raise DeliveryError(f"alert channel {name} did not take the mail ({type(error).__name__})") from None
+
+
+def _address(channel: WebhookChannel | SlackChannel, environ: Mapping[str, str]) -> str:
+    return channel.url or _variable(environ, channel.url_env, channel_name(channel))
+
+
+def _variable(environ: Mapping[str, str], variable: str, name: str) -> str:
+    try:
+        return environ[variable]
+    except KeyError:
+        raise SettingsError(f"alert channel {name} needs the environment variable {variable!r}: set it") from None

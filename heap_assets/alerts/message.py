@@ -1,0 +1,144 @@
+"""What an alert says: alarms and recoveries, grouped into one message a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+_SHOWN = 20
+_PARTITIONS_SHOWN = 5
+
+
+class Kind(StrEnum):
+    """What a channel may subscribe to with `on:`."""
+
+    CHECK_FAILED = "check_failed"
+    CHECK_WARNED = "check_warned"
+    RUN_FAILED = "run_failed"
+    STALE = "stale"
+    NOT_TICKING = "not_ticking"
+    ALERT_UNDELIVERED = "alert_undelivered"
+    ALIVE = "alive"
+
+
+DEFAULT_KINDS = (
+    Kind.CHECK_FAILED,
+    Kind.CHECK_WARNED,
+    Kind.RUN_FAILED,
+    Kind.STALE,
+    Kind.NOT_TICKING,
+    Kind.ALERT_UNDELIVERED,
+)
+"""All but the hourly sign of life, which is for a dead man's switch."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that is wrong, or (`recovered`) is right again.
+
+    Attributes
+    ----------
+    subject
+        Asset, job, sensor or channel.
+    about
+        Check name, or what went wrong in one word; with subject and partition it tells an alarm from others.
+    rule
+        The sentence that no longer holds.
+    group
+        Asset group, for routing; empty if it has none.
+    numbers
+        Counts; never a value of a row.
+    """
+
+    kind: Kind
+    subject: str
+    about: str
+    rule: str = ""
+    partition: str | None = None
+    group: str = ""
+    blocking: bool = False
+    numbers: Mapping[str, int | float] = field(default_factory=dict)
+    detail: str = ""
+    recovered: bool = False
+
+    @property
+    def key(self) -> str:
+        """Tell the same alarm again from a new one."""
+        told = "\x1f".join((self.subject, self.about, self.partition or ""))
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one run (or one look at the lake) has to tell."""
+
+    title: str
+    alarms: tuple[Alarm, ...]
+    link: str = ""
+    run_id: str = ""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def id(self) -> str:
+        """Let a receiver drop a message that it got twice."""
+        told = "\x1e".join((self.title, self.run_id, self.at.isoformat(), *(alarm.key for alarm in self.alarms)))
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the body of a webhook."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "link": self.link,
+            "run_id": self.run_id,
+            "at": self.at.isoformat(timespec="seconds"),
+            "alarms": [{**asdict(alarm), "kind": alarm.kind.value} for alarm in self.alarms],
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Message:
+        """Read what `as_json` wrote."""
+        alarms = tuple(Alarm(**{**alarm, "kind": Kind(alarm["kind"])}) for alarm in body["alarms"])
+        return cls(body["title"], alarms, body["link"], body["run_id"], datetime.fromisoformat(body["at"]))
+
+    def as_text(self) -> str:
+        """Return the message for people: one line per rule with its partitions, the worst first."""
+        lines = [self.title, self.link] if self.link else [self.title]
+        groups: dict[tuple[str, str, bool], list[Alarm]] = {}
+        for alarm in sorted(self.alarms, key=_worst_first):
+            groups.setdefault((alarm.subject, alarm.about, alarm.recovered), []).append(alarm)
+        lines += [_line(alarms) for alarms in list(groups.values())[:_SHOWN]]
+        if len(groups) > _SHOWN:
+            lines.append(f"… and {len(groups) - _SHOWN} more")
+        return "\n".join(lines)
+
+
+def _worst_first(alarm: Alarm) -> tuple[bool, bool, bool, str, str, str]:
+    return (
+        alarm.recovered,
+        not alarm.blocking,
+        alarm.kind is Kind.CHECK_WARNED,
+        alarm.subject,
+        alarm.about,
+        alarm.partition or "",
+    )
+
+
+def _line(alarms: list[Alarm]) -> str:
+    first = alarms[0]
+    word = "RECOVERED" if first.recovered else first.kind.value.upper().replace("_", " ")
+    blocking = " (nothing is sent to Heap)" if first.blocking and not first.recovered else ""
+    days = [alarm.partition for alarm in alarms if alarm.partition]
+    where = f" [{', '.join(days[:_PARTITIONS_SHOWN])}]" if days else ""
+    more = f" and {len(days) - _PARTITIONS_SHOWN} more days" if len(days) > _PARTITIONS_SHOWN else ""
+    numbers = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in first.numbers.items())
+    parts = [part for part in (first.rule, first.detail, numbers) if part]
+    return f"• {word}{blocking} {first.subject}: {first.about}{where}{more}\n  {' | '.join(parts)}".rstrip()
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

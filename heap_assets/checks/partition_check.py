@@ -1,0 +1,224 @@
+"""Dagster side of checks: every partition of a run is judged on its own and keeps its own result.
+
+Dagster 1.13 stores the `AssetCheckResult` of a range run (every backfill of an asset with a `BackfillPolicy`) without
+its partition, and leaves the planned rows of the partitions as "Skipped". Results are therefore reported as
+`AssetCheckEvaluation` events that name their partition, in single runs too, and the check's output is yielded by hand.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+# exported nowhere else, and the public `AssetCheckEvaluation` takes nothing else
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from heap_assets.checks import verdicts
+from heap_assets.checks.check import Check, Subject
+from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdicts import WHOLE, StoredVerdict
+from heap_assets.errors import HeapAssetsError
+from heap_assets.lake import Lake
+
+LAKE_RESOURCE = "lake"
+Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+Event = dg.AssetCheckEvaluation | dg.Output[None]
+_DAGSTER_SEVERITY = {Severity.WARN: dg.AssetCheckSeverity.WARN, Severity.ERROR: dg.AssetCheckSeverity.ERROR}
+
+
+class JudgementError(HeapAssetsError):
+    """A check could not be carried out; that is neither a pass nor a failure of its rule."""
+
+
+def lake_of(context: Context) -> Lake:
+    """Return the lake of a run: the only place that knows how the resource is asked."""
+    lake: Lake = getattr(context.resources, LAKE_RESOURCE).open()
+    return lake
+
+
+def asset_key(asset: str) -> dg.AssetKey:
+    """Return the Dagster key of a lake asset (`heap/events/signup`)."""
+    return dg.AssetKey(asset.split("/"))
+
+
+def check_spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
+    """Return the spec of a check, for `check_specs=` of the step that builds the asset or for `check_step`."""
+    return dg.AssetCheckSpec(
+        name=check.name,
+        asset=asset_key(check.asset),
+        description=f"{check.rule} To mend: {check.mend}" if check.mend else check.rule,
+        blocking=check.blocking,
+        partitions_def=partitions_def if check.partitioned else None,
+        metadata={"severity": check.severity.value},
+    )
+
+
+def check_specs(
+    checks: Iterable[Check], partitions_def: dg.PartitionsDefinition[str] | None
+) -> list[dg.AssetCheckSpec]:
+    """Return the specs of several checks."""
+    return [check_spec(check, partitions_def) for check in checks]
+
+
+class StepChecks:
+    """The checks of one step: judges partition by partition, stores verdicts, and makes the events to yield.
+
+    In the step that builds tables, call `judge` after the partition's `MaterializeResult` was yielded, and `finish`
+    at the end of the step:
+
+    >>> checks = StepChecks(context, lake, all_checks)                                      # doctest: +SKIP
+    >>> for day in context.partition_keys:                                                  # doctest: +SKIP
+    ...     yield from checks.judge("heap/sessions", day)
+    >>> yield from checks.finish()                                                          # doctest: +SKIP
+    """
+
+    def __init__(self, context: Context, lake: Lake, checks: Sequence[Check]) -> None:
+        selected = context.selected_asset_check_keys
+        self._context = context
+        self._lake = lake
+        self._by_asset: dict[str, list[Check]] = {}
+        for check in checks:
+            if dg.AssetCheckKey(asset_key(check.asset), check.name) in selected:
+                self._by_asset.setdefault(check.asset, []).append(check)
+        self._judged: dict[tuple[str, str], Check] = {}
+        self._errors: list[str] = []
+
+    @property
+    def assets(self) -> list[str]:
+        """Return the assets that this step has checks for."""
+        return list(self._by_asset)
+
+    def judge(
+        self, asset: str, partition: str | None = None, given: Mapping[str, Verdict] | None = None
+    ) -> Iterator[dg.AssetCheckEvaluation]:
+        """Judge one partition by every selected check of its asset.
+
+        Parameters
+        ----------
+        given
+            Verdicts that the step itself knows, by check name. If `readable` is given and failed, nothing else is
+            judged: the partition in place is not the one that was asked for.
+        """
+        given = given or {}
+        key = partition or WHOLE
+        subject = Subject(self._lake, asset, key)
+        version = verdicts.partition_version(self._lake, asset, key)
+        unreadable = "readable" in given and not given["readable"].passed
+        target = None if unreadable else self._target(asset, partition)
+        for check in self._by_asset.get(asset, []):
+            verdict = given.get(check.name)
+            if verdict is None and (unreadable or check.judge is None):
+                continue
+            if verdict is None:
+                verdict = self._ask(check, replace(subject, check=check.name))
+            if verdict is not None:
+                yield self._report(check, key, verdict, version, target)
+
+    def finish(self) -> Iterator[dg.Output[None]]:
+        """Yield what Dagster expects at the end of the step, and raise if a check could not be carried out."""
+        for check in self._judged.values():
+            yield dg.Output(None, output_name=check_spec(check, None).get_python_identifier())
+        if self._errors:
+            raise JudgementError("; ".join(self._errors))
+
+    def _ask(self, check: Check, subject: Subject) -> Verdict | None:
+        """One check that cannot be carried out must not take the verdicts of 200 other tables with it."""
+        try:
+            return check.judge(subject) if check.judge else None
+        except Exception as error:
+            self._context.log.exception("%s on %s %s could not be judged", check.name, check.asset, subject.partition)
+            reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
+            self._errors.append(f"{check.asset} {subject.partition}: {check.name} could not be judged ({reason})")
+            return None
+
+    def _report(
+        self, check: Check, partition: str, verdict: Verdict, version: str | None, target: Any
+    ) -> dg.AssetCheckEvaluation:
+        stored = verdicts.record(
+            self._lake.store,
+            verdict,
+            asset=check.asset,
+            check=check.name,
+            partition=partition,
+            version=version,
+            severity=check.severity,
+            blocking=check.blocking,
+            rule=check.rule,
+            run_id=self._context.run.run_id,
+        )
+        self._judged[check.asset, check.name] = check
+        return dg.AssetCheckEvaluation(
+            asset_key=asset_key(check.asset),
+            check_name=check.name,
+            passed=stored.passed,
+            severity=_DAGSTER_SEVERITY[check.severity],
+            blocking=check.blocking,
+            description=check.rule,
+            partition=partition if check.partitioned and self._partitioned else None,
+            metadata=metadata(stored),
+            target_materialization_data=target,
+        )
+
+    @property
+    def _partitioned(self) -> bool:
+        return bool(self._context.has_partition_key or self._context.has_partition_key_range)
+
+    def _target(self, asset: str, partition: str | None) -> AssetCheckEvaluationTargetMaterializationData | None:
+        """Tie a result to the materialization it judged, as Dagster itself does for `AssetCheckResult`."""
+        wanted = dg.AssetRecordsFilter(asset_key(asset), asset_partitions=[partition] if partition else None)
+        found = self._context.instance.fetch_materializations(wanted, limit=1).records
+        if not found:
+            return None
+        entry = found[0].event_log_entry
+        return AssetCheckEvaluationTargetMaterializationData(
+            run_id=entry.run_id, storage_id=found[0].storage_id, timestamp=entry.timestamp
+        )
+
+
+def metadata(stored: StoredVerdict) -> dict[str, Any]:
+    """Return a verdict as Dagster metadata: numbers that plot, notes, and offenders as a small table."""
+    result: dict[str, Any] = {**stored.notes, **stored.numbers}
+    if stored.sample:
+        columns = [dg.TableColumn(name) for name in stored.sample[0]]
+        records = [
+            dg.TableRecord({name: "" if value is None else value for name, value in row.items()})
+            for row in stored.sample
+        ]
+        result["offenders"] = dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+    return result
+
+
+def check_step(
+    name: str,
+    checks: Sequence[Check],
+    partitions_def: dg.PartitionsDefinition[str] | None,
+    *,
+    description: str | None = None,
+    pool: str | None = None,
+) -> dg.AssetChecksDefinition:
+    """Build one step that judges several checks, on one or many assets; a process is started once for all of them."""
+    own = [check for check in checks if check.judge is not None]
+
+    @dg.multi_asset_check(
+        name=name,
+        specs=check_specs(own, partitions_def),
+        can_subset=True,
+        required_resource_keys={LAKE_RESOURCE},
+        description=description,
+        pool=pool,
+    )
+    def judge_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
+        step = StepChecks(context, lake_of(context), own)
+        for asset in step.assets:
+            for partition in _partitions(context, own, asset):
+                yield from step.judge(asset, partition)
+        yield from step.finish()
+
+    return judge_partitions
+
+
+def _partitions(context: Context, checks: Sequence[Check], asset: str) -> Sequence[str | None]:
+    if not any(check.partitioned for check in checks if check.asset == asset):
+        return [None]
+    return list(context.partition_keys)

@@ -1,0 +1,103 @@
+"""How new the newest row is: the freshness that backfilling an old day cannot fool."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+import polars as pl
+
+from heap_assets.checks.thresholds import Cadence
+from heap_assets.checks.verdict import Number, Verdict
+from heap_assets.lake import Lake
+
+_LOOK_BACK = 14
+
+
+def newest_row_is_recent(newest: datetime | None, now: datetime, cadence: Cadence) -> Verdict:
+    """Judge the age of the newest row by the asset's own cadence.
+
+    Parameters
+    ----------
+    newest
+        Time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
+
+    Returns
+    -------
+    Verdict
+        `hours_behind`, `allowed_hours`; `memory["late"]` is true from `cadence.warn_after` on.
+    """
+    allowed = cadence.fail_after / timedelta(hours=1)
+    if newest is None:
+        return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_row": "there is none"})
+    behind = (now - newest) / timedelta(hours=1)
+    numbers: dict[str, Number] = {"hours_behind": round(behind, 2), "allowed_hours": allowed}
+    return Verdict(
+        passed=now - newest <= cadence.fail_after,
+        numbers=numbers,
+        notes={"newest_row": newest.isoformat(timespec="seconds")},
+        memory={"late": now - newest > cadence.warn_after},
+    )
+
+
+def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = "time") -> datetime | None:
+    """Return the time of the newest row of an event table, not after `now`.
+
+    Walks back from the newest partition over days without rows. What an older partition was rewritten with does not
+    matter, nor when anything was written. Rows dated in the future do not count.
+    """
+    for partition in _newest_first(lake, asset, now):
+        newest = (
+            lake.scan(asset, partition).filter(pl.col(time_column) <= now).select(pl.col(time_column).max()).collect()
+        )
+        if (found := newest.item()) is not None:
+            return _utc(found)
+    return None
+
+
+def newest_observation(lake: Lake, asset: str, now: datetime) -> datetime | None:
+    """Return up to when the newest snapshot of a table tells how things stood.
+
+    That is `observed_at` of the newest partition that was read from the source; partitions that were carried forward
+    (`observed: false`) say nothing new. Tables folded from dumps carry `as_of`; without either it is the end of the
+    partition's day, but never later than its writing.
+    """
+    for partition in _newest_first(lake, asset, now):
+        found = lake.find(asset, partition)
+        if found is None or found.notes.get("observed") is False:
+            continue
+        told = found.notes.get("observed_at") or found.notes.get("as_of")
+        if told:
+            return min(_utc(datetime.fromisoformat(str(told))), now)
+        end_of_day = datetime.combine(datetime.fromisoformat(partition), time.min, UTC) + timedelta(days=1)
+        return min(end_of_day, _utc(found.written_at), now)
+    return None
+
+
+def newest_complete_day_delivered(delivered: str | None, now: datetime, cadence: Cadence) -> Verdict:
+    """Judge that a sync has delivered the newest day that is over.
+
+    Parameters
+    ----------
+    delivered
+        The newest day whose rows the destination has acknowledged, `YYYY-MM-DD`, None if never.
+    """
+    allowed = cadence.fail_after / timedelta(hours=1)
+    if delivered is None:
+        return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_day_delivered": "none"})
+    end = datetime.combine(datetime.fromisoformat(delivered), time.min, UTC) + timedelta(days=1)
+    behind = max((now - end) / timedelta(hours=1), 0.0)
+    return Verdict(
+        passed=now - end <= cadence.fail_after,
+        numbers={"hours_behind": round(behind, 2), "allowed_hours": allowed},
+        notes={"newest_day_delivered": delivered},
+        memory={"late": now - end > cadence.warn_after},
+    )
+
+
+def _newest_first(lake: Lake, asset: str, now: datetime) -> list[str]:
+    days = [key for key in lake.partitions(asset) if key <= now.date().isoformat()]
+    return sorted(days, reverse=True)[:_LOOK_BACK]
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

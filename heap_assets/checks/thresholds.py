@@ -1,0 +1,125 @@
+"""Every number that a check compares with; the defaults are meant for a real company's data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What checks tolerate. Shares are fractions of one.
+
+    Attributes
+    ----------
+    rejected_rows
+        Share of a day's rows that may be unreadable.
+    volume_change
+        How far a day's rows may be from the median of the same weekday, as a share of it. Weekdays that scatter more
+        get four times their median deviation.
+    volume_weeks, volume_min_weeks
+        Same weekdays that are looked at, and how many there must be before anything is said.
+    volume_min_rows
+        Tables with fewer rows a day are not judged by volume or filling.
+    null_change
+        How many points the share of nulls of a column may rise over its median.
+    null_days, null_min_days
+        Earlier days that are looked at, and how many there must be.
+    unknown_names
+        Share of an event table's rows that may name a session or user that Heap has not sent.
+    migration_chain
+        Longest chain of user migrations that is not remarkable.
+    max_shrink
+        Share of its rows that a snapshot may lose in a day (design.md, Heap tables).
+    shrink_min_rows
+        Snapshots smaller than this may shrink as they like.
+    filled_identifiers
+        Share of a warehouse table's rows that must carry an identifier column; judged against its own past as well.
+    malformed_identifiers
+        Share of the filled values that may not look like their type.
+    duplicate_profiles
+        Share of profiles that may be on more than one Heap identity.
+    anonymous_twins
+        Share of identified profiles that may have anonymous Heap users that Heap could be told of.
+    shared_unique
+        Identifiers of a unique type that may belong to several people.
+    profile_identifiers
+        Identifiers of a profile above which it is thought to be several people.
+    at_limit
+        Share of profiles that may be at a merge limit.
+    conflicts_rise, shared_rise
+        How much conflicts and shared values may rise over their median of the last week, as a share of it.
+    rise_min
+        Rises below this number of rows are not remarkable.
+    matched_fall
+        Points that a match rate may fall below its median of the last week.
+    changed_ids
+        Share of profiles whose id may change in a day.
+    personal_rows
+        Rows of an event table that are searched for personal data by value (a fixed sample of the day).
+    personal_share
+        Share of searched values of one column that may look like personal data.
+    sync_rejected, sync_invalid
+        Share of a sync's rows that the destination may reject, and that may be unfit to be sent.
+    ledger_missing
+        Share of acknowledged users that the newest export may lack.
+    quota
+        Share of the plan's quota that is used before it is remarked upon.
+    """
+
+    rejected_rows: float = 0.001
+    volume_change: float = 0.5
+    volume_weeks: int = 6
+    volume_min_weeks: int = 3
+    volume_min_rows: int = 100
+    null_change: float = 0.2
+    null_days: int = 7
+    null_min_days: int = 3
+    unknown_names: float = 0.01
+    migration_chain: int = 5
+    max_shrink: float = 0.10
+    shrink_min_rows: int = 20
+    filled_identifiers: float = 0.5
+    malformed_identifiers: float = 0.02
+    duplicate_profiles: float = 0.02
+    anonymous_twins: float = 0.05
+    shared_unique: int = 0
+    profile_identifiers: int = 100
+    at_limit: float = 0.02
+    conflicts_rise: float = 0.5
+    shared_rise: float = 0.5
+    rise_min: int = 10
+    matched_fall: float = 0.05
+    changed_ids: float = 0.05
+    personal_rows: int = 20_000
+    personal_share: float = 0.001
+    sync_rejected: float = 0.01
+    sync_invalid: float = 0.05
+    ledger_missing: float = 0.02
+    quota: float = 0.9
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often an asset is expected to be new.
+
+    Attributes
+    ----------
+    every
+        Time between two arrivals in normal operation (Heap Connect: a day or an hour by plan).
+    lag
+        How far behind the clock the newest row is on arrival in normal operation.
+    """
+
+    every: timedelta = timedelta(days=1)
+    lag: timedelta = timedelta(hours=12)
+
+    @property
+    def warn_after(self) -> timedelta:
+        """Return the age at which somebody should look: one arrival is late by a quarter."""
+        return self.every * 1.25 + self.lag
+
+    @property
+    def fail_after(self) -> timedelta:
+        """Return the age at which something is wrong: one arrival was missed altogether and the next is late."""
+        return self.every * 2.25 + self.lag

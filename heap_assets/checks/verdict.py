@@ -1,0 +1,73 @@
+"""What a judge says about one partition, and the hashed sample that may leave the company."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import polars as pl
+
+Number = int | float
+SAMPLE_ROWS = 10
+
+
+class Severity(StrEnum):
+    """WARN: somebody should look. ERROR: something is wrong."""
+
+    WARN = "WARN"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of one rule on one partition.
+
+    Attributes
+    ----------
+    passed
+        Whether the rule holds.
+    numbers
+        Figures that the UI plots over time.
+    notes
+        Short texts: column names, kinds, what would mend it. Never a value of a row.
+    offenders
+        Rows that break the rule. They are hashed before they are stored, but for the columns in `plain`.
+    plain
+        Columns of `offenders` that name no person (a column, a reason, a count).
+    memory
+        Figures that later partitions are compared with and that are not worth a plot.
+    """
+
+    passed: bool
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    offenders: pl.DataFrame | None = None
+    plain: tuple[str, ...] = ()
+    memory: Mapping[str, Any] = field(default_factory=dict)
+
+    def sample(self, key: bytes) -> list[dict[str, Any]]:
+        """Return at most ten offenders, every value outside `plain` replaced by a keyed hash."""
+        if self.offenders is None:
+            return []
+        rows = self.offenders.head(SAMPLE_ROWS).to_dicts()
+        return [
+            {name: _plain(value) if name in self.plain else hashed(value, key) for name, value in row.items()}
+            for row in rows
+        ]
+
+
+def hashed(value: object, key: bytes) -> str | None:
+    """Return the first 12 hex digits of HMAC-SHA256: the same person is recognised, nobody can be looked up."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return " ".join(hashed(part, key) or "" for part in value[:5])
+    return hmac.new(key, str(value).encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def _plain(value: object) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,158 @@
+"""Stored verdicts, `_verdicts/<asset>/<check>/<partition>.json`, and the gate that syncs ask before they send.
+
+Dagster keeps check results for people. What a sync needs to know is kept here, beside the data: which version of a
+partition was judged, and how. A blocking check alone only stops the steps of its own run (design.md, Sync).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from heap_assets.checks.verdict import Number, Severity, Verdict
+from heap_assets.lake import Lake, Store
+
+ROOT = "_verdicts"
+WHOLE = "all"
+_HASH_KEY = f"{ROOT}/.key"
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class StoredVerdict:
+    """A verdict as it stands in the lake; `version` is that of the partition it judged, None if it was not built."""
+
+    asset: str
+    check: str
+    partition: str
+    passed: bool
+    severity: Severity
+    blocking: bool
+    version: str | None
+    judged_at: datetime
+    rule: str = ""
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    sample: Sequence[Mapping[str, Any]] = ()
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+
+
+def object_key(asset: str, check: str, partition: str) -> str:
+    """Return where a verdict is stored."""
+    return f"{ROOT}/{asset}/{check}/{partition}.json"
+
+
+def partition_version(lake: Lake, asset: str, partition: str) -> str | None:
+    """Return the version of a partition that stands now, None if it was never built."""
+    info = lake.store.head(lake.key(asset, None if partition == WHOLE else partition))
+    return info.etag if info else None
+
+
+def record(
+    store: Store,
+    verdict: Verdict,
+    *,
+    asset: str,
+    check: str,
+    partition: str,
+    version: str | None,
+    severity: Severity,
+    blocking: bool,
+    rule: str = "",
+    run_id: str | None = None,
+) -> StoredVerdict:
+    """Store a verdict in place of the one before it; offenders are stored hashed."""
+    stored = StoredVerdict(
+        asset=asset,
+        check=check,
+        partition=partition,
+        passed=verdict.passed,
+        severity=severity,
+        blocking=blocking,
+        version=version,
+        judged_at=datetime.now(UTC),
+        rule=rule,
+        numbers=dict(verdict.numbers),
+        notes=dict(verdict.notes),
+        sample=verdict.sample(hash_key(store)) if verdict.offenders is not None else (),
+        memory=dict(verdict.memory),
+        run_id=run_id,
+    )
+    store.write(object_key(asset, check, partition), json.dumps(asdict(stored), default=_plain).encode())
+    return stored
+
+
+def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
+    """Return a stored verdict, or None if the check never judged that partition."""
+    try:
+        return _parse(store.read(object_key(asset, check, partition)))
+    except FileNotFoundError:
+        return None
+
+
+def read_many(store: Store, asset: str, check: str, partitions: Iterable[str]) -> list[StoredVerdict]:
+    """Return those verdicts of a check that exist, in the order of `partitions`; read side by side."""
+    wanted = list(partitions)
+    if not wanted:
+        return []
+    with ThreadPoolExecutor(min(_READERS, len(wanted))) as readers:
+        found = readers.map(lambda partition: read(store, asset, check, partition), wanted)
+        return [verdict for verdict in found if verdict is not None]
+
+
+def newest(store: Store, since: str = "") -> list[StoredVerdict]:
+    """Return the verdicts on partitions not before `since` and on whole assets, sorted by asset, check, partition."""
+    keys = [
+        info.key
+        for info in store.list(ROOT)
+        if info.key.endswith(".json") and info.key.rpartition("/")[2].removesuffix(".json") >= since
+    ]
+    with ThreadPoolExecutor(_READERS) as readers:
+        return [_parse(data) for data in readers.map(store.read, keys)]
+
+
+def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str]) -> list[str]:
+    """Return the reasons for which nothing may be sent from a partition; an empty list opens the gate.
+
+    A verdict counts only if it passed and judged exactly the version of the partition that stands now. A blocking
+    check of severity WARN never shuts the gate (as in Dagster), but it must have judged.
+    """
+    version = partition_version(lake, asset, partition)
+    if version is None:
+        return [f"{asset} {partition} has not been built"]
+    reasons = []
+    for check in required_checks:
+        verdict = read(lake.store, asset, check, partition)
+        if verdict is None:
+            reasons.append(f"{asset} {partition}: {check} has not judged it")
+        elif verdict.version != version:
+            reasons.append(f"{asset} {partition}: {check} judged another version than stands now; run the check again")
+        elif not verdict.passed and verdict.severity is Severity.ERROR:
+            reasons.append(f"{asset} {partition}: {check} failed")
+    return reasons
+
+
+def hash_key(store: Store) -> bytes:
+    """Return the secret that offenders are hashed with; made once per lake, so that hashes compare over time."""
+    try:
+        return store.read(_HASH_KEY)
+    except FileNotFoundError:
+        store.create(_HASH_KEY, os.urandom(32))
+        return store.read(_HASH_KEY)
+
+
+def _parse(data: bytes) -> StoredVerdict:
+    fields = json.loads(data)
+    fields["severity"] = Severity(fields["severity"])
+    fields["judged_at"] = datetime.fromisoformat(fields["judged_at"])
+    return StoredVerdict(**fields)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
