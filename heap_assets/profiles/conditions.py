@@ -1,0 +1,144 @@
+"""Conditions of an audience: `{"gt": 100}`, `{"in": ["pro", "growth"]}`, or a bare value, which means equal."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from heap_assets.errors import SettingsError
+
+Scalar = str | int | float | bool
+Compare = Callable[[pl.Expr, Any], pl.Expr]
+
+COMPARISONS: Mapping[str, Compare] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+OPERATORS = (*COMPARISONS, "in", "exists")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison; a value that is missing meets none but `exists: false`, as in SQL.
+
+    Attributes
+    ----------
+    operator
+        One of `OPERATORS`.
+    operand
+        A text, number or truth value; of `in` a list of them; of `exists` a truth value.
+    where
+        Path of the operand in the definition, for messages.
+    """
+
+    operator: str
+    operand: Scalar | tuple[Scalar, ...]
+    where: str
+
+
+def parse_conditions(definition: Any, where: str) -> tuple[Condition, ...]:
+    """Read a bare value or a mapping of operators; several operators must all hold.
+
+    Raises
+    ------
+    SettingsError
+        Unknown operator or an operand that it cannot take; the message names the path.
+    """
+    if not isinstance(definition, Mapping):
+        definition = {"eq": definition}
+    if not definition:
+        raise SettingsError(f"{where} has no condition; operators are {', '.join(OPERATORS)}.")
+    return tuple(_condition(name, operand, f"{where}.{name}") for name, operand in definition.items())
+
+
+def _condition(name: str, operand: Any, where: str) -> Condition:
+    if name not in OPERATORS:
+        raise SettingsError(f"{where}: unknown operator {name!r}; operators are {', '.join(OPERATORS)}.")
+    if name == "in":
+        if not isinstance(operand, list | tuple) or not operand:
+            raise SettingsError(f"{where} is {operand!r}, expected a list with at least one value.")
+        return Condition(name, tuple(_scalar(value, f"{where}[{i}]") for i, value in enumerate(operand)), where)
+    if name == "exists" and not isinstance(operand, bool):
+        raise SettingsError(f"{where} is {operand!r}, expected true or false.")
+    return Condition(name, _scalar(operand, where), where)
+
+
+def _scalar(value: Any, where: str) -> Scalar:
+    if isinstance(value, datetime | date):  # YAML reads a bare date as one
+        return value.isoformat()
+    if not isinstance(value, str | int | float | bool):
+        raise SettingsError(
+            f"{where} is {value!r}, expected a text, a number, true or false (`exists: false` for none)."
+        )
+    return value
+
+
+def holds(condition: Condition, value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return a Boolean expression, never null.
+
+    Heap exports custom properties as text, so a number is compared with the number that a text spells.
+
+    Raises
+    ------
+    SettingsError
+        The operand cannot be compared with a column of this type.
+    """
+    if condition.operator == "exists":
+        return value.is_not_null() if condition.operand else value.is_null()
+    if isinstance(condition.operand, tuple):
+        return pl.any_horizontal(
+            [_compare(operator.eq, value, dtype, operand, condition.where) for operand in condition.operand]
+        )
+    return _compare(COMPARISONS[condition.operator], value, dtype, condition.operand, condition.where)
+
+
+def _compare(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:
+    return _unsafe(compare, value, dtype, operand, where).fill_null(False)
+
+
+def _unsafe(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:
+    if isinstance(operand, bool):
+        if dtype == pl.Boolean:
+            return compare(value, operand)
+        if dtype == pl.String:
+            return compare(
+                value.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean), operand
+            )
+    elif isinstance(operand, int | float):
+        if dtype.is_numeric():
+            return compare(value, operand)
+        if dtype == pl.String:
+            # whole numbers first: a float cannot hold every 64-bit id
+            kinds = [pl.Int64, pl.Float64] if isinstance(operand, int) else [pl.Float64]
+            return pl.coalesce([compare(value.str.strip_chars().cast(kind, strict=False), operand) for kind in kinds])
+    elif dtype == pl.String:
+        return compare(value, operand)
+    elif dtype in (pl.Date, pl.Datetime):
+        return compare(value, _moment(operand, dtype, where))
+    raise SettingsError(f"{where} is {operand!r}, which cannot be compared with a column of type {dtype}.")
+
+
+_TRUTH = {"true": True, "false": False}
+
+
+def _moment(text: str, dtype: pl.DataType, where: str) -> pl.Expr:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"{where} is {text!r}, expected a date or a time such as 2026-11-01T09:00:00.") from error
+    literal = pl.lit(moment)
+    zone = getattr(dtype, "time_zone", None)
+    if dtype == pl.Date:
+        return literal.dt.date()
+    if zone is None:
+        return literal if moment.tzinfo is None else literal.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return literal.dt.replace_time_zone(zone) if moment.tzinfo is None else literal.dt.convert_time_zone(zone)

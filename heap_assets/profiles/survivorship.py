@@ -1,0 +1,162 @@
+"""Which of several values of a trait survives, and where it came from.
+
+The rules are total: every tie ends in source order, then the newest row, then the smallest value, so that neither the
+order of rows nor of files can change a golden record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import polars as pl
+
+from heap_assets.errors import SettingsError
+
+
+class Choose(StrEnum):
+    """How one value is chosen among the rows of a profile."""
+
+    FIRST_PRESENT = "first_present"
+    NEWEST = "newest"
+    EARLIEST = "earliest"
+    MAX = "max"
+    MIN = "min"
+    SUM = "sum"
+    ANY = "any"
+
+
+@dataclass(frozen=True)
+class TraitRule:
+    """One attribute of a profile and the rule that chooses its value.
+
+    Attributes
+    ----------
+    name
+        Column of `profiles`.
+    sources
+        `table.column` in order of trust; a nested path is `table.column.field`.
+    choose
+        first_present: the first source that has a value. newest, earliest: by the row's time, rows without one last.
+        max, min: by value. sum: over all rows of all sources. any: true if one row is true.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    choose: Choose = Choose.FIRST_PRESENT
+
+    def __post_init__(self) -> None:
+        if self.choose not in list(Choose):
+            raise SettingsError(f"trait {self.name!r}: choose is {self.choose!r}, expected one of {', '.join(Choose)}.")
+        object.__setattr__(self, "choose", Choose(self.choose))
+        if not self.sources:
+            raise SettingsError(f"trait {self.name!r} has no source: name at least one table.column.")
+        for source in self.sources:
+            table, _, column = source.partition(".")
+            if not table or not column:
+                raise SettingsError(f"trait {self.name!r}: source {source!r} is not table.column.")
+        if len(set(self.sources)) < len(self.sources):
+            raise SettingsError(f"trait {self.name!r} names a source twice: {', '.join(self.sources)}.")
+
+
+CANDIDATE_KEYS = ("profile", "rank", "time")
+"""Columns of a candidate beside its `value`: the profile (any key), the position of its source, the time of its row."""
+
+
+def present(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return `value` with what is no value made null: blank strings, NaN."""
+    if dtype == pl.String:
+        return pl.when(value.str.strip_chars() != "").then(value)
+    return value.fill_nan(None) if dtype.is_float() else value
+
+
+def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFrame:
+    """Choose one value per profile.
+
+    Parameters
+    ----------
+    candidates
+        One frame per source of the rule, in its order: profile, rank UInt32, time Datetime (may be null), value.
+        Rows whose value is null are no candidates.
+
+    Returns
+    -------
+    LazyFrame
+        profile, value, source String (the source of the rule that gave it; of a sum all, joined by `+`).
+
+    Raises
+    ------
+    SettingsError
+        The sources have types that cannot be compared, or the rule cannot be applied to them.
+    """
+    typed = _one_type(candidates, rule)
+    return _CHOICES[rule.choose](typed).select("profile", "value", source=_source_names(pl.col("ranks"), rule.sources))
+
+
+def _first(candidates: pl.LazyFrame, order: Mapping[str, bool]) -> pl.LazyFrame:
+    """Keep the first row of a profile by `order`: column to descending; nulls are last either way."""
+    return (
+        candidates.sort(list(order), descending=list(order.values()), nulls_last=True)
+        .group_by("profile", maintain_order=True)
+        .first()
+        .with_columns(ranks=pl.concat_list("rank"))
+    )
+
+
+def _sum(candidates: pl.LazyFrame) -> pl.LazyFrame:
+    # in a fixed order: sums of floats depend on it
+    ordered = candidates.sort("profile", "rank", "value")
+    return ordered.group_by("profile", maintain_order=True).agg(
+        pl.col("value").sum(), ranks=pl.col("rank").unique().sort()
+    )
+
+
+def _any(candidates: pl.LazyFrame) -> pl.LazyFrame:
+    return _first(candidates, {"value": True, "rank": False})
+
+
+_CHOICES: dict[Choose, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
+    Choose.FIRST_PRESENT: lambda rows: _first(rows, {"rank": False, "time": True, "value": False}),
+    Choose.NEWEST: lambda rows: _first(rows, {"time": True, "rank": False, "value": False}),
+    Choose.EARLIEST: lambda rows: _first(rows, {"time": False, "rank": False, "value": False}),
+    Choose.MAX: lambda rows: _first(rows, {"value": True, "rank": False}),
+    Choose.MIN: lambda rows: _first(rows, {"value": False, "rank": False}),
+    Choose.SUM: _sum,
+    Choose.ANY: _any,
+}
+
+
+def _source_names(ranks: pl.Expr, sources: Sequence[str]) -> pl.Expr:
+    name = pl.element().replace_strict(list(range(len(sources))), list(sources), return_dtype=pl.String)
+    return ranks.list.eval(name).list.join("+")
+
+
+def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFrame:
+    types = [frame.collect_schema()["value"] for frame in candidates]
+    known = [dtype for dtype in types if dtype != pl.Null]
+    named = ", ".join(f"{source} is {dtype}" for source, dtype in zip(rule.sources, types, strict=True))
+    for dtype in known:
+        _require(rule, dtype, named)
+    if len({_family(dtype) for dtype in known}) > 1:
+        raise SettingsError(f"trait {rule.name!r} mixes types that cannot be compared: {named}.")
+    widened = [
+        frame.with_columns(pl.col("value").cast(pl.Int64)) if dtype.is_integer() else frame
+        for frame, dtype in zip(candidates, types, strict=True)
+    ]
+    return pl.concat(widened, how="vertical_relaxed")
+
+
+def _require(rule: TraitRule, dtype: pl.DataType, named: str) -> None:
+    if dtype.is_nested():
+        raise SettingsError(f"trait {rule.name!r} needs plain values, name a field of the nested column: {named}.")
+    if rule.choose is Choose.SUM and not dtype.is_numeric():
+        raise SettingsError(f"trait {rule.name!r} is a sum, its sources must be numbers: {named}.")
+    if rule.choose is Choose.ANY and dtype != pl.Boolean:
+        raise SettingsError(f"trait {rule.name!r} chooses any, its sources must be Boolean: {named}.")
+
+
+def _family(dtype: pl.DataType) -> str:
+    if dtype.is_numeric():
+        return "number"
+    return "time" if dtype in (pl.Date, pl.Datetime) else str(dtype.base_type())
