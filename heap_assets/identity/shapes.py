@@ -1,0 +1,91 @@
+"""Shapes of the tables that go in and out of the engine (design.md, "Call and tables")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import polars as pl
+
+from heap_assets.identity.errors import LinksError
+
+TIME: Final = pl.Datetime("us", "UTC")
+
+ENDS: Final = ("type_a", "value_a", "type_b", "value_b")
+
+LINKS: Final = pl.Schema(
+    {
+        "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String, "source": pl.String,
+        "first_seen": TIME, "last_seen": TIME, "count": pl.Int64, "authoritative": pl.Boolean,
+    }
+)  # fmt: skip
+"""`type_a` is the stronger end; a sighting has `type_b` and `value_b` null. One row per link and source."""
+
+GRAPH: Final = pl.Schema(
+    {
+        "identifier_type": pl.String, "identifier": pl.String, "profile_id": pl.String,
+        "first_seen": TIME, "last_seen": TIME, "shared": pl.Boolean,
+    }
+)  # fmt: skip
+
+CONFLICTS: Final = pl.Schema(
+    {
+        "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String,
+        "sources": pl.List(pl.String), "first_seen": TIME, "limited_type": pl.String, "limit": pl.Int64,
+        "count_a": pl.Int64, "count_b": pl.Int64, "profile_a": pl.String, "profile_b": pl.String,
+    }
+)  # fmt: skip
+
+SHARED: Final = pl.Schema(
+    {"identifier_type": pl.String, "identifier": pl.String, "stronger_type": pl.String, "groups": pl.Int64}
+)
+
+CHANGES: Final = pl.Schema(
+    {"old_profile_id": pl.String, "new_profile_id": pl.String, "kind": pl.String, "identifiers": pl.Int64}
+)
+
+REFUSED: Final = pl.Schema(
+    {"column": pl.String, "identifier_type": pl.String, "reason": pl.String, "rows": pl.Int64}
+)
+
+_DEFAULTS: Final[Mapping[str, pl.Expr]] = {
+    "source": pl.lit("", pl.String),
+    "first_seen": pl.lit(None, TIME),
+    "last_seen": pl.lit(None, TIME),
+    "count": pl.lit(1, pl.Int64),
+    "authoritative": pl.lit(False, pl.Boolean),  # noqa: FBT003  a value, not a flag
+}
+
+
+def as_links(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Give a frame the shape of links: optional columns are filled, others left out.
+
+    Raises
+    ------
+    LinksError
+        If an end is missing or a column has another type.
+    """
+    schema = frame.collect_schema()
+    if missing := [name for name in ENDS if name not in schema]:
+        raise LinksError(f"links have no column {', '.join(missing)}; found {', '.join(schema)}")
+    columns = []
+    for name, dtype in LINKS.items():
+        if name not in schema:
+            columns.append(_DEFAULTS[name].alias(name))
+            continue
+        found = schema[name]
+        fits = found in (dtype, pl.Null) or (dtype.is_integer() and found.is_integer())
+        if not fits and not (dtype == TIME and isinstance(found, pl.Datetime) and found.time_zone == "UTC"):
+            raise LinksError(f"links.{name} is {found}, expected {dtype}")
+        columns.append(pl.col(name) if found == dtype else pl.col(name).cast(dtype))
+    return frame.select(columns)
+
+
+def aggregated(links: pl.LazyFrame) -> pl.LazyFrame:
+    """Bring links to one row per link and source: min first seen, max last seen, sum of counts, any authoritative."""
+    return links.group_by(*ENDS, "source").agg(
+        pl.col("first_seen").min(),
+        pl.col("last_seen").max(),
+        pl.col("count").sum(),
+        pl.col("authoritative").any(ignore_nulls=True),
+    )
