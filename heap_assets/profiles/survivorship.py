@@ -105,11 +105,9 @@ def _first(candidates: pl.LazyFrame, order: Mapping[str, bool]) -> pl.LazyFrame:
 
 
 def _sum(candidates: pl.LazyFrame) -> pl.LazyFrame:
-    # in a fixed order: sums of floats depend on it
-    ordered = candidates.sort("profile", "rank", "value")
-    return ordered.group_by("profile", maintain_order=True).agg(
-        pl.col("value").sum(), ranks=pl.col("rank").unique().sort()
-    )
+    # sums of floats depend on their order, which a parallel aggregation does not keep: collect, sort, then add
+    grouped = candidates.group_by("profile").agg(pl.col("value").sort(), ranks=pl.col("rank").unique().sort())
+    return grouped.with_columns(pl.col("value").list.sum())
 
 
 def _any(candidates: pl.LazyFrame) -> pl.LazyFrame:

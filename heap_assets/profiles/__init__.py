@@ -1,0 +1,38 @@
+"""What is known of a person: golden records, audiences and scores."""
+
+from heap_assets.profiles.audiences import (
+    Audience,
+    EventCriterion,
+    audience_schema,
+    event_table,
+    events_of_profiles,
+    members,
+    memberships,
+    parse_audience,
+    with_audiences,
+)
+from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
+from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
+from heap_assets.profiles.survivorship import Choose, TraitRule
+
+__all__ = [
+    "PROFILE_SCHEMA",
+    "Audience",
+    "Choose",
+    "EventCriterion",
+    "Stage",
+    "TraitRule",
+    "TraitSource",
+    "activity",
+    "audience_schema",
+    "engagement",
+    "event_table",
+    "events_of_profiles",
+    "golden_records",
+    "lifecycle",
+    "members",
+    "memberships",
+    "parse_audience",
+    "transitions",
+    "with_audiences",
+]
