@@ -1,0 +1,231 @@
+"""A DuckDB file as the warehouse: opened read-only for the time of one read, so that others can write it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from heap_assets.warehouse.arrow import write_parquet
+from heap_assets.warehouse.model import (
+    AccessError,
+    Column,
+    Newer,
+    Permission,
+    Reading,
+    Table,
+    Warehouse,
+    WarehouseBusyError,
+    WarehouseError,
+    choose_columns,
+    find_relation,
+)
+
+_BATCH_ROWS = 65_536
+_INTERNAL_SCHEMAS = ("information_schema", "pg_catalog")
+_AS_TEXT = frozenset({"interval", "bit", "time with time zone", "uhugeint", "union", "variant", "geometry"})
+"""Types that Parquet and Polars do not share with DuckDB; they are read as DuckDB writes them."""
+_HOLDER = re.compile(r"Conflicting lock is held in (?P<program>\S+)?.*?\(PID (?P<pid>\d+)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class DuckDBWarehouse(Warehouse):
+    """A DuckDB database file.
+
+    Parameters
+    ----------
+    path
+        The file; it must exist.
+    memory_limit
+        Of DuckDB itself, for views that aggregate; more than that spills into a temporary folder.
+    lock_wait
+        Seconds to wait for a writer to let go of the file.
+    """
+
+    path: Path
+    memory_limit: str = "384MB"
+    lock_wait: float = 10.0
+    kind: str = "duckdb"
+
+    def tables(self) -> list[Table]:
+        with self._connect() as connection:
+            return _tables(connection)
+
+    def columns(self, relation: str) -> list[Column]:
+        with self._connect() as connection:
+            return _columns(connection, self._resolve(connection, relation))
+
+    def version(self, relation: str) -> str | None:
+        """The file's size and time of change: any write to any table changes it. A view may read elsewhere: None."""
+        with self._connect() as connection:
+            resolved = self._resolve(connection, relation)
+            kinds = {table.name: table.kind for table in _tables(connection)}
+        if kinds[resolved] != "table":
+            return None
+        stat = self.path.stat()
+        return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+    def read(self, relation: str, columns: Sequence[str] | None, path: Path, *, newer: Newer | None = None) -> Reading:
+        started, observed_at = time.monotonic(), datetime.now(UTC)
+        version = self.version(relation)
+        with self._connect(path.parent) as connection:
+            resolved = self._resolve(connection, relation)
+            chosen = choose_columns(columns, _columns(connection, resolved), relation)
+            query = _query(connection, resolved, chosen.names, newer)
+            reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
+            rows = write_parquet(reader.schema, reader, path)
+        return Reading(resolved, chosen.names, rows, observed_at, time.monotonic() - started, version)
+
+    def preflight(self) -> list[Permission]:
+        if not self.path.exists():
+            return [Permission("file", False, f"{self.path} does not exist", "set warehouse.path to the DuckDB file")]
+        try:
+            found = self.tables()
+        except WarehouseError as error:
+            return [Permission("open read-only", False, str(error), "close the writer, or run when it is done")]
+        return [
+            Permission("open read-only", True, str(self.path)),
+            Permission("tables", bool(found), f"{len(found)} tables and views", "the database is empty"),
+        ]
+
+    def _resolve(self, connection: duckdb.DuckDBPyConnection, relation: str) -> str:
+        names = [table.name for table in _tables(connection)]
+        wanted = relation if "." in relation else f"main.{relation}"
+        return find_relation(wanted, names, str(self.path.name))
+
+    @contextmanager
+    def _connect(self, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        config = {
+            "memory_limit": self.memory_limit,
+            "autoinstall_known_extensions": "false",  # nothing is fetched from a host that the user did not configure
+            "TimeZone": "UTC",
+        }
+        connection = self._waiting(lambda: duckdb.connect(str(self.path), read_only=True, config=config))
+        try:
+            connection.execute("SET enable_progress_bar = false")
+            if spill is not None:
+                connection.execute(f"SET temp_directory = {_literal(str(spill / 'spill'))}")
+            yield connection
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.path.name} cannot be read: {_first_line(error)}") from error
+        finally:
+            connection.close()
+
+    def _waiting(self, connect: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+        give_up_at = time.monotonic() + self.lock_wait
+        while True:
+            try:
+                return connect()
+            except duckdb.Error as error:
+                problem = self._explained(error)
+                if not isinstance(problem, WarehouseBusyError) or time.monotonic() >= give_up_at:
+                    raise problem from error
+            time.sleep(0.1)
+
+    def _explained(self, error: duckdb.Error) -> WarehouseError:
+        text = str(error)
+        if "Could not set lock" in text:
+            holder = _HOLDER.search(text)
+            who = f"process {holder['pid']} ({holder['program']})" if holder else "another process"
+            return WarehouseBusyError(
+                f"{self.path} is open for writing in {who}, and DuckDB lets nobody read it meanwhile: "
+                "close that connection, or run again when it is done"
+            )
+        if "different configuration" in text:
+            return WarehouseBusyError(f"{self.path} is already open for writing in this very process: close it first")
+        if not self.path.exists():
+            return AccessError(f"{self.path} does not exist: set warehouse.path to the DuckDB file")
+        return AccessError(f"{self.path} cannot be opened: {_first_line(error)}")
+
+
+def _tables(connection: duckdb.DuckDBPyConnection) -> list[Table]:
+    rows = connection.execute(
+        """
+        SELECT schema_name || '.' || table_name, 'table', estimated_size, comment
+        FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal
+        UNION ALL
+        SELECT schema_name || '.' || view_name, 'view', NULL, comment
+        FROM duckdb_views() WHERE database_name = current_database() AND NOT internal
+        ORDER BY 1
+        """
+    ).fetchall()
+    return [Table(name, kind, size, comment or "") for name, kind, size, comment in rows]
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Column]:
+    schema, _, table = relation.partition(".")
+    types = connection.sql(f"SELECT * FROM {_quoted(relation)} LIMIT 0")
+    facts = {
+        name: (nullable, comment)
+        for name, nullable, comment in connection.execute(
+            "SELECT column_name, is_nullable, comment FROM duckdb_columns() "
+            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ?",
+            [schema, table],
+        ).fetchall()
+    }
+    columns = []
+    for name, kind in zip(types.columns, types.types, strict=True):
+        nullable, comment = facts.get(name, (True, None))
+        columns.append(_column(name, kind, bool(nullable), comment or ""))
+    return columns
+
+
+def _column(name: str, kind: Any, nullable: bool = True, description: str = "") -> Column:
+    repeated = kind.id in ("list", "array")
+    inner = kind.children[0][1] if repeated else kind
+    fields = tuple(_column(child, child_kind) for child, child_kind in inner.children) if inner.id == "struct" else ()
+    return Column(name, str(kind), nullable, repeated, fields, description)
+
+
+def _query(connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[str], newer: Newer | None) -> str:
+    described = connection.sql(f"SELECT * FROM {_quoted(relation)} LIMIT 0")
+    types = dict(zip(described.columns, described.types, strict=True))
+    parts = []
+    for name in columns:
+        readable = _readable(types[name])
+        quoted = _identifier(name)
+        parts.append(quoted if readable == str(types[name]) else f"CAST({quoted} AS {readable}) AS {quoted}")
+    query = f"SELECT {', '.join(parts)} FROM {_quoted(relation)}"
+    if newer is None:
+        return query
+    since = f"TIMESTAMPTZ {_literal(newer.since.astimezone(UTC).isoformat())}"
+    return f"{query} WHERE {_identifier(newer.column)} >= {since}"
+
+
+def _readable(kind: Any) -> str:
+    """Write a type with the leaves that do not survive Parquet replaced; everything else as it is."""
+    if kind.id in _AS_TEXT:
+        return "VARCHAR"
+    if kind.id == "hugeint":
+        return "DECIMAL(38,0)"
+    if kind.id == "list":
+        return f"{_readable(kind.children[0][1])}[]"
+    if kind.id == "array":
+        return f"{_readable(kind.children[0][1])}[{kind.children[1][1]}]"
+    if kind.id == "struct":
+        return f"STRUCT({', '.join(f'{_identifier(name)} {_readable(child)}' for name, child in kind.children)})"
+    return str(kind)
+
+
+def _quoted(relation: str) -> str:
+    schema, _, table = relation.partition(".")
+    return f"{_identifier(schema)}.{_identifier(table)}"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,241 @@
+"""What every warehouse can do, whatever its engine: list tables, describe columns, read some of them."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from heap_assets.errors import SourceError
+
+
+class WarehouseError(SourceError):
+    """The warehouse cannot do what the settings ask; the message names the table or column and what to do."""
+
+
+class RelationMissingError(WarehouseError):
+    """There is no such table or view."""
+
+
+class ColumnMissingError(WarehouseError):
+    """The table has no such column or nested field."""
+
+
+class AccessError(WarehouseError):
+    """The warehouse cannot be reached, or refuses these credentials or this permission."""
+
+
+class WarehouseBusyError(WarehouseError):
+    """Somebody else holds the warehouse in a way that keeps readers out; trying later helps."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column or nested field.
+
+    Attributes
+    ----------
+    type
+        As the engine writes it (`STRUCT(email VARCHAR)[]`, `NUMERIC`, `ARRAY<STRUCT<sku STRING>>`).
+    repeated
+        Whether a value is a list.
+    fields
+        Of a struct, or of the structs in a list.
+    """
+
+    name: str
+    type: str
+    nullable: bool = True
+    repeated: bool = False
+    fields: tuple[Column, ...] = ()
+    description: str = ""
+
+    def paths(self) -> list[str]:
+        """Return the path of this column and of all below it: `addr`, `addr.email`, `items[].sku`."""
+        own = self.name + "[]" if self.repeated else self.name
+        return [own, *(f"{own}.{path}" for child in self.fields for path in child.paths())]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table or view; `rows` where the engine knows them without counting."""
+
+    name: str
+    kind: str = "table"
+    rows: int | None = None
+    description: str = ""
+    partitioned_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a read has cost and brought.
+
+    Attributes
+    ----------
+    version
+        Taken before the read: equal versions mean that nothing has changed. None if the engine cannot tell cheaply.
+    bytes_billed
+        Where the engine bills by bytes.
+    """
+
+    relation: str
+    columns: tuple[str, ...]
+    rows: int
+    observed_at: datetime
+    seconds: float
+    version: str | None = None
+    bytes_billed: int | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A read relation as a lazy frame over a temporary Parquet file, and what it took to read it."""
+
+    frame: pl.LazyFrame
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Newer:
+    """Only rows whose `column` is at or after `since` (UTC)."""
+
+    column: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One thing that was tried, whether it worked, and what to grant if not."""
+
+    name: str
+    passed: bool
+    detail: str
+    remedy: str = ""
+
+
+class Warehouse(ABC):
+    """A warehouse that tables are read from. Implementations connect for each call and hold nothing open."""
+
+    kind: str
+
+    @abstractmethod
+    def tables(self) -> list[Table]:
+        """Return all tables and views, by name (`crm.contacts`)."""
+
+    @abstractmethod
+    def columns(self, relation: str) -> list[Column]:
+        """Describe the columns of a relation; RelationMissingError names what there is instead."""
+
+    @abstractmethod
+    def version(self, relation: str) -> str | None:
+        """Return a token that changes whenever the relation may have changed; None if that cannot be told cheaply."""
+
+    @abstractmethod
+    def read(self, relation: str, columns: Sequence[str] | None, path: Path, *, newer: Newer | None = None) -> Reading:
+        """Stream columns of a relation into one Parquet file.
+
+        Memory is bounded whatever the number of rows. Structs stay structs, arrays stay lists; timestamps with a
+        zone become UTC.
+
+        Parameters
+        ----------
+        columns
+            Names, or paths into structs and lists (`addr.email`, `items[].sku`), whose whole top-level column is
+            read. None reads all.
+        path
+            A file that does not exist; it is there only if all was read.
+
+        Raises
+        ------
+        RelationMissingError, ColumnMissingError
+            With what exists and the nearest name.
+        AccessError, WarehouseBusyError
+            If it cannot be reached, refuses, or is locked.
+        """
+
+    @abstractmethod
+    def preflight(self) -> list[Permission]:
+        """Try what a run needs, one by one, and say what to grant for what fails. Nothing secret is in the result."""
+
+    @contextmanager
+    def snapshot(
+        self, relation: str, columns: Sequence[str] | None = None, *, newer: Newer | None = None
+    ) -> Iterator[Snapshot]:
+        """Read columns of a relation for the time of a `with` block; see :meth:`read`."""
+        with tempfile.TemporaryDirectory(prefix="heap-assets-") as folder:
+            path = Path(folder) / "snapshot.parquet"
+            reading = self.read(relation, columns, path, newer=newer)
+            yield Snapshot(pl.scan_parquet(path), reading)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Top-level columns to read, in table order, after paths were checked."""
+
+    columns: tuple[Column, ...] = field(default=())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+def find_relation(wanted: str, existing: Iterable[str], where: str) -> str:
+    """Return the relation's own spelling; names are compared without case if nothing fits exactly."""
+    names = list(existing)
+    return _find(wanted, names, RelationMissingError(_missing(f"{where} has no table {wanted!r}", wanted, names)))
+
+
+def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], relation: str) -> Chosen:
+    """Check names and nested paths against a relation's columns.
+
+    Raises
+    ------
+    ColumnMissingError
+        Names the columns there are and the nearest one.
+    """
+    if wanted is None:
+        return Chosen(tuple(columns))
+    by_path = {_bare(path): column for column in columns for path in column.paths()}
+    roots = {
+        by_path[
+            _find(
+                _bare(path),
+                list(by_path),
+                ColumnMissingError(_missing(f"{relation} has no column {path!r}", path, by_path)),
+            )
+        ].name
+        for path in wanted
+    }
+    return Chosen(tuple(column for column in columns if column.name in roots))
+
+
+def _bare(path: str) -> str:
+    """`items[].sku` and `items.sku` are one path."""
+    return path.replace("[]", "")
+
+
+def _find(wanted: str, names: Sequence[str], missing: WarehouseError) -> str:
+    if wanted in names:
+        return wanted
+    folded = [name for name in names if name.casefold() == wanted.casefold()]
+    if len(folded) == 1:
+        return folded[0]
+    raise missing
+
+
+def _missing(what: str, wanted: str, existing: Iterable[str]) -> str:
+    names = sorted(existing)
+    if not names:
+        return f"{what}: it has none at all"
+    shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+    close = difflib.get_close_matches(wanted.casefold(), {name.casefold(): name for name in names}, n=1, cutoff=0.5)
+    nearest = next((name for name in names if close and name.casefold() == close[0]), None)
+    return f"{what}. There are: {shown}.{f' Did you mean {nearest!r}?' if nearest else ''}"
