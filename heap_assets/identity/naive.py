@@ -1,0 +1,95 @@
+"""The join that most pipelines do: one raw column equal to Heap's email or identity; and what it gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from heap_assets.identity.rules import SourceTable
+
+HEAP_IDENTITY, HEAP_USER_ID = "heap_identity", "heap_user_id"
+NAIVE_TYPES = ("email", HEAP_IDENTITY)
+"""The types whose column a naive join would use, the likeliest first."""
+
+
+def naive_join(
+    rows: pl.DataFrame, graph: pl.DataFrame, users: pl.LazyFrame
+) -> Iterator[tuple[str, float, float | None]]:
+    """Compare a raw equality join with the resolved identity of the same rows.
+
+    Parameters
+    ----------
+    rows
+        profile_id (null: of nobody), naive_key: the raw value that the join uses; one row per row of the table.
+    graph, users
+        `identity/graph` and `heap/users` of the day.
+
+    Yields
+    ------
+    tuple
+        Metric, value, and what it is a part of (rows; people of the cohort; Heap users of these people):
+        rows_right (all Heap users hit are the row's person), rows_wrong (none is), rows_ambiguous (some are),
+        rows_missed (the person is in Heap, nothing was hit), rows_unproved (hit, but no identifier that may be trusted
+        says who the row is), cohort_size (people in Heap hit by a row of their own), users_missed (Heap users of people
+        with a row in the table that the join does not reach).
+    """
+    assigned = rows.with_row_index("_row")
+    user_profiles = graph.filter(
+        (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()
+    ).select("identifier", user_profile="profile_id")
+    hits = _hits(assigned, users, user_profiles)
+    judged = _judged(assigned, hits, user_profiles)
+    for verdict in ("right", "wrong", "ambiguous", "missed", "unproved"):
+        yield f"rows_{verdict}", int((judged["verdict"] == verdict).sum()), assigned.height
+    people = judged.filter("in_heap")["profile_id"].unique()
+    right = judged.filter(pl.col("verdict").is_in(["right", "ambiguous"]))["profile_id"].n_unique()
+    yield "cohort_size", right, len(people)
+    theirs = user_profiles.filter(pl.col("user_profile").is_in(people.implode()))
+    own_hits = hits.join(assigned, on="_row").filter(pl.col("user_profile") == pl.col("profile_id"))
+    reached = own_hits["user_id"].n_unique()
+    yield "users_missed", theirs.height - reached, theirs.height
+
+
+def naive_column(rows: pl.LazyFrame, table: SourceTable) -> str | None:
+    """Return the first plain text column mapped to the likeliest type."""
+    schema = rows.collect_schema()
+    for wanted in NAIVE_TYPES:
+        for mapping in table.mappings:
+            if mapping.type == wanted and len(mapping.columns) == 1 and schema.get(mapping.columns[0]) == pl.String:
+                return mapping.columns[0]
+    return None
+
+
+def _hits(rows: pl.DataFrame, users: pl.LazyFrame, user_profiles: pl.DataFrame) -> pl.DataFrame:
+    """Return _row, user_id String, user_profile: one row per Heap user that the naive join finds."""
+    current = users.filter(pl.col("migrated_to").is_null())
+    keys = pl.concat([current.select("user_id", _key=name) for name in ("email", "identity")]).drop_nulls().unique()
+    return (
+        rows.lazy()
+        .join(keys, left_on="naive_key", right_on="_key")
+        .select("_row", pl.col("user_id").cast(pl.String))
+        .join(user_profiles.lazy(), left_on="user_id", right_on="identifier", how="left")
+        .collect()
+    )
+
+
+def _judged(assigned: pl.DataFrame, hits: pl.DataFrame, user_profiles: pl.DataFrame) -> pl.DataFrame:
+    """Return _row, profile_id, in_heap, verdict."""
+    own = (pl.col("user_profile") == pl.col("profile_id")).fill_null(False)
+    found = hits.join(assigned, on="_row").group_by("_row").agg(hits=pl.len(), own=own.sum())
+    return (
+        assigned.join(found, on="_row", how="left")
+        .with_columns(in_heap=pl.col("profile_id").is_in(user_profiles["user_profile"].implode()).fill_null(False))
+        .with_columns(
+            verdict=pl.when(pl.col("hits").is_null())
+            .then(pl.when("in_heap").then(pl.lit("missed")))
+            .when(pl.col("profile_id").is_null())
+            .then(pl.lit("unproved"))
+            .when(pl.col("own") == 0)
+            .then(pl.lit("wrong"))
+            .when(pl.col("own") < pl.col("hits"))
+            .then(pl.lit("ambiguous"))
+            .otherwise(pl.lit("right"))
+        )
+    )
