@@ -1,0 +1,155 @@
+"""Which key a profile is sent to: its Heap identities, and only those that Heap knows and that are one person's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+import polars as pl
+
+from heap_assets.errors import DeliveryError
+
+_SET_ASIDE = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl.String()})
+
+
+@dataclass(frozen=True)
+class AddressPolicy:
+    """How profiles find their key.
+
+    Attributes
+    ----------
+    identities
+        A profile with several identities: send to `all`, to the `one` Heap changed last, or to `none`.
+    allow_new
+        Send to identities Heap does not know yet. Heap would create a user for each (heap.md 1.5): off.
+    suppressed
+        Identities that are never sent to.
+    users_as_of, cadence, now
+        When the users table was exported, how often that happens, and the present: a table older than two cadences
+        stops the sync, because identities may have migrated away since.
+    """
+
+    identities: Literal["all", "one", "none"] = "all"
+    allow_new: bool = False
+    suppressed: frozenset[str] = frozenset()
+    users_as_of: datetime | None = None
+    cadence: timedelta = timedelta(days=1)
+    now: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Addressed:
+    """Profiles with the key they are sent to.
+
+    Attributes
+    ----------
+    rows
+        `key`, `profile_id` and every other column of the profiles; one row per key.
+    held, invalid
+        `profile_id`, `key`, `reason`. Held rows wait for Heap; invalid ones need somebody to decide.
+    writable
+        `key`: everything that may be written to at all. Withdrawals go nowhere else.
+    counts
+        profiles, without_identity, several_identities.
+    """
+
+    rows: pl.LazyFrame
+    held: pl.LazyFrame
+    invalid: pl.LazyFrame
+    writable: pl.LazyFrame | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFrame:
+    """Return `key`, `last_modified` of the identities in the newest `heap/users` that may be written to.
+
+    Raises
+    ------
+    DeliveryError
+        If the users table is older than two cadences.
+    """
+    if policy.users_as_of is not None and policy.now is not None:
+        age = policy.now - policy.users_as_of
+        if age > 2 * policy.cadence:
+            raise DeliveryError(
+                f"heap/users is {age.total_seconds() / 3600:.0f} hours old, more than two exports: identities may have "
+                "migrated since. Land the newest dump first; nothing was sent"
+            )
+    known = users.filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
+    if policy.suppressed:
+        known = known.filter(~pl.col("identity").is_in(list(policy.suppressed)))
+    return known.group_by(key=pl.col("identity")).agg(pl.col("last_modified").max())
+
+
+def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy | None = None) -> Addressed:
+    """Give every profile the key, or keys, that it is sent to.
+
+    Parameters
+    ----------
+    profiles
+        `profile_id` String, `heap_identities` List(String), then traits.
+    users
+        Newest `heap/users`: `identity`, `migrated_to`, `last_modified`.
+
+    Notes
+    -----
+    design.md, Sync: writable are identities in the newest `heap/users`, not migrated away, not suppressed; two profiles
+    on one key are both invalid.
+    """
+    policy = policy or AddressPolicy()
+    writable = writable_identities(users, policy).collect()
+    every = profiles.with_columns(_several=pl.col("heap_identities").list.len()).collect()
+    pairs = every.select("profile_id", key="heap_identities", several="_several").explode(
+        "key", empty_as_null=False, keep_nulls=False
+    )
+    pairs = pairs.join(writable.with_columns(in_heap=pl.lit(value=True)), on="key", how="left", maintain_order="left")
+    reasons = pairs.with_columns(reason=_reason(policy), twice=pl.col("profile_id").n_unique().over("key") > 1)
+    reasons = reasons.with_columns(
+        invalid=pl.when("twice")
+        .then(pl.lit("two profiles have this key"))
+        .when((pl.col("several") > 1) & pl.lit(policy.identities == "none"))
+        .then(pl.lit("the profile has several identities"))
+    )
+    usable = reasons.filter(pl.col("reason").is_null(), pl.col("invalid").is_null())
+    if policy.identities == "one":
+        usable = usable.sort(["last_modified", "key"], descending=[True, False], nulls_last=True)
+        usable = usable.unique("profile_id", keep="first", maintain_order=True)
+    rows = usable.select("profile_id", "key").lazy().join(every.lazy().drop("_several"), on="profile_id", how="left")
+    invalid = reasons.filter(pl.col("invalid").is_not_null()).select("profile_id", "key", reason="invalid")
+    held = reasons.filter(pl.col("invalid").is_null(), pl.col("reason").is_not_null())
+    return Addressed(
+        rows=rows.sort("key"),
+        held=pl.concat([held.select("profile_id", "key", "reason"), _without(every)]).lazy(),
+        invalid=invalid.lazy(),
+        writable=writable.lazy().select("key") if not policy.allow_new else None,
+        counts={
+            "profiles": len(every),
+            "without_identity": int((every["_several"].fill_null(0) == 0).sum()),
+            "several_identities": int((every["_several"].fill_null(0) > 1).sum()),
+        },
+    )
+
+
+def nobody() -> pl.LazyFrame:
+    """Return a held or invalid table without rows."""
+    return pl.LazyFrame(schema=_SET_ASIDE)
+
+
+def _reason(policy: AddressPolicy) -> pl.Expr:
+    suppressed = pl.col("key").is_in(list(policy.suppressed))
+    absent = pl.col("in_heap").is_null() & pl.lit(not policy.allow_new)
+    return (
+        pl.when(suppressed)
+        .then(pl.lit("suppressed"))
+        .when(absent)
+        .then(pl.lit("not in heap/users, or migrated away"))
+        .otherwise(pl.lit(None, pl.String))
+    )
+
+
+def _without(every: pl.DataFrame) -> pl.DataFrame:
+    lonely = every.filter(pl.col("_several").fill_null(0) == 0)
+    return lonely.select(
+        "profile_id", key=pl.lit(None, pl.String), reason=pl.lit("the profile has no Heap identity yet")
+    )

@@ -1,0 +1,354 @@
+"""One run of one sync, from rows to report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any, cast
+
+import polars as pl
+
+from heap_assets.destinations.addressing import Addressed, nobody
+from heap_assets.destinations.base import Destination
+from heap_assets.destinations.difference import Plan, Prepared, plan_insert, plan_upsert, prepare
+from heap_assets.destinations.guard import concerns
+from heap_assets.destinations.hashing import hashed_keys, salt
+from heap_assets.destinations.lease import Lease
+from heap_assets.destinations.log import Log, Snapshot, fold
+from heap_assets.destinations.report import Status, SyncReport
+from heap_assets.destinations.sender import Progress, Sender, Tally
+from heap_assets.destinations.spec import Mode, SyncSpec
+from heap_assets.destinations.tables import (
+    SET_ASIDE_SCHEMA,
+    mark_killed,
+    runs,
+    write_changelog,
+    write_run,
+    write_running,
+    write_set_aside,
+)
+from heap_assets.destinations.transport import Transport
+from heap_assets.errors import DeliveryError
+from heap_assets.lake import Store
+
+_MEDIAN_OF = 7
+_SAMPLE = 10
+
+
+@dataclass(frozen=True)
+class _Considered:
+    """A plan with everything that was set aside on the way to it."""
+
+    plan: Plan
+    prepared: Prepared
+    set_aside: pl.DataFrame
+    concerns: list[str]
+
+
+def deliver(
+    spec: SyncSpec,
+    destination: Destination,
+    rows: pl.LazyFrame | Addressed,
+    store: Store,
+    day: date,
+    run_id: str,
+    *,
+    confirmed: bool = False,
+    force: bool = False,
+    blocked_by: Sequence[str] = (),
+    progress: Callable[[Progress], None] | None = None,
+    transport: Transport | None = None,
+) -> SyncReport:
+    """Bring a destination up to date with the rows of a day.
+
+    Parameters
+    ----------
+    rows
+        `key` String (the destination's key), optional `profile_id`, the destination's required columns, and the mapped
+        columns; or profiles with their addresses, which also say what may be withdrawn.
+    day
+        Partition day of the rows. An upsert never goes back behind a newer day.
+    confirmed
+        Send even if the guard has concerns.
+    force
+        Send even if a newer day was delivered; the report lists the (hashed) keys.
+    blocked_by
+        Blocking checks of the input that failed, are missing or are older than it; with any, nothing is sent.
+    progress
+        Called after every batch.
+
+    Returns
+    -------
+    SyncReport
+        Also for a run that the destination stopped: its status and reason say so.
+
+    Raises
+    ------
+    LeaseHeldError
+        If another run is sending.
+    SettingsError
+        If the mapping names a column that is not there or a property the destination cannot take.
+    """
+    blank = SyncReport(spec.name, destination.kind, run_id, day, Status.SUCCEEDED)
+    if blocked_by:
+        return replace(blank, status=Status.BLOCKED, reason="checks did not pass: " + ", ".join(blocked_by))
+    if (refusal := destination.refusal()) is not None:
+        return replace(blank, status=Status.REFUSED, reason=refusal)
+    key = salt(store, spec.salt)
+    with Lease(store, spec.name, run_id, spec.lease_ttl, margin=2 * spec.retry.timeout) as lease:
+        wire = transport or Transport()
+        try:
+            run = _Run(spec, destination, store, day, blank, key, lease)
+            return run.go(rows, wire, confirmed=confirmed, force=force, progress=progress)
+        finally:
+            if transport is None:
+                wire.close()
+
+
+def dry_run(
+    spec: SyncSpec,
+    destination: Destination,
+    rows: pl.LazyFrame | Addressed,
+    store: Store,
+    day: date,
+    *,
+    force: bool = False,
+) -> tuple[SyncReport, pl.DataFrame]:
+    """Show what :func:`deliver` would do, without a lease, a call or a write.
+
+    Returns
+    -------
+    SyncReport, DataFrame
+        Counts, concerns and new property names; and per row to send: hashed key, op and the names of its fields.
+    """
+    key = salt(store, spec.salt)
+    log = Log(store, spec.name)
+    blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, destination.refusal())
+    seen = _consider(
+        spec,
+        destination,
+        rows,
+        fold(log, log.ledger()),
+        store,
+        key,
+        day=day,
+        fence=_next_fence(store, spec),
+        force=force,
+    )
+    fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f[2:])) for f in seen.plan.send.columns if f[:2] == "p:"]
+    names = pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.String))
+    rows_to_send = seen.plan.send.select(hashed_keys(seen.plan.send["key"], key), "op", fields=names)
+    return _planned(blank, seen, key), rows_to_send
+
+
+class _Run:
+    """The steps of one run under a lease."""
+
+    def __init__(
+        self,
+        spec: SyncSpec,
+        destination: Destination,
+        store: Store,
+        day: date,
+        blank: SyncReport,
+        key: bytes,
+        lease: Lease,
+    ) -> None:
+        self.spec, self.destination, self.store, self.day, self.key, self.lease = (
+            spec,
+            destination,
+            store,
+            day,
+            key,
+            lease,
+        )
+        self.blank = blank
+        self.log = Log(store, spec.name, lease.fence)
+        self.started = datetime.now(UTC)
+        self.clock = time.monotonic()
+        history = runs(store, spec.name, last=_MEDIAN_OF)
+        self.newest_day = cast("date | None", history["newest_day"].max())
+
+    def go(
+        self,
+        rows: pl.LazyFrame | Addressed,
+        wire: Transport,
+        *,
+        confirmed: bool,
+        force: bool,
+        progress: Callable[[Progress], None] | None,
+    ) -> SyncReport:
+        if self.lease.previous is not None:
+            mark_killed(self.store, self.spec.name, self.lease.previous_fence)
+        if self.destination.mode is Mode.UPSERT and not force and self.newest_day and self.day < self.newest_day:
+            reason = f"{self.newest_day} was delivered already; --force sends the older day"
+            return self._recorded(replace(self.blank, status=Status.SUPERSEDED, reason=reason))
+        write_running(self.store, self.blank, self.lease.fence, self.started)
+        before = self.log.ledger()
+        state = fold(self.log, before)
+        seen = _consider(
+            self.spec,
+            self.destination,
+            rows,
+            state,
+            self.store,
+            self.key,
+            day=self.day,
+            fence=self.lease.fence,
+            force=force,
+        )
+        report = replace(_planned(self.blank, seen, self.key), recovered=len(state.folded) - len(before.folded))
+        write_set_aside(
+            self.store,
+            seen.set_aside.with_columns(run_id=pl.lit(self.blank.run_id)),
+            self.spec.name,
+            self.started,
+            self.lease.fence,
+        )
+        if seen.concerns and not confirmed:
+            self._saved(before)
+            return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(seen.concerns)))
+        tally = self._send(seen.plan, wire, progress)
+        entries = self._saved(before)
+        return self._recorded(self._finished(report, tally, entries))
+
+    def _send(self, plan: Plan, wire: Transport, progress: Callable[[Progress], None] | None) -> Tally:
+        if not len(plan.send):
+            return Tally()
+        sender = Sender(
+            self.spec,
+            self.destination,
+            self.log,
+            self.lease,
+            wire,
+            run_id=self.blank.run_id,
+            day=self.day,
+            mapping=self.spec.mapping_version(self.destination.target),
+            progress=progress,
+        )
+        return sender.run(plan.send)
+
+    def _saved(self, before: Snapshot) -> pl.DataFrame:
+        """Fold everything new into the ledger and the changelog; returns the new entries."""
+        names = [name for name in self.log.segments() if name not in before.folded]
+        if not names:
+            return pl.DataFrame(schema={"run_id": pl.String, "status": pl.String})
+        entries = self.log.read(names)
+        write_changelog(self.store, self.spec.name, entries, self.key, self.started, self.lease.fence)
+        self.log.save(fold(self.log, before), self.spec.compact_after)
+        return entries
+
+    def _finished(self, report: SyncReport, tally: Tally, entries: pl.DataFrame) -> SyncReport:
+        found = tally.outcomes
+        refused = entries.filter(pl.col("run_id") == report.run_id, pl.col("status") == "rejected")
+        sample: tuple[tuple[str, str], ...] = ()
+        by_reason: dict[str, int] = {}
+        if len(refused):
+            first = refused.head(_SAMPLE)
+            sample = tuple(zip(hashed_keys(first["key"], self.key).to_list(), first["reason"].to_list(), strict=True))
+            by_reason = _counted(refused["reason"])
+        imperfect = found["rejected"] or found["unknown"] or report.invalid or report.waiting
+        status = Status.STOPPED if tally.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
+        return replace(
+            report,
+            status=status,
+            reason=tally.stopped,
+            sent=found["acknowledged"],
+            rejected=found["rejected"],
+            unknown=found["unknown"],
+            aborted=report.planned - found["acknowledged"] - found["rejected"] - found["unknown"],
+            requests=tally.requests,
+            retried=tally.retried,
+            throttled=tally.throttled,
+            rejections=by_reason,
+            sample=sample,
+        )
+
+    def _recorded(self, report: SyncReport) -> SyncReport:
+        report = replace(report, seconds=time.monotonic() - self.clock)
+        complete = report.status in (Status.SUCCEEDED, Status.PARTIAL)
+        newest = max((d for d in (self.newest_day, self.day if complete else None) if d is not None), default=None)
+        write_run(self.store, report, self.lease.fence, self.started, newest)
+        return report
+
+
+def _consider(
+    spec: SyncSpec,
+    destination: Destination,
+    rows: pl.LazyFrame | Addressed,
+    state: Snapshot,
+    store: Store,
+    key: bytes,
+    *,
+    day: date,
+    fence: int,
+    force: bool,
+) -> _Considered:
+    given = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
+    held, invalid = given.held.collect(), given.invalid.collect()
+    prepared = prepare(spec, destination, given.rows, key)
+    missing = [c for c in destination.required if c not in prepared.rows.columns]
+    if missing:
+        raise DeliveryError(f"sync {spec.name}: {destination.kind} needs the column {missing[0]!r} in its rows")
+    worries: list[str] = []
+    if destination.mode is Mode.INSERT:
+        plan = plan_insert(prepared, state.frame, fence, spec)
+    else:
+        untouchable = pl.concat([held["key"], invalid["key"]]).drop_nulls()
+        writable = given.writable.collect()["key"] if given.writable is not None else None
+        mapping = spec.mapping_version(destination.target)
+        plan = plan_upsert(
+            prepared,
+            state.frame,
+            spec,
+            day=day,
+            mapping=mapping,
+            fence=fence,
+            untouchable=untouchable,
+            writable=writable,
+            force=force,
+        )
+        history = runs(store, spec.name, last=_MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
+        shares = (history["changed"] / history["known"]).to_list()
+        worries = concerns(spec.guard, plan, prepared, state.frame, shares)
+    aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held")]
+    return _Considered(plan, prepared, pl.concat([_aside(f, k, spec.name, day, key) for f, k in aside]), worries)
+
+
+def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> pl.DataFrame:
+    profile = pl.col("profile_id") if "profile_id" in frame.columns else pl.lit(None)
+    labelled = frame.select(profile_id=profile, reason="reason").with_columns(
+        hashed_keys(frame["key"], key), sync=pl.lit(sync), kind=pl.lit(kind), day=pl.lit(day), run_id=pl.lit("")
+    )
+    return labelled.select(pl.col(c).cast(t) for c, t in SET_ASIDE_SCHEMA.items())
+
+
+def _planned(report: SyncReport, seen: _Considered, key: bytes) -> SyncReport:
+    counts: dict[str, Any] = dict(seen.plan.counts)
+    invalid = seen.set_aside.filter(pl.col("kind") == "invalid")
+    held = seen.set_aside.filter(pl.col("kind") == "held")
+    return replace(
+        report,
+        planned=len(seen.plan.send),
+        invalid=len(invalid),
+        held=len(held),
+        invalid_reasons=_counted(invalid["reason"]),
+        held_reasons=_counted(held["reason"]),
+        full_resend_reason=seen.plan.full_resend_reason,
+        new_properties=seen.plan.new_names,
+        concerns=tuple(seen.concerns),
+        forced=tuple(hashed_keys(seen.plan.forced, key).to_list()),
+        **counts,
+    )
+
+
+def _counted(reasons: pl.Series) -> dict[str, int]:
+    counts = reasons.alias("reason").to_frame().group_by("reason").len().sort("len", "reason", descending=[True, False])
+    return dict(counts.head(20).iter_rows())
+
+
+def _next_fence(store: Store, spec: SyncSpec) -> int:
+    held = store.list(f"_sync/{spec.name}/lease")
+    return int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) + 1 if held else 1

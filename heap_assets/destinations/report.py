@@ -1,0 +1,107 @@
+"""What a run did, in numbers and reasons, without a single personal value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """How a run ended. Only `succeeded` is success."""
+
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    """Sent, but some rows were rejected, invalid or remain unanswered."""
+    STOPPED = "stopped"
+    """The destination refused as a whole or is down; what it acknowledged is kept."""
+    NEEDS_CONFIRMATION = "needs_confirmation"
+    SUPERSEDED = "superseded"
+    """A newer day was delivered already."""
+    REFUSED = "refused"
+    """A condition of the destination is not met; nothing was sent."""
+    BLOCKED = "blocked"
+    """A blocking check of the input did not pass; nothing was sent."""
+    PLANNED = "planned"
+    """A dry run."""
+    KILLED = "killed"
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """The outcome of one run of one sync.
+
+    Attributes
+    ----------
+    planned
+        Rows the run set out to send: added + changed + vanished keys whose values are withdrawn.
+    withdrawn
+        Keys of which at least one value is withdrawn; among them `removed`, the vanished ones.
+    sent
+        Rows the destination acknowledged.
+    unknown
+        Rows without an answer; sent again by the next run.
+    aborted
+        Rows that were planned and not attempted.
+    waiting
+        Rejected rows that are not tried in this run, because they failed unchanged too often.
+    rate
+        Acknowledged rows per second.
+    rejections, invalid_reasons, held_reasons
+        Reason to number of rows.
+    sample
+        Up to ten rejected rows: hashed key and reason.
+    forced
+        Hashed keys that a forced run overwrote with an older day's values.
+    """
+
+    sync: str
+    destination: str
+    run_id: str
+    day: date
+    status: Status
+    reason: str | None = None
+    planned: int = 0
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    withdrawn: int = 0
+    removed: int = 0
+    superseded: int = 0
+    waiting: int = 0
+    known: int = 0
+    sent: int = 0
+    rejected: int = 0
+    invalid: int = 0
+    held: int = 0
+    unknown: int = 0
+    aborted: int = 0
+    requests: int = 0
+    retried: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+    full_resend_reason: str | None = None
+    new_properties: tuple[str, ...] = ()
+    concerns: tuple[str, ...] = ()
+    rejections: dict[str, int] = field(default_factory=dict)
+    invalid_reasons: dict[str, int] = field(default_factory=dict)
+    held_reasons: dict[str, int] = field(default_factory=dict)
+    plan_changes: dict[str, int] = field(default_factory=dict)
+    sample: tuple[tuple[str, str], ...] = ()
+    forced: tuple[str, ...] = ()
+    recovered: int = 0
+
+    @property
+    def rate(self) -> float:
+        return self.sent / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def rejected_share(self) -> float:
+        """Share of the attempted rows that the destination refused."""
+        attempted = self.sent + self.rejected
+        return self.rejected / attempted if attempted else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for metadata and tables."""
+        return {**asdict(self), "status": str(self.status), "day": self.day.isoformat(), "rate": self.rate}

@@ -1,0 +1,164 @@
+"""What a sync is: its mapping, and the choices of how carefully to send it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Literal
+
+from heap_assets.errors import SettingsError
+
+RESERVED = ("key", "profile_id", "event_key", "event", "time", "anonymous_id")
+"""Columns of the rows that address a row; every other column is data, and is sent only if it is mapped."""
+
+
+class Mode(StrEnum):
+    """How rows become calls: upsert keeps a key as the newest row says, insert sends each new row once."""
+
+    UPSERT = "upsert"
+    INSERT = "insert"
+
+
+class OnWithdrawn(StrEnum):
+    """What happens to a value that the destination has acknowledged and that is no longer true."""
+
+    CLEAR = "clear"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True)
+class Property:
+    """One mapped property: the column of the rows it comes from, and whether a null is left out or sent."""
+
+    column: str
+    on_null: Literal["skip", "send"] = "skip"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """When a run asks for confirmation instead of sending.
+
+    Attributes
+    ----------
+    removed
+        Share of known keys that would lose a value or vanish.
+    changed, changed_times_median
+        Share of known keys that would change; asked only if it is also this many times the median of the last runs.
+    takeover
+        Share of keys by which one value of one property may spread.
+    at_least
+        Fewer known keys than this are not judged: one of ten is ten percent.
+    """
+
+    removed: float = 0.05
+    changed: float = 0.20
+    changed_times_median: float = 3.0
+    takeover: float = 0.20
+    at_least: int = 20
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Patience with a destination.
+
+    Attributes
+    ----------
+    attempts
+        Calls of one batch that may fail with 5xx, a reset or a timeout before the run stops; 429 uses none.
+    first_wait, longest_wait
+        Seconds of back-off, doubled every time, with full jitter.
+    longest_retry_after
+        A `Retry-After` beyond this many seconds is cut to it.
+    throttled_for
+        Seconds of nothing but 429 after which the run stops.
+    timeout
+        Seconds that one call may take.
+    """
+
+    attempts: int = 5
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    longest_retry_after: float = 120.0
+    throttled_for: float = 900.0
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class SyncSpec:
+    """One sync: a name, a mapping and its choices.
+
+    Attributes
+    ----------
+    name
+        Name of the sync; its ledger lives under `_sync/<name>/`.
+    properties
+        Name at the destination to the column it comes from (or a :class:`Property`). Nothing else is ever sent.
+    changed_fields_only
+        Send only the fields that changed; otherwise all mapped fields of a changed key.
+    on_withdrawn
+        Clear a value that is no longer true, or keep it.
+    source
+        Name of the source in event keys; the sync's name if empty.
+    hold_days
+        Days that an event waits for its person to appear at the destination.
+    rate_share
+        Share of the documented limits that is used.
+    concurrency
+        Calls in flight at once.
+    broken_share
+        Share of refused rows at which the mapping counts as broken and the run stops.
+    unchanged_failures
+        After so many equal failures a refused row is tried only every second, fourth, ... run (at most every 32nd).
+    lease_ttl
+        How long a writer may be silent before another may take over.
+    compact_after
+        Log segments after which the log is folded into a new base.
+    """
+
+    name: str
+    properties: Mapping[str, str | Property] = field(default_factory=dict)
+    changed_fields_only: bool = False
+    on_withdrawn: OnWithdrawn = OnWithdrawn.CLEAR
+    source: str = ""
+    hold_days: int = 7
+    rate_share: float = 0.9
+    concurrency: int = 4
+    broken_share: float = 0.20
+    unchanged_failures: int = 3
+    guard: Guard = field(default_factory=Guard)
+    retry: Retry = field(default_factory=Retry)
+    lease_ttl: timedelta = timedelta(minutes=2)
+    compact_after: int = 2000
+    salt: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in "/\\#") or self.name.startswith("."):
+            raise SettingsError(f"sync name {self.name!r} cannot name a folder: use letters, digits and _")
+        if taken := sorted({p.column for p in self.mapped.values()} & {"key", "event_key"}):
+            raise SettingsError(
+                f"sync {self.name}: column {taken[0]!r} addresses the row; map a column of another name"
+            )
+        if not 0 < self.rate_share <= 1:
+            raise SettingsError(f"sync {self.name}: rate_share is {self.rate_share}; it must be above 0 and at most 1")
+        if self.retry.timeout * 2 >= self.lease_ttl.total_seconds():
+            raise SettingsError(
+                f"sync {self.name}: lease_ttl ({self.lease_ttl.total_seconds():.0f} s) must be more than twice the "
+                f"timeout of a call ({self.retry.timeout:.0f} s), or a call could outlive its lease"
+            )
+
+    @property
+    def mapped(self) -> dict[str, Property]:
+        """Return the mapping with every entry spelled out."""
+        return {name: Property(p) if isinstance(p, str) else p for name, p in self.properties.items()}
+
+    def mapping_version(self, target: str) -> str:
+        """Return a name for "this mapping to this target": when it changes, everything is sent again."""
+        facts = {
+            "target": target,
+            "properties": {name: [p.column, p.on_null] for name, p in sorted(self.mapped.items())},
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
