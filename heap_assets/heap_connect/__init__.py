@@ -1,0 +1,52 @@
+"""Heap Connect's dumps, from a bucket or a folder into typed tables by day."""
+
+from heap_assets.heap_connect.avro import AvroError
+from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, CatalogueTable, Missing
+from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
+from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing, LandingConfig
+from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.heap_connect.records import Counts, Failure, TableState
+from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
+from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection
+from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users
+from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
+from heap_assets.heap_connect.tables import Built, TableError, build_event_day
+
+__all__ = [
+    "INDEX_SCHEMA",
+    "MIGRATIONS_SCHEMA",
+    "REPORT_SCHEMA",
+    "SNAPSHOT_TABLES",
+    "USERS",
+    "USER_MIGRATIONS",
+    "AvroError",
+    "Built",
+    "Catalogue",
+    "CatalogueColumn",
+    "CatalogueTable",
+    "ColumnKnowledge",
+    "Counts",
+    "DumpReport",
+    "DumpSource",
+    "Failure",
+    "FolderSource",
+    "Landing",
+    "LandingConfig",
+    "Manifest",
+    "ManifestError",
+    "ManifestFile",
+    "ManifestTable",
+    "Missing",
+    "S3Source",
+    "Selection",
+    "SourceObject",
+    "TableError",
+    "TableReport",
+    "TableState",
+    "build_event_day",
+    "build_user_migrations",
+    "build_users",
+    "knowledge_of",
+    "known_columns",
+    "parse_manifest",
+]

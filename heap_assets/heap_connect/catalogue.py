@@ -1,0 +1,162 @@
+"""The known event tables and columns: a file beside the settings, reviewed like a lock file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from heap_assets.errors import SettingsError
+from heap_assets.heap_connect.columns import knowledge_of
+from heap_assets.heap_connect.landing import Landing
+from heap_assets.heap_connect.records import TableState
+
+_HEADER = """\
+# The Heap tables and columns this platform knows. `heap-assets catalogue accept` adds what dumps bring;
+# descriptions, display names and pii marks may be edited by hand and are kept.
+"""
+
+
+@dataclass(frozen=True)
+class CatalogueColumn:
+    """A column: what it means, and whether it may name a person."""
+
+    description: str = ""
+    pii: bool = False
+
+
+@dataclass(frozen=True)
+class CatalogueTable:
+    """A table under Heap's own name for it; the name people gave the event is only shown."""
+
+    display_name: str
+    columns: Mapping[str, CatalogueColumn] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What landed and the catalogue does not know: whole tables, and columns of known tables."""
+
+    tables: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, tuple[str, ...]]
+
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.columns)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All known tables by name. Changes give a new catalogue; :meth:`save` writes it."""
+
+    tables: Mapping[str, CatalogueTable] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Catalogue:
+        """Read a catalogue file; one that does not exist is empty.
+
+        Raises
+        ------
+        SettingsError
+            If it is no catalogue; the message names the key.
+        """
+        path = Path(path)
+        if not path.exists():
+            return cls()
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{path} is not YAML: {error}") from error
+        if not isinstance(document, Mapping):
+            raise SettingsError(f"{path} holds a {type(document).__name__} where tables by name belong")
+        return cls({str(name): _table(str(name), entry, path) for name, entry in document.items()})
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, sorted by table, columns in Heap's order; the file is replaced whole."""
+        path = Path(path)
+        document = {
+            name: {
+                "display_name": table.display_name,
+                "columns": {c: {"description": k.description, "pii": k.pii} for c, k in table.columns.items()},
+            }
+            for name, table in sorted(self.tables.items())
+        }
+        text = _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+        staging = path.with_name(f".{path.name}.new")
+        staging.write_text(text, encoding="utf-8")
+        staging.replace(path)
+
+    def columns(self, table: str) -> list[str] | None:
+        """Return the known columns of a table; None if the table is not known."""
+        known = self.tables.get(table)
+        return None if known is None else list(known.columns)
+
+    def missing(self, landing: Landing) -> Missing:
+        """Compare with what landed: tables and columns that nobody has accepted yet."""
+        found = landed_columns(landing)
+        return Missing(
+            {name: tuple(columns) for name, columns in found.items() if name not in self.tables},
+            {
+                name: new
+                for name, columns in found.items()
+                if name in self.tables and (new := tuple(c for c in columns if c not in self.tables[name].columns))
+            },
+        )
+
+    def accept(self, missing: Missing, only: Iterable[str] | None = None) -> Catalogue:
+        """Return a catalogue that also knows what was missing, or of that only the tables named.
+
+        Raises
+        ------
+        SettingsError
+            If a table is named that is not missing.
+        """
+        news = {**missing.tables, **missing.columns}
+        chosen = list(news) if only is None else list(only)
+        if unknown := [name for name in chosen if name not in news]:
+            raise SettingsError(
+                f"{', '.join(unknown)} brings nothing new; new are: {', '.join(sorted(news)) or 'none'}"
+            )
+        tables = dict(self.tables)
+        for name in chosen:
+            known = tables.get(name) or CatalogueTable(display_name_of(name))
+            tables[name] = CatalogueTable(known.display_name, {**known.columns, **_described(name, news[name])})
+        return Catalogue(tables)
+
+
+def landed_columns(landing: Landing) -> dict[str, list[str]]:
+    """Return every landed table's columns in the order in which dumps brought them."""
+    found: dict[str, dict[str, None]] = {}
+    for record in landing.records().values():
+        for name, table in record.tables.items():
+            if table.state is TableState.LANDED:
+                found.setdefault(name, {}).update(dict.fromkeys(table.schema))
+    return {name: list(columns) for name, columns in sorted(found.items())}
+
+
+def display_name_of(table: str) -> str:
+    """Guess how people call an event; Heap's naming rule cannot be turned round (heap.md 2.7)."""
+    words = [word for word in table.split("_") if word]
+    return " ".join(words).capitalize() or table
+
+
+def _described(table: str, columns: Iterable[str]) -> dict[str, CatalogueColumn]:
+    known = {column: knowledge_of(table, column) for column in columns}
+    return {column: CatalogueColumn(k.description, k.pii) for column, k in known.items()}
+
+
+def _table(name: str, entry: Any, path: Path) -> CatalogueTable:
+    if not isinstance(entry, Mapping):
+        raise SettingsError(f"{path}: {name} is {entry!r}; expected display_name and columns")
+    columns = entry.get("columns") or {}
+    if not isinstance(columns, Mapping):
+        raise SettingsError(f"{path}: {name}.columns is a {type(columns).__name__}; expected columns by name")
+    return CatalogueTable(
+        str(entry.get("display_name") or display_name_of(name)),
+        {
+            str(column): CatalogueColumn(str((known or {}).get("description") or ""), bool((known or {}).get("pii")))
+            for column, known in columns.items()
+        },
+    )

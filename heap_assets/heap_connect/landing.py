@@ -1,0 +1,352 @@
+"""Landing: dumps become Parquet that can be read by day, table by table, each whole or not at all (design.md).
+
+Nothing here trusts a bookmark. What is wanted is what the source lists, less what landed with the same ETags; what
+landed is what a record names. A process may be killed between any two steps: the next run does what is missing.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+
+import polars as pl
+
+from heap_assets.errors import SourceError
+from heap_assets.heap_connect.avro import AvroError
+from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.heap_connect.records import (
+    Delivery,
+    DumpRecord,
+    Failure,
+    Records,
+    SourceFile,
+    TableRecord,
+    TableState,
+    days_ever,
+    deliveries,
+)
+from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
+from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, Selection
+from heap_assets.heap_connect.sources import DumpSource, ManifestFile
+from heap_assets.heap_connect.staging import Job, Stager, files_of
+from heap_assets.lake import Store
+
+INDEX_SCHEMA = pl.Schema(
+    {
+        "table": pl.String(),
+        "dump_id": pl.Int64(),
+        "day": pl.Date(),
+        "rows": pl.Int64(),
+        "incremental": pl.Boolean(),
+        "standing": pl.Boolean(),
+        "dump_day": pl.Date(),
+        "as_of": pl.Datetime("us", "UTC"),
+        "version": pl.String(),
+    }
+)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class LandingConfig:
+    """Choices of landing.
+
+    Attributes
+    ----------
+    start_date
+        First day of which event rows are kept (inclusive).
+    workers
+        Tables landed at the same time.
+    recheck_dumps
+        So many of the newest dumps are looked at for files that were changed in place (None: all).
+    retry_after, retry_at_most
+        A failed table is tried again after the first, then after twice that, and so on up to the second.
+    """
+
+    start_date: date
+    tables: Selection = field(default_factory=Selection)
+    workers: int = 2
+    recheck_dumps: int | None = 30
+    retry_after: timedelta = timedelta(minutes=5)
+    retry_at_most: timedelta = timedelta(hours=6)
+    now: Callable[[], datetime] = _utc_now
+
+
+class Landing:
+    """The landing area of a store."""
+
+    def __init__(self, store: Store, config: LandingConfig) -> None:
+        self.store = store
+        self.config = config
+        self._records = Records(store)
+
+    def records(self) -> dict[int, DumpRecord]:
+        """Return all that is known of all dumps, by id."""
+        return self._records.load()
+
+    def pending(self, source: DumpSource) -> list[ManifestFile]:
+        """Return the dumps that have something to land, in dump order; nothing is read beyond listings.
+
+        A dump is wanted if it is unknown, its manifest or a data file has another ETag than it had, a table failed
+        and its time to try again has come, or a table is selected that was not.
+        """
+        records = self.records()
+        manifests = source.manifests()
+        newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
+        recheck = {manifest.dump_id for manifest in newest}
+        return [m for m in manifests if self._wanted(m, records.get(m.dump_id), source, recheck=m.dump_id in recheck)]
+
+    def land(self, source: DumpSource, dump_id: int | ManifestFile) -> DumpReport:
+        """Land what a dump still has to land. A table that fails is recorded and does not stop the others.
+
+        Raises
+        ------
+        SourceError
+            If the source does not have the dump, or cannot be listed.
+        """
+        manifest_file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
+        records = self.records()
+        record = self._begun(records.get(manifest_file.dump_id), manifest_file)
+        try:
+            manifest = parse_manifest(source.read(manifest_file.key), manifest_file.key, manifest_file.dump_id)
+        except (ManifestError, SourceError) as error:
+            return self._refused(record, Failure(str(error), file=manifest_file.key))
+        record = replace(record, failure=None, attempts=0, retry_at=None)
+        known = {table for other in records.values() for table in other.tables}
+        columns_before = {table: _columns_seen(records, table) for table in known}
+        record = self._unselect(record, manifest)
+        landed: list[TableRecord] = []
+        listed = self._listed(source, manifest_file.dump_id, manifest)
+        one_table = partial(self._table, source, record, listed)
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            for result in pool.map(one_table, manifest.tables):
+                if result is not None:
+                    record = record.with_table(result)
+                    self._records.save(record)
+                    landed.append(result)
+        self._records.save(record)
+        return self._report(records, record, landed, manifest, columns_before)
+
+    def index(self) -> pl.DataFrame:
+        """Return rows by table, dump and day. `standing` is false for what a full resync has replaced."""
+        records = self.records()
+        names = sorted({name for record in records.values() for name in record.tables})
+        standing = {(t, d.dump.dump_id) for t in names for d in deliveries(records, t)}
+        rows = [
+            (name, r.dump_id, day, count, t.incremental, (name, r.dump_id) in standing, r.day, r.as_of, t.version)
+            for r in records.values()
+            for name, t in r.tables.items()
+            if t.state is TableState.LANDED
+            for day, count in (t.days if name not in SNAPSHOT_TABLES else {r.day: t.counts.landed}).items()
+        ]
+        return pl.DataFrame(rows, schema=INDEX_SCHEMA, orient="row").sort("table", "dump_id", "day")
+
+    def reports(self) -> pl.DataFrame:
+        """Return the newest report of every table of every dump: files, bytes, rows, seconds, failures."""
+        rows = [row for record in self.records().values() for row in report_rows(record)]
+        return pl.DataFrame(rows, schema=REPORT_SCHEMA, orient="row").sort("dump_id", "table")
+
+    def tables(self) -> list[str]:
+        """Return the tables that ever landed, sorted."""
+        landed = {n for r in self.records().values() for n, t in r.tables.items() if t.state is TableState.LANDED}
+        return sorted(landed)
+
+    def days(self, table: str) -> list[date]:
+        """Return every day that a table ever had rows of, sorted."""
+        return sorted(days_ever(self.records().values(), table))
+
+    def deliveries(self, table: str, until: date | None = None) -> list[Delivery]:
+        """Return the landed deliveries of a table that stand, in dump order."""
+        return deliveries(self.records(), table, until)
+
+    def reset(self, table: str) -> int:
+        """Forget what landed of a table: its dumps are pending again. Days it had are remembered.
+
+        Returns
+        -------
+        int
+            The number of dumps that will land again.
+        """
+        count = 0
+        for record in self.records().values():
+            known = record.tables.get(table)
+            if known is None or known.state in {TableState.RESET, TableState.UNSELECTED}:
+                continue
+            forgotten = TableRecord(table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever)
+            self._records.save(record.with_table(forgotten))
+            for key in _keys(known):
+                self.store.delete(key)
+            count += 1
+        return count
+
+    def _begun(self, record: DumpRecord | None, manifest: ManifestFile) -> DumpRecord:
+        if record is None:
+            return DumpRecord(manifest.dump_id, manifest.key, manifest.etag, manifest.last_modified)
+        # as_of stays what it was when the dump was first seen: a manifest written anew moves no day.
+        return replace(record, manifest_key=manifest.key, manifest_etag=manifest.etag)
+
+    def _refused(self, record: DumpRecord, failure: Failure) -> DumpReport:
+        attempts = record.attempts + 1
+        record = replace(record, failure=failure, attempts=attempts, retry_at=self._retry_at(attempts))
+        self._records.save(record)
+        table = TableReport(
+            "(manifest)", TableState.FAILED, failure=failure, attempts=attempts, retry_at=record.retry_at
+        )
+        return DumpReport(record.dump_id, record.as_of, record.day, tables=[table])
+
+    def _unselect(self, record: DumpRecord, manifest: Manifest) -> DumpRecord:
+        for table in manifest.tables:
+            known = record.tables.get(table.name)
+            if self.config.tables.takes_table(table.name) or (known and known.state is TableState.LANDED):
+                continue
+            left_out = TableRecord(table.name, TableState.UNSELECTED, left_out=table.columns)
+            record = record.with_table(left_out)
+        return record
+
+    def _listed(self, source: DumpSource, dump_id: int, manifest: Manifest) -> dict[str, SourceFile]:
+        """Return the dump's data files by address, from one listing rather than a question for each."""
+        found = {o.key: o for o in source.list(f"sync_{dump_id}/")}
+        addresses = {uri: uri.partition("://")[2].partition("/")[2] or uri for t in manifest.tables for uri in t.files}
+        return {u: SourceFile(u, found[k].etag, found[k].size) for u, k in addresses.items() if k in found}
+
+    def _table(
+        self, source: DumpSource, record: DumpRecord, listed: Mapping[str, SourceFile], table: ManifestTable
+    ) -> TableRecord | None:
+        """Land one table; None if there is nothing to do."""
+        if not self.config.tables.takes_table(table.name):
+            return None
+        known = record.tables.get(table.name)
+        began = clock.perf_counter()
+        files: tuple[SourceFile, ...] = ()
+        try:
+            files = files_of(source, table, listed)
+            job = Job(
+                table, record.dump_id, record.as_of, record.day, self.config.start_date, self.config.tables, files
+            )
+            if known and known.state is TableState.LANDED and known.version == job.version:
+                return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
+            staged = Stager(self.store, source, job).run()
+        except SourceError as error:
+            return self._failed(known, table, files, error)
+        landed = TableRecord(
+            table=table.name,
+            state=TableState.LANDED,
+            version=job.version,
+            incremental=table.incremental,
+            files=files,
+            parts=tuple(staged.parts),
+            schema=staged.schema,
+            left_out=staged.left_out,
+            counts=staged.counts,
+            rejected=staged.rejected,
+            rejected_key=staged.rejected_key,
+            landed_at=self.config.now(),
+            seconds=clock.perf_counter() - began,
+        )
+        return replace(landed, days_ever=frozenset(landed.days) | (known.days_ever if known else frozenset()))
+
+    def _failed(
+        self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], error: SourceError
+    ) -> TableRecord:
+        block, file, reason = None, None, str(error)
+        if isinstance(error, AvroError):
+            block, file, reason = error.block, error.file, error.reason
+        attempts = (known.attempts if known else 0) + 1
+        # What landed before stays in place: a file that was broken later takes nothing away.
+        base = known if known and known.state is TableState.LANDED else TableRecord(table.name, TableState.FAILED)
+        return replace(
+            base,
+            incremental=base.incremental if base is known else table.incremental,
+            files=files,
+            failure=Failure(reason, file, block),
+            attempts=attempts,
+            retry_at=self._retry_at(attempts),
+            days_ever=known.days_ever if known else frozenset(),
+        )
+
+    def _retry_at(self, attempts: int) -> datetime:
+        wait: timedelta = min(self.config.retry_after * 2 ** min(attempts - 1, 20), self.config.retry_at_most)
+        return self.config.now() + wait
+
+    def _wanted(self, manifest: ManifestFile, record: DumpRecord | None, source: DumpSource, *, recheck: bool) -> bool:
+        if record is None or record.manifest_etag != manifest.etag:
+            return True
+        now = self.config.now()
+        if record.failure is not None:
+            return record.retry_at is None or record.retry_at <= now
+        selected = [t for name, t in record.tables.items() if self.config.tables.takes_table(name)]
+        if any(t.state in {TableState.RESET, TableState.UNSELECTED} for t in selected):
+            return True
+        failed = [t for t in selected if t.failure is not None]
+        if any(t.retry_at is None or t.retry_at <= now for t in failed):
+            return True
+        return (recheck or bool(failed)) and _changed_in_place(source, record, selected)
+
+    def _report(
+        self,
+        before: Mapping[int, DumpRecord],
+        record: DumpRecord,
+        tables: list[TableRecord],
+        manifest: Manifest,
+        columns_before: Mapping[str, set[str]],
+    ) -> DumpReport:
+        after = {**before, record.dump_id: record}
+        after = {dump_id: after[dump_id] for dump_id in sorted(after)}
+        landed = [table for table in tables if table.failure is None]
+        touched = {table.table: _touched(after, record, table) for table in landed}
+        new_columns = {
+            table.table: new
+            for table in landed
+            if table.table in columns_before
+            and (new := tuple(c for c in (*table.schema, *table.left_out) if c not in columns_before[table.table]))
+        }
+        return DumpReport(
+            record.dump_id,
+            record.as_of,
+            record.day,
+            tables=[TableReport.of(table) for table in tables],
+            touched={table: days for table, days in touched.items() if days},
+            new_tables=tuple(t.name for t in manifest.tables if t.name not in columns_before),
+            new_columns=new_columns,
+            unselected=tuple(n for n, t in record.tables.items() if t.state is TableState.UNSELECTED),
+        )
+
+
+def _manifest(source: DumpSource, dump_id: int) -> ManifestFile:
+    for manifest in source.manifests():
+        if manifest.dump_id == dump_id:
+            return manifest
+    raise SourceError(f"dump {dump_id} has no manifest in {source.describe()}: list them with `heap-assets discover`")
+
+
+def _touched(records: Mapping[int, DumpRecord], record: DumpRecord, table: TableRecord) -> frozenset[date]:
+    standing = deliveries(records, table.table)
+    if all(delivery.dump.dump_id != record.dump_id for delivery in standing):
+        return frozenset()  # an older dump than the last full resync: it changes nothing
+    if table.table in SNAPSHOT_TABLES:
+        return frozenset({record.day, standing[-1].dump.day})
+    if not table.incremental:
+        return days_ever(records.values(), table.table)
+    return table.days_ever | frozenset(table.moved)
+
+
+def _columns_seen(records: Mapping[int, DumpRecord], table: str) -> set[str]:
+    found = [record.tables[table] for record in records.values() if table in record.tables]
+    return {column for known in found for column in (*known.schema, *known.left_out)}
+
+
+def _changed_in_place(source: DumpSource, record: DumpRecord, tables: list[TableRecord]) -> bool:
+    known = {file.uri.partition("://")[2].partition("/")[2] or file.uri: file.etag for t in tables for file in t.files}
+    listed = {found.key: found.etag for found in source.list(f"sync_{record.dump_id}/")}
+    return any(listed.get(key, etag) != etag for key, etag in known.items())
+
+
+def _keys(table: TableRecord) -> list[str]:
+    return [key for key in (*(p.key for p in table.parts), table.rejected_key, table.moved_key) if key]

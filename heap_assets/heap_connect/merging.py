@@ -1,0 +1,94 @@
+"""One column set out of many files: types that widen without loss are one column, others are kept side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from heap_assets.heap_connect.dtypes import kind_of
+
+
+class Columns:
+    """The columns of a table as its files tell them, one after the other.
+
+    The first type seen of a column keeps the plain name. A type that fits without loss joins it; any other goes to
+    `<column>__<type>` (`plan__long` beside `plan`), so that neither old nor new values change their meaning.
+    """
+
+    def __init__(self, known: Mapping[str, pl.DataType] | None = None) -> None:
+        self.dtypes: dict[str, pl.DataType] = dict(known or {})
+
+    def take(self, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
+        """Add a file's columns; return for each the name that its values go under."""
+        return {name: self._place(name, dtype) for name, dtype in schema.items()}
+
+    def _place(self, name: str, dtype: pl.DataType) -> str:
+        known = self.dtypes.get(name)
+        joined = dtype if known is None else widened(known, dtype)
+        if joined is not None:
+            self.dtypes[name] = joined
+            return name
+        apart = f"{name}__{kind_of(dtype)}"
+        while (known := self.dtypes.get(apart)) is not None and widened(known, dtype) is None:
+            apart += "_"
+        self.dtypes[apart] = dtype if known is None else widened(known, dtype) or dtype
+        return apart
+
+
+def widened(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return the type that holds both without loss, or None.
+
+    Integers and floats were widened to 64 bits before; an Int64 does not fit a Float64.
+    """
+    if one == other or other == pl.Null:
+        return one
+    if one == pl.Null:
+        return other
+    if isinstance(one, pl.List) and isinstance(other, pl.List):
+        inner = widened(_dtype(one.inner), _dtype(other.inner))
+        return None if inner is None else pl.List(inner)
+    if isinstance(one, pl.Struct) and isinstance(other, pl.Struct):
+        return _widened_struct(one, other)
+    if isinstance(one, pl.Decimal) and isinstance(other, pl.Decimal) and one.scale == other.scale:
+        return pl.Decimal(max(one.precision or 38, other.precision or 38), one.scale)
+    return None
+
+
+def _widened_struct(one: pl.Struct, other: pl.Struct) -> pl.DataType | None:
+    fields = {field.name: _dtype(field.dtype) for field in one.fields}
+    for field in other.fields:
+        joined = widened(fields[field.name], _dtype(field.dtype)) if field.name in fields else _dtype(field.dtype)
+        if joined is None:
+            return None
+        fields[field.name] = joined
+    return pl.Struct(fields)
+
+
+def fitted(name: str, present: pl.DataType | None, wanted: pl.DataType) -> pl.Expr:
+    """Return a column in its widened type; a column that is not there is null."""
+    if present is None or present == pl.Null:
+        return pl.lit(None, dtype=wanted).alias(name)
+    column = pl.col(name)
+    return (column if present == wanted else _fit(column, present, wanted)).alias(name)
+
+
+def _fit(value: pl.Expr, present: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    if isinstance(present, pl.Struct) and isinstance(wanted, pl.Struct):
+        inner = {field.name: _dtype(field.dtype) for field in present.fields}
+        fields = [
+            (
+                _fit(value.struct.field(field.name), inner[field.name], _dtype(field.dtype))
+                if field.name in inner
+                else pl.lit(None, dtype=_dtype(field.dtype))
+            ).alias(field.name)
+            for field in wanted.fields
+        ]
+        return pl.when(value.is_not_null()).then(pl.struct(fields))
+    if isinstance(present, pl.List) and isinstance(wanted, pl.List):
+        return value.list.eval(_fit(pl.element(), _dtype(present.inner), _dtype(wanted.inner)))
+    return value.cast(wanted)
+
+
+def _dtype(dtype: object) -> pl.DataType:
+    return dtype if isinstance(dtype, pl.DataType) else dtype()  # type: ignore[operator]

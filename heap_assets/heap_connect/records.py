@@ -1,0 +1,286 @@
+"""What landing remembers: one record per dump, written whole, naming every file that counts.
+
+A landed file that no record names does not exist for readers: that is what makes a table land whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import polars as pl
+
+from heap_assets.heap_connect.dtypes import from_json, to_json
+from heap_assets.lake import Store
+
+ROOT = "_landing"
+_DUMPS = f"{ROOT}/_dumps/"
+DAY_SHIFT = timedelta(hours=12)
+
+
+class TableState(StrEnum):
+    """How a table of a dump stands."""
+
+    LANDED = "landed"
+    FAILED = "failed"
+    UNSELECTED = "unselected"
+    RESET = "reset"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A data file as it was when it was read."""
+
+    uri: str
+    etag: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A landed Parquet file and the rows it has of each day; a snapshot table's rows belong to no day."""
+
+    key: str
+    rows: int
+    days: Mapping[date, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a table or a manifest could not be landed. `block` counts from 0; None if it is not about a block."""
+
+    reason: str
+    file: str | None = None
+    block: int | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of one table of one dump.
+
+    Attributes
+    ----------
+    read, landed, rejected
+        As the files hold them; kept; unreadable and set aside.
+    before_start
+        Older than the start date: left out.
+    ahead
+        Of days after the dump's own moment: they wait for their day.
+    late
+        Of days before the dump's day, in an incremental dump.
+    new, updated, unchanged
+        Landed rows by what earlier dumps had of their key; None where it was not compared.
+    """
+
+    read: int = 0
+    landed: int = 0
+    rejected: int = 0
+    before_start: int = 0
+    ahead: int = 0
+    late: int = 0
+    new: int | None = None
+    updated: int | None = None
+    unchanged: int | None = None
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """One table of one dump.
+
+    Attributes
+    ----------
+    version
+        A hash of the files, their ETags and the settings that decide what is kept: equal versions, equal rows.
+    days_ever
+        Days that this table of this dump ever had rows of, in any version of it.
+    moved
+        Rows of other dumps' days that this dump delivered again for another day, by day.
+    """
+
+    table: str
+    state: TableState
+    version: str = ""
+    incremental: bool = True
+    files: tuple[SourceFile, ...] = ()
+    parts: tuple[Part, ...] = ()
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected_key: str | None = None
+    moved: Mapping[date, int] = field(default_factory=dict)
+    moved_key: str | None = None
+    days_ever: frozenset[date] = frozenset()
+    failure: Failure | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+    landed_at: datetime | None = None
+    seconds: float = 0.0
+
+    @property
+    def days(self) -> dict[date, int]:
+        """Rows by day, over all parts."""
+        rows: dict[date, int] = {}
+        for part in self.parts:
+            for day, count in part.days.items():
+                rows[day] = rows.get(day, 0) + count
+        return rows
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class DumpRecord:
+    """A dump: when it was written, as first seen, and how each of its tables stands."""
+
+    dump_id: int
+    manifest_key: str
+    manifest_etag: str
+    as_of: datetime
+    tables: Mapping[str, TableRecord] = field(default_factory=dict)
+    failure: Failure | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+
+    @property
+    def day(self) -> date:
+        """The UTC day it belongs to: the dump of the night after D carries D (design.md, Day of a dump)."""
+        return (self.as_of - DAY_SHIFT).date()
+
+    def with_table(self, table: TableRecord) -> DumpRecord:
+        return replace(self, tables={**self.tables, table.table: table})
+
+
+class Records:
+    """The records of all dumps in a store; reading again costs one listing and the records that changed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, tuple[str, DumpRecord]] = {}
+
+    def load(self) -> dict[int, DumpRecord]:
+        """Return dump id to record, in dump order."""
+        known: dict[str, tuple[str, DumpRecord]] = {}
+        for info in self.store.list(_DUMPS):
+            cached = self._known.get(info.key)
+            if cached is None or cached[0] != info.etag:
+                cached = info.etag, _read(self.store.read(info.key))
+            known[info.key] = cached
+        self._known = known
+        records = (record for _, record in known.values())
+        return {record.dump_id: record for record in sorted(records, key=lambda r: r.dump_id)}
+
+    def save(self, record: DumpRecord) -> None:
+        """Replace a dump's record: this is the moment at which what it names becomes visible."""
+        self.store.write(f"{_DUMPS}{record.dump_id:020d}.json", _written(record))
+
+
+def _written(record: DumpRecord) -> bytes:
+    document = asdict(replace(record, tables={}))
+    document["tables"] = [_table_json(table) for table in record.tables.values()]
+    return json.dumps(document, default=_plain, separators=(",", ":")).encode()
+
+
+def _table_json(table: TableRecord) -> dict[str, Any]:
+    document = {name: getattr(table, name) for name in table.__dataclass_fields__}
+    document["files"] = [[f.uri, f.etag, f.bytes] for f in table.files]
+    document["parts"] = [[p.key, p.rows, _days_json(p.days)] for p in table.parts]
+    document["schema"] = [[name, to_json(dtype)] for name, dtype in table.schema.items()]
+    document["moved"] = _days_json(table.moved)
+    document["days_ever"] = sorted(day.isoformat() for day in table.days_ever)
+    document["counts"] = asdict(table.counts)
+    document["failure"] = asdict(table.failure) if table.failure else None
+    return document
+
+
+def _days_json(days: Mapping[date, int]) -> dict[str, int]:
+    return {day.isoformat(): rows for day, rows in sorted(days.items())}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+def _read(data: bytes) -> DumpRecord:
+    document = json.loads(data)
+    tables = [_table(entry) for entry in document.pop("tables")]
+    return DumpRecord(
+        **{
+            **document,
+            "as_of": datetime.fromisoformat(document["as_of"]),
+            "retry_at": _moment(document["retry_at"]),
+            "failure": Failure(**document["failure"]) if document["failure"] else None,
+            "tables": {table.table: table for table in tables},
+        }
+    )
+
+
+def _table(entry: dict[str, Any]) -> TableRecord:
+    return TableRecord(
+        **{
+            **entry,
+            "state": TableState(entry["state"]),
+            "files": tuple(SourceFile(*file) for file in entry["files"]),
+            "parts": tuple(Part(key, rows, _days(days)) for key, rows, days in entry["parts"]),
+            "schema": {name: from_json(dtype) for name, dtype in entry["schema"]},
+            "left_out": tuple(entry["left_out"]),
+            "counts": Counts(**entry["counts"]),
+            "moved": _days(entry["moved"]),
+            "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),
+            "failure": Failure(**entry["failure"]) if entry["failure"] else None,
+            "retry_at": _moment(entry["retry_at"]),
+            "landed_at": _moment(entry["landed_at"]),
+        }
+    )
+
+
+def _days(days: Mapping[str, int]) -> dict[date, int]:
+    return {date.fromisoformat(day): rows for day, rows in days.items()}
+
+
+def _moment(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One landed table together with the dump it came in."""
+
+    dump: DumpRecord
+    table: TableRecord
+
+    @property
+    def input_id(self) -> str:
+        return f"dump {self.dump.dump_id}"
+
+
+def deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
+    """Return the landed deliveries of a table that stand, in dump order: those since its last full resync.
+
+    Parameters
+    ----------
+    until
+        Only dumps that belong to this day or an earlier one: how things stood then.
+    """
+    landed = [
+        Delivery(dump, found)
+        for dump in records.values()
+        if (found := dump.tables.get(table))
+        and found.state is TableState.LANDED
+        and (until is None or dump.day <= until)
+    ]
+    full = max((i for i, d in enumerate(landed) if not d.table.incremental), default=0)
+    return landed[full:]
+
+
+def days_ever(records: Iterable[DumpRecord], table: str) -> frozenset[date]:
+    """Return every day that a table ever had rows of."""
+    return frozenset().union(*(dump.tables[table].days_ever for dump in records if table in dump.tables))

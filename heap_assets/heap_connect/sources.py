@@ -1,0 +1,223 @@
+"""Where dumps come from: a bucket that Heap Connect fills, or a folder laid out like one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from heap_assets.errors import SourceError
+
+MANIFEST_FOLDER = "manifests/"
+_MANIFEST = re.compile(r"^manifests/sync_(\d+)\.json$")
+_S3_URI = re.compile(r"^s3[an]?://([^/]+)/(.+)$")
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One file of a source: `key` within the bucket, `size` in bytes; `etag` changes when the content does."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A sync manifest as listed: nothing of it has been read. `dump_id` is an integer and orders dumps."""
+
+    key: str
+    dump_id: int
+    etag: str
+    last_modified: datetime
+
+
+class DumpSource(Protocol):
+    """What landing needs of a source. Addresses are keys, or `s3://bucket/key` as manifests spell them."""
+
+    def manifests(self) -> list[ManifestFile]:
+        """List the sync manifests, sorted by dump id; nothing is read."""
+
+    def list(self, prefix: str) -> list[SourceObject]:
+        """List the files whose key starts with `prefix`."""
+
+    def stat(self, uri: str) -> SourceObject:
+        """Describe one file; SourceError if there is none."""
+
+    def read(self, uri: str, limit: int | None = None) -> bytes:
+        """Return a file's bytes, or the first `limit` of them; SourceError if there is none."""
+
+    def fetch(self, uri: str, target: Path) -> Path:
+        """Make a file readable locally and return where: `target`, or the file itself if it is local already."""
+
+    def describe(self) -> str:
+        """Name the source for people."""
+
+
+def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> list[ManifestFile]:
+    """Pick the sync manifests out of a listing of `manifests/`.
+
+    Only `manifests/sync_<digits>.json` counts (heap.md 2.2): no folder markers, copies or `property_definitions.json`.
+    Two keys with one number (`sync_7.json`, `sync_07.json`) are one dump; the one written last stands.
+    """
+    newest: dict[int, ManifestFile] = {}
+    for found in objects:
+        match = _MANIFEST.match(found.key)
+        if match is None:
+            continue
+        manifest = ManifestFile(found.key, int(match[1]), found.etag, found.last_modified)
+        known = newest.get(manifest.dump_id)
+        if known is None or (known.last_modified, known.key) < (manifest.last_modified, manifest.key):
+            newest[manifest.dump_id] = manifest
+    return [newest[dump_id] for dump_id in sorted(newest)]
+
+
+def key_of(uri: str) -> str:
+    """Return the key of a file address: `s3://bucket/key` and bare keys are both accepted."""
+    match = _S3_URI.match(uri)
+    return match[2] if match else uri
+
+
+class FolderSource:
+    """A local folder with the bucket's layout; a file's modification time stands for S3's LastModified.
+
+    Manifests name files as `s3://<bucket>/<key>`: whatever the bucket, the file is `<folder>/<key>`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.root = Path(path).absolute()
+
+    def describe(self) -> str:
+        return f"folder {self.root}"
+
+    def manifests(self) -> list[ManifestFile]:
+        if not self.root.is_dir():
+            raise SourceError(f"source folder {self.root} does not exist: check heap.source.path")
+        return manifests_among(self.list(MANIFEST_FOLDER))
+
+    def list(self, prefix: str) -> list[SourceObject]:
+        folder = self.root / prefix.rpartition("/")[0]
+        if not folder.is_dir():
+            return []
+        files = (path for path in folder.rglob("*") if path.is_file())
+        objects = [self._object(path) for path in files]
+        return sorted((o for o in objects if o.key.startswith(prefix)), key=lambda o: o.key)
+
+    def stat(self, uri: str) -> SourceObject:
+        return self._object(self._existing(uri))
+
+    def read(self, uri: str, limit: int | None = None) -> bytes:
+        with self._existing(uri).open("rb") as file:
+            return file.read() if limit is None else file.read(limit)
+
+    def fetch(self, uri: str, target: Path) -> Path:
+        return self._existing(uri)
+
+    def _existing(self, uri: str) -> Path:
+        key = key_of(uri)
+        for candidate in (key, unquote(key)):
+            path = (self.root / candidate).resolve()
+            if not path.is_relative_to(self.root.resolve()):
+                raise SourceError(f"{uri} points outside the source folder {self.root}: it is not read")
+            if path.is_file():
+                return path
+        raise SourceError(f"{uri} does not exist in {self.describe()}")
+
+    def _object(self, path: Path) -> SourceObject:
+        stat = path.stat()
+        key = path.relative_to(self.root if path.is_relative_to(self.root) else self.root.resolve()).as_posix()
+        modified = datetime.fromtimestamp(stat.st_mtime_ns / 1e9, tz=UTC)
+        return SourceObject(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", modified)
+
+
+class S3Source:
+    """A bucket, read through a boto3 client that the caller made (see :func:`heap_assets.heap_connect.s3_client`).
+
+    Parameters
+    ----------
+    prefix
+        Folder within the bucket below which `manifests/` lies; Heap itself always uses the bucket's root.
+    """
+
+    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+        self.client = client
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    def describe(self) -> str:
+        return f"bucket {self.bucket}"
+
+    def manifests(self) -> list[ManifestFile]:
+        return manifests_among(self.list(f"{MANIFEST_FOLDER}sync_"))
+
+    def list(self, prefix: str) -> list[SourceObject]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + prefix, PaginationConfig={"PageSize": 1000}
+        )
+        with _explained(f"listing {prefix} in {self.describe()}"):
+            return [
+                SourceObject(
+                    item["Key"].removeprefix(self.prefix), item["Size"], item["ETag"].strip('"'), item["LastModified"]
+                )
+                for page in pages
+                for item in page.get("Contents", [])
+            ]
+
+    def stat(self, uri: str) -> SourceObject:
+        bucket, key = self._address(uri)
+        with _explained(f"{uri} in {self.describe()}"):
+            head = self.client.head_object(Bucket=bucket, Key=key)
+        return SourceObject(key_of(uri), head["ContentLength"], head["ETag"].strip('"'), head["LastModified"])
+
+    def read(self, uri: str, limit: int | None = None) -> bytes:
+        bucket, key = self._address(uri)
+        with _explained(f"{uri} in {self.describe()}"):
+            span = {} if limit is None else {"Range": f"bytes=0-{limit - 1}"}
+            return bytes(self.client.get_object(Bucket=bucket, Key=key, **span)["Body"].read())
+
+    def fetch(self, uri: str, target: Path) -> Path:
+        bucket, key = self._address(uri)
+        with _explained(f"{uri} in {self.describe()}"):
+            self.client.download_file(bucket, key, str(target))
+        return target
+
+    def _address(self, uri: str) -> tuple[str, str]:
+        match = _S3_URI.match(uri)
+        if match is None:
+            return self.bucket, self.prefix + uri
+        # A copy of a bucket keeps manifests that name the original one; the files of a dump are read where
+        # its manifest was read.
+        key = match[2]
+        return self.bucket, key if key.startswith(self.prefix) else self.prefix + key
+
+
+class _explained:
+    """Turn botocore's errors into a SourceError that says what was being done."""
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, ClientError):
+            code = error.response.get("Error", {}).get("Code", "?")
+            if code in {"404", "NoSuchKey", "NotFound"}:
+                raise SourceError(f"{self.doing} does not exist") from error
+            if code in {"403", "AccessDenied"}:
+                raise SourceError(
+                    f"{self.doing}: access denied; the role needs s3:GetObject and s3:ListBucket"
+                ) from error
+            raise SourceError(f"{self.doing}: S3 answered {code}") from error
+        if isinstance(error, BotoCoreError | OSError):
+            raise SourceError(f"{self.doing}: {error}") from error

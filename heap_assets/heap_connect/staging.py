@@ -1,0 +1,236 @@
+"""The data files of one table of one dump, as Parquet parts that can be read by day."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+
+from heap_assets.errors import SourceError
+from heap_assets.heap_connect.avro import read_batches
+from heap_assets.heap_connect.columns import known_columns
+from heap_assets.heap_connect.manifest import ManifestTable
+from heap_assets.heap_connect.merging import Columns, fitted
+from heap_assets.heap_connect.records import ROOT, Counts, Part, SourceFile
+from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
+from heap_assets.heap_connect.sources import DumpSource
+from heap_assets.heap_connect.values import Typed, typed
+from heap_assets.lake import Store
+
+DAY = "_day"
+HORIZON = timedelta(hours=48)
+FORMAT = 1
+"""Raised when landing writes other rows for the same files: everything then lands anew."""
+
+_PART_BYTES = 96 << 20
+_SMALL_GROUP, _LARGE_GROUP = 4_096, 122_880
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be landed, and the choices that decide which rows are kept."""
+
+    table: ManifestTable
+    dump_id: int
+    as_of: datetime
+    dump_day: date
+    start_date: date
+    selection: Selection
+    files: tuple[SourceFile, ...]
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.table.name in SNAPSHOT_TABLES
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        keys = keys_of(self.table.name)
+        if self.table.name == USERS:
+            return keys[:1]
+        return keys[:2] if self.is_snapshot else ("event_id", "user_id", "time")
+
+    @property
+    def version(self) -> str:
+        """A hash of all that the landed rows are a function of."""
+        document = {
+            "format": FORMAT,
+            "dump": self.dump_id,
+            "as_of": self.as_of.isoformat(),
+            "incremental": self.table.incremental,
+            "files": sorted([file.uri, file.etag] for file in self.files),
+            "start": None if self.is_snapshot else self.start_date.isoformat(),
+            "columns": {k: list(v) for k, v in self.selection.columns.items()},
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def folder(self) -> str:
+        return f"{ROOT}/{quote(self.table.name, safe='')}/{self.dump_id}/{self.version}"
+
+
+@dataclass
+class Staged:
+    """The outcome: parts, types, counts and what was set aside."""
+
+    parts: list[Part] = field(default_factory=list)
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    rejected: dict[str, int] = field(default_factory=dict)
+    rejected_key: str | None = None
+
+
+class Stager:
+    """Streams one table's files into parts; memory is bounded by the size of one part."""
+
+    def __init__(self, store: Store, source: DumpSource, job: Job) -> None:
+        self.store = store
+        self.source = source
+        self.job = job
+        self._columns = Columns()
+        self._left_out: dict[str, None] = {}
+        self._pending: list[pl.DataFrame] = []
+        self._pending_bytes = 0
+        self._set_aside: list[pl.DataFrame] = []
+        self._result = Staged()
+        self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late"), 0)
+
+    def run(self) -> Staged:
+        """Land all files, in the order of their addresses: file order decides nothing.
+
+        Raises
+        ------
+        AvroError, SourceError
+            If a file is missing, unreadable, lacks a key column, or changed while it was read.
+        """
+        for file in sorted(self.job.files, key=lambda f: f.uri):
+            self._file(file)
+        self._flush()
+        if self._set_aside:
+            self._result.rejected_key = f"{self.job.folder}/rejected.parquet"
+            self.store.sink(self._result.rejected_key, pl.concat(self._set_aside))
+        self._result.schema = self._columns.dtypes
+        self._result.left_out = tuple(self._left_out)
+        self._result.counts = Counts(**self._totals)
+        return self._result
+
+    def _file(self, file: SourceFile) -> None:
+        with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
+            path = self.source.fetch(file.uri, Path(scratch) / "file.avro")
+            seen = 0
+            for batch in read_batches(path, name=file.uri):
+                self._batch(batch, file, seen)
+                seen += batch.height
+            if path.name != "file.avro" and self.source.stat(file.uri).etag != file.etag:
+                raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
+
+    def _batch(self, batch: pl.DataFrame, file: SourceFile, offset: int) -> None:
+        chosen = self.job.selection.chosen(self.job.table.name, batch.columns)
+        self._left_out.update(dict.fromkeys(c for c in batch.columns if c not in chosen))
+        if missing := [column for column in self.job.required if column not in chosen]:
+            raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {self.job.table.name}")
+        self._totals["read"] += batch.height
+        read = typed(batch.select(chosen), self.job.required, frozenset(known_columns(self.job.table.name)))
+        if not self.job.is_snapshot:
+            read = self._not_too_far_ahead(read)
+        rows = read.rows if read.clean else self._without_rejected(read, batch, file, offset)
+        self._keep(rows if self.job.is_snapshot else self._by_day(rows))
+
+    def _not_too_far_ahead(self, read: Typed) -> Typed:
+        beyond = read.rows["time"] > self.job.as_of + HORIZON
+        if not beyond.any():
+            return read
+        reasons = read.reasons.set(beyond & read.reasons.is_null(), "time is more than 48 hours after the dump")
+        return Typed(read.rows, reasons)
+
+    def _without_rejected(self, read: Typed, batch: pl.DataFrame, file: SourceFile, offset: int) -> pl.DataFrame:
+        bad = read.reasons.is_not_null()
+        reasons = read.reasons.filter(bad)
+        self._set_aside.append(
+            pl.DataFrame(
+                {
+                    "file": pl.repeat(file.uri, len(reasons), eager=True),
+                    "row": bad.arg_true().cast(pl.Int64) + offset,
+                    "reason": reasons,
+                    "content": batch.filter(bad).select(_as_json(batch)).to_series(),
+                }
+            )
+        )
+        for reason, count in reasons.value_counts().iter_rows():
+            self._result.rejected[reason] = self._result.rejected.get(reason, 0) + count
+        self._totals["rejected"] += len(reasons)
+        return read.rows.filter(~bad)
+
+    def _by_day(self, rows: pl.DataFrame) -> pl.DataFrame:
+        start = datetime.combine(self.job.start_date, time(), UTC)
+        before = int((rows["time"] < start).sum())
+        if before:
+            self._totals["before_start"] += before
+            rows = rows.filter(pl.col("time") >= start)
+        rows = rows.with_columns(pl.col("time").dt.date().alias(DAY))
+        self._totals["ahead"] += int((rows[DAY] > self.job.as_of.date()).sum())
+        if self.job.table.incremental:
+            self._totals["late"] += int((rows[DAY] < self.job.dump_day).sum())
+        return rows
+
+    def _keep(self, rows: pl.DataFrame) -> None:
+        self._totals["landed"] += rows.height
+        names = self._columns.take({n: t for n, t in rows.schema.items() if n != DAY})
+        self._pending.append(rows.rename({old: new for old, new in names.items() if old != new}))
+        self._pending_bytes += int(rows.estimated_size())
+        if self._pending_bytes >= _PART_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        batches = [batch for batch in self._pending if batch.height]
+        self._pending, self._pending_bytes = [], 0
+        if not batches:
+            return
+        wanted = dict(self._columns.dtypes) | ({} if self.job.is_snapshot else {DAY: pl.Date()})
+        rows = pl.concat([_conformed(batch, wanted) for batch in batches], rechunk=False)
+        days: dict[date, int] = {}
+        if not self.job.is_snapshot:
+            days = dict(rows[DAY].value_counts().sort(DAY).iter_rows())
+            rows = rows.sort(DAY, maintain_order=True) if len(days) > 1 else rows
+        key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
+        group = min(_LARGE_GROUP, max(_SMALL_GROUP, rows.height // max(len(days), 1)))
+        with self.store.staged(key) as path:
+            rows.write_parquet(path, compression="lz4", row_group_size=group)
+        self._result.parts.append(Part(key, rows.height, days))
+
+
+def _conformed(rows: pl.DataFrame, wanted: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    if list(rows.schema.items()) == list(wanted.items()):
+        return rows
+    return rows.select(fitted(name, rows.schema.get(name), dtype) for name, dtype in wanted.items())
+
+
+def _as_json(batch: pl.DataFrame) -> pl.Expr:
+    """Write rows as JSON text, so that what was set aside can be looked at and mended."""
+    columns = [
+        pl.col(name).bin.encode("hex") if dtype == pl.Binary else pl.col(name) for name, dtype in batch.schema.items()
+    ]
+    return pl.struct(columns).struct.json_encode().alias("content")
+
+
+def files_of(source: DumpSource, table: ManifestTable, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:
+    """Say which version of each of a table's files stands, asking the source only for what was not listed.
+
+    A file that does not exist has no ETag; its coming into being is then a change like any other.
+    """
+    return tuple(listed.get(uri) or _stat(source, uri) for uri in table.files)
+
+
+def _stat(source: DumpSource, uri: str) -> SourceFile:
+    try:
+        found = source.stat(uri)
+    except SourceError:
+        return SourceFile(uri, "", 0)
+    return SourceFile(uri, found.etag, found.size)

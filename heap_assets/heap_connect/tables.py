@@ -1,0 +1,240 @@
+"""Heap's tables, built from what landed: a day is a pure function of the deliveries it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from heap_assets.errors import HeapAssetsError
+from heap_assets.heap_connect.dtypes import to_json
+from heap_assets.heap_connect.landing import Landing
+from heap_assets.heap_connect.merging import Columns, fitted
+from heap_assets.heap_connect.records import Delivery, DumpRecord, TableState, deliveries
+from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
+from heap_assets.heap_connect.staging import DAY
+from heap_assets.heap_connect.values import ID_COLUMNS, TIME, TIME_COLUMNS
+from heap_assets.lake import Inputs, Store
+
+DUMP = "_dump"
+_EVENT_ORDER = ("time", "event_id", "user_id")
+_DAY_END = timedelta(days=1)
+
+
+class TableError(HeapAssetsError):
+    """A table cannot be built from what landed; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A partition ready to be written.
+
+    Attributes
+    ----------
+    inputs
+        The deliveries it is a function of; known before a row is read.
+    notes
+        rows, rejected, late, complete, dumps, failed: for metadata and checks.
+    """
+
+    inputs: Inputs
+    notes: Mapping[str, Any]
+    build: Callable[[], pl.LazyFrame] = field(repr=False)
+
+    @cached_property
+    def frame(self) -> pl.LazyFrame:
+        """The rows, read when they are asked for."""
+        return self.build()
+
+
+def key_dtype(column: str) -> pl.DataType | None:
+    """Return the type of an id or time column of Heap; None for any other column."""
+    if column in ID_COLUMNS:
+        return pl.Int64()
+    return TIME if column in TIME_COLUMNS else None
+
+
+def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[str] | None = None) -> Built:
+    """Build one day of an event table: its landed rows of that day since the last full resync.
+
+    A newer dump replaces all rows of an event_id; within one dump rows are distinct on (event_id, user_id). Sorted by
+    time, event_id, user_id.
+
+    Parameters
+    ----------
+    columns
+        The columns of the result besides the keys; those that nothing brought are null String. None takes all that
+        landed for the day.
+
+    Raises
+    ------
+    TableError
+        If the table is no event table, or never landed.
+    """
+    if table in SNAPSHOT_TABLES:
+        raise TableError(f"{table} is no event table: build it with build_users or build_user_migrations")
+    records = landing.records()
+    standing = standing_deliveries(records, table)
+    bringing = [delivery for delivery in standing if day in delivery.table.days]
+    moves = _moves(standing, day)
+    schema = schema_of(standing, bringing, EVENT_KEYS, columns)
+    rebuilt = [d for d in standing[:1] if not d.table.incremental]
+    versions = {d.input_id: d.table.version for d in [*rebuilt, *bringing, *(winner for winner, _ in moves)]}
+    versions["columns"] = digest(schema)
+    seen = frozenset(
+        f"dump {record.dump_id}"
+        for record in records.values()
+        if (known := record.tables.get(table)) and (day in known.days_ever or day in known.moved)
+    )
+    return Built(
+        Inputs(versions, seen | frozenset(d.input_id for d in rebuilt)),
+        _event_notes(records, table, day, bringing),
+        lambda: _event_rows(landing.store, bringing, moves, placements(standing), day, schema),
+    )
+
+
+def _event_rows(
+    store: Store,
+    bringing: Sequence[Delivery],
+    moves: Sequence[tuple[Delivery, str]],
+    placed: Mapping[int, Mapping[str, str]],
+    day: date,
+    schema: Mapping[str, pl.DataType],
+) -> pl.LazyFrame:
+    if not bringing:
+        return pl.LazyFrame(schema=dict(schema))
+    frames = [
+        scan_part(store, part.key, placed[delivery.dump.dump_id], schema, day).with_columns(
+            pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
+        )
+        for delivery in bringing
+        for part in delivery.table.parts
+        if day in part.days
+    ]
+    rows = pl.concat(frames, how="vertical").collect(engine="streaming")
+    for _, key in moves:
+        gone = store.scan(key).filter(pl.col(DAY) == day).select("event_id", DUMP).collect()
+        rows = rows.join(gone, on=["event_id", DUMP], how="anti")
+    return newest(rows, ("event_id",), ("event_id", "user_id")).drop(DUMP).sort(_EVENT_ORDER).lazy()
+
+
+def newest(rows: pl.DataFrame, replaced_by: Sequence[str], key: Sequence[str]) -> pl.DataFrame:
+    """Keep, of every `replaced_by` value, the rows of its newest dump, and of those one for each `key`.
+
+    Rows of one dump that share a key and differ are told apart by their content, never by their place in a file: the
+    one with the most values stands, then the greatest.
+    """
+    if rows[DUMP].n_unique() > 1:
+        repeated = rows.select(pl.struct(*replaced_by).is_duplicated()).to_series()
+        if repeated.any():
+            contested = rows.filter(repeated)
+            latest = pl.col(DUMP) == pl.col(DUMP).max().over(*replaced_by)
+            rows = pl.concat([rows.filter(~repeated), contested.filter(latest)])
+    repeated = rows.select(pl.struct(*key).is_duplicated()).to_series()
+    if not repeated.any():
+        return rows
+    return pl.concat([rows.filter(~repeated), _one_each(rows.filter(repeated), key)])
+
+
+def _one_each(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    filled = pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int32)).alias("_filled")
+    comparable = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
+    order = ["_filled", *comparable]
+    return (
+        rows.with_columns(filled)
+        .sort(order, descending=True, nulls_last=True, maintain_order=True)
+        .unique(list(key), keep="first", maintain_order=True)
+        .drop("_filled")
+    )
+
+
+def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
+    standing = deliveries(records, table, until)
+    if standing:
+        return standing
+    known = [record.tables[table] for record in records.values() if table in record.tables]
+    failed = [record for record in known if record.failure is not None]
+    if failed and failed[-1].failure is not None:
+        raise TableError(
+            f"{table} has not landed: {failed[-1].failure.reason} ({failed[-1].failure.file or 'no file'})"
+        )
+    if not any(record.state is TableState.RESET for record in known):
+        until_text = f" until {until}" if until else ""
+        raise TableError(f"{table} is in no dump{until_text} that landed: land one, or take it out of the catalogue")
+    raise TableError(f"{table} was reset and has not landed again: land its dumps")
+
+
+def _moves(standing: Sequence[Delivery], day: date) -> list[tuple[Delivery, str]]:
+    return [(d, d.table.moved_key) for d in standing if d.table.moved_key and day in d.table.moved]
+
+
+def schema_of(
+    standing: Sequence[Delivery], bringing: Sequence[Delivery], keys: Sequence[str], columns: Sequence[str] | None
+) -> dict[str, pl.DataType]:
+    """Return the columns of a result: keys first, then those asked for or all that were brought, as first typed."""
+    last = bringing[-1].dump.dump_id if bringing else standing[-1].dump.dump_id
+    types = Columns()
+    placed: dict[str, None] = {}
+    for delivery in standing:
+        if delivery.dump.dump_id > last:
+            break
+        names = types.take(delivery.table.schema)
+        if any(delivery.dump.dump_id == d.dump.dump_id for d in bringing) or not bringing:
+            placed.update(dict.fromkeys(names.values()))
+    wanted = [name for name in (columns if columns is not None else placed) if name not in keys]
+    schema = {key: key_dtype(key) or pl.String() for key in keys}
+    for name in wanted:
+        found = types.dtypes.get(name, pl.String())
+        schema[name] = pl.String() if found == pl.Null else found
+    return schema
+
+
+def placements(standing: Sequence[Delivery]) -> dict[int, dict[str, str]]:
+    types = Columns()
+    return {delivery.dump.dump_id: types.take(delivery.table.schema) for delivery in standing}
+
+
+def scan_part(
+    store: Store, key: str, names: Mapping[str, str], schema: Mapping[str, pl.DataType], day: date | None = None
+) -> pl.LazyFrame:
+    """Scan a landed part in the columns and types of `schema`; `names` tells where its columns went."""
+    rows = store.scan(key)
+    if day is not None:
+        rows = rows.filter(pl.col(DAY) == day)
+    found = rows.collect_schema()
+    origin = {placed: name for name, placed in names.items() if name in found}
+    return rows.select(
+        fitted(origin.get(name, name), found.get(origin[name]) if name in origin else None, dtype).alias(name)
+        for name, dtype in schema.items()
+    )
+
+
+def _event_notes(
+    records: Mapping[int, DumpRecord], table: str, day: date, bringing: Sequence[Delivery]
+) -> dict[str, Any]:
+    end = datetime.combine(day, time(), UTC) + _DAY_END
+    return {
+        "rows_landed": sum(d.table.days[day] for d in bringing),
+        "dumps": [d.dump.dump_id for d in bringing],
+        "rejected": sum(
+            t.counts.rejected for r in records.values() if r.day == day and (t := r.tables.get(table)) is not None
+        ),
+        "late": sum(d.table.days[day] for d in bringing if d.table.incremental and d.dump.day > day),
+        "complete": any(r.as_of >= end for r in records.values() if table in r.tables and not _failed(r, table)),
+        "failed": {r.dump_id: f.reason for r in records.values() if (t := r.tables.get(table)) and (f := t.failure)},
+    }
+
+
+def _failed(record: DumpRecord, table: str) -> bool:
+    return record.tables[table].state is not TableState.LANDED
+
+
+def digest(schema: Mapping[str, pl.DataType]) -> str:
+    spelled = json.dumps([[name, to_json(dtype)] for name, dtype in schema.items()])
+    return hashlib.sha256(spelled.encode()).hexdigest()[:16]
