@@ -1,0 +1,188 @@
+"""From links as text to links as integers, batch by batch: memory grows with identifiers, and by 18 bytes per link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity import kernel
+from heap_assets.identity.errors import LinksError
+from heap_assets.identity.kernel import I64, U8, U16, U32, U64
+from heap_assets.identity.rules import Rules
+from heap_assets.identity.shapes import as_links
+from heap_assets.identity.texts import Texts
+
+_BATCH: Final = 1 << 20
+_SEEDS: Final = (0x5EED, 0xFEED5EED)
+_MAX_SOURCES: Final = 1 << 15
+
+
+@dataclass(frozen=True)
+class LinkBatch:
+    """Links by rank of their weaker end: bucket r is `starts[r]:starts[r + 1]`; `a` is the stronger end.
+
+    `tag` is the number of the source times two, plus one if the link is authoritative.
+    """
+
+    a: U32
+    b: U32
+    first: I64
+    tag: U16
+    starts: I64
+
+    def of_rank(self, rank: int) -> slice:
+        return slice(int(self.starts[rank]), int(self.starts[rank + 1]))
+
+
+@dataclass
+class Encoded:
+    """All identifiers as dense nodes, all links as pairs of them."""
+
+    ranks: U8
+    first: I64
+    last: I64
+    keys_1: U64
+    keys_2: U64
+    texts: Texts
+    sources: list[str] = field(default_factory=list)
+    batches: list[LinkBatch] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> int:
+        return self.ranks.size
+
+
+def encode(links: pl.LazyFrame, rules: Rules) -> Encoded:
+    """Read links once, in a stream.
+
+    Raises
+    ------
+    LinksError
+        If an end is null or empty, or of a type that the rules do not know.
+    """
+    encoder = _Encoder(rules)
+    for batch in _batches(links, rules, encoder.sources):
+        encoder.add(batch)
+    return encoder.finished()
+
+
+def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Iterator[pl.DataFrame]:
+    kinds = pl.Enum(rules.types)
+    absent = pl.lit(kernel.NO_TYPE, pl.UInt8)
+    code_a, code_b = (
+        pl.col(name).cast(kinds, strict=False).to_physical().cast(pl.UInt8).fill_null(absent)
+        for name in ("type_a", "type_b")
+    )
+    sighting = pl.col("type_b").is_null()
+    wrong = (
+        (code_a == absent) | pl.col("value_a").is_null() | (pl.col("value_a") == "")
+        | (sighting != pl.col("value_b").is_null()) | (~sighting & ((code_b == absent) | (pl.col("value_b") == "")))
+    ).fill_null(False)  # fmt: skip  # noqa: FBT003
+    prepared = as_links(links).select(
+        "value_a", "value_b", "type_a", "type_b",
+        pl.col("value_a").hash(_SEEDS[0]).alias("a1"), pl.col("value_a").hash(_SEEDS[1]).alias("a2"),
+        pl.col("value_b").hash(_SEEDS[0]).alias("b1"), pl.col("value_b").hash(_SEEDS[1]).alias("b2"),
+        code_a.alias("ta"), code_b.alias("tb"),
+        pl.col("first_seen").to_physical().fill_null(kernel.NEVER).alias("first"),
+        pl.col("last_seen").to_physical().fill_null(kernel.BEFORE).alias("last"),
+        (
+            pl.col("source").fill_null("").cast(pl.Categorical(sources)).to_physical().cast(pl.UInt16) * 2
+            + pl.col("authoritative").fill_null(False).cast(pl.UInt16)  # noqa: FBT003
+        ).alias("tag"),
+        wrong.alias("wrong"),
+    )  # fmt: skip
+    for batch in prepared.collect_batches(chunk_size=_BATCH, maintain_order=False, engine="streaming"):
+        _check(batch, rules)
+        yield batch
+
+
+def _check(batch: pl.DataFrame, rules: Rules) -> None:
+    if not batch["wrong"].any():
+        return
+    wrong = batch.filter("wrong")
+    named = set(wrong["type_a"].drop_nulls().unique()) | set(wrong["type_b"].drop_nulls().unique())
+    if unknown := sorted(named - set(rules.types)):
+        raise LinksError(
+            f"links name identifier types that the rules do not know: {', '.join(map(repr, unknown[:5]))}; "
+            f"known are {', '.join(rules.types)}"
+        )
+    raise LinksError(
+        f"{wrong.height} links have an end with a null or empty type or value: links come from extract(), which "
+        "refuses such values and counts them; a sighting has both type_b and value_b null"
+    )
+
+
+class _Encoder:
+    def __init__(self, rules: Rules) -> None:
+        self.types = len(rules.types)
+        self.sources = pl.Categories.random("heap_assets_sources", pl.UInt16)
+        # Polars forgets the names once no series of the categories is left
+        self.names = pl.Series(dtype=pl.Categorical(self.sources))
+        self.known = 0
+        self.slots: U32 = np.zeros(1 << 16, np.uint32)
+        self.columns: dict[str, np.ndarray[Any, Any]] = {
+            "keys_1": np.empty(1 << 15, np.uint64),
+            "keys_2": np.empty(1 << 15, np.uint64),
+            "ranks": np.empty(1 << 15, np.uint8),
+            "first": np.empty(1 << 15, np.int64),
+            "last": np.empty(1 << 15, np.int64),
+        }
+        self.texts = Texts()
+        self.batches: list[LinkBatch] = []
+
+    def add(self, batch: pl.DataFrame) -> None:
+        rows = batch.height
+        if rows == 0:
+            return
+        self._make_room(2 * rows)
+        first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
+        ends = []
+        for end in ("a", "b"):
+            ids = np.empty(rows, np.uint32)
+            fresh = np.empty(rows, np.uint32)
+            before = self.known
+            self.known = kernel.encode(
+                batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), batch[f"t{end}"].to_numpy(), self.slots,
+                self.columns["keys_1"], self.columns["keys_2"], self.columns["ranks"], before, ids, fresh,
+            )  # fmt: skip
+            self.columns["first"][before : self.known] = kernel.NEVER
+            self.columns["last"][before : self.known] = kernel.BEFORE
+            kernel.note_seen(ids, first, last, self.columns["first"], self.columns["last"])
+            self.texts.append(batch[f"value_{end}"].gather(fresh[: self.known - before]))
+            ends.append(ids)
+        self.batches.append(self._linked(ends[0], ends[1], first, batch["tag"].to_numpy()))
+
+    def _linked(self, a: U32, b: U32, first: I64, tag: U16) -> LinkBatch:
+        links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
+        out = LinkBatch(
+            np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
+            np.empty(links, np.uint16), np.zeros(self.types + 1, np.int64),
+        )  # fmt: skip
+        kernel.bucket(a, b, first, tag, self.columns["ranks"], out.a, out.b, out.first, out.tag, out.starts)
+        return out
+
+    def _make_room(self, more: int) -> None:
+        needed = self.known + more
+        for array in self.columns.values():
+            if needed > array.size:
+                array.resize(max(needed, array.size * 3 // 2), refcheck=False)
+        if self.known + more // 2 > self.slots.size * 6 // 10 or needed > self.slots.size * 9 // 10:
+            size = self.slots.size
+            while self.known + more // 2 > size * 6 // 10 or needed > size * 9 // 10:
+                size *= 2
+            self.slots = np.zeros(size, np.uint32)
+            kernel.rehash(self.columns["keys_1"], self.known, self.slots)
+
+    def finished(self) -> Encoded:
+        names = self.sources.to_series().to_list() if self.batches else []
+        if len(names) >= _MAX_SOURCES:
+            raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
+        kept = {name: array[: self.known] for name, array in self.columns.items()}
+        return Encoded(
+            kept["ranks"], kept["first"], kept["last"], kept["keys_1"], kept["keys_2"],
+            self.texts, names, self.batches,
+        )  # fmt: skip

@@ -1,0 +1,128 @@
+"""Values that belong to several people, such as a kiosk's device (rule 4), and the components that remain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity import kernel
+from heap_assets.identity.encode import Encoded
+from heap_assets.identity.kernel import U8, U32
+from heap_assets.identity.rules import Rules
+from heap_assets.identity.shapes import SHARED
+
+
+@dataclass(frozen=True)
+class Components:
+    """Plain components of the links that rule 4 leaves.
+
+    Attributes
+    ----------
+    labels
+        Component of each node, 0 to `count` - 1.
+    shared
+        1 for shared values.
+    report
+        node: UInt32; rank (of the stronger type): UInt8; groups: Int64. Which values are shared, and why.
+    """
+
+    labels: U32
+    count: int
+    shared: U8
+    report: pl.DataFrame
+
+
+def components(encoded: Encoded, rules: Rules) -> Components:
+    """Find shared values and plain components in one pass over the types, strongest first, on one union-find.
+
+    When type r is judged, the union-find holds exactly the links among strictly stronger types without values found
+    shared before, so a group is a root; types not yet reached are groups of their own.
+    """
+    parent = np.arange(encoded.nodes, dtype=np.uint32)
+    shared = np.zeros(encoded.nodes, np.uint8)
+    reports = []
+    for rank, thresholds in enumerate(rules.sharing):
+        for named, above in thresholds.items():
+            found = _several(encoded, rules, parent, shared, rank, named)
+            reports.append(found.filter(pl.col("groups") > above).with_columns(judged=pl.lit(rank, pl.UInt8)))
+        for report in reports[len(reports) - len(thresholds) :]:
+            shared[report["node"].to_numpy()] = 1
+        for batch in encoded.batches:
+            links = batch.of_rank(rank)
+            kernel.union(parent, batch.a[links], batch.b[links], shared)
+    if shared.any():
+        for batch in encoded.batches:
+            kernel.union_decided(parent, batch.a, batch.b, batch.tag, shared)
+    labels = np.empty(encoded.nodes, np.uint32)
+    count = kernel.label(parent, labels)
+    empty = pl.DataFrame(schema={"node": pl.UInt32, "rank": pl.UInt8, "groups": pl.Int64, "judged": pl.UInt8})
+    return Components(labels, count, shared, pl.concat([empty, *reports]))
+
+
+def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
+    """Give the report the shape of identity/shared."""
+    types = pl.Series(rules.types, dtype=pl.String)
+    report = found.report
+    return (
+        pl.DataFrame(
+            {
+                "identifier_type": types.gather(report["judged"]),
+                "identifier": encoded.texts.take(np.array(report["node"], np.uint32)),
+                "stronger_type": types.gather(report["rank"]),
+                "groups": report["groups"],
+                "judged": report["judged"],
+                "rank": report["rank"],
+            }
+        )
+        .sort("judged", "identifier", "rank")
+        .select(pl.col(name).cast(dtype) for name, dtype in SHARED.items())
+    )
+
+
+def _several(
+    encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None
+) -> pl.DataFrame:
+    """Count groups of the values of a type that touch two or more: node, rank of the strongest counted, groups."""
+    lowest, highest = (0, rank) if named is None else (rules.rank(named), rules.rank(named) + 1)
+    group = np.full(encoded.nodes, kernel.NONE, np.uint32)
+    several = np.zeros(encoded.nodes, np.uint8)
+    sides = list(_sides(encoded, rank, lowest))
+    for counted, judged in sides:
+        kernel.several_groups(parent, counted, judged, encoded.ranks, lowest, highest, shared, group, several)
+    used = _list_groups(encoded, parent, shared, several, sides, lowest, highest, 0)[0]
+    _, values, groups, strongest = _list_groups(encoded, parent, shared, several, sides, lowest, highest, used)
+    return (
+        pl.DataFrame({"node": values, "group": groups, "rank": strongest})
+        .group_by("node")
+        .agg(pl.col("rank").min(), pl.col("group").n_unique().cast(pl.Int64).alias("groups"))
+    )
+
+
+def _list_groups(
+    encoded: Encoded, parent: U32, shared: U8, several: U8, sides: list[tuple[U32, U32]],
+    lowest: int, highest: int, size: int,
+) -> tuple[int, U32, U32, U8]:  # fmt: skip
+    values, groups, strongest = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.uint8)
+    used = 0
+    for counted, judged in sides:
+        used = kernel.groups_of(
+            parent, counted, judged, encoded.ranks, lowest, highest, shared, several, values, groups, strongest, used
+        )
+    return used, values, groups, strongest
+
+
+def _sides(encoded: Encoded, rank: int, named: int) -> Iterator[tuple[U32, U32]]:
+    """Yield (counted, judged) ends of the links that may speak about values of a type."""
+    for batch in encoded.batches:
+        links = batch.of_rank(max(rank, named))
+        if named < rank:
+            yield batch.a[links], batch.b[links]
+            continue
+        judged_is_a = encoded.ranks[batch.a[links]] == rank
+        a, b = batch.a[links][judged_is_a], batch.b[links][judged_is_a]
+        yield b, a
+        if named == rank:
+            yield a, b
