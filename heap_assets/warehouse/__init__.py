@@ -16,6 +16,7 @@ from heap_assets.warehouse.model import (
     WarehouseError,
     choose_columns,
 )
+from heap_assets.warehouse.postgres import PostgresWarehouse
 
 __all__ = [
     "AccessError",
@@ -24,6 +25,7 @@ __all__ = [
     "DuckDBWarehouse",
     "Newer",
     "Permission",
+    "PostgresWarehouse",
     "Reading",
     "RelationMissingError",
     "Snapshot",

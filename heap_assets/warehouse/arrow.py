@@ -13,12 +13,24 @@ GROUP_BYTES = 8 * 1024 * 1024
 """Rows are gathered into row groups of about this size in memory."""
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+class SourceFailedError(Exception):
+    """The driver failed in the middle of a read, with its own text."""
+
+
+def plain_type(kind: pa.DataType, typmod: int = -1) -> pa.DataType:
     """Return the type a value is kept in: the same, without what only one driver knows.
 
     Dictionaries become their values, extension types their storage, fixed-size lists lists; timestamps are
-    microseconds (nanoseconds stay) and in UTC if they have a zone at all.
+    microseconds (nanoseconds stay) and in UTC if they have a zone at all. PostgreSQL's numeric becomes a decimal
+    of its precision, or of (38, 9) if none was declared.
+
+    Parameters
+    ----------
+    typmod
+        PostgreSQL's type modifier of a numeric: precision and scale.
     """
+    if isinstance(kind, pa.OpaqueType) and kind.type_name == "numeric":
+        return _decimal(typmod)
     if isinstance(kind, pa.BaseExtensionType):
         return plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -36,8 +48,14 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _decimal(typmod: int) -> pa.DataType:
+    precision, scale = ((typmod - 4) >> 16, (typmod - 4) & 0x7FF) if typmod >= 4 else (38, 9)
+    return pa.decimal128(precision, scale) if precision <= 38 and scale <= precision else pa.string()
+
+
 def plain_field(arrow_field: pa.Field) -> pa.Field:
-    return pa.field(arrow_field.name, plain_type(arrow_field.type), nullable=True)
+    typmod = int((arrow_field.metadata or {}).get(b"POSTGRESQL:typmod", b"-1"))
+    return pa.field(arrow_field.name, plain_type(arrow_field.type, typmod), nullable=True)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -70,7 +88,7 @@ def write_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Pa
 def _groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
     size = 0
-    for batch in batches:
+    for batch in _received(batches):
         if batch.num_rows == 0:
             continue
         plain = plain_batch(batch, schema)
@@ -83,15 +101,49 @@ def _groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa
         yield pa.Table.from_batches(held, schema)
 
 
+def _received(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Iterate, and tell the source's failures (which Arrow passes on as OSError) from those of writing the file."""
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError) as error:
+            raise SourceFailedError(str(error)) from error
+        yield batch
+
+
 def plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Bring a batch into a plain schema."""
+    """Bring a batch into a plain schema; ValueError names the column whose values do not fit."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
-    columns = [_plain_array(batch.column(index), schema.field(index).type) for index in range(batch.num_columns)]
+    columns = []
+    for index, arrow_field in enumerate(schema):
+        try:
+            columns.append(_plain_array(batch.column(index), arrow_field.type))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {arrow_field.name!r} holds values that {arrow_field.type} cannot keep") from error
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    return array if array.type.equals(kind) else array.cast(kind)
+    if array.type.equals(kind):
+        return array
+    if pa.types.is_struct(array.type) and _extended(array.type):
+        # flatten() gives the children nulls where the struct is null; what lies below them need not be castable
+        children = [_plain_array(child, kind.field(index).type) for index, child in enumerate(array.flatten())]
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=array.is_null())
+    if pa.types.is_list(array.type) and _extended(array.type):
+        values = _plain_array(array.values, kind.value_type)
+        return pa.ListArray.from_arrays(array.offsets, values, type=kind, mask=array.is_null())
+    return array.cast(kind)
+
+
+def _extended(kind: pa.DataType) -> bool:
+    """Whether an extension type is anywhere below: Arrow's own casts do not reach into those."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    return any(_extended(kind.field(index).type) for index in range(kind.num_fields))

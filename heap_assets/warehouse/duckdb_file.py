@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from heap_assets.warehouse.arrow import write_parquet
+from heap_assets.warehouse.arrow import SourceFailedError, write_parquet
 from heap_assets.warehouse.model import (
     AccessError,
     Column,
@@ -32,6 +32,7 @@ _BATCH_ROWS = 65_536
 _INTERNAL_SCHEMAS = ("information_schema", "pg_catalog")
 _AS_TEXT = frozenset({"interval", "bit", "time with time zone", "uhugeint", "union", "variant", "geometry"})
 """Types that Parquet and Polars do not share with DuckDB; they are read as DuckDB writes them."""
+_QUOTED = re.compile(r"'[^']*'")
 _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>\S+)?.*?\(PID (?P<pid>\d+)\)", re.DOTALL)
 
 
@@ -113,7 +114,7 @@ class DuckDBWarehouse(Warehouse):
             if spill is not None:
                 connection.execute(f"SET temp_directory = {_literal(str(spill / 'spill'))}")
             yield connection
-        except duckdb.Error as error:
+        except (duckdb.Error, SourceFailedError) as error:
             raise WarehouseError(f"{self.path.name} cannot be read: {_first_line(error)}") from error
         finally:
             connection.close()
@@ -228,4 +229,6 @@ def _literal(text: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    """The reason without the values it quotes, which may be somebody's."""
+    line = str(error).splitlines()[0]
+    return _QUOTED.sub("'…'", line) if isinstance(error, duckdb.DataError | SourceFailedError) else line
