@@ -15,13 +15,15 @@ from heap_assets.checks.verdicts import WHOLE, StoredVerdict
 from heap_assets.lake import Lake
 
 T = TypeVar("T")
+_KEPT_IN_STEP = 64
 
 
 @dataclass(frozen=True)
 class Subject:
     """One partition of one asset as a judge sees it; what several judges need is computed once.
 
-    `shared` belongs to (asset, partition), so the checks of one table cost one pass over its rows.
+    `shared` belongs to (asset, partition), so the checks of one table cost one pass over its rows; `step_shared`
+    belongs to the step, for what 200 tables of one day hold themselves against.
     """
 
     lake: Lake
@@ -29,6 +31,7 @@ class Subject:
     partition: str
     check: str = ""
     shared: dict[str, Any] = field(default_factory=dict)
+    step_shared: dict[str, Any] = field(default_factory=dict)
 
     @property
     def day(self) -> date:
@@ -61,6 +64,15 @@ class Subject:
         if name not in self.shared:
             self.shared[name] = compute()
         found: T = self.shared[name]
+        return found
+
+    def once_in_step(self, name: str, compute: Callable[[], T]) -> T:
+        """Return `compute()`, computed the first time that any check of the step asks; old ones are let go."""
+        if name not in self.step_shared:
+            while len(self.step_shared) >= _KEPT_IN_STEP:
+                self.step_shared.pop(next(iter(self.step_shared)))
+            self.step_shared[name] = compute()
+        found: T = self.step_shared[name]
         return found
 
     def _notes(self) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class StepChecks:
                 self._by_asset.setdefault(check.asset, []).append(check)
         self._judged: dict[tuple[str, str], Check] = {}
         self._errors: list[str] = []
+        self._shared: dict[str, Any] = {}
 
     @property
     def assets(self) -> list[str]:
@@ -102,7 +103,7 @@ class StepChecks:
         """
         given = given or {}
         key = partition or WHOLE
-        subject = Subject(self._lake, asset, key)
+        subject = Subject(self._lake, asset, key, step_shared=self._shared)
         version = verdicts.partition_version(self._lake, asset, key)
         unreadable = "readable" in given and not given["readable"].passed
         target = None if unreadable else self._target(asset, partition)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import timedelta
+from typing import Any
+
+from heap_assets.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,29 @@ class Thresholds:
     sync_invalid: float = 0.05
     ledger_missing: float = 0.02
     quota: float = 0.9
+
+    @classmethod
+    def from_settings(cls, chosen: Mapping[str, float]) -> Thresholds:
+        """Return the defaults with some of them chosen anew (`checks:` in the settings).
+
+        Raises
+        ------
+        SettingsError
+            If a name is unknown, or a value does not fit its threshold.
+        """
+        defaults = {own.name: own.default for own in fields(cls)}
+        for name, value in chosen.items():
+            if name not in defaults:
+                close = difflib.get_close_matches(name, defaults, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise SettingsError(f"checks.{name} is no threshold. Thresholds: {', '.join(defaults)}.{hint}")
+            if value < 0 or (isinstance(defaults[name], int) and value != int(value)):
+                expected = "a whole number" if isinstance(defaults[name], int) else "a number"
+                raise SettingsError(f"checks.{name} is {value}: expected {expected}, not below 0")
+        typed: dict[str, Any] = {
+            name: int(value) if isinstance(defaults[name], int) else value for name, value in chosen.items()
+        }
+        return cls(**typed)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,203 @@
+"""The checks of Heap's tables: rules, judges, severities and thresholds of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from heap_assets import clock
+from heap_assets.checks import heap_tables, history
+from heap_assets.checks.check import Check, Subject
+from heap_assets.checks.measures import (
+    MIGRATIONS,
+    SESSIONS,
+    USERS,
+    column_checks,
+    facts_of,
+    readable_checks,
+    shrink_check,
+)
+from heap_assets.checks.personal_data import no_personal_data
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.uniqueness import unique_keys
+from heap_assets.checks.verdict import Severity, Verdict
+
+_NOT_OVER = "the day is not over"
+
+
+def checks_for_event_table(
+    asset: str,
+    *,
+    properties: Sequence[str] = (),
+    accepted: Sequence[str] = (),
+    thresholds: Thresholds | None = None,
+) -> list[Check]:
+    """Return the checks of `heap/events/<t>`, `heap/pageviews` or `heap/sessions`.
+
+    Parameters
+    ----------
+    properties
+        Columns that the company tracks itself, searched for personal data.
+    accepted
+        Those of them that are personal data on purpose (`pii: true` in the catalogue).
+    """
+    t = thresholds or Thresholds()
+    ids = ("event_id", "user_id", "time") if asset != SESSIONS else ("session_id", "user_id", "time")
+    key = ids[:2]
+
+    def personal(s: Subject) -> Verdict:
+        return no_personal_data(s.rows(), properties, accepted, rows_searched=t.personal_rows, allowed=t.personal_share)
+
+    return [
+        *readable_checks(asset, t),
+        Check(
+            asset,
+            "unique_keys",
+            f"No two rows have the same {' and '.join(key)}.",
+            lambda s: unique_keys(s.rows(), key),
+            blocking=True,
+            mend="materialize the partition again; if it stays, the dump itself repeats rows.",
+        ),
+        Check(
+            asset,
+            "ids_present",
+            f"Every row has {', '.join(ids)}.",
+            lambda s: heap_tables.ids_present(facts_of(s), ids),
+        ),
+        Check(
+            asset,
+            "times_inside_day",
+            "Every row happened on the UTC day of its partition.",
+            lambda s: heap_tables.times_inside_day(s.rows(), facts_of(s), s.day),
+        ),
+        Check(
+            asset,
+            "volume_as_usual",
+            f"The day has about as many rows as the same weekday before (within {t.volume_change:.0%}).",
+            lambda s: _volume(s, t),
+            Severity.WARN,
+            mend="look for a release that stopped or doubled tracking, or for a dump that has not landed.",
+        ),
+        *column_checks(asset, t),
+        Check(
+            asset,
+            "names_known",
+            f"At most {t.unknown_names:.1%} of the rows name a user or session that Heap has not exported.",
+            lambda s: heap_tables.names_known(s.rows(), _known_names(s), t.unknown_names),
+            Severity.WARN,
+        ),
+        Check(
+            asset,
+            "no_personal_data",
+            "No event property holds emails, card, social-security or phone numbers or IP addresses.",
+            personal,
+            blocking=True,
+            mend="stop tracking the property, exclude it in heap.tables, or mark it `pii: true` in the catalogue.",
+        ),
+    ]
+
+
+def checks_for_users(thresholds: Thresholds | None = None) -> list[Check]:
+    """Return the checks of `heap/users`."""
+    t = thresholds or Thresholds()
+    return [
+        *readable_checks(USERS, t),
+        Check(
+            USERS,
+            "unique_keys",
+            "No user_id is there twice.",
+            lambda s: unique_keys(s.rows(), ["user_id"]),
+            blocking=True,
+            mend="materialize the partition again.",
+        ),
+        Check(
+            USERS,
+            "ids_present",
+            "Every row has a user_id.",
+            lambda s: heap_tables.ids_present(facts_of(s), ["user_id"]),
+        ),
+        shrink_check(USERS, t),
+        *column_checks(USERS, t),
+    ]
+
+
+def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
+    """Return the checks of `heap/user_migrations`."""
+    t = thresholds or Thresholds()
+    ends = ["from_user_id", "to_user_id"]
+    return [
+        *readable_checks(MIGRATIONS, t),
+        Check(
+            MIGRATIONS,
+            "ids_present",
+            "Every migration has both of its users.",
+            lambda s: heap_tables.ids_present(facts_of(s), ends),
+        ),
+        Check(
+            MIGRATIONS,
+            "no_cycles",
+            "Every chain of migrations ends at one user.",
+            lambda s: heap_tables.no_migration_cycles(s.rows()),
+            mend="the users of a cycle keep their own ids; report them to Heap's support.",
+        ),
+        Check(
+            MIGRATIONS,
+            "chains_short",
+            f"No user migrates more than {t.migration_chain} times.",
+            lambda s: heap_tables.migration_chains_short(s.rows(), t.migration_chain),
+            Severity.WARN,
+            mend="look for a script that calls identify in a loop, or for shared test accounts.",
+        ),
+    ]
+
+
+def catalogue_news(asset: str) -> Check:
+    """Return the check of a dump (its verdict is given by the landing step, from `news_verdict`)."""
+    return Check(
+        asset,
+        "catalogue_is_complete",
+        "The dump holds no table or column that the catalogue does not know.",
+        severity=Severity.WARN,
+        mend="`heap-assets catalogue accept` takes them in.",
+    )
+
+
+def news_verdict(new_tables: Sequence[str], new_columns: Mapping[str, Sequence[str]]) -> Verdict:
+    """Judge a dump's tables and columns against the catalogue."""
+    columns = [f"{table}.{name}" for table, names in sorted(new_columns.items()) for name in names]
+    notes = {"tables": ", ".join(sorted(new_tables)[:20]), "columns": ", ".join(columns[:20])}
+    return Verdict(
+        passed=not new_tables and not columns,
+        numbers={"new_tables": len(new_tables), "new_columns": len(columns)},
+        notes={name: told for name, told in notes.items() if told},
+    )
+
+
+def _volume(s: Subject, t: Thresholds) -> Verdict:
+    rows = facts_of(s).rows
+    complete = bool(s.notes().get("complete", s.day < clock.today()))
+    if not complete:
+        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": _NOT_OVER}, memory={"complete": False})
+    earlier = s.earlier(t.volume_weeks, step=7)
+    verdict = history.volume_as_usual(
+        rows, [v.numbers["rows"] for v in earlier if v.memory.get("complete") and "rows" in v.numbers], t
+    )
+    return Verdict(verdict.passed, verdict.numbers, verdict.notes, memory={"complete": True})
+
+
+def _known_names(s: Subject) -> dict[str, pl.Series | None]:
+    """Return the users of the day, and the sessions of it and the day before: sessions run over midnight."""
+    users = s.once_in_step(f"users {s.partition}", lambda: _values(s, USERS, "user_id", 0))
+    if s.asset == SESSIONS:
+        return {"user_id": users}
+    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _values(s, SESSIONS, "session_id", 1))
+    return {"user_id": users, "session_id": sessions}
+
+
+def _values(s: Subject, asset: str, column: str, days_back: int) -> pl.Series | None:
+    frames = [s.other(asset, back) for back in range(days_back + 1)]
+    if frames[0] is None:
+        return None
+    there = [frame.select(column) for frame in frames if frame is not None]
+    return pl.concat(there).unique().collect()[column]

@@ -1,0 +1,166 @@
+"""Is today's figure like those before it? Comparisons that survive seasons of the week, growth and small numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.verdict import Number, Verdict
+
+_WEEKS_TO_TREND = 4
+
+
+def volume_as_usual(rows: int, same_weekdays: Sequence[Number], thresholds: Thresholds) -> Verdict:
+    """Judge a day's rows against the same weekday of earlier weeks.
+
+    The expectation is the median, moved by the median week-to-week growth; what is tolerated is `volume_change` of
+    it, or four times the median deviation of weekdays that scatter more.
+
+    Parameters
+    ----------
+    same_weekdays
+        Rows of the same weekday, newest first; weeks without a partition are left out.
+    """
+    history = [float(count) for count in same_weekdays[: thresholds.volume_weeks]]
+    if len(history) < thresholds.volume_min_weeks:
+        return _too_early(rows, len(history), thresholds.volume_min_weeks)
+    expected = median(history) * _growth(history)
+    spread = median(abs(count - median(history)) for count in history)
+    tolerated = max(thresholds.volume_change * expected, 4 * spread)
+    quiet = max(rows, expected) < thresholds.volume_min_rows
+    return Verdict(
+        passed=quiet or abs(rows - expected) <= tolerated,
+        numbers={
+            "rows": rows,
+            "expected_rows": round(expected),
+            "at_least": max(round(expected - tolerated), 0),
+            "at_most": round(expected + tolerated),
+        },
+        notes={"said": "too few rows to tell"} if quiet else {},
+    )
+
+
+def filled_as_usual(
+    rows: int, null_shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], thresholds: Thresholds
+) -> Verdict:
+    """Judge that no column is emptier than it used to be.
+
+    Parameters
+    ----------
+    null_shares
+        Column to its share of nulls today.
+    earlier
+        The same of earlier days, newest first.
+    """
+    memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
+    if len(earlier) < thresholds.null_min_days or rows < thresholds.volume_min_rows:
+        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too little to compare"}, memory=memory)
+    worse: dict[str, float] = {}
+    for name, share in null_shares.items():
+        before = [day[name] for day in earlier if name in day]
+        if len(before) >= thresholds.null_min_days and share - median(before) > thresholds.null_change:
+            worse[name] = share - median(before)
+    return Verdict(
+        passed=not worse,
+        numbers={
+            "rows": rows,
+            "emptier_columns": len(worse),
+            "worst_rise": round(max(worse.values(), default=0.0), 4),
+        },
+        notes={"columns": ", ".join(sorted(worse))} if worse else {},
+        memory=memory,
+    )
+
+
+def columns_as_before(
+    columns: Mapping[str, str], before: Mapping[str, str] | None, uncatalogued: Sequence[str] = ()
+) -> Verdict:
+    """Judge that a table has the columns and types that it had; Heap adds properties whenever a team tracks one.
+
+    Parameters
+    ----------
+    columns, before
+        Column to type, today and when last looked at (None: never).
+    uncatalogued
+        Columns that landing found and that the catalogue does not have yet.
+    """
+    memory = {"columns": dict(columns)}
+    if before is None:
+        return Verdict(passed=not uncatalogued, numbers={"columns": len(columns)}, memory=memory)
+    new = sorted({*columns} - {*before} | {*uncatalogued})
+    vanished = sorted({*before} - {*columns})
+    retyped = sorted(name for name in {*columns} & {*before} if columns[name] != before[name])
+    news = {"new": new, "vanished": vanished, "retyped": retyped}
+    return Verdict(
+        passed=not (new or vanished or retyped),
+        numbers={"columns": len(columns), **{f"{kind}_columns": len(names) for kind, names in news.items()}},
+        notes={kind: ", ".join(names[:20]) for kind, names in news.items() if names},
+        memory=memory,
+    )
+
+
+def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: float, least: int) -> Verdict:
+    """Judge that a count is not far above its median of the days before.
+
+    Parameters
+    ----------
+    name
+        What is counted, for the metadata (`conflicts`).
+    allowed_rise
+        Share of the median by which it may rise; rises of fewer than `least` are never remarkable.
+    """
+    if not earlier:
+        return Verdict(passed=True, numbers={name: count})
+    usual = median(float(n) for n in earlier)
+    rise = count - usual
+    return Verdict(
+        passed=rise < least or rise <= allowed_rise * usual,
+        numbers={name: count, f"usual_{name}": round(usual, 1), "rise": round(rise, 1)},
+    )
+
+
+def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], allowed_fall: float) -> Verdict:
+    """Judge that no share has fallen more than `allowed_fall` points below its median of the days before."""
+    fallen: dict[str, float] = {}
+    for name, share in shares.items():
+        before = [day[name] for day in earlier if name in day]
+        if before and median(before) - share > allowed_fall:
+            fallen[name] = median(before) - share
+    return Verdict(
+        passed=not fallen,
+        numbers={**{name: round(share, 4) for name, share in shares.items()}, "fallen": len(fallen)},
+        notes={"fallen_below_usual": ", ".join(sorted(fallen))} if fallen else {},
+        memory={"shares": dict(shares)},
+    )
+
+
+def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> Verdict:
+    """Judge that a snapshot has not lost more than `max_shrink` of its rows since the one before it."""
+    if before is None or before < thresholds.shrink_min_rows:
+        return Verdict(passed=True, numbers={"rows": rows})
+    lost = max(before - rows, 0) / before
+    return Verdict(
+        passed=lost <= thresholds.max_shrink,
+        numbers={
+            "rows": rows,
+            "rows_before": before,
+            "lost_share": round(lost, 4),
+            "allowed_share": thresholds.max_shrink,
+        },
+    )
+
+
+def _growth(history: Sequence[float]) -> float:
+    """Return how much a week usually adds, from the middle of the window to today; 1.0 if nothing can be told."""
+    ratios = [new / old for new, old in pairwise(history) if old > 0 and new > 0]
+    if len(ratios) < _WEEKS_TO_TREND - 1:
+        return 1.0
+    weekly = min(max(median(ratios), 0.8), 1.25)
+    return float(weekly ** ((len(history) + 1) / 2))
+
+
+def _too_early(rows: int, weeks: int, needed: int) -> Verdict:
+    said = f"{weeks} of {needed} weeks are there to compare with"
+    return Verdict(passed=True, numbers={"rows": rows}, notes={"said": said})

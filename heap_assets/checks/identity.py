@@ -1,0 +1,128 @@
+"""Judges of identity resolution: is a profile one person, and are there more surprises than yesterday?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from heap_assets.checks.verdict import SAMPLE_ROWS, Verdict
+
+_SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
+_DISTURBING = ("merged", "split", "moved", "renamed", "removed")
+
+
+def not_over_merged(graph: pl.LazyFrame, most: int) -> Verdict:
+    """Judge that no profile holds so many identifiers that it must be several people.
+
+    Parameters
+    ----------
+    graph
+        identity/graph: identifier_type, identifier, profile_id String; shared Boolean.
+    most
+        Identifiers that one person may have.
+    """
+    sizes = graph.drop_nulls("profile_id").group_by("profile_id").agg(pl.len().alias("identifiers"))
+    totals, buckets, sample = pl.collect_all(
+        [
+            sizes.select(
+                pl.len().alias("profiles"),
+                pl.col("identifiers").max().fill_null(0).alias("largest"),
+                pl.col("identifiers").mean().fill_null(0.0).alias("mean"),
+                (pl.col("identifiers") > most).sum().alias("over"),
+            ),
+            sizes.group_by(_bucket("identifiers")).agg(pl.len().alias("profiles")).sort("least"),
+            sizes.sort(["identifiers", "profile_id"], descending=[True, False]).head(SAMPLE_ROWS),
+        ]
+    )
+    found = totals.row(0, named=True)
+    return Verdict(
+        passed=found["over"] == 0,
+        numbers={
+            "profiles": found["profiles"],
+            "largest_profile": found["largest"],
+            "mean_identifiers": round(found["mean"], 3),
+            "profiles_too_large": found["over"],
+            "allowed_identifiers": most,
+        },
+        offenders=sample.filter(pl.col("identifiers") > most) if found["over"] else None,
+        plain=("identifiers",),
+        memory={"sizes": {str(least): count for least, count in buckets.iter_rows()}},
+    )
+
+
+def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float) -> Verdict:
+    """Judge that few profiles are as large as a merge limit lets them be; many mean that the limit is what shapes them.
+
+    Parameters
+    ----------
+    limits
+        Identifier type to `max_per_profile`. Limits of one are left out: every profile is at them.
+    """
+    judged = {kind: limit for kind, limit in limits.items() if limit > 1}
+    if not judged:
+        return Verdict(passed=True, notes={"said": "no limit above one is set"})
+    named = graph.drop_nulls("profile_id").filter(pl.col("identifier_type").is_in(list(judged)))
+    limit = pl.col("identifier_type").replace_strict(judged, return_dtype=pl.Int64)
+    counts = named.group_by("profile_id", "identifier_type").agg(pl.len().alias("held"))
+    per_type = counts.group_by("identifier_type").agg(
+        pl.len().alias("profiles"), (pl.col("held") >= limit.first()).sum().alias("at_limit")
+    )
+    found = {kind: (profiles, at) for kind, profiles, at in per_type.collect().iter_rows()}
+    shares = {kind: at / profiles if profiles else 0.0 for kind, (profiles, at) in found.items()}
+    over = sorted(kind for kind, share in shares.items() if share > allowed)
+    return Verdict(
+        passed=not over,
+        numbers={
+            "allowed_share": allowed,
+            **{f"at_limit_{kind}": at for kind, (_, at) in sorted(found.items())},
+            **{f"share_at_limit_{kind}": round(share, 4) for kind, share in sorted(shares.items())},
+        },
+        notes={"types": ", ".join(over)} if over else {},
+    )
+
+
+def match_shares(graph: pl.LazyFrame, heap_types: Sequence[str], other_types: Sequence[str]) -> dict[str, float]:
+    """Return, for each type of the company's own systems, the share of its profiles that are also known to Heap."""
+    per_profile = graph.drop_nulls("profile_id").group_by("profile_id").agg(pl.col("identifier_type").unique())
+    kinds = pl.col("identifier_type")
+    in_heap = pl.any_horizontal(*(kinds.list.contains(kind) for kind in heap_types))
+    figures = []
+    for kind in other_types:
+        has = kinds.list.contains(kind)
+        figures += [has.sum().alias(f"all {kind}"), (has & in_heap).sum().alias(f"both {kind}")]
+    if not figures:
+        return {}
+    found = per_profile.select(figures).collect().row(0, named=True)
+    return {
+        f"matched_{kind}": (found[f"both {kind}"] or 0) / found[f"all {kind}"]
+        for kind in other_types
+        if found[f"all {kind}"]
+    }
+
+
+def ids_stable(changes: pl.LazyFrame, profiles: int, allowed: float) -> Verdict:
+    """Judge that hardly any profile got another id since the day before.
+
+    Parameters
+    ----------
+    changes
+        identity/changes: kind String, one row per overlapping pair of profiles.
+    profiles
+        Profiles of the day.
+    """
+    counts = dict(changes.group_by("kind").agg(pl.len()).sort("kind").collect().iter_rows())
+    disturbed = sum(count for kind, count in counts.items() if kind in _DISTURBING)
+    share = disturbed / profiles if profiles else 0.0
+    return Verdict(
+        passed=share <= allowed,
+        numbers={"profiles": profiles, "share": share, "allowed_share": allowed, **counts},
+    )
+
+
+def _bucket(column: str) -> pl.Expr:
+    """Return the lower edge of the size class a count falls into."""
+    edge = pl.lit(0)
+    for least in _SIZE_EDGES:
+        edge = pl.when(pl.col(column) >= least).then(pl.lit(least)).otherwise(edge)
+    return edge.alias("least")

@@ -1,0 +1,97 @@
+"""The checks of `identity/*`: rules, judges, severities and thresholds of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from heap_assets.checks import history, identity
+from heap_assets.checks.check import Check, Subject
+from heap_assets.checks.measures import LOOK_BACK_DAYS, remembered
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.verdict import Severity, Verdict
+
+GRAPH = "identity/graph"
+CONFLICTS = "identity/conflicts"
+SHARED = "identity/shared"
+CHANGES = "identity/changes"
+
+
+def checks_for_identity(
+    *,
+    limits: Mapping[str, int],
+    heap_types: Sequence[str],
+    other_types: Sequence[str],
+    thresholds: Thresholds | None = None,
+) -> list[Check]:
+    """Return the checks of `identity/*`.
+
+    Parameters
+    ----------
+    limits
+        Identifier type to `max_per_profile`.
+    heap_types, other_types
+        Identifier types that Heap knows people by, and those of the company's own systems.
+    """
+    t = thresholds or Thresholds()
+    return [
+        Check(
+            GRAPH,
+            "not_over_merged",
+            f"No profile holds more than {t.profile_identifiers} identifiers.",
+            lambda s: identity.not_over_merged(s.rows(), t.profile_identifiers),
+            Severity.WARN,
+            mend="`heap-assets explain` on two of its identifiers shows the link that joined them; block or limit it.",
+        ),
+        Check(
+            GRAPH,
+            "few_at_limit",
+            f"At most {t.at_limit:.0%} of the profiles are at a merge limit.",
+            lambda s: identity.few_at_limit(s.rows(), limits, t.at_limit),
+            Severity.WARN,
+            mend="`heap-assets what-if` shows what another limit would merge.",
+        ),
+        Check(
+            GRAPH,
+            "matched_as_before",
+            f"The share of the company's people that Heap knows too has not fallen by {t.matched_fall:.0%} points.",
+            lambda s: history.not_fallen(
+                identity.match_shares(s.rows(), heap_types, other_types), remembered(s, "shares"), t.matched_fall
+            ),
+            Severity.WARN,
+            mend="look at the identifier columns of the tables named, and at identify calls in the last release.",
+        ),
+        Check(
+            CONFLICTS,
+            "conflicts_as_usual",
+            f"Refused links have not risen by more than {t.conflicts_rise:.0%} over the last week.",
+            lambda s: _not_risen(s, "conflicts", t.conflicts_rise, t.rise_min),
+            Severity.WARN,
+        ),
+        Check(
+            SHARED,
+            "shared_as_usual",
+            f"Values that belong to several people have not risen by more than {t.shared_rise:.0%} over the last week.",
+            lambda s: _not_risen(s, "shared_values", t.shared_rise, t.rise_min),
+            Severity.WARN,
+        ),
+        Check(
+            CHANGES,
+            "ids_stable",
+            f"At most {t.changed_ids:.0%} of the profiles changed their id since the day before.",
+            lambda s: identity.ids_stable(s.rows(), _profile_count(s), t.changed_ids),
+            Severity.WARN,
+        ),
+    ]
+
+
+def _not_risen(s: Subject, name: str, allowed: float, least: int) -> Verdict:
+    count = s.rows().select(pl.len()).collect().item()
+    earlier = [v.numbers[name] for v in s.earlier(LOOK_BACK_DAYS) if name in v.numbers]
+    return history.not_risen(name, count, earlier, allowed, least)
+
+
+def _profile_count(s: Subject) -> int:
+    graph = s.other(GRAPH)
+    return 0 if graph is None else graph.select(pl.col("profile_id").n_unique()).collect().item()

@@ -1,0 +1,94 @@
+"""Checks that every stored table has, and the measures of a partition that several checks share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from heap_assets.checks import heap_tables, history
+from heap_assets.checks.check import Check, Subject
+from heap_assets.checks.heap_tables import TableFacts, table_facts
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.verdict import Severity, Verdict
+
+USERS = "heap/users"
+SESSIONS = "heap/sessions"
+MIGRATIONS = "heap/user_migrations"
+
+LOOK_BACK_DAYS = 7
+_SNAPSHOT_GAP_DAYS = 7
+
+
+def facts_of(s: Subject) -> TableFacts:
+    is_event = s.asset not in (USERS, MIGRATIONS) and s.asset.startswith("heap/")
+    return s.once("facts", lambda: table_facts(s.rows(), s.day if is_event else None))
+
+
+def remembered(s: Subject, name: str) -> list[dict[str, Any]]:
+    """Return what this check remembered on earlier days, newest first."""
+    return [v.memory[name] for v in s.earlier(LOOK_BACK_DAYS) if v.memory.get(name)]
+
+
+def readable_checks(asset: str, t: Thresholds) -> list[Check]:
+    def rejected(s: Subject) -> Verdict:
+        count, reasons = heap_tables.reasons_of(s.notes())
+        return heap_tables.rejected_rows(facts_of(s).rows, count, reasons, t.rejected_rows)
+
+    return [
+        Check(
+            asset,
+            "readable",
+            "The table can be read and built.",
+            mend="the reason names the file or relation; the other tables go on without it.",
+        ),
+        Check(asset, "rejected_rows", f"At most {t.rejected_rows:.2%} of the rows could not be read.", rejected),
+    ]
+
+
+def column_checks(asset: str, t: Thresholds) -> list[Check]:
+    return [
+        Check(
+            asset,
+            "filled_as_usual",
+            f"No column is emptier by {t.null_change:.0%} points than in the week before.",
+            lambda s: history.filled_as_usual(
+                facts_of(s).rows, facts_of(s).null_shares, remembered(s, "null_shares"), t
+            ),
+            Severity.WARN,
+        ),
+        Check(
+            asset,
+            "columns_as_before",
+            "The table has the columns and types that it had.",
+            lambda s: history.columns_as_before(facts_of(s).columns, next(iter(remembered(s, "columns")), None)),
+            Severity.WARN,
+            mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped.",
+        ),
+    ]
+
+
+def shrink_check(asset: str, t: Thresholds) -> Check:
+    def judge(s: Subject) -> Verdict:
+        return history.not_shrunk(facts_of(s).rows, _rows_before(s), t)
+
+    return Check(
+        asset,
+        "not_shrunk",
+        f"The snapshot has not lost more than {t.max_shrink:.0%} of its rows since the one before.",
+        judge,
+        blocking=True,
+        mend="look at the source's last load; if the rows are gone for good, raise checks.max_shrink for one run.",
+    )
+
+
+def _rows_before(s: Subject) -> int | None:
+    for back in range(1, _SNAPSHOT_GAP_DAYS + 1):
+        found = s.lake.find(s.asset, str(s.day - timedelta(days=back)))
+        if found is not None:
+            return found.rows
+    return None
+
+
+def _filled_as_usual(s: Subject, t: Thresholds) -> Verdict:
+    facts = facts_of(s)
+    return history.filled_as_usual(facts.rows, facts.null_shares, remembered(s, "null_shares"), t)

@@ -1,0 +1,133 @@
+"""The checks of `profiles`: the duplicates that the product exists to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from heap_assets.checks import duplicates
+from heap_assets.checks.check import Check, Subject
+from heap_assets.checks.identity_suite import GRAPH
+from heap_assets.checks.measures import USERS
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.uniqueness import unique_keys
+from heap_assets.checks.verdict import Severity, Verdict
+
+PROFILES = "profiles"
+
+
+@dataclass(frozen=True)
+class WarehouseKeys:
+    """What ties a warehouse table's rows to profiles.
+
+    `identifiers`: column to identifier type; `normalise` gives the expression by which a column's value became the
+    graph's identifier.
+    """
+
+    asset: str
+    key: str
+    identifiers: Mapping[str, str]
+    normalise: Callable[[str, str], pl.Expr] = field(default=lambda column, kind: _as_identifier(column, kind))
+
+
+def checks_for_profiles(
+    *,
+    unique_types: Sequence[str],
+    warehouse_keys: Sequence[WarehouseKeys] = (),
+    thresholds: Thresholds | None = None,
+) -> list[Check]:
+    """Return the checks of `profiles`: the duplicates that the product exists for.
+
+    Parameters
+    ----------
+    unique_types
+        Identifier types of which one value is one person (`heap_identity`, `email`, `crm_id`).
+    """
+    t = thresholds or Thresholds()
+    checks = [
+        Check(
+            PROFILES,
+            "unique_keys",
+            "No profile_id is there twice.",
+            lambda s: unique_keys(s.rows(), ["profile_id"]),
+            blocking=True,
+        ),
+        Check(
+            PROFILES,
+            "one_profile_per_identity",
+            "No Heap identity stands on two profiles.",
+            lambda s: duplicates.one_profile_per_identity(s.rows()),
+            blocking=True,
+            mend="`heap-assets explain` shows the chains; correct the source or block the value.",
+        ),
+        Check(
+            PROFILES,
+            "one_identity_per_profile",
+            f"At most {t.duplicate_profiles:.1%} of the people are on more than one Heap identity.",
+            lambda s: duplicates.one_identity_per_profile(s.rows(), t.duplicate_profiles),
+            blocking=True,
+            mend="let the product call identify with one id per person; until then sync to `one` of them.",
+        ),
+        Check(
+            PROFILES,
+            "no_anonymous_twins",
+            f"At most {t.anonymous_twins:.0%} of the identified people are in Heap a second time as an anonymous user.",
+            lambda s: _twins(s, t.anonymous_twins),
+            Severity.WARN,
+            mend="sync/heap_identify joins them; it is irreversible and off by default.",
+        ),
+        Check(
+            PROFILES,
+            "unique_identifiers_not_shared",
+            f"No more than {t.shared_unique} of {', '.join(unique_types)} belong to several people.",
+            lambda s: _shared_unique(s, tuple(unique_types), t.shared_unique),
+            Severity.WARN,
+            mend="a functional mailbox or a test account: block the value; else correct the rows that `explain` names.",
+        ),
+    ]
+    return checks + [_one_profile_per_key(keys) for keys in warehouse_keys]
+
+
+def _one_profile_per_key(keys: WarehouseKeys) -> Check:
+    def judge(s: Subject) -> Verdict:
+        rows, graph = s.other(keys.asset), s.other(GRAPH)
+        if rows is None or graph is None:
+            return Verdict(passed=True, notes={"said": f"{keys.asset} or {GRAPH} has not been built for this day"})
+        known = {name: kind for name, kind in keys.identifiers.items() if name in rows.collect_schema()}
+        normal = rows.select(
+            pl.col(keys.key).cast(pl.String).alias("__key__"),
+            *(keys.normalise(name, kind).alias(name) for name, kind in known.items()),
+        )
+        return duplicates.one_profile_per_key(normal, "__key__", known, graph)
+
+    table = keys.asset.rpartition("/")[2]
+    return Check(
+        PROFILES,
+        f"one_profile_per_{table}_key",
+        f"No {keys.key} of {keys.asset} stands on several profiles.",
+        judge,
+        mend="the row names different people: correct it, or look at the conflict with `explain`.",
+    )
+
+
+def _twins(s: Subject, allowed: float) -> Verdict:
+    users = s.other(USERS)
+    if users is None:
+        return Verdict(passed=True, notes={"said": f"{USERS} has not been built for this day"})
+    return duplicates.no_anonymous_twins(s.rows(), users, allowed)
+
+
+def _shared_unique(s: Subject, unique_types: tuple[str, ...], allowed: int) -> Verdict:
+    graph = s.other(GRAPH)
+    if graph is None:
+        return Verdict(passed=True, notes={"said": f"{GRAPH} has not been built for this day"})
+    return duplicates.unique_identifiers_not_shared(graph, unique_types, allowed)
+
+
+def _as_identifier(column: str, kind: str) -> pl.Expr:
+    text = pl.col(column).cast(pl.String)
+    if kind == "heap_identity":
+        return text
+    return text.str.strip_chars().str.to_lowercase() if kind == "email" else text.str.strip_chars()
