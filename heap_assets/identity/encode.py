@@ -81,7 +81,7 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
     wrong = (
         (code_a == absent) | pl.col("value_a").is_null() | (pl.col("value_a") == "")
         | (sighting != pl.col("value_b").is_null()) | (~sighting & ((code_b == absent) | (pl.col("value_b") == "")))
-    ).fill_null(False)  # fmt: skip  # noqa: FBT003
+    ).fill_null(False)  # fmt: skip
     prepared = as_links(links).select(
         "value_a", "value_b", "type_a", "type_b",
         pl.col("value_a").hash(_SEEDS[0]).alias("a1"), pl.col("value_a").hash(_SEEDS[1]).alias("a2"),
@@ -91,7 +91,7 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
         pl.col("last_seen").to_physical().fill_null(kernel.BEFORE).alias("last"),
         (
             pl.col("source").fill_null("").cast(pl.Categorical(sources)).to_physical().cast(pl.UInt16) * 2
-            + pl.col("authoritative").fill_null(False).cast(pl.UInt16)  # noqa: FBT003
+            + pl.col("authoritative").fill_null(False).cast(pl.UInt16)
         ).alias("tag"),
         wrong.alias("wrong"),
     )  # fmt: skip

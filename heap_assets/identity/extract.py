@@ -170,17 +170,19 @@ def _seen(table: SourceTable, schema: pl.Schema, day: date | None) -> tuple[pl.E
     """Record time, and whether there is one that cannot be read."""
     if table.time_column is None:
         stood = None if day is None else datetime.combine(day, time(), UTC)
-        return pl.lit(stood, TIME), pl.lit(False)  # noqa: FBT003
+        return pl.lit(stood, TIME), pl.lit(False)
     found = resolve_path(table.time_column, schema, table.name)
     if found.dtype == pl.String:
         read = found.expression.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         return read, found.expression.is_not_null() & read.is_null()
     if isinstance(found.dtype, pl.Datetime):
         zoned = found.expression.dt.cast_time_unit("us")
-        moved = zoned.dt.replace_time_zone("UTC") if found.dtype.time_zone is None else zoned.dt.convert_time_zone("UTC")
-        return moved, pl.lit(False)  # noqa: FBT003
+        moved = (
+            zoned.dt.replace_time_zone("UTC") if found.dtype.time_zone is None else zoned.dt.convert_time_zone("UTC")
+        )
+        return moved, pl.lit(False)
     if found.dtype in (pl.Date, pl.Null):
-        return found.expression.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"), pl.lit(False)  # noqa: FBT003
+        return found.expression.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"), pl.lit(False)
     raise RulesError(
         f"table {table.name}: time column {table.time_column!r} is {found.dtype}, expected a timestamp or a date"
     )
@@ -196,12 +198,12 @@ def _paired(records: pl.LazyFrame, columns: list[_Column], table: SourceTable, r
     present = [pl.col(str(number)).is_not_null() for number in range(len(slots))]
     # an end is an anchor unless an identifier stronger than it is of a type that cannot be shared
     anchored = [
-        pl.all_horizontal(True, *(~present[k] for k in range(i) if not shareable[slots[k][0]]))  # noqa: FBT003
+        pl.all_horizontal(True, *(~present[k] for k in range(i) if not shareable[slots[k][0]]))
         for i in range(len(slots))
     ]
     found = [
-        flat.filter(present[i] & pl.all_horizontal(True, *(~p for k, p in enumerate(present) if k != i))).select(  # noqa: FBT003
-            *_end("a", rules.types[rank], i), *_end("b", None, None), pl.lit(False).alias("authoritative"), *_SEEN  # noqa: FBT003
+        flat.filter(present[i] & pl.all_horizontal(True, *(~p for k, p in enumerate(present) if k != i))).select(
+            *_end("a", rules.types[rank], i), *_end("b", None, None), pl.lit(False).alias("authoritative"), *_SEEN
         )
         for i, (rank, _) in enumerate(slots)
     ]
@@ -252,7 +254,7 @@ def _paired_lists(records: pl.LazyFrame, columns: list[_Column], table: SourceTa
     columns_of = [part for end in ("a", "b") for part in _untagged(end, rules)]
     return pl.concat(
         [
-            alone.select(*columns_of, pl.lit(False).alias("authoritative"), *_SEEN),  # noqa: FBT003
+            alone.select(*columns_of, pl.lit(False).alias("authoritative"), *_SEEN),
             pairs.filter(linked).select(*columns_of, decided.alias("authoritative"), *_SEEN),
         ]
     )
@@ -273,7 +275,7 @@ def _untagged(end: str, rules: Rules) -> tuple[pl.Expr, pl.Expr]:
 
 def _decided(table: SourceTable, rules: Rules) -> pl.Expr:
     if table.authoritative is True:
-        return pl.lit(True)  # noqa: FBT003
+        return pl.lit(True)
     pairs = [sorted(rules.rank(name) for name in (*pair, *pair)) for pair in table.authoritative_pairs]
     tags = [f"{pair[0]:02d}{pair[-1]:02d}" for pair in pairs]
     return (pl.col("a").str.head(2) + pl.col("b").str.head(2)).is_in(tags)
@@ -287,10 +289,11 @@ def _without_own(links: pl.LazyFrame, own: pl.LazyFrame, rules: Rules) -> pl.Laz
     flipped = (a > b) | ((a == b) & (pl.col("value_a") > pl.col("value_b")))
     ends = {"type_a": "type_b", "value_a": "value_b", "type_b": "type_a", "value_b": "value_a"}
     sent = known.select(pl.when(flipped).then(ends[name]).otherwise(name).alias(name) for name in ENDS).unique()
-    marked = links.join(sent.with_columns(own=pl.lit(True)), on=list(ENDS), how="left")  # noqa: FBT003
-    ours = pl.col("own").fill_null(False) & pl.col("authoritative")  # noqa: FBT003
+    marked = links.join(sent.with_columns(own=pl.lit(True)), on=list(ENDS), how="left")
+    ours = pl.col("own").fill_null(False) & pl.col("authoritative")
     return marked.with_columns(
-        source=pl.when(ours).then(pl.lit(OWN_IDENTIFY)).otherwise("source"), authoritative=pl.col("authoritative") & ~ours
+        source=pl.when(ours).then(pl.lit(OWN_IDENTIFY)).otherwise("source"),
+        authoritative=pl.col("authoritative") & ~ours,
     ).drop("own")
 
 

@@ -118,9 +118,9 @@ def representatives(labels: U32, ranks: U8, first: I64, offsets: I64, data: U8, 
         if champion == NONE or ranks[node] < ranks[champion]:
             best[cluster] = node
         elif ranks[node] == ranks[champion]:
-            if first[node] < first[champion]:
-                best[cluster] = node
-            elif first[node] == first[champion] and _text_before(node, champion, offsets, data):
+            if first[node] < first[champion] or (
+                first[node] == first[champion] and _text_before(node, champion, offsets, data)
+            ):
                 best[cluster] = node
 
 

@@ -78,7 +78,9 @@ def reason(value: pl.Expr, rule: IdentifierRule, rules: Rules) -> pl.Expr:
         ("junk", is_junk(value)),
     ]
     if rule.blocked:
-        blocked = pl.Series(rule.blocked, dtype=pl.String).to_frame("v").select(normalised(pl.col("v"), rule.normaliser))
+        blocked = (
+            pl.Series(rule.blocked, dtype=pl.String).to_frame("v").select(normalised(pl.col("v"), rule.normaliser))
+        )
         tests.append(("blocked", value.is_in(blocked["v"].to_list())))
     if rule.blocked_patterns:
         tests.append(("blocked", value.str.contains("|".join(f"(?:{p})" for p in rule.blocked_patterns))))

@@ -59,8 +59,8 @@ def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
 
 def as_resolution(result: Resolved) -> Resolution:
     """Present arrays as lazy frames."""
-    from heap_assets.identity.tables import conflicts_table, graph_table
     from heap_assets.identity.shared import shared_table
+    from heap_assets.identity.tables import conflicts_table, graph_table
 
     return Resolution(
         graph=graph_table(result),

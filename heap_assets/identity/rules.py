@@ -24,7 +24,7 @@ EMAIL: Final = "email"
 
 NORMALISERS: Final = ("none", "strip", "lower", "email", "digits")
 NORMALISE_BY_TYPE: Final = {EMAIL: "email", HEAP_IDENTITY: "none", HEAP_USER_ID: "none"}
-PATTERN_BY_TYPE: Final = {EMAIL: r"^[^\s@]+@[^\s@]+\.[^\s@.]+$", HEAP_USER_ID: r"^[0-9]{1,16}$"}
+PATTERN_BY_TYPE: Final = {EMAIL: r"^[^\s@]+@[^\s@]+\.[^\s@.]+$", HEAP_USER_ID: r"^[0-9]{1,19}$"}
 """heap.md 1.9: a user_id is a decimal string 0…9007199254740991."""
 
 MAX_TYPES: Final = 64
@@ -258,7 +258,9 @@ class SourceTable:
     def digest(self) -> str:
         """Version of the mapping."""
         content = [self.name, self.kind, [[m.type, m.columns] for m in self.mappings], self.time_column]
-        decided = self.authoritative if isinstance(self.authoritative, bool) else sorted(map(sorted, self.authoritative))
+        decided = (
+            self.authoritative if isinstance(self.authoritative, bool) else sorted(map(sorted, self.authoritative))
+        )
         return hashlib.sha256(json.dumps([content, decided]).encode()).hexdigest()[:32]
 
 

@@ -44,16 +44,14 @@ CHANGES: Final = pl.Schema(
     {"old_profile_id": pl.String, "new_profile_id": pl.String, "kind": pl.String, "identifiers": pl.Int64}
 )
 
-REFUSED: Final = pl.Schema(
-    {"column": pl.String, "identifier_type": pl.String, "reason": pl.String, "rows": pl.Int64}
-)
+REFUSED: Final = pl.Schema({"column": pl.String, "identifier_type": pl.String, "reason": pl.String, "rows": pl.Int64})
 
 _DEFAULTS: Final[Mapping[str, pl.Expr]] = {
     "source": pl.lit("", pl.String),
     "first_seen": pl.lit(None, TIME),
     "last_seen": pl.lit(None, TIME),
     "count": pl.lit(1, pl.Int64),
-    "authoritative": pl.lit(False, pl.Boolean),  # noqa: FBT003  a value, not a flag
+    "authoritative": pl.lit(False, pl.Boolean),
 }
 
 

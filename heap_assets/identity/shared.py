@@ -82,9 +82,7 @@ def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFr
     )
 
 
-def _several(
-    encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None
-) -> pl.DataFrame:
+def _several(encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None) -> pl.DataFrame:
     """Count groups of the values of a type that touch two or more: node, rank of the strongest counted, groups."""
     lowest, highest = (0, rank) if named is None else (rules.rank(named), rules.rank(named) + 1)
     group = np.full(encoded.nodes, kernel.NONE, np.uint32)

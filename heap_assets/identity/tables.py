@@ -115,7 +115,9 @@ def conflicts_table(result: Resolved) -> pl.DataFrame:
     types = pl.Series(result.rules.types, dtype=pl.String)
     a, b = (np.array(refused[end], np.uint32) for end in ("a", "b"))
     limits = pl.Series(result.rules.limits, dtype=pl.Int64)
-    names = pl.DataFrame({"code": range(len(encoded.sources)), "name": encoded.sources}, {"code": pl.UInt16, "name": pl.String})
+    names = pl.DataFrame(
+        {"code": range(len(encoded.sources)), "name": encoded.sources}, {"code": pl.UInt16, "name": pl.String}
+    )
     sources = (
         refused.select(pl.col("sources").alias("code"))
         .with_row_index()
@@ -143,4 +145,6 @@ def conflicts_table(result: Resolved) -> pl.DataFrame:
             "_b": encoded.ranks[b],
         }
     )
-    return table.sort("_a", "value_a", "_b", "value_b").select(pl.col(name).cast(kind) for name, kind in CONFLICTS.items())
+    return table.sort("_a", "value_a", "_b", "value_b").select(
+        pl.col(name).cast(kind) for name, kind in CONFLICTS.items()
+    )

@@ -11,7 +11,7 @@ from typing import Any, Final
 import polars as pl
 
 from heap_assets.identity.errors import LinksError
-from heap_assets.identity.extract import Extraction, extract
+from heap_assets.identity.extract import extract
 from heap_assets.identity.resolve import Resolution, resolve
 from heap_assets.identity.rules import Rules, SourceTable
 from heap_assets.identity.shapes import LINKS, REFUSED, aggregated
@@ -94,7 +94,9 @@ class Timeline:
         """
         wanted = _checked(day, inputs)
         read = {key: self._extracted(given) for key, given in wanted.items()}
-        standing = {given.table.name: given.day for _, given in sorted(wanted.items()) if given.table.kind == "snapshot"}
+        standing = {
+            given.table.name: given.day for _, given in sorted(wanted.items()) if given.table.kind == "snapshot"
+        }
         every, of_day, refused = [], [], []
         for (name, input_day), given in sorted(wanted.items()):
             links, counted = read[name, input_day]
@@ -112,7 +114,9 @@ class Timeline:
         return Advanced(
             links=_together(of_day).sort("type_a", "value_a", "type_b", "value_b", "source"),
             all_links=all_links,
-            refused=pl.concat(refused) if refused else pl.LazyFrame(schema={"source": pl.String, "day": pl.Date, **REFUSED}),
+            refused=pl.concat(refused)
+            if refused
+            else pl.LazyFrame(schema={"source": pl.String, "day": pl.Date, **REFUSED}),
             resolution=resolve(all_links, self.rules),
             notes={"mode": "full", "why": "no state", "inputs": len(wanted)},
         )
@@ -158,9 +162,7 @@ def _since_first_stood(
     ends = ["type_a", "value_a", "type_b", "value_b", "source"]
     earliest = pl.concat(timeless).group_by(ends).agg(pl.col("stood").min())
     return (
-        links.join(earliest, on=ends, how="left", nulls_equal=True)
-        .with_columns(first_seen="stood")
-        .select(list(LINKS))
+        links.join(earliest, on=ends, how="left", nulls_equal=True).with_columns(first_seen="stood").select(list(LINKS))
     )
 
 
