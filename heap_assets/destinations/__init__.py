@@ -1,23 +1,51 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
-from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed
+from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed, writable_identities
 from heap_assets.destinations.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.deliver import deliver, dry_run
+from heap_assets.destinations.events import EventMapping, addressed_events, event_rows
+from heap_assets.destinations.hashing import hashed_key, salt
 from heap_assets.destinations.heap import HeapAccountProperties, HeapApp, HeapUserProperties
+from heap_assets.destinations.heap_events import HeapEvents
+from heap_assets.destinations.heap_identify import (
+    STANDS_FOR,
+    HeapIdentify,
+    confirm_identified,
+    identify_candidates,
+    sent_pairs,
+)
 from heap_assets.destinations.lease import LeaseHeldError, LeaseLostError
 from heap_assets.destinations.log import Log, fold
+from heap_assets.destinations.registry import custom_destination, registered
 from heap_assets.destinations.report import Status, SyncReport
+from heap_assets.destinations.segment import (
+    SegmentGroup,
+    SegmentIdentify,
+    SegmentReidentify,
+    SegmentSource,
+    SegmentTrack,
+    reidentify_rows,
+    track_rows,
+)
 from heap_assets.destinations.sender import Progress
 from heap_assets.destinations.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
+from heap_assets.destinations.tables import changelog, runs, set_aside
+from heap_assets.destinations.tracking_plan import TrackingPlan, Violation
+from heap_assets.destinations.upkeep import forget, full_resend, rejected, retry_rejected
+from heap_assets.destinations.webhook import Webhook, WebhookSettings
 
 __all__ = [
+    "STANDS_FOR",
     "AddressPolicy",
     "Addressed",
     "BaseDestination",
     "Destination",
+    "EventMapping",
     "Guard",
     "HeapAccountProperties",
     "HeapApp",
+    "HeapEvents",
+    "HeapIdentify",
     "HeapUserProperties",
     "LeaseHeldError",
     "LeaseLostError",
@@ -32,11 +60,39 @@ __all__ = [
     "Response",
     "Retry",
     "Row",
+    "SegmentGroup",
+    "SegmentIdentify",
+    "SegmentReidentify",
+    "SegmentSource",
+    "SegmentTrack",
     "Status",
     "SyncReport",
     "SyncSpec",
+    "TrackingPlan",
+    "Violation",
+    "Webhook",
+    "WebhookSettings",
     "addressed",
+    "addressed_events",
+    "changelog",
+    "confirm_identified",
+    "custom_destination",
     "deliver",
     "dry_run",
+    "event_rows",
     "fold",
+    "forget",
+    "full_resend",
+    "hashed_key",
+    "identify_candidates",
+    "registered",
+    "reidentify_rows",
+    "rejected",
+    "retry_rejected",
+    "runs",
+    "salt",
+    "sent_pairs",
+    "set_aside",
+    "track_rows",
+    "writable_identities",
 ]

@@ -98,14 +98,28 @@ class Response:
 
 @runtime_checkable
 class Destination(Protocol):
-    """Where rows go. Subclass :class:`BaseDestination` and fill in `element` and `request`."""
+    """Where rows go. Subclass :class:`BaseDestination` and fill in `element` and `request`.
+
+    Attributes
+    ----------
+    kind, mode, limits
+        Its name, how rows become calls, and what a call may hold.
+    required, optional
+        Columns of the rows it needs or takes besides the key and the mapped ones.
+    key_may_be_null
+        Rows may be addressed otherwise.
+    accepted
+        Status of a row that the destination took: `acknowledged`, or `sent` where only a later export proves it.
+    """
 
     kind: str
     mode: Mode
     limits: Limits
     cleared: Any
     required: tuple[str, ...]
-    creates_people: bool
+    optional: tuple[str, ...]
+    key_may_be_null: bool
+    accepted: str
 
     @property
     def target(self) -> str:
@@ -118,6 +132,10 @@ class Destination(Protocol):
 
     def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         """Return reason -> expression that is true for rows that must not be sent."""
+        ...
+
+    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        """Return for planned rows why history forbids them (text), or null."""
         ...
 
     def element(self, row: Row) -> Any:
@@ -141,7 +159,9 @@ class BaseDestination:
     limits: Limits = Limits()
     cleared: Any = None
     required: tuple[str, ...] = ()
-    creates_people: bool = False
+    optional: tuple[str, ...] = ()
+    key_may_be_null: bool = False
+    accepted: str = "acknowledged"
 
     @property
     def target(self) -> str:
@@ -153,6 +173,10 @@ class BaseDestination:
     def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         del rows
         return {}
+
+    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        del ledger
+        return pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(rows))
 
     def element(self, row: Row) -> Any:
         return {"key": row.key, "properties": dict(row.values)}

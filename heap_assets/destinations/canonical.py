@@ -81,6 +81,11 @@ def json_value(value: object) -> object:
     return value
 
 
+def utf16_units(text: pl.Expr) -> pl.Expr:
+    """Count the UTF-16 code units of a text; null for null."""
+    return text.str.len_chars() + text.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
+
+
 def utf16_longer_than(texts: pl.Series, units: int) -> pl.Series:
     """Tell which texts have more than `units` UTF-16 code units (heap.md 1.9 counts those); null is never too long."""
     suspects = texts.str.len_bytes() > units  # UTF-16 never takes more units than UTF-8 takes bytes

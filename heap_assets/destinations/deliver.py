@@ -30,7 +30,8 @@ from heap_assets.destinations.tables import (
     write_set_aside,
 )
 from heap_assets.destinations.transport import Transport
-from heap_assets.errors import DeliveryError
+from heap_assets.destinations.upkeep import forgotten
+from heap_assets.errors import DeliveryError, HeapAssetsError
 from heap_assets.lake import Store
 
 _MEDIAN_OF = 7
@@ -45,6 +46,7 @@ class _Considered:
     prepared: Prepared
     set_aside: pl.DataFrame
     concerns: list[str]
+    addressing: dict[str, int]
 
 
 def deliver(
@@ -186,6 +188,22 @@ class _Run:
             reason = f"{self.newest_day} was delivered already; --force sends the older day"
             return self._recorded(replace(self.blank, status=Status.SUPERSEDED, reason=reason))
         write_running(self.store, self.blank, self.lease.fence, self.started)
+        try:
+            return self._planned_and_sent(rows, wire, confirmed=confirmed, force=force, progress=progress)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
+            self._recorded(replace(self.blank, status=Status.STOPPED, reason=reason))
+            raise
+
+    def _planned_and_sent(
+        self,
+        rows: pl.LazyFrame | Addressed,
+        wire: Transport,
+        *,
+        confirmed: bool,
+        force: bool,
+        progress: Callable[[Progress], None] | None,
+    ) -> SyncReport:
         before = self.log.ledger()
         state = fold(self.log, before)
         seen = _consider(
@@ -199,7 +217,9 @@ class _Run:
             fence=self.lease.fence,
             force=force,
         )
-        report = replace(_planned(self.blank, seen, self.key), recovered=len(state.folded) - len(before.folded))
+        report = replace(
+            _planned(self.blank, seen, self.key), recovered=int((state.frame["status"] == "unknown").sum())
+        )
         write_set_aside(
             self.store,
             seen.set_aside.with_columns(run_id=pl.lit(self.blank.run_id)),
@@ -255,10 +275,10 @@ class _Run:
             report,
             status=status,
             reason=tally.stopped,
-            sent=found["acknowledged"],
+            sent=found[self.destination.accepted],
             rejected=found["rejected"],
             unknown=found["unknown"],
-            aborted=report.planned - found["acknowledged"] - found["rejected"] - found["unknown"],
+            aborted=report.planned - found[self.destination.accepted] - found["rejected"] - found["unknown"],
             requests=tally.requests,
             retried=tally.retried,
             throttled=tally.throttled,
@@ -289,6 +309,8 @@ def _consider(
     given = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
     held, invalid = given.held.collect(), given.invalid.collect()
     prepared = prepare(spec, destination, given.rows, key)
+    prepared, silenced = _without_forgotten(prepared, forgotten(store, spec.name), key)
+    held = pl.concat([held, silenced])
     missing = [c for c in destination.required if c not in prepared.rows.columns]
     if missing:
         raise DeliveryError(f"sync {spec.name}: {destination.kind} needs the column {missing[0]!r} in its rows")
@@ -313,8 +335,24 @@ def _consider(
         history = runs(store, spec.name, last=_MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
         shares = (history["changed"] / history["known"]).to_list()
         worries = concerns(spec.guard, plan, prepared, state.frame, shares)
-    aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held")]
-    return _Considered(plan, prepared, pl.concat([_aside(f, k, spec.name, day, key) for f, k in aside]), worries)
+    withheld = destination.withheld(plan.send, state.frame)
+    late = plan.send.with_columns(reason=withheld).filter(withheld.is_not_null())
+    plan = replace(plan, send=plan.send.filter(withheld.is_null()))
+    aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
+    return _Considered(
+        plan, prepared, pl.concat([_aside(f, k, spec.name, day, key) for f, k in aside]), worries, given.counts
+    )
+
+
+def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
+    """Set rows of forgotten people apart; nothing of theirs is written down but the hash that refuses them."""
+    if not len(hashes):
+        return prepared, nobody().collect()
+    silenced = hashed_keys(prepared.rows["key"], key).is_in(hashes.to_list())
+    count = int(silenced.sum())
+    nameless = pl.DataFrame({"profile_id": [None] * count, "key": [None] * count, "reason": ["forgotten"] * count})
+    rows = prepared.rows.filter(~silenced)
+    return replace(prepared, rows=rows), nameless.cast(nobody().collect_schema())
 
 
 def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> pl.DataFrame:
@@ -339,6 +377,7 @@ def _planned(report: SyncReport, seen: _Considered, key: bytes) -> SyncReport:
         full_resend_reason=seen.plan.full_resend_reason,
         new_properties=seen.plan.new_names,
         concerns=tuple(seen.concerns),
+        addressing=seen.addressing,
         forced=tuple(hashed_keys(seen.plan.forced, key).to_list()),
         **counts,
     )

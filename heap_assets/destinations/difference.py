@@ -66,7 +66,7 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
     names = tuple(columns)
     check_names(spec.name, names, destination.limits)
     present = rows.collect_schema().names()
-    kept = [c for c in ("key", "profile_id", *destination.required) if c in present]
+    kept = [c for c in ("key", "profile_id", *destination.required, *destination.optional) if c in present]
     frame = rows.select(*kept, *(value.alias(VALUE + name) for name, (value, _) in columns.items())).collect()
     unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
     reason = reasons(frame, destination, names)
@@ -82,10 +82,12 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
 
 def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: SyncSpec) -> Plan:
     """Plan events: rows whose event key was never acknowledged. What changed or vanished is never sent."""
-    done = ledger.filter(pl.col("status") == "acknowledged").select("key")
+    done = ledger.filter(pl.col("status").is_in(["acknowledged", "sent"])).select("key")
     rows = prepared.rows.rename({"key": "person"}).rename({"event_key": "key"})
     new = rows.join(done, on="key", how="anti", maintain_order="left")
-    new = _with_failures(new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names])), ledger)
+    new = _with_failures(
+        new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names], len(new))), ledger
+    )
     due = _due(new, fence, spec)
     counts = {
         "added": int(due.sum()),
@@ -140,7 +142,7 @@ def plan_upsert(
     superseded = 0 if force else int(older.sum())
     moving = moving if force else moving.filter(~older)
     op = pl.when("known").then(pl.lit("change")).otherwise(pl.lit("add"))
-    moving = moving.with_columns(op=op, row_hash=combined([moving[f] for f in touched]))
+    moving = moving.with_columns(op=op, row_hash=combined([moving[f] for f in touched], len(moving)))
     gone = _vanished(prepared, ledger, spec, day, untouchable, writable, force=force)
     due = _due(moving, fence, spec)
     ready = moving.filter(due)
@@ -206,7 +208,7 @@ def _vanished(
     gone = gone.select("key", "day", "failures", "failed_hash", "failed_fence", *cleared).with_columns(
         op=pl.lit("withdraw")
     )
-    return gone.with_columns(row_hash=combined([gone[f] for f in fields])) if fields else gone
+    return gone.with_columns(row_hash=combined([gone[f] for f in fields], len(gone))) if fields else gone
 
 
 def known_keys(ledger: pl.DataFrame) -> int:

@@ -87,10 +87,10 @@ def hashed_values(values: pl.Series, salt_bytes: bytes) -> pl.Series:
     return result.set(values.is_null(), None) if values.null_count() else result
 
 
-def combined(columns: list[pl.Series]) -> pl.Series:
-    """Mix several columns of hashes into one per row; null counts as a value of its own."""
+def combined(columns: list[pl.Series], rows: int) -> pl.Series:
+    """Mix several columns of hashes of `rows` rows into one per row; null counts as a value of its own."""
     words = [column.fill_null(np.uint64(0xFFFF_FFFF_FFFF_FFFF)).to_numpy() for column in columns]
-    mixed = np.full(len(columns[0]) if columns else 0, 0x9E3779B97F4A7C15, dtype=np.uint64)
+    mixed = np.full(rows, 0x9E3779B97F4A7C15, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
             mixed = (mixed ^ word) * np.uint64(0xBF58476D1CE4E5B9)

@@ -115,7 +115,6 @@ class HeapUserProperties(HeapDestination):
     kind = "heap_user_properties"
     mode = Mode.UPSERT
     path = "/api/add_user_properties"
-    creates_people = True
 
     def __init__(
         self, app: HeapApp, *, bulk: bool = True, cleared: str = "(none)", batch_rows: int = BULK_ROWS

@@ -225,7 +225,7 @@ def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
 def _last_words(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
     """Reduce entries (in order) to the last thing said about every column of every key."""
     entries = entries.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in entries.columns)
-    acknowledged, unknown = pl.col("status") == "acknowledged", pl.col("status") == "unknown"
+    acknowledged, unknown = pl.col("status").is_in(["acknowledged", "sent"]), pl.col("status") == "unknown"
     rejected, note = pl.col("status") == "rejected", pl.col("status") == "note"
     said = entries.filter(acknowledged | unknown | rejected | note).with_columns(
         day=pl.when(acknowledged | note).then("day"),

@@ -50,6 +50,8 @@ class SyncReport:
         Acknowledged rows per second.
     rejections, invalid_reasons, held_reasons
         Reason to number of rows.
+    addressing
+        What was seen while keys were found: profiles without an identity, events before `since`, tracking plan rules.
     sample
         Up to ten rejected rows: hashed key and reason.
     forced
@@ -87,7 +89,7 @@ class SyncReport:
     rejections: dict[str, int] = field(default_factory=dict)
     invalid_reasons: dict[str, int] = field(default_factory=dict)
     held_reasons: dict[str, int] = field(default_factory=dict)
-    plan_changes: dict[str, int] = field(default_factory=dict)
+    addressing: dict[str, int] = field(default_factory=dict)
     sample: tuple[tuple[str, str], ...] = ()
     forced: tuple[str, ...] = ()
     recovered: int = 0

@@ -164,7 +164,7 @@ class Sender:
     def _deliver(self, batch: pl.DataFrame) -> None:
         items = [
             _Item(row, json.dumps(self.destination.element(row), ensure_ascii=False, separators=(",", ":")).encode(), n)
-            for n, row in enumerate(_rows(batch))
+            for n, row in enumerate(_rows(batch, self.log.fence))
         ]
         for group in self._grouped(items):
             if self._stop.is_set():
@@ -234,7 +234,9 @@ class Sender:
             found[group[index].position] = Outcome("rejected", response.status, text, attempt)
         rest = [item for index, item in enumerate(group) if index not in refused]
         if response.accepted:
-            found |= {item.position: Outcome("acknowledged", response.status, None, attempt) for item in rest}
+            found |= {
+                item.position: Outcome(self.destination.accepted, response.status, None, attempt) for item in rest
+            }
         elif refused:
             self._stop_if_broken(found)
             self._settle(rest, found, shuffled=shuffled)
@@ -253,9 +255,9 @@ class Sender:
         with self._lock:
             total = self.tally.outcomes + Counter(outcome.status for outcome in found.values())
         bad = total["rejected"]
-        if bad >= _FEWEST_BAD and bad > self.spec.broken_share * (bad + total["acknowledged"]):
+        if bad >= _FEWEST_BAD and bad > self.spec.broken_share * (bad + total[self.destination.accepted]):
             raise _Stop(
-                f"{bad} of {bad + total['acknowledged']} rows were refused: the mapping is probably broken",
+                f"{bad} of {bad + total[self.destination.accepted]} rows were refused: the mapping is probably broken",
                 arrived=False,
             )
 
@@ -339,11 +341,13 @@ class Sender:
                 done = self.tally.outcomes
                 seconds = self.transport.clock.now() - self._started
                 self._progress(
-                    Progress(self._planned, done["acknowledged"], done["rejected"], self.tally.requests, seconds)
+                    Progress(
+                        self._planned, done[self.destination.accepted], done["rejected"], self.tally.requests, seconds
+                    )
                 )
 
 
-def _rows(batch: pl.DataFrame) -> Iterator[Row]:
+def _rows(batch: pl.DataFrame, fence: int) -> Iterator[Row]:
     names = [c.removeprefix(VALUE) for c in batch.columns if c.startswith(VALUE)]
     for record in batch.iter_rows(named=True):
         values = {}
@@ -352,7 +356,12 @@ def _rows(batch: pl.DataFrame) -> Iterator[Row]:
             if sent is not None:
                 values[name] = None if sent == EMPTY else json_value(record[VALUE + name])
         person = record.get("person", record["key"])
-        yield Row(record["key"], person, values, {c: v for c, v in record.items() if c[:2] not in (VALUE, FIELD)})
+        yield Row(
+            record["key"],
+            person,
+            values,
+            {"fence": fence} | {c: v for c, v in record.items() if c[:2] not in (VALUE, FIELD)},
+        )
 
 
 def _outcome_frame(name: str, outcomes: Sequence[Outcome]) -> pl.DataFrame:

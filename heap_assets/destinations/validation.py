@@ -40,7 +40,7 @@ def reasons(frame: pl.DataFrame, destination: Destination, names: Iterable[str])
         `key`, the destination's other columns, and one `v:` column per property.
     """
     found = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(frame))
-    tests = [*_key_tests(frame, destination.limits), *_value_tests(frame, destination.limits, names)]
+    tests = [*_key_tests(frame, destination), *_value_tests(frame, destination.limits, names)]
     for reason, expression in destination.unusable(frame.lazy()).items():
         tests.append((reason, frame.select(bad=expression.fill_null(value=True))["bad"]))
     for reason, bad in reversed(tests):
@@ -49,9 +49,10 @@ def reasons(frame: pl.DataFrame, destination: Destination, names: Iterable[str])
     return found
 
 
-def _key_tests(frame: pl.DataFrame, limits: Limits) -> list[tuple[str, pl.Series]]:
-    key = frame["key"]
-    tests = [("key is null", key.is_null()), ("key is blank", (key.str.strip_chars() == "").fill_null(value=False))]
+def _key_tests(frame: pl.DataFrame, destination: Destination) -> list[tuple[str, pl.Series]]:
+    key, limits = frame["key"], destination.limits
+    nulls = [] if destination.key_may_be_null else [("key is null", key.is_null())]
+    tests = [*nulls, ("key is blank", (key.str.strip_chars() == "").fill_null(value=False))]
     if limits.key_units is not None:
         tests.append((f"key is longer than {limits.key_units} characters", utf16_longer_than(key, limits.key_units)))
     if limits.junk_keys:

@@ -1,0 +1,110 @@
+"""What people ask of a sync between runs: retry rejected rows, send everything again, forget somebody."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import polars as pl
+
+from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
+from heap_assets.destinations.lease import Lease
+from heap_assets.destinations.log import INTENT_SCHEMA, Log, fold
+from heap_assets.destinations.spec import SyncSpec
+from heap_assets.lake import Store
+
+RESEND = "resend"
+
+
+def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
+    """Return the rows that stand as rejected or unanswered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
+    log = Log(store, spec.name)
+    frame = _failed(fold(log, log.ledger()).frame, since)
+    return frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "status", "failures", "failed_at", "reason")
+
+
+def retry_rejected(store: Store, spec: SyncSpec, run_id: str, since: datetime | None = None) -> int:
+    """Make the next run try rejected rows at once, however often they failed; returns how many.
+
+    Parameters
+    ----------
+    since
+        Only those rejected at this time or later: after an outage, for example.
+    """
+    return _noted(store, spec, run_id, lambda ledger: _failed(ledger, since)["key"], {"failures": 0})
+
+
+def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
+    """Make the next run send every known key again; returns how many.
+
+    For upserts. Events are sent once: their ledger is not touched by this.
+    """
+    return _noted(store, spec, run_id, lambda ledger: ledger["key"], {"mapping": RESEND})
+
+
+def forget(store: Store, spec: SyncSpec, key: str, run_id: str) -> bool:
+    """Remove a key from the ledger, the log and the open tables, and never send it again; tells if it was known.
+
+    What remains is its keyed hash in `forgotten.parquet`, so that it can be refused. Deleting the person at the
+    destination is the destination's own call.
+    """
+    secret = salt(store, spec.salt)
+    hashed = hashed_key(key, secret)
+    with Lease(store, spec.name, run_id, spec.lease_ttl) as lease:
+        log = Log(store, spec.name, lease.fence)
+        state = fold(log, log.ledger())
+        known = key in state.frame["key"]
+        everything = frozenset(log.segments())
+        log.save(replace(state, frame=state.frame.filter(pl.col("key") != key), folded=everything), compact_after=-1)
+        _forget_in_tables(store, spec.name, hashed)
+        hashes = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), hashed}), dtype=pl.String)
+        store.sink(f"_sync/{spec.name}/forgotten.parquet", hashes.to_frame())
+    return known
+
+
+def forgotten(store: Store, sync: str) -> pl.Series:
+    """Return the keyed hashes of the keys that must never be sent again."""
+    key = f"_sync/{sync}/forgotten.parquet"
+    if not store.exists(key):
+        return pl.Series("key_hash", [], dtype=pl.String)
+    return pl.read_parquet(io.BytesIO(store.read(key)))["key_hash"]
+
+
+def _forget_in_tables(store: Store, sync: str, hashed: str) -> None:
+    for table in ("changelog", "set_aside"):
+        for info in store.list(f"_sync/{sync}/{table}"):
+            frame = pl.read_parquet(io.BytesIO(store.read(info.key)))
+            kept = frame.filter(pl.col("key_hash").ne_missing(hashed))
+            if len(kept) < len(frame):
+                store.sink(info.key, kept)
+
+
+def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
+    failed = ledger.filter(pl.col("status").is_in(["rejected", "unknown"]))
+    return failed if since is None else failed.filter(pl.col("failed_at").is_null() | (pl.col("failed_at") >= since))
+
+
+def _noted(
+    store: Store, spec: SyncSpec, run_id: str, keys: Callable[[pl.DataFrame], pl.Series], says: dict[str, object]
+) -> int:
+    """Append a note about some keys to the log and fold it into the ledger."""
+    with Lease(store, spec.name, run_id, spec.lease_ttl) as lease:
+        log = Log(store, spec.name, lease.fence)
+        before = log.ledger()
+        noted = keys(fold(log, before).frame)
+        if len(noted):
+            _append_note(log, noted, run_id, says)
+            log.save(fold(log, before), spec.compact_after)
+    return len(noted)
+
+
+def _append_note(log: Log, keys: pl.Series, run_id: str, says: dict[str, object]) -> None:
+    name = log.batch()
+    facts = {"batch": name, "op": "note", "run_id": run_id, "fence": log.fence, "at": datetime.now(UTC), **says}
+    note = keys.to_frame("key").with_row_index("row")
+    note = note.with_columns(
+        pl.lit(facts.get(c), t).alias(c) for c, t in INTENT_SCHEMA.items() if c not in note.columns
+    )
+    log.append(name, "intent", note.select(*INTENT_SCHEMA))
