@@ -1,4 +1,4 @@
-"""Avro files as batches of Polars rows: a compiled reader where it can, fastavro for the schemas it refuses.
+"""Avro files as batches of Polars rows: a compiled reader for flat records, fastavro for all others.
 
 Both give equal rows and types (`test_avro.py` proves it): ints are Int64, floats Float64, enums and uuids String, fixed
 and bytes Binary, records Struct, arrays List, maps List of {key, value}. A union of several types is String: strings
@@ -8,21 +8,19 @@ as they are, everything else as JSON.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import fastavro
-import jetliner
 import polars as pl
 
 from heap_assets.errors import SourceError
-from heap_assets.heap_connect.avro_container import first_bad_block, read_header
-from heap_assets.heap_connect.avro_schema import AvroSchema, canonical
+from heap_assets.heap_connect.avro_compiled import blocks_of, read_flat
+from heap_assets.heap_connect.avro_container import AvroHeader, BlockError, read_header
+from heap_assets.heap_connect.avro_schema import AvroSchema
 
 BATCH_ROWS = 32_768
-
-_JETLINER_ERRORS = (jetliner.JetlinerError, ValueError, OSError)
 
 
 class AvroError(SourceError):
@@ -57,40 +55,45 @@ def read_batches(path: Path, *, name: str | None = None, batch_rows: int = BATCH
     label = name or str(path)
     try:
         header = read_header(path)
-    except ValueError as error:
+        schema = AvroSchema(header.schema)
+    except (ValueError, KeyError, TypeError) as error:
         raise AvroError(label, None, str(error)) from error
-    schema = AvroSchema(header.schema)
-    batches = _fast(path, batch_rows) if schema.is_plain else _slow(path, schema, batch_rows)
     given = 0
     try:
-        for batch in batches:
-            yield batch.cast({n: t for n, t in schema.dtypes.items() if batch.schema[n] != t})
+        for batch in _batches(path, header, schema, batch_rows):
+            yield batch
             given += batch.height
-    except (*_JETLINER_ERRORS, EOFError, pl.exceptions.PolarsError, IndexError, KeyError, TypeError) as error:
-        raise _explained(path, label, error) from error
+    except BlockError as error:
+        raise AvroError(label, error.block, error.reason) from error
     if not given:
         yield pl.DataFrame(schema=schema.dtypes)
 
 
-def _fast(path: Path, batch_rows: int) -> Iterator[pl.DataFrame]:
-    with jetliner.AvroReader(str(path), batch_size=batch_rows, buffer_blocks=2, buffer_bytes=8 << 20) as reader:
-        yield from reader
+def _batches(path: Path, header: AvroHeader, schema: AvroSchema, batch_rows: int) -> Iterator[pl.DataFrame]:
+    flat = schema.flat
+    if flat is not None:
+        return read_flat(path, header, flat, batch_rows)
+    return read_any(path, header, schema, batch_rows)
 
 
-def _slow(path: Path, schema: AvroSchema, batch_rows: int) -> Iterator[pl.DataFrame]:
+def read_any(path: Path, header: AvroHeader, schema: AvroSchema, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Decode a file of any schema through fastavro, block by block, so that a bad one can be named."""
+    parsed = fastavro.parse_schema(header.schema)
+    rows: list[Any] = []
     with path.open("rb") as file:
-        records: Iterator[Any] = iter(fastavro.reader(file))
-        while rows := list(islice(records, batch_rows)):
-            yield schema.frame(rows)
-
-
-def _explained(path: Path, label: str, error: BaseException) -> AvroError:
-    """Name the block at fault, found by walking the file again: readers do not tell it."""
-    bad = first_bad_block(path)
-    if bad is not None:
-        return AvroError(label, bad.block, bad.reason)
-    # Messages of readers may quote values; only their kind is told.
-    return AvroError(label, 0, f"rows do not fit the schema in the header ({type(error).__name__})")
-
-
-__all__ = ["BATCH_ROWS", "AvroError", "canonical", "read_batches"]
+        file.seek(header.blocks_at)
+        for number, count, data in blocks_of(file, header):
+            stream = BytesIO(data)
+            try:
+                rows += [fastavro.schemaless_reader(stream, parsed, None) for _ in range(count)]
+            except Exception as error:  # fastavro lets whatever it trips over out
+                # Messages of the reader may quote values; only their kind is told.
+                reason = f"rows do not fit the schema in the header ({type(error).__name__})"
+                raise BlockError(number, reason) from error
+            if stream.read(1):
+                raise BlockError(number, "it has bytes left over: the file is damaged here")
+            if len(rows) >= batch_rows:
+                yield schema.frame(rows)
+                rows = []
+    if rows:
+        yield schema.frame(rows)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import cramjam
 
 MAGIC = b"Obj\x01"
 CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz")
@@ -24,14 +21,6 @@ class AvroHeader:
     codec: str
     sync: bytes
     blocks_at: int
-
-
-@dataclass(frozen=True)
-class BadBlock:
-    """A block that cannot be read, counted from 0, and why."""
-
-    block: int
-    reason: str
 
 
 def read_header(path: Path) -> AvroHeader:
@@ -56,7 +45,7 @@ def _header(file: BinaryIO) -> AvroHeader:
         metadata = _metadata(file)
         sync = _exactly(file, _SYNC_SIZE)
         schema = json.loads(metadata["avro.schema"])
-    except (EOFError, KeyError, ValueError) as error:
+    except (EOFError, KeyError, ValueError, OverflowError) as error:
         raise ValueError("the Avro header is cut short or damaged") from error
     codec = metadata.get("avro.codec", b"null").decode(errors="replace")
     if codec not in CODECS:
@@ -64,46 +53,40 @@ def _header(file: BinaryIO) -> AvroHeader:
     return AvroHeader(schema, codec, sync, file.tell())
 
 
-def first_bad_block(path: Path) -> BadBlock | None:
-    """Walk a file's blocks and name the first that is cut short, out of step or does not decompress; None if none."""
-    with path.open("rb") as file:
-        try:
-            header = _header(file)
-        except ValueError as error:
-            return BadBlock(0, str(error))
-        block = 0
-        while first := file.read(1):
-            try:
-                _varint(file, first)
-                size = _varint(file)
-                if size < 0 or size > path.stat().st_size:
-                    return BadBlock(block, "its length makes no sense: the file is damaged here")
-                data = _exactly(file, size)
-                sync = _exactly(file, _SYNC_SIZE)
-            except EOFError:
-                return BadBlock(block, "the file ends inside it: it was cut short")
-            if sync != header.sync:
-                return BadBlock(block, "it does not end with the file's sync marker: the file is damaged here")
-            if not _decompresses(data, header.codec):
-                return BadBlock(block, f"it does not decompress as {header.codec}, or its checksum is wrong")
-            block += 1
-    return None
+class BlockError(ValueError):
+    """A block, counted from 0, that cannot be read; the message says why and quotes no value."""
+
+    def __init__(self, block: int, reason: str) -> None:
+        super().__init__(reason)
+        self.block = block
+        self.reason = reason
 
 
-def _decompresses(data: bytes, codec: str) -> bool:
+def read_block(file: BinaryIO, header: AvroHeader, number: int) -> tuple[int, bytes] | None:
+    """Return the next block's number of rows and its bytes as stored; None at the end of the file.
+
+    Raises
+    ------
+    BlockError
+        If it is cut short, or does not end with the file's sync marker.
+    """
+    first = file.read(1)
+    if not first:
+        return None
     try:
-        if codec == "snappy":
-            plain = bytes(cramjam.snappy.decompress_raw(data[:-4]))
-            return zlib.crc32(plain) == int.from_bytes(data[-4:], "big")
-        if codec == "deflate":
-            zlib.decompress(data, -15)
-        elif codec == "zstandard":
-            cramjam.zstd.decompress(data)
-        elif codec == "bzip2":
-            cramjam.bzip2.decompress(data)
-    except (zlib.error, cramjam.DecompressionError):
-        return False
-    return True
+        count = _varint(file, first)
+        size = _varint(file)
+        if size < 0:
+            raise BlockError(number, "its length makes no sense: the file is damaged here")
+        data = _exactly(file, size)
+        sync = _exactly(file, _SYNC_SIZE)
+    except EOFError as error:
+        raise BlockError(number, "the file ends inside it: it was cut short, or is damaged here") from error
+    except OverflowError as error:
+        raise BlockError(number, "its length makes no sense: the file is damaged here") from error
+    if sync != header.sync:
+        raise BlockError(number, "it does not end with the file's sync marker: the file is damaged here")
+    return count, data
 
 
 def _metadata(file: BinaryIO) -> dict[str, bytes]:
@@ -135,11 +118,15 @@ def _varint(file: BinaryIO, first: bytes | None = None) -> int:
             return (value >> 1) ^ -(value & 1)
         shift += 7
         if shift > 63:
-            raise ValueError("number out of range")
+            raise OverflowError("number out of range")
         byte = file.read(1)
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
+    here = file.tell()
+    if size > file.seek(0, 2) - here:  # a damaged length must not allocate what the file does not hold
+        raise EOFError
+    file.seek(here)
     data = file.read(size)
     if len(data) < size:
         raise EOFError

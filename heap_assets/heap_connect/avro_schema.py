@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import polars as pl
+
+from heap_assets.heap_connect.avro_compiled import FlatField
+from heap_assets.heap_connect.avro_kernel import BOOLEAN, DOUBLE, ENUM, FIXED, NEVER_NULL, NUMBER, TEXT
 
 _PRIMITIVES: Mapping[str, pl.DataType] = {
     "null": pl.Null(),
@@ -32,7 +35,28 @@ _LOGICAL: Mapping[tuple[str, str], pl.DataType] = {
     ("long", "local-timestamp-micros"): pl.Datetime("us"),
     ("long", "local-timestamp-nanos"): pl.Datetime("ns"),
 }
-_READ_BY_FASTAVRO_AS_INTEGER = frozenset({"timestamp-nanos", "local-timestamp-nanos"})
+_FLAT = {
+    "boolean": BOOLEAN,
+    "int": NUMBER,
+    "long": NUMBER,
+    "double": DOUBLE,
+    "string": TEXT,
+    "bytes": TEXT,
+    "fixed": FIXED,
+}
+
+
+def _scaled(factor: int, dtype: pl.DataType) -> Callable[[pl.Series], pl.Series]:
+    return lambda numbers: (numbers if factor == 1 else numbers * factor).cast(dtype)
+
+
+_SCALES: Mapping[tuple[str, str | None], Callable[[pl.Series], pl.Series]] = {
+    spelling: _scaled(
+        1_000_000 if spelling[1] == "time-millis" else 1_000 if spelling[1].endswith(("millis", "time-micros")) else 1,
+        dtype,
+    )
+    for spelling, dtype in _LOGICAL.items()
+}
 
 
 class AvroSchema:
@@ -47,13 +71,38 @@ class AvroSchema:
     def __init__(self, schema: Any) -> None:
         if not isinstance(schema, Mapping) or schema.get("type") != "record":
             raise ValueError("the rows of the file are no records")
-        self.is_plain = True
         self._named: dict[str, Any] = {}
         self._open: set[str] = set()
         self.fields: dict[str, Any] = {field["name"]: field["type"] for field in schema["fields"]}
         self._open.add(_name(schema))
         self._named[_name(schema)] = schema
         self.dtypes: dict[str, pl.DataType] = {name: self._dtype(kind) for name, kind in self.fields.items()}
+
+    @property
+    def flat(self) -> list[FlatField] | None:
+        """The fields as the compiled reader takes them; None if it does not."""
+        fields = [self._flat(name) for name in self.fields]
+        found = [field for field in fields if field is not None]
+        return found if found and len(found) == len(fields) else None
+
+    def _flat(self, name: str) -> FlatField | None:
+        kind, null_branch = self.fields[name], NEVER_NULL
+        if isinstance(kind, list):
+            if len(kind) != 2 or kind.count("null") != 1:
+                return None
+            null_branch = kind.index("null")
+            kind = kind[1 - null_branch]
+        while isinstance(kind, str) and kind not in _PRIMITIVES:
+            kind = self._named.get(kind.rpartition(".")[2])
+        inner = kind["type"] if isinstance(kind, Mapping) else kind
+        logical = kind.get("logicalType") if isinstance(kind, Mapping) else None
+        dtype = self.dtypes[name]
+        if inner == "enum":
+            return FlatField(name, ENUM, null_branch, dtype, symbols=tuple(kind["symbols"]))
+        if isinstance(dtype, pl.Decimal) or inner not in _FLAT:
+            return None
+        size = int(kind["size"]) if inner == "fixed" else int(inner == "bytes")
+        return FlatField(name, _FLAT[inner], null_branch, dtype, size=size, scale=_SCALES.get((inner, logical)))
 
     def frame(self, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Put decoded records into typed columns."""
@@ -78,8 +127,6 @@ class AvroSchema:
         if logical == "decimal" and inner in {"bytes", "fixed"} and int(kind.get("precision", 99)) <= 38:
             self._named[_name(kind)] = kind
             return pl.Decimal(int(kind["precision"]), int(kind.get("scale", 0)))
-        if logical is not None and (inner, logical) != ("string", "uuid"):
-            self.is_plain = self.is_plain and inner in {"int", "long", "string"}
         return self._complex(kind, inner)
 
     def _complex(self, kind: Mapping[str, Any], inner: str) -> pl.DataType:
@@ -103,11 +150,9 @@ class AvroSchema:
     def _union(self, kinds: list[Any]) -> pl.DataType:
         inner = [kind for kind in kinds if kind != "null"]
         if len(inner) == 1:
-            self.is_plain = self.is_plain and len(kinds) == 2
             return self._dtype(inner[0])
         if not inner:
             return pl.Null()
-        self.is_plain = False
         for kind in inner:
             self._dtype(kind)  # registers the names that later fields may refer to
         return pl.String()
@@ -115,26 +160,10 @@ class AvroSchema:
     def _reference(self, name: str) -> pl.DataType:
         short = name.rpartition(".")[2]
         if short in self._open:
-            self.is_plain = False  # a type within itself has no Polars type: it is kept as JSON
-            return pl.String()
+            return pl.String()  # a type within itself has no Polars type: it is kept as JSON
         if short not in self._named:
             raise ValueError(f"the schema uses type {name!r}, which it does not define")
         return self._dtype(self._named[short])
-
-
-def canonical(dtype: pl.DataType) -> pl.DataType:
-    """Return the type that a column of any source is kept in; every widening here is lossless."""
-    if dtype.is_signed_integer():
-        return pl.Int64()
-    if dtype.is_unsigned_integer() and not isinstance(dtype, pl.UInt64):
-        return pl.Int64()
-    if isinstance(dtype, pl.Float32):
-        return pl.Float64()
-    if isinstance(dtype, pl.Enum | pl.Categorical):
-        return pl.String()
-    if isinstance(dtype, pl.Datetime) and dtype.time_unit == "ms":
-        return pl.Datetime("us", dtype.time_zone)
-    return dtype
 
 
 def _name(kind: Mapping[str, Any]) -> str:
