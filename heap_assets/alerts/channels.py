@@ -146,7 +146,7 @@ def _post(name: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
 def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str]) -> None:
     name = channel_name(channel)
     mail = EmailMessage()
-    mail["Subject"] = f"[heap_assets] {message.title}"[:200]
+    mail["Subject"] = f"[heap_assets] {message.headline}"[:200]
     mail["From"] = channel.sender
     mail["To"] = ", ".join(channel.recipients)
     mail["X-Heap-Assets-Message"] = message.id

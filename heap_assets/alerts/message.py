@@ -88,11 +88,20 @@ class Message:
         told = "\x1e".join((self.title, self.run_id, self.at.isoformat(), *(alarm.key for alarm in self.alarms)))
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
+    @property
+    def headline(self) -> str:
+        """Return the title with the number of alarms and recoveries."""
+        wrong = sum(not alarm.recovered for alarm in self.alarms)
+        right = len(self.alarms) - wrong
+        told = [f"{wrong} to look at"] if wrong else []
+        return f"{self.title}: {', '.join(told + ([f'{right} recovered'] if right else []))}"
+
     def as_json(self) -> dict[str, Any]:
         """Return the body of a webhook."""
         return {
             "id": self.id,
             "title": self.title,
+            "headline": self.headline,
             "link": self.link,
             "run_id": self.run_id,
             "at": self.at.isoformat(timespec="seconds"),
@@ -107,7 +116,7 @@ class Message:
 
     def as_text(self) -> str:
         """Return the message for people: one line per rule with its partitions, the worst first."""
-        lines = [self.title, self.link] if self.link else [self.title]
+        lines = [self.headline, self.link] if self.link else [self.headline]
         groups: dict[tuple[str, str, bool], list[Alarm]] = {}
         for alarm in sorted(self.alarms, key=_worst_first):
             groups.setdefault((alarm.subject, alarm.about, alarm.recovered), []).append(alarm)

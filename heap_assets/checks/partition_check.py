@@ -5,6 +5,7 @@ its partition, and leaves the planned rows of the partitions as "Skipped". Resul
 `AssetCheckEvaluation` events that name their partition, in single runs too, and the check's output is yielded by hand.
 """
 
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -128,7 +129,12 @@ class StepChecks:
         try:
             return check.judge(subject) if check.judge else None
         except Exception as error:
-            self._context.log.exception("%s on %s %s could not be judged", check.name, check.asset, subject.partition)
+            # an arbitrary exception's message may hold a row's values: where it happened is enough
+            where = "".join(traceback.format_tb(error.__traceback__))
+            self._context.log.error(  # noqa: TRY400
+                "%s on %s %s could not be judged: %s\n%s",
+                *(check.name, check.asset, subject.partition, type(error).__name__, where),
+            )
             reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
             self._errors.append(f"{check.asset} {subject.partition}: {check.name} could not be judged ({reason})")
             return None

@@ -26,7 +26,7 @@ def recency_job(
     cron: str = "7 * * * *",
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.RUNNING,
 ) -> RecencyJob:
-    """Return the step that judges `checks` (of whole assets, not of partitions), with the job and schedule that run it."""
+    """Return the step that judges `checks` (of whole assets, not of days), and the job and schedule that run it."""
     step = check_step(NAME, checks, None, description="How new the newest row of every table is, read from the lake.")
     job = dg.define_asset_job(
         f"{NAME}_job",

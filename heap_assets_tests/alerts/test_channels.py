@@ -23,7 +23,7 @@ FAILED = Alarm(
     numbers={"identities_on_several_profiles": 3},
 )
 WARNED = replace(FAILED, kind=Kind.CHECK_WARNED, subject="heap/sessions", about="volume", group="heap", blocking=False)
-MESSAGE = Message("2 checks need a look", (WARNED, FAILED), link="http://localhost:3000/runs/abc", run_id="abc")
+MESSAGE = Message("Run abc finished", (WARNED, FAILED), link="http://localhost:3000/runs/abc", run_id="abc")
 
 
 def test_a_webhook_gets_signed_json_that_the_receiver_can_verify() -> None:
@@ -54,7 +54,7 @@ def test_a_mail_arrives() -> None:
         )
         send(channel, MESSAGE, {})
     mail = email.message_from_bytes(inbox.bodies[0])
-    assert mail["Subject"] == "[heap_assets] 2 checks need a look"
+    assert mail["Subject"] == "[heap_assets] Run abc finished: 2 to look at"
     assert "runs/abc" in mail.get_payload()
 
 
