@@ -1,4 +1,11 @@
-"""The warehouses that CRM, billing, product and support tables live in, and that results are published to."""
+"""The warehouses that CRM, billing, product and support tables live in, and that results are published to.
+
+Engines are imported when they are named: nobody waits for Google's client who reads a DuckDB file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from heap_assets.warehouse.duckdb_file import DuckDBWarehouse
 from heap_assets.warehouse.model import (
@@ -16,10 +23,22 @@ from heap_assets.warehouse.model import (
     WarehouseError,
     choose_columns,
 )
-from heap_assets.warehouse.postgres import PostgresWarehouse
+
+if TYPE_CHECKING:
+    from heap_assets.warehouse.bigquery import BigQueryWarehouse
+    from heap_assets.warehouse.bigquery_client import BigQueryAccount
+    from heap_assets.warehouse.postgres import PostgresWarehouse
+
+_ENGINES = {
+    "BigQueryAccount": "heap_assets.warehouse.bigquery_client",
+    "BigQueryWarehouse": "heap_assets.warehouse.bigquery",
+    "PostgresWarehouse": "heap_assets.warehouse.postgres",
+}
 
 __all__ = [
     "AccessError",
+    "BigQueryAccount",
+    "BigQueryWarehouse",
     "Column",
     "ColumnMissingError",
     "DuckDBWarehouse",
@@ -35,3 +54,11 @@ __all__ = [
     "WarehouseError",
     "choose_columns",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _ENGINES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ENGINES[name]), name)

@@ -33,6 +33,8 @@ def plain_type(kind: pa.DataType, typmod: int = -1) -> pa.DataType:
         return _decimal(typmod)
     if isinstance(kind, pa.BaseExtensionType):
         return plain_type(kind.storage_type)
+    if pa.types.is_decimal256(kind):
+        return pa.string()  # BigQuery's BIGNUMERIC: more digits than any decimal of Polars holds
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_timestamp(kind):

@@ -59,6 +59,10 @@ class DuckDBWarehouse(Warehouse):
         with self._connect() as connection:
             return _tables(connection)
 
+    def resolve(self, relation: str) -> str:
+        with self._connect() as connection:
+            return self._resolve(connection, relation)
+
     def columns(self, relation: str) -> list[Column]:
         with self._connect() as connection:
             return _columns(connection, self._resolve(connection, relation))

@@ -130,6 +130,14 @@ class Warehouse(ABC):
     def tables(self) -> list[Table]:
         """Return all tables and views, by name (`crm.contacts`)."""
 
+    def table(self, relation: str) -> Table:
+        """Describe one relation, with its number of rows where the engine knows it."""
+        return next(table for table in self.tables() if table.name == self.resolve(relation))
+
+    @abstractmethod
+    def resolve(self, relation: str) -> str:
+        """Return the relation's own spelling; RelationMissingError names what there is instead."""
+
     @abstractmethod
     def columns(self, relation: str) -> list[Column]:
         """Describe the columns of a relation; RelationMissingError names what there is instead."""

@@ -68,6 +68,10 @@ class PostgresWarehouse(Warehouse):
         with self._connect() as cursor:
             return _tables(cursor)
 
+    def resolve(self, relation: str) -> str:
+        with self._connect() as cursor:
+            return self._resolve(cursor, relation)
+
     def columns(self, relation: str) -> list[Column]:
         with self._connect() as cursor:
             return _columns(cursor, self._resolve(cursor, relation))
