@@ -112,7 +112,7 @@ def _with_codec_first(container: bytes, codec: Codec) -> bytes:
 
 
 def _mixed(rows: pl.DataFrame, layout: Layout, name: str) -> bytes:
-    """Bare primitives, unions in both orders, and logical types; fastavro writes it, slower, so only for small tables."""
+    """Bare primitives, unions in both orders, logical types: fastavro writes them, slower, so only small tables."""
     fields: list[dict[str, Any]] = []
     for number, (column, dtype) in enumerate(rows.schema.items()):
         kind: Any = "long" if dtype == pl.Int64 else "string"

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from heap_assets.demo import words
-from heap_assets.demo.chance import DAY, SECOND, Flags, Ints, choose, daytime, pick, stream
+from heap_assets.demo.chance import DAY, SECOND, Flags, Ints, choose, daytime, pick, row_ids, stream
 from heap_assets.demo.world import World
 
 BUILT_IN = ("platform", "device_type", "country", "region", "city", "ip")
@@ -43,7 +43,7 @@ def day_of_use(world: World, day: int) -> DayOfUse:
         identified Boolean; Heap's built-in columns String; pageviews also device_id, product_user_id, account_id.
     """
     rng = stream(world.plan.seed, "use", day)
-    client, start, login_at = _sessions_of(world, day, rng)
+    client, start, login_at, told = _sessions_of(world, day, rng)
     n = len(client)
     views = np.minimum(rng.geometric(0.2, n), 40)
     views = np.where(login_at > 0, views + 3, views)
@@ -53,6 +53,7 @@ def day_of_use(world: World, day: int) -> DayOfUse:
     arrival = _arrivals(world, rng, client, day)
     skew = _clock_skew(world, rng, client)
     event_id = rng.integers(2**40, 2**53, len(session))
+    event_id[first] = np.where(told > 0, told, event_id[first])
     session_id = event_id[first]
     visit = _visit_columns(rng, n)
     sessions = _common(world, client, start, skew, arrival).with_columns(
@@ -66,8 +67,8 @@ def day_of_use(world: World, day: int) -> DayOfUse:
     return DayOfUse(day, sessions, _with_pages(rng, views_frame, session))
 
 
-def _sessions_of(world: World, day: int, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-    """Return client, start and moment of login (0: none in this session) of the day's sessions.
+def _sessions_of(world: World, day: int, rng: np.random.Generator) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return client, start, moment of login (0: none in this session) and id (0: any) of the day's sessions.
 
     Clients that first appear or log in on this day have a session for it; the others come as people's rates have it.
     """
@@ -86,9 +87,15 @@ def _sessions_of(world: World, day: int, rng: np.random.Generator) -> tuple[Ints
         midnight + daytime(rng, len(usual)) * SECOND,
     )
     login_at = np.where(same_session[born], arrays["login_at"][born], 0)
-    moments_of_login = (login_at, arrays["login_at"][logins], np.zeros(len(usual), dtype=np.int64))
+    logs_in = np.concatenate([login_at, arrays["login_at"][logins], np.zeros(len(usual))]).astype(np.int64)
     start = np.concatenate(starts) + np.r_[np.zeros(len(born) + len(logins)), rng.integers(0, SECOND, len(usual))]
-    return client, start.astype(np.int64), np.concatenate(moments_of_login).astype(np.int64)
+    told = np.where(logs_in > 0, login_session_ids(world, client), 0)
+    return client, start.astype(np.int64), logs_in, told
+
+
+def login_session_ids(world: World, client: Ints) -> Ints:
+    """Return the id of the session in which a client logs in, so that other tables can name it."""
+    return row_ids(world.plan.seed, "login session", client)
 
 
 def _usual_clients(world: World, day: int, rng: np.random.Generator, busy: Flags) -> Ints:
@@ -105,7 +112,7 @@ def _usual_clients(world: World, day: int, rng: np.random.Generator, busy: Flags
     client = client[per_person[person] > 0]
     midnight = world.plan.midnight + day * DAY
     there = (arrays["born_at"][client] < midnight) & (arrays["end_at"][client] > midnight + DAY) & ~busy[client]
-    return client[there]
+    return np.asarray(client[there])
 
 
 def _view_times(rng: np.random.Generator, start: Ints, session: Ints, first: Ints, views: Ints, login_at: Ints) -> Ints:
@@ -137,7 +144,7 @@ def _clock_skew(world: World, rng: np.random.Generator, client: Ints) -> Ints:
 def _common(world: World, client: Ints, at: Ints, skew: Ints, arrival: Ints) -> pl.DataFrame:
     """Start the rows: who, when, and what a client says about itself."""
     identified = world.identified(client, at)
-    facts = world.client_facts[client].with_columns(
+    return world.client_facts[client].with_columns(
         product_user_id=pl.when(pl.Series(identified)).then("product_user_id"),
         account_id=pl.when(pl.Series(identified)).then("account_id"),
         user_id=pl.Series(world.user_ids(client, at)),
@@ -148,7 +155,6 @@ def _common(world: World, client: Ints, at: Ints, skew: Ints, arrival: Ints) -> 
         arrival=pl.Series(arrival),
         app_name=pl.when(pl.col("library").is_in(["ios", "android"])).then(pl.lit("Sample App")),
     )
-    return facts
 
 
 def _visit_columns(rng: np.random.Generator, n: int) -> dict[str, pl.Series]:

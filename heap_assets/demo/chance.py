@@ -1,4 +1,4 @@
-"""Seeded chance: every number of the sample company comes from a stream that is named, so that any day can be made alone."""
+"""Seeded chance: every number of the company comes from a stream that is named, so that any day can be made alone."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,6 +32,14 @@ def hashed_id(text: str) -> int:
 def hashed_hex(text: str, length: int) -> str:
     """Return the first hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def row_ids(seed: int, label: str, numbers: npt.NDArray[np.generic]) -> Ints:
+    """Return an id between 2^40 and 2^53 for each number: the same for the same seed, label and number (SplitMix64)."""
+    state = numbers.astype(np.uint64) + np.uint64(int(hashed_hex(f"{seed} {label}", 16), 16))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
+    return (2**40 + (state % np.uint64(2**53 - 2**40)).astype(np.int64)).astype(np.int64)
 
 
 def guid(*labels: str | int) -> str:

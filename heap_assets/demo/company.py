@@ -9,6 +9,8 @@ from typing import Any
 
 from heap_assets.demo.dumps import UseCache, write_dump
 from heap_assets.demo.faults import Fault, planted
+from heap_assets.demo.files import put
+from heap_assets.demo.leftovers import write_leftovers
 from heap_assets.demo.plan import DemoError, Plan
 from heap_assets.demo.truth import write_truth
 from heap_assets.demo.warehouse_tables import write_warehouse
@@ -102,14 +104,17 @@ def write_company(
     """
     if people < FEWEST_PEOPLE or days < FEWEST_DAYS:
         raise DemoError(
-            f"people={people}, days={days} is too small a company: use at least {FEWEST_PEOPLE} people and {FEWEST_DAYS} days."
+            f"people={people}, days={days} is too small a company: "
+            f"use at least {FEWEST_PEOPLE} people and {FEWEST_DAYS} days."
         )
     plan = Plan(people, days, seed, until - timedelta(days=days - 1), faults)
     plan.written_at(plan.last_day, now=now)
     for name in ("bucket", "truth"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "bucket").mkdir(parents=True)
-    return _write(folder, plan, list(plan.dump_days), now)
+    company = _write(folder, plan, list(plan.dump_days), now)
+    write_leftovers(company.bucket, plan, now=now)
+    return company
 
 
 def grow(folder: Path, days: int = 1, *, now: datetime | None = None) -> Company:
@@ -166,7 +171,8 @@ def _write(folder: Path, plan: Plan, days: list[int], now: datetime | None) -> C
     for day in days:
         write_dump(folder / "bucket", world, cache, day, now=now)
     company = _company(folder, plan)
-    (folder / "truth" / "faults.json").write_text(json.dumps([fault.as_dict() for fault in company.faults], indent=1))
+    faults = [fault.as_dict() for fault in company.faults]
+    put(folder / "truth" / "faults.json", json.dumps(faults, indent=1).encode())
     _save(folder / STATE, plan)
     return company
 
@@ -178,9 +184,7 @@ def _company(folder: Path, plan: Plan) -> Company:
 
 def _save(path: Path, plan: Plan) -> None:
     state: dict[str, Any] = asdict(plan) | {"first_day": plan.first_day.isoformat()}
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(state, indent=1))
-    unfinished.replace(path)
+    put(path, json.dumps(state, indent=1).encode())
 
 
 def _plan_in(folder: Path) -> Plan:

@@ -1,4 +1,4 @@
-"""Devices and the browsers or apps on them: each of these gets an anonymous user_id from Heap, and may log in (heap.md 4).
+"""Devices and the browsers or apps on them: each gets an anonymous user_id from Heap, and may log in (heap.md 4).
 
 A *client* is one cookie or one app installation. A kiosk's client is one visit, because the kiosk resets after each.
 """
@@ -27,8 +27,8 @@ class Devices:
         device Int64 (row number); device_id, kind, platform, device_type, library, browser, model String; person Int64,
         the owner (−1 for a kiosk).
     clients
-        client Int64 (row number); device, person, identity Int64 (−1: none); anonymous_id Int64 (0: the client never was
-        anonymous); born_at, login_at, end_at Int64 microseconds (`NEVER`); visit Boolean (a kiosk's). Clients of a
+        client Int64 (row number); device, person, identity Int64 (−1: none); anonymous_id Int64 (0: the client never
+        was anonymous); born_at, login_at, end_at Int64 microseconds (`NEVER`); visit Boolean (a kiosk's). Clients of a
         person are adjacent, in the order of persons, kiosk visits last.
     reported
         Per client the `device_id` its events carry: null if blocked, zeros in a privacy mode. String.
@@ -125,7 +125,7 @@ def _timeline(rng: np.random.Generator, joined: Ints, signup: Ints, first: Flags
     born = np.where(first, first_born, later_born)
     delay = np.where(rng.random(n) < 0.5, seconds, rng.integers(1, 7, n) * DAY)
     login = np.where(born < signup, signup + rng.integers(1, 7, n) * DAY, born + delay)
-    login = np.where(rng.random(n) < 0.15, NEVER, login)
+    login = np.where(rng.random(n) < 0.10, NEVER, login)
     login = np.where(first, signup, login)
     return {
         "born_at": born.astype(np.int64),
@@ -149,7 +149,7 @@ def _client_frame(plan: Plan, people: People, columns: dict[str, Ints], label: s
 
 
 def _guest_clients(plan: Plan, people: People, own: pl.DataFrame) -> pl.DataFrame:
-    """Let a second person log in on somebody's laptop, without a cookie of their own (heap.md 4: A and B are not merged)."""
+    """Let a second person log in on somebody's laptop, without a cookie of their own (heap.md 4: not merged)."""
     rng = stream(plan.seed, "guests")
     laptops = own.filter((pl.col("library") == "web") & pl.col("browser").is_in(["Chrome 131", "Edge 131"]))
     customers = people.persons.filter(kind=CUSTOMER)["person"]

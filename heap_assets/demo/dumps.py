@@ -1,7 +1,6 @@
 """Nightly dumps as Heap Connect writes them into its bucket (heap.md 2.2–2.5): data files first, the manifest last."""
 
 import json
-import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from heap_assets.demo.avro_files import LAYOUTS, Layout, encode
 from heap_assets.demo.behaviour import DayOfUse, day_of_use
 from heap_assets.demo.chance import DAY, guid
 from heap_assets.demo.events import RETROACTIVE_DAYS, events_of_use, plan_upgrades, sign_ups, tickets_opened
+from heap_assets.demo.files import put
 from heap_assets.demo.heap_users import migrations_of, users_of
 from heap_assets.demo.world import World
 
@@ -67,11 +67,8 @@ def tables_of_dump(world: World, cache: UseCache, day: int) -> list[DumpTable]:
     tables.append(DumpTable("user_migrations", migrations_of(world, day), False))
     tables += [DumpTable(name, _use_rows(world, cache, name, day), True) for name in USE_TABLES]
     for name in EVENT_TABLES:
-        if (
-            name == "ticket_opened"
-            and day < plan.new_table_day
-            or name == "invite_teammate"
-            and day == plan.skipped_day
+        if (name == "ticket_opened" and day < plan.new_table_day) or (
+            name == "invite_teammate" and day == plan.skipped_day
         ):
             continue
         rows = _event_rows(world, cache, name, day)
@@ -122,7 +119,8 @@ def _use_rows(world: World, cache: UseCache, name: str, day: int) -> pl.DataFram
 def _repeated(world: World, cache: UseCache, day: int) -> list[pl.DataFrame]:
     """Repeat pageviews of the day before: the last two hours, and those of clients that have logged in since.
 
-    They bear the user_id of today, so an event comes again under the user that its first one migrated to (heap.md 2.10).
+    They bear the user_id of today, so an event comes again under the user that its first one migrated to
+    (heap.md 2.10).
     """
     if day == world.plan.history_end:
         return []
@@ -152,7 +150,7 @@ def _event_rows(world: World, cache: UseCache, name: str, day: int) -> pl.DataFr
 
 
 def _redefined(rows: pl.DataFrame) -> pl.DataFrame:
-    """The new definition of `feature_used`: a tenth of the rows is no such event any more, exports have another name."""
+    """The new definition of `feature_used`: a tenth of the rows is none any more, exports have another name."""
     renamed = pl.when(pl.col("feature") == "export").then(pl.lit("export_file")).otherwise("feature")
     return rows.filter(pl.col("event_id") % 10 != 0).with_columns(feature=renamed)
 
@@ -181,15 +179,15 @@ def write_dump(bucket: Path, world: World, cache: UseCache, day: int, *, now: da
     manifest: dict[str, Any] = {"dump_id": dump_id, "tables": tables}
     if day % 3:
         definitions = f"{root}/property_definitions.json"
-        _put(bucket / definitions, b"[]", written - timedelta(minutes=5))
+        put(bucket / definitions, b"[]", written - timedelta(minutes=5))
         manifest["property_definitions"] = f"s3://{BUCKET}/{definitions}" if day % 3 == 1 else None
     report = {"start_time": int(written.timestamp() * 1000) - 3_600_000, "finish_time": int(written.timestamp() * 1000)}
-    _put(
+    put(
         bucket / f"sync_reports/{dump_id}.json",
         json.dumps(report | {"status": "succeeded", "error": None}).encode(),
         written,
     )
-    _put(bucket / f"manifests/sync_{dump_id}.json", json.dumps(manifest, indent=1).encode(), written)
+    put(bucket / f"manifests/sync_{dump_id}.json", json.dumps(manifest, indent=1).encode(), written)
     return dump_id
 
 
@@ -217,7 +215,7 @@ def _write_table(
         junk = faults.junk_rows(plan, table.name, day) if part == 0 else None
         container = encode(table.rows.slice(start, _part_size(table, history)), layout, table.name, junk)
         path = f"{root}/{table.name}/{name}"
-        _put(bucket / path, faults.spoil_file(plan, table.name, day, container), written - timedelta(minutes=10))
+        put(bucket / path, faults.spoil_file(plan, table.name, day, container), written - timedelta(minutes=10))
         files.append(f"s3://{BUCKET}/{path}")
     return {"name": table.name, "files": files, "columns": table.rows.columns, "incremental": table.incremental}
 
@@ -237,12 +235,3 @@ def _file_name(seed: int, root: str, table: str, part: int, *, history: bool) ->
     if history and table == "pageviews" and part:
         return f"part-{part:05d}-{label.upper()}.avro"
     return f"part-{part:05d}-{label}-c000.avro"
-
-
-def _put(path: Path, content: bytes, written: datetime) -> None:
-    """Write a file whole, with the time it was written at."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(content)
-    os.utime(unfinished, (written.timestamp(), written.timestamp()))
-    unfinished.replace(path)

@@ -1,16 +1,16 @@
 """The event tables of Heap, each with custom properties of its own (heap.md 2.4, 2.7).
 
-Tables that follow from pageviews are made per day of use; `sign_up`, `plan_upgraded` and `ticket_opened` follow from people's
-timelines and are made for a range of days of arrival, because servers send some of them days late.
+Tables that follow from pageviews are made per day of use; `sign_up`, `plan_upgraded` and `ticket_opened` follow from
+people's timelines and are made for a range of days of arrival, because servers send some of them days late.
 """
 
 import numpy as np
 import polars as pl
 
 from heap_assets.demo import words
-from heap_assets.demo.behaviour import BUILT_IN, DayOfUse
+from heap_assets.demo.behaviour import BUILT_IN, DayOfUse, login_session_ids
 from heap_assets.demo.business import MONTHLY
-from heap_assets.demo.chance import DAY, SECOND, Ints, choose, pick, stream
+from heap_assets.demo.chance import DAY, SECOND, Ints, choose, pick, row_ids, stream
 from heap_assets.demo.world import World
 
 SENT_BY = "heap_assets"
@@ -111,9 +111,10 @@ def _click_on_anything(world: World, day: int, web: pl.DataFrame) -> pl.DataFram
     rows = _after_views(rng, web, 0.15, "click")
     n = rows.height
     rows = rows.with_columns(
-        href=choose(rng, words.APP_PATHS, n), target_text=choose(rng, ("Save", "Next", "Open", "Sign up", "Learn more"), n),
+        href=choose(rng, words.APP_PATHS, n),
+        target_text=choose(rng, ("Save", "Next", "Open", "Sign up", "Learn more"), n),
         target_tag=choose(rng, ("button", "a", "div"), n),
-    )  # fmt: skip
+    )
     return _shaped(rows, "href", "target_text", "target_tag", "path", "device_id")
 
 
@@ -144,72 +145,85 @@ def sign_ups(world: World, first_arrival: int, last_arrival: int) -> pl.DataFram
     signup_at = world.people.persons["signup_at"].gather(clients["person"])
     start = world.plan.midnight + first_arrival * DAY
     end = world.plan.midnight + (last_arrival + 1) * DAY
-    now = (clients["login_at"] == signup_at) & (clients["login_at"] >= start) & (clients["login_at"] < end)
-    chosen = clients.filter(now)
+    chosen = clients.filter(
+        (pl.col("login_at") == signup_at) & pl.col("login_at").is_between(start, end, closed="left")
+    )
     client, person = chosen["client"].to_numpy(), chosen["person"].to_numpy()
     at = chosen["login_at"].to_numpy() + SECOND
-    rng_per_row = [stream(world.plan.seed, "sign_up", int(number)).integers(2**40, 2**53, 2) for number in client]
-    ids = np.asarray(rng_per_row, dtype=np.int64).reshape(-1, 2)
-    persons = world.people.persons[person]
-    facts = world.client_facts[client].with_columns(
-        event_id=pl.Series(ids[:, 0]), session_id=pl.Series(ids[:, 1]), user_id=pl.Series(world.user_ids(client, at)),
-        type=pl.lit("submit"), time=pl.Series(at), arrival=pl.Series((at - world.plan.midnight) // DAY),
-        client=pl.Series(client), person=pl.Series(person),
-        method=pick(("email", "google", "sso"), ids[:, 0] % 3), plan_choice=pick(words.PLANS, ids[:, 1] % 3),
-        email=persons.select(pl.when(pl.Series(ids[:, 0] % 11 == 0)).then(pl.col("email").str.to_uppercase()).otherwise("email")).to_series(),
-    )  # fmt: skip
-    return _shaped(facts, "method", "plan_choice", "email", "device_id", "product_user_id", "account_id")
+    event_id = row_ids(world.plan.seed, "sign_up", client)
+    shouts = pl.when(pl.Series(event_id % 11 == 0)).then(pl.col("email").str.to_uppercase()).otherwise("email")
+    rows = world.client_facts[client].with_columns(
+        event_id=pl.Series(event_id),
+        session_id=pl.Series(login_session_ids(world, client)),
+        user_id=pl.Series(world.user_ids(client, at)),
+        type=pl.lit("submit"),
+        time=pl.Series(at),
+        arrival=pl.Series((at - world.plan.midnight) // DAY),
+        client=pl.Series(client),
+        person=pl.Series(person),
+        method=pick(("email", "google", "sso"), event_id % 3),
+        plan_choice=pick(words.PLANS, event_id % 4),
+        email=world.people.persons[person].select(shouts).to_series(),
+    )
+    return _shaped(rows, "method", "plan_choice", "email", "device_id", "product_user_id", "account_id")
 
 
 def plan_upgrades(world: World, first_arrival: int, last_arrival: int) -> pl.DataFrame:
     """Return `plan_upgraded` rows by day of arrival: billing reports them from a server, up to 12 days after the fact.
 
-    Every tenth is followed by one that we sent ourselves an hour later (`sent_by`), on a user that we then took for the payer.
+    Every tenth is followed by one that we sent ourselves an hour later (`sent_by`), on somebody whom we then took for
+    the payer: it names the payer's billing id and must not become a link.
     """
     upgrades = world.business.upgrades
     number = np.arange(upgrades.height)
-    lag = np.where(number % 4 == 0, number % 13, 0)
+    late = np.where(number % 4 == 0, number % 13, 0)
+    arrival = (upgrades["at"].to_numpy() - world.plan.midnight) // DAY + late
     rows = upgrades.with_columns(
-        number=pl.Series(number), arrival=pl.Series((upgrades["at"].to_numpy() - world.plan.midnight) // DAY + lag),
+        number=pl.Series(number),
+        arrival=pl.Series(arrival),
+        payer=pl.col("person"),
         sent_by=pl.lit(None, pl.String),
-    )  # fmt: skip
-    ours = rows.filter(pl.col("number") % 10 == 0).with_columns(
-        person=pl.Series(world.people.first_identity).arg_max() - pl.col("number") % 2, sent_by=pl.lit(SENT_BY),
-        at=pl.col("at") + 3600 * SECOND, number=pl.col("number") + upgrades.height,
-    )  # fmt: skip
-    every = pl.concat(
-        [rows, ours.with_columns(payer=rows["person"].gather(ours["number"] - upgrades.height))], how="diagonal"
     )
-    every = every.filter(pl.col("arrival").is_between(first_arrival, last_arrival))
-    payer = world.people.persons[every["payer"].fill_null(every["person"]).to_numpy()] if every.height else None
-    billing = payer["billing_id"] if payer is not None else pl.Series([], dtype=pl.String)
+    ours = rows.filter(pl.col("number") % 10 == 0).with_columns(
+        number=pl.col("number") + upgrades.height,
+        at=pl.col("at") + 3600 * SECOND,
+        person=_somebody_else(world, pl.col("person")),
+        sent_by=pl.lit(SENT_BY),
+    )
+    rows = pl.concat([rows, ours]).filter(pl.col("arrival").is_between(first_arrival, last_arrival))
     custom = {
-        "customer_id": billing,
-        "from_plan": pick(words.PLANS, every["from_plan"].to_numpy()),
-        "to_plan": pick(words.PLANS, every["to_plan"].to_numpy()),
-        "mrr": pick([f"{price:.2f}" for price in MONTHLY], every["to_plan"].to_numpy()),
-        "sent_by": every["sent_by"],
+        "customer_id": world.people.persons["billing_id"].gather(rows["payer"]),
+        "from_plan": pick(words.PLANS, rows["from_plan"].to_numpy()),
+        "to_plan": pick(words.PLANS, rows["to_plan"].to_numpy()),
+        "mrr": pick([f"{price:.2f}" for price in MONTHLY], rows["to_plan"].to_numpy()),
+        "sent_by": rows["sent_by"],
     }
-    return _server_rows(world, "plan_upgraded", every, custom)
+    return _server_rows(world, "plan_upgraded", rows, custom)
 
 
 def tickets_opened(world: World, first_arrival: int, last_arrival: int) -> pl.DataFrame:
-    """Return `ticket_opened` rows: all sent by ourselves; every twentieth to a person who only shares the requester's company."""
-    tickets = world.business.tickets
-    rows = tickets.with_row_index("number").with_columns(arrival=(pl.col("at") - world.plan.midnight) // DAY)
-    rows = rows.filter(pl.col("arrival").is_between(first_arrival, last_arrival)).with_columns(
-        pl.col("number").cast(pl.Int64)
+    """Return `ticket_opened` rows: all sent by ourselves, every twentieth to somebody else than the requester."""
+    arrival = (pl.col("at") - world.plan.midnight) // DAY
+    rows = world.business.tickets.with_columns(
+        number=pl.int_range(pl.len()), arrival=arrival, requester=pl.col("person")
     )
+    rows = rows.filter(pl.col("arrival").is_between(first_arrival, last_arrival))
+    wrong = pl.col("number") % 20 == 0
+    rows = rows.with_columns(person=pl.when(wrong).then(_somebody_else(world, pl.col("person"))).otherwise("person"))
     custom = {
         "ticket_id": rows["ticket_id"],
         "priority": rows["priority"],
-        "requester_email": world.people.persons["email"].gather(rows["person"]),
+        "requester_email": world.people.persons["email"].gather(rows["requester"]),
         "sent_by": pl.Series([SENT_BY] * rows.height, dtype=pl.String),
     }
-    wrong = (
-        pl.when(pl.col("number") % 20 == 0).then(pl.Series(world.people.first_identity).arg_max()).otherwise("person")
-    )
-    return _server_rows(world, "ticket_opened", rows.with_columns(person=wrong.cast(pl.Int64)), custom)
+    return _server_rows(world, "ticket_opened", rows, custom)
+
+
+def _somebody_else(world: World, person: pl.Expr) -> pl.Expr:
+    """The next customer in the list."""
+    customers = np.flatnonzero(world.people.first_identity >= 0)
+    following = dict(zip(customers.tolist(), np.roll(customers, -1).tolist(), strict=True))
+    return person.replace_strict(following, return_dtype=pl.Int64)
 
 
 def _server_rows(world: World, table: str, rows: pl.DataFrame, custom: dict[str, pl.Series]) -> pl.DataFrame:
@@ -219,12 +233,17 @@ def _server_rows(world: World, table: str, rows: pl.DataFrame, custom: dict[str,
     known = world.people.identities
     merged = known["merged_at"].to_numpy()[identity] <= at
     user = np.where(merged, known["merged_into"].to_numpy()[identity], known["heap_user_id"].to_numpy()[identity])
-    event_id = [int(stream(world.plan.seed, table, int(number)).integers(2**40, 2**53)) for number in rows["number"]]
-    frame = pl.DataFrame({"event_id": pl.Series(event_id, dtype=pl.Int64), "user_id": pl.Series(user, dtype=pl.Int64)})
-    frame = frame.with_columns(
+    made = rows.select(
+        pl.Series("event_id", row_ids(world.plan.seed, table, rows["number"].to_numpy())),
+        pl.Series("user_id", user.astype(np.int64)),
+        pl.lit(None, pl.Int64).alias("session_id"),
         *(pl.lit(None, pl.String).alias(name) for name in ("type", *BUILT_IN)),
-        session_id=pl.lit(None, pl.Int64), library=pl.lit("server"), time=rows["at"], arrival=rows["arrival"].cast(pl.Int64),
-        client=pl.lit(-1, pl.Int64), person=rows["person"], product_user_id=world.people.persons["product_id"].gather(rows["person"]),
-        **custom,
-    )  # fmt: skip
-    return _shaped(frame, *custom, "product_user_id")
+        pl.lit("server").alias("library"),
+        *(series.alias(name) for name, series in custom.items()),
+        world.people.persons["product_id"].gather(rows["person"]).alias("product_user_id"),
+        pl.col("at").alias("time"),
+        pl.col("arrival").cast(pl.Int64),
+        pl.lit(-1, pl.Int64).alias("client"),
+        "person",
+    )
+    return _shaped(made, *custom, "product_user_id")

@@ -1,4 +1,4 @@
-"""Heap's snapshot tables: `users`, where whoever changed appears again as a whole row, and `user_migrations`, always whole."""
+"""Heap's snapshot tables: `users`, where whoever changed appears again, and `user_migrations`, always whole."""
 
 import numpy as np
 import polars as pl
@@ -7,8 +7,11 @@ from heap_assets.demo import words
 from heap_assets.demo.chance import DAY, NEVER, Ints, pick
 from heap_assets.demo.world import World
 
-MIGRATIONS_KEPT_WITHOUT_REWRITE = 2
-"""When Heap merges two identities, every second migration that led to the first is rewritten, the others stay a chain."""
+PUSHED_AFTER = 2 * DAY
+"""What the company pushes into Heap (`plan`, `deal_stage`) is two days old when it arrives there."""
+
+REWRITTEN_EVERY = 2
+"""When Heap merges two identities, every second migration to the first one is rewritten, the others stay a chain."""
 
 
 def users_of(world: World, first: int, last: int, seen: pl.DataFrame) -> pl.DataFrame:
@@ -26,8 +29,8 @@ def users_of(world: World, first: int, last: int, seen: pl.DataFrame) -> pl.Data
     Returns
     -------
     DataFrame
-        user_id Int64; identity, handle, email, plan, deal_stage, account_id, role, _email String; joindate, last_modified
-        Int64 microseconds. One row per user that appeared, was active, changed plan or changed email in those days.
+        user_id Int64; identity, handle, email, plan, role, account_id, _email, deal_stage String; joindate,
+        last_modified Int64 microseconds. One row per user that appeared, was active or changed in those days.
     """
     start = world.plan.midnight + first * DAY
     end = world.plan.midnight + (last + 1) * DAY
@@ -43,11 +46,13 @@ def users_of(world: World, first: int, last: int, seen: pl.DataFrame) -> pl.Data
 def _anonymous(world: World) -> pl.DataFrame:
     """One user per client that was ever anonymous."""
     clients = world.devices.clients.filter(pl.col("anonymous_id") != 0)
-    moved = pl.when(pl.col("login_at") < NEVER).then(pl.col("login_at"))
     return clients.select(
-        pl.col("anonymous_id").alias("user_id"), "person", pl.lit(-1, pl.Int64).alias("identity"),
-        pl.col("born_at").alias("joindate"), pl.lit(None, pl.Int64).alias("changed_at"), moved.alias("moved_at"),
-    ).drop("moved_at")  # fmt: skip
+        pl.col("anonymous_id").alias("user_id"),
+        "person",
+        pl.lit(-1, pl.Int64).alias("identity"),
+        pl.col("born_at").alias("joindate"),
+        pl.lit(None, pl.Int64).alias("changed_at"),
+    )
 
 
 def _identified(world: World, end: int) -> pl.DataFrame:
@@ -72,18 +77,19 @@ def _identified(world: World, end: int) -> pl.DataFrame:
 def _changes(world: World, end: int) -> Ints:
     """Return per person when a user property last changed before a moment (0: never): plan, email or deal stage."""
     changed = np.zeros(world.people.count, dtype=np.int64)
-    done = world.business.upgrades.filter(pl.col("at") < end)
-    np.maximum.at(changed, done["person"].to_numpy(), done["at"].to_numpy())
+    done = world.business.upgrades.filter(pl.col("at") < end - PUSHED_AFTER)
+    np.maximum.at(changed, done["person"].to_numpy(), done["at"].to_numpy() + PUSHED_AFTER)
     email_at = world.people.persons["email_changed_at"].to_numpy()
-    stages = np.where(world.business.stage_at < end, world.business.stage_at, 0).max(axis=1)
-    return np.maximum.reduce([changed, np.where(email_at < end, email_at, 0), stages]).astype(np.int64)
+    reached = world.business.stage_at
+    stages = np.where(reached < end - PUSHED_AFTER, reached + PUSHED_AFTER, 0).max(axis=1)
+    return np.asarray(np.maximum.reduce([changed, np.where(email_at < end, email_at, 0), stages]), dtype=np.int64)
 
 
 def _described(world: World, rows: pl.DataFrame, end: int) -> pl.DataFrame:
     """Add what Heap knows about a user; `plan` and `deal_stage` are what was pushed to Heap two days before."""
     person = rows["person"].to_numpy()
     persons = world.people.persons[person]
-    pushed_until = end - 2 * DAY
+    pushed_until = end - PUSHED_AFTER - 1
     plans = pick(words.PLANS, world.business.plan_as_of(world.people.count, pushed_until)[person])
     known = pl.col("identity") >= 0
     value = world.people.identities["value"].gather(rows["identity"].clip(0))
@@ -126,7 +132,7 @@ def migrations_of(world: World, last: int) -> pl.DataFrame:
     identities = world.people.identities
     clients = world.devices.clients.filter((pl.col("login_at") < end) & (pl.col("anonymous_id") != 0))
     target = identities[clients["identity"].to_numpy()].select("heap_user_id", "merged_at", "merged_into")
-    rewritten = (target["merged_at"] < end) & (clients["client"] % MIGRATIONS_KEPT_WITHOUT_REWRITE == 0)
+    rewritten = (target["merged_at"] < end) & (clients["client"] % REWRITTEN_EVERY == 0)
     first = clients.select(pl.col("anonymous_id").alias("from_user_id"), pl.col("login_at").alias("time")).with_columns(
         to_user_id=pl.select(
             pl.when(rewritten).then(target["merged_into"]).otherwise(target["heap_user_id"])

@@ -23,9 +23,9 @@ class People:
     Attributes
     ----------
     persons
-        person Int64 (row number); person_id, kind, given, surname, handle, email, changed_email, second_email, third_email,
-        product_id, crm_id, billing_id, twin_crm_id String; account Int64; born_at, signup_at, email_changed_at Int64
-        microseconds (`NEVER` if it never happens); rate Float64, sessions per day.
+        person Int64 (row number); person_id, kind, given, surname, handle, email, changed_email, second_email,
+        third_email, product_id, crm_id, twin_crm_id, billing_id String; account Int64; born_at, signup_at,
+        email_changed_at Int64 microseconds (`NEVER` if it never happens); rate Float64, sessions per day.
     accounts
         account Int64; account_id, crm_account_id, name, domain, industry, mailbox String; employees Int64.
     identities
@@ -66,7 +66,7 @@ def make_people(plan: Plan) -> People:
     """
     accounts = _accounts(plan)
     persons = _persons(plan, accounts)
-    return _with_identities(plan, persons, accounts)
+    return _with_identities(plan, _with_twins(plan, persons), accounts)
 
 
 def _accounts(plan: Plan) -> pl.DataFrame:
@@ -117,7 +117,6 @@ def _persons(plan: Plan, accounts: pl.DataFrame) -> pl.DataFrame:
         third_email=pl.when(pl.Series(rng.random(count) < 0.02) & ~pl.Series(changes)).then("third_email"),
         product_id=pl.when(customer).then("product_id"),
         crm_id=pl.when(pl.Series((rng.random(count) < 0.7) & (kind == 0) | (kind == 2))).then("crm_id"),
-        twin_crm_id=pl.lit(None, pl.String),
         billing_id=pl.when(pl.Series((rng.random(count) < 0.35) & (kind == 0))).then("billing_id"),
         rate=pl.Series(np.clip(rng.lognormal(-2.2, 0.9, count), 0.01, 2.5) * np.asarray([1.0, 0.5, 0.0])[kind]),
     )
@@ -139,7 +138,8 @@ def _named(rng: np.random.Generator, count: int, account: Ints, accounts: pl.Dat
     frame = frame.with_columns(work=pl.col("local") + pl.when(nth > 0).then(nth.cast(pl.String)).otherwise(pl.lit("")))
     tag = pl.col("number").cast(pl.String)
     return frame.select(
-        pl.col("person").cast(pl.Int64), pl.format("p{}", pl.col("person").cast(pl.String).str.zfill(6)).alias("person_id"),
+        pl.col("person").cast(pl.Int64),
+        pl.format("p{}", pl.col("person").cast(pl.String).str.zfill(6)).alias("person_id"),
         "given", "surname", "account",
         pl.format("{}{}", "local", "number").alias("handle"),
         pl.format("{}@{}", "work", "domain").alias("email"),
@@ -150,6 +150,15 @@ def _named(rng: np.random.Generator, count: int, account: Ints, accounts: pl.Dat
         pl.format("C-{}", (pl.col("number") * 17 + 200_000).cast(pl.String)).alias("crm_id"),
         pl.format("cus_{}", (pl.col("number") * 29 + 300_000).cast(pl.String)).alias("billing_id"),
     )  # fmt: skip
+
+
+def _with_twins(plan: Plan, persons: pl.DataFrame) -> pl.DataFrame:
+    """Enter some people into the CRM twice, if faults are planted."""
+    known = np.flatnonzero(persons["crm_id"].is_not_null().to_numpy())
+    count = min(len(known), max(2, plan.people // 150)) if plan.faults else 0
+    twins = stream(plan.seed, "twins").choice(known, count, replace=False)
+    again = pl.lit("C-9") + pl.col("crm_id").str.slice(2)
+    return persons.with_columns(twin_crm_id=pl.when(pl.col("person").is_in(twins.tolist())).then(again))
 
 
 def _ascii(name: pl.Expr) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""When what happens in the dump series: days, dump ids, and the nights on which Heap does something out of the ordinary."""
+"""When what happens in the dump series: days, dump ids, and the nights on which Heap does something unusual."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta

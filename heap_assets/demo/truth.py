@@ -7,9 +7,24 @@ import polars as pl
 
 from heap_assets.demo.chance import DAY, NEVER
 from heap_assets.demo.devices import KIOSK, OWN, SHARED_LAPTOP
+from heap_assets.demo.files import unfinished_name
 from heap_assets.demo.world import World
 
 IDENTIFIERS = "identifiers.parquet"
+AHEAD = 40 * DAY
+"""The CRM may know a person, and that person's private address, before the product does."""
+
+OWN_COLUMNS = {
+    "email": "email",
+    "changed_email": "email",
+    "second_email": "email",
+    "third_email": "email",
+    "product_id": "product_id",
+    "crm_id": "crm_id",
+    "twin_crm_id": "crm_id",
+    "billing_id": "billing_id",
+}
+"""Columns of `People.persons` that hold identifiers, and their types."""
 
 
 def true_identifiers(world: World, day: int) -> pl.DataFrame:
@@ -19,56 +34,53 @@ def true_identifiers(world: World, day: int) -> pl.DataFrame:
     -------
     DataFrame
         identifier_type, identifier String (emails trimmed and in lower case, everything else as in the data);
-        person_id String, null for a value that several people share; shared Boolean; kind String (for devices:
+        person String, null for a value that several people share; shared Boolean; kind String (for devices:
         own, shared_laptop, kiosk; for emails: mailbox if shared; else null). One row per identifier.
     """
     end = world.plan.midnight + (day + 1) * DAY
-    persons = world.people.persons.filter(pl.col("born_at") < end + 40 * DAY)
-    person_id = world.people.persons["person_id"]
-    owned = [
-        persons.select(identifier=pl.col(column), person_id=pl.col("person_id"), identifier_type=pl.lit(kind))
-        for column, kind in (
-            ("email", "email"), ("changed_email", "email"), ("second_email", "email"), ("third_email", "email"),
-            ("product_id", "product_id"), ("crm_id", "crm_id"), ("twin_crm_id", "crm_id"), ("billing_id", "billing_id"),
-        )
-    ]  # fmt: skip
-    identities = world.people.identities.with_columns(person_id=person_id.gather(world.people.identities["person"]))
-    owned.append(identities.select(identifier="value", person_id="person_id", identifier_type=pl.lit("heap_identity")))
-    users = identities.select(identifier=pl.col("heap_user_id").cast(pl.String), person_id="person_id")
-    clients = world.devices.clients.with_columns(person_id=person_id.gather(world.devices.clients["person"]))
-    clients = clients.filter((pl.col("anonymous_id") != 0) & (pl.col("born_at") < end))
-    anonymous = clients.select(identifier=pl.col("anonymous_id").cast(pl.String), person_id="person_id")
-    owned.append(pl.concat([users, anonymous]).with_columns(identifier_type=pl.lit("heap_user_id")))
-    rows = pl.concat([part.select("identifier_type", "identifier", "person_id") for part in owned])
-    rows = rows.filter(pl.col("identifier").is_not_null()).with_columns(
-        shared=pl.lit(False), kind=pl.lit(None, pl.String)
-    )
-    return pl.concat([rows, _devices(world), _mailboxes(world)]).unique().sort("identifier_type", "identifier")
+    names = world.people.persons["person_id"]
+    persons = world.people.persons.filter(pl.col("born_at") < end + AHEAD)
+    owned = [_owned(kind, persons[column], persons["person_id"]) for column, kind in OWN_COLUMNS.items()]
+    identities = world.people.identities
+    owners = names.gather(identities["person"])
+    owned.append(_owned("heap_identity", identities["value"], owners))
+    owned.append(_owned("heap_user_id", identities["heap_user_id"], owners))
+    clients = world.devices.clients.filter((pl.col("anonymous_id") != 0) & (pl.col("born_at") < end))
+    owned.append(_owned("heap_user_id", clients["anonymous_id"], names.gather(clients["person"])))
+    rows = pl.concat([*owned, _devices(world), _mailboxes(world)])
+    return rows.filter(pl.col("identifier").is_not_null()).unique().sort("identifier_type", "identifier")
+
+
+def _owned(kind: str, identifier: pl.Series, person: pl.Series) -> pl.DataFrame:
+    """Identifiers of one person each."""
+    columns = {"identifier_type": [kind] * len(person), "identifier": identifier.cast(pl.String), "person": person}
+    return pl.DataFrame(columns).with_columns(shared=pl.lit(False), kind=pl.lit(None, pl.String))
 
 
 def _devices(world: World) -> pl.DataFrame:
-    person_id = world.people.persons["person_id"]
     devices = world.devices.devices
-    owner = person_id.gather(devices["person"].clip(0))
-    shared = pl.col("kind").is_in([KIOSK, SHARED_LAPTOP])
+    owner = world.people.persons["person_id"].gather(devices["person"].clip(0))
     return devices.select(
-        identifier_type=pl.lit("device_id"), identifier="device_id",
-        person_id=pl.when(pl.col("kind") == OWN).then(owner), shared=shared, kind="kind",
-    )  # fmt: skip
+        identifier_type=pl.lit("device_id"),
+        identifier="device_id",
+        person=pl.when(pl.col("kind") == OWN).then(owner),
+        shared=pl.col("kind").is_in([KIOSK, SHARED_LAPTOP]),
+        kind="kind",
+    )
 
 
 def _mailboxes(world: World) -> pl.DataFrame:
     return world.people.accounts.select(
         identifier_type=pl.lit("email"),
         identifier="mailbox",
-        person_id=pl.lit(None, pl.String),
+        person=pl.lit(None, pl.String),
         shared=pl.lit(True),
         kind=pl.lit("mailbox"),
     )
 
 
 def write_truth(folder: Path, world: World, day: int) -> None:
-    """Write who is who as Parquet: all in `identifiers.parquet`, each type in a file of its own, and `persons.parquet`."""
+    """Write who is who as Parquet: all in `identifiers.parquet`, each type in a file of its own, and `persons`."""
     folder.mkdir(parents=True, exist_ok=True)
     identifiers = true_identifiers(world, day)
     _write(identifiers, folder / IDENTIFIERS)
@@ -77,10 +89,13 @@ def write_truth(folder: Path, world: World, day: int) -> None:
     doubled = np.zeros(world.people.count, dtype=bool)
     doubled[world.people.duplicates] = True
     persons = world.people.persons.with_columns(two_identities=pl.Series(doubled), signs_up=pl.col("signup_at") < NEVER)
-    _write(persons.select("person_id", "kind", "signs_up", "two_identities"), folder / "persons.parquet")
+    _write(
+        persons.select(pl.col("person_id").alias("person"), "kind", "signs_up", "two_identities"),
+        folder / "persons.parquet",
+    )
 
 
 def _write(rows: pl.DataFrame, path: Path) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
+    unfinished = unfinished_name(path)
     rows.write_parquet(unfinished)
     unfinished.replace(path)

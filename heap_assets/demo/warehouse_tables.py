@@ -8,14 +8,18 @@ import polars as pl
 
 from heap_assets.demo import faults, words
 from heap_assets.demo.business import MONTHLY
-from heap_assets.demo.chance import DAY, NEVER, Flags, Ints, pick, stream
+from heap_assets.demo.chance import DAY, NEVER, Flags, Ints, choose, pick, stream
 from heap_assets.demo.events import as_typed
+from heap_assets.demo.files import unfinished_name
 from heap_assets.demo.people import CUSTOMER
 from heap_assets.demo.world import World
 
 RELATIONS = (
     "crm.contacts", "crm.accounts", "billing.customers", "product.accounts", "product.users", "support.tickets",
 )  # fmt: skip
+
+
+SELLERS = ("sam", "lee", "kim", "alex")
 
 
 def warehouse_tables(world: World, day: int) -> dict[str, pl.DataFrame]:
@@ -40,7 +44,7 @@ def warehouse_tables(world: World, day: int) -> dict[str, pl.DataFrame]:
 
 def write_warehouse(path: Path, world: World, day: int) -> None:
     """Write the warehouse as of a day into one DuckDB file, replacing the file in place as a whole."""
-    unfinished = path.with_name(f".{path.name}.part")
+    unfinished = unfinished_name(path)
     unfinished.unlink(missing_ok=True)
     with duckdb.connect(str(unfinished)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -60,7 +64,7 @@ def _moment(values: Ints) -> pl.Series:
 
 def _latest(end: int, *moments: Ints) -> Ints:
     """Return the latest of some moments that is before `end`."""
-    return np.maximum.reduce([np.where(moment < end, moment, 0) for moment in moments]).astype(np.int64)
+    return np.asarray(np.maximum.reduce([np.where(moment < end, moment, 0) for moment in moments]), dtype=np.int64)
 
 
 def _contacts(world: World, end: int) -> pl.DataFrame:
@@ -68,34 +72,26 @@ def _contacts(world: World, end: int) -> pl.DataFrame:
     rng = stream(world.plan.seed, "contacts")
     persons, business = world.people.persons, world.business
     n = persons.height
-    luck = pl.Series(rng.random(n))
+    private = pl.Series(rng.random(n) < 0.2)
     follows = pl.Series(rng.random(n) < 0.5) & (pl.col("email_changed_at") < end)
-    own = (
-        pl.when(follows)
-        .then("changed_email")
-        .when(luck < 0.2)
-        .then(pl.coalesce("second_email", "email"))
-        .otherwise("email")
-    )
+    now = pl.when(follows).then("changed_email").otherwise("email")
+    own = pl.when(private).then(pl.coalesce("second_email", now)).otherwise(now)
     typed = as_typed(own, rng, n)
-    kind = pl.Series(rng.random(n))
-    email = (
-        pl.when(kind < 0.03).then(None).when(kind < 0.04).then(pl.lit("n/a")).when(kind < 0.045).then(pl.lit("test@example.com"))
-        .when(kind < 0.05).then(pl.lit("")).otherwise(typed)
-    )  # fmt: skip
-    account = world.people.accounts["crm_account_id"].gather(persons["account"])
+    junk = choose(rng, (None, "n/a", "test@example.com", ""), n, (30, 5, 5, 5))
+    reached = [business.stage_at[:, number] for number in range(business.stage_at.shape[1])]
     rows = persons.with_columns(
-        email=email, name=pl.format("{} {}", "given", "surname"), account_id=account, stage=business.stage_as_of(end - 1),
-        owner=pick(("sam", "lee", "kim", "alex"), persons["account"].to_numpy() % 4), created_at=_moment(business.in_crm_at),
-        updated_at=_moment(_latest(end, business.in_crm_at, business.stage_at.max(axis=1), persons["email_changed_at"].to_numpy())),
-    )  # fmt: skip
+        email=pl.when(pl.Series(rng.random(n) < 0.045)).then(junk).otherwise(typed),
+        name=pl.format("{} {}", "given", "surname"),
+        account_id=world.people.accounts["crm_account_id"].gather(persons["account"]),
+        stage=business.stage_as_of(end - 1),
+        owner=pick(SELLERS, persons["account"].to_numpy() % 4),
+        created_at=_moment(business.in_crm_at),
+        updated_at=_moment(_latest(end, business.in_crm_at, *reached)),
+    )
     known = rows.filter(pl.Series(business.in_crm_at < end))
     columns = ("email", "name", "account_id", "stage", "owner", "created_at", "updated_at")
-    first = known.select(pl.col("crm_id").alias("contact_id"), *columns)
-    twins = known.filter(pl.col("twin_crm_id").is_not_null()).select(
-        pl.col("twin_crm_id").alias("contact_id"), *columns
-    )
-    return pl.concat([first, twins]).sort("contact_id")
+    twins = known.filter(pl.col("twin_crm_id").is_not_null()).with_columns(crm_id="twin_crm_id")
+    return pl.concat([known, twins]).select(pl.col("crm_id").alias("contact_id"), *columns).sort("contact_id")
 
 
 def _account_born(world: World) -> Ints:
@@ -108,16 +104,18 @@ def _account_born(world: World) -> Ints:
 
 def _crm_accounts(world: World, end: int) -> pl.DataFrame:
     born = _account_born(world)
+    number = np.arange(len(born))
+    week = end // (7 * DAY)
     rows = world.people.accounts.with_columns(
-        owner=pick(("sam", "lee", "kim", "alex"), np.arange(len(born)) % 4),
-        health=pick(("green", "green", "yellow", "red"), (np.arange(len(born)) * 7 + end // (7 * DAY)) % 4),
-        created_at=_moment(born - 5 * DAY), updated_at=_moment(np.full(len(born), end - DAY // 3)),
-    )  # fmt: skip
-    rows = rows.filter(pl.Series(born < end))
-    return rows.select(
-        pl.col("crm_account_id").alias("account_id"), "name", "domain", "industry", "employees", "owner", "health",
-        pl.col("account_id").alias("product_account_id"), "created_at", "updated_at",
-    )  # fmt: skip
+        owner=pick(SELLERS, number % 4),
+        health=pick(("green", "green", "yellow", "red"), (number * 7 + week) % 4),
+        created_at=_moment(born - 5 * DAY),
+        updated_at=_moment(np.full(len(born), end - DAY // 3)),
+        product_account_id=pl.col("account_id"),
+        account_id=pl.col("crm_account_id"),
+    )
+    columns = ("account_id", "name", "domain", "industry", "employees", "owner", "health")
+    return rows.filter(pl.Series(born < end)).select(*columns, "product_account_id", "created_at", "updated_at")
 
 
 def _customers(world: World, end: int) -> pl.DataFrame:
@@ -125,26 +123,24 @@ def _customers(world: World, end: int) -> pl.DataFrame:
     rng = stream(world.plan.seed, "customers")
     persons, business = world.people.persons, world.business
     n = persons.height
-    luck, linked = pl.Series(rng.random(n)), pl.Series(rng.random(n) < 0.4)
     mailbox = world.people.accounts["mailbox"].gather(persons["account"])
-    email = (
-        pl.when(luck < 0.05)
-        .then(mailbox)
-        .when(luck < 0.4)
-        .then(pl.coalesce("second_email", "email"))
-        .otherwise("email")
-    )
+    private = pl.when(pl.Series(rng.random(n) < 0.35)).then(pl.coalesce("second_email", "email")).otherwise("email")
+    email = pl.when(pl.Series(rng.random(n) < 0.05)).then(mailbox).otherwise(private)
     plans = business.plan_as_of(n, end - 1)
-    upgrades = np.zeros(n, dtype=np.int64)
     done = business.upgrades.filter(pl.col("at") < end)
-    np.maximum.at(upgrades, done["person"].to_numpy(), done["at"].to_numpy())
+    upgraded_at = np.zeros(n, dtype=np.int64)
+    np.maximum.at(upgraded_at, done["person"].to_numpy(), done["at"].to_numpy())
     rows = persons.with_columns(
-        email=as_typed(email, rng, n), crm_contact_id=pl.when(linked).then("crm_id"), plan=pick(words.PLANS, plans),
-        mrr=pick([f"{price:.2f}" for price in MONTHLY], plans).cast(pl.Decimal(10, 2)), currency=pick(("USD", "EUR"), np.arange(n) % 2),
-        status=pl.Series(np.where(rng.random(n) < 0.06, "past_due", "active")),
-        created_at=_moment(business.in_billing_at), updated_at=_moment(_latest(end, business.in_billing_at, upgrades)),
-    )  # fmt: skip
-    rows = rows.filter(pl.Series(business.in_billing_at < end)).rename({"billing_id": "customer_id"})
+        customer_id="billing_id",
+        email=as_typed(email, rng, n),
+        crm_contact_id=pl.when(pl.Series(rng.random(n) < 0.4)).then("crm_id"),
+        plan=pick(words.PLANS, plans),
+        mrr=pick([f"{price:.2f}" for price in MONTHLY], plans).cast(pl.Decimal(10, 2)),
+        currency=pick(("USD", "EUR"), np.arange(n) % 2),
+        status=choose(rng, ("active", "past_due"), n, (94, 6)),
+        created_at=_moment(business.in_billing_at),
+        updated_at=_moment(_latest(end, business.in_billing_at, upgraded_at)),
+    )
     columns = (
         "customer_id",
         "email",
@@ -156,7 +152,7 @@ def _customers(world: World, end: int) -> pl.DataFrame:
         "created_at",
         "updated_at",
     )
-    return rows.select(*columns).sort("customer_id")
+    return rows.filter(pl.Series(business.in_billing_at < end)).select(*columns).sort("customer_id")
 
 
 def _product_accounts(world: World, end: int) -> pl.DataFrame:
@@ -214,27 +210,29 @@ def _tickets(world: World, end: int) -> pl.DataFrame:
     tickets = world.business.tickets
     n = tickets.height
     persons = world.people.persons[tickets["person"].to_numpy()]
-    luck, linked = pl.Series(rng.random(n)), pl.Series(rng.random(n) < 0.6)
-    domain = world.people.accounts["domain"].gather(persons["account"])
-    own = (
-        pl.when(tickets["email_choice"] == 1).then(pl.coalesce("third_email", "second_email", "email"))
-        .when(tickets["email_choice"] == 2).then(pl.coalesce("second_email", "email")).otherwise("email")
-    )  # fmt: skip
-    email = (
+    second = pl.coalesce("second_email", "email")
+    written_from = [pl.col("email"), pl.coalesce("third_email", second), second]
+    own = pl.when(tickets["email_choice"] == 0).then(written_from[0])
+    own_or_other = own.when(tickets["email_choice"] == 1).then(written_from[1]).otherwise(written_from[2])
+    luck = pl.Series(rng.random(n))
+    machine = pl.lit("noreply@") + world.people.accounts["domain"].gather(persons["account"])
+    typed = as_typed(own_or_other, rng, n)
+    linked = pl.Series(rng.random(n) < 0.6) & (luck >= 0.03)
+    requester = persons.select(
         pl.when(luck < 0.02)
-        .then(pl.lit("noreply@") + domain)
+        .then(machine)
         .when(luck < 0.03)
         .then(pl.lit("N/A"))
-        .otherwise(as_typed(own, rng, n))
+        .otherwise(typed)
+        .alias("requester_email"),
+        pl.when(linked).then("product_id").alias("product_user_id"),
     )
-    known = persons.select(
-        email.alias("requester_email"), pl.when(linked & (luck >= 0.03)).then("product_id").alias("product_user_id")
+    solved_at = pl.col("at") + pl.col("solved_after")
+    solved = solved_at < end
+    rows = tickets.with_columns(requester).with_columns(
+        status=pl.when(solved).then(pl.lit("solved")).otherwise(pl.lit("open")),
+        created_at=pl.col("at").cast(pl.Datetime("us", "UTC")),
+        updated_at=pl.when(solved).then(solved_at).otherwise("at").cast(pl.Datetime("us", "UTC")),
     )
-    solved = pl.col("at") + pl.col("solved_after")
-    rows = tickets.with_columns(known).filter(pl.col("at") < end)
-    return rows.select(
-        "ticket_id", "requester_email", "product_user_id", "subject", "priority",
-        pl.when(solved < end).then(pl.lit("solved")).otherwise(pl.lit("open")).alias("status"),
-        pl.col("at").cast(pl.Datetime("us", "UTC")).alias("created_at"),
-        pl.when(solved < end).then(solved).otherwise("at").cast(pl.Datetime("us", "UTC")).alias("updated_at"),
-    )  # fmt: skip
+    columns = ("ticket_id", "requester_email", "product_user_id", "subject", "priority", "status")
+    return rows.filter(pl.col("at") < end).select(*columns, "created_at", "updated_at")
