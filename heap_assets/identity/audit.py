@@ -13,7 +13,7 @@ import polars as pl
 
 from heap_assets.identity.assign import assign
 from heap_assets.identity.naive import naive_column, naive_join
-from heap_assets.identity.rules import Rules, SourceTable
+from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, Rules, SourceTable
 
 AUDIT_SCHEMA: Mapping[str, pl.DataType] = {
     "metric": pl.String(),
@@ -22,7 +22,6 @@ AUDIT_SCHEMA: Mapping[str, pl.DataType] = {
     "share": pl.Float64(),
 }
 ALL = "all"
-HEAP_IDENTITY, HEAP_USER_ID = "heap_identity", "heap_user_id"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from heap_assets.identity.rules import SourceTable
+from heap_assets.identity.rules import EMAIL, HEAP_IDENTITY, HEAP_USER_ID, SourceTable
 
-HEAP_IDENTITY, HEAP_USER_ID = "heap_identity", "heap_user_id"
-NAIVE_TYPES = ("email", HEAP_IDENTITY)
+NAIVE_TYPES = (EMAIL, HEAP_IDENTITY)
 """The types whose column a naive join would use, the likeliest first."""
 
 
