@@ -1,8 +1,15 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
+from heap_assets.identity.assign import assign
+from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit
+from heap_assets.identity.barrier import IdentityTables
 from heap_assets.identity.changes import changes
 from heap_assets.identity.errors import LinksError, RulesError, StateError
+from heap_assets.identity.explain import Explanation, explain
 from heap_assets.identity.extract import Extraction, extract, own_identify_links
+from heap_assets.identity.paths import resolve_path
+from heap_assets.identity.quality import Quality, QualityError, quality
+from heap_assets.identity.question import QuestionError, Verdict
 from heap_assets.identity.resolve import Resolution, resolve
 from heap_assets.identity.rules import (
     EMAIL,
@@ -19,6 +26,7 @@ from heap_assets.identity.shapes import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.identity.timeline import Advanced, DayInput, Timeline
 
 __all__ = [
+    "AUDIT_SCHEMA",
     "CHANGES",
     "CONFLICTS",
     "EMAIL",
@@ -28,21 +36,33 @@ __all__ = [
     "LINKS",
     "SHARED",
     "Advanced",
+    "AuditedTable",
     "ColumnMapping",
     "DayInput",
+    "Explanation",
     "Extraction",
     "IdentifierRule",
+    "IdentityTables",
     "LinksError",
+    "Quality",
+    "QualityError",
+    "QuestionError",
     "Resolution",
     "Rules",
     "RulesError",
     "SourceTable",
     "StateError",
     "Timeline",
+    "Verdict",
+    "assign",
+    "audit",
     "changes",
+    "explain",
     "extract",
     "own_identify_links",
+    "quality",
     "resolve",
+    "resolve_path",
     "user_migrations_table",
     "users_table",
 ]

@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
 
 AT_LEAST_ONCE = Condition("gte", 1, "count")
@@ -147,7 +148,7 @@ def with_audiences(
 def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
     """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out."""
     users = graph.filter(
-        (pl.col("identifier_type") == "heap_user_id") & ~pl.col("shared") & pl.col("profile_id").is_not_null()
+        (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()
     ).select(pl.col("identifier").cast(pl.Int64).alias("user_id"), "profile_id")
     return rows.join(users, on="user_id")
 

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.identity.assign import assign
-from heap_assets.identity.errors import RulesError
-from heap_assets.identity.paths import resolve_path
-from heap_assets.identity.rules import Rules, SourceTable
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules, RulesError, SourceTable, assign, resolve_path
 from heap_assets.profiles.survivorship import TraitRule, present, survivors
 
 TIME = pl.Datetime("us", "UTC")
-HEAP_IDENTITY, HEAP_USER_ID = "heap_identity", "heap_user_id"
 
 PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "profile_id": pl.String(),

@@ -175,11 +175,11 @@ def test_one_identifier_shows_its_whole_profile_as_a_tree_and_what_keeps_others_
     lines = ask("email:ann@acme.io").text().splitlines()
     assert lines[0] == "email:ann@acme.io is one of 6 identifiers of a person."
     assert lines[3:8] == [
-        "  email:ann@acme.io           2026-11-01 to 2026-11-07",
-        "  ├─ heap_identity:ann        heap/users, 1 record, 2026-11-01",
-        "  │  └─ heap_user_id:1        decided by Heap: heap/users, 1 record, 2026-11-01",
-        "  └─ crm_id:c1                crm, 1 record, 2026-11-02",
-        "     └─ email:ann@home.io     billing, 1 record, 2026-11-09; crm, 1 record, 2026-11-03",
+        "  email:ann@acme.io         2026-11-01 to 2026-11-07",
+        "  ├─ heap_identity:ann      heap/users, 1 record, 2026-11-01",
+        "  │  └─ heap_user_id:1      decided by Heap: heap/users, 1 record, 2026-11-01",
+        "  └─ crm_id:c1              crm, 1 record, 2026-11-02",
+        "     └─ email:ann@home.io   billing, 1 record, 2026-11-09; crm, 1 record, 2026-11-03",
     ]
     assert (
         "  email:ann@acme.io – device_id:kiosk: one of them is shared; heap/events/login, 1 record, 2026-11-07" in lines

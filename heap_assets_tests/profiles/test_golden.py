@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from heap_assets.errors import SettingsError
-from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable
+from heap_assets.identity import ColumnMapping, IdentifierRule, Rules, SourceTable
 from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
 from heap_assets.profiles.survivorship import TraitRule
 
