@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from google.cloud import bigquery
 
-from heap_assets.warehouse.arrow import write_parquet
+from heap_assets.warehouse.arrow import first_rows, write_parquet
 from heap_assets.warehouse.bigquery_client import BigQueryAccount, explained
 from heap_assets.warehouse.model import (
     Column,
@@ -87,7 +87,15 @@ class BigQueryWarehouse(Warehouse):
         with self.account.client() as client:
             return _version(self._table(client, relation))
 
-    def read(self, relation: str, columns: Sequence[str] | None, path: Path, *, newer: Newer | None = None) -> Reading:
+    def read(
+        self,
+        relation: str,
+        columns: Sequence[str] | None,
+        path: Path,
+        *,
+        newer: Newer | None = None,
+        limit: int | None = None,
+    ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         with self.account.client() as client, explained(relation):
             table = self._table(client, relation)
@@ -96,7 +104,7 @@ class BigQueryWarehouse(Warehouse):
             stored = table.table_type == "TABLE"
             read = self._stored if stored else self._queried
             with read(client, table, chosen.names, where) as (schema, batches, scanned):
-                rows = write_parquet(schema, batches, path)
+                rows = write_parquet(schema, batches if limit is None else first_rows(batches, limit), path)
         name = f"{table.dataset_id}.{table.table_id}"
         seconds = time.monotonic() - started
         return Reading(name, chosen.names, rows, observed_at, seconds, _version(table), scanned)
@@ -237,7 +245,7 @@ def _listed(client: bigquery.Client, dataset: str) -> list[Any]:
     except RelationMissingError:
         with explained(client.project):
             names = [found.dataset_id for found in client.list_datasets()]
-        find_relation(dataset, names, f"BigQuery project {client.project}, as datasets,")
+        find_relation(dataset, names, f"BigQuery project {client.project}", "dataset")
         raise
 
 

@@ -77,13 +77,21 @@ class DuckDBWarehouse(Warehouse):
         stat = self.path.stat()
         return f"{stat.st_size}-{stat.st_mtime_ns}"
 
-    def read(self, relation: str, columns: Sequence[str] | None, path: Path, *, newer: Newer | None = None) -> Reading:
+    def read(
+        self,
+        relation: str,
+        columns: Sequence[str] | None,
+        path: Path,
+        *,
+        newer: Newer | None = None,
+        limit: int | None = None,
+    ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         version = self.version(relation)
         with self._connect(path.parent) as connection:
             resolved = self._resolve(connection, relation)
             chosen = choose_columns(columns, _columns(connection, resolved), relation)
-            query = _query(connection, resolved, chosen.names, newer)
+            query = _query(connection, resolved, chosen.names, newer) + _limited(limit)
             reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
             rows = write_parquet(reader.schema, reader, path)
         return Reading(resolved, chosen.names, rows, observed_at, time.monotonic() - started, version)
@@ -236,3 +244,7 @@ def _first_line(error: Exception) -> str:
     """The reason without the values it quotes, which may be somebody's."""
     line = str(error).splitlines()[0]
     return _QUOTED.sub("'…'", line) if isinstance(error, duckdb.DataError | SourceFailedError) else line
+
+
+def _limited(limit: int | None) -> str:
+    return "" if limit is None else f" LIMIT {limit:d}"

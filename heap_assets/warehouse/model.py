@@ -147,7 +147,15 @@ class Warehouse(ABC):
         """Return a token that changes whenever the relation may have changed; None if that cannot be told cheaply."""
 
     @abstractmethod
-    def read(self, relation: str, columns: Sequence[str] | None, path: Path, *, newer: Newer | None = None) -> Reading:
+    def read(
+        self,
+        relation: str,
+        columns: Sequence[str] | None,
+        path: Path,
+        *,
+        newer: Newer | None = None,
+        limit: int | None = None,
+    ) -> Reading:
         """Stream columns of a relation into one Parquet file.
 
         Memory is bounded whatever the number of rows. Structs stay structs, arrays stay lists; timestamps with a
@@ -160,6 +168,8 @@ class Warehouse(ABC):
             read. None reads all.
         path
             A file that does not exist; it is there only if all was read.
+        newer, limit
+            Only newer rows; at most so many, whichever.
 
         Raises
         ------
@@ -175,12 +185,17 @@ class Warehouse(ABC):
 
     @contextmanager
     def snapshot(
-        self, relation: str, columns: Sequence[str] | None = None, *, newer: Newer | None = None
+        self,
+        relation: str,
+        columns: Sequence[str] | None = None,
+        *,
+        newer: Newer | None = None,
+        limit: int | None = None,
     ) -> Iterator[Snapshot]:
         """Read columns of a relation for the time of a `with` block; see :meth:`read`."""
         with tempfile.TemporaryDirectory(prefix="heap-assets-") as folder:
             path = Path(folder) / "snapshot.parquet"
-            reading = self.read(relation, columns, path, newer=newer)
+            reading = self.read(relation, columns, path, newer=newer, limit=limit)
             yield Snapshot(pl.scan_parquet(path), reading)
 
 
@@ -195,10 +210,10 @@ class Chosen:
         return tuple(column.name for column in self.columns)
 
 
-def find_relation(wanted: str, existing: Iterable[str], where: str) -> str:
+def find_relation(wanted: str, existing: Iterable[str], where: str, noun: str = "table") -> str:
     """Return the relation's own spelling; names are compared without case if nothing fits exactly."""
     names = list(existing)
-    return _find(wanted, names, RelationMissingError(_missing(f"{where} has no table {wanted!r}", wanted, names)))
+    return _find(wanted, names, RelationMissingError(_missing(f"{where} has no {noun} {wanted!r}", wanted, names)))
 
 
 def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], relation: str) -> Chosen:

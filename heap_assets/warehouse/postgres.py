@@ -81,13 +81,21 @@ class PostgresWarehouse(Warehouse):
         with self._connect() as cursor:
             return _version(cursor, self._resolve(cursor, relation))
 
-    def read(self, relation: str, columns: Sequence[str] | None, path: Path, *, newer: Newer | None = None) -> Reading:
+    def read(
+        self,
+        relation: str,
+        columns: Sequence[str] | None,
+        path: Path,
+        *,
+        newer: Newer | None = None,
+        limit: int | None = None,
+    ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         with self._connect() as cursor:
             resolved = self._resolve(cursor, relation)
             version = _version(cursor, resolved)
             chosen = choose_columns(columns, _columns(cursor, resolved), relation)
-            query = _query(cursor, resolved, chosen.names, newer)
+            query = _query(cursor, resolved, chosen.names, newer) + _limited(limit)
             options = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
             if not self.copy:
                 options[StatementOptions.USE_COPY.value] = "false"
@@ -283,3 +291,7 @@ def _said(text: str, quotes_values: bool) -> str:
     line = text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text
     line = line.strip().splitlines()[0]
     return _QUOTED.sub('"…"', line) if quotes_values else line
+
+
+def _limited(limit: int | None) -> str:
+    return "" if limit is None else f" LIMIT {limit:d}"
