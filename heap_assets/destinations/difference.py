@@ -16,6 +16,8 @@ from heap_assets.destinations.log import FIELD, field_names
 from heap_assets.destinations.spec import Mode, OnWithdrawn, SyncSpec
 from heap_assets.destinations.validation import VALUE, check_names, duplicated, reasons
 
+OLD = "o:"
+"""Prefix of the columns that hold what the ledger knew before."""
 _LONGEST_PAUSE = 32
 
 
@@ -166,7 +168,7 @@ def _intents(prepared: Prepared, spec: SyncSpec, mapping: str) -> list[pl.Expr]:
     again = (pl.col("mapping") != mapping) & pl.col("mapping").is_not_null()
     changes, calls = [], []
     for name in prepared.names:
-        new, old = pl.col(FIELD + name), pl.col("o:" + name)
+        new, old = pl.col(FIELD + name), pl.col(OLD + name)
         value: Any = pl.when(new.is_not_null() & (again | old.is_null() | (old != new))).then(new)
         if spec.on_withdrawn is OnWithdrawn.CLEAR:
             value = value.when(new.is_null() & (old > EMPTY)).then(EMPTY)
@@ -218,7 +220,7 @@ def known_keys(ledger: pl.DataFrame) -> int:
 
 
 def _withdrawn_keys(ready: pl.DataFrame, prepared: Prepared) -> int:
-    lost = [(pl.col(FIELD + n) == EMPTY) & (pl.col("o:" + n) > EMPTY) for n in prepared.names]
+    lost = [(pl.col(FIELD + n) == EMPTY) & (pl.col(OLD + n) > EMPTY) for n in prepared.names]
     return int(ready.select(_any(lost).sum()).item()) if lost else 0
 
 
@@ -245,11 +247,11 @@ def _with_fields(ledger: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _old(ledger: pl.DataFrame) -> list[pl.Expr]:
-    return [pl.col(f).alias("o:" + f.removeprefix(FIELD)) for f in field_names(ledger)]
+    return [pl.col(f).alias(OLD + f.removeprefix(FIELD)) for f in field_names(ledger)]
 
 
 def _was_sent(names: tuple[str, ...]) -> list[pl.Expr]:
-    return [pl.col("o:" + n) >= UNKNOWN for n in names]
+    return [pl.col(OLD + n) >= UNKNOWN for n in names]
 
 
 def _resend_reason(ledger: pl.DataFrame, mapping: str) -> str | None:

@@ -7,7 +7,7 @@ from statistics import median
 
 import polars as pl
 
-from heap_assets.destinations.difference import Plan, Prepared
+from heap_assets.destinations.difference import OLD, Plan, Prepared
 from heap_assets.destinations.hashing import UNKNOWN
 from heap_assets.destinations.log import FIELD
 from heap_assets.destinations.spec import Guard
@@ -29,7 +29,7 @@ def concerns(
     return [
         *_removal(guard, plan.counts["withdrawn"], known),
         *([] if plan.full_resend_reason else _change(guard, plan.counts["changed"], known, changed_before)),
-        *_takeover(guard, prepared, ledger),
+        *_takeover(guard, plan, prepared, ledger),
     ]
 
 
@@ -49,21 +49,17 @@ def _change(guard: Guard, changed: int, known: int, before: Sequence[float]) -> 
     return [f"{changed} of {known} keys ({share:.0%}) would change; the median of the last runs is {usual:.1%}"]
 
 
-def _takeover(guard: Guard, prepared: Prepared, ledger: pl.DataFrame) -> list[str]:
-    """Find a property of which one value spreads: a default that overwrites what was known."""
+def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame) -> list[str]:
+    """Find a property of which one value spreads over keys that had another: a default that overwrites."""
     found = []
     for name in prepared.names:
-        column = FIELD + name
-        if column not in ledger.columns or not len(prepared.rows):
+        new, old = FIELD + name, OLD + name
+        if old not in plan.send.columns or new not in ledger.columns:
             continue
-        before = ledger.filter(pl.col(column) > UNKNOWN)[column]
-        now = prepared.rows[column].drop_nulls()
-        if not len(before) or not len(now):
-            continue
-        count = pl.len()
-        top = now.to_frame().group_by(column).agg(n=count).sort("n", descending=True).head(3)
-        for value, rows in top.iter_rows():
-            gained = rows / len(prepared.rows) - int((before == value).sum()) / len(ledger)
-            if gained > guard.takeover:
-                found.append(f"one value of {name} would spread to {gained:.0%} more of the keys")
+        known = int((ledger[new] > UNKNOWN).sum())
+        moved = plan.send.filter(pl.col(old) > UNKNOWN, pl.col(new) > UNKNOWN, pl.col(new) != pl.col(old))
+        taken = moved.group_by(new).len().sort("len", descending=True).head(3)
+        gains = [rows - int((moved[old] == value).sum()) for value, rows in taken.iter_rows()]
+        if gains and max(gains) > guard.takeover * known:
+            found.append(f"one value of {name} would spread to {max(gains) / known:.0%} more of the keys that have one")
     return found

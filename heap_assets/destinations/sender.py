@@ -164,7 +164,7 @@ class Sender:
     def _deliver(self, batch: pl.DataFrame) -> None:
         items = [
             _Item(row, json.dumps(self.destination.element(row), ensure_ascii=False, separators=(",", ":")).encode(), n)
-            for n, row in enumerate(_rows(batch, self.log.fence))
+            for n, row in enumerate(_rows(batch, self.destination, self.log.fence))
         ]
         for group in self._grouped(items):
             if self._stop.is_set():
@@ -347,21 +347,17 @@ class Sender:
                 )
 
 
-def _rows(batch: pl.DataFrame, fence: int) -> Iterator[Row]:
+def _rows(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterator[Row]:
     names = [c.removeprefix(VALUE) for c in batch.columns if c.startswith(VALUE)]
+    extras = [c for c in (*destination.required, *destination.optional, "row_hash") if c in batch.columns]
     for record in batch.iter_rows(named=True):
         values = {}
         for name in names:
             sent = record.get(FIELD + name)
             if sent is not None:
                 values[name] = None if sent == EMPTY else json_value(record[VALUE + name])
-        person = record.get("person", record["key"])
-        yield Row(
-            record["key"],
-            person,
-            values,
-            {"fence": fence} | {c: v for c, v in record.items() if c[:2] not in (VALUE, FIELD)},
-        )
+        extra = {"fence": fence, **{name: record[name] for name in extras}}
+        yield Row(record["key"], record.get("person", record["key"]), values, extra)
 
 
 def _outcome_frame(name: str, outcomes: Sequence[Outcome]) -> pl.DataFrame:
