@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from heap_assets.identity.texts import Texts
 _BATCH: Final = 1 << 20
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
+_BYTES_PER_NODE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,20 @@ class LinkBatch:
 
 @dataclass
 class Encoded:
-    """All identifiers as dense nodes, all links as pairs of them."""
+    """All identifiers as dense nodes, all links as pairs of them.
+
+    Attributes
+    ----------
+    ranks, texts
+        Type (0 is the strongest) and value of each node.
+    seen
+        nodes × 2: first and last seen; NEVER and BEFORE for none.
+    keys_1, keys_2
+        128 bits that stand for type and value, within this process.
+    """
 
     ranks: U8
-    first: I64
-    last: I64
+    seen: I64
     keys_1: U64
     keys_2: U64
     texts: Texts
@@ -117,20 +128,21 @@ def _check(batch: pl.DataFrame, rules: Rules) -> None:
 
 
 class _Encoder:
+    """Grows with every batch; text is copied by a thread of its own while the next batch is encoded."""
+
     def __init__(self, rules: Rules) -> None:
         self.types = len(rules.types)
         self.sources = pl.Categories.random("heap_assets_sources", pl.UInt16)
         # Polars forgets the names once no series of the categories is left
         self.names = pl.Series(dtype=pl.Categorical(self.sources))
         self.known = 0
-        self.slots: U32 = np.zeros(1 << 16, np.uint32)
-        self.columns: dict[str, np.ndarray[Any, Any]] = {
-            "keys_1": np.empty(1 << 15, np.uint64),
-            "keys_2": np.empty(1 << 15, np.uint64),
-            "ranks": np.empty(1 << 15, np.uint8),
-            "first": np.empty(1 << 15, np.int64),
-            "last": np.empty(1 << 15, np.int64),
-        }
+        self.slots: U64 = np.zeros(1 << 18, np.uint64)
+        # address space for as many nodes as memory could hold; a page is taken only when it is written
+        self.room = max(_memory() // _BYTES_PER_NODE, 1 << 20)
+        self.keys_1: U64 = np.empty(self.room, np.uint64)
+        self.keys_2: U64 = np.empty(self.room, np.uint64)
+        self.seen: I64 = np.empty((self.room, 2), np.int64)
+        self.ranks: U8 = np.empty(self.room, np.uint8)
         self.texts = Texts()
         self.batches: list[LinkBatch] = []
 
@@ -140,21 +152,18 @@ class _Encoder:
             return
         self._make_room(2 * rows)
         first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
-        ends = []
-        for end in ("a", "b"):
-            ids = np.empty(rows, np.uint32)
-            fresh = np.empty(rows, np.uint32)
-            before = self.known
-            self.known = kernel.encode(
-                batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), batch[f"t{end}"].to_numpy(), self.slots,
-                self.columns["keys_1"], self.columns["keys_2"], self.columns["ranks"], before, ids, fresh,
-            )  # fmt: skip
-            self.columns["first"][before : self.known] = kernel.NEVER
-            self.columns["last"][before : self.known] = kernel.BEFORE
-            kernel.note_seen(ids, first, last, self.columns["first"], self.columns["last"])
-            self.texts.append(batch[f"value_{end}"].gather(fresh[: self.known - before]))
-            ends.append(ids)
-        self.batches.append(self._linked(ends[0], ends[1], first, batch["tag"].to_numpy()))
+        a, b = (self._encoded(batch, end, first, last) for end in ("a", "b"))
+        self.batches.append(self._linked(a, b, first, batch["tag"].to_numpy()))
+
+    def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64) -> U32:
+        ids, fresh = np.empty(batch.height, np.uint32), np.empty(batch.height, np.uint32)
+        before = self.known
+        self.known = kernel.encode(
+            batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), batch[f"t{end}"].to_numpy(), first, last,
+            self.slots, self.keys_1, self.keys_2, self.seen, self.ranks, before, ids, fresh,
+        )  # fmt: skip
+        self.texts.append(batch[f"value_{end}"], fresh[: self.known - before])
+        return ids
 
     def _linked(self, a: U32, b: U32, first: I64, tag: U16) -> LinkBatch:
         links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
@@ -162,27 +171,31 @@ class _Encoder:
             np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
             np.empty(links, np.uint16), np.zeros(self.types + 1, np.int64),
         )  # fmt: skip
-        kernel.bucket(a, b, first, tag, self.columns["ranks"], out.a, out.b, out.first, out.tag, out.starts)
+        kernel.bucket(a, b, first, tag, self.ranks, out.a, out.b, out.first, out.tag, out.starts)
         return out
 
     def _make_room(self, more: int) -> None:
-        needed = self.known + more
-        for array in self.columns.values():
-            if needed > array.size:
-                array.resize(max(needed, array.size * 3 // 2), refcheck=False)
-        if self.known + more // 2 > self.slots.size * 6 // 10 or needed > self.slots.size * 9 // 10:
+        if self.known + more > self.room:
+            raise LinksError(
+                f"links name more than {self.known} identifiers, which do not fit into this machine's memory "
+                f"(about {_BYTES_PER_NODE} bytes each): give it more"
+            )
+        # a batch may be all new, and must leave slots empty for searches to end; what it names is mostly known
+        if self.known + more // 4 > self.slots.size * 3 // 4 or self.known + more > self.slots.size - 1:
             size = self.slots.size
-            while self.known + more // 2 > size * 6 // 10 or needed > size * 9 // 10:
+            while self.known + more // 4 > size * 3 // 4 or self.known + more > size - 1:
                 size *= 2
-            self.slots = np.zeros(size, np.uint32)
-            kernel.rehash(self.columns["keys_1"], self.known, self.slots)
+            self.slots = np.zeros(size, np.uint64)
+            kernel.rehash(self.keys_1, self.known, self.slots)
 
     def finished(self) -> Encoded:
         names = self.sources.to_series().to_list() if self.batches else []
         if len(names) >= _MAX_SOURCES:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
-        kept = {name: array[: self.known] for name, array in self.columns.items()}
-        return Encoded(
-            kept["ranks"], kept["first"], kept["last"], kept["keys_1"], kept["keys_2"],
-            self.texts, names, self.batches,
-        )  # fmt: skip
+        n = self.known
+        self.texts.finish()
+        return Encoded(self.ranks[:n], self.seen[:n], self.keys_1[:n], self.keys_2[:n], self.texts, names, self.batches)
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

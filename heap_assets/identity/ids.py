@@ -11,8 +11,7 @@ import numpy as np
 
 from heap_assets.identity import kernel_text
 from heap_assets.identity.encode import Encoded
-from heap_assets.identity.kernel import NONE, U32, U64
-from heap_assets.identity.ordered import Clusters
+from heap_assets.identity.kernel import I64, NONE, U8, U32, U64
 from heap_assets.identity.rules import Rules
 
 SEPARATOR: Final = "\x1f"
@@ -28,39 +27,59 @@ def profile_id(identifier_type: str, identifier: str) -> str:
 
 
 @dataclass(frozen=True)
-class ProfileIds:
-    """Ids of clusters: the two halves of each, and the node it stands for (NONE for an unused number)."""
+class Profiles:
+    """Clusters laid out one after the other, and their ids.
 
+    Attributes
+    ----------
+    starts, nodes, keys
+        Cluster c is `nodes[starts[c]:starts[c + 1]]`, by type and value; the run after the last cluster holds the
+        nodes of no profile. `keys` has one per place: 7 bits type, 1 bit shared, the rest begins the value.
+    high, low
+        The two halves of each cluster's id; meaningless for an empty cluster.
+    order
+        Clusters that are not empty, by id.
+    """
+
+    starts: I64
+    nodes: U32
+    keys: U64
     high: U64
     low: U64
-    node: U32
+    order: U32
 
 
-def profile_ids(encoded: Encoded, clusters: Clusters, rules: Rules) -> ProfileIds:
-    """Compute the ids of all clusters: one hash per profile, in as many threads as two."""
-    best = np.full(clusters.count, NONE, np.uint32)
-    offsets, data = encoded.texts.offsets, encoded.texts.data
-    kernel_text.representatives(clusters.labels, encoded.ranks, encoded.first, offsets, data, best)
-    used = np.flatnonzero(best != NONE)
-    nodes = best[used]
-    high, low = hashed(encoded, nodes, rules)
-    all_high, all_low = np.zeros(clusters.count, np.uint64), np.zeros(clusters.count, np.uint64)
-    all_high[used], all_low[used] = high, low
-    return ProfileIds(all_high, all_low, best)
+def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> Profiles:
+    """Lay out clusters and compute their ids: one hash per profile."""
+    texts = encoded.texts
+    skip = np.full(len(rules.types), -1, np.int64)
+    kernel_text.common_prefix(encoded.ranks, texts.offsets, texts.data, skip)
+    starts = np.zeros(count + 2, np.int64)
+    nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
+    kernel_text.runs(labels, encoded.ranks, shared, texts.offsets, texts.data, skip, starts, keys, nodes)
+    best = np.empty(count, np.uint32)
+    kernel_text.representatives(starts, keys, nodes, encoded.seen, best)
+    used = np.flatnonzero(best != NONE).astype(np.uint32)
+    high, low = np.empty(count, np.uint64), np.empty(count, np.uint64)
+    high[used], low[used] = hashed(encoded, best[used], rules)
+    order = used[np.argsort(high[used])]
+    sorted_high = high[order]
+    if (sorted_high[1:] == sorted_high[:-1]).any():
+        order = used[np.lexsort((low[used], high[used]))]
+    return Profiles(starts, nodes, keys, high, low, order)
 
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:
-    """Hash type and value of some nodes."""
+    """Hash type and value of some nodes, half of them in a second thread."""
     parts = [f"{name}{SEPARATOR}".encode() for name in rules.types]
     prefixes = np.frombuffer(b"".join(parts), np.uint8).copy()
     prefix_offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     high, low = np.empty(nodes.size, np.uint64), np.empty(nodes.size, np.uint64)
-    offsets, data = encoded.texts.offsets, encoded.texts.data
-    half = nodes.size // 2
+    texts, half = encoded.texts, nodes.size // 2
 
     def run(part: slice) -> None:
         kernel_text.sha256_128(
-            nodes[part], encoded.ranks, offsets, data, prefix_offsets, prefixes, high[part], low[part]
+            nodes[part], encoded.ranks, texts.offsets, texts.data, prefix_offsets, prefixes, high[part], low[part]
         )
 
     with ThreadPoolExecutor(2) as pool:

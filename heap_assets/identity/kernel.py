@@ -42,62 +42,76 @@ def mixed(hash_1: int, rank: int) -> int:
 
 @compiled
 def encode(
-    hash_1: U64, hash_2: U64, ranks: U8, slots: U32, keys_1: U64, keys_2: U64, node_ranks: U8, known: int, ids: U32,
-    fresh: U32,
+    hash_1: U64, hash_2: U64, ranks: U8, first: I64, last: I64, slots: U64, keys_1: U64, keys_2: U64, seen: I64,
+    node_ranks: U8, known: int, ids: U32, fresh: U32,
 ) -> int:  # fmt: skip
-    """Give each (type, value), known by 128 bits, its dense id in an open-addressing table.
+    """Give each (type, value), known by 128 bits, its dense id, and widen its first and last seen.
 
-    `slots` holds id + 1, its length is a power of two; `fresh` receives the rows whose node is new.
-    Returns the number of nodes known afterwards. Rows of NO_TYPE get NONE.
+    `slots` is an open-addressing table whose length is a power of two: the upper half of the first key and the id + 1.
+    Rows go in groups: all memory that a group will need is asked for before any is used, so that waits overlap.
+    `fresh` receives the rows whose node is new. Returns the number of nodes known afterwards. Rows of NO_TYPE get NONE.
     """
     mask = np.uint64(slots.size - 1)
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     start = known
-    for row in range(hash_1.size):
-        rank = ranks[row]
-        if rank == NO_TYPE:
-            ids[row] = NONE
-            continue
-        key_1, key_2 = mixed(hash_1[row], rank), hash_2[row]
-        slot = key_1 & mask
-        while True:
-            found = slots[slot]
-            if found == 0:
-                keys_1[known] = key_1
-                keys_2[known] = key_2
-                node_ranks[known] = rank
-                fresh[known - start] = row
-                ids[row] = known
-                known += 1
-                slots[slot] = known
-                break
-            if keys_1[found - 1] == key_1 and keys_2[found - 1] == key_2:
-                ids[row] = found - 1
-                break
-            slot = (slot + np.uint64(1)) & mask
+    group = 32
+    keys, held = np.empty(group, np.uint64), np.empty(group, np.uint64)
+    second, early = np.empty(group, np.uint64), np.empty(group, np.int64)
+    for begin in range(0, hash_1.size, group):
+        size = min(group, hash_1.size - begin)
+        for i in range(size):
+            keys[i] = mixed(hash_1[begin + i], ranks[begin + i])
+            held[i] = slots[keys[i] & mask]
+        for i in range(size):
+            if held[i] != 0:
+                node = (held[i] & low) - np.uint64(1)
+                second[i] = keys_2[node]
+                early[i] = seen[node, 0]
+        for i in range(size):
+            row = begin + i
+            if ranks[row] == NO_TYPE:
+                ids[row] = NONE
+                continue
+            key = keys[i]
+            found = held[i]
+            if found == 0 or found >> half != key >> half or second[i] != hash_2[row]:
+                slot = key & mask
+                while True:
+                    found = slots[slot]
+                    if found == 0:
+                        keys_1[known] = key
+                        keys_2[known] = hash_2[row]
+                        node_ranks[known] = ranks[row]
+                        seen[known, 0] = NEVER
+                        seen[known, 1] = BEFORE
+                        fresh[known - start] = row
+                        known += 1
+                        found = (key >> half) << half | np.uint64(known)
+                        slots[slot] = found
+                        break
+                    if found >> half == key >> half and keys_2[(found & low) - np.uint64(1)] == hash_2[row]:
+                        break
+                    slot = (slot + np.uint64(1)) & mask
+            node = (found & low) - np.uint64(1)
+            ids[row] = node
+            if first[row] < seen[node, 0]:
+                seen[node, 0] = first[row]
+            if last[row] > seen[node, 1]:
+                seen[node, 1] = last[row]
     return known
 
 
 @compiled
-def rehash(keys_1: U64, known: int, slots: U32) -> None:
+def rehash(keys_1: U64, known: int, slots: U64) -> None:
     """Fill an empty, larger table from the keys of all nodes."""
     mask = np.uint64(slots.size - 1)
+    half = np.uint64(32)
     for node in range(known):
-        slot = keys_1[node] & mask
+        key = keys_1[node]
+        slot = key & mask
         while slots[slot] != 0:
             slot = (slot + np.uint64(1)) & mask
-        slots[slot] = node + 1
-
-
-@compiled
-def note_seen(ids: U32, first: I64, last: I64, node_first: I64, node_last: I64) -> None:
-    """Widen each node's first and last seen by the rows that name it."""
-    for row in range(ids.size):
-        node = ids[row]
-        if node != NONE:
-            if first[row] < node_first[node]:
-                node_first[node] = first[row]
-            if last[row] > node_last[node]:
-                node_last[node] = last[row]
+        slots[slot] = (key >> half) << half | np.uint64(node + 1)
 
 
 @compiled

@@ -108,83 +108,155 @@ def _text_before(x: int, y: int, offsets: I64, data: U8) -> bool:
 
 
 @compiled
-def representatives(labels: U32, ranks: U8, first: I64, offsets: I64, data: U8, best: U32) -> None:
-    """Find each cluster's strongest, then earliest, then smallest node (rule 7); `best` comes filled with NONE."""
-    for node in range(labels.size):
-        cluster = labels[node]
-        if cluster == NONE:
+def common_prefix(ranks: U8, offsets: I64, data: U8, lengths: I64) -> None:
+    """Find how many bytes all values of each type begin with; `lengths` comes filled with -1."""
+    example = np.zeros(lengths.size, np.int64)
+    for node in range(ranks.size):
+        rank = ranks[node]
+        begin, size = offsets[node], offsets[node + 1] - offsets[node]
+        if lengths[rank] < 0:
+            lengths[rank] = size
+            example[rank] = begin
             continue
-        champion = best[cluster]
-        if champion == NONE or ranks[node] < ranks[champion]:
-            best[cluster] = node
-        elif ranks[node] == ranks[champion]:
-            if first[node] < first[champion] or (
-                first[node] == first[champion] and _text_before(node, champion, offsets, data)
-            ):
-                best[cluster] = node
+        same = min(lengths[rank], size)
+        for i in range(same):
+            if data[begin + i] != data[example[rank] + i]:
+                same = i
+                break
+        lengths[rank] = same
 
 
 @compiled
-def _before(x: int, y: int, ranks: U8, offsets: I64, data: U8) -> bool:
-    if ranks[x] != ranks[y]:
-        return ranks[x] < ranks[y]
-    return _text_before(x, y, offsets, data)
+def runs(
+    labels: U32, ranks: U8, shared: U8, offsets: I64, data: U8, skip: I64, starts: I64, keys: U64, nodes: U32
+) -> None:
+    """Lay out nodes by cluster, each run by rank and then by value; nodes of no cluster come last.
 
-
-@compiled
-def _sort_run(run: U32, ranks: U8, offsets: I64, data: U8) -> None:
-    """Sort nodes by rank, then by value, in place: insertion for the usual few, heap sort for a giant."""
-    n = run.size
-    if n <= 24:
-        for i in range(1, n):
-            node = run[i]
-            j = i - 1
-            while j >= 0 and _before(node, run[j], ranks, offsets, data):
-                run[j + 1] = run[j]
-                j -= 1
-            run[j + 1] = node
-        return
-    for start in range(n // 2 - 1, -1, -1):
-        _sift(run, start, n, ranks, offsets, data)
-    for end in range(n - 1, 0, -1):
-        run[0], run[end] = run[end], run[0]
-        _sift(run, 0, end, ranks, offsets, data)
-
-
-@compiled
-def _sift(heap: U32, start: int, end: int, ranks: U8, offsets: I64, data: U8) -> None:
-    root = start
-    while 2 * root + 1 < end:
-        child = 2 * root + 1
-        if child + 1 < end and _before(heap[child], heap[child + 1], ranks, offsets, data):
-            child += 1
-        if not _before(heap[root], heap[child], ranks, offsets, data):
-            return
-        heap[root], heap[child] = heap[child], heap[root]
-        root = child
-
-
-@compiled
-def order_nodes(labels: U32, places: U32, ranks: U8, offsets: I64, data: U8, order: U32, starts: I64) -> None:
-    """Order nodes by their cluster's place, then rank, then value; nodes of no cluster come last.
-
-    `starts` comes as zeros, with two entries more than there are clusters: where each place begins.
+    A node travels with a key that sorts it: 1 bit shared, 7 bits rank, then the seven bytes after those that all values
+    of its type begin with. So a run is sorted in place, and text is fetched only where keys are equal.
+    `starts` comes as zeros, with two entries more than there are clusters.
     """
     last = starts.size - 2
     for node in range(labels.size):
-        place = last if labels[node] == NONE else places[labels[node]]
+        place = last if labels[node] == NONE else labels[node]
         starts[place + 1] += 1
     for place in range(starts.size - 1):
         starts[place + 1] += starts[place]
     for node in range(labels.size):
-        place = last if labels[node] == NONE else places[labels[node]]
-        order[starts[place]] = node
-        starts[place] += 1
-    begin = 0
+        place = last if labels[node] == NONE else labels[node]
+        rank = ranks[node]
+        key = np.uint64(rank) << np.uint64(1) | np.uint64(shared[node])
+        begin, end = offsets[node] + skip[rank], offsets[node + 1]
+        for i in range(7):
+            byte = data[begin + i] if begin + i < end else np.uint8(0)
+            key = key << np.uint64(8) | np.uint64(byte)
+        at = starts[place]
+        starts[place] = at + 1
+        keys[at] = key
+        nodes[at] = node
+    for place in range(starts.size - 1, 0, -1):
+        starts[place] = starts[place - 1]
+    starts[0] = 0
     for place in range(starts.size - 1):
-        if starts[place] - begin > 1:
-            _sort_run(order[begin : starts[place]], ranks, offsets, data)
-        begin = starts[place]
+        begin, end = starts[place], starts[place + 1]
+        if end - begin > 1:
+            _sort_run(keys[begin:end], nodes[begin:end], offsets, data)
+
+
+@compiled
+def _before(key_x: int, node_x: int, key_y: int, node_y: int, offsets: I64, data: U8) -> bool:
+    # the bit that tells shared values is no part of the order
+    x = key_x & ~(np.uint64(1) << np.uint64(56))
+    y = key_y & ~(np.uint64(1) << np.uint64(56))
+    if x != y:
+        return x < y
+    return _text_before(node_x, node_y, offsets, data)
+
+
+@compiled
+def _sort_run(keys: U64, nodes: U32, offsets: I64, data: U8) -> None:
+    """Sort a run in place: insertion for the usual few, heap sort for a giant."""
+    n = nodes.size
+    if n <= 24:
+        for i in range(1, n):
+            key, node = keys[i], nodes[i]
+            j = i - 1
+            while j >= 0 and _before(key, node, keys[j], nodes[j], offsets, data):
+                keys[j + 1] = keys[j]
+                nodes[j + 1] = nodes[j]
+                j -= 1
+            keys[j + 1] = key
+            nodes[j + 1] = node
+        return
+    for start in range(n // 2 - 1, -1, -1):
+        _sift(keys, nodes, start, n, offsets, data)
+    for end in range(n - 1, 0, -1):
+        keys[0], keys[end] = keys[end], keys[0]
+        nodes[0], nodes[end] = nodes[end], nodes[0]
+        _sift(keys, nodes, 0, end, offsets, data)
+
+
+@compiled
+def _sift(keys: U64, nodes: U32, start: int, end: int, offsets: I64, data: U8) -> None:
+    root = start
+    while 2 * root + 1 < end:
+        child = 2 * root + 1
+        if child + 1 < end and _before(keys[child], nodes[child], keys[child + 1], nodes[child + 1], offsets, data):
+            child += 1
+        if not _before(keys[root], nodes[root], keys[child], nodes[child], offsets, data):
+            return
+        keys[root], keys[child] = keys[child], keys[root]
+        nodes[root], nodes[child] = nodes[child], nodes[root]
+        root = child
+
+
+@compiled
+def representatives(starts: I64, keys: U64, nodes: U32, seen: I64, best: U32) -> None:
+    """Find each run's strongest, then earliest, then smallest node (rule 7); NONE for an empty run."""
+    for place in range(best.size):
+        best[place] = NONE
+        earliest = np.int64(0)
+        for at in range(starts[place], starts[place + 1]):
+            if best[place] == NONE:
+                best[place] = nodes[at]
+                if at + 1 < starts[place + 1]:
+                    earliest = seen[nodes[at], 0]
+            elif keys[at] >> np.uint64(57) != keys[starts[place]] >> np.uint64(57):
+                break
+            elif seen[nodes[at], 0] < earliest:
+                best[place] = nodes[at]
+                earliest = seen[nodes[at], 0]
+
+
+@compiled
+def fill_slice(
+    places: U32, starts: I64, high: U64, low: U64, nodes: U32, keys: U64, seen: I64,
+    out_nodes: U32, out_keys: U64, out_seen: I64, out_ids: U8, known: U8,
+) -> None:  # fmt: skip
+    """Copy whole runs, in the order of `places`: nodes, keys, first and last seen, ids as 32 hexadecimal digits."""
+    row = 0
+    for i in range(places.size):
+        place = places[i]
+        nobody = place == high.size
+        for at in range(starts[place], starts[place + 1]):
+            node = nodes[at]
+            out_nodes[row] = node
+            out_keys[row] = keys[at]
+            out_seen[0, row] = seen[node, 0]
+            out_seen[1, row] = seen[node, 1]
+            known[row] = 0 if nobody else 1
+            if not nobody:
+                _write_hexadecimal(high[place], low[place], out_ids, row * 32)
+            row += 1
+
+
+@compiled
+def _write_hexadecimal(high: int, low: int, out: U8, at: int) -> None:
+    for half in range(2):
+        word = high if half == 0 else low
+        for digit in range(16):
+            nibble = np.uint8((word >> np.uint64(60 - 4 * digit)) & np.uint64(15))
+            out[at + half * 16 + digit] = nibble + np.uint8(48) if nibble < 10 else nibble + np.uint8(87)
 
 
 @compiled
@@ -212,11 +284,5 @@ def gather_text(nodes: U32, offsets: I64, data: U8, out_offsets: I64, out: U8) -
 def hexadecimal(labels: U32, high: U64, low: U64, out: U8) -> None:
     """Write 32 hexadecimal digits per row; rows of no cluster are left as they are."""
     for row in range(labels.size):
-        cluster = labels[row]
-        if cluster == NONE:
-            continue
-        for half in range(2):
-            word = high[cluster] if half == 0 else low[cluster]
-            for digit in range(16):
-                nibble = np.uint8((word >> np.uint64(60 - 4 * digit)) & np.uint64(15))
-                out[row * 32 + half * 16 + digit] = nibble + np.uint8(48) if nibble < 10 else nibble + np.uint8(87)
+        if labels[row] != NONE:
+            _write_hexadecimal(high[labels[row]], low[labels[row]], out, row * 32)

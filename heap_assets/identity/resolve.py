@@ -66,6 +66,6 @@ def as_resolution(result: Resolved) -> Resolution:
         graph=graph_table(result),
         conflicts=conflicts_table(result).lazy(),
         shared=shared_table(result.components, result.encoded, result.rules).lazy(),
-        profiles=result.profiles,
+        profiles=result.profiles.order.size,
         identifiers=result.encoded.nodes,
     )

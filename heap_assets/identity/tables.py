@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from heap_assets.identity import kernel, kernel_text
 from heap_assets.identity.encode import Encoded, encode
-from heap_assets.identity.ids import ProfileIds, profile_ids
+from heap_assets.identity.ids import Profiles, profiles
 from heap_assets.identity.kernel import I64, U32
 from heap_assets.identity.ordered import Clusters, clusters
 from heap_assets.identity.rules import Rules
@@ -32,29 +34,7 @@ class Resolved:
     encoded: Encoded
     components: Components
     clusters: Clusters
-    ids: ProfileIds
-
-    @property
-    def profiles(self) -> int:
-        """How many profiles there are."""
-        return int(np.count_nonzero(self.ids.node != kernel.NONE))
-
-    @cached_property
-    def order(self) -> U32:
-        """Nodes by profile id, rank and value; those of no profile last."""
-        places = np.empty(self.clusters.count, np.uint32)
-        by_id = np.argsort(self.ids.high, kind="stable")
-        high = self.ids.high[by_id]
-        if (high[1:] == high[:-1]).any():
-            by_id = np.lexsort((self.ids.low, self.ids.high))
-        places[by_id] = np.arange(places.size, dtype=np.uint32)
-        order = np.empty(self.encoded.nodes, np.uint32)
-        starts = np.zeros(places.size + 2, np.int64)
-        texts = self.encoded.texts
-        kernel_text.order_nodes(
-            self.clusters.labels, places, self.encoded.ranks, texts.offsets, texts.data, order, starts
-        )
-        return order
+    profiles: Profiles
 
 
 def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False) -> Resolved:
@@ -62,35 +42,62 @@ def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False) -> 
     encoded = encode(links, rules)
     found = components(encoded, rules)
     split = clusters(encoded, found, rules, everywhere=everywhere)
-    return Resolved(rules, encoded, found, split, profile_ids(encoded, split, rules))
+    return Resolved(rules, encoded, found, split, profiles(encoded, split.labels, split.count, found.shared, rules))
 
 
 def graph_table(result: Resolved) -> pl.LazyFrame:
-    """Return identity/graph as a stream: a slice at a time is made into text."""
+    """Return identity/graph as a stream: a slice at a time is made into text, the next ones in the background."""
 
     def source(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
     ) -> Iterator[pl.DataFrame]:
-        end = result.encoded.nodes if rows is None else min(rows, result.encoded.nodes)
-        for begin in range(0, max(end, 1), _SLICE):
-            piece = _graph_slice(result, result.order[begin : min(begin + _SLICE, end)])
-            if columns is not None:
-                piece = piece.select(columns)
-            yield piece if predicate is None else piece.filter(predicate)
+        left = result.encoded.nodes if rows is None else rows
+        for piece in _ahead(partial(_graph_slice, result), _slices(result.profiles)):
+            chosen = piece.head(left) if columns is None else piece.head(left).select(columns)
+            yield chosen if predicate is None else chosen.filter(predicate)
+            left -= piece.height
+            if left <= 0:
+                return
 
     return register_io_source(source, schema=GRAPH)
 
 
-def _graph_slice(result: Resolved, nodes: U32) -> pl.DataFrame:
-    encoded = result.encoded
+def _slices(found: Profiles) -> list[U32]:
+    """Cut the order of runs into pieces of about a million rows; the run of no profile comes last."""
+    order = np.append(found.order, np.uint32(found.high.size))
+    ends = np.cumsum(found.starts[order.astype(np.int64) + 1] - found.starts[order])
+    cuts = np.searchsorted(ends, np.arange(_SLICE, max(ends[-1], 1), _SLICE)) + 1
+    return [piece for piece in np.split(order, np.unique(cuts)) if piece.size]
+
+
+def _ahead(make: Callable[[U32], pl.DataFrame], pieces: list[U32]) -> Iterator[pl.DataFrame]:
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[Future[pl.DataFrame]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(make, piece))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _graph_slice(result: Resolved, places: U32) -> pl.DataFrame:
+    found, encoded = result.profiles, result.encoded
+    rows = int((found.starts[places.astype(np.int64) + 1] - found.starts[places]).sum())
+    nodes, keys, seen = np.empty(rows, np.uint32), np.empty(rows, np.uint64), np.empty((2, rows), np.int64)
+    ids, known = np.zeros(rows * 32, np.uint8), np.empty(rows, np.uint8)
+    kernel_text.fill_slice(
+        places, found.starts, found.high, found.low, found.nodes, found.keys, encoded.seen, nodes, keys, seen, ids, known
+    )
+    flags = (keys >> np.uint64(56)).astype(np.uint8)
     return pl.DataFrame(
         {
-            "identifier_type": pl.Series(result.rules.types, dtype=pl.String).gather(encoded.ranks[nodes]),
+            "identifier_type": pl.Series(result.rules.types, dtype=pl.String).gather(flags >> 1),
             "identifier": encoded.texts.take(nodes),
-            "profile_id": hexadecimal_ids(result, nodes),
-            "first_seen": _times(encoded.first[nodes], kernel.NEVER),
-            "last_seen": _times(encoded.last[nodes], kernel.BEFORE),
-            "shared": pl.Series(result.components.shared[nodes] == 1),
+            "profile_id": text_series(np.arange(0, ids.size + 1, 32, dtype=np.int64), ids, known),
+            "first_seen": _times(seen[0], kernel.NEVER),
+            "last_seen": _times(seen[1], kernel.BEFORE),
+            "shared": pl.Series((flags & 1) == 1),
         }
     )
 
@@ -99,7 +106,7 @@ def hexadecimal_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
     text = np.zeros(nodes.size * 32, np.uint8)
-    kernel_text.hexadecimal(labels, result.ids.high, result.ids.low, text)
+    kernel_text.hexadecimal(labels, result.profiles.high, result.profiles.low, text)
     offsets = np.arange(0, text.size + 1, 32, dtype=np.int64)
     return text_series(offsets, text, (labels != kernel.NONE).astype(np.uint8))
 
