@@ -106,8 +106,7 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
     present = rows.collect_schema().names()
     judged = {name: values for name, values in known.items() if values is not None and name in present}
     figures = [
-        (pl.col(name).is_not_null() & ~pl.col(name).is_in(values.implode())).sum().alias(name)
-        for name, values in judged.items()
+        (pl.col(name).is_not_null() & ~_is_known(name, values)).sum().alias(name) for name, values in judged.items()
     ]
     counted = rows.select(pl.len().alias("__rows__"), *figures).collect().row(0, named=True)
     total = counted.pop("__rows__")
@@ -174,6 +173,11 @@ def reasons_of(notes: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
     if isinstance(told, Mapping):
         return sum(int(n) for n in told.values()), {str(reason): int(n) for reason, n in told.items()}
     return int(told), {}
+
+
+def _is_known(name: str, values: pl.Series) -> pl.Expr:
+    """Return whether a column's values are among `values`; a retyped column is for another check to say."""
+    return pl.col(name).cast(values.dtype, strict=False).is_in(values.implode()).fill_null(value=False)
 
 
 def _inside(time_column: str, day: date) -> pl.Expr:

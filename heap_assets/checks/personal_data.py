@@ -21,6 +21,7 @@ _PERSONAL_NAME = re.compile(
     r"|first_name|last_name|full_name|surname|street(_address)?|postal_address)$"
 )
 _ABOUT_A_NAME = re.compile(r"^(has|is|num|n|count|total|needs|show|hide|sent|opened|clicked|valid|verified)_")
+_VERSION_NAME = re.compile(r"version|release|build|firmware", re.IGNORECASE)
 _EMAIL = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}"
 _SSN = r"(?:^|[^\d\-])\d{3}-\d{2}-\d{4}(?:$|[^\d\-])"
 _PHONE = r"^\s*(?:\+[1-9][\d \-().]{7,18}\d|\(\d{3}\)[ \-.]?\d{3}[ \-.]\d{4}|\d{3}[\-. ]\d{3}[\-. ]\d{4})\s*$"
@@ -153,6 +154,8 @@ def _search(name: str, column: pl.Series, allowed: float) -> list[Hit]:
     counts = values.value_counts(name="rows")
     hits: dict[str, Hit] = {}
     for kind in KINDS:
+        if kind.name == "ip_address" and _VERSION_NAME.search(name):
+            continue
         matching = counts.filter(pl.col(name).str.contains(kind.pattern))
         confirm = kind.confirm
         rows = sum(n for value, n in matching.iter_rows() if confirm is None or confirm(value))

@@ -1,0 +1,354 @@
+"""Each judge sees its own fault, and nothing on clean data."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+from check_toys import events
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heap_assets.checks import duplicates, heap_tables, identity, recency, sync, warehouse
+from heap_assets.checks.history import (
+    columns_as_before,
+    filled_as_usual,
+    not_fallen,
+    not_risen,
+    not_shrunk,
+    volume_as_usual,
+)
+from heap_assets.checks.personal_data import is_card, luhn, named_like_personal_data, no_personal_data
+from heap_assets.checks.thresholds import Cadence, Thresholds
+from heap_assets.checks.uniqueness import unique_keys
+from heap_assets.errors import SettingsError
+from heap_assets.lake import Lake
+
+T = Thresholds()
+DAY = date(2026, 11, 1)
+
+
+def profiles(*rows: tuple[str, list[str], list[int]]) -> pl.LazyFrame:
+    schema = {"profile_id": pl.String, "heap_identities": pl.List(pl.String), "heap_user_ids": pl.List(pl.Int64)}
+    return pl.LazyFrame(rows, schema=schema, orient="row")
+
+
+def graph(*rows: tuple[str, str, str | None], shared: bool = False) -> pl.LazyFrame:
+    schema = {"identifier_type": pl.String, "identifier": pl.String, "profile_id": pl.String}
+    return pl.LazyFrame(rows, schema=schema, orient="row").with_columns(shared=pl.lit(shared))
+
+
+class TestDuplicates:
+    def test_a_person_on_two_identities(self) -> None:
+        people = profiles(("p1", ["a", "b", "c"], []), ("p2", ["d"], []), ("p3", [], []))
+        verdict = duplicates.one_identity_per_profile(people, allowed=0.4)
+        assert not verdict.passed
+        assert verdict.numbers["profiles_on_several_identities"] == 1
+        assert verdict.numbers["surplus_identities"] == 2
+        assert verdict.numbers["identified_profiles"] == 2
+        assert duplicates.one_identity_per_profile(people, allowed=0.5).passed
+
+    def test_nobody_is_no_duplicate(self) -> None:
+        assert duplicates.one_identity_per_profile(profiles(), allowed=0.0).passed
+        assert duplicates.one_profile_per_identity(profiles()).passed
+
+    def test_an_identity_on_two_profiles(self) -> None:
+        verdict = duplicates.one_profile_per_identity(profiles(("p1", ["a", "b"], []), ("p2", ["b"], [])))
+        assert not verdict.passed
+        assert verdict.numbers == {"identities": 2, "identities_on_several_profiles": 1}
+        assert {v for row in verdict.sample(b"key") for v in row.values()}.isdisjoint({"b", "p1", "p2"})
+
+    def test_an_anonymous_twin(self) -> None:
+        users = pl.LazyFrame(
+            {"user_id": [1, 2, 3, 4], "identity": ["a", None, None, None], "migrated_to": [None, None, 1, None]}
+        )
+        people = profiles(("p1", ["a"], [1, 2, 3]), ("p2", [], [4]))
+        verdict = duplicates.no_anonymous_twins(people, users, allowed=0.0)
+        assert not verdict.passed
+        assert verdict.numbers["anonymous_users"] == 1  # 3 has migrated, 4 is nobody's twin
+
+    def test_a_shared_email_is_remarked_and_a_shared_device_is_not(self) -> None:
+        rows = pl.concat([graph(("email", "x", None), shared=True), graph(("device_id", "d", None), shared=True)])
+        assert duplicates.unique_identifiers_not_shared(rows, ("email",), 0).numbers["shared_values"] == 1
+        assert duplicates.unique_identifiers_not_shared(rows, ("crm_id",), 0).passed
+
+    def test_a_contact_whose_email_and_id_are_two_people(self) -> None:
+        known = graph(("email", "a@x", "p1"), ("crm_id", "1", "p2"), ("crm_id", "2", "p1"))
+        rows = pl.LazyFrame({"id": ["1", "2"], "mail": ["a@x", "a@x"]})
+        verdict = duplicates.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known)
+        assert verdict.numbers == {"keys_with_a_profile": 2, "keys_on_several_profiles": 1}
+
+
+class TestHeapTables:
+    def test_repeated_keys(self) -> None:
+        rows = pl.concat([events("2026-11-01"), events("2026-11-01").head(2)]).lazy()
+        verdict = unique_keys(rows, ["event_id", "user_id"])
+        assert verdict.numbers == {"rows": 5, "repeated_keys": 2, "extra_rows": 2}
+
+    def test_a_null_key_is_not_a_repeated_one(self) -> None:
+        rows = events("2026-11-01").with_columns(user_id=pl.lit(None, pl.Int64)).lazy()
+        assert unique_keys(rows, ["event_id", "user_id"]).passed
+        assert not heap_tables.ids_present(heap_tables.table_facts(rows), ["user_id"]).passed
+
+    def test_rows_of_another_day(self) -> None:
+        rows = pl.concat([events("2026-11-01"), events("2026-11-02", 2)]).lazy()
+        facts = heap_tables.table_facts(rows, DAY)
+        verdict = heap_tables.times_inside_day(rows, facts, DAY)
+        assert verdict.numbers["rows_of_other_days"] == 2
+        assert verdict.sample(b"")[0] == {"day": "2026-11-02", "rows": 2}
+
+    def test_the_day_ends_before_midnight(self) -> None:
+        edges = [datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 1, 23, 59, 59, 999999, tzinfo=UTC)]
+        rows = pl.LazyFrame({"time": edges}, schema={"time": pl.Datetime("us", "UTC")})
+        assert heap_tables.table_facts(rows, DAY).outside == 0
+
+    def test_unreadable_rows(self) -> None:
+        verdict = heap_tables.rejected_rows(99, 1, {"user_id is no integer": 1}, 0.001)
+        assert not verdict.passed
+        assert verdict.numbers["rejected_share"] == 0.01
+        assert heap_tables.rejected_rows(0, 0, {}, 0.0).passed
+
+    def test_events_of_unknown_users(self) -> None:
+        known = {"user_id": pl.Series([0, 1]), "session_id": None}
+        verdict = heap_tables.names_known(events("2026-11-01").lazy(), known, allowed=0.3)
+        assert not verdict.passed
+        assert verdict.numbers["rows_with_unknown_user_id"] == 1
+        assert verdict.notes == {"not_judged": "session_id"}
+
+    def test_migration_cycles_and_chains(self) -> None:
+        chain = [(n, n + 1, 9, False) for n in range(1, 9)]
+        schema = {"from_user_id": pl.Int64, "to_user_id": pl.Int64, "resolved_to": pl.Int64, "cycle": pl.Boolean}
+        rows = pl.LazyFrame([*chain, (20, 21, 20, True), (21, 20, 20, True)], schema=schema, orient="row")
+        assert heap_tables.no_migration_cycles(rows).numbers["in_a_cycle"] == 2
+        assert not heap_tables.migration_chains_short(rows, 5).passed
+        assert heap_tables.migration_chains_short(rows, 8).numbers["longest_chain_at_least"] == 8
+        assert heap_tables.migration_chains_short(rows.head(0), 5).passed
+
+
+class TestHistory:
+    def test_no_alarm_over_sixty_days_of_season_and_growth(self) -> None:
+        """Weekends at a third, 3 % more every week, 10 % of noise: the fault list's clean twin."""
+        import random
+
+        chance = random.Random(7)
+        rows = [
+            round(1000 * (0.33 if day % 7 in (5, 6) else 1.0) * 1.03 ** (day / 7) * chance.uniform(0.9, 1.1))
+            for day in range(120)
+        ]
+        for day in range(60, 120):
+            weekdays = [rows[day - 7 * week] for week in range(1, 7)]
+            assert volume_as_usual(rows[day], weekdays, T).passed, day
+
+    @pytest.mark.parametrize("rows", [0, 300, 2500])
+    def test_a_day_that_lost_or_doubled_its_rows(self, rows: int) -> None:
+        assert not volume_as_usual(rows, [1000, 990, 1010, 1005, 980, 995], T).passed
+
+    def test_little_tables_and_short_histories_say_nothing(self) -> None:
+        assert volume_as_usual(0, [40, 50, 60], T).passed
+        assert volume_as_usual(0, [1000, 1000], T).passed
+
+    @given(st.integers(0, 10**6), st.lists(st.integers(0, 10**6), max_size=8))
+    def test_volume_never_fails_on_what_it_expects(self, rows: int, earlier: list[int]) -> None:
+        verdict = volume_as_usual(rows, earlier, T)
+        if "expected_rows" in verdict.numbers:
+            assert verdict.numbers["at_least"] <= verdict.numbers["expected_rows"] <= verdict.numbers["at_most"]
+
+    def test_a_column_that_went_empty(self) -> None:
+        earlier = [{"plan": 0.1, "note": 0.9}] * 4
+        verdict = filled_as_usual(1000, {"plan": 0.8, "note": 0.95, "new": 1.0}, earlier, T)
+        assert verdict.notes == {"columns": "plan"}
+
+    def test_columns_that_came_went_and_changed(self) -> None:
+        verdict = columns_as_before(
+            {"a": "String", "b": "Int64", "new": "String"}, {"a": "String", "b": "String", "old": "x"}
+        )
+        assert verdict.notes == {"new": "new", "vanished": "old", "retyped": "b"}
+        assert columns_as_before({"a": "String"}, None).passed
+
+    def test_rises_and_falls(self) -> None:
+        assert not not_risen("conflicts", 40, [20, 20], 0.5, 10).passed
+        assert not_risen("conflicts", 28, [20, 20], 0.5, 10).passed
+        assert not_risen("conflicts", 9, [0, 0], 0.5, 10).passed
+        assert not not_fallen({"matched_crm_id": 0.5}, [{"matched_crm_id": 0.6}], 0.05).passed
+        assert not_fallen({"matched_crm_id": 0.58}, [{"matched_crm_id": 0.6}], 0.05).passed
+
+    def test_a_snapshot_that_collapsed(self) -> None:
+        assert not not_shrunk(850, 1000, T).passed
+        assert not_shrunk(900, 1000, T).passed
+        assert not_shrunk(1, 10, T).passed
+        assert not_shrunk(1, None, T).passed
+
+
+class TestPersonalData:
+    @pytest.mark.parametrize(
+        ("column", "value", "kind"),
+        [
+            ("referrer", "ann.lee@example.co.uk", "email"),
+            ("note", "call 536-22-8145 please", "social_security_number"),
+            ("ref", "4111 1111 1111 1111", "card_number"),
+            ("ref", "5555555555554444", "card_number"),
+            ("contact", "+1 415 555 2671", "phone"),
+            ("contact", "(415) 555-2671", "phone"),
+            ("origin", "81.2.69.142", "ip_address"),
+        ],
+    )
+    def test_values(self, column: str, value: str, kind: str) -> None:
+        rows = pl.LazyFrame({column: [value] * 60 + ["-"] * 40})
+        verdict = no_personal_data(rows, [column], [], rows_searched=1000, allowed=0.001)
+        assert verdict.offenders is not None
+        assert (verdict.offenders["property"][0], verdict.offenders["kind"][0]) == (column, kind)
+        assert value not in str(verdict.sample(b"key")) + str(verdict.notes)
+
+    def test_one_email_in_a_thousand_rows_is_too_many(self) -> None:
+        rows = pl.LazyFrame({"search_term": ["shoes"] * 997 + ["ann@acme.com"] * 3})
+        assert not no_personal_data(rows, ["search_term"], [], rows_searched=20_000, allowed=0.001).passed
+
+    def test_what_only_looks_like_it(self) -> None:
+        clean = pl.LazyFrame(
+            {
+                "order_number": [str(4_000_000_000_000_000 + 7 * n) for n in range(500)],
+                "app_version": ["14.1.2.30"] * 500,
+                "private": ["10.0.0.1"] * 500,
+                "email_template": ["welcome"] * 500,
+                "has_email": ["true", "false"] * 250,
+                "created": ["2026-11-01 10:00:00"] * 500,
+                "url": ["https://acme.test/a?b=1"] * 500,
+                "uuid": ["550e8400-e29b-41d4-a716-446655440000"] * 500,
+                "price": ["1234.50"] * 500,
+            }
+        )
+        verdict = no_personal_data(clean, clean.collect_schema().names(), [], rows_searched=20_000, allowed=0.001)
+        assert verdict.passed, verdict.notes
+
+    def test_a_property_called_like_personal_data(self) -> None:
+        rows = pl.LazyFrame({"billing_phone": ["n/a yet"]})
+        assert not no_personal_data(rows, ["billing_phone"], [], rows_searched=10, allowed=0.001).passed
+        assert no_personal_data(rows, ["billing_phone"], ["billing_phone"], rows_searched=10, allowed=0.0).passed
+        for name in ("user_email", "userEmail", "phoneNumber", "ssn", "ip_address", "date_of_birth"):
+            assert named_like_personal_data(name)
+        for name in ("email_template", "has_phone", "company_name", "shipping", "panel", "clip", "emails_sent"):
+            assert not named_like_personal_data(name)
+
+    @given(st.text("0123456789", min_size=1, max_size=19))
+    def test_luhn_sees_every_changed_digit(self, digits: str) -> None:
+        for place in range(len(digits)):
+            changed = digits[:place] + str((int(digits[place]) + 1) % 10) + digits[place + 1 :]
+            assert not (luhn(digits) and luhn(changed))
+
+    def test_a_row_of_equal_digits_is_no_card(self) -> None:
+        assert not is_card("0000000000000000")
+
+
+class TestWarehouse:
+    rows = pl.LazyFrame({"id": [1, 2, 3, 4], "email": ["a@x.co", "", None, "Ann Lee"]})
+
+    def test_filled_and_well_formed(self) -> None:
+        filled = warehouse.identifiers_filled(self.rows, {"email": "email"}, least=0.6)
+        assert not filled.passed
+        assert filled.numbers["identified_share"] == 0.5
+        formed = warehouse.identifiers_well_formed(self.rows, {"email": "email", "id": "crm_id"}, allowed=0.1)
+        assert not formed.passed
+        assert formed.numbers["malformed_email"] == 1
+
+    def test_an_empty_table_is_not_malformed(self) -> None:
+        assert warehouse.identifiers_filled(self.rows.head(0), {"email": "email"}, least=0.6).passed
+        assert warehouse.identifiers_well_formed(self.rows.head(0), {"email": "email"}, allowed=0.0).passed
+
+    def test_a_day_carried_forward(self) -> None:
+        assert not warehouse.was_observed({"observed": False, "carried_from": "2026-10-30"}).passed
+        assert warehouse.was_observed({"observed": True}).passed
+        assert warehouse.was_observed({}).passed
+
+
+class TestIdentity:
+    people = graph(
+        *[("email", f"e{n}", "p1") for n in range(3)], ("crm_id", "1", "p1"), ("heap_identity", "h", "p1"),
+        ("email", "x", "p2"), ("crm_id", "2", "p2"), ("email", "shared", None),
+    )  # fmt: skip
+
+    def test_sizes(self) -> None:
+        verdict = identity.not_over_merged(self.people, most=4)
+        assert verdict.numbers["profiles_too_large"] == 1
+        assert verdict.numbers["largest_profile"] == 5
+        assert verdict.memory["sizes"] == {"2": 1, "5": 1}
+
+    def test_profiles_at_a_limit(self) -> None:
+        verdict = identity.few_at_limit(self.people, {"email": 3, "crm_id": 1}, allowed=0.4)
+        assert verdict.notes == {"types": "email"}
+        assert verdict.numbers["share_at_limit_email"] == 0.5
+
+    def test_match_shares(self) -> None:
+        assert identity.match_shares(self.people, ["heap_identity"], ["crm_id", "none"]) == {"matched_crm_id": 0.5}
+
+    def test_changed_ids(self) -> None:
+        changes = pl.LazyFrame({"kind": ["merged", "created", "created"]})
+        assert not identity.ids_stable(changes, profiles=10, allowed=0.05).passed
+        assert identity.ids_stable(changes, profiles=100, allowed=0.05).passed
+
+
+class TestSync:
+    def test_shares(self) -> None:
+        assert not sync.few_rejected(98, 2, 0.01, {"400": 2}).passed
+        assert sync.few_rejected(0, 0, 0.01).passed
+        assert not sync.few_invalid(90, 10, 0.05).passed
+
+    def test_two_profiles_on_one_key(self) -> None:
+        rows = pl.LazyFrame({"key": ["a", "a", "b"], "profile_id": ["1", "2", "3"]})
+        assert sync.one_row_per_key(rows).numbers == {"rows": 3, "keys_written_twice": 1}
+
+    def test_ghost_users(self) -> None:
+        verdict = sync.no_ghost_users(pl.LazyFrame({"key": ["a", "b"]}), pl.LazyFrame({"identity": ["a", None]}), 0.1)
+        assert verdict.numbers["keys_not_in_heap"] == 1
+
+    def test_quota(self) -> None:
+        assert not sync.within_quota(95, 100, 0.9).passed
+        assert sync.within_quota(95, None, 0.9).passed
+
+
+class TestRecency:
+    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    daily = Cadence(every=timedelta(days=1), lag=timedelta(hours=12))
+
+    def test_backfilling_an_old_day_does_not_make_a_stale_table_fresh(self, lake: Lake) -> None:
+        for day in ("2026-11-10", "2026-11-11"):
+            lake.write("heap/pageviews", day, events(day))
+        stale = recency.newest_event_time(lake, "heap/pageviews", self.now)
+        assert not recency.newest_row_is_recent(stale, self.now, self.daily).passed
+        lake.write("heap/pageviews", "2026-11-01", events("2026-11-01", 50))
+        assert recency.newest_event_time(lake, "heap/pageviews", self.now) == stale
+
+    def test_an_empty_newest_day_is_not_news(self, lake: Lake) -> None:
+        lake.write("heap/pageviews", "2026-11-10", events("2026-11-10"))
+        lake.write("heap/pageviews", "2026-11-20", events("2026-11-20", 0))
+        newest = recency.newest_event_time(lake, "heap/pageviews", self.now)
+        assert newest == datetime(2026, 11, 10, 12, tzinfo=UTC)
+
+    def test_rows_from_the_future_are_not_news(self, lake: Lake) -> None:
+        lake.write("heap/pageviews", "2026-11-10", events("2026-11-10"))
+        lake.write("heap/pageviews", "2026-11-22", events("2026-11-22"))
+        newest = recency.newest_event_time(lake, "heap/pageviews", self.now)
+        assert newest == datetime(2026, 11, 10, 12, tzinfo=UTC)
+
+    def test_a_snapshot_carried_forward_is_not_news(self, lake: Lake) -> None:
+        frame = pl.DataFrame({"id": [1]})
+        observed = {"observed_at": "2026-11-10T03:00:00+00:00"}
+        lake.write("warehouse/crm", "2026-11-10", frame, notes={"observed": True, **observed})
+        lake.write("warehouse/crm", "2026-11-20", frame, notes={"observed": False, **observed})
+        assert recency.newest_observation(lake, "warehouse/crm", self.now) == datetime(2026, 11, 10, 3, tzinfo=UTC)
+
+    def test_a_missing_table_is_stale(self, lake: Lake) -> None:
+        assert not recency.newest_row_is_recent(
+            recency.newest_event_time(lake, "x", self.now), self.now, self.daily
+        ).passed
+
+    def test_deliveries(self) -> None:
+        assert recency.newest_complete_day_delivered("2026-11-20", self.now, self.daily).passed
+        assert not recency.newest_complete_day_delivered("2026-11-16", self.now, self.daily).passed
+        assert not recency.newest_complete_day_delivered(None, self.now, self.daily).passed
+
+
+def test_thresholds_from_settings_name_what_they_do_not_know() -> None:
+    assert Thresholds.from_settings({"max_shrink": 0.2, "volume_weeks": 4.0}).volume_weeks == 4
+    with pytest.raises(SettingsError, match="Did you mean 'max_shrink'"):
+        Thresholds.from_settings({"max_shrnk": 0.2})
+    with pytest.raises(SettingsError, match="whole number"):
+        Thresholds.from_settings({"volume_weeks": 0.5})
