@@ -24,6 +24,8 @@ from heap_assets.identity.rules import (
 )
 from heap_assets.identity.shapes import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.identity.timeline import Advanced, DayInput, Timeline
+from heap_assets.identity.variants import SweepError, Variant, variants
+from heap_assets.identity.what_if import WHAT_IF_SCHEMA, WhatIf, what_if
 
 __all__ = [
     "AUDIT_SCHEMA",
@@ -35,6 +37,7 @@ __all__ = [
     "HEAP_USER_ID",
     "LINKS",
     "SHARED",
+    "WHAT_IF_SCHEMA",
     "Advanced",
     "AuditedTable",
     "ColumnMapping",
@@ -52,8 +55,11 @@ __all__ = [
     "RulesError",
     "SourceTable",
     "StateError",
+    "SweepError",
     "Timeline",
+    "Variant",
     "Verdict",
+    "WhatIf",
     "assign",
     "audit",
     "changes",
@@ -65,4 +71,6 @@ __all__ = [
     "resolve_path",
     "user_migrations_table",
     "users_table",
+    "variants",
+    "what_if",
 ]
