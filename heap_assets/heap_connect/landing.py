@@ -17,6 +17,7 @@ import polars as pl
 
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect.avro import AvroError
+from heap_assets.heap_connect.comparing import compare
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.heap_connect.records import (
     Delivery,
@@ -30,6 +31,7 @@ from heap_assets.heap_connect.records import (
     deliveries,
 )
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
+from heap_assets.heap_connect.seen import Seen
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, Selection
 from heap_assets.heap_connect.sources import DumpSource, ManifestFile
 from heap_assets.heap_connect.staging import Job, Stager, files_of
@@ -124,7 +126,7 @@ class Landing:
         record = self._unselect(record, manifest)
         landed: list[TableRecord] = []
         listed = self._listed(source, manifest_file.dump_id, manifest)
-        one_table = partial(self._table, source, record, listed)
+        one_table = partial(self._table, source, records, record, listed)
         with ThreadPoolExecutor(self.config.workers) as pool:
             for result in pool.map(one_table, manifest.tables):
                 if result is not None:
@@ -217,7 +219,12 @@ class Landing:
         return {u: SourceFile(u, found[k].etag, found[k].size) for u, k in addresses.items() if k in found}
 
     def _table(
-        self, source: DumpSource, record: DumpRecord, listed: Mapping[str, SourceFile], table: ManifestTable
+        self,
+        source: DumpSource,
+        records: Mapping[int, DumpRecord],
+        record: DumpRecord,
+        listed: Mapping[str, SourceFile],
+        table: ManifestTable,
     ) -> TableRecord | None:
         """Land one table; None if there is nothing to do."""
         if not self.config.tables.takes_table(table.name):
@@ -246,11 +253,28 @@ class Landing:
             left_out=staged.left_out,
             counts=staged.counts,
             rejected=staged.rejected,
-            rejected_key=staged.rejected_key,
+            rejected_keys=tuple(staged.rejected_keys),
+        )
+        landed = self._compared(records, record, landed, job)
+        return replace(
+            landed,
+            days_ever=frozenset(landed.days) | (known.days_ever if known else frozenset()),
             landed_at=self.config.now(),
             seconds=clock.perf_counter() - began,
         )
-        return replace(landed, days_ever=frozenset(landed.days) | (known.days_ever if known else frozenset()))
+
+    def _compared(
+        self, records: Mapping[int, DumpRecord], record: DumpRecord, landed: TableRecord, job: Job
+    ) -> TableRecord:
+        own = Delivery(record, landed)
+        others = [d for d in deliveries(records, landed.table) if d.dump.dump_id != record.dump_id]
+        replaced_already = any(not d.table.incremental and d.dump.dump_id > record.dump_id for d in others)
+        if replaced_already:
+            return landed
+        found = compare(self.store, own, others, f"{job.folder}/moved.parquet")
+        Seen(self.store, landed.table).add(own)
+        counts = replace(landed.counts, new=found.new, updated=found.updated, unchanged=found.unchanged)
+        return replace(landed, counts=counts, moved=found.moved, moved_key=found.moved_key)
 
     def _failed(
         self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], error: SourceError
@@ -349,4 +373,4 @@ def _changed_in_place(source: DumpSource, record: DumpRecord, tables: list[Table
 
 
 def _keys(table: TableRecord) -> list[str]:
-    return [key for key in (*(p.key for p in table.parts), table.rejected_key, table.moved_key) if key]
+    return [key for key in (*(p.key for p in table.parts), *table.rejected_keys, table.moved_key) if key]

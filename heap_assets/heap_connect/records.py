@@ -111,7 +111,7 @@ class TableRecord:
     left_out: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
     rejected: Mapping[str, int] = field(default_factory=dict)
-    rejected_key: str | None = None
+    rejected_keys: tuple[str, ...] = ()
     moved: Mapping[date, int] = field(default_factory=dict)
     moved_key: str | None = None
     days_ever: frozenset[date] = frozenset()
@@ -232,6 +232,7 @@ def _table(entry: dict[str, Any]) -> TableRecord:
             "parts": tuple(Part(key, rows, _days(days)) for key, rows, days in entry["parts"]),
             "schema": {name: from_json(dtype) for name, dtype in entry["schema"]},
             "left_out": tuple(entry["left_out"]),
+            "rejected_keys": tuple(entry["rejected_keys"]),
             "counts": Counts(**entry["counts"]),
             "moved": _days(entry["moved"]),
             "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),

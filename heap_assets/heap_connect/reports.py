@@ -51,7 +51,7 @@ class TableReport:
     bytes: int = 0
     counts: Counts = field(default_factory=Counts)
     rejected: Mapping[str, int] = field(default_factory=dict)
-    rejected_key: str | None = None
+    rejected_keys: tuple[str, ...] = ()
     columns_left_out: tuple[str, ...] = ()
     columns_apart: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -69,7 +69,7 @@ class TableReport:
             bytes=record.bytes,
             counts=record.counts,
             rejected=record.rejected,
-            rejected_key=record.rejected_key,
+            rejected_keys=record.rejected_keys,
             columns_left_out=record.left_out,
             columns_apart=tuple(
                 name for name in record.schema if "__" in name and name.split("__")[0] in record.schema

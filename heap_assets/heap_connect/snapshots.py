@@ -11,9 +11,9 @@ import polars as pl
 
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.records import Delivery, deliveries
+from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.heap_connect.tables import (
-    DUMP,
     Built,
     digest,
     newest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from heap_assets.errors import SourceError
 
 MANIFEST_FOLDER = "manifests/"
 _MANIFEST = re.compile(r"^manifests/sync_(\d+)\.json$")
+_COPY_BYTES = 1 << 20
 _S3_URI = re.compile(r"^s3[an]?://([^/]+)/(.+)$")
 
 
@@ -52,8 +54,11 @@ class DumpSource(Protocol):
     def read(self, uri: str, limit: int | None = None) -> bytes:
         """Return a file's bytes, or the first `limit` of them; SourceError if there is none."""
 
-    def fetch(self, uri: str, target: Path) -> Path:
-        """Make a file readable locally and return where: `target`, or the file itself if it is local already."""
+    def fetch(self, uri: str, target: Path, etag: str) -> Path:
+        """Make a file readable locally and return where: `target`, or the file itself if it is local already.
+
+        SourceError if the file is not, or no longer, the one of that ETag.
+        """
 
     def describe(self) -> str:
         """Name the source for people."""
@@ -115,8 +120,11 @@ class FolderSource:
         with self._existing(uri).open("rb") as file:
             return file.read() if limit is None else file.read(limit)
 
-    def fetch(self, uri: str, target: Path) -> Path:
-        return self._existing(uri)
+    def fetch(self, uri: str, target: Path, etag: str) -> Path:
+        path = self._existing(uri)
+        if self._object(path).etag != etag:
+            raise SourceError(f"{uri} has changed since it was listed; it is read again next time")
+        return path
 
     def _existing(self, uri: str) -> Path:
         key = key_of(uri)
@@ -162,7 +170,10 @@ class S3Source:
         with _explained(f"listing {prefix} in {self.describe()}"):
             return [
                 SourceObject(
-                    item["Key"].removeprefix(self.prefix), item["Size"], item["ETag"].strip('"'), item["LastModified"]
+                    item["Key"].removeprefix(self.prefix),
+                    item["Size"],
+                    item["ETag"].strip('"'),
+                    _utc(item["LastModified"]),
                 )
                 for page in pages
                 for item in page.get("Contents", [])
@@ -172,7 +183,7 @@ class S3Source:
         bucket, key = self._address(uri)
         with _explained(f"{uri} in {self.describe()}"):
             head = self.client.head_object(Bucket=bucket, Key=key)
-        return SourceObject(key_of(uri), head["ContentLength"], head["ETag"].strip('"'), head["LastModified"])
+        return SourceObject(key_of(uri), head["ContentLength"], head["ETag"].strip('"'), _utc(head["LastModified"]))
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
         bucket, key = self._address(uri)
@@ -180,10 +191,11 @@ class S3Source:
             span = {} if limit is None else {"Range": f"bytes=0-{limit - 1}"}
             return bytes(self.client.get_object(Bucket=bucket, Key=key, **span)["Body"].read())
 
-    def fetch(self, uri: str, target: Path) -> Path:
+    def fetch(self, uri: str, target: Path, etag: str) -> Path:
         bucket, key = self._address(uri)
-        with _explained(f"{uri} in {self.describe()}"):
-            self.client.download_file(bucket, key, str(target))
+        with _explained(f"{uri} in {self.describe()}"), target.open("wb") as file:
+            body = self.client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')["Body"]
+            shutil.copyfileobj(body, file, _COPY_BYTES)
         return target
 
     def _address(self, uri: str) -> tuple[str, str]:
@@ -194,6 +206,10 @@ class S3Source:
         # its manifest was read.
         key = match[2]
         return self.bucket, key if key.startswith(self.prefix) else self.prefix + key
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
 
 
 class _explained:
@@ -214,6 +230,10 @@ class _explained:
             code = error.response.get("Error", {}).get("Code", "?")
             if code in {"404", "NoSuchKey", "NotFound"}:
                 raise SourceError(f"{self.doing} does not exist") from error
+            if code in {"412", "PreconditionFailed"}:
+                raise SourceError(
+                    f"{self.doing} has changed since it was listed; it is read again next time"
+                ) from error
             if code in {"403", "AccessDenied"}:
                 raise SourceError(
                     f"{self.doing}: access denied; the role needs s3:GetObject and s3:ListBucket"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from urllib.parse import quote
 import polars as pl
 
 from heap_assets.errors import SourceError
+from heap_assets.heap_connect.ahead import ahead
 from heap_assets.heap_connect.avro import read_batches
 from heap_assets.heap_connect.columns import known_columns
 from heap_assets.heap_connect.manifest import ManifestTable
@@ -29,7 +30,9 @@ HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 96 << 20
+_PART_BYTES = 128 << 20
+_SET_ASIDE_BYTES = 32 << 20
+_BYTES_PER_CELL = 16  # of a string's view, which Polars does not count
 _SMALL_GROUP, _LARGE_GROUP = 4_096, 122_880
 
 
@@ -44,6 +47,7 @@ class Job:
     start_date: date
     selection: Selection
     files: tuple[SourceFile, ...]
+    decoders: int = 2
 
     @property
     def is_snapshot(self) -> bool:
@@ -84,7 +88,17 @@ class Staged:
     left_out: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
     rejected: dict[str, int] = field(default_factory=dict)
-    rejected_key: str | None = None
+    rejected_keys: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Decoded rows of one file: as they are, and with ids and times read. `offset` is the first row's place."""
+
+    rows: pl.DataFrame
+    read: Typed
+    offset: int
+    left_out: tuple[str, ...]
 
 
 class Stager:
@@ -110,37 +124,42 @@ class Stager:
         AvroError, SourceError
             If a file is missing, unreadable, lacks a key column, or changed while it was read.
         """
-        for file in sorted(self.job.files, key=lambda f: f.uri):
-            self._file(file)
+        files = sorted(self.job.files, key=lambda f: f.uri)
+        for file, batch in ahead(files, self._decoded, self.job.decoders):
+            self._take(batch, file)
         self._flush()
-        if self._set_aside:
-            self._result.rejected_key = f"{self.job.folder}/rejected.parquet"
-            self.store.sink(self._result.rejected_key, pl.concat(self._set_aside))
+        self._flush_set_aside()
         self._result.schema = self._columns.dtypes
         self._result.left_out = tuple(self._left_out)
         self._result.counts = Counts(**self._totals)
         return self._result
 
-    def _file(self, file: SourceFile) -> None:
+    def _decoded(self, file: SourceFile) -> Iterator[_Batch]:
+        """Fetch and decode one file; runs on a thread of its own and touches nothing shared."""
+        table = self.job.table.name
+        own = frozenset(known_columns(table))
         with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
-            path = self.source.fetch(file.uri, Path(scratch) / "file.avro")
-            seen = 0
-            for batch in read_batches(path, name=file.uri):
-                self._batch(batch, file, seen)
-                seen += batch.height
-            if path.name != "file.avro" and self.source.stat(file.uri).etag != file.etag:
+            target = Path(scratch) / "file.avro"
+            path = self.source.fetch(file.uri, target, file.etag)
+            offset = 0
+            for rows in read_batches(path, name=file.uri):
+                chosen = self.job.selection.chosen(table, rows.columns)
+                if missing := [column for column in self.job.required if column not in chosen]:
+                    raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
+                read = typed(rows.select(chosen), self.job.required, own)
+                read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
+                left_out = tuple(column for column in rows.columns if column not in chosen)
+                yield _Batch(rows, read, offset, left_out)
+                offset += rows.height
+            # What was fetched is what was listed; a file read in place must still be so.
+            if path != target and self.source.stat(file.uri).etag != file.etag:
                 raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
 
-    def _batch(self, batch: pl.DataFrame, file: SourceFile, offset: int) -> None:
-        chosen = self.job.selection.chosen(self.job.table.name, batch.columns)
-        self._left_out.update(dict.fromkeys(c for c in batch.columns if c not in chosen))
-        if missing := [column for column in self.job.required if column not in chosen]:
-            raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {self.job.table.name}")
-        self._totals["read"] += batch.height
-        read = typed(batch.select(chosen), self.job.required, frozenset(known_columns(self.job.table.name)))
-        if not self.job.is_snapshot:
-            read = self._not_too_far_ahead(read)
-        rows = read.rows if read.clean else self._without_rejected(read, batch, file, offset)
+    def _take(self, batch: _Batch, file: SourceFile) -> None:
+        self._left_out.update(dict.fromkeys(batch.left_out))
+        self._totals["read"] += batch.rows.height
+        read = batch.read
+        rows = read.rows if read.clean else self._without_rejected(read, batch.rows, file, batch.offset)
         self._keep(rows if self.job.is_snapshot else self._by_day(rows))
 
     def _not_too_far_ahead(self, read: Typed) -> Typed:
@@ -163,10 +182,19 @@ class Stager:
                 }
             )
         )
+        if sum(rows.estimated_size() for rows in self._set_aside) > _SET_ASIDE_BYTES:
+            self._flush_set_aside()
         for reason, count in reasons.value_counts().iter_rows():
             self._result.rejected[reason] = self._result.rejected.get(reason, 0) + count
         self._totals["rejected"] += len(reasons)
         return read.rows.filter(~bad)
+
+    def _flush_set_aside(self) -> None:
+        if self._set_aside:
+            key = f"{self.job.folder}/rejected-{len(self._result.rejected_keys)}.parquet"
+            self.store.sink(key, pl.concat(self._set_aside))
+            self._result.rejected_keys.append(key)
+            self._set_aside = []
 
     def _by_day(self, rows: pl.DataFrame) -> pl.DataFrame:
         start = datetime.combine(self.job.start_date, time(), UTC)
@@ -184,7 +212,7 @@ class Stager:
         self._totals["landed"] += rows.height
         names = self._columns.take({n: t for n, t in rows.schema.items() if n != DAY})
         self._pending.append(rows.rename({old: new for old, new in names.items() if old != new}))
-        self._pending_bytes += int(rows.estimated_size())
+        self._pending_bytes += int(rows.estimated_size()) + _BYTES_PER_CELL * rows.height * rows.width
         if self._pending_bytes >= _PART_BYTES:
             self._flush()
 
@@ -198,7 +226,7 @@ class Stager:
         days: dict[date, int] = {}
         if not self.job.is_snapshot:
             days = dict(rows[DAY].value_counts().sort(DAY).iter_rows())
-            rows = rows.sort(DAY, maintain_order=True) if len(days) > 1 else rows
+            rows = rows.sort("time", "event_id", "user_id")  # days in a row, and next to nothing left to sort later
         key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
         group = min(_LARGE_GROUP, max(_SMALL_GROUP, rows.height // max(len(days), 1)))
         with self.store.staged(key) as path:

@@ -13,16 +13,17 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError
+from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.merging import Columns, fitted
 from heap_assets.heap_connect.records import Delivery, DumpRecord, TableState, deliveries
+from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
 from heap_assets.heap_connect.staging import DAY
 from heap_assets.heap_connect.values import ID_COLUMNS, TIME, TIME_COLUMNS
 from heap_assets.lake import Inputs, Store
 
-DUMP = "_dump"
 _EVENT_ORDER = ("time", "event_id", "user_id")
 _DAY_END = timedelta(days=1)
 
@@ -95,14 +96,16 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
     return Built(
         Inputs(versions, seen | frozenset(d.input_id for d in rebuilt)),
         _event_notes(records, table, day, bringing),
-        lambda: _event_rows(landing.store, bringing, moves, placements(standing), day, schema),
+        lambda: _event_rows(
+            landing.store, bringing, _gone(landing.store, standing, moves, day), placements(standing), day, schema
+        ),
     )
 
 
 def _event_rows(
     store: Store,
     bringing: Sequence[Delivery],
-    moves: Sequence[tuple[Delivery, str]],
+    moves: Sequence[pl.DataFrame],
     placed: Mapping[int, Mapping[str, str]],
     day: date,
     schema: Mapping[str, pl.DataType],
@@ -118,8 +121,7 @@ def _event_rows(
         if day in part.days
     ]
     rows = pl.concat(frames, how="vertical").collect(engine="streaming")
-    for _, key in moves:
-        gone = store.scan(key).filter(pl.col(DAY) == day).select("event_id", DUMP).collect()
+    for gone in moves:
         rows = rows.join(gone, on=["event_id", DUMP], how="anti")
     return newest(rows, ("event_id",), ("event_id", "user_id")).drop(DUMP).sort(_EVENT_ORDER).lazy()
 
@@ -172,6 +174,29 @@ def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: da
 
 def _moves(standing: Sequence[Delivery], day: date) -> list[tuple[Delivery, str]]:
     return [(d, d.table.moved_key) for d in standing if d.table.moved_key and day in d.table.moved]
+
+
+def _gone(
+    store: Store, standing: Sequence[Delivery], moves: Sequence[tuple[Delivery, str]], day: date
+) -> list[pl.DataFrame]:
+    """Return (event_id, _dump) of rows of the day that a newer dump has on another day.
+
+    A dump that landed anew was compared anew: what was noted of its former version counts no more.
+    """
+    current = pl.DataFrame(
+        [(d.dump.dump_id, d.table.version) for d in standing],
+        schema={OTHER: pl.Int64(), VERSION: pl.String()},
+        orient="row",
+    )
+    return [
+        store.scan(key)
+        .filter(pl.col(DAY) == day)
+        .join(current.lazy(), on=[OTHER, VERSION], how="semi")
+        .select("event_id", DUMP)
+        .unique()
+        .collect()
+        for _, key in moves
+    ]
 
 
 def schema_of(

@@ -1,0 +1,70 @@
+"""Work done ahead on threads, handed over in order and in bounded amounts."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Source = TypeVar("Source")
+Item = TypeVar("Item")
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class _Lane(Generic[Item]):
+    """One source's results on their way: items, then None, or the error that ended them."""
+
+    items: queue.Queue[Item | BaseException | None] = field(default_factory=lambda: queue.Queue(2))
+
+
+def ahead(
+    sources: Sequence[Source], produce: Callable[[Source], Iterator[Item]], workers: int
+) -> Iterator[tuple[Source, Item]]:
+    """Yield what `produce` makes of each source, source by source in order, while the next ones are under way.
+
+    Never more than two items of each of `workers` sources wait. An error is raised where its item would have come;
+    whoever stops early stops the threads.
+    """
+    stop = threading.Event()
+    lanes: list[_Lane[Item]] = [_Lane() for _ in sources]
+
+    def run(index: int) -> None:
+        lane = lanes[index]
+        try:
+            for item in produce(sources[index]):
+                if not _put(lane, item, stop):
+                    return
+            _put(lane, None, stop)
+        except BaseException as error:
+            _put(lane, error, stop)
+
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
+        try:
+            started = min(workers, len(sources))
+            for index in range(started):
+                pool.submit(run, index)
+            for index, source in enumerate(sources):
+                while (item := lanes[index].items.get()) is not None:
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield source, item
+                if started < len(sources):
+                    pool.submit(run, started)
+                    started += 1
+        finally:
+            stop.set()
+
+
+def _put(lane: _Lane[Item], item: Item | BaseException | None, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        try:
+            lane.items.put(item, timeout=_POLL_SECONDS)
+        except queue.Full:
+            continue
+        return True
+    return False

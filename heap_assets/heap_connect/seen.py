@@ -1,0 +1,100 @@
+"""Which rows of a table landed where: what a new dump is compared with, without opening every dump before it.
+
+A cache: it lies in a handful of sorted files per table, covers what it says it covers, and is filled from the landed
+files themselves for the rest. Deleting it costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import polars as pl
+
+from heap_assets.heap_connect.records import ROOT, Delivery
+from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
+from heap_assets.heap_connect.staging import DAY
+from heap_assets.lake import Store
+
+DUMP = "_dump"
+_COVERS = "covers"
+_MANY_FILES = 8
+
+
+def row_key(table: str) -> tuple[str, ...]:
+    """Return the columns that tell the rows of a table apart, the one that a newer dump replaces first."""
+    if table == USERS:
+        return ("user_id",)
+    return ("from_user_id",) if table == USER_MIGRATIONS else ("event_id", "user_id")
+
+
+@dataclass(frozen=True)
+class _Run:
+    key: str
+    size: int
+    covers: frozenset[tuple[int, str]]
+
+
+class Seen:
+    """The keys of one table's landed rows, with their day and their dump."""
+
+    def __init__(self, store: Store, table: str) -> None:
+        self.store = store
+        self.table = table
+        self.folder = f"{ROOT}/{quote(table, safe='')}/_seen/"
+
+    def of(self, wanted: Sequence[Delivery]) -> pl.LazyFrame:
+        """Return the first column of the row key, _day and _dump of all rows of these deliveries."""
+        missing = {(d.dump.dump_id, d.table.version): d for d in wanted}
+        frames: list[pl.LazyFrame] = []
+        for run in self._runs():
+            if not (found := run.covers & missing.keys()):
+                continue
+            rows = self.store.scan(run.key)
+            if found != run.covers:
+                rows = rows.filter(pl.col(DUMP).is_in([dump for dump, _ in found]))
+            frames.append(rows)
+            for pair in found:
+                del missing[pair]
+        frames += [frame for delivery in missing.values() for frame in self._read(delivery)]
+        empty = pl.LazyFrame(schema={row_key(self.table)[0]: pl.Int64(), DAY: pl.Date(), DUMP: pl.Int64()})
+        return pl.concat([empty, *frames])
+
+    def add(self, delivery: Delivery) -> None:
+        """Remember a delivery; small files are put together before they are many."""
+        frames = self._read(delivery)
+        covers = {(delivery.dump.dump_id, delivery.table.version)}
+        runs = self._runs()
+        put_together = sorted(runs, key=lambda run: run.size)[: _MANY_FILES - 1] if len(runs) >= _MANY_FILES else []
+        for run in put_together:
+            frames.append(self.store.scan(run.key))
+            covers |= run.covers
+        if not frames:
+            return
+        told = json.dumps(sorted(covers))
+        name = hashlib.sha256(told.encode()).hexdigest()[:16]
+        key = f"{self.folder}{name}.parquet"
+        self.store.sink(key, pl.concat(frames).unique(), {_COVERS: told})
+        for run in put_together:
+            if run.key != key:
+                self.store.delete(run.key)
+
+    def _runs(self) -> list[_Run]:
+        return [
+            _Run(
+                info.key, info.size, frozenset((dump, version) for dump, version in json.loads(self._covers(info.key)))
+            )
+            for info in self.store.list(self.folder)
+        ]
+
+    def _covers(self, key: str) -> str:
+        return pl.read_parquet_metadata(self.store.uri(key), storage_options=self.store.storage_options)[_COVERS]
+
+    def _read(self, delivery: Delivery) -> list[pl.LazyFrame]:
+        first = row_key(self.table)[0]
+        day = pl.col(DAY) if delivery.table.days else pl.lit(None, dtype=pl.Date).alias(DAY)
+        dump = pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
+        return [self.store.scan(part.key).select(first, day, dump) for part in delivery.table.parts]
