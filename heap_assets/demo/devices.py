@@ -149,20 +149,20 @@ def _client_frame(plan: Plan, people: People, columns: dict[str, Ints], label: s
 
 
 def _guest_clients(plan: Plan, people: People, own: pl.DataFrame) -> pl.DataFrame:
-    """Let a second person log in on somebody's laptop, without a cookie of their own (heap.md 4: not merged)."""
+    """Let a second person log in on somebody's laptop, without a cookie of their own (heap.md 4: not merged).
+
+    Both are busy people who signed up long before, so that both are seen on it.
+    """
     rng = stream(plan.seed, "guests")
-    laptops = own.filter((pl.col("library") == "web") & pl.col("browser").is_in(["Chrome 131", "Edge 131"]))
-    customers = people.persons.filter(kind=CUSTOMER)["person"]
-    laptops = laptops.filter(pl.col("person").is_in(customers.implode()))
-    pairs = min(max(1, plan.people // 100), laptops.height, customers.len() // 2)
-    device = rng.choice(laptops["device"].to_numpy(), pairs, replace=False)
-    guest = rng.choice(customers.to_numpy(), pairs, replace=False)
-    device = device[own["person"].to_numpy()[device] != guest]
-    guest = guest[: len(device)]
-    guest = np.where(own["person"].to_numpy()[device] == guest, np.roll(guest, 1), guest)
+    settled = people.persons.filter(kind=CUSTOMER).filter(pl.col("signup_at") < plan.midnight - 45 * DAY)
+    busy = settled.sort("rate", "person", descending=True)["person"].head(max(2, settled.height // 2)).to_numpy()
+    pairs = min(max(1, plan.people // 100), len(busy) // 2)
+    chosen = rng.permutation(busy)[: 2 * pairs]
+    owner, guest = chosen[:pairs], chosen[pairs:]
+    laptop = np.searchsorted(own["person"].to_numpy(), owner)
     born = people.persons["signup_at"].to_numpy()[guest] + rng.integers(1, 40, len(guest)) * DAY
     never = np.full(len(guest), NEVER)
-    columns = {"device": device, "person": guest, "anonymous_id": np.zeros(len(guest), dtype=np.int64)}
+    columns = {"device": laptop, "person": guest, "anonymous_id": np.zeros(len(guest), dtype=np.int64)}
     return _client_frame(plan, people, columns | {"born_at": born, "login_at": born, "end_at": never}, "guest")
 
 

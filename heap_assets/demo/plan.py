@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from heap_assets.demo.chance import micros, stream
+from heap_assets.demo.chance import hashed_hex, micros
 from heap_assets.errors import HeapAssetsError
 
 DIGIT_BOUNDARY = 1_000_000_000
@@ -96,7 +96,7 @@ class Plan:
         return DIGIT_BOUNDARY + 7 + (sum(gaps) if day >= crossing else -sum(gaps) - 8)
 
     def _gap(self, day: int) -> int:
-        return int(stream(self.seed, "gap", day).integers(37, 230))
+        return 37 + int(hashed_hex(f"gap {self.seed} {day}", 8), 16) % 193
 
     def written_at(self, day: int, *, now: datetime | None = None) -> datetime:
         """Return when a day's dump was finished: the night after, about 02:00 UTC, and never in the future.
@@ -106,7 +106,7 @@ class Plan:
         DemoError
             If the day is not over for long enough that a dump written now would belong to it (as_of − 12 h, design.md).
         """
-        minute = int(stream(self.seed, "written", day).integers(95, 150))
+        minute = 95 + int(hashed_hex(f"written {self.seed} {day}", 8), 16) % 55
         planned = datetime.combine(self.date_of(day + 1), datetime.min.time(), UTC) + timedelta(minutes=minute)
         written = min(planned, now or datetime.now(UTC))
         if (written - timedelta(hours=12)).date() != self.date_of(day):
