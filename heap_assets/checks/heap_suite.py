@@ -13,7 +13,7 @@ from heap_assets.checks.measures import (
     MIGRATIONS,
     SESSIONS,
     USERS,
-    column_checks,
+    column_check,
     facts_of,
     readable_checks,
     shrink_check,
@@ -21,7 +21,7 @@ from heap_assets.checks.measures import (
 from heap_assets.checks.personal_data import no_personal_data
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, together
 
 _NOT_OVER = "the day is not over"
 
@@ -61,15 +61,12 @@ def checks_for_event_table(
         ),
         Check(
             asset,
-            "ids_present",
-            f"Every row has {', '.join(ids)}.",
-            lambda s: heap_tables.ids_present(facts_of(s), ids),
-        ),
-        Check(
-            asset,
-            "times_inside_day",
-            "Every row happened on the UTC day of its partition.",
-            lambda s: heap_tables.times_inside_day(s.rows(), facts_of(s), s.day),
+            "ids_and_times",
+            f"Every row has {', '.join(ids)}, and happened on the UTC day of its partition.",
+            lambda s: together(
+                heap_tables.ids_present(facts_of(s), ids),
+                heap_tables.times_inside_day(s.rows(), facts_of(s), s.day),
+            ),
         ),
         Check(
             asset,
@@ -79,7 +76,7 @@ def checks_for_event_table(
             Severity.WARN,
             mend="look for a release that stopped or doubled tracking, or for a dump that has not landed.",
         ),
-        *column_checks(asset, t),
+        column_check(asset, t),
         Check(
             asset,
             "names_known",
@@ -118,7 +115,7 @@ def checks_for_users(thresholds: Thresholds | None = None) -> list[Check]:
             lambda s: heap_tables.ids_present(facts_of(s), ["user_id"]),
         ),
         shrink_check(USERS, t),
-        *column_checks(USERS, t),
+        column_check(USERS, t),
     ]
 
 

@@ -69,7 +69,7 @@ def filled_as_usual(
             "emptier_columns": len(worse),
             "worst_rise": round(max(worse.values(), default=0.0), 4),
         },
-        notes={"columns": ", ".join(sorted(worse))} if worse else {},
+        notes={"emptier": ", ".join(sorted(worse))} if worse else {},
         memory=memory,
     )
 

@@ -9,7 +9,7 @@ from heap_assets.checks import heap_tables, history
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.heap_tables import TableFacts, table_facts
 from heap_assets.checks.thresholds import Thresholds
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, together
 
 USERS = "heap/users"
 SESSIONS = "heap/sessions"
@@ -45,26 +45,27 @@ def readable_checks(asset: str, t: Thresholds) -> list[Check]:
     ]
 
 
-def column_checks(asset: str, t: Thresholds) -> list[Check]:
-    return [
-        Check(
-            asset,
-            "filled_as_usual",
-            f"No column is emptier by {t.null_change:.0%} points than in the week before.",
-            lambda s: history.filled_as_usual(
-                facts_of(s).rows, facts_of(s).null_shares, remembered(s, "null_shares"), t
-            ),
-            Severity.WARN,
-        ),
-        Check(
-            asset,
-            "columns_as_before",
-            "The table has the columns and types that it had.",
-            lambda s: history.columns_as_before(facts_of(s).columns, next(iter(remembered(s, "columns")), None)),
-            Severity.WARN,
-            mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped.",
-        ),
-    ]
+def column_check(asset: str, t: Thresholds) -> Check:
+    """Return the check of a table's columns: the ones it had, of the types they had, and as filled as they were."""
+
+    def judge(s: Subject) -> Verdict:
+        facts = facts_of(s)
+        before = s.earlier(LOOK_BACK_DAYS)
+        columns = next((v.memory["columns"] for v in before if v.memory.get("columns")), None)
+        filled = [v.memory["null_shares"] for v in before if v.memory.get("null_shares")]
+        return together(
+            history.columns_as_before(facts.columns, columns),
+            history.filled_as_usual(facts.rows, facts.null_shares, filled, t),
+        )
+
+    return Check(
+        asset,
+        "columns_as_usual",
+        f"The table has the columns and types that it had, none of them emptier by {t.null_change:.0%} points.",
+        judge,
+        Severity.WARN,
+        mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped.",
+    )
 
 
 def shrink_check(asset: str, t: Thresholds) -> Check:
@@ -87,8 +88,3 @@ def _rows_before(s: Subject) -> int | None:
         if found is not None:
             return found.rows
     return None
-
-
-def _filled_as_usual(s: Subject, t: Thresholds) -> Verdict:
-    facts = facts_of(s)
-    return history.filled_as_usual(facts.rows, facts.null_shares, remembered(s, "null_shares"), t)

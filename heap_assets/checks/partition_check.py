@@ -118,8 +118,12 @@ class StepChecks:
                 yield self._report(check, key, verdict, version, target)
 
     def finish(self) -> Iterator[dg.Output[None]]:
-        """Yield what Dagster expects at the end of the step, and raise if a check could not be carried out."""
-        for check in self._judged.values():
+        """Yield what Dagster expects at the end of the step, and raise if a check could not be carried out.
+
+        Only a blocking check's output has somebody who waits for it. The others' would be one more event for each
+        check and run, and events are what checks cost: on SQLite more than judging does.
+        """
+        for check in filter(_is_awaited, self._judged.values()):
             yield dg.Output(None, output_name=check_spec(check, None).get_python_identifier())
         if self._errors:
             raise JudgementError("; ".join(self._errors))
@@ -181,6 +185,10 @@ class StepChecks:
         return AssetCheckEvaluationTargetMaterializationData(
             run_id=entry.run_id, storage_id=found[0].storage_id, timestamp=entry.timestamp
         )
+
+
+def _is_awaited(check: Check) -> bool:
+    return check.blocking
 
 
 def metadata(stored: StoredVerdict) -> dict[str, Any]:

@@ -60,6 +60,19 @@ class Verdict:
         ]
 
 
+def together(*verdicts: Verdict) -> Verdict:
+    """Return one verdict on several rules: passed if all did; a check costs events, so kindred rules share one."""
+    shown = next((v for v in verdicts if v.offenders is not None), Verdict(passed=True))
+    return Verdict(
+        passed=all(v.passed for v in verdicts),
+        numbers={name: value for v in verdicts for name, value in v.numbers.items()},
+        notes={name: value for v in verdicts for name, value in v.notes.items()},
+        offenders=shown.offenders,
+        plain=shown.plain,
+        memory={name: value for v in verdicts for name, value in v.memory.items()},
+    )
+
+
 def hashed(value: object, key: bytes) -> str | None:
     """Return the first 12 hex digits of HMAC-SHA256: the same person is recognised, nobody can be looked up."""
     if value is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from heap_assets.checks import heap_tables, warehouse
 from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.measures import column_checks, facts_of, readable_checks, shrink_check
+from heap_assets.checks.measures import column_check, facts_of, readable_checks, shrink_check
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity
@@ -64,7 +64,7 @@ def checks_for_warehouse_table(
         ]
     return [
         *checks,
-        *column_checks(asset, t),
+        column_check(asset, t),
         Check(
             asset,
             "read_from_source",

@@ -155,7 +155,7 @@ class TestHistory:
     def test_a_column_that_went_empty(self) -> None:
         earlier = [{"plan": 0.1, "note": 0.9}] * 4
         verdict = filled_as_usual(1000, {"plan": 0.8, "note": 0.95, "new": 1.0}, earlier, T)
-        assert verdict.notes == {"columns": "plan"}
+        assert verdict.notes == {"emptier": "plan"}
 
     def test_columns_that_came_went_and_changed(self) -> None:
         verdict = columns_as_before(

@@ -117,14 +117,14 @@ def test_nothing_fails_over_sixty_clean_days_with_seasons_and_growth(lake: Lake)
 Fault = Callable[[pl.DataFrame], pl.DataFrame]
 FAULTS: list[tuple[str, str, Fault]] = [
     (TABLE, "unique_keys", lambda f: pl.concat([f, f.head(3)])),
-    (TABLE, "ids_present", lambda f: f.with_columns(user_id=pl.when(pl.col("event_id") > 5).then("user_id"))),
-    (TABLE, "times_inside_day", lambda f: f.with_columns(pl.col("time") + timedelta(hours=11, minutes=58))),
+    (TABLE, "ids_and_times", lambda f: f.with_columns(user_id=pl.when(pl.col("event_id") > 5).then("user_id"))),
+    (TABLE, "ids_and_times", lambda f: f.with_columns(pl.col("time") + timedelta(hours=11, minutes=58))),
     (TABLE, "volume_as_usual", lambda f: f.head(f.height // 3)),
     (TABLE, "volume_as_usual", lambda f: f.head(0)),
-    (TABLE, "filled_as_usual", lambda f: f.with_columns(plan=pl.lit(None, pl.String))),
-    (TABLE, "columns_as_before", lambda f: f.with_columns(coupon=pl.lit("x"))),
-    (TABLE, "columns_as_before", lambda f: f.drop("note")),
-    (TABLE, "columns_as_before", lambda f: f.with_columns(pl.col("session_id").cast(pl.String))),
+    (TABLE, "columns_as_usual", lambda f: f.with_columns(plan=pl.lit(None, pl.String))),
+    (TABLE, "columns_as_usual", lambda f: f.with_columns(coupon=pl.lit("x"))),
+    (TABLE, "columns_as_usual", lambda f: f.drop("note")),
+    (TABLE, "columns_as_usual", lambda f: f.with_columns(pl.col("session_id").cast(pl.String))),
     (TABLE, "names_known", lambda f: f.with_columns(pl.col("user_id") + 10_000)),
     (TABLE, "no_personal_data", lambda f: f.with_columns(note=pl.lit("ann@acme.com"))),
     ("heap/users", "unique_keys", lambda f: pl.concat([f, f.head(1)])),
@@ -134,7 +134,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     (CONTACTS, "ids_present", lambda f: f.with_columns(contact_id=pl.lit(None, pl.String))),
     (CONTACTS, "not_shrunk", lambda f: f.head(f.height // 2)),
     (CONTACTS, "identifiers_well_formed", lambda f: f.with_columns(email=pl.lit("Ann Lee"))),
-    (CONTACTS, "filled_as_usual", lambda f: f.with_columns(email=pl.lit(None, pl.String))),
+    (CONTACTS, "columns_as_usual", lambda f: f.with_columns(email=pl.lit(None, pl.String))),
 ]
 
 
