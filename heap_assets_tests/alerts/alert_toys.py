@@ -70,6 +70,7 @@ class Toy:
         )
 
 
+@dg.definitions
 def location_from_environment() -> dg.Definitions:
     """Build the code location that the daemon loads (the slow test sets the variables)."""
     toy = Toy(Path(os.environ["TOY_FOLDER"]))
