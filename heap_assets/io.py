@@ -1,7 +1,5 @@
 """Dagster's door to the lake: one resource, and an IO manager for assets that take and return frames."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 

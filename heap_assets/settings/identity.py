@@ -15,8 +15,8 @@ class IdentifierType(Section):
     """One identifier type. The order of the list is the order of strength."""
 
     type: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    max_per_profile: int | None = Field(default=None, ge=0)
-    shared_above: int | dict[str, int] | None = None
+    max_per_profile: int | None = Field(default=None, ge=1)
+    shared_above: int | dict[str, int] | Literal["never"] | None = None
     normalise: Literal["none", "strip", "lower", "email", "digits"] | None = None
     pattern: str | None = Field(default=None, description="A value that does not match is no identifier")
     blocked: list[str] = Field(default=[], description="Values that are no identifiers, compared after normalising")

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from heap_assets.settings.base import Section
 
 
+Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered", "alive"]
+
+
 class Alert(Section):
-    """Where to tell what."""
+    """Where to tell what. Secrets are named, not written: `*_env` is the name of an environment variable."""
 
     kind: Literal["webhook", "slack", "email"]
-    url: str | None = Field(default=None, description="Webhook or Slack address, as ${ALERT_WEBHOOK_URL}")
-    secret: SecretStr | None = Field(default=None, description="Signs a webhook's body")
-    smtp_host: str | None = None
-    smtp_port: int = 25
-    smtp_user: str | None = None
-    smtp_password: SecretStr | None = None
+    name: str = ""
+    url: str = Field(default="", description="A webhook's address")
+    url_env: str = Field(default="", description="The variable that holds the address, where the address is a secret")
+    secret_env: str = Field(default="", description="The variable that holds the key a webhook's body is signed with")
+    host: str = Field(default="", description="SMTP server")
+    port: int = 587
     sender: str = "heap_assets@localhost"
     recipients: list[str] = []
-    on: list[Literal["check_failed", "check_warned", "run_failed", "stale"]] = ["check_failed", "run_failed", "stale"]
+    starttls: bool = True
+    user_env: str = ""
+    password_env: str = ""
+    on: list[Occasion] = ["check_failed", "run_failed", "stale"]
     groups: list[str] = Field(default=[], description="Asset groups; all unless given")
 
 

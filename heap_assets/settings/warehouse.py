@@ -65,6 +65,8 @@ class BigQueryWarehouse(_Common):
     location: str | None = None
     credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
     max_bytes_billed: int | None = Field(default=None, ge=1)
+    endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
+    storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
 
 
 WarehouseSettings = Annotated[DuckDBWarehouse | PostgresWarehouse | BigQueryWarehouse, Field(discriminator="kind")]

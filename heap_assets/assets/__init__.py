@@ -1,0 +1,1 @@
+"""The Dagster layer: one file per asset group, thin; together they read like the lineage graph."""

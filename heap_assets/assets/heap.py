@@ -1,0 +1,133 @@
+"""Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import dagster as dg
+
+from heap_assets.assets.table_step import TableAsset, table_step
+from heap_assets.automation import NEWEST_TOUCHED_DAY, TOUCHED_DAYS
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.freshness import policy
+from heap_assets.heap_connect import build_event_day, build_user_migrations, build_users
+from heap_assets.io import LakeResource
+from heap_assets.names import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
+from heap_assets.platform import Platform
+from heap_assets.steps.suites import checks_of
+from heap_assets.steps.table import Table, Task
+
+_ABOUT_USERS = (
+    "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "
+    "`migrated_to` names the user that a user has become."
+)
+_ABOUT_MIGRATIONS = (
+    "Which anonymous user became which identified one. `resolved_to` is the end of the chain; a cycle is marked and "
+    "resolved to its smallest id."
+)
+
+
+def event_tables(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the step that builds every event table of the catalogue; late days are rebuilt by themselves."""
+    cadence = loaded.settings.heap.cadence
+    tables = []
+    for table in loaded.event_tables:
+        path = heap_asset(table)
+        known = loaded.catalogue.tables[table]
+        tables.append(
+            TableAsset(
+                path,
+                partial(_event_day, table=table),
+                _spec(loaded, path, f"Heap's `{known.display_name}` events.", cadence, TOUCHED_DAYS),
+                checks_of(loaded, path),
+            )
+        )
+    return table_step(
+        "heap_event_tables",
+        tables,
+        platform,
+        partitions_def,
+        days_per_run=loaded.settings.run.days_per_run,
+        description="Builds days of Heap's event tables from landed dumps; any subset of tables in one step.",
+    )
+
+
+def people(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the step that builds `heap/users` and `heap/user_migrations`."""
+    cadence = loaded.settings.heap.cadence
+    tables = [
+        TableAsset(
+            USERS,
+            _users,
+            _spec(loaded, USERS, _ABOUT_USERS, cadence, NEWEST_TOUCHED_DAY),
+            checks_of(loaded, USERS),
+        ),
+        TableAsset(
+            MIGRATIONS,
+            _migrations,
+            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, cadence, NEWEST_TOUCHED_DAY),
+            checks_of(loaded, MIGRATIONS),
+        ),
+    ]
+    return table_step(
+        "heap_people",
+        tables,
+        platform,
+        partitions_def,
+        days_per_run=loaded.settings.run.days_per_run,
+        description="Folds dumps into users and user migrations as they stood at the end of each day.",
+    )
+
+
+def _event_day(task: Task, table: str) -> Table:
+    there = task.platform
+    return build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
+
+
+def _users(task: Task) -> Table:
+    return build_users(task.platform.landing, task.day, task.platform.catalogue.columns("users"))
+
+
+def _migrations(task: Task) -> Table:
+    return build_user_migrations(task.platform.landing, task.day)
+
+
+def _spec(
+    loaded: Platform, path: str, description: str, cadence: timedelta, condition: dg.AutomationCondition[dg.AssetKey]
+) -> dg.AssetSpec:
+    table = path.rpartition("/")[2]
+    return dg.AssetSpec(
+        asset_key(path),
+        deps=[asset_key(LANDED)],
+        description=description,
+        group_name="heap_events" if path.startswith("heap/events/") else "heap",
+        kinds={"polars", "parquet"},
+        owners=[loaded.settings.run.owner],
+        tags={"source": "heap", "table_kind": "snapshot" if table in SNAPSHOT_TABLES else "event"},
+        metadata={
+            "dagster/table_name": path.replace("/", "."),
+            "dagster/uri": loaded.lake.store.uri(path),
+            "dagster/column_schema": column_schema(loaded, table),
+        },
+        automation_condition=condition,
+        freshness_policy=policy(cadence),
+    )
+
+
+def column_schema(loaded: Platform, table: str) -> dg.TableSchema:
+    """Return a Heap table's columns with what is known of them; personal data is tagged."""
+    known = loaded.catalogue.tables.get(table)
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, description=column.description, tags={"personal_data": ""} if column.pii else None)
+            for name, column in (known.columns if known else {}).items()
+        ]
+    )

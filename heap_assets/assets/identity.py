@@ -1,0 +1,113 @@
+"""Group `identity`: who is who, as of the end of each day."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from heap_assets.automation import settled_graph
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.errors import MissingInputError
+from heap_assets.freshness import policy
+from heap_assets.identity import changes
+from heap_assets.io import LakeResource, partition_metadata, table_schema
+from heap_assets.lake import Inputs
+from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+from heap_assets.platform import Platform
+from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.readiness import IdentityInputs, identity_inputs
+
+GROUP = "identity"
+_ABOUT = {
+    LINKS: "Identifiers seen on one record: the day's events, and the snapshot tables as they stand.\n\n"
+    "One row per link and source, with first and last sight. A sighting is an identifier seen alone.",
+    GRAPH: "Every identifier and the profile it belongs to.\n\n"
+    "Links are taken in one total order under merge limits, so neither arrival nor partitioning changes the answer; "
+    "the graph of a day computed from the day before equals the one computed at once.",
+    CONFLICTS: "Links that a merge limit refused: which limit, both profiles and both counts.",
+    SHARED: "Identifiers that belong to several people, such as a kiosk's device: they merge nobody.",
+    CHANGES: "What became of yesterday's profiles: merged, split, moved, renamed, created, removed.",
+}
+
+
+def identity(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the step that resolves who is who; a newest day is resolved by itself once its inputs are settled."""
+    condition = settled_graph(lambda: loaded)
+    sources = [asset_key(path) for path in (*loaded.event_sources, *loaded.snapshot_sources)]
+
+    def spec(path: str) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            asset_key(path),
+            deps=sources if path == LINKS else [asset_key(LINKS)] if path == GRAPH else [asset_key(GRAPH)],
+            description=_ABOUT[path],
+            group_name=GROUP,
+            kinds={"polars", "parquet"},
+            owners=[loaded.settings.run.owner],
+            tags={"personal_data": ""} if path in (LINKS, GRAPH, CONFLICTS, SHARED) else {},
+            metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": loaded.lake.store.uri(path)},
+            automation_condition=condition,
+            freshness_policy=policy(loaded.settings.heap.cadence),
+            code_version="1",
+        )
+
+    @dg.multi_asset(
+        name="identity",
+        specs=[spec(path) for path in _ABOUT],
+        partitions_def=partitions_def,
+        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        pool="identity",
+        description="Resolves identities: links, order, limits, shared values, stable ids.",
+    )
+    def resolve_identities(
+        context: dg.AssetExecutionContext, lake: LakeResource
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        there = platform(lake)
+        for key in context.partition_keys:
+            stored = _resolve_day(there, date.fromisoformat(key))
+            for path, metadata in stored.items():
+                context.add_asset_metadata(metadata, asset_key=asset_key(path), partition_key=key)
+        for path in _ABOUT:
+            yield dg.MaterializeResult(asset_key=asset_key(path))
+
+    return resolve_identities
+
+
+def _resolve_day(platform: Platform, day: date) -> dict[str, dict[str, Any]]:
+    given = identity_inputs(platform, day)
+    if given.waiting_for:
+        raise MissingInputError(f"identity {day} waits: {'; '.join(given.waiting_for[:5])}")
+    advanced = platform.timeline.advance(day, given.inputs)
+    resolution = advanced.resolution
+    frames = {
+        LINKS: advanced.links,
+        GRAPH: resolution.graph,
+        CONFLICTS: resolution.conflicts,
+        SHARED: resolution.shared,
+        CHANGES: changes(_graph_before(platform, day), resolution.graph),
+    }
+    return {path: _store(platform, path, day, frame, given, advanced.notes) for path, frame in frames.items()}
+
+
+def _graph_before(platform: Platform, day: date) -> pl.LazyFrame | None:
+    earlier = standing_partition(platform.lake, GRAPH, day - timedelta(days=1))
+    return None if earlier is None else platform.lake.scan(GRAPH, str(earlier))
+
+
+def _store(
+    platform: Platform, path: str, day: date, frame: pl.LazyFrame, given: IdentityInputs, notes: Mapping[str, Any]
+) -> dict[str, Any]:
+    inputs = Inputs({**given.provenance.versions, "rules": platform.rules.digest})
+    written = platform.lake.write(path, str(day), frame, inputs, notes=notes)
+    plain = {name: value for name, value in notes.items() if isinstance(value, int | float | str)}
+    metadata = (
+        {"status": str(written.status)} | partition_metadata(written.partition) | (plain if path == GRAPH else {})
+    )
+    if path == GRAPH:
+        metadata["carried_forward"] = ", ".join(given.carried) or "nothing"
+    return metadata | {"dagster/column_schema": table_schema(platform.lake.scan(path, str(day)).collect_schema())}

@@ -1,0 +1,99 @@
+"""Group `profiles`: golden records, and the audit of how well tables and people were matched."""
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.automation import FOLLOWS_GRAPH
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.freshness import policy
+from heap_assets.io import LakeResource, partition_metadata, table_schema
+from heap_assets.names import AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, warehouse_asset
+from heap_assets.platform import Platform
+from heap_assets.steps.golden import audit_of_day, profiles_of_day
+
+_ABOUT_PROFILES = (
+    "One row per person: identifiers, Heap identities, and traits by survivorship, each with the source that gave it."
+)
+_ABOUT_AUDIT = (
+    "How well it fits together: match rate per table, partial and duplicate profiles, anonymous twins, and what a "
+    "join on one identifier would have got wrong."
+)
+
+
+def profiles(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> list[dg.AssetsDefinition]:
+    """Return `profiles` and `audit`."""
+    tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
+    sources = [USERS, *(warehouse_asset(name) for name in tables)]
+    return [
+        _day_asset(loaded, platform, partitions_def, PROFILES, [GRAPH, CONFLICTS, *sources], _ABOUT_PROFILES),
+        _day_asset(loaded, platform, partitions_def, AUDIT, [GRAPH, CONFLICTS, *sources], _ABOUT_AUDIT),
+    ]
+
+
+_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day}
+
+
+def _day_asset(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+    path: str,
+    deps: list[str],
+    description: str,
+) -> dg.AssetsDefinition:
+    metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": loaded.lake.store.uri(path)}
+    if path == PROFILES:
+        metadata["dagster/column_lineage"] = trait_lineage(loaded)
+
+    @dg.asset(
+        key=asset_key(path),
+        deps=[asset_key(dep) for dep in deps],
+        description=description,
+        group_name="profiles",
+        kinds={"polars", "parquet"},
+        owners=[loaded.settings.run.owner],
+        tags={"personal_data": ""} if path == PROFILES else {},
+        metadata=metadata,
+        partitions_def=partitions_def,
+        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        automation_condition=FOLLOWS_GRAPH,
+        freshness_policy=policy(loaded.settings.heap.cadence),
+        pool=path,
+    )
+    def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult[Any]]:
+        there = platform(lake)
+        for day in context.partition_keys:
+            made = _BUILDERS[path](there, date.fromisoformat(day))
+            written = there.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
+            schema = table_schema(there.lake.scan(path, day).collect_schema())
+            context.add_asset_metadata(
+                {"status": str(written.status), "dagster/column_schema": schema}
+                | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
+                | partition_metadata(written.partition),
+                partition_key=day,
+            )
+        yield dg.MaterializeResult()
+
+    return build
+
+
+def trait_lineage(loaded: Platform) -> dg.TableColumnLineage:
+    """Return, for every trait, the source columns it can come from."""
+    return dg.TableColumnLineage(
+        {
+            name: [
+                dg.TableColumnDep(
+                    asset_key(USERS if table == "users" else warehouse_asset(table)), column.partition(".")[0]
+                )
+                for table, _, column in (source.partition(".") for source in trait.sources)
+            ]
+            for name, trait in loaded.settings.profiles.traits.items()
+        }
+    )

@@ -1,0 +1,109 @@
+"""`heap-assets demo` and `heap-assets dev`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from heap_assets.demo.server_process import running_server
+from heap_assets.settings import settings_path
+
+HEAP_PORT, SEGMENT_PORT = 7311, 7312
+"""Where heap_assets.yaml expects the demo's servers."""
+_FOLDER_VARIABLE = "HEAP_ASSETS_DEMO"
+_DEFAULT_FOLDER = Path("data/demo")
+
+
+@click.command()
+@click.option("--people", default=2000, show_default=True, help="How many people there are")
+@click.option("--days", default=36, show_default=True, help="How many days of behaviour")
+@click.option("--seed", default=1, show_default=True, help="Another seed is another company")
+@click.option("--folder", type=click.Path(path_type=Path), help=f"Where it goes [default: {_DEFAULT_FOLDER}]")
+@click.option("--fresh", is_flag=True, help="Start over, also if the folder holds a company")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text")
+def demo(people: int, days: int, seed: int, folder: Path | None, fresh: bool, as_json: bool) -> None:
+    """Write a sample company, ingest it, resolve who is who, check it, and send profiles to a local Heap server.
+
+    Run again it finds nothing new and sends 0 rows.
+    """
+    folder = _use_folder(folder)
+    _use_dagster_home()
+    warnings.filterwarnings("ignore", category=Warning, module="dagster|heap_assets")
+    from heap_assets.cli.demo_report import summary
+    from heap_assets.cli.demo_run import DemoRun
+
+    with (
+        running_server("heap", folder / "servers" / "heap", port=_port("HEAP_BASE_URL", HEAP_PORT)) as heap,
+        running_server("segment", folder / "servers" / "segment", port=SEGMENT_PORT),
+    ):
+        say = (lambda text: None) if as_json else (lambda text: click.echo(text, err=False))
+        run = DemoRun(folder, heap, say)
+        run.prepare(people=people, days=days, seed=seed, fresh=fresh)
+        run.nights()
+        result = summary(run)
+        click.echo(result.json() if as_json else result.text())
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the UI")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the UI")
+def dev(port: int, host: str) -> None:
+    """Open the Dagster UI and its daemon on this folder's state; the demo's servers too, if the demo was run."""
+    folder = _use_folder(None)
+    home = _use_dagster_home()
+    command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
+    servers = []
+    if (folder / "servers").is_dir():
+        for kind, number in (("heap", HEAP_PORT), ("segment", SEGMENT_PORT)):
+            servers.append(running_server(kind, folder / "servers" / kind, port=number))  # type: ignore[arg-type]
+    click.echo(f"Opening http://{host}:{port} (state in {home}; stop with Ctrl+C)")
+    _run_with(servers, command)
+
+
+def _run_with(servers: list, command: list[str]) -> None:  # type: ignore[type-arg]
+    """Run a command in a group of its own, so that stopping it stops the daemon and the code servers with it."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        for server in servers:
+            stack.enter_context(server)
+        process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  our own interpreter
+
+        def stop(*_: object) -> None:
+            os.killpg(process.pid, signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            stop()
+            process.wait(30)
+
+
+def _use_folder(folder: Path | None) -> Path:
+    chosen = folder or Path(os.environ.get(_FOLDER_VARIABLE, settings_path().parent / _DEFAULT_FOLDER))
+    os.environ[_FOLDER_VARIABLE] = str(chosen.absolute())
+    return chosen.absolute()
+
+
+def _use_dagster_home() -> Path:
+    """Use `.dagster` beside the settings unless told otherwise, with the instance settings of the project in it."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings_path().parent / ".dagster"))).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    own = settings_path().parent / "dagster.yaml"
+    if own.is_file() and not (home / "dagster.yaml").exists():
+        shutil.copy(own, home / "dagster.yaml")
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    return home
+
+
+def _port(variable: str, default: int) -> int:
+    address = os.environ.get(variable, "")
+    return int(address.rpartition(":")[2]) if address.rpartition(":")[2].isdigit() else default

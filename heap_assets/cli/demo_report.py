@@ -1,0 +1,160 @@
+"""What the demo prints: what was ingested, how well people were told apart, what was sent, which faults were found."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from heap_assets.checks import verdicts
+from heap_assets.checks.verdicts import StoredVerdict
+from heap_assets.cli.demo_run import DemoRun
+from heap_assets.destinations.tables import runs
+from heap_assets.errors import MissingInputError
+from heap_assets.identity.quality import quality
+from heap_assets.names import CONFLICTS, GRAPH, SHARED
+from heap_assets.platform import Platform
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the demo says, as plain values."""
+
+    facts: dict[str, Any]
+
+    def json(self) -> str:
+        return json.dumps(self.facts, default=str)
+
+    def text(self) -> str:
+        return "\n".join(_lines(self.facts))
+
+
+def summary(run: DemoRun) -> Summary:
+    """Read everything back from the lake, the truth and the local Heap: nothing is remembered from the run itself."""
+    assert run.company is not None
+    platform, day = run.platform, str(run.company.until)
+    judged = verdicts.newest(platform.lake.store)
+    return Summary(
+        {
+            "day": day,
+            "seconds": round(time.monotonic() - run.started, 1),
+            "ingested": _ingested(platform, run.dumps_landed),
+            "identified": _identified(platform, day, run),
+            "sent": [_sent(platform, name, run) for name in platform.settings.sync],
+            "heap": run.heap.state(only="summary", app_id=platform.settings.heap.app_id)["summary"],
+            "faults": [_fault(fault.as_dict(), judged) for fault in run.company.faults],
+            "checks": {"judged": len(judged), "failed": sum(not v.passed for v in judged)},
+        }
+    )
+
+
+def _ingested(platform: Platform, dumps: int) -> dict[str, Any]:
+    reports = platform.landing.reports()
+    landed = reports.filter(pl.col("state") == "landed")
+    tables = landed.group_by("table").agg(pl.col("rows_landed").sum()).sort("table")
+    return {
+        "dumps_landed_now": dumps,
+        "dumps": reports["dump_id"].n_unique(),
+        "tables": dict(tables.iter_rows()),
+        "rows": int(landed["rows_landed"].sum()),
+        "rejected": int(reports["rows_rejected"].sum()),
+        "late": int(landed["rows_late"].sum()),
+        "full_resyncs": landed.filter(~pl.col("incremental"), pl.col("table") != "user_migrations").height,
+        "failed_tables": reports.filter(pl.col("state") == "failed").height,
+    }
+
+
+def _identified(platform: Platform, day: str, run: DemoRun) -> dict[str, Any]:
+    assert run.company is not None
+    lake = platform.lake
+    if day not in lake.versions(GRAPH):
+        raise MissingInputError(f"{GRAPH} {day} was not built: see the failed runs in the UI (`heap-assets dev`)")
+    graph = lake.scan(GRAPH, day)
+    truth = pl.scan_parquet(run.company.truth / "identifiers.parquet")
+    own = graph.filter(~pl.col("shared"), pl.col("profile_id").is_not_null())
+    scores = quality(own, truth.filter(~pl.col("shared")))
+    found = lake.scan(SHARED, day).select("identifier_type", "identifier").collect()
+    devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
+    planted = devices.filter(pl.col("shared"), pl.col("identifier").is_in(_seen(graph, "device_id")))
+    wrongly = devices.filter(~pl.col("shared")).join(found, on=["identifier_type", "identifier"])
+    return {
+        "profiles": graph.select(pl.col("profile_id").n_unique()).collect().item(),
+        "identifiers": graph.select(pl.len()).collect().item(),
+        "pairwise_precision": scores.precision,
+        "pairwise_recall": scores.recall,
+        "b_cubed_precision": scores.bcubed_precision,
+        "b_cubed_recall": scores.bcubed_recall,
+        "conflicts": lake.scan(CONFLICTS, day).select(pl.len()).collect().item(),
+        "shared_values": found.height,
+        "shared_devices_planted": planted.height,
+        "shared_devices_found": planted.join(found, on=["identifier_type", "identifier"]).height,
+        "own_devices_taken_for_shared": wrongly.height,
+    }
+
+
+def _seen(graph: pl.LazyFrame, identifier_type: str) -> pl.Series:
+    return graph.filter(pl.col("identifier_type") == identifier_type).select("identifier").collect()["identifier"]
+
+
+def _sent(platform: Platform, name: str, run: DemoRun) -> dict[str, Any]:
+    """Return this demo's runs of a sync; the last one's numbers stand beside what was sent in all of them."""
+    history = runs(platform.lake.store, name).sort("started_at")
+    mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
+    columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
+    last = history.tail(1).to_dicts()[0]
+    return {
+        "sync": name,
+        **{column: int(mine[column].sum()) for column in columns},
+        **{column: int(last[column]) for column in ("held", "invalid", "unchanged")},
+        "status": last["status"],
+    }
+
+
+def _fault(fault: dict[str, Any], judged: list[StoredVerdict]) -> dict[str, Any]:
+    found = [v for v in judged if v.asset == fault["asset"] and v.check == fault["found_by"] and not v.passed]
+    return {**fault, "found": bool(found), "partitions": sorted({v.partition for v in found})}
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    ingested, who = facts["ingested"], facts["identified"]
+    faults = facts["faults"]
+    lines = [
+        "",
+        f"Ingested     {len(ingested['tables'])} tables, {ingested['rows']:,} rows in {ingested['dumps']} dumps "
+        f"({ingested['dumps_landed_now']} landed now), {ingested['late']:,} late rows, "
+        f"{ingested['full_resyncs']} full tables, {ingested['rejected']} rows rejected",
+    ]
+    lines += [f"             {table:<28}{rows:>9,}" for table, rows in ingested["tables"].items()]
+    lines += [
+        f"Identified   {who['profiles']:,} people from {who['identifiers']:,} identifiers",
+        f"             against the truth: pairwise precision {who['pairwise_precision']:.4f} recall "
+        f"{who['pairwise_recall']:.4f}, B-cubed precision {who['b_cubed_precision']:.4f} recall "
+        f"{who['b_cubed_recall']:.4f}",
+        f"             {who['shared_devices_found']} of {who['shared_devices_planted']} shared devices found, "
+        f"{who['own_devices_taken_for_shared']} people's own devices taken for shared; "
+        f"{who['shared_values']} shared values, {who['conflicts']} conflicts",
+    ]
+    for sent in facts["sent"]:
+        lines.append(
+            f"Sent         {sent['sent']:,} rows by {sent['sync']} in {sent['requests']} requests: "
+            f"{sent['added']:,} new, {sent['changed']:,} changed, {sent['withdrawn']:,} withdrawn"
+        )
+        lines.append(
+            f"             {sent['unchanged']:,} unchanged, {sent['held']:,} held (not in Heap), "
+            f"{sent['invalid']:,} invalid, {sent['rejected']:,} rejected; {sent['status']}"
+        )
+    lines.append(f"Checks       {sum(f['found'] for f in faults)} of {len(faults)} planted faults found")
+    for fault in faults:
+        mark = "found" if fault["found"] else "MISSED"
+        lines.append(f"             {mark:<7}{fault['name']:<24}{fault['asset']}: {fault['found_by']}")
+    lines += [
+        f"Took         {facts['seconds']} s",
+        "",
+        "Next         make dev                                   the Dagster UI on exactly this state",
+        "             make demo                                  again: nothing is new, 0 rows are sent",
+        "             .venv/bin/heap-assets explain <type:value> why an identifier is on its profile",
+    ]
+    return lines

@@ -1,0 +1,175 @@
+"""The demo's nights: what Dagster's sensors and schedules would do, done at once and in one process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import sqlalchemy
+
+from heap_assets import clock
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.definitions import build_definitions
+from heap_assets.demo import Company, DemoError, read_company, show_warehouse, write_company
+from heap_assets.demo.server_process import ServerProcess
+from heap_assets.heap_connect import ManifestFile
+from heap_assets.names import DUMPS, heap_asset, sync_asset, warehouse_asset
+from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
+from heap_assets.platform import Platform, open_platform
+from heap_assets.steps.readiness import unbuilt_days
+
+_NIGHTS = 3
+"""The last nights are run one by one, so that there is a yesterday to compare with."""
+_RANGE = "dagster/asset_partition_range_"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class DemoRun:
+    """One run of the demo and what it counted."""
+
+    folder: Path
+    heap: ServerProcess
+    say: Callable[[str], None]
+    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.get)
+    started: float = field(default_factory=time.monotonic)
+    dumps_landed: int = 0
+    sync_runs: list[dg.ExecuteInProcessResult] = field(default_factory=list)
+    company: Company | None = None
+
+    def prepare(self, *, people: int, days: int, seed: int, fresh: bool) -> None:
+        """Write the company unless there is one, and let the local Heap know its users."""
+        if fresh:
+            shutil.rmtree(self.folder / "truth", ignore_errors=True)
+            shutil.rmtree(self.folder / "lake", ignore_errors=True)
+            self.heap.reset()
+        try:
+            self.company = read_company(self.folder)
+            self._tell(f"Found the company in {self.folder}")
+        except DemoError:
+            yesterday = datetime.now(UTC).date() - timedelta(days=1)
+            self.company = write_company(self.folder, people=people, days=days, seed=seed, until=yesterday)
+            self._tell(f"Wrote a company of {people} people and {len(self.company.dump_ids)} dumps to {self.folder}")
+
+    def nights(self) -> None:
+        """Take in what Heap has delivered, night after night, and send what follows from it."""
+        assert self.company is not None
+        sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
+        self.platform = open_platform()
+        self.definitions = build_definitions(self.platform)
+        self.job = self.definitions.resolve_implicit_global_asset_job_def()
+        last = self.company.until
+        for day in [last - timedelta(days=back) for back in reversed(range(_NIGHTS))]:
+            with at(day + timedelta(days=1)):
+                self.night(day)
+
+    def night(self, day: date) -> None:
+        """Do what the night after `day` does: land, build touched days, resolve, check, send."""
+        pending = [m for m in self.platform.landing.pending(self.platform.source()) if dump_day(m) <= day]
+        for manifest in pending:
+            self._land(manifest)
+        if pending:
+            self._tell(f"{day}  landed {len(pending)} dumps")
+        self._build_touched()
+        if self._is_new(day):
+            show_warehouse(self.folder, day)
+            self._run(str(day), ["heap/users", "heap/user_migrations", *self._warehouse()])
+            self._tell(f"{day}  built users, migrations and {len(self._warehouse())} warehouse tables")
+            self._run(str(day), ["identity/links", "identity/graph", "identity/conflicts", "identity/shared",
+                                 "identity/changes", "profiles", "audit"])  # fmt: skip
+            self._tell(f"{day}  resolved who is who")
+        self._know_users()
+        for name in self.platform.settings.sync:
+            self.sync_runs.append(self._run(str(day), [sync_asset(name)]))
+        self._tell(f"{day}  sent what changed")
+
+    def _land(self, manifest: ManifestFile) -> None:
+        key = str(manifest.dump_id)
+        self.instance.add_dynamic_partitions(DUMP_PARTITIONS.name or "", [key])
+        self._run(key, [DUMPS])
+        self.dumps_landed += 1
+
+    def _build_touched(self) -> None:
+        days = sorted({day for due in unbuilt_days(self.platform).values() for day in due})
+        tables = [heap_asset(table) for table in self.platform.event_tables]
+        for first, last in ranges(days):
+            self._run((str(first), str(last)), tables)
+        if days:
+            self._tell(f"            built {len(days)} touched days of {len(tables)} event tables")
+
+    def _is_new(self, day: date) -> bool:
+        return str(day) not in self.platform.lake.versions("profiles")
+
+    def _warehouse(self) -> list[str]:
+        tables = self.platform.settings.warehouse.tables if self.platform.settings.warehouse else {}
+        return [warehouse_asset(name) for name in tables]
+
+    def _know_users(self) -> None:
+        """The local Heap knows whom the real one would: the identities of its own export."""
+        newest = self.platform.lake.partitions("heap/users")[-1]
+        identities = self.platform.lake.scan("heap/users", newest).select("identity").drop_nulls().collect()
+        self.heap.seed(identities["identity"].unique().sort().to_list(), app_id=self.platform.settings.heap.app_id)
+
+    def _run(self, partition: str | tuple[str, str], assets: Sequence[str]) -> dg.ExecuteInProcessResult:
+        chosen = self.job.get_subset(asset_selection={asset_key(asset) for asset in assets})
+        where: dict[str, Any] = {"partition_key": partition}
+        if isinstance(partition, tuple):
+            where = {"tags": {f"{_RANGE}start": partition[0], f"{_RANGE}end": partition[1]}}
+        result = chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=_QUIET, **where)
+        for event in result.all_events:
+            if event.is_step_failure and event.step_failure_data.error is not None:
+                error = event.step_failure_data.error.cause or event.step_failure_data.error
+                self._tell(f"            {event.step_key} failed: {error.message.strip()[:300]}")
+        return result
+
+    def _tell(self, text: str) -> None:
+        self.say(f"{time.monotonic() - self.started:6.1f} s  {text}")
+
+
+def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
+    """Every event of a run is a commit: on SQLite they would wait for the disk longer than all else takes together.
+
+    A killed process loses nothing by this; a power cut may cost the demo's history, which `--fresh` writes again.
+    """
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+def dump_day(manifest: ManifestFile) -> date:
+    """Return the day that a dump carries: half a day before it was written (design.md, Heap tables)."""
+    return (manifest.last_modified - timedelta(hours=12)).date()
+
+
+def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
+    """Join days that follow one another."""
+    first = last = None
+    for day in days:
+        if last is not None and day - last == timedelta(days=1):
+            last = day
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = day
+    if first is not None and last is not None:
+        yield first, last
+
+
+@contextmanager
+def at(day: date) -> Iterator[None]:
+    """Let the platform believe that it is three in the morning of `day`."""
+    moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=3)
+    os.environ[clock.VARIABLE] = moment.isoformat()
+    try:
+        yield
+    finally:
+        del os.environ[clock.VARIABLE]
+
+
+__all__ = ["DemoRun", "Platform", "at"]

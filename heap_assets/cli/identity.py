@@ -1,0 +1,72 @@
+"""`heap-assets explain` and `heap-assets what-if`."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import click
+
+from heap_assets.errors import MissingInputError
+from heap_assets.identity.barrier import IdentityTables
+from heap_assets.identity.explain import explain as explain_identifiers
+from heap_assets.identity.what_if import what_if as sweep
+from heap_assets.names import CONFLICTS, GRAPH, SHARED
+from heap_assets.platform import Platform, open_platform
+from heap_assets.steps.readiness import identity_inputs
+
+
+@click.command()
+@click.argument("identifiers", nargs=-1, required=True, metavar="TYPE:VALUE [TYPE:VALUE]")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Graph of this day [default: the newest]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write a picture of the profiles to this file")
+def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, svg: Path | None) -> None:
+    """Say why two identifiers are one person, or what keeps them apart; or what one identifier belongs to.
+
+    heap-assets explain email:ann@acme.io heap_user_id:123
+    """
+    if len(identifiers) > 2:
+        raise click.UsageError("one or two identifiers")
+    platform = open_platform()
+    chosen = _day(platform, day)
+    first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
+    answer = explain_identifiers(first, second, _tables(platform, chosen), platform.rules)
+    if svg:
+        svg.write_text(answer.svg())
+        click.echo(f"Wrote {svg}", err=True)
+    click.echo(answer.json() if as_json else answer.text())
+
+
+@click.command()
+@click.argument("sweeps", nargs=-1, required=True, metavar="SWEEP...")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Links of this day [default: the newest]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write a plot to this file")
+def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool, svg: Path | None) -> None:
+    """Say what other limits, thresholds, orders or blocked values would change. Writes nothing.
+
+    heap-assets what-if email=1..5 device_id.shared_above=1,3,never order=first_seen block=email:info@acme.io
+    """
+    platform = open_platform()
+    answer = sweep(_tables(platform, _day(platform, day)).links, platform.rules, sweeps)
+    if svg:
+        svg.write_text(answer.svg())
+        click.echo(f"Wrote {svg}", err=True)
+    click.echo(answer.json() if as_json else answer.text())
+
+
+def _day(platform: Platform, day: date | None) -> date:
+    if day is not None:
+        return date(day.year, day.month, day.day)
+    known = platform.lake.partitions(GRAPH)
+    if not known:
+        raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
+    return date.fromisoformat(known[-1])
+
+
+def _tables(platform: Platform, day: date) -> IdentityTables:
+    """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
+    lake, key = platform.lake, str(day)
+    links = platform.timeline.advance(day, identity_inputs(platform, day).inputs).all_links
+    return IdentityTables(links, lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))

@@ -1,0 +1,60 @@
+"""The group of commands; each is imported when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from heap_assets import __version__
+from heap_assets.errors import HeapAssetsError
+
+_COMMANDS = {
+    "init": ("heap_assets.cli.setup", "Write a commented heap_assets.yaml to start from"),
+    "check": ("heap_assets.cli.setup", "Read heap_assets.yaml and print what was understood"),
+    "preflight": ("heap_assets.cli.sources", "Try every connection and permission, one verdict each"),
+    "discover": ("heap_assets.cli.sources", "Show the tables, columns and dumps that Heap delivers"),
+    "browse": ("heap_assets.cli.sources", "Show warehouse tables and propose identifier mappings"),
+    "catalogue": ("heap_assets.cli.sources", "Compare heap_catalogue.yaml with what was landed; accept what is new"),
+    "reset": ("heap_assets.cli.sources", "Forget what was landed of one table, so that it is taken anew"),
+    "explain": ("heap_assets.cli.identity", "Say why two identifiers are one person, or why not"),
+    "what-if": ("heap_assets.cli.identity", "Say what other merge limits would change, without writing"),
+    "sync": ("heap_assets.cli.sync", "Dry run, retry rejected rows, resend, forget a key"),
+    "sql": ("heap_assets.cli.tables", "Query every table of the lake, read-only"),
+    "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),
+    "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
+    "dev": ("heap_assets.cli.demo", "Open the Dagster UI, with the demo's local servers if there are any"),
+    "docs": ("heap_assets.cli.tables", "Write the generated tables of docs/"),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy)
+@click.version_option(__version__)
+def _group() -> None:
+    """Make Heap and the warehouse agree about who a customer is."""
+
+
+def main() -> None:
+    """Run a command; a mistake of the user ends with its message and status 2, never with a traceback."""
+    try:
+        _group(standalone_mode=True)
+    except HeapAssetsError as error:
+        click.echo(f"heap-assets: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,137 @@
+"""`preflight`, `discover`, `browse`, `catalogue` and `reset`: the sources, before and while they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+import polars as pl
+
+from heap_assets.heap_connect import (
+    Selection,
+    caller_of,
+    read_policy,
+    trust_policy,
+)
+from heap_assets.heap_connect import (
+    discover as discover_source,
+)
+from heap_assets.heap_connect import (
+    preflight as preflight_source,
+)
+from heap_assets.platform import open_platform, s3_access
+from heap_assets.warehouse.browse import datasets, describe, propose_yaml, tables_of
+
+
+@click.command()
+@click.option("--policy", is_flag=True, help="Print the IAM policy that reading needs, and nothing more")
+@click.option("--trust", metavar="PRINCIPAL_ARN", help="Print the trust policy for a role that this principal assumes")
+def preflight(policy: bool, trust: str | None) -> None:
+    """Try every connection and permission, one verdict each; nothing is written."""
+    import json
+
+    platform = open_platform()
+    source = platform.settings.heap.source
+    if policy or trust:
+        if source.kind != "s3":
+            raise click.UsageError("heap.source is not s3")
+        external = source.external_id.get_secret_value() if source.external_id else "choose-an-external-id"
+        document = read_policy(source.bucket) if policy else trust_policy(str(trust), external)
+        click.echo(json.dumps(document, indent=2))
+        return
+    access = s3_access(source) if source.kind == "s3" else None
+    failed = 0
+    for verdict in preflight_source(platform.source(), (lambda: caller_of(access)) if access else None):
+        failed += not verdict.passed
+        _say(f"heap: {verdict.step}", verdict.passed, verdict.detail)
+    if platform.settings.warehouse:
+        for permission in platform.warehouse().preflight():
+            failed += not permission.passed
+            _say(f"warehouse: {permission.name}", permission.passed, permission.detail, permission.remedy)
+    raise SystemExit(1 if failed else 0)
+
+
+@click.command()
+@click.option("--dumps", type=int, help="Only so many of the newest dumps [default: all]")
+def discover(dumps: int | None) -> None:
+    """Show the tables, columns, types, dumps and sizes that Heap delivers, what is selected and what is new."""
+    platform = open_platform()
+    tables = platform.settings.heap.tables
+    selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
+    found = discover_source(platform.source(), selection, platform.catalogue, dumps)
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+        click.echo(found.tables)
+        click.echo(found.columns)
+    for dump, reason in found.unreadable.items():
+        click.echo(f"manifest of dump {dump} cannot be read: {reason}", err=True)
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[DATASET[.TABLE]]")
+@click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
+def browse(name: str | None, samples: int) -> None:
+    """Show warehouse datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
+    warehouse = open_platform().warehouse()
+    if name is None:
+        _rows(("dataset", "tables"), [(dataset, str(count)) for dataset, count in datasets(warehouse).items()])
+    elif "." not in name:
+        found = tables_of(warehouse, name)
+        _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])
+    else:
+        view = describe(warehouse, name, samples)
+        _rows(("column", "type", "mode", "description"), list(view.rows()))
+        for column, values in view.samples.items():
+            click.echo(f"{column}: {', '.join(values)}")
+        click.echo("\nProposal for heap_assets.yaml, below warehouse.tables:\n")
+        click.echo(propose_yaml(warehouse, name))
+
+
+@click.group()
+def catalogue() -> None:
+    """Compare heap_catalogue.yaml with what was landed; accept what is new."""
+
+
+@catalogue.command("diff")
+def catalogue_diff() -> None:
+    """Show landed tables and columns that the catalogue does not know."""
+    platform = open_platform()
+    missing = platform.catalogue.missing(platform.landing)
+    for table, columns in missing.tables.items():
+        click.echo(f"new table   {table} ({len(columns)} columns)")
+    for table, columns in missing.columns.items():
+        click.echo(f"new columns {table}: {', '.join(columns)}")
+    if not missing:
+        click.echo("the catalogue knows everything that was landed")
+
+
+@catalogue.command("accept")
+@click.argument("tables", nargs=-1)
+def catalogue_accept(tables: tuple[str, ...]) -> None:
+    """Take new tables and columns in (all, or only those of the tables named); then reload the code location."""
+    platform = open_platform()
+    missing = platform.catalogue.missing(platform.landing)
+    if not missing:
+        click.echo("the catalogue knows everything that was landed")
+        return
+    platform.catalogue.accept(missing, tables or None).save(platform.settings.catalogue)
+    click.echo(f"Wrote {platform.settings.catalogue}: reload the code location in the UI to see the new assets")
+
+
+@click.command()
+@click.argument("table")
+@click.confirmation_option(prompt="Its dumps will be landed again. Go on?")
+def reset(table: str) -> None:
+    """Forget what was landed of one Heap table, so that its dumps are taken anew."""
+    count = open_platform().landing.reset(table)
+    click.echo(f"{table}: {count} dumps will land again with the next ticks of the sensor heap_manifests")
+
+
+def _say(what: str, passed: bool, detail: str, remedy: str = "") -> None:
+    click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}" + (f"\n       {remedy}" if remedy else ""))
+
+
+def _rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    every = [head, *rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
+    for row in every:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,107 @@
+"""The only place where everything meets: `defs`, as Dagster loads them."""
+
+from functools import partial
+
+import dagster as dg
+
+from heap_assets.alerting import channels
+from heap_assets.alerts.sensors import alert_sensors
+from heap_assets.assets.heap import event_tables, people
+from heap_assets.assets.heap_connect import dumps, landed
+from heap_assets.assets.identity import identity
+from heap_assets.assets.profiles import profiles
+from heap_assets.assets.sync import syncs
+from heap_assets.assets.warehouse import warehouse_tables
+from heap_assets.checks.partition_check import check_step
+from heap_assets.io import LakeResource, lake_io_manager
+from heap_assets.partitions import days
+from heap_assets.platform import Platform, open_platform
+from heap_assets.schedules import schedules
+from heap_assets.sensors import manifest_sensor
+from heap_assets.settings import Settings
+from heap_assets.steps.suites import identity_checks, profile_checks, required_checks
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the definitions that heap_assets.yaml and heap_catalogue.yaml describe."""
+    return build_definitions(open_platform())
+
+
+def build_definitions(loaded: Platform) -> dg.Definitions:
+    """Return the definitions of a platform: assets, checks, sensors and schedules.
+
+    Loading reads two local files and nothing else: no network, so every worker loads the same graph.
+    """
+    settings = loaded.settings
+    run = settings.run
+    partitions_def = days(settings.start_date)
+
+    def platform(lake: LakeResource) -> Platform:
+        return Platform(settings, loaded.catalogue, lake.open())
+
+    def standing() -> Platform:
+        return Platform(settings, loaded.catalogue, loaded.lake)
+
+    sensor_status = dg.DefaultSensorStatus.RUNNING if run.automation == "running" else dg.DefaultSensorStatus.STOPPED
+    schedule_status = (
+        dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
+    )
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
+        landed(partitions_def, run.owner),
+        dumps(platform, partitions_def, run.owner),
+        event_tables(loaded, platform, partitions_def),
+        people(loaded, platform, partitions_def),
+        identity(loaded, platform, partitions_def),
+        *profiles(loaded, platform, partitions_def),
+        *syncs(loaded, platform, partitions_def, partial(required_checks, loaded)),
+    ]
+    if settings.warehouse and settings.warehouse.tables:
+        assets.append(warehouse_tables(loaded, platform, partitions_def))
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=[
+            check_step("identity_checks", identity_checks(loaded), partitions_def, description="Judges the graph."),
+            check_step("profile_checks", profile_checks(loaded), partitions_def, description="Looks for duplicates."),
+        ],
+        resources={
+            "lake": LakeResource(url=settings.lake.url, options=settings.lake.options),
+            "io_manager": lake_io_manager,
+        },
+        sensors=[
+            manifest_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
+            *automation_sensors(sensor_status),
+            *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
+        ],
+        schedules=list(schedules(loaded, standing, schedule_status)),
+        executor=_executor(settings),
+    )
+
+
+def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationConditionSensorDefinition]:
+    """Return the sensors that run assets by their automation conditions."""
+    tables = dg.AssetSelection.groups("heap", "heap_events")
+    people = dg.AssetSelection.groups("identity", "profiles")
+    return [
+        dg.AutomationConditionSensorDefinition(
+            "heap_tables_follow_dumps",
+            target=tables,
+            default_status=status,
+            minimum_interval_seconds=30,
+            description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "identity_follows_tables",
+            target=people,
+            default_status=status,
+            minimum_interval_seconds=30,
+            # a condition of our own has to be evaluated where our code is
+            use_user_code_server=True,
+            description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
+        ),
+    ]
+
+
+def _executor(settings: Settings) -> dg.ExecutorDefinition:
+    """One process for a run by default: Polars is parallel by itself, and a process per step costs seconds each."""
+    return dg.in_process_executor if settings.run.executor == "in_process" else dg.multiprocess_executor

@@ -1,0 +1,255 @@
+"""Settings, catalogue and lake put together: what both the Dagster layer and the command line work with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from heap_assets.errors import SettingsError
+from heap_assets.heap_connect import (
+    Catalogue,
+    DumpSource,
+    FolderSource,
+    Landing,
+    LandingConfig,
+    S3Access,
+    S3Source,
+    Selection,
+    s3_client,
+)
+from heap_assets.identity import (
+    HEAP_IDENTITY,
+    HEAP_USER_ID,
+    ColumnMapping,
+    IdentifierRule,
+    Rules,
+    SourceTable,
+    Timeline,
+    user_migrations_table,
+)
+from heap_assets.lake import Lake
+from heap_assets.names import MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, warehouse_asset
+from heap_assets.settings import Settings, load_settings
+from heap_assets.settings.heap import IdentifierTypes
+from heap_assets.settings.heap import S3Source as S3Settings
+from heap_assets.settings.models import HEAP_DEFAULT_IDENTIFIERS
+from heap_assets.warehouse import DuckDBWarehouse, Warehouse, WarehouseError, choose_columns
+
+
+def open_platform(settings: Settings | None = None) -> Platform:
+    """Return the platform of a settings file (the one in use unless given), with its own lake and catalogue."""
+    settings = settings or load_settings()
+    lake = Lake.open(settings.lake.url, settings.lake.options)
+    return Platform(settings, Catalogue.load(settings.catalogue), lake)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Everything that the settings describe, ready to use; nothing is opened before it is needed."""
+
+    settings: Settings
+    catalogue: Catalogue
+    lake: Lake
+
+    @cached_property
+    def landing(self) -> Landing:
+        """Where dumps land."""
+        tables = self.settings.heap.tables
+        return Landing(
+            self.lake.store,
+            LandingConfig(
+                start_date=self.settings.start_date,
+                tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
+            ),
+        )
+
+    def source(self) -> DumpSource:
+        """Open the bucket or folder that Heap Connect writes to."""
+        source = self.settings.heap.source
+        if source.kind == "folder":
+            return FolderSource(source.path)
+        if source.kind == "s3":
+            return S3Source(s3_client(s3_access(source)), source.bucket)
+        raise SettingsError("heap.source.kind is 'bigquery': it has no dumps; heap_connect/exports reads it")
+
+    def warehouse(self) -> Warehouse:
+        """Return the warehouse; it is connected to only while something is asked of it."""
+        chosen = self.settings.warehouse
+        if chosen is None:
+            raise SettingsError("there is no `warehouse:` section in the settings")
+        if chosen.kind == "duckdb":
+            return DuckDBWarehouse(chosen.path)
+        from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse, PostgresWarehouse  # heavy clients
+
+        if chosen.kind == "postgres":
+            return PostgresWarehouse(chosen.dsn.get_secret_value())
+        credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
+        account = BigQueryAccount(
+            chosen.project, credentials, chosen.location, chosen.endpoint, chosen.storage_endpoint
+        )
+        return BigQueryWarehouse(account, maximum_bytes=chosen.max_bytes_billed)
+
+    @cached_property
+    def event_tables(self) -> list[str]:
+        """Heap tables whose rows belong to the day they happened, as Heap names them."""
+        chosen = Selection(tuple(self.settings.heap.tables.include), tuple(self.settings.heap.tables.exclude))
+        return [
+            name for name in sorted(self.catalogue.tables) if name not in SNAPSHOT_TABLES and chosen.takes_table(name)
+        ]
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of identity resolution."""
+        return Rules(
+            identifiers=tuple(
+                IdentifierRule(
+                    type=rule.type,
+                    max_per_profile=rule.max_per_profile,
+                    shared_above=rule.shared_above,
+                    normalise=rule.normalise,
+                    pattern=rule.pattern,
+                    blocked=tuple(rule.blocked),
+                    blocked_patterns=tuple(rule.blocked_patterns),
+                )
+                for rule in self.settings.identity.identifiers
+            ),
+            order=self.settings.identity.order,
+            suppressed=_suppressed(self.settings.identity.suppressed),
+        )
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The identity graph over the days."""
+        return Timeline(self.lake.store, self.rules)
+
+    @cached_property
+    def event_sources(self) -> dict[str, SourceTable]:
+        """Lake asset of every event table to how it names people."""
+        return {
+            heap_asset(table): SourceTable(heap_asset(table), "event", self._heap_mappings(table, "events"), "time")
+            for table in self.event_tables
+        }
+
+    @cached_property
+    def snapshot_sources(self) -> dict[str, SourceTable]:
+        """Lake asset of every snapshot table to how it names people."""
+        users = SourceTable(
+            USERS,
+            "snapshot",
+            self._heap_mappings("users", "users"),
+            "joindate",
+            authoritative=((HEAP_USER_ID, HEAP_IDENTITY),),
+        )
+        tables = {USERS: users}
+        if HEAP_USER_ID in self.rules.types:
+            tables[MIGRATIONS] = user_migrations_table(MIGRATIONS)
+        if self.settings.warehouse:
+            for name, table in self.settings.warehouse.tables.items():
+                mappings = _mappings(table.identifiers, self.rules)
+                tables[warehouse_asset(name)] = SourceTable(name, "snapshot", mappings, table.created_at)
+        return tables
+
+    @property
+    def sources(self) -> dict[str, SourceTable]:
+        """All tables that identify people."""
+        return self.event_sources | self.snapshot_sources
+
+    def required(self, asset: str) -> bool:
+        """Say whether identity waits for this snapshot table (others are carried forward)."""
+        if self.settings.warehouse and asset.startswith("warehouse/"):
+            return self.settings.warehouse.tables[asset.removeprefix("warehouse/")].required
+        return True
+
+    def check_columns(self) -> None:
+        """Hold mapped columns against the catalogue and the warehouse itself.
+
+        Raises
+        ------
+        SettingsError
+            Naming the key of the first column that its table does not have.
+        """
+        for table in self.settings.heap.identifiers:
+            known = self.catalogue.columns(table)
+            for mapping in self._heap_mappings(table, table) if known is not None else ():
+                for column in mapping.columns:
+                    if column.partition(".")[0] not in (known or ()):
+                        raise SettingsError(
+                            f"heap.identifiers.{table} maps the column {column!r}, which {table} does not have. "
+                            f"Columns: {', '.join(known or ())}"
+                        )
+        self._check_warehouse()
+        self._check_traits()
+
+    def _check_warehouse(self) -> None:
+        for name, table in (self.settings.warehouse.tables if self.settings.warehouse else {}).items():
+            columns = self.warehouse().columns(table.relation)
+            mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
+            for column in filter(None, (table.key, table.created_at, table.updated_at, *sorted(mapped))):
+                try:
+                    choose_columns([column], columns, table.relation)
+                except WarehouseError as error:
+                    raise SettingsError(f"warehouse.tables.{name}: {error}") from error
+
+    def _check_traits(self) -> None:
+        tables = self.settings.warehouse.tables if self.settings.warehouse else {}
+        for name, trait in self.settings.profiles.traits.items():
+            for index, source in enumerate(trait.sources):
+                table, _, column = source.partition(".")
+                where = f"profiles.traits.{name}.from[{index}]"
+                if table == "users":
+                    known = self.catalogue.columns("users")
+                    if known is not None and column not in known:
+                        raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
+                    continue
+                relation = tables[table].relation
+                try:
+                    choose_columns([column], self.warehouse().columns(relation), relation)
+                except WarehouseError as error:
+                    raise SettingsError(f"{where} is {source!r}: {error}") from error
+
+    def _heap_mappings(self, table: str, fallback: str) -> tuple[ColumnMapping, ...]:
+        chosen = self.settings.heap.identifiers
+        mapping = chosen.get(table) or chosen.get(fallback) or HEAP_DEFAULT_IDENTIFIERS[fallback]
+        known = set(self.rules.types)
+        declared = {
+            column: kept
+            for column, types in mapping.items()
+            if (kept := [t for t in ([types] if isinstance(types, str) else types) if t in known])
+        }
+        return _mappings(declared, self.rules)
+
+
+def s3_access(source: S3Settings) -> S3Access:
+    """Return how the bucket of the settings is reached; without profile or role, boto3 looks where it always does."""
+    return S3Access(
+        region=source.region,
+        endpoint_url=source.endpoint_url,
+        profile=source.profile,
+        role_arn=source.role_arn,
+        external_id=source.external_id.get_secret_value() if source.external_id else None,
+    )
+
+
+def _mappings(identifiers: Mapping[str, IdentifierTypes], rules: Rules) -> tuple[ColumnMapping, ...]:
+    """Turn `column: type`, `column: [types]` and `type: [columns]` (a composite) into mappings."""
+    found = []
+    for name, value in identifiers.items():
+        values = [value] if isinstance(value, str) else value
+        if name in rules.types and not set(values) & set(rules.types):
+            found.append(ColumnMapping(name, tuple(values)))
+        else:
+            found += [ColumnMapping(one, (name,)) for one in values]
+    return tuple(found)
+
+
+def _suppressed(file: str | None) -> frozenset[tuple[str, str]]:
+    if file is None:
+        return frozenset()
+    path = Path(file)
+    if not path.is_file():
+        raise SettingsError(f"identity.suppressed is {file!r}, which does not exist")
+    with path.open(newline="") as lines:
+        return frozenset((row["identifier_type"], row["identifier"]) for row in csv.DictReader(lines))

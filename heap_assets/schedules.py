@@ -1,0 +1,59 @@
+"""Schedules: reading the warehouse, and sending to each destination at its own pace. All in UTC."""
+
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+
+from heap_assets import clock
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.names import PROFILES, sync_asset, warehouse_asset
+from heap_assets.platform import Platform
+
+
+def schedules(
+    loaded: Platform, platform: Callable[[], Platform], status: dg.DefaultScheduleStatus
+) -> Iterator[dg.ScheduleDefinition]:
+    """Yield the warehouse's schedule and one for each sync that has a cron."""
+    if loaded.settings.warehouse and loaded.settings.warehouse.tables:
+        yield _warehouse(loaded, status)
+    for name, sync in loaded.settings.sync.items():
+        if sync.schedule:
+            yield _sync(name, sync.schedule, platform, status)
+
+
+def _warehouse(loaded: Platform, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
+    keys = [asset_key(warehouse_asset(name)) for name in tables]
+
+    @dg.schedule(
+        name="read_warehouse",
+        description="Reads the warehouse's tables as of the newest complete day.",
+        cron_schedule=loaded.settings.run.warehouse_schedule,
+        target=dg.AssetSelection.keys(*keys),
+        execution_timezone="UTC",
+        default_status=status,
+    )
+    def read_warehouse(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(partition_key=clock.newest_complete_day().isoformat())
+
+    return read_warehouse
+
+
+def _sync(
+    name: str, cron: str, platform: Callable[[], Platform], status: dg.DefaultScheduleStatus
+) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"send_{name}",
+        description=f"Sends what changed in the newest day's profiles by sync/{name}.",
+        cron_schedule=cron,
+        target=dg.AssetSelection.keys(asset_key(sync_asset(name))),
+        execution_timezone="UTC",
+        default_status=status,
+    )
+    def send(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        days = platform().lake.partitions(PROFILES)
+        if not days:
+            return dg.SkipReason("no profiles have been built yet")
+        return dg.RunRequest(partition_key=days[-1])
+
+    return send

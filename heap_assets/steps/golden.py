@@ -1,0 +1,95 @@
+"""Profiles and audit of a day, from the graph and the tables that stand on it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+
+import polars as pl
+
+from heap_assets.errors import MissingInputError
+from heap_assets.identity.audit import AuditedTable, audit
+from heap_assets.lake import Inputs, Lake
+from heap_assets.names import CONFLICTS, GRAPH, USERS, warehouse_asset
+from heap_assets.platform import Platform
+from heap_assets.profiles import Choose, TraitRule, TraitSource, golden_records
+from heap_assets.steps.table import Made
+
+
+def profiles_of_day(platform: Platform, day: date) -> Made:
+    """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
+    lake, traits = platform.lake, platform.settings.profiles.traits
+    standing = _standing(platform, day)
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    sources = {
+        _trait_name(asset): TraitSource(
+            lake.scan(asset, str(found)),
+            platform.snapshot_sources[asset],
+            "last_modified" if asset == USERS else tables[_trait_name(asset)].updated_at,
+        )
+        for asset, found in standing.items()
+    }
+    rules = [
+        TraitRule(name, tuple(s for s in trait.sources if s.partition(".")[0] in sources), Choose(trait.choose))
+        for name, trait in traits.items()
+    ]
+    kept = [rule for rule in rules if rule.sources]
+    frame = golden_records(lake.scan(GRAPH, str(day)), sources, kept, platform.rules, lake.scan(CONFLICTS, str(day)))
+    missing = [rule.name for rule in rules if not rule.sources]
+    settings = hashlib.sha256(repr((traits, platform.rules.digest)).encode()).hexdigest()[:16]
+    return Made(
+        _with_empty_traits(frame, missing),
+        _inputs(platform, day, standing, settings),
+        {"traits": len(traits), "traits_without_source": len(missing)},
+    )
+
+
+def audit_of_day(platform: Platform, day: date) -> Made:
+    """Return the audit of a day in long form: metric, subject, value, share."""
+    lake = platform.lake
+    standing = _standing(platform, day)
+    audited = {
+        _trait_name(asset): AuditedTable(lake.scan(asset, str(found)), platform.snapshot_sources[asset])
+        for asset, found in standing.items()
+        if asset != USERS
+    }
+    frame = audit(
+        lake.scan(GRAPH, str(day)),
+        lake.scan(CONFLICTS, str(day)),
+        lake.scan(USERS, str(standing[USERS])),
+        audited,
+        platform.rules,
+    )
+    return Made(frame.lazy(), _inputs(platform, day, standing, platform.rules.digest))
+
+
+def standing_partition(lake: Lake, asset: str, day: date) -> date | None:
+    """Return the newest partition of a snapshot table that is not after `day`."""
+    found = [key for key in lake.partitions(asset) if key <= str(day)]
+    return date.fromisoformat(found[-1]) if found else None
+
+
+def _standing(platform: Platform, day: date) -> dict[str, date]:
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    assets = [USERS, *(warehouse_asset(name) for name in tables)]
+    standing = {asset: standing_partition(platform.lake, asset, day) for asset in assets}
+    if standing[USERS] is None:
+        raise MissingInputError(f"{USERS} has no partition up to {day}: materialize it first")
+    return {asset: found for asset, found in standing.items() if found is not None}
+
+
+def _trait_name(asset: str) -> str:
+    return asset.rpartition("/")[2]
+
+
+def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
+    """A trait whose tables were never read is null: its column stands all the same, syncs map it."""
+    nothing = pl.lit(None, dtype=pl.String)
+    return frame.with_columns(nothing.alias(name) for trait in missing for name in (trait, f"{trait}__source"))
+
+
+def _inputs(platform: Platform, day: date, standing: dict[str, date], settings: str) -> Inputs:
+    lake = platform.lake
+    wanted = {GRAPH: day, CONFLICTS: day} | standing
+    versions = {f"{asset}@{found}": lake.versions(asset)[str(found)] for asset, found in wanted.items()}
+    return Inputs(versions | {"settings": settings})

@@ -1,0 +1,140 @@
+"""What the identity graph of a day is made of, and what it still waits for; judged from the lake alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+
+import polars as pl
+
+from heap_assets import clock
+from heap_assets.checks import verdicts
+from heap_assets.identity import DayInput, SourceTable
+from heap_assets.lake import Inputs
+from heap_assets.names import GRAPH, USERS, heap_asset
+from heap_assets.platform import Platform
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class IdentityInputs:
+    """Inputs of one day's graph.
+
+    Attributes
+    ----------
+    inputs
+        Event tables with all their days up to this one; snapshot tables as they stand.
+    carried
+        Optional snapshots that the day lacks, with the earlier day that stands in.
+    waiting_for
+        Why the graph cannot be built yet; empty when it can.
+    """
+
+    day: date
+    inputs: list[DayInput]
+    carried: dict[str, date]
+    waiting_for: list[str]
+
+    @property
+    def provenance(self) -> Inputs:
+        """The inputs as the lake records them."""
+        versions = {f"{given.table.name}@{given.day}": given.version for given in self.inputs}
+        return Inputs(versions, frozenset(versions))
+
+
+def identity_inputs(platform: Platform, day: date) -> IdentityInputs:
+    """Find the inputs of a day's graph and say what is missing (design.md, "A live source has no past")."""
+    inputs: list[DayInput] = []
+    carried: dict[str, date] = {}
+    waiting = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(platform).items()]
+    for asset, table in platform.event_sources.items():
+        inputs += [
+            given for given in _stored(platform, asset, table) if platform.settings.start_date <= given.day <= day
+        ]
+    for asset, table in platform.snapshot_sources.items():
+        kept = [given for given in _stored(platform, asset, table) if given.day <= day]
+        newest = max((given.day for given in kept), default=None)
+        if newest is None or newest < _oldest_that_stands(platform, asset, day):
+            if platform.required(asset):
+                waiting.append(f"{asset} {day} is not built")
+            continue
+        if newest != day:
+            carried[asset] = newest
+        # the earlier ones too: without a record time a link is as old as the first day it stood
+        inputs += kept if table.time_column is None else [given for given in kept if given.day == newest]
+    return IdentityInputs(day, inputs, carried, waiting)
+
+
+def unbuilt_days(platform: Platform) -> dict[str, set[date]]:
+    """Return event table to the days that a dump touched and no step has tried to build since."""
+    touched = _touched(platform)
+    found = {}
+    for table in platform.event_tables:
+        asset = heap_asset(table)
+        tried = _tried(platform, asset)
+        days = {day for day, at in touched.get(table, {}).items() if tried.get(day.isoformat(), _NEVER) < at}
+        if days:
+            found[asset] = days
+    return found
+
+
+def _touched(platform: Platform) -> dict[str, dict[date, datetime]]:
+    """Return table to day to when a dump last landed rows for it; a full resync touches all days there ever were."""
+    newest: dict[str, dict[date, datetime]] = {}
+    for record in platform.landing.records().values():
+        for name, table in record.tables.items():
+            if table.landed_at is None:
+                continue
+            touched = {*table.days, *table.moved} if table.incremental else set(platform.landing.days(name))
+            days = newest.setdefault(name, {})
+            for day in touched:
+                if platform.settings.start_date <= day <= clock.today():
+                    days[day] = max(days.get(day, _NEVER), table.landed_at)
+    return newest
+
+
+def _tried(platform: Platform, asset: str) -> dict[str, datetime]:
+    """Return day to when a step last tried to build it: every try leaves a verdict, also the one that failed."""
+    prefix = f"{verdicts.ROOT}/{asset}/readable/"
+    return {
+        info.key.removeprefix(prefix).removesuffix(".json"): info.last_modified
+        for info in platform.lake.store.list(prefix)
+    }
+
+
+def newest_day(platform: Platform) -> date | None:
+    """Return the newest day that Heap has delivered users for, None before the first dump."""
+    days = [day for day in platform.lake.partitions(USERS) if day <= clock.today().isoformat()]
+    return date.fromisoformat(days[-1]) if days else None
+
+
+def graph_is_due(platform: Platform) -> date | None:
+    """Return the newest day if its graph can be built and is not what its inputs would give."""
+    day = newest_day(platform)
+    if day is None:
+        return None
+    found = identity_inputs(platform, day)
+    if found.waiting_for:
+        return None
+    stands = platform.lake.find(GRAPH, day.isoformat())
+    if stands is not None and {k: v for k, v in stands.inputs.versions.items() if "@" in k} == dict(
+        found.provenance.versions
+    ):
+        return None
+    return day
+
+
+def _stored(platform: Platform, asset: str, table: SourceTable) -> Iterator[DayInput]:
+    for day, version in platform.lake.versions(asset).items():
+        yield DayInput(table, date.fromisoformat(day), version, _rows(platform, asset, day))
+
+
+def _oldest_that_stands(platform: Platform, asset: str, day: date) -> date:
+    return day if platform.required(asset) else day - timedelta(days=platform.settings.identity.carry_max_days)
+
+
+def _rows(platform: Platform, asset: str, day: str) -> Callable[[], pl.LazyFrame]:
+    return partial(platform.lake.scan, asset, day)

@@ -1,0 +1,108 @@
+"""Which checks watch which asset, from the settings; the gate of every sync reads the same list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from heap_assets.checks.check import Check, blocking_checks
+from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
+from heap_assets.checks.identity_suite import checks_for_identity
+from heap_assets.checks.profiles_suite import WarehouseKeys, checks_for_profiles
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
+from heap_assets.errors import SettingsError
+from heap_assets.heap_connect import known_columns
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
+from heap_assets.names import MIGRATIONS, USERS, heap_asset, warehouse_asset
+from heap_assets.platform import Platform
+
+_HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
+
+
+def thresholds(platform: Platform) -> Thresholds:
+    """Return what checks tolerate; a name in `checks:` that no check knows is an error."""
+    known = {field.name for field in fields(Thresholds)}
+    for name in platform.settings.checks:
+        if name not in known:
+            raise SettingsError(f"checks.{name} is no threshold. Known: {', '.join(sorted(known))}")
+    whole = {f.name for f in fields(Thresholds) if f.type == "int"}
+    given = {name: int(v) if name in whole else v for name, v in platform.settings.checks.items()}
+    return Thresholds(**given)  # type: ignore[arg-type]
+
+
+def checks_of(platform: Platform, asset: str) -> list[Check]:
+    """Return the checks of one asset of the lake."""
+    tolerated = thresholds(platform)
+    if asset == USERS:
+        return checks_for_users(tolerated)
+    if asset == MIGRATIONS:
+        return checks_for_migrations(tolerated)
+    if asset.startswith("heap/"):
+        table = asset.rpartition("/")[2]
+        custom = platform.catalogue.tables[table].columns
+        built_in = set(known_columns(table))
+        return checks_for_event_table(
+            asset,
+            properties=[name for name in custom if name not in built_in],
+            accepted=[name for name, column in custom.items() if column.pii],
+            thresholds=tolerated,
+        )
+    if asset.startswith("warehouse/") and platform.settings.warehouse:
+        mapped = platform.settings.warehouse.tables[asset.removeprefix("warehouse/")]
+        return checks_for_warehouse_table(
+            asset, key=mapped.key, identifiers=_plain_columns(platform, asset), thresholds=tolerated
+        )
+    return [check for check in [*identity_checks(platform), *profile_checks(platform)] if check.asset == asset]
+
+
+def identity_checks(platform: Platform) -> list[Check]:
+    """Return the checks of `identity/*`."""
+    rules = platform.rules
+    return checks_for_identity(
+        limits={rule.type: rule.max_per_profile for rule in rules.identifiers if rule.max_per_profile is not None},
+        heap_types=[t for t in rules.types if t in _HEAP_TYPES],
+        other_types=[t for t in rules.types if t not in _HEAP_TYPES],
+        thresholds=thresholds(platform),
+    )
+
+
+def profile_checks(platform: Platform) -> list[Check]:
+    """Return the checks of `profiles`: the duplicates that the product exists to find."""
+    rules = platform.rules
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    keys = [
+        WarehouseKeys(warehouse_asset(name), table.key, _plain_columns(platform, warehouse_asset(name)))
+        for name, table in tables.items()
+        if table.identifiers
+    ]
+    return checks_for_profiles(
+        unique_types=[rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]],
+        warehouse_keys=keys,
+        thresholds=thresholds(platform),
+    )
+
+
+def all_checks(platform: Platform) -> Iterator[Check]:
+    """Yield every check of the platform."""
+    for table in (*platform.event_tables, "users", "user_migrations"):
+        yield from checks_of(platform, heap_asset(table))
+    for name in platform.settings.warehouse.tables if platform.settings.warehouse else ():
+        yield from checks_of(platform, warehouse_asset(name))
+    yield from identity_checks(platform)
+    yield from profile_checks(platform)
+
+
+def required_checks(platform: Platform, asset: str) -> list[str]:
+    """Return the blocking checks that must have passed on a partition before anything is sent from it."""
+    return blocking_checks(checks_of(platform, asset), asset)
+
+
+def _plain_columns(platform: Platform, asset: str) -> dict[str, str]:
+    """Return column to strongest identifier type, without composites and nested paths."""
+    found: dict[str, str] = {}
+    for mapping in sorted(platform.snapshot_sources[asset].mappings, key=lambda m: platform.rules.rank(m.type)):
+        (column, *more) = mapping.columns
+        if not more and "." not in column and "[" not in column:
+            found.setdefault(column, mapping.type)
+    return found

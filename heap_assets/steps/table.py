@@ -1,0 +1,42 @@
+"""A partition about to be built, and one about to be stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from heap_assets.lake import Inputs
+from heap_assets.platform import Platform
+
+
+@dataclass(frozen=True)
+class Task:
+    """Build one day of one table; files below `scratch` live until the partition is stored."""
+
+    platform: Platform
+    day: date
+    scratch: Path
+    force: bool = False
+
+
+class Table(Protocol):
+    """A partition about to be stored: its rows, what they are a function of, and what to say about them."""
+
+    @property
+    def frame(self) -> pl.LazyFrame: ...
+    @property
+    def inputs(self) -> Inputs | None: ...
+    @property
+    def notes(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """A partition made by a step."""
+
+    frame: pl.LazyFrame
+    inputs: Inputs | None
+    notes: Mapping[str, Any] = field(default_factory=dict)
