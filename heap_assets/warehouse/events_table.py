@@ -1,0 +1,103 @@
+"""The one wide `events` table of Heap's BigQuery export guides: 16 columns, everything else as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from heap_assets.warehouse.publish import Publication
+
+JSON_COLUMNS = frozenset({"event_properties", "user_properties"})
+COLUMNS: Mapping[str, str] = {
+    "event_id": "Heap's id of the event",
+    "session_id": "Heap's id of the session",
+    "user_id": "Heap's id of the user as exported; heap_resolved.events has today's",
+    "time": "When it happened, UTC",
+    "event_type": "Name of the event table, such as pageviews or signup",
+    "event_properties": "All other columns of the event table that are not null",
+    "user_properties": "The columns of the user's row in heap/users that are not null",
+    "page_url": "Domain, path, query and hash of the page",
+    "page_title": "Title of the page",
+    "referrer": "Where the session came from",
+    "device_type": "Mobile, Desktop or Tablet",
+    "browser": "Browser and version",
+    "platform": "Operating system",
+    "country": "By IP address",
+    "region": "By IP address",
+    "city": "By IP address",
+}
+PUBLICATION = Publication(
+    "events",
+    description="All Heap events in one table, one row per event_id and user_id",
+    descriptions=COLUMNS,
+    cluster_by=("event_type", "user_id"),
+    json_columns=JSON_COLUMNS,
+)
+
+_OWN = ("referrer", "device_type", "browser", "platform", "country", "region", "city")
+_PAGE = ("domain", "path", "query", "hash")
+
+
+def events_table(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None = None) -> pl.LazyFrame:
+    """Bring the event tables of a day into one.
+
+    Parameters
+    ----------
+    tables
+        Table name (`signup`, `pageviews`, `sessions`) to rows: event_id, user_id, session_id: Int64; time: Datetime.
+    users
+        user_id: Int64 and properties; joined by the user_id that the event carries.
+
+    Returns
+    -------
+    LazyFrame
+        Exactly :data:`COLUMNS` in their order, String but `time`; event_properties and user_properties are JSON text.
+    """
+    rows = pl.concat([_rows(name, frame) for name, frame in sorted(tables.items())])
+    if users is None:
+        return rows.with_columns(user_properties=pl.lit(None, pl.String)).select(COLUMNS.keys())
+    properties = [name for name in users.collect_schema().names() if name != "user_id"]
+    known = users.select(pl.col("user_id").cast(pl.String), _json_object(properties).alias("user_properties"))
+    return rows.join(known, on="user_id", how="left", maintain_order="left").select(COLUMNS.keys())
+
+
+def _rows(name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    schema = frame.collect_schema()
+    has = schema.names()
+    taken = {"event_id", "session_id", "user_id", "time", "title", *_OWN, *_PAGE}
+    others = [column for column in has if column not in taken]
+    return frame.select(
+        *(_string(column, has) for column in ("event_id", "session_id", "user_id")),
+        pl.col("time"),
+        pl.lit(name).alias("event_type"),
+        _json_object(others).alias("event_properties"),
+        _url(has).alias("page_url"),
+        _string("title", has).alias("page_title"),
+        *(_string(column, has) for column in _OWN),
+    )
+
+
+def _string(column: str, has: list[str]) -> pl.Expr:
+    return (pl.col(column).cast(pl.String) if column in has else pl.lit(None, pl.String)).alias(column)
+
+
+def _url(has: list[str]) -> pl.Expr:
+    """Heap keeps query and hash with their `?` and `#`."""
+    parts = [pl.col(part).cast(pl.String).fill_null("") for part in _PAGE if part in has]
+    if "domain" not in has:
+        return pl.lit(None, pl.String)
+    return pl.when(pl.col("domain").is_not_null()).then(pl.concat_str(parts))
+
+
+def _json_object(columns: Sequence[str]) -> pl.Expr:
+    """Write a JSON object of the columns that are not null."""
+    members = [
+        pl.when(pl.col(name).is_not_null()).then(
+            pl.struct(name).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
+        )
+        for name in columns
+    ]
+    if not members:
+        return pl.lit("{}")
+    return pl.concat_str(pl.lit("{"), pl.concat_str(members, separator=",", ignore_nulls=True), pl.lit("}"))

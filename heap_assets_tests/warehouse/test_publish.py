@@ -1,0 +1,284 @@
+"""Published tables hold what the lake holds: replaced whole by day, never loaded twice, refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+import pytest
+import sqlglot
+from adbc_driver_postgresql import dbapi
+from google.cloud import bigquery as gcp
+
+from heap_assets.lake import Store
+from heap_assets.warehouse import BigQueryAccount
+from heap_assets.warehouse.bigquery_publish import (
+    BigQueryPublisher,
+    add_column_statement,
+    destination,
+    load_config,
+    new_table,
+    swap_statement,
+    view_statement,
+)
+from heap_assets.warehouse.bigquery_types import changes, schema_of
+from heap_assets.warehouse.events_table import COLUMNS, PUBLICATION, events_table
+from heap_assets.warehouse.postgres_publish import PostgresPublisher
+from heap_assets.warehouse.publish import Publication, Publisher, PublishError, PublishStatus, table_name
+
+MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
+PEOPLE = Publication("people", description="Who", descriptions={"id": "Key", "city": 'Where "now"'}, cluster_by=("id",))
+
+
+@dataclass(frozen=True)
+class Target:
+    publisher: Publisher
+    query: Callable[[str], list[tuple[Any, ...]]]
+    prefix: str
+
+
+@pytest.fixture(params=["bigquery", "postgres"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    store = Store(str(tmp_path / "lake"))
+    if request.param == "bigquery":
+        emulator = request.getfixturevalue("bigquery_emulator")
+        account = BigQueryAccount("demo", endpoint=emulator.rest, storage_endpoint=emulator.grpc)
+        dataset = f"pub_{uuid4().hex[:8]}"
+        with account.client() as client:
+            client.create_dataset(dataset)
+
+            def ask(text: str) -> list[tuple[Any, ...]]:
+                return [tuple(row.values()) for row in client.query(text).result()]
+
+            yield Target(BigQueryPublisher(account, dataset, store), ask, dataset)
+            for job in client.list_jobs(max_results=100):
+                if isinstance(job, gcp.QueryJob):
+                    sqlglot.parse_one(job.query, dialect="bigquery")
+            client.delete_dataset(dataset, delete_contents=True)
+        return
+    uri = request.getfixturevalue("postgres")
+    with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+
+        def ask_postgres(text: str) -> list[tuple[Any, ...]]:
+            cursor.execute(text)
+            return [tuple(row) for row in cursor.fetchall()]
+
+        yield Target(PostgresPublisher(uri, "pub", store), ask_postgres, "pub")
+
+
+def people(*ids: int, **columns: Any) -> pl.LazyFrame:
+    return pl.LazyFrame({"id": list(ids)}, schema={"id": pl.Int64}).with_columns(
+        **{name: pl.lit(value) if not isinstance(value, pl.Expr) else value for name, value in columns.items()}
+    )
+
+
+def test_a_day_is_replaced_whole_and_others_stay(target: Target) -> None:
+    target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+    target.publisher.publish(PEOPLE, TUESDAY, people(3), "v1")
+    published = target.publisher.publish(PEOPLE, MONDAY, people(4), "v2")
+    assert (published.status, published.rows) == (PublishStatus.LOADED, 1)
+    rows = target.query(f"SELECT partition_day, id FROM {target.prefix}.people ORDER BY id")
+    assert rows == [(TUESDAY, 3), (MONDAY, 4)]
+
+
+def test_an_equal_version_is_not_loaded_again(target: Target) -> None:
+    target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+    again = target.publisher.publish(PEOPLE, MONDAY, people(99), "v1")
+    assert (again.status, again.rows) == (PublishStatus.UNCHANGED, 2)
+    forced = target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1", force=True)
+    assert forced.status is PublishStatus.LOADED
+    assert target.query(f"SELECT count(*) FROM {target.prefix}.people") == [(2,)]
+
+
+def test_an_empty_day_is_published_and_makes_the_table(target: Target) -> None:
+    assert target.publisher.publish(PEOPLE, MONDAY, people(), "v1").rows == 0
+    assert target.query(f"SELECT count(*) FROM {target.prefix}.people") == [(0,)]
+
+
+def test_a_table_without_days_is_replaced(target: Target) -> None:
+    whole = Publication("whole", by_day=False)
+    target.publisher.publish(whole, None, people(1, 2), "v1")
+    target.publisher.publish(whole, None, people(3), "v2")
+    assert target.query(f"SELECT id FROM {target.prefix}.whole") == [(3,)]
+
+
+def test_a_new_column_is_added_and_a_missing_one_is_null(target: Target) -> None:
+    target.publisher.publish(PEOPLE, MONDAY, people(1, plan="pro", seats=3), "v1")
+    added = target.publisher.publish(PEOPLE, TUESDAY, people(2, city="Berlin", plan="team"), "v1")
+    assert added.added_columns == ("city",)
+    rows = target.query(f"SELECT id, plan, seats, city FROM {target.prefix}.people ORDER BY id")
+    assert rows == [(1, "pro", 3, None), (2, "team", None, "Berlin")]
+
+
+def test_a_type_that_narrows_is_refused_and_nothing_changes(target: Target) -> None:
+    target.publisher.publish(PEOPLE, MONDAY, people(1, plan="pro"), "v1")
+    with pytest.raises(PublishError, match=r"'plan'.*can only be widened"):
+        target.publisher.publish(PEOPLE, MONDAY, people(2, plan=7, other=1), "v2")
+    assert target.query(f"SELECT id, plan FROM {target.prefix}.people") == [(1, "pro")]
+    assert target.publisher.publish(PEOPLE, MONDAY, people(1, plan="pro"), "v1").status is PublishStatus.UNCHANGED
+
+
+def test_names_that_warehouses_refuse_are_named(target: Target) -> None:
+    with pytest.raises(PublishError, match=r"'Deal Stage' cannot be published"):
+        target.publisher.publish(PEOPLE, MONDAY, people(1, **{"Deal Stage": "x"}), "v1")
+    with pytest.raises(PublishError, match=r"'Plan' and 'plan' differ in case only"):
+        target.publisher.publish(PEOPLE, MONDAY, people(1, Plan="x", plan="y"), "v1")
+    assert not target.publisher.exists("people")
+
+
+def test_values_arrive_as_they_are(target: Target) -> None:
+    at = datetime(2026, 11, 2, 10, 0, 0, 123456, tzinfo=UTC)
+    frame = pl.LazyFrame(
+        {
+            "text": ['a "quote"\nline, \\ and ü'],
+            "moment": [at],
+            "day": [MONDAY],
+            "flag": [True],
+            "amount": [Decimal("1.25")],
+            "ratio": [0.1],
+            "raw": [b"\x00\xff"],
+            "tags": [["a", "b"]],
+        },
+        schema_overrides={"amount": pl.Decimal(12, 2), "moment": pl.Datetime("us", "UTC")},
+    )
+    target.publisher.publish(Publication("t"), MONDAY, frame, "v1")
+    [row] = target.query(f"SELECT text, moment, day, flag, amount, ratio, raw, tags FROM {target.prefix}.t")
+    assert (*row[:7], list(row[7])) == (*frame.collect().row(0)[:7], ["a", "b"]) or str(row[4]) == "1.25"
+    assert row[1] == at
+
+
+def test_structs_are_published(target: Target) -> None:
+    frame = pl.LazyFrame({"id": [1, 2], "identifiers": [[{"type": "email", "value": "a"}], []]})
+    target.publisher.publish(Publication("profiles"), MONDAY, frame, "v1")
+    rows = target.query(f"SELECT identifiers FROM {target.prefix}.profiles ORDER BY id")
+    values = [json.loads(value) if isinstance(value, str) else value for (value,) in rows]
+    assert values == [[{"type": "email", "value": "a"}], []]
+
+
+def test_the_wide_events_table_has_its_sixteen_columns_and_json(target: Target) -> None:
+    at = pl.lit(datetime(2026, 11, 2, 10, tzinfo=UTC))
+    keys = {"event_id": 2**60, "user_id": 5, "session_id": 6, "time": at}
+    tables = {
+        "signup": pl.LazyFrame({"plan": ['x":null,"\n{'], "none": [None]}, schema_overrides={"none": pl.String}),
+        "pageviews": pl.LazyFrame({"domain": ["a.com"], "path": ["/x"], "query": ["?q=1"], "title": ["T"]}),
+    }
+    frame = events_table(
+        {name: rows.with_columns(**{k: v if isinstance(v, pl.Expr) else pl.lit(v, pl.Int64) for k, v in keys.items()})
+         for name, rows in tables.items()},
+        users=pl.LazyFrame({"user_id": [5], "email": ["a@x"], "gone": [None]}),
+    )  # fmt: skip
+    assert list(frame.collect_schema()) == list(COLUMNS)
+    target.publisher.publish(PUBLICATION, MONDAY, frame, "v1")
+    path = "JSON_VALUE({}, '$.{}')" if target.publisher.target.startswith("bigquery") else "{}::jsonb->>'{}'"
+    plan, email = path.format("event_properties", "plan"), path.format("user_properties", "email")
+    rows = target.query(
+        f"SELECT event_id, event_type, page_url, page_title, {plan}, {email} FROM {target.prefix}.events ORDER BY 2"
+    )
+    assert rows == [
+        (str(2**60), "pageviews", "a.com/x?q=1", "T", None, "a@x"),
+        (str(2**60), "signup", None, None, 'x":null,"\n{', "a@x"),
+    ]
+
+
+def test_resolved_views_give_todays_user_and_profile(target: Target) -> None:
+    publish = target.publisher.publish
+    for day in (MONDAY, TUESDAY):
+        migrations = pl.LazyFrame({"from_user_id": [1], "resolved_to": [2 if day == TUESDAY else 9]})
+        publish(Publication("heap_user_migrations"), day, migrations, f"{day}")
+        graph = pl.LazyFrame({"identifier_type": ["heap_user_id"], "identifier": ["2"], "profile_id": [f"p-{day}"]})
+        publish(Publication("identity_graph"), day, graph, f"{day}")
+    publish(Publication("heap_events_signup"), MONDAY, pl.LazyFrame({"event_id": [7, 8], "user_id": [1, 3]}), "v")
+    view = f"heap_resolved_{uuid4().hex[:8]}"
+    target.publisher.resolve_views(["heap_events_signup"], into=view)  # type: ignore[attr-defined]
+    rows = target.query(
+        f"SELECT event_id, resolved_user_id, profile_id FROM {view}.heap_events_signup ORDER BY event_id"
+    )
+    assert rows == [(7, 2, "p-2026-11-03"), (8, 3, None)]
+
+
+def test_a_killed_load_leaves_the_old_day(postgres: str, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "lake"))
+    publisher = PostgresPublisher(postgres, "pub", store)
+    publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+    code = f"""
+from datetime import date
+import polars as pl
+from heap_assets.lake import Store
+from heap_assets.warehouse.postgres_publish import PostgresPublisher
+from heap_assets.warehouse.publish import Publication
+publisher = PostgresPublisher({postgres!r}, "pub", Store({str(tmp_path / "lake")!r}))
+print("go", flush=True)
+many = pl.LazyFrame({{"id": pl.int_range(5_000_000, eager=True)}})
+publisher.publish(Publication("people"), date(2026, 11, 2), many, "v2")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(1.0)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    process.stdout.close()
+    with dbapi.connect(postgres) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pub.people")
+        assert cursor.fetchone() == (2,)
+    assert publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.UNCHANGED
+
+
+class TestWhatTheEmulatorCannotRun:
+    """Addresses, configurations and statements for Google's own service."""
+
+    def test_a_day_is_loaded_into_its_partition_by_one_replacing_job(self) -> None:
+        assert destination("p.d.people", MONDAY) == "p.d.people$20261102"
+        config = load_config(PEOPLE, [gcp.SchemaField("id", "INT64")])
+        assert (config.write_disposition, config.source_format, config.max_bad_records) == (
+            "WRITE_TRUNCATE",
+            "PARQUET",
+            0,
+        )
+        assert load_config(PUBLICATION, []).source_format == "NEWLINE_DELIMITED_JSON"
+
+    def test_tables_have_an_explicit_schema_partitions_and_clusters(self) -> None:
+        schema = pl.Schema({"partition_day": pl.Date(), "id": pl.Int64(), "tags": pl.List(pl.String)})
+        table = new_table("p.d.people", PEOPLE, schema_of(PEOPLE, schema))
+        assert (table.time_partitioning.field, table.clustering_fields) == ("partition_day", ["id"])
+        assert [(f.name, f.field_type, f.mode, f.description) for f in table.schema] == [
+            ("partition_day", "DATE", "NULLABLE", None),
+            ("id", "INT64", "NULLABLE", "Key"),
+            ("tags", "STRING", "REPEATED", None),
+        ]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            add_column_statement("p.d.people", gcp.SchemaField("city", "STRING", description='Where "now"')),
+            swap_statement("p.d.people", "p.d.people__1", MONDAY, ["id"]),
+            view_statement("p", "d", "heap_events_signup", "heap_resolved"),
+        ],
+    )
+    def test_statements_are_bigquerys_dialect(self, statement: str) -> None:
+        parsed = sqlglot.parse_one(statement, dialect="bigquery")
+        assert parsed.sql(dialect="bigquery")
+
+    def test_types_widen_only_where_bigquery_can(self) -> None:
+        old = [gcp.SchemaField("a", "INTEGER"), gcp.SchemaField("b", "STRING")]
+        assert changes("t", old, [gcp.SchemaField("a", "NUMERIC")]) == ([], [("a", "NUMERIC")])
+        with pytest.raises(PublishError, match="'b' is STRING in BigQuery and would become INT64"):
+            changes("t", old, [gcp.SchemaField("b", "INT64")])
+        with pytest.raises(PublishError, match="REPEATED STRING"):
+            changes("t", old, [gcp.SchemaField("b", "STRING", "REPEATED")])
+
+
+def test_assets_get_table_names() -> None:
+    assert table_name("heap/events/signup") == "heap_events_signup"
