@@ -8,7 +8,7 @@ import polars as pl
 
 from heap_assets.checks.verdict import SAMPLE_ROWS, Verdict
 
-_SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
+SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
 _DISTURBING = ("merged", "split", "moved", "renamed", "removed")
 
 
@@ -123,6 +123,6 @@ def ids_stable(changes: pl.LazyFrame, profiles: int, allowed: float) -> Verdict:
 def _bucket(column: str) -> pl.Expr:
     """Return the lower edge of the size class a count falls into."""
     edge = pl.lit(0)
-    for least in _SIZE_EDGES:
+    for least in SIZE_EDGES:
         edge = pl.when(pl.col(column) >= least).then(pl.lit(least)).otherwise(edge)
     return edge.alias("least")

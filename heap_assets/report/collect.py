@@ -1,0 +1,214 @@
+"""What the status page tells, read from stored verdicts and the runs of syncs: never from raw rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from heap_assets.checks import verdicts
+from heap_assets.checks.verdict import Severity
+from heap_assets.checks.verdicts import WHOLE, StoredVerdict
+from heap_assets.lake import Lake, Store
+
+RECENCY = ("newest_row_is_recent", "newest_complete_day_delivered")
+GROUP_ORDER = ("heap_connect", "heap", "warehouse", "identity", "profiles", "audit", "sync")
+
+Series = Mapping[str, Mapping[str, float]]
+"""Name of a line to day (YYYY-MM-DD) to value."""
+
+
+@dataclass(frozen=True)
+class SyncRun:
+    """One run of a sync, in counts."""
+
+    sync: str
+    day: str
+    status: str
+    finished_at: datetime | None
+    counts: Mapping[str, int]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything on the page.
+
+    Attributes
+    ----------
+    days
+        Days of the page, oldest first.
+    newest
+        The newest verdict of every check, worst first.
+    strips
+        Asset to day to the worst outcome of that day: `pass`, `warn`, `error`.
+    volumes
+        Asset to rows by day.
+    """
+
+    at: datetime
+    days: Sequence[str]
+    newest: Sequence[StoredVerdict]
+    freshness: Sequence[StoredVerdict]
+    strips: Mapping[str, Mapping[str, str]]
+    volumes: Series
+    duplicates: Series
+    matches: Series
+    identity: Series
+    cluster_sizes: Mapping[str, int]
+    figures: Mapping[str, float]
+    syncs: Sequence[SyncRun] = field(default=())
+
+    @property
+    def failing(self) -> list[StoredVerdict]:
+        """Return the newest verdicts that failed, errors before warnings."""
+        return [verdict for verdict in self.newest if not verdict.passed]
+
+
+def outcome(verdict: StoredVerdict) -> str:
+    """Return `pass`, `warn` or `error`."""
+    if verdict.passed:
+        return "pass"
+    return "error" if verdict.severity is Severity.ERROR else "warn"
+
+
+def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
+    """Read what the last `days` days have to tell."""
+    shown = [str(now.date() - timedelta(days=back)) for back in range(days, -1, -1)]
+    found = verdicts.newest(lake.store, since=shown[0])
+    by_day = [verdict for verdict in found if verdict.partition != WHOLE]
+    newest = _newest_of_each(found)
+    return Status(
+        at=now,
+        days=shown,
+        newest=newest,
+        freshness=sorted(
+            (v for v in newest if v.check in RECENCY),
+            key=lambda v: (v.passed, -float(v.numbers.get("hours_behind", 1e9)), v.asset),
+        ),
+        strips=_strips(by_day),
+        volumes=_numbers_by_asset(by_day, "volume_as_usual", "rows")
+        | _numbers_by_asset((v for v in by_day if not v.asset.startswith("heap/events")), "not_shrunk", "rows"),
+        duplicates=_duplicates(by_day),
+        matches=_prefixed(by_day, "matched_as_before", "matched_"),
+        identity=_lines(
+            by_day,
+            {
+                "conflicts": ("conflicts_as_usual", "conflicts"),
+                "shared values": ("shared_as_usual", "shared_values"),
+            },
+        ),
+        cluster_sizes=_cluster_sizes(by_day),
+        figures=_figures(by_day),
+        syncs=_sync_runs(lake.store, shown[0]),
+    )
+
+
+def _newest_of_each(found: Iterable[StoredVerdict]) -> list[StoredVerdict]:
+    newest: dict[tuple[str, str], StoredVerdict] = {}
+    for verdict in found:
+        known = newest.get((verdict.asset, verdict.check))
+        if known is None or verdict.partition > known.partition:
+            newest[verdict.asset, verdict.check] = verdict
+    worst_first = {"error": 0, "warn": 1, "pass": 2}
+    return sorted(
+        newest.values(), key=lambda v: (worst_first[outcome(v)], not v.blocking, _place(v.asset), v.asset, v.check)
+    )
+
+
+def _place(asset: str) -> int:
+    group = asset.partition("/")[0]
+    return GROUP_ORDER.index(group) if group in GROUP_ORDER else len(GROUP_ORDER)
+
+
+def _strips(by_day: Iterable[StoredVerdict]) -> dict[str, dict[str, str]]:
+    strips: dict[str, dict[str, str]] = defaultdict(dict)
+    rank = {"pass": 0, "warn": 1, "error": 2}
+    for verdict in by_day:
+        told = strips[verdict.asset].get(verdict.partition, "pass")
+        strips[verdict.asset][verdict.partition] = max(told, outcome(verdict), key=rank.__getitem__)
+    return dict(sorted(strips.items(), key=lambda item: (_place(item[0]), item[0])))
+
+
+def _numbers_by_asset(by_day: Iterable[StoredVerdict], check: str, number: str) -> dict[str, dict[str, float]]:
+    series: dict[str, dict[str, float]] = defaultdict(dict)
+    for verdict in by_day:
+        if verdict.check == check and number in verdict.numbers:
+            series[verdict.asset][verdict.partition] = float(verdict.numbers[number])
+    return dict(series)
+
+
+def _lines(by_day: Sequence[StoredVerdict], wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
+    lines = {}
+    for name, (check, number) in wanted.items():
+        line = {v.partition: float(v.numbers[number]) for v in by_day if v.check == check and number in v.numbers}
+        if line:
+            lines[name] = line
+    return lines
+
+
+def _prefixed(by_day: Iterable[StoredVerdict], check: str, prefix: str) -> dict[str, dict[str, float]]:
+    lines: dict[str, dict[str, float]] = defaultdict(dict)
+    for verdict in by_day:
+        if verdict.check == check:
+            for name, value in verdict.numbers.items():
+                if name.startswith(prefix):
+                    lines[name.removeprefix(prefix)][verdict.partition] = float(value)
+    return dict(lines)
+
+
+def _duplicates(by_day: Sequence[StoredVerdict]) -> dict[str, dict[str, float]]:
+    lines = _lines(
+        by_day,
+        {
+            "people on several Heap identities": ("one_identity_per_profile", "profiles_on_several_identities"),
+            "identities on several profiles": ("one_profile_per_identity", "identities_on_several_profiles"),
+            "people with an anonymous twin": ("no_anonymous_twins", "profiles_with_anonymous_twin"),
+        },
+    )
+    split: dict[str, float] = defaultdict(float)
+    for verdict in by_day:
+        if "keys_on_several_profiles" in verdict.numbers:
+            split[verdict.partition] += verdict.numbers["keys_on_several_profiles"]
+    return lines | ({"warehouse keys on several profiles": dict(split)} if split else {})
+
+
+def _cluster_sizes(by_day: Iterable[StoredVerdict]) -> dict[str, int]:
+    told = [v for v in by_day if v.check == "not_over_merged" and v.memory.get("sizes")]
+    newest = max(told, key=lambda v: v.partition, default=None)
+    return {} if newest is None else {str(k): int(n) for k, n in newest.memory["sizes"].items()}
+
+
+def _figures(by_day: Sequence[StoredVerdict]) -> dict[str, float]:
+    wanted = {
+        "profiles": ("one_identity_per_profile", "profiles"),
+        "identified": ("one_identity_per_profile", "identified_profiles"),
+        "duplicated": ("one_identity_per_profile", "profiles_on_several_identities"),
+        "largest": ("not_over_merged", "largest_profile"),
+        "conflicts": ("conflicts_as_usual", "conflicts"),
+        "shared": ("shared_as_usual", "shared_values"),
+    }
+    return {name: line[max(line)] for name, line in _lines(by_day, wanted).items()}
+
+
+def _sync_runs(store: Store, since: str) -> list[SyncRun]:
+    """Read the runs of all syncs (`_sync/<sync>/runs/<day of sending>/…`), newest first."""
+    keys = [
+        info.key
+        for info in store.list("_sync")
+        if info.key.count("/") == 4 and info.key.split("/")[2] == "runs" and info.key.split("/")[3] >= since
+    ]
+    rows = [row for key in keys for row in store.scan(key).collect().iter_rows(named=True)]
+    runs = [
+        SyncRun(
+            sync=str(row["sync"]),
+            day=str(row["day"]),
+            status=str(row["status"]),
+            finished_at=row.get("finished_at"),
+            counts={name: value for name, value in row.items() if isinstance(value, int) and name != "fence"},
+            reason=str(row.get("reason") or ""),
+        )
+        for row in rows
+    ]
+    return sorted(runs, key=lambda run: str(run.finished_at), reverse=True)

@@ -1,0 +1,21 @@
+"""Write the status page of a lake to a file."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from heap_assets import clock
+from heap_assets.lake import Lake
+from heap_assets.report.collect import collect
+from heap_assets.report.page import render
+
+
+def write_report(lake: Lake, path: Path, *, now: datetime | None = None, days: int = 30) -> Path:
+    """Write the status page of the last `days` days to `path`, whole or not at all, and return the path."""
+    page = render(collect(lake, now or clock.now(), days))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    staging.write_text(page, encoding="utf-8")
+    return staging.replace(path)
