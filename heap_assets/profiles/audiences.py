@@ -145,6 +145,17 @@ def with_audiences(
     return result
 
 
+def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
+    """Return the events that audiences ask for, and how many days back; None where one looks at all of them."""
+    needed: dict[str, float | None] = {}
+    for audience in audiences:
+        for criterion in (*audience.events, *audience.exclude_events):
+            known = needed.get(criterion.type, 0.0)
+            wanted = criterion.within_days
+            needed[criterion.type] = None if known is None or wanted is None else max(known, wanted)
+    return needed
+
+
 def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
     """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out."""
     users = graph.filter(

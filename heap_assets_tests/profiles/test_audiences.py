@@ -15,6 +15,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.profiles.audiences import (
     audience_schema,
     event_table,
+    events_needed,
     events_of_profiles,
     members,
     memberships,
@@ -304,6 +305,13 @@ def test_an_event_is_found_by_the_name_that_spells_its_table() -> None:
     assert event_table("Add to Cart", {"add_to_cart": 0}) == "add_to_cart"
     assert event_table("Add to Cart", {"Add to Cart": 0, "add_to_cart": 0}) == "Add to Cart"
     assert event_table("Add", {"add_to_cart": 0}) is None
+
+
+def test_which_events_to_read_and_how_far_back_is_known_beforehand() -> None:
+    audiences = [parse_audience("a", CART_ABANDONERS), parse_audience("b", POWER_USERS)]
+    forever = parse_audience("c", {"events": [{"type": "Purchase"}, {"type": "Add to Cart", "within_days": 2}]})
+    assert events_needed(audiences) == {"Add to Cart": 7, "Purchase": 7, "Feature Used": 30}
+    assert events_needed([*audiences, forever]) == {"Add to Cart": 7, "Purchase": None, "Feature Used": 30}
 
 
 def test_events_of_a_shared_user_belong_to_nobody() -> None:
