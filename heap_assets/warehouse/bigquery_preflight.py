@@ -58,7 +58,8 @@ def preflight(account: BigQueryAccount, datasets: Sequence[str], write_to: str |
 
 def _list(account: BigQueryAccount) -> str:
     with account.client() as client:
-        return f"{len(list(client.list_datasets()))} datasets in {account.project}"
+        found = client.list_datasets(timeout=15, retry=bigquery.DEFAULT_RETRY.with_timeout(30))
+        return f"{len(list(found))} datasets in {account.project}"
 
 
 def _describe(account: BigQueryAccount, dataset: str) -> str:

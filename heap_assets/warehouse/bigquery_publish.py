@@ -18,7 +18,7 @@ from google.cloud import bigquery
 from heap_assets.lake import Store
 from heap_assets.warehouse.bigquery import type_text
 from heap_assets.warehouse.bigquery_client import BigQueryAccount, explained
-from heap_assets.warehouse.bigquery_types import changes, in_table_order, schema_of, write_ndjson
+from heap_assets.warehouse.bigquery_types import changes, in_table_order, retyped, schema_of, write_ndjson
 from heap_assets.warehouse.publish import (
     DAY_COLUMN,
     Publication,
@@ -87,8 +87,9 @@ class BigQueryPublisher(Publisher):
             client.query(f"ALTER TABLE `{name}` ALTER COLUMN `{column}` SET DATA TYPE {kind}").result()
         for entry in added:
             client.query(add_column_statement(name, entry)).result()
-        fields = client.get_table(name).schema if added or widened else table.schema
-        return fields, [entry.name for entry in added]
+        kinds = dict(widened)
+        kept = [retyped(entry, kinds[entry.name]) if entry.name in kinds else entry for entry in table.schema]
+        return [*kept, *added], [entry.name for entry in added]
 
     def _load(
         self,

@@ -102,6 +102,11 @@ def changes(
     return added, widened
 
 
+def retyped(entry: bigquery.SchemaField, kind: str) -> bigquery.SchemaField:
+    """Return the field with another type."""
+    return bigquery.SchemaField(entry.name, kind, entry.mode, description=entry.description)
+
+
 def _same(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
     if old.mode != new.mode or kind_of(old) != kind_of(new):
         return False
