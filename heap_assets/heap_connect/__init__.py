@@ -3,10 +3,16 @@
 from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, CatalogueTable, Missing
 from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
+from heap_assets.heap_connect.discover import Discovery, discover
+from heap_assets.heap_connect.iam import check_role_names, read_policy, trust_policy
 from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing, LandingConfig
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.heap_connect.preflight import Verdict, preflight
+from heap_assets.heap_connect.quota import Plan, Quota, QuotaStatus, check_cadence, check_plan, quota, usage
+from heap_assets.heap_connect.rebuilding import rebuilding
 from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
+from heap_assets.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection
 from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
@@ -26,6 +32,7 @@ __all__ = [
     "CatalogueTable",
     "ColumnKnowledge",
     "Counts",
+    "Discovery",
     "DumpReport",
     "DumpSource",
     "Failure",
@@ -37,16 +44,35 @@ __all__ = [
     "ManifestFile",
     "ManifestTable",
     "Missing",
+    "Plan",
+    "Quota",
+    "QuotaStatus",
+    "S3Access",
     "S3Source",
     "Selection",
     "SourceObject",
     "TableError",
     "TableReport",
     "TableState",
+    "Verdict",
     "build_event_day",
     "build_user_migrations",
     "build_users",
+    "caller_of",
+    "check_bucket",
+    "check_cadence",
+    "check_plan",
+    "check_role_names",
+    "discover",
     "knowledge_of",
     "known_columns",
     "parse_manifest",
+    "preflight",
+    "quota",
+    "read_policy",
+    "rebuilding",
+    "role_arn",
+    "s3_client",
+    "trust_policy",
+    "usage",
 ]

@@ -49,7 +49,7 @@ def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: 
         return Comparison(own.table.counts.landed, 0, 0)
     known, same = _contents(store, own, others, hits) if hits.height <= _MOST_ROWS else (None, None)
     moved: dict[date, int] = {}
-    if table not in SNAPSHOT_TABLES and own.table.incremental:
+    if table not in SNAPSHOT_TABLES:
         moved = _write_moves(store, own, others, hits, moved_key)
     return Comparison(
         new=None if known is None else own.table.counts.landed - known,
@@ -97,8 +97,9 @@ def _write_moves(
     assert parts is not None
     pairs = parts.select("event_id", DAY).join(hits.lazy().select("event_id"), on="event_id", how="semi")
     placed = pairs.unique().collect(engine="streaming")
+    older = hits.filter(pl.col(DUMP) < dump_id)
     lost_by_others = (
-        hits.filter(pl.col(DUMP) < dump_id)
+        (older if own.table.incremental else older.clear())  # a full resync replaces all that is older anyway
         .join(placed, on=["event_id", DAY], how="anti")
         .with_columns(pl.col(DUMP).alias(OTHER))
     )

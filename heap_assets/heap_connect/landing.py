@@ -181,7 +181,9 @@ class Landing:
             known = record.tables.get(table)
             if known is None or known.state in {TableState.RESET, TableState.UNSELECTED}:
                 continue
-            forgotten = TableRecord(table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever)
+            forgotten = TableRecord(
+                table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever, metered=known.metered
+            )
             self._records.save(record.with_table(forgotten))
             for key in _keys(known):
                 self.store.delete(key)
@@ -256,8 +258,10 @@ class Landing:
             rejected_keys=tuple(staged.rejected_keys),
         )
         landed = self._compared(records, record, landed, job)
+        metered, today = dict(known.metered) if known else {}, self.config.now().date()
         return replace(
             landed,
+            metered=metered | {today: metered.get(today, 0) + staged.counts.read},
             days_ever=frozenset(landed.days) | (known.days_ever if known else frozenset()),
             landed_at=self.config.now(),
             seconds=clock.perf_counter() - began,

@@ -97,6 +97,8 @@ class TableRecord:
         A hash of the files, their ETags and the settings that decide what is kept: equal versions, equal rows.
     days_ever
         Days that this table of this dump ever had rows of, in any version of it.
+    metered
+        Rows read by UTC day of reading, over all times this table of this dump landed: what the quota counts.
     moved
         Rows of other dumps' days that this dump delivered again for another day, by day.
     """
@@ -115,6 +117,7 @@ class TableRecord:
     moved: Mapping[date, int] = field(default_factory=dict)
     moved_key: str | None = None
     days_ever: frozenset[date] = frozenset()
+    metered: Mapping[date, int] = field(default_factory=dict)
     failure: Failure | None = None
     attempts: int = 0
     retry_at: datetime | None = None
@@ -192,6 +195,7 @@ def _table_json(table: TableRecord) -> dict[str, Any]:
     document["files"] = [[f.uri, f.etag, f.bytes] for f in table.files]
     document["parts"] = [[p.key, p.rows, _days_json(p.days)] for p in table.parts]
     document["schema"] = [[name, to_json(dtype)] for name, dtype in table.schema.items()]
+    document["metered"] = _days_json(table.metered)
     document["moved"] = _days_json(table.moved)
     document["days_ever"] = sorted(day.isoformat() for day in table.days_ever)
     document["counts"] = asdict(table.counts)
@@ -235,6 +239,7 @@ def _table(entry: dict[str, Any]) -> TableRecord:
             "rejected_keys": tuple(entry["rejected_keys"]),
             "counts": Counts(**entry["counts"]),
             "moved": _days(entry["moved"]),
+            "metered": _days(entry["metered"]),
             "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),
             "failure": Failure(**entry["failure"]) if entry["failure"] else None,
             "retry_at": _moment(entry["retry_at"]),

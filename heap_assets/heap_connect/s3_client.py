@@ -1,0 +1,117 @@
+"""A boto3 client from plain parameters: keys, a profile, or a role of another account with an external id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+from heap_assets.errors import SettingsError
+
+_BUCKET = re.compile(r"^(?!xn--)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+_SESSION = "heap-assets"
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """How a bucket is reached. Without keys or profile, boto3 looks where it always does.
+
+    Attributes
+    ----------
+    role_arn, external_id
+        A role to assume, and the external id that its trust policy asks for; renewed before it expires.
+    endpoint_url
+        Another S3 than Amazon's, such as a local server.
+    """
+
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
+
+
+def s3_client(access: S3Access) -> Any:
+    """Return a boto3 S3 client.
+
+    Raises
+    ------
+    SettingsError
+        If an external id is given without a role.
+    """
+    session = _session(access)
+    retries = Config(retries={"max_attempts": 8, "mode": "standard"}, connect_timeout=10, read_timeout=60)
+    return session.client("s3", endpoint_url=access.endpoint_url, config=retries)
+
+
+def caller_of(access: S3Access) -> str:
+    """Return the ARN that requests are made as: what `preflight` shows of credentials."""
+    client = _session(access).client("sts", endpoint_url=access.endpoint_url)
+    return str(client.get_caller_identity()["Arn"])
+
+
+def role_arn(account_id: str, role_name: str) -> str:
+    """Spell a role's ARN; account ids are accepted as AWS shows them, with hyphens."""
+    digits = account_id.replace("-", "").strip()
+    if not re.fullmatch(r"\d{12}", digits):
+        raise SettingsError(f"account id {account_id!r} is not 12 digits, such as 1234-5678-9012")
+    return f"arn:aws:iam::{digits}:role/{role_name}"
+
+
+def check_bucket(name: str) -> str:
+    """Return a bucket's name if it is nothing but that.
+
+    Raises
+    ------
+    SettingsError
+        If it is a URL, an ARN, a path, or no name that S3 allows; the message shows the right form.
+    """
+    if _BUCKET.match(name):
+        return name
+    bare = re.sub(r"^(https?://|s3[an]?://|arn:aws:s3:::)", "", name.strip())
+    bare = re.sub(r"^s3[.-][a-z0-9.-]*amazonaws\.com/", "", bare).split("/")[0]
+    bare = re.sub(r"\.s3[.-].*$", "", bare)
+    hint = f" Did you mean {bare!r}?" if _BUCKET.match(bare) and bare != name else ""
+    raise SettingsError(
+        f"bucket {name!r} is not a bucket name: write the name only, without s3://, https:// or a path, "
+        f"such as 'heap-rs3-acme'.{hint}"
+    )
+
+
+def _session(access: S3Access) -> boto3.Session:
+    if access.external_id and not access.role_arn:
+        raise SettingsError("an external id is given but no role to assume: set the role's ARN as well")
+    base = boto3.Session(
+        aws_access_key_id=access.access_key_id,
+        aws_secret_access_key=access.secret_access_key,
+        aws_session_token=access.session_token,
+        profile_name=access.profile,
+        region_name=access.region,
+    )
+    return base if access.role_arn is None else _assumed(base, access)
+
+
+def _assumed(base: Any, access: S3Access) -> boto3.Session:
+    def client(service: str, **options: Any) -> Any:
+        return base.client(service, endpoint_url=access.endpoint_url, **_only_credentials(options))
+
+    extra = {"RoleSessionName": _SESSION, "DurationSeconds": 3600}
+    if access.external_id:
+        extra["ExternalId"] = access.external_id
+    fetcher = AssumeRoleCredentialFetcher(client, base.get_credentials(), str(access.role_arn), extra_args=extra)
+    session: Any = botocore.session.get_session()
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    session.set_config_variable("region", access.region)
+    return boto3.Session(botocore_session=session)
+
+
+def _only_credentials(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k.startswith("aws_")}
