@@ -25,6 +25,16 @@ class Kind(StrEnum):
     ALIVE = "alive"
 
 
+MEANINGS: Mapping[Kind, str] = {
+    Kind.CHECK_FAILED: "A check of severity ERROR failed, in a green run too.",
+    Kind.CHECK_WARNED: "A check of severity WARN failed.",
+    Kind.RUN_FAILED: "A run failed; the message names step, partition and, for errors of ours, the reason.",
+    Kind.STALE: "The newest row of a table is too old, or an asset was not run within its freshness window.",
+    Kind.NOT_TICKING: "A sensor or schedule failed or stands still, a daemon is silent, or recency is not judged.",
+    Kind.ALERT_UNDELIVERED: "Another channel did not take a message; it waits and is tried again for seven days.",
+    Kind.ALIVE: "Hourly sign of life, for a dead man's switch outside: its absence is the alarm.",
+}
+
 DEFAULT_KINDS = (
     Kind.CHECK_FAILED,
     Kind.CHECK_WARNED,

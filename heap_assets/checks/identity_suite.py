@@ -55,7 +55,7 @@ def checks_for_identity(
         Check(
             GRAPH,
             "matched_as_before",
-            f"The share of the company's people that Heap knows too has not fallen by {t.matched_fall:.0%} points.",
+            f"The share of people that Heap knows too has not fallen by {t.matched_fall * 100:g} percentage points.",
             lambda s: history.not_fallen(
                 identity.match_shares(s.rows(), heap_types, other_types), remembered(s, "shares"), t.matched_fall
             ),

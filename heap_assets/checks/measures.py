@@ -61,7 +61,7 @@ def column_check(asset: str, t: Thresholds) -> Check:
     return Check(
         asset,
         "columns_as_usual",
-        f"The table has the columns and types that it had, none of them emptier by {t.null_change:.0%} points.",
+        f"The table has the columns and types it had, none emptier by {t.null_change * 100:g} percentage points.",
         judge,
         Severity.WARN,
         mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped.",

@@ -6,6 +6,7 @@ its partition, and leaves the planned rows of the partitions as "Skipped". Resul
 """
 
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,13 +46,20 @@ def asset_key(asset: str) -> dg.AssetKey:
 
 def check_spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
     """Return the spec of a check, for `check_specs=` of the step that builds the asset or for `check_step`."""
+    with warnings.catch_warnings():
+        # partitioned checks are "preview" in 1.13; this is the one place that knows
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return _spec(check, partitions_def)
+
+
+def _spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         name=check.name,
         asset=asset_key(check.asset),
         description=f"{check.rule} To mend: {check.mend}" if check.mend else check.rule,
         blocking=check.blocking,
         partitions_def=partitions_def if check.partitioned else None,
-        metadata={"severity": check.severity.value},
+        metadata={"severity": check.severity.value, "rule": check.rule, "mend": check.mend},
     )
 
 
@@ -124,7 +132,7 @@ class StepChecks:
         check and run, and events are what checks cost: on SQLite more than judging does.
         """
         for check in filter(_is_awaited, self._judged.values()):
-            yield dg.Output(None, output_name=check_spec(check, None).get_python_identifier())
+            yield dg.Output(None, output_name=_spec(check, None).get_python_identifier())
         if self._errors:
             raise JudgementError("; ".join(self._errors))
 

@@ -81,13 +81,17 @@ def checks_for_profiles(
         Check(
             PROFILES,
             "unique_identifiers_not_shared",
-            f"No more than {t.shared_unique} of {', '.join(unique_types)} belong to several people.",
+            f"{_no_more_than(t.shared_unique)} of type {', '.join(unique_types)} belongs to several people.",
             lambda s: _shared_unique(s, tuple(unique_types), t.shared_unique),
             Severity.WARN,
             mend="a functional mailbox or a test account: block the value; else correct the rows that `explain` names.",
         ),
     ]
     return checks + [_one_profile_per_key(keys) for keys in warehouse_keys]
+
+
+def _no_more_than(allowed: int) -> str:
+    return f"No more than {allowed} values" if allowed else "No value"
 
 
 def _one_profile_per_key(keys: WarehouseKeys) -> Check:

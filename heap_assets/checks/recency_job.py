@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from heap_assets.checks.check import Check
 from heap_assets.checks.partition_check import check_step
@@ -16,7 +17,7 @@ class RecencyJob:
     """What goes into the definitions."""
 
     step: dg.AssetChecksDefinition
-    job: dg.UnresolvedAssetJobDefinition
+    job: UnresolvedAssetJobDefinition
     schedule: dg.ScheduleDefinition
 
 

@@ -22,24 +22,26 @@ class Thresholds:
     volume_change
         How far a day's rows may be from the median of the same weekday, as a share of it. Weekdays that scatter more
         get four times their median deviation.
-    volume_weeks, volume_min_weeks
-        Same weekdays that are looked at, and how many there must be before anything is said.
+    volume_weeks
+        Same weekdays that are looked at.
+    volume_min_weeks
+        How many of them there must be before anything is said.
     volume_min_rows
         Tables with fewer rows a day are not judged by volume or filling.
     null_change
         How many points the share of nulls of a column may rise over its median.
-    null_days, null_min_days
-        Earlier days that are looked at, and how many there must be.
+    null_min_days
+        Days that there must be to compare with, of the last seven.
     unknown_names
         Share of an event table's rows that may name a session or user that Heap has not sent.
     migration_chain
         Longest chain of user migrations that is not remarkable.
     max_shrink
-        Share of its rows that a snapshot may lose in a day (design.md, Heap tables).
+        Share of its rows that a snapshot may lose in a day.
     shrink_min_rows
         Snapshots smaller than this may shrink as they like.
     filled_identifiers
-        Share of a warehouse table's rows that must carry an identifier column; judged against its own past as well.
+        Share of a warehouse table's rows that must carry an identifier.
     malformed_identifiers
         Share of the filled values that may not look like their type.
     duplicate_profiles
@@ -64,8 +66,10 @@ class Thresholds:
         Rows of an event table that are searched for personal data by value (a fixed sample of the day).
     personal_share
         Share of searched values of one column that may look like personal data.
-    sync_rejected, sync_invalid
-        Share of a sync's rows that the destination may reject, and that may be unfit to be sent.
+    sync_rejected
+        Share of a sync's rows that the destination may refuse.
+    sync_invalid
+        Share of a sync's rows that may be unfit to be sent.
     ledger_missing
         Share of acknowledged users that the newest export may lack.
     quota
@@ -78,7 +82,6 @@ class Thresholds:
     volume_min_weeks: int = 3
     volume_min_rows: int = 100
     null_change: float = 0.2
-    null_days: int = 7
     null_min_days: int = 3
     unknown_names: float = 0.01
     migration_chain: int = 5
