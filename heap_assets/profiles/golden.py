@@ -13,6 +13,8 @@ from heap_assets.profiles.survivorship import TraitRule, present, survivors
 
 TIME = pl.Datetime("us", "UTC")
 
+_PROFILE, _TIME = "\x1fprofile", "\x1ftime"  # no column of a warehouse is called so
+
 PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "profile_id": pl.String(),
     "first_seen": TIME,
@@ -57,7 +59,7 @@ def golden_records(
     A row of a source belongs to the profile of its strongest identifier that is not null, blocked or shared; a row
     without one gives no traits. `heap_identity` is the identity a sync uses when it may use only one: the one seen
     first, of several seen at once the smallest; `heap_identities` holds all of them, sorted. Shared identifiers are
-    listed in `identifiers` only, where Heap itself has tied them to the profile.
+    listed in `identifiers` only, where Heap itself has tied them to the profile. The work is done when this is called.
 
     Parameters
     ----------
@@ -84,30 +86,38 @@ def golden_records(
     """
     _check_names(sources, traits)
     members = graph.filter(pl.col("profile_id").is_not_null()).collect()
-    numbers = members.select(pl.col("profile_id").unique().sort()).with_row_index("profile").lazy()
-    numbered = members.lazy().join(numbers, on="profile_id").cache()
-    # traits join on a number: a profile id is 32 characters
-    to_profile = numbered.drop("profile_id").rename({"profile": "profile_id"})
-    assigned = {name: _assigned(source, to_profile, rules) for name, source in _used(sources, traits).items()}
-    result = numbers.join(_bodies(numbered, rules), on="profile", how="left")
+    numbers = members.select(pl.col("profile_id").unique().sort()).with_row_index("profile")
+    # traits join on a number: a profile id is 32 characters, and rows are wide
+    numbered = members.join(numbers, on="profile_id").drop("profile_id")
+    to_profile = numbered.lazy().rename({"profile": "profile_id"})
+    assigned = {
+        name: _assigned(sources[name], paths, to_profile, rules) for name, paths in _paths_by_table(traits).items()
+    }
+    columns = [_body(numbered, numbers, rules), *(_trait(rule, assigned, numbers) for rule in traits)]
+    return pl.concat([*columns, _conflict_counts(conflicts, numbers)], how="horizontal").lazy()
+
+
+def _trait(rule: TraitRule, assigned: Mapping[str, pl.LazyFrame], numbers: pl.DataFrame) -> pl.DataFrame:
+    """Return the trait and its source, one row per profile in order."""
+    chosen = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
+    named = chosen.select("profile", pl.col("value").alias(rule.name), pl.col("source").alias(f"{rule.name}__source"))
+    return _in_order(named, numbers)
+
+
+def _in_order(rows: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with `profile` as one row per profile, in order and without it; nulls where there is none."""
+    every = numbers.lazy().select("profile")
+    return every.join(rows, on="profile", how="left").sort("profile").drop("profile").collect()
+
+
+def _paths_by_table(traits: Sequence[TraitRule]) -> dict[str, dict[str, str]]:
+    """Return table to column path to the (first) trait that wants it."""
+    found: dict[str, dict[str, str]] = {}
     for rule in traits:
-        chosen = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
-        named = chosen.select(
-            "profile", pl.col("value").alias(rule.name), pl.col("source").alias(f"{rule.name}__source")
-        )
-        result = result.join(named, on="profile", how="left")
-    counted = _conflict_counts(conflicts).rename({"profile": "profile_id"})
-    return (
-        result.join(counted, on="profile_id", how="left")
-        .with_columns(pl.col("conflicts").fill_null(0))
-        .sort("profile")
-        .drop("profile")
-    )
-
-
-def _used(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]) -> dict[str, TraitSource]:
-    wanted = {source.partition(".")[0] for rule in traits for source in rule.sources}
-    return {name: source for name, source in sources.items() if name in wanted}
+        for source in rule.sources:
+            table, _, path = source.partition(".")
+            found.setdefault(table, {}).setdefault(path, rule.name)
+    return found
 
 
 def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]) -> None:
@@ -125,46 +135,76 @@ def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]
                 raise SettingsError(f"trait {rule.name!r}: source {source!r} is of no known table. Tables: {known}.")
 
 
-def _bodies(numbered: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
-    """Return profile, first_seen, last_seen, identifiers, heap_identity, heap_identities, heap_user_ids."""
-    strength = {rule.type: position for position, rule in enumerate(rules.identifiers)}
+def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """Return profile_id, first_seen, last_seen, identifiers, heap_identity, heap_identities, heap_user_ids."""
+    strength = pl.DataFrame({"type": rules.types}).with_row_index("_strength").lazy()
+    rows = numbered.lazy().rename({"identifier_type": "type", "identifier": "value"})
     own = ~pl.col("shared")
-    identity, user = own & (pl.col("type") == HEAP_IDENTITY), own & (pl.col("type") == HEAP_USER_ID)
-    # a kiosk's last visitor is not this person: shared identifiers give no dates, unless there is nothing else
-    dates = {name: pl.when(own).then(pl.col(name)) for name in ("first_seen", "last_seen")}
-    return (
-        numbered.rename({"identifier_type": "type", "identifier": "value"})
-        .with_columns(_strength=pl.col("type").replace_strict(strength, default=len(strength), return_dtype=pl.Int32))
-        .sort("_strength", "value")
+    everything = (
+        rows.join(strength, on="type", how="left")
+        .sort("profile", "_strength", "value", nulls_last=True)
         .group_by("profile", maintain_order=True)
         .agg(
-            first_seen=pl.coalesce(dates["first_seen"].min(), pl.col("first_seen").min()),
-            last_seen=pl.coalesce(dates["last_seen"].max(), pl.col("last_seen").max()),
+            pl.col("first_seen").min(),
+            pl.col("last_seen").max(),
             identifiers=pl.struct("type", "value"),
-            heap_identity=pl.col("value")
-            .filter(identity)
-            .sort_by(pl.col("first_seen").filter(identity), nulls_last=True, maintain_order=True)
-            .first(),
-            heap_identities=pl.col("value").filter(identity),
-            heap_user_ids=pl.col("value").filter(user).cast(pl.Int64).sort(),
         )
     )
-
-
-def _assigned(source: TraitSource, to_profile: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
-    """Return the rows of a source that belong to a profile, with `_profile` and `_time`."""
-    schema = source.rows.collect_schema()
-    column = source.updated_at or source.table.time_column
-    if column is not None and column not in schema:
-        raise SettingsError(f"table {source.table.name!r} has no column {column!r} to tell how new a row is.")
-    time = (
-        pl.lit(None, TIME) if column is None else _utc(pl.col(column), schema[column], f"{source.table.name}.{column}")
+    # a kiosk's last visitor is not this person: shared identifiers give no dates, unless there is nothing else
+    dates = (
+        rows.filter(own)
+        .group_by("profile")
+        .agg(own_first=pl.col("first_seen").min(), own_last=pl.col("last_seen").max())
     )
+    identities = rows.filter(own & (pl.col("type") == HEAP_IDENTITY)).sort("first_seen", "value", nulls_last=True)
+    primary = identities.unique("profile", keep="first", maintain_order=True).select("profile", heap_identity="value")
+    lists = [
+        identities.group_by("profile").agg(heap_identities=pl.col("value").sort()),
+        rows.filter(own & (pl.col("type") == HEAP_USER_ID))
+        .group_by("profile")
+        .agg(heap_user_ids=pl.col("value").cast(pl.Int64).sort()),
+    ]
+    seen = _in_order(
+        everything.join(dates, on="profile", how="left")
+        .with_columns(first_seen=pl.coalesce("own_first", "first_seen"), last_seen=pl.coalesce("own_last", "last_seen"))
+        .drop("own_first", "own_last"),
+        numbers,
+    )
+    nothing = {"heap_identities": pl.List(pl.String), "heap_user_ids": pl.List(pl.Int64)}
+    keys = pl.concat([_in_order(part, numbers) for part in (primary, *lists)], how="horizontal").with_columns(
+        pl.col(name).fill_null(pl.lit([], dtype)) for name, dtype in nothing.items()
+    )
+    return pl.concat([numbers.select("profile_id"), seen, keys], how="horizontal")
+
+
+def _assigned(source: TraitSource, traits: Mapping[str, str], to_profile: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
+    """Return the rows of a source that belong to a profile: profile, time, and a column per path in `traits`.
+
+    Collected, since every trait of the table reads it.
+    """
+    schema, name = source.rows.collect_schema(), source.table.name
+    column = source.updated_at or source.table.time_column
+    time = pl.lit(None, TIME)
+    if column is not None:
+        time = _utc(*_resolved(column, schema, name, "the time of its rows"), f"{name}.{column}")
+    values = [present(*_resolved(path, schema, name, f"trait {trait!r}")).alias(path) for path, trait in traits.items()]
     return (
         assign(source.rows, source.table, to_profile, rules)
         .filter(pl.col("profile_id").is_not_null())
-        .with_columns(_profile="profile_id", _time=time)
+        .select(time.alias(_TIME), pl.col("profile_id").alias(_PROFILE), *values)
+        .collect()
+        .lazy()
     )
+
+
+def _resolved(path: str, schema: pl.Schema, table: str, what: str) -> tuple[pl.Expr, pl.DataType]:
+    try:
+        found = resolve_path(path, schema, table)
+    except RulesError as error:
+        raise SettingsError(f"{what}: {error}") from error
+    if found.many:
+        raise SettingsError(f"{what}: {table}.{path} is an array, expected one value.")
+    return found.expression, found.dtype
 
 
 def _utc(value: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
@@ -174,26 +214,24 @@ def _utc(value: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
         return zoned.cast(TIME)
     if dtype == pl.Date:
         return value.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if dtype == pl.String:
+        return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
     raise SettingsError(f"{name} is {dtype}, expected a date or a timestamp to tell how new a row is.")
 
 
 def _candidates(assigned: Mapping[str, pl.LazyFrame], rule: TraitRule, rank: int) -> pl.LazyFrame:
     table, _, path = rule.sources[rank].partition(".")
-    rows = assigned[table]
-    try:
-        found = resolve_path(path, rows.collect_schema(), table)
-    except RulesError as error:
-        raise SettingsError(f"trait {rule.name!r}: {error}") from error
-    if found.many:
-        raise SettingsError(f"trait {rule.name!r}: {rule.sources[rank]!r} is an array, a trait is one value.")
-    return rows.select(
-        profile="_profile", rank=pl.lit(rank, pl.UInt32), time="_time", value=present(found.expression, found.dtype)
-    ).filter(pl.col("value").is_not_null())
+    return (
+        assigned[table]
+        .select(profile=_PROFILE, rank=pl.lit(rank, pl.UInt32), time=_TIME, value=path)
+        .filter(pl.col("value").is_not_null())
+    )
 
 
-def _conflict_counts(conflicts: pl.LazyFrame | None) -> pl.LazyFrame:
-    """Count the refused links that touch a profile: profile String, conflicts Int64."""
+def _conflict_counts(conflicts: pl.LazyFrame | None, numbers: pl.DataFrame) -> pl.DataFrame:
+    """Count the refused links that touch each profile, in order."""
     if conflicts is None:
-        return pl.LazyFrame(schema={"profile": pl.String, "conflicts": pl.Int64})
-    sides = [conflicts.select(profile=side) for side in ("profile_a", "profile_b")]
-    return pl.concat(sides).drop_nulls().group_by("profile").agg(conflicts=pl.len().cast(pl.Int64))
+        return numbers.with_columns(conflicts=pl.lit(0, pl.Int64)).select("conflicts")
+    sides = pl.concat([conflicts.select(profile_id=side) for side in ("profile_a", "profile_b")])
+    counted = sides.join(numbers.lazy(), on="profile_id").group_by("profile").agg(conflicts=pl.len().cast(pl.Int64))
+    return _in_order(counted, numbers).with_columns(pl.col("conflicts").fill_null(0))

@@ -91,43 +91,44 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
         The sources have types that cannot be compared, or the rule cannot be applied to them.
     """
     typed = _one_type(candidates, rule)
-    return _CHOICES[rule.choose](typed).select("profile", "value", source=_source_names(pl.col("ranks"), rule.sources))
+    alone = pl.col("profile").is_unique()
+    # most profiles have one candidate: only the others are worth sorting
+    chosen = _CHOICES[rule.choose](typed.filter(~alone), rule.sources)
+    only = typed.filter(alone).select("profile", "value", source=_source_name(pl.col("rank"), rule.sources))
+    return pl.concat([only, chosen.select("profile", "value", "source")])
 
 
-def _first(candidates: pl.LazyFrame, order: Mapping[str, bool]) -> pl.LazyFrame:
+def _first(candidates: pl.LazyFrame, sources: Sequence[str], order: Mapping[str, bool]) -> pl.LazyFrame:
     """Keep the first row of a profile by `order`: column to descending; nulls are last either way."""
-    return (
-        candidates.sort(list(order), descending=list(order.values()), nulls_last=True)
-        .group_by("profile", maintain_order=True)
-        .first()
-        .with_columns(ranks=pl.concat_list("rank"))
-    )
+    ordered = candidates.sort(list(order), descending=list(order.values()), nulls_last=True)
+    kept = ordered.unique("profile", keep="first", maintain_order=True)
+    return kept.with_columns(source=_source_name(pl.col("rank"), sources))
 
 
-def _sum(candidates: pl.LazyFrame) -> pl.LazyFrame:
+def _sum(candidates: pl.LazyFrame, sources: Sequence[str]) -> pl.LazyFrame:
     # sums of floats depend on their order, which a parallel aggregation does not keep: collect, sort, then add
-    grouped = candidates.group_by("profile").agg(pl.col("value").sort(), ranks=pl.col("rank").unique().sort())
-    return grouped.with_columns(pl.col("value").list.sum())
+    grouped = candidates.group_by("profile").agg(pl.col("value").sort(), source=pl.col("rank").unique().sort())
+    names = pl.col("source").list.eval(_source_name(pl.element(), sources)).list.join("+")
+    return grouped.with_columns(pl.col("value").list.sum(), source=names)
 
 
-def _any(candidates: pl.LazyFrame) -> pl.LazyFrame:
-    return _first(candidates, {"value": True, "rank": False})
+def _by(order: Mapping[str, bool]) -> Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]:
+    return lambda candidates, sources: _first(candidates, sources, order)
 
 
-_CHOICES: dict[Choose, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
-    Choose.FIRST_PRESENT: lambda rows: _first(rows, {"rank": False, "time": True, "value": False}),
-    Choose.NEWEST: lambda rows: _first(rows, {"time": True, "rank": False, "value": False}),
-    Choose.EARLIEST: lambda rows: _first(rows, {"time": False, "rank": False, "value": False}),
-    Choose.MAX: lambda rows: _first(rows, {"value": True, "rank": False}),
-    Choose.MIN: lambda rows: _first(rows, {"value": False, "rank": False}),
+_CHOICES: dict[Choose, Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]] = {
+    Choose.FIRST_PRESENT: _by({"rank": False, "time": True, "value": False}),
+    Choose.NEWEST: _by({"time": True, "rank": False, "value": False}),
+    Choose.EARLIEST: _by({"time": False, "rank": False, "value": False}),
+    Choose.MAX: _by({"value": True, "rank": False}),
+    Choose.MIN: _by({"value": False, "rank": False}),
     Choose.SUM: _sum,
-    Choose.ANY: _any,
+    Choose.ANY: _by({"value": True, "rank": False}),
 }
 
 
-def _source_names(ranks: pl.Expr, sources: Sequence[str]) -> pl.Expr:
-    name = pl.element().replace_strict(list(range(len(sources))), list(sources), return_dtype=pl.String)
-    return ranks.list.eval(name).list.join("+")
+def _source_name(rank: pl.Expr, sources: Sequence[str]) -> pl.Expr:
+    return rank.replace_strict(list(range(len(sources))), list(sources), return_dtype=pl.String)
 
 
 def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFrame:

@@ -222,7 +222,7 @@ def test_conflicts_are_counted_on_both_sides() -> None:
             "mixes types that cannot be compared: crm.plan is String, crm.seats",
         ),
         (TraitRule("tags", ("crm.tags",)), "needs plain values"),
-        (TraitRule("tags", ("crm.tags[]",)), "is an array, a trait is one value"),
+        (TraitRule("tags", ("crm.tags[]",)), "is an array, expected one value"),
     ],
 )
 def test_a_trait_that_cannot_be_says_why(trait: TraitRule, message: str) -> None:
