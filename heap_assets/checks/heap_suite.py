@@ -184,17 +184,23 @@ def _volume(s: Subject, t: Thresholds) -> Verdict:
 
 
 def _known_names(s: Subject) -> dict[str, pl.Series | None]:
-    """Return the users of the day, and the sessions of it and the day before: sessions run over midnight."""
-    users = s.once_in_step(f"users {s.partition}", lambda: _values(s, USERS, "user_id", 0))
+    """Return all users there are, and the sessions of the day and the day before: sessions run over midnight."""
+    users = s.once_in_step(f"users {s.partition}", lambda: _users(s))
     if s.asset == SESSIONS:
         return {"user_id": users}
-    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _values(s, SESSIONS, "session_id", 1))
+    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _sessions(s))
     return {"user_id": users, "session_id": sessions}
 
 
-def _values(s: Subject, asset: str, column: str, days_back: int) -> pl.Series | None:
-    frames = [s.other(asset, back) for back in range(days_back + 1)]
+def _users(s: Subject) -> pl.Series | None:
+    """Read the users as of the day or the next day there is: days of users add up, and old ones may not be built."""
+    later = [day for day in s.lake.partitions(USERS) if day >= s.partition]
+    return s.lake.scan(USERS, later[0]).select("user_id").unique().collect()["user_id"] if later else None
+
+
+def _sessions(s: Subject) -> pl.Series | None:
+    frames = [s.other(SESSIONS), s.other(SESSIONS, days_back=1)]
     if frames[0] is None:
         return None
-    there = [frame.select(column) for frame in frames if frame is not None]
-    return pl.concat(there).unique().collect()[column]
+    there = [frame.select("session_id") for frame in frames if frame is not None]
+    return pl.concat(there).unique().collect()["session_id"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from heap_assets.checks import duplicates
+from heap_assets.checks import duplicates, verdicts
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.identity_suite import GRAPH
 from heap_assets.checks.measures import USERS
@@ -36,6 +36,7 @@ def checks_for_profiles(
     *,
     unique_types: Sequence[str],
     warehouse_keys: Sequence[WarehouseKeys] = (),
+    snapshots: Sequence[str] = (),
     thresholds: Thresholds | None = None,
 ) -> list[Check]:
     """Return the checks of `profiles`: the duplicates that the product exists for.
@@ -44,6 +45,8 @@ def checks_for_profiles(
     ----------
     unique_types
         Identifier types of which one value is one person (`heap_identity`, `email`, `crm_id`).
+    snapshots
+        Snapshot assets that profiles are made of: their runs are others, and a collapsed one must not reach Heap.
     """
     t = thresholds or Thresholds()
     checks = [
@@ -87,7 +90,29 @@ def checks_for_profiles(
             mend="a functional mailbox or a test account: block the value; else correct the rows that `explain` names.",
         ),
     ]
+    if snapshots:
+        checks.append(_inputs_not_shrunk(tuple(snapshots)))
     return checks + [_one_profile_per_key(keys) for keys in warehouse_keys]
+
+
+def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
+    def judge(s: Subject) -> Verdict:
+        told = {asset: verdicts.read(s.lake.store, asset, "not_shrunk", s.partition) for asset in snapshots}
+        collapsed = sorted(asset for asset, verdict in told.items() if verdict is not None and not verdict.passed)
+        return Verdict(
+            passed=not collapsed,
+            numbers={"snapshots": len(snapshots), "collapsed_snapshots": len(collapsed)},
+            notes={"collapsed": ", ".join(collapsed)} if collapsed else {},
+        )
+
+    return Check(
+        PROFILES,
+        "inputs_not_shrunk",
+        "No snapshot that the day's profiles are made of has lost too many of its rows.",
+        judge,
+        blocking=True,
+        mend="see `not_shrunk` of the tables named; build them and this day again once they are whole.",
+    )
 
 
 def _no_more_than(allowed: int) -> str:

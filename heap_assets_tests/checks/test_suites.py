@@ -13,7 +13,7 @@ from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_mig
 from heap_assets.checks.identity_suite import checks_for_identity
 from heap_assets.checks.profiles_suite import WarehouseKeys, checks_for_profiles
 from heap_assets.checks.sync_suite import checks_for_sync, sync_verdicts
-from heap_assets.checks.verdicts import partition_version, record
+from heap_assets.checks.verdicts import gate, partition_version, record
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
 from heap_assets.lake import Lake
 
@@ -33,6 +33,7 @@ IDENTITY = checks_for_identity(limits={"email": 3}, heap_types=["heap_identity"]
 PROFILES = checks_for_profiles(
     unique_types=["heap_identity", "email", "crm_id"],
     warehouse_keys=[WarehouseKeys(CONTACTS, "contact_id", {"email": "email", "contact_id": "crm_id"})],
+    snapshots=["heap/users", CONTACTS],
 )
 Frames = dict[str, pl.DataFrame]
 
@@ -213,6 +214,19 @@ def test_a_contact_that_names_two_people_is_seen(lake: Lake) -> None:
     assert not people_verdicts(lake, START)["one_profile_per_crm_contacts_key"]
 
 
+def test_a_collapsed_snapshot_shuts_the_gate_of_the_profiles_made_of_it(lake: Lake) -> None:
+    following = START + timedelta(days=1)
+    people_day(lake, START)
+    judge(lake, CHECKS[CONTACTS], CONTACTS, START)
+    people_day(lake, following)
+    lake.write(CONTACTS, str(following), lake.scan(CONTACTS, str(following)).head(20))
+    assert not judge(lake, CHECKS[CONTACTS], CONTACTS, following)["not_shrunk"]
+    assert not people_verdicts(lake, following)["inputs_not_shrunk"]
+    assert gate(lake, "profiles", str(following), ["inputs_not_shrunk"]) == [
+        f"profiles {following}: inputs_not_shrunk failed"
+    ]
+
+
 def test_conflicts_that_jump_and_matches_that_fall_are_seen(lake: Lake) -> None:
     for n in range(4):
         people_day(lake, START + timedelta(days=n))
@@ -239,6 +253,7 @@ def test_what_blocks_is_what_must_not_reach_heap() -> None:
         "unique_keys",
         "one_profile_per_identity",
         "one_identity_per_profile",
+        "inputs_not_shrunk",
     ]
     assert blocking_checks(CHECKS[TABLE], TABLE) == ["unique_keys", "no_personal_data"]
     assert blocking_checks(CHECKS["heap/users"], "heap/users") == ["unique_keys", "not_shrunk"]
