@@ -22,8 +22,3 @@ def today() -> date:
 def newest_complete_day() -> date:
     """Return yesterday in UTC: the newest day that no more rows are expected to happen in."""
     return today() - timedelta(days=1)
-
-
-def hours(count: int) -> timedelta:
-    """Return a span of time."""
-    return timedelta(hours=count)

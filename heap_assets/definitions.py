@@ -13,13 +13,14 @@ from heap_assets.assets.profiles import profiles
 from heap_assets.assets.sync import syncs
 from heap_assets.assets.warehouse import warehouse_tables
 from heap_assets.checks.partition_check import check_step
+from heap_assets.checks.recency_job import recency_job
 from heap_assets.io import LakeResource, lake_io_manager
 from heap_assets.partitions import days
 from heap_assets.platform import Platform, open_platform
 from heap_assets.schedules import schedules
 from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
-from heap_assets.steps.suites import identity_checks, profile_checks, required_checks
+from heap_assets.steps.suites import hourly_checks, identity_checks, profile_checks, required_checks
 
 
 @dg.definitions
@@ -47,6 +48,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
     schedule_status = (
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
+    recency = recency_job(hourly_checks(loaded), status=schedule_status)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         landed(partitions_def, run.owner),
         dumps(platform, partitions_def, run.owner),
@@ -62,6 +64,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
         assets=assets,
         asset_checks=[
             check_step("identity_checks", identity_checks(loaded), partitions_def, description="Judges the graph."),
+            recency.step,
             check_step("profile_checks", profile_checks(loaded), partitions_def, description="Looks for duplicates."),
         ],
         resources={
@@ -73,7 +76,8 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
             *automation_sensors(sensor_status),
             *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
-        schedules=list(schedules(loaded, standing, schedule_status)),
+        schedules=[*schedules(loaded, standing, schedule_status), recency.schedule],
+        jobs=[recency.job],
         executor=_executor(settings),
     )
 

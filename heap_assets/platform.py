@@ -214,6 +214,9 @@ class Platform:
         chosen = self.settings.heap.identifiers
         mapping = chosen.get(table) or chosen.get(fallback) or HEAP_DEFAULT_IDENTIFIERS[fallback]
         known = set(self.rules.types)
+        if table not in chosen and (columns := self.catalogue.columns(table)) is not None:
+            # a mapping for all event tables names columns that only some of them have
+            mapping = {column: types for column, types in mapping.items() if column in columns}
         declared = {
             column: kept
             for column, types in mapping.items()

@@ -1,21 +1,20 @@
 """Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 
 import dagster as dg
 
 from heap_assets.assets.table_step import TableAsset, table_step
 from heap_assets.automation import NEWEST_TOUCHED_DAY, TOUCHED_DAYS
+from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.freshness import policy
 from heap_assets.heap_connect import build_event_day, build_user_migrations, build_users
 from heap_assets.io import LakeResource
 from heap_assets.names import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
 from heap_assets.platform import Platform
-from heap_assets.steps.suites import checks_of
-from heap_assets.steps.table import Table, Task
+from heap_assets.steps.suites import checks_of, loaded_cadence
+from heap_assets.steps.table import UNREADABLE, Made, Table, Task
 
 _ABOUT_USERS = (
     "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "
@@ -33,7 +32,6 @@ def event_tables(
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that builds every event table of the catalogue; late days are rebuilt by themselves."""
-    cadence = loaded.settings.heap.cadence
     tables = []
     for table in loaded.event_tables:
         path = heap_asset(table)
@@ -42,7 +40,7 @@ def event_tables(
             TableAsset(
                 path,
                 partial(_event_day, table=table),
-                _spec(loaded, path, f"Heap's `{known.display_name}` events.", cadence, TOUCHED_DAYS),
+                _spec(loaded, path, f"Heap's `{known.display_name}` events.", TOUCHED_DAYS),
                 checks_of(loaded, path),
             )
         )
@@ -62,18 +60,17 @@ def people(
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that builds `heap/users` and `heap/user_migrations`."""
-    cadence = loaded.settings.heap.cadence
     tables = [
         TableAsset(
             USERS,
             _users,
-            _spec(loaded, USERS, _ABOUT_USERS, cadence, NEWEST_TOUCHED_DAY),
+            _spec(loaded, USERS, _ABOUT_USERS, NEWEST_TOUCHED_DAY),
             checks_of(loaded, USERS),
         ),
         TableAsset(
             MIGRATIONS,
             _migrations,
-            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, cadence, NEWEST_TOUCHED_DAY),
+            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, NEWEST_TOUCHED_DAY),
             checks_of(loaded, MIGRATIONS),
         ),
     ]
@@ -89,7 +86,10 @@ def people(
 
 def _event_day(task: Task, table: str) -> Table:
     there = task.platform
-    return build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
+    built = build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
+    records = there.landing.records()
+    failed = [why for dump, why in built.notes["failed"].items() if records[dump].day == task.day]
+    return Made(built.frame, built.inputs, {**built.notes, UNREADABLE: failed[-1]}) if failed else built
 
 
 def _users(task: Task) -> Table:
@@ -101,7 +101,7 @@ def _migrations(task: Task) -> Table:
 
 
 def _spec(
-    loaded: Platform, path: str, description: str, cadence: timedelta, condition: dg.AutomationCondition[dg.AssetKey]
+    loaded: Platform, path: str, description: str, condition: dg.AutomationCondition[dg.AssetKey]
 ) -> dg.AssetSpec:
     table = path.rpartition("/")[2]
     return dg.AssetSpec(
@@ -118,7 +118,7 @@ def _spec(
             "dagster/column_schema": column_schema(loaded, table),
         },
         automation_condition=condition,
-        freshness_policy=policy(cadence),
+        freshness_policy=policy_for("heap", loaded_cadence(loaded)),
     )
 
 

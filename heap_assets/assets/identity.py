@@ -8,9 +8,9 @@ import dagster as dg
 import polars as pl
 
 from heap_assets.automation import settled_graph
+from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.errors import MissingInputError
-from heap_assets.freshness import policy
 from heap_assets.identity import changes
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.lake import Inputs
@@ -18,6 +18,7 @@ from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.platform import Platform
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.readiness import IdentityInputs, identity_inputs
+from heap_assets.steps.suites import loaded_cadence
 
 GROUP = "identity"
 _ABOUT = {
@@ -52,7 +53,7 @@ def identity(
             tags={"personal_data": ""} if path in (LINKS, GRAPH, CONFLICTS, SHARED) else {},
             metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": loaded.lake.store.uri(path)},
             automation_condition=condition,
-            freshness_policy=policy(loaded.settings.heap.cadence),
+            freshness_policy=policy_for("identity", loaded_cadence(loaded)),
             code_version="1",
         )
 

@@ -7,12 +7,13 @@ from typing import Any
 import dagster as dg
 
 from heap_assets.automation import FOLLOWS_GRAPH
+from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.freshness import policy
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.names import AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.steps.golden import audit_of_day, profiles_of_day
+from heap_assets.steps.suites import loaded_cadence
 
 _ABOUT_PROFILES = (
     "One row per person: identifiers, Heap identities, and traits by survivorship, each with the source that gave it."
@@ -64,7 +65,7 @@ def _day_asset(
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
         automation_condition=FOLLOWS_GRAPH,
-        freshness_policy=policy(loaded.settings.heap.cadence),
+        freshness_policy=policy_for("identity", loaded_cadence(loaded)),
         pool=path,
     )
     def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult[Any]]:

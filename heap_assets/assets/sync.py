@@ -7,15 +7,16 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.destinations import Progress, Status, SyncReport
 from heap_assets.errors import DeliveryError
-from heap_assets.freshness import policy
 from heap_assets.io import LakeResource
 from heap_assets.names import PROFILES, USERS, sync_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.sync import Sync
 from heap_assets.steps import delivery
+from heap_assets.steps.suites import loaded_cadence
 
 _NOTHING_SENT = (Status.BLOCKED, Status.REFUSED, Status.NEEDS_CONFIRMATION, Status.STOPPED)
 
@@ -62,7 +63,7 @@ def _sync(
         metadata={"dagster/column_lineage": property_lineage(sync, source)},
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=policy(loaded.settings.heap.cadence),
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
         pool=f"sync_{_vendor(sync.kind or name)}",
     )
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:

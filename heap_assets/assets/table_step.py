@@ -22,7 +22,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.lake import Status
 from heap_assets.platform import Platform
-from heap_assets.steps.table import Table, Task
+from heap_assets.steps.table import UNREADABLE, Table, Task
 
 _SHOWN_REASON = 500
 
@@ -86,7 +86,8 @@ def _build_table(
             context.log.error("%s %s: %s", table.path, day, error)  # noqa: TRY400  the message says all
             verdicts[day] = Verdict(False, notes={"reason": str(error)[:_SHOWN_REASON]})
             continue
-        verdicts[day] = Verdict(True)
+        missing = metadata.get(UNREADABLE)
+        verdicts[day] = Verdict(False, notes={"reason": str(missing)[:_SHOWN_REASON]}) if missing else Verdict(True)
         built[day] = metadata
     yield from _materializations(context, asset_key(table.path), built)
     for day, readable in verdicts.items():

@@ -5,16 +5,15 @@ from functools import partial
 
 import dagster as dg
 
-from heap_assets import clock
 from heap_assets.assets.table_step import TableAsset, table_step
+from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.freshness import policy
 from heap_assets.io import LakeResource
 from heap_assets.names import warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.snapshots import snapshot_of_day
-from heap_assets.steps.suites import checks_of
+from heap_assets.steps.suites import checks_of, table_cadence
 
 
 def warehouse_tables(
@@ -56,5 +55,5 @@ def _spec(loaded: Platform, name: str, table: WarehouseTable) -> dg.AssetSpec:
         owners=[table.owner or loaded.settings.run.owner],
         tags={"source": kind, "table_kind": "snapshot"},
         metadata={"dagster/table_name": table.relation, "dagster/uri": loaded.lake.store.uri(path)},
-        freshness_policy=policy(clock.hours(table.cadence_hours)),
+        freshness_policy=policy_for("warehouse", table_cadence(table)),
     )

@@ -75,7 +75,7 @@ def _identified(platform: Platform, day: str, run: DemoRun) -> dict[str, Any]:
     graph = lake.scan(GRAPH, day)
     truth = pl.scan_parquet(run.company.truth / "identifiers.parquet")
     own = graph.filter(~pl.col("shared"), pl.col("profile_id").is_not_null())
-    scores = quality(own, truth.filter(~pl.col("shared")))
+    scores = quality(own, truth)
     found = lake.scan(SHARED, day).select("identifier_type", "identifier").collect()
     devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
     planted = devices.filter(pl.col("shared"), pl.col("identifier").is_in(_seen(graph, "device_id")))
@@ -114,7 +114,15 @@ def _sent(platform: Platform, name: str, run: DemoRun) -> dict[str, Any]:
 
 
 def _fault(fault: dict[str, Any], judged: list[StoredVerdict]) -> dict[str, Any]:
-    found = [v for v in judged if v.asset == fault["asset"] and v.check == fault["found_by"] and not v.passed]
+    counted = fault["counted_as"]
+    found = [
+        v
+        for v in judged
+        if v.asset == fault["asset"]
+        and v.check == fault["found_by"]
+        # a check may count what it tolerates: that is found, too
+        and (not v.passed or (counted and v.numbers.get(counted, 0) > 0))
+    ]
     return {**fault, "found": bool(found), "partitions": sorted({v.partition for v in found})}
 
 

@@ -17,6 +17,7 @@ import sqlalchemy
 
 from heap_assets import clock
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.checks.recency_job import NAME as RECENCY
 from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, DemoError, read_company, show_warehouse, write_company
 from heap_assets.demo.server_process import ServerProcess
@@ -28,6 +29,7 @@ from heap_assets.steps.readiness import unbuilt_days
 
 _NIGHTS = 3
 """The last nights are run one by one, so that there is a yesterday to compare with."""
+RECENCY_JOB = f"{RECENCY}_job"
 _RANGE = "dagster/asset_partition_range_"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -90,6 +92,7 @@ class DemoRun:
         for name in self.platform.settings.sync:
             self.sync_runs.append(self._run(str(day), [sync_asset(name)]))
         self._tell(f"{day}  sent what changed")
+        self._judge_recency()
 
     def _land(self, manifest: ManifestFile) -> None:
         key = str(manifest.dump_id)
@@ -104,6 +107,11 @@ class DemoRun:
             self._run((str(first), str(last)), tables)
         if days:
             self._tell(f"            built {len(days)} touched days of {len(tables)} event tables")
+
+    def _judge_recency(self) -> None:
+        """Do what the hourly schedule does."""
+        job = self.definitions.resolve_job_def(RECENCY_JOB)
+        job.execute_in_process(instance=self.instance, raise_on_error=False, run_config=_QUIET)
 
     def _is_new(self, day: date) -> bool:
         return str(day) not in self.platform.lake.versions("profiles")

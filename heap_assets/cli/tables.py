@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import polars as pl
 
+from heap_assets.lake.sql import SqlDoor
 from heap_assets.platform import open_platform
+from heap_assets.report import write_report
+from heap_assets.settings import settings_path
 
 
 @click.command()
@@ -17,37 +21,36 @@ def sql(query: str | None, as_csv: bool) -> None:
 
     heap-assets sql "select count(*) from heap.pageviews where day = '2026-11-01'"
     """
-    from heap_assets.lake.sql import connect, views
-
-    platform = open_platform()
-    if query is None:
-        click.echo("\n".join(views(platform.lake)))
-        return
-    with connect(platform.lake) as connection:
-        rows = connection.sql(query)
-        click.echo(rows.pl().write_csv() if as_csv else str(rows), nl=not as_csv)
+    lake = open_platform().settings.lake
+    with SqlDoor(lake.url, lake.options) as door:
+        if query is None:
+            click.echo("\n".join(door.tables()))
+        elif as_csv:
+            click.echo(door.sql(query).write_csv(), nl=False)
+        else:
+            with pl.Config(tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=200):
+                click.echo(door.sql(query))
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default="heap_assets_report.html", show_default=True)
 def report(out: Path) -> None:
     """Write a status page that can be sent to a colleague: one HTML file that opens without a network."""
-    from heap_assets.steps.status import status_page
-
-    out.write_text(status_page(open_platform()))
-    click.echo(f"Wrote {out}")
+    click.echo(f"Wrote {write_report(open_platform().lake, out)}")
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Only say whether the files are up to date; status 1 if not")
-def docs(check: bool) -> None:
-    """Write the generated tables of docs/ from the definitions."""
-    from heap_assets.steps.documents import outdated, write_documents
+@click.option("--check", "only_check", is_flag=True, help="Only say whether the file is up to date; status 1 if not")
+def docs(only_check: bool) -> None:
+    """Write docs/checks.md from the definitions."""
+    from heap_assets.checks.documents import checks_document  # Dagster takes seconds to import
+    from heap_assets.definitions import build_definitions
 
-    root = Path(__file__).parent.parent.parent
-    if check:
-        stale = outdated(root)
-        click.echo("\n".join(f"{path} is out of date: run `make docs`" for path in stale) or "docs are up to date")
-        raise SystemExit(bool(stale))
-    for path in write_documents(root):
-        click.echo(f"Wrote {path}")
+    path = settings_path().parent / "docs" / "checks.md"
+    text = checks_document(build_definitions(open_platform()))
+    if only_check:
+        fresh = path.is_file() and path.read_text() == text
+        click.echo(f"{path} is up to date" if fresh else f"{path} is out of date: run `make docs`")
+        raise SystemExit(0 if fresh else 1)
+    path.write_text(text)
+    click.echo(f"Wrote {path}")

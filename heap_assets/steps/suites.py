@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta
 
 from heap_assets.checks.check import Check, blocking_checks
+from heap_assets.checks.freshness import heap_cadence
 from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.checks.identity_suite import checks_for_identity
 from heap_assets.checks.profiles_suite import WarehouseKeys, checks_for_profiles
-from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.recency_suite import recency_checks
+from heap_assets.checks.sync_suite import delivery_recency_check
+from heap_assets.checks.thresholds import Cadence, Thresholds
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import known_columns
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
-from heap_assets.names import MIGRATIONS, USERS, heap_asset, warehouse_asset
+from heap_assets.names import MIGRATIONS, USERS, heap_asset, sync_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.settings.warehouse import WarehouseTable
 
 _HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
 
@@ -79,6 +84,7 @@ def profile_checks(platform: Platform) -> list[Check]:
     return checks_for_profiles(
         unique_types=[rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]],
         warehouse_keys=keys,
+        snapshots=[asset for asset, table in platform.snapshot_sources.items() if table.mappings],
         thresholds=thresholds(platform),
     )
 
@@ -91,6 +97,40 @@ def all_checks(platform: Platform) -> Iterator[Check]:
         yield from checks_of(platform, warehouse_asset(name))
     yield from identity_checks(platform)
     yield from profile_checks(platform)
+
+
+def loaded_cadence(platform: Platform) -> Cadence:
+    """Return how often Heap's tables are new, and identity and profiles with them."""
+    return heap_cadence(platform.settings.heap.cadence_hours)
+
+
+def table_cadence(table: WarehouseTable) -> Cadence:
+    """Return how often a warehouse table is expected to change."""
+    return Cadence(every=timedelta(hours=table.cadence_hours))
+
+
+def hourly_checks(platform: Platform) -> list[Check]:
+    """Return the checks of how new the newest row of every table is, and the newest day that every sync delivered."""
+    heap = loaded_cadence(platform)
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    timed = {name: table.updated_at or table.created_at for name, table in tables.items()}
+    return [
+        *recency_checks(
+            {heap_asset(table): heap for table in platform.event_tables},
+            {
+                USERS: heap,
+                MIGRATIONS: heap,
+                **{warehouse_asset(name): table_cadence(tables[name]) for name, time in timed.items() if not time},
+            },
+        ),
+        *(
+            check
+            for name, time in timed.items()
+            if time
+            for check in recency_checks({warehouse_asset(name): table_cadence(tables[name])}, {}, time)
+        ),
+        *(delivery_recency_check(sync_asset(name), heap) for name in platform.settings.sync),
+    ]
 
 
 def required_checks(platform: Platform, asset: str) -> list[str]:

@@ -11,6 +11,9 @@ import polars as pl
 from heap_assets.lake import Inputs
 from heap_assets.platform import Platform
 
+UNREADABLE = "unreadable"
+"""The note of a partition that lacks rows which could not be read: why. It is stored, and its `readable` check fails."""
+
 
 @dataclass(frozen=True)
 class Task:
