@@ -40,6 +40,17 @@ class LinkBatch:
         return slice(int(self.starts[rank]), int(self.starts[rank + 1]))
 
 
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows as they came, sightings (b is NONE) and links to themselves too."""
+
+    a: U32
+    b: U32
+    first: I64
+    last: I64
+    tag: U16
+
+
 @dataclass
 class Encoded:
     """All identifiers as dense nodes, all links as pairs of them.
@@ -61,21 +72,22 @@ class Encoded:
     texts: Texts
     sources: list[str] = field(default_factory=list)
     batches: list[LinkBatch] = field(default_factory=list)
+    rows: list[RowBatch] = field(default_factory=list)
 
     @property
     def nodes(self) -> int:
         return self.ranks.size
 
 
-def encode(links: pl.LazyFrame, rules: Rules) -> Encoded:
-    """Read links once, in a stream.
+def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
+    """Read links once, in a stream; keep the rows as well if they are to be folded into later.
 
     Raises
     ------
     LinksError
         If an end is null or empty, or of a type that the rules do not know.
     """
-    encoder = _Encoder(rules)
+    encoder = _Encoder(rules, keep_rows=keep_rows)
     for batch in _batches(links, rules, encoder.sources):
         encoder.add(batch)
     return encoder.finished()
@@ -130,7 +142,9 @@ def _check(batch: pl.DataFrame, rules: Rules) -> None:
 class _Encoder:
     """Grows with every batch; text is copied by a thread of its own while the next batch is encoded."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, *, keep_rows: bool) -> None:
+        self.keep_rows = keep_rows
+        self.rows: list[RowBatch] = []
         self.types = len(rules.types)
         self.sources = pl.Categories.random("heap_assets_sources", pl.UInt16)
         # Polars forgets the names once no series of the categories is left
@@ -153,7 +167,10 @@ class _Encoder:
         self._make_room(2 * rows)
         first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
         a, b = (self._encoded(batch, end, first, last) for end in ("a", "b"))
-        self.batches.append(self._linked(a, b, first, batch["tag"].to_numpy()))
+        tag = batch["tag"].to_numpy()
+        self.batches.append(self._linked(a, b, first, tag))
+        if self.keep_rows:
+            self.rows.append(RowBatch(a, b, first, last, tag))
 
     def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64) -> U32:
         ids, fresh = np.empty(batch.height, np.uint32), np.empty(batch.height, np.uint32)
@@ -194,7 +211,8 @@ class _Encoder:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
         n = self.known
         self.texts.finish()
-        return Encoded(self.ranks[:n], self.seen[:n], self.keys_1[:n], self.keys_2[:n], self.texts, names, self.batches)
+        nodes = (self.ranks[:n], self.seen[:n], self.keys_1[:n], self.keys_2[:n])
+        return Encoded(*nodes, self.texts, names, self.batches, self.rows)
 
 
 def _memory() -> int:

@@ -51,22 +51,39 @@ class Profiles:
 
 def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> Profiles:
     """Lay out clusters and compute their ids: one hash per profile."""
-    texts = encoded.texts
-    skip = np.full(len(rules.types), -1, np.int64)
-    kernel_text.common_prefix(encoded.ranks, texts.offsets, texts.data, skip)
-    starts = np.zeros(count + 2, np.int64)
-    nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
-    kernel_text.runs(labels, encoded.ranks, shared, texts.offsets, texts.data, skip, starts, keys, nodes)
+    starts, nodes, keys = laid_out(encoded, labels, count, shared, rules)
     best = np.empty(count, np.uint32)
     kernel_text.representatives(starts, keys, nodes, encoded.seen, best)
     used = np.flatnonzero(best != NONE).astype(np.uint32)
-    high, low = np.empty(count, np.uint64), np.empty(count, np.uint64)
+    high, low = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     high[used], low[used] = hashed(encoded, best[used], rules)
+    return Profiles(starts, nodes, keys, high, low, _by_id(used, high, low))
+
+
+def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> tuple[I64, U32, U64]:
+    """Lay out clusters whose ids are known or come later: starts, nodes and keys as in :class:`Profiles`."""
+    texts = encoded.texts
+    skip = np.full(len(rules.types), -1, np.int64)
+    kernel_text.common_prefix(encoded.ranks, texts.offsets, texts.data, skip)
+    starts = np.zeros(count + 3, np.int64)
+    nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
+    kernel_text.runs(labels, encoded.ranks, shared, texts.offsets, texts.data, skip, starts, keys, nodes)
+    return starts, nodes, keys
+
+
+def with_ids(encoded: Encoded, labels: U32, high: U64, low: U64, shared: U8, rules: Rules) -> Profiles:
+    """Lay out clusters whose ids are known."""
+    starts, nodes, keys = laid_out(encoded, labels, high.size, shared, rules)
+    used = np.flatnonzero(starts[1 : high.size + 1] > starts[: high.size]).astype(np.uint32)
+    return Profiles(starts, nodes, keys, high, low, _by_id(used, high, low))
+
+
+def _by_id(used: U32, high: U64, low: U64) -> U32:
     order = used[np.argsort(high[used])]
     sorted_high = high[order]
     if (sorted_high[1:] == sorted_high[:-1]).any():
         order = used[np.lexsort((low[used], high[used]))]
-    return Profiles(starts, nodes, keys, high, low, order)
+    return order
 
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:

@@ -299,3 +299,40 @@ def merge_in_order(
         parent[y] = x
         for kind in range(types):
             counts[x, kind] += counts[y, kind]
+
+
+@compiled
+def table_of(keys_1: U64, slots: U32) -> None:
+    """Put distinct keys into an empty table of their numbers + 1, at least twice as long and a power of two."""
+    mask = np.uint64(slots.size - 1)
+    for number in range(keys_1.size):
+        slot = keys_1[number] & mask
+        while slots[slot] != 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = number + 1
+
+
+@compiled
+def matches(keys_1: U64, keys_2: U64, slots: U32, nodes: U32, all_1: U64, all_2: U64, ranks: U8, found: U32) -> None:
+    """For each listed node of a large graph, write it to `found` of the equal key of a small one."""
+    mask = np.uint64(slots.size - 1)
+    for i in range(nodes.size):
+        node = nodes[i]
+        slot = all_1[node] & mask
+        while slots[slot] != 0:
+            number = slots[slot] - 1
+            if keys_1[number] == all_1[node] and keys_2[number] == all_2[node] and ranks[node] != NO_TYPE:
+                found[number] = node
+                break
+            slot = (slot + np.uint64(1)) & mask
+
+
+@compiled
+def touched(row_a: U32, component: U32, reached: U8, rows: U32, used: int) -> int:
+    """List the rows whose component is reached; returns how many. With an empty `rows` it only counts."""
+    for row in range(row_a.size):
+        if row_a[row] != NONE and reached[component[row_a[row]]]:
+            if used < rows.size:
+                rows[used] = row
+            used += 1
+    return used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heap_assets.identity.kernel import I64, NONE, U8, U32, U64, compiled
+from heap_assets.identity.kernel import I64, NO_TYPE, NONE, U8, U32, U64, compiled
 
 _K = np.array(
     [
@@ -113,6 +113,8 @@ def common_prefix(ranks: U8, offsets: I64, data: U8, lengths: I64) -> None:
     example = np.zeros(lengths.size, np.int64)
     for node in range(ranks.size):
         rank = ranks[node]
+        if rank == NO_TYPE:
+            continue
         begin, size = offsets[node], offsets[node + 1] - offsets[node]
         if lengths[rank] < 0:
             lengths[rank] = size
@@ -130,21 +132,23 @@ def common_prefix(ranks: U8, offsets: I64, data: U8, lengths: I64) -> None:
 def runs(
     labels: U32, ranks: U8, shared: U8, offsets: I64, data: U8, skip: I64, starts: I64, keys: U64, nodes: U32
 ) -> None:
-    """Lay out nodes by cluster, each run by rank and then by value; nodes of no cluster come last.
+    """Lay out nodes by cluster, each run by rank and then by value; then nodes of no cluster, then those of no type.
 
-    A node travels with a key that sorts it: 1 bit shared, 7 bits rank, then the seven bytes after those that all values
+    A node travels with a key that sorts it: 7 bits rank, 1 bit shared, then the seven bytes after those that all values
     of its type begin with. So a run is sorted in place, and text is fetched only where keys are equal.
-    `starts` comes as zeros, with two entries more than there are clusters.
+    `starts` comes as zeros, with three entries more than there are clusters.
     """
-    last = starts.size - 2
+    nobody, gone = starts.size - 3, starts.size - 2
     for node in range(labels.size):
-        place = last if labels[node] == NONE else labels[node]
+        place = gone if ranks[node] == NO_TYPE else nobody if labels[node] == NONE else labels[node]
         starts[place + 1] += 1
     for place in range(starts.size - 1):
         starts[place + 1] += starts[place]
     for node in range(labels.size):
-        place = last if labels[node] == NONE else labels[node]
         rank = ranks[node]
+        if rank == NO_TYPE:
+            continue
+        place = nobody if labels[node] == NONE else labels[node]
         key = np.uint64(rank) << np.uint64(1) | np.uint64(shared[node])
         begin, end = offsets[node] + skip[rank], offsets[node + 1]
         for i in range(7):
@@ -154,10 +158,10 @@ def runs(
         starts[place] = at + 1
         keys[at] = key
         nodes[at] = node
-    for place in range(starts.size - 1, 0, -1):
-        starts[place] = starts[place - 1]
+    for place in range(nobody, -1, -1):
+        starts[place + 1] = starts[place]
     starts[0] = 0
-    for place in range(starts.size - 1):
+    for place in range(nobody + 1):
         begin, end = starts[place], starts[place + 1]
         if end - begin > 1:
             _sort_run(keys[begin:end], nodes[begin:end], offsets, data)
@@ -238,6 +242,9 @@ def fill_slice(
     for i in range(places.size):
         place = places[i]
         nobody = place == high.size
+        begin = row * 32
+        if not nobody and starts[place] < starts[place + 1]:
+            _write_hexadecimal(high[place], low[place], out_ids, begin)
         for at in range(starts[place], starts[place + 1]):
             node = nodes[at]
             out_nodes[row] = node
@@ -245,8 +252,9 @@ def fill_slice(
             out_seen[0, row] = seen[node, 0]
             out_seen[1, row] = seen[node, 1]
             known[row] = 0 if nobody else 1
-            if not nobody:
-                _write_hexadecimal(high[place], low[place], out_ids, row * 32)
+            if not nobody and row * 32 != begin:
+                for digit in range(32):
+                    out_ids[row * 32 + digit] = out_ids[begin + digit]
             row += 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -31,8 +31,17 @@ class Resolution:
     graph: pl.LazyFrame
     conflicts: pl.LazyFrame
     shared: pl.LazyFrame
-    profiles: int
-    identifiers: int
+    result: Resolved = field(repr=False)
+
+    @property
+    def profiles(self) -> int:
+        """How many profiles there are."""
+        return self.result.profiles.order.size
+
+    @property
+    def identifiers(self) -> int:
+        """How many identifiers there are."""
+        return self.result.identifiers
 
 
 def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
@@ -66,6 +75,5 @@ def as_resolution(result: Resolved) -> Resolution:
         graph=graph_table(result),
         conflicts=conflicts_table(result).lazy(),
         shared=shared_table(result.components, result.encoded, result.rules).lazy(),
-        profiles=result.profiles.order.size,
-        identifiers=result.encoded.nodes,
+        result=result,
     )

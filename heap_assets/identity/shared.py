@@ -62,6 +62,16 @@ def components(encoded: Encoded, rules: Rules) -> Components:
     return Components(labels, count, shared, pl.concat([empty, *reports]))
 
 
+def raw_components(encoded: Encoded) -> tuple[U32, int]:
+    """Label components of all links, shared values and all: what one change can reach at most."""
+    parent = np.arange(encoded.nodes, dtype=np.uint32)
+    nothing = np.zeros(encoded.nodes, np.uint8)
+    for batch in encoded.batches:
+        kernel.union(parent, batch.a, batch.b, nothing)
+    labels = np.empty(encoded.nodes, np.uint32)
+    return labels, kernel.label(parent, labels)
+
+
 def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
     """Give the report the shape of identity/shared."""
     types = pl.Series(rules.types, dtype=pl.String)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from polars.io.plugins import register_io_source
 from heap_assets.identity import kernel, kernel_text
 from heap_assets.identity.encode import Encoded, encode
 from heap_assets.identity.ids import Profiles, profiles
-from heap_assets.identity.kernel import I64, U32
+from heap_assets.identity.kernel import I64, U32, U64
 from heap_assets.identity.ordered import Clusters, clusters
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import CONFLICTS, GRAPH, TIME
@@ -34,15 +34,28 @@ class Resolved:
     encoded: Encoded
     components: Components
     clusters: Clusters
-    profiles: Profiles
+    high: U64
+    low: U64
+    lay_out: Callable[[], Profiles]
+
+    @property
+    def identifiers(self) -> int:
+        """How many identifiers there are."""
+        return int(np.count_nonzero(self.encoded.ranks != kernel.NO_TYPE))
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Clusters laid out, and their ids; computed when first asked for."""
+        return self.lay_out()
 
 
-def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False) -> Resolved:
-    """Resolve links; `everywhere` as in :func:`clusters`."""
-    encoded = encode(links, rules)
+def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, keep_rows: bool = False) -> Resolved:
+    """Resolve links; `everywhere` as in :func:`clusters`, `keep_rows` as in :func:`encode`."""
+    encoded = encode(links, rules, keep_rows=keep_rows)
     found = components(encoded, rules)
     split = clusters(encoded, found, rules, everywhere=everywhere)
-    return Resolved(rules, encoded, found, split, profiles(encoded, split.labels, split.count, found.shared, rules))
+    found_profiles = profiles(encoded, split.labels, split.count, found.shared, rules)
+    return Resolved(rules, encoded, found, split, found_profiles.high, found_profiles.low, lambda: found_profiles)
 
 
 def graph_table(result: Resolved) -> pl.LazyFrame:
@@ -51,7 +64,7 @@ def graph_table(result: Resolved) -> pl.LazyFrame:
     def source(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
     ) -> Iterator[pl.DataFrame]:
-        left = result.encoded.nodes if rows is None else rows
+        left = result.identifiers if rows is None else rows
         for piece in _ahead(partial(_graph_slice, result), _slices(result.profiles)):
             chosen = piece.head(left) if columns is None else piece.head(left).select(columns)
             yield chosen if predicate is None else chosen.filter(predicate)
@@ -87,7 +100,18 @@ def _graph_slice(result: Resolved, places: U32) -> pl.DataFrame:
     nodes, keys, seen = np.empty(rows, np.uint32), np.empty(rows, np.uint64), np.empty((2, rows), np.int64)
     ids, known = np.zeros(rows * 32, np.uint8), np.empty(rows, np.uint8)
     kernel_text.fill_slice(
-        places, found.starts, found.high, found.low, found.nodes, found.keys, encoded.seen, nodes, keys, seen, ids, known
+        places,
+        found.starts,
+        found.high,
+        found.low,
+        found.nodes,
+        found.keys,
+        encoded.seen,
+        nodes,
+        keys,
+        seen,
+        ids,
+        known,
     )
     flags = (keys >> np.uint64(56)).astype(np.uint8)
     return pl.DataFrame(
@@ -106,7 +130,7 @@ def hexadecimal_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
     text = np.zeros(nodes.size * 32, np.uint8)
-    kernel_text.hexadecimal(labels, result.profiles.high, result.profiles.low, text)
+    kernel_text.hexadecimal(labels, result.high, result.low, text)
     offsets = np.arange(0, text.size + 1, 32, dtype=np.int64)
     return text_series(offsets, text, (labels != kernel.NONE).astype(np.uint8))
 
@@ -131,7 +155,7 @@ def conflicts_table(result: Resolved) -> pl.DataFrame:
         .explode("code")
         .join(names, on="code", how="left")
         .group_by("index")
-        .agg(pl.col("name").sort())
+        .agg(pl.col("name").unique().sort())
         .sort("index")["name"]
     )
     table = pl.DataFrame(

@@ -26,6 +26,13 @@ class Texts:
         self._worker = ThreadPoolExecutor(1)
         self._copies: deque[Future[tuple[I64, U8]]] = deque()
 
+    @classmethod
+    def of(cls, offsets: I64, data: U8) -> Texts:
+        """Wrap text that is laid out already."""
+        texts = cls()
+        texts.offsets, texts.data = offsets, data
+        return texts
+
     def append(self, values: pl.Series, rows: U32) -> None:
         """Add some rows of a column as the next nodes; the copying is done in the background."""
         self._copies.append(self._worker.submit(_copied, values, rows))
@@ -48,7 +55,11 @@ class Texts:
 
     def take(self, nodes: U32) -> pl.Series:
         """Return the values of some nodes."""
-        return text_series(*_gathered(nodes, self.offsets, self.data))
+        return text_series(*self.gathered(nodes))
+
+    def gathered(self, nodes: U32) -> tuple[I64, U8]:
+        """Return the values of some nodes as offsets and bytes."""
+        return _gathered(nodes, self.offsets, self.data)
 
 
 def _copied(values: pl.Series, rows: U32) -> tuple[I64, U8]:

@@ -11,13 +11,16 @@ from typing import Any, Final
 import polars as pl
 
 from heap_assets.identity.errors import LinksError
+from heap_assets.identity.delta import Delta, Partition, Standing, delta_of
 from heap_assets.identity.extract import extract
-from heap_assets.identity.resolve import Resolution, resolve
+from heap_assets.identity.resolve import Resolution, as_resolution
 from heap_assets.identity.rules import Rules, SourceTable
-from heap_assets.identity.shapes import LINKS, REFUSED, aggregated
+from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, aggregated
 from heap_assets.lake import Store
 
 _EXTRACTED: Final = "_identity/extracted"
+_STANDING: Final = "_identity/standing"
+_KEY: Final = [*ENDS, "source"]
 
 
 @dataclass(frozen=True)
@@ -93,46 +96,119 @@ class Timeline:
             If an input is of a later day, or one day of a table is given twice.
         """
         wanted = _checked(day, inputs)
-        read = {key: self._extracted(given) for key, given in wanted.items()}
-        standing = {
-            given.table.name: given.day for _, given in sorted(wanted.items()) if given.table.kind == "snapshot"
+        files = {key: self._extracted(given) for key, given in sorted(wanted.items())}
+        events = {
+            key: Partition(*key, self.store.scan(f"{file}-links.parquet"), file)
+            for key, file in files.items()
+            if wanted[key].table.kind == "event"
         }
-        every, of_day, refused = [], [], []
-        for (name, input_day), given in sorted(wanted.items()):
-            links, counted = read[name, input_day]
-            if given.table.kind == "event":
-                every.append(links)
-                if input_day == day:
-                    of_day.append(links)
-            elif standing[name] == input_day:
-                stood = _since_first_stood(name, links, wanted, read)
-                every.append(stood)
-                of_day.append(stood)
-            if input_day in (day, standing.get(name)):
-                refused.append(counted.select(pl.lit(name).alias("source"), pl.lit(input_day).alias("day"), pl.all()))
-        all_links = _together(every)
+        standing = self._standing(wanted, files)
+        result, notes = self._resolved(events, standing)
+        self._tidy(files, standing)
+        of_day = [part.links for part in events.values() if part.day == day] + [s.links for s in standing.values()]
         return Advanced(
-            links=_together(of_day).sort("type_a", "value_a", "type_b", "value_b", "source"),
-            all_links=all_links,
-            refused=pl.concat(refused)
-            if refused
-            else pl.LazyFrame(schema={"source": pl.String, "day": pl.Date, **REFUSED}),
-            resolution=resolve(all_links, self.rules),
-            notes={"mode": "full", "why": "no state", "inputs": len(wanted)},
+            links=_together(of_day).sort(_KEY),
+            all_links=_together([part.links for part in (*events.values(), *standing.values())]),
+            refused=self._refused(day, files, standing),
+            resolution=result,
+            notes={**notes, "inputs": len(wanted)},
         )
 
-    def _extracted(self, given: DayInput) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-        """Links and refused values of an input, read at most once per version of it, its mapping and the rules."""
+    def _resolved(
+        self, events: Mapping[tuple[str, date], Partition], standing: Mapping[str, Standing]
+    ) -> tuple[Resolution, dict[str, Any]]:
+        # numba and its compiled loops are loaded by the first resolution, not by importing the package
+        from heap_assets.identity.fold import Folded, carry, fold
+        from heap_assets.identity.state import State, load, save
+        from heap_assets.identity.tables import resolved
+
+        inputs = {f"{part.table}|{part.day.isoformat()}": part.file for part in events.values()}
+        stands = {name: part.version for name, part in standing.items()}
+        state = load(self.store)
+        why = "no state of this version" if state is None else ""
+        if state is not None and state.digest != self.rules.digest:
+            why = "the rules changed"
+        change: Delta | None = None
+        if state is not None and not why:
+            change, why = delta_of(self.store, state.inputs, state.standing, state.row_a.size, events, standing)
+        if state is None or change is None:
+            parts = [part.tagged() for part in (*events.values(), *standing.values())]
+            links = _together(parts)
+            state = State.of(resolved(links, self.rules, keep_rows=True), self.rules.digest)
+            state.inputs, state.standing = inputs, stands
+            save(state, self.store)
+            return as_resolution(state.resolved(self.rules)), {"mode": "full", "why": why}
+        if state.inputs == inputs and state.standing == stands:
+            return as_resolution(state.resolved(self.rules)), {"mode": "unchanged", "why": "no input changed"}
+        done = fold(state, change.gone, change.came, self.rules)
+        for name, last in change.carried.items():
+            carry(state, name, last)
+        state.inputs, state.standing = inputs, stands
+        save(state, self.store)
+        assert isinstance(done, Folded)
+        notes = {
+            "mode": "incremental", "why": f"{change.inputs} inputs changed", "changed_links": done.changed_links,
+            "touched_identifiers": done.touched_identifiers, "touched_links": done.touched_links,
+        }  # fmt: skip
+        return as_resolution(state.resolved(self.rules)), notes
+
+    def _extracted(self, given: DayInput) -> str:
+        """Read an input at most once per version of it, its mapping and the rules; returns the files' common name."""
         version = "\x1f".join((given.version, given.table.digest, self.rules.value_digest))
         name = hashlib.sha256(version.encode()).hexdigest()[:32]
-        folder = f"{_EXTRACTED}/{given.table.name}/{given.day.isoformat()}-{name}"
-        links, refused = f"{folder}-links.parquet", f"{folder}-refused.parquet"
+        file = f"{_EXTRACTED}/{given.table.name}/{given.day.isoformat()}-{name}"
+        links, refused = f"{file}-links.parquet", f"{file}-refused.parquet"
         if not (self.store.exists(links) and self.store.exists(refused)):
             own = None if given.own_identify is None else given.own_identify()
             extraction = extract(given.rows(), given.table, self.rules, given.day, own)
-            self.store.sink(links, extraction.links)
             self.store.sink(refused, extraction.refused)
-        return self.store.scan(links), self.store.scan(refused)
+            self.store.sink(links, extraction.links)
+        return file
+
+    def _standing(
+        self, wanted: Mapping[tuple[str, date], DayInput], files: Mapping[tuple[str, date], str]
+    ) -> dict[str, Standing]:
+        """Find how snapshot tables stand: the newest partition of each, links as old as they ever stood."""
+        found = {}
+        for name in sorted({key[0] for key, given in wanted.items() if given.table.kind == "snapshot"}):
+            days = sorted(day for table, day in wanted if table == name)
+            newest = files[name, days[-1]]
+            timeless = wanted[name, days[-1]].table.time_column is None
+            if not timeless or len(days) == 1:
+                links = f"{newest}-links.parquet"
+            else:
+                every = [f"{files[name, day]}-links.parquet" for day in days]
+                digest = hashlib.sha256("\x1f".join(every).encode()).hexdigest()[:32]
+                links = f"{_STANDING}/{name}/{digest}.parquet"
+                if not self.store.exists(links):
+                    self.store.sink(links, _since_first_stood([self.store.scan(file) for file in every]))
+            found[name] = Standing(name, days[-1], self.store.scan(links), links, timeless)
+        return found
+
+    def _refused(
+        self, day: date, files: Mapping[tuple[str, date], str], standing: Mapping[str, Standing]
+    ) -> pl.LazyFrame:
+        shown = [
+            self.store.scan(f"{file}-refused.parquet").select(
+                pl.lit(name).alias("source"), pl.lit(input_day).alias("day"), pl.all()
+            )
+            for (name, input_day), file in files.items()
+            if input_day == (standing[name].day if name in standing else day)
+        ]
+        return pl.concat(shown) if shown else pl.LazyFrame(schema={"source": pl.String, "day": pl.Date, **REFUSED})
+
+    def _tidy(self, files: Mapping[tuple[str, date], str], standing: Mapping[str, Standing]) -> None:
+        """Remove what other versions of the same inputs have left."""
+        of_input = {f"{_EXTRACTED}/{name}/{day.isoformat()}-": file for (name, day), file in files.items()}
+        for stored in self.store.list(_EXTRACTED):
+            name = stored.key.rpartition("/")[2]
+            kept = of_input.get(f"{stored.key.removesuffix(name)}{name[:11]}")
+            if kept is not None and not stored.key.startswith(kept):
+                self.store.delete(stored.key)
+        kept_files = {part.file for part in standing.values()}
+        for stored in self.store.list(_STANDING):
+            if stored.key not in kept_files:
+                self.store.delete(stored.key)
 
 
 def _checked(day: date, inputs: Sequence[DayInput]) -> dict[tuple[str, date], DayInput]:
@@ -145,28 +221,19 @@ def _checked(day: date, inputs: Sequence[DayInput]) -> dict[tuple[str, date], Da
     return wanted
 
 
-def _since_first_stood(
-    name: str,
-    links: pl.LazyFrame,
-    wanted: Mapping[tuple[str, date], DayInput],
-    read: Mapping[tuple[str, date], tuple[pl.LazyFrame, pl.LazyFrame]],
-) -> pl.LazyFrame:
+def _since_first_stood(days: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     """Without record times, a link is as old as the first partition in which it ever stood (rule 2)."""
-    timeless = [
-        read[key][0].select("type_a", "value_a", "type_b", "value_b", "source", pl.col("first_seen").alias("stood"))
-        for key, given in wanted.items()
-        if key[0] == name and given.table.time_column is None
-    ]
-    if len(timeless) < 2:
-        return links
-    ends = ["type_a", "value_a", "type_b", "value_b", "source"]
-    earliest = pl.concat(timeless).group_by(ends).agg(pl.col("stood").min())
+    ever = pl.concat([links.select(*_KEY, "first_seen") for links in days])
+    earliest = ever.group_by(_KEY).agg(pl.col("first_seen").min().alias("stood"))
     return (
-        links.join(earliest, on=ends, how="left", nulls_equal=True).with_columns(first_seen="stood").select(list(LINKS))
+        days[-1]
+        .join(earliest, on=_KEY, how="left", nulls_equal=True)
+        .with_columns(first_seen="stood")
+        .select(list(LINKS))
     )
 
 
-def _together(parts: list[pl.LazyFrame]) -> pl.LazyFrame:
+def _together(parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     if not parts:
         return pl.LazyFrame(schema=LINKS)
     return aggregated(pl.concat(parts)).select(list(LINKS))

@@ -19,7 +19,8 @@ TYPES = ["account", "email", "device", "cookie"]
 
 def links_frame(rows: Iterable[Row]) -> pl.LazyFrame:
     content = [
-        (*row.a, *(row.b or (None, None)), row.source, row.first, row.last, row.count, row.authoritative) for row in rows
+        (*row.a, *(row.b or (None, None)), row.source, row.first, row.last, row.count, row.authoritative)
+        for row in rows
     ]
     return pl.LazyFrame(content, schema=LINKS, orient="row")
 
@@ -37,7 +38,9 @@ def rules_of(book: Book) -> Rules:
     )
 
 
-def as_answer(resolution: Resolution) -> tuple[dict[Identifier, tuple[object, ...]], set[tuple[object, ...]], set[object]]:
+def as_answer(
+    resolution: Resolution,
+) -> tuple[dict[Identifier, tuple[object, ...]], set[tuple[object, ...]], set[object]]:
     graph = {(row[0], row[1]): tuple(row[2:]) for row in resolution.graph.collect().rows()}
     conflicts = {(*row[:4], tuple(row[4]), *row[5:]) for row in resolution.conflicts.collect().rows()}
     return graph, conflicts, set(resolution.shared.collect().rows())
@@ -81,7 +84,9 @@ def books(draw: st.DrawFn) -> Book:
         st.dictionaries(st.sampled_from(TYPES), st.integers(1, 2), min_size=1, max_size=2),
     )
     limits = {kind: drawn for kind in TYPES if (drawn := draw(limit)) is not None}
-    return Book(TYPES, limits, {kind: draw(sharing) for kind in TYPES}, draw(st.sampled_from(["priority", "first_seen"])))
+    return Book(
+        TYPES, limits, {kind: draw(sharing) for kind in TYPES}, draw(st.sampled_from(["priority", "first_seen"]))
+    )
 
 
 def world(seed: int, people: int) -> list[Row]:

@@ -153,7 +153,14 @@ def merged(
 ) -> tuple[dict[Identifier, set[Identifier]], list[tuple[Link, str, int, int]]]:
     def turn(link: Link) -> tuple[object, ...]:
         time = link.first or LATEST
-        usual = (not link.authoritative, book.rank(link.b), book.rank(link.a), time, link.a[1].encode(), link.b[1].encode())
+        usual = (
+            not link.authoritative,
+            book.rank(link.b),
+            book.rank(link.a),
+            time,
+            link.a[1].encode(),
+            link.b[1].encode(),
+        )
         return (time, *usual) if book.order == "first_seen" else usual
 
     group_of = {i: {i} for i in identifiers}

@@ -131,7 +131,9 @@ class TestBadInput:
     def test_a_giant_component_that_breaks_every_limit(self) -> None:
         made = [Row(("email", f"e{n:06d}"), ("device", f"d{n // 2 + (n % 2):06d}")) for n in range(60_000)]
         made += [Row(("account", f"a{n:06d}"), ("email", f"e{n:06d}")) for n in range(60_000)]
-        graph = resolve(links_frame(made), rules_of(Book(TYPES, {"account": 2, "email": 3, "device": 2}))).graph.collect()
+        graph = resolve(
+            links_frame(made), rules_of(Book(TYPES, {"account": 2, "email": 3, "device": 2}))
+        ).graph.collect()
         held = graph.group_by("profile_id", "identifier_type").len()
         assert held.filter(pl.col("identifier_type") == "account")["len"].max() == 2
         assert graph["profile_id"].null_count() == 0

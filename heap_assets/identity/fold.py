@@ -1,0 +1,195 @@
+"""Fold changed links into a state: only components that hold one are resolved again (rule 8).
+
+A component here is one of all links, before any is left out. Every rule decides within it, so resolving the touched
+ones alone, by the same code that resolves everything, gives what resolving everything gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity import kernel
+from heap_assets.identity.encode import Encoded, encode
+from heap_assets.identity.kernel import NO_TYPE, NONE, U32
+from heap_assets.identity.rules import Rules
+from heap_assets.identity.shared import raw_components
+from heap_assets.identity.shapes import ENDS, LINKS, TIME, aggregated
+from heap_assets.identity.state import State
+from heap_assets.identity.tables import Resolved, resolved
+from heap_assets.identity.texts import Texts
+
+
+SEPARATOR: Final = "\x1f"
+"""Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """How much was done."""
+
+    changed_links: int
+    touched_identifiers: int
+    touched_links: int
+
+
+def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> Folded:
+    """Take links out of a state, then put links in; a link that is there already is widened.
+
+    Parameters
+    ----------
+    gone
+        Ends and source of links.
+    came
+        Shape of links.
+    """
+    changed = pl.concat([gone.select(*ENDS, "source"), came.select(*ENDS, "source")])
+    if changed.is_empty():
+        return Folded(0, 0, 0)
+    named = encode(changed.lazy(), rules)
+    known = _known(state, named, np.arange(state.ranks.size, dtype=np.uint32))
+    reached = np.zeros(state.components, np.uint8)
+    reached[state.component[known[known != NONE]]] = 1
+    nodes = np.flatnonzero((reached[state.component] == 1) & (state.ranks != NO_TYPE)).astype(np.uint32)
+    rows = np.empty(kernel.touched(state.row_a, state.component, reached, np.empty(0, np.uint32), 0), np.uint32)
+    kernel.touched(state.row_a, state.component, reached, rows, 0)
+    old = _as_text(state, rows, rules).join(
+        gone.select(*ENDS, "source"), on=[*ENDS, "source"], how="anti", nulls_equal=True
+    )
+    links = aggregated(pl.concat([old, came.select(list(LINKS))]).lazy())
+    part = resolved(links, rules, keep_rows=True)
+    _replace(state, part, nodes, rows)
+    return Folded(changed.height, nodes.size, rows.size)
+
+
+def carry(state: State, origin: str, last: int) -> None:
+    """Let all rows of a table without record times be last seen at `last`, the day of the snapshot that stands now."""
+    codes = [code for code, name in enumerate(state.sources) if name.partition(SEPARATOR)[0] == origin]
+    rows = np.flatnonzero(np.isin(state.row_tag >> 1, codes) & (state.row_a != NONE))
+    state.row_last[rows] = last
+    for ends in (state.row_a[rows], state.row_b[rows]):
+        nodes = ends[ends != NONE]
+        state.seen[nodes, 1] = np.maximum(state.seen[nodes, 1], last)
+
+
+def _known(state: State, named: Encoded, among: U32) -> U32:
+    """Find the nodes of the state that have the keys of `named`, by one pass over `among`."""
+    slots = np.zeros(1 << max(named.nodes * 2, 2).bit_length(), np.uint32)
+    kernel.table_of(named.keys_1, slots)
+    found = np.full(named.nodes, NONE, np.uint32)
+    kernel.matches(named.keys_1, named.keys_2, slots, among, state.keys_1, state.keys_2, state.ranks, found)
+    return found
+
+
+def _as_text(state: State, rows: Any, rules: Rules) -> pl.DataFrame:
+    types = pl.Series(rules.types, dtype=pl.String)
+    a, b = state.row_a[rows], state.row_b[rows]
+    alone = b == NONE
+    other = np.where(alone, a, b).astype(np.uint32)
+    tag = state.row_tag[rows]
+    frame = pl.DataFrame(
+        {
+            "type_a": types.gather(state.ranks[a]),
+            "value_a": state.texts.take(a),
+            "type_b": types.gather(state.ranks[other]),
+            "value_b": state.texts.take(other),
+            "source": pl.Series(state.sources, dtype=pl.String).gather(tag >> 1),
+            "first_seen": pl.Series(state.row_first[rows]),
+            "last_seen": pl.Series(state.row_last[rows]),
+            "count": pl.Series(np.ones(rows.size, np.int64)),
+            "authoritative": pl.Series((tag & 1) == 1),
+            "alone": pl.Series(alone),
+        }
+    )
+    return frame.with_columns(
+        pl.when(~pl.col("alone")).then(pl.col("type_b", "value_b")),
+        pl.when(pl.col("first_seen") != kernel.NEVER).then("first_seen").cast(TIME),
+        pl.when(pl.col("last_seen") != kernel.BEFORE).then("last_seen").cast(TIME),
+    ).select(list(LINKS))
+
+
+def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
+    """Put a part, resolved anew, in the place of the nodes and rows that it was made of."""
+    encoded, split = part.encoded, part.clusters
+    home = _known(state, encoded, nodes)
+    fresh = np.flatnonzero(home == NONE)
+    home[fresh] = np.arange(state.ranks.size, state.ranks.size + fresh.size, dtype=np.uint32)
+    gone = np.ones(nodes.size, np.bool_)
+    gone[np.searchsorted(nodes, home[(home < state.ranks.size)])] = False
+
+    refused, report = _forget(state.refused, "a", nodes), _forget(state.report, "node", nodes)
+    state.ranks = _placed(state.ranks, home, encoded.ranks)
+    state.ranks[nodes[gone]] = NO_TYPE
+    state.keys_1 = _placed(state.keys_1, home, encoded.keys_1)
+    state.keys_2 = _placed(state.keys_2, home, encoded.keys_2)
+    state.seen = _placed(state.seen, home, encoded.seen)
+    state.shared = _placed(state.shared, home, part.components.shared)
+    state.texts = _longer(state.texts, encoded.texts, fresh.astype(np.uint32))
+    component, count = raw_components(encoded)
+    state.component = _placed(state.component, home, component + np.uint32(state.components))
+    state.components += count
+    labels = split.labels.copy()
+    labels[labels != NONE] += np.uint32(state.high.size)
+    state.labels = _placed(state.labels, home, labels)
+    state.labels[nodes[gone]] = NONE
+    state.high = np.concatenate([state.high, part.high])
+    state.low = np.concatenate([state.low, part.low])
+
+    codes = _source_codes(state, encoded.sources)
+    state.row_a[rows] = NONE
+    a, b, first, last, tag = (
+        np.concatenate([getattr(batch, name) for batch in encoded.rows]) if encoded.rows else np.empty(0, np.uint32)
+        for name in ("a", "b", "first", "last", "tag")
+    )
+    here = home[a] if a.size else a
+    there = np.where(b == NONE, NONE, home[np.where(b == NONE, 0, b)]).astype(np.uint32) if b.size else b
+    tags = (codes[tag >> 1] * 2 + (tag & 1)).astype(np.uint16) if a.size else tag.astype(np.uint16)
+    reuse = min(rows.size, here.size)
+    for name, values in (("a", here), ("b", there), ("first", first), ("last", last), ("tag", tags)):
+        array = getattr(state, f"row_{name}")
+        array[rows[:reuse]] = values[:reuse]
+        if values.size > reuse:
+            array = np.concatenate([array, values[reuse:].astype(array.dtype)])
+        setattr(state, f"row_{name}", array)
+
+    moved = split.refused.with_columns(
+        pl.Series("a", home[split.refused["a"].to_numpy()], pl.UInt32),
+        pl.Series("b", home[split.refused["b"].to_numpy()], pl.UInt32),
+        pl.col("sources").list.eval(
+            pl.element().replace_strict(dict(enumerate(codes.tolist())), return_dtype=pl.UInt16)
+        ),
+    )
+    state.refused = pl.concat([refused, moved])
+    found = part.components.report
+    state.report = pl.concat([report, found.with_columns(pl.Series("node", home[found["node"].to_numpy()], pl.UInt32))])
+
+
+def _forget(frame: pl.DataFrame, column: str, nodes: U32) -> pl.DataFrame:
+    return frame.filter(~pl.col(column).is_in(pl.Series(nodes).implode()))
+
+
+def _placed(array: Any, home: U32, values: Any) -> Any:
+    extra = int(home.max()) + 1 - array.shape[0] if home.size else 0
+    if extra > 0:
+        array = np.concatenate([array, np.zeros((extra, *array.shape[1:]), array.dtype)])
+    array[home] = values
+    return array
+
+
+def _longer(texts: Texts, more: Texts, nodes: U32) -> Texts:
+    if nodes.size == 0:
+        return texts
+    offsets, data = more.gathered(nodes)
+    return Texts.of(
+        np.concatenate([texts.offsets, offsets[1:] + texts.offsets[-1]]), np.concatenate([texts.data, data])
+    )
+
+
+def _source_codes(state: State, names: list[str]) -> Any:
+    for name in names:
+        if name not in state.sources:
+            state.sources.append(name)
+    return np.array([state.sources.index(name) for name in names], np.uint16)

@@ -1,0 +1,167 @@
+"""A resolution as arrays that the next day can start from. A cache: written whole under `_identity/`, never trusted.
+
+The arrays lie in a folder of their own; one small object, replaced last, says which folder counts. A writer that is
+killed leaves a folder that nobody points to, and the next one removes it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity.encode import Encoded
+from heap_assets.identity.ids import Profiles, with_ids
+from heap_assets.identity.kernel import NO_TYPE, I64, U8, U16, U32, U64
+from heap_assets.identity.ordered import Clusters
+from heap_assets.identity.rules import Rules
+from heap_assets.identity.shared import Components, raw_components
+from heap_assets.identity.tables import Resolved
+from heap_assets.identity.texts import Texts
+from heap_assets.lake import Store
+
+FORMAT: Final = f"1 polars {pl.__version__}"
+"""Polars' hashes hold within one version of it."""
+
+_POINTER: Final = "_identity/state.json"
+_FOLDER: Final = "_identity/state"
+
+
+@dataclass
+class State:
+    """Everything that is known, by node, by cluster and by row.
+
+    Attributes
+    ----------
+    ranks, seen, keys_1, keys_2, texts
+        By node, as in :class:`Encoded`; a node that is gone has NO_TYPE.
+    component
+        Component of each node by all links, shared values included: what a change can reach.
+    labels, shared
+        Cluster of each node, and whether it is a shared value.
+    high, low
+        Ids of clusters.
+    row_a, row_b, row_first, row_last, row_tag
+        One row per link (or sighting) and source; `row_tag` as in :class:`LinkBatch`, by `sources`.
+    refused, report
+        As in :class:`Clusters` and :class:`Components`.
+    inputs
+        What has been folded: `table|day` to the file of its links.
+    """
+
+    digest: str
+    ranks: U8
+    seen: I64
+    keys_1: U64
+    keys_2: U64
+    texts: Texts
+    component: U32
+    components: int
+    labels: U32
+    shared: U8
+    high: U64
+    low: U64
+    row_a: U32
+    row_b: U32
+    row_first: I64
+    row_last: I64
+    row_tag: U16
+    sources: list[str]
+    refused: pl.DataFrame
+    report: pl.DataFrame
+    inputs: dict[str, str] = field(default_factory=dict)
+    standing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: Resolved, digest: str) -> State:
+        """Keep a resolution whose rows were kept."""
+        encoded = result.encoded
+        component, count = raw_components(encoded)
+        rows = {
+            name: np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in encoded.rows)])
+            for name, dtype in _ROWS.items()
+        }
+        return cls(
+            digest, encoded.ranks, encoded.seen, encoded.keys_1, encoded.keys_2, encoded.texts, component, count,
+            result.clusters.labels, result.components.shared, result.high, result.low,
+            *rows.values(), list(encoded.sources), result.clusters.refused, result.components.report,
+        )  # fmt: skip
+
+    def resolved(self, rules: Rules) -> Resolved:
+        """Present the state as a resolution."""
+        sources = [name.rpartition("\x1f")[2] for name in self.sources]
+        encoded = Encoded(self.ranks, self.seen, self.keys_1, self.keys_2, self.texts, sources)
+        found = Components(self.component, self.components, self.shared, self.report)
+        split = Clusters(self.labels, self.high.size, self.refused)
+        return Resolved(rules, encoded, found, split, self.high, self.low, lambda: self._profiles(encoded, rules))
+
+    def _profiles(self, encoded: Encoded, rules: Rules) -> Profiles:
+        return with_ids(encoded, self.labels, self.high, self.low, self.shared, rules)
+
+    @property
+    def identifiers(self) -> int:
+        """How many nodes are not gone."""
+        return int(np.count_nonzero(self.ranks != NO_TYPE))
+
+
+_ROWS: Final = {"a": np.uint32, "b": np.uint32, "first": np.int64, "last": np.int64, "tag": np.uint16}
+_ARRAYS: Final = (
+    "ranks", "seen", "keys_1", "keys_2", "component", "labels", "shared", "high", "low",
+    "row_a", "row_b", "row_first", "row_last", "row_tag",
+)  # fmt: skip
+_FRAMES: Final = ("refused", "report")
+
+
+def save(state: State, store: Store) -> None:
+    """Write a state and make it the one that counts."""
+    folder = f"{_FOLDER}/{uuid.uuid4().hex}"
+    arrays = {name: getattr(state, name) for name in _ARRAYS}
+    for name, array in {**arrays, "offsets": state.texts.offsets, "data": state.texts.data}.items():
+        with store.staged(f"{folder}/{name}.npy") as path, path.open("wb") as file:
+            np.save(file, array)
+    for name in _FRAMES:
+        store.sink(f"{folder}/{name}.parquet", getattr(state, name))
+    pointer = {
+        "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
+        "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
+    }  # fmt: skip
+    store.write(_POINTER, json.dumps(pointer).encode())
+    for left in store.list(_FOLDER):
+        if not left.key.startswith(folder):
+            store.delete(left.key)
+
+
+def load(store: Store) -> State | None:
+    """Read the state that counts; None if there is none, or none that this version can read."""
+    try:
+        pointer: Mapping[str, Any] = json.loads(store.read(_POINTER))
+        if pointer["format"] != FORMAT:
+            return None
+        folder = pointer["folder"]
+        arrays = {name: _array(store, f"{folder}/{name}.npy") for name in (*_ARRAYS, "offsets", "data")}
+        frames = {name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES}
+    except (FileNotFoundError, KeyError, ValueError, OSError, pl.exceptions.PolarsError):
+        # whatever is wrong with a cache, computing anew is right; the caller notes that there was no state
+        return None
+    texts = Texts.of(arrays.pop("offsets"), arrays.pop("data"))
+    return State(
+        digest=pointer["digest"], texts=texts, components=pointer["components"], sources=list(pointer["sources"]),
+        inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]), **arrays, **frames,
+    )  # fmt: skip
+
+
+def _array(store: Store, key: str) -> Any:
+    if store.is_local:
+        # pages are read when they are used; what is changed stays in memory
+        return (
+            np.load(store.root / key, mmap_mode="c")
+            if (store.root / key).stat().st_size > 128
+            else np.load(store.root / key)
+        )
+    return np.load(io.BytesIO(store.read(key)))
