@@ -50,7 +50,7 @@ class Limits:
     forbidden_names: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One row of a batch as a destination sees it.
 

@@ -9,7 +9,8 @@ import polars as pl
 from heap_assets.destinations.spec import Property, SyncSpec
 from heap_assets.errors import SettingsError
 
-_EXACT = 2**53
+EXACT = 2**53
+"""Whole numbers up to here survive a reader that makes them floats."""
 _ISO = "%Y-%m-%dT%H:%M:%S%.3fZ"
 
 
@@ -76,7 +77,7 @@ def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
 
 def json_value(value: object) -> object:
     """Return a value as it stands in a request: whole numbers beyond 2^53 as text, because readers round them."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT:
         return str(value)
     return value
 

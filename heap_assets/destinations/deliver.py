@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any, cast
+from typing import cast
 
 import polars as pl
 
-from heap_assets.destinations.addressing import Addressed, nobody
+from heap_assets.destinations.addressing import Addressed
 from heap_assets.destinations.base import Destination
-from heap_assets.destinations.difference import Plan, Prepared, plan_insert, plan_upsert, prepare
-from heap_assets.destinations.guard import concerns
+from heap_assets.destinations.considering import MEDIAN_OF, consider, counted, planned
+from heap_assets.destinations.difference import Plan
 from heap_assets.destinations.hashing import hashed_keys, salt
 from heap_assets.destinations.lease import Lease
-from heap_assets.destinations.log import Log, Snapshot, fold
+from heap_assets.destinations.log import Log, Snapshot, fold, folded
 from heap_assets.destinations.report import Status, SyncReport
 from heap_assets.destinations.sender import Progress, Sender, Tally
 from heap_assets.destinations.spec import Mode, SyncSpec
 from heap_assets.destinations.tables import (
-    SET_ASIDE_SCHEMA,
     mark_killed,
     runs,
     write_changelog,
@@ -30,23 +29,10 @@ from heap_assets.destinations.tables import (
     write_set_aside,
 )
 from heap_assets.destinations.transport import Transport
-from heap_assets.destinations.upkeep import forgotten
-from heap_assets.errors import DeliveryError, HeapAssetsError
+from heap_assets.errors import HeapAssetsError
 from heap_assets.lake import Store
 
-_MEDIAN_OF = 7
 _SAMPLE = 10
-
-
-@dataclass(frozen=True)
-class _Considered:
-    """A plan with everything that was set aside on the way to it."""
-
-    plan: Plan
-    prepared: Prepared
-    set_aside: pl.DataFrame
-    concerns: list[str]
-    addressing: dict[str, int]
 
 
 def deliver(
@@ -128,7 +114,7 @@ def dry_run(
     key = salt(store, spec.salt)
     log = Log(store, spec.name)
     blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, destination.refusal())
-    seen = _consider(
+    seen = consider(
         spec,
         destination,
         rows,
@@ -142,7 +128,7 @@ def dry_run(
     fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f[2:])) for f in seen.plan.send.columns if f[:2] == "p:"]
     names = pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.String))
     rows_to_send = seen.plan.send.select(hashed_keys(seen.plan.send["key"], key), "op", fields=names)
-    return _planned(blank, seen, key), rows_to_send
+    return planned(blank, seen, key), rows_to_send
 
 
 class _Run:
@@ -170,7 +156,7 @@ class _Run:
         self.log = Log(store, spec.name, lease.fence)
         self.started = datetime.now(UTC)
         self.clock = time.monotonic()
-        history = runs(store, spec.name, last=_MEDIAN_OF)
+        history = runs(store, spec.name, last=MEDIAN_OF)
         self.newest_day = cast("date | None", history["newest_day"].max())
 
     def go(
@@ -187,7 +173,7 @@ class _Run:
         if self.destination.mode is Mode.UPSERT and not force and self.newest_day and self.day < self.newest_day:
             reason = f"{self.newest_day} was delivered already; --force sends the older day"
             return self._recorded(replace(self.blank, status=Status.SUPERSEDED, reason=reason))
-        write_running(self.store, self.blank, self.lease.fence, self.started)
+        write_running(self.store, self.blank, self.lease.fence, self.started, self.newest_day)
         try:
             return self._planned_and_sent(rows, wire, confirmed=confirmed, force=force, progress=progress)
         except BaseException as error:
@@ -206,7 +192,7 @@ class _Run:
     ) -> SyncReport:
         before = self.log.ledger()
         state = fold(self.log, before)
-        seen = _consider(
+        seen = consider(
             self.spec,
             self.destination,
             rows,
@@ -217,9 +203,7 @@ class _Run:
             fence=self.lease.fence,
             force=force,
         )
-        report = replace(
-            _planned(self.blank, seen, self.key), recovered=int((state.frame["status"] == "unknown").sum())
-        )
+        report = replace(planned(self.blank, seen, self.key), recovered=int((state.frame["status"] == "unknown").sum()))
         write_set_aside(
             self.store,
             seen.set_aside.with_columns(run_id=pl.lit(self.blank.run_id)),
@@ -257,7 +241,7 @@ class _Run:
             return pl.DataFrame(schema={"run_id": pl.String, "status": pl.String})
         entries = self.log.read(names)
         write_changelog(self.store, self.spec.name, entries, self.key, self.started, self.lease.fence)
-        self.log.save(fold(self.log, before), self.spec.compact_after)
+        self.log.save(folded(before, names, entries), self.spec.compact_after)
         return entries
 
     def _finished(self, report: SyncReport, tally: Tally, entries: pl.DataFrame) -> SyncReport:
@@ -268,7 +252,7 @@ class _Run:
         if len(refused):
             first = refused.head(_SAMPLE)
             sample = tuple(zip(hashed_keys(first["key"], self.key).to_list(), first["reason"].to_list(), strict=True))
-            by_reason = _counted(refused["reason"])
+            by_reason = counted(refused["reason"])
         imperfect = found["rejected"] or found["unknown"] or report.invalid or report.waiting
         status = Status.STOPPED if tally.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
         return replace(
@@ -292,100 +276,6 @@ class _Run:
         newest = max((d for d in (self.newest_day, self.day if complete else None) if d is not None), default=None)
         write_run(self.store, report, self.lease.fence, self.started, newest)
         return report
-
-
-def _consider(
-    spec: SyncSpec,
-    destination: Destination,
-    rows: pl.LazyFrame | Addressed,
-    state: Snapshot,
-    store: Store,
-    key: bytes,
-    *,
-    day: date,
-    fence: int,
-    force: bool,
-) -> _Considered:
-    given = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
-    held, invalid = given.held.collect(), given.invalid.collect()
-    prepared = prepare(spec, destination, given.rows, key)
-    prepared, silenced = _without_forgotten(prepared, forgotten(store, spec.name), key)
-    held = pl.concat([held, silenced])
-    missing = [c for c in destination.required if c not in prepared.rows.columns]
-    if missing:
-        raise DeliveryError(f"sync {spec.name}: {destination.kind} needs the column {missing[0]!r} in its rows")
-    worries: list[str] = []
-    if destination.mode is Mode.INSERT:
-        plan = plan_insert(prepared, state.frame, fence, spec)
-    else:
-        untouchable = pl.concat([held["key"], invalid["key"]]).drop_nulls()
-        writable = given.writable.collect()["key"] if given.writable is not None else None
-        mapping = spec.mapping_version(destination.target)
-        plan = plan_upsert(
-            prepared,
-            state.frame,
-            spec,
-            day=day,
-            mapping=mapping,
-            fence=fence,
-            untouchable=untouchable,
-            writable=writable,
-            force=force,
-        )
-        history = runs(store, spec.name, last=_MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
-        shares = (history["changed"] / history["known"]).to_list()
-        worries = concerns(spec.guard, plan, prepared, state.frame, shares)
-    withheld = destination.withheld(plan.send, state.frame)
-    late = plan.send.with_columns(reason=withheld).filter(withheld.is_not_null())
-    plan = replace(plan, send=plan.send.filter(withheld.is_null()))
-    aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
-    return _Considered(
-        plan, prepared, pl.concat([_aside(f, k, spec.name, day, key) for f, k in aside]), worries, given.counts
-    )
-
-
-def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
-    """Set rows of forgotten people apart; nothing of theirs is written down but the hash that refuses them."""
-    if not len(hashes):
-        return prepared, nobody().collect()
-    silenced = hashed_keys(prepared.rows["key"], key).is_in(hashes.to_list())
-    count = int(silenced.sum())
-    nameless = pl.DataFrame({"profile_id": [None] * count, "key": [None] * count, "reason": ["forgotten"] * count})
-    rows = prepared.rows.filter(~silenced)
-    return replace(prepared, rows=rows), nameless.cast(nobody().collect_schema())
-
-
-def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> pl.DataFrame:
-    profile = pl.col("profile_id") if "profile_id" in frame.columns else pl.lit(None)
-    labelled = frame.select(profile_id=profile, reason="reason").with_columns(
-        hashed_keys(frame["key"], key), sync=pl.lit(sync), kind=pl.lit(kind), day=pl.lit(day), run_id=pl.lit("")
-    )
-    return labelled.select(pl.col(c).cast(t) for c, t in SET_ASIDE_SCHEMA.items())
-
-
-def _planned(report: SyncReport, seen: _Considered, key: bytes) -> SyncReport:
-    counts: dict[str, Any] = dict(seen.plan.counts)
-    invalid = seen.set_aside.filter(pl.col("kind") == "invalid")
-    held = seen.set_aside.filter(pl.col("kind") == "held")
-    return replace(
-        report,
-        planned=len(seen.plan.send),
-        invalid=len(invalid),
-        held=len(held),
-        invalid_reasons=_counted(invalid["reason"]),
-        held_reasons=_counted(held["reason"]),
-        full_resend_reason=seen.plan.full_resend_reason,
-        new_properties=seen.plan.new_names,
-        concerns=tuple(seen.concerns),
-        addressing=seen.addressing,
-        forced=tuple(hashed_keys(seen.plan.forced, key).to_list()),
-        **counts,
-    )
-
-
-def _counted(reasons: pl.Series) -> dict[str, int]:
-    counts = reasons.alias("reason").to_frame().group_by("reason").len().sort("len", "reason", descending=[True, False])
-    return dict(counts.head(20).iter_rows())
 
 
 def _next_fence(store: Store, spec: SyncSpec) -> int:

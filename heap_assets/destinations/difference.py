@@ -18,6 +18,8 @@ from heap_assets.destinations.validation import VALUE, check_names, duplicated, 
 
 OLD = "o:"
 """Prefix of the columns that hold what the ledger knew before."""
+RESEND = "resend"
+"""Mapping of keys for which a full resend was asked."""
 _LONGEST_PAUSE = 32
 
 
@@ -128,39 +130,44 @@ def plan_upsert(
         Send even if a newer day was acknowledged; the keys are listed in the plan.
     """
     ledger = _with_fields(ledger, prepared.names)
-    compared = prepared.rows.join(
-        ledger.select("key", "day", "mapping", "failures", "failed_hash", "failed_fence", *_old(ledger)),
-        on="key",
-        how="left",
-        maintain_order="left",
-    )
-    compared = compared.with_columns(_intents(prepared, spec, mapping))
-    known = _any(_was_sent(prepared.names)) | pl.col("day").is_not_null()
-    touched = [FIELD + n for n in prepared.names]
-    compared = compared.with_columns(known=known, moves=_any(pl.col(f).is_not_null() for f in touched))
-    moving = compared.filter("moves")
+    moving = _moving(prepared, ledger, spec, mapping)
     older = (moving["day"] > day).fill_null(value=False)
     forced = moving.filter(older)["key"] if force else pl.Series("key", [], dtype=pl.String)
-    superseded = 0 if force else int(older.sum())
+    unchanged = len(prepared.rows) - len(moving)
     moving = moving if force else moving.filter(~older)
-    op = pl.when("known").then(pl.lit("change")).otherwise(pl.lit("add"))
-    moving = moving.with_columns(op=op, row_hash=combined([moving[f] for f in touched], len(moving)))
-    gone = _vanished(prepared, ledger, spec, day, untouchable, writable, force=force)
     due = _due(moving, fence, spec)
-    ready = moving.filter(due)
-    send = pl.concat([ready.drop("known", "moves"), gone], how="diagonal_relaxed")
-    withdrawn = _withdrawn_keys(ready, prepared) + len(gone)
+    ready = moving if due.all() else moving.filter(due)
+    gone = _vanished(prepared, ledger, spec, day, untouchable, writable, force=force)
     counts = {
         "added": int((ready["op"] == "add").sum()),
         "changed": int((ready["op"] == "change").sum()),
-        "unchanged": len(compared) - len(moving) - superseded,
-        "withdrawn": withdrawn,
+        "unchanged": unchanged,
+        "withdrawn": _withdrawn_keys(ready, prepared) + len(gone),
         "removed": len(gone),
-        "superseded": superseded,
+        "superseded": 0 if force else int(older.sum()),
         "waiting": len(moving) - len(ready),
         "known": known_keys(ledger),
     }
-    return Plan(send, counts, _resend_reason(ledger, mapping), _new_names(prepared, ledger), forced)
+    send = pl.concat([ready, gone], how="diagonal_relaxed") if len(gone) else ready
+    return Plan(send, counts, _resend_reason(ready, mapping), _new_names(prepared, ledger), forced)
+
+
+def _moving(prepared: Prepared, ledger: pl.DataFrame, spec: SyncSpec, mapping: str) -> pl.DataFrame:
+    """Return the rows of which something has to be sent.
+
+    Only hashes are compared; values are fetched for the rows that move, so that memory holds one copy of them.
+    """
+    fields = [FIELD + n for n in prepared.names]
+    facts = ledger.lazy().select("key", "day", "mapping", "failures", "failed_hash", "failed_fence", *_old(ledger))
+    compared = prepared.rows.lazy().select("key", *fields).with_row_index("_at").join(facts, on="key", how="left")
+    op = pl.when(_any(_was_sent(prepared.names)) | pl.col("day").is_not_null()).then(pl.lit("change"))
+    compared = compared.with_columns(_intents(prepared, spec, mapping)).filter(
+        _any(pl.col(f).is_not_null() for f in fields)
+    )
+    moving = compared.with_columns(op=op.otherwise(pl.lit("add"))).sort("_at").collect()
+    values = prepared.rows.select(c for c in prepared.rows.columns if c != "key" and c not in fields)
+    moving = moving.hstack(values[moving["_at"]]).drop("_at")
+    return moving.with_columns(row_hash=combined([moving[f] for f in fields], len(moving)))
 
 
 def _intents(prepared: Prepared, spec: SyncSpec, mapping: str) -> list[pl.Expr]:
@@ -195,9 +202,10 @@ def _vanished(
 ) -> pl.DataFrame:
     """Return withdrawals for keys that no row has any more."""
     fields = [FIELD + n for n in prepared.names]
-    given = prepared.keys.drop_nulls().unique().to_frame("key")
-    gone = ledger.join(given, on="key", how="anti", maintain_order="left") if fields else ledger.head(0)
-    gone = gone.filter(_any(pl.col(f) > EMPTY for f in fields))
+    given = prepared.keys.drop_nulls().to_frame("key").lazy()
+    held = ledger.lazy().filter(_any(pl.col(f) > EMPTY for f in fields))
+    held = held.select("key", "day", "failures", "failed_hash", "failed_fence", *fields)
+    gone = held.join(given, on="key", how="anti", maintain_order="left").collect()
     if not force:
         gone = gone.filter((pl.col("day") <= day).fill_null(value=True))
     if untouchable is not None and len(untouchable):
@@ -254,13 +262,12 @@ def _was_sent(names: tuple[str, ...]) -> list[pl.Expr]:
     return [pl.col(OLD + n) >= UNKNOWN for n in names]
 
 
-def _resend_reason(ledger: pl.DataFrame, mapping: str) -> str | None:
-    others = ledger.filter(pl.col("mapping").is_not_null() & (pl.col("mapping") != mapping) & (pl.col("mapping") != ""))
+def _resend_reason(ready: pl.DataFrame, mapping: str) -> str | None:
+    others = ready.filter(pl.col("mapping").is_not_null() & ~pl.col("mapping").is_in([mapping, ""]))["mapping"]
     if len(others) == 0:
         return None
-    asked = int((others["mapping"] == "resend").sum())
-    if asked:
-        return f"a full resend was asked for: {asked} keys are sent again"
+    if (others == RESEND).any():
+        return f"a full resend was asked for: {len(others)} keys are sent again"
     return f"the mapping or the destination's account changed: {len(others)} keys are sent again"
 
 

@@ -81,7 +81,7 @@ def hashed_values(values: pl.Series, salt_bytes: bytes) -> pl.Series:
         words = values.cast(pl.Int64, strict=False).fill_null(0).to_numpy().view(np.uint64)
         hashes = _hash_words(words, key[0], key[1] ^ _INTEGER)
     else:
-        words = (values.cast(pl.Float64).fill_null(0.0) + 0.0).to_numpy().view(np.uint64)  # + 0.0: one zero, not two
+        words = (values.cast(pl.Float64).fill_null(0.0).to_numpy() + 0.0).view(np.uint64)  # + 0.0: one zero, not two
         hashes = _hash_words(words, key[0], key[1] ^ _FLOAT)
     result = pl.Series(values.name, hashes)
     return result.set(values.is_null(), None) if values.null_count() else result

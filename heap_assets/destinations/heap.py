@@ -20,6 +20,7 @@ JUNK_IDENTITIES = frozenset({"undefined", "null", "none", "nan", "user", "guest"
 SINGLE = Rate(30, 30, per_key=True, per_call=True)
 """30 requests per 30 seconds per identity and app (heap.md 1.4)."""
 BULK_ROWS = 1000
+_TEXT = {True: "true", False: "false"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,11 @@ class HeapDestination(BaseDestination):
 
     def properties(self, row: Row) -> dict[str, Any]:
         """Return properties as Heap takes them: text and numbers (heap.md 1.2)."""
-        return {name: self._value(value) for name, value in row.values.items()}
-
-    def _value(self, value: Any) -> Any:
-        if value is None:
-            return self.cleared
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        return value
+        cleared = self.cleared
+        return {
+            name: cleared if value is None else _TEXT[value] if value is True or value is False else value
+            for name, value in row.values.items()
+        }
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
         return named_rows(response, len(rows))

@@ -205,7 +205,11 @@ def fold(log: Log, start: Snapshot | None = None) -> Snapshot:
     names = [name for name in log.segments() if name not in start.folded]
     if not names:
         return start
-    entries = log.read(names)
+    return folded(start, names, log.read(names))
+
+
+def folded(start: Snapshot, names: Sequence[str], entries: pl.DataFrame) -> Snapshot:
+    """Fold the entries of segments that `start` does not contain, as :meth:`Log.read` gives them."""
     stale = pl.col("batch").str.head(_FENCE_DIGITS) < start.through[:_FENCE_DIGITS]
     entries = entries.with_columns(status=pl.when(stale).then(pl.lit("unknown")).otherwise("status"))
     through = max(start.through, names[-1])

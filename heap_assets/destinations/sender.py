@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from email.utils import parsedate_to_datetime
+from datetime import date
 from typing import Any
 
+import orjson
 import polars as pl
 
+from heap_assets.destinations.answers import PASSING, STOPPING, advice, reason_of, retry_after
 from heap_assets.destinations.base import Destination, Response, Row
-from heap_assets.destinations.canonical import json_value
-from heap_assets.destinations.hashing import EMPTY
+from heap_assets.destinations.batches import Outcome, intent_frame, outcome_frame, rows_of, with_facts
 from heap_assets.destinations.lease import Lease, LeaseLostError
 from heap_assets.destinations.limiter import Limiter, backoff
-from heap_assets.destinations.log import FIELD, INTENT_SCHEMA, OUTCOME_SCHEMA, Log
+from heap_assets.destinations.log import Log
 from heap_assets.destinations.redaction import redacted
 from heap_assets.destinations.spec import SyncSpec
 from heap_assets.destinations.transport import Transport, Unanswered
-from heap_assets.destinations.validation import VALUE
 
-_STOPPING = frozenset({401, 402, 403, 404, 405, 407, 410})
-_PASSING = frozenset({408, 425})
 _FEWEST_BAD = 20
 
 
@@ -50,16 +46,6 @@ class Tally:
     throttled: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     stopped: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one row."""
-
-    status: str
-    http_status: int | None = None
-    reason: str | None = None
-    attempt: int = 1
 
 
 @dataclass(slots=True)
@@ -103,7 +89,7 @@ class Sender:
     ) -> None:
         self.spec, self.destination, self.log, self.lease, self.transport = spec, destination, log, lease, transport
         self.tally = Tally()
-        self._constants = {"day": day, "mapping": mapping, "run_id": run_id, "fence": log.fence}
+        self._facts = {"day": day, "mapping": mapping, "run_id": run_id, "fence": log.fence}
         self._limiter = Limiter(destination.limits.rates, spec.rate_share, transport.clock)
         self._jitter = random.Random()  # noqa: S311  jitter is not a secret
         self._progress = progress
@@ -117,7 +103,7 @@ class Sender:
         """Send all rows. Whatever happens, what was acknowledged is in the log when this returns or raises."""
         self._planned = len(rows)
         self._started = self.transport.clock.now()
-        batches = self._batches(rows)
+        batches = self._batches(with_facts(rows, self._facts))
         workers = [
             threading.Thread(target=self._work, args=(batches,), name=f"deliver-{n}", daemon=True)
             for n in range(max(1, min(self.spec.concurrency, -(-len(rows) // self._batch_rows))))
@@ -163,8 +149,8 @@ class Sender:
 
     def _deliver(self, batch: pl.DataFrame) -> None:
         items = [
-            _Item(row, json.dumps(self.destination.element(row), ensure_ascii=False, separators=(",", ":")).encode(), n)
-            for n, row in enumerate(_rows(batch, self.destination, self.log.fence))
+            _Item(row, orjson.dumps(self.destination.element(row)), n)
+            for n, row in enumerate(rows_of(batch, self.destination, self.log.fence))
         ]
         for group in self._grouped(items):
             if self._stop.is_set():
@@ -193,7 +179,7 @@ class Sender:
             return
         name = self.log.batch()
         positions = [item.position for item in group]
-        self.log.append(name, "intent", self._intent(name, batch[positions] if len(group) < len(batch) else batch))
+        self.log.append(name, "intent", intent_frame(name, batch[positions] if len(group) < len(batch) else batch))
         found: dict[int, Outcome] = {}
         try:
             self._settle(group, found, shuffled=False)
@@ -202,22 +188,8 @@ class Sender:
             status = "unknown" if stop.arrived else "aborted"
             for item in group:
                 found.setdefault(item.position, Outcome(status, stop.http_status, stop.reason))
-        self.log.append(name, "outcome", _outcome_frame(name, [found[p] for p in positions]))
+        self.log.append(name, "outcome", outcome_frame(name, [found[p] for p in positions]))
         self._count(found)
-
-    def _intent(self, name: str, part: pl.DataFrame) -> pl.DataFrame:
-        constants: dict[str, Any] = {"batch": name, "at": datetime.now(UTC), **self._constants}
-        same = pl.col("failed_hash").eq_missing(pl.col("row_hash"))
-        frame = part.select(
-            pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-            pl.when(same).then(pl.col("failures").fill_null(0)).otherwise(0).cast(pl.UInt32).alias("failures"),
-            "key",
-            "op",
-            "row_hash",
-            *(pl.lit(value, INTENT_SCHEMA[c]).alias(c) for c, value in constants.items()),
-            *(c for c in part.columns if c.startswith(FIELD)),
-        )
-        return frame.select(*INTENT_SCHEMA, *(c for c in frame.columns if c.startswith(FIELD)))
 
     def _settle(self, group: list[_Item], found: dict[int, Outcome], *, shuffled: bool) -> None:
         """Send a group and split it until every row has an outcome."""
@@ -241,7 +213,7 @@ class Sender:
             self._stop_if_broken(found)
             self._settle(rest, found, shuffled=shuffled)
         elif len(group) == 1:
-            reason = redacted(_reason(response), group[0].row)
+            reason = redacted(reason_of(response), group[0].row)
             found[group[0].position] = Outcome("rejected", response.status, reason, attempt)
             self._stop_if_broken(found)
         else:
@@ -286,18 +258,18 @@ class Sender:
                         f"nothing but HTTP 429 for {patience.throttled_for:.0f} s", arrived=arrived, http_status=429
                     )
                 self.tally.throttled += 1
-                self._limiter.pause(min(_retry_after(answer) or wait, patience.longest_retry_after))
+                self._limiter.pause(min(retry_after(answer) or wait, patience.longest_retry_after))
                 continue
             throttled_since = None
             if isinstance(answer, Response):
-                if answer.status in _STOPPING or 300 <= answer.status < 400:
+                if answer.status in STOPPING or 300 <= answer.status < 400:
                     raise _Stop(
-                        f"HTTP {answer.status}: {_advice(answer.status)}", arrived=arrived, http_status=answer.status
+                        f"HTTP {answer.status}: {advice(answer.status)}", arrived=arrived, http_status=answer.status
                     )
-                if answer.status < 500 and answer.status not in _PASSING:
+                if answer.status < 500 and answer.status not in PASSING:
                     return answer, attempt + 1
                 arrived, what = True, f"HTTP {answer.status}"
-                wait = max(wait, min(_retry_after(answer) or 0.0, patience.longest_retry_after))
+                wait = max(wait, min(retry_after(answer) or 0.0, patience.longest_retry_after))
             else:
                 arrived, what = arrived or answer.arrived, answer.what
             attempt += 1
@@ -345,59 +317,3 @@ class Sender:
                         self._planned, done[self.destination.accepted], done["rejected"], self.tally.requests, seconds
                     )
                 )
-
-
-def _rows(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterator[Row]:
-    names = [c.removeprefix(VALUE) for c in batch.columns if c.startswith(VALUE)]
-    extras = [c for c in (*destination.required, *destination.optional, "row_hash") if c in batch.columns]
-    for record in batch.iter_rows(named=True):
-        values = {}
-        for name in names:
-            sent = record.get(FIELD + name)
-            if sent is not None:
-                values[name] = None if sent == EMPTY else json_value(record[VALUE + name])
-        extra = {"fence": fence, **{name: record[name] for name in extras}}
-        yield Row(record["key"], record.get("person", record["key"]), values, extra)
-
-
-def _outcome_frame(name: str, outcomes: Sequence[Outcome]) -> pl.DataFrame:
-    count = len(outcomes)
-    return pl.DataFrame(
-        {
-            "batch": pl.Series([name]).new_from_index(0, count),
-            "row": pl.int_range(count, dtype=pl.UInt32, eager=True),
-            "status": [o.status for o in outcomes],
-            "http_status": [o.http_status for o in outcomes],
-            "reason": [o.reason for o in outcomes],
-            "attempt": [o.attempt for o in outcomes],
-            "answered_at": pl.Series([datetime.now(UTC)]).new_from_index(0, count),
-        },
-        schema=OUTCOME_SCHEMA,
-    )
-
-
-def _retry_after(response: Response) -> float | None:
-    text = next((v for k, v in response.headers.items() if k.lower() == "retry-after"), "").strip()
-    if not text:
-        return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def _reason(response: Response) -> str:
-    text = response.body[:300].decode("utf-8", "replace").strip()
-    return f"HTTP {response.status}" + (f": {text}" if text not in ("", "{}") else "")
-
-
-def _advice(status: int) -> str:
-    if status in (401, 403):
-        return "the destination does not accept these credentials; check app_id or key"
-    if status == 404:
-        return "there is nothing at this address; check region and URL"
-    return "the destination does not take calls of this kind at this address"

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -91,7 +92,7 @@ def set_aside(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFra
     return _read(store, [i.key for i in store.list(_folder(sync, "set_aside", sent_on))], SET_ASIDE_SCHEMA)
 
 
-def write_run(store: Store, report: SyncReport, fence: int, started: datetime, newest_day: Any) -> None:
+def write_run(store: Store, report: SyncReport, fence: int, started: datetime, newest_day: date | None) -> None:
     """Record a run; the last record of a fencing number stands."""
     facts: dict[str, Any] = report.as_dict()
     for name in ("rejections", "invalid_reasons", "held_reasons"):
@@ -100,21 +101,21 @@ def write_run(store: Store, report: SyncReport, fence: int, started: datetime, n
     facts |= {"finished_at": datetime.now(UTC), "concerns": list(report.concerns)}
     facts["new_properties"] = list(report.new_properties)
     frame = pl.DataFrame([{name: facts[name] for name in RUN_SCHEMA}], schema=RUN_SCHEMA)
-    store.sink(_key(report.sync, "runs", started, fence), frame)
+    write_table(store, _key(report.sync, "runs", started, fence), frame)
 
 
 def mark_killed(store: Store, sync: str, fence: int) -> None:
     """Say of a run that never ended that it was killed, unless it recorded its end itself."""
     names = [i.key for i in store.list(f"_sync/{sync}/runs") if i.key.endswith(f"/{fence:010d}.parquet")]
     for key in names:
-        frame = pl.read_parquet(store.uri(key), storage_options=store.storage_options)
+        frame = pl.read_parquet(io.BytesIO(store.read(key)))
         if frame["status"][0] == "running":
-            store.sink(key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
+            write_table(store, key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
 
 
-def write_running(store: Store, report: SyncReport, fence: int, started: datetime) -> None:
+def write_running(store: Store, report: SyncReport, fence: int, started: datetime, newest_day: date | None) -> None:
     """Record that a run began."""
-    write_run(store, replace(report, status="running"), fence, started, None)  # type: ignore[arg-type]
+    write_run(store, replace(report, status="running"), fence, started, newest_day)  # type: ignore[arg-type]
 
 
 def write_changelog(store: Store, sync: str, entries: pl.DataFrame, salt: bytes, started: datetime, fence: int) -> None:
@@ -129,13 +130,13 @@ def write_changelog(store: Store, sync: str, entries: pl.DataFrame, salt: bytes,
         pl.col("at").alias("intended_at"),
         (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
     ).select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())
-    store.sink(_key(sync, "changelog", started, fence), frame)
+    write_table(store, _key(sync, "changelog", started, fence), frame)
 
 
 def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:
     """Write the rows that a run did not send."""
     if len(frame):
-        store.sink(_key(sync, "set_aside", started, fence), frame)
+        write_table(store, _key(sync, "set_aside", started, fence), frame)
 
 
 def _folder(sync: str, table: str, day: str | None) -> str:
@@ -146,8 +147,15 @@ def _key(sync: str, table: str, started: datetime, fence: int) -> str:
     return f"_sync/{sync}/{table}/{started:%Y-%m-%d}/{fence:010d}.parquet"
 
 
+def write_table(store: Store, key: str, frame: pl.DataFrame) -> None:
+    """Replace a small table whole."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    store.write(key, buffer.getvalue())
+
+
 def _read(store: Store, keys: list[str], schema: pl.Schema) -> pl.DataFrame:
-    frames = [pl.read_parquet(store.uri(key), storage_options=store.storage_options, glob=False) for key in keys]
+    frames = [pl.read_parquet(io.BytesIO(store.read(key))) for key in keys]
     return (
         pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
         if frames

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -40,6 +42,12 @@ class _Quiet(logging.Filter):
 _QUIET = _Quiet()
 
 
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Load the certificate authorities once per process; it takes longer than a call."""
+    return httpx.create_ssl_context()
+
+
 class Transport:
     """Calls over pooled HTTP connections.
 
@@ -54,7 +62,7 @@ class Transport:
         for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
             if _QUIET not in logging.getLogger(name).filters:
                 logging.getLogger(name).addFilter(_QUIET)
-        self._client = httpx.Client(transport=wire, follow_redirects=False)
+        self._client = httpx.Client(transport=wire, follow_redirects=False, verify=_trust())
 
     def send(self, request: Request, timeout: float) -> Response | Unanswered:
         """Make one call; it ends after `timeout` seconds however slowly the answer drips in."""

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from heap_assets.destinations.difference import RESEND
 from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
 from heap_assets.destinations.lease import Lease
 from heap_assets.destinations.log import INTENT_SCHEMA, Log, fold
 from heap_assets.destinations.spec import SyncSpec
+from heap_assets.destinations.tables import write_table
 from heap_assets.lake import Store
-
-RESEND = "resend"
 
 
 def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
@@ -60,7 +60,7 @@ def forget(store: Store, spec: SyncSpec, key: str, run_id: str) -> bool:
         log.save(replace(state, frame=state.frame.filter(pl.col("key") != key), folded=everything), compact_after=-1)
         _forget_in_tables(store, spec.name, hashed)
         hashes = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), hashed}), dtype=pl.String)
-        store.sink(f"_sync/{spec.name}/forgotten.parquet", hashes.to_frame())
+        write_table(store, f"_sync/{spec.name}/forgotten.parquet", hashes.to_frame())
     return known
 
 
@@ -78,7 +78,7 @@ def _forget_in_tables(store: Store, sync: str, hashed: str) -> None:
             frame = pl.read_parquet(io.BytesIO(store.read(info.key)))
             kept = frame.filter(pl.col("key_hash").ne_missing(hashed))
             if len(kept) < len(frame):
-                store.sink(info.key, kept)
+                write_table(store, info.key, kept)
 
 
 def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import delivery_kit as kit
@@ -22,36 +25,71 @@ SENDER = Path(__file__).with_name("delivery_sender.py")
 MANY = int(os.environ.get("DELIVERY_KILLS", "100"))
 
 
-def start(lake: Store, heap: ServerProcess, kind: str, rows: Path) -> subprocess.Popen[str]:
-    """Start a sender and return once it is about to deliver."""
-    arguments = [lake.url, heap.base_url, kind, str(rows), str(BATCH)]
-    process = subprocess.Popen([sys.executable, str(SENDER), *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+class Senders:
+    """Starts senders one after another, kills them, and tells how they ended."""
+
+    def __init__(self, lake: Store, heap: ServerProcess) -> None:
+        arguments = [sys.executable, str(SENDER), lake.url, heap.base_url, str(BATCH)]
+        self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._watchdog = threading.Timer(300, self._process.kill)
+        self._watchdog.start()
+
+    def start(self, kind: str, rows: Path) -> int:
+        """Start a sender; returns its process id."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{kind} {rows}\n")
+        self._process.stdin.flush()
+        said = self._line()
+        while not said.startswith("pid "):
+            said = self._line()
+        return int(said.removeprefix("pid "))
+
+    def end(self) -> str | None:
+        """Wait until the sender is gone; returns the status it reported, None if it was killed first."""
+        status = None
+        while (said := self._line()) != "end":
+            status = said.removeprefix("status ")
+        return status
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._watchdog.cancel()
+        self._process.stdin.close()
+        self._process.wait(30)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        assert said, "the process that starts senders died"
+        return said.strip()
+
+
+@pytest.fixture
+def senders(lake: Store, heap: ServerProcess) -> Iterator[Senders]:
+    started = Senders(lake, heap)
+    yield started
+    started.close()
 
 
 def kill_at_random_moments(
-    heap: ServerProcess, lake: Store, kind: str, versions: list[Path], kills: int, seed: int
+    heap: ServerProcess, senders: Senders, kind: str, versions: list[Path], kills: int, seed: int
 ) -> int:
     """Start and kill senders, newest rows changing under them; returns how often one was killed at work."""
     chance = random.Random(seed)
     killed = 0
     heap.fail({"kind": "slow", "seconds": 0.02})
     for turn in range(kills):
-        process = start(lake, heap, kind, versions[turn % len(versions)])
-        time.sleep(chance.uniform(0.0, 0.45))
-        killed += process.poll() is None
-        process.kill()
-        process.communicate(timeout=30)
+        process = senders.start(kind, versions[turn % len(versions)])
+        time.sleep(chance.uniform(0.0, 0.8))
+        os.kill(process, signal.SIGKILL)
+        killed += senders.end() is None
     heap.fail()
     return killed
 
 
-def finish(lake: Store, heap: ServerProcess, kind: str, rows: Path) -> str:
-    process = start(lake, heap, kind, rows)
-    said, _ = process.communicate(timeout=120)
-    return said.strip()
+def finish(senders: Senders, kind: str, rows: Path) -> str | None:
+    senders.start(kind, rows)
+    return senders.end()
 
 
 def user_versions(folder: Path, count: int) -> list[Path]:
@@ -78,17 +116,17 @@ def assert_ledger_equals_server(lake: Store, heap: ServerProcess, kind: str) -> 
     kit.assert_ledger_is_the_log(lake, kind)
 
 
-def kill_users(heap: ServerProcess, lake: Store, tmp_path: Path, kills: int) -> None:
+def kill_users(heap: ServerProcess, lake: Store, senders: Senders, tmp_path: Path, kills: int) -> None:
     versions = user_versions(tmp_path, 4)
-    killed = kill_at_random_moments(heap, lake, "users", versions, kills, seed=kills)
+    killed = kill_at_random_moments(heap, senders, "users", versions, kills, seed=kills)
     assert killed >= kills * 0.5, "most kills should hit a sender at work"
-    assert finish(lake, heap, "users", versions[-1]) == "succeeded"
+    assert finish(senders, "users", versions[-1]) == "succeeded"
     held = kit.properties(heap)
     for key, plan, seats in pl.read_parquet(versions[-1]).iter_rows():
         assert held[key] == {"Plan": plan, "Seats": seats}
     assert_ledger_equals_server(lake, heap, "users")
     before = kit.requests(heap)
-    assert finish(lake, heap, "users", versions[-1]) == "succeeded"
+    assert finish(senders, "users", versions[-1]) == "succeeded"
     assert kit.requests(heap) == before, "an unchanged second run makes no call"
 
 
@@ -99,46 +137,50 @@ def event_file(folder: Path) -> Path:
     return folder / "events.parquet"
 
 
-def kill_events(heap: ServerProcess, lake: Store, tmp_path: Path, kills: int) -> None:
+def kill_events(heap: ServerProcess, senders: Senders, tmp_path: Path, kills: int) -> None:
     heap.configure(limits=False)
     rows = event_file(tmp_path)
-    killed = kill_at_random_moments(heap, lake, "events", [rows], kills, seed=kills + 1)
-    assert finish(lake, heap, "events", rows) == "succeeded"
+    killed = kill_at_random_moments(heap, senders, "events", [rows], kills, seed=kills + 1)
+    assert finish(senders, "events", rows) == "succeeded"
     state = heap.state()
     assert len(state["events"]) == ROWS
     assert {e["identity"] for e in state["events"].values()} == set(kit.people(ROWS)["key"])
     resent = state["summary"].get("repeated_keys", 0)
     assert resent <= killed * WORKERS * BATCH
     before = kit.requests(heap)
-    assert finish(lake, heap, "events", rows) == "succeeded"
+    assert finish(senders, "events", rows) == "succeeded"
     assert kit.requests(heap) == before
 
 
-def test_twelve_kills_of_a_user_sync(heap: ServerProcess, lake: Store, tmp_path: Path) -> None:
-    kill_users(heap, lake, tmp_path, 12)
+def test_twelve_kills_of_a_user_sync(heap: ServerProcess, lake: Store, senders: Senders, tmp_path: Path) -> None:
+    kill_users(heap, lake, senders, tmp_path, 12)
 
 
-def test_eight_kills_of_an_event_sync(heap: ServerProcess, lake: Store, tmp_path: Path) -> None:
-    kill_events(heap, lake, tmp_path, 8)
+def test_eight_kills_of_an_event_sync(heap: ServerProcess, senders: Senders, tmp_path: Path) -> None:
+    kill_events(heap, senders, tmp_path, 8)
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_leave_the_ledger_equal_to_the_server(heap: ServerProcess, lake: Store, tmp_path: Path) -> None:
-    kill_users(heap, lake, tmp_path, MANY)
+def test_a_hundred_kills_leave_the_ledger_equal_to_the_server(
+    heap: ServerProcess, lake: Store, senders: Senders, tmp_path: Path
+) -> None:
+    kill_users(heap, lake, senders, tmp_path, MANY)
 
 
-def test_one_kill_sends_at_most_one_batch_per_worker_twice(heap: ServerProcess, lake: Store, tmp_path: Path) -> None:
+def test_one_kill_sends_at_most_one_batch_per_worker_twice(
+    heap: ServerProcess, senders: Senders, tmp_path: Path
+) -> None:
     heap.configure(limits=False)
     rows = event_file(tmp_path)
     heap.fail({"kind": "slow", "seconds": 0.05})
-    process = start(lake, heap, "events", rows)
+    process = senders.start("events", rows)
     deadline = time.monotonic() + 30
     while kit.requests(heap) < 10 and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.kill()
-    process.communicate(timeout=30)
+    os.kill(process, signal.SIGKILL)
+    assert senders.end() is None
     heap.fail()
-    assert finish(lake, heap, "events", rows) == "succeeded"
+    assert finish(senders, "events", rows) == "succeeded"
     state = heap.state()
     assert len(state["events"]) == ROWS
     assert state["summary"].get("repeated_keys", 0) <= WORKERS * BATCH

@@ -29,7 +29,7 @@ def rows(**columns: list[object]) -> pl.LazyFrame:
     count = len(next(iter(columns.values())))
     blank = {name: [None] * count for name in PROPERTIES}
     head = {"key": ["ann"] * count, "event_key": [str(n) for n in range(count)], "event": ["Signed Up"] * count}
-    return pl.LazyFrame({**head, **blank, **columns}, schema_overrides={p: pl.String for p in blank}, strict=False)
+    return pl.LazyFrame({**head, **blank, **columns}, schema_overrides=dict.fromkeys(blank, pl.String), strict=False)
 
 
 def plan(**choices: str) -> TrackingPlan:
