@@ -29,7 +29,7 @@ def _warehouse(loaded: Platform, status: dg.DefaultScheduleStatus) -> dg.Schedul
         name="read_warehouse",
         description="Reads the warehouse's tables as of the newest complete day.",
         cron_schedule=loaded.settings.run.warehouse_schedule,
-        target=dg.AssetSelection.keys(*keys),
+        target=dg.AssetSelection.assets(*keys),
         execution_timezone="UTC",
         default_status=status,
     )
@@ -46,7 +46,7 @@ def _sync(
         name=f"send_{name}",
         description=f"Sends what changed in the newest day's profiles by sync/{name}.",
         cron_schedule=cron,
-        target=dg.AssetSelection.keys(asset_key(sync_asset(name))),
+        target=dg.AssetSelection.assets(asset_key(sync_asset(name))),
         execution_timezone="UTC",
         default_status=status,
     )

@@ -23,7 +23,7 @@ def manifest_sensor(
     @dg.sensor(
         name="heap_manifests",
         description="Lists Heap Connect's manifests and lands what is new or was changed, oldest first.",
-        asset_selection=dg.AssetSelection.keys(asset_key(DUMPS)),
+        asset_selection=dg.AssetSelection.assets(asset_key(DUMPS)),
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )

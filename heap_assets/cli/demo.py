@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import click
+import httpx
 
-from heap_assets.demo.server_process import running_server
+from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
 from heap_assets.settings import settings_path
 
-HEAP_PORT, SEGMENT_PORT = 7311, 7312
+_PORTS = {"heap": 7311, "segment": 7312}
 """Where heap_assets.yaml expects the demo's servers."""
 _FOLDER_VARIABLE = "HEAP_ASSETS_DEMO"
 _DEFAULT_FOLDER = Path("data/demo")
@@ -39,12 +42,8 @@ def demo(people: int, days: int, seed: int, folder: Path | None, fresh: bool, as
     from heap_assets.cli.demo_report import summary
     from heap_assets.cli.demo_run import DemoRun
 
-    with (
-        running_server("heap", folder / "servers" / "heap", port=_port("HEAP_BASE_URL", HEAP_PORT)) as heap,
-        running_server("segment", folder / "servers" / "segment", port=SEGMENT_PORT),
-    ):
-        say = (lambda text: None) if as_json else (lambda text: click.echo(text, err=False))
-        run = DemoRun(folder, heap, say)
+    with _server("heap", folder) as heap, _server("segment", folder):
+        run = DemoRun(folder, heap, lambda text: click.echo(text, err=as_json))
         run.prepare(people=people, days=days, seed=seed, fresh=fresh)
         run.nights()
         result = summary(run)
@@ -59,18 +58,13 @@ def dev(port: int, host: str) -> None:
     folder = _use_folder(None)
     home = _use_dagster_home()
     command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
-    servers = []
-    if (folder / "servers").is_dir():
-        for kind, number in (("heap", HEAP_PORT), ("segment", SEGMENT_PORT)):
-            servers.append(running_server(kind, folder / "servers" / kind, port=number))  # type: ignore[arg-type]
+    servers = [_server("heap", folder), _server("segment", folder)] if (folder / "servers").is_dir() else []
     click.echo(f"Opening http://{host}:{port} (state in {home}; stop with Ctrl+C)")
     _run_with(servers, command)
 
 
-def _run_with(servers: list, command: list[str]) -> None:  # type: ignore[type-arg]
+def _run_with(servers: Sequence[AbstractContextManager[object]], command: list[str]) -> None:
     """Run a command in a group of its own, so that stopping it stops the daemon and the code servers with it."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         for server in servers:
             stack.enter_context(server)
@@ -85,6 +79,24 @@ def _run_with(servers: list, command: list[str]) -> None:  # type: ignore[type-a
         except KeyboardInterrupt:
             stop()
             process.wait(30)
+
+
+@contextmanager
+def _server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
+    """Run a local server, or use the one that `heap-assets dev` is running for the same folder already."""
+    state = folder / "servers" / kind
+    address = os.environ.get(f"{kind.upper()}_BASE_URL", f"http://127.0.0.1:{_PORTS[kind]}")
+    try:
+        theirs = httpx.get(f"{address}/_state", params={"only": "summary"}, timeout=2, trust_env=False)
+    except httpx.TransportError:
+        with running_server(kind, state, port=int(address.rpartition(":")[2])) as server:
+            yield server
+        return
+    if theirs.status_code != httpx.codes.OK or not (state / "port").exists():
+        raise ServerError(
+            f"{address} is taken by another program: stop it, or choose another address with {kind.upper()}_BASE_URL"
+        )
+    yield ServerProcess(kind, state, address, None, process=subprocess.Popen([sys.executable, "-c", ""]))
 
 
 def _use_folder(folder: Path | None) -> Path:
@@ -102,8 +114,3 @@ def _use_dagster_home() -> Path:
         shutil.copy(own, home / "dagster.yaml")
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     return home
-
-
-def _port(variable: str, default: int) -> int:
-    address = os.environ.get(variable, "")
-    return int(address.rpartition(":")[2]) if address.rpartition(":")[2].isdigit() else default

@@ -12,7 +12,7 @@ from heap_assets.lake import Inputs
 from heap_assets.platform import Platform
 
 UNREADABLE = "unreadable"
-"""The note of a partition that lacks rows which could not be read: why. It is stored, and its `readable` check fails."""
+"""The note of a partition that lacks rows which could not be read: why. Its check `readable` fails."""
 
 
 @dataclass(frozen=True)

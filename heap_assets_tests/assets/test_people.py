@@ -1,0 +1,105 @@
+"""Identity, profiles and audit as assets, and what makes them run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.steps.readiness import graph_is_due, identity_inputs, unbuilt_days
+from heap_assets_tests.assets.company_platform import World, make_world
+
+IDENTITY = [f"identity/{name}" for name in ("links", "graph", "conflicts", "shared", "changes")]
+
+
+@pytest.fixture(scope="module")
+def resolved(world: World) -> World:
+    days = [str(day) for day in world.company.days]
+    newest = days[-1]
+    world.run(world.event_assets, days[0], newest)
+    warehouse = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
+    assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
+    result = world.run([*IDENTITY, "profiles", "audit"], newest)
+    assert result.success
+    return world
+
+
+def test_a_day_is_resolved_with_profiles_checks_and_audit(resolved: World) -> None:
+    newest = str(resolved.company.until)
+    for asset in (*IDENTITY, "profiles", "audit"):
+        assert newest in resolved.materialized(asset)
+    profiles = resolved.platform.lake.scan("profiles", newest).collect()
+    assert profiles["profile_id"].n_unique() == profiles.height > 0
+    assert {"plan", "plan__source", "heap_identities"} <= set(profiles.columns)
+
+
+def test_a_second_run_changes_nothing(resolved: World) -> None:
+    newest = str(resolved.company.until)
+    before = {asset: resolved.platform.lake.versions(asset)[newest] for asset in (*IDENTITY, "profiles")}
+    result = resolved.run([*IDENTITY, "profiles"], newest)
+    assert result.success
+    assert {asset: resolved.platform.lake.versions(asset)[newest] for asset in before} == before
+
+
+def test_blocking_checks_keep_a_verdict_for_the_partition(resolved: World) -> None:
+    newest = str(resolved.company.until)
+    result = resolved.run(["profiles"], newest)
+    for check in ("unique_keys", "one_profile_per_identity", "one_identity_per_profile"):
+        assert resolved.checked(result, "profiles", check) == {newest: True}
+
+
+def test_identity_for_a_range_names_what_older_days_wait_for(resolved: World) -> None:
+    older, newest = str(resolved.company.days[-3]), str(resolved.company.until)
+    result = resolved.run(IDENTITY, older, newest)
+    assert not result.success
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    told = str(failure.step_failure_data.error)
+    assert "waits" in told
+    assert "is not built" in told
+
+
+def test_the_newest_graph_is_due_until_it_is_built(resolved: World) -> None:
+    assert graph_is_due(resolved.platform) is None
+    resolved.platform.lake.delete("identity/graph", str(resolved.company.until))
+    assert graph_is_due(resolved.platform) == resolved.company.until
+    resolved.run(IDENTITY, str(resolved.company.until))
+    assert graph_is_due(resolved.platform) is None
+
+
+def test_identity_waits_while_a_touched_day_is_not_built(resolved: World, tmp_path: Any) -> None:
+    fresh = make_world(resolved.company, tmp_path)
+    for dump in resolved.company.dump_ids.values():
+        fresh.land(dump)
+    assert unbuilt_days(fresh.platform)
+    assert identity_inputs(fresh.platform, resolved.company.until).waiting_for
+
+
+def test_a_dump_asks_for_exactly_the_days_it_touched(resolved: World) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    tables = dg.AssetSelection.assets(asset_key("heap/pageviews"), asset_key("heap/events/feature_used"))
+    first = dg.evaluate_automation_conditions(defs=resolved.definitions, instance=instance, asset_selection=tables)
+    touched = {str(resolved.company.days[1]), str(resolved.company.days[-1])}
+    for day in touched:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("heap_connect/landed"), partition=day))
+    then = dg.evaluate_automation_conditions(
+        defs=resolved.definitions, instance=instance, asset_selection=tables, cursor=first.cursor
+    )
+    requested = {
+        result.key.to_user_string(): set(result.true_subset.expensively_compute_partition_keys())
+        for result in then.results
+    }
+    assert requested == {"heap/pageviews": touched, "heap/events/feature_used": touched}
+
+
+def test_every_published_asset_is_described_owned_and_checked(resolved: World) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in resolved.definitions.resolve_all_asset_specs()}
+    checks = {key.asset_key.to_user_string() for key in resolved.definitions.resolve_asset_graph().asset_check_keys}
+    for path, spec in specs.items():
+        assert spec.description, path
+        assert spec.owners, path
+        assert spec.group_name != "default", path
+        assert spec.kinds, path
+    unchecked = {"heap_connect/landed", "identity/links", "audit"}
+    assert set(specs) - checks <= unchecked
