@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -105,6 +106,8 @@ def _path_of(loc: tuple[int | str, ...], raw: Any) -> str:
     """Spell a location as the user wrote it: union tags that pydantic adds are not keys of the file."""
     path, here = "", raw
     for index, part in enumerate(loc):
+        if index and isinstance(here, dict) and part not in here and part == here.get("kind", loc[index - 1]):
+            continue
         if isinstance(part, int):
             path, here = f"{path}[{part}]", here[part] if isinstance(here, list) and part < len(here) else None
         elif (isinstance(here, dict) and part in here) or index == len(loc) - 1:
@@ -125,17 +128,26 @@ def _known_keys(loc: tuple[int | str, ...], raw: Any) -> list[str]:
 
 def _descend(model: Any, part: int | str) -> Any:
     """Follow one step of a pydantic error location through models, lists, dictionaries and tagged unions."""
-
     if isinstance(model, type) and issubclass(model, BaseModel):
         field = model.model_fields.get(str(part))
         return field.annotation if field else None
-    args = get_args(model)
-    tagged = [a for a in args if isinstance(a, type) and issubclass(a, BaseModel)]
-    for candidate in tagged:
+    if get_origin(model) in (dict, list):
+        return get_args(model)[-1]
+    models = list(_models(model))
+    for candidate in models:
         kind = candidate.model_fields.get("kind")
         if kind is not None and part in get_args(kind.annotation):
             return candidate
-    return tagged[0] if len(tagged) == 1 else None
+    return _descend(models[0], part) if len(models) == 1 else None
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation names, through unions and `Annotated`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) not in (dict, list):
+        for argument in get_args(annotation):
+            yield from _models(argument)
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
@@ -150,6 +162,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         )
     if settings.warehouse is not None and settings.warehouse.kind == "duckdb":
         changes["warehouse"] = settings.warehouse.model_copy(update={"path": folder / settings.warehouse.path})
+    changes["sync"] = {
+        name: sync.model_copy(update={"tracking_plan": folder / sync.tracking_plan})
+        if sync.kind == "segment_track" and sync.tracking_plan
+        else sync
+        for name, sync in settings.sync.items()
+    }
     if settings.identity.suppressed:
         changes["identity"] = settings.identity.model_copy(
             update={"suppressed": str(folder / settings.identity.suppressed)}

@@ -13,7 +13,7 @@ from heap_assets.settings.base import Section
 from heap_assets.settings.heap import HeapSettings, IdentifierTypes
 from heap_assets.settings.identity import IdentitySettings, ProfilesSettings
 from heap_assets.settings.operations import Alert, RunSettings
-from heap_assets.settings.sync import Sync
+from heap_assets.settings.sync import Syncs
 from heap_assets.settings.warehouse import WarehouseSettings
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
@@ -40,7 +40,7 @@ class Settings(Section):
     warehouse: WarehouseSettings | None = None
     identity: IdentitySettings
     profiles: ProfilesSettings = ProfilesSettings()
-    sync: dict[str, Sync] = {}
+    sync: Syncs = {}
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = []
     run: RunSettings = RunSettings()
@@ -78,12 +78,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sent_properties_do_not_come_back(self) -> Settings:
-        sent = {
-            prop
-            for name, sync in self.sync.items()
-            if (sync.kind or name) == "heap_user_properties"
-            for prop in sync.properties
-        }
+        sent = {prop for sync in self.sync.values() if sync.kind == "heap_user_properties" for prop in sync.properties}
         fold = {p.lower().replace(" ", "_"): p for p in sent} | {p: p for p in sent}
         for name, trait in self.profiles.traits.items():
             for source in trait.sources:
@@ -98,6 +93,23 @@ class Settings(Section):
                 raise ValueError(
                     f"heap.identifiers.users.{column} is a property that sync writes to Heap: "
                     "what is pushed cannot identify anybody"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_of_syncs_exist(self) -> Settings:
+        tables = self.warehouse.tables if self.warehouse else {}
+        for name, sync in self.sync.items():
+            if sync.source not in ("profiles", "heap", *tables):
+                raise ValueError(
+                    f"sync.{name}.source is {sync.source!r}, which is no warehouse table. "
+                    f"Tables: {', '.join(tables) or 'none'}"
+                )
+            used = getattr(sync, "user_id", None) or (getattr(sync, "key", None) if sync.source == "profiles" else None)
+            if used is not None and used not in self.identity.types:
+                raise ValueError(
+                    f"sync.{name} addresses people by {used!r}, which identity.identifiers does not declare. "
+                    f"Declared: {', '.join(self.identity.types)}"
                 )
         return self
 
