@@ -1,13 +1,14 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
 from heap_assets.identity.assign import assign
-from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit
+from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_text
 from heap_assets.identity.barrier import IdentityTables
 from heap_assets.identity.changes import changes
 from heap_assets.identity.errors import LinksError, RulesError, StateError
 from heap_assets.identity.explain import Explanation, explain
 from heap_assets.identity.extract import Extraction, extract, own_identify_links
 from heap_assets.identity.paths import resolve_path
+from heap_assets.identity.plot import size_histogram
 from heap_assets.identity.quality import Quality, QualityError, quality
 from heap_assets.identity.question import QuestionError, Verdict
 from heap_assets.identity.resolve import Resolution, resolve
@@ -62,6 +63,7 @@ __all__ = [
     "WhatIf",
     "assign",
     "audit",
+    "audit_text",
     "changes",
     "explain",
     "extract",
@@ -69,6 +71,7 @@ __all__ = [
     "quality",
     "resolve",
     "resolve_path",
+    "size_histogram",
     "user_migrations_table",
     "users_table",
     "variants",

@@ -202,3 +202,32 @@ def _table_metrics(name: str, rows: pl.DataFrame, facts: pl.DataFrame) -> Iterat
     yield "rows_in_heap", name, in_heap.height, rows.height
     yield "rows_addressable", name, int((known["identities"] > 0).sum()), rows.height
     yield "cohort_size", name, in_heap["profile_id"].n_unique(), int(facts["in_heap"].sum())
+
+
+def audit_text(report: pl.DataFrame) -> str:
+    """Say the most important figures of an audit in a few lines."""
+    figures = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
+
+    def said(metric: str, subject: str = ALL) -> str:
+        value, share = figures.get((metric, subject), (0.0, None))
+        return f"{value:,.0f}" if share is None else f"{value:,.0f} ({share:.1%})"
+
+    lines = [
+        f"People       {said('profiles')}   known to Heap {said('profiles_in_heap')}   "
+        f"with an identity {said('profiles_addressable')}",
+        f"             only in Heap {said('profiles_heap_only')}   "
+        f"only in the warehouse {said('profiles_warehouse_only')}",
+        f"Duplicates   on several identities {said('profiles_several_identities')}   "
+        f"anonymous twins {said('anonymous_twins')}   refused links {said('conflicts')}",
+    ]
+    tables = [subject for metric, subject in figures if metric == "rows"]
+    width = max(map(len, tables), default=0)
+    for table in tables:
+        line = f"{table:<{width}}   in Heap {said('rows_in_heap', table)} of {said('rows', table)} rows"
+        if ("naive_rows_right", table) in figures:
+            line += (
+                f"; a join on one raw column: missed {said('naive_rows_missed', table)}, "
+                f"wrong person {said('naive_rows_wrong', table)}, several people {said('naive_rows_ambiguous', table)}"
+            )
+        lines.append(line)
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ from datetime import datetime
 import polars as pl
 
 from heap_assets.identity.cluster import Identifier, Link, as_links
+from heap_assets.identity.shapes import ENDS
 
 MAX_PROFILES = 5_000
 """The search stops where it would look at more profiles than this: a kiosk's visitors are no explanation."""
@@ -76,7 +77,6 @@ class Search:
 
     crossings: tuple[Crossing, ...]
     hops: int
-    cut_short: bool
 
 
 def search(tables: IdentityTables, start: str, end: str, max_hops: int = 3) -> Search:
@@ -98,11 +98,11 @@ def search(tables: IdentityTables, start: str, end: str, max_hops: int = 3) -> S
                 came_by[crossing.profile_far] = crossing
                 reached.append(crossing.profile_far)
         if end in came_by:
-            return Search(_way_back(came_by, start, end), hop, cut_short=False)
+            return Search(_way_back(came_by, start, end), hop)
         if not reached or len(came_by) > MAX_PROFILES:
-            return Search((), hop, cut_short=bool(reached))
+            return Search((), hop)
         frontier = reached
-    return Search((), max_hops, cut_short=True)
+    return Search((), max_hops)
 
 
 def barriers_between(tables: IdentityTables, a: str, b: str) -> list[Barrier]:
@@ -203,10 +203,15 @@ def _reasons(tables: IdentityTables, values: pl.DataFrame) -> dict[Identifier, t
 
 
 def _by_value(rows: pl.DataFrame) -> dict[Identifier, list[tuple[str, Link]]]:
+    """Return shared value to (profile, link) of those seen with it, in order of the link's ends."""
+    meets: dict[tuple[Identifier, Identifier], tuple[Identifier, str]] = {}
+    keys = [*ENDS, "shared_type", "shared_value", "profile_id"]
+    for type_a, value_a, type_b, value_b, kind, value, profile_id in rows.select(keys).unique().iter_rows():
+        meets[Identifier(type_a, value_a), Identifier(type_b, value_b)] = (Identifier(kind, value), profile_id)
     found: dict[Identifier, list[tuple[str, Link]]] = defaultdict(list)
-    keys = ["shared_type", "shared_value", "profile_id"]
-    for (kind, value, profile_id), part in sorted(rows.partition_by(keys, as_dict=True).items(), key=str):
-        found[Identifier(str(kind), str(value))] += [(str(profile_id), link) for link in as_links(part)]
+    for link in as_links(rows):
+        value, profile_id = meets.get((link.a, link.b)) or meets[link.b, link.a]
+        found[value].append((profile_id, link))
     return found
 
 

@@ -1,7 +1,8 @@
-"""A what-if as a plot: one bar per variant, and the figures that decide."""
+"""Plots of a what-if and of an audit: bars, and the figures that decide."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
@@ -70,3 +71,32 @@ def _legend(y: float) -> list[str]:
         parts += [element("rect", x=x, y=y - 9, width=10, height=10, fill=colour), label(x + 15, y, kind, fill=MUTED)]
         x += 30 + 7 * len(kind)
     return parts
+
+
+def size_histogram(report: pl.DataFrame) -> str:
+    """Draw how many profiles have how many identifiers, and how many are at a limit, from an audit.
+
+    Bars grow with the logarithm: one profile of 500 identifiers must be seen beside a million of five.
+    """
+    sizes = _metric(report, "profile_size")
+    widest = max((math.log10(1 + value) for _, value, _ in sizes), default=1.0) or 1.0
+    top, left, bars = MARGIN + 40, 110.0, 300.0
+    parts = [label(MARGIN, MARGIN + 10, "Identifiers per profile", font_size=14, font_weight="bold")]
+    for number, (bin_, value, share) in enumerate(sizes):
+        y, wide = top + number * 24, math.log10(1 + value) / widest * bars
+        parts += [
+            label(left - 10, y + 13, bin_, text_anchor="end"),
+            element("rect", x=left, y=y, width=max(wide, 2.0), height=17, fill=HUES[0]),
+            label(left + wide + 8, y + 13, f"{value:,.0f}  ({share:.2%})", fill=MUTED),
+        ]
+    y = top + len(sizes) * 24 + 30
+    for kind, value, share in _metric(report, "profiles_at_limit"):
+        words = f"{value:,.0f} profiles hold as many {kind} as they may ({share:.2%} of those with one)"
+        parts.append(label(MARGIN, y, words, fill=ALARM if value else MUTED))
+        y += 20
+    return document(640, y + MARGIN - 10, "Identifiers per profile", *parts)
+
+
+def _metric(report: pl.DataFrame, name: str) -> list[tuple[str, float, float]]:
+    rows = report.filter(pl.col("metric") == name).select("subject", "value", pl.col("share").fill_null(0.0))
+    return [(subject, value, share) for subject, value, share in rows.iter_rows()]

@@ -129,6 +129,8 @@ def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]
                     f"trait {rule.name!r}: a profile already has a column {name!r}; choose another name."
                 )
             columns.add(name)
+        if not rule.sources:
+            raise SettingsError(f"trait {rule.name!r} has no source: name at least one table.column.")
         for source in rule.sources:
             if source.partition(".")[0] not in sources:
                 known = ", ".join(sorted(sources)) or "none"

@@ -36,7 +36,7 @@ class TraitRule:
     name
         Column of `profiles`.
     sources
-        `table.column` in order of trust; a nested path is `table.column.field`.
+        `table.column` in order of trust; a nested path is `table.column.field`. May be empty while no table is built.
     choose
         first_present: the first source that has a value. newest, earliest: by the row's time, rows without one last.
         max, min: by value. sum: over all rows of all sources. any: true if one row is true.
@@ -50,8 +50,6 @@ class TraitRule:
         if self.choose not in list(Choose):
             raise SettingsError(f"trait {self.name!r}: choose is {self.choose!r}, expected one of {', '.join(Choose)}.")
         object.__setattr__(self, "choose", Choose(self.choose))
-        if not self.sources:
-            raise SettingsError(f"trait {self.name!r} has no source: name at least one table.column.")
         for source in self.sources:
             table, _, column = source.partition(".")
             if not table or not column:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 
-from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit
+from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_text
+from heap_assets.identity.plot import size_histogram
 from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable
 from heap_assets.identity.shapes import CONFLICTS, GRAPH
 
@@ -161,3 +163,18 @@ def test_nothing_at_all_is_a_report_of_zeros_without_shares() -> None:
     found = report(graph(), tables=crm())
     assert found["profiles_in_heap", "all"] == (0, None)
     assert found["rows_identified", "crm"] == (0, None)
+
+
+def test_the_report_reads_in_a_few_lines_and_plots() -> None:
+    heap = users((1, "ann@acme.io", None, None), (2, None, None, None))
+    rows = crm(("c1", "ann@home.io"), ("c1", "ann@acme.io"))
+    found = audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES).collect()
+    assert audit_text(found).splitlines() == [
+        "People       1   known to Heap 1 (100.0%)   with an identity 1 (100.0%)",
+        "             only in Heap 0 (0.0%)   only in the warehouse 0 (0.0%)",
+        "Duplicates   on several identities 0 (0.0%)   anonymous twins 1 (50.0%)   refused links 0",
+        "crm   in Heap 2 (100.0%) of 2 rows; a join on one raw column: missed 1 (50.0%), wrong person 0 (0.0%), "
+        "several people 0 (0.0%)",
+    ]
+    words = {text.text for text in ElementTree.fromstring(size_histogram(found)).iter()}
+    assert {"5-8", "1 profiles hold as many crm_id as they may (100.00% of those with one)"} <= words

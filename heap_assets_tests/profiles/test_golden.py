@@ -213,6 +213,7 @@ def test_conflicts_are_counted_on_both_sides() -> None:
     ("trait", "message"),
     [
         (TraitRule("plan", ("erp.plan",)), "'erp.plan' is of no known table. Tables: crm"),
+        (TraitRule("plan", ()), "has no source"),
         (TraitRule("plan", ("crm.tier",)), "trait 'plan': table crm has no column 'tier'"),
         (TraitRule("conflicts", ("crm.plan",)), "a profile already has a column 'conflicts'"),
         (TraitRule("plan", ("crm.plan",), "sum"), "is a sum, its sources must be numbers: crm.plan is String"),
@@ -235,7 +236,6 @@ def test_a_trait_that_cannot_be_says_why(trait: TraitRule, message: str) -> None
     ("arguments", "message"),
     [
         (("plan", ("crm.plan",), "best"), "choose is 'best', expected one of first_present"),
-        (("plan", ()), "has no source"),
         (("plan", ("plan",)), "source 'plan' is not table.column"),
         (("plan", ("crm.plan", "crm.plan")), "names a source twice"),
     ],
