@@ -92,7 +92,7 @@ def size_histogram(report: pl.DataFrame) -> str:
     y = top + len(sizes) * 24 + 30
     for kind, value, share in _metric(report, "profiles_at_limit"):
         words = f"{value:,.0f} profiles hold as many {kind} as they may ({share:.2%} of those with one)"
-        parts.append(label(MARGIN, y, words, fill=ALARM if value else MUTED))
+        parts.append(label(MARGIN, y, words, fill=MUTED))
         y += 20
     return document(640, y + MARGIN - 10, "Identifiers per profile", *parts)
 
