@@ -47,8 +47,8 @@ class SqlDoor:
 
     def __init__(self, url: str, options: Mapping[str, str] | None = None, *, assets: Sequence[str] = ()) -> None:
         store = Store(url, options)
-        self._connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "TimeZone": "UTC"})
-        self._connection.execute("SET enable_progress_bar = false")
+        self._connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+        self._connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
         if not store.is_local:
             _open_remote(self._connection, store)
         _create_all(self._connection, store, assets)

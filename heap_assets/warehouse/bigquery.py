@@ -211,8 +211,9 @@ def _version(table: bigquery.Table) -> str | None:
 def _condition(table: bigquery.Table, newer: Newer | None) -> str:
     """The row restriction: newer rows only; a table that demands a partition filter gets one that keeps all rows."""
     if newer is not None:
-        kinds = {entry.name: entry.field_type for entry in table.schema}
-        return f"`{newer.column}` >= {_moment(newer.since, kinds.get(newer.column, 'TIMESTAMP'))}"
+        kind = {entry.name: entry.field_type for entry in table.schema}.get(newer.column, "TIMESTAMP")
+        lower = f"`{newer.column}` >= {_moment(newer.since, kind)}"
+        return lower if newer.until is None else f"{lower} AND `{newer.column}` < {_moment(newer.until, kind)}"
     if not getattr(table, "require_partition_filter", False):
         return ""
     column = _partition_column(table) or "_PARTITIONTIME"

@@ -118,11 +118,10 @@ class DuckDBWarehouse(Warehouse):
         config = {
             "memory_limit": self.memory_limit,
             "autoinstall_known_extensions": "false",  # nothing is fetched from a host that the user did not configure
-            "TimeZone": "UTC",
         }
         connection = self._waiting(lambda: duckdb.connect(str(self.path), read_only=True, config=config))
         try:
-            connection.execute("SET enable_progress_bar = false")
+            connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             if spill is not None:
                 connection.execute(f"SET temp_directory = {_literal(str(spill / 'spill'))}")
             yield connection
@@ -208,8 +207,15 @@ def _query(connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequen
     query = f"SELECT {', '.join(parts)} FROM {_quoted(relation)}"
     if newer is None:
         return query
-    since = f"TIMESTAMPTZ {_literal(newer.since.astimezone(UTC).isoformat())}"
-    return f"{query} WHERE {_identifier(newer.column)} >= {since}"
+    return f"{query} WHERE {_between(newer)}"
+
+
+def _between(newer: Newer) -> str:
+    column = _identifier(newer.column)
+    lower = f"{column} >= TIMESTAMPTZ {_literal(newer.since.astimezone(UTC).isoformat())}"
+    if newer.until is None:
+        return lower
+    return f"{lower} AND {column} < TIMESTAMPTZ {_literal(newer.until.astimezone(UTC).isoformat())}"
 
 
 def _readable(kind: Any) -> str:

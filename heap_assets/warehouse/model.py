@@ -105,10 +105,11 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Newer:
-    """Only rows whose `column` is at or after `since` (UTC)."""
+    """Only rows whose `column` is at or after `since`, and before `until` if there is one (UTC)."""
 
     column: str
     since: datetime
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)

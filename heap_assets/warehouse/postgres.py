@@ -239,7 +239,15 @@ def _query(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], newer: N
     query = f"SELECT {', '.join(_expression(name, *facts[name]) for name in columns)} FROM {_quoted(relation)}"
     if newer is None:
         return query
-    return f"{query} WHERE {_identifier(newer.column)} >= TIMESTAMPTZ '{newer.since.astimezone(UTC).isoformat()}'"
+    return f"{query} WHERE {_between(newer)}"
+
+
+def _between(newer: Newer) -> str:
+    column = _identifier(newer.column)
+    lower = f"{column} >= TIMESTAMPTZ '{newer.since.astimezone(UTC).isoformat()}'"
+    if newer.until is None:
+        return lower
+    return f"{lower} AND {column} < TIMESTAMPTZ '{newer.until.astimezone(UTC).isoformat()}'"
 
 
 def _expression(column: str, base: str, kind: str, array: bool) -> str:

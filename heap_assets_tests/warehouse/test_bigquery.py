@@ -213,7 +213,9 @@ def _table(*fields: gcp.SchemaField, partition: str | None = None, required: boo
 
 
 @pytest.mark.parametrize("kind", ["TIMESTAMP", "DATETIME", "DATE"])
-@pytest.mark.parametrize("newer", [None, Newer("at", datetime(2026, 11, 1, 12, tzinfo=UTC))])
+@pytest.mark.parametrize(
+    "newer", [None, Newer("at", datetime(2026, 11, 1, 12, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))]
+)
 def test_conditions_compare_equal_types_and_parse_in_bigquerys_dialect(kind: str, newer: Newer | None) -> None:
     table = _table(gcp.SchemaField("at", kind), partition="at", required=True)
     statement = select(table, ["at"], _condition(table, newer))

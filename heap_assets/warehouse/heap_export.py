@@ -1,0 +1,152 @@
+"""Heap Connect's dataset in a warehouse as the source of Heap's tables, with the columns that S3 dumps have.
+
+Read are the views, never `<view>_raw`: only they apply user migrations and drop duplicates (heap.md 3.1). They carry
+no time of arrival, so what a sync has changed is found by fingerprints per day: late events and user_ids that changed
+in place show in them alike (heap.md 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
+
+import polars as pl
+
+from heap_assets.warehouse.model import Newer, RelationMissingError, Table, Warehouse
+
+OVERLAP = timedelta(days=3)
+"""How far behind the last sync late rows are looked for in every run; a full look-back is asked for by `since`."""
+
+_IDS = ("event_id", "user_id", "session_id", "from_user_id", "to_user_id")
+_TIMES = ("time", "joindate", "last_modified")
+_NOT_EVENTS = frozenset({"users", "user_migrations", "all_events"})
+_FINGERPRINT = ("event_id", "user_id", "time")
+
+
+@dataclass(frozen=True)
+class HeapExport:
+    """One environment's dataset or schema, such as `main_production`."""
+
+    warehouse: Warehouse
+    dataset: str
+
+    def tables(self) -> list[str]:
+        """Return the names of the event tables; a table whose first sync runs is absent until it is complete."""
+        return sorted(name for name in self._relations() if name not in _NOT_EVENTS)
+
+    def synced_to(self) -> dict[str, datetime]:
+        """Return up to when each table is complete, by `_sync_info`; empty where Heap has not written that table."""
+        try:
+            with self._read("_sync_info", ["event_table_name", "synced_to_time"]) as rows:
+                latest = rows.group_by("event_table_name").agg(pl.col("synced_to_time").max()).collect()
+        except RelationMissingError:
+            return {}
+        return {name: _utc(moment) for name, moment in latest.rows() if moment is not None}
+
+    def fingerprints(self, table: str, since: date) -> pl.DataFrame:
+        """Fingerprint the days of a table from `since` on, reading three columns behind a filter on time.
+
+        Returns
+        -------
+        DataFrame
+            day: Date; rows: UInt32; fingerprint: UInt64, the same for the same (event_id, user_id, time) in any order.
+        """
+        with self._read(table, _FINGERPRINT, Newer("time", _midnight(since))) as rows:
+            hashed = heap_columns(rows).select(
+                pl.col("time").dt.date().alias("day"), pl.struct(_FINGERPRINT).hash(seed=20_261_101).alias("hash")
+            )
+            days = hashed.group_by("day").agg(pl.len().alias("rows"), pl.col("hash").sum().alias("fingerprint"))
+            return days.sort("day").collect(engine="streaming")
+
+    @contextmanager
+    def day(self, table: str, day: date, columns: Sequence[str] | None = None) -> Iterator[pl.LazyFrame]:
+        """Read one day of an event table in the columns of S3 dumps, distinct on (event_id, user_id)."""
+        within = Newer("time", _midnight(day), _midnight(day + timedelta(days=1)))
+        with self._read(table, columns, within) as rows:
+            yield heap_columns(rows).unique(["event_id", "user_id"], keep="first", maintain_order=True)
+
+    @contextmanager
+    def users(self) -> Iterator[pl.LazyFrame]:
+        """Read users as they stand now: a live source has no past."""
+        with self._read("users", None) as rows:
+            yield heap_columns(rows)
+
+    @contextmanager
+    def user_migrations(self) -> Iterator[pl.LazyFrame]:
+        """Read all migrations; the views have applied them already, ids exported elsewhere have not."""
+        with self._read("user_migrations", None) as rows:
+            yield heap_columns(rows)
+
+    def _relations(self) -> dict[str, Table]:
+        found = {
+            table.name.rpartition(".")[2]: table
+            for table in self.warehouse.tables()
+            if table.name.rpartition(".")[0].casefold() == self.dataset.casefold()
+        }
+        return {name: table for name, table in found.items() if not name.startswith("_") and not name.endswith("_raw")}
+
+    @contextmanager
+    def _read(self, table: str, columns: Sequence[str] | None, newer: Newer | None = None) -> Iterator[pl.LazyFrame]:
+        with self.warehouse.snapshot(f"{self.dataset}.{table}", columns, newer=newer) as snapshot:
+            yield snapshot.frame
+
+
+def changed_days(before: pl.DataFrame, now: pl.DataFrame, since: date) -> list[date]:
+    """Return the days whose fingerprints differ, appeared or vanished, from `since` on.
+
+    Parameters
+    ----------
+    before, now
+        In the shape of :meth:`HeapExport.fingerprints`; `before` may reach further back.
+    """
+    both = before.filter(pl.col("day") >= since).join(now, on="day", how="full", coalesce=True, suffix="_now")
+    same = (pl.col("fingerprint").eq_missing(pl.col("fingerprint_now"))) & pl.col("rows").eq_missing(pl.col("rows_now"))
+    return both.filter(~same)["day"].sort().to_list()
+
+
+def heap_columns(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Give rows the types they have when they come from S3 dumps.
+
+    Ids are Int64 and never pass through a float, Heap's times are UTC (without a zone they are UTC, heap.md 3.2),
+    everything else is String: warehouses infer types, dumps do not.
+    """
+    return rows.select(_heap_type(name, dtype) for name, dtype in rows.collect_schema().items())
+
+
+def _heap_type(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if name in _IDS:
+        return column.cast(pl.Int64)
+    if name in _TIMES:
+        return _as_utc(column, dtype)
+    if isinstance(dtype, pl.Float32 | pl.Float64):
+        whole = column == column.floor()
+        return (
+            pl.when(whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
+        )
+    if isinstance(dtype, pl.Datetime):
+        return _as_utc(column, dtype).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
+    if isinstance(dtype, pl.Binary):
+        return column.bin.encode("base64")
+    if isinstance(dtype, pl.Struct):
+        return pl.when(column.is_not_null()).then(column.struct.json_encode())
+    return column.cast(pl.String)
+
+
+def _as_utc(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.String):
+        return column.str.to_datetime(time_unit="us", time_zone="UTC")
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
+        return column.dt.cast_time_unit("us").dt.replace_time_zone("UTC")
+    return column.cast(pl.Datetime("us", "UTC"))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, clock.min, UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
