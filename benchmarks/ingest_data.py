@@ -14,7 +14,7 @@ import fastavro
 
 DUMP = 1008461850
 TABLE = "pageviews"
-DAYS = 30
+DAYS = 7
 FIRST_DAY = datetime(2026, 10, 1)
 ROWS_PER_FILE = 62_500
 

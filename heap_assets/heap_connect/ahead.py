@@ -22,6 +22,13 @@ class _Lane(Generic[Item]):
     items: queue.Queue[Item | BaseException | None] = field(default_factory=lambda: queue.Queue(2))
 
 
+def in_turn(sources: Sequence[Source], produce: Callable[[Source], Iterator[Item]]) -> Iterator[tuple[Source, Item]]:
+    """Yield what `produce` makes of each source in order, on this thread."""
+    for source in sources:
+        for item in produce(source):
+            yield source, item
+
+
 def ahead(
     sources: Sequence[Source], produce: Callable[[Source], Iterator[Item]], workers: int
 ) -> Iterator[tuple[Source, Item]]:

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from heap_assets.heap_connect.avro_container import AvroHeader, BlockError, read_block
-from heap_assets.heap_connect.avro_kernel import BOOLEAN, DOUBLE, ENUM, FAULTS, FIXED, NEVER_NULL, TEXT, decode
+from heap_assets.heap_connect.avro_kernel import BOOLEAN, DOUBLE, ENUM, FAULTS, FIXED, NEVER_NULL, PADDING, TEXT, decode
 
 BYTES_PER_BATCH = 16 << 20
 
@@ -107,9 +107,9 @@ class _Decoder:
         self.sizes = np.array([len(f.symbols) if f.kind == ENUM else f.size for f in fields], dtype=np.int64)
 
     def batch(self, first: int, counts: list[int], blocks: list[bytes]) -> pl.DataFrame:
-        data = np.frombuffer(b"".join(blocks), dtype=np.uint8)
+        data = np.frombuffer(b"".join([*blocks, bytes(PADDING)]), dtype=np.uint8)
         rows = sum(counts)
-        words = np.zeros((len(self.fields), rows, 2), dtype=np.uint64)
+        words = np.empty((len(self.fields), rows, 2), dtype=np.uint64)
         valid = np.ones((len(self.fields), rows), dtype=np.uint8)
         at = row = 0
         for number, (count, block) in enumerate(zip(counts, blocks, strict=True)):

@@ -6,9 +6,14 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
 
 BOOLEAN, NUMBER, DOUBLE, TEXT, FIXED, ENUM = range(6)
 NEVER_NULL = -1
+PADDING = 16
+"""Bytes that must follow the data, because strings are read eight bytes at a time."""
 
 _OVERRUN, _BAD_LENGTH, _BAD_BRANCH, _NOT_UTF8, _BAD_NUMBER = -1, -2, -3, -4, -5
 FAULTS = {
@@ -18,9 +23,28 @@ FAULTS = {
     _NOT_UTF8: "a string in it is not UTF-8",
     _BAD_NUMBER: "a number in it is too long",
 }
+_HIGH_BITS = np.uint64(0x8080808080808080)
+
+
+def _compile_word(typing: Any, data: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        word = builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()))
+        word.align = 1
+        return word
+
+    return types.uint64(data, at), generate
+
+
+_word: Any = intrinsic(_compile_word)
+"""Eight bytes at any place as one little-endian number."""
 
 
 def _read_varint(data: Any, at: int, end: int) -> Any:
+    if at < end and data[at] < 0x80:
+        short = np.int64(data[at])
+        return (short >> 1) ^ -(short & 1), at + 1
     value = np.uint64(0)
     shift = np.uint64(0)
     while at < end:
@@ -71,6 +95,20 @@ def _check_utf8(data: Any, at: int, end: int) -> bool:
 _is_utf8: Any = numba.njit(cache=True, nogil=True)(_check_utf8)
 
 
+def _check_text(data: Any, at: int, length: int) -> Any:
+    seen = np.uint64(0)
+    whole = length & ~7
+    for i in range(at, at + whole, 8):
+        seen |= _word(data, i)
+    if length & 7:
+        mask = (np.uint64(1) << np.uint64(8 * (length & 7))) - np.uint64(1)
+        seen |= _word(data, at + whole) & mask
+    return (seen & _HIGH_BITS) == np.uint64(0) or _is_utf8(data, at, at + length)
+
+
+_is_text: Any = numba.njit(cache=True, nogil=True, inline="always")(_check_text)
+
+
 def _decode_records(
     data: Any,
     at: int,
@@ -92,6 +130,8 @@ def _decode_records(
                     return at
                 if branch == null_branches[f]:
                     valid[f, r] = 0
+                    words[f, r, 0] = np.uint64(0)
+                    words[f, r, 1] = np.uint64(0)
                     continue
                 if branch != 1 - null_branches[f]:
                     return _BAD_BRANCH
@@ -107,23 +147,24 @@ def _decode_records(
                     return _BAD_LENGTH
                 if length > end - at:
                     return _OVERRUN
-                if kind == TEXT and sizes[f] == 0:
-                    seen = np.uint8(0)
-                    for i in range(at, at + length):
-                        seen |= data[i]
-                    if seen >= 0x80 and not _is_utf8(data, at, at + length):
-                        return _NOT_UTF8
-                head = np.uint64(length)
-                for i in range(min(length, 4)):
-                    head |= np.uint64(data[at + i]) << np.uint64(32 + 8 * i)
-                words[f, r, 0] = head
+                if kind == TEXT and sizes[f] == 0 and not _is_text(data, at, length):
+                    return _NOT_UTF8
+                # A view: the length, then all of up to 12 bytes, or the first 4 and where the rest is.
+                first = _word(data, at)
+                if length >= 4:
+                    words[f, r, 0] = np.uint64(length) | first << np.uint64(32)
+                else:
+                    mask = (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
+                    words[f, r, 0] = np.uint64(length) | (first & mask) << np.uint64(32)
                 if length > 12:
                     words[f, r, 1] = np.uint64(at) << np.uint64(32)
+                elif length == 12:
+                    words[f, r, 1] = _word(data, at + 4)
                 elif length > 4:
-                    tail = np.uint64(0)
-                    for i in range(4, length):
-                        tail |= np.uint64(data[at + i]) << np.uint64(8 * (i - 4))
-                    words[f, r, 1] = tail
+                    mask = (np.uint64(1) << np.uint64(8 * (length - 4))) - np.uint64(1)
+                    words[f, r, 1] = _word(data, at + 4) & mask
+                else:
+                    words[f, r, 1] = np.uint64(0)
                 at += length
             elif kind in (NUMBER, ENUM):
                 number, at = _varint(data, at, end)
@@ -135,10 +176,7 @@ def _decode_records(
             elif kind == DOUBLE:
                 if end - at < 8:
                     return _OVERRUN
-                bits = np.uint64(0)
-                for i in range(8):
-                    bits |= np.uint64(data[at + i]) << np.uint64(8 * i)
-                words[f, r, 0] = bits
+                words[f, r, 0] = _word(data, at)
                 at += 8
             else:
                 if at >= end:

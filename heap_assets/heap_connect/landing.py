@@ -31,7 +31,6 @@ from heap_assets.heap_connect.records import (
     deliveries,
 )
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
-from heap_assets.heap_connect.seen import Seen
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, Selection
 from heap_assets.heap_connect.sources import DumpSource, ManifestFile
 from heap_assets.heap_connect.staging import Job, Stager, files_of
@@ -276,7 +275,6 @@ class Landing:
         if replaced_already:
             return landed
         found = compare(self.store, own, others, f"{job.folder}/moved.parquet")
-        Seen(self.store, landed.table).add(own)
         counts = replace(landed.counts, new=found.new, updated=found.updated, unchanged=found.unchanged)
         return replace(landed, counts=counts, moved=found.moved, moved_key=found.moved_key)
 

@@ -50,7 +50,7 @@ class Seen:
         """Return the first column of the row key, _day and _dump of all rows of these deliveries."""
         missing = {(d.dump.dump_id, d.table.version): d for d in wanted}
         frames: list[pl.LazyFrame] = []
-        for run in self._runs():
+        for run in self._few_runs():
             if not (found := run.covers & missing.keys()):
                 continue
             rows = self.store.scan(run.key)
@@ -59,28 +59,32 @@ class Seen:
             frames.append(rows)
             for pair in found:
                 del missing[pair]
-        frames += [frame for delivery in missing.values() for frame in self._read(delivery)]
+        read = [frame for delivery in missing.values() for frame in self._read(delivery)]
+        if len(missing) >= _MANY_FILES and read:
+            frames.append(self.store.scan(self._write(set(missing), read)))
+        else:
+            frames += read
         empty = pl.LazyFrame(schema={row_key(self.table)[0]: pl.Int64(), DAY: pl.Date(), DUMP: pl.Int64()})
         return pl.concat([empty, *frames])
 
-    def add(self, delivery: Delivery) -> None:
-        """Remember a delivery; small files are put together before they are many."""
-        frames = self._read(delivery)
-        covers = {(delivery.dump.dump_id, delivery.table.version)}
+    def _few_runs(self) -> list[_Run]:
+        """Return the files there are, the smaller ones put together first if they are many."""
         runs = self._runs()
-        put_together = sorted(runs, key=lambda run: run.size)[: _MANY_FILES - 1] if len(runs) >= _MANY_FILES else []
-        for run in put_together:
-            frames.append(self.store.scan(run.key))
-            covers |= run.covers
-        if not frames:
-            return
-        told = json.dumps(sorted(covers))
-        name = hashlib.sha256(told.encode()).hexdigest()[:16]
-        key = f"{self.folder}{name}.parquet"
-        self.store.sink(key, pl.concat(frames).unique(), {_COVERS: told})
-        for run in put_together:
-            if run.key != key:
+        if len(runs) < _MANY_FILES:
+            return runs
+        smallest = sorted(runs, key=lambda run: run.size)[: _MANY_FILES - 1]
+        covers = {pair for run in smallest for pair in run.covers}
+        kept = self._write(covers, [self.store.scan(run.key) for run in smallest])
+        for run in smallest:
+            if run.key != kept:
                 self.store.delete(run.key)
+        return self._runs()
+
+    def _write(self, covers: set[tuple[int, str]], frames: Sequence[pl.LazyFrame]) -> str:
+        told = json.dumps(sorted(covers))
+        key = f"{self.folder}{hashlib.sha256(told.encode()).hexdigest()[:16]}.parquet"
+        self.store.sink(key, pl.concat(list(frames)), {_COVERS: told})
+        return key
 
     def _runs(self) -> list[_Run]:
         return [

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import polars as pl
 
 from heap_assets.errors import SourceError
-from heap_assets.heap_connect.ahead import ahead
+from heap_assets.heap_connect.ahead import ahead, in_turn
 from heap_assets.heap_connect.avro import read_batches
 from heap_assets.heap_connect.columns import known_columns
 from heap_assets.heap_connect.manifest import ManifestTable
@@ -30,7 +30,8 @@ HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 128 << 20
+_PART_BYTES = 96 << 20
+_SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
 _BYTES_PER_CELL = 16  # of a string's view, which Polars does not count
 _SMALL_GROUP, _LARGE_GROUP = 4_096, 122_880
@@ -125,7 +126,9 @@ class Stager:
             If a file is missing, unreadable, lacks a key column, or changed while it was read.
         """
         files = sorted(self.job.files, key=lambda f: f.uri)
-        for file, batch in ahead(files, self._decoded, self.job.decoders):
+        small = sum(file.bytes for file in files) < _SMALL_TABLE_BYTES
+        batches = in_turn(files, self._decoded) if small else ahead(files, self._decoded, self.job.decoders)
+        for file, batch in batches:
             self._take(batch, file)
         self._flush()
         self._flush_set_aside()

@@ -19,8 +19,8 @@ from heap_assets.heap_connect import Landing, LandingConfig, build_event_day, bu
 from heap_assets.lake import Store
 
 PROCESS = Path(__file__).with_name("landing_process.py")
-DAYS = [date(2026, 3, 1) + timedelta(days=i) for i in range(4)]
-TABLES = [f"event_{i:02d}" for i in range(12)]
+DAYS = [date(2026, 3, 1) + timedelta(days=i) for i in range(3)]
+TABLES = [f"event_{i:02d}" for i in range(5)]
 
 
 def make_bucket(path: Path) -> Bucket:
@@ -67,15 +67,14 @@ def test_killed_at_random_moments_nothing_is_lost_or_half_written(tmp_path: Path
     span = time.monotonic() - began
     expected = state_of(tmp_path / "clean")
 
-    rnd, kills, deadline = random.Random(7), 0, time.monotonic() + 60
-    lake = tmp_path / "lake"
-    while not (lake / "finished").exists() and time.monotonic() < deadline:
+    rnd, kills, lake = random.Random(7), 0, tmp_path / "lake"
+    while not (lake / "finished").exists():
         process = subprocess.Popen(
             [sys.executable, PROCESS, bucket.path, lake], stdout=subprocess.PIPE, env={**os.environ}
         )
         assert process.stdout is not None
         process.stdout.readline()
-        if kills < 12:
+        if kills < 8:
             time.sleep(rnd.uniform(0.01, span / 3))
             process.send_signal(signal.SIGKILL)
             kills += 1
@@ -84,7 +83,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_half_written(tmp_path: Path
         for name, frame in state_of(lake).items():
             table = name.partition("@")[0]
             assert table == "users" or frame["event_id"].n_unique() == frame.height
-    assert kills >= 3
+    assert kills >= 3  # it can finish before the eighth
     found = state_of(lake)
     assert found.keys() == expected.keys()
     for name, frame in expected.items():

@@ -73,7 +73,7 @@ def built(landing: Landing) -> pl.DataFrame:
     return pl.concat([build_event_day(landing, "a", day, ["plan"]).frame.collect() for day in DAYS], how="vertical")
 
 
-@settings(max_examples=25, deadline=None, phases=QUICK)
+@settings(max_examples=12, deadline=None, phases=QUICK)
 @given(histories(), st.randoms(use_true_random=False))
 def test_rows_stand_by_the_rules_in_any_order_of_landing(history: Any, rnd: random.Random) -> None:
     folder = Path(tempfile.mkdtemp())
@@ -95,7 +95,7 @@ def test_rows_stand_by_the_rules_in_any_order_of_landing(history: Any, rnd: rand
         shutil.rmtree(folder)
 
 
-@settings(max_examples=25, deadline=None, phases=QUICK)
+@settings(max_examples=12, deadline=None, phases=QUICK)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from("ab")), max_size=5),
@@ -341,3 +341,20 @@ def test_the_catalogue_learns_what_landed_and_keeps_what_people_wrote(tmp_path: 
     accepted = catalogue.accept(catalogue.missing(landing), ["sign_up"])
     assert accepted.tables["sign_up"].display_name == "Sign Up - Click"
     assert "plan" in accepted.tables["sign_up"].columns
+
+
+def test_many_dumps_are_compared_through_few_files(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    for number in range(30):
+        day = date(2026, 3, 1) + timedelta(days=number // 2)
+        again = event(1, f"{day} 11:00:00")  # the same event moves with every dump
+        moment = f"{day + timedelta(days=1)}T{number % 2:02d}:00:00"
+        bucket.dump(number + 1, moment, a=[event(number + 100, f"{day} 10:00:00"), again])
+    landing = landing_in(tmp_path / "lake")
+    reports = land_all(landing, bucket)
+    assert [r.tables[0].counts.new for r in reports] == [2] + [1] * 29
+    assert len(list((tmp_path / "lake").rglob("_seen/*.parquet"))) <= 9
+    days = [MARCH_1 + timedelta(days=i) for i in range(15)]
+    found = [build_event_day(landing, "a", day).frame.collect()["event_id"].to_list() for day in days]
+    assert [1 in ids for ids in found] == [False] * 14 + [True]
+    assert sum(len(ids) for ids in found) == 31
