@@ -20,7 +20,8 @@ class AddressPolicy:
     Attributes
     ----------
     identities
-        A profile with several identities: send to `all`, to the `one` Heap changed last, or to `none`.
+        A profile with several identities: send to `all`, to `one`, or to `none`. The one is the profile's
+        `heap_identity` if it has that column and Heap knows it, else the one Heap changed last.
     allow_new
         Send to identities Heap does not know yet. Heap would create a user for each (heap.md 1.5): off.
     suppressed
@@ -113,8 +114,7 @@ def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy
     )
     usable = reasons.filter(pl.col("reason").is_null(), pl.col("invalid").is_null())
     if policy.identities == "one":
-        usable = usable.sort(["last_modified", "key"], descending=[True, False], nulls_last=True)
-        usable = usable.unique("profile_id", keep="first", maintain_order=True)
+        usable = _preferred(usable, every)
     rows = usable.select("profile_id", "key").lazy().join(every.lazy().drop("_several"), on="profile_id", how="left")
     invalid = reasons.filter(pl.col("invalid").is_not_null()).select("profile_id", "key", reason="invalid")
     held = reasons.filter(pl.col("invalid").is_null(), pl.col("reason").is_not_null())
@@ -129,6 +129,17 @@ def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy
             "several_identities": int((every["_several"].fill_null(0) > 1).sum()),
         },
     )
+
+
+def _preferred(usable: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
+    """Keep one identity per profile."""
+    if "heap_identity" in every.columns:
+        usable = usable.join(every.select("profile_id", first="heap_identity"), on="profile_id", how="left")
+    else:
+        usable = usable.with_columns(first=pl.lit(None, pl.String))
+    order = [(pl.col("key") == pl.col("first")).fill_null(value=False), pl.col("last_modified"), pl.col("key")]
+    ordered = usable.sort(order, descending=[True, True, False], nulls_last=True)
+    return ordered.unique("profile_id", keep="first", maintain_order=True)
 
 
 def nobody() -> pl.LazyFrame:

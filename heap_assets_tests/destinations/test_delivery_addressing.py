@@ -72,6 +72,13 @@ def test_a_profile_with_several_identities_goes_to_all_one_or_none(choice: str, 
     assert result.counts["several_identities"] == 1
 
 
+def test_the_one_identity_is_the_profiles_own_if_heap_knows_it() -> None:
+    one = AddressPolicy(identities="one")
+    chosen = profiles(a=["a1", "a2"]).with_columns(heap_identity=pl.lit("a1"))
+    assert keys(addressed(chosen, users("a1", "a2"), one)) == ["a1"]
+    assert keys(addressed(chosen, users("a2"), one)) == ["a2"]
+
+
 def test_two_profiles_on_one_identity_are_both_invalid() -> None:
     result = addressed(profiles(a=["ann", "x"], b=["ann"]), users("ann", "x"))
     assert keys(result) == ["x"]
