@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, TypeVar
@@ -50,14 +50,14 @@ class Subject:
         """Return what the writer of the partition noted in its footer."""
         return self.once("notes", self._notes)
 
-    def earlier(self, days: int, step: int = 1) -> list[StoredVerdict]:
-        """Return this check's verdicts of up to `days` earlier days, `step` days apart, newest first."""
-        return self.earlier_of(self.check, days, step)
+    def earlier(self, days: int) -> list[StoredVerdict]:
+        """Return this check's verdicts of up to `days` days before, newest first."""
+        return self.earlier_days(range(1, days + 1))
 
-    def earlier_of(self, check: str, days: int, step: int = 1) -> list[StoredVerdict]:
-        """Return another check's verdicts on earlier days of this asset, newest first."""
-        wanted = [str(self.day - timedelta(days=n * step)) for n in range(1, days + 1)]
-        return verdicts.read_many(self.lake.store, self.asset, check, wanted)
+    def earlier_days(self, days_back: Iterable[int]) -> list[StoredVerdict]:
+        """Return this check's verdicts of chosen earlier days, in the order of `days_back`."""
+        wanted = [str(self.day - timedelta(days=n)) for n in days_back]
+        return verdicts.read_many(self.lake.store, self.asset, self.check, wanted)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """Return `compute()`, computed the first time that any check of this partition asks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 
 import polars as pl
 
@@ -176,10 +177,13 @@ def _volume(s: Subject, t: Thresholds) -> Verdict:
     complete = bool(s.notes().get("complete", s.day < clock.today()))
     if not complete:
         return Verdict(passed=True, numbers={"rows": rows}, notes={"said": _NOT_OVER}, memory={"complete": False})
-    earlier = s.earlier(t.volume_weeks, step=7)
-    verdict = history.volume_as_usual(
-        rows, [v.numbers["rows"] for v in earlier if v.memory.get("complete") and "rows" in v.numbers], t
-    )
+    complete_days = {
+        (s.day - date.fromisoformat(v.partition)).days: v.numbers["rows"]
+        for v in s.earlier_days(sorted({*range(1, 14), *range(7, 7 * t.volume_weeks + 1, 7)}))
+        if v.memory.get("complete") and "rows" in v.numbers
+    }
+    same_weekdays = [complete_days[n] for n in sorted(complete_days) if n % 7 == 0]
+    verdict = history.volume_as_usual(rows, same_weekdays, t, history.week_against_last(complete_days))
     return Verdict(verdict.passed, verdict.numbers, verdict.notes, memory={"complete": True})
 
 
@@ -193,9 +197,11 @@ def _known_names(s: Subject) -> dict[str, pl.Series | None]:
 
 
 def _users(s: Subject) -> pl.Series | None:
-    """Read the users as of the day or the next day there is: days of users add up, and old ones may not be built."""
-    later = [day for day in s.lake.partitions(USERS) if day >= s.partition]
-    return s.lake.scan(USERS, later[0]).select("user_id").unique().collect()["user_id"] if later else None
+    """Read the newest users, if they are not older than the day: users add up, and a late event may name a new one."""
+    newest = max(s.lake.partitions(USERS), default="")
+    if newest < s.partition:
+        return None
+    return s.lake.scan(USERS, newest).select("user_id").unique().collect()["user_id"]
 
 
 def _sessions(s: Subject) -> pl.Series | None:

@@ -10,36 +10,63 @@ from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.verdict import Number, Verdict
 
 _WEEKS_TO_TREND = 4
+_PAIRS_TO_TELL = 4
+_ROWS_OF_A_PERSON = 10
+"""Rows of one person in a day are much alike, so a small table's shares move more than its rows let one think."""
 
 
-def volume_as_usual(rows: int, same_weekdays: Sequence[Number], thresholds: Thresholds) -> Verdict:
+def volume_as_usual(
+    rows: int, same_weekdays: Sequence[Number], thresholds: Thresholds, week: float | None = None
+) -> Verdict:
     """Judge a day's rows against the same weekday of earlier weeks.
 
-    The expectation is the median, moved by the median week-to-week growth; what is tolerated is `volume_change` of
-    it, or four times the median deviation of weekdays that scatter more.
+    Two expectations, and being near one of them is enough: the median of the weekday moved by its usual growth, and
+    last week's weekday moved by how this week has gone so far. Tolerated is `volume_change` of the expectation, or
+    four times the median deviation of weekdays that scatter more, and what chance does to small counts.
 
     Parameters
     ----------
     same_weekdays
         Rows of the same weekday, newest first; weeks without a partition are left out.
+    week
+        Rows of the six days before, as a multiple of the same days a week earlier; None if not known.
     """
-    history = [float(count) for count in same_weekdays[: thresholds.volume_weeks]]
+    history = _since_it_began(same_weekdays[: thresholds.volume_weeks])
     if len(history) < thresholds.volume_min_weeks:
         return _too_early(rows, len(history), thresholds.volume_min_weeks)
-    expected = median(history) * _growth(history)
+    expectations = [median(history) * _growth(history)]
+    if week is not None:
+        expectations.append(history[0] * min(max(week, 0.5), 2.0))
     spread = median(abs(count - median(history)) for count in history)
-    tolerated = max(thresholds.volume_change * expected, 4 * spread)
-    quiet = max(rows, expected) < thresholds.volume_min_rows
+    bands = [(e, max(thresholds.volume_change * e, 4 * spread) + 3 * e**0.5) for e in expectations]
+    quiet = max(rows, *expectations) < thresholds.volume_min_rows
     return Verdict(
-        passed=quiet or abs(rows - expected) <= tolerated,
+        passed=quiet or any(abs(rows - expected) <= tolerated for expected, tolerated in bands),
         numbers={
             "rows": rows,
-            "expected_rows": round(expected),
-            "at_least": max(round(expected - tolerated), 0),
-            "at_most": round(expected + tolerated),
+            "expected_rows": round(expectations[0]),
+            "at_least": max(round(min(expected - tolerated for expected, tolerated in bands)), 0),
+            "at_most": round(max(expected + tolerated for expected, tolerated in bands)),
         },
         notes={"said": "too few rows to tell"} if quiet else {},
     )
+
+
+def week_against_last(rows_by_days_back: Mapping[int, Number]) -> float | None:
+    """Return the rows of the six days before as a multiple of the same days a week earlier; None if too few are known.
+
+    Parameters
+    ----------
+    rows_by_days_back
+        Days back (1 is the day before) to rows.
+    """
+    pairs = [
+        (rows_by_days_back[n], rows_by_days_back[n + 7])
+        for n in range(1, 7)
+        if n in rows_by_days_back and n + 7 in rows_by_days_back
+    ]
+    before = sum(old for _, old in pairs)
+    return sum(new for new, _ in pairs) / before if len(pairs) >= _PAIRS_TO_TELL and before else None
 
 
 def filled_as_usual(
@@ -55,13 +82,16 @@ def filled_as_usual(
         The same of earlier days, newest first.
     """
     memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
-    if len(earlier) < thresholds.null_min_days or rows < thresholds.volume_min_rows:
+    if len(earlier) < thresholds.null_min_days or rows < thresholds.null_min_rows:
         return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too little to compare"}, memory=memory)
     worse: dict[str, float] = {}
     for name, share in null_shares.items():
         before = [day[name] for day in earlier if name in day]
-        if len(before) >= thresholds.null_min_days and share - median(before) > thresholds.null_change:
-            worse[name] = share - median(before)
+        if len(before) >= thresholds.null_min_days:
+            usual = median(before)
+            chance = 3 * (usual * (1 - usual) * _ROWS_OF_A_PERSON / rows) ** 0.5
+            if share - usual > thresholds.null_change + chance:
+                worse[name] = share - usual
     return Verdict(
         passed=not worse,
         numbers={
@@ -150,6 +180,14 @@ def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> Verdict
             "allowed_share": thresholds.max_shrink,
         },
     )
+
+
+def _since_it_began(counts: Sequence[Number]) -> list[float]:
+    """Leave out the weeks before a table's first row."""
+    history = [float(count) for count in counts]
+    while history and history[-1] == 0:
+        history.pop()
+    return history
 
 
 def _growth(history: Sequence[float]) -> float:

@@ -27,11 +27,13 @@ class Thresholds:
     volume_min_weeks
         How many of them there must be before anything is said.
     volume_min_rows
-        Tables with fewer rows a day are not judged by volume or filling.
+        Tables with fewer rows a day are not judged by their volume.
     null_change
         How many points the share of nulls of a column may rise over its median.
     null_min_days
         Days that there must be to compare with, of the last seven.
+    null_min_rows
+        Days with fewer rows are not judged by how filled their columns are: a few people make the shares.
     unknown_names
         Share of an event table's rows that may name a session or user that Heap has not sent.
     migration_chain
@@ -83,6 +85,7 @@ class Thresholds:
     volume_min_rows: int = 100
     null_change: float = 0.2
     null_min_days: int = 3
+    null_min_rows: int = 100
     unknown_names: float = 0.01
     migration_chain: int = 5
     max_shrink: float = 0.10

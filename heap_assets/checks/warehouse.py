@@ -10,7 +10,7 @@ from heap_assets.checks.verdict import Verdict
 
 PATTERNS: Mapping[str, str] = {
     "email": r"^[^\s@]+@[^\s@]+\.[^\s@.]+$",
-    "heap_user_id": r"^[0-9]{1,16}$",
+    "heap_user_id": r"^[0-9]{1,19}$",
 }
 """What a value of a type looks like, once trimmed; the same as the engine takes for an identifier."""
 

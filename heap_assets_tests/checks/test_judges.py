@@ -16,6 +16,7 @@ from heap_assets.checks.history import (
     not_risen,
     not_shrunk,
     volume_as_usual,
+    week_against_last,
 )
 from heap_assets.checks.personal_data import is_card, luhn, named_like_personal_data, no_personal_data
 from heap_assets.checks.thresholds import Cadence, Thresholds
@@ -141,6 +142,17 @@ class TestHistory:
     @pytest.mark.parametrize("rows", [0, 300, 2500])
     def test_a_day_that_lost_or_doubled_its_rows(self, rows: int) -> None:
         assert not volume_as_usual(rows, [1000, 990, 1010, 1005, 980, 995], T).passed
+
+    def test_a_table_that_has_just_begun_is_not_judged_by_the_weeks_before_it(self) -> None:
+        assert volume_as_usual(500, [480, 0, 0, 0, 0], T).passed
+
+    def test_a_week_that_is_twice_the_last_one_makes_a_doubled_day_usual(self) -> None:
+        weekdays = [1000, 990, 1010, 1005, 980, 995]
+        assert not volume_as_usual(2000, weekdays, T).passed
+        assert volume_as_usual(2000, weekdays, T, week=1.9).passed
+        assert not volume_as_usual(0, weekdays, T, week=0.1).passed, "a table that is dying is not usual"
+        assert week_against_last({n: 20 if n < 7 else 10 for n in range(1, 14)}) == 2.0
+        assert week_against_last({1: 20, 8: 10}) is None
 
     def test_little_tables_and_short_histories_say_nothing(self) -> None:
         assert volume_as_usual(0, [40, 50, 60], T).passed

@@ -120,7 +120,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     (TABLE, "unique_keys", lambda f: pl.concat([f, f.head(3)])),
     (TABLE, "ids_and_times", lambda f: f.with_columns(user_id=pl.when(pl.col("event_id") > 5).then("user_id"))),
     (TABLE, "ids_and_times", lambda f: f.with_columns(pl.col("time") + timedelta(hours=11, minutes=58))),
-    (TABLE, "volume_as_usual", lambda f: f.head(f.height // 3)),
+    (TABLE, "volume_as_usual", lambda f: f.head(f.height // 5)),
     (TABLE, "volume_as_usual", lambda f: f.head(0)),
     (TABLE, "columns_as_usual", lambda f: f.with_columns(plan=pl.lit(None, pl.String))),
     (TABLE, "columns_as_usual", lambda f: f.with_columns(coupon=pl.lit("x"))),
