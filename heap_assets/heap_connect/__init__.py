@@ -3,9 +3,10 @@
 from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, CatalogueTable, Missing
 from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
+from heap_assets.heap_connect.config import LandingConfig
 from heap_assets.heap_connect.discover import Discovery, discover
 from heap_assets.heap_connect.iam import check_role_names, read_policy, trust_policy
-from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing, LandingConfig
+from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.heap_connect.preflight import Verdict, preflight
 from heap_assets.heap_connect.quota import Plan, Quota, QuotaStatus, check_cadence, check_plan, quota, usage

@@ -7,10 +7,10 @@ landed is what a record names. A process may be killed between any two steps: th
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import date
 from functools import partial
 
 import polars as pl
@@ -18,7 +18,9 @@ import polars as pl
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.comparing import compare
+from heap_assets.heap_connect.config import LandingConfig
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.heap_connect.outcome import columns_seen, report_of
 from heap_assets.heap_connect.records import (
     Delivery,
     DumpRecord,
@@ -31,9 +33,10 @@ from heap_assets.heap_connect.records import (
     deliveries,
 )
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
-from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, Selection
-from heap_assets.heap_connect.sources import DumpSource, ManifestFile
+from heap_assets.heap_connect.selection import SNAPSHOT_TABLES
+from heap_assets.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.heap_connect.staging import Job, Stager, files_of
+from heap_assets.heap_connect.wanted import is_wanted
 from heap_assets.lake import Store
 
 INDEX_SCHEMA = pl.Schema(
@@ -49,35 +52,6 @@ INDEX_SCHEMA = pl.Schema(
         "version": pl.String(),
     }
 )
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class LandingConfig:
-    """Choices of landing.
-
-    Attributes
-    ----------
-    start_date
-        First day of which event rows are kept (inclusive).
-    workers
-        Tables landed at the same time.
-    recheck_dumps
-        So many of the newest dumps are looked at for files that were changed in place (None: all).
-    retry_after, retry_at_most
-        A failed table is tried again after the first, then after twice that, and so on up to the second.
-    """
-
-    start_date: date
-    tables: Selection = field(default_factory=Selection)
-    workers: int = 2
-    recheck_dumps: int | None = 30
-    retry_after: timedelta = timedelta(minutes=5)
-    retry_at_most: timedelta = timedelta(hours=6)
-    now: Callable[[], datetime] = _utc_now
 
 
 class Landing:
@@ -102,7 +76,7 @@ class Landing:
         manifests = source.manifests()
         newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
         recheck = {manifest.dump_id for manifest in newest}
-        return [m for m in manifests if self._wanted(m, records.get(m.dump_id), source, recheck=m.dump_id in recheck)]
+        return [m for m in manifests if is_wanted(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)]
 
     def land(self, source: DumpSource, dump_id: int | ManifestFile) -> DumpReport:
         """Land what a dump still has to land. A table that fails is recorded and does not stop the others.
@@ -121,7 +95,7 @@ class Landing:
             return self._refused(record, Failure(str(error), file=manifest_file.key))
         record = replace(record, failure=None, attempts=0, retry_at=None)
         known = {table for other in records.values() for table in other.tables}
-        columns_before = {table: _columns_seen(records, table) for table in known}
+        columns_before = {table: columns_seen(records, table) for table in known}
         record = self._unselect(record, manifest)
         landed: list[TableRecord] = []
         listed = self._listed(source, manifest_file.dump_id, manifest)
@@ -133,7 +107,7 @@ class Landing:
                     self._records.save(record)
                     landed.append(result)
         self._records.save(record)
-        return self._report(records, record, landed, manifest, columns_before)
+        return report_of(records, record, landed, manifest, columns_before)
 
     def index(self) -> pl.DataFrame:
         """Return rows by table, dump and day. `standing` is false for what a full resync has replaced."""
@@ -197,7 +171,7 @@ class Landing:
 
     def _refused(self, record: DumpRecord, failure: Failure) -> DumpReport:
         attempts = record.attempts + 1
-        record = replace(record, failure=failure, attempts=attempts, retry_at=self._retry_at(attempts))
+        record = replace(record, failure=failure, attempts=attempts, retry_at=self.config.retry_at(attempts))
         self._records.save(record)
         table = TableReport(
             "(manifest)", TableState.FAILED, failure=failure, attempts=attempts, retry_at=record.retry_at
@@ -216,7 +190,7 @@ class Landing:
     def _listed(self, source: DumpSource, dump_id: int, manifest: Manifest) -> dict[str, SourceFile]:
         """Return the dump's data files by address, from one listing rather than a question for each."""
         found = {o.key: o for o in source.list(f"sync_{dump_id}/")}
-        addresses = {uri: uri.partition("://")[2].partition("/")[2] or uri for t in manifest.tables for uri in t.files}
+        addresses = {uri: key_of(uri) for t in manifest.tables for uri in t.files}
         return {u: SourceFile(u, found[k].etag, found[k].size) for u, k in addresses.items() if k in found}
 
     def _table(
@@ -293,55 +267,8 @@ class Landing:
             files=files,
             failure=Failure(reason, file, block),
             attempts=attempts,
-            retry_at=self._retry_at(attempts),
+            retry_at=self.config.retry_at(attempts),
             days_ever=known.days_ever if known else frozenset(),
-        )
-
-    def _retry_at(self, attempts: int) -> datetime:
-        wait: timedelta = min(self.config.retry_after * 2 ** min(attempts - 1, 20), self.config.retry_at_most)
-        return self.config.now() + wait
-
-    def _wanted(self, manifest: ManifestFile, record: DumpRecord | None, source: DumpSource, *, recheck: bool) -> bool:
-        if record is None or record.manifest_etag != manifest.etag:
-            return True
-        now = self.config.now()
-        if record.failure is not None:
-            return record.retry_at is None or record.retry_at <= now
-        selected = [t for name, t in record.tables.items() if self.config.tables.takes_table(name)]
-        if any(t.state in {TableState.RESET, TableState.UNSELECTED} for t in selected):
-            return True
-        failed = [t for t in selected if t.failure is not None]
-        if any(t.retry_at is None or t.retry_at <= now for t in failed):
-            return True
-        return (recheck or bool(failed)) and _changed_in_place(source, record, selected)
-
-    def _report(
-        self,
-        before: Mapping[int, DumpRecord],
-        record: DumpRecord,
-        tables: list[TableRecord],
-        manifest: Manifest,
-        columns_before: Mapping[str, set[str]],
-    ) -> DumpReport:
-        after = {**before, record.dump_id: record}
-        after = {dump_id: after[dump_id] for dump_id in sorted(after)}
-        landed = [table for table in tables if table.failure is None]
-        touched = {table.table: _touched(after, record, table) for table in landed}
-        new_columns = {
-            table.table: new
-            for table in landed
-            if table.table in columns_before
-            and (new := tuple(c for c in (*table.schema, *table.left_out) if c not in columns_before[table.table]))
-        }
-        return DumpReport(
-            record.dump_id,
-            record.as_of,
-            record.day,
-            tables=[TableReport.of(table) for table in tables],
-            touched={table: days for table, days in touched.items() if days},
-            new_tables=tuple(t.name for t in manifest.tables if t.name not in columns_before),
-            new_columns=new_columns,
-            unselected=tuple(n for n, t in record.tables.items() if t.state is TableState.UNSELECTED),
         )
 
 
@@ -350,28 +277,6 @@ def _manifest(source: DumpSource, dump_id: int) -> ManifestFile:
         if manifest.dump_id == dump_id:
             return manifest
     raise SourceError(f"dump {dump_id} has no manifest in {source.describe()}: list them with `heap-assets discover`")
-
-
-def _touched(records: Mapping[int, DumpRecord], record: DumpRecord, table: TableRecord) -> frozenset[date]:
-    standing = deliveries(records, table.table)
-    if all(delivery.dump.dump_id != record.dump_id for delivery in standing):
-        return frozenset()  # an older dump than the last full resync: it changes nothing
-    if table.table in SNAPSHOT_TABLES:
-        return frozenset({record.day, standing[-1].dump.day})
-    if not table.incremental:
-        return days_ever(records.values(), table.table)
-    return table.days_ever | frozenset(table.moved)
-
-
-def _columns_seen(records: Mapping[int, DumpRecord], table: str) -> set[str]:
-    found = [record.tables[table] for record in records.values() if table in record.tables]
-    return {column for known in found for column in (*known.schema, *known.left_out)}
-
-
-def _changed_in_place(source: DumpSource, record: DumpRecord, tables: list[TableRecord]) -> bool:
-    known = {file.uri.partition("://")[2].partition("/")[2] or file.uri: file.etag for t in tables for file in t.files}
-    listed = {found.key: found.etag for found in source.list(f"sync_{record.dump_id}/")}
-    return any(listed.get(key, etag) != etag for key, etag in known.items())
 
 
 def _keys(table: TableRecord) -> list[str]:
