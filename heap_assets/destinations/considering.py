@@ -18,7 +18,6 @@ from heap_assets.destinations.report import SyncReport
 from heap_assets.destinations.spec import Mode, SyncSpec
 from heap_assets.destinations.tables import SET_ASIDE_SCHEMA, runs
 from heap_assets.destinations.upkeep import forgotten
-from heap_assets.errors import DeliveryError
 from heap_assets.lake import Store
 
 MEDIAN_OF = 7
@@ -54,9 +53,6 @@ def consider(
     prepared = prepare(spec, destination, given.rows, key)
     prepared, silenced = _without_forgotten(prepared, forgotten(store, spec.name), key)
     held = pl.concat([held, silenced])
-    missing = [c for c in destination.required if c not in prepared.rows.columns]
-    if missing:
-        raise DeliveryError(f"sync {spec.name}: {destination.kind} needs the column {missing[0]!r} in its rows")
     worries: list[str] = []
     if destination.mode is Mode.INSERT:
         plan = plan_insert(prepared, state.frame, fence, spec)

@@ -12,13 +12,14 @@ import polars as pl
 
 from heap_assets.destinations.addressing import Addressed
 from heap_assets.destinations.base import Destination
+from heap_assets.destinations.caller import Tally
 from heap_assets.destinations.considering import MEDIAN_OF, consider, counted, planned
 from heap_assets.destinations.difference import Plan
 from heap_assets.destinations.hashing import hashed_keys, salt
 from heap_assets.destinations.lease import Lease
 from heap_assets.destinations.log import Log, Snapshot, fold, folded
 from heap_assets.destinations.report import Status, SyncReport
-from heap_assets.destinations.sender import Progress, Sender, Tally
+from heap_assets.destinations.sender import Progress, Sender
 from heap_assets.destinations.spec import Mode, SyncSpec
 from heap_assets.destinations.tables import (
     mark_killed,

@@ -15,6 +15,7 @@ from heap_assets.destinations.hashing import EMPTY, UNKNOWN, combined, hashed_va
 from heap_assets.destinations.log import FIELD, field_names
 from heap_assets.destinations.spec import Mode, OnWithdrawn, SyncSpec
 from heap_assets.destinations.validation import VALUE, check_names, duplicated, reasons
+from heap_assets.errors import SettingsError
 
 OLD = "o:"
 """Prefix of the columns that hold what the ledger knew before."""
@@ -70,7 +71,13 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
     names = tuple(columns)
     check_names(spec.name, names, destination.limits)
     present = rows.collect_schema().names()
+    for column in ("key", *destination.required):
+        if column not in present:
+            raise SettingsError(
+                f"sync {spec.name}: {destination.kind} needs the column {column!r}, which the rows lack"
+            )
     kept = [c for c in ("key", "profile_id", *destination.required, *destination.optional) if c in present]
+    rows = rows.with_columns(pl.col("key").cast(pl.String))
     frame = rows.select(*kept, *(value.alias(VALUE + name) for name, (value, _) in columns.items())).collect()
     unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
     reason = reasons(frame, destination, names)

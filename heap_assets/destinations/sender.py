@@ -6,22 +6,22 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import orjson
 import polars as pl
 
-from heap_assets.destinations.answers import PASSING, STOPPING, advice, reason_of, retry_after
-from heap_assets.destinations.base import Destination, Response, Row
+from heap_assets.destinations.answers import reason_of
+from heap_assets.destinations.base import Destination, Row
 from heap_assets.destinations.batches import Outcome, intent_frame, outcome_frame, rows_of, with_facts
+from heap_assets.destinations.caller import Caller, RunStopped, Tally
 from heap_assets.destinations.lease import Lease, LeaseLostError
-from heap_assets.destinations.limiter import Limiter, backoff
+from heap_assets.destinations.limiter import Limiter
 from heap_assets.destinations.log import Log
 from heap_assets.destinations.redaction import redacted
 from heap_assets.destinations.spec import SyncSpec
-from heap_assets.destinations.transport import Transport, Unanswered
+from heap_assets.destinations.transport import Transport
 
 _FEWEST_BAD = 20
 
@@ -37,32 +37,11 @@ class Progress:
     seconds: float
 
 
-@dataclass
-class Tally:
-    """What happened so far, in numbers."""
-
-    requests: int = 0
-    retried: int = 0
-    throttled: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    stopped: str | None = None
-
-
 @dataclass(slots=True)
 class _Item:
     row: Row
     element: bytes
     position: int
-
-
-class _Stop(Exception):
-    """The run must end; rows of this call are `unknown` if they may have arrived."""
-
-    def __init__(self, reason: str, *, arrived: bool, http_status: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.arrived = arrived
-        self.http_status = http_status
 
 
 class Sender:
@@ -88,13 +67,12 @@ class Sender:
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.spec, self.destination, self.log, self.lease, self.transport = spec, destination, log, lease, transport
-        self.tally = Tally()
         self._facts = {"day": day, "mapping": mapping, "run_id": run_id, "fence": log.fence}
         self._limiter = Limiter(destination.limits.rates, spec.rate_share, transport.clock)
-        self._jitter = random.Random()  # noqa: S311  jitter is not a secret
+        self._caller = Caller(spec.retry, self._limiter, transport, lease)
+        self._order = random.Random()  # noqa: S311  the order of a batch is not a secret
         self._progress = progress
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._lock = self._caller.lock
         self._failure: BaseException | None = None
         self._planned = 0
         self._heavy: frozenset[str] = frozenset()
@@ -110,11 +88,17 @@ class Sender:
         ]
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
+        try:
+            for worker in workers:
+                worker.join()
+        except BaseException:  # the run is interrupted: nothing may be sent after the lease is gone
+            self._caller.stop("interrupted")
+            for worker in workers:
+                worker.join()
+            raise
         if self._failure is not None:
             raise self._failure
-        return self.tally
+        return self._caller.tally
 
     @property
     def _batch_rows(self) -> int:
@@ -135,7 +119,7 @@ class Sender:
 
     def _work(self, batches: Iterator[pl.DataFrame]) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._caller.stopped:
                 with self._lock:
                     batch = next(batches, None)
                 if batch is None:
@@ -144,8 +128,7 @@ class Sender:
         except BaseException as error:  # raised again by run()
             with self._lock:
                 self._failure = self._failure or error
-            self._stop.set()
-            self._limiter.close()
+            self._caller.stop()
 
     def _deliver(self, batch: pl.DataFrame) -> None:
         items = [
@@ -153,7 +136,7 @@ class Sender:
             for n, row in enumerate(rows_of(batch, self.destination, self.log.fence))
         ]
         for group in self._grouped(items):
-            if self._stop.is_set():
+            if self._caller.stopped:
                 return
             self._deliver_group(batch, group)
 
@@ -175,7 +158,7 @@ class Sender:
         try:
             self.lease.check()
         except LeaseLostError as error:
-            self._halt(str(error))
+            self._caller.stop(str(error))
             return
         name = self.log.batch()
         positions = [item.position for item in group]
@@ -183,8 +166,8 @@ class Sender:
         found: dict[int, Outcome] = {}
         try:
             self._settle(group, found, shuffled=False)
-        except _Stop as stop:
-            self._halt(stop.reason)
+        except RunStopped as stop:
+            self._caller.stop(stop.reason)
             status = "unknown" if stop.arrived else "aborted"
             for item in group:
                 found.setdefault(item.position, Outcome(status, stop.http_status, stop.reason))
@@ -199,17 +182,23 @@ class Sender:
             group = [i for i in group if len(i.element) <= oversized]
         if not group:
             return
-        response, attempt = self._call(group)
-        refused = self.destination.rejections(response, [item.row for item in group]) or {}
+        rows = [item.row for item in group]
+        heavy = Counter(row.person for row in rows if row.person in self._heavy)
+        request = self.destination.request([item.element for item in group], rows)
+        response, attempt = self._caller.call(request, len(rows), heavy)
+        refused = self.destination.rejections(response, rows) or {}
         for index, reason in refused.items():
             text = redacted(reason, group[index].row)
             found[group[index].position] = Outcome("rejected", response.status, text, attempt)
         rest = [item for index, item in enumerate(group) if index not in refused]
         if response.accepted:
-            found |= {
-                item.position: Outcome(self.destination.accepted, response.status, None, attempt) for item in rest
-            }
-        elif refused:
+            taken = Outcome(self.destination.accepted, response.status, None, attempt)
+            found |= {item.position: taken for item in rest}
+            return
+        if len(group) > 1:  # whether a refused batch was applied in part, nobody says (heap.md 1.3)
+            together = Outcome("unknown", response.status, "refused together with others", attempt)
+            found |= {item.position: together for item in rest}
+        if refused:
             self._stop_if_broken(found)
             self._settle(rest, found, shuffled=shuffled)
         elif len(group) == 1:
@@ -218,102 +207,33 @@ class Sender:
             self._stop_if_broken(found)
         else:
             if not shuffled:  # bad rows often stand together; a random order makes their share visible early
-                self._jitter.shuffle(group)
+                self._order.shuffle(group)
             middle = len(group) // 2
             self._settle(group[:middle], found, shuffled=True)
             self._settle(group[middle:], found, shuffled=True)
 
     def _stop_if_broken(self, found: dict[int, Outcome]) -> None:
         with self._lock:
-            total = self.tally.outcomes + Counter(outcome.status for outcome in found.values())
+            total = self._caller.tally.outcomes + Counter(outcome.status for outcome in found.values())
         bad = total["rejected"]
         if bad >= _FEWEST_BAD and bad > self.spec.broken_share * (bad + total[self.destination.accepted]):
-            raise _Stop(
+            raise RunStopped(
                 f"{bad} of {bad + total[self.destination.accepted]} rows were refused: the mapping is probably broken",
                 arrived=False,
             )
 
-    def _call(self, group: Sequence[_Item]) -> tuple[Response, int]:
-        """Call until there is an answer that settles something.
-
-        Raises
-        ------
-        _Stop
-            For 401, 403, 404 and their like, after all attempts, or after nothing but 429 for too long.
-        """
-        rows = [item.row for item in group]
-        request = self.destination.request([item.element for item in group], rows)
-        heavy = Counter(row.person for row in rows if row.person in self._heavy)
-        patience, attempt, waits, arrived = self.spec.retry, 0, 0, False
-        throttled_since: float | None = None
-        while True:
-            self._check_lease(arrived=arrived)
-            answer = self._answer(request, len(group), heavy)
-            wait = backoff(waits, patience.first_wait, patience.longest_wait, self._jitter)
-            waits += 1
-            if isinstance(answer, Response) and answer.status == 429:
-                throttled_since = throttled_since if throttled_since is not None else self.transport.clock.now()
-                if self.transport.clock.now() - throttled_since > patience.throttled_for:
-                    raise _Stop(
-                        f"nothing but HTTP 429 for {patience.throttled_for:.0f} s", arrived=arrived, http_status=429
-                    )
-                self.tally.throttled += 1
-                self._limiter.pause(min(retry_after(answer) or wait, patience.longest_retry_after))
-                continue
-            throttled_since = None
-            if isinstance(answer, Response):
-                if answer.status in STOPPING or 300 <= answer.status < 400:
-                    raise _Stop(
-                        f"HTTP {answer.status}: {advice(answer.status)}", arrived=arrived, http_status=answer.status
-                    )
-                if answer.status < 500 and answer.status not in PASSING:
-                    return answer, attempt + 1
-                arrived, what = True, f"HTTP {answer.status}"
-                wait = max(wait, min(retry_after(answer) or 0.0, patience.longest_retry_after))
-            else:
-                arrived, what = arrived or answer.arrived, answer.what
-            attempt += 1
-            if attempt >= patience.attempts:
-                raise _Stop(f"{what}, {attempt} times in a row: the destination is down", arrived=arrived)
-            with self._lock:
-                self.tally.retried += 1
-            self._wait(wait, arrived=arrived)
-
-    def _answer(self, request: Any, rows: int, heavy: Counter[str]) -> Response | Unanswered:
-        with self._limiter.permission(rows, heavy):
-            if self._stop.is_set():
-                raise _Stop(self.tally.stopped or "the run stopped", arrived=False)
-            with self._lock:
-                self.tally.requests += 1
-            return self.transport.send(request, self.spec.retry.timeout)
-
-    def _wait(self, seconds: float, *, arrived: bool) -> None:
-        until = self.transport.clock.now() + seconds
-        while (left := until - self.transport.clock.now()) > 0:
-            if self._stop.is_set():
-                raise _Stop(self.tally.stopped or "the run stopped", arrived=arrived)
-            self.transport.clock.wait(min(left, 0.5))
-
-    def _check_lease(self, *, arrived: bool) -> None:
-        try:
-            self.lease.check()
-        except LeaseLostError as error:
-            raise _Stop(str(error), arrived=arrived) from error
-
-    def _halt(self, reason: str) -> None:
-        with self._lock:
-            self.tally.stopped = self.tally.stopped or reason
-        self._stop.set()
-        self._limiter.close()
-
     def _count(self, found: dict[int, Outcome]) -> None:
         with self._lock:
-            self.tally.outcomes.update(outcome.status for outcome in found.values())
+            self._caller.tally.outcomes.update(outcome.status for outcome in found.values())
             if self._progress is not None:
-                done = self.tally.outcomes
+                done = self._caller.tally.outcomes
                 seconds = self.transport.clock.now() - self._started
                 self._progress(
                     Progress(
-                        self._planned, done[self.destination.accepted], done["rejected"], self.tally.requests, seconds
+                        self._planned,
+                        done[self.destination.accepted],
+                        done["rejected"],
+                        self._caller.tally.requests,
+                        seconds,
                     )
                 )
