@@ -1,0 +1,241 @@
+"""Rates of reading from and publishing to a warehouse, beside google-cloud-bigquery's to_dataframe and dlt.
+
+    make bench-warehouse ROWS=1000000
+
+Every contender handles the same rows in a process of its own, so that its peak memory is its own. BigQuery is
+bqemulator on this machine: its figures compare clients, they say nothing about Google's service. dlt is measured on
+PostgreSQL, which it both reads and loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "heap_assets_tests" / "warehouse"))
+
+import servers  # noqa: E402
+
+PEERS = ROOT / ".venvs" / "bench-warehouse"
+PEER_PACKAGES = (
+    "dlt[postgres,parquet,sql_database]",
+    "psycopg2-binary",
+    "pandas",
+    "db-dtypes",
+    "google-cloud-bigquery",
+    "google-cloud-bigquery-storage",
+)
+
+PREAMBLE = """
+import json, resource, sys, time
+task = json.loads(sys.argv[1])
+def done(rows, seconds):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print("RESULT " + json.dumps({"rows": rows, "seconds": seconds, "peak_mb": peak}))
+"""
+OURS_READ = """
+from pathlib import Path
+if task["kind"] == "postgres":
+    from heap_assets.warehouse import PostgresWarehouse
+    warehouse = PostgresWarehouse(task["uri"])
+elif task["kind"] == "duckdb":
+    from heap_assets.warehouse import DuckDBWarehouse
+    warehouse = DuckDBWarehouse(Path(task["path"]))
+else:
+    from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse
+    warehouse = BigQueryWarehouse(BigQueryAccount("demo", endpoint=task["rest"], storage_endpoint=task["grpc"]))
+started = time.monotonic()
+reading = warehouse.read(task["relation"], None, Path(task["folder"]) / "out.parquet")
+done(reading.rows, time.monotonic() - started)
+"""
+OURS_PUBLISH = """
+from datetime import date
+import polars as pl
+from heap_assets.lake import Store
+from heap_assets.warehouse.publish import Publication
+store = Store(task["folder"] + "/lake")
+if task["kind"] == "postgres":
+    from heap_assets.warehouse.postgres_publish import PostgresPublisher
+    publisher = PostgresPublisher(task["uri"], "ours", store)
+else:
+    from heap_assets.warehouse import BigQueryAccount
+    from heap_assets.warehouse.bigquery_publish import BigQueryPublisher
+    account = BigQueryAccount("demo", endpoint=task["rest"], storage_endpoint=task["grpc"])
+    publisher = BigQueryPublisher(account, "bench", store)
+started = time.monotonic()
+published = publisher.publish(Publication("ours"), date(2026, 11, 1), pl.scan_parquet(task["parquet"]), "v1")
+done(published.rows, time.monotonic() - started)
+"""
+TO_DATAFRAME = """
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+import grpc
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
+client = bigquery.Client("demo", AnonymousCredentials(), client_options={"api_endpoint": task["rest"]})
+options = [("grpc.max_receive_message_length", 128 * 1024 * 1024)]
+storage = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=grpc.insecure_channel(task["grpc"], options)))
+started = time.monotonic()
+frame = client.list_rows(task["relation"]).to_dataframe(bqstorage_client=storage)
+frame.to_parquet(task["folder"] + "/out.parquet")
+done(len(frame), time.monotonic() - started)
+"""
+LOAD_DATAFRAME = """
+import pandas
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+client = bigquery.Client("demo", AnonymousCredentials(), client_options={"api_endpoint": task["rest"]})
+fields = client.get_table("demo." + task["relation"]).schema
+client.create_table(bigquery.Table("demo.bench.theirs", fields))
+started = time.monotonic()
+frame = pandas.read_parquet(task["parquet"])
+config = bigquery.LoadJobConfig(schema=fields, write_disposition="WRITE_TRUNCATE")
+client.load_table_from_dataframe(frame, "demo.bench.theirs", job_config=config).result()
+done(len(frame), time.monotonic() - started)
+"""
+DLT_READ = """
+import os
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+import dlt
+from dlt.sources.sql_database import sql_table
+source = sql_table(credentials=task["uri"], schema="public", table="people", backend="pyarrow", chunk_size=100_000)
+started = time.monotonic()
+pipeline = dlt.pipeline("read", destination=dlt.destinations.filesystem("file://" + task["folder"] + "/out"),
+                        dataset_name="out", pipelines_dir=task["folder"] + "/dlt")
+pipeline.run(source, loader_file_format="parquet")
+done(task["rows"], time.monotonic() - started)
+"""
+DLT_PUBLISH = """
+import os
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+import dlt, pyarrow.parquet as pq
+@dlt.resource(name="theirs", write_disposition="replace")
+def rows():
+    for batch in pq.ParquetFile(task["parquet"]).iter_batches(100_000):
+        yield batch
+started = time.monotonic()
+pipeline = dlt.pipeline("write", destination=dlt.destinations.postgres(task["uri"]), dataset_name="theirs",
+                        pipelines_dir=task["folder"] + "/dlt")
+pipeline.run(rows())
+done(task["rows"], time.monotonic() - started)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    peers = _peers()
+    print(f"{options.rows:,} rows: bigint, 3 texts, timestamp, decimal, double, boolean; each contender alone\n")
+    print(f"{'':44}{'rows/s':>12}{'seconds':>10}{'peak MB':>10}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parquet = _write_rows(folder, options.rows, options.seed)
+        base = {"rows": options.rows, "parquet": str(parquet)}
+        duck = {**base, "kind": "duckdb", "path": str(folder / "w.duckdb"), "relation": "people"}
+        _run("DuckDB → Parquet      heap_assets", sys.executable, OURS_READ, duck)
+        with servers.postgres_cluster() as address:
+            uri = f"postgresql://{address}/postgres"
+            postgres = {**base, "kind": "postgres", "uri": uri, "relation": "people"}
+            _fill_postgres(uri, parquet)
+            _run("PostgreSQL → Parquet  heap_assets", sys.executable, OURS_READ, postgres)
+            _run("                      dlt", peers, DLT_READ, postgres)
+            _run("Parquet → PostgreSQL  heap_assets", sys.executable, OURS_PUBLISH, postgres)
+            _run("                      dlt", peers, DLT_PUBLISH, postgres)
+        with servers.bigquery_emulator() as emulator:
+            bigquery = {**base, "kind": "bigquery", "rest": emulator.rest, "grpc": emulator.grpc}
+            bigquery["relation"] = "bench.people"
+            _fill_bigquery(bigquery, parquet)
+            _run("BigQuery* → Parquet   heap_assets", sys.executable, OURS_READ, bigquery)
+            _run("                      to_dataframe, to_parquet", peers, TO_DATAFRAME, bigquery)
+            _run("Parquet → BigQuery*   heap_assets", sys.executable, OURS_PUBLISH, bigquery)
+            _run("                      load_table_from_dataframe", peers, LOAD_DATAFRAME, bigquery)
+    print("\n* bqemulator on this machine; its server is part of every figure")
+
+
+def _run(title: str, python: str, code: str, task: dict[str, object]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python, "-W", "ignore", "-c", PREAMBLE + code, json.dumps({**task, "folder": folder})]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    results = [line.removeprefix("RESULT ") for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
+    if not results:
+        reason = (ran.stderr.strip().splitlines() or ["no answer"])[-1][:80]
+        print(f"{title:<44}failed: {reason}", flush=True)
+        return
+    result = json.loads(results[0])
+    rate = result["rows"] / result["seconds"]
+    print(f"{title:<44}{rate:>12,.0f}{result['seconds']:>10.2f}{result['peak_mb']:>10,}", flush=True)
+
+
+def _peers() -> str:
+    python = PEERS / "bin" / "python"
+    if not (PEERS / ".ready").exists():
+        print("Installing the peers into an environment of their own ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
+        (PEERS / ".ready").touch()
+    return str(python)
+
+
+def _write_rows(folder: Path, rows: int, seed: int) -> Path:
+    """Write the rows as a DuckDB table and as a Parquet file."""
+    import duckdb
+
+    path = folder / "rows.parquet"
+    with duckdb.connect(str(folder / "w.duckdb")) as connection:
+        connection.execute("SET enable_progress_bar = false")
+        connection.execute(
+            f"""
+            CREATE TABLE people AS SELECT
+                range AS id, 'user' || hash(range + {seed}) % 1000000000 || '@example.com' AS email,
+                'Name ' || range % 10007 AS name, ['free', 'pro', 'team'][range % 3 + 1] AS plan,
+                TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_seconds(range % 20000000) AS updated_at,
+                (hash(range * 7 + {seed}) % 1000000 / 100.0)::DECIMAL(12, 2) AS amount,
+                (range % 1000) / 7.0 AS score, range % 2 = 0 AS active
+            FROM range({rows})
+            """
+        )
+        connection.execute(f"COPY people TO '{path}' (FORMAT parquet, ROW_GROUP_SIZE 100000)")
+    return path
+
+
+def _fill_postgres(uri: str, parquet: Path) -> None:
+    import pyarrow.parquet as pq
+    from adbc_driver_postgresql import dbapi
+
+    with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE people (id bigint, email text, name text, plan text, updated_at timestamptz, "
+            "amount numeric(12,2), score double precision, active boolean)"
+        )
+        for batch in pq.ParquetFile(parquet).iter_batches(200_000):
+            cursor.adbc_ingest("staged", batch, mode="create_append")
+        cursor.execute("INSERT INTO people SELECT * FROM staged")
+        cursor.execute("DROP TABLE staged")
+
+
+def _fill_bigquery(task: dict[str, object], parquet: Path) -> None:
+    from google.cloud import bigquery
+
+    from heap_assets.warehouse import BigQueryAccount
+
+    account = BigQueryAccount("demo", endpoint=str(task["rest"]), storage_endpoint=str(task["grpc"]))
+    with account.client() as client:
+        client.create_dataset("bench")
+        client.query(
+            "CREATE TABLE bench.people (id INT64, email STRING, name STRING, plan STRING, updated_at TIMESTAMP, "
+            "amount NUMERIC(12, 2), score FLOAT64, active BOOL)"
+        ).result()
+        config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND")
+        with parquet.open("rb") as file:
+            client.load_table_from_file(file, "demo.bench.people", job_config=config).result()
+
+
+if __name__ == "__main__":
+    main()
