@@ -3,7 +3,7 @@
 A failed check that does not block leaves its run green, and Dagster tells nobody: every finished run is looked into.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
@@ -14,6 +14,7 @@ from heap_assets.errors import HeapAssetsError
 RECENCY_CHECKS = ("newest_row_is_recent", "newest_complete_day_delivered")
 _START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
+_BACKFILL = "dagster/backfill"
 _WILL_RETRY = "dagster/will_retry"
 _CHECK_FAILED_ERROR = "DagsterAssetCheckFailedError"
 _NUMBERS_SHOWN = 6
@@ -21,28 +22,33 @@ _DETAIL = 300
 GroupOf = Callable[[dg.AssetKey], str]
 
 
-def run_message(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, base_url: str, group_of: GroupOf, still_open: Iterable[Alarm]
-) -> Message | None:
-    """Return everything that one finished run says, news or not; None if it says nothing.
+def finished_messages(
+    instance: dg.DagsterInstance,
+    runs: Sequence[dg.DagsterRun],
+    base_url: str,
+    group_of: GroupOf,
+    still_open: Sequence[Alarm],
+) -> list[Message]:
+    """Return what finished runs say, news or not: one message a run, and one for the runs of a backfill.
 
     Parameters
     ----------
+    runs
+        Finished runs, oldest first; what a newer one says of a partition stands.
     group_of
         Asset key to asset group.
     still_open
         Alarms that were told before; a run that succeeds takes back those of its steps and partitions.
     """
-    failed = run.status == dg.DagsterRunStatus.FAILURE
-    alarms = list(_check_alarms(instance, run, group_of))
-    if failed:
-        alarms += _step_alarms(instance, run, alarms)
-    else:
-        alarms += _recovered_steps(instance, run, still_open)
-    if not alarms:
-        return None
-    title = f"Run {run.run_id[:8]} {'failed' if failed else 'finished'}"
-    return Message(title, tuple(alarms), link=f"{base_url.rstrip('/')}/runs/{run.run_id}", run_id=run.run_id)
+    together: dict[str, list[dg.DagsterRun]] = {}
+    for run in runs:
+        together.setdefault(run.tags.get(_BACKFILL, run.run_id), []).append(run)
+    messages = []
+    for own in together.values():
+        said = {alarm.key: alarm for run in own for alarm in _run_alarms(instance, run, group_of, still_open)}
+        if said:
+            messages.append(_message(own, tuple(said.values()), base_url.rstrip("/")))
+    return messages
 
 
 def check_alarm(evaluation: dg.AssetCheckEvaluation, group: str) -> Alarm:
@@ -80,6 +86,26 @@ def run_partitions(run: dg.DagsterRun) -> tuple[str, str] | None:
     if run.tags.get(_START) and run.tags.get(_END):
         return run.tags[_START], run.tags[_END]
     return None
+
+
+def _run_alarms(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, still_open: Sequence[Alarm]
+) -> list[Alarm]:
+    alarms = list(_check_alarms(instance, run, group_of))
+    if run.status == dg.DagsterRunStatus.FAILURE:
+        return [*alarms, *_step_alarms(instance, run, alarms)]
+    return [*alarms, *_recovered_steps(instance, run, still_open)]
+
+
+def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url: str) -> Message:
+    run = runs[-1]
+    failed = sum(one.status == dg.DagsterRunStatus.FAILURE for one in runs)
+    backfill = run.tags.get(_BACKFILL)
+    if backfill and len(runs) > 1:
+        title = f"Backfill {backfill}, {len(runs)} runs{f', {failed} of them failed' if failed else ''}"
+        return Message(title, alarms, link=f"{base_url}/runs/b/{backfill}", run_id=run.run_id)
+    title = f"Run {run.run_id[:8]} {'failed' if failed else 'finished'}"
+    return Message(title, alarms, link=f"{base_url}/runs/{run.run_id}", run_id=run.run_id)
 
 
 def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> Iterator[Alarm]:

@@ -15,7 +15,7 @@ import dagster as dg
 from heap_assets.alerts.channels import Channel
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
-from heap_assets.alerts.run_alarms import GroupOf, run_message
+from heap_assets.alerts.run_alarms import GroupOf, finished_messages
 from heap_assets.alerts.standing_alarms import freshness_alarms, recency_alarms, ticking_alarms, watched_checks
 
 _RUNS_PER_TICK = 20
@@ -43,15 +43,13 @@ def alert_sensors(
     def run_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
         outbox = Outbox(lake.open().store, channels, os.environ)
         cursor = _Cursor.parse(context.cursor)
-        told = 0
-        for record in _finished(context.instance, cursor):
-            message = run_message(
-                context.instance, record.dagster_run, base_url, _groups(context), outbox.open_alarms()
-            )
-            if message is not None:
-                told += outbox.tell(message)
+        records = _finished(context.instance, cursor)
+        runs = [record.dagster_run for record in records]
+        messages = finished_messages(context.instance, runs, base_url, _groups(context), outbox.open_alarms())
+        told = sum(outbox.tell(message) for message in messages)
+        for record in records:
             cursor.passed(record)
-            context.update_cursor(cursor.dump())
+        context.update_cursor(cursor.dump())
         outbox.deliver()
         return dg.SkipReason(f"{told} alarms told, {outbox.waiting()} messages wait")
 

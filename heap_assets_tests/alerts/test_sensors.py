@@ -29,9 +29,15 @@ class Platform:
         self.defs = self.toy.definitions([self.channel], self.lake_url)
         self.cursors: dict[str, str | None] = {}
 
-    def run(self, day: str = DAY) -> bool:
+    def run(self, day: str = DAY, **tags: str) -> bool:
         job = self.defs.resolve_implicit_global_asset_job_def()
-        return bool(job.execute_in_process(instance=self.instance, partition_key=day, raise_on_error=False).success)
+        result = job.execute_in_process(
+            instance=self.instance,
+            partition_key=day,
+            raise_on_error=False,
+            tags={f"dagster/{k}": v for k, v in tags.items()},
+        )
+        return bool(result.success)
 
     def tick(self, sensor: str = "run_alerts") -> list[dict[str, object]]:
         """Evaluate a sensor and return the messages that arrived because of it."""
@@ -95,6 +101,16 @@ def test_another_partition_is_another_alarm(platform: Platform) -> None:
         platform.toy.break_it("unique_keys", day)
         platform.run(day)
     assert [abouts(message)[0][2] for message in platform.tick()] == [DAY, "2026-11-02"]
+
+
+def test_the_runs_of_a_backfill_share_a_message(platform: Platform) -> None:
+    for day in (DAY, "2026-11-02", "2026-11-03"):
+        platform.toy.break_it("unique_keys", day)
+        platform.run(day, backfill="abcd")
+    [message] = platform.tick()
+    assert [alarm[2] for alarm in abouts(message)] == [DAY, "2026-11-02", "2026-11-03"]
+    assert message["headline"] == "Backfill abcd, 3 runs: 3 to look at"
+    assert message["link"] == "http://localhost:3000/runs/b/abcd"
 
 
 def test_a_failed_run_is_told_with_its_reason_and_taken_back(platform: Platform) -> None:
