@@ -1,7 +1,5 @@
 """The only place where everything meets: `defs`, as Dagster loads them."""
 
-from functools import partial
-
 import dagster as dg
 
 from heap_assets.alerting import channels
@@ -9,6 +7,7 @@ from heap_assets.alerts.sensors import alert_sensors
 from heap_assets.assets.heap import event_tables, people
 from heap_assets.assets.heap_connect import dumps, landed
 from heap_assets.assets.identity import identity
+from heap_assets.assets.jobs import sync_jobs
 from heap_assets.assets.profiles import profiles
 from heap_assets.assets.sync import syncs
 from heap_assets.assets.warehouse import warehouse_tables
@@ -20,7 +19,7 @@ from heap_assets.platform import Platform, open_platform
 from heap_assets.schedules import schedules
 from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
-from heap_assets.steps.suites import hourly_checks, identity_checks, profile_checks, required_checks
+from heap_assets.steps.suites import hourly_checks, identity_checks, profile_checks
 
 
 @dg.definitions
@@ -56,7 +55,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
         people(loaded, platform, partitions_def),
         identity(loaded, platform, partitions_def),
         *profiles(loaded, platform, partitions_def),
-        *syncs(loaded, platform, partitions_def, partial(required_checks, loaded)),
+        *syncs(loaded, platform, partitions_def),
     ]
     if settings.warehouse and settings.warehouse.tables:
         assets.append(warehouse_tables(loaded, platform, partitions_def))
@@ -77,7 +76,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
             *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
         schedules=[*schedules(loaded, standing, schedule_status), recency.schedule],
-        jobs=[recency.job],
+        jobs=[recency.job, *sync_jobs(loaded, partitions_def)],
         executor=_executor(settings),
     )
 

@@ -6,8 +6,9 @@ import dagster as dg
 
 from heap_assets import clock
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.names import PROFILES, sync_asset, warehouse_asset
+from heap_assets.names import sync_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.steps.delivery import due_days
 
 
 def schedules(
@@ -44,16 +45,16 @@ def _sync(
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"send_{name}",
-        description=f"Sends what changed in the newest day's profiles by sync/{name}.",
+        description=f"Sends what is new or changed in the newest day by sync/{name}.",
         cron_schedule=cron,
         target=dg.AssetSelection.assets(asset_key(sync_asset(name))),
         execution_timezone="UTC",
         default_status=status,
     )
-    def send(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        days = platform().lake.partitions(PROFILES)
+    def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        days = due_days(platform(), name)
         if not days:
-            return dg.SkipReason("no profiles have been built yet")
-        return dg.RunRequest(partition_key=days[-1])
+            return dg.SkipReason("nothing that it reads is new, or has been built yet")
+        return [dg.RunRequest(partition_key=day.isoformat()) for day in days]
 
     return send

@@ -1,24 +1,36 @@
 """Group `sync`: what has been sent to Heap, Segment and others, one partition a day of data."""
 
-from collections.abc import Callable, Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from heap_assets.assets.sync_metadata import description, metadata_of, planned_rows, progress_line, property_lineage
 from heap_assets.checks.freshness import policy_for
-from heap_assets.checks.partition_check import asset_key
-from heap_assets.destinations import Progress, Status, SyncReport
-from heap_assets.errors import DeliveryError
+from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
+from heap_assets.destinations import LeaseHeldError, Mode, Progress, Status
+from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource
-from heap_assets.names import PROFILES, USERS, sync_asset
+from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
-from heap_assets.settings.sync import Sync
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery import Choices, Delivery
+from heap_assets.steps.delivery_checks import (
+    superseded_verdict,
+    sync_checks,
+    undelivered_verdict,
+    verdicts_of,
+)
 from heap_assets.steps.suites import loaded_cadence
 
-_NOTHING_SENT = (Status.BLOCKED, Status.REFUSED, Status.NEEDS_CONFIRMATION, Status.STOPPED)
+GROUP = "sync"
+_SECONDS_BETWEEN_LINES = 5.0
+_SHOWN_REASON = 500
 
 
 class SyncConfig(dg.Config):
@@ -27,19 +39,27 @@ class SyncConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Show what would be sent; send nothing")
     confirm: bool = Field(default=False, description="Send although the guard asks for confirmation")
     force: bool = Field(default=False, description="Send although a newer day was delivered already")
+    full_resend: bool = Field(default=False, description="Send every known key again (not for events)")
+    retry_rejected: bool = Field(default=False, description="Try rejected rows at once, however often they failed")
+
+    @property
+    def choices(self) -> Choices:
+        """The same in the words of the step."""
+        return Choices(self.confirm, self.force, self.full_resend, self.retry_rejected)
 
 
 def syncs(
     loaded: Platform,
     platform: Callable[[LakeResource], Platform],
     partitions_def: dg.DailyPartitionsDefinition,
-    required_checks: Callable[[str], list[str]],
 ) -> list[dg.AssetsDefinition]:
     """Return one asset per sync of the settings."""
-    return [
-        _sync(loaded, platform, partitions_def, name, sync, required_checks(delivery.input_asset(sync)))
-        for name, sync in loaded.settings.sync.items()
-    ]
+    return [_sync(loaded, platform, partitions_def, name) for name in loaded.settings.sync]
+
+
+def step_name(name: str) -> str:
+    """Return the name of a sync's step, under which a run is configured."""
+    return "sync__" + re.sub(r"\W", "_", name)
 
 
 def _sync(
@@ -47,94 +67,149 @@ def _sync(
     platform: Callable[[LakeResource], Platform],
     partitions_def: dg.DailyPartitionsDefinition,
     name: str,
-    sync: Sync,
-    required_checks: list[str],
 ) -> dg.AssetsDefinition:
-    source = delivery.input_asset(sync)
-
-    @dg.asset(
-        key=asset_key(sync_asset(name)),
-        deps=[asset_key(source), *([asset_key(USERS)] if source == PROFILES else [])],
-        description=_about(name, sync, source),
-        group_name="sync",
-        kinds={_vendor(sync.kind or name)},
+    sync, inputs = loaded.settings.sync[name], delivery.inputs_of(loaded, name)
+    checks = sync_checks(loaded, name)
+    spec = dg.AssetSpec(
+        asset_key(sync_asset(name)),
+        deps=[asset_key(path) for path in inputs],
+        description=description(name, sync, inputs),
+        group_name=GROUP,
+        kinds={sync.vendor},
         owners=[loaded.settings.run.owner],
-        tags={"destination": _vendor(sync.kind or name)},
-        metadata={"dagster/column_lineage": property_lineage(sync, source)},
+        tags={"destination": sync.vendor},
+        metadata={"dagster/column_lineage": property_lineage(loaded, name)},
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)) if sync.schedule else None,
+        skippable=True,  # a dry run sends nothing and materializes nothing
+    )
+
+    @dg.multi_asset(
+        name=step_name(name),
+        specs=[spec],
+        check_specs=check_specs(checks, partitions_def),
         partitions_def=partitions_def,
+        can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
-        pool=f"sync_{_vendor(sync.kind or name)}",
+        pool=f"sync_{sync.vendor}",
+        description=f"Sends to {sync.vendor} what `sync.{name}` in the settings says.",
     )
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
-        *older, newest = context.partition_keys
         if config.dry_run:
-            context.log.info("dry run: nothing is sent")
-            report, _ = delivery.plan(there, name, date.fromisoformat(newest), force=config.force)
-        else:
-            report = delivery.send(
-                there,
-                name,
-                date.fromisoformat(newest),
-                context.run_id,
-                required_checks=required_checks,
-                confirmed=config.confirm,
-                force=config.force,
-                progress=lambda seen: context.log.info(_progress(seen)),
-            )
-        for day in older:
-            context.add_asset_metadata({"status": str(Status.SUPERSEDED), "newer_day": newest}, partition_key=day)
-        context.add_asset_metadata(_metadata(report), partition_key=newest)
-        if report.status in _NOTHING_SENT:
-            raise dg.Failure(
-                f"sync/{name} {newest}: {report.status}: {report.reason}",
-                metadata=_metadata(report),
-                allow_retries=False,
-            )
-        yield dg.MaterializeResult()
+            yield from _dry_run(context, there, name, config)
+            return
+        yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.choices)
 
     return send
 
 
-def property_lineage(sync: Sync, source: str) -> dg.TableColumnLineage:
-    """Return, for every property that is sent, the column it comes from."""
-    return dg.TableColumnLineage(
-        {prop: [dg.TableColumnDep(asset_key(source), column)] for prop, column in sync.properties.items()}
-    )
+@dataclass
+class _Run:
+    """One run over one or several days: events send each day, upserts the newest one."""
+
+    context: dg.AssetExecutionContext
+    platform: Platform
+    name: str
+    checks: StepChecks
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    superseded: list[str] = field(default_factory=list)
+
+    def go(self, choices: Choices) -> Iterator[Any]:
+        error = self._deliver(choices)
+        asset = sync_asset(self.name)
+        whole = error is None and all(d.arrived for d in self.deliveries.values())
+        yield from self._materializations(whole=whole)
+        for day in self.superseded:
+            yield from self.checks.judge(asset, day, superseded_verdict(max(self.deliveries)))
+        for day, sent in self.deliveries.items():
+            yield from self.checks.judge(asset, day, verdicts_of(self.platform, self.name, sent))
+        if error is not None and not isinstance(error[1], LeaseHeldError):
+            yield from self.checks.judge(asset, error[0], undelivered_verdict(str(error[1])[:_SHOWN_REASON]))
+        yield from self.checks.finish()
+        if error is not None:
+            raise error[1]
+        self._fail_if_undelivered()
+
+    def _deliver(self, choices: Choices) -> tuple[str, HeapAssetsError] | None:
+        """Send day by day; stops at the first that does not arrive and returns the error that ended it, if any."""
+        *older, newest = self.context.partition_keys
+        events = delivery.mode_of(self.platform, self.name) is Mode.INSERT
+        for day in [*older, newest] if events else [newest]:
+            try:
+                sent = delivery.send(
+                    self.platform,
+                    self.name,
+                    date.fromisoformat(day),
+                    self.context.run_id,
+                    choices,
+                    progress=_teller(self.context),
+                )
+            except HeapAssetsError as error:
+                return day, error
+            self.deliveries[day] = sent
+            self._tell(day, sent)
+            if not sent.arrived:
+                break
+        if not events and self.deliveries[newest].arrived:
+            self.superseded = older
+        return None
+
+    def _materializations(self, *, whole: bool) -> Iterator[Any]:
+        """Report the days that arrived: Dagster's result covers a whole run, so a run with gaps reports day by day."""
+        key = asset_key(sync_asset(self.name))
+        told: dict[str, Mapping[str, Any]] = {
+            day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
+        }
+        told |= {day: metadata_of(self.platform, self.name, d) for day, d in self.deliveries.items() if d.arrived}
+        for day, metadata in told.items():
+            if whole:
+                self.context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
+            else:
+                self.context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata))
+        if whole:
+            yield dg.MaterializeResult(asset_key=key)
+
+    def _tell(self, day: str, sent: Delivery) -> None:
+        report = sent.report
+        self.context.log.info(
+            "%s %s: %s, %s sent, %s unchanged, %s rejected, %s invalid, %s held in %s requests",
+            *(sync_asset(self.name), day, report.status, f"{report.sent:,}", f"{report.unchanged:,}"),
+            *(report.rejected, report.invalid, report.held, report.requests),
+        )
+        for table, reason in sent.left_out.items():
+            self.context.log.warning("%s %s leaves out %s: %s", sync_asset(self.name), day, table, reason)
+
+    def _fail_if_undelivered(self) -> None:
+        for day, sent in self.deliveries.items():
+            if not sent.arrived:
+                raise dg.Failure(
+                    f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}",
+                    metadata=metadata_of(self.platform, self.name, sent),
+                    allow_retries=False,
+                )
 
 
-def _about(name: str, sync: Sync, source: str) -> str:
-    properties = ", ".join(f"`{prop}`" for prop in sync.properties) or "nothing"
-    return (
-        f"Sends {properties} from `{source}` by `{sync.kind or name}`.\n\n"
-        "Only what changed is sent, compared with what the destination has acknowledged. Nothing is sent while a "
-        "blocking check of the input has failed, is missing or judged another version."
-    )
+def _dry_run(
+    context: dg.AssetExecutionContext, platform: Platform, name: str, config: SyncConfig
+) -> Iterator[dg.AssetObservation]:
+    """Observe what would be sent: a dry run is no materialization, or the day would look delivered."""
+    for day in context.partition_keys:
+        planned, rows = delivery.plan(platform, name, date.fromisoformat(day), force=config.force)
+        metadata = metadata_of(platform, name, planned) | planned_rows(rows)
+        key = asset_key(sync_asset(name))
+        context.log_event(dg.AssetObservation(key, partition=day, metadata=metadata))
+        context.log.info("dry run: %s %s would send %s rows", sync_asset(name), day, f"{planned.report.planned:,}")
+    yield from ()
 
 
-def _vendor(kind: str) -> str:
-    return kind.partition("_")[0]
+def _teller(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
+    """Return what logs how far a delivery is, every few seconds."""
+    last = time.monotonic()
 
+    def tell(seen: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            context.log.info(progress_line(seen))
 
-def _progress(seen: Progress) -> str:
-    return str(seen)
-
-
-def _metadata(report: SyncReport) -> dict[str, Any]:
-    plain: dict[str, Any] = {k: v for k, v in report.as_dict().items() if isinstance(v, bool | int | float | str)}
-    for skipped in ("sync", "run_id", "day"):
-        plain.pop(skipped)
-    for name in ("rejections", "invalid_reasons", "held_reasons"):
-        if reasons := getattr(report, name):
-            records = [dg.TableRecord({"reason": reason, "rows": rows}) for reason, rows in reasons.items()]
-            plain[name] = dg.MetadataValue.table(records)
-    if report.sample:
-        records = [dg.TableRecord({"key_hash": key, "reason": reason}) for key, reason in report.sample]
-        plain["rejected_sample"] = dg.MetadataValue.table(records)
-    if report.new_properties:
-        plain["new_properties"] = ", ".join(report.new_properties)
-    return plain
-
-
-__all__ = ["DeliveryError", "SyncConfig", "syncs"]
+    return tell

@@ -1,36 +1,103 @@
-"""What a sync sends on a day: rows from profiles or a warehouse table, to the destination that the settings name."""
+"""What a sync sends on a day: rows of the lake, to the destination that the settings name, if the gate is open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.checks import verdicts
 from heap_assets.destinations import (
-    Addressed,
-    AddressPolicy,
     Destination,
-    Guard,
-    HeapAccountProperties,
-    HeapApp,
-    HeapUserProperties,
-    OnWithdrawn,
+    Mode,
     Progress,
-    Property,
+    Status,
     SyncReport,
     SyncSpec,
-    addressed,
+    confirm_identified,
     deliver,
     dry_run,
+    full_resend,
+    retry_rejected,
 )
-from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.names import PROFILES, USERS, warehouse_asset
+from heap_assets.errors import DeliveryError
+from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.settings import sync as kinds
 from heap_assets.settings.sync import Sync
-from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.delivery_destinations import destination_of, ledger_name, spec_of
+from heap_assets.steps.delivery_gate import profiles_gate, table_gate
+from heap_assets.steps.delivery_merge import merged
+from heap_assets.steps.delivery_rows import Rows, graph_then, newest, newest_profiles_day, newest_users, rows_of
+from heap_assets.steps.delivery_since import remember_enabled, since_of
+from heap_assets.steps.delivery_tables import Forwarding
+
+_DELIVERED = (Status.SUCCEEDED, Status.PARTIAL)
+_LATE_DAYS = 31
+"""How far back events of Heap are looked for that landed late; older days are sent by a backfill."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person may choose for one run.
+
+    Attributes
+    ----------
+    confirmed
+        Send although the guard asks.
+    force
+        Send although a newer day was delivered already.
+    full_resend
+        Send every known key again.
+    retry_rejected
+        Try rejected rows at once, however often they failed.
+    """
+
+    confirmed: bool = False
+    force: bool = False
+    full_resend: bool = False
+    retry_rejected: bool = False
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What goes to one ledger on one day; nothing of it is read before it is asked for."""
+
+    table: str
+    spec: SyncSpec
+    destination: Destination
+    rows: Callable[[], Rows]
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of a day.
+
+    Attributes
+    ----------
+    report
+        One for the whole sync.
+    tables
+        Of `segment_track`: a report for each table that was sent.
+    left_out
+        Table to why its gate is shut; the others went on.
+    confirmed
+        Of `heap_identify`: joins that Heap's export shows by now.
+    """
+
+    day: date
+    report: SyncReport
+    tables: Mapping[str, SyncReport] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    confirmed: int = 0
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the day is with the destination."""
+        return self.report.status in (*_DELIVERED, Status.SUPERSEDED)
 
 
 def send(
@@ -38,115 +105,218 @@ def send(
     name: str,
     day: date,
     run_id: str,
-    *,
-    required_checks: Sequence[str],
-    confirmed: bool = False,
-    force: bool = False,
+    choices: Choices | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> SyncReport:
-    """Bring the destination of a sync up to date with a day; nothing is sent while the gate is shut."""
-    spec, destination = sync_spec(platform, name), destination_of(platform, name)
-    shut = verdicts.gate(platform.lake, input_asset(platform.settings.sync[name]), str(day), required_checks)
-    rows = pl.LazyFrame(schema={"key": pl.String}) if shut else rows_of(platform, name, day)
-    return deliver(
-        spec,
-        destination,
-        rows,
-        platform.lake.store,
-        day,
-        run_id,
-        confirmed=confirmed,
-        force=force,
-        blocked_by=shut,
-        progress=progress,
-    )
-
-
-def plan(platform: Platform, name: str, day: date, *, force: bool = False) -> tuple[SyncReport, pl.DataFrame]:
-    """Say what :func:`send` would do: the report, and the rows with hashed keys and field names."""
-    rows = rows_of(platform, name, day)
-    return dry_run(
-        sync_spec(platform, name), destination_of(platform, name), rows, platform.lake.store, day, force=force
-    )
-
-
-def input_asset(sync: Sync) -> str:
-    """Return the asset that a sync reads."""
-    return PROFILES if sync.source == PROFILES else warehouse_asset(sync.source)
-
-
-def rows_of(platform: Platform, name: str, day: date) -> pl.LazyFrame | Addressed:
-    """Return the rows of a day with the destination's key."""
-    sync = platform.settings.sync[name]
-    lake = platform.lake
-    if sync.source != PROFILES:
-        if sync.key is None:
-            raise SettingsError(f"sync.{name}.key is missing: which column of {sync.source} is the destination's key?")
-        return lake.scan(warehouse_asset(sync.source), str(day)).with_columns(
-            pl.col(sync.key).cast(pl.String).alias("key")
+) -> Delivery:
+    """Bring the destination of a sync up to date with a day; nothing is sent while its gate is shut."""
+    chosen = choices or Choices()
+    sync, store = platform.settings.sync[name], platform.lake.store
+    shut = gate(platform, name, day)
+    if shut:
+        return Delivery(day, _blocked(platform, name, day, run_id, shut))
+    remember_enabled(platform, name)
+    confirmed = _confirm(platform, name, run_id) if isinstance(sync, kinds.HeapIdentify) and sync.enabled else 0
+    left_out = left_out_tables(platform, name, day)
+    reports: dict[str, SyncReport] = {}
+    for shipment in _shipments(platform, name, day, left_out):
+        _upkeep(platform, shipment, run_id, chosen)
+        # a destination that refuses says so before its rows are put together
+        refused = shipment.destination.refusal() is not None
+        report = deliver(
+            shipment.spec,
+            shipment.destination,
+            _nothing() if refused else shipment.rows(),
+            store,
+            day,
+            run_id,
+            confirmed=chosen.confirmed,
+            force=chosen.force,
+            progress=progress,
         )
-    return addressed(lake.scan(PROFILES, str(day)), _newest_users(platform), _policy(platform, sync))
+        reports[shipment.table] = report
+        if report.status is Status.STOPPED:
+            break
+        if shipment.table and report.status in _DELIVERED:
+            _remember_version(platform, name, shipment, day)
+    whole = merged(name, platform.settings.sync[name].kind, run_id, day, reports, left_out)
+    return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed)
 
 
-def sync_spec(platform: Platform, name: str) -> SyncSpec:
-    """Return a sync in the terms of the delivery engine."""
+def plan(platform: Platform, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
+    """Say what :func:`send` would do: its reports, and the rows with hashed keys and field names. Writes nothing."""
+    left_out = left_out_tables(platform, name, day)
+    reports: dict[str, SyncReport] = {}
+    rows = []
+    for shipment in _shipments(platform, name, day, left_out):
+        report, planned = dry_run(
+            shipment.spec, shipment.destination, shipment.rows(), platform.lake.store, day, force=force
+        )
+        reports[shipment.table] = report
+        rows.append(planned.with_columns(table=pl.lit(shipment.table)) if shipment.table else planned)
+    report = merged(name, platform.settings.sync[name].kind, "dry run", day, reports, left_out, Status.PLANNED)
+    shut = gate(platform, name, day)
+    if shut:
+        report = replace(report, reason=f"the gate is shut: {'; '.join(shut)}")
+    planned = pl.concat(rows, how="diagonal_relaxed") if rows else pl.DataFrame(schema={"key_hash": pl.String})
+    return Delivery(day, report, reports if "" not in reports else {}, left_out), planned
+
+
+def gate(platform: Platform, name: str, day: date) -> list[str]:
+    """Return why nothing at all may be sent of a day; empty if the gate is open.
+
+    `segment_track` has a gate for each of its tables instead, see :func:`left_out_tables`.
+    """
     sync = platform.settings.sync[name]
-    return SyncSpec(
-        name=name,
-        properties={
-            prop: Property(column, on_null=sync.nulls.get(prop, "skip")) for prop, column in sync.properties.items()
-        },
-        changed_fields_only=sync.changed_fields_only,
-        on_withdrawn=OnWithdrawn(sync.on_withdrawn),
-        hold_days=sync.hold_days,
-        rate_share=sync.limit_share,
-        concurrency=sync.requests_in_flight,
-        guard=Guard(removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value),
+    if isinstance(sync, kinds.SegmentTrack):
+        return []
+    if isinstance(sync, kinds.SegmentReidentify):
+        found = platform.lake.partitions(USERS)
+        return table_gate(platform, USERS, found[-1]) if found else [f"{USERS} has not been built"]
+    if sync.source == PROFILES:
+        reasons = profiles_gate(platform, day)
+        if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(platform, sync, day) is None:
+            reasons.append(f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood")
+        return reasons
+    reasons = table_gate(platform, warehouse_asset(sync.source), day)
+    if isinstance(sync, kinds.HeapEvents):
+        people = newest_profiles_day(platform)
+        reasons += profiles_gate(platform, people) if people else [f"{PROFILES} has not been built"]
+    if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
+        reasons += profiles_gate(platform, day)
+    return reasons
+
+
+def left_out_tables(platform: Platform, name: str, day: date) -> dict[str, str]:
+    """Return the tables of `segment_track` whose gate is shut on a day, with the reason."""
+    sync = platform.settings.sync[name]
+    if not isinstance(sync, kinds.SegmentTrack):
+        return {}
+    tables = Forwarding(platform, name, sync).tables
+    shut = {table: table_gate(platform, heap_asset(table), day) for table in tables}
+    return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
+
+
+def inputs_of(platform: Platform, name: str) -> list[str]:
+    """Return the assets that a sync reads."""
+    sync = platform.settings.sync[name]
+    match sync:
+        case kinds.SegmentTrack():
+            tables = [heap_asset(table) for table in Forwarding(platform, name, sync).tables]
+            return [*tables, USERS, MIGRATIONS]
+        case kinds.SegmentReidentify():
+            return [MIGRATIONS, USERS]
+        case kinds.HeapIdentify():
+            return [PROFILES, GRAPH, USERS, MIGRATIONS]
+        case kinds.HeapEvents():
+            return [warehouse_asset(sync.source), PROFILES, GRAPH, USERS]
+        case kinds.SegmentGroup(member_trait=str()):
+            return [warehouse_asset(sync.source), PROFILES]
+    own = PROFILES if sync.source == PROFILES else warehouse_asset(sync.source)
+    return [own, USERS] if sync.kind in ("heap_user_properties", "segment_identify") else [own]
+
+
+def ledgers(platform: Platform, name: str) -> list[SyncSpec]:
+    """Return the specs of all ledgers that a sync keeps: one, or one per table of `segment_track`."""
+    sync = platform.settings.sync[name]
+    if not isinstance(sync, kinds.SegmentTrack):
+        return [spec_of(platform, name)]
+    return [spec_of(platform, name, table=table) for table in Forwarding(platform, name, sync).tables]
+
+
+def mode_of(platform: Platform, name: str) -> Mode:
+    """Return whether a sync keeps keys up to date or sends each row once."""
+    sync = platform.settings.sync[name]
+    if isinstance(sync, kinds.Custom):
+        return destination_of(platform, name).mode
+    return Mode(sync.mode)
+
+
+def due_days(platform: Platform, name: str) -> list[date]:
+    """Return the days that a scheduled run sends: the newest there is, and of Heap's events all that are new."""
+    sync, lake = platform.settings.sync[name], platform.lake
+    if isinstance(sync, kinds.SegmentTrack):
+        return _due_days_of_events(platform, name, sync)
+    assets = [PROFILES] if sync.source == PROFILES else [USERS] if sync.source == "heap" else [_table(sync)]
+    if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
+        assets.append(PROFILES)
+    days = set.intersection(*({d for d in lake.partitions(a) if d <= str(clock.today())} for a in assets))
+    return [date.fromisoformat(max(days))] if days else []
+
+
+def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack) -> list[date]:
+    since = since_of(platform, name)
+    oldest = max(clock.today() - timedelta(days=_LATE_DAYS), since.date() if since else date.min)
+    due: set[str] = set()
+    for table in Forwarding(platform, name, sync).tables:
+        known = _known_versions(platform, name, table)
+        standing = platform.lake.versions(heap_asset(table))
+        due |= {d for d, v in standing.items() if str(oldest) <= d <= str(clock.today()) and known.get(d) != v}
+    return sorted(date.fromisoformat(day) for day in due)
+
+
+def _table(sync: Sync) -> str:
+    return warehouse_asset(sync.source)
+
+
+def _shipments(platform: Platform, name: str, day: date, left_out: Mapping[str, str]) -> Iterator[Shipment]:
+    sync = platform.settings.sync[name]
+    if not isinstance(sync, kinds.SegmentTrack):
+        yield Shipment(
+            "", spec_of(platform, name), destination_of(platform, name), lambda: rows_of(platform, name, day)
+        )
+        return
+    forwarding = Forwarding(platform, name, sync)
+    for table in forwarding.tables:
+        if table not in left_out:
+            yield _shipment_of_table(platform, forwarding, table, day)
+
+
+def _shipment_of_table(platform: Platform, forwarding: Forwarding, table: str, day: date) -> Shipment:
+    name = forwarding.name
+    version = platform.lake.versions(heap_asset(table))[str(day)]
+    return Shipment(
+        table,
+        spec_of(platform, name, table=table, properties=forwarding.properties(table, day)),
+        destination_of(platform, name, table=table),
+        lambda: forwarding.rows(table, day),
+        version,
     )
 
 
-def destination_of(platform: Platform, name: str) -> Destination:
-    """Return the destination that a sync sends to."""
-    sync, heap = platform.settings.sync[name], platform.settings.heap
-    app = HeapApp(heap.app_id, heap.region.value, heap.base_url)
-    match sync.kind or name:
-        case "heap_user_properties":
-            return HeapUserProperties(app, cleared=sync.cleared_value)
-        case "heap_account_properties":
-            return HeapAccountProperties(
-                app,
-                account_id_configured=sync.account_id_configured,
-                users_synced=_users_synced(platform),
-                cleared=sync.cleared_value,
-            )
-        case kind:
-            raise SettingsError(f"sync.{name}.kind is {kind!r}, which this version cannot send to yet")
+def _upkeep(platform: Platform, shipment: Shipment, run_id: str, choices: Choices) -> None:
+    store = platform.lake.store
+    if choices.full_resend:
+        if shipment.destination.mode is Mode.INSERT:
+            raise DeliveryError(f"sync {shipment.spec.name} sends events, each once: there is no full resend of them")
+        full_resend(store, shipment.spec, run_id)
+    if choices.retry_rejected:
+        retry_rejected(store, shipment.spec, run_id)
 
 
-def _users_synced(platform: Platform) -> bool:
-    """Say whether users were ever sent to Heap: accounts mean nothing before (features.md H5)."""
-    return any(
-        platform.lake.store.list(f"_sync/{name}")
-        for name, sync in platform.settings.sync.items()
-        if (sync.kind or name) == "heap_user_properties"
-    )
+def _confirm(platform: Platform, name: str, run_id: str) -> int:
+    store, spec = platform.lake.store, spec_of(platform, name)
+    if not store.list(f"_sync/{name}/log"):
+        return 0
+    return confirm_identified(store, spec, newest(platform, MIGRATIONS), newest_users(platform), run_id)
 
 
-def _newest_users(platform: Platform) -> pl.LazyFrame:
-    newest = standing_partition(platform.lake, USERS, clock.today())
-    if newest is None:
-        raise MissingInputError(f"{USERS} has no partition yet: nobody can be written to before Heap's users are known")
-    return platform.lake.scan(USERS, str(newest))
+def _blocked(platform: Platform, name: str, day: date, run_id: str, shut: list[str]) -> SyncReport:
+    reason = "checks did not pass: " + "; ".join(shut)
+    return SyncReport(name, platform.settings.sync[name].kind, run_id, day, Status.BLOCKED, reason)
 
 
-def _policy(platform: Platform, sync: Sync) -> AddressPolicy:
-    newest = standing_partition(platform.lake, USERS, clock.today())
-    as_of = datetime.combine(newest, datetime.min.time(), UTC) + platform.settings.heap.cadence if newest else None
-    suppressed = frozenset(value for kind, value in platform.rules.suppressed if kind == "heap_identity")
-    return AddressPolicy(
-        identities=sync.identities,
-        suppressed=suppressed,
-        users_as_of=as_of,
-        cadence=platform.settings.heap.cadence,
-        now=clock.now(),
-    )
+def _nothing() -> pl.LazyFrame:
+    return pl.LazyFrame(schema={"key": pl.String})
+
+
+def _known_versions(platform: Platform, name: str, table: str) -> dict[str, str]:
+    """Return day to the version of a table's partition that was delivered last."""
+    prefix = f"_sync/{ledger_name(name, table)}/days/"
+    store = platform.lake.store
+    return {
+        info.key.removeprefix(prefix): store.read(info.key).decode() for info in store.list(prefix) if info.key > prefix
+    }
+
+
+def _remember_version(platform: Platform, name: str, shipment: Shipment, day: date) -> None:
+    platform.lake.store.write(f"_sync/{ledger_name(name, shipment.table)}/days/{day}", shipment.version.encode())

@@ -1,0 +1,50 @@
+"""Jobs for what people do by hand with syncs; everything else is a button on the assets themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from heap_assets.assets.sync import GROUP, step_name
+from heap_assets.platform import Platform
+
+
+def sync_jobs(loaded: Platform, partitions_def: dg.DailyPartitionsDefinition) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs over all syncs; none if there is no sync."""
+    if not loaded.settings.sync:
+        return []
+    return [
+        _job(
+            loaded,
+            partitions_def,
+            "dry_run_of_all_syncs",
+            {"dry_run": True},
+            "Shows what every sync would send of a day: counts, new property names, a sample with hashed keys. "
+            "Sends nothing and materializes nothing; look at the observations of the assets.",
+        ),
+        _job(
+            loaded,
+            partitions_def,
+            "retry_rejected_rows",
+            {"retry_rejected": True},
+            "Sends a day by every sync and tries rejected rows at once, however often they failed: after an outage, or "
+            "when the destination was taught to take them.",
+        ),
+    ]
+
+
+def _job(
+    loaded: Platform,
+    partitions_def: dg.DailyPartitionsDefinition,
+    name: str,
+    config: Mapping[str, Any],
+    description: str,
+) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.groups(GROUP),
+        config={"ops": {step_name(sync): {"config": dict(config)} for sync in loaded.settings.sync}},
+        partitions_def=partitions_def,
+        description=description,
+    )

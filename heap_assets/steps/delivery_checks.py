@@ -1,0 +1,70 @@
+"""The checks of a sync by its settings, and the verdicts of what it did on a day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import polars as pl
+
+from heap_assets.checks.check import Check
+from heap_assets.checks.sync_suite import DELIVERED, checks_for_sync, sync_verdicts
+from heap_assets.checks.thresholds import Thresholds
+from heap_assets.checks.verdict import Verdict
+from heap_assets.destinations import Log, Status
+from heap_assets.names import sync_asset
+from heap_assets.platform import Platform
+from heap_assets.settings.sync import BaseSync, HeapUserProperties
+from heap_assets.steps.delivery import Delivery
+from heap_assets.steps.delivery_rows import newest_users
+from heap_assets.steps.suites import thresholds
+
+ONE_ROW_PER_KEY = "one_row_per_key"
+_TWICE = ("two profiles have this key", "two rows have this key")
+
+
+def sync_checks(platform: Platform, name: str) -> list[Check]:
+    """Return the checks of one sync; its own `max_rejected` stands above `checks.sync_rejected`."""
+    sync, asset = platform.settings.sync[name], sync_asset(name)
+    meant = {"within_quota"} if isinstance(sync, HeapUserProperties) else {"within_quota", "no_ghost_users"}
+    checks = [check for check in checks_for_sync(asset, _thresholds(platform, sync)) if check.name not in meant]
+    twice = Check(
+        asset,
+        ONE_ROW_PER_KEY,
+        "No two rows of the day write to one key of the destination.",
+        mend="neither is sent: `heap-assets explain` says why two profiles have one identity.",
+    )
+    return [*checks, twice]
+
+
+def verdicts_of(platform: Platform, name: str, delivery: Delivery) -> dict[str, Verdict]:
+    """Judge what a sync did on a day."""
+    sync, report = platform.settings.sync[name], delivery.report
+    left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
+    told: dict[str, pl.LazyFrame] = {}
+    if isinstance(sync, HeapUserProperties):
+        ledger = Log(platform.lake.store, name).ledger().frame
+        told["ledger"] = ledger.lazy().filter(pl.col("status") == "acknowledged").select("key")
+        told["users"] = newest_users(platform)
+    stopped = f"left out {left_out}" if left_out and delivery.arrived else None
+    found = sync_verdicts(report, _thresholds(platform, sync), stopped=stopped, **told)  # type: ignore[arg-type]
+    clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
+    found[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
+    if report.status in (Status.BLOCKED, Status.REFUSED):
+        return {DELIVERED: found[DELIVERED]}
+    return found
+
+
+def superseded_verdict(newer_day: str) -> Mapping[str, Verdict]:
+    """Return the verdict on a day that a newer one of the same run has made superfluous."""
+    return {DELIVERED: Verdict(passed=True, notes={"superseded_by": newer_day})}
+
+
+def undelivered_verdict(reason: str) -> Mapping[str, Verdict]:
+    """Return the verdict on a day whose delivery ended with an error."""
+    return {DELIVERED: Verdict(passed=False, notes={"reason": reason})}
+
+
+def _thresholds(platform: Platform, sync: BaseSync) -> Thresholds:
+    found = thresholds(platform)
+    return found if sync.max_rejected is None else replace(found, sync_rejected=sync.max_rejected)

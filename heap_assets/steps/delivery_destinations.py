@@ -1,0 +1,131 @@
+"""A sync of the settings in the terms of the delivery engine: its spec and its destination."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from heap_assets.destinations import (
+    BaseDestination,
+    Destination,
+    Guard,
+    HeapAccountProperties,
+    HeapApp,
+    HeapEvents,
+    HeapIdentify,
+    HeapUserProperties,
+    Mode,
+    OnWithdrawn,
+    Property,
+    SegmentGroup,
+    SegmentIdentify,
+    SegmentReidentify,
+    SegmentSource,
+    SegmentTrack,
+    SyncSpec,
+    Webhook,
+    WebhookSettings,
+    custom_destination,
+    runs,
+)
+from heap_assets.errors import SettingsError
+from heap_assets.platform import Platform
+from heap_assets.settings import sync as kinds
+from heap_assets.settings.sync import Sync
+
+
+def spec_of(platform: Platform, name: str, *, table: str = "", properties: dict[str, str] | None = None) -> SyncSpec:
+    """Return a sync in the terms of the delivery engine.
+
+    Parameters
+    ----------
+    table
+        Of `segment_track`, which keeps one ledger per Heap table.
+    properties
+        Destination property to column, where the rows name them otherwise than the settings.
+    """
+    sync = platform.settings.sync[name]
+    nulls = getattr(sync, "nulls", {})
+    mapped = sync.properties if properties is None else properties
+    return SyncSpec(
+        name=ledger_name(name, table),
+        properties={prop: Property(column, on_null=nulls.get(prop, "skip")) for prop, column in mapped.items()},
+        changed_fields_only=getattr(sync, "changed_fields_only", False),
+        on_withdrawn=OnWithdrawn(getattr(sync, "on_withdrawn", "keep")),
+        source=table or sync.source,
+        hold_days=getattr(sync, "hold_days", 0),
+        rate_share=sync.limit_share,
+        concurrency=sync.requests_in_flight,
+        guard=Guard(removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value),
+    )
+
+
+def ledger_name(name: str, table: str = "") -> str:
+    """Return the name under which the ledger of a sync (of one table of it) is kept: `_sync/<this>/`."""
+    return f"{name}.{table}" if table else name
+
+
+def destination_of(platform: Platform, name: str, *, table: str = "") -> Destination:
+    """Return the destination that a sync sends to."""
+    sync = platform.settings.sync[name]
+    if isinstance(sync, kinds.Custom):
+        return custom_destination(sync.destination, **sync.options)
+    return cast("Destination", _built_in(platform, name, sync, table))
+
+
+def _built_in(platform: Platform, name: str, sync: Sync, table: str) -> BaseDestination:
+    heap = platform.settings.heap
+    app = HeapApp(heap.app_id, heap.region.value, heap.base_url)
+    match sync:
+        case kinds.HeapUserProperties():
+            return HeapUserProperties(app, cleared=sync.cleared_value)
+        case kinds.HeapAccountProperties():
+            configured = sync.account_id_configured
+            return HeapAccountProperties(
+                app, account_id_configured=configured, users_synced=users_synced(platform), cleared=sync.cleared_value
+            )
+        case kinds.HeapEvents():
+            return HeapEvents(app, source=sync.source)
+        case kinds.HeapIdentify():
+            return HeapIdentify(app, enabled=sync.enabled)
+        case kinds.Webhook():
+            return Webhook(_webhook(sync), name=name, mode=Mode(sync.mode))
+    return _segment(name, sync, table)
+
+
+def users_synced(platform: Platform) -> bool:
+    """Say whether users ever reached Heap: accounts mean nothing before (features.md H5)."""
+    store = platform.lake.store
+    return any(
+        sync.kind == "heap_user_properties" and bool((runs(store, name)["sent"] > 0).any())
+        for name, sync in platform.settings.sync.items()
+    )
+
+
+def _segment(name: str, sync: Sync, table: str) -> BaseDestination:
+    match sync:
+        case kinds.SegmentTrack():
+            return SegmentTrack(_source(sync), table=table)
+        case kinds.SegmentIdentify():
+            return SegmentIdentify(_source(sync))
+        case kinds.SegmentGroup():
+            return SegmentGroup(_source(sync))
+        case kinds.SegmentReidentify():
+            return SegmentReidentify(_source(sync))
+    raise SettingsError(f"sync.{name}.kind is {sync.kind!r}, which has no destination")
+
+
+def _source(
+    sync: kinds.SegmentTrack | kinds.SegmentIdentify | kinds.SegmentGroup | kinds.SegmentReidentify,
+) -> SegmentSource:
+    return SegmentSource(sync.write_key.get_secret_value(), sync.region.value, sync.url)
+
+
+def _webhook(sync: kinds.Webhook) -> WebhookSettings:
+    return WebhookSettings(
+        sync.url.get_secret_value(),
+        secret=sync.secret.get_secret_value() if sync.secret else None,
+        headers={name: value.get_secret_value() for name, value in sync.headers.items()},
+        method=sync.method,
+        batch_rows=sync.batch_rows,
+        rows_per_minute=sync.rows_per_minute,
+    )

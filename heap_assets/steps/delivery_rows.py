@@ -1,0 +1,257 @@
+"""Which rows a sync sends on a day, each with the key of the destination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal
+
+import polars as pl
+
+from heap_assets import clock
+from heap_assets.destinations import (
+    Addressed,
+    AddressPolicy,
+    EventMapping,
+    addressed,
+    addressed_events,
+    event_rows,
+    identify_candidates,
+    reidentify_rows,
+)
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, assign
+from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, warehouse_asset
+from heap_assets.platform import Platform
+from heap_assets.settings import sync as kinds
+from heap_assets.settings.warehouse import WarehouseTable
+from heap_assets.steps.delivery_since import since_of
+from heap_assets.steps.golden import standing_partition
+
+Rows = pl.LazyFrame | Addressed
+
+
+def rows_of(platform: Platform, name: str, day: date) -> Rows:
+    """Return the rows of a day; of every kind but `segment_track`, whose tables have rows of their own."""
+    sync = platform.settings.sync[name]
+    match sync:
+        case kinds.HeapUserProperties(source="profiles"):
+            return addressed(platform.lake.scan(PROFILES, str(day)), newest_users(platform), _policy(platform, sync))
+        case kinds.HeapUserProperties():
+            return _table_of_identities(platform, sync, day)
+        case kinds.HeapAccountProperties():
+            return _keyed(platform, sync.source, sync.key, day)
+        case kinds.HeapEvents():
+            return _events(platform, name, sync, day)
+        case kinds.HeapIdentify():
+            return _identify(platform, sync, day)
+        case kinds.SegmentIdentify():
+            return by_identifier(platform, sync.user_id, sync.identities, day)
+        case kinds.SegmentGroup():
+            return _groups(platform, sync, day)
+        case kinds.SegmentReidentify():
+            app_id = platform.settings.heap.app_id
+            return reidentify_rows(newest(platform, MIGRATIONS), newest_users(platform), app_id)
+        case kinds.Webhook() | kinds.Custom():
+            return _anywhere(platform, name, sync, day)
+    raise SettingsError(f"sync.{name}.kind is {sync.kind!r}, which has no rows of its own")
+
+
+def newest(platform: Platform, asset: str) -> pl.LazyFrame:
+    """Return how a snapshot table stands now."""
+    found = standing_partition(platform.lake, asset, clock.today())
+    if found is None:
+        raise MissingInputError(f"{asset} has no partition yet: nothing can be sent before it is materialized")
+    return platform.lake.scan(asset, str(found))
+
+
+def newest_users(platform: Platform) -> pl.LazyFrame:
+    """Return Heap's users as they stand now."""
+    return newest(platform, USERS)
+
+
+def newest_profiles_day(platform: Platform) -> date | None:
+    """Return the newest day that has both a graph and the profiles made of it."""
+    both = set(platform.lake.partitions(GRAPH)) & set(platform.lake.partitions(PROFILES))
+    days = [day for day in both if day <= clock.today().isoformat()]
+    return date.fromisoformat(max(days)) if days else None
+
+
+def by_identifier(
+    platform: Platform, identifier_type: str, identities: Literal["all", "one", "none"], day: date
+) -> Addressed:
+    """Return profiles by identifiers of a type, new ones too: only Heap makes ghosts of unknown keys."""
+    rows = platform.lake.scan(PROFILES, str(day))
+    if identifier_type != HEAP_IDENTITY:
+        rows = rows.with_columns(heap_identities=_values(identifier_type))
+    users = newest_users(platform) if identifier_type == HEAP_IDENTITY else _no_users()
+    policy = AddressPolicy(
+        identities=identities,
+        allow_new=True,
+        suppressed=_suppressed(platform, identifier_type),
+    )
+    return addressed(rows, users, policy)
+
+
+def _values(identifier_type: str) -> pl.Expr:
+    of_type = pl.element().struct.field("type") == identifier_type
+    return (
+        pl.col("identifiers")
+        .list.filter(of_type)
+        .list.eval(pl.element().struct.field("value"))
+        .list.unique()
+        .list.sort()
+    )
+
+
+def _no_users() -> pl.LazyFrame:
+    moment = pl.Datetime("us", "UTC")
+    return pl.LazyFrame(schema={"identity": pl.String(), "migrated_to": pl.Int64(), "last_modified": moment})
+
+
+def _table_of_identities(platform: Platform, sync: kinds.HeapUserProperties, day: date) -> Addressed:
+    """Rows of a table as if each were a profile: two rows of one identity are nobody's, unknown ones are held."""
+    rows = platform.lake.scan(warehouse_asset(sync.source), str(day)).with_row_index("_row")
+    label = pl.concat_str(pl.lit(f"{sync.source} row "), pl.col("_row").cast(pl.String))
+    key = pl.col(str(sync.key)).cast(pl.String)
+    lists = pl.when(key.is_not_null()).then(pl.concat_list(key)).otherwise(pl.lit([], pl.List(pl.String)))
+    rows = rows.with_columns(profile_id=label, heap_identities=lists).drop("_row")
+    return addressed(rows, newest_users(platform), _policy(platform, sync))
+
+
+def _keyed(platform: Platform, source: str, key: str | None, day: date) -> pl.LazyFrame:
+    column = key or table_settings(platform, source).key
+    rows = platform.lake.scan(warehouse_asset(source), str(day))
+    if column not in rows.collect_schema():
+        raise SettingsError(f"{warehouse_asset(source)} has no column {column!r} to be the destination's key")
+    return rows.with_columns(pl.col(column).cast(pl.String).alias("key"))
+
+
+def _events(platform: Platform, name: str, sync: kinds.HeapEvents, day: date) -> Addressed:
+    """Rows of the day's table, each to the identity that its profile has in the newest graph."""
+    asset = warehouse_asset(sync.source)
+    graph_day = newest_profiles_day(platform)
+    if graph_day is None:
+        raise MissingInputError(f"{PROFILES} has no partition yet: events go to people")
+    table = platform.snapshot_sources[asset]
+    if not table.mappings:
+        raise SettingsError(
+            f"sync.{name}: warehouse.tables.{sync.source} maps no identifiers, so nobody is meant by it"
+        )
+    graph = platform.lake.scan(GRAPH, str(graph_day))
+
+    def belonging(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return assign(rows, table, graph, platform.rules)
+
+    rows, since = _new_events(platform, name, sync, day, belonging)
+    profiles = platform.lake.scan(PROFILES, str(graph_day))
+    return addressed_events(
+        rows, profiles, newest_users(platform), _policy(platform, sync), day=day, since=since, hold_days=sync.hold_days
+    )
+
+
+def _new_events(
+    platform: Platform,
+    name: str,
+    sync: kinds.HeapEvents | kinds.Webhook | kinds.Custom,
+    day: date,
+    also: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
+) -> tuple[pl.LazyFrame, datetime | None]:
+    """Return a table's rows as events, and since when they are sent.
+
+    Rows without a time are new if the newest partition before `since` does not have them.
+    """
+    asset, settings = warehouse_asset(sync.source), table_settings(platform, sync.source)
+    stamp = sync.timestamp_column or settings.created_at
+    mapping = EventMapping(sync.event_name, sync.event_name_column, sync.event_key, stamp)
+    scanned = platform.lake.scan(asset, str(day))
+    columns = scanned.collect_schema().names()
+    rows, since = event_rows(also(scanned), mapping, columns), since_of(platform, name)
+    if since is None or stamp is not None:
+        return rows, since
+    before = [key for key in platform.lake.partitions(asset) if key < since.date().isoformat()]
+    if not before:
+        raise SettingsError(
+            f"sync.{name}: {sync.source} has no timestamp_column (nor created_at) and no day before {since:%Y-%m-%d} "
+            "to compare with, so its history cannot be told from news: name a column, or set since: beginning"
+        )
+    known = platform.lake.scan(asset, before[-1])
+    shared = [column for column in columns if column in known.collect_schema()]
+    old = event_rows(known, mapping, shared).select("event_key")
+    return rows.join(old, on="event_key", how="anti"), None
+
+
+def _identify(platform: Platform, sync: kinds.HeapIdentify, day: date) -> pl.LazyFrame:
+    lake = platform.lake
+    then = graph_then(platform, sync, day)
+    if then is None:
+        raise MissingInputError(
+            f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood"
+        )
+    return identify_candidates(
+        lake.scan(GRAPH, str(day)),
+        lake.scan(GRAPH, str(then)),
+        lake.scan(PROFILES, str(day)),
+        newest_users(platform),
+        user_id_type=HEAP_USER_ID,
+        identity_type=HEAP_IDENTITY,
+    )
+
+
+def graph_then(platform: Platform, sync: kinds.HeapIdentify, day: date) -> date | None:
+    """Return the newest graph that is old enough to say which joins have stood."""
+    return standing_partition(platform.lake, GRAPH, date.fromordinal(day.toordinal() - sync.stands_days))
+
+
+def _groups(platform: Platform, sync: kinds.SegmentGroup, day: date) -> pl.LazyFrame:
+    """Accounts with one of their members: who it is does not count as a change."""
+    rows = _keyed(platform, sync.source, sync.key, day)
+    if sync.member_column is not None:
+        return rows.with_columns(user_id=pl.col(sync.member_column).cast(pl.String))
+    people = by_identifier(platform, sync.user_id, "all", day).rows
+    members = people.group_by(_account=pl.col(str(sync.member_trait)).cast(pl.String)).agg(user_id=pl.col("key").min())
+    return rows.drop("user_id", strict=False).join(members, left_on="key", right_on="_account", how="left")
+
+
+def _anywhere(platform: Platform, name: str, sync: kinds.Webhook | kinds.Custom, day: date) -> Rows:
+    if sync.source == PROFILES:
+        return by_identifier(platform, sync.key or HEAP_IDENTITY, sync.identities, day)
+    if sync.event_name is None and sync.event_name_column is None:
+        return _keyed(platform, sync.source, sync.key, day)
+    rows, since = _new_events(platform, name, sync, day)
+    happened = pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    kept = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
+    column = sync.key or table_settings(platform, sync.source).key
+    return kept.with_columns(pl.col(column).cast(pl.String).alias("key"))
+
+
+def table_settings(platform: Platform, table: str) -> WarehouseTable:
+    """Return the settings of a warehouse table."""
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    return tables[table]
+
+
+def _policy(platform: Platform, sync: kinds.HeapUserProperties | kinds.HeapEvents) -> AddressPolicy:
+    """Return who may be written to: identities in the newest users, which must not be older than two cadences."""
+    cadence = platform.settings.heap.cadence
+    as_of = users_as_of(platform)
+    policy = AddressPolicy(identities=sync.identities, users_as_of=as_of, cadence=cadence, now=clock.now())
+    return replace(policy, suppressed=_suppressed(platform, HEAP_IDENTITY))
+
+
+def users_as_of(platform: Platform) -> datetime | None:
+    """Return when the newest users were exported: what their partition notes, else the end of its day."""
+    day = standing_partition(platform.lake, USERS, clock.today())
+    found = platform.lake.find(USERS, str(day)) if day else None
+    if day is None or found is None:
+        return None
+    noted = found.notes.get("as_of")
+    if noted:
+        moment = datetime.fromisoformat(str(noted))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return datetime.combine(day, time.min, UTC) + timedelta(days=1)
+
+
+def _suppressed(platform: Platform, identifier_type: str) -> frozenset[str]:
+    return frozenset(value for kind, value in platform.rules.suppressed if kind == identifier_type)

@@ -1,0 +1,124 @@
+"""Which Heap event tables go to Segment, and their rows as Track."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+import polars as pl
+
+from heap_assets.destinations import Addressed, TrackingPlan, track_rows
+from heap_assets.errors import SettingsError
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
+from heap_assets.names import GRAPH, MIGRATIONS, heap_asset
+from heap_assets.platform import Platform
+from heap_assets.settings.sync import SegmentTrack
+from heap_assets.steps.delivery_rows import newest, newest_profiles_day, newest_users
+from heap_assets.steps.delivery_since import since_of
+
+_NOT_EVENTS = ("sessions",)
+_KEYS = ("event_id", "user_id", "session_id", "time")
+_ADDRESSING = ("key", "profile_id", "event_key", "event", "time", "anonymous_id")
+_NOBODY = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl.String()})
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """The choices of one `segment_track` sync."""
+
+    platform: Platform
+    name: str
+    sync: SegmentTrack
+
+    @cached_property
+    def tables(self) -> list[str]:
+        """Event tables that are forwarded, as Heap names them."""
+        known = [table for table in self.platform.event_tables if table not in _NOT_EVENTS]
+        return [table for table in known if _chosen(table, self.sync.tables)]
+
+    @cached_property
+    def plan(self) -> TrackingPlan | None:
+        """The tracking plan, if there is one."""
+        path = self.sync.tracking_plan
+        if path is None:
+            return None
+        if not path.is_file():
+            raise SettingsError(f"sync.{self.name}.tracking_plan is {str(path)!r}, which does not exist")
+        return TrackingPlan.from_json(path.read_text())
+
+    def mapped(self, table: str, columns: Iterable[str]) -> dict[str, str]:
+        """Return property to column of one table, before the tracking plan; what is not mapped is not sent."""
+        there = list(columns)
+        known = self.platform.catalogue.tables[table].columns if table in self.platform.catalogue.tables else {}
+        personal = {name for name, column in known.items() if column.pii}
+        free = [c for c in there if c not in _KEYS and c not in personal and c not in _ADDRESSING]
+        by_pattern = {column: column for column in free if _chosen(column, self.sync.columns)}
+        named = {prop: column for prop, column in self.sync.properties.items() if column in there}
+        return {p: c for p, c in by_pattern.items() if c not in named.values()} | named
+
+    def properties(self, table: str, day: date) -> dict[str, str]:
+        """Return property to column of the rows that :meth:`rows` gives."""
+        mapped = self.mapped(table, self._events(table, day).collect_schema().names())
+        return mapped if self.plan is None else {prop: prop for prop in self.plan.names(list(mapped))}
+
+    def rows(self, table: str, day: date) -> Addressed:
+        """Return the day's rows of one table, without those that heap_assets sent to Heap itself."""
+        events = self._events(table, day)
+        mapped = self.mapped(table, events.collect_schema().names())
+        since = since_of(self.platform, self.name)
+        early = 0
+        if since is not None:
+            early = events.filter(pl.col("time") < since).select(pl.len()).collect().item()
+            events = events.filter(pl.col("time") >= since)
+        rows = track_rows(events, self._event_name(table), self.identities, self.platform.settings.heap.app_id)
+        before = Addressed(
+            rows, pl.LazyFrame(schema=_NOBODY), pl.LazyFrame(schema=_NOBODY), None, {"before_since": early}
+        )
+        if self.plan is None:
+            return before
+        if taken := sorted(set(mapped) & set(_ADDRESSING)):
+            raise SettingsError(f"sync.{self.name}.properties names {taken[0]!r}, which addresses rows: choose another")
+        renamed = rows.select(
+            *(c for c in _ADDRESSING if c in rows.collect_schema()), *(pl.col(c).alias(p) for p, c in mapped.items())
+        )
+        return self.plan.apply(renamed, list(mapped)).addressed(before)
+
+    @cached_property
+    def identities(self) -> pl.LazyFrame:
+        """`user_id`, `identity`: who a Heap user is today as Segment's userId, migrations followed."""
+        if self.sync.user_id == HEAP_IDENTITY:
+            return self._heap_identities()
+        day = newest_profiles_day(self.platform)
+        if day is None:
+            raise SettingsError(
+                f"sync.{self.name}.user_id is {self.sync.user_id!r}, but no graph has been resolved yet"
+            )
+        own = self.platform.lake.scan(GRAPH, str(day)).filter(~pl.col("shared"), pl.col("profile_id").is_not_null())
+        people = own.filter(pl.col("identifier_type") == self.sync.user_id)
+        people = people.group_by("profile_id").agg(identity=pl.col("identifier").min())
+        users = own.filter(pl.col("identifier_type") == HEAP_USER_ID)
+        users = users.select("profile_id", user_id=pl.col("identifier").cast(pl.Int64, strict=False))
+        return users.join(people, on="profile_id").select("user_id", "identity").sort("user_id")
+
+    def _heap_identities(self) -> pl.LazyFrame:
+        users = newest_users(self.platform)
+        homes = users.filter(pl.col("migrated_to").is_null()).select("user_id", "identity").drop_nulls()
+        moved = newest(self.platform, MIGRATIONS).select(user_id="from_user_id", home="resolved_to").drop_nulls()
+        joined = moved.join(homes, left_on="home", right_on="user_id").select("user_id", "identity")
+        return pl.concat([homes, joined])
+
+    def _events(self, table: str, day: date) -> pl.LazyFrame:
+        return self.platform.lake.scan(heap_asset(table), str(day))
+
+    def _event_name(self, table: str) -> str:
+        known = self.platform.catalogue.tables.get(table)
+        return self.sync.event_names.get(table) or (known.display_name if known else "") or table
+
+
+def _chosen(name: str, patterns: Iterable[str]) -> bool:
+    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    into = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return any(fnmatchcase(name, p) for p in into) and not any(fnmatchcase(name, p) for p in out)
