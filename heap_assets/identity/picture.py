@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 MAX_NODES = 60
 """Identifiers drawn per profile: the chain, then what hangs nearest to it."""
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 200.0, 34.0, 56.0, 14.0, 24.0
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 212.0, 34.0, 56.0, 14.0, 24.0
 BAND_HEAD, BAND_GAP = 30.0, 56.0
-LETTERS = 27
+LETTERS = 25
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from heap_assets.profiles.audiences import (
     parse_audience,
     with_audiences,
 )
+from heap_assets.profiles.behaviour import behavioural_traits, event_stream
 from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
 from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
 from heap_assets.profiles.survivorship import Choose, TraitRule
@@ -26,7 +27,9 @@ __all__ = [
     "TraitSource",
     "activity",
     "audience_schema",
+    "behavioural_traits",
     "engagement",
+    "event_stream",
     "event_table",
     "events_needed",
     "events_of_profiles",
