@@ -185,13 +185,12 @@ class Platform:
 
     def _check_warehouse(self) -> None:
         for name, table in (self.settings.warehouse.tables if self.settings.warehouse else {}).items():
-            columns = self.warehouse().columns(table.relation)
             mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
-            for column in filter(None, (table.key, table.created_at, table.updated_at, *sorted(mapped))):
-                try:
-                    choose_columns([column], columns, table.relation)
-                except WarehouseError as error:
-                    raise SettingsError(f"warehouse.tables.{name}: {error}") from error
+            wanted = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
+            try:
+                choose_columns(wanted, self.warehouse().columns(table.relation), table.relation)
+            except WarehouseError as error:
+                raise SettingsError(f"warehouse.tables.{name}: {error}") from error
 
     def _check_traits(self) -> None:
         tables = self.settings.warehouse.tables if self.settings.warehouse else {}

@@ -104,11 +104,11 @@ def _sent(platform: Platform, name: str, run: DemoRun) -> dict[str, Any]:
     history = runs(platform.lake.store, name).sort("started_at")
     mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
     columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
-    last = history.tail(1).to_dicts()[0]
+    last = history.tail(1).to_dicts()[0] if len(history) else {"status": "never ran: see the failed runs in the UI"}
     return {
         "sync": name,
         **{column: int(mine[column].sum()) for column in columns},
-        **{column: int(last[column]) for column in ("held", "invalid", "unchanged")},
+        **{column: int(last.get(column, 0)) for column in ("held", "invalid", "unchanged")},
         "status": last["status"],
     }
 

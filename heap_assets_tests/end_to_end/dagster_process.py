@@ -59,17 +59,35 @@ class Dagster:
 
     def materializations(self, asset: str) -> dict[str, dict[str, Any]]:
         """Return partition to metadata of its newest materialization."""
-        found = self.ask(
+        newest: dict[str, dict[str, Any]] = {}
+        for event in self._events(asset):
+            newest.setdefault(event["partition"], _values(event))
+        return newest
+
+    def _events(self, asset: str) -> list[dict[str, Any]]:
+        """Return materializations, the newest first."""
+        found: list[dict[str, Any]] = self.ask(
             """query($k: AssetKeyInput!) { assetOrError(assetKey: $k) { ... on Asset {
-                 assetMaterializations(limit: 500) { partition metadataEntries { label
+                 assetMaterializations(limit: 1000) { partition metadataEntries { label
                    ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }""",
             k={"path": asset.split("/")},
-        )["assetOrError"]["assetMaterializations"]
-        newest: dict[str, dict[str, Any]] = {}
-        for event in found:
-            values = {e["label"]: e.get("intValue", e.get("text")) for e in event["metadataEntries"]}
-            newest.setdefault(event["partition"], values)
-        return newest
+        )["assetOrError"].get("assetMaterializations", [])
+        return found
+
+    def counts(self, asset: str) -> dict[str, int]:
+        """Return partition to how often it was materialized."""
+        counted: dict[str, int] = {}
+        for event in self._events(asset):
+            counted[event["partition"]] = counted.get(event["partition"], 0) + 1
+        return counted
+
+    def landed_by(self, dump_id: str) -> set[str]:
+        """Return the days that landing a dump reported."""
+        return {
+            event["partition"]
+            for event in self._events("heap_connect/landed")
+            if str(_values(event).get("dump")) == dump_id
+        }
 
     def check_results(self, asset: str, check: str) -> dict[str | None, bool]:
         """Return partition to whether the check passed on it, of its newest evaluation."""
@@ -84,6 +102,10 @@ class Dagster:
             if execution["evaluation"]:
                 newest.setdefault(execution["evaluation"]["partition"], execution["evaluation"]["success"])
         return newest
+
+
+def _values(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry["label"]: entry.get("intValue", entry.get("text")) for entry in event["metadataEntries"]}
 
 
 def until(look: Callable[[], T | None], seconds: float, what: str) -> T:
