@@ -76,7 +76,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
             *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
         schedules=[*schedules(loaded, standing, schedule_status), recency.schedule],
-        jobs=[recency.job, *sync_jobs(loaded, partitions_def)],
+        jobs=[recency.job, *sync_jobs(loaded)],
         executor=_executor(settings),
     )
 

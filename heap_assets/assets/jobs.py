@@ -10,14 +10,13 @@ from heap_assets.assets.sync import GROUP, step_name
 from heap_assets.platform import Platform
 
 
-def sync_jobs(loaded: Platform, partitions_def: dg.DailyPartitionsDefinition) -> list[UnresolvedAssetJobDefinition]:
+def sync_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs over all syncs; none if there is no sync."""
     if not loaded.settings.sync:
         return []
     return [
         _job(
             loaded,
-            partitions_def,
             "dry_run_of_all_syncs",
             {"dry_run": True},
             "Shows what every sync would send of a day: counts, new property names, a sample with hashed keys. "
@@ -25,7 +24,6 @@ def sync_jobs(loaded: Platform, partitions_def: dg.DailyPartitionsDefinition) ->
         ),
         _job(
             loaded,
-            partitions_def,
             "retry_rejected_rows",
             {"retry_rejected": True},
             "Sends a day by every sync and tries rejected rows at once, however often they failed: after an outage, or "
@@ -36,7 +34,6 @@ def sync_jobs(loaded: Platform, partitions_def: dg.DailyPartitionsDefinition) ->
 
 def _job(
     loaded: Platform,
-    partitions_def: dg.DailyPartitionsDefinition,
     name: str,
     config: Mapping[str, Any],
     description: str,
@@ -45,6 +42,5 @@ def _job(
         name,
         selection=dg.AssetSelection.groups(GROUP),
         config={"ops": {step_name(sync): {"config": dict(config)} for sync in loaded.settings.sync}},
-        partitions_def=partitions_def,
         description=description,
     )
