@@ -5,7 +5,7 @@ from itertools import combinations
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.identity.quality import Quality, QualityError, quality
@@ -63,6 +63,7 @@ def by_hand(grouping: Grouping) -> dict[str, float]:
 names = st.sampled_from(["a", "b", "c", "d"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.one_of(st.none(), names), st.one_of(st.none(), names)), min_size=1, max_size=25))
 def test_equals_counting_every_pair_and_every_record(grouping: Grouping) -> None:
     if all(person is None for _, person in grouping):
