@@ -21,11 +21,11 @@ from heap_assets.heap_connect.comparing import compare
 from heap_assets.heap_connect.config import LandingConfig
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.heap_connect.outcome import columns_seen, report_of
+from heap_assets.heap_connect.record_store import Records
 from heap_assets.heap_connect.records import (
     Delivery,
     DumpRecord,
     Failure,
-    Records,
     SourceFile,
     TableRecord,
     TableState,
@@ -62,7 +62,7 @@ class Landing:
         self.config = config
         self._records = Records(store)
 
-    def records(self) -> dict[int, DumpRecord]:
+    def records(self) -> Mapping[int, DumpRecord]:
         """Return all that is known of all dumps, by id."""
         return self._records.load()
 

@@ -5,20 +5,14 @@ A landed file that no record names does not exist for readers: that is what make
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 import polars as pl
 
-from heap_assets.heap_connect.dtypes import from_json, to_json
-from heap_assets.lake import Store
-
 ROOT = "_landing"
-_DUMPS = f"{ROOT}/_dumps/"
 DAY_SHIFT = timedelta(hours=12)
 
 
@@ -158,102 +152,6 @@ class DumpRecord:
 
     def with_table(self, table: TableRecord) -> DumpRecord:
         return replace(self, tables={**self.tables, table.table: table})
-
-
-class Records:
-    """The records of all dumps in a store; reading again costs one listing and the records that changed."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._known: dict[str, tuple[str, DumpRecord]] = {}
-
-    def load(self) -> dict[int, DumpRecord]:
-        """Return dump id to record, in dump order."""
-        known: dict[str, tuple[str, DumpRecord]] = {}
-        for info in self.store.list(_DUMPS):
-            cached = self._known.get(info.key)
-            if cached is None or cached[0] != info.etag:
-                cached = info.etag, _read(self.store.read(info.key))
-            known[info.key] = cached
-        self._known = known
-        records = (record for _, record in known.values())
-        return {record.dump_id: record for record in sorted(records, key=lambda r: r.dump_id)}
-
-    def save(self, record: DumpRecord) -> None:
-        """Replace a dump's record: this is the moment at which what it names becomes visible."""
-        self.store.write(f"{_DUMPS}{record.dump_id:020d}.json", _written(record))
-
-
-def _written(record: DumpRecord) -> bytes:
-    document = asdict(replace(record, tables={}))
-    document["tables"] = [_table_json(table) for table in record.tables.values()]
-    return json.dumps(document, default=_plain, separators=(",", ":")).encode()
-
-
-def _table_json(table: TableRecord) -> dict[str, Any]:
-    document = {name: getattr(table, name) for name in table.__dataclass_fields__}
-    document["files"] = [[f.uri, f.etag, f.bytes] for f in table.files]
-    document["parts"] = [[p.key, p.rows, _days_json(p.days)] for p in table.parts]
-    document["schema"] = [[name, to_json(dtype)] for name, dtype in table.schema.items()]
-    document["metered"] = _days_json(table.metered)
-    document["moved"] = _days_json(table.moved)
-    document["days_ever"] = sorted(day.isoformat() for day in table.days_ever)
-    document["counts"] = asdict(table.counts)
-    document["failure"] = asdict(table.failure) if table.failure else None
-    return document
-
-
-def _days_json(days: Mapping[date, int]) -> dict[str, int]:
-    return {day.isoformat(): rows for day, rows in sorted(days.items())}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, date | datetime):
-        return value.isoformat()
-    raise TypeError(type(value).__name__)
-
-
-def _read(data: bytes) -> DumpRecord:
-    document = json.loads(data)
-    tables = [_table(entry) for entry in document.pop("tables")]
-    return DumpRecord(
-        **{
-            **document,
-            "as_of": datetime.fromisoformat(document["as_of"]),
-            "retry_at": _moment(document["retry_at"]),
-            "failure": Failure(**document["failure"]) if document["failure"] else None,
-            "tables": {table.table: table for table in tables},
-        }
-    )
-
-
-def _table(entry: dict[str, Any]) -> TableRecord:
-    return TableRecord(
-        **{
-            **entry,
-            "state": TableState(entry["state"]),
-            "files": tuple(SourceFile(*file) for file in entry["files"]),
-            "parts": tuple(Part(key, rows, _days(days)) for key, rows, days in entry["parts"]),
-            "schema": {name: from_json(dtype) for name, dtype in entry["schema"]},
-            "left_out": tuple(entry["left_out"]),
-            "rejected_keys": tuple(entry["rejected_keys"]),
-            "counts": Counts(**entry["counts"]),
-            "moved": _days(entry["moved"]),
-            "metered": _days(entry["metered"]),
-            "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),
-            "failure": Failure(**entry["failure"]) if entry["failure"] else None,
-            "retry_at": _moment(entry["retry_at"]),
-            "landed_at": _moment(entry["landed_at"]),
-        }
-    )
-
-
-def _days(days: Mapping[str, int]) -> dict[date, int]:
-    return {date.fromisoformat(day): rows for day, rows in days.items()}
-
-
-def _moment(value: str | None) -> datetime | None:
-    return datetime.fromisoformat(value) if value else None
 
 
 @dataclass(frozen=True)
