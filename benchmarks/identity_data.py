@@ -111,7 +111,7 @@ def _rows(dice: np.random.Generator, pairs: Pairs, rows: np.ndarray) -> pl.DataF
         "source",
         pl.col("first_seen", "last_seen").cast(LINKS["first_seen"]),
         "count",
-        pl.lit(False).alias("authoritative"),  # noqa: FBT003
+        pl.lit(False).alias("authoritative"),
     )
 
 

@@ -113,18 +113,21 @@ def duckdb(files: str, out: str) -> None:
         con.execute("create or replace table p as select b as id, min(a) as root from e group by b")
         while True:
             con.execute(
-                "create or replace table q as select p.id, coalesce(o.root, p.root) as root from p left join p o on p.root = o.id"
+                "create or replace table q as select p.id, coalesce(o.root, p.root) as root "
+                "from p left join p o on p.root = o.id"
             )
             done = con.execute("select count(*) from p join q using (id) where p.root <> q.root").fetchone() == (0,)
             con.execute("create or replace table p as select * from q")
             if done:
                 break
         con.execute(
-            "create or replace table label as select l.id, coalesce(p.root, l.root) as root from label l left join p on l.root = p.id"
+            "create or replace table label as select l.id, coalesce(p.root, l.root) as root "
+            "from label l left join p on l.root = p.id"
         )
         con.execute(
             "create or replace table f as select distinct least(x, y) as a, greatest(x, y) as b from ("
-            "select coalesce(p.root, e.a) as x, coalesce(o.root, e.b) as y from e left join p on e.a = p.id left join p o on e.b = o.id) "
+            "select coalesce(p.root, e.a) as x, coalesce(o.root, e.b) as y "
+            "from e left join p on e.a = p.id left join p o on e.b = o.id) "
             "where x <> y"
         )
         con.execute("create or replace table e as select * from f")
@@ -142,7 +145,8 @@ def _duckdb_encoded(con: object, files: str) -> None:
     )
     run(
         f"create table edges as select x.id as a, y.id as b from '{files}' l "
-        "join nodes x on l.type_a = x.type and l.value_a = x.value join nodes y on l.type_b = y.type and l.value_b = y.value"
+        "join nodes x on l.type_a = x.type and l.value_a = x.value "
+        "join nodes y on l.type_b = y.type and l.value_b = y.value"
     )
 
 

@@ -106,7 +106,7 @@ def delta_of(
         now = standing.get(table)
         if now is not None and stood.get(table) == now.version:
             continue
-        day, timeless, file = (stood[table] if table in stood else "||").split("|", 2)
+        day, timeless, file = stood.get(table, "||").split("|", 2)
         if file and not store.exists(file):
             return None, f"links of {table} that were folded are no longer there"
         before = store.scan(file) if file else pl.LazyFrame(schema=LINKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from itertools import pairwise
 from typing import Final
 
 import polars as pl
@@ -310,7 +311,7 @@ def _refused(records: pl.LazyFrame, columns: list[_Column], table: SourceTable) 
         bad = bad.select(pl.lit("unreadable_time").alias("reason"), pl.col("unreadable").alias("count"))
         parts.append(_counted(bad, table.time_column, None))
     if table.authoritative is True:
-        for first, second in zip(columns, columns[1:], strict=False):
+        for first, second in pairwise(columns):
             if first.type == second.type and not (first.many or second.many):
                 same = records.filter(pl.col(first.name) == pl.col(second.name))
                 same = same.select(pl.lit("self_link").alias("reason"), "count")

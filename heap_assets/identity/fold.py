@@ -16,12 +16,11 @@ from heap_assets.identity import kernel
 from heap_assets.identity.encode import Encoded, encode
 from heap_assets.identity.kernel import NO_TYPE, NONE, U32
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shared import raw_components
 from heap_assets.identity.shapes import ENDS, LINKS, TIME, aggregated
+from heap_assets.identity.shared import raw_components
 from heap_assets.identity.state import State
 from heap_assets.identity.tables import Resolved, resolved
 from heap_assets.identity.texts import Texts
-
 
 SEPARATOR: Final = "\x1f"
 """Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""

@@ -35,7 +35,7 @@ def compiled(function: F) -> F:
 
 
 @compiled
-def mixed(hash_1: int, rank: int) -> int:
+def mixed(hash_1: int, rank: int) -> Any:
     """Make the same value of two types two keys."""
     return np.uint64(hash_1) ^ (np.uint64(rank + 1) * np.uint64(0x9E3779B97F4A7C15))
 

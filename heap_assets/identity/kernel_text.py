@@ -1,6 +1,8 @@
-"""Compiled loops over the text of identifiers: SHA-256, byte order, gathering. UTF-8 bytes with offsets, as Arrow has it."""
+"""Compiled loops over text: SHA-256, byte order, gathering. UTF-8 bytes with offsets, as Arrow has it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ _START = np.array(
 
 
 @compiled
-def _turn(x: int, n: int) -> int:
+def _turn(x: int, n: int) -> Any:
     return np.uint32((x >> np.uint32(n)) | np.uint32(x << np.uint32(32 - n)))
 
 
@@ -97,7 +99,7 @@ def sha256_128(
 
 
 @compiled
-def _text_before(x: int, y: int, offsets: I64, data: U8) -> bool:
+def _text_before(x: int, y: int, offsets: I64, data: U8) -> Any:
     """Compare two nodes' values as UTF-8 bytes."""
     at_x, at_y = offsets[x], offsets[y]
     size_x, size_y = offsets[x + 1] - at_x, offsets[y + 1] - at_y
@@ -168,7 +170,7 @@ def runs(
 
 
 @compiled
-def _before(key_x: int, node_x: int, key_y: int, node_y: int, offsets: I64, data: U8) -> bool:
+def _before(key_x: int, node_x: int, key_y: int, node_y: int, offsets: I64, data: U8) -> Any:
     # the bit that tells shared values is no part of the order
     x = key_x & ~(np.uint64(1) << np.uint64(56))
     y = key_y & ~(np.uint64(1) << np.uint64(56))

@@ -63,7 +63,7 @@ def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: b
     return Clusters(labels, count, refused)
 
 
-_REFUSED: Final = {
+_REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "a": pl.UInt32, "b": pl.UInt32, "first": pl.Int64, "sources": pl.List(pl.UInt16), "broken": pl.UInt8,
     "count_a": pl.Int64, "count_b": pl.Int64,
 }  # fmt: skip

@@ -60,7 +60,7 @@ def _elements(expression: pl.Expr, dtype: pl.List, steps: list[str], where: str)
         if step == "[]":
             if not isinstance(element, pl.List):
                 raise RulesError(f"{where}: [] needs a list, found {element}")
-            inner, element = inner.explode(), element.inner  # type: ignore[assignment]
+            inner, element = inner.explode(), element.inner
         else:
             element = _field(element, step, where)  # type: ignore[arg-type]
             inner = inner.struct.field(step)

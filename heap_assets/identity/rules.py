@@ -77,7 +77,8 @@ class IdentifierRule:
                 )
         if self.normaliser not in NORMALISERS:
             raise RulesError(
-                f"identifier type {self.type}: normalise is {self.normalise!r}, expected one of {', '.join(NORMALISERS)}"
+                f"identifier type {self.type}: normalise is {self.normalise!r}, expected one of "
+                + ", ".join(NORMALISERS)
             )
         for expression in (*((self.pattern,) if self.pattern else ()), *self.blocked_patterns):
             _check_expression(self.type, expression)
@@ -154,7 +155,7 @@ class Rules:
 
     @cached_property
     def sharing(self) -> tuple[dict[str | None, int], ...]:
-        """By rank: stronger type (None: all stronger ones together) to the number of groups above which a value is shared.
+        """By rank: stronger type (None: all of them together) to the number of groups above which a value is shared.
 
         An empty mapping: values of this type cannot be shared.
         """
@@ -164,7 +165,7 @@ class Rules:
         if rule.shared_above == "never":
             return {}
         if isinstance(rule.shared_above, Mapping):
-            return dict(rule.shared_above)
+            return {name: groups for name, groups in rule.shared_above.items()}  # noqa: C416  a dict of another type
         if isinstance(rule.shared_above, int):
             return {None: rule.shared_above}
         below_email = EMAIL in self.types and rank > self.types.index(EMAIL)

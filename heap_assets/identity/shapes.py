@@ -11,30 +11,29 @@ from heap_assets.identity.errors import LinksError
 
 TIME: Final = pl.Datetime("us", "UTC")
 
+_Types = dict[str, pl.DataType | type[pl.DataType]]
+
 ENDS: Final = ("type_a", "value_a", "type_b", "value_b")
 
-LINKS: Final = pl.Schema(
-    {
-        "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String, "source": pl.String,
-        "first_seen": TIME, "last_seen": TIME, "count": pl.Int64, "authoritative": pl.Boolean,
-    }
-)  # fmt: skip
+_LINKS: _Types = {
+    "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String, "source": pl.String,
+    "first_seen": TIME, "last_seen": TIME, "count": pl.Int64, "authoritative": pl.Boolean,
+}  # fmt: skip
+LINKS: Final = pl.Schema(_LINKS)
 """`type_a` is the stronger end; a sighting has `type_b` and `value_b` null. One row per link and source."""
 
-GRAPH: Final = pl.Schema(
-    {
-        "identifier_type": pl.String, "identifier": pl.String, "profile_id": pl.String,
-        "first_seen": TIME, "last_seen": TIME, "shared": pl.Boolean,
-    }
-)  # fmt: skip
+_GRAPH: _Types = {
+    "identifier_type": pl.String, "identifier": pl.String, "profile_id": pl.String,
+    "first_seen": TIME, "last_seen": TIME, "shared": pl.Boolean,
+}  # fmt: skip
+GRAPH: Final = pl.Schema(_GRAPH)
 
-CONFLICTS: Final = pl.Schema(
-    {
-        "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String,
-        "sources": pl.List(pl.String), "first_seen": TIME, "limited_type": pl.String, "limit": pl.Int64,
-        "count_a": pl.Int64, "count_b": pl.Int64, "profile_a": pl.String, "profile_b": pl.String,
-    }
-)  # fmt: skip
+_CONFLICTS: _Types = {
+    "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String,
+    "sources": pl.List(pl.String), "first_seen": TIME, "limited_type": pl.String, "limit": pl.Int64,
+    "count_a": pl.Int64, "count_b": pl.Int64, "profile_a": pl.String, "profile_b": pl.String,
+}  # fmt: skip
+CONFLICTS: Final = pl.Schema(_CONFLICTS)
 
 SHARED: Final = pl.Schema(
     {"identifier_type": pl.String, "identifier": pl.String, "stronger_type": pl.String, "groups": pl.Int64}

@@ -18,7 +18,7 @@ import polars as pl
 
 from heap_assets.identity.encode import Encoded
 from heap_assets.identity.ids import Profiles, with_ids
-from heap_assets.identity.kernel import NO_TYPE, I64, U8, U16, U32, U64
+from heap_assets.identity.kernel import I64, NO_TYPE, U8, U16, U32, U64
 from heap_assets.identity.ordered import Clusters
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shared import Components, raw_components
@@ -83,14 +83,14 @@ class State:
         """Keep a resolution whose rows were kept."""
         encoded = result.encoded
         component, count = raw_components(encoded)
-        rows = {
-            name: np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in encoded.rows)])
+        a, b, first, last, tag = (
+            np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in encoded.rows)])
             for name, dtype in _ROWS.items()
-        }
+        )
         return cls(
             digest, encoded.ranks, encoded.seen, encoded.keys_1, encoded.keys_2, encoded.texts, component, count,
             result.clusters.labels, result.components.shared, result.high, result.low,
-            *rows.values(), list(encoded.sources), result.clusters.refused, result.components.report,
+            a, b, first, last, tag, list(encoded.sources), result.clusters.refused, result.components.report,
         )  # fmt: skip
 
     def resolved(self, rules: Rules) -> Resolved:
@@ -144,8 +144,10 @@ def load(store: Store) -> State | None:
         if pointer["format"] != FORMAT:
             return None
         folder = pointer["folder"]
-        arrays = {name: _array(store, f"{folder}/{name}.npy") for name in (*_ARRAYS, "offsets", "data")}
-        frames = {name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES}
+        arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in (*_ARRAYS, "offsets", "data")}
+        frames: dict[str, Any] = {
+            name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES
+        }
     except (FileNotFoundError, KeyError, ValueError, OSError, pl.exceptions.PolarsError):
         # whatever is wrong with a cache, computing anew is right; the caller notes that there was no state
         return None

@@ -1,4 +1,4 @@
-"""The text of all nodes in two flat arrays, so that memory is bytes plus eight per node and loops can compare values."""
+"""The text of all nodes in two flat arrays: memory is its bytes and eight per node, and loops can compare values."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from heap_assets.identity.errors import LinksError
 from heap_assets.identity.delta import Delta, Partition, Standing, delta_of
+from heap_assets.identity.errors import LinksError
 from heap_assets.identity.extract import extract
 from heap_assets.identity.resolve import Resolution, as_resolution
 from heap_assets.identity.rules import Rules, SourceTable
@@ -105,10 +105,12 @@ class Timeline:
         standing = self._standing(wanted, files)
         result, notes = self._resolved(events, standing)
         self._tidy(files, standing)
-        of_day = [part.links for part in events.values() if part.day == day] + [s.links for s in standing.values()]
+        of_day = [part.links for part in events.values() if part.day == day] + [
+            part.links for part in standing.values()
+        ]
         return Advanced(
             links=_together(of_day).sort(_KEY),
-            all_links=_together([part.links for part in (*events.values(), *standing.values())]),
+            all_links=_together([part.links for part in events.values()] + [part.links for part in standing.values()]),
             refused=self._refused(day, files, standing),
             resolution=result,
             notes={**notes, "inputs": len(wanted)},
@@ -118,7 +120,7 @@ class Timeline:
         self, events: Mapping[tuple[str, date], Partition], standing: Mapping[str, Standing]
     ) -> tuple[Resolution, dict[str, Any]]:
         # numba and its compiled loops are loaded by the first resolution, not by importing the package
-        from heap_assets.identity.fold import Folded, carry, fold
+        from heap_assets.identity.fold import carry, fold
         from heap_assets.identity.state import State, load, save
         from heap_assets.identity.tables import resolved
 
@@ -132,7 +134,7 @@ class Timeline:
         if state is not None and not why:
             change, why = delta_of(self.store, state.inputs, state.standing, state.row_a.size, events, standing)
         if state is None or change is None:
-            parts = [part.tagged() for part in (*events.values(), *standing.values())]
+            parts = [part.tagged() for part in events.values()] + [part.tagged() for part in standing.values()]
             links = _together(parts)
             state = State.of(resolved(links, self.rules, keep_rows=True), self.rules.digest)
             state.inputs, state.standing = inputs, stands
@@ -145,7 +147,6 @@ class Timeline:
             carry(state, name, last)
         state.inputs, state.standing = inputs, stands
         save(state, self.store)
-        assert isinstance(done, Folded)
         notes = {
             "mode": "incremental", "why": f"{change.inputs} inputs changed", "changed_links": done.changed_links,
             "touched_identifiers": done.touched_identifiers, "touched_links": done.touched_links,

@@ -30,7 +30,7 @@ def rules_of(book: Book) -> Rules:
         sharing = book.sharing.get(kind)
         if not sharing:
             return "never"
-        return sharing[None] if None in sharing else sharing
+        return sharing.get(None, sharing)
 
     return Rules(
         tuple(IdentifierRule(kind, book.limits.get(kind), above(kind)) for kind in book.types),  # type: ignore[arg-type]

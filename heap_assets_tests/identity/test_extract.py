@@ -131,7 +131,7 @@ def as_the_rule_says(record: list[tuple[str, str]]) -> list[tuple[object, ...]]:
     st.lists(st.tuples(*(st.sampled_from([None, "11", "22", "33"]) for _ in range(6))), min_size=1, max_size=5),
     st.booleans(),
 )
-def test_links_are_those_of_the_rule(rows: list[tuple[str | None, ...]], arrays: bool) -> None:  # noqa: FBT001
+def test_links_are_those_of_the_rule(rows: list[tuple[str | None, ...]], arrays: bool) -> None:
     rules = Rules(tuple(IdentifierRule(kind, pattern="[0-9]") for kind in _KINDS))
     columns = ["heap_identity", "crm_id", "email", "email", "device_id", "heap_user_id"]
     frame = pl.LazyFrame(rows, schema=[f"c{n}" for n in range(6)], orient="row", infer_schema_length=None).cast(
