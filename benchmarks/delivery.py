@@ -152,9 +152,8 @@ def measure_delivery(users: int) -> dict[str, Any]:
         assert (first["status"], accepted_rows(server)) == ("succeeded", users)
         second = finished(step("send", folder, url=server.base_url, batch=1000))
     rate = users / first["seconds"]
-    print(
-        f"delivery of {users:,} users: {first['seconds']:.1f} s, {rate:,.0f} rows/s; again: {second['requests']} requests"
-    )
+    seconds, again = first["seconds"], second["requests"]
+    print(f"delivery of {users:,} users: {seconds:.1f} s, {rate:,.0f} rows/s; a second run makes {again} requests")
     return {"rows_per_s": round(rate), "second_run_requests": second["requests"]}
 
 

@@ -23,7 +23,9 @@ destination:
   headers: {{Content-Type: application/json}}
   body_mode: batch
   batch_template: |
-    {{"app_id":"11","users":[{{% for r in rows %}}{{"identity":{{{{ r.key|tojson }}}},"properties":{{"Plan":{{{{ r.plan|tojson }}}},"Stage":{{{{ r.stage|tojson }}}},"MRR":{{{{ r.mrr|tojson }}}},"Seats":{{{{ r.seats|tojson }}}}}}}}{{{{ "," if not loop.last }}}}{{% endfor %}}]}}
+    {{"app_id":"11","users":[{{% for r in rows %}}
+    {{"identity":{{{{ r.key|tojson }}}},"properties":{{"Plan":{{{{ r.plan|tojson }}}},"Stage":{{{{ r.stage|tojson }}}},
+    "MRR":{{{{ r.mrr|tojson }}}},"Seats":{{{{ r.seats|tojson }}}}}}}}{{{{ "," if not loop.last }}}}{{% endfor %}}]}}
 sync:
   mode: full
   batch_size: {batch}

@@ -68,6 +68,11 @@ def _to_send(values: pl.Series, sent: pl.Series) -> list[Any]:
     ]
 
 
+def _repeated(value: pl.Series, count: int) -> pl.Series:
+    """Repeat a single value; unlike `new_from_index` this is no query."""
+    return value.extend_constant(value[0], count - 1)
+
+
 def _bound(value: Any) -> int:
     return 0 if value is None else int(value)
 
@@ -85,9 +90,9 @@ def outcome_frame(name: str, outcomes: Sequence[Outcome]) -> pl.DataFrame:
     }
     series = [pl.Series(c, values, OUTCOME_SCHEMA[c]) for c, values in columns.items()]
     if len(told) < count:
-        series = [s.new_from_index(0, count) for s in series]
-    batch = pl.Series("batch", [name]).new_from_index(0, count)
-    at = pl.Series("answered_at", [datetime.now(UTC)], OUTCOME_SCHEMA["answered_at"]).new_from_index(0, count)
+        series = [_repeated(s, count) for s in series]
+    batch = _repeated(pl.Series("batch", [name]), count)
+    at = _repeated(pl.Series("answered_at", [datetime.now(UTC)], OUTCOME_SCHEMA["answered_at"]), count)
     return pl.DataFrame([batch, pl.Series("row", np.arange(count, dtype=np.uint32)), *series, at])
 
 
@@ -95,6 +100,6 @@ def intent_frame(name: str, part: pl.DataFrame) -> pl.DataFrame:
     """Return the intent segment of some rows that :func:`with_facts` has prepared."""
     rows = len(part)
     facts = {"batch": pl.Series("batch", [name]), "at": pl.Series("at", [datetime.now(UTC)], INTENT_SCHEMA["at"])}
-    columns = [facts[c].new_from_index(0, rows) if c in facts else part[c] for c in INTENT_SCHEMA if c != "row"]
+    columns = [_repeated(facts[c], rows) if c in facts else part[c] for c in INTENT_SCHEMA if c != "row"]
     numbers = pl.Series("row", np.arange(rows, dtype=np.uint32))
     return pl.DataFrame([numbers, *columns, *(part[c] for c in part.columns if c.startswith(FIELD))])
