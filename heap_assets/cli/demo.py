@@ -26,7 +26,7 @@ _DEFAULT_FOLDER = Path("data/demo")
 
 @click.command()
 @click.option("--people", default=2000, show_default=True, help="How many people there are")
-@click.option("--days", default=36, show_default=True, help="How many days of behaviour")
+@click.option("--days", default=31, show_default=True, help="How many days of behaviour")
 @click.option("--seed", default=1, show_default=True, help="Another seed is another company")
 @click.option("--folder", type=click.Path(path_type=Path), help=f"Where it goes [default: {_DEFAULT_FOLDER}]")
 @click.option("--fresh", is_flag=True, help="Start over, also if the folder holds a company")

@@ -17,6 +17,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.identity.quality import quality
 from heap_assets.names import CONFLICTS, GRAPH, SHARED
 from heap_assets.platform import Platform
+from heap_assets.steps.readiness import links_as_of
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,15 @@ def _identified(platform: Platform, day: str, run: DemoRun) -> dict[str, Any]:
         raise MissingInputError(f"{GRAPH} {day} was not built: see the failed runs in the UI (`heap-assets dev`)")
     graph = lake.scan(GRAPH, day)
     truth = pl.scan_parquet(run.company.truth / "identifiers.parquet")
-    own = graph.filter(~pl.col("shared"), pl.col("profile_id").is_not_null())
-    scores = quality(own, truth)
-    found = lake.scan(SHARED, day).select("identifier_type", "identifier").collect()
+    keys = ["identifier_type", "identifier"]
+    # the truth also knows identifiers that nobody has used yet
+    scores = quality(graph, truth.join(graph, on=keys, how="semi"))
+    found = lake.scan(SHARED, day).select(keys).collect()
     devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
-    planted = devices.filter(pl.col("shared"), pl.col("identifier").is_in(_seen(graph, "device_id")))
-    wrongly = devices.filter(~pl.col("shared")).join(found, on=["identifier_type", "identifier"])
+    planted = devices.filter(pl.col("shared")).join(
+        _seen_with_several(platform, run, truth), on="identifier", how="semi"
+    )
+    wrongly = devices.filter(~pl.col("shared")).join(found, on=keys)
     return {
         "profiles": graph.select(pl.col("profile_id").n_unique()).collect().item(),
         "identifiers": graph.select(pl.len()).collect().item(),
@@ -90,13 +94,26 @@ def _identified(platform: Platform, day: str, run: DemoRun) -> dict[str, Any]:
         "conflicts": lake.scan(CONFLICTS, day).select(pl.len()).collect().item(),
         "shared_values": found.height,
         "shared_devices_planted": planted.height,
-        "shared_devices_found": planted.join(found, on=["identifier_type", "identifier"]).height,
+        "shared_devices_found": planted.join(found, on=keys).height,
         "own_devices_taken_for_shared": wrongly.height,
     }
 
 
-def _seen(graph: pl.LazyFrame, identifier_type: str) -> pl.Series:
-    return graph.filter(pl.col("identifier_type") == identifier_type).select("identifier").collect()["identifier"]
+def _seen_with_several(platform: Platform, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
+    """Return the devices that the data shows with several people; of others nobody can know that they are shared."""
+    assert run.company is not None
+    links = links_as_of(platform, run.company.until).filter(
+        (pl.col("type_a") == "device_id") != (pl.col("type_b") == "device_id")
+    )
+    is_a = pl.col("type_a") == "device_id"
+    pairs = links.select(
+        identifier=pl.when(is_a).then("value_a").otherwise("value_b"),
+        other_type=pl.when(is_a).then("type_b").otherwise("type_a"),
+        other=pl.when(is_a).then("value_b").otherwise("value_a"),
+    )
+    people = truth.select(other_type="identifier_type", other="identifier", person="person").drop_nulls("person")
+    counted = pairs.join(people, on=["other_type", "other"]).group_by("identifier").agg(pl.col("person").n_unique())
+    return counted.filter(pl.col("person") > 1).collect()
 
 
 def _sent(platform: Platform, name: str, run: DemoRun) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class DemoRun:
             self._land(manifest)
         if pending:
             self._tell(f"{day}  landed {len(pending)} dumps")
-        self._build_touched()
+        self._build_touched(day)
         if self._is_new(day):
             show_warehouse(self.folder, day)
             self._run(str(day), ["heap/users", "heap/user_migrations", *self._warehouse()])
@@ -100,13 +100,20 @@ class DemoRun:
         self._run(key, [DUMPS])
         self.dumps_landed += 1
 
-    def _build_touched(self) -> None:
-        days = sorted({day for due in unbuilt_days(self.platform).values() for day in due})
-        tables = [heap_asset(table) for table in self.platform.event_tables]
-        for first, last in ranges(days):
-            self._run((str(first), str(last)), tables)
-        if days:
-            self._tell(f"            built {len(days)} touched days of {len(tables)} event tables")
+    def _build_touched(self, day: date) -> None:
+        """Build, of every table, the days that dumps touched and the day itself; tables of equal days share a run."""
+        due = unbuilt_days(self.platform)
+        groups: dict[tuple[tuple[date, date], ...], list[str]] = {}
+        for table in self.platform.event_tables:
+            asset = heap_asset(table)
+            days = due.get(asset, set()) | ({day} if self._is_new(day) else set())
+            groups.setdefault(tuple(ranges(sorted(days))), []).append(asset)
+        for spans, assets in groups.items():
+            for first, last in spans:
+                self._run((str(first), str(last)), assets)
+        touched = sum(len(days) for days in due.values())
+        if touched:
+            self._tell(f"{day}  built {touched} touched days of {len(due)} event tables")
 
     def _judge_recency(self) -> None:
         """Do what the hourly schedule does."""

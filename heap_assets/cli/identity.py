@@ -13,7 +13,7 @@ from heap_assets.identity.explain import explain as explain_identifiers
 from heap_assets.identity.what_if import what_if as sweep
 from heap_assets.names import CONFLICTS, GRAPH, SHARED
 from heap_assets.platform import Platform, open_platform
-from heap_assets.steps.readiness import identity_inputs
+from heap_assets.steps.readiness import links_as_of
 
 
 @click.command()
@@ -68,5 +68,5 @@ def _day(platform: Platform, day: date | None) -> date:
 def _tables(platform: Platform, day: date) -> IdentityTables:
     """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
     lake, key = platform.lake, str(day)
-    links = platform.timeline.advance(day, identity_inputs(platform, day).inputs).all_links
-    return IdentityTables(links, lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))
+    links = links_as_of(platform, day).collect()  # asked several times, and of many files
+    return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))

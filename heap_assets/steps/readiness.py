@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
@@ -13,8 +13,9 @@ from heap_assets import clock
 from heap_assets.checks import verdicts
 from heap_assets.identity import DayInput, SourceTable
 from heap_assets.lake import Inputs
-from heap_assets.names import GRAPH, USERS, heap_asset
+from heap_assets.names import GRAPH, MIGRATIONS, USERS, heap_asset
 from heap_assets.platform import Platform
+from heap_assets.steps.delivery_identify import own_pairs
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -66,6 +67,11 @@ def identity_inputs(platform: Platform, day: date) -> IdentityInputs:
         # the earlier ones too: without a record time a link is as old as the first day it stood
         inputs += kept if table.time_column is None else [given for given in kept if given.day == newest]
     return IdentityInputs(day, inputs, carried, waiting)
+
+
+def links_as_of(platform: Platform, day: date) -> pl.LazyFrame:
+    """Return all links that the graph of a day was resolved from, one row per link and source."""
+    return platform.timeline.advance(day, identity_inputs(platform, day).inputs).all_links
 
 
 def unbuilt_days(platform: Platform) -> dict[str, set[date]]:
@@ -128,8 +134,11 @@ def graph_is_due(platform: Platform) -> date | None:
 
 
 def _stored(platform: Platform, asset: str, table: SourceTable) -> Iterator[DayInput]:
+    own = own_pairs(platform) if asset == MIGRATIONS else None
     for day, version in platform.lake.versions(asset).items():
-        yield DayInput(table, date.fromisoformat(day), version, _rows(platform, asset, day))
+        given = DayInput(table, date.fromisoformat(day), version, _rows(platform, asset, day))
+        # what we told Heap by identify is no proof when it comes back (design.md, identity rule 3)
+        yield replace(given, version=f"{version}+{own.version}", own_identify=own.links) if own else given
 
 
 def _oldest_that_stands(platform: Platform, asset: str, day: date) -> date:

@@ -63,6 +63,12 @@ class World:
         }
 
 
+def why(result: dg.ExecuteInProcessResult) -> str:
+    """Return what failed in a run, for the assertion that it did not."""
+    errors = [e.step_failure_data.error for e in result.all_events if e.is_step_failure]
+    return "\n".join(str(error.cause or error)[:1500] for error in errors if error) or "it succeeded"
+
+
 def make_world(company: Company, lake: Path) -> World:
     text = (ROOT / "heap_assets.yaml").read_text().replace("${HEAP_ASSETS_DEMO:-./data/demo}", str(company.folder))
     settings = parse_settings(text, lake / "heap_assets.yaml")

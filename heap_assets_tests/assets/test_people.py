@@ -9,20 +9,20 @@ import pytest
 
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.steps.readiness import graph_is_due, identity_inputs, unbuilt_days
-from heap_assets_tests.assets.company_platform import World, make_world
+from heap_assets_tests.assets.company_platform import World, make_world, why
 
 IDENTITY = [f"identity/{name}" for name in ("links", "graph", "conflicts", "shared", "changes")]
 
 
 @pytest.fixture(scope="module")
 def resolved(world: World) -> World:
-    days = [str(day) for day in world.company.days]
-    newest = days[-1]
-    world.run(world.event_assets, days[0], newest)
+    newest = str(world.company.until)
+    oldest = min(min(days) for days in unbuilt_days(world.platform).values())
+    world.run(world.event_assets, str(oldest), newest)
     warehouse = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
     assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
     result = world.run([*IDENTITY, "profiles", "audit"], newest)
-    assert result.success
+    assert result.success, why(result)
     return world
 
 
