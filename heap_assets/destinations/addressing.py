@@ -52,7 +52,7 @@ class Addressed:
     writable
         `key`: everything that may be written to at all. Withdrawals go nowhere else.
     counts
-        profiles, without_identity, several_identities.
+        profiles, without_identity, several_identities, and would_create: rows whose identity Heap does not know yet.
     """
 
     rows: pl.LazyFrame
@@ -126,6 +126,7 @@ def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy
         counts={
             "profiles": len(every),
             "without_identity": int((every["_several"].fill_null(0) == 0).sum()),
+            "would_create": int(usable["in_heap"].is_null().sum()),
             "several_identities": int((every["_several"].fill_null(0) > 1).sum()),
         },
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import polars as pl
 
@@ -64,6 +66,9 @@ LEDGER_SCHEMA = pl.Schema(
 _FOOTER = "heap_assets_log"
 _BASE = "base"
 _FENCE_DIGITS = 10
+_AT_ONCE = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,16 @@ class Log:
 
     def _remove_before(self, state: Snapshot) -> None:
         bases = [i.key for i in self.store.list(f"{self.root}/log") if i.key.endswith(f"-{_BASE}.parquet")]
-        for key in [b for b in bases if not b.endswith(state.base)] + [f"{self.root}/log/{n}" for n in state.folded]:
-            self.store.delete(key)
+        obsolete = [b for b in bases if not b.endswith(state.base)] + [f"{self.root}/log/{n}" for n in state.folded]
+        list(self._each(self.store.delete, obsolete))
+
+    def _each(self, act: Callable[[str], T], keys: Sequence[str]) -> Iterator[T]:
+        """Act on objects, several at once where each takes a round trip."""
+        if self.store.is_local or len(keys) < _AT_ONCE:
+            yield from map(act, keys)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(act, keys)
 
     def _newest_base(self) -> str:
         names = [i.key.rsplit("/", 1)[-1] for i in self.store.list(f"{self.root}/log") if f"-{_BASE}." in i.key]
@@ -175,9 +188,10 @@ class Log:
         An intent without an outcome was in flight when its writer stopped: its status is `unknown`.
         """
         frames: dict[str, list[pl.DataFrame]] = {"intent": [], "outcome": []}
-        for name in names:
+        keys = [f"{self.root}/log/{name}" for name in names]
+        for name, data in zip(names, self._each(self.store.read, keys), strict=True):
             kind = "outcome" if name.endswith("-outcome.parquet") else "intent"
-            frames[kind].append(pl.read_parquet(io.BytesIO(self.store.read(f"{self.root}/log/{name}"))))
+            frames[kind].append(pl.read_parquet(io.BytesIO(data)))
         intents = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *frames["intent"]], how="diagonal")
         outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]])
         status = pl.coalesce(

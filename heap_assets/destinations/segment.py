@@ -203,23 +203,37 @@ def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id
     ).unique("event_key", keep="first", maintain_order=True)
 
 
-def reidentify_rows(migrations: pl.LazyFrame, users: pl.LazyFrame, app_id: str) -> pl.LazyFrame:
-    """Return one row per migrated user that has an identity today: the join Segment has not heard of.
+def reidentify_rows(
+    migrations: pl.LazyFrame, users: pl.LazyFrame, app_id: str, resynced: pl.LazyFrame | None = None
+) -> pl.LazyFrame:
+    """Return one row per user whose history changed and who has an identity today.
 
     Parameters
     ----------
     migrations
-        `heap/user_migrations`: `from_user_id`, `resolved_to`.
+        `heap/user_migrations`: `from_user_id`, `resolved_to`. Segment has not heard of these joins.
     users
         `heap/users`: `user_id`, `identity`.
+    resynced
+        `user_id`, `resync` String: users whose events a full resync brought anew, and a name for that resync; each
+        identity is sent once per resync.
     """
     homes = users.select(resolved_to="user_id", key="identity").drop_nulls()
     joined = migrations.select("from_user_id", "resolved_to").drop_nulls().join(homes, on="resolved_to")
-    return joined.select(
+    rows = joined.select(
         "key",
         anonymous_id=anonymous_id(app_id, pl.col("from_user_id")),
         event_key=pl.concat_str(pl.col("from_user_id").cast(pl.String), pl.lit(">"), "key"),
-    ).unique("event_key", keep="first", maintain_order=True)
+    )
+    if resynced is not None:
+        renewed = resynced.drop_nulls().join(homes.rename({"resolved_to": "user_id"}), on="user_id").sort("user_id")
+        again = renewed.select(
+            "key",
+            anonymous_id=anonymous_id(app_id, pl.col("user_id")),
+            event_key=pl.concat_str(pl.lit("resync "), "resync", pl.lit(">"), "key"),
+        )
+        rows = pl.concat([rows, again])
+    return rows.unique("event_key", keep="first", maintain_order=True)
 
 
 def anonymous_id(app_id: str, user_id: pl.Expr) -> pl.Expr:

@@ -56,6 +56,7 @@ def test_only_identities_that_heap_knows_and_that_did_not_migrate_are_written_to
 def test_new_identities_go_out_only_if_somebody_asked_for_it() -> None:
     result = addressed(profiles(a=["ann"]), users(), AddressPolicy(allow_new=True))
     assert keys(result) == ["ann"]
+    assert result.counts["would_create"] == 1
 
 
 def test_suppressed_people_are_never_written_to() -> None:

@@ -129,6 +129,17 @@ def test_a_migrated_user_is_identified_with_both_ids_once(segment: ServerProcess
     assert (message["type"], message["userId"], message["anonymousId"]) == ("identify", "ann", "heap|11|5")
 
 
+def test_a_full_resync_refreshes_each_identity_once(segment: ServerProcess, lake: Store) -> None:
+    migrations = pl.LazyFrame(schema={"from_user_id": pl.Int64, "resolved_to": pl.Int64})
+    users = pl.LazyFrame({"user_id": [700, 701, 702], "identity": ["ann", "ann", None]})
+    resynced = pl.LazyFrame({"user_id": [700, 701, 702], "resync": ["dump 7 signed_up"] * 3})
+    rows = reidentify_rows(migrations, users, "11", resynced)
+    spec = SyncSpec("reidentify", retry=kit.QUICK)
+    assert deliver(spec, SegmentReidentify(source(segment)), rows, lake, kit.DAY, "r").sent == 1
+    later = reidentify_rows(migrations, users, "11", resynced.with_columns(resync=pl.lit("dump 9 signed_up")))
+    assert deliver(spec, SegmentReidentify(source(segment)), later, lake, kit.DAY, "r").sent == 1
+
+
 def test_the_write_key_shows_nowhere(segment: ServerProcess, lake: Store) -> None:
     where = source(segment)
     assert "wk-secret" not in repr(where)
