@@ -1,24 +1,20 @@
 """Group `identity`: who is who, as of the end of each day."""
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from heap_assets.automation import settled_graph
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.errors import MissingInputError
-from heap_assets.identity import changes
 from heap_assets.io import LakeResource, partition_metadata, table_schema
-from heap_assets.lake import Inputs
 from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.platform import Platform
-from heap_assets.steps.golden import standing_partition
-from heap_assets.steps.readiness import IdentityInputs, identity_inputs
+from heap_assets.steps.resolve import figures, identity_of_day
 from heap_assets.steps.suites import loaded_cadence
+from heap_assets.steps.table import Made
 
 GROUP = "identity"
 _ABOUT = {
@@ -80,35 +76,18 @@ def identity(
 
 
 def _resolve_day(platform: Platform, day: date) -> dict[str, dict[str, Any]]:
-    given = identity_inputs(platform, day)
-    if given.waiting_for:
-        raise MissingInputError(f"identity {day} waits: {'; '.join(given.waiting_for[:5])}")
-    advanced = platform.timeline.advance(day, given.inputs)
-    resolution = advanced.resolution
-    frames = {
-        LINKS: advanced.links,
-        GRAPH: resolution.graph,
-        CONFLICTS: resolution.conflicts,
-        SHARED: resolution.shared,
-        CHANGES: changes(_graph_before(platform, day), resolution.graph),
+    made = identity_of_day(platform, day)
+    return {path: _store(platform, path, day, table) for path, table in made.items()}
+
+
+def _store(platform: Platform, path: str, day: date, made: Made) -> dict[str, Any]:
+    written = platform.lake.write(path, str(day), made.frame, made.inputs, notes=made.notes)
+    schema = table_schema(platform.lake.scan(path, str(day)).collect_schema())
+    plain = {name: value for name, value in made.notes.items() if isinstance(value, int | float | str)}
+    return {
+        "status": str(written.status),
+        "dagster/column_schema": schema,
+        **(plain if path == GRAPH else {}),
+        **figures(platform, path, day),
+        **partition_metadata(written.partition),
     }
-    return {path: _store(platform, path, day, frame, given, advanced.notes) for path, frame in frames.items()}
-
-
-def _graph_before(platform: Platform, day: date) -> pl.LazyFrame | None:
-    earlier = standing_partition(platform.lake, GRAPH, day - timedelta(days=1))
-    return None if earlier is None else platform.lake.scan(GRAPH, str(earlier))
-
-
-def _store(
-    platform: Platform, path: str, day: date, frame: pl.LazyFrame, given: IdentityInputs, notes: Mapping[str, Any]
-) -> dict[str, Any]:
-    inputs = Inputs({**given.provenance.versions, "rules": platform.rules.digest})
-    written = platform.lake.write(path, str(day), frame, inputs, notes=notes)
-    plain = {name: value for name, value in notes.items() if isinstance(value, int | float | str)}
-    metadata = (
-        {"status": str(written.status)} | partition_metadata(written.partition) | (plain if path == GRAPH else {})
-    )
-    if path == GRAPH:
-        metadata["carried_forward"] = ", ".join(given.carried) or "nothing"
-    return metadata | {"dagster/column_schema": table_schema(platform.lake.scan(path, str(day)).collect_schema())}

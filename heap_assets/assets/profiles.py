@@ -1,5 +1,6 @@
 """Group `profiles`: golden records, and the audit of how well tables and people were matched."""
 
+import base64
 from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
@@ -9,6 +10,7 @@ import dagster as dg
 from heap_assets.automation import FOLLOWS_GRAPH
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.identity import audit_text, size_histogram
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.names import AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, warehouse_asset
 from heap_assets.platform import Platform
@@ -77,12 +79,23 @@ def _day_asset(
             context.add_asset_metadata(
                 {"status": str(written.status), "dagster/column_schema": schema}
                 | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
-                | partition_metadata(written.partition),
+                | partition_metadata(written.partition)
+                | (_pictures(there, day) if path == AUDIT else {}),
                 partition_key=day,
             )
         yield dg.MaterializeResult()
 
     return build
+
+
+def _pictures(platform: Platform, day: str) -> dict[str, Any]:
+    """Return the audit for people: a few lines, and the sizes of profiles as a plot."""
+    rows = platform.lake.scan(AUDIT, day).collect()
+    plot = base64.b64encode(size_histogram(rows).encode()).decode()
+    return {
+        "in_words": dg.MetadataValue.md(f"```\n{audit_text(rows)}\n```"),
+        "profile_sizes": dg.MetadataValue.md(f"![sizes of profiles](data:image/svg+xml;base64,{plot})"),
+    }
 
 
 def trait_lineage(loaded: Platform) -> dg.TableColumnLineage:

@@ -8,7 +8,7 @@ from datetime import date
 import polars as pl
 
 from heap_assets.errors import MissingInputError
-from heap_assets.identity.audit import AuditedTable, audit
+from heap_assets.identity import AuditedTable, audit
 from heap_assets.lake import Inputs, Lake
 from heap_assets.names import CONFLICTS, GRAPH, USERS, warehouse_asset
 from heap_assets.platform import Platform

@@ -126,11 +126,12 @@ def graph_is_due(platform: Platform) -> date | None:
     if found.waiting_for:
         return None
     stands = platform.lake.find(GRAPH, day.isoformat())
-    if stands is not None and {k: v for k, v in stands.inputs.versions.items() if "@" in k} == dict(
-        found.provenance.versions
-    ):
-        return None
-    return day
+    return None if stands is not None and stands.inputs.versions == graph_inputs(platform, found).versions else day
+
+
+def graph_inputs(platform: Platform, given: IdentityInputs) -> Inputs:
+    """Return what a graph is a function of: its inputs and the rules."""
+    return Inputs({**given.provenance.versions, "rules": platform.rules.digest})
 
 
 def _stored(platform: Platform, asset: str, table: SourceTable) -> Iterator[DayInput]:

@@ -1,0 +1,67 @@
+"""The identity tables of a day, with the figures that say what happened to people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+
+from heap_assets.errors import MissingInputError
+from heap_assets.identity import changes
+from heap_assets.lake import Inputs
+from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+from heap_assets.platform import Platform
+from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.readiness import graph_inputs, identity_inputs
+from heap_assets.steps.table import Made
+
+
+def identity_of_day(platform: Platform, day: date) -> dict[str, Made]:
+    """Resolve who is who as of the end of a day.
+
+    Raises
+    ------
+    MissingInputError
+        Naming the inputs that are not there yet.
+    """
+    given = identity_inputs(platform, day)
+    if given.waiting_for:
+        raise MissingInputError(f"identity {day} waits: {'; '.join(given.waiting_for[:5])}")
+    advanced = platform.timeline.advance(day, given.inputs)
+    resolution = advanced.resolution
+    inputs = graph_inputs(platform, given)
+    before, earlier = _graph_before(platform, day)
+    notes = {**advanced.notes, "carried_forward": ", ".join(given.carried) or "nothing"}
+    return {
+        LINKS: Made(advanced.links, inputs, notes),
+        GRAPH: Made(resolution.graph, inputs, notes),
+        CONFLICTS: Made(resolution.conflicts, inputs, notes),
+        SHARED: Made(resolution.shared, inputs, notes),
+        CHANGES: Made(changes(before, resolution.graph), Inputs({**inputs.versions, **earlier}), notes),
+    }
+
+
+def figures(platform: Platform, path: str, day: date) -> dict[str, int]:
+    """Count what a stored identity table says: profiles, conflicts by limit, shared values by type, changes by kind."""
+    rows = platform.lake.scan(path, str(day))
+    if path == GRAPH:
+        counts = rows.select(
+            identifiers=pl.len(), profiles=pl.col("profile_id").drop_nulls().n_unique(), shared=pl.col("shared").sum()
+        )
+        return {name: int(value) for name, value in counts.collect().row(0, named=True).items()}
+    by = {CONFLICTS: ("conflicts_by_", "limited_type"), SHARED: ("shared_", "identifier_type"), CHANGES: ("", "kind")}
+    if path not in by:
+        return {}
+    prefix, column = by[path]
+    counted = rows.group_by(column).len().sort(column).collect()
+    return {f"{prefix}{value}": int(count) for value, count in counted.iter_rows()}
+
+
+def _graph_before(platform: Platform, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
+    earlier = standing_partition(platform.lake, GRAPH, day - timedelta(days=1))
+    if earlier is None:
+        return None, {}
+    version = platform.lake.versions(GRAPH)[str(earlier)]
+    return platform.lake.scan(GRAPH, str(earlier)), {f"{GRAPH}@{earlier}": version}
