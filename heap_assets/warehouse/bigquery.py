@@ -173,7 +173,7 @@ class BigQueryWarehouse(Warehouse):
         if self.maximum_bytes is not None and scanned > self.maximum_bytes:
             raise WarehouseError(
                 f"{table.dataset_id}.{table.table_id}: the read would scan {scanned:,} bytes, more than "
-                f"warehouse.maximum_bytes ({self.maximum_bytes:,}): map fewer columns or raise the limit"
+                f"warehouse.max_bytes_billed ({self.maximum_bytes:,}): map fewer columns or raise the limit"
             )
 
 

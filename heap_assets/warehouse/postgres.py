@@ -127,7 +127,7 @@ class PostgresWarehouse(Warehouse):
                 )
         except WarehouseError as error:
             return [
-                Permission("connect", False, str(error), "check warehouse.uri and that the server lets this host in")
+                Permission("connect", False, str(error), "check warehouse.dsn and that the server lets this host in")
             ]
         return [
             Permission("connect", True, self.name),

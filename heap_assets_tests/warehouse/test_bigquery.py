@@ -144,7 +144,7 @@ def test_the_version_changes_with_the_table(source: BigQueryWarehouse) -> None:
 
 def test_a_read_over_the_limit_is_refused_before_it_costs(source: BigQueryWarehouse, tmp_path: Path) -> None:
     small = BigQueryWarehouse(source.account, source.datasets, maximum_bytes=1)
-    with pytest.raises(WarehouseError, match=r"would scan .* more than warehouse\.maximum_bytes \(1\)"):
+    with pytest.raises(WarehouseError, match=r"would scan .* more than warehouse\.max_bytes_billed \(1\)"):
         small.read("contacts", None, tmp_path / "out.parquet")
     assert not list(tmp_path.iterdir())
 
