@@ -6,6 +6,7 @@ from heap_assets.destinations.deliver import deliver, dry_run
 from heap_assets.destinations.events import EventMapping, addressed_events, event_rows
 from heap_assets.destinations.hashing import hashed_key, salt
 from heap_assets.destinations.heap import HeapAccountProperties, HeapApp, HeapUserProperties
+from heap_assets.destinations.heap_deletion import HeapDeletion
 from heap_assets.destinations.heap_events import HeapEvents
 from heap_assets.destinations.heap_identify import (
     STANDS_FOR,
@@ -44,6 +45,7 @@ __all__ = [
     "Guard",
     "HeapAccountProperties",
     "HeapApp",
+    "HeapDeletion",
     "HeapEvents",
     "HeapIdentify",
     "HeapUserProperties",

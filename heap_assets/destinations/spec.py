@@ -101,10 +101,9 @@ class SyncSpec:
         Send only the fields that changed; otherwise all mapped fields of a changed key.
     on_withdrawn
         Clear a value that is no longer true, or keep it.
-    source
-        Name of the source in event keys; the sync's name if empty.
-    hold_days
-        Days that an event waits for its person to appear at the destination.
+    source, hold_days
+        Where the rows come from, and how long events wait for their person: for those who make the rows
+        (:func:`addressed_events`); delivery itself does not look at them.
     rate_share
         Share of the documented limits that is used.
     concurrency

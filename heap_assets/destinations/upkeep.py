@@ -47,8 +47,8 @@ def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
 def forget(store: Store, spec: SyncSpec, key: str, run_id: str) -> bool:
     """Remove a key from the ledger, the log and the open tables, and never send it again; tells if it was known.
 
-    What remains is its keyed hash in `forgotten.parquet`, so that it can be refused. Deleting the person at the
-    destination is the destination's own call.
+    What remains is its keyed hash in `forgotten.parquet`, so that it can be refused. Deleting the person at Heap is
+    :class:`heap_assets.destinations.HeapDeletion`.
     """
     secret = salt(store, spec.salt)
     hashed = hashed_key(key, secret)
