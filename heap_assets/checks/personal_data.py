@@ -97,6 +97,7 @@ KINDS = (
     Kind("phone", _PHONE, mostly=True),
     Kind("ip_address", _IPV4, _is_public_address, mostly=True),
 )
+_NUMBERED = tuple(enumerate(KINDS))
 
 
 def no_personal_data(
@@ -151,14 +152,15 @@ def _search(name: str, column: pl.Series, allowed: float) -> list[Hit]:
     values = values.filter(values.str.strip_chars() != "")
     if values.is_empty():
         return []
-    counts = values.value_counts(name="rows")
+    counts = values.value_counts(name=" rows")
+    looks = counts.select(" rows", name, *(pl.col(name).str.contains(k.pattern).alias(f" {n}") for n, k in _NUMBERED))
     hits: dict[str, Hit] = {}
-    for kind in KINDS:
+    for number, kind in _NUMBERED:
         if kind.name == "ip_address" and _VERSION_NAME.search(name):
             continue
-        matching = counts.filter(pl.col(name).str.contains(kind.pattern))
+        matching = looks.filter(looks[f" {number}"])
         confirm = kind.confirm
-        rows = sum(n for value, n in matching.iter_rows() if confirm is None or confirm(value))
+        rows = sum(n for n, value in matching.select(" rows", name).iter_rows() if confirm is None or confirm(value))
         share = rows / len(values)
         if rows and share > (_MOST if kind.mostly else allowed):
             hits.setdefault(kind.name, (name, kind.name, "value", rows, round(share, 4)))
