@@ -53,6 +53,7 @@ def golden_records(
     traits: Sequence[TraitRule],
     rules: Rules,
     conflicts: pl.LazyFrame | None = None,
+    merged_away: pl.Series | None = None,
 ) -> pl.LazyFrame:
     """Build the profiles of a day.
 
@@ -73,6 +74,9 @@ def golden_records(
         The identity rules the graph was built with.
     conflicts
         `identity/conflicts` of the day; without it the count is 0.
+    merged_away
+        Heap identities whose users Heap has merged into others: nothing is on them any more. They stay among
+        `identifiers` and are left out of `heap_identity` and `heap_identities`.
 
     Returns
     -------
@@ -93,7 +97,7 @@ def golden_records(
     assigned = {
         name: _assigned(sources[name], paths, to_profile, rules) for name, paths in _paths_by_table(traits).items()
     }
-    columns = [_body(numbered, numbers, rules), *(_trait(rule, assigned, numbers) for rule in traits)]
+    columns = [_body(numbered, numbers, rules, merged_away), *(_trait(rule, assigned, numbers) for rule in traits)]
     return pl.concat([*columns, _conflict_counts(conflicts, numbers)], how="horizontal").lazy()
 
 
@@ -137,7 +141,7 @@ def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]
                 raise SettingsError(f"trait {rule.name!r}: source {source!r} is of no known table. Tables: {known}.")
 
 
-def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_away: pl.Series | None) -> pl.DataFrame:
     """Return profile_id, first_seen, last_seen, identifiers, heap_identity, heap_identities, heap_user_ids."""
     strength = pl.DataFrame({"type": rules.types}).with_row_index("_strength").lazy()
     rows = numbered.lazy().rename({"identifier_type": "type", "identifier": "value"})
@@ -158,7 +162,9 @@ def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules) -> pl.Dat
         .group_by("profile")
         .agg(own_first=pl.col("first_seen").min(), own_last=pl.col("last_seen").max())
     )
-    identities = rows.filter(own & (pl.col("type") == HEAP_IDENTITY)).sort("first_seen", "value", nulls_last=True)
+    gone = pl.DataFrame({"value": [] if merged_away is None else merged_away}, schema={"value": pl.String}).lazy()
+    standing = rows.filter(own & (pl.col("type") == HEAP_IDENTITY)).join(gone, on="value", how="anti")
+    identities = standing.sort("first_seen", "value", nulls_last=True)
     primary = identities.unique("profile", keep="first", maintain_order=True).select("profile", heap_identity="value")
     lists = [
         identities.group_by("profile").agg(heap_identities=pl.col("value").sort()),

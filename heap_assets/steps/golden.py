@@ -34,7 +34,14 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
         for name, trait in traits.items()
     ]
     kept = [rule for rule in rules if rule.sources]
-    frame = golden_records(lake.scan(GRAPH, str(day)), sources, kept, platform.rules, lake.scan(CONFLICTS, str(day)))
+    frame = golden_records(
+        lake.scan(GRAPH, str(day)),
+        sources,
+        kept,
+        platform.rules,
+        lake.scan(CONFLICTS, str(day)),
+        _merged_away(lake.scan(USERS, str(standing[USERS]))),
+    )
     missing = [rule.name for rule in rules if not rule.sources]
     settings = hashlib.sha256(repr((traits, platform.rules.digest)).encode()).hexdigest()[:16]
     return Made(
@@ -76,6 +83,13 @@ def _standing(platform: Platform, day: date) -> dict[str, date]:
     if standing[USERS] is None:
         raise MissingInputError(f"{USERS} has no partition up to {day}: materialize it first")
     return {asset: found for asset, found in standing.items() if found is not None}
+
+
+def _merged_away(users: pl.LazyFrame) -> pl.Series:
+    """Return the Heap identities of which every user has migrated into another one."""
+    gone = pl.col("migrated_to").is_not_null().all()
+    named = users.filter(pl.col("identity").is_not_null()).group_by("identity").agg(gone)
+    return named.filter("migrated_to").select("identity").collect()["identity"]
 
 
 def _trait_name(asset: str) -> str:
