@@ -20,7 +20,7 @@ import pyarrow as pa
 from heap_assets.heap_connect.avro_container import AvroHeader, BlockError, read_block
 from heap_assets.heap_connect.avro_kernel import BOOLEAN, DOUBLE, ENUM, FAULTS, FIXED, NEVER_NULL, PADDING, TEXT, decode
 
-BYTES_PER_BATCH = 16 << 20
+BYTES_PER_BATCH = 8 << 20
 
 
 @dataclass(frozen=True)

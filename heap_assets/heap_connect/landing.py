@@ -235,7 +235,7 @@ class Landing:
         return replace(
             landed,
             metered=metered | {today: metered.get(today, 0) + staged.counts.read},
-            days_ever=frozenset(landed.days) | (known.days_ever if known else frozenset()),
+            days_ever=frozenset(landed.days) | frozenset(landed.moved) | (known.days_ever if known else frozenset()),
             landed_at=self.config.now(),
             seconds=clock.perf_counter() - began,
         )

@@ -50,7 +50,7 @@ def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: T
         return frozenset({record.day, standing[-1].dump.day})
     if not table.incremental:
         return days_ever(records.values(), table.table)
-    return table.days_ever | frozenset(table.moved)
+    return table.days_ever
 
 
 def columns_seen(records: Mapping[int, DumpRecord], table: str) -> set[str]:

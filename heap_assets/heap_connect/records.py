@@ -90,7 +90,7 @@ class TableRecord:
     version
         A hash of the files, their ETags and the settings that decide what is kept: equal versions, equal rows.
     days_ever
-        Days that this table of this dump ever had rows of, in any version of it.
+        Days that this table of this dump ever had rows of or took rows from, in any version of it.
     metered
         Rows read by UTC day of reading, over all times this table of this dump landed: what the quota counts.
     moved
@@ -188,3 +188,11 @@ def deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None
 def days_ever(records: Iterable[DumpRecord], table: str) -> frozenset[date]:
     """Return every day that a table ever had rows of."""
     return frozenset().union(*(dump.tables[table].days_ever for dump in records if table in dump.tables))
+
+
+def seen_until(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
+    """Return the ids of all dumps until a day that brought a snapshot table, also of those that count no more.
+
+    What a writer has seen only ever grows: a full resync or a reset must not make it look like a stale one.
+    """
+    return frozenset(f"dump {r.dump_id}" for r in records.values() if r.day <= until and table in r.tables)

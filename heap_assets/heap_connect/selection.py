@@ -48,9 +48,13 @@ class Selection:
             return False
         return _any(table, self.include) and not _any(table, self.exclude)
 
+    def patterns(self, table: str) -> list[str]:
+        """Return the column patterns that hold for a table."""
+        return [p for tables, wanted in self.columns.items() if fnmatchcase(table, tables) for p in wanted]
+
     def chosen(self, table: str, columns: Iterable[str]) -> list[str]:
         """Return those of a table's columns that are loaded, in the order given."""
-        patterns = [p for tables, wanted in self.columns.items() if fnmatchcase(table, tables) for p in wanted]
+        patterns = self.patterns(table)
         if not patterns:
             return list(columns)
         excluded = [p[1:] for p in patterns if p.startswith("!")]

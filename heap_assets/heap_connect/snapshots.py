@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from heap_assets.heap_connect.landing import Landing
-from heap_assets.heap_connect.records import Delivery, deliveries
+from heap_assets.heap_connect.records import Delivery, deliveries, seen_until
 from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.heap_connect.tables import (
@@ -57,7 +57,7 @@ def build_users(landing: Landing, day: date, columns: Sequence[str] | None = Non
     versions |= {f"{USER_MIGRATIONS} {d.input_id}": d.table.version for d in migrations}
     versions["columns"] = digest(schema)
     return Built(
-        Inputs(versions, frozenset(d.input_id for d in (*standing, *migrations))),
+        Inputs(versions, seen_until(records, USERS, day) | seen_until(records, USER_MIGRATIONS, day)),
         {
             "dumps": [d.dump.dump_id for d in standing],
             "rows_landed": sum(d.table.counts.landed for d in standing),
@@ -81,9 +81,10 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
     TableError
         If user_migrations never landed until that day.
     """
-    standing = standing_deliveries(landing.records(), USER_MIGRATIONS, day)
+    records = landing.records()
+    standing = standing_deliveries(records, USER_MIGRATIONS, day)
     return Built(
-        Inputs({d.input_id: d.table.version for d in standing}, frozenset(d.input_id for d in standing)),
+        Inputs({d.input_id: d.table.version for d in standing}, seen_until(records, USER_MIGRATIONS, day)),
         {
             "dumps": [d.dump.dump_id for d in standing],
             "rows_landed": sum(d.table.counts.landed for d in standing),

@@ -71,7 +71,7 @@ class Job:
             "incremental": self.table.incremental,
             "files": sorted([file.uri, file.etag] for file in self.files),
             "start": None if self.is_snapshot else self.start_date.isoformat(),
-            "columns": {k: list(v) for k, v in self.selection.columns.items()},
+            "columns": self.selection.patterns(self.table.name),
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -91,10 +91,10 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
     seen = frozenset(
         f"dump {record.dump_id}"
         for record in records.values()
-        if (known := record.tables.get(table)) and (day in known.days_ever or day in known.moved)
+        if (known := record.tables.get(table)) and (day in known.days_ever or not known.incremental)
     )
     return Built(
-        Inputs(versions, seen | frozenset(d.input_id for d in rebuilt)),
+        Inputs(versions, seen),
         _event_notes(records, table, day, bringing),
         lambda: _event_rows(
             landing.store, bringing, _gone(landing.store, standing, moves, day), placements(standing), day, schema

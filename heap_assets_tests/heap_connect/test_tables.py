@@ -358,3 +358,28 @@ def test_many_dumps_are_compared_through_few_files(tmp_path: Path) -> None:
     found = [build_event_day(landing, "a", day).frame.collect()["event_id"].to_list() for day in days]
     assert [1 in ids for ids in found] == [False] * 14 + [True]
     assert sum(len(ids) for ids in found) == 31
+
+
+def test_a_newer_full_delivery_of_the_same_day_is_no_stale_writer(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    landing, lake = landing_in(tmp_path / "lake"), Lake.open(str(tmp_path / "lake"))
+    for number, full in enumerate((False, True, True)):
+        tables = {"a": [event(number, f"2026-03-0{number + 1} 10:00:00")], "users": [user(number)]}
+        bucket.dump(
+            number + 1,
+            f"2026-03-02T0{number}:00:00",
+            full=["user_migrations", *(["a", "users"] if full else [])],
+            user_migrations=[migration(number + 1, 9)],
+            **tables,
+        )
+        land_all(landing, bucket)
+        if number == 2:
+            landing.reset("users")
+            land_all(landing, bucket)
+        for name, rows in {
+            "a": build_event_day(landing, "a", MARCH_1),
+            "users": build_users(landing, MARCH_1),
+            "user_migrations": build_user_migrations(landing, MARCH_1),
+        }.items():
+            assert lake.write(name, "2026-03-01", rows.frame, rows.inputs).status is Status.WRITTEN
+    assert pl.read_parquet(lake.uri("user_migrations", "2026-03-01"))["from_user_id"].to_list() == [3]
