@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from heap_assets.identity.kernel import I64, NO_TYPE, NONE, U8, U32, U64, compiled
+from heap_assets.identity.kernel import I64, NO_TYPE, NONE, U8, U16, U32, U64, compiled
 
 _K = np.array(
     [
@@ -234,39 +234,48 @@ def representatives(starts: I64, keys: U64, nodes: U32, seen: I64, best: U32) ->
                 earliest = seen[nodes[at], 0]
 
 
+# Loops that fetch from all over memory do nothing else, so that the processor waits for many fetches at once.
+
+
 @compiled
-def fill_slice(
-    places: U32, starts: I64, high: U64, low: U64, nodes: U32, keys: U64, seen: I64,
-    out_nodes: U32, out_keys: U64, out_seen: I64, out_ids: U8, known: U8,
-) -> None:  # fmt: skip
-    """Copy whole runs, in the order of `places`: nodes, keys, first and last seen, ids as 32 hexadecimal digits."""
+def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, out_keys: U64) -> None:
+    """Copy whole runs, in the order of `places`."""
     row = 0
     for i in range(places.size):
-        place = places[i]
-        nobody = place == high.size
-        begin = row * 32
-        if not nobody and starts[place] < starts[place + 1]:
-            _write_hexadecimal(high[place], low[place], out_ids, begin)
-        for at in range(starts[place], starts[place + 1]):
-            node = nodes[at]
-            out_nodes[row] = node
+        for at in range(starts[places[i]], starts[places[i] + 1]):
+            out_nodes[row] = nodes[at]
             out_keys[row] = keys[at]
-            out_seen[0, row] = seen[node, 0]
-            out_seen[1, row] = seen[node, 1]
-            known[row] = 0 if nobody else 1
-            if not nobody and row * 32 != begin:
-                for digit in range(32):
-                    out_ids[row * 32 + digit] = out_ids[begin + digit]
             row += 1
 
 
 @compiled
-def _write_hexadecimal(high: int, low: int, out: U8, at: int) -> None:
-    for half in range(2):
-        word = high if half == 0 else low
-        for digit in range(16):
-            nibble = np.uint8((word >> np.uint64(60 - 4 * digit)) & np.uint64(15))
-            out[at + half * 16 + digit] = nibble + np.uint8(48) if nibble < 10 else nibble + np.uint8(87)
+def take_seen(nodes: U32, seen: I64, first: I64, last: I64) -> None:
+    """Copy first and last seen of some nodes."""
+    for row in range(nodes.size):
+        first[row] = seen[nodes[row], 0]
+        last[row] = seen[nodes[row], 1]
+
+
+_DIGITS = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16).copy()
+
+
+@compiled
+def write_ids(places: U32, starts: I64, high: U64, low: U64, out: U16, known: U8) -> None:
+    """Write the ids of runs as hexadecimal text, two digits at a time; the run after the last one has none."""
+    text = np.empty(16, np.uint16)
+    row = 0
+    for i in range(places.size):
+        place = places[i]
+        size = starts[place + 1] - starts[place]
+        if place < high.size:
+            for byte in range(8):
+                shift = np.uint64(56 - 8 * byte)
+                text[byte] = _DIGITS[(high[place] >> shift) & np.uint64(255)]
+                text[8 + byte] = _DIGITS[(low[place] >> shift) & np.uint64(255)]
+            for member in range(row, row + size):
+                known[member] = 1
+                out[member, :] = text
+        row += size
 
 
 @compiled
@@ -281,18 +290,35 @@ def text_size(nodes: U32, offsets: I64) -> int:
 @compiled
 def gather_text(nodes: U32, offsets: I64, data: U8, out_offsets: I64, out: U8) -> None:
     """Copy the values of some nodes, one after the other."""
+    group = 64
+    begins, sizes = np.empty(group, np.int64), np.empty(group, np.int64)
     at = 0
-    for row in range(nodes.size):
-        begin, end = offsets[nodes[row]], offsets[nodes[row] + 1]
-        for i in range(begin, end):
-            out[at] = data[i]
-            at += 1
-        out_offsets[row + 1] = at
+    touched = np.uint8(0)
+    for start in range(0, nodes.size, group):
+        rows = min(group, nodes.size - start)
+        for i in range(rows):
+            begins[i] = offsets[nodes[start + i]]
+            sizes[i] = offsets[nodes[start + i] + 1] - begins[i]
+        for i in range(rows):
+            if sizes[i] > 0:
+                touched ^= data[begins[i]]
+        for i in range(rows):
+            begin = begins[i]
+            for byte in range(sizes[i]):
+                out[at + byte] = data[begin + byte]
+            at += sizes[i]
+            out_offsets[start + i + 1] = at
+    # keeps the compiler from leaving out the fetches, and changes nothing
+    out_offsets[0] = np.int64(touched) * 0
 
 
 @compiled
-def hexadecimal(labels: U32, high: U64, low: U64, out: U8) -> None:
+def hexadecimal(labels: U32, high: U64, low: U64, out: U16) -> None:
     """Write 32 hexadecimal digits per row; rows of no cluster are left as they are."""
     for row in range(labels.size):
-        if labels[row] != NONE:
-            _write_hexadecimal(high[labels[row]], low[labels[row]], out, row * 32)
+        if labels[row] == NONE:
+            continue
+        for byte in range(8):
+            shift = np.uint64(56 - 8 * byte)
+            out[row, byte] = _DIGITS[(high[labels[row]] >> shift) & np.uint64(255)]
+            out[row, 8 + byte] = _DIGITS[(low[labels[row]] >> shift) & np.uint64(255)]

@@ -16,7 +16,7 @@ from polars.io.plugins import register_io_source
 from heap_assets.identity import kernel, kernel_text
 from heap_assets.identity.encode import Encoded, encode
 from heap_assets.identity.ids import Profiles, profiles
-from heap_assets.identity.kernel import I64, U32, U64
+from heap_assets.identity.kernel import I64, U8, U16, U32, U64
 from heap_assets.identity.ordered import Clusters, clusters
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import CONFLICTS, GRAPH, TIME
@@ -97,30 +97,20 @@ def _ahead(make: Callable[[U32], pl.DataFrame], pieces: list[U32]) -> Iterator[p
 def _graph_slice(result: Resolved, places: U32) -> pl.DataFrame:
     found, encoded = result.profiles, result.encoded
     rows = int((found.starts[places.astype(np.int64) + 1] - found.starts[places]).sum())
-    nodes, keys, seen = np.empty(rows, np.uint32), np.empty(rows, np.uint64), np.empty((2, rows), np.int64)
-    ids, known = np.zeros(rows * 32, np.uint8), np.empty(rows, np.uint8)
-    kernel_text.fill_slice(
-        places,
-        found.starts,
-        found.high,
-        found.low,
-        found.nodes,
-        found.keys,
-        encoded.seen,
-        nodes,
-        keys,
-        seen,
-        ids,
-        known,
-    )
+    nodes, keys = np.empty(rows, np.uint32), np.empty(rows, np.uint64)
+    first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    ids, known = np.zeros((rows, 16), np.uint16), np.zeros(rows, np.uint8)
+    kernel_text.take_runs(places, found.starts, found.nodes, found.keys, nodes, keys)
+    kernel_text.take_seen(nodes, encoded.seen, first, last)
+    kernel_text.write_ids(places, found.starts, found.high, found.low, ids, known)
     flags = (keys >> np.uint64(56)).astype(np.uint8)
     return pl.DataFrame(
         {
             "identifier_type": pl.Series(result.rules.types, dtype=pl.String).gather(flags >> 1),
             "identifier": encoded.texts.take(nodes),
-            "profile_id": text_series(np.arange(0, ids.size + 1, 32, dtype=np.int64), ids, known),
-            "first_seen": _times(seen[0], kernel.NEVER),
-            "last_seen": _times(seen[1], kernel.BEFORE),
+            "profile_id": _id_series(ids, known),
+            "first_seen": _times(first, kernel.NEVER),
+            "last_seen": _times(last, kernel.BEFORE),
             "shared": pl.Series((flags & 1) == 1),
         }
     )
@@ -129,10 +119,14 @@ def _graph_slice(result: Resolved, places: U32) -> pl.DataFrame:
 def hexadecimal_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
-    text = np.zeros(nodes.size * 32, np.uint8)
+    text = np.zeros((nodes.size, 16), np.uint16)
     kernel_text.hexadecimal(labels, result.high, result.low, text)
-    offsets = np.arange(0, text.size + 1, 32, dtype=np.int64)
-    return text_series(offsets, text, (labels != kernel.NONE).astype(np.uint8))
+    return _id_series(text, (labels != kernel.NONE).astype(np.uint8))
+
+
+def _id_series(text: U16, known: U8) -> pl.Series:
+    offsets = np.arange(0, known.size * 32 + 1, 32, dtype=np.int64)
+    return text_series(offsets, text.reshape(-1).view(np.uint8), known)
 
 
 def _times(values: I64, none: int) -> pl.Series:
