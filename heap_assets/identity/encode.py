@@ -78,6 +78,11 @@ class Encoded:
     def nodes(self) -> int:
         return self.ranks.size
 
+    def forget_links(self) -> None:
+        """Give back the memory of what is no longer needed once clusters are known."""
+        self.batches.clear()
+        self.keys_1 = self.keys_2 = np.empty(0, np.uint64)
+
 
 def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
     """Read links once, in a stream; keep the rows as well if they are to be folded into later.

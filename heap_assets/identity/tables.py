@@ -54,6 +54,8 @@ def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, kee
     encoded = encode(links, rules, keep_rows=keep_rows)
     found = components(encoded, rules)
     split = clusters(encoded, found, rules, everywhere=everywhere)
+    if not keep_rows:
+        encoded.forget_links()  # a quarter of all memory, while text is about to be made
     found_profiles = profiles(encoded, split.labels, split.count, found.shared, rules)
     return Resolved(rules, encoded, found, split, found_profiles.high, found_profiles.low, lambda: found_profiles)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +27,7 @@ from heap_assets.identity import (
     SourceTable,
     Timeline,
     changes,
+    delta,
     resolve,
     user_migrations_table,
 )
@@ -140,8 +144,6 @@ def steps(draw: st.DrawFn) -> Step:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(steps(), min_size=2, max_size=5))
 def test_incremental_equals_full_through_any_history(history_steps: list[Step]) -> None:
-    from heap_assets.identity import delta
-
     history: History = {}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(delta, "_TOO_MUCH", 1e9)
@@ -216,7 +218,7 @@ class TestDays:
         del history["crm", 2]
         carried = self.advanced(timeline, history, 2)
         assert carried.links.filter(pl.col("source") == "crm").collect()["last_seen"].unique().to_list() == [
-            datetime.combine(day(1), datetime.min.time()).replace(tzinfo=carried_zone())
+            datetime.combine(day(1), datetime.min.time(), UTC)
         ]
 
     def test_going_back_a_day_and_forth_again(self, timeline: Timeline) -> None:
@@ -260,12 +262,6 @@ class TestDays:
         assert self.advanced(timeline, {}, 0).resolution.graph.collect().is_empty()
 
 
-def carried_zone() -> object:
-    from datetime import UTC
-
-    return UTC
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.lists(steps(), min_size=2, max_size=2))
 def test_changes_turn_yesterdays_mapping_into_todays(two: list[Step]) -> None:
@@ -295,3 +291,32 @@ def test_changes_turn_yesterdays_mapping_into_todays(two: list[Step]) -> None:
             counted.setdefault(old, {}).setdefault(new, 0)
             counted[old][new] += 1
     assert counted == moves
+
+
+_ADVANCE = """
+import sys
+from heap_assets.identity import Timeline
+from heap_assets.lake import Store
+from heap_assets_tests.identity.test_timeline import RULES, company, day, known_on
+history = company(3000, 3)
+timeline = Timeline(Store(sys.argv[1]), RULES)
+print("ready", flush=True)
+while True:
+    for number in (1, 2):
+        timeline.advance(day(number), known_on(history, number))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.2, 0.7, 1.5])
+def test_killed_at_any_moment_the_next_run_is_right(tmp_path: Path, seconds: float) -> None:
+    command = [sys.executable, "-c", _ADVANCE, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        time.sleep(seconds)
+        run.kill()
+    history = company(3000, 3)
+    advanced = Timeline(Store(str(tmp_path)), RULES).advance(day(2), known_on(history, 2))
+    assert_same(advanced, at_once(history, 2))
