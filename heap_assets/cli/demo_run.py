@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -101,18 +101,14 @@ class DemoRun:
         self.dumps_landed += 1
 
     def _build_touched(self, day: date) -> None:
-        """Build, of every table, the days that dumps touched and the day itself; tables of equal days share a run."""
+        """Build, of every table, the days that dumps touched and the day itself."""
         due = unbuilt_days(self.platform)
-        groups: dict[tuple[tuple[date, date], ...], list[str]] = {}
-        for table in self.platform.event_tables:
-            asset = heap_asset(table)
-            days = due.get(asset, set()) | ({day} if self._is_new(day) else set())
-            groups.setdefault(tuple(ranges(sorted(days))), []).append(asset)
-        for spans, assets in groups.items():
-            for first, last in spans:
-                self._run((str(first), str(last)), assets)
-        touched = sum(len(days) for days in due.values())
-        if touched:
+        every = [heap_asset(table) for table in self.platform.event_tables]
+        wanted = {asset: due.get(asset, set()) | ({day} if self._is_new(day) else set()) for asset in every}
+        for assets, first, last in runs_for(wanted):
+            self._run((str(first), str(last)), assets)
+        if due:
+            touched = sum(len(days) for days in due.values())
             self._tell(f"{day}  built {touched} touched days of {len(due)} event tables")
 
     def _judge_recency(self) -> None:
@@ -160,6 +156,15 @@ def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
 def dump_day(manifest: ManifestFile) -> date:
     """Return the day that a dump carries: half a day before it was written (design.md, Heap tables)."""
     return (manifest.last_modified - timedelta(hours=12)).date()
+
+
+def runs_for(wanted: Mapping[str, set[date]]) -> Iterator[tuple[list[str], date, date]]:
+    """Yield assets with a range of days: assets that want the same days share their runs."""
+    groups: dict[tuple[tuple[date, date], ...], list[str]] = {}
+    for asset, days in wanted.items():
+        groups.setdefault(tuple(ranges(sorted(days))), []).append(asset)
+    for spans, assets in groups.items():
+        yield from ((assets, first, last) for first, last in spans)
 
 
 def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:

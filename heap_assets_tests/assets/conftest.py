@@ -11,7 +11,7 @@ from heap_assets_tests.assets.company_platform import World, make_world, yesterd
 @pytest.fixture(scope="session")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
     folder = tmp_path_factory.mktemp("company")
-    return write_company(folder, people=80, days=9, seed=3, until=yesterday(), faults=False)
+    return write_company(folder, people=80, days=6, seed=3, until=yesterday(), faults=False)
 
 
 @pytest.fixture(scope="session")

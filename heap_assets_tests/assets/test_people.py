@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.cli.demo_run import runs_for
 from heap_assets.steps.readiness import graph_is_due, identity_inputs, unbuilt_days
 from heap_assets_tests.assets.company_platform import World, make_world, why
 
@@ -17,8 +18,8 @@ IDENTITY = [f"identity/{name}" for name in ("links", "graph", "conflicts", "shar
 @pytest.fixture(scope="module")
 def resolved(world: World) -> World:
     newest = str(world.company.until)
-    oldest = min(min(days) for days in unbuilt_days(world.platform).values())
-    world.run(world.event_assets, str(oldest), newest)
+    for assets, first, last in runs_for(unbuilt_days(world.platform)):
+        world.run(assets, str(first), str(last))
     warehouse = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
     assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
     result = world.run([*IDENTITY, "profiles", "audit"], newest)

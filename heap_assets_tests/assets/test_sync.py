@@ -157,7 +157,7 @@ def test_the_guard_asks_and_confirm_answers(worlds: Worlds, heap: ServerProcess)
 
 def test_rejected_rows_fail_the_check_and_are_tried_again_on_request(worlds: Worlds, heap: ServerProcess) -> None:
     world = worlds("heap_user_properties: {properties: {Plan: plan}, max_rejected: 0.2}")
-    heap.fail({"fault": "status", "status": 400, "identity": "bob@x.example"})
+    heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
     result = world.run([ASSET], DAY)
     assert result.success, why(result)
     told = kept(world)[str(DAY)]
@@ -177,7 +177,7 @@ def test_no_secret_and_no_person_is_in_what_dagster_keeps(
         "webhook: {url: 'http://user:pa55word@127.0.0.1:9/hook', secret: s3cret, headers: {X-Key: k3y-v}, "
         "properties: {plan: plan}}"
     )
-    heap.fail({"fault": "status", "status": 400, "identity": "bob@x.example"})
+    heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
     for name in world.platform.settings.sync:
         world.run([f"sync/{name}"], DAY, config={"dry_run": True})
         world.run([f"sync/{name}"], DAY)
@@ -204,7 +204,7 @@ def test_jobs_and_lineage_describe_what_is_sent(worlds: Worlds, segment: ServerP
     assert dry.success, why(dry)
     graph = definitions.resolve_asset_graph()
     track = graph.get(dg.AssetKey(["sync", "segment_track"]))
-    lineage = track.metadata["dagster/column_lineage"].value  # type: ignore[attr-defined]
+    lineage = track.metadata["dagster/column_lineage"]
     assert [dep.asset_key for dep in lineage.deps_by_column["Plan"]] == [asset_key("heap/events/signup")]
     assert asset_key("heap/pageviews") in track.parent_keys
 
@@ -219,7 +219,8 @@ def test_schedules_ask_for_the_newest_day_and_for_days_that_landed_late(
     definitions = build_definitions(world.platform)
     asked = {}
     for name in ("send_heap_user_properties", "send_segment_track"):
-        schedule = definitions.get_schedule_def(name)
+        [schedule] = [s for s in definitions.schedules or [] if s.name == name]
+        assert isinstance(schedule, dg.ScheduleDefinition)
         ticked = schedule.evaluate_tick(dg.build_schedule_context(instance=world.instance))
         asked[name] = [request.partition_key for request in ticked.run_requests or []]
     assert asked == {
