@@ -233,15 +233,15 @@ def test_an_interrupted_run_stops_sending_before_its_lease_is_gone(heap: ServerP
     timer = threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        kit.send(heap, lake, kit.people(2000), batch_rows=10)
+        kit.send(heap, lake, kit.people(800), batch_rows=10)
     timer.join()
     sent = kit.requests(heap)
     time.sleep(0.3)
     assert kit.requests(heap) == sent
     assert runs(lake, "users")["status"].to_list() == ["stopped"]
     heap.fail()
-    assert kit.send(heap, lake, kit.people(2000)).status == Status.SUCCEEDED
-    assert_delivered(heap, kit.people(2000))
+    assert kit.send(heap, lake, kit.people(800)).status == Status.SUCCEEDED
+    assert_delivered(heap, kit.people(800))
 
 
 def test_a_call_that_may_have_arrived_stays_unknown_when_another_worker_stops_the_run(

@@ -42,7 +42,7 @@ def frame(rows: dict[str, tuple[str | None, str | None]]) -> pl.DataFrame:
     return pl.DataFrame(records, schema={"key": pl.String, "plan": pl.String, "stage": pl.String}, orient="row")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(days=st.lists(st.tuples(ROWS, WEATHER, st.booleans()), min_size=1, max_size=4))
 def test_the_destination_ends_as_the_newest_rows_say(heap: ServerProcess, days: list[Any]) -> None:
     choices: dict[str, Any] = {

@@ -80,7 +80,7 @@ def kill_at_random_moments(
     heap.fail({"kind": "slow", "seconds": 0.02})
     for turn in range(kills):
         process = senders.start(kind, versions[turn % len(versions)])
-        time.sleep(chance.uniform(0.0, 0.8))
+        time.sleep(chance.uniform(0.0, 0.6))
         os.kill(process, signal.SIGKILL)
         killed += senders.end() is None
     heap.fail()
@@ -172,10 +172,10 @@ def test_one_kill_sends_at_most_one_batch_per_worker_twice(
 ) -> None:
     heap.configure(limits=False)
     rows = event_file(tmp_path)
-    heap.fail({"kind": "slow", "seconds": 0.05})
+    heap.fail({"kind": "slow", "seconds": 0.03})
     process = senders.start("events", rows)
     deadline = time.monotonic() + 30
-    while kit.requests(heap) < 10 and time.monotonic() < deadline:
+    while kit.requests(heap) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process, signal.SIGKILL)
     assert senders.end() is None

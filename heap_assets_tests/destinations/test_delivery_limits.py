@@ -74,9 +74,9 @@ def test_the_app_limit_is_used_to_97_percent_without_a_429(lake: Store, sliding:
     server = VirtualHeap(clock, sliding=sliding, latency=0.3)
     spec = SyncSpec("events", rate_share=share, concurrency=1)
     destination = HeapEvents(HeapApp(kit.APP), source="t")
-    report = deliver(spec, destination, events(60_000, 4000), lake, kit.DAY, "r", transport=Transport(clock, server))
-    assert (report.sent, server.refused, report.throttled) == (60_000, 0, 0)
-    minutes = 60_000 // APP_LIMIT.amount - 1
+    report = deliver(spec, destination, events(45_000, 4000), lake, kit.DAY, "r", transport=Transport(clock, server))
+    assert (report.sent, server.refused, report.throttled) == (45_000, 0, 0)
+    minutes = 45_000 // APP_LIMIT.amount - 1
     in_time = sum(rows for at, rows in server.accepted if at < minutes * 60)
     assert in_time >= 0.97 * minutes * APP_LIMIT.amount * share
 
