@@ -14,7 +14,9 @@ _EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")
 _ANY_TABLE, _EVENT_TABLES, _WAREHOUSE_TABLES = "Every table", "Heap event tables", "Warehouse tables"
 _PLACES = (_ANY_TABLE, "heap_connect", _EVENT_TABLES, "heap", _WAREHOUSE_TABLES, "identity", "profiles", "sync")
 _GENERAL = {
-    _ANY_TABLE: [(r"at most [\d.]+ hours old", "as young as the table's cadence asks")],
+    _ANY_TABLE: [
+        (r"at most [\d.]+ hours old(, or as old as is usual for a rare event)?", "as young as the table's cadence asks")
+    ],
     _EVENT_TABLES: [(r"session_id( and|, user_id)", r"event_id\1")],
     _WAREHOUSE_TABLES: [
         (r"^No \w+ is there", "No key is there"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 
 import polars as pl
 
@@ -10,33 +12,52 @@ from heap_assets.checks.thresholds import Cadence
 from heap_assets.checks.verdict import Number, Verdict
 from heap_assets.lake import Lake
 
-_LOOK_BACK = 14
+_LOOK_BACK = 45
+_DAYS_TO_TELL = 6
 
 
-def newest_row_is_recent(newest: datetime | None, now: datetime, cadence: Cadence) -> Verdict:
+def newest_row_is_recent(
+    newest: datetime | None, now: datetime, cadence: Cadence, quiet: timedelta | None = timedelta(0)
+) -> Verdict:
     """Judge the age of the newest row by the asset's own cadence.
 
     Parameters
     ----------
     newest
         Time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
+    quiet
+        How long the table is used to be without rows (`usual_quiet`); None if it has too few days to tell.
 
     Returns
     -------
     Verdict
         `hours_behind`, `allowed_hours`; `memory["late"]` is true from `cadence.warn_after` on.
     """
-    allowed = cadence.fail_after / timedelta(hours=1)
+    limit = cadence.fail_after + (quiet or timedelta(0))
+    allowed = limit / timedelta(hours=1)
     if newest is None:
         return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_row": "there is none"})
     behind = (now - newest) / timedelta(hours=1)
     numbers: dict[str, Number] = {"hours_behind": round(behind, 2), "allowed_hours": allowed}
+    told = {"newest_row": newest.isoformat(timespec="seconds")}
     return Verdict(
-        passed=now - newest <= cadence.fail_after,
+        passed=quiet is None or now - newest <= limit,
         numbers=numbers,
-        notes={"newest_row": newest.isoformat(timespec="seconds")},
+        notes=told if quiet is not None else told | {"said": "the event is too rare to tell"},
         memory={"late": now - newest > cadence.warn_after},
     )
+
+
+def usual_quiet(days_with_rows: Iterable[date]) -> timedelta | None:
+    """Return how much longer than a day a table may be without rows: half as long again as it ever was.
+
+    Nobody upgrades every day, and some events rest at weekends. None if there are too few days to tell.
+    """
+    days = sorted(set(days_with_rows))
+    if len(days) < _DAYS_TO_TELL:
+        return None
+    longest = max(later - earlier for earlier, later in pairwise(days))
+    return (longest - timedelta(days=1)) * 1.5
 
 
 def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = "time") -> datetime | None:

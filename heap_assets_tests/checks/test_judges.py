@@ -352,6 +352,16 @@ class TestRecency:
             recency.newest_event_time(lake, "x", self.now), self.now, self.daily
         ).passed
 
+    def test_an_event_that_rests_at_weekends_is_not_stale_on_monday_and_a_daily_one_is(self) -> None:
+        workdays = [DAY + timedelta(days=n) for n in range(14) if (DAY + timedelta(days=n)).weekday() < 5]
+        assert recency.usual_quiet(workdays) == timedelta(days=3)
+        assert recency.usual_quiet([DAY + timedelta(days=n) for n in range(14)]) == timedelta(0)
+        assert recency.usual_quiet(workdays[:3]) is None
+        old = self.now - timedelta(hours=100)
+        assert recency.newest_row_is_recent(old, self.now, self.daily, timedelta(days=3)).passed
+        assert not recency.newest_row_is_recent(old, self.now, self.daily).passed
+        assert recency.newest_row_is_recent(old, self.now, self.daily, None).passed
+
     def test_deliveries(self) -> None:
         assert recency.newest_complete_day_delivered("2026-11-20", self.now, self.daily).passed
         assert not recency.newest_complete_day_delivered("2026-11-16", self.now, self.daily).passed
