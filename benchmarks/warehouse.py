@@ -33,10 +33,12 @@ PEER_PACKAGES = (
 )
 
 PREAMBLE = """
-import json, resource, sys, time
+import json, sys, time
 task = json.loads(sys.argv[1])
 def done(rows, seconds):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # not ru_maxrss: that one is inherited from the parent over fork and exec
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
     print("RESULT " + json.dumps({"rows": rows, "seconds": seconds, "peak_mb": peak}))
 """
 OURS_READ = """
@@ -96,7 +98,8 @@ client.create_table(bigquery.Table("demo.bench.theirs", fields))
 started = time.monotonic()
 frame = pandas.read_parquet(task["parquet"])
 config = bigquery.LoadJobConfig(schema=fields, source_format="PARQUET", write_disposition="WRITE_TRUNCATE")
-frame.to_parquet(task["folder"] + "/frame.parquet")  # what load_table_from_dataframe does; the emulator refuses its upload
+# load_table_from_dataframe does just this, with an upload that the emulator refuses
+frame.to_parquet(task["folder"] + "/frame.parquet")
 with open(task["folder"] + "/frame.parquet", "rb") as file:
     client.load_table_from_file(file, "demo.bench.theirs", job_config=config).result()
 done(len(frame), time.monotonic() - started)
