@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -98,7 +99,7 @@ def _ours(endpoint: str, lake_folder: Path) -> None:
 def _timed(name: str, command: list[str], endpoint: str, output: Path | None = None) -> dict[str, Any]:
     """Run a process to its end: seconds of wall clock, and the peak memory of it and its children together."""
     environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), _children_cpu()
     log_path = HERE / "data" / f"{name}.log"
     with (output or Path(os.devnull)).open("wb") as sink, log_path.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=sink if output else subprocess.PIPE, stderr=log)
@@ -107,9 +108,15 @@ def _timed(name: str, command: list[str], endpoint: str, output: Path | None = N
     seconds = time.perf_counter() - began
     if process.returncode != 0:
         raise SystemExit(f"{name} ended with {process.returncode}: see {log_path}")
-    peak = watch.stop()
-    print(f"{name:12} {seconds:8.2f} s   peak {peak:6.0f} MB   {(told or b'').decode().strip()}", flush=True)
-    return {"seconds": seconds, "peak_mb": peak, **(json.loads(told) if told else {})}
+    peak, cpu = watch.stop(), _children_cpu() - spent
+    print(f"{name:12} {seconds:8.2f} s   cpu {cpu:7.1f} s   peak {peak:6.0f} MB", flush=True)
+    return {"seconds": seconds, "peak_mb": peak, "cpu_s": cpu, **(json.loads(told) if told else {})}
+
+
+def _children_cpu() -> float:
+    """Return the processor seconds of all finished children: what does not depend on who else uses the machine."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class _Memory:
@@ -248,6 +255,9 @@ def _result(
         "ratio": round(rate / peer_rate, 1) if peer_rate else None,
         "peak_mb": round(ours["peak_mb"]),
         "peer_peak_mb": round(peer["peak_mb"]) if peer else None,
+        "cpu_s": round(ours["cpu_s"], 1),
+        "peer_cpu_s": round(peer["cpu_s"], 1) if peer else None,
+        "cpu_ratio": round(peer["cpu_s"] / ours["cpu_s"], 1) if peer else None,
         "rows_equal": equal,
         "seconds": round(ours["seconds"], 2),
         "landing_s": ours.get("landing_s"),
