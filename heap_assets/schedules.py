@@ -8,7 +8,7 @@ from heap_assets import clock
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.names import sync_asset, warehouse_asset
 from heap_assets.platform import Platform
-from heap_assets.steps.delivery import due_days
+from heap_assets.steps.delivery_due import due_days
 
 
 def schedules(
@@ -55,6 +55,8 @@ def _sync(
         days = due_days(platform(), name)
         if not days:
             return dg.SkipReason("nothing that it reads is new, or has been built yet")
-        return [dg.RunRequest(partition_key=day.isoformat()) for day in days]
+        # a key of its own for each tick: a day is asked for again as long as it is due
+        at = clock.now().isoformat()
+        return [dg.RunRequest(run_key=f"{day} {at}", partition_key=day.isoformat()) for day in days]
 
     return send

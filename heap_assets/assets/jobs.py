@@ -7,7 +7,9 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from heap_assets.assets.sync import GROUP, step_name
+from heap_assets.checks.partition_check import asset_key
 from heap_assets.platform import Platform
+from heap_assets.steps.suites import hourly_checks
 
 
 def sync_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
@@ -40,7 +42,13 @@ def _job(
 ) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name,
-        selection=dg.AssetSelection.groups(GROUP),
+        selection=_syncs_and_their_own_checks(loaded),
         config={"ops": {step_name(sync): {"config": dict(config)} for sync in loaded.settings.sync}},
         description=description,
     )
+
+
+def _syncs_and_their_own_checks(loaded: Platform) -> dg.AssetSelection:
+    """The hourly check of recency belongs to the assets too, but not to a run that sends."""
+    hourly = [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
+    return dg.AssetSelection.groups(GROUP) - dg.AssetSelection.checks(*hourly)

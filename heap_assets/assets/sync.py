@@ -140,7 +140,7 @@ class _Run:
                     self.platform,
                     self.name,
                     date.fromisoformat(day),
-                    self.context.run_id,
+                    self.context.run.run_id,
                     choices,
                     progress=_teller(self.context),
                 )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
 
-from heap_assets import clock
 from heap_assets.destinations import (
     Destination,
     Mode,
@@ -26,17 +25,15 @@ from heap_assets.errors import DeliveryError
 from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
-from heap_assets.settings.sync import Sync
-from heap_assets.steps.delivery_destinations import destination_of, ledger_name, spec_of
+from heap_assets.steps.delivery_destinations import destination_of, spec_of
+from heap_assets.steps.delivery_due import remember_version
 from heap_assets.steps.delivery_gate import profiles_gate, table_gate
 from heap_assets.steps.delivery_merge import merged
 from heap_assets.steps.delivery_rows import Rows, graph_then, newest, newest_profiles_day, newest_users, rows_of
-from heap_assets.steps.delivery_since import remember_enabled, since_of
+from heap_assets.steps.delivery_since import remember_enabled
 from heap_assets.steps.delivery_tables import Forwarding
 
 _DELIVERED = (Status.SUCCEEDED, Status.PARTIAL)
-_LATE_DAYS = 31
-"""How far back events of Heap are looked for that landed late; older days are sent by a backfill."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def send(
         if report.status is Status.STOPPED:
             break
         if shipment.table and report.status in _DELIVERED:
-            _remember_version(platform, name, shipment, day)
+            remember_version(platform, name, shipment.table, day, shipment.version)
     whole = merged(name, platform.settings.sync[name].kind, run_id, day, reports, left_out)
     return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed)
 
@@ -231,33 +228,6 @@ def mode_of(platform: Platform, name: str) -> Mode:
     return Mode(sync.mode)
 
 
-def due_days(platform: Platform, name: str) -> list[date]:
-    """Return the days that a scheduled run sends: the newest there is, and of Heap's events all that are new."""
-    sync, lake = platform.settings.sync[name], platform.lake
-    if isinstance(sync, kinds.SegmentTrack):
-        return _due_days_of_events(platform, name, sync)
-    assets = [PROFILES] if sync.source == PROFILES else [USERS] if sync.source == "heap" else [_table(sync)]
-    if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
-        assets.append(PROFILES)
-    days = set.intersection(*({d for d in lake.partitions(a) if d <= str(clock.today())} for a in assets))
-    return [date.fromisoformat(max(days))] if days else []
-
-
-def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack) -> list[date]:
-    since = since_of(platform, name)
-    oldest = max(clock.today() - timedelta(days=_LATE_DAYS), since.date() if since else date.min)
-    due: set[str] = set()
-    for table in Forwarding(platform, name, sync).tables:
-        known = _known_versions(platform, name, table)
-        standing = platform.lake.versions(heap_asset(table))
-        due |= {d for d, v in standing.items() if str(oldest) <= d <= str(clock.today()) and known.get(d) != v}
-    return sorted(date.fromisoformat(day) for day in due)
-
-
-def _table(sync: Sync) -> str:
-    return warehouse_asset(sync.source)
-
-
 def _shipments(platform: Platform, name: str, day: date, left_out: Mapping[str, str]) -> Iterator[Shipment]:
     sync = platform.settings.sync[name]
     if not isinstance(sync, kinds.SegmentTrack):
@@ -307,16 +277,3 @@ def _blocked(platform: Platform, name: str, day: date, run_id: str, shut: list[s
 
 def _nothing() -> pl.LazyFrame:
     return pl.LazyFrame(schema={"key": pl.String})
-
-
-def _known_versions(platform: Platform, name: str, table: str) -> dict[str, str]:
-    """Return day to the version of a table's partition that was delivered last."""
-    prefix = f"_sync/{ledger_name(name, table)}/days/"
-    store = platform.lake.store
-    return {
-        info.key.removeprefix(prefix): store.read(info.key).decode() for info in store.list(prefix) if info.key > prefix
-    }
-
-
-def _remember_version(platform: Platform, name: str, shipment: Shipment, day: date) -> None:
-    platform.lake.store.write(f"_sync/{ledger_name(name, shipment.table)}/days/{day}", shipment.version.encode())

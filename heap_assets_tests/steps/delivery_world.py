@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -188,6 +187,7 @@ class World:
         path.write_text(text)
         settings = parse_settings(text, path)
         self.platform = Platform(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
+        self._job: dg.JobDefinition | None = None
         return self
 
     @property
@@ -231,8 +231,8 @@ class World:
 
     def run(self, assets: list[str], *days: date, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
         """Materialize assets for one day, or for the range between two."""
-        job = build_definitions(self.platform).resolve_implicit_global_asset_job_def()
-        chosen = job.get_subset(asset_selection={asset_key(asset) for asset in assets})
+        self._job = self._job or build_definitions(self.platform).resolve_implicit_global_asset_job_def()
+        chosen = self._job.get_subset(asset_selection={asset_key(asset) for asset in assets})
         where: dict[str, Any] = {"partition_key": str(days[0])}
         if len(days) == 2:
             where = {"tags": {f"{_RANGE}start": str(days[0]), f"{_RANGE}end": str(days[1])}}
@@ -275,15 +275,6 @@ def properties(heap: ServerProcess) -> dict[str, Mapping[str, Any]]:
 
 def calls(server: ServerProcess) -> int:
     return int(server.requests()["count"])
-
-
-def everything_kept(world: World) -> str:
-    """Return all that Dagster keeps of the runs: events, messages, metadata; for searches of what must not be there."""
-    found = []
-    for run in world.instance.get_runs():
-        for entry in world.instance.all_logs(run.run_id):
-            found.append(json.dumps(dg.serialize_value(entry)) if hasattr(dg, "serialize_value") else repr(entry))
-    return "\n".join(found)
 
 
 def next_day(days: int = 1) -> date:

@@ -16,6 +16,7 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.destinations import Status, runs
 from heap_assets.errors import SettingsError
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_due import due_days
 from heap_assets_tests.steps.delivery_fixtures import Worlds
 from heap_assets_tests.steps.delivery_world import BEFORE, DAY, WRITE_KEY, World, accounts, events, migrations, next_day
 
@@ -67,18 +68,18 @@ def test_a_table_whose_gate_is_shut_is_left_out_and_named(worlds: Worlds, segmen
     sent = send(world, "segment_track")
     assert (sent.report.status, sent.report.sent, list(sent.tables)) == (Status.PARTIAL, 3, ["pageviews"])
     assert "no_personal_data failed" in sent.left_out["signup"]
-    assert delivery.due_days(world.platform, "segment_track") == [BEFORE.replace(day=5), BEFORE, DAY]
+    assert due_days(world.platform, "segment_track") == [BEFORE.replace(day=5), BEFORE, DAY]
     world.judge("heap/events/signup", DAY)
     assert send(world, "segment_track").report.sent == 3
 
 
 def test_days_that_landed_late_are_due_again(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(track(segment, ", columns: ['*']"))
-    for day in delivery.due_days(world.platform, "segment_track"):
+    for day in due_days(world.platform, "segment_track"):
         send(world, "segment_track", day)
-    assert delivery.due_days(world.platform, "segment_track") == []
+    assert due_days(world.platform, "segment_track") == []
     world.write("heap/pageviews", BEFORE, events(BEFORE, "pageviews", (BEFORE.toordinal() * 10 + 1, 1), (77, 3)))
-    assert delivery.due_days(world.platform, "segment_track") == [BEFORE]
+    assert due_days(world.platform, "segment_track") == [BEFORE]
     assert send(world, "segment_track", BEFORE).report.sent == 1
 
 

@@ -1,0 +1,197 @@
+"""`heap-assets sync`: what would be sent, what was, and what people ask of a sync between runs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+
+import click
+import polars as pl
+
+from heap_assets.destinations import Mode, SyncReport, forget, full_resend, rejected, retry_rejected, runs
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.platform import Platform, open_platform
+from heap_assets.steps import delivery
+from heap_assets.steps.delivery_due import newest_day
+
+_SHOWN = 20
+_COUNTS = ("planned", "added", "changed", "unchanged", "withdrawn", "held", "invalid", "waiting")
+_DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+
+
+@click.group()
+def sync() -> None:
+    """Show what a sync would send and what it sent; retry, send everything again, forget a key."""
+
+
+@sync.command("plan")
+@click.argument("name")
+@click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
+@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
+    """Show what would be sent, without sending or writing anything."""
+    import json
+
+    platform = _platform(name)
+    planned, sample = delivery.plan(platform, name, _day(platform, name, day))
+    if as_json:
+        tables = {table: report.as_dict() for table, report in planned.tables.items()}
+        click.echo(json.dumps({**planned.report.as_dict(), "tables": tables, "left_out": dict(planned.left_out)}))
+        return
+    click.echo(f"sync/{name} {planned.day}: dry run, nothing was sent")
+    _say_report(planned.report)
+    for table, report in planned.tables.items():
+        click.echo(f"  {table:<28}{report.planned:>10,} to send {report.unchanged:>10,} unchanged")
+    for table, reason in planned.left_out.items():
+        click.echo(f"  {table:<28}left out: {reason}")
+    if len(sample) and rows:
+        click.echo()
+        _table(sample.head(rows).with_columns(pl.col(pl.List(pl.String)).list.join(", ")))
+
+
+@sync.command("retry")
+@click.argument("name")
+@click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
+def retry(name: str, since: datetime | None) -> None:
+    """Let the next run try rejected and unanswered rows at once, however often they failed."""
+    platform = _platform(name)
+    moment = since.replace(tzinfo=UTC) if since else None
+    store = platform.lake.store
+    count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in delivery.ledgers(platform, name))
+    click.echo(f"sync/{name}: {count:,} rows will be tried again by the next run")
+
+
+@sync.command("resend")
+@click.argument("name")
+@click.confirmation_option(prompt="The next run will send every known key again. Go on?")
+def resend(name: str) -> None:
+    """Let the next run send every known key again. Not for events, which are sent once."""
+    platform = _platform(name)
+    if delivery.mode_of(platform, name) is Mode.INSERT:
+        raise SettingsError(f"sync.{name} sends events, each once: there is no full resend of them")
+    store = platform.lake.store
+    count = sum(full_resend(store, spec, _by_hand()) for spec in delivery.ledgers(platform, name))
+    click.echo(f"sync/{name}: {count:,} keys will be sent again by the next run")
+
+
+@sync.command("forget")
+@click.argument("name")
+@click.argument("key")
+@click.confirmation_option(prompt="The key will be removed from ledger, log and tables, and never sent again. Go on?")
+def forget_key(name: str, key: str) -> None:
+    """Remove a person (a key of the destination) from all that is kept of a sync, and never send to it again."""
+    platform = _platform(name)
+    store = platform.lake.store
+    known = [forget(store, spec, key, _by_hand()) for spec in delivery.ledgers(platform, name)]
+    click.echo(
+        f"sync/{name}: forgotten{'' if any(known) else ', though it was never sent'}. It will not be sent to again; "
+        "deleting the person at the destination is the destination's own request"
+    )
+
+
+@sync.command("runs")
+@click.argument("name")
+@click.option("--last", default=_SHOWN, show_default=True, help="How many runs")
+def show_runs(name: str, last: int) -> None:
+    """Show the last runs, newest first."""
+    platform = _platform(name)
+    specs = delivery.ledgers(platform, name)
+    found = pl.concat([runs(platform.lake.store, spec.name, last=last) for spec in specs])
+    if not len(found):
+        click.echo(f"sync/{name} has not run yet")
+        return
+    shown = found.sort("started_at", descending=True).head(last)
+    columns = ("planned", "sent", "rejected", "held", "invalid", "unknown", "requests")
+    several = ["sync"] if len(specs) > 1 else []
+    _table(
+        shown.select(
+            pl.col("started_at").dt.strftime("%Y-%m-%d %H:%M:%S"),
+            "day",
+            *several,
+            "status",
+            *columns,
+            pl.col("seconds").round(1),
+            pl.col("reason").fill_null("").str.head(80),
+        )
+    )
+
+
+@sync.command("rejected")
+@click.argument("name")
+@click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
+@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows")
+def show_rejected(name: str, since: datetime | None, rows: int) -> None:
+    """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
+    platform = _platform(name)
+    moment = since.replace(tzinfo=UTC) if since else None
+    specs = delivery.ledgers(platform, name)
+    found = pl.concat(
+        [rejected(platform.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
+    )
+    click.echo(f"sync/{name}: {len(found):,} rows stand as rejected or unanswered")
+    if not len(found):
+        return
+    by_reason = found.group_by("status", "reason").len("rows").sort("rows", "reason", descending=[True, False])
+    _table(by_reason.fill_null(""))
+    click.echo()
+    kept = found.drop("ledger") if len(specs) == 1 else found
+    _table(kept.sort("failed_at", descending=True, nulls_last=True).head(rows))
+    click.echo(f"\nTry them at once: heap-assets sync retry {name}, then run the sync")
+
+
+def _platform(name: str) -> Platform:
+    platform = open_platform()
+    known = platform.settings.sync
+    if name not in known:
+        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(known) or 'none'}")
+    return platform
+
+
+def _day(platform: Platform, name: str, day: datetime | None) -> date:
+    if day is not None:
+        return day.date()
+    newest = newest_day(platform, name)
+    if newest is None:
+        raise MissingInputError(f"sync.{name} has nothing to read yet: materialize its inputs first, or give --day")
+    return newest
+
+
+def _say_report(report: SyncReport) -> None:
+    numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in _COUNTS if getattr(report, name))
+    click.echo(f"  {numbers or 'nothing to send'}")
+    if report.new_properties:
+        click.echo(f"  new property names: {', '.join(report.new_properties)}")
+    if report.full_resend_reason:
+        click.echo(f"  everything is sent again: {report.full_resend_reason}")
+    for concern in report.concerns:
+        click.echo(f"  a run would ask for confirmation: {concern}")
+    for reason, rows in {**report.invalid_reasons, **report.held_reasons, **report.addressing}.items():
+        click.echo(f"  {rows:>10,}  {reason}")
+    if report.reason:
+        click.echo(f"  {report.reason}")
+
+
+def _table(frame: pl.DataFrame) -> None:
+    rows = [[_cell(value) for value in row] for row in frame.rows()]
+    _rows(frame.columns, rows)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)
+
+
+def _rows(head: Iterable[str], rows: list[list[str]]) -> None:
+    every = [list(head), *rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))]
+    for row in every:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _by_hand() -> str:
+    return f"by-hand-{uuid.uuid4().hex[:12]}"

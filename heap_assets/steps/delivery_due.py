@@ -1,0 +1,71 @@
+"""Which days of a sync are due: what a schedule asks for."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from heap_assets import clock
+from heap_assets.names import PROFILES, USERS, heap_asset, warehouse_asset
+from heap_assets.platform import Platform
+from heap_assets.settings import sync as kinds
+from heap_assets.steps.delivery_destinations import ledger_name
+from heap_assets.steps.delivery_since import since_of
+from heap_assets.steps.delivery_tables import Forwarding
+
+_LATE_DAYS = 31
+"""How far back events of Heap are looked for that landed late; older days are sent by a backfill."""
+
+
+def due_days(platform: Platform, name: str) -> list[date]:
+    """Return the days that a scheduled run sends: the newest there is, and of Heap's events all that are new."""
+    sync = platform.settings.sync[name]
+    if isinstance(sync, kinds.SegmentTrack):
+        return _due_days_of_events(platform, name, sync)
+    newest = newest_day(platform, name)
+    return [] if newest is None else [newest]
+
+
+def newest_day(platform: Platform, name: str) -> date | None:
+    """Return the newest day on which everything that a sync reads by day is there; None if there is none."""
+    sync, lake = platform.settings.sync[name], platform.lake
+    if isinstance(sync, kinds.SegmentTrack):
+        tables = [heap_asset(table) for table in Forwarding(platform, name, sync).tables]
+        days = {day for asset in tables for day in lake.partitions(asset)}
+    else:
+        assets = (
+            [PROFILES]
+            if sync.source == PROFILES
+            else [USERS]
+            if sync.source == "heap"
+            else [warehouse_asset(sync.source)]
+        )
+        if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
+            assets.append(PROFILES)
+        days = set.intersection(*(set(lake.partitions(asset)) for asset in assets))
+    past = [day for day in days if day <= str(clock.today())]
+    return date.fromisoformat(max(past)) if past else None
+
+
+def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack) -> list[date]:
+    since = since_of(platform, name)
+    oldest = max(clock.today() - timedelta(days=_LATE_DAYS), since.date() if since else date.min)
+    due: set[str] = set()
+    for table in Forwarding(platform, name, sync).tables:
+        known = known_versions(platform, name, table)
+        standing = platform.lake.versions(heap_asset(table))
+        due |= {d for d, v in standing.items() if str(oldest) <= d <= str(clock.today()) and known.get(d) != v}
+    return sorted(date.fromisoformat(day) for day in due)
+
+
+def known_versions(platform: Platform, name: str, table: str) -> dict[str, str]:
+    """Return day to the version of a table's partition that was delivered last."""
+    prefix = f"_sync/{ledger_name(name, table)}/days/"
+    store = platform.lake.store
+    return {
+        info.key.removeprefix(prefix): store.read(info.key).decode() for info in store.list(prefix) if info.key > prefix
+    }
+
+
+def remember_version(platform: Platform, name: str, table: str, day: date, version: str) -> None:
+    """Write down which version of a table's day was delivered, so that a late one shows."""
+    platform.lake.store.write(f"_sync/{ledger_name(name, table)}/days/{day}", version.encode())

@@ -1,0 +1,86 @@
+"""`heap-assets sync`: plan, runs, rejected, retry, resend, forget."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from heap_assets.cli.sync import sync
+from heap_assets.demo.server_process import ServerProcess
+from heap_assets.errors import SettingsError
+from heap_assets.settings.load import PATH_VARIABLE
+from heap_assets.steps import delivery
+from heap_assets_tests.steps.delivery_fixtures import Worlds
+from heap_assets_tests.steps.delivery_world import DAY, WRITE_KEY, calls
+
+USERS = "heap_user_properties: {properties: {Plan: plan}}"
+
+
+@pytest.fixture
+def call(worlds: Worlds, monkeypatch: pytest.MonkeyPatch, segment: ServerProcess):  # type: ignore[no-untyped-def]
+    world = worlds(
+        f"{USERS}\n"
+        f"segment_track: {{url: '{segment.base_url}', write_key: {WRITE_KEY}, since: beginning, columns: [plan]}}"
+    )
+    monkeypatch.setenv(PATH_VARIABLE, str(world.folder / "heap_assets.yaml"))
+
+    def _call(*arguments: str, say: str = "") -> Result:
+        result = CliRunner().invoke(sync, arguments, input=say)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return world, _call
+
+
+def test_a_plan_shows_counts_new_names_and_hashed_keys(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    _, run = call
+    shown = run("plan", "heap_user_properties").output
+    assert "3 planned, 3 added, 1 held" in shown
+    assert "new property names: Plan" in shown
+    assert "@x.example" not in shown
+    assert calls(heap) == 0
+    facts = json.loads(run("plan", "segment_track", "--day", str(DAY), "--json").output)
+    assert facts["planned"] == 6
+    assert set(facts["tables"]) == {"signup", "pageviews"}
+
+
+def test_refused_rows_are_shown_and_tried_again(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    world, run = call
+    assert "has not run yet" in run("runs", "heap_user_properties").output
+    heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
+    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    heap.fail()
+    shown = run("rejected", "heap_user_properties").output
+    assert "1 rows stand as rejected" in shown
+    assert "bob" not in shown
+    assert "partial" in run("runs", "heap_user_properties").output
+    assert "1 rows will be tried again" in run("retry", "heap_user_properties").output
+    assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 1
+
+
+def test_everything_is_sent_again_only_when_confirmed(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    world, run = call
+    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    assert run("resend", "heap_user_properties", say="n\n").exit_code == 1
+    assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 0
+    assert "3 keys will be sent again" in run("resend", "heap_user_properties", say="y\n").output
+    assert delivery.send(world.platform, "heap_user_properties", DAY, "r3").report.sent == 3
+    with pytest.raises(SettingsError, match="each once"):
+        run("resend", "segment_track", say="y\n")
+
+
+def test_a_forgotten_key_is_never_sent_to_again(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    world, run = call
+    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    assert "forgotten" in run("forget", "heap_user_properties", "ann@x.example", say="y\n").output
+    run("resend", "heap_user_properties", say="y\n")
+    assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 2
+
+
+def test_an_unknown_sync_names_the_known(call) -> None:  # type: ignore[no-untyped-def]
+    _, run = call
+    with pytest.raises(SettingsError, match="Syncs: heap_user_properties, segment_track"):
+        run("plan", "heap_events")
