@@ -79,7 +79,7 @@ def _sync(
         owners=[loaded.settings.run.owner],
         tags={"destination": sync.vendor},
         metadata={"dagster/column_lineage": property_lineage(loaded, name)},
-        freshness_policy=policy_for("sync", loaded_cadence(loaded)) if sync.schedule else None,
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)) if sync.scheduled else None,
         skippable=True,  # a dry run sends nothing and materializes nothing
     )
 
@@ -98,6 +98,7 @@ def _sync(
         if config.dry_run:
             yield from _dry_run(context, there, name, config)
             return
+        delivery.check_choices(there, name, config.choices)
         yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.choices)
 
     return send

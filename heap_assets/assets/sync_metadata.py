@@ -26,6 +26,8 @@ def metadata_of(platform: Platform, name: str, sent: delivery.Delivery) -> dict[
         found["confirmed_by_export"] = sent.confirmed
     if sent.tables or sent.left_out:
         found["tables"] = _tables(sent)
+    if sent.unchanged_tables:
+        found["unchanged_tables"] = sent.unchanged_tables
     history = runs(platform.lake.store, name, last=_RUNS_SHOWN)
     if len(history):
         found["recent_runs"] = _history(history)

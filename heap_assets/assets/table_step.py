@@ -67,7 +67,8 @@ def table_step(
     def build_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         step = StepChecks(context, there.lake, checks)
-        for key in sorted(context.selected_asset_keys, key=str):
+        # sessions first: checks of the other tables ask which sessions there are
+        for key in sorted(context.selected_asset_keys, key=lambda k: (k.path[-1] != "sessions", k.path)):
             yield from _build_table(context, there, by_key[key], step)
         yield from step.finish()
 

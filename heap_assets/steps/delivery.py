@@ -26,10 +26,10 @@ from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, wa
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.steps.delivery_destinations import destination_of, spec_of
-from heap_assets.steps.delivery_due import remember_version
-from heap_assets.steps.delivery_gate import profiles_gate, table_gate
+from heap_assets.steps.delivery_due import SentDay, known_days, remember_day
+from heap_assets.steps.delivery_gate import left_out_tables, sync_gate
 from heap_assets.steps.delivery_merge import merged
-from heap_assets.steps.delivery_rows import Rows, graph_then, newest, newest_profiles_day, newest_users, rows_of
+from heap_assets.steps.delivery_rows import Rows, newest, newest_users, rows_of
 from heap_assets.steps.delivery_since import remember_enabled
 from heap_assets.steps.delivery_tables import Forwarding
 
@@ -57,6 +57,11 @@ class Choices:
     full_resend: bool = False
     retry_rejected: bool = False
 
+    @property
+    def anything(self) -> bool:
+        """Whether anything was chosen at all."""
+        return self != Choices()
+
 
 @dataclass(frozen=True)
 class Shipment:
@@ -83,6 +88,8 @@ class Delivery:
         Table to why its gate is shut; the others went on.
     confirmed
         Of `heap_identify`: joins that Heap's export shows by now.
+    unchanged_tables
+        Of `segment_track`: tables of which this very version was delivered before; they were not read.
     """
 
     day: date
@@ -90,6 +97,7 @@ class Delivery:
     tables: Mapping[str, SyncReport] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     confirmed: int = 0
+    unchanged_tables: int = 0
 
     @property
     def arrived(self) -> bool:
@@ -107,15 +115,20 @@ def send(
 ) -> Delivery:
     """Bring the destination of a sync up to date with a day; nothing is sent while its gate is shut."""
     chosen = choices or Choices()
+    check_choices(platform, name, chosen)
     sync, store = platform.settings.sync[name], platform.lake.store
-    shut = gate(platform, name, day)
+    shut = sync_gate(platform, name, day)
     if shut:
         return Delivery(day, _blocked(platform, name, day, run_id, shut))
     remember_enabled(platform, name)
     confirmed = _confirm(platform, name, run_id) if isinstance(sync, kinds.HeapIdentify) and sync.enabled else 0
     left_out = left_out_tables(platform, name, day)
     reports: dict[str, SyncReport] = {}
+    unchanged = 0
     for shipment in _shipments(platform, name, day, left_out):
+        if shipment.table and not chosen.anything and _is_done(platform, name, shipment, day):
+            unchanged += 1
+            continue
         _upkeep(platform, shipment, run_id, chosen)
         # a destination that refuses says so before its rows are put together
         refused = shipment.destination.refusal() is not None
@@ -134,9 +147,10 @@ def send(
         if report.status is Status.STOPPED:
             break
         if shipment.table and report.status in _DELIVERED:
-            remember_version(platform, name, shipment.table, day, shipment.version)
+            unfinished = report.rejected + report.unknown + report.waiting
+            remember_day(platform, name, shipment.table, day, SentDay(shipment.version, unfinished))
     whole = merged(name, platform.settings.sync[name].kind, run_id, day, reports, left_out)
-    return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed)
+    return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed, unchanged)
 
 
 def plan(platform: Platform, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
@@ -151,46 +165,23 @@ def plan(platform: Platform, name: str, day: date, *, force: bool = False) -> tu
         reports[shipment.table] = report
         rows.append(planned.with_columns(table=pl.lit(shipment.table)) if shipment.table else planned)
     report = merged(name, platform.settings.sync[name].kind, "dry run", day, reports, left_out, Status.PLANNED)
-    shut = gate(platform, name, day)
+    shut = sync_gate(platform, name, day)
     if shut:
         report = replace(report, reason=f"the gate is shut: {'; '.join(shut)}")
     planned = pl.concat(rows, how="diagonal_relaxed") if rows else pl.DataFrame(schema={"key_hash": pl.String})
     return Delivery(day, report, reports if "" not in reports else {}, left_out), planned
 
 
-def gate(platform: Platform, name: str, day: date) -> list[str]:
-    """Return why nothing at all may be sent of a day; empty if the gate is open.
+def check_choices(platform: Platform, name: str, choices: Choices) -> None:
+    """Refuse what makes no sense for a sync before anything is done.
 
-    `segment_track` has a gate for each of its tables instead, see :func:`left_out_tables`.
+    Raises
+    ------
+    DeliveryError
+        For a full resend of events, which are sent once.
     """
-    sync = platform.settings.sync[name]
-    if isinstance(sync, kinds.SegmentTrack):
-        return []
-    if isinstance(sync, kinds.SegmentReidentify):
-        found = platform.lake.partitions(USERS)
-        return table_gate(platform, USERS, found[-1]) if found else [f"{USERS} has not been built"]
-    if sync.source == PROFILES:
-        reasons = profiles_gate(platform, day)
-        if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(platform, sync, day) is None:
-            reasons.append(f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood")
-        return reasons
-    reasons = table_gate(platform, warehouse_asset(sync.source), day)
-    if isinstance(sync, kinds.HeapEvents):
-        people = newest_profiles_day(platform)
-        reasons += profiles_gate(platform, people) if people else [f"{PROFILES} has not been built"]
-    if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
-        reasons += profiles_gate(platform, day)
-    return reasons
-
-
-def left_out_tables(platform: Platform, name: str, day: date) -> dict[str, str]:
-    """Return the tables of `segment_track` whose gate is shut on a day, with the reason."""
-    sync = platform.settings.sync[name]
-    if not isinstance(sync, kinds.SegmentTrack):
-        return {}
-    tables = Forwarding(platform, name, sync).tables
-    shut = {table: table_gate(platform, heap_asset(table), day) for table in tables}
-    return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
+    if choices.full_resend and mode_of(platform, name) is Mode.INSERT:
+        raise DeliveryError(f"sync {name} sends events, each once: there is no full resend of them")
 
 
 def inputs_of(platform: Platform, name: str) -> list[str]:
@@ -243,7 +234,7 @@ def _shipments(platform: Platform, name: str, day: date, left_out: Mapping[str, 
 
 def _shipment_of_table(platform: Platform, forwarding: Forwarding, table: str, day: date) -> Shipment:
     name = forwarding.name
-    version = platform.lake.versions(heap_asset(table))[str(day)]
+    version = forwarding.version(platform.lake.versions(heap_asset(table))[str(day)])
     return Shipment(
         table,
         spec_of(platform, name, table=table, properties=forwarding.properties(table, day)),
@@ -253,11 +244,13 @@ def _shipment_of_table(platform: Platform, forwarding: Forwarding, table: str, d
     )
 
 
+def _is_done(platform: Platform, name: str, shipment: Shipment, day: date) -> bool:
+    return known_days(platform, name, shipment.table).get(str(day)) == SentDay(shipment.version)
+
+
 def _upkeep(platform: Platform, shipment: Shipment, run_id: str, choices: Choices) -> None:
     store = platform.lake.store
     if choices.full_resend:
-        if shipment.destination.mode is Mode.INSERT:
-            raise DeliveryError(f"sync {shipment.spec.name} sends events, each once: there is no full resend of them")
         full_resend(store, shipment.spec, run_id)
     if choices.retry_rejected:
         retry_rejected(store, shipment.spec, run_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 
 from heap_assets import clock
@@ -14,6 +16,14 @@ from heap_assets.steps.delivery_tables import Forwarding
 
 _LATE_DAYS = 31
 """How far back events of Heap are looked for that landed late; older days are sent by a backfill."""
+
+
+@dataclass(frozen=True)
+class SentDay:
+    """What was last delivered of a day of a table: its version, and rows that are still to be answered or taken."""
+
+    version: str
+    unfinished: int = 0
 
 
 def due_days(platform: Platform, name: str) -> list[date]:
@@ -50,22 +60,26 @@ def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack)
     since = since_of(platform, name)
     oldest = max(clock.today() - timedelta(days=_LATE_DAYS), since.date() if since else date.min)
     due: set[str] = set()
-    for table in Forwarding(platform, name, sync).tables:
-        known = known_versions(platform, name, table)
+    forwarding = Forwarding(platform, name, sync)
+    for table in forwarding.tables:
+        known = known_days(platform, name, table)
         standing = platform.lake.versions(heap_asset(table))
-        due |= {d for d, v in standing.items() if str(oldest) <= d <= str(clock.today()) and known.get(d) != v}
+        due |= {
+            d
+            for d, v in standing.items()
+            if str(oldest) <= d <= str(clock.today()) and SentDay(forwarding.version(v)) != known.get(d)
+        }
     return sorted(date.fromisoformat(day) for day in due)
 
 
-def known_versions(platform: Platform, name: str, table: str) -> dict[str, str]:
-    """Return day to the version of a table's partition that was delivered last."""
+def known_days(platform: Platform, name: str, table: str) -> dict[str, SentDay]:
+    """Return day to what was last delivered of it, of one table of `segment_track`."""
     prefix = f"_sync/{ledger_name(name, table)}/days/"
     store = platform.lake.store
-    return {
-        info.key.removeprefix(prefix): store.read(info.key).decode() for info in store.list(prefix) if info.key > prefix
-    }
+    return {info.key.removeprefix(prefix): SentDay(**json.loads(store.read(info.key))) for info in store.list(prefix)}
 
 
-def remember_version(platform: Platform, name: str, table: str, day: date, version: str) -> None:
-    """Write down which version of a table's day was delivered, so that a late one shows."""
-    platform.lake.store.write(f"_sync/{ledger_name(name, table)}/days/{day}", version.encode())
+def remember_day(platform: Platform, name: str, table: str, day: date, sent: SentDay) -> None:
+    """Write down what was delivered of a table's day, so that one that changes later shows."""
+    key = f"_sync/{ledger_name(name, table)}/days/{day}"
+    platform.lake.store.write(key, json.dumps(asdict(sent)).encode())

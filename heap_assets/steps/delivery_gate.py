@@ -6,9 +6,47 @@ from collections.abc import Iterator
 from datetime import date
 
 from heap_assets.checks import verdicts
-from heap_assets.names import PROFILES, USERS, warehouse_asset
+from heap_assets.names import GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.settings import sync as kinds
+from heap_assets.steps.delivery_rows import graph_then, newest_profiles_day
+from heap_assets.steps.delivery_tables import Forwarding
 from heap_assets.steps.suites import required_checks
+
+
+def sync_gate(platform: Platform, name: str, day: date) -> list[str]:
+    """Return why nothing at all may be sent of a day; empty if the gate is open.
+
+    `segment_track` has a gate for each of its tables instead, see :func:`left_out_tables`.
+    """
+    sync = platform.settings.sync[name]
+    if isinstance(sync, kinds.SegmentTrack):
+        return []
+    if isinstance(sync, kinds.SegmentReidentify):
+        found = platform.lake.partitions(USERS)
+        return table_gate(platform, USERS, found[-1]) if found else [f"{USERS} has not been built"]
+    if sync.source == PROFILES:
+        reasons = profiles_gate(platform, day)
+        if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(platform, sync, day) is None:
+            reasons.append(f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood")
+        return reasons
+    reasons = table_gate(platform, warehouse_asset(sync.source), day)
+    if isinstance(sync, kinds.HeapEvents):
+        people = newest_profiles_day(platform)
+        reasons += profiles_gate(platform, people) if people else [f"{PROFILES} has not been built"]
+    if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
+        reasons += profiles_gate(platform, day)
+    return reasons
+
+
+def left_out_tables(platform: Platform, name: str, day: date) -> dict[str, str]:
+    """Return the tables of `segment_track` whose gate is shut on a day, with the reason."""
+    sync = platform.settings.sync[name]
+    if not isinstance(sync, kinds.SegmentTrack):
+        return {}
+    tables = Forwarding(platform, name, sync).tables
+    shut = {table: table_gate(platform, heap_asset(table), day) for table in tables}
+    return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
 
 
 def table_gate(platform: Platform, asset: str, day: date | str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -59,6 +60,16 @@ class Forwarding:
         named = {prop: column for prop, column in self.sync.properties.items() if column in there}
         return {p: c for p, c in by_pattern.items() if c not in named.values()} | named
 
+    def version(self, partition: str) -> str:
+        """Return a name for "this version of a partition under these choices": another one is looked at again."""
+        return f"{partition} {self._choices}"
+
+    @cached_property
+    def _choices(self) -> str:
+        sync = self.sync
+        chosen = (sync.properties, sync.columns, sync.event_names, sync.user_id, since_of(self.platform, self.name))
+        return hashlib.sha256(repr((chosen, self.plan)).encode()).hexdigest()[:12]
+
     def properties(self, table: str, day: date) -> dict[str, str]:
         """Return property to column of the rows that :meth:`rows` gives."""
         mapped = self.mapped(table, self._events(table, day).collect_schema().names())
@@ -88,9 +99,9 @@ class Forwarding:
 
     @cached_property
     def identities(self) -> pl.LazyFrame:
-        """`user_id`, `identity`: who a Heap user is today as Segment's userId, migrations followed."""
+        """`user_id`, `identity`: who a Heap user is today as Segment's userId, migrations followed; read once."""
         if self.sync.user_id == HEAP_IDENTITY:
-            return self._heap_identities()
+            return self._heap_identities().collect().lazy()
         day = newest_profiles_day(self.platform)
         if day is None:
             raise SettingsError(
@@ -101,7 +112,7 @@ class Forwarding:
         people = people.group_by("profile_id").agg(identity=pl.col("identifier").min())
         users = own.filter(pl.col("identifier_type") == HEAP_USER_ID)
         users = users.select("profile_id", user_id=pl.col("identifier").cast(pl.Int64, strict=False))
-        return users.join(people, on="profile_id").select("user_id", "identity").sort("user_id")
+        return users.join(people, on="profile_id").select("user_id", "identity").sort("user_id").collect().lazy()
 
     def _heap_identities(self) -> pl.LazyFrame:
         users = newest_users(self.platform)

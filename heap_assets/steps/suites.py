@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import timedelta
 
 from heap_assets.checks.check import Check, blocking_checks
@@ -15,7 +14,6 @@ from heap_assets.checks.recency_suite import recency_checks
 from heap_assets.checks.sync_suite import delivery_recency_check
 from heap_assets.checks.thresholds import Cadence, Thresholds
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
-from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import known_columns
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
 from heap_assets.names import MIGRATIONS, USERS, heap_asset, sync_asset, warehouse_asset
@@ -27,13 +25,7 @@ _HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
 
 def thresholds(platform: Platform) -> Thresholds:
     """Return what checks tolerate; a name in `checks:` that no check knows is an error."""
-    known = {field.name for field in fields(Thresholds)}
-    for name in platform.settings.checks:
-        if name not in known:
-            raise SettingsError(f"checks.{name} is no threshold. Known: {', '.join(sorted(known))}")
-    whole = {f.name for f in fields(Thresholds) if f.type == "int"}
-    given = {name: int(v) if name in whole else v for name, v in platform.settings.checks.items()}
-    return Thresholds(**given)  # type: ignore[arg-type]
+    return Thresholds.from_settings(platform.settings.checks)
 
 
 def checks_of(platform: Platform, asset: str) -> list[Check]:
@@ -56,7 +48,11 @@ def checks_of(platform: Platform, asset: str) -> list[Check]:
     if asset.startswith("warehouse/") and platform.settings.warehouse:
         mapped = platform.settings.warehouse.tables[asset.removeprefix("warehouse/")]
         return checks_for_warehouse_table(
-            asset, key=mapped.key, identifiers=_plain_columns(platform, asset), thresholds=tolerated
+            asset,
+            key=mapped.key,
+            identifiers=_plain_columns(platform, asset),
+            patterns={rule.type: rule.value_pattern for rule in platform.rules.identifiers if rule.value_pattern},
+            thresholds=tolerated,
         )
     return [check for check in [*identity_checks(platform), *profile_checks(platform)] if check.asset == asset]
 
@@ -84,7 +80,6 @@ def profile_checks(platform: Platform) -> list[Check]:
     return checks_for_profiles(
         unique_types=[rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]],
         warehouse_keys=keys,
-        snapshots=[asset for asset, table in platform.snapshot_sources.items() if table.mappings],
         thresholds=thresholds(platform),
     )
 
