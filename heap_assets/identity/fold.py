@@ -120,22 +120,23 @@ def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
     gone[np.searchsorted(nodes, home[(home < state.ranks.size)])] = False
 
     refused, report = _forget(state.refused, "a", nodes), _forget(state.report, "node", nodes)
-    state.ranks = _placed(state.ranks, home, encoded.ranks)
+    _place(state, "ranks", home, encoded.ranks)
     state.ranks[nodes[gone]] = NO_TYPE
-    state.keys_1 = _placed(state.keys_1, home, encoded.keys_1)
-    state.keys_2 = _placed(state.keys_2, home, encoded.keys_2)
-    state.seen = _placed(state.seen, home, encoded.seen)
-    state.shared = _placed(state.shared, home, part.components.shared)
-    state.texts = _longer(state.texts, encoded.texts, fresh.astype(np.uint32))
+    _place(state, "keys_1", home, encoded.keys_1)
+    _place(state, "keys_2", home, encoded.keys_2)
+    _place(state, "seen", home, encoded.seen)
+    _place(state, "shared", home, part.components.shared)
+    _append_text(state, encoded.texts, fresh.astype(np.uint32))
     component, count = raw_components(encoded)
-    state.component = _placed(state.component, home, component + np.uint32(state.components))
+    _place(state, "component", home, component + np.uint32(state.components))
     state.components += count
     labels = split.labels.copy()
     labels[labels != NONE] += np.uint32(state.high.size)
-    state.labels = _placed(state.labels, home, labels)
+    _place(state, "labels", home, labels)
     state.labels[nodes[gone]] = NONE
-    state.high = np.concatenate([state.high, part.high])
-    state.low = np.concatenate([state.low, part.low])
+    clusters = state.high.size
+    state.widened("high", clusters + part.high.size)[clusters:] = part.high
+    state.widened("low", clusters + part.low.size)[clusters:] = part.low
 
     codes = _source_codes(state, encoded.sources)
     state.row_a[rows] = NONE
@@ -148,11 +149,10 @@ def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
     tags = (codes[tag >> 1] * 2 + (tag & 1)).astype(np.uint16) if a.size else tag.astype(np.uint16)
     reuse = min(rows.size, here.size)
     for name, values in (("a", here), ("b", there), ("first", first), ("last", last), ("tag", tags)):
-        array = getattr(state, f"row_{name}")
+        array = state.array(f"row_{name}")
         array[rows[:reuse]] = values[:reuse]
-        if values.size > reuse:
-            array = np.concatenate([array, values[reuse:].astype(array.dtype)])
-        setattr(state, f"row_{name}", array)
+        size = array.shape[0]
+        state.widened(f"row_{name}", size + values.size - reuse)[size:] = values[reuse:]
 
     moved = split.refused.with_columns(
         pl.Series("a", home[split.refused["a"].to_numpy()], pl.UInt32),
@@ -170,21 +170,18 @@ def _forget(frame: pl.DataFrame, column: str, nodes: U32) -> pl.DataFrame:
     return frame.filter(~pl.col(column).is_in(pl.Series(nodes).implode()))
 
 
-def _placed(array: Any, home: U32, values: Any) -> Any:
-    extra = int(home.max()) + 1 - array.shape[0] if home.size else 0
-    if extra > 0:
-        array = np.concatenate([array, np.zeros((extra, *array.shape[1:]), array.dtype)])
-    array[home] = values
-    return array
+def _place(state: State, name: str, home: U32, values: Any) -> None:
+    size = int(home.max()) + 1 if home.size else 0
+    state.widened(name, size)[home] = values
 
 
-def _longer(texts: Texts, more: Texts, nodes: U32) -> Texts:
+def _append_text(state: State, more: Texts, nodes: U32) -> None:
     if nodes.size == 0:
-        return texts
+        return
     offsets, data = more.gathered(nodes)
-    return Texts.of(
-        np.concatenate([texts.offsets, offsets[1:] + texts.offsets[-1]]), np.concatenate([texts.data, data])
-    )
+    known, used = state.texts.offsets.size, int(state.texts.offsets[-1])
+    state.widened("offsets", known + nodes.size)[known:] = offsets[1:] + used
+    state.widened("data", used + data.size)[used:] = data
 
 
 def _source_codes(state: State, names: list[str]) -> Any:

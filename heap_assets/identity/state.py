@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import polars as pl
@@ -26,7 +27,7 @@ from heap_assets.identity.tables import Resolved
 from heap_assets.identity.texts import Texts
 from heap_assets.lake import Store
 
-FORMAT: Final = f"1 polars {pl.__version__}"
+FORMAT: Final = f"2 polars {pl.__version__}"
 """Polars' hashes hold within one version of it."""
 
 _POINTER: Final = "_identity/state.json"
@@ -77,6 +78,28 @@ class State:
     report: pl.DataFrame
     inputs: dict[str, str] = field(default_factory=dict)
     standing: dict[str, str] = field(default_factory=dict)
+    spare: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def widened(self, name: str, size: int) -> Any:
+        """Give an array room for `size` entries, in the slack it was stored with if that is enough."""
+        array = self.array(name)
+        if size <= array.shape[0]:
+            return array
+        full = self.spare.get(name)
+        if full is None or full.shape[0] < size:
+            full = np.empty((size + size // _SLACK, *array.shape[1:]), array.dtype)
+            full[: array.shape[0]] = array
+            self.spare[name] = full
+        grown = full[:size]
+        if name in ("offsets", "data"):
+            setattr(self.texts, name, grown)
+        else:
+            setattr(self, name, grown)
+        return grown
+
+    def array(self, name: str) -> Any:
+        """Return an array by its name; `offsets` and `data` are those of the text."""
+        return getattr(self.texts if name in ("offsets", "data") else self, name)
 
     @classmethod
     def of(cls, result: Resolved, digest: str) -> State:
@@ -113,23 +136,25 @@ class State:
 _ROWS: Final = {"a": np.uint32, "b": np.uint32, "first": np.int64, "last": np.int64, "tag": np.uint16}
 _ARRAYS: Final = (
     "ranks", "seen", "keys_1", "keys_2", "component", "labels", "shared", "high", "low",
-    "row_a", "row_b", "row_first", "row_last", "row_tag",
+    "row_a", "row_b", "row_first", "row_last", "row_tag", "offsets", "data",
 )  # fmt: skip
 _FRAMES: Final = ("refused", "report")
+_SLACK: Final = 20
+"""Arrays are stored a twentieth longer than they are, so that a day's new entries need no copy of all the others."""
 
 
 def save(state: State, store: Store) -> None:
     """Write a state and make it the one that counts."""
     folder = f"{_FOLDER}/{uuid.uuid4().hex}"
-    arrays = {name: getattr(state, name) for name in _ARRAYS}
-    for name, array in {**arrays, "offsets": state.texts.offsets, "data": state.texts.data}.items():
+    for name in _ARRAYS:
         with store.staged(f"{folder}/{name}.npy") as path, path.open("wb") as file:
-            np.save(file, array)
+            _write(file, state.array(name))
     for name in _FRAMES:
         store.sink(f"{folder}/{name}.parquet", getattr(state, name))
     pointer = {
         "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
         "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
+        "sizes": {name: state.array(name).shape[0] for name in _ARRAYS},
     }  # fmt: skip
     store.write(_POINTER, json.dumps(pointer).encode())
     for left in store.list(_FOLDER):
@@ -144,18 +169,29 @@ def load(store: Store) -> State | None:
         if pointer["format"] != FORMAT:
             return None
         folder = pointer["folder"]
-        arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in (*_ARRAYS, "offsets", "data")}
+        arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in _ARRAYS}
         frames: dict[str, Any] = {
             name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES
         }
     except (FileNotFoundError, KeyError, ValueError, OSError, pl.exceptions.PolarsError):
         # whatever is wrong with a cache, computing anew is right; the caller notes that there was no state
         return None
+    spare = dict(arrays)
+    arrays = {name: array[: pointer["sizes"][name]] for name, array in arrays.items()}
     texts = Texts.of(arrays.pop("offsets"), arrays.pop("data"))
     return State(
         digest=pointer["digest"], texts=texts, components=pointer["components"], sources=list(pointer["sources"]),
-        inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]), **arrays, **frames,
+        inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]), spare=spare, **arrays, **frames,
     )  # fmt: skip
+
+
+def _write(file: BinaryIO, array: Any) -> None:
+    capacity = array.shape[0] + array.shape[0] // _SLACK
+    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (capacity, *array.shape[1:])}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    np.ascontiguousarray(array).tofile(file)
+    file.truncate(file.tell() + (capacity - array.shape[0]) * array.dtype.itemsize * math.prod(array.shape[1:]))
 
 
 def _array(store: Store, key: str) -> Any:
