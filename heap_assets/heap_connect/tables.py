@@ -16,6 +16,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
+from heap_assets.heap_connect.large_days import SLICE_ROWS, in_slices
 from heap_assets.heap_connect.merging import Columns, fitted
 from heap_assets.heap_connect.records import Delivery, DumpRecord, TableState, deliveries
 from heap_assets.heap_connect.seen import DUMP
@@ -120,10 +121,16 @@ def _event_rows(
         for part in delivery.table.parts
         if day in part.days
     ]
-    rows = pl.concat(frames, how="vertical").collect(engine="streaming")
+    rows = pl.concat(frames, how="vertical")
     for gone in moves:
-        rows = rows.join(gone, on=["event_id", DUMP], how="anti")
-    return newest(rows, ("event_id",), ("event_id", "user_id")).drop(DUMP).sort(_EVENT_ORDER).lazy()
+        rows = rows.join(gone.lazy(), on=["event_id", DUMP], how="anti")
+    if sum(delivery.table.days[day] for delivery in bringing) > SLICE_ROWS:
+        return in_slices(rows, schema, _EVENT_ORDER, _settled)
+    return _settled(rows.collect(engine="streaming")).drop(DUMP).sort(_EVENT_ORDER).lazy()
+
+
+def _settled(rows: pl.DataFrame) -> pl.DataFrame:
+    return newest(rows, ("event_id",), ("event_id", "user_id"))
 
 
 def newest(rows: pl.DataFrame, replaced_by: Sequence[str], key: Sequence[str]) -> pl.DataFrame:

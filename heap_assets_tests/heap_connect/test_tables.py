@@ -24,7 +24,9 @@ from heap_assets.heap_connect import (
     build_user_migrations,
     build_users,
     rebuilding,
+    tables,
 )
+from heap_assets.heap_connect.large_days import in_slices
 from heap_assets.heap_connect.snapshots import resolved
 from heap_assets.lake import Lake, Status
 
@@ -364,13 +366,13 @@ def test_a_newer_full_delivery_of_the_same_day_is_no_stale_writer(tmp_path: Path
     bucket = Bucket(tmp_path / "bucket")
     landing, lake = landing_in(tmp_path / "lake"), Lake.open(str(tmp_path / "lake"))
     for number, full in enumerate((False, True, True)):
-        tables = {"a": [event(number, f"2026-03-0{number + 1} 10:00:00")], "users": [user(number)]}
+        brought = {"a": [event(number, f"2026-03-0{number + 1} 10:00:00")], "users": [user(number)]}
         bucket.dump(
             number + 1,
             f"2026-03-02T0{number}:00:00",
             full=["user_migrations", *(["a", "users"] if full else [])],
             user_migrations=[migration(number + 1, 9)],
-            **tables,
+            **brought,
         )
         land_all(landing, bucket)
         if number == 2:
@@ -383,3 +385,33 @@ def test_a_newer_full_delivery_of_the_same_day_is_no_stale_writer(tmp_path: Path
         }.items():
             assert lake.write(name, "2026-03-01", rows.frame, rows.inputs).status is Status.WRITTEN
     assert pl.read_parquet(lake.uri("user_migrations", "2026-03-01"))["from_user_id"].to_list() == [3]
+
+
+def test_a_large_day_in_slices_is_the_day_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, rnd = Bucket(tmp_path / "bucket"), random.Random(3)
+    for number in (1, 2):
+        rows = [
+            event(
+                rnd.randrange(400),
+                f"2026-03-01 {rnd.randrange(24):02d}:{rnd.randrange(60):02d}:00",
+                rnd.randrange(3),
+                plan=f"{i}",
+            )
+            for i in range(300)
+        ]
+        bucket.dump(number, f"2026-03-02T0{number}:00:00", a=rows)
+    landing, lake = landing_in(tmp_path / "lake"), Lake.open(str(tmp_path / "lake"))
+    land_all(landing, bucket)
+    at_once = build_event_day(landing, "a", MARCH_1).frame.collect()
+    monkeypatch.setattr(tables, "SLICE_ROWS", 0)
+    monkeypatch.setattr(tables, "in_slices", lambda *rest: in_slices(*rest, slice_rows=50))
+    sliced = build_event_day(landing, "a", MARCH_1)
+    lake.write("a", "2026-03-01", sliced.frame, sliced.inputs)
+    assert_frame_equal(lake.scan("a", "2026-03-01").collect(), at_once)
+    assert (
+        sliced.frame.filter(pl.col("user_id") == 1)
+        .select("plan")
+        .head(3)
+        .collect()
+        .equals(at_once.filter(pl.col("user_id") == 1).select("plan").head(3))
+    )
