@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
+from dagster_shared.error import SerializableErrorInfo
 
 from heap_assets import clock
 from heap_assets.checks.partition_check import asset_key
@@ -137,12 +138,20 @@ class DemoRun:
         result = chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=_QUIET, **where)
         for event in result.all_events:
             if event.is_step_failure and event.step_failure_data.error is not None:
-                error = event.step_failure_data.error.cause or event.step_failure_data.error
-                self._tell(f"            {event.step_key} failed: {error.message.strip()[:300]}")
+                self._tell(f"            {_failure(event.step_key or '', event.step_failure_data.error)}")
         return result
 
     def _tell(self, text: str) -> None:
         self.say(f"{time.monotonic() - self.started:6.1f} s  {text}")
+
+
+def _failure(step: str, error: SerializableErrorInfo) -> str:
+    """Say in one line what stopped a step; a blocking check that failed did its work."""
+    cause = error.cause or error
+    told = cause.message.strip()
+    if cause.cls_name == "DagsterAssetCheckFailedError":
+        return "blocking checks failed, as they should: " + ", ".join(line.strip() for line in told.splitlines()[1:])
+    return f"{step} failed: {told[:300]}"
 
 
 def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
