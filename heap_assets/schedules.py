@@ -18,8 +18,8 @@ def schedules(
     if loaded.settings.warehouse and loaded.settings.warehouse.tables:
         yield _warehouse(loaded, status)
     for name, sync in loaded.settings.sync.items():
-        if sync.schedule:
-            yield _sync(name, sync.schedule, platform, status)
+        if sync.scheduled:
+            yield _sync(name, str(sync.schedule), platform, status)
 
 
 def _warehouse(loaded: Platform, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:

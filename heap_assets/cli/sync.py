@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 import click
 import polars as pl
 
-from heap_assets.destinations import Mode, SyncReport, forget, full_resend, rejected, retry_rejected, runs
+from heap_assets.destinations import SyncReport, forget, full_resend, rejected, retry_rejected, runs
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.platform import Platform, open_platform
 from heap_assets.steps import delivery
@@ -69,8 +69,7 @@ def retry(name: str, since: datetime | None) -> None:
 def resend(name: str) -> None:
     """Let the next run send every known key again. Not for events, which are sent once."""
     platform = _platform(name)
-    if delivery.mode_of(platform, name) is Mode.INSERT:
-        raise SettingsError(f"sync.{name} sends events, each once: there is no full resend of them")
+    delivery.check_choices(platform, name, delivery.Choices(full_resend=True))
     store = platform.lake.store
     count = sum(full_resend(store, spec, _by_hand()) for spec in delivery.ledgers(platform, name))
     click.echo(f"sync/{name}: {count:,} keys will be sent again by the next run")

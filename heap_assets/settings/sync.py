@@ -42,6 +42,11 @@ class BaseSync(Section):
         """The destination as people call it: `heap`, `segment`, `webhook`, `custom`."""
         return self.kind.partition("_")[0]
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether it runs by itself."""
+        return self.schedule is not None
+
 
 class Upsert(BaseSync):
     """A sync that keeps each key of the destination as the newest row says."""
@@ -123,6 +128,11 @@ class HeapIdentify(BaseSync):
     properties: dict[str, str] = Field(default={}, max_length=0, description="Identify takes none")
     enabled: bool = Field(default=False, description="Identify cannot be undone at Heap")
     stands_days: int = Field(default=14, ge=14, description="How long a join must have stood; 14 at least")
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether it runs by itself: not before it is switched on."""
+        return self.enabled and self.schedule is not None
 
 
 class _ToSegment(BaseSync):

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from heap_assets.cli.sync import sync
 from heap_assets.demo.server_process import ServerProcess
-from heap_assets.errors import SettingsError
+from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.settings.load import PATH_VARIABLE
 from heap_assets.steps import delivery
 from heap_assets_tests.steps.delivery_fixtures import Worlds
@@ -68,7 +68,7 @@ def test_everything_is_sent_again_only_when_confirmed(call, heap: ServerProcess)
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 0
     assert "3 keys will be sent again" in run("resend", "heap_user_properties", say="y\n").output
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r3").report.sent == 3
-    with pytest.raises(SettingsError, match="each once"):
+    with pytest.raises(DeliveryError, match="each once"):
         run("resend", "segment_track", say="y\n")
 
 

@@ -83,6 +83,25 @@ def test_days_that_landed_late_are_due_again(worlds: Worlds, segment: ServerProc
     assert send(world, "segment_track", BEFORE).report.sent == 1
 
 
+def test_what_was_delivered_is_not_read_again_until_the_choices_change(worlds: Worlds, segment: ServerProcess) -> None:
+    world = worlds(track(segment, ", columns: ['*'], tables: [signup]").replace("beginning", "2026-11-21"))
+    assert send(world, "segment_track").report.addressing["before_since"] == 3
+    assert send(world, "segment_track").unchanged_tables == 1
+    world.choose(track(segment, ", columns: ['*'], tables: [signup]"))
+    assert DAY in due_days(world.platform, "segment_track")
+    assert send(world, "segment_track").report.sent == 3
+
+
+def test_refused_events_keep_their_day_due(worlds: Worlds, segment: ServerProcess) -> None:
+    world = worlds(track(segment, ", columns: ['*'], tables: [signup]"))
+    segment.fail({"kind": "status", "status": 400})
+    stopped = send(world, "segment_track")
+    assert stopped.report.rejected + stopped.report.unknown == 3
+    assert DAY in due_days(world.platform, "segment_track")
+    segment.fail()
+    assert send(world, "segment_track").report.sent == 3
+
+
 def test_a_tracking_plan_renames_drops_and_rejects(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(track(segment, ", properties: {plan: plan, path: path}, tracking_plan: ./plan.json"))
     with pytest.raises(SettingsError, match="does not exist"):
