@@ -8,7 +8,7 @@ from itertools import pairwise
 import polars as pl
 from polars.io.plugins import register_io_source
 
-SLICE_ROWS = 131_072
+SLICE_ROWS = 65_536
 
 
 def in_slices(
