@@ -260,22 +260,22 @@ _DIGITS = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), 
 
 
 @compiled
-def write_ids(places: U32, starts: I64, high: U64, low: U64, out: U16, known: U8) -> None:
-    """Write the ids of runs as hexadecimal text, two digits at a time; the run after the last one has none."""
+def write_ids(sizes: I64, high: U64, low: U64, some: U8, out: U64, known: U8) -> None:
+    """Write the id of each run, as 32 hexadecimal digits, to each of its rows; not where `some` is 0."""
     text = np.empty(16, np.uint16)
+    words = text.view(np.uint64)
     row = 0
-    for i in range(places.size):
-        place = places[i]
-        size = starts[place + 1] - starts[place]
-        if place < high.size:
+    for i in range(sizes.size):
+        if some[i]:
             for byte in range(8):
                 shift = np.uint64(56 - 8 * byte)
-                text[byte] = _DIGITS[(high[place] >> shift) & np.uint64(255)]
-                text[8 + byte] = _DIGITS[(low[place] >> shift) & np.uint64(255)]
-            for member in range(row, row + size):
+                text[byte] = _DIGITS[(high[i] >> shift) & np.uint64(255)]
+                text[8 + byte] = _DIGITS[(low[i] >> shift) & np.uint64(255)]
+            for member in range(row, row + sizes[i]):
                 known[member] = 1
-                out[member, :] = text
-        row += size
+                for word in range(4):
+                    out[member, word] = words[word]
+        row += sizes[i]
 
 
 @compiled
@@ -293,7 +293,6 @@ def gather_text(nodes: U32, offsets: I64, data: U8, out_offsets: I64, out: U8) -
     group = 64
     begins, sizes = np.empty(group, np.int64), np.empty(group, np.int64)
     at = 0
-    touched = np.uint8(0)
     for start in range(0, nodes.size, group):
         rows = min(group, nodes.size - start)
         for i in range(rows):
@@ -301,15 +300,14 @@ def gather_text(nodes: U32, offsets: I64, data: U8, out_offsets: I64, out: U8) -
             sizes[i] = offsets[nodes[start + i] + 1] - begins[i]
         for i in range(rows):
             if sizes[i] > 0:
-                touched ^= data[begins[i]]
+                # asks for the bytes; the number itself is overwritten below
+                out_offsets[start + i + 1] = data[begins[i]]
         for i in range(rows):
             begin = begins[i]
             for byte in range(sizes[i]):
                 out[at + byte] = data[begin + byte]
             at += sizes[i]
             out_offsets[start + i + 1] = at
-    # keeps the compiler from leaving out the fetches, and changes nothing
-    out_offsets[0] = np.int64(touched) * 0
 
 
 @compiled

@@ -98,13 +98,17 @@ def _ahead(make: Callable[[U32], pl.DataFrame], pieces: list[U32]) -> Iterator[p
 
 def _graph_slice(result: Resolved, places: U32) -> pl.DataFrame:
     found, encoded = result.profiles, result.encoded
-    rows = int((found.starts[places.astype(np.int64) + 1] - found.starts[places]).sum())
+    sizes = found.starts[places.astype(np.int64) + 1] - found.starts[places]
+    rows = int(sizes.sum())
     nodes, keys = np.empty(rows, np.uint32), np.empty(rows, np.uint64)
     first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    ids, known = np.zeros((rows, 16), np.uint16), np.zeros(rows, np.uint8)
+    ids, known = np.zeros((rows, 4), np.uint64), np.zeros(rows, np.uint8)
     kernel_text.take_runs(places, found.starts, found.nodes, found.keys, nodes, keys)
     kernel_text.take_seen(nodes, encoded.seen, first, last)
-    kernel_text.write_ids(places, found.starts, found.high, found.low, ids, known)
+    some = places < found.high.size
+    of = np.where(some, places, 0)
+    if found.high.size:
+        kernel_text.write_ids(sizes, found.high[of], found.low[of], some.astype(np.uint8), ids, known)
     flags = (keys >> np.uint64(56)).astype(np.uint8)
     return pl.DataFrame(
         {
@@ -126,7 +130,7 @@ def hexadecimal_ids(result: Resolved, nodes: U32) -> pl.Series:
     return _id_series(text, (labels != kernel.NONE).astype(np.uint8))
 
 
-def _id_series(text: U16, known: U8) -> pl.Series:
+def _id_series(text: U16 | U64, known: U8) -> pl.Series:
     offsets = np.arange(0, known.size * 32 + 1, 32, dtype=np.int64)
     return text_series(offsets, text.reshape(-1).view(np.uint8), known)
 
