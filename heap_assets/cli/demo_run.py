@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class DemoRun:
 
     def _build_touched(self, day: date) -> None:
         """Build, of every table, the days that dumps touched and the day itself."""
-        due = unbuilt_days(self.platform)
+        due = unbuilt_days(replace(self.platform))  # what runs in between have landed is news to this object
         every = [heap_asset(table) for table in self.platform.event_tables]
         wanted = {asset: due.get(asset, set()) | ({day} if self._is_new(day) else set()) for asset in every}
         for assets, first, last in runs_for(wanted):
