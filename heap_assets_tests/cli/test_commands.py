@@ -13,7 +13,6 @@ import pytest
 
 from heap_assets.demo import Company, write_company
 
-
 ROOT = Path(__file__).parent.parent.parent
 
 
