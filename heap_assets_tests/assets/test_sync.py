@@ -201,6 +201,29 @@ def test_no_secret_and_no_person_is_in_what_dagster_keeps(
         assert secret not in everything
 
 
+def test_progress_is_told_while_rows_are_sent(
+    worlds: Worlds, heap: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heap_assets.assets.sync._SECONDS_BETWEEN_LINES", 0.0)
+    world = worlds(USERS)
+    result = world.run([ASSET], DAY)
+    said = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
+    assert any("3 of 3 rows acknowledged, 0 rejected, 1 requests" in line for line in said)
+    assert any("sync/heap_user_properties 2026-11-20: succeeded, 3 sent" in line for line in said)
+
+
+def test_a_full_resend_is_for_upserts_only(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(f"{USERS}\n{EVENTS}")
+    world.run([ASSET, "sync/heap_events"], DAY)
+    again = world.run([ASSET], DAY, config={"full_resend": True})
+    assert again.success, why(again)
+    assert kept(world)[str(DAY)]["sent"] == 3
+    assert "each once" in failure(world.run(["sync/heap_events"], DAY, config={"full_resend": True}))
+    stored = verdicts.read(world.lake.store, "sync/heap_events", "delivered", str(DAY))
+    assert stored is not None
+    assert stored.passed, "a wrong choice says nothing of the day"
+
+
 def test_jobs_and_lineage_describe_what_is_sent(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(
         f"{USERS}\nsegment_track: {{url: '{segment.base_url}', write_key: {WRITE_KEY}, properties: {{Plan: plan}}}}"
