@@ -17,6 +17,7 @@ import sqlalchemy
 from dagster_shared.error import SerializableErrorInfo
 
 from heap_assets import clock
+from heap_assets.checks import verdicts
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.checks.recency_job import NAME as RECENCY
 from heap_assets.definitions import build_definitions
@@ -106,11 +107,24 @@ class DemoRun:
         due = unbuilt_days(replace(self.platform))  # what runs in between have landed is news to this object
         every = [heap_asset(table) for table in self.platform.event_tables]
         wanted = {asset: due.get(asset, set()) | ({day} if self._is_new(day) else set()) for asset in every}
+        for asset, days in self._failed(every).items():
+            wanted[asset] |= days
         for assets, first, last in runs_for(wanted):
             self._run((str(first), str(last)), assets)
         if due:
             touched = sum(len(days) for days in due.values())
             self._tell(f"{day}  built {touched} touched days of {len(due)} event tables")
+
+    def _failed(self, assets: Sequence[str]) -> dict[str, set[date]]:
+        """Return the days of dumps in which a table could not be read and that have not been tried yet."""
+        found: dict[str, set[date]] = {}
+        for record in replace(self.platform).landing.records().values():
+            for name, table in record.tables.items():
+                asset, day = heap_asset(name), record.day
+                untried = verdicts.read(self.platform.lake.store, asset, "readable", str(day)) is None
+                if table.failure is not None and asset in assets and untried:
+                    found.setdefault(asset, set()).add(day)
+        return found
 
     def _judge_recency(self) -> None:
         """Do what the hourly schedule does."""

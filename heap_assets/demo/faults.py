@@ -156,8 +156,12 @@ def spoil_relation(plan: Plan, relation: str, day: int, rows: pl.DataFrame) -> p
     if not plan.faults:
         return rows
     if relation == "support.tickets":
-        stopped = plan.date_of(plan.planned_last - STALE_TICKET_DAYS) + timedelta(days=1)
-        return rows.filter(pl.col("created_at") < pl.lit(stopped).cast(pl.Datetime("us", "UTC")))
+        stopped = pl.lit(plan.date_of(plan.planned_last - STALE_TICKET_DAYS) + timedelta(days=1)).cast(
+            pl.Datetime("us", "UTC")
+        )
+        # what was answered since then never reached the warehouse either
+        answered_before = pl.when(pl.col("updated_at") < stopped).then("updated_at").otherwise("created_at")
+        return rows.filter(pl.col("created_at") < stopped).with_columns(updated_at=answered_before)
     if relation == "product.users" and day >= plan.planned_last:
         return _broken_emails(rows)
     if relation == "product.accounts":
