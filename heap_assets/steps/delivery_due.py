@@ -11,6 +11,7 @@ from heap_assets.names import PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.steps.delivery_destinations import ledger_name
+from heap_assets.steps.delivery_gate import table_gate
 from heap_assets.steps.delivery_since import since_of
 from heap_assets.steps.delivery_tables import Forwarding
 
@@ -57,19 +58,22 @@ def newest_day(platform: Platform, name: str) -> date | None:
 
 
 def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack) -> list[date]:
+    """Return days with a table that changed and may be sent; the newest one also if it may not, so that it is told."""
     since = since_of(platform, name)
     oldest = max(clock.today() - timedelta(days=_LATE_DAYS), since.date() if since else date.min)
-    due: set[str] = set()
+    due: dict[str, list[str]] = {}
     forwarding = Forwarding(platform, name, sync)
     for table in forwarding.tables:
         known = known_days(platform, name, table)
-        standing = platform.lake.versions(heap_asset(table))
-        due |= {
-            d
-            for d, v in standing.items()
-            if str(oldest) <= d <= str(clock.today()) and SentDay(forwarding.version(v)) != known.get(d)
-        }
-    return sorted(date.fromisoformat(day) for day in due)
+        for day, version in platform.lake.versions(heap_asset(table)).items():
+            in_time = str(oldest) <= day <= str(clock.today())
+            if in_time and SentDay(forwarding.version(version)) != known.get(day):
+                due.setdefault(day, []).append(table)
+    return sorted(
+        date.fromisoformat(day)
+        for day, tables in due.items()
+        if day == max(due) or any(not table_gate(platform, heap_asset(table), day) for table in tables)
+    )
 
 
 def known_days(platform: Platform, name: str, table: str) -> dict[str, SentDay]:

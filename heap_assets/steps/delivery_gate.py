@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 
 from heap_assets.checks import verdicts
@@ -11,6 +11,7 @@ from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.steps.delivery_rows import graph_then, newest_profiles_day
 from heap_assets.steps.delivery_tables import Forwarding
+from heap_assets.steps.readiness import unbuilt_days
 from heap_assets.steps.suites import required_checks
 
 
@@ -45,8 +46,15 @@ def left_out_tables(platform: Platform, name: str, day: date) -> dict[str, str]:
     if not isinstance(sync, kinds.SegmentTrack):
         return {}
     tables = Forwarding(platform, name, sync).tables
-    shut = {table: table_gate(platform, heap_asset(table), day) for table in tables}
+    unbuilt = unbuilt_days(platform)
+    shut = {table: _table_reasons(platform, heap_asset(table), day, unbuilt) for table in tables}
     return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
+
+
+def _table_reasons(platform: Platform, asset: str, day: date, unbuilt: Mapping[str, set[date]]) -> list[str]:
+    """A table that a full resync rebuilds waits for its last day: until then its days do not fit together."""
+    rebuilding = [f"{asset} rebuilds {len(unbuilt[asset])} days"] if asset in unbuilt else []
+    return [*rebuilding, *table_gate(platform, asset, day)]
 
 
 def table_gate(platform: Platform, asset: str, day: date | str) -> list[str]:

@@ -73,6 +73,13 @@ def test_a_table_whose_gate_is_shut_is_left_out_and_named(worlds: Worlds, segmen
     assert send(world, "segment_track").report.sent == 3
 
 
+def test_old_days_whose_gate_is_shut_are_not_asked_for_hour_after_hour(worlds: Worlds, segment: ServerProcess) -> None:
+    world = worlds(track(segment, ", columns: ['*'], tables: [signup]"))
+    for day in (BEFORE, DAY):
+        world.judge("heap/events/signup", day, passed=False, only="no_personal_data")
+    assert due_days(world.platform, "segment_track") == [BEFORE.replace(day=5), DAY]
+
+
 def test_days_that_landed_late_are_due_again(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(track(segment, ", columns: ['*']"))
     for day in due_days(world.platform, "segment_track"):
