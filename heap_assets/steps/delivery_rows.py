@@ -84,7 +84,7 @@ def by_identifier(
     """Return profiles by identifiers of a type, new ones too: only Heap makes ghosts of unknown keys."""
     rows = platform.lake.scan(PROFILES, str(day))
     if identifier_type != HEAP_IDENTITY:
-        rows = rows.with_columns(heap_identities=_values(identifier_type))
+        rows = rows.with_columns(heap_identities=_values(identifier_type)).drop("heap_identity", strict=False)
     users = newest_users(platform) if identifier_type == HEAP_IDENTITY else _no_users()
     policy = AddressPolicy(
         identities=identities,

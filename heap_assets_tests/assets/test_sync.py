@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import timedelta
 
 import dagster as dg
@@ -12,6 +14,7 @@ from heap_assets.checks import verdicts
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.definitions import build_definitions
 from heap_assets.demo.server_process import ServerProcess
+from heap_assets.steps import delivery
 from heap_assets_tests.steps.delivery_fixtures import (
     Worlds,
     at_three_in_the_morning,
@@ -210,6 +213,21 @@ def test_progress_is_told_while_rows_are_sent(
     said = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
     assert any("3 of 3 rows acknowledged, 0 rejected, 1 requests" in line for line in said)
     assert any("sync/heap_user_properties 2026-11-20: succeeded, 3 sent" in line for line in said)
+
+
+def test_two_runs_at_once_are_one_that_sends_and_one_that_names_it(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(USERS)
+    heap.fail({"kind": "slow", "seconds": 4})
+    first = threading.Thread(target=delivery.send, args=(world.platform, "heap_user_properties", DAY, "the-first"))
+    first.start()
+    while calls(heap) == 0 and first.is_alive():
+        time.sleep(0.05)
+    told = failure(world.run([ASSET], DAY))
+    first.join(30)
+    assert "LeaseHeldError" in told
+    assert "the-first" in told
+    assert verdicts.read(world.lake.store, ASSET, "delivered", str(DAY)) is None, "the other one will tell"
+    assert properties(heap)["ann@x.example"] == {"Plan": "pro"}
 
 
 def test_a_full_resend_is_for_upserts_only(worlds: Worlds, heap: ServerProcess) -> None:

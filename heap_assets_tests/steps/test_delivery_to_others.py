@@ -127,7 +127,7 @@ def test_a_tracking_plan_renames_drops_and_rejects(worlds: Worlds, segment: Serv
 def test_traits_go_to_the_identifier_that_was_chosen(worlds: Worlds, segment: ServerProcess) -> None:
     where = f"url: '{segment.base_url}', write_key: {WRITE_KEY}"
     world = worlds(
-        f"segment_identify: {{{where}, user_id: crm_id, properties: {{plan: plan}}}}\n"
+        f"segment_identify: {{{where}, user_id: crm_id, identities: one, properties: {{plan: plan}}}}\n"
         f"by_identity: {{kind: segment_identify, {where}, properties: {{plan: plan}}}}"
     )
     assert send(world, "segment_identify").report.sent == 4
