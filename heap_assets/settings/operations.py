@@ -8,7 +8,6 @@ from pydantic import Field
 
 from heap_assets.settings.base import Section
 
-
 Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered", "alive"]
 
 

@@ -124,7 +124,11 @@ def hourly_checks(platform: Platform) -> list[Check]:
             if time
             for check in recency_checks({warehouse_asset(name): table_cadence(tables[name])}, {}, time)
         ),
-        *(delivery_recency_check(sync_asset(name), heap) for name in platform.settings.sync),
+        *(
+            delivery_recency_check(sync_asset(name), heap)
+            for name, sync in platform.settings.sync.items()
+            if sync.scheduled
+        ),
     ]
 
 
