@@ -171,6 +171,12 @@ class Platform:
         SettingsError
             Naming the key of the first column that its table does not have.
         """
+        self.check_heap_columns()
+        self._check_warehouse()
+        self._check_traits()
+
+    def check_heap_columns(self) -> None:
+        """Hold mapped columns of Heap's tables against the catalogue: needs no network, so it is done at load."""
         for table in self.settings.heap.identifiers:
             known = self.catalogue.columns(table)
             for mapping in self._heap_mappings(table, table) if known is not None else ():
@@ -180,8 +186,6 @@ class Platform:
                             f"heap.identifiers.{table} maps the column {column!r}, which {table} does not have. "
                             f"Columns: {', '.join(known or ())}"
                         )
-        self._check_warehouse()
-        self._check_traits()
 
     def _check_warehouse(self) -> None:
         for name, table in (self.settings.warehouse.tables if self.settings.warehouse else {}).items():

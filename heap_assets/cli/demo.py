@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -38,7 +37,6 @@ def demo(people: int, days: int, seed: int, folder: Path | None, fresh: bool, as
     """
     folder = _use_folder(folder)
     _use_dagster_home()
-    warnings.filterwarnings("ignore", category=Warning, module="dagster|heap_assets")
     from heap_assets.cli.demo_report import summary
     from heap_assets.cli.demo_run import DemoRun
 

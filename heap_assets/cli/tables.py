@@ -19,7 +19,7 @@ from heap_assets.settings import settings_path
 def sql(query: str | None, as_csv: bool) -> None:
     """Query every table of the lake, read-only; without a query, list the tables.
 
-    heap-assets sql "select count(*) from heap.pageviews where day = '2026-11-01'"
+    heap-assets sql "select count(*) from heap.pageviews where partition_key = '2026-11-01'"
     """
     lake = open_platform().settings.lake
     with SqlDoor(lake.url, lake.options) as door:
