@@ -28,7 +28,7 @@ dev: $(READY) ## Open the Dagster UI on that state (http://localhost:3000)
 	@$(BIN)/heap-assets dev
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check .

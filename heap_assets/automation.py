@@ -6,6 +6,8 @@ from typing import Any
 
 import dagster as dg
 
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.names import GRAPH
 from heap_assets.platform import Platform
 from heap_assets.steps.readiness import graph_is_due
 
@@ -27,9 +29,11 @@ NEWEST_TOUCHED_DAY: Condition = (
 
 FOLLOWS_GRAPH: Condition = (
     dg.AutomationCondition.any_deps_updated()
+    # users and warehouse tables of a day are there before its graph is
+    & ~dg.AutomationCondition.any_deps_missing().allow(dg.AssetSelection.assets(asset_key(GRAPH)))
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
-).with_label("its graph was resolved")
+).with_label("its graph was resolved, or a table that gives traits was read")
 
 
 class InputsSettled(dg.AutomationCondition[dg.AssetKey]):

@@ -94,6 +94,27 @@ def test_a_dump_asks_for_exactly_the_days_it_touched(resolved: World) -> None:
     assert requested == {"heap/pageviews": touched, "heap/events/feature_used": touched}
 
 
+def test_profiles_wait_for_their_graph(resolved: World) -> None:
+    """Users and warehouse tables of a day are there before its graph: that alone asks for nothing."""
+    instance = dg.DagsterInstance.ephemeral()
+    newest = str(resolved.company.until)
+    profiles = dg.AssetSelection.assets(asset_key("profiles"))
+    first = dg.evaluate_automation_conditions(defs=resolved.definitions, instance=instance, asset_selection=profiles)
+
+    def asked(*updated: str) -> set[str]:
+        nonlocal first
+        for asset in updated:
+            instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(asset), partition=newest))
+        first = dg.evaluate_automation_conditions(
+            defs=resolved.definitions, instance=instance, asset_selection=profiles, cursor=first.cursor
+        )
+        [result] = first.results
+        return set(result.true_subset.expensively_compute_partition_keys())
+
+    assert asked("heap/users", "warehouse/crm_contacts") == set()
+    assert asked("identity/graph") == {newest}
+
+
 def test_every_published_asset_is_described_owned_and_checked(resolved: World) -> None:
     specs = {spec.key.to_user_string(): spec for spec in resolved.definitions.resolve_all_asset_specs()}
     checks = {key.asset_key.to_user_string() for key in resolved.definitions.resolve_asset_graph().asset_check_keys}
