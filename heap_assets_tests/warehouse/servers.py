@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -112,9 +113,15 @@ def _postgres_binaries() -> Path:
 
 def _emulator_venv() -> Path:
     """Make the emulator's own environment once: its DuckDB is older than ours, its pytest plugin breaks every run."""
-    ready = EMULATOR_VENV / ".ready"
-    if ready.exists():
-        return EMULATOR_VENV
+    EMULATOR_VENV.parent.mkdir(exist_ok=True)
+    with EMULATOR_VENV.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test workers side by side would build it into one another
+        if not (EMULATOR_VENV / ".ready").exists():
+            _build_emulator_venv()
+    return EMULATOR_VENV
+
+
+def _build_emulator_venv() -> None:
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(EMULATOR_VENV)], check=True, timeout=120)
         pip = [str(EMULATOR_VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *EMULATOR]
@@ -124,8 +131,7 @@ def _emulator_venv() -> Path:
         subprocess.run([str(EMULATOR_VENV / "bin" / "python"), "-c", load], check=True, timeout=120, env=environment)
     except (subprocess.SubprocessError, OSError) as error:
         raise UnavailableError(f"bqemulator cannot be installed ({type(error).__name__})") from error
-    ready.touch()
-    return EMULATOR_VENV
+    (EMULATOR_VENV / ".ready").touch()
 
 
 def _wait_until_healthy(emulator: Emulator, process: subprocess.Popen[bytes], log: Path) -> None:
