@@ -66,5 +66,5 @@ def _recency(
         f"The newest row is at most {hours:g} hours old{rare}, whatever has been built since.",
         judge,
         partitioned=False,
-        mend="see whether dumps still arrive (`heap-assets doctor`) and whether the sensor runs.",
+        mend="see whether dumps still arrive (`heap-assets preflight`) and whether the sensor runs.",
     )
