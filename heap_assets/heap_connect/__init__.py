@@ -9,7 +9,7 @@ from heap_assets.heap_connect.iam import check_role_names, read_policy, trust_po
 from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.heap_connect.preflight import Verdict, preflight
-from heap_assets.heap_connect.quota import Plan, Quota, QuotaStatus, check_cadence, check_plan, quota, usage
+from heap_assets.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, check_cadence, check_plan, quota, usage
 from heap_assets.heap_connect.rebuilding import rebuilding
 from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
@@ -20,6 +20,7 @@ from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestF
 from heap_assets.heap_connect.tables import Built, TableError, build_event_day
 
 __all__ = [
+    "FASTEST",
     "INDEX_SCHEMA",
     "MIGRATIONS_SCHEMA",
     "REPORT_SCHEMA",

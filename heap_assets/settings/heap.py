@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from heap_assets.errors import SettingsError
+from heap_assets.heap_connect import FASTEST, Plan, check_bucket
 from heap_assets.settings.base import Section
 
 IdentifierTypes = str | list[str]
@@ -21,14 +22,6 @@ class Region(StrEnum):
 
     US = "us"
     EU = "eu"
-
-
-class Plan(StrEnum):
-    """The Heap licence: quota of exported rows and the fastest cadence (features.md G25, G27)."""
-
-    GROWTH = "growth"
-    PRO = "pro"
-    PREMIER = "premier"
 
 
 class FolderSource(Section):
@@ -52,10 +45,10 @@ class S3Source(Section):
     @field_validator("bucket")
     @classmethod
     def _is_a_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
-            name = re.sub(r"^(s3://|https?://)", "", value).split("/")[0].split(".s3")[0] or "heap-rs3-acme"
-            raise ValueError(f"a bucket name only, no URL and no path: {name.lower()!r}")
-        return value
+        try:
+            return check_bucket(value)
+        except SettingsError as error:
+            raise ValueError(f"a bucket name only: {error}") from error
 
 
 class BigQuerySource(Section):
@@ -64,7 +57,6 @@ class BigQuerySource(Section):
     kind: Literal["bigquery"]
     project: str
     dataset: str
-    overlap_hours: int = Field(default=48, ge=0, description="Late rows are looked for this far behind the watermark")
 
 
 HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discriminator="kind")]
@@ -80,13 +72,6 @@ class TableSelection(Section):
     )
 
 
-class RowQuota(Section):
-    """Rows a calendar month; the default is the plan's own (features.md G27)."""
-
-    rows_per_month: int | None = Field(default=None, ge=1)
-    on_reached: Literal["warn", "stop"] = "warn"
-
-
 class HeapSettings(Section):
     """Where Heap's data comes from, and which environment profiles are sent to."""
 
@@ -98,7 +83,6 @@ class HeapSettings(Section):
     tables: TableSelection = TableSelection()
     cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
     manifest_poll_seconds: int = Field(default=60, ge=30)
-    quota: RowQuota = RowQuota()
     identifiers: dict[str, dict[str, IdentifierTypes]] = Field(
         default={},
         description="Table (`users`, `events` for all event tables, or one table's name) to column to identifier type",
@@ -113,19 +97,13 @@ class HeapSettings(Section):
 
     @model_validator(mode="after")
     def _cadence_fits_plan(self) -> HeapSettings:
-        fastest = {Plan.GROWTH: 24, Plan.PRO: 1, Plan.PREMIER: 1}[self.plan]
-        if self.cadence_hours < fastest:
+        if self.cadence < (fastest := FASTEST[self.plan]):
             raise ValueError(
-                f"cadence_hours is {self.cadence_hours}, but the {self.plan} plan exports at most every {fastest} hours"
+                f"cadence_hours is {self.cadence_hours}, but the {self.plan} plan exports at most every "
+                f"{fastest // timedelta(hours=1)} hours"
             )
         return self
 
     @property
     def cadence(self) -> timedelta:
         return timedelta(hours=self.cadence_hours)
-
-    @property
-    def monthly_rows(self) -> int | None:
-        """Rows a calendar month, None if unlimited."""
-        of_plan = {Plan.GROWTH: 100_000, Plan.PRO: 1_000_000, Plan.PREMIER: None}[self.plan]
-        return self.quota.rows_per_month or of_plan

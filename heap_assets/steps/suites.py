@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 from heap_assets.checks.check import Check, blocking_checks
@@ -82,16 +81,6 @@ def profile_checks(platform: Platform) -> list[Check]:
         warehouse_keys=keys,
         thresholds=thresholds(platform),
     )
-
-
-def all_checks(platform: Platform) -> Iterator[Check]:
-    """Yield every check of the platform."""
-    for table in (*platform.event_tables, "users", "user_migrations"):
-        yield from checks_of(platform, heap_asset(table))
-    for name in platform.settings.warehouse.tables if platform.settings.warehouse else ():
-        yield from checks_of(platform, warehouse_asset(name))
-    yield from identity_checks(platform)
-    yield from profile_checks(platform)
 
 
 def loaded_cadence(platform: Platform) -> Cadence:
