@@ -73,7 +73,7 @@ class Platform:
             return FolderSource(source.path)
         if source.kind == "s3":
             return S3Source(s3_client(s3_access(source)), source.bucket)
-        raise SettingsError("heap.source.kind is 'bigquery': it has no dumps; heap_connect/exports reads it")
+        raise SettingsError("heap.source.kind is 'bigquery', which this version cannot ingest yet: use s3 or folder")
 
     def warehouse(self) -> Warehouse:
         """Return the warehouse; it is connected to only while something is asked of it."""
