@@ -21,7 +21,7 @@ from heap_assets.platform import Platform, open_platform
 from heap_assets.schedules import schedules
 from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
-from heap_assets.steps.suites import hourly_checks, identity_checks, profile_checks
+from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 
 
 @dg.definitions
@@ -61,7 +61,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
     recency = recency_job(hourly_checks(loaded), status=schedule_status)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         landed(partitions_def, run.owner),
-        dumps(platform, partitions_def, run.owner),
+        dumps(platform, dump_checks(loaded), run.owner),
         event_tables(loaded, platform, partitions_def),
         people(loaded, platform, partitions_def),
         identity(loaded, platform, partitions_def),

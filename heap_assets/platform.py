@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from heap_assets import clock
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import (
     Catalogue,
@@ -63,6 +64,7 @@ class Platform:
             LandingConfig(
                 start_date=self.settings.start_date,
                 tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
+                now=clock.now,
             ),
         )
 

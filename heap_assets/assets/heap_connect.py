@@ -1,21 +1,21 @@
 """Group `heap_connect`: dumps as Heap delivers them, and the days that each of them touched."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from heap_assets import clock
-from heap_assets.checks.partition_check import asset_key
+from heap_assets.checks.check import Check
+from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
 from heap_assets.heap_connect import DumpReport
 from heap_assets.io import LakeResource
 from heap_assets.names import DUMPS, LANDED
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform
+from heap_assets.steps.landing import land
 
 GROUP = "heap_connect"
-TABLES_LANDED = "every_table_landed"
 
 
 def landed(partitions_def: dg.PartitionsDefinition[str], owner: str) -> dg.AssetSpec:
@@ -33,59 +33,47 @@ def landed(partitions_def: dg.PartitionsDefinition[str], owner: str) -> dg.Asset
     )
 
 
-def dumps(
-    platform: Callable[[LakeResource], Platform], partitions_def: dg.DailyPartitionsDefinition, owner: str
-) -> dg.AssetsDefinition:
+def dumps(platform: Callable[[LakeResource], Platform], checks: Sequence[Check], owner: str) -> dg.AssetsDefinition:
     """Return the asset that lands one dump a partition."""
 
-    @dg.asset(
-        key=asset_key(DUMPS),
-        partitions_def=DUMP_PARTITIONS,
+    spec = dg.AssetSpec(
+        asset_key(DUMPS),
+        description="Heap Connect's dumps, landed as Parquet: one partition a dump, a table whole or not at all.",
         group_name=GROUP,
         kinds={"avro", "s3"},
         owners=[owner],
+        partitions_def=DUMP_PARTITIONS,
+    )
+
+    @dg.multi_asset(
+        name="heap_connect_dumps",
+        specs=[spec],
+        check_specs=check_specs(checks, DUMP_PARTITIONS),
+        can_subset=True,
         pool="heap_landing",
-        check_specs=[
-            dg.AssetCheckSpec(
-                TABLES_LANDED,
-                asset=asset_key(DUMPS),
-                description="Every selected table of the dump was read whole. A table that was not is tried again.",
-            )
-        ],
+        description="Lands a dump of Heap Connect, table by table.",
     )
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        """Heap Connect's dumps, landed as Parquet: one partition a dump, a table whole or not at all."""
         there = platform(lake)
-        report = there.landing.land(there.source(), int(context.partition_key))
-        for day, tables in sorted(_days(report, there.settings.start_date).items()):
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset_key(LANDED),
-                    partition=day.isoformat(),
-                    metadata={"dump": report.dump_id, "tables": len(tables), "names": ", ".join(sorted(tables))},
-                )
-            )
-        yield dg.MaterializeResult(metadata=_metadata(report))
-        yield dg.AssetCheckResult(
-            check_name=TABLES_LANDED,
-            passed=not report.failed,
-            metadata={"failed_tables": len(report.failed)}
-            | {
-                table.table: dg.MetadataValue.text(table.failure.reason if table.failure else "")
-                for table in report.failed
-            },
-        )
+        done = land(there, int(context.partition_key))
+        for day, tables in sorted(done.days.items()):
+            context.log_event(day_landed(day, tables, done.report.dump_id))
+        yield dg.MaterializeResult(asset_key=asset_key(DUMPS), metadata=_metadata(done.report))
+        step = StepChecks(context, there.lake, checks)
+        yield from step.judge(DUMPS, context.partition_key, done.verdicts)
+        yield from step.finish()
 
     return heap_connect_dumps
 
 
-def _days(report: DumpReport, start: date) -> dict[date, set[str]]:
-    """Return the days to rebuild; the dump's own day always, so that quiet tables get their empty partition."""
-    days: dict[date, set[str]] = {report.day: set()}
-    for table, touched in report.touched.items():
-        for day in touched:
-            days.setdefault(day, set()).add(table)
-    return {day: tables for day, tables in days.items() if start <= day <= clock.today()}
+def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -> dg.AssetMaterialization:
+    """Return what tells the tables' automation that a day has new rows; a day that has come has no dump to name."""
+    metadata: dict[str, Any] = {"tables": len(tables), "names": ", ".join(sorted(tables))}
+    return dg.AssetMaterialization(
+        asset_key(LANDED),
+        partition=day.isoformat(),
+        metadata=metadata if dump_id is None else {"dump": dump_id, **metadata},
+    )
 
 
 def _metadata(report: DumpReport) -> dict[str, Any]:

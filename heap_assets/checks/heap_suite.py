@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
@@ -148,28 +148,6 @@ def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
             mend="look for a script that calls identify in a loop, or for shared test accounts.",
         ),
     ]
-
-
-def catalogue_news(asset: str) -> Check:
-    """Return the check of a dump (its verdict is given by the landing step, from `news_verdict`)."""
-    return Check(
-        asset,
-        "catalogue_is_complete",
-        "The dump holds no table or column that the catalogue does not know.",
-        severity=Severity.WARN,
-        mend="`heap-assets catalogue accept` takes them in.",
-    )
-
-
-def news_verdict(new_tables: Sequence[str], new_columns: Mapping[str, Sequence[str]]) -> Verdict:
-    """Judge a dump's tables and columns against the catalogue."""
-    columns = [f"{table}.{name}" for table, names in sorted(new_columns.items()) for name in names]
-    notes = {"tables": ", ".join(sorted(new_tables)[:20]), "columns": ", ".join(columns[:20])}
-    return Verdict(
-        passed=not new_tables and not columns,
-        numbers={"new_tables": len(new_tables), "new_columns": len(columns)},
-        notes={name: told for name, told in notes.items() if told},
-    )
 
 
 def _volume(s: Subject, t: Thresholds) -> Verdict:

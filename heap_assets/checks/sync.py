@@ -80,14 +80,6 @@ def no_ghost_users(ledger: pl.LazyFrame, users: pl.LazyFrame, allowed: float) ->
     )
 
 
-def within_quota(used: int, quota: int | None, allowed: float) -> Verdict:
-    """Judge that the plan's quota is not about to run out."""
-    if quota is None:
-        return Verdict(passed=True, numbers={"used": used}, notes={"said": "the plan names no quota"})
-    share = used / quota if quota else 1.0
-    return Verdict(passed=share <= allowed, numbers={"used": used, "quota": quota, "share": share})
-
-
 def report_numbers(report: Any) -> dict[str, int | float]:
     """Return the figures of a sync's report (an object or a mapping) by name."""
     found = report if isinstance(report, Mapping) else {name: getattr(report, name) for name in _fields(report)}

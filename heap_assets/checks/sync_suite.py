@@ -56,12 +56,6 @@ def checks_for_sync(asset: str, thresholds: Thresholds | None = None) -> list[Ch
             severity=Severity.WARN,
             mend="Heap makes a user for every identity it is sent: see which source names people Heap never saw.",
         ),
-        Check(
-            asset,
-            "within_quota",
-            f"At most {t.quota:.0%} of the plan's quota is used.",
-            severity=Severity.WARN,
-        ),
     ]
 
 
@@ -72,8 +66,6 @@ def sync_verdicts(
     stopped: str | None = None,
     ledger: pl.LazyFrame | None = None,
     users: pl.LazyFrame | None = None,
-    used: int | None = None,
-    quota: int | None = None,
 ) -> dict[str, Verdict]:
     """Judge one run of a sync.
 
@@ -85,8 +77,6 @@ def sync_verdicts(
         Why the run did not send everything; without it the report's own `status` and `reason` tell.
     ledger, users
         Acknowledged keys (key) and heap/users (identity) for destinations that address Heap identities.
-    used, quota
-        Calls of the period against the plan's.
     """
     t = thresholds or Thresholds()
     n = sync.report_numbers(report)
@@ -112,8 +102,6 @@ def sync_verdicts(
     }
     if ledger is not None and users is not None:
         found["no_ghost_users"] = sync.no_ghost_users(ledger, users, t.ledger_missing)
-    if used is not None:
-        found["within_quota"] = sync.within_quota(used, quota, t.quota)
     return found
 
 

@@ -75,7 +75,7 @@ class Thresholds:
     ledger_missing
         Share of acknowledged users that the newest export may lack.
     quota
-        Share of the plan's quota that is used before it is remarked upon.
+        Share of a month's rows (`heap.quota`, else the plan's) that is used before it is remarked upon.
     """
 
     rejected_rows: float = 0.001
@@ -107,7 +107,7 @@ class Thresholds:
     sync_rejected: float = 0.01
     sync_invalid: float = 0.05
     ledger_missing: float = 0.02
-    quota: float = 0.9
+    quota: float = 0.8
 
     @classmethod
     def from_settings(cls, chosen: Mapping[str, float]) -> Thresholds:

@@ -71,18 +71,32 @@ def usage(landing: Landing) -> pl.DataFrame:
     return pl.DataFrame(days, schema=USAGE_SCHEMA, orient="row")
 
 
-def quota(landing: Landing, plan: Plan | str, now: datetime, *, count_free_days: bool = True) -> Quota:
+def quota(
+    landing: Landing,
+    plan: Plan | str,
+    now: datetime,
+    *,
+    rows_a_month: int | None = None,
+    count_free_days: bool = True,
+) -> Quota:
     """Say where the running month stands.
 
     Stopping is for the caller, between dumps and never inside one: a dump that was begun is finished, the next one
     waits until :attr:`Quota.resumes`.
+
+    Parameters
+    ----------
+    rows_a_month
+        A limit agreed on instead of the plan's.
+    count_free_days
+        Whether rows of the first seven days count.
     """
     month = f"{now.astimezone(UTC):%Y-%m}"
     spent = usage(landing).filter(pl.col("month") == month)
     if not count_free_days:
         spent = spent.filter(~pl.col("free"))
     rows = int(spent["rows"].sum())
-    limit = ROWS_A_MONTH[Plan(plan)]
+    limit = ROWS_A_MONTH[Plan(plan)] if rows_a_month is None else rows_a_month
     first = now.astimezone(UTC).date().replace(day=1)
     return Quota(month, rows, limit, _status(rows, limit), (first + timedelta(days=32)).replace(day=1))
 

@@ -72,6 +72,14 @@ class TableSelection(Section):
     )
 
 
+class RowQuota(Section):
+    """Rows a calendar month that may be landed: warned about at a share of it (`checks.quota`), stopped at if asked."""
+
+    rows_a_month: int | None = Field(default=None, ge=1, description="Instead of what the plan allows")
+    stop: bool = Field(default=False, description="Land no further dump this month once the quota is reached")
+    count_free_days: bool = Field(default=True, description="Whether rows of the first seven days count")
+
+
 class HeapSettings(Section):
     """Where Heap's data comes from, and which environment profiles are sent to."""
 
@@ -81,6 +89,7 @@ class HeapSettings(Section):
     base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
     source: HeapSource
     tables: TableSelection = TableSelection()
+    quota: RowQuota = RowQuota()
     cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
     manifest_poll_seconds: int = Field(default=60, ge=30)
     identifiers: dict[str, dict[str, IdentifierTypes]] = Field(

@@ -26,8 +26,8 @@ _TWICE = ("two profiles have this key", "two rows have this key")
 def sync_checks(platform: Platform, name: str) -> list[Check]:
     """Return the checks of one sync; its own `max_rejected` stands above `checks.sync_rejected`."""
     sync, asset = platform.settings.sync[name], sync_asset(name)
-    meant = {"within_quota"} if isinstance(sync, HeapUserProperties) else {"within_quota", "no_ghost_users"}
-    checks = [check for check in checks_for_sync(asset, _thresholds(platform, sync)) if check.name not in meant]
+    not_meant = set() if isinstance(sync, HeapUserProperties) else {"no_ghost_users"}
+    checks = [check for check in checks_for_sync(asset, _thresholds(platform, sync)) if check.name not in not_meant]
     twice = Check(
         asset,
         ONE_ROW_PER_KEY,
@@ -47,7 +47,7 @@ def verdicts_of(platform: Platform, name: str, delivery: Delivery) -> dict[str, 
         told["ledger"] = ledger.lazy().filter(pl.col("status") == "acknowledged").select("key")
         told["users"] = newest_users(platform)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
-    found = sync_verdicts(report, _thresholds(platform, sync), stopped=stopped, **told)  # type: ignore[arg-type]
+    found = sync_verdicts(report, _thresholds(platform, sync), stopped=stopped, **told)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
     found[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
     if report.status in (Status.BLOCKED, Status.REFUSED):

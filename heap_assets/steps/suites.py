@@ -8,6 +8,7 @@ from heap_assets.checks.check import Check, blocking_checks
 from heap_assets.checks.freshness import heap_cadence
 from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.checks.identity_suite import checks_for_identity
+from heap_assets.checks.landing_suite import checks_for_dumps
 from heap_assets.checks.profiles_suite import WarehouseKeys, checks_for_profiles
 from heap_assets.checks.recency_suite import recency_checks
 from heap_assets.checks.sync_suite import delivery_recency_check
@@ -15,7 +16,7 @@ from heap_assets.checks.thresholds import Cadence, Thresholds
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
 from heap_assets.heap_connect import known_columns
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
-from heap_assets.names import MIGRATIONS, USERS, heap_asset, sync_asset, warehouse_asset
+from heap_assets.names import DUMPS, MIGRATIONS, USERS, heap_asset, sync_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 
@@ -54,6 +55,11 @@ def checks_of(platform: Platform, asset: str) -> list[Check]:
             thresholds=tolerated,
         )
     return [check for check in [*identity_checks(platform), *profile_checks(platform)] if check.asset == asset]
+
+
+def dump_checks(platform: Platform) -> list[Check]:
+    """Return the checks of `heap_connect/dumps`."""
+    return checks_for_dumps(DUMPS, thresholds(platform))
 
 
 def identity_checks(platform: Platform) -> list[Check]:

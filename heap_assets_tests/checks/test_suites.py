@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from heap_assets.checks.check import Check, Subject, blocking_checks
-from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users, news_verdict
+from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.checks.identity_suite import checks_for_identity
 from heap_assets.checks.profiles_suite import WarehouseKeys, checks_for_profiles
 from heap_assets.checks.sync_suite import checks_for_sync, sync_verdicts
@@ -288,8 +288,3 @@ def test_a_sync_run_gives_all_its_verdicts() -> None:
     }
     assert found["delivered"].notes == {"reason": "401"}
     assert all(verdict.passed for verdict in sync_verdicts({"status": "succeeded", "sent": 10}).values())
-
-
-def test_news_of_a_dump() -> None:
-    assert news_verdict([], {}).passed
-    assert news_verdict(["trial"], {"signup": ["coupon"]}).notes == {"tables": "trial", "columns": "signup.coupon"}

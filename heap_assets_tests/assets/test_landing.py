@@ -1,0 +1,132 @@
+"""The manifest sensor and the dumps it lands: quota, news, and days that rows came ahead of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.definitions import build_definitions
+from heap_assets.heap_connect import Catalogue
+from heap_assets.lake import Lake
+from heap_assets.partitions import DUMPS
+from heap_assets.platform import Platform
+from heap_assets.settings import parse_settings
+from heap_assets_tests.heap_connect.dump_builders import Bucket, event
+
+_SETTINGS = """
+start_date: 2026-01-01
+lake: ./lake
+heap:
+  app_id: "1"
+  plan: growth
+  source: {{kind: folder, path: ./bucket}}
+  quota: {quota}
+identity:
+  identifiers:
+    - {{type: heap_identity, max_per_profile: 2}}
+    - {{type: heap_user_id, shared_above: 1}}
+"""
+
+
+class Landing:
+    """A bucket, and Dagster over it as on a given day."""
+
+    def __init__(self, folder: Path, quota: str = "{}") -> None:
+        self.folder, self.quota = folder, quota
+        self.bucket = Bucket(folder / "bucket")
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.catalogue = Catalogue({})
+
+    def platform(self) -> Platform:
+        settings = parse_settings(_SETTINGS.format(quota=self.quota), self.folder / "heap_assets.yaml")
+        return Platform(settings, self.catalogue, Lake.open(str(self.folder / "lake")))
+
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(self.platform())
+
+    def accept_news(self) -> None:
+        self.catalogue = self.catalogue.accept(self.catalogue.missing(self.platform().landing))
+
+    def tick(self, cursor: str | None = None) -> dg.SensorResult:
+        sensor = self.definitions().resolve_sensor_def("heap_manifests")
+        found = sensor(dg.build_sensor_context(instance=self.instance, cursor=cursor))
+        assert isinstance(found, dg.SensorResult)
+        return found
+
+    def land(self, dump: int) -> dict[str, Any]:
+        """Land a dump as the sensor's run would; return check name to its evaluation."""
+        self.instance.add_dynamic_partitions(str(DUMPS.name), [str(dump)])
+        job = self.definitions().resolve_implicit_global_asset_job_def()
+        result = job.get_subset(asset_selection={asset_key("heap_connect/dumps")}).execute_in_process(
+            instance=self.instance, partition_key=str(dump)
+        )
+        return {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+
+@pytest.fixture
+def landing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Landing:
+    monkeypatch.setenv("HEAP_ASSETS_NOW", "2026-05-03T02:00:00Z")
+    return Landing(tmp_path)
+
+
+def rows(day: str, count: int, first: int = 1) -> list[dict[str, Any]]:
+    return [event(first + n, f"{day} 01:00:00") for n in range(count)]
+
+
+def test_every_dump_has_its_three_verdicts(landing: Landing) -> None:
+    landing.bucket.dump(1, "2026-05-03T01:00:00", clicks=rows("2026-05-02", 5))
+    found = landing.land(1)
+    assert {name: check.passed for name, check in found.items()} == {
+        "every_table_landed": True,
+        "catalogue_is_complete": False,
+        "rows_within_quota": True,
+    }
+    assert {check.partition for check in found.values()} == {"1"}
+    assert found["catalogue_is_complete"].metadata["tables"].value == "clicks"
+
+
+def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    landing.quota = "{rows_a_month: 10, stop: true}"
+    for dump, first in ((1, 1), (2, 20), (3, 40)):
+        landing.bucket.dump(dump, f"2026-05-03T0{dump}:00:00", clicks=rows("2026-05-02", 9, first))
+    [first_run] = landing.tick().run_requests or []
+    assert first_run.partition_key == "1", "with a quota to stop at, dumps are counted one by one"
+    warned = landing.land(1)["rows_within_quota"]
+    assert not warned.passed
+    assert warned.severity is dg.AssetCheckSeverity.WARN
+    assert warned.metadata["rows_this_month"].value == 9
+    [second_run] = landing.tick().run_requests or []
+    landing.land(int(str(second_run.partition_key)))
+
+    stopped = landing.tick()
+
+    assert not stopped.run_requests
+    assert "1 dumps wait for 2026-06-01: 18 of the 10 rows of 2026-05" in str(
+        stopped.skip_reason.skip_message if stopped.skip_reason else ""
+    )
+    monkeypatch.setenv("HEAP_ASSETS_NOW", "2026-06-01T02:00:00Z")
+    [carried_on] = landing.tick().run_requests or []
+    assert carried_on.partition_key == "3"
+
+
+def test_rows_ahead_of_the_clock_are_built_when_their_day_has_come(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.bucket.dump(1, "2026-05-03T01:00:00", clicks=[*rows("2026-05-02", 1), *rows("2026-05-04", 1, 9)])
+    landing.land(1)
+    landing.accept_news()
+    landed = landing.instance.get_materialized_partitions(asset_key("heap_connect/landed"))
+    assert landed == {"2026-05-02"}
+    today = landing.tick()
+    assert (today.cursor, list(today.asset_events)) == ("2026-05-03", [])
+
+    monkeypatch.setenv("HEAP_ASSETS_NOW", "2026-05-04T00:01:00Z")
+    [came] = landing.tick(today.cursor).asset_events
+
+    assert isinstance(came, dg.AssetMaterialization)
+    assert (came.asset_key, came.partition) == (asset_key("heap_connect/landed"), "2026-05-04")
+    assert not landing.tick("2026-05-04").asset_events
