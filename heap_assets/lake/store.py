@@ -65,7 +65,8 @@ class Store:
             self._objects = LocalStore(prefix=self.root, automatic_cleanup=False)
         else:
             self.url = url.rstrip("/")
-            self._objects = from_url(self.url, **self.options)  # type: ignore[call-overload]
+            client = {"client_options": {"allow_http": True}} if self._is_plain_http else {}
+            self._objects = from_url(self.url, **self.options, **client)  # type: ignore[call-overload]
 
     def child(self, prefix: str) -> Store:
         """Return the store of everything below `prefix`."""
@@ -78,7 +79,12 @@ class Store:
     @property
     def storage_options(self) -> dict[str, str] | None:
         """Options for Polars' readers; None for a local folder."""
-        return self.options or None
+        return (self.options | ({"allow_http": "true"} if self._is_plain_http else {})) or None
+
+    @property
+    def _is_plain_http(self) -> bool:
+        """An endpoint spelled with http:// is meant so; both libraries refuse it unless told."""
+        return self.options.get("aws_endpoint_url", "").startswith("http://")
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if there is none."""
@@ -100,6 +106,10 @@ class Store:
     def write(self, key: str, data: bytes) -> None:
         """Replace an object whole."""
         obstore.put(self._objects, key, data)
+
+    def put(self, key: str, path: Path) -> None:
+        """Replace an object whole with a file's content, in parts if it is large."""
+        obstore.put(self._objects, key, path)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object only if there is none; False if somebody else was first."""

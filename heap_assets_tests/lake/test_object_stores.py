@@ -35,14 +35,12 @@ def s3_options() -> Iterator[dict[str, str]]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ALLOW_HTTP", "true")
-        yield {
-            "aws_endpoint_url": f"http://{host}:{port}",
-            "aws_access_key_id": "test",
-            "aws_secret_access_key": "test",
-            "aws_region": "us-east-1",
-        }
+    yield {
+        "aws_endpoint_url": f"http://{host}:{port}",
+        "aws_access_key_id": "test",
+        "aws_secret_access_key": "test",
+        "aws_region": "us-east-1",
+    }
     server.stop()
 
 
