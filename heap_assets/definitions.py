@@ -23,6 +23,7 @@ from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 
+from heap_assets.steps.behaviour import check_events
 
 @dg.definitions
 def defs() -> dg.Definitions:
@@ -38,6 +39,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
     loaded.check_heap_columns()
     with warnings.catch_warnings():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
+    check_events(loaded)
         for category in (dg.PreviewWarning, dg.BetaWarning):
             warnings.simplefilter("ignore", category)
         return _definitions(loaded)

@@ -10,6 +10,7 @@ CONFLICTS = "identity/conflicts"
 SHARED = "identity/shared"
 CHANGES = "identity/changes"
 PROFILES = "profiles"
+AUDIENCES = "audiences"
 AUDIT = "audit"
 
 SNAPSHOT_TABLES = ("users", "user_migrations")

@@ -19,6 +19,7 @@ from heap_assets.heap_connect import (
     S3Access,
     S3Source,
     Selection,
+    keys_of,
     s3_client,
 )
 from heap_assets.identity import (
@@ -221,7 +222,7 @@ class Platform:
         known = set(self.rules.types)
         if table not in chosen and (columns := self.catalogue.columns(table)) is not None:
             # a mapping for all event tables names columns that only some of them have
-            mapping = {column: types for column, types in mapping.items() if column in columns}
+            mapping = {column: types for column, types in mapping.items() if column in (*keys_of(table), *columns)}
         declared = {
             column: kept
             for column, types in mapping.items()

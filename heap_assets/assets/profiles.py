@@ -12,9 +12,10 @@ from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.identity import audit_text, size_histogram
 from heap_assets.io import LakeResource, partition_metadata, table_schema
-from heap_assets.names import AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, warehouse_asset
+from heap_assets.names import AUDIENCES, AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
-from heap_assets.steps.golden import audit_of_day, profiles_of_day
+from heap_assets.steps.behaviour import column_sources
+from heap_assets.steps.golden import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.steps.suites import loaded_cadence
 
 _ABOUT_PROFILES = (
@@ -25,22 +26,27 @@ _ABOUT_AUDIT = (
     "join on one identifier would have got wrong."
 )
 
+_ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, by the definitions in the settings."
+
 
 def profiles(
     loaded: Platform,
     platform: Callable[[LakeResource], Platform],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> list[dg.AssetsDefinition]:
-    """Return `profiles` and `audit`."""
+    """Return `profiles`, `audit`, and `audiences` if the settings name any."""
     tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
-    sources = [USERS, *(warehouse_asset(name) for name in tables)]
-    return [
-        _day_asset(loaded, platform, partitions_def, PROFILES, [GRAPH, CONFLICTS, *sources], _ABOUT_PROFILES),
-        _day_asset(loaded, platform, partitions_def, AUDIT, [GRAPH, CONFLICTS, *sources], _ABOUT_AUDIT),
+    sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
+    made = [
+        _day_asset(loaded, platform, partitions_def, PROFILES, sources, _ABOUT_PROFILES),
+        _day_asset(loaded, platform, partitions_def, AUDIT, sources, _ABOUT_AUDIT),
     ]
+    if loaded.settings.profiles.audiences:
+        made.append(_day_asset(loaded, platform, partitions_def, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
+    return made
 
 
-_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day}
+_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day}
 
 
 def _day_asset(
@@ -99,15 +105,20 @@ def _pictures(platform: Platform, day: str) -> dict[str, Any]:
 
 
 def trait_lineage(loaded: Platform) -> dg.TableColumnLineage:
-    """Return, for every trait, the source columns it can come from."""
-    return dg.TableColumnLineage(
-        {
-            name: [
-                dg.TableColumnDep(
-                    asset_key(USERS if table == "users" else warehouse_asset(table)), column.partition(".")[0]
-                )
-                for table, _, column in (source.partition(".") for source in trait.sources)
-            ]
-            for name, trait in loaded.settings.profiles.traits.items()
-        }
-    )
+    """Return, for every trait, behaviour and audience, the source columns it can come from."""
+    chosen = loaded.settings.profiles
+    traits = {name: [_source(text) for text in trait.sources] for name, trait in chosen.traits.items()}
+    did = {
+        name: [dg.TableColumnDep(asset_key(heap_asset(table)), column) for table, column in sorted(pairs)]
+        for name, pairs in column_sources(loaded).items()
+    }
+    for audience in chosen.parsed_audiences:
+        named = (name for name, _ in audience.user_properties)
+        did[audience.name] += [dep for name in named for dep in traits.get(name, did.get(name, []))]
+    return dg.TableColumnLineage({**traits, **did})
+
+
+def _source(text: str) -> dg.TableColumnDep:
+    table, _, column = text.partition(".")
+    asset = USERS if table == "users" else warehouse_asset(table)
+    return dg.TableColumnDep(asset_key(asset), column.partition(".")[0])

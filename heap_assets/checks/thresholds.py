@@ -58,6 +58,10 @@ class Thresholds:
         Share of profiles that may be at a merge limit.
     conflicts_rise, shared_rise
         How much conflicts and shared values may rise over their median of the last week, as a share of it.
+    audience_change
+        Share of its members that an audience may win or lose in a day.
+    audience_min
+        Changes of an audience up to this many members are not remarkable.
     rise_min
         Rises below this number of rows are not remarkable.
     matched_fall
@@ -102,6 +106,8 @@ class Thresholds:
     rise_min: int = 10
     matched_fall: float = 0.05
     changed_ids: float = 0.05
+    audience_change: float = 0.5
+    audience_min: int = 20
     personal_rows: int = 20_000
     personal_share: float = 0.001
     sync_rejected: float = 0.01

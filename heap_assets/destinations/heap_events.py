@@ -22,10 +22,11 @@ from heap_assets.destinations.heap import (
     HeapDestination,
 )
 from heap_assets.destinations.spec import Mode
+from heap_assets.heap_connect import OWN_MARK, OWN_VALUE
 
 BULK_RATES = (Rate(15_000, 60), Rate(1000, 60, per_key=True))
 """Events a minute per app, and per identity (heap.md 1.4)."""
-SENT_BY = {"sent_by": "heap_assets"}
+SENT_BY = {OWN_MARK: OWN_VALUE}
 """Marks our events, so that they are not taken for the customer's when they come back in an export."""
 
 

@@ -15,6 +15,7 @@ from heap_assets.destinations.heap import JUNK_IDENTITIES, named_rows
 from heap_assets.destinations.heap_events import event_faults
 from heap_assets.destinations.spec import Mode
 from heap_assets.errors import SettingsError
+from heap_assets.heap_connect import without_own
 
 HOSTS: Mapping[str, str] = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 """EU workspaces that post to the US host get no error and lose the data (heap.md 5)."""
@@ -190,11 +191,10 @@ def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id
         `key` is the identity, null for anonymous users; `anonymous_id` is the original user_id, named by environment
         (heap.md 4), so that Segment can join it later.
     """
-    own = pl.col("sent_by").eq_missing(pl.lit("heap_assets")) if _has(events, "sent_by") else pl.lit(value=False)
     people = (
         identities.select("user_id", key="identity").drop_nulls().unique("user_id", keep="first", maintain_order=True)
     )
-    joined = events.filter(~own).drop("key", strict=False).join(people, on="user_id", how="left", maintain_order="left")
+    joined = without_own(events).drop("key", strict=False).join(people, on="user_id", how="left", maintain_order="left")
     return joined.with_columns(
         anonymous_id=anonymous_id(app_id, pl.col("user_id")),
         event_key=pl.col("event_id").cast(pl.String),

@@ -8,13 +8,14 @@ from heap_assets.heap_connect.discover import Discovery, discover
 from heap_assets.heap_connect.iam import check_role_names, read_policy, trust_policy
 from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.heap_connect.own_events import OWN_MARK, OWN_VALUE, without_own
 from heap_assets.heap_connect.preflight import Verdict, preflight
 from heap_assets.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, check_cadence, check_plan, quota, usage
 from heap_assets.heap_connect.rebuilding import rebuilding
 from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
 from heap_assets.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
-from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection
+from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection, keys_of
 from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
 from heap_assets.heap_connect.tables import Built, TableError, build_event_day
@@ -23,6 +24,8 @@ __all__ = [
     "FASTEST",
     "INDEX_SCHEMA",
     "MIGRATIONS_SCHEMA",
+    "OWN_MARK",
+    "OWN_VALUE",
     "REPORT_SCHEMA",
     "SNAPSHOT_TABLES",
     "USERS",
@@ -66,6 +69,7 @@ __all__ = [
     "check_plan",
     "check_role_names",
     "discover",
+    "keys_of",
     "knowledge_of",
     "known_columns",
     "parse_manifest",
@@ -77,4 +81,5 @@ __all__ = [
     "s3_client",
     "trust_policy",
     "usage",
+    "without_own",
 ]

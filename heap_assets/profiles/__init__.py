@@ -12,12 +12,13 @@ from heap_assets.profiles.audiences import (
     parse_audience,
     with_audiences,
 )
-from heap_assets.profiles.behaviour import behavioural_traits, event_stream
+from heap_assets.profiles.behaviour import BEHAVIOUR, behavioural_traits, event_stream, with_behaviour
 from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
 from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
 from heap_assets.profiles.survivorship import Choose, TraitRule
 
 __all__ = [
+    "BEHAVIOUR",
     "PROFILE_SCHEMA",
     "Audience",
     "Choose",
@@ -40,4 +41,5 @@ __all__ = [
     "parse_audience",
     "transitions",
     "with_audiences",
+    "with_behaviour",
 ]

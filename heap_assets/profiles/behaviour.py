@@ -8,10 +8,13 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.audiences import events_of_profiles
-from heap_assets.profiles.scores import activity
+from heap_assets.profiles.scores import activity, engagement, lifecycle
 
 TIME = pl.Datetime("us", "UTC")
+BEHAVIOUR = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
+"""What `with_behaviour` says of everybody, besides the flags of features."""
 
 
 def event_stream(tables: Mapping[str, pl.LazyFrame], graph: pl.LazyFrame) -> pl.LazyFrame:
@@ -32,7 +35,11 @@ def event_stream(tables: Mapping[str, pl.LazyFrame], graph: pl.LazyFrame) -> pl.
 
 
 def behavioural_traits(
-    events: pl.LazyFrame, as_of: datetime, features: Mapping[str, str], days: int = 30
+    events: pl.LazyFrame,
+    as_of: datetime,
+    features: Mapping[str, str],
+    days: int = 30,
+    seen: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
     """Summarise behaviour per profile (features.md T2).
 
@@ -44,6 +51,9 @@ def behavioural_traits(
         End of the window of `days` × 24 hours; not in it.
     features
         Name of a flag to the event type that proves the feature is used, such as `uses_exports: export_created`.
+    seen
+        profile_id, first_seen, last_seen: to be taken instead of the first and last event, so that `events` need not
+        hold more than the window.
 
     Returns
     -------
@@ -56,9 +66,9 @@ def behavioural_traits(
     SettingsError
         A flag has the name of another column.
     """
-    if taken := sorted({"profile_id", "session_count", "active_days", "last_active"} & set(features)):
+    if taken := sorted({"profile_id", *BEHAVIOUR} & set(features)):
         raise SettingsError(f"feature flags {', '.join(taken)}: a trait has this name already; choose another.")
-    facts = activity(events, as_of, days).select(
+    facts = activity(events, as_of, days, seen).select(
         "profile_id", "active_days", session_count="sessions", last_active=pl.col("last_seen").dt.strftime("%Y-%m-%d")
     )
     recent = events.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
@@ -70,4 +80,34 @@ def behavioural_traits(
         .with_columns(pl.col(list(features)).fill_null(value=False))
         .select("profile_id", "session_count", "active_days", "last_active", *features)
         .sort("profile_id")
+    )
+
+
+def with_behaviour(
+    profiles: pl.LazyFrame,
+    graph: pl.LazyFrame,
+    events: pl.LazyFrame,
+    as_of: datetime,
+    features: Mapping[str, str],
+    days: int = 30,
+) -> pl.LazyFrame:
+    """Return the profiles with what each person did: `BEHAVIOUR` and one flag per feature, for people never seen too.
+
+    Parameters
+    ----------
+    graph
+        `identity/graph` of the day: since when and until when Heap saw somebody, further back than `events` reach.
+    events
+        profile_id, time, session_id, event_type, of the last `days` × 24 hours at least.
+    """
+    own = graph.filter((pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared"))
+    in_heap = own.group_by("profile_id").agg(pl.col("first_seen").min(), pl.col("last_seen").max())
+    seen = profiles.select("profile_id").join(in_heap, on="profile_id", how="left")
+    facts = activity(events, as_of, days, seen)
+    said = behavioural_traits(events, as_of, features, days, seen)
+    return (
+        profiles.join(said, on="profile_id", how="left", maintain_order="left")
+        .join(engagement(facts), on="profile_id", how="left", maintain_order="left")
+        .join(lifecycle(facts, as_of), on="profile_id", how="left", maintain_order="left")
+        .select(*profiles.collect_schema(), *BEHAVIOUR, *features)
     )

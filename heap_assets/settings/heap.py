@@ -68,7 +68,7 @@ class TableSelection(Section):
     include: list[str] = ["*"]
     exclude: list[str] = []
     columns: dict[str, list[str]] = Field(
-        default={}, description="Table pattern to column patterns; `-name` leaves one out"
+        default={}, description="Table pattern to column patterns; `!name` leaves one out"
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from heap_assets.errors import SettingsError
+from heap_assets.profiles import BEHAVIOUR, PROFILE_SCHEMA, Audience, parse_audience
 from heap_assets.settings.base import Section
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
@@ -62,8 +64,57 @@ class Trait(Section):
         return value
 
 
+class Behaviour(Section):
+    """What people did lately in Heap, as columns of their profile."""
+
+    days: int = Field(default=30, ge=1, le=366, description="Length of the window that ends with the partition's day")
+    features: dict[str, str] = Field(
+        default={}, description="Name of a true/false column to the event that proves that a feature is used"
+    )
+
+
 class ProfilesSettings(Section):
     """What is known of a person, and which sets of people have a name."""
 
     traits: dict[str, Trait] = {}
-    audiences: dict[str, dict[str, object]] = {}
+    behaviour: Behaviour | None = None
+    audiences: dict[str, dict[str, object]] = Field(
+        default={}, description="Name of a true/false column to its definition (docs/profiles.md)"
+    )
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of `profiles` that these settings make, in order."""
+        behaviour = [*BEHAVIOUR, *self.behaviour.features] if self.behaviour else []
+        return [*self.traits, *behaviour, *self.audiences]
+
+    @property
+    def parsed_audiences(self) -> list[Audience]:
+        """The definitions, understood; SettingsError names the path of a mistake."""
+        return [parse_audience(name, text, f"profiles.audiences.{name}") for name, text in self.audiences.items()]
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> ProfilesSettings:
+        taken = {*PROFILE_SCHEMA, *(f"{trait}__source" for trait in self.traits)}
+        for name in self.columns:
+            if name in taken:
+                raise ValueError(
+                    f"profiles has a column {name!r} already: call this trait, feature or audience otherwise"
+                )
+            taken.add(name)
+        return self
+
+    @model_validator(mode="after")
+    def _audiences_are_understood(self) -> ProfilesSettings:
+        try:
+            audiences = self.parsed_audiences
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+        known = {*PROFILE_SCHEMA, *self.columns} - {*self.audiences}
+        for audience in audiences:
+            for column, condition in audience.user_properties:
+                if column not in known:
+                    raise ValueError(
+                        f"{condition.where}: there is no trait {column!r}. Traits: {', '.join(sorted(known))}"
+                    )
+        return self

@@ -115,7 +115,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _traits_of_syncs_exist(self) -> Settings:
-        known = {*self.profiles.traits, *self.profiles.audiences, "profile_id", "first_seen", "last_seen"}
+        known = {*self.profiles.columns, "profile_id", "first_seen", "last_seen"}
         for name, sync in self.sync.items():
             if sync.source != "profiles":
                 continue

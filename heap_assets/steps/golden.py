@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from datetime import date
 
 import polars as pl
@@ -10,9 +11,10 @@ import polars as pl
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit
 from heap_assets.lake import Inputs, Lake
-from heap_assets.names import CONFLICTS, GRAPH, USERS, warehouse_asset
+from heap_assets.names import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.profiles import Choose, TraitRule, TraitSource, golden_records
+from heap_assets.steps.behaviour import Window, window, with_what_they_did
 from heap_assets.steps.table import Made
 
 
@@ -43,12 +45,31 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
         _merged_away(lake.scan(USERS, str(standing[USERS]))),
     )
     missing = [rule.name for rule in rules if not rule.sources]
-    settings = hashlib.sha256(repr((traits, platform.rules.digest)).encode()).hexdigest()[:16]
+    whole = _with_empty_traits(frame, missing)
+    seen = window(platform, day)
+    events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, seen)}
+    settings = hashlib.sha256(repr((platform.settings.profiles, platform.rules.digest)).encode()).hexdigest()[:16]
     return Made(
-        _with_empty_traits(frame, missing),
-        _inputs(platform, day, standing, settings),
+        with_what_they_did(platform, whole, lake.scan(GRAPH, str(day)), seen),
+        _inputs(platform, day, standing, settings, events),
         {"traits": len(traits), "traits_without_source": len(missing)},
     )
+
+
+def audiences_of_day(platform: Platform, day: date) -> Made:
+    """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`."""
+    names = list(platform.settings.profiles.audiences)
+    profiles = platform.lake.scan(PROFILES, str(day))
+    rows = (
+        profiles.select("profile_id", *names)
+        .unpivot(names, index="profile_id", variable_name="audience", value_name="inside")
+        .filter("inside")
+        .select("audience", "profile_id")
+        .sort("audience", "profile_id")
+        .collect()
+    )
+    sizes = {f"members_{name}": rows.filter(pl.col("audience") == name).height for name in names}
+    return Made(rows.lazy(), Inputs({f"{PROFILES}@{day}": platform.lake.versions(PROFILES)[str(day)]}), sizes)
 
 
 def audit_of_day(platform: Platform, day: date) -> Made:
@@ -102,8 +123,20 @@ def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
     return frame.with_columns(nothing.alias(name) for trait in missing for name in (trait, f"{trait}__source"))
 
 
-def _inputs(platform: Platform, day: date, standing: dict[str, date], settings: str) -> Inputs:
+def _event_versions(lake: Lake, seen: Window) -> Iterator[tuple[str, str, str]]:
+    for table, keys in seen.days.items():
+        versions = lake.versions(heap_asset(table)) if keys else {}
+        yield from ((table, key, versions[key]) for key in keys)
+
+
+def _inputs(
+    platform: Platform,
+    day: date,
+    standing: dict[str, date],
+    settings: str,
+    events: Mapping[str, str] | None = None,
+) -> Inputs:
     lake = platform.lake
     wanted = {GRAPH: day, CONFLICTS: day} | standing
     versions = {f"{asset}@{found}": lake.versions(asset)[str(found)] for asset, found in wanted.items()}
-    return Inputs(versions | {"settings": settings})
+    return Inputs({**versions, **(events or {}), "settings": settings})

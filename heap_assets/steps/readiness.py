@@ -11,6 +11,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.checks import verdicts
+from heap_assets.heap_connect import without_own
 from heap_assets.identity import DayInput, SourceTable
 from heap_assets.lake import Inputs
 from heap_assets.names import GRAPH, MIGRATIONS, USERS, heap_asset
@@ -147,4 +148,6 @@ def _oldest_that_stands(platform: Platform, asset: str, day: date) -> date:
 
 
 def _rows(platform: Platform, asset: str, day: str) -> Callable[[], pl.LazyFrame]:
+    if asset in platform.event_sources:
+        return lambda: without_own(platform.lake.scan(asset, day))
     return partial(platform.lake.scan, asset, day)

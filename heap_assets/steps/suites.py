@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from heap_assets.checks.audiences_suite import checks_for_audiences
 from heap_assets.checks.check import Check, blocking_checks
 from heap_assets.checks.freshness import heap_cadence
 from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
@@ -74,7 +75,7 @@ def identity_checks(platform: Platform) -> list[Check]:
 
 
 def profile_checks(platform: Platform) -> list[Check]:
-    """Return the checks of `profiles`: the duplicates that the product exists to find."""
+    """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
     rules = platform.rules
     tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
     keys = [
@@ -82,11 +83,13 @@ def profile_checks(platform: Platform) -> list[Check]:
         for name, table in tables.items()
         if table.identifiers
     ]
-    return checks_for_profiles(
+    duplicates = checks_for_profiles(
         unique_types=[rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]],
         warehouse_keys=keys,
         thresholds=thresholds(platform),
     )
+    audiences = checks_for_audiences(thresholds(platform)) if platform.settings.profiles.audiences else []
+    return [*duplicates, *audiences]
 
 
 def loaded_cadence(platform: Platform) -> Cadence:
