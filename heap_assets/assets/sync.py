@@ -95,6 +95,12 @@ def _sync(
     )
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
+        if not context.selected_asset_keys:
+            # the button "Execute" of a check must not send anything
+            step = StepChecks(context, there.lake, checks)
+            yield from step.judge_again(sync_asset(name), context.partition_keys)
+            yield from step.finish()
+            return
         if config.dry_run:
             yield from _dry_run(context, there, name, config)
             return

@@ -128,40 +128,72 @@ def no_anonymous_twins(profiles: pl.LazyFrame, users: pl.LazyFrame, allowed: flo
     )
 
 
-def unique_identifiers_not_shared(graph: pl.LazyFrame, unique_types: tuple[str, ...], allowed: int) -> Verdict:
+def unique_identifiers_not_shared(
+    graph: pl.LazyFrame, conflicts: pl.LazyFrame | None, unique_types: tuple[str, ...], allowed: float
+) -> Verdict:
     """Judge that identifiers which should be one person's are not several people's.
+
+    Resolution gives such a value to one profile and refuses the links to the others, so the others are found among the
+    refused links: a mailbox that five contacts name stands on one profile and has four conflicts.
 
     Parameters
     ----------
     graph
         identity/graph: identifier_type, identifier, profile_id String; shared Boolean.
+    conflicts
+        identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String; None if not built.
     unique_types
         Types such as an email or a CRM id; not devices or cookies, which people share.
+    allowed
+        Share of the values of unique types that may be several people's.
     """
+    unique = list(unique_types)
+    values = graph.filter(pl.col("identifier_type").is_in(unique))
+    named = [values.filter("shared").select("identifier_type", "identifier", pl.lit(2).alias("people"))]
+    if conflicts is not None:
+        named.append(_refused(conflicts, unique))
     per_value = (
-        graph.filter(pl.col("identifier_type").is_in(list(unique_types)))
-        .group_by("identifier_type", "identifier")
-        .agg(pl.col("profile_id").drop_nulls().n_unique().alias("profiles"), pl.col("shared").any())
-        .filter(pl.col("shared") | (pl.col("profiles") > 1))
+        pl.concat(named, how="vertical_relaxed").group_by("identifier_type", "identifier").agg(pl.col("people").max())
     )
-    by_type, sample = pl.collect_all(
+    total, by_type, sample = pl.collect_all(
         [
+            values.select(pl.len()),
             per_value.group_by("identifier_type").agg(pl.len().alias("values")).sort("identifier_type"),
-            per_value.sort("identifier_type", "identifier").head(SAMPLE_ROWS),
+            per_value.sort(["people", "identifier_type", "identifier"], descending=[True, False, False]).head(
+                SAMPLE_ROWS
+            ),
         ]
     )
     counts: dict[str, int] = dict(by_type.iter_rows())
-    total = sum(counts.values())
+    found = sum(counts.values())
+    share = found / total.item() if total.item() else 0.0
     return Verdict(
-        passed=total <= allowed,
-        numbers={"shared_values": total, **{f"shared_{kind}": count for kind, count in counts.items()}},
-        offenders=sample if total else None,
-        plain=("identifier_type", "profiles", "shared"),
+        passed=share <= allowed,
+        numbers={
+            "unique_values": total.item(),
+            "shared_values": found,
+            "share": share,
+            "allowed_share": allowed,
+            **{f"shared_{kind}": count for kind, count in counts.items()},
+        },
+        offenders=sample if found else None,
+        plain=("identifier_type", "people"),
     )
 
 
-def one_profile_per_key(rows: pl.LazyFrame, key: str, identifiers: Mapping[str, str], graph: pl.LazyFrame) -> Verdict:
-    """Judge that every row of a warehouse table speaks of one profile.
+def _refused(conflicts: pl.LazyFrame, unique: list[str]) -> pl.LazyFrame:
+    """Return the weaker ends of refused links, with the number of profiles that name them."""
+    return (
+        conflicts.filter(pl.col("type_b").is_in(unique) & (pl.col("profile_a") != pl.col("profile_b")))
+        .group_by(pl.col("type_b").alias("identifier_type"), pl.col("value_b").alias("identifier"))
+        .agg((pl.col("profile_a").n_unique() + 1).alias("people"))
+    )
+
+
+def one_profile_per_key(
+    rows: pl.LazyFrame, key: str, identifiers: Mapping[str, str], graph: pl.LazyFrame, allowed: float
+) -> Verdict:
+    """Judge that hardly any row of a warehouse table speaks of several profiles.
 
     A contact whose email is on one profile and whose CRM id on another is two people or one duplicated: either way
     the row's traits would go to the wrong one.
@@ -174,6 +206,8 @@ def one_profile_per_key(rows: pl.LazyFrame, key: str, identifiers: Mapping[str, 
         Column to identifier type.
     graph
         identity/graph of the same day.
+    allowed
+        Share of the keys with a profile that may stand on several.
     """
     known = graph.filter(~pl.col("shared") & pl.col("profile_id").is_not_null()).select(
         "identifier_type", "identifier", "profile_id"
@@ -202,9 +236,15 @@ def one_profile_per_key(rows: pl.LazyFrame, key: str, identifiers: Mapping[str, 
         ]
     )
     matched, split = totals.row(0)
+    share = split / matched if matched else 0.0
     return Verdict(
-        passed=not split,
-        numbers={"keys_with_a_profile": matched, "keys_on_several_profiles": split},
+        passed=share <= allowed,
+        numbers={
+            "keys_with_a_profile": matched,
+            "keys_on_several_profiles": split or 0,
+            "share": share,
+            "allowed_share": allowed,
+        },
         offenders=sample if split else None,
         plain=("profiles",),
     )

@@ -96,10 +96,19 @@ def checks_for_event_table(
     ]
 
 
-def checks_for_users(thresholds: Thresholds | None = None) -> list[Check]:
-    """Return the checks of `heap/users`."""
+def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str] = ()) -> list[Check]:
+    """Return the checks of `heap/users`; `events` are the event tables whose rows name them."""
     t = thresholds or Thresholds()
+    named = Check(
+        USERS,
+        "users_of_events_known",
+        f"At most {t.unknown_names:.1%} of the day's event rows name a user that Heap has not exported.",
+        lambda s: heap_tables.users_of_events_known(_event_users(s, events), s.rows(), t.unknown_names),
+        Severity.WARN,
+        mend="see whether a dump came without its users table; until they come, nobody can be told who these are.",
+    )
     return [
+        *([named] if events else []),
         *readable_checks(USERS, t),
         Check(
             USERS,
@@ -172,6 +181,13 @@ def _known_names(s: Subject) -> dict[str, pl.Series | None]:
         return {"user_id": users}
     sessions = s.once_in_step(f"sessions {s.partition}", lambda: _sessions(s))
     return {"user_id": users, "session_id": sessions}
+
+
+def _event_users(s: Subject, events: Sequence[str]) -> pl.LazyFrame:
+    """Return the users that rows of the day name, of the tables that are built: user_id, rows."""
+    built = [frame for frame in (s.other(asset) for asset in events) if frame is not None]
+    counted = [frame.group_by("user_id").agg(pl.len().alias("rows")) for frame in built]
+    return pl.concat(counted) if counted else pl.LazyFrame(schema={"user_id": pl.Int64, "rows": pl.UInt32})
 
 
 def _users(s: Subject) -> pl.Series | None:

@@ -124,6 +124,37 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
     )
 
 
+def users_of_events_known(named: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> Verdict:
+    """Judge that the users whom events name are exported; the table of users comes with the same dump.
+
+    Parameters
+    ----------
+    named
+        user_id Int64, rows: of all event tables of the day.
+    users
+        heap/users of the day: user_id Int64.
+    """
+    unknown = named.drop_nulls("user_id").join(users.select("user_id"), on="user_id", how="anti")
+    total, strangers, rows = pl.collect_all(
+        [
+            named.select(pl.col("rows").sum()),
+            unknown.select(pl.col("user_id").n_unique()),
+            unknown.select(pl.col("rows").sum()),
+        ]
+    )
+    share = rows.item() / total.item() if total.item() else 0.0
+    return Verdict(
+        passed=share <= allowed,
+        numbers={
+            "event_rows": total.item() or 0,
+            "rows_of_unknown_users": rows.item() or 0,
+            "unknown_users": strangers.item(),
+            "share": share,
+            "allowed_share": allowed,
+        },
+    )
+
+
 def no_migration_cycles(migrations: pl.LazyFrame) -> Verdict:
     """Judge that every chain of user migrations ends at one user.
 

@@ -139,14 +139,15 @@ def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: fl
     name
         What is counted, for the metadata (`conflicts`).
     allowed_rise
-        Share of the median by which it may rise; rises of fewer than `least` are never remarkable.
+        Share of the median by which it may rise, and what chance does to small counts; rises of fewer than `least` are
+        never remarkable.
     """
     if not earlier:
         return Verdict(passed=True, numbers={name: count})
     usual = median(float(n) for n in earlier)
     rise = count - usual
     return Verdict(
-        passed=rise < least or rise <= allowed_rise * usual,
+        passed=rise < least or rise <= allowed_rise * usual + 2 * usual**0.5,
         numbers={name: count, f"usual_{name}": round(usual, 1), "rise": round(rise, 1)},
     )
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from heap_assets.checks import duplicates, verdicts
 from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.identity_suite import GRAPH
+from heap_assets.checks.identity_suite import CONFLICTS, GRAPH
 from heap_assets.checks.measures import USERS
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
@@ -84,7 +84,7 @@ def checks_for_profiles(
         Check(
             PROFILES,
             "unique_identifiers_not_shared",
-            f"{_no_more_than(t.shared_unique)} of type {', '.join(unique_types)} belongs to several people.",
+            f"At most {t.shared_unique:.1%} of the values of type {', '.join(unique_types)} are several people's.",
             lambda s: _shared_unique(s, tuple(unique_types), t.shared_unique),
             Severity.WARN,
             mend="a functional mailbox or a test account: block the value; else correct the rows that `explain` names.",
@@ -92,7 +92,7 @@ def checks_for_profiles(
     ]
     if snapshots:
         checks.append(_inputs_not_shrunk(tuple(snapshots)))
-    return checks + [_one_profile_per_key(keys) for keys in warehouse_keys]
+    return checks + [_one_profile_per_key(keys, t.split_keys) for keys in warehouse_keys]
 
 
 def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
@@ -115,11 +115,7 @@ def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
     )
 
 
-def _no_more_than(allowed: int) -> str:
-    return f"No more than {allowed} values" if allowed else "No value"
-
-
-def _one_profile_per_key(keys: WarehouseKeys) -> Check:
+def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
     def judge(s: Subject) -> Verdict:
         rows, graph = s.other(keys.asset), s.other(GRAPH)
         if rows is None or graph is None:
@@ -129,13 +125,13 @@ def _one_profile_per_key(keys: WarehouseKeys) -> Check:
             pl.col(keys.key).cast(pl.String).alias("__key__"),
             *(keys.normalise(name, kind).alias(name) for name, kind in known.items()),
         )
-        return duplicates.one_profile_per_key(normal, "__key__", known, graph)
+        return duplicates.one_profile_per_key(normal, "__key__", known, graph, allowed)
 
     table = keys.asset.rpartition("/")[2]
     return Check(
         PROFILES,
         f"one_profile_per_{table}_key",
-        f"No {keys.key} of {keys.asset} stands on several profiles.",
+        f"At most {allowed:.1%} of the {keys.key}s of {keys.asset} stand on several profiles.",
         judge,
         mend="the row names different people: correct it, or look at the conflict with `explain`.",
     )
@@ -148,11 +144,11 @@ def _twins(s: Subject, allowed: float) -> Verdict:
     return duplicates.no_anonymous_twins(s.rows(), users, allowed)
 
 
-def _shared_unique(s: Subject, unique_types: tuple[str, ...], allowed: int) -> Verdict:
+def _shared_unique(s: Subject, unique_types: tuple[str, ...], allowed: float) -> Verdict:
     graph = s.other(GRAPH)
     if graph is None:
         return Verdict(passed=True, notes={"said": f"{GRAPH} has not been built for this day"})
-    return duplicates.unique_identifiers_not_shared(graph, unique_types, allowed)
+    return duplicates.unique_identifiers_not_shared(graph, s.other(CONFLICTS), unique_types, allowed)
 
 
 def _as_identifier(column: str, kind: str) -> pl.Expr:

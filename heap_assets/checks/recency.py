@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 
@@ -14,6 +14,8 @@ from heap_assets.lake import Lake
 
 _LOOK_BACK = 45
 _DAYS_TO_TELL = 6
+_RARE = 9.2
+"""-ln(1/10,000): so many times the usual distance between rows are without one by chance that seldom."""
 
 
 def newest_row_is_recent(
@@ -48,16 +50,24 @@ def newest_row_is_recent(
     )
 
 
-def usual_quiet(days_with_rows: Iterable[date]) -> timedelta | None:
-    """Return how much longer than a day a table may be without rows: half as long again as it ever was.
+def usual_quiet(rows_by_day: Mapping[date, Number]) -> timedelta | None:
+    """Return how much longer than a day a table may be without rows.
 
-    Nobody upgrades every day, and some events rest at weekends. None if there are too few days to tell.
+    Nobody upgrades every day, and some events rest at weekends: half as long again as it ever was without rows. And
+    chance leaves gaps: at r rows a day, a gap of 9.2 / r days comes once in 10,000. None if there are too few days with
+    rows to tell.
+
+    Parameters
+    ----------
+    rows_by_day
+        Rows of days before; days without rows may be left out.
     """
-    days = sorted(set(days_with_rows))
+    days = sorted(day for day, rows in rows_by_day.items() if rows)
     if len(days) < _DAYS_TO_TELL:
         return None
     longest = max(later - earlier for earlier, later in pairwise(days))
-    return (longest - timedelta(days=1)) * 1.5
+    a_day = sum(rows_by_day.values()) / ((days[-1] - days[0]).days + 1)
+    return max((longest - timedelta(days=1)) * 1.5, timedelta(days=_RARE / a_day) - timedelta(days=1), timedelta(0))
 
 
 def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = "time") -> datetime | None:

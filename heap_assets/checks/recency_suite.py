@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 
 from heap_assets import clock
 from heap_assets.checks import recency, verdicts
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.thresholds import Cadence
-from heap_assets.checks.verdict import Verdict
+from heap_assets.checks.verdict import Number, Verdict
 
 _REMEMBERED_DAYS = 60
 
@@ -33,12 +33,11 @@ def recency_checks(
     ]
 
 
-def _days_with_rows(s: Subject, newest: datetime) -> Iterator[date]:
-    """Yield the days with rows up to the newest one, from what `volume_as_usual` counted of each."""
+def _rows_by_day(s: Subject, newest: datetime) -> dict[date, Number]:
+    """Return the rows of the days up to the newest one, from what `volume_as_usual` counted of each."""
     days = [str(newest.date() - timedelta(days=back)) for back in range(_REMEMBERED_DAYS)]
-    for verdict in verdicts.read_many(s.lake.store, s.asset, "volume_as_usual", days):
-        if verdict.numbers.get("rows"):
-            yield date.fromisoformat(verdict.partition)
+    found = verdicts.read_many(s.lake.store, s.asset, "volume_as_usual", days)
+    return {date.fromisoformat(v.partition): v.numbers["rows"] for v in found if v.numbers.get("rows")}
 
 
 def _recency(
@@ -58,7 +57,7 @@ def _recency(
         if verdict.passed or found is None or not quiet_by_nature:
             return verdict
         # only a table that seems late is asked how it has been: sixty small reads
-        return recency.newest_row_is_recent(found, now, cadence, recency.usual_quiet(_days_with_rows(s, found)))
+        return recency.newest_row_is_recent(found, now, cadence, recency.usual_quiet(_rows_by_day(s, found)))
 
     return Check(
         asset,

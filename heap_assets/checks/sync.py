@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from heap_assets.checks.verdict import SAMPLE_ROWS, Verdict
+
+EXPIRED = "expired"
+"""How the reason of an event begins that nobody could be found for in time."""
 
 
 def few_rejected(sent: int, rejected: int, allowed: float, reasons: Mapping[str, int] | None = None) -> Verdict:
@@ -15,9 +19,23 @@ def few_rejected(sent: int, rejected: int, allowed: float, reasons: Mapping[str,
     return _share("rejected", rejected, sent + rejected, allowed, reasons)
 
 
-def few_invalid(planned: int, invalid: int, allowed: float, reasons: Mapping[str, int] | None = None) -> Verdict:
-    """Judge that hardly any row was unfit to be sent."""
-    return _share("invalid", invalid, planned + invalid, allowed, reasons)
+def few_invalid(
+    planned: int, invalid: int, allowed: float, reasons: Mapping[str, int] | None = None, *, least: int = 0
+) -> Verdict:
+    """Judge that hardly any row was unfit to be sent.
+
+    An event that waited for its person in vain is nobody's mistake: `expired` is counted apart. Runs of fewer than
+    `least` rows are too small for a share.
+    """
+    expired = sum(count for reason, count in (reasons or {}).items() if reason.startswith(EXPIRED))
+    judged = _share("invalid", invalid - expired, planned + invalid, allowed, reasons)
+    few = planned + invalid < least
+    return replace(
+        judged,
+        passed=judged.passed or few,
+        numbers={**judged.numbers, **({"expired_rows": expired} if expired else {})},
+        notes={"said": "too few rows to tell"} if few and not judged.passed else {},
+    )
 
 
 def nothing_unanswered(unknown: int) -> Verdict:

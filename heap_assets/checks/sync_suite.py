@@ -96,7 +96,11 @@ def sync_verdicts(
             count("sent"), count("rejected"), t.sync_rejected, _reasons(report, "rejections")
         ),
         "few_invalid": sync.few_invalid(
-            count("planned"), count("invalid"), t.sync_invalid, _reasons(report, "invalid_reasons")
+            count("planned"),
+            count("invalid"),
+            t.sync_invalid,
+            _reasons(report, "invalid_reasons"),
+            least=t.sync_min_rows,
         ),
         "nothing_unanswered": sync.nothing_unanswered(count("unknown")),
     }

@@ -50,18 +50,20 @@ class Thresholds:
         Share of profiles that may be on more than one Heap identity.
     anonymous_twins
         Share of identified profiles that may have anonymous Heap users that Heap could be told of.
+    split_keys
+        Share of a warehouse table's keys that may stand on several profiles.
     shared_unique
-        Identifiers of a unique type that may belong to several people.
+        Share of the identifiers of a unique type that may be named by several people.
     profile_identifiers
         Identifiers of a profile above which it is thought to be several people.
     at_limit
         Share of profiles that may be at a merge limit.
-    conflicts_rise, shared_rise
-        How much conflicts and shared values may rise over their median of the last week, as a share of it.
     audience_change
         Share of its members that an audience may win or lose in a day.
     audience_min
         Changes of an audience up to this many members are not remarkable.
+    conflicts_rise, shared_rise
+        How much conflicts and shared values may rise over their median of the last week, as a share of it.
     rise_min
         Rises below this number of rows are not remarkable.
     matched_fall
@@ -75,7 +77,9 @@ class Thresholds:
     sync_rejected
         Share of a sync's rows that the destination may refuse.
     sync_invalid
-        Share of a sync's rows that may be unfit to be sent.
+        Share of a sync's rows that may be unfit to be sent; events that nobody could be found for in time do not count.
+    sync_min_rows
+        Runs of fewer rows are not judged by the share of unfit ones.
     ledger_missing
         Share of acknowledged users that the newest export may lack.
     quota
@@ -98,20 +102,22 @@ class Thresholds:
     malformed_identifiers: float = 0.02
     duplicate_profiles: float = 0.02
     anonymous_twins: float = 0.05
-    shared_unique: int = 0
+    split_keys: float = 0.01
+    shared_unique: float = 0.01
     profile_identifiers: int = 100
     at_limit: float = 0.02
+    audience_change: float = 0.5
+    audience_min: int = 20
     conflicts_rise: float = 0.5
     shared_rise: float = 0.5
     rise_min: int = 10
     matched_fall: float = 0.05
     changed_ids: float = 0.05
-    audience_change: float = 0.5
-    audience_min: int = 20
     personal_rows: int = 20_000
     personal_share: float = 0.001
     sync_rejected: float = 0.01
     sync_invalid: float = 0.05
+    sync_min_rows: int = 20
     ledger_missing: float = 0.02
     quota: float = 0.8
 

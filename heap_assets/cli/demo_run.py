@@ -33,7 +33,7 @@ _NIGHTS = 3
 """The last nights are run one by one, so that there is a yesterday to compare with."""
 RECENCY_JOB = f"{RECENCY}_job"
 _RANGE = "dagster/asset_partition_range_"
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass
@@ -66,43 +66,73 @@ class DemoRun:
     def nights(self) -> None:
         """Take in what Heap has delivered, night after night, and send what follows from it."""
         assert self.company is not None
-        sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
-        self.platform = open_platform()
-        self.definitions = build_definitions(self.platform)
-        self.job = self.definitions.resolve_implicit_global_asset_job_def()
+        self.open()
         last = self.company.until
         for day in [last - timedelta(days=back) for back in reversed(range(_NIGHTS))]:
             with at(day + timedelta(days=1)):
                 self.night(day)
 
+    def open(self) -> None:
+        """Load the definitions that the settings describe now."""
+        if not sqlalchemy.event.contains(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk):
+            sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
+        self.platform = open_platform()
+        self.definitions = build_definitions(self.platform)
+        self.job = self.definitions.resolve_implicit_global_asset_job_def()
+
     def night(self, day: date) -> None:
         """Do what the night after `day` does: land, build touched days, resolve, check, send."""
+        self.land(day)
+        self.build_touched(day)
+        if self._is_new(day):
+            self.read_users(day)
+            self.read_warehouse(day)
+            self.resolve(day)
+        self.know_users()
+        for name in self.platform.settings.sync:
+            self.send(name, day)
+        self._tell(f"{day}  sent what changed")
+        self.judge_recency()
+
+    def land(self, day: date) -> None:
+        """Do what the manifest sensor asks for, up to the dump of `day`."""
         pending = [m for m in self.platform.landing.pending(self.platform.source()) if dump_day(m) <= day]
         for manifest in pending:
             self._land(manifest)
         if pending:
             self._tell(f"{day}  landed {len(pending)} dumps")
-        self._build_touched(day)
-        if self._is_new(day):
-            show_warehouse(self.folder, day)
-            self._run(str(day), ["heap/users", "heap/user_migrations", *self._warehouse()])
-            self._tell(f"{day}  built users, migrations and {len(self._warehouse())} warehouse tables")
-            self._run(str(day), ["identity/links", "identity/graph", "identity/conflicts", "identity/shared",
-                                 "identity/changes", "profiles", "audit"])  # fmt: skip
-            self._tell(f"{day}  resolved who is who")
-        self._know_users()
-        for name in self.platform.settings.sync:
-            self.sync_runs.append(self._run(str(day), [sync_asset(name)]))
-        self._tell(f"{day}  sent what changed")
-        self._judge_recency()
+
+    def read_users(self, day: date) -> None:
+        """Fold users and migrations of a day, as automation does."""
+        self.run(str(day), ["heap/users", "heap/user_migrations"])
+
+    def read_warehouse(self, day: date) -> None:
+        """Let the warehouse stand as it did on `day`, and read it, as its schedule does."""
+        show_warehouse(self.folder, day)
+        self.run_warehouse(day)
+        self._tell(f"{day}  built users, migrations and {len(self._warehouse())} warehouse tables")
+
+    def run_warehouse(self, day: date) -> None:
+        """Read the warehouse as it stands now."""
+        self.run(str(day), self._warehouse())
+
+    def resolve(self, day: date) -> None:
+        """Resolve who is who on a day, as automation does once its inputs are settled."""
+        self.run(str(day), ["identity/links", "identity/graph", "identity/conflicts", "identity/shared",
+                             "identity/changes", "profiles", "audit"])  # fmt: skip
+        self._tell(f"{day}  resolved who is who")
+
+    def send(self, name: str, day: date) -> None:
+        """Send a day by one sync, as its schedule does."""
+        self.sync_runs.append(self.run(str(day), [sync_asset(name)]))
 
     def _land(self, manifest: ManifestFile) -> None:
         key = str(manifest.dump_id)
         self.instance.add_dynamic_partitions(DUMP_PARTITIONS.name or "", [key])
-        self._run(key, [DUMPS])
+        self.run(key, [DUMPS])
         self.dumps_landed += 1
 
-    def _build_touched(self, day: date) -> None:
+    def build_touched(self, day: date) -> None:
         """Build, of every table, the days that dumps touched and the day itself."""
         due = unbuilt_days(replace(self.platform))  # what runs in between have landed is news to this object
         every = [heap_asset(table) for table in self.platform.event_tables]
@@ -110,7 +140,7 @@ class DemoRun:
         for asset, days in self._failed(every).items():
             wanted[asset] |= days
         for assets, first, last in runs_for(wanted):
-            self._run((str(first), str(last)), assets)
+            self.run((str(first), str(last)), assets)
         if due:
             touched = sum(len(days) for days in due.values())
             self._tell(f"{day}  built {touched} touched days of {len(due)} event tables")
@@ -126,10 +156,10 @@ class DemoRun:
                     found.setdefault(asset, set()).add(day)
         return found
 
-    def _judge_recency(self) -> None:
+    def judge_recency(self) -> None:
         """Do what the hourly schedule does."""
         job = self.definitions.resolve_job_def(RECENCY_JOB)
-        job.execute_in_process(instance=self.instance, raise_on_error=False, run_config=_QUIET)
+        job.execute_in_process(instance=self.instance, raise_on_error=False, run_config=QUIET)
 
     def _is_new(self, day: date) -> bool:
         return str(day) not in self.platform.lake.versions("profiles")
@@ -138,18 +168,18 @@ class DemoRun:
         tables = self.platform.settings.warehouse.tables if self.platform.settings.warehouse else {}
         return [warehouse_asset(name) for name in tables]
 
-    def _know_users(self) -> None:
+    def know_users(self) -> None:
         """The local Heap knows whom the real one would: the identities of its own export."""
         newest = self.platform.lake.partitions("heap/users")[-1]
         identities = self.platform.lake.scan("heap/users", newest).select("identity").drop_nulls().collect()
         self.heap.seed(identities["identity"].unique().sort().to_list(), app_id=self.platform.settings.heap.app_id)
 
-    def _run(self, partition: str | tuple[str, str], assets: Sequence[str]) -> dg.ExecuteInProcessResult:
+    def run(self, partition: str | tuple[str, str], assets: Sequence[str]) -> dg.ExecuteInProcessResult:
         chosen = self.job.get_subset(asset_selection={asset_key(asset) for asset in assets})
         where: dict[str, Any] = {"partition_key": partition}
         if isinstance(partition, tuple):
             where = {"tags": {f"{_RANGE}start": partition[0], f"{_RANGE}end": partition[1]}}
-        result = chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=_QUIET, **where)
+        result = chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=QUIET, **where)
         for event in result.all_events:
             if event.is_step_failure and event.step_failure_data.error is not None:
                 self._tell(f"            {_failure(event.step_key or '', event.step_failure_data.error)}")

@@ -86,9 +86,9 @@ def planted(plan: Plan) -> list[Fault]:
         Fault("migration_cycle", "Two identified users of one person migrate into each other.",
               "heap/user_migrations", newest, "no_cycles"),
         Fault("crossed_keys", "Three billing customers carry the CRM id of somebody else.",
-              "profiles", newest, "one_profile_per_billing_customers_key"),
+              "profiles", newest, "one_profile_per_billing_customers_key", "keys_on_several_profiles"),
         Fault("duplicate_contacts", "Some people are in the CRM twice, with one email.",
-              "profiles", newest, "one_profile_per_crm_contacts_key"),
+              "profiles", newest, "one_profile_per_crm_contacts_key", "keys_on_several_profiles"),
         Fault("volume_drop", "Nine of ten rows of a day are missing.", shrunk, shrunk_on, "volume_as_usual"),
     ]  # fmt: skip
 

@@ -26,7 +26,7 @@ class Alert(Section):
     starttls: bool = True
     user_env: str = ""
     password_env: str = ""
-    on: list[Occasion] = ["check_failed", "run_failed", "stale"]
+    on: list[Occasion] = ["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered"]
     groups: list[str] = Field(default=[], description="Asset groups; all unless given")
 
 

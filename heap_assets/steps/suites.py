@@ -33,7 +33,7 @@ def checks_of(platform: Platform, asset: str) -> list[Check]:
     """Return the checks of one asset of the lake."""
     tolerated = thresholds(platform)
     if asset == USERS:
-        return checks_for_users(tolerated)
+        return checks_for_users(tolerated, [heap_asset(table) for table in platform.event_tables])
     if asset == MIGRATIONS:
         return checks_for_migrations(tolerated)
     if asset.startswith("heap/"):

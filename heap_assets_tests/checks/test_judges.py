@@ -69,14 +69,33 @@ class TestDuplicates:
 
     def test_a_shared_email_is_remarked_and_a_shared_device_is_not(self) -> None:
         rows = pl.concat([graph(("email", "x", None), shared=True), graph(("device_id", "d", None), shared=True)])
-        assert duplicates.unique_identifiers_not_shared(rows, ("email",), 0).numbers["shared_values"] == 1
-        assert duplicates.unique_identifiers_not_shared(rows, ("crm_id",), 0).passed
+        assert duplicates.unique_identifiers_not_shared(rows, None, ("email",), 0).numbers["shared_values"] == 1
+        assert duplicates.unique_identifiers_not_shared(rows, None, ("crm_id",), 0).passed
 
     def test_a_contact_whose_email_and_id_are_two_people(self) -> None:
         known = graph(("email", "a@x", "p1"), ("crm_id", "1", "p2"), ("crm_id", "2", "p1"))
         rows = pl.LazyFrame({"id": ["1", "2"], "mail": ["a@x", "a@x"]})
-        verdict = duplicates.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known)
-        assert verdict.numbers == {"keys_with_a_profile": 2, "keys_on_several_profiles": 1}
+        verdict = duplicates.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known, 0)
+        assert not verdict.passed
+        assert verdict.numbers["keys_with_a_profile"] == 2
+        assert verdict.numbers["keys_on_several_profiles"] == 1
+
+    def test_a_mailbox_of_several_contacts_is_found_among_the_refused_links(self) -> None:
+        rows = graph(("email", "office@x", "p1"), ("email", "a@x", "p2"))
+        refused = pl.LazyFrame(
+            {
+                "type_a": ["crm_id", "crm_id"],
+                "value_a": ["2", "3"],
+                "type_b": ["email", "email"],
+                "value_b": ["office@x", "office@x"],
+                "profile_a": ["p2", "p3"],
+                "profile_b": ["p1", "p1"],
+            }
+        )
+        verdict = duplicates.unique_identifiers_not_shared(rows, refused, ("email",), 0.1)
+        assert not verdict.passed
+        assert verdict.numbers["shared_email"] == 1
+        assert verdict.sample(b"key")[0]["people"] == 3
 
 
 class TestHeapTables:
@@ -302,6 +321,10 @@ class TestSync:
         assert not sync.few_rejected(98, 2, 0.01, {"400": 2}).passed
         assert sync.few_rejected(0, 0, 0.01).passed
         assert not sync.few_invalid(90, 10, 0.05).passed
+        assert sync.few_invalid(2, 4, 0.05, least=20).passed, "six rows are too few for a share"
+        waited = sync.few_invalid(90, 10, 0.05, {"expired: nobody to send it to": 8, "too long": 2})
+        assert waited.passed
+        assert waited.numbers["expired_rows"] == 8
 
     def test_two_profiles_on_one_key(self) -> None:
         rows = pl.LazyFrame({"key": ["a", "a", "b"], "profile_id": ["1", "2", "3"]})
@@ -350,9 +373,15 @@ class TestRecency:
 
     def test_an_event_that_rests_at_weekends_is_not_stale_on_monday_and_a_daily_one_is(self) -> None:
         workdays = [DAY + timedelta(days=n) for n in range(14) if (DAY + timedelta(days=n)).weekday() < 5]
-        assert recency.usual_quiet(workdays) == timedelta(days=3)
-        assert recency.usual_quiet([DAY + timedelta(days=n) for n in range(14)]) == timedelta(0)
-        assert recency.usual_quiet(workdays[:3]) is None
+        assert recency.usual_quiet(dict.fromkeys(workdays, 100)) == timedelta(days=3)
+        assert recency.usual_quiet({DAY + timedelta(days=n): 100 for n in range(14)}) == timedelta(0)
+        assert recency.usual_quiet(dict.fromkeys(workdays[:3], 100)) is None
+
+    def test_three_rows_a_day_may_be_away_for_three_days_by_chance(self) -> None:
+        daily = {DAY + timedelta(days=n): 3 for n in range(28)}
+        quiet = recency.usual_quiet(daily)
+        assert quiet is not None
+        assert timedelta(days=2) < quiet < timedelta(days=2.1)
         old = self.now - timedelta(hours=100)
         assert recency.newest_row_is_recent(old, self.now, self.daily, timedelta(days=3)).passed
         assert not recency.newest_row_is_recent(old, self.now, self.daily).passed

@@ -1,18 +1,22 @@
 """The suites over sixty clean days, and over every fault planted one by one."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 
+from heap_assets import clock
 from heap_assets.checks.check import Check, Subject, blocking_checks
 from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.checks.identity_suite import checks_for_identity
 from heap_assets.checks.profiles_suite import WarehouseKeys, checks_for_profiles
-from heap_assets.checks.sync_suite import checks_for_sync, sync_verdicts
+from heap_assets.checks.recency_suite import recency_checks
+from heap_assets.checks.sync_suite import checks_for_sync, delivery_recency_check, sync_verdicts
+from heap_assets.checks.thresholds import Cadence
+from heap_assets.checks.verdict import Verdict
 from heap_assets.checks.verdicts import gate, partition_version, record
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
 from heap_assets.lake import Lake
@@ -35,6 +39,13 @@ PROFILES = checks_for_profiles(
     warehouse_keys=[WarehouseKeys(CONTACTS, "contact_id", {"email": "email", "contact_id": "crm_id"})],
     snapshots=["heap/users", CONTACTS],
 )
+EVENTS = [TABLE, "heap/sessions"]
+CHECKS["heap/users"] = checks_for_users(events=EVENTS)
+RECENCY = [
+    *recency_checks(dict.fromkeys(EVENTS, Cadence()), dict.fromkeys(("heap/users", CONTACTS), Cadence())),
+    delivery_recency_check("sync/heap_user_properties", Cadence()),
+]
+SYNC = checks_for_sync("sync/heap_user_properties")
 Frames = dict[str, pl.DataFrame]
 
 
@@ -98,6 +109,19 @@ def judge(lake: Lake, checks: Iterable[Check], asset: str, day: date) -> dict[st
     return results
 
 
+def store(lake: Lake, check: Check, verdict: Verdict, partition: str) -> None:
+    record(
+        lake.store,
+        verdict,
+        asset=check.asset,
+        check=check.name,
+        partition=partition,
+        version=None,
+        severity=check.severity,
+        blocking=check.blocking,
+    )
+
+
 def live_through(lake: Lake, days: int, seed: int = 1) -> list[tuple[str, str, date]]:
     """Write and judge clean days; return what failed."""
     chance = random.Random(seed)
@@ -111,8 +135,44 @@ def live_through(lake: Lake, days: int, seed: int = 1) -> list[tuple[str, str, d
     return failed
 
 
-def test_nothing_fails_over_sixty_clean_days_with_seasons_and_growth(lake: Lake) -> None:
-    assert live_through(lake, 60) == []
+def test_nothing_fails_over_sixty_clean_days_with_seasons_and_growth(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every check of the platform judges every day: tables, identity, profiles, syncs, and how new all of it is."""
+    chance = random.Random(1)
+    failed, judged = [], set()
+    for n in range(60):
+        day = START + timedelta(days=n)
+        monkeypatch.setenv(clock.VARIABLE, f"{day + timedelta(days=1)}T03:00:00+00:00")
+        results = {(asset, name): passed for asset, name, passed in lived_day(lake, day, chance)}
+        failed += [(asset, name, day) for (asset, name), passed in results.items() if not passed]
+        judged |= set(results)
+    assert failed == []
+    everything = [*IDENTITY, *PROFILES, *RECENCY, *SYNC, *(check for checks in CHECKS.values() for check in checks)]
+    given_by_steps = {"readable"}
+    assert {(c.asset, c.name) for c in everything if c.name not in given_by_steps} == judged
+
+
+def lived_day(lake: Lake, day: date, chance: random.Random) -> Iterator[tuple[str, str, bool]]:
+    """Write a clean day of everything, people and deliveries included, and judge it by every check."""
+    for asset, frame in clean_day(day, chance).items():
+        lake.write(asset, str(day), frame)
+    people_day(lake, day, profiles=200 + 2 * (day - START).days, contacts=False, chance=chance)
+    for asset, checks in CHECKS.items():
+        yield from ((asset, name, passed) for name, passed in judge(lake, checks, asset, day).items())
+    for asset in dict.fromkeys(check.asset for check in [*IDENTITY, *PROFILES]):
+        yield from ((asset, name, passed) for name, passed in judge(lake, [*IDENTITY, *PROFILES], asset, day).items())
+    sent = round(150 * chance.uniform(0.5, 1.5))
+    report = {"status": "succeeded", "planned": sent, "sent": sent, "invalid": chance.randrange(3), "rejected": 0}
+    known = lake.scan("heap/users", str(day))
+    ledger = known.drop_nulls("identity").select(key="identity")
+    for name, verdict in sync_verdicts(report, ledger=ledger, users=known).items():
+        store(lake, next(c for c in SYNC if c.name == name), verdict, str(day))
+        yield "sync/heap_user_properties", name, verdict.passed
+    for check in RECENCY:
+        assert check.judge is not None
+        verdict = check.judge(Subject(lake, check.asset, "all", check=check.name))
+        yield check.asset, check.name, verdict.passed
 
 
 Fault = Callable[[pl.DataFrame], pl.DataFrame]
@@ -168,7 +228,14 @@ def test_a_day_that_is_not_over_is_not_judged_by_its_volume(lived: Lake) -> None
     assert judge(lived, CHECKS[TABLE], TABLE, day)["volume_as_usual"]
 
 
-def people_day(lake: Lake, day: date, profiles: int = 50, split_contact: bool = False) -> None:
+def people_day(
+    lake: Lake,
+    day: date,
+    profiles: int = 50,
+    split_contact: bool = False,
+    contacts: bool = True,
+    chance: random.Random | None = None,
+) -> None:
     """Write an identity graph of `profiles` people, each known to CRM and Heap, and their profiles."""
     ids = [f"p{n}" for n in range(profiles)]
     graph = pl.concat(
@@ -179,21 +246,29 @@ def people_day(lake: Lake, day: date, profiles: int = 50, split_contact: bool = 
             for kind, prefix in [("heap_identity", "h"), ("crm_id", ""), ("email", "m")]
         ]
     )
-    contacts = pl.DataFrame(
+    refused, shared = (chance.randrange(15, 30), chance.randrange(15, 30)) if chance else (3, 3)
+    named = pl.DataFrame(
         {"contact_id": [str(n) for n in range(profiles)], "email": [f"M{n} " for n in range(profiles)]}
     )
     if split_contact:
-        contacts = contacts.with_columns(email=pl.lit("m1"))
+        named = named.with_columns(email=pl.lit("m1"))
     lake.write("identity/graph", str(day), graph)
-    lake.write("identity/conflicts", str(day), pl.DataFrame({"type_a": ["email"] * 3}))
-    lake.write("identity/shared", str(day), pl.DataFrame({"identifier": ["d"] * 3}))
+    lake.write("identity/conflicts", str(day), conflicts(refused))
+    lake.write("identity/shared", str(day), pl.DataFrame({"identifier": ["d"] * shared}))
     lake.write("identity/changes", str(day), pl.DataFrame({"kind": ["created"]}))
-    lake.write(CONTACTS, str(day), contacts)
+    if contacts:
+        lake.write(CONTACTS, str(day), named)
     frame = pl.DataFrame({"profile_id": ids}).with_columns(
         heap_identities=pl.concat_list(pl.format("h{}", pl.int_range(pl.len()))),
-        heap_user_ids=pl.concat_list(pl.int_range(pl.len(), dtype=pl.Int64)),
+        heap_user_ids=pl.concat_list(pl.int_range(pl.len(), dtype=pl.Int64) * 2 + 1),
     )
     lake.write("profiles", str(day), frame)
+
+
+def conflicts(count: int) -> pl.DataFrame:
+    """Build refused links between devices and people."""
+    row = {"type_a": "email", "value_a": "m1", "type_b": "device_id", "profile_a": "p1", "profile_b": "p2"}
+    return pl.DataFrame([{**row, "value_b": f"d{n}"} for n in range(count)])
 
 
 def people_verdicts(lake: Lake, day: date) -> dict[str, bool]:
@@ -233,7 +308,7 @@ def test_conflicts_that_jump_and_matches_that_fall_are_seen(lake: Lake) -> None:
         people_verdicts(lake, START + timedelta(days=n))
     day = START + timedelta(days=4)
     people_day(lake, day)
-    lake.write("identity/conflicts", str(day), pl.DataFrame({"type_a": ["email"] * 40}))
+    lake.write("identity/conflicts", str(day), conflicts(40))
     graph = lake.scan("identity/graph", str(day)).collect()
     apart = graph.with_columns(
         profile_id=pl.when(pl.col("identifier_type") == "heap_identity").then("identifier").otherwise("profile_id")
