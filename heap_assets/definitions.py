@@ -21,9 +21,9 @@ from heap_assets.platform import Platform, open_platform
 from heap_assets.schedules import schedules
 from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
+from heap_assets.steps.behaviour import check_events
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 
-from heap_assets.steps.behaviour import check_events
 
 @dg.definitions
 def defs() -> dg.Definitions:
@@ -37,9 +37,9 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
     Loading reads two local files and nothing else: no network, so every worker loads the same graph.
     """
     loaded.check_heap_columns()
+    check_events(loaded)
     with warnings.catch_warnings():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
-    check_events(loaded)
         for category in (dg.PreviewWarning, dg.BetaWarning):
             warnings.simplefilter("ignore", category)
         return _definitions(loaded)
