@@ -36,6 +36,20 @@ FOLLOWS_GRAPH: Condition = (
 ).with_label("its graph was resolved, or a table that gives traits was read")
 
 
+PUBLISHED_DAYS: Condition = (
+    dg.AutomationCondition.any_deps_updated()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("what is published was built anew")
+"""Every day, however old, whose input was written; a write that changed nothing is found out by its version."""
+
+PUBLISHED_VIEWS: Condition = (
+    dg.AutomationCondition.any_deps_updated()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("a table was published")
+
+
 class InputsSettled(dg.AutomationCondition[dg.AssetKey]):
     """True for the newest day when every touched day is rebuilt and its inputs are not those of its graph.
 

@@ -9,8 +9,10 @@ from heap_assets.alerts.sensors import alert_sensors
 from heap_assets.assets.heap import event_tables, people
 from heap_assets.assets.heap_connect import dumps, landed
 from heap_assets.assets.identity import identity
-from heap_assets.assets.jobs import sync_jobs
+from heap_assets.assets.jobs import retention_job, retention_schedule, sync_jobs
 from heap_assets.assets.profiles import profiles
+from heap_assets.assets.publish import GROUP as PUBLISH
+from heap_assets.assets.publish import publishing
 from heap_assets.assets.sync import syncs
 from heap_assets.assets.warehouse import warehouse_tables
 from heap_assets.checks.partition_check import check_step
@@ -60,6 +62,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
     schedule_status = (
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
+    retention = retention_job(platform)
     recency = recency_job(hourly_checks(loaded), status=schedule_status)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         landed(partitions_def, run.owner),
@@ -69,6 +72,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
         identity(loaded, platform, partitions_def),
         *profiles(loaded, platform, partitions_def),
         *syncs(loaded, platform, partitions_def),
+        *publishing(loaded, platform, partitions_def),
     ]
     if settings.warehouse and settings.warehouse.tables:
         assets.append(warehouse_tables(loaded, platform, partitions_def))
@@ -88,8 +92,12 @@ def _definitions(loaded: Platform) -> dg.Definitions:
             *automation_sensors(sensor_status),
             *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
-        schedules=[*schedules(loaded, standing, schedule_status), recency.schedule],
-        jobs=[recency.job, *sync_jobs(loaded)],
+        schedules=[
+            *schedules(loaded, standing, schedule_status),
+            recency.schedule,
+            retention_schedule(retention, schedule_status),
+        ],
+        jobs=[recency.job, retention, *sync_jobs(loaded)],
         executor=_executor(settings),
     )
 
@@ -114,6 +122,13 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             # a condition of our own has to be evaluated where our code is
             use_user_code_server=True,
             description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "publishing_follows_tables",
+            target=dg.AssetSelection.groups(PUBLISH),
+            default_status=status,
+            minimum_interval_seconds=30,
+            description="Publishes the days whose tables were built anew, and renews the views on them.",
         ),
     ]
 

@@ -30,3 +30,8 @@ def warehouse_asset(table: str) -> str:
 def sync_asset(name: str) -> str:
     """Return the asset of a sync."""
     return f"sync/{name}"
+
+
+def publish_asset(target: str, table: str) -> str:
+    """Return the asset of a table published to a target."""
+    return f"publish/{target}/{table}"

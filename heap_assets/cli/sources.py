@@ -20,6 +20,7 @@ from heap_assets.heap_connect import (
     preflight as preflight_source,
 )
 from heap_assets.platform import open_platform, s3_access
+from heap_assets.steps.publishing import open_publisher
 from heap_assets.warehouse.browse import datasets, describe, propose_yaml, tables_of
 
 
@@ -27,7 +28,7 @@ from heap_assets.warehouse.browse import datasets, describe, propose_yaml, table
 @click.option("--policy", is_flag=True, help="Print the IAM policy that reading needs, and nothing more")
 @click.option("--trust", metavar="PRINCIPAL_ARN", help="Print the trust policy for a role that this principal assumes")
 def preflight(policy: bool, trust: str | None) -> None:
-    """Try every connection and permission, one verdict each; nothing is written."""
+    """Try every connection and permission, one verdict each; nothing stays written."""
     import json
 
     platform = open_platform()
@@ -48,6 +49,10 @@ def preflight(policy: bool, trust: str | None) -> None:
         for permission in platform.warehouse().preflight():
             failed += not permission.passed
             _say(f"warehouse: {permission.name}", permission.passed, permission.detail, permission.remedy)
+    for target in platform.settings.publish:
+        for permission in open_publisher(platform, target).preflight():
+            failed += not permission.passed
+            _say(f"publish {target}: {permission.name}", permission.passed, permission.detail, permission.remedy)
     raise SystemExit(1 if failed else 0)
 
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from heap_assets.errors import SettingsError
 from heap_assets.settings.models import Settings
+from heap_assets.settings.publish import check_no_secrets
 
 FILE_NAME = "heap_assets.yaml"
 PATH_VARIABLE = "HEAP_ASSETS_SETTINGS"
@@ -50,6 +51,7 @@ def parse_settings(text: str, path: Path) -> Settings:
         raise SettingsError(f"{path.name} is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
+    check_no_secrets(raw, path.name)
     filled = _fill(raw, path.name, "")
     try:
         settings = Settings.model_validate(filled)

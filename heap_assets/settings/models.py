@@ -12,7 +12,8 @@ from pydantic import Field, field_validator, model_validator
 from heap_assets.settings.base import Section
 from heap_assets.settings.heap import HeapSettings, IdentifierTypes
 from heap_assets.settings.identity import IdentitySettings, ProfilesSettings
-from heap_assets.settings.operations import Alert, RunSettings
+from heap_assets.settings.operations import Alert, Keep, RunSettings
+from heap_assets.settings.publish import PublishTarget, TargetName
 from heap_assets.settings.sync import Syncs
 from heap_assets.settings.warehouse import WarehouseSettings
 
@@ -41,8 +42,10 @@ class Settings(Section):
     identity: IdentitySettings
     profiles: ProfilesSettings = ProfilesSettings()
     sync: Syncs = {}
+    publish: dict[TargetName, PublishTarget] = {}
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = []
+    keep: Keep = Keep()
     run: RunSettings = RunSettings()
 
     @field_validator("lake", mode="before")

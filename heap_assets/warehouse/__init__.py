@@ -23,6 +23,7 @@ from heap_assets.warehouse.model import (
     WarehouseError,
     choose_columns,
 )
+from heap_assets.warehouse.publish import Published, Publisher, PublishError, PublishStatus
 
 if TYPE_CHECKING:
     from heap_assets.warehouse.bigquery import BigQueryWarehouse
@@ -45,6 +46,10 @@ __all__ = [
     "Newer",
     "Permission",
     "PostgresWarehouse",
+    "PublishError",
+    "PublishStatus",
+    "Published",
+    "Publisher",
     "Reading",
     "RelationMissingError",
     "Snapshot",

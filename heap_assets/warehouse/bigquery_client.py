@@ -119,9 +119,16 @@ def _key(credentials: str) -> dict[str, Any]:
     return dict(key)
 
 
+READING = (
+    "grant roles/bigquery.dataViewer on the dataset, roles/bigquery.jobUser and roles/bigquery.readSessionUser "
+    "on the project"
+)
+WRITING = "grant roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
+
+
 @contextmanager
-def explained(subject: str) -> Iterator[None]:
-    """Turn Google's errors into ours; `subject` is the table or project they are about."""
+def explained(subject: str, remedy: str = READING) -> Iterator[None]:
+    """Turn Google's errors into ours; `subject` is the table or project they are about, `remedy` what to grant."""
     try:
         yield
     except google.auth.exceptions.DefaultCredentialsError as error:
@@ -138,10 +145,7 @@ def explained(subject: str) -> Iterator[None]:
     except google_errors.Forbidden as error:
         if _reasons(error) & _QUOTA:
             raise WarehouseBusyError(f"{subject}: BigQuery's quota is used up: {_message(error)}") from error
-        raise AccessError(
-            f"{subject}: {_message(error)}: grant roles/bigquery.dataViewer on the dataset, "
-            "roles/bigquery.jobUser and roles/bigquery.readSessionUser on the project"
-        ) from error
+        raise AccessError(f"{subject}: {_message(error)}: {remedy}") from error
     except google_errors.Unauthorized as error:
         raise AccessError(f"{subject}: BigQuery refuses the credentials: is the key revoked?") from error
     except (google_errors.TooManyRequests, google_errors.ServiceUnavailable, google_errors.RetryError) as error:

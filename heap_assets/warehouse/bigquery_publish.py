@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from google.api_core import exceptions as google_errors
@@ -17,14 +18,17 @@ from google.cloud import bigquery
 
 from heap_assets.lake import Store
 from heap_assets.warehouse.bigquery import type_text
-from heap_assets.warehouse.bigquery_client import BigQueryAccount, explained
-from heap_assets.warehouse.bigquery_types import changes, in_table_order, retyped, schema_of, write_ndjson
+from heap_assets.warehouse.bigquery_client import WRITING, BigQueryAccount, explained
+from heap_assets.warehouse.bigquery_types import changes, in_table_order, kind_of, retyped, schema_of, write_ndjson
+from heap_assets.warehouse.model import Permission
 from heap_assets.warehouse.publish import (
     DAY_COLUMN,
+    Preview,
     Publication,
     Published,
     Publisher,
     PublishStatus,
+    ResolvedOn,
     resolved_view,
     with_day,
 )
@@ -37,26 +41,34 @@ class BigQueryPublisher(Publisher):
 
     On Google's service a day is loaded into its partition (`table$20261101`, WRITE_TRUNCATE): one free, atomic job.
     bqemulator knows no partition addresses; there the file is loaded beside the table and swapped in by one MERGE.
+
+    Parameters
+    ----------
+    staging
+        A place on gs:// that files go through on their way: BigQuery fetches them from there, instead of having them
+        sent by this process. They are removed afterwards.
     """
 
-    def __init__(self, account: BigQueryAccount, dataset: str, store: Store) -> None:
+    def __init__(self, account: BigQueryAccount, dataset: str, store: Store, staging: Store | None = None) -> None:
         super().__init__(store, f"bigquery-{account.project}-{dataset}")
         self._account = account
+        self._staging_store = staging
         self.dataset = dataset
 
     def exists(self, table: str) -> bool:
         with self._account.client() as client:
-            try:
-                client.get_table(self._name(table))
-            except google_errors.NotFound:
-                return False
-        return True
+            return _table_or_none(client, self._name(table)) is not None
+
+    def preflight(self) -> list[Permission]:
+        from heap_assets.warehouse.bigquery_preflight import preflight
+
+        return preflight(self._account, (self.dataset,), write_to=self.dataset)
 
     def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
         started = time.monotonic()
         rows = with_day(frame, day)
         name = self._name(publication.table)
-        with self._account.client() as client, explained(name), tempfile.TemporaryDirectory() as folder:
+        with self._account.client() as client, explained(name, WRITING), tempfile.TemporaryDirectory() as folder:
             fields, added = self._prepare(client, publication, rows.collect_schema())
             path = Path(folder) / "rows"
             ordered = in_table_order(rows, fields)
@@ -64,12 +76,16 @@ class BigQueryPublisher(Publisher):
                 write_ndjson(ordered, publication.json_columns, path)
             else:
                 ordered.sink_parquet(path, engine="streaming")
-            if day is not None and self._account.is_emulated:
-                loaded = self._swap(client, publication, day, fields, path)
+            if path.stat().st_size == 0:
+                jobs = [self._empty(client, name, day)]
+            elif day is not None and self._account.is_emulated:
+                jobs = self._swap(client, publication, day, fields, path)
             else:
-                loaded = self._load(client, destination(name, day), publication, fields, path)
-        seconds = time.monotonic() - started
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds)
+                jobs = [self._load(client, destination(name, day), publication, fields, path)]
+            size = path.stat().st_size
+        loaded, seconds = int(getattr(jobs[0], "output_rows", 0) or 0), time.monotonic() - started
+        ids = tuple(str(job.job_id) for job in jobs)
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, ids)
 
     def _prepare(
         self, client: bigquery.Client, publication: Publication, schema: pl.Schema
@@ -77,19 +93,34 @@ class BigQueryPublisher(Publisher):
         """Create the table, or add and widen columns; refuse before anything is changed."""
         wanted = schema_of(publication, schema)
         name = self._name(publication.table)
-        try:
-            table = client.get_table(name)
-        except google_errors.NotFound:
-            client.create_table(new_table(name, publication, wanted))
+        table = _table_or_none(client, name)
+        if table is None:
+            client.create_table(new_table(name, publication, wanted), exists_ok=True)
             return wanted, []
         added, widened = changes(name, table.schema, wanted)
         for column, kind in widened:
-            client.query(f"ALTER TABLE `{name}` ALTER COLUMN `{column}` SET DATA TYPE {kind}").result()
+            client.query(widen_column_statement(name, column, kind)).result()
         for entry in added:
             client.query(add_column_statement(name, entry)).result()
         kinds = dict(widened)
         kept = [retyped(entry, kinds[entry.name]) if entry.name in kinds else entry for entry in table.schema]
         return [*kept, *added], [entry.name for entry in added]
+
+    def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
+        wanted = schema_of(publication, schema)
+        name = self._name(publication.table)
+        with self._account.client() as client:
+            table = _table_or_none(client, name)
+        if table is None:
+            return Preview(creates=True)
+        added, widened = changes(name, table.schema, wanted)
+        return Preview(False, tuple(entry.name for entry in added), tuple(column for column, _ in widened))
+
+    def _empty(self, client: bigquery.Client, name: str, day: date | None) -> Any:
+        """Remove the rows of a day, since a file of no JSON lines cannot be uploaded; whole partitions go for free."""
+        job = client.query(delete_statement(name, day))
+        job.result()
+        return job
 
     def _load(
         self,
@@ -98,11 +129,17 @@ class BigQueryPublisher(Publisher):
         publication: Publication,
         fields: Sequence[bigquery.SchemaField],
         path: Path,
-    ) -> int:
+    ) -> Any:
+        config = load_config(publication, fields)
+        if self._staging_store is not None:
+            with _on_the_way(self._staging_store, path) as uri:
+                job = client.load_table_from_uri(uri, target, job_config=config)
+                job.result()
+            return job
         with path.open("rb") as file:
-            job = client.load_table_from_file(file, target, job_config=load_config(publication, fields))
+            job = client.load_table_from_file(file, target, job_config=config)
         job.result()
-        return int(job.output_rows or 0)
+        return job
 
     def _swap(
         self,
@@ -111,40 +148,65 @@ class BigQueryPublisher(Publisher):
         day: date,
         fields: Sequence[bigquery.SchemaField],
         path: Path,
-    ) -> int:
-        with self._staging(client, publication, fields) as staging:
-            loaded = self._load(client, staging, publication, fields, path)
-            client.query(
-                swap_statement(self._name(publication.table), staging, day, [entry.name for entry in fields])
-            ).result()
-        return loaded
+    ) -> list[Any]:
+        with self._beside(client, publication, fields) as beside:
+            loaded = self._load(client, beside, publication, fields, path)
+            names = [entry.name for entry in fields]
+            swap = client.query(swap_statement(self._name(publication.table), beside, day, names))
+            swap.result()
+        return [loaded, swap]
 
     @contextmanager
-    def _staging(
+    def _beside(
         self, client: bigquery.Client, publication: Publication, fields: Sequence[bigquery.SchemaField]
     ) -> Iterator[str]:
         """A table that expires by itself should this process die."""
-        staging = f"{self._name(publication.table)}__{uuid.uuid4().hex[:12]}"
-        table = bigquery.Table(staging, fields)
+        name = f"{self._name(publication.table)}__{uuid.uuid4().hex[:12]}"
+        table = bigquery.Table(name, fields)
         table.expires = datetime.now(UTC) + _STAGING_LIFE
         client.create_table(table)
         try:
-            yield staging
+            yield name
         finally:
-            client.delete_table(staging, not_found_ok=True)
+            client.delete_table(name, not_found_ok=True)
 
-    def resolve_views(self, events: Sequence[str], *, into: str = "heap_resolved") -> list[str]:
-        """Create the views `heap_resolved.<table>`: event rows with today's user and profile. Returns their names."""
-        made = []
-        with self._account.client() as client, explained(into):
-            client.create_dataset(into, exists_ok=True)
-            for table in events:
-                client.query(view_statement(self._account.project, self.dataset, table, into)).result()
-                made.append(f"{into}.{table}")
-        return made
+    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+        with self._account.client() as client, explained(f"{into}.{table}", WRITING):
+            source = client.get_table(self._name(table))
+            text = {entry.name: kind_of(entry) for entry in source.schema}.get("user_id") == "STRING"
+            _make_dataset(client, into, self.dataset)
+            statement = view_statement(self._account.project, self.dataset, table, into, on, user_is_text=text)
+            client.query(statement).result()
 
     def _name(self, table: str) -> str:
         return f"{self._account.project}.{self.dataset}.{table}"
+
+
+def _table_or_none(client: bigquery.Client, name: str) -> bigquery.Table | None:
+    try:
+        return client.get_table(name)
+    except google_errors.NotFound:
+        return None
+
+
+def _make_dataset(client: bigquery.Client, name: str, beside: str) -> None:
+    """Make a dataset where another one lies; whoever may not make datasets has made it before (docs/bigquery.md)."""
+    try:
+        client.get_dataset(name)
+    except google_errors.NotFound:
+        made = bigquery.Dataset(f"{client.project}.{name}")
+        made.location = client.get_dataset(beside).location
+        client.create_dataset(made, exists_ok=True)
+
+
+@contextmanager
+def _on_the_way(staging: Store, path: Path) -> Iterator[str]:
+    key = f"{uuid.uuid4().hex}/{path.name}"
+    staging.put(key, path)
+    try:
+        yield staging.uri(key)
+    finally:
+        staging.delete(key)
 
 
 def new_table(name: str, publication: Publication, fields: Sequence[bigquery.SchemaField]) -> bigquery.Table:
@@ -192,10 +254,28 @@ def swap_statement(name: str, staging: str, day: date, columns: Sequence[str]) -
     )
 
 
-def view_statement(project: str, dataset: str, table: str, into: str) -> str:
-    """Write the statement that creates a `heap_resolved` view."""
+def delete_statement(name: str, day: date | None) -> str:
+    """Write the statement that removes a day's rows, or all."""
+    where = "TRUE" if day is None else f"{DAY_COLUMN} = DATE '{day.isoformat()}'"
+    return f"DELETE FROM `{name}` WHERE {where}"
+
+
+def widen_column_statement(name: str, column: str, kind: str) -> str:
+    """Write the statement that gives a column a type which holds all its values."""
+    return f"ALTER TABLE `{name}` ALTER COLUMN `{column}` SET DATA TYPE {kind}"
+
+
+def view_statement(
+    project: str, dataset: str, table: str, into: str, on: ResolvedOn, *, user_is_text: bool = False
+) -> str:
+    """Write the statement that creates a `heap_resolved` view; `user_is_text` as in the wide events table."""
     source = f"{project}.{dataset}"
     query = resolved_view(
-        f"`{source}.{table}`", f"`{source}.heap_user_migrations`", f"`{source}.identity_graph`", text="STRING"
+        f"`{source}.{table}`",
+        f"`{source}.heap_user_migrations`",
+        f"`{source}.identity_graph`",
+        on,
+        user="CAST(e.user_id AS INT64)" if user_is_text else "e.user_id",
+        text="STRING",
     )
     return f"CREATE OR REPLACE VIEW `{project}.{into}.{table}` AS\n{query}"

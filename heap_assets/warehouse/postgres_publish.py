@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ import pyarrow.parquet as pq
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.lake import Store
-from heap_assets.warehouse.model import AccessError
+from heap_assets.warehouse.model import AccessError, Permission, WarehouseError
 from heap_assets.warehouse.publish import (
     DAY_COLUMN,
+    Preview,
     Publication,
     Published,
     Publisher,
     PublishError,
     PublishStatus,
+    ResolvedOn,
     resolved_view,
     with_day,
 )
@@ -69,19 +72,13 @@ class PostgresPublisher(Publisher):
         with tempfile.TemporaryDirectory() as folder, self._transaction() as cursor:
             path = Path(folder) / "rows.parquet"
             _copyable(rows).sink_parquet(path, engine="streaming")
+            size = path.stat().st_size
             added = self._prepare(cursor, publication, types)
             loaded = _stage(cursor, path)
-            target = self._quoted(publication.table)
-            cursor.execute(f"LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")  # one writer at a time; readers go on
-            if day is None:
-                cursor.execute(f"DELETE FROM {target}")
-            else:
-                cursor.execute(f"DELETE FROM {target} WHERE {DAY_COLUMN} = DATE '{day.isoformat()}'")
-            names = ", ".join(_identifier(name) for name in types)
-            values = ", ".join(f"{_identifier(name)}::{kind}" for name, kind in types.items())
-            cursor.execute(f"INSERT INTO {target} ({names}) SELECT {values} FROM pg_temp.{_STAGING}")
+            transaction = _exchange(cursor, self._quoted(publication.table), day, types)
         seconds = time.monotonic() - started
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds)
+        jobs = (f"transaction {transaction}",)
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, jobs)
 
     def _prepare(self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str]) -> list[str]:
         """Create the table, or add and widen columns; PublishError if a type would narrow."""
@@ -96,17 +93,10 @@ class PostgresPublisher(Publisher):
             for column in ([DAY_COLUMN] if publication.by_day else []) + list(publication.cluster_by):
                 cursor.execute(f"CREATE INDEX ON {target} ({_identifier(column)})")
             return []
-        for name, kind in types.items():
-            old = existing.get(name)
-            if old is None or _plain(old) == _plain(kind):
-                continue
-            if _plain(kind) not in _WIDER.get(_plain(old), set()):
-                raise PublishError(
-                    f"{self.schema}.{publication.table}: column {name!r} is {old} in PostgreSQL and would become "
-                    f"{kind}: a type can only be widened. Rename the column, or drop the table to have it made anew"
-                )
-            cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {_identifier(name)} TYPE {kind}")
-        added = [name for name in types if name not in existing]
+        added, widened = _changes(f"{self.schema}.{publication.table}", existing, types)
+        with _views_aside(cursor, target) if widened else nullcontext():
+            for name in widened:
+                cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {_identifier(name)} TYPE {types[name]}")
         for name in added:
             cursor.execute(f"ALTER TABLE {target} ADD COLUMN {_identifier(name)} {types[name]}")
         self._describe(cursor, publication, added)
@@ -125,20 +115,45 @@ class PostgresPublisher(Publisher):
         )
         return dict(cursor.fetchall())
 
-    def resolve_views(self, events: list[str], *, into: str = "heap_resolved") -> list[str]:
-        """Create the views `heap_resolved.<table>`: event rows with today's user and profile. Returns their names."""
+    def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
+        types = {name: type_of(name, dtype, publication) for name, dtype in schema.items()}
         with self._transaction() as cursor:
-            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(into)}")
-            for table in events:
-                query = resolved_view(
-                    self._quoted(table),
-                    self._quoted("heap_user_migrations"),
-                    self._quoted("identity_graph"),
-                    text="text",
-                )
-                cursor.execute(f"DROP VIEW IF EXISTS {_identifier(into)}.{_identifier(table)}")
-                cursor.execute(f"CREATE VIEW {_identifier(into)}.{_identifier(table)} AS {query}")
-        return [f"{into}.{table}" for table in events]
+            existing = self._existing(cursor, publication.table)
+        if not existing:
+            return Preview(creates=True)
+        added, widened = _changes(f"{self.schema}.{publication.table}", existing, types)
+        return Preview(False, tuple(added), tuple(widened))
+
+    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+        view = f"{_identifier(into)}.{_identifier(table)}"
+        with self._transaction() as cursor:
+            text = self._existing(cursor, table).get("user_id") == "text"
+            query = resolved_view(
+                self._quoted(table),
+                self._quoted("heap_user_migrations"),
+                self._quoted("identity_graph"),
+                on,
+                user="CAST(e.user_id AS bigint)" if text else "e.user_id",
+                text="text",
+            )
+            if not _has_schema(cursor, into):
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(into)}")
+            cursor.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
+
+    def preflight(self) -> list[Permission]:
+        try:
+            with self._transaction() as cursor:
+                if not _has_schema(cursor, self.schema):
+                    cursor.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
+                    detail, remedy = f"may make the schema {self.schema}", "GRANT CREATE ON DATABASE … TO …"
+                else:
+                    cursor.execute(f"SELECT has_schema_privilege({_literal(self.schema)}, 'CREATE')")
+                    detail, remedy = f"may write to {self.schema}", f"GRANT USAGE, CREATE ON SCHEMA {self.schema} TO …"
+                [(may,)] = cursor.fetchall()
+        except WarehouseError as error:
+            return [Permission("connect", False, str(error), "check dsn and that the server lets this host in")]
+        said = detail if may else detail.replace("may", "may not")
+        return [Permission("connect", True, self.target), Permission("write", bool(may), said, remedy)]
 
     @contextmanager
     def _transaction(self) -> Iterator[dbapi.Cursor]:
@@ -177,6 +192,47 @@ def type_of(name: str, dtype: pl.DataType, publication: Publication) -> str:
     return kind
 
 
+def _changes(table: str, existing: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return columns to add and columns to widen; PublishError if a type would narrow."""
+    widened = []
+    for name, kind in wanted.items():
+        old = existing.get(name)
+        if old is None or _plain(old) == _plain(kind):
+            continue
+        if _plain(kind) not in _WIDER.get(_plain(old), set()):
+            raise PublishError(
+                f"{table}: column {name!r} is {old} in PostgreSQL and would become "
+                f"{kind}: a type can only be widened. Rename the column, or drop the table to have it made anew"
+            )
+        widened.append(name)
+    return [name for name in wanted if name not in existing], widened
+
+
+@contextmanager
+def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
+    """Take the views on a table away while its types change, which PostgreSQL demands, and put them back as they were.
+
+    All of it is in the transaction: nobody sees the table without its views.
+    """
+    cursor.execute(
+        "SELECT DISTINCT v.oid::regclass::text, pg_get_viewdef(v.oid) FROM pg_depend d "
+        "JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class "
+        f"WHERE d.refobjid = {_literal(table)}::regclass AND v.relkind = 'v'"
+    )
+    views = cursor.fetchall()
+    for name, _ in views:
+        cursor.execute(f"DROP VIEW {name}")
+    yield
+    for name, definition in views:
+        cursor.execute(f"CREATE VIEW {name} AS {definition}")
+
+
+def _has_schema(cursor: dbapi.Cursor, name: str) -> bool:
+    cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {_literal(name)})")
+    [(there,)] = cursor.fetchall()
+    return bool(there)
+
+
 def _copyable(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Turn what COPY cannot carry into JSON text: structs, lists of them, and lists of lists."""
     expressions = []
@@ -203,6 +259,19 @@ def _stage(cursor: dbapi.Cursor, path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
+def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, types: Mapping[str, str]) -> str:
+    """Put the staged rows in place of a day's, or of all; returns the transaction's number."""
+    cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")  # one writer at a time; readers go on
+    where = "" if day is None else f" WHERE {DAY_COLUMN} = DATE '{day.isoformat()}'"
+    cursor.execute(f"DELETE FROM {table}{where}")
+    names = ", ".join(_identifier(name) for name in types)
+    values = ", ".join(f"{_identifier(name)}::{kind}" for name, kind in types.items())
+    cursor.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM pg_temp.{_STAGING}")
+    cursor.execute("SELECT pg_current_xact_id()::text")
+    [(transaction,)] = cursor.fetchall()
+    return str(transaction)
+
+
 def _instance(dtype: Any) -> pl.DataType:
     instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
     return instance
@@ -221,5 +290,8 @@ def _literal(text: str) -> str:
 
 
 def _reason(error: adbc_driver_manager.Error) -> str:
+    """The server's own line; what errors about data (classes 22 and 23) quote is blanked out."""
     text = str(error)
-    return (text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text).strip().splitlines()[0]
+    line = (text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text).strip().splitlines()[0]
+    about_data = (error.sqlstate or "")[:2] in ("22", "23")
+    return re.sub(r'"[^"]*"', '"…"', line) if about_data else line

@@ -1,7 +1,7 @@
 """Publishing: assets of the lake as tables of a warehouse, a day replaced whole, nothing loaded twice.
 
 What was loaded last is remembered per table and day beside the lake (`_published/…`), with the version of the
-partition. An equal version is not loaded again.
+partition. An equal version is not loaded again. The same is remembered of the `heap_resolved` views.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -17,11 +18,13 @@ from enum import StrEnum
 import polars as pl
 
 from heap_assets.lake import Store
-from heap_assets.warehouse.model import WarehouseError
+from heap_assets.warehouse.model import Permission, WarehouseError
+from heap_assets.warehouse.redaction import redacted
 
 DAY_COLUMN = "partition_day"
 """First column of every table published by day: the partition of the lake that a row comes from."""
 
+_WHOLE = "all"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")
 
 
@@ -64,7 +67,15 @@ class Publication:
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome of one publication."""
+    """The outcome of one publication.
+
+    Attributes
+    ----------
+    bytes
+        Of the file that was loaded, compressed.
+    jobs
+        What the target calls the work it did: BigQuery's job ids, PostgreSQL's transaction.
+    """
 
     status: PublishStatus
     table: str
@@ -72,6 +83,25 @@ class Published:
     rows: int
     added_columns: tuple[str, ...] = ()
     seconds: float = 0.0
+    bytes: int = 0
+    jobs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What publishing would do to a table: make it, add columns to it, widen some."""
+
+    creates: bool
+    added_columns: tuple[str, ...] = ()
+    widened_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResolvedOn:
+    """The published days of `heap_user_migrations` and `identity_graph` that the views resolve with."""
+
+    migrations: date
+    graph: date
 
 
 class Publisher(ABC):
@@ -96,19 +126,69 @@ class Publisher(ABC):
         Raises
         ------
         PublishError
-            If a name, a type, or a change of type cannot be published.
+            If a name, a type, or a change of type cannot be published, or the rows cannot be made.
         """
         if publication.by_day != (day is not None):
             raise PublishError(f"{publication.table} is {'' if publication.by_day else 'not '}published by day")
-        key = f"_published/{self.target}/{publication.table}/{day or 'all'}.json"
-        known = self._remembered(key)
+        known = self._remembered(self._key(publication.table, day))
         if not force and known.get("version") == version and self.exists(publication.table):
             return Published(PublishStatus.UNCHANGED, publication.table, day, int(known["rows"]))
-        check_names(publication.table, frame.collect_schema())
-        published = self._replace(publication, day, frame)
-        record = {"version": version, "rows": published.rows, "at": datetime.now(UTC).isoformat()}
-        self._store.write(key, json.dumps(record).encode())
+        with made_of(f"{publication.table} {day or ''}".strip()):
+            check_names(publication.table, frame.collect_schema())
+            published = self._replace(publication, day, frame)
+        self._remember(self._key(publication.table, day), {"version": version, "rows": published.rows})
+        if published.added_columns:
+            self._forget_views(publication.table)
         return published
+
+    def is_published(self, table: str, day: date | None, version: str) -> bool:
+        """Whether this version was the last one loaded, by what is remembered; nothing is asked of the target."""
+        return self._remembered(self._key(table, day)).get("version") == version
+
+    def preview(self, publication: Publication, frame: pl.LazyFrame, day: date | None) -> Preview:
+        """Say what publishing a frame would do to its table, and change nothing.
+
+        Raises
+        ------
+        PublishError
+            If it would be refused.
+        """
+        check_names(publication.table, frame.collect_schema())
+        return self._preview(publication, with_day(frame, day).collect_schema())
+
+    def published_days(self, table: str) -> list[date]:
+        """Return the days of a table that were published, oldest first."""
+        prefix = f"_published/{self.target}/{table}/"
+        names = [info.key.removeprefix(prefix).removesuffix(".json") for info in self._store.list(prefix)]
+        return sorted(date.fromisoformat(name) for name in names if name != _WHOLE)
+
+    def resolve_views(self, tables: Iterable[str], *, into: str, on: ResolvedOn) -> list[str]:
+        """Create the views `<into>.<table>`: event rows with `resolved_user_id` and `profile_id`.
+
+        The days are written into the view, so that no engine reads more than one partition of the graph.
+
+        Returns
+        -------
+        list[str]
+            The views that were made anew; the others stand as they should.
+        """
+        made = []
+        for table in tables:
+            key = f"_published/{self.target}/_views/{table}/{into}.json"
+            wanted = {"migrations": str(on.migrations), "graph": str(on.graph)}
+            if self._remembered(key).items() >= wanted.items():
+                continue
+            self._create_view(table, into, on)
+            self._remember(key, wanted)
+            made.append(f"{into}.{table}")
+        return made
+
+    def _forget_views(self, table: str) -> None:
+        for info in self._store.list(f"_published/{self.target}/_views/{table}"):
+            self._store.delete(info.key)
+
+    def _key(self, table: str, day: date | None) -> str:
+        return f"_published/{self.target}/{table}/{day or _WHOLE}.json"
 
     def _remembered(self, key: str) -> dict[str, str]:
         try:
@@ -117,13 +197,37 @@ class Publisher(ABC):
             return {}
         return record
 
+    def _remember(self, key: str, record: Mapping[str, object]) -> None:
+        self._store.write(key, json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode())
+
     @abstractmethod
     def exists(self, table: str) -> bool:
         """Whether the target has the table."""
 
     @abstractmethod
+    def preflight(self) -> list[Permission]:
+        """Try what publishing needs, one by one, and say what to grant for what fails."""
+
+    @abstractmethod
     def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
         """Load the frame in place of what the day holds."""
+
+    @abstractmethod
+    def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
+        """Compare a schema with the table; PublishError if it would be refused."""
+
+    @abstractmethod
+    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+        """Make or replace one view."""
+
+
+@contextmanager
+def made_of(what: str) -> Iterator[None]:
+    """Turn Polars' failures while rows are made into ours, without the cells that they quote."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise PublishError(f"{what}: its rows cannot be made: {redacted(error)}") from None
 
 
 def table_name(asset: str) -> str:
@@ -151,20 +255,35 @@ def with_day(frame: pl.LazyFrame, day: date | None) -> pl.LazyFrame:
 
 
 RESOLVED_VIEW = """\
-SELECT e.*, COALESCE(m.resolved_to, e.user_id) AS resolved_user_id, g.profile_id
+SELECT COALESCE(m.resolved_to, {user}) AS resolved_user_id, g.profile_id, e.*
 FROM {events} AS e
 LEFT JOIN (
-  SELECT from_user_id, resolved_to FROM {migrations}
-  WHERE {day} = (SELECT MAX({day}) FROM {migrations})
-) AS m ON m.from_user_id = e.user_id
+  SELECT from_user_id, resolved_to FROM {migrations} WHERE {day} = DATE '{migrations_day}'
+) AS m ON m.from_user_id = {user}
 LEFT JOIN (
   SELECT identifier, profile_id FROM {graph}
-  WHERE identifier_type = 'heap_user_id' AND {day} = (SELECT MAX({day}) FROM {graph})
-) AS g ON g.identifier = CAST(COALESCE(m.resolved_to, e.user_id) AS {text})
+  WHERE {day} = DATE '{graph_day}' AND identifier_type = 'heap_user_id'
+) AS g ON g.identifier = CAST(COALESCE(m.resolved_to, {user}) AS {text})
 """
-"""Event rows with today's user and profile: old partitions keep `user_id` as exported (design: heap tables)."""
+"""Event rows with today's user and profile: old partitions keep `user_id` as exported (design: heap tables).
+
+Its own columns come first: a column that the table gains is then the view's last one, which PostgreSQL can add.
+"""
 
 
-def resolved_view(events: str, migrations: str, graph: str, *, text: str) -> str:
-    """Write the query of a `heap_resolved` view; arguments are quoted table names and the dialect's text type."""
-    return RESOLVED_VIEW.format(events=events, migrations=migrations, graph=graph, day=DAY_COLUMN, text=text)
+def resolved_view(events: str, migrations: str, graph: str, on: ResolvedOn, *, user: str, text: str) -> str:
+    """Write the query of a `heap_resolved` view.
+
+    Parameters
+    ----------
+    events, migrations, graph
+        Quoted table names.
+    user
+        The event's user_id as an integer, from `e`.
+    text
+        The dialect's text type.
+    """
+    return RESOLVED_VIEW.format(
+        events=events, migrations=migrations, graph=graph, user=user, text=text, day=DAY_COLUMN,
+        migrations_day=on.migrations, graph_day=on.graph,
+    )  # fmt: skip

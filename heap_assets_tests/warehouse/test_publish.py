@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -36,7 +35,15 @@ from heap_assets.warehouse.bigquery_publish import (
 from heap_assets.warehouse.bigquery_types import changes, schema_of
 from heap_assets.warehouse.events_table import COLUMNS, PUBLICATION, events_table
 from heap_assets.warehouse.postgres_publish import PostgresPublisher
-from heap_assets.warehouse.publish import Publication, Publisher, PublishError, PublishStatus, table_name
+from heap_assets.warehouse.publish import (
+    Preview,
+    Publication,
+    Publisher,
+    PublishError,
+    PublishStatus,
+    ResolvedOn,
+    table_name,
+)
 
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
 PEOPLE = Publication("people", description="Who", descriptions={"id": "Key", "city": 'Where "now"'}, cluster_by=("id",))
@@ -47,6 +54,7 @@ class Target:
     publisher: Publisher
     query: Callable[[str], list[tuple[Any, ...]]]
     prefix: str
+    spelled: str
 
 
 @pytest.fixture(params=["bigquery", "postgres"])
@@ -62,7 +70,8 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
             def ask(text: str) -> list[tuple[Any, ...]]:
                 return [tuple(row.values()) for row in client.query(text).result()]
 
-            yield Target(BigQueryPublisher(account, dataset, store), ask, dataset)
+            spelled = f"BigQueryPublisher({account!r}, {dataset!r}, STORE)"
+            yield Target(BigQueryPublisher(account, dataset, store), ask, dataset, spelled)
             for job in client.list_jobs(max_results=100):
                 if isinstance(job, gcp.QueryJob):
                     sqlglot.parse_one(job.query, dialect="bigquery")
@@ -75,7 +84,9 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
             cursor.execute(text)
             return [tuple(row) for row in cursor.fetchall()]
 
-        yield Target(PostgresPublisher(uri, "pub", store), ask_postgres, "pub")
+        yield Target(
+            PostgresPublisher(uri, "pub", store), ask_postgres, "pub", f"PostgresPublisher({uri!r}, 'pub', STORE)"
+        )
 
 
 def people(*ids: int, **columns: Any) -> pl.LazyFrame:
@@ -105,6 +116,15 @@ def test_an_equal_version_is_not_loaded_again(target: Target) -> None:
 def test_an_empty_day_is_published_and_makes_the_table(target: Target) -> None:
     assert target.publisher.publish(PEOPLE, MONDAY, people(), "v1").rows == 0
     assert target.query(f"SELECT count(*) FROM {target.prefix}.people") == [(0,)]
+
+
+def test_a_day_of_events_that_has_become_empty_is_emptied(target: Target) -> None:
+    event = {"event_id": [1], "user_id": [1], "session_id": [1], "time": [datetime(2026, 11, 2, tzinfo=UTC)]}
+    events = events_table({"signup": pl.LazyFrame(event)})
+    target.publisher.publish(PUBLICATION, MONDAY, events, "v1")
+    target.publisher.publish(PUBLICATION, TUESDAY, events, "v1")
+    assert target.publisher.publish(PUBLICATION, MONDAY, events.head(0), "v2").rows == 0
+    assert target.query(f"SELECT DISTINCT partition_day FROM {target.prefix}.events") == [(TUESDAY,)]
 
 
 def test_a_table_without_days_is_replaced(target: Target) -> None:
@@ -199,41 +219,109 @@ def test_resolved_views_give_todays_user_and_profile(target: Target) -> None:
         publish(Publication("heap_user_migrations"), day, migrations, f"{day}")
         graph = pl.LazyFrame({"identifier_type": ["heap_user_id"], "identifier": ["2"], "profile_id": [f"p-{day}"]})
         publish(Publication("identity_graph"), day, graph, f"{day}")
-    publish(Publication("heap_events_signup"), MONDAY, pl.LazyFrame({"event_id": [7, 8], "user_id": [1, 3]}), "v")
+    signup = Publication("heap_events_signup")
+    publish(signup, MONDAY, pl.LazyFrame({"event_id": [7, 8], "user_id": [1, 3]}), "v")
+    view, newest = f"heap_resolved_{uuid4().hex[:8]}", ResolvedOn(TUESDAY, TUESDAY)
+    question = f"SELECT event_id, resolved_user_id, profile_id FROM {view}.heap_events_signup ORDER BY event_id"
+
+    assert target.publisher.resolve_views(["heap_events_signup"], into=view, on=newest) == [
+        f"{view}.heap_events_signup"
+    ]
+
+    assert target.query(question) == [(7, 2, "p-2026-11-03"), (8, 3, None)]
+    assert target.publisher.resolve_views(["heap_events_signup"], into=view, on=newest) == []
+    publish(signup, MONDAY, pl.LazyFrame({"event_id": [7], "user_id": [1], "plan": ["pro"]}), "v2")
+    assert target.publisher.resolve_views(["heap_events_signup"], into=view, on=newest), "a column was added"
+    assert target.query(f"SELECT plan FROM {view}.heap_events_signup") == [("pro",)]
+
+
+def test_the_wide_table_is_resolved_though_its_user_id_is_text(target: Target) -> None:
+    publish = target.publisher.publish
+    publish(Publication("heap_user_migrations"), MONDAY, pl.LazyFrame({"from_user_id": [1], "resolved_to": [2]}), "v")
+    graph = {"identifier_type": ["heap_user_id"], "identifier": ["2"], "profile_id": ["p"]}
+    publish(Publication("identity_graph"), MONDAY, pl.LazyFrame(graph), "v")
+    event = {"event_id": [1], "user_id": [1], "session_id": [1], "time": [datetime(2026, 11, 2, tzinfo=UTC)]}
+    publish(PUBLICATION, MONDAY, events_table({"signup": pl.LazyFrame(event)}), "v")
     view = f"heap_resolved_{uuid4().hex[:8]}"
-    target.publisher.resolve_views(["heap_events_signup"], into=view)  # type: ignore[attr-defined]
-    rows = target.query(
-        f"SELECT event_id, resolved_user_id, profile_id FROM {view}.heap_events_signup ORDER BY event_id"
-    )
-    assert rows == [(7, 2, "p-2026-11-03"), (8, 3, None)]
+    target.publisher.resolve_views(["events"], into=view, on=ResolvedOn(MONDAY, MONDAY))
+    assert target.query(f"SELECT user_id, resolved_user_id, profile_id FROM {view}.events") == [("1", 2, "p")]
 
 
-def test_a_killed_load_leaves_the_old_day(postgres: str, tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "lake"))
-    publisher = PostgresPublisher(postgres, "pub", store)
-    publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+def test_types_widen_and_the_views_on_them_stay(target: Target) -> None:
+    publish = target.publisher.publish
+    publish(Publication("heap_user_migrations"), MONDAY, pl.LazyFrame({"from_user_id": [1], "resolved_to": [2]}), "v")
+    graph = {"identifier_type": ["heap_user_id"], "identifier": ["2"], "profile_id": ["p"]}
+    publish(Publication("identity_graph"), MONDAY, pl.LazyFrame(graph), "v")
+    rows = pl.LazyFrame({"user_id": [1], "amount": [3]}, schema={"user_id": pl.Int64, "amount": pl.Int32})
+    wider = pl.LazyFrame({"user_id": [1], "amount": [Decimal("2.5")]}, schema_overrides={"amount": pl.Decimal(12, 2)})
+    publish(Publication("t"), MONDAY, rows, "v1")
+    view = f"heap_resolved_{uuid4().hex[:8]}"
+    target.publisher.resolve_views(["t"], into=view, on=ResolvedOn(MONDAY, MONDAY))
+    assert target.publisher.preview(Publication("t"), wider, TUESDAY) == Preview(False, (), ("amount",))
+
+    publish(Publication("t"), TUESDAY, wider, "v1")
+
+    amounts = [Decimal(amount) for (amount,) in target.query(f"SELECT amount FROM {view}.t ORDER BY amount")]
+    assert amounts == [Decimal("2.5"), Decimal(3)]
+
+
+def test_a_preview_says_what_would_happen_and_does_nothing(target: Target) -> None:
+    assert target.publisher.preview(PEOPLE, people(1), MONDAY) == Preview(creates=True)
+    assert not target.publisher.exists("people")
+    target.publisher.publish(PEOPLE, MONDAY, people(1), "v1")
+    assert target.publisher.preview(PEOPLE, people(1, city="x"), MONDAY) == Preview(False, ("city",))
+    with pytest.raises(PublishError, match="'id'"):
+        target.publisher.preview(PEOPLE, pl.LazyFrame({"id": ["text"]}), MONDAY)
+
+
+def test_what_was_done_is_told(target: Target) -> None:
+    published = target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+    assert published.bytes > 100
+    assert published.jobs
+
+
+def test_preflight_tries_to_write(target: Target) -> None:
+    assert all(permission.passed for permission in target.publisher.preflight())
+
+
+def test_a_cell_that_cannot_be_converted_is_not_quoted(target: Target) -> None:
+    frame = pl.LazyFrame({"id": ["ann@example.com"]}).with_columns(pl.col("id").str.to_integer(strict=True))
+    with pytest.raises(PublishError, match="people 2026-11-02: its rows cannot be made") as caught:
+        target.publisher.publish(PEOPLE, MONDAY, frame, "v1")
+    assert "ann@example.com" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_killed_load_leaves_the_old_day(target: Target, tmp_path: Path) -> None:
+    target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
     code = f"""
 from datetime import date
 import polars as pl
+import time
 from heap_assets.lake import Store
+from heap_assets.warehouse import BigQueryAccount, bigquery_publish, postgres_publish
+from heap_assets.warehouse.bigquery_publish import BigQueryPublisher
 from heap_assets.warehouse.postgres_publish import PostgresPublisher
 from heap_assets.warehouse.publish import Publication
-publisher = PostgresPublisher({postgres!r}, "pub", Store({str(tmp_path / "lake")!r}))
-print("go", flush=True)
-many = pl.LazyFrame({{"id": pl.int_range(5_000_000, eager=True)}})
+exchange = postgres_publish._exchange
+def stop(*given):
+    if given[0].__class__.__name__ == "Cursor":
+        exchange(*given)
+    print("loaded", flush=True)
+    time.sleep(60)
+publisher = {target.spelled.replace("STORE", f"Store({str(tmp_path / 'lake')!r})")}
+many = pl.LazyFrame({{"id": pl.int_range(1_000_000, eager=True)}})
+{"bigquery_publish.swap_statement" if "BigQuery" in target.spelled else "postgres_publish._exchange"} = stop
 publisher.publish(Publication("people"), date(2026, 11, 2), many, "v2")
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(1.0)
+    assert process.stdout.readline() == "loaded\n", "the new rows are there, beside the old ones"
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     process.stdout.close()
-    with dbapi.connect(postgres) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pub.people")
-        assert cursor.fetchone() == (2,)
-    assert publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.UNCHANGED
+    assert target.query(f"SELECT count(*) FROM {target.prefix}.people") == [(2,)]
+    assert target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.UNCHANGED
 
 
 class TestWhatTheEmulatorCannotRun:
@@ -264,7 +352,7 @@ class TestWhatTheEmulatorCannotRun:
         [
             add_column_statement("p.d.people", gcp.SchemaField("city", "STRING", description='Where "now"')),
             swap_statement("p.d.people", "p.d.people__1", MONDAY, ["id"]),
-            view_statement("p", "d", "heap_events_signup", "heap_resolved"),
+            view_statement("p", "d", "heap_events_signup", "heap_resolved", ResolvedOn(MONDAY, TUESDAY)),
         ],
     )
     def test_statements_are_bigquerys_dialect(self, statement: str) -> None:

@@ -1,0 +1,161 @@
+"""Group `publish`: assets of the lake as tables of a warehouse, one partition a day, nothing loaded twice."""
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
+from heap_assets.checks.freshness import policy_for
+from heap_assets.checks.partition_check import asset_key
+from heap_assets.errors import HeapAssetsError
+from heap_assets.io import LakeResource
+from heap_assets.names import publish_asset
+from heap_assets.platform import Platform
+from heap_assets.steps.publishing import (
+    PublishedTable,
+    make_views,
+    open_publisher,
+    publish_day,
+    published_tables,
+    resolvable,
+)
+from heap_assets.steps.suites import loaded_cadence
+from heap_assets.warehouse import AccessError, Published, Publisher, WarehouseBusyError
+
+GROUP = "publish"
+_LATER = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For a quota that is used up or a server that is away; what is wrong stays wrong and is not tried again."""
+
+
+def publishing(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> Iterator[dg.AssetsDefinition]:
+    """Yield, for each target, the step that publishes its tables and the asset of its `heap_resolved` views."""
+    for target in loaded.settings.publish:
+        yield _tables(loaded, platform, partitions_def, target)
+        if resolvable(loaded, target):
+            yield _views(loaded, platform, target)
+
+
+def _tables(
+    loaded: Platform,
+    platform: Callable[[LakeResource], Platform],
+    partitions_def: dg.DailyPartitionsDefinition,
+    target: str,
+) -> dg.AssetsDefinition:
+    tables = {asset_key(table.asset): table for table in published_tables(loaded, target)}
+
+    @dg.multi_asset(
+        name=f"publish_{target}",
+        specs=[_spec(loaded, target, table) for table in tables.values()],
+        partitions_def=partitions_def,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        retry_policy=_LATER,
+        pool=f"publish_{target}",
+        description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
+    )
+    def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        there = platform(lake)
+        publisher = open_publisher(there, target)
+        failures: dict[str, HeapAssetsError] = {}
+        for key in sorted(context.selected_asset_keys):
+            yield from _publish(context, there, publisher, tables[key], failures)
+        if failures:
+            reasons = "\n".join(str(error) for error in failures.values())
+            later = all(isinstance(error, WarehouseBusyError) for error in failures.values())
+            raise dg.Failure(f"{', '.join(failures)}\n{reasons}", allow_retries=later)
+
+    return publish_tables
+
+
+def _publish(
+    context: dg.AssetExecutionContext,
+    there: Platform,
+    publisher: Publisher,
+    table: PublishedTable,
+    failures: dict[str, HeapAssetsError],
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Publish a table's days; the first failure ends the table, one of access or quota ends them all."""
+    if any(isinstance(error, AccessError | WarehouseBusyError) for error in failures.values()):
+        return
+    key, done = asset_key(table.asset), {}
+    for day in context.partition_keys:
+        try:
+            done[day] = _metadata(publish_day(there, publisher, table, date.fromisoformat(day)))
+        except HeapAssetsError as error:
+            context.log.error("%s %s: %s", table.asset, day, error)  # noqa: TRY400  the message says all
+            failures[f"{table.asset} {day}"] = error
+            break
+    if len(done) == len(context.partition_keys):
+        for day, metadata in done.items():
+            context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
+        yield dg.MaterializeResult(asset_key=key)
+    else:
+        for day, metadata in done.items():
+            context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata))
+
+
+def _views(loaded: Platform, platform: Callable[[LakeResource], Platform], target: str) -> dg.AssetsDefinition:
+    chosen = loaded.settings.publish[target]
+    into = str(chosen.resolved_views)
+
+    @dg.asset(
+        key=asset_key(publish_asset(target, into)),
+        deps=[asset_key(table.asset) for table in [*resolvable(loaded, target), *_resolving(loaded, target)]],
+        group_name=GROUP,
+        kinds={chosen.kind, "view"},
+        owners=[loaded.settings.run.owner],
+        metadata={"dagster/table_name": into},
+        automation_condition=PUBLISHED_VIEWS,
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+        pool=f"publish_{target}",
+        description="Views of the published event tables with today's `resolved_user_id` and `profile_id`.\n\n"
+        "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
+        "heap/user_migrations and identity/graph, and read no other.",
+    )
+    def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
+        there = platform(lake)
+        made = make_views(there, open_publisher(there, target), target)
+        return dg.MaterializeResult(metadata={"views_made": len(made), "views": ", ".join(made) or "all unchanged"})
+
+    return build
+
+
+def _resolving(loaded: Platform, target: str) -> list[PublishedTable]:
+    wanted = ("heap_user_migrations", "identity_graph")
+    return [table for table in published_tables(loaded, target) if table.publication.table in wanted]
+
+
+def _spec(loaded: Platform, target: str, table: PublishedTable) -> dg.AssetSpec:
+    chosen = loaded.settings.publish[target]
+    container = chosen.dataset if chosen.kind == "bigquery" else chosen.schema_name
+    return dg.AssetSpec(
+        asset_key(table.asset),
+        deps=[asset_key(source) for source in table.sources],
+        skippable=True,
+        description=f"{table.publication.description}.\n\nA day is replaced whole; a version that was loaded is not "
+        "loaded again.",
+        group_name=GROUP,
+        kinds={chosen.kind},
+        owners=[loaded.settings.run.owner],
+        tags={"target": target},
+        metadata={"dagster/table_name": f"{container}.{table.publication.table}"},
+        automation_condition=PUBLISHED_DAYS,
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+    )
+
+
+def _metadata(published: Published) -> dict[str, Any]:
+    return {
+        "status": str(published.status),
+        "dagster/partition_row_count": published.rows,
+        "bytes": published.bytes,
+        "seconds": round(published.seconds, 3),
+        "jobs": ", ".join(published.jobs) or "none",
+        "added_columns": ", ".join(published.added_columns) or "none",
+    }

@@ -1,0 +1,232 @@
+"""What is published where: the tables of each target of the settings, and a day of one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+
+import polars as pl
+
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.lake import Store
+from heap_assets.names import (
+    AUDIT,
+    CHANGES,
+    CONFLICTS,
+    GRAPH,
+    LINKS,
+    MIGRATIONS,
+    PROFILES,
+    SHARED,
+    SNAPSHOT_TABLES,
+    USERS,
+    heap_asset,
+    publish_asset,
+    warehouse_asset,
+)
+from heap_assets.platform import Platform
+from heap_assets.warehouse import events_table as wide
+from heap_assets.warehouse.publish import Preview, Publication, Published, Publisher, ResolvedOn, table_name
+
+EVENTS = "events"
+"""The name in `assets` of the wide table of all event tables."""
+
+_CLUSTERED = {
+    USERS: ("user_id",),
+    MIGRATIONS: ("from_user_id",),
+    LINKS: ("type_a", "value_a"),
+    GRAPH: ("identifier_type", "identifier"),
+    CONFLICTS: ("type_a", "value_a"),
+    SHARED: ("identifier_type", "identifier"),
+    CHANGES: ("kind",),
+    PROFILES: ("profile_id",),
+    AUDIT: (),
+}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of a target, and the assets of the lake that it is made of."""
+
+    target: str
+    publication: Publication
+    sources: tuple[str, ...]
+
+    @property
+    def asset(self) -> str:
+        return publish_asset(self.target, self.publication.table)
+
+
+@dataclass(frozen=True)
+class PublishedDay:
+    """A day of a table about to be published: its rows, and the version that they are."""
+
+    frame: pl.LazyFrame
+    version: str
+
+
+def publishable(platform: Platform) -> list[str]:
+    """Return the assets that can be published, in the order of the pipeline."""
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    events = [heap_asset(table) for table in platform.event_tables]
+    return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *list(_CLUSTERED)[2:], EVENTS]
+
+
+def published_tables(platform: Platform, target: str) -> list[PublishedTable]:
+    """Return the tables that a target of the settings asks for.
+
+    Raises
+    ------
+    SettingsError
+        If it names an asset that there is not.
+    """
+    settings, known = platform.settings.publish[target], publishable(platform)
+    for index, pattern in enumerate(settings.assets):
+        if not any(sign in pattern for sign in "*?[") and pattern not in known:
+            raise SettingsError(
+                f"publish.{target}.assets[{index}] is {pattern!r}, which is no asset. Assets: {', '.join(known)}"
+            )
+
+    def chosen(asset: str) -> bool:
+        named = any(fnmatchcase(asset, pattern) for pattern in settings.assets)
+        return named and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
+
+    return [_table(platform, target, asset) for asset in known if chosen(asset)]
+
+
+def resolvable(platform: Platform, target: str) -> list[PublishedTable]:
+    """Return the tables that get a `heap_resolved` view; none unless graph and migrations are published too."""
+    tables = {table.publication.table: table for table in published_tables(platform, target)}
+    if not platform.settings.publish[target].resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
+        return []
+    events = {table_name(heap_asset(table)) for table in platform.event_tables} | {EVENTS}
+    return [table for name, table in tables.items() if name in events]
+
+
+def open_publisher(platform: Platform, target: str) -> Publisher:
+    """Return the publisher of a target; it connects only while something is published."""
+    chosen, store = platform.settings.publish[target], platform.lake.store
+    if chosen.kind == "postgres":
+        from heap_assets.warehouse.postgres_publish import PostgresPublisher
+
+        return PostgresPublisher(chosen.dsn.get_secret_value(), chosen.schema_name, store)
+    from heap_assets.warehouse import BigQueryAccount
+    from heap_assets.warehouse.bigquery_publish import BigQueryPublisher  # nobody else waits for Google's client
+
+    credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
+    account = BigQueryAccount(chosen.project, credentials, chosen.location, chosen.endpoint)
+    staging = Store(chosen.staging, chosen.staging_options) if chosen.staging else None
+    if staging is None and platform.lake.store.url.startswith("gs://"):
+        staging = platform.lake.store.child("_publishing")
+    return BigQueryPublisher(account, chosen.dataset, store, staging)
+
+
+def publish_day(
+    platform: Platform, publisher: Publisher, table: PublishedTable, day: date, *, force: bool = False
+) -> Published:
+    """Publish one day of a table; `unchanged` if what it is made of was published already.
+
+    Raises
+    ------
+    MissingInputError
+        If the day has not been built: a missing day is never published as an empty one.
+    """
+    made = day_of(platform, table, day)
+    return publisher.publish(table.publication, day, made.frame, made.version, force=force)
+
+
+def preview_day(platform: Platform, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
+    """Say what publishing a day would do to its table, and change nothing."""
+    return publisher.preview(table.publication, day_of(platform, table, day).frame, day)
+
+
+def due_days(platform: Platform, publisher: Publisher, table: PublishedTable) -> list[date]:
+    """Return the days that are built and were not published as they now are, oldest first."""
+    versions = {asset: platform.lake.versions(asset) for asset in table.sources}
+    asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]
+    days = sorted({day for asset in asked for day in versions[asset]})
+    return [
+        day
+        for day in map(date.fromisoformat, days)
+        if not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day)))
+    ]
+
+
+def make_views(platform: Platform, publisher: Publisher, target: str) -> list[str]:
+    """Make the `heap_resolved` views of all tables that were published; returns those that were made anew."""
+    into = platform.settings.publish[target].resolved_views
+    graph, migrations = publisher.published_days(_GRAPH), publisher.published_days(_MIGRATIONS)
+    tables = [table.publication.table for table in resolvable(platform, target)]
+    there = [name for name in tables if publisher.published_days(name)]
+    if into is None or not (graph and migrations and there):
+        return []
+    return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations[-1], graph[-1]))
+
+
+def day_of(platform: Platform, table: PublishedTable, day: date) -> PublishedDay:
+    """Return the rows of a day; see :func:`publish_day`."""
+    lake = platform.lake
+    versions = {asset: lake.versions(asset) for asset in table.sources}
+    standing = _standing(versions, table, day)
+    if not set(standing) & set(table.sources[: max(1, len(table.sources) - 1)]):
+        raise MissingInputError(f"{table.sources[0]} has no partition {day}: materialize it first")
+    frames = {asset: lake.scan(asset, key) for asset, (key, _) in standing.items()}
+    if table.publication.table != EVENTS:
+        return PublishedDay(frames[table.sources[0]], _version(standing))
+    users = frames.pop(USERS, None)
+    events = {asset.rpartition("/")[2]: frame for asset, frame in frames.items()}
+    return PublishedDay(wide.events_table(events, users), _version(standing))
+
+
+_GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
+
+
+def _table(platform: Platform, target: str, asset: str) -> PublishedTable:
+    if asset == EVENTS:
+        sources = (*(heap_asset(table) for table in platform.event_tables), USERS)
+        return PublishedTable(target, wide.PUBLICATION, sources)
+    description, descriptions = _described(platform, asset)
+    cluster = _CLUSTERED.get(asset) or (("user_id",) if asset.startswith("heap/") else ())
+    return PublishedTable(
+        target,
+        Publication(table_name(asset), description=description, descriptions=descriptions, cluster_by=cluster),
+        (asset,),
+    )
+
+
+def _described(platform: Platform, asset: str) -> tuple[str, dict[str, str]]:
+    """Return what a table and its columns mean, from the catalogue and the settings."""
+    name = asset.rpartition("/")[2]
+    if asset.startswith("heap/"):
+        known = platform.catalogue.tables.get(name)
+        columns = {column: about.description for column, about in known.columns.items()} if known else {}
+        kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"
+        return f"Heap's {known.display_name if known else name}, {kind}", columns
+    if asset.startswith("warehouse/") and platform.settings.warehouse:
+        table = platform.settings.warehouse.tables[name]
+        return table.description or f"{table.relation} as it stood at the end of partition_day", {}
+    if asset == PROFILES:
+        traits = platform.settings.profiles.traits
+        about = {name: trait.description for name, trait in traits.items() if trait.description}
+        return "One row per person, as of the end of partition_day", about
+    return f"{asset} as of the end of partition_day", {}
+
+
+def _standing(versions: dict[str, dict[str, str]], table: PublishedTable, day: date) -> dict[str, tuple[str, str]]:
+    """Return asset to partition and version of what a day is made of.
+
+    Users join the wide table as they stood that day; for days before the first that was kept, as they first stood.
+    """
+    found = {asset: (str(day), known[str(day)]) for asset, known in versions.items() if str(day) in known}
+    if table.publication.table == EVENTS and (kept := sorted(versions[USERS])):
+        earlier = [key for key in kept if key <= str(day)]
+        key = earlier[-1] if earlier else kept[0]
+        found[USERS] = (key, versions[USERS][key])
+    return found
+
+
+def _version(standing: dict[str, tuple[str, str]]) -> str:
+    spelled = "\n".join(f"{asset}@{key} {version}" for asset, (key, version) in sorted(standing.items()))
+    return hashlib.sha256(spelled.encode()).hexdigest()[:32]
