@@ -1,14 +1,18 @@
-"""Jobs for what people do by hand with syncs; everything else is a button on the assets themselves."""
+"""Jobs: what people do by hand with syncs, and keeping the lake small; everything else is a button on the assets."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
 
 from heap_assets.assets.sync import GROUP, step_name
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.io import LakeResource
 from heap_assets.platform import Platform
+from heap_assets.steps.retention import expired, forget
 from heap_assets.steps.suites import hourly_checks
 
 
@@ -52,3 +56,46 @@ def _syncs_and_their_own_checks(loaded: Platform) -> dg.AssetSelection:
     """The hourly check of recency belongs to the assets too, but not to a run that sends."""
     hourly = [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
     return dg.AssetSelection.groups(GROUP) - dg.AssetSelection.checks(*hourly)
+
+
+class RetentionConfig(dg.Config):
+    """What one run of `retention` does."""
+
+    dry_run: bool = Field(default=False, description="Say what would go, and delete nothing")
+
+
+def retention_job(platform: Callable[[LakeResource], Platform]) -> dg.JobDefinition:
+    """Return the job that deletes the days which `keep` in the settings no longer asks for."""
+
+    @dg.op(name="forget_expired_days", pool="retention")
+    def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
+        there = platform(lake)
+        days = expired(there)
+        if not config.dry_run:
+            forget(there, days)
+        counts = Counter(day.asset for day in days)
+        word = "would go" if config.dry_run else "gone"
+        context.log.info("%s days are %s: %s", len(days), word, dict(counts))
+        context.add_output_metadata({"days": len(days), "dry_run": config.dry_run} | dict(counts))
+
+    @dg.job(
+        name="retention",
+        description="Deletes days of snapshot-sized tables (users, warehouse, identity, profiles) that are older than "
+        "`keep.snapshot_days` and no month ends. Events stay. Set dry_run to see what would go.",
+    )
+    def retention() -> None:
+        forget_expired_days()
+
+    return retention
+
+
+def retention_schedule(job: dg.JobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """Return the schedule of `retention`: once a day, when the night's work is done."""
+    return dg.ScheduleDefinition(
+        name="keep_the_lake_small",
+        job=job,
+        cron_schedule="40 5 * * *",
+        execution_timezone="UTC",
+        default_status=status,
+        description="Deletes days of snapshot-sized tables that `keep` no longer asks for.",
+    )

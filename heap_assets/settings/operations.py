@@ -30,6 +30,16 @@ class Alert(Section):
     groups: list[str] = Field(default=[], description="Asset groups; all unless given")
 
 
+class Keep(Section):
+    """How long days of snapshot-sized tables stay in the lake: users, warehouse tables, identity, profiles.
+
+    Event tables keep every day from `start_date`.
+    """
+
+    snapshot_days: int = Field(default=35, ge=8, description="So many days; the newest always")
+    month_ends: bool = Field(default=True, description="The last day of each month, for good")
+
+
 class RunSettings(Section):
     """How Dagster runs things."""
 

@@ -1,0 +1,23 @@
+"""`heap-assets prune`: what the `retention` job does every night."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from heap_assets.platform import open_platform
+from heap_assets.steps.retention import expired, forget
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would go, and delete nothing")
+def prune(dry_run: bool) -> None:
+    """Delete days of snapshot-sized tables that `keep` no longer asks for; events and month ends stay."""
+    platform = open_platform()
+    days = expired(platform)
+    counts = Counter(day.asset for day in days) if dry_run else forget(platform, days)
+    for asset, count in sorted(counts.items()):
+        oldest = min(day.partition for day in days if day.asset == asset)
+        click.echo(f"{asset:<32}{count:>6} days, from {oldest}")
+    click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")

@@ -1,0 +1,77 @@
+"""Retention: days of snapshot-sized tables that are no longer kept (`keep:` in the settings; design.md, Storage)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from heap_assets import clock
+from heap_assets.checks import verdicts
+from heap_assets.names import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, SHARED
+from heap_assets.platform import Platform
+
+_MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT)
+"""Tables that state each day how everything stood; `identity/changes` is history and stays."""
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A day of a table that is no longer kept."""
+
+    asset: str
+    partition: str
+
+
+def expired(platform: Platform) -> list[Expired]:
+    """Return the days that are older than `keep.snapshot_days` and no month ends.
+
+    The newest day of a table always stays: it stands for the days after it. So do all days of a table that names
+    people and has no record time: a link of it is as old as the first day that it stood on.
+    """
+    keep = platform.settings.keep
+    first = clock.today() - timedelta(days=keep.snapshot_days)
+    return [
+        Expired(asset, partition)
+        for asset in _snapshots(platform)
+        for partition in sorted(_past(platform.lake.partitions(asset), first, month_ends=keep.month_ends))
+    ]
+
+
+def forget(platform: Platform, days: Iterable[Expired]) -> Counter[str]:
+    """Delete days and the verdicts on them; return how many of each table went."""
+    lake = platform.lake
+    gone: Counter[str] = Counter()
+    by_asset: dict[str, set[str]] = {}
+    for day in days:
+        lake.delete(day.asset, day.partition)
+        by_asset.setdefault(day.asset, set()).add(day.partition)
+        gone[day.asset] += 1
+    for asset, partitions in by_asset.items():
+        for info in lake.store.list(f"{verdicts.ROOT}/{asset}/"):
+            if info.key.rpartition("/")[2].removesuffix(".json") in partitions:
+                lake.store.delete(info.key)
+    return gone
+
+
+def _snapshots(platform: Platform) -> list[str]:
+    of_sources = [
+        asset
+        for asset, table in platform.snapshot_sources.items()
+        if table.time_column is not None or not table.mappings
+    ]
+    return [*of_sources, *_MADE_OF_ALL]
+
+
+def _past(partitions: Collection[str], first: date, *, month_ends: bool) -> set[str]:
+    newest = max(partitions, default="")
+    return {
+        key
+        for key in partitions
+        if key != newest and (day := date.fromisoformat(key)) < first and not (month_ends and _ends_month(day))
+    }
+
+
+def _ends_month(day: date) -> bool:
+    return (day + timedelta(days=1)).day == 1
