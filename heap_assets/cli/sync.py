@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ from heap_assets.destinations import SyncReport, forget, full_resend, rejected, 
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.platform import Platform, open_platform
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_destinations import heap_deletion
 from heap_assets.steps.delivery_due import newest_day
 
 _SHOWN = 20
@@ -78,16 +80,23 @@ def resend(name: str) -> None:
 @sync.command("forget")
 @click.argument("name")
 @click.argument("key")
+@click.option("--delete-in-heap", is_flag=True, help="Ask Heap, too: deletes the user in all environments, for good")
 @click.confirmation_option(prompt="The key will be removed from ledger, log and tables, and never sent again. Go on?")
-def forget_key(name: str, key: str) -> None:
+def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
     """Remove a person (a key of the destination) from all that is kept of a sync, and never send to it again."""
     platform = _platform(name)
+    deletion = heap_deletion(platform, name) if delete_in_heap else None
     store = platform.lake.store
     known = [forget(store, spec, key, _by_hand()) for spec in delivery.ledgers(platform, name)]
     click.echo(
-        f"sync/{name}: forgotten{'' if any(known) else ', though it was never sent'}. It will not be sent to again; "
-        "deleting the person at the destination is the destination's own request"
+        f"sync/{name}: forgotten{'' if any(known) else ', though it was never sent'}. It will not be sent to again"
     )
+    if deletion is None:
+        click.echo("The person is still at the destination; for Heap: --delete-in-heap")
+        return
+    with contextlib.closing(deletion):
+        [request] = deletion.delete([key])
+        click.echo(f"Heap was asked to delete the user: request {request}, {deletion.status(request)}")
 
 
 @sync.command("runs")

@@ -101,9 +101,6 @@ class SyncSpec:
         Send only the fields that changed; otherwise all mapped fields of a changed key.
     on_withdrawn
         Clear a value that is no longer true, or keep it.
-    source, hold_days
-        Where the rows come from, and how long events wait for their person: for those who make the rows
-        (:func:`addressed_events`); delivery itself does not look at them.
     rate_share
         Share of the documented limits that is used.
     concurrency
@@ -122,8 +119,6 @@ class SyncSpec:
     properties: Mapping[str, str | Property] = field(default_factory=dict)
     changed_fields_only: bool = False
     on_withdrawn: OnWithdrawn = OnWithdrawn.CLEAR
-    source: str = ""
-    hold_days: int = 7
     rate_share: float = 0.9
     concurrency: int = 4
     broken_share: float = 0.20

@@ -10,6 +10,7 @@ from heap_assets.destinations import (
     Guard,
     HeapAccountProperties,
     HeapApp,
+    HeapDeletion,
     HeapEvents,
     HeapIdentify,
     HeapUserProperties,
@@ -51,8 +52,6 @@ def spec_of(platform: Platform, name: str, *, table: str = "", properties: dict[
         properties={prop: Property(column, on_null=nulls.get(prop, "skip")) for prop, column in mapped.items()},
         changed_fields_only=getattr(sync, "changed_fields_only", False),
         on_withdrawn=OnWithdrawn(getattr(sync, "on_withdrawn", "keep")),
-        source=table or sync.source,
-        hold_days=getattr(sync, "hold_days", 0),
         rate_share=sync.limit_share,
         concurrency=sync.requests_in_flight,
         guard=Guard(removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value),
@@ -70,6 +69,22 @@ def destination_of(platform: Platform, name: str, *, table: str = "") -> Destina
     if isinstance(sync, kinds.Custom):
         return custom_destination(sync.destination, **sync.options)
     return cast("Destination", _built_in(platform, name, sync, table))
+
+
+def heap_deletion(platform: Platform, name: str) -> HeapDeletion:
+    """Return what asks Heap to delete users; keys of the sync must be Heap identities.
+
+    Raises
+    ------
+    SettingsError
+        The sync sends elsewhere, or the settings have no key for it.
+    """
+    heap = platform.settings.heap
+    if not isinstance(platform.settings.sync[name], kinds.HeapUserProperties | kinds.HeapEvents):
+        raise SettingsError(f"sync.{name} is not addressed by Heap identity: Heap cannot be asked to delete its keys")
+    if heap.deletion_key is None:
+        raise SettingsError("heap.deletion_key is not set: an API key from Account > Manage > Privacy & Security")
+    return HeapDeletion(HeapApp(heap.app_id, heap.region.value, heap.base_url), heap.deletion_key.get_secret_value())
 
 
 def _built_in(platform: Platform, name: str, sync: Sync, table: str) -> BaseDestination:

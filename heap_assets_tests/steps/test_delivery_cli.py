@@ -80,6 +80,19 @@ def test_a_forgotten_key_is_never_sent_to_again(call, heap: ServerProcess) -> No
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 2
 
 
+def test_heap_is_asked_to_delete_somebody(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    world, run = call
+    forget = ("forget", "heap_user_properties", "ann@x.example", "--delete-in-heap")
+    with pytest.raises(SettingsError, match=r"heap\.deletion_key is not set"):
+        run(*forget, say="y\n")
+    settings = world.folder / "heap_assets.yaml"
+    settings.write_text(settings.read_text().replace("heap:\n", "heap:\n  deletion_key: planted-key\n", 1))
+    told = run(*forget, say="y\n").output
+    assert "complete" in told
+    assert "planted-key" not in told
+    assert "ann@x.example" not in heap.state()["users"]
+
+
 def test_an_unknown_sync_names_the_known(call) -> None:  # type: ignore[no-untyped-def]
     _, run = call
     with pytest.raises(SettingsError, match="Syncs: heap_user_properties, segment_track"):

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -19,6 +20,24 @@ from heap_assets.steps import delivery
 from heap_assets.steps.delivery_due import due_days
 from heap_assets_tests.steps.delivery_fixtures import Worlds
 from heap_assets_tests.steps.delivery_world import BEFORE, DAY, WRITE_KEY, World, accounts, events, migrations, next_day
+
+_ACME = """
+from heap_assets.destinations import BaseDestination, Limits, Request
+
+
+class Acme(BaseDestination):
+    kind = "acme_crm"
+    limits = Limits(batch_rows=3)
+
+    def __init__(self, url):
+        self.url = url
+
+    def element(self, row):
+        return {"crm": row.key, **row.values}
+
+    def request(self, elements, rows):
+        return Request(self.url, b'{"contacts":[' + b",".join(elements) + b"]}")
+"""
 
 
 def track(segment: ServerProcess, more: str = "") -> str:
@@ -202,6 +221,25 @@ def test_a_destination_that_no_package_has_is_named(worlds: Worlds) -> None:
     world = worlds("acme: {kind: custom, destination: acme_crm, properties: {plan: plan}}")
     with pytest.raises(SettingsError, match="'acme_crm' is not known"):
         send(world, "acme")
+
+
+def test_a_destination_of_ones_own_is_installed_like_any_package(
+    worlds: Worlds, receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = tmp_path / "site/acme_crm-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-crm\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[heap_assets.destinations]\nacme_crm = acme_crm:Acme\n")
+    (facts.parent / "acme_crm.py").write_text(_ACME)
+    monkeypatch.syspath_prepend(str(facts.parent))
+    world = worlds(
+        "acme: {kind: custom, destination: acme_crm, key: crm_id, properties: {plan: plan}, "
+        f"options: {{url: 'http://127.0.0.1:{receiver.server_port}/acme'}}}}"
+    )
+    assert world.run(["sync/acme"], DAY).success
+    contacts = [contact for _, body in receiver.got for contact in body["contacts"]]
+    assert {contact["crm"] for contact in contacts} == {"c-ann", "c-bob", "c-cat", "c-dan"}
+    assert send(world, "acme").report.requests == 0
 
 
 def test_each_table_keeps_its_runs(worlds: Worlds, segment: ServerProcess) -> None:
