@@ -87,6 +87,9 @@ class HeapSettings(Section):
     region: Region = Region.US
     plan: Plan = Plan.PRO
     base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
+    deletion_key: SecretStr | None = Field(
+        default=None, description="API key of Heap's user deletion, ${HEAP_DELETION_KEY}; of Main Production only"
+    )
     source: HeapSource
     tables: TableSelection = TableSelection()
     quota: RowQuota = RowQuota()
