@@ -15,26 +15,26 @@ import polars as pl
 
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect.ahead import ahead, in_turn
-from heap_assets.heap_connect.avro import read_batches
+from heap_assets.heap_connect.avro import read_numbered
 from heap_assets.heap_connect.columns import known_columns
 from heap_assets.heap_connect.manifest import ManifestTable
-from heap_assets.heap_connect.merging import Columns, fitted
+from heap_assets.heap_connect.merging import Columns
+from heap_assets.heap_connect.parts import DAY, PendingRows, write_part
 from heap_assets.heap_connect.records import ROOT, Counts, Part, SourceFile
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
 from heap_assets.heap_connect.sources import DumpSource
-from heap_assets.heap_connect.values import Typed, typed
+from heap_assets.heap_connect.text_table import Batch, Texts
+from heap_assets.heap_connect.values import ID_COLUMNS, TIME_COLUMNS, Typed, typed
 from heap_assets.lake import Store
 
-DAY = "_day"
 HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 96 << 20
+_PART_BYTES = 288 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
-_BYTES_PER_CELL = 16  # of a string's view, which Polars does not count
-_SMALL_GROUP, _LARGE_GROUP = 8_192, 32_768  # smaller ones are written faster and read more selectively
+_SPELLED = frozenset({*ID_COLUMNS, *TIME_COLUMNS})
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _Decoded:
     """Decoded rows of one file: as they are, and with ids and times read. `offset` is the first row's place."""
 
-    rows: pl.DataFrame
+    batch: Batch
     read: Typed
     offset: int
     left_out: tuple[str, ...]
@@ -111,8 +111,8 @@ class Stager:
         self.job = job
         self._columns = Columns()
         self._left_out: dict[str, None] = {}
-        self._pending: list[pl.DataFrame] = []
-        self._pending_bytes = 0
+        self._pending = PendingRows()
+        self._idle_texts: list[Texts] = []
         self._set_aside: list[pl.DataFrame] = []
         self._result = Staged()
         self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late"), 0)
@@ -137,33 +137,42 @@ class Stager:
         self._result.counts = Counts(**self._totals)
         return self._result
 
-    def _decoded(self, file: SourceFile) -> Iterator[_Batch]:
+    def _decoded(self, file: SourceFile) -> Iterator[_Decoded]:
         """Fetch and decode one file; runs on a thread of its own and touches nothing shared."""
         table = self.job.table.name
         own = frozenset(known_columns(table))
+        texts = self._take_texts()
         with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
             target = Path(scratch) / "file.avro"
             path = self.source.fetch(file.uri, target, file.etag)
             offset = 0
-            for rows in read_batches(path, name=file.uri):
+            for batch in read_numbered(path, texts, _SPELLED, name=file.uri):
+                rows = batch.rows
                 chosen = self.job.selection.chosen(table, rows.columns)
                 if missing := [column for column in self.job.required if column not in chosen]:
                     raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
-                read = typed(rows.select(chosen), self.job.required, own)
+                read = typed(rows.select(chosen), self.job.required, own - batch.numbered)
                 read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
                 left_out = tuple(column for column in rows.columns if column not in chosen)
-                yield _Batch(rows, read, offset, left_out)
+                yield _Decoded(batch, read, offset, left_out)
                 offset += rows.height
             # What was fetched is what was listed; a file read in place must still be so.
             if path != target and self.source.stat(file.uri).etag != file.etag:
                 raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
+        self._idle_texts.append(texts)
 
-    def _take(self, batch: _Batch, file: SourceFile) -> None:
-        self._left_out.update(dict.fromkeys(batch.left_out))
-        self._totals["read"] += batch.rows.height
-        read = batch.read
-        rows = read.rows if read.clean else self._without_rejected(read, batch.rows, file, batch.offset)
-        self._keep(rows if self.job.is_snapshot else self._by_day(rows))
+    def _take_texts(self) -> Texts:
+        try:
+            return self._idle_texts.pop()
+        except IndexError:  # every thread that decodes has one, and hands it on to the next file
+            return Texts()
+
+    def _take(self, decoded: _Decoded, file: SourceFile) -> None:
+        self._left_out.update(dict.fromkeys(decoded.left_out))
+        self._totals["read"] += decoded.batch.rows.height
+        read = decoded.read
+        rows = read.rows if read.clean else self._without_rejected(decoded, file)
+        self._keep(rows if self.job.is_snapshot else self._by_day(rows), decoded.batch)
 
     def _not_too_far_ahead(self, read: Typed) -> Typed:
         beyond = read.rows["time"] > self.job.as_of + HORIZON
@@ -172,16 +181,18 @@ class Stager:
         reasons = read.reasons.set(beyond & read.reasons.is_null(), "time is more than 48 hours after the dump")
         return Typed(read.rows, reasons)
 
-    def _without_rejected(self, read: Typed, batch: pl.DataFrame, file: SourceFile, offset: int) -> pl.DataFrame:
+    def _without_rejected(self, decoded: _Decoded, file: SourceFile) -> pl.DataFrame:
+        read, batch = decoded.read, decoded.batch
         bad = read.reasons.is_not_null()
+        rejected = batch.spelled(batch.rows.filter(bad))
         reasons = read.reasons.filter(bad)
         self._set_aside.append(
             pl.DataFrame(
                 {
                     "file": pl.repeat(file.uri, len(reasons), eager=True),
-                    "row": bad.arg_true().cast(pl.Int64) + offset,
+                    "row": bad.arg_true().cast(pl.Int64) + decoded.offset,
                     "reason": reasons,
-                    "content": batch.filter(bad).select(_as_json(batch)).to_series(),
+                    "content": rejected.select(_as_json(rejected)).to_series(),
                 }
             )
         )
@@ -211,36 +222,27 @@ class Stager:
             self._totals["late"] += int((rows[DAY] < self.job.dump_day).sum())
         return rows
 
-    def _keep(self, rows: pl.DataFrame) -> None:
+    def _keep(self, rows: pl.DataFrame, batch: Batch) -> None:
         self._totals["landed"] += rows.height
-        names = self._columns.take({n: t for n, t in rows.schema.items() if n != DAY})
-        self._pending.append(rows.rename({old: new for old, new in names.items() if old != new}))
-        self._pending_bytes += int(rows.estimated_size()) + _BYTES_PER_CELL * rows.height * rows.width
-        if self._pending_bytes >= _PART_BYTES:
+        schema = {n: pl.String() if n in batch.numbered else t for n, t in rows.schema.items() if n != DAY}
+        names = self._columns.take(schema)
+        rows = rows.rename({old: new for old, new in names.items() if old != new})
+        numbered = frozenset(names[n] for n in batch.numbered if n in names)
+        self._pending.add(Batch(rows, batch.table, numbered))
+        if self._pending.nbytes >= _PART_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        batches = [batch for batch in self._pending if batch.height]
-        self._pending, self._pending_bytes = [], 0
-        if not batches:
-            return
         wanted = dict(self._columns.dtypes) | ({} if self.job.is_snapshot else {DAY: pl.Date()})
-        rows = pl.concat([_conformed(batch, wanted) for batch in batches], rechunk=False)
-        days: dict[date, int] = {}
-        if not self.job.is_snapshot:
-            days = dict(rows[DAY].value_counts().sort(DAY).iter_rows())
-            rows = rows.sort("time", "event_id", "user_id")  # days in a row, and next to nothing left to sort later
+        # days in a row, and next to nothing left to sort later
+        rows = self._pending.take(wanted, by_time=not self.job.is_snapshot)
+        if rows.is_empty():
+            return
+        days = {} if self.job.is_snapshot else dict(rows[DAY].value_counts().sort(DAY).iter_rows())
         key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
-        group = min(_LARGE_GROUP, max(_SMALL_GROUP, rows.height // max(len(days), 1)))
         with self.store.staged(key) as path:
-            rows.write_parquet(path, compression="lz4", row_group_size=group)
+            write_part(path, rows, days)
         self._result.parts.append(Part(key, rows.height, days))
-
-
-def _conformed(rows: pl.DataFrame, wanted: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    if list(rows.schema.items()) == list(wanted.items()):
-        return rows
-    return rows.select(fitted(name, rows.schema.get(name), dtype) for name, dtype in wanted.items())
 
 
 def _as_json(batch: pl.DataFrame) -> pl.Expr:

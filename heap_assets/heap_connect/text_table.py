@@ -1,0 +1,133 @@
+"""Texts by number: most of Heap's columns say the same few things again and again.
+
+A number takes four bytes and is moved, sorted and written without touching the text behind it. Number 0 is null.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from heap_assets.heap_connect.text_kernel import PADDING, move_slots
+
+_Array = npt.NDArray[Any]
+
+_SMALL = 256
+_MOST_TEXTS, _MOST_BYTES = 1 << 20, 32 << 20
+_MANY = 4_096
+
+
+class TextTable:
+    """Texts of some columns, numbered from 1 in the order in which they came. Only ever grows; one thread adds to it.
+
+    A text gets one number in each column. In columns that seldom repeat one it gets a new number every time: looking
+    for it would cost more than keeping it twice.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.rows = 0
+        self.sizes = np.full(columns, _SMALL, dtype=np.int64)
+        self.begins = np.arange(columns, dtype=np.int64) * _SMALL
+        self.slots = np.zeros(columns * _SMALL, dtype=np.uint64)
+        self.filled = np.zeros(columns, dtype=np.int64)
+        self.ends = np.zeros(_SMALL, dtype=np.int64)
+        self.arena = np.empty(_SMALL * PADDING, dtype=np.uint8)
+        self.count = np.zeros(1, dtype=np.int64)
+
+    def make_room(self, texts: int, size: int) -> None:
+        """See to it that so many more texts of so many bytes can be kept."""
+        count = int(self.count[0])
+        used = int(self.ends[count])
+        if count + texts + 1 > len(self.ends):
+            self.ends = _grown(self.ends, count + 1, count + texts + 1)
+        if used + size + PADDING > len(self.arena):  # texts are written eight bytes at a time
+            self.arena = _grown(self.arena, used, used + size + PADDING)
+
+    def widen(self) -> None:
+        """Give columns whose slots are half full four times as many."""
+        old, sizes, begins = self.slots, self.sizes, self.begins
+        self.sizes = np.where(2 * self.filled >= sizes, 4 * sizes, sizes)
+        self._lay_out(old, sizes, begins)
+
+    def settle(self, rows: int) -> None:
+        """Take note of so many more rows; columns that turn out to repeat little are no longer looked up."""
+        self.rows += rows
+        rare = (self.filled > _MANY) & (4 * self.filled > self.rows) & (self.sizes > 0)
+        if rare.any():
+            old, sizes, begins = self.slots, self.sizes, self.begins
+            self.sizes = np.where(rare, 0, sizes)
+            self._lay_out(old, sizes, begins)
+
+    def _lay_out(self, old: _Array, sizes: _Array, begins: _Array) -> None:
+        self.begins = np.cumsum(self.sizes) - self.sizes
+        self.slots = np.zeros(int(self.sizes.sum()), dtype=np.uint64)
+        for column, (size, begin) in enumerate(zip(sizes, begins, strict=True)):
+            if self.sizes[column]:
+                new = self.slots[self.begins[column] : self.begins[column] + self.sizes[column]]
+                move_slots(old[begin : begin + size], new)
+
+    @property
+    def addresses(self) -> tuple[_Array, _Array, int, int, int, int]:
+        """What the compiled loop is told: where each column's slots are, how many, and where the rest is."""
+        slots = self.slots.ctypes.data + 8 * self.begins
+        rest = (self.filled, self.ends, self.arena, self.count)
+        return slots, self.sizes, *(array.ctypes.data for array in rest)  # type: ignore[return-value]
+
+    @property
+    def nbytes(self) -> int:
+        count = int(self.count[0])
+        return int(self.ends[count]) + 8 * count + self.slots.nbytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has grown so large that the next rows had better begin a new one."""
+        count = int(self.count[0])
+        return count > _MOST_TEXTS or int(self.ends[count]) > _MOST_BYTES
+
+    def texts(self) -> pl.Series:
+        """Return all texts by number; the first is null."""
+        count = int(self.count[0])
+        ends, arena = self.ends[: count + 1], self.arena[: self.ends[count]]
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(arena)]
+        found = pl.from_arrow(pa.Array.from_buffers(pa.large_string(), count, buffers))
+        assert isinstance(found, pl.Series)
+        return pl.concat([pl.Series([None], dtype=pl.String), found])
+
+
+@dataclass
+class Texts:
+    """The table that a thread is adding to, a new one whenever the last is full."""
+
+    table: TextTable | None = None
+
+    def roomy(self, columns: int) -> TextTable:
+        if self.table is None or self.table.is_full or len(self.table.sizes) != columns:
+            self.table = TextTable(columns)
+        return self.table
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Decoded rows. Columns in `numbered` hold numbers of `table` instead of their text."""
+
+    rows: pl.DataFrame
+    table: TextTable | None = None
+    numbered: frozenset[str] = frozenset()
+
+    def spelled(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows of this batch with the text in place of its number."""
+        if self.table is None or not self.numbered.intersection(rows.columns):
+            return rows
+        texts = self.table.texts()
+        return rows.with_columns(texts.gather(rows[name]).alias(name) for name in rows.columns if name in self.numbered)
+
+
+def _grown(array: _Array, used: int, needed: int) -> _Array:
+    larger = np.empty(max(needed, 2 * len(array)), dtype=array.dtype)
+    larger[:used] = array[:used]
+    return larger
