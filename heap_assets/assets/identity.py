@@ -36,7 +36,7 @@ def identity(
 ) -> dg.AssetsDefinition:
     """Return the step that resolves who is who; a newest day is resolved by itself once its inputs are settled."""
     condition = settled_graph(lambda: loaded)
-    sources = [asset_key(path) for path in (*loaded.event_sources, *loaded.snapshot_sources)]
+    sources = [asset_key(path) for path, table in loaded.sources.items() if table.mappings]
 
     def spec(path: str) -> dg.AssetSpec:
         return dg.AssetSpec(

@@ -57,6 +57,8 @@ def identity_inputs(platform: Platform, day: date) -> IdentityInputs:
             given for given in _stored(platform, asset, table) if platform.settings.start_date <= given.day <= day
         ]
     for asset, table in platform.snapshot_sources.items():
+        if not table.mappings:
+            continue  # it identifies nobody: accounts, for example
         kept = [given for given in _stored(platform, asset, table) if given.day <= day]
         newest = max((given.day for given in kept), default=None)
         if newest is None or newest < _oldest_that_stands(platform, asset, day):
