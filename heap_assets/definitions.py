@@ -10,9 +10,11 @@ from heap_assets.assets.heap import event_tables, people
 from heap_assets.assets.heap_connect import dumps, landed
 from heap_assets.assets.identity import identity
 from heap_assets.assets.jobs import retention_job, retention_schedule, sync_jobs
+from heap_assets.assets.presentation import presented
 from heap_assets.assets.profiles import profiles
 from heap_assets.assets.publish import GROUP as PUBLISH
 from heap_assets.assets.publish import publishing
+from heap_assets.assets.status import status_report, status_schedule
 from heap_assets.assets.sync import syncs
 from heap_assets.assets.warehouse import warehouse_tables
 from heap_assets.checks.partition_check import check_step
@@ -72,12 +74,13 @@ def _definitions(loaded: Platform) -> dg.Definitions:
         identity(loaded, platform, partitions_def),
         *profiles(loaded, platform, partitions_def),
         *syncs(loaded, platform, partitions_def),
+        status_report(loaded, platform),
         *publishing(loaded, platform, partitions_def),
     ]
     if settings.warehouse and settings.warehouse.tables:
         assets.append(warehouse_tables(loaded, platform, partitions_def))
     return dg.Definitions(
-        assets=assets,
+        assets=presented(loaded, assets),
         asset_checks=[
             check_step("identity_checks", identity_checks(loaded), partitions_def, description="Judges the graph."),
             recency.step,
@@ -95,6 +98,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
         schedules=[
             *schedules(loaded, standing, schedule_status),
             recency.schedule,
+            status_schedule(schedule_status),
             retention_schedule(retention, schedule_status),
         ],
         jobs=[recency.job, retention, *sync_jobs(loaded)],
