@@ -8,10 +8,10 @@ from datetime import date
 
 import polars as pl
 
+from heap_assets.heap_connect.parts import DAY
 from heap_assets.heap_connect.records import Delivery
 from heap_assets.heap_connect.seen import DUMP, Seen, row_key
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES
-from heap_assets.heap_connect.staging import DAY
 from heap_assets.lake import Store
 
 OTHER, VERSION = "_other", "_version"

@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import polars as pl
 
+from heap_assets.heap_connect.parts import DAY
 from heap_assets.heap_connect.records import ROOT, Delivery
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
-from heap_assets.heap_connect.staging import DAY
 from heap_assets.lake import Store
 
 DUMP = "_dump"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import polars as pl
@@ -16,12 +16,12 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
-from heap_assets.heap_connect.large_days import SLICE_ROWS, in_slices
+from heap_assets.heap_connect.large_days import Run, day_rows
 from heap_assets.heap_connect.merging import Columns, fitted
-from heap_assets.heap_connect.records import Delivery, DumpRecord, TableState, deliveries
+from heap_assets.heap_connect.parts import DAY
+from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries
 from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
-from heap_assets.heap_connect.staging import DAY
 from heap_assets.heap_connect.values import ID_COLUMNS, TIME, TIME_COLUMNS
 from heap_assets.lake import Inputs, Store
 
@@ -113,23 +113,36 @@ def _event_rows(
 ) -> pl.LazyFrame:
     if not bringing:
         return pl.LazyFrame(schema=dict(schema))
-    frames = [
-        scan_part(store, part.key, placed[delivery.dump.dump_id], schema, day).with_columns(
-            pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
-        )
+    runs = [
+        _run(store, part, delivery, placed[delivery.dump.dump_id], day, schema)
         for delivery in bringing
         for part in delivery.table.parts
         if day in part.days
     ]
-    rows = pl.concat(frames, how="vertical")
+    return day_rows(runs, schema, _EVENT_ORDER, partial(_settled, moves))
+
+
+def _run(
+    store: Store,
+    part: Part,
+    delivery: Delivery,
+    names: Mapping[str, str],
+    day: date,
+    schema: Mapping[str, pl.DataType],
+) -> Run:
+    # A part is sorted by time: its days lie one after the other.
+    begin = sum(rows for other, rows in part.days.items() if other < day)
+    dump = pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
+
+    def rows(offset: int, length: int) -> pl.LazyFrame:
+        return scan_part(store, part.key, names, schema, (begin + offset, length)).with_columns(dump)
+
+    return Run(rows, part.days[day])
+
+
+def _settled(moves: Sequence[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
     for gone in moves:
-        rows = rows.join(gone.lazy(), on=["event_id", DUMP], how="anti")
-    if sum(delivery.table.days[day] for delivery in bringing) > SLICE_ROWS:
-        return in_slices(rows, schema, _EVENT_ORDER, _settled)
-    return _settled(rows.collect(engine="streaming")).drop(DUMP).sort(_EVENT_ORDER).lazy()
-
-
-def _settled(rows: pl.DataFrame) -> pl.DataFrame:
+        rows = rows.join(gone, on=["event_id", DUMP], how="anti")
     return newest(rows, ("event_id",), ("event_id", "user_id"))
 
 
@@ -139,6 +152,8 @@ def newest(rows: pl.DataFrame, replaced_by: Sequence[str], key: Sequence[str]) -
     Rows of one dump that share a key and differ are told apart by their content, never by their place in a file: the
     one with the most values stands, then the greatest.
     """
+    if not rows[replaced_by[0]].is_duplicated().any():
+        return rows
     if rows[DUMP].n_unique() > 1:
         repeated = rows.select(pl.struct(*replaced_by).is_duplicated()).to_series()
         if repeated.any():
@@ -233,12 +248,24 @@ def placements(standing: Sequence[Delivery]) -> dict[int, dict[str, str]]:
 
 
 def scan_part(
-    store: Store, key: str, names: Mapping[str, str], schema: Mapping[str, pl.DataType], day: date | None = None
+    store: Store,
+    key: str,
+    names: Mapping[str, str],
+    schema: Mapping[str, pl.DataType],
+    place: tuple[int, int] | None = None,
 ) -> pl.LazyFrame:
-    """Scan a landed part in the columns and types of `schema`; `names` tells where its columns went."""
+    """Scan a landed part in the columns and types of `schema`.
+
+    Parameters
+    ----------
+    names
+        Where its columns went.
+    place
+        First row and number of rows; None for all.
+    """
     rows = store.scan(key)
-    if day is not None:
-        rows = rows.filter(pl.col(DAY) == day)
+    if place is not None:
+        rows = rows.slice(*place)
     found = rows.collect_schema()
     origin = {placed: name for name, placed in names.items() if name in found}
     return rows.select(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _REMOTE = ("s3://", "gs://")
+_FAST = 1  # of zstd: a third faster to write than 3, for files 3 % larger
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Store:
     def sink(self, key: str, frame: pl.LazyFrame | pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
         """Stream a frame into the Parquet object `key`, published whole; `metadata` goes into the file's footer."""
         with self.staged(key) as path:
-            frame.lazy().sink_parquet(path, metadata=dict(metadata or {}), engine="streaming")
+            frame.lazy().sink_parquet(path, metadata=dict(metadata or {}), compression_level=_FAST, engine="streaming")
 
     def scan(self, key: str) -> pl.LazyFrame:
         """Scan one Parquet object lazily; FileNotFoundError now rather than at collect."""

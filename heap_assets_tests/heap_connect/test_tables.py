@@ -26,7 +26,7 @@ from heap_assets.heap_connect import (
     rebuilding,
     tables,
 )
-from heap_assets.heap_connect.large_days import in_slices
+from heap_assets.heap_connect.large_days import day_rows
 from heap_assets.heap_connect.snapshots import resolved
 from heap_assets.lake import Lake, Status
 
@@ -403,8 +403,7 @@ def test_a_large_day_in_slices_is_the_day_at_once(tmp_path: Path, monkeypatch: p
     landing, lake = landing_in(tmp_path / "lake"), Lake.open(str(tmp_path / "lake"))
     land_all(landing, bucket)
     at_once = build_event_day(landing, "a", MARCH_1).frame.collect()
-    monkeypatch.setattr(tables, "SLICE_ROWS", 0)
-    monkeypatch.setattr(tables, "in_slices", lambda *rest: in_slices(*rest, slice_rows=50))
+    monkeypatch.setattr(tables, "day_rows", lambda *rest: day_rows(*rest, slice_rows=50))
     sliced = build_event_day(landing, "a", MARCH_1)
     lake.write("a", "2026-03-01", sliced.frame, sliced.inputs)
     assert_frame_equal(lake.scan("a", "2026-03-01").collect(), at_once)
