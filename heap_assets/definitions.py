@@ -6,6 +6,7 @@ import dagster as dg
 
 from heap_assets.alerting import channels
 from heap_assets.alerts.sensors import alert_sensors
+from heap_assets.assets.exports import exported_days, exports, exports_sensor
 from heap_assets.assets.heap import event_tables, people
 from heap_assets.assets.heap_connect import dumps, landed
 from heap_assets.assets.identity import identity
@@ -26,6 +27,7 @@ from heap_assets.schedules import schedules
 from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
 from heap_assets.steps.behaviour import check_events
+from heap_assets.steps.exports import is_exported
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 
 
@@ -66,9 +68,15 @@ def _definitions(loaded: Platform) -> dg.Definitions:
     )
     retention = retention_job(platform)
     recency = recency_job(hourly_checks(loaded), status=schedule_status)
+    exported = is_exported(loaded)
+    arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
+        [exported_days(partitions_def, run.owner), exports(platform, run.owner)]
+        if exported
+        else [landed(partitions_def, run.owner), dumps(platform, dump_checks(loaded), run.owner)]
+    )
+    arrival_sensor = exports_sensor if exported else manifest_sensor
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
-        landed(partitions_def, run.owner),
-        dumps(platform, dump_checks(loaded), run.owner),
+        *arrivals,
         event_tables(loaded, platform, partitions_def),
         people(loaded, platform, partitions_def),
         identity(loaded, platform, partitions_def),
@@ -91,7 +99,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
             "io_manager": lake_io_manager,
         },
         sensors=[
-            manifest_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
+            arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
             *automation_sensors(sensor_status),
             *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
         ],

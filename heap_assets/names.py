@@ -2,6 +2,7 @@
 
 DUMPS = "heap_connect/dumps"
 LANDED = "heap_connect/landed"
+EXPORTS = "heap_connect/exports"
 USERS = "heap/users"
 MIGRATIONS = "heap/user_migrations"
 LINKS = "identity/links"

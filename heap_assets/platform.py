@@ -76,7 +76,9 @@ class Platform:
             return FolderSource(source.path)
         if source.kind == "s3":
             return S3Source(s3_client(s3_access(source)), source.bucket)
-        raise SettingsError("heap.source.kind is 'bigquery', which this version cannot ingest yet: use s3 or folder")
+        raise SettingsError(
+            "heap.source is Heap's export in BigQuery, which has no dumps: `heap-assets catalogue diff` shows its tables"
+        )
 
     def warehouse(self) -> Warehouse:
         """Return the warehouse; it is connected to only while something is asked of it."""

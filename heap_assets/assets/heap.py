@@ -13,6 +13,7 @@ from heap_assets.heap_connect import build_event_day, build_user_migrations, bui
 from heap_assets.io import LakeResource
 from heap_assets.names import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
 from heap_assets.platform import Platform
+from heap_assets.steps import exports
 from heap_assets.steps.suites import checks_of, loaded_cadence
 from heap_assets.steps.table import UNREADABLE, Made, Table, Task
 
@@ -86,17 +87,23 @@ def people(
 
 def _event_day(task: Task, table: str) -> Table:
     there = task.platform
+    if exports.is_exported(there):
+        return exports.event_day(task, table)
     built = build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
     records = there.landing.records()
     failed = [why for dump, why in built.notes["failed"].items() if records[dump].day == task.day]
     return Made(built.frame, built.inputs, {**built.notes, UNREADABLE: failed[-1]}) if failed else built
 
 
-def _users(task: Task) -> Table:
+def _users(task: Task) -> Table | None:
+    if exports.is_exported(task.platform):
+        return exports.users_of_day(task)
     return build_users(task.platform.landing, task.day, task.platform.catalogue.columns("users"))
 
 
-def _migrations(task: Task) -> Table:
+def _migrations(task: Task) -> Table | None:
+    if exports.is_exported(task.platform):
+        return exports.migrations_of_day(task)
     return build_user_migrations(task.platform.landing, task.day)
 
 

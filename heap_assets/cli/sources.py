@@ -8,6 +8,7 @@ import click
 import polars as pl
 
 from heap_assets.heap_connect import (
+    Missing,
     Selection,
     caller_of,
     read_policy,
@@ -19,7 +20,9 @@ from heap_assets.heap_connect import (
 from heap_assets.heap_connect import (
     preflight as preflight_source,
 )
-from heap_assets.platform import open_platform, s3_access
+from heap_assets.platform import Platform, open_platform, s3_access
+from heap_assets.steps.exports import is_exported, open_export
+from heap_assets.steps.exports import missing as missing_of_export
 from heap_assets.steps.publishing import open_publisher
 from heap_assets.warehouse.browse import datasets, describe, propose_yaml, tables_of
 
@@ -42,9 +45,14 @@ def preflight(policy: bool, trust: str | None) -> None:
         return
     access = s3_access(source) if source.kind == "s3" else None
     failed = 0
-    for verdict in preflight_source(platform.source(), (lambda: caller_of(access)) if access else None):
-        failed += not verdict.passed
-        _say(f"heap: {verdict.step}", verdict.passed, verdict.detail)
+    if is_exported(platform):
+        for permission in open_export(platform).preflight():
+            failed += not permission.passed
+            _say(f"heap: {permission.name}", permission.passed, permission.detail, permission.remedy)
+    else:
+        for verdict in preflight_source(platform.source(), (lambda: caller_of(access)) if access else None):
+            failed += not verdict.passed
+            _say(f"heap: {verdict.step}", verdict.passed, verdict.detail)
     if platform.settings.warehouse:
         for permission in platform.warehouse().preflight():
             failed += not permission.passed
@@ -100,7 +108,7 @@ def catalogue() -> None:
 def catalogue_diff() -> None:
     """Show landed tables and columns that the catalogue does not know."""
     platform = open_platform()
-    missing = platform.catalogue.missing(platform.landing)
+    missing = _missing(platform)
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
@@ -114,12 +122,18 @@ def catalogue_diff() -> None:
 def catalogue_accept(tables: tuple[str, ...]) -> None:
     """Take new tables and columns in (all, or only those of the tables named); then reload the code location."""
     platform = open_platform()
-    missing = platform.catalogue.missing(platform.landing)
+    missing = _missing(platform)
     if not missing:
         click.echo("the catalogue knows everything that was landed")
         return
     platform.catalogue.accept(missing, tables or None).save(platform.settings.catalogue)
     click.echo(f"Wrote {platform.settings.catalogue}: reload the code location in the UI to see the new assets")
+
+
+def _missing(platform: Platform) -> Missing:
+    if is_exported(platform):
+        return missing_of_export(platform)
+    return platform.catalogue.missing(platform.landing)
 
 
 @click.command()

@@ -16,9 +16,9 @@ from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
 from heap_assets.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection, keys_of
-from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users
+from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
-from heap_assets.heap_connect.tables import Built, TableError, build_event_day
+from heap_assets.heap_connect.tables import Built, TableError, build_event_day, key_dtype
 
 __all__ = [
     "FASTEST",
@@ -70,6 +70,7 @@ __all__ = [
     "check_role_names",
     "discover",
     "keys_of",
+    "key_dtype",
     "knowledge_of",
     "known_columns",
     "parse_manifest",
@@ -77,6 +78,7 @@ __all__ = [
     "quota",
     "read_policy",
     "rebuilding",
+    "resolved",
     "role_arn",
     "s3_client",
     "trust_policy",

@@ -95,7 +95,10 @@ class Catalogue:
 
     def missing(self, landing: Landing) -> Missing:
         """Compare with what landed: tables and columns that nobody has accepted yet."""
-        found = landed_columns(landing)
+        return self.compare(landed_columns(landing))
+
+    def compare(self, found: Mapping[str, Iterable[str]]) -> Missing:
+        """Compare with the columns of tables as a source has them."""
         return Missing(
             {name: tuple(columns) for name, columns in found.items() if name not in self.tables},
             {

@@ -56,7 +56,15 @@ class BigQuerySource(Section):
 
     kind: Literal["bigquery"]
     project: str
-    dataset: str
+    dataset: str = Field(description="Of one environment, as Heap Connect writes it")
+    location: str | None = None
+    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
+    max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
+    overlap_days: int = Field(default=3, ge=0, description="Days before the last sync that every look reads again")
+    look_back_days: int = Field(default=90, ge=0, description="How far back late rows are looked for now and then")
+    look_back_every_days: int = Field(default=7, ge=1)
+    endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
+    storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
 
 
 HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discriminator="kind")]

@@ -16,6 +16,7 @@ from heap_assets.identity import DayInput, SourceTable
 from heap_assets.lake import Inputs
 from heap_assets.names import GRAPH, MIGRATIONS, USERS, heap_asset
 from heap_assets.platform import Platform
+from heap_assets.steps import exports
 from heap_assets.steps.delivery_identify import own_pairs
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -92,6 +93,8 @@ def unbuilt_days(platform: Platform) -> dict[str, set[date]]:
 
 def _touched(platform: Platform) -> dict[str, dict[date, datetime]]:
     """Return table to day to when a dump last landed rows for it; a full resync touches all days there ever were."""
+    if exports.is_exported(platform):
+        return exports.touched(platform)
     newest: dict[str, dict[date, datetime]] = {}
     for record in platform.landing.records().values():
         for name, table in record.tables.items():

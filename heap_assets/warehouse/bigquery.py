@@ -85,7 +85,7 @@ class BigQueryWarehouse(Warehouse):
 
     def version(self, relation: str) -> str | None:
         with self.account.client() as client:
-            return _version(self._table(client, relation))
+            return self._version(self._table(client, relation))
 
     def read(
         self,
@@ -107,7 +107,10 @@ class BigQueryWarehouse(Warehouse):
                 rows = write_parquet(schema, batches if limit is None else first_rows(batches, limit), path)
         name = f"{table.dataset_id}.{table.table_id}"
         seconds = time.monotonic() - started
-        return Reading(name, chosen.names, rows, observed_at, seconds, _version(table), scanned)
+        return Reading(name, chosen.names, rows, observed_at, seconds, self._version(table), scanned)
+
+    def _version(self, table: bigquery.Table) -> str | None:
+        return None if self.account.is_emulated else version_of(table)  # bqemulator's metadata stands still
 
     def preflight(self) -> list[Permission]:
         from heap_assets.warehouse.bigquery_preflight import preflight
@@ -201,11 +204,12 @@ def select(table: bigquery.Table, columns: Sequence[str], where: str) -> str:
     return f"{query} WHERE {where}" if where else query
 
 
-def _version(table: bigquery.Table) -> str | None:
-    """A table's entity tag. Views may read elsewhere, and rows in the streaming buffer do not show in it: None."""
+def version_of(table: bigquery.Table) -> str | None:
+    """Return a table's tag, time of change and size; None for views (they read elsewhere) and streamed rows."""
     if table.table_type != "TABLE" or table.streaming_buffer is not None or table.etag is None:
         return None
-    return str(table.etag)
+    modified = table.modified.isoformat() if table.modified else ""
+    return f"{table.etag} {modified} {table.num_rows} {table.num_bytes}"
 
 
 def _condition(table: bigquery.Table, newer: Newer | None) -> str:

@@ -12,23 +12,47 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
+from pathlib import Path
 
 import polars as pl
 
-from heap_assets.warehouse.model import Newer, RelationMissingError, Table, Warehouse
+from heap_assets.warehouse.model import (
+    Newer,
+    Permission,
+    Reading,
+    RelationMissingError,
+    Snapshot,
+    Table,
+    Warehouse,
+)
 
 OVERLAP = timedelta(days=3)
 """How far behind the last sync late rows are looked for in every run; a full look-back is asked for by `since`."""
 
 _IDS = ("event_id", "user_id", "session_id", "from_user_id", "to_user_id")
 _TIMES = ("time", "joindate", "last_modified")
+_ABOUT_SYNCS = frozenset({"_sync_info", "_sync_history", "_event_metadata", "_dropped_tables"})
 _NOT_EVENTS = frozenset({"users", "user_migrations", "all_events"})
 _FINGERPRINT = ("event_id", "user_id", "time")
 
 
 @dataclass(frozen=True)
+class Fingerprints:
+    """How the days of a table look, and what it took to look.
+
+    Attributes
+    ----------
+    days
+        day: Date; rows: UInt32; fingerprint: UInt64, the same for the same (event_id, user_id, time) in any order.
+    """
+
+    days: pl.DataFrame
+    reading: Reading
+
+
+@dataclass(frozen=True)
 class HeapExport:
-    """One environment's dataset or schema, such as `main_production`."""
+    """One environment's dataset or schema, such as `main_production`: a view for each event table."""
 
     warehouse: Warehouse
     dataset: str
@@ -37,48 +61,76 @@ class HeapExport:
         """Return the names of the event tables; a table whose first sync runs is absent until it is complete."""
         return sorted(name for name in self._relations() if name not in _NOT_EVENTS)
 
+    def columns(self, table: str) -> list[str]:
+        """Return the columns of a view in its order."""
+        return [column.name for column in self.warehouse.columns(f"{self.dataset}.{table}")]
+
+    def version(self) -> str | None:
+        """Return what changes with every sync: from metadata, else from the few rows of `_sync_info`; None without."""
+        try:
+            known = self.warehouse.version(f"{self.dataset}._sync_info")
+        except RelationMissingError:
+            return None
+        return known or " ".join(f"{name} {moment.isoformat()}" for name, moment in sorted(self.synced_to().items()))
+
     def synced_to(self) -> dict[str, datetime]:
         """Return up to when each table is complete, by `_sync_info`; empty where Heap has not written that table."""
         try:
-            with self._read("_sync_info", ["event_table_name", "synced_to_time"]) as rows:
-                latest = rows.group_by("event_table_name").agg(pl.col("synced_to_time").max()).collect()
+            with self._read("_sync_info", ["event_table_name", "synced_to_time"]) as found:
+                latest = found.frame.group_by("event_table_name").agg(pl.col("synced_to_time").max()).collect()
         except RelationMissingError:
             return {}
         return {name: _utc(moment) for name, moment in latest.rows() if moment is not None}
 
-    def fingerprints(self, table: str, since: date) -> pl.DataFrame:
-        """Fingerprint the days of a table from `since` on, reading three columns behind a filter on time.
+    def fingerprints(self, table: str, since: date) -> Fingerprints:
+        """Fingerprint the days of a table from `since` on, reading three columns behind a filter on time."""
+        with self._read(table, _FINGERPRINT, Newer("time", _midnight(since))) as found:
+            return Fingerprints(fingerprints_of(found.frame), found.reading)
 
-        Returns
-        -------
-        DataFrame
-            day: Date; rows: UInt32; fingerprint: UInt64, the same for the same (event_id, user_id, time) in any order.
+    def read_day(
+        self, table: str, day: date, columns: Sequence[str] | None, path: Path
+    ) -> tuple[pl.LazyFrame, Reading]:
+        """Read one day of an event table into a file, in the columns of S3 dumps, distinct on (event_id, user_id).
+
+        Parameters
+        ----------
+        columns
+            Those of the result besides the keys; one that the view lacks is left out. None takes all.
         """
-        with self._read(table, _FINGERPRINT, Newer("time", _midnight(since))) as rows:
-            hashed = heap_columns(rows).select(
-                pl.col("time").dt.date().alias("day"), pl.struct(_FINGERPRINT).hash(seed=20_261_101).alias("hash")
-            )
-            days = hashed.group_by("day").agg(pl.len().alias("rows"), pl.col("hash").sum().alias("fingerprint"))
-            return days.sort("day").collect(engine="streaming")
-
-    @contextmanager
-    def day(self, table: str, day: date, columns: Sequence[str] | None = None) -> Iterator[pl.LazyFrame]:
-        """Read one day of an event table in the columns of S3 dumps, distinct on (event_id, user_id)."""
         within = Newer("time", _midnight(day), _midnight(day + timedelta(days=1)))
-        with self._read(table, columns, within) as rows:
-            yield heap_columns(rows).unique(["event_id", "user_id"], keep="first", maintain_order=True)
+        reading = self.warehouse.read(f"{self.dataset}.{table}", self._there(table, columns), path, newer=within)
+        rows = heap_columns(pl.scan_parquet(path))
+        return rows.unique(["event_id", "user_id"], keep="first", maintain_order=True), reading
 
-    @contextmanager
-    def users(self) -> Iterator[pl.LazyFrame]:
+    def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[pl.LazyFrame, Reading]:
         """Read users as they stand now: a live source has no past."""
-        with self._read("users", None) as rows:
-            yield heap_columns(rows)
+        reading = self.warehouse.read(f"{self.dataset}.users", self._there("users", columns), path)
+        return heap_columns(pl.scan_parquet(path)), reading
 
-    @contextmanager
-    def user_migrations(self) -> Iterator[pl.LazyFrame]:
+    def read_user_migrations(self, path: Path) -> tuple[pl.LazyFrame, Reading]:
         """Read all migrations; the views have applied them already, ids exported elsewhere have not."""
-        with self._read("user_migrations", None) as rows:
-            yield heap_columns(rows)
+        reading = self.warehouse.read(f"{self.dataset}.user_migrations", None, path)
+        return heap_columns(pl.scan_parquet(path)), reading
+
+    def preflight(self) -> list[Permission]:
+        """Try the connection, and whether the dataset looks like Heap's."""
+        tried = self.warehouse.preflight()
+        if not all(permission.passed for permission in tried):
+            return tried
+        found, wanted = self._relations(), {"users", "user_migrations"}
+        lacking = ", ".join(sorted(wanted - set(found)))
+        detail = f"{len(found)} views in {self.dataset}" + (f", without {lacking}" if lacking else "")
+        remedy = (
+            "is heap.source.dataset the one that Heap Connect writes? A table is absent until its first sync is done"
+        )
+        return [*tried, Permission("Heap's views", not lacking, detail, remedy)]
+
+    def _there(self, table: str, columns: Sequence[str] | None) -> list[str] | None:
+        if columns is None:
+            return None
+        own = self.columns(table)
+        keys = [name for name in own if name in (*_IDS, *_TIMES)]
+        return list(dict.fromkeys([*keys, *(name for name in columns if name in own)]))
 
     def _relations(self) -> dict[str, Table]:
         found = {
@@ -86,12 +138,26 @@ class HeapExport:
             for table in self.warehouse.tables()
             if table.name.rpartition(".")[0].casefold() == self.dataset.casefold()
         }
-        return {name: table for name, table in found.items() if not name.startswith("_") and not name.endswith("_raw")}
+        # an event's name may begin with _ or end with _raw as well: Heap makes names of whatever people call events
+        return {
+            name: table
+            for name, table in found.items()
+            if name not in _ABOUT_SYNCS and not (name.endswith("_raw") and name.removesuffix("_raw") in found)
+        }
 
     @contextmanager
-    def _read(self, table: str, columns: Sequence[str] | None, newer: Newer | None = None) -> Iterator[pl.LazyFrame]:
+    def _read(self, table: str, columns: Sequence[str] | None, newer: Newer | None = None) -> Iterator[Snapshot]:
         with self.warehouse.snapshot(f"{self.dataset}.{table}", columns, newer=newer) as snapshot:
-            yield snapshot.frame
+            yield snapshot
+
+
+def fingerprints_of(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Fingerprint rows by day; see :class:`Fingerprints`."""
+    hashed = heap_columns(rows).select(
+        pl.col("time").dt.date().alias("day"), pl.struct(_FINGERPRINT).hash(seed=20_261_101).alias("hash")
+    )
+    days = hashed.group_by("day").agg(pl.len().alias("rows"), pl.col("hash").sum().alias("fingerprint"))
+    return days.sort("day").collect(engine="streaming")
 
 
 def changed_days(before: pl.DataFrame, now: pl.DataFrame, since: date) -> list[date]:
@@ -100,7 +166,7 @@ def changed_days(before: pl.DataFrame, now: pl.DataFrame, since: date) -> list[d
     Parameters
     ----------
     before, now
-        In the shape of :meth:`HeapExport.fingerprints`; `before` may reach further back.
+        In the shape of :attr:`Fingerprints.days`; `before` may reach further back.
     """
     both = before.filter(pl.col("day") >= since).join(now, on="day", how="full", coalesce=True, suffix="_now")
     same = (pl.col("fingerprint").eq_missing(pl.col("fingerprint_now"))) & pl.col("rows").eq_missing(pl.col("rows_now"))

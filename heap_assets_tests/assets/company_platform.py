@@ -21,7 +21,7 @@ from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent.parent
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _RANGE = "dagster/asset_partition_range_"
 
 
@@ -45,7 +45,7 @@ class World:
         where: dict[str, Any] = {"partition_key": days[0]}
         if len(days) == 2:
             where = {"tags": {f"{_RANGE}start": days[0], f"{_RANGE}end": days[1]}}
-        return chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=_QUIET, **where)
+        return chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=QUIET, **where)
 
     def land(self, dump_id: int) -> dg.ExecuteInProcessResult:
         self.instance.add_dynamic_partitions(str(DUMPS.name), [str(dump_id)])

@@ -27,7 +27,7 @@ from heap_assets.warehouse import (
     WarehouseBusyError,
     WarehouseError,
 )
-from heap_assets.warehouse.bigquery import _condition, select
+from heap_assets.warehouse.bigquery import _condition, select, version_of
 from heap_assets.warehouse.bigquery_client import explained
 from heap_assets.warehouse.bigquery_preflight import preflight
 
@@ -135,11 +135,19 @@ def test_what_is_missing_is_named_with_the_nearest(source: BigQueryWarehouse) ->
         BigQueryWarehouse(source.account).columns("contacts")
 
 
-def test_the_version_changes_with_the_table(source: BigQueryWarehouse) -> None:
-    before = source.version("contacts")
-    assert before is not None
-    assert source.version("contacts") == before
-    assert source.version("emails") is None
+def test_the_version_changes_with_the_table_where_metadata_tell(source: BigQueryWarehouse) -> None:
+    def described(**facts: object) -> str | None:
+        place = {"projectId": "p", "datasetId": "d", "tableId": "t"}
+        common = {"tableReference": place, "type": "TABLE", "etag": "e1", "lastModifiedTime": "1767225600000"}
+        return version_of(gcp.Table.from_api_repr({**common, "numRows": "3", "numBytes": "9", **facts}))
+
+    assert described() is not None
+    assert described() == described()
+    assert described(etag="e2") != described() != described(numRows="4")
+    assert described(lastModifiedTime="1767225600001") != described()
+    assert described(type="VIEW") is None
+    assert described(streamingBuffer={"estimatedRows": "1"}) is None
+    assert source.version("contacts") is None, "the emulator's metadata stand still whatever is written"
 
 
 def test_a_read_over_the_limit_is_refused_before_it_costs(source: BigQueryWarehouse, tmp_path: Path) -> None:

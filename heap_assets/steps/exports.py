@@ -1,0 +1,233 @@
+"""Heap's tables from its export in BigQuery: the same assets and columns as from dumps, a day read when it changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import polars as pl
+
+from heap_assets import clock
+from heap_assets.errors import MissingInputError, SettingsError, SourceError
+from heap_assets.heap_connect import MIGRATIONS_SCHEMA, Missing, key_dtype, resolved
+from heap_assets.lake import Inputs, conform
+from heap_assets.names import MIGRATIONS, USERS, heap_asset
+from heap_assets.platform import Platform
+from heap_assets.settings.heap import BigQuerySource
+from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.table import UNREADABLE, Made, Task
+from heap_assets.warehouse.export_log import ExportLog, LookBack, SeenExport, TableLook
+from heap_assets.warehouse.heap_export import HeapExport
+
+_EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
+_USER_KEYS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
+_MODE = "migrations applied by the view"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look found: for each table, and the days to build again."""
+
+    tables: list[TableLook]
+    days: dict[date, frozenset[str]]
+
+
+def is_exported(platform: Platform) -> bool:
+    """Whether Heap's tables come from its export in a warehouse and not from dumps."""
+    return platform.settings.heap.source.kind == "bigquery"
+
+
+def open_export(platform: Platform) -> HeapExport:
+    """Return Heap's dataset; it is connected to only while something is asked of it."""
+    from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse  # nobody else waits for Google's client
+
+    source = _source(platform)
+    credentials = source.credentials.get_secret_value() if source.credentials else None
+    account = BigQueryAccount(source.project, credentials, source.location, source.endpoint, source.storage_endpoint)
+    return HeapExport(BigQueryWarehouse(account, (source.dataset,), source.max_bytes_billed), source.dataset)
+
+
+def export_log(platform: Platform) -> ExportLog:
+    """Return what was last seen of the export."""
+    return ExportLog(platform.lake.store, _source(platform).dataset)
+
+
+def news(platform: Platform) -> tuple[str, SeenExport]:
+    """Return the version of the export, from metadata where that tells, and what was last looked at.
+
+    An export without `_sync_info` has a new version with every cadence.
+    """
+    version = open_export(platform).version()
+    if not version:
+        every = int(platform.settings.heap.cadence.total_seconds())
+        version = f"at {int(clock.now().timestamp()) // every}"
+    return version, export_log(platform).state()
+
+
+def look(platform: Platform, since: date | None = None) -> Looked:
+    """Look at every selected table, and say which days are to be built; the newest ones always are.
+
+    Raises
+    ------
+    SourceError
+        If no table could be looked at.
+    """
+    source = _source(platform)
+    back = LookBack(
+        timedelta(days=source.overlap_days),
+        timedelta(days=source.look_back_days),
+        timedelta(days=source.look_back_every_days),
+    )
+    start, now = platform.settings.start_date, clock.now()
+    version, _ = news(platform)
+    found = export_log(platform).look(open_export(platform), platform.event_tables, start, now, version, back, since)
+    failures = [one.failure for one in found if one.failure]
+    if failures and len(failures) == len(found):
+        raise SourceError(failures[0])
+    days: dict[date, set[str]] = {day: set() for day in (clock.newest_complete_day(), clock.today()) if day >= start}
+    for one in found:
+        for day in one.changed:
+            days.setdefault(day, set()).add(one.table)
+    return Looked(found, {day: frozenset(tables) for day, tables in days.items()})
+
+
+def touched(platform: Platform) -> dict[str, dict[date, datetime]]:
+    """Return table to day to when it was last found changed."""
+    log = export_log(platform)
+    return {table: {day: seen.since for day, seen in log.table(table).days.items()} for table in platform.event_tables}
+
+
+def event_day(task: Task, table: str) -> Made:
+    """Build one day of an event table; nothing is read if the day looks as it did when it was last built.
+
+    Raises
+    ------
+    MissingInputError
+        Before the first look at the export.
+    """
+    platform, asset = task.platform, heap_asset(table)
+    seen = export_log(platform).table(table)
+    if seen.looked_at is None:
+        why = seen.failure or "materialize heap_connect/exports first"
+        raise MissingInputError(f"{table} was not looked at in Heap's export yet: {why}")
+    columns = platform.catalogue.columns(table) or []
+    schema = _schema(_EVENT_KEYS, columns)
+    day = seen.days.get(task.day)
+    inputs = _inputs(platform, table, "none" if day is None or not day.rows else f"{day.fingerprint:016x}", schema)
+    notes = {"complete": _is_complete(seen.synced_to or seen.looked_at, task.day), "user_id": _MODE}
+    if seen.failure:
+        notes[UNREADABLE] = seen.failure
+    if (same := _unchanged(task, asset, inputs, notes)) is not None:
+        return same
+    if day is None or not day.rows:
+        return Made(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
+    rows, reading = open_export(platform).read_day(table, task.day, columns, task.scratch / "day.parquet")
+    frame = conform(rows, pl.Schema(schema)).sort("time", "event_id", "user_id")
+    return Made(frame, inputs, {**notes, "bytes_billed": reading.bytes_billed or 0})
+
+
+def users_of_day(task: Task) -> Made | None:
+    """Return users as they stand, for the newest days only; see :func:`heap_assets.steps.snapshots.snapshot_of_day`."""
+    if _is_over(task):
+        return _older(task, USERS)
+    platform = task.platform
+    schema = _schema(_USER_KEYS, platform.catalogue.columns("users") or [])
+    export = open_export(platform)
+    rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
+    moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
+    ends = _migrations(moves).filter(pl.col("from_user_id") != pl.col("resolved_to"))
+    users = conform(rows, pl.Schema(schema)).unique("user_id", keep="first").join(
+        ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
+    )  # fmt: skip
+    made = users.sort("user_id").collect(engine="streaming")
+    billed = (reading.bytes_billed or 0) + (moved.bytes_billed or 0)
+    return Made(made.lazy(), _content(platform, USERS, made), _observed(task.day, reading.observed_at, billed))
+
+
+def migrations_of_day(task: Task) -> Made | None:
+    """Return user_migrations as they stand, for the newest days only, each followed to its end."""
+    if _is_over(task):
+        return _older(task, MIGRATIONS)
+    rows, reading = open_export(task.platform).read_user_migrations(task.scratch / "moves.parquet")
+    made = _migrations(rows)
+    notes = _observed(task.day, reading.observed_at, reading.bytes_billed or 0)
+    return Made(made.lazy(), _content(task.platform, MIGRATIONS, made), notes)
+
+
+def missing(platform: Platform) -> Missing:
+    """Compare the export's tables and columns with the catalogue."""
+    export, catalogue = open_export(platform), platform.catalogue
+    tables = [*export.tables(), "users", "user_migrations"]
+    return catalogue.compare({name: export.columns(name) for name in tables})
+
+
+def _source(platform: Platform) -> BigQuerySource:
+    source = platform.settings.heap.source
+    if source.kind != "bigquery":
+        raise SettingsError("heap.source is not Heap's export in BigQuery")
+    return source
+
+
+def _schema(keys: Sequence[str], columns: Sequence[str]) -> dict[str, pl.DataType]:
+    return {name: key_dtype(name) or pl.String() for name in dict.fromkeys([*keys, *columns])}
+
+
+def _inputs(platform: Platform, table: str, version: str, schema: dict[str, pl.DataType]) -> Inputs:
+    spelled = hashlib.sha256(repr(list(schema.items())).encode()).hexdigest()[:16]
+    return Inputs({f"{_source(platform).dataset}.{table}": version, "columns": spelled})
+
+
+def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object]) -> Made | None:
+    """Return what is stored if it was built from the same, so that nothing is read."""
+    stored = task.platform.lake.find(asset, str(task.day))
+    if task.force or stored is None or stored.inputs.versions != dict(inputs.versions):
+        return None
+    return Made(task.platform.lake.scan(asset, str(task.day)), inputs, {**notes, "bytes_billed": 0})
+
+
+def _is_over(task: Task) -> bool:
+    """Whether the source can say no more how things stood on a day."""
+    return task.day < clock.newest_complete_day() and not task.force
+
+
+def _older(task: Task, asset: str) -> Made | None:
+    """Return what becomes of a day that is over: it is kept, or carries an earlier one forward."""
+    lake = task.platform.lake
+    if lake.find(asset, str(task.day)) is not None:
+        return None
+    earlier = standing_partition(lake, asset, task.day)
+    if earlier is None:
+        raise MissingInputError(f"{asset} {task.day} was never observed: the export only knows how things stand now")
+    carried = Inputs({f"{asset}@{earlier}": lake.versions(asset)[str(earlier)]})
+    return Made(lake.scan(asset, str(earlier)), carried, {"observed": False, "carried_from": str(earlier)})
+
+
+def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
+    there = rows.collect_schema()
+    moment = pl.col("time") if "time" in there else pl.lit(None, MIGRATIONS_SCHEMA["time"]).alias("time")
+    found = rows.select("from_user_id", "to_user_id", moment).collect()
+    order = ["from_user_id", "time", "to_user_id"]
+    newest = found.sort(order, descending=[False, True, True], nulls_last=True)
+    return resolved(newest.unique("from_user_id", keep="first", maintain_order=True))
+
+
+def _content(platform: Platform, asset: str, rows: pl.DataFrame) -> Inputs:
+    """A live table's version is its content: equal rows are not written again."""
+    digest = f"{rows.height}-{rows.hash_rows(seed=20_261_101).sort().hash(7).sum():x}" if rows.height else "0"
+    return Inputs({f"{_source(platform).dataset}.{asset}": digest, "columns": ",".join(rows.columns)})
+
+
+def _observed(day: date, at: datetime, billed: int) -> dict[str, object]:
+    return {
+        "observed": True,
+        "observed_at": at.isoformat(),
+        "complete": day < clock.today(),
+        "bytes_billed": billed,
+        "user_id": _MODE,
+    }
+
+
+def _is_complete(synced_to: datetime, day: date) -> bool:
+    return synced_to.date() > day
