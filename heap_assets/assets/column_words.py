@@ -101,6 +101,15 @@ _OWN: Mapping[str, Mapping[str, Words]] = {
 }
 
 
+_BEHAVIOUR: Mapping[str, str] = {
+    "session_count": "Sessions in the last {} days.",
+    "active_days": "Days of the last {} with a session.",
+    "last_active": "Newest session of the last {} days.",
+    "engagement_score": "0 to 100: how often, how lately and how broadly the product was used in {} days.",
+    "lifecycle_stage": "Where the person stands, by what was done in the last {} days.",
+}
+
+
 def words_for(platform: Platform, path: str) -> dict[str, Words]:
     """Return column to its meaning, as far as settings and code know it before anything is built."""
     found = dict(_OWN.get(path, {}))
@@ -125,6 +134,10 @@ def _traits(platform: Platform) -> dict[str, Words]:
             f"{told}From {' or '.join(trait.sources)} ({trait.choose.replace('_', ' ')}).", trait.personal
         )
         found[f"{name}__source"] = Words(f"Which column `{name}` came from.")
+    if profiles.behaviour:
+        found |= {name: Words(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
+        for name, event in profiles.behaviour.features.items():
+            found[name] = Words(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
     for name in profiles.audiences:
         found[name] = Words("Whether the person is in this audience.")
     return found

@@ -129,15 +129,13 @@ def _references(path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReferen
     made_by = next((code for name, code in _CODE.items() if path == name or path.startswith(name)), None)
     if made_by is not None:
         file, line = _place_of(made_by)
-        found.append(
-            dg.LocalFileCodeReference(file_path=file, line_number=line, label=f"{made_by.__qualname__} makes it")
-        )
+        found.append(dg.LocalFileCodeReference(file_path=file, line_number=line, label=made_by.__qualname__))
     settings = settings_path()
     section = next((text for name, text in _SECTIONS.items() if path == name or path.startswith(name)), None)
     if section is not None and settings.is_file():
         line = _line_of(settings, section.format(path.rpartition("/")[2]))
         found.append(
-            dg.LocalFileCodeReference(file_path=str(settings.absolute()), line_number=line, label="its settings")
+            dg.LocalFileCodeReference(file_path=str(settings.absolute()), line_number=line, label="the settings")
         )
     return found
 

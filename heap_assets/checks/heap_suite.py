@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import polars as pl
 
@@ -179,7 +180,7 @@ def _known_names(s: Subject) -> dict[str, pl.Series | None]:
     users = s.once_in_step(f"users {s.partition}", lambda: _users(s))
     if s.asset == SESSIONS:
         return {"user_id": users}
-    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _sessions(s))
+    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _sessions(s)) if _sessions_as_new(s) else None
     return {"user_id": users, "session_id": sessions}
 
 
@@ -196,6 +197,16 @@ def _users(s: Subject) -> pl.Series | None:
     if newest < s.partition:
         return None
     return s.lake.scan(USERS, newest).select("user_id").unique().collect()["user_id"]
+
+
+def _sessions_as_new(s: Subject) -> bool:
+    """Say whether the day's sessions were built from a dump as new as this table's; else they are about to be."""
+    found = s.lake.find(SESSIONS, s.partition)
+    return found is None or _newest_dump(found.notes) >= _newest_dump(s.notes())
+
+
+def _newest_dump(notes: Mapping[str, Any]) -> int:
+    return max((int(dump) for dump in notes.get("dumps", ())), default=0)
 
 
 def _sessions(s: Subject) -> pl.Series | None:

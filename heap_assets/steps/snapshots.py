@@ -15,6 +15,7 @@ from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.table import Made, Task
+from heap_assets.warehouse import choose_columns
 
 
 def snapshot_of_day(task: Task, name: str) -> Made | None:
@@ -52,7 +53,10 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     path = task.scratch / "snapshot.parquet"
     mapped = mapped_columns(task.platform, name)
     columns = None if table.columns is None else sorted({*table.columns, *mapped})
-    reading = task.platform.warehouse().read(table.relation, columns, path)
+    warehouse = task.platform.warehouse()
+    # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
+    choose_columns(mapped, warehouse.columns(table.relation), table.relation)
+    reading = warehouse.read(table.relation, columns, path)
     return Made(
         pl.scan_parquet(path),
         Inputs({table.relation: _digest(path)}),
@@ -71,6 +75,8 @@ def mapped_columns(platform: Platform, name: str) -> list[str]:
     table = tables[name]
     mapped = [table.key, table.created_at, table.updated_at]
     mapped += [column for one in platform.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns]
+    for trait in platform.settings.profiles.traits.values():
+        mapped += [column for asset, _, column in (s.partition(".") for s in trait.sources) if asset == name]
     return sorted({column for column in mapped if column})
 
 

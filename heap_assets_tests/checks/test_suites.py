@@ -363,3 +363,12 @@ def test_a_sync_run_gives_all_its_verdicts() -> None:
     }
     assert found["delivered"].notes == {"reason": "401"}
     assert all(verdict.passed for verdict in sync_verdicts({"status": "succeeded", "sent": 10}).values())
+
+
+def test_sessions_that_are_about_to_be_built_anew_are_not_held_against_their_events(lake: Lake) -> None:
+    frames = clean_day(START, random.Random(1))
+    lake.write("heap/sessions", str(START), frames["heap/sessions"].head(1), notes={"dumps": [7]})
+    lake.write(TABLE, str(START), frames[TABLE], notes={"dumps": [8]})
+    assert judge(lake, CHECKS[TABLE], TABLE, START)["names_known"]
+    lake.write("heap/sessions", str(START), frames["heap/sessions"].head(2), notes={"dumps": [8]})
+    assert not judge(lake, CHECKS[TABLE], TABLE, START)["names_known"]
