@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test lint format docs lock clean bench-ingest bench-identity bench-delivery bench-warehouse
+.PHONY: help install demo dev test lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,8 +46,12 @@ ROWS     ?= 1000000
 LINKS    ?= 5000000
 PROFILES ?= 1000000
 SEED     ?= 1
+TABLES   ?= 200
 bench-ingest: $(READY) ## Ingest ROWS rows through this and through tap-heap
 	@$(BIN)/python benchmarks/ingest.py --rows $(ROWS) --seed $(SEED)
+
+bench-wide: $(READY) ## Build a day of TABLES event tables as one run, against Dagster's own time for as many events
+	@$(BIN)/python benchmarks/wide_day.py --tables $(TABLES)
 
 bench-identity: $(READY) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)

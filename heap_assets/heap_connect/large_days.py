@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -71,7 +72,7 @@ def in_slices(
     settled = settle(pl.concat(whole).collect(engine="streaming")) if contested.height else None
 
     def slices() -> Iterator[pl.DataFrame]:
-        bounds = pl.Series([*edges, None]).cast(schema["time"]) if len(edges) else []
+        bounds: list[Any] = pl.Series([*edges, None]).cast(schema["time"]).to_list() if len(edges) else []
         for number, (begin, end) in enumerate(pairwise(bounds)):
             pieces = [
                 run.rows(int(at[number]), int(at[number + 1] - at[number]))
