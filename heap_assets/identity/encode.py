@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from heap_assets.identity import kernel
+from heap_assets.identity import kernel, kernel_table
 from heap_assets.identity.errors import LinksError
-from heap_assets.identity.kernel import I64, U8, U16, U32, U64
+from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U16, U32, U64
+from heap_assets.identity.kernel_text import copy_text
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import as_links
-from heap_assets.identity.texts import Texts
+from heap_assets.identity.texts import PADDING, StringViews, Texts
 
-_BATCH: Final = 1 << 20
+_BATCH: Final = 1 << 18
+_BACKLOG: Final = 6
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
 _BYTES_PER_NODE: Final = 64
+_FIRST_SIZE: Final = 1 << 12
+_LARGE_SIZE: Final = 1 << 26
+SPILL: Final = 1 << 16
+"""How far beyond its size a table may be used; searches go there only in a table that is crowded at its very end."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +65,18 @@ class Encoded:
 
     Attributes
     ----------
-    ranks, texts
-        Type (0 is the strongest) and value of each node.
-    seen
-        nodes × 2: first and last seen; NEVER and BEFORE for none.
-    keys_1, keys_2
-        128 bits that stand for type and value, within this process.
+    ranks
+        Type of each node; 0 is the strongest.
+    facts
+        A row per node and one more; columns KEY, FIRST, LAST, PLACE of the kernel. NEVER and BEFORE if seen at no time.
+    slots, size
+        The table that finds a node, see the kernel.
     """
 
     ranks: U8
-    seen: I64
-    keys_1: U64
-    keys_2: U64
+    facts: I64
+    slots: U64
+    size: int
     texts: Texts
     sources: list[str] = field(default_factory=list)
     batches: list[LinkBatch] = field(default_factory=list)
@@ -81,7 +89,7 @@ class Encoded:
     def forget_links(self) -> None:
         """Give back the memory of what is no longer needed once clusters are known."""
         self.batches.clear()
-        self.keys_1 = self.keys_2 = np.empty(0, np.uint64)
+        self.slots, self.size = np.zeros(1, np.uint64), 0
 
 
 def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
@@ -145,79 +153,96 @@ def _check(batch: pl.DataFrame, rules: Rules) -> None:
 
 
 class _Encoder:
-    """Grows with every batch; text is copied by a thread of its own while the next batch is encoded."""
+    """Grows with every batch; what needs no dense ids to be given is done by another thread, a batch behind."""
 
     def __init__(self, rules: Rules, *, keep_rows: bool) -> None:
         self.keep_rows = keep_rows
-        self.rows: list[RowBatch] = []
         self.types = len(rules.types)
         self.sources = pl.Categories.random("heap_assets_sources", pl.UInt16)
         # Polars forgets the names once no series of the categories is left
         self.names = pl.Series(dtype=pl.Categorical(self.sources))
         self.known = 0
-        self.slots: U64 = np.zeros(1 << 18, np.uint64)
-        # address space for as many nodes as memory could hold; a page is taken only when it is written
+        # address space for as much as memory could hold; a page is taken only when it is written
         self.room = max(_memory() // _BYTES_PER_NODE, 1 << 20)
-        self.keys_1: U64 = np.empty(self.room, np.uint64)
-        self.keys_2: U64 = np.empty(self.room, np.uint64)
-        self.seen: I64 = np.empty((self.room, 2), np.int64)
+        self.facts: I64 = np.empty((self.room, 4), np.int64)
+        self.facts[0, PLACE] = 0
         self.ranks: U8 = np.empty(self.room, np.uint8)
-        self.texts = Texts()
+        self.data: U8 = np.empty(max(_memory() // 2, 1 << 26), np.uint8)
+        self.slots: U64 = np.zeros(self.room * 2, np.uint64)
+        self.size = _FIRST_SIZE
+        self.rows: list[RowBatch] = []
         self.batches: list[LinkBatch] = []
+        self.worker = ThreadPoolExecutor(1)
+        self.behind: deque[Future[None]] = deque()
 
     def add(self, batch: pl.DataFrame) -> None:
-        rows = batch.height
-        if rows == 0:
+        if batch.height == 0:
             return
-        self._make_room(2 * rows)
         first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
         a, b = (self._encoded(batch, end, first, last) for end in ("a", "b"))
-        tag = batch["tag"].to_numpy()
-        self.batches.append(self._linked(a, b, first, tag))
-        if self.keep_rows:
-            self.rows.append(RowBatch(a, b, first, last, tag))
+        self._later(self._link, a, b, first, last, batch["tag"].to_numpy())
 
     def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64) -> U32:
+        values = StringViews(batch[f"value_{end}"])
+        self._make_room(batch.height, int(batch[f"value_{end}"].estimated_size()))
         ids, fresh = np.empty(batch.height, np.uint32), np.empty(batch.height, np.uint32)
         before = self.known
-        self.known = kernel.encode(
-            batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), batch[f"t{end}"].to_numpy(), first, last,
-            self.slots, self.keys_1, self.keys_2, self.seen, self.ranks, before, ids, fresh,
+        self.known = kernel_table.encode(
+            batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), values.views, batch[f"t{end}"].to_numpy(),
+            first, last, self.slots, self.size, self.facts, self.ranks, before, ids, fresh,
         )  # fmt: skip
-        self.texts.append(batch[f"value_{end}"], fresh[: self.known - before])
+        self._later(self._copy, values, fresh[: self.known - before], before)
         return ids
 
-    def _linked(self, a: U32, b: U32, first: I64, tag: U16) -> LinkBatch:
+    def _later(self, work: Callable[..., None], *given: Any) -> None:
+        self.behind.append(self.worker.submit(work, *given))
+        while len(self.behind) > _BACKLOG:
+            self.behind.popleft().result()
+
+    def _copy(self, values: StringViews, rows: U32, node: int) -> None:
+        copy_text(values.views, values.start, values.addresses, rows, self.facts, node, self.data)
+
+    def _link(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
         links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
         out = LinkBatch(
             np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
             np.empty(links, np.uint16), np.zeros(self.types + 1, np.int64),
         )  # fmt: skip
         kernel.bucket(a, b, first, tag, self.ranks, out.a, out.b, out.first, out.tag, out.starts)
-        return out
+        self.batches.append(out)
+        if self.keep_rows:
+            self.rows.append(RowBatch(a, b, first, last, tag))
 
-    def _make_room(self, more: int) -> None:
-        if self.known + more > self.room:
+    def _make_room(self, nodes: int, text: int) -> None:
+        used = int(self.facts[self.known, PLACE] >> PLACE_SHIFT)
+        if self.known + nodes + 1 >= self.room or used + text + PADDING > self.data.size:
             raise LinksError(
                 f"links name more than {self.known} identifiers, which do not fit into this machine's memory "
                 f"(about {_BYTES_PER_NODE} bytes each): give it more"
             )
-        # a batch may be all new, and must leave slots empty for searches to end; what it names is mostly known
-        if self.known + more // 4 > self.slots.size * 3 // 4 or self.known + more > self.slots.size - 1:
-            size = self.slots.size
-            while self.known + more // 4 > size * 3 // 4 or self.known + more > size - 1:
-                size *= 2
-            self.slots = np.zeros(size, np.uint64)
-            kernel.rehash(self.keys_1, self.known, self.slots)
+        size = grown(self.size, self.known + nodes)
+        if size > self.size:
+            kernel_table.spread(self.slots, self.size, size)
+            self.size = size
 
     def finished(self) -> Encoded:
+        while self.behind:
+            self.behind.popleft().result()
+        self.worker.shutdown()
         names = self.sources.to_series().to_list() if self.batches else []
         if len(names) >= _MAX_SOURCES:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
-        n = self.known
-        self.texts.finish()
-        nodes = (self.ranks[:n], self.seen[:n], self.keys_1[:n], self.keys_2[:n])
-        return Encoded(*nodes, self.texts, names, self.batches, self.rows)
+        facts = self.facts[: self.known + 1]
+        texts = Texts(facts, self.data)
+        slots = self.slots[: self.size + SPILL]
+        return Encoded(self.ranks[: self.known], facts, slots, self.size, texts, names, self.batches, self.rows)
+
+
+def grown(size: int, nodes: int) -> int:
+    """Return how long a table must be for some nodes: at most seven tenths full, in small steps if it is large."""
+    while nodes > size * 7 // 10:
+        size = size * 2 if size < _LARGE_SIZE else size * 7 // 5
+    return size
 
 
 def _memory() -> int:

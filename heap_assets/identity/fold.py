@@ -12,15 +12,15 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from heap_assets.identity import kernel
-from heap_assets.identity.encode import Encoded, encode
-from heap_assets.identity.kernel import NO_TYPE, NONE, U32
+from heap_assets.identity import kernel, kernel_table
+from heap_assets.identity.encode import SPILL, Encoded, encode, grown
+from heap_assets.identity.kernel import FIRST, KEY, LAST, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U32
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import ENDS, LINKS, TIME, aggregated
 from heap_assets.identity.shared import raw_components
 from heap_assets.identity.state import State
 from heap_assets.identity.tables import Resolved, resolved
-from heap_assets.identity.texts import Texts
+from heap_assets.identity.texts import PADDING
 
 SEPARATOR: Final = "\x1f"
 """Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
@@ -49,7 +49,7 @@ def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> 
     if changed.is_empty():
         return Folded(0, 0, 0)
     named = encode(changed.lazy(), rules)
-    known = _known(state, named, np.arange(state.ranks.size, dtype=np.uint32))
+    known = _known(state, named)
     reached = np.zeros(state.components, np.uint8)
     reached[state.component[known[known != NONE]]] = 1
     nodes = np.flatnonzero((reached[state.component] == 1) & (state.ranks != NO_TYPE)).astype(np.uint32)
@@ -71,15 +71,13 @@ def carry(state: State, origin: str, last: int) -> None:
     state.row_last[rows] = last
     for ends in (state.row_a[rows], state.row_b[rows]):
         nodes = ends[ends != NONE]
-        state.seen[nodes, 1] = np.maximum(state.seen[nodes, 1], last)
+        state.facts[nodes, LAST] = np.maximum(state.facts[nodes, LAST], last)
 
 
-def _known(state: State, named: Encoded, among: U32) -> U32:
-    """Find the nodes of the state that have the keys of `named`, by one pass over `among`."""
-    slots = np.zeros(1 << max(named.nodes * 2, 2).bit_length(), np.uint32)
-    kernel.table_of(named.keys_1, slots)
+def _known(state: State, named: Encoded) -> U32:
+    """Find the nodes of the state that are the same identifiers; NONE for those it never had."""
     found = np.full(named.nodes, NONE, np.uint32)
-    kernel.matches(named.keys_1, named.keys_2, slots, among, state.keys_1, state.keys_2, state.ranks, found)
+    kernel_table.look_up(named.slots, named.size, named.facts, state.slots, state.size, state.facts, found)
     return found
 
 
@@ -113,20 +111,20 @@ def _as_text(state: State, rows: Any, rules: Rules) -> pl.DataFrame:
 def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
     """Put a part, resolved anew, in the place of the nodes and rows that it was made of."""
     encoded, split = part.encoded, part.clusters
-    home = _known(state, encoded, nodes)
+    home = _known(state, encoded)
     fresh = np.flatnonzero(home == NONE)
-    home[fresh] = np.arange(state.ranks.size, state.ranks.size + fresh.size, dtype=np.uint32)
+    known = state.ranks.size
+    home[fresh] = np.arange(known, known + fresh.size, dtype=np.uint32)
     gone = np.ones(nodes.size, np.bool_)
-    gone[np.searchsorted(nodes, home[(home < state.ranks.size)])] = False
+    still = home[home < known]
+    gone[np.searchsorted(nodes, still[state.ranks[still] != NO_TYPE])] = False
 
     refused, report = _forget(state.refused, "a", nodes), _forget(state.report, "node", nodes)
+    _enter(state, encoded, home, fresh)
     _place(state, "ranks", home, encoded.ranks)
     state.ranks[nodes[gone]] = NO_TYPE
-    _place(state, "keys_1", home, encoded.keys_1)
-    _place(state, "keys_2", home, encoded.keys_2)
-    _place(state, "seen", home, encoded.seen)
+    state.facts[home, FIRST], state.facts[home, LAST] = encoded.facts[:-1, FIRST], encoded.facts[:-1, LAST]
     _place(state, "shared", home, part.components.shared)
-    _append_text(state, encoded.texts, fresh.astype(np.uint32))
     component, count = raw_components(encoded)
     _place(state, "component", home, component + np.uint32(state.components))
     state.components += count
@@ -175,13 +173,27 @@ def _place(state: State, name: str, home: U32, values: Any) -> None:
     state.widened(name, size)[home] = values
 
 
-def _append_text(state: State, more: Texts, nodes: U32) -> None:
-    if nodes.size == 0:
-        return
-    offsets, data = more.gathered(nodes)
-    known, used = state.texts.offsets.size, int(state.texts.offsets[-1])
-    state.widened("offsets", known + nodes.size)[known:] = offsets[1:] + used
-    state.widened("data", used + data.size)[used:] = data
+def _enter(state: State, part: Encoded, home: U32, fresh: Any) -> None:
+    """Add new identifiers: their text, their keys and their places in the table."""
+    known, used = state.ranks.size, state.texts.size
+    nodes = fresh.astype(np.uint32)
+    offsets, data = part.texts.gathered(nodes)
+    text = state.widened("data", used + data.size + PADDING)
+    text[used : used + data.size] = data
+    facts = state.widened("facts", known + fresh.size + 1)
+    rest = part.facts[nodes, PLACE] & ((1 << PLACE_SHIFT) - 1)
+    facts[known:-1, KEY] = part.facts[nodes, KEY]
+    facts[known:, PLACE] = (offsets + used) << PLACE_SHIFT
+    facts[known:-1, PLACE] |= rest
+    size = grown(state.size, known + fresh.size)
+    if size > state.size:
+        longer = np.zeros(size + SPILL, np.uint64)
+        longer[: state.slots.size] = state.slots
+        kernel_table.spread(longer, state.size, size)
+        state.slots, state.size = longer, size
+    flags = np.zeros(part.nodes, np.uint8)
+    flags[fresh] = 1
+    kernel_table.put(part.slots, part.size, flags, home, state.slots, state.size)
 
 
 def _source_codes(state: State, names: list[str]) -> Any:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from heap_assets.identity import kernel_text
+from heap_assets.identity import kernel_sha, kernel_text
 from heap_assets.identity.encode import Encoded
-from heap_assets.identity.kernel import I64, NONE, U8, U32, U64
+from heap_assets.identity.kernel import I64, NONE, PLACE, PLACE_SHIFT, U8, U32, U64
 from heap_assets.identity.rules import Rules
+from heap_assets.identity.threads import in_ranges
 
 SEPARATOR: Final = "\x1f"
 
@@ -53,7 +53,10 @@ def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules
     """Lay out clusters and compute their ids: one hash per profile."""
     starts, nodes, keys = laid_out(encoded, labels, count, shared, rules)
     best = np.empty(count, np.uint32)
-    kernel_text.representatives(starts, keys, nodes, encoded.seen, best)
+    in_ranges(
+        count,
+        lambda begin, end: kernel_text.representatives(starts, keys, nodes, encoded.facts, best, begin, end),
+    )
     used = np.flatnonzero(best != NONE).astype(np.uint32)
     high, low = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     high[used], low[used] = hashed(encoded, best[used], rules)
@@ -62,13 +65,40 @@ def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules
 
 def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> tuple[I64, U32, U64]:
     """Lay out clusters whose ids are known or come later: starts, nodes and keys as in :class:`Profiles`."""
-    texts = encoded.texts
-    skip = np.full(len(rules.types), -1, np.int64)
-    kernel_text.common_prefix(encoded.ranks, texts.offsets, texts.data, skip)
+    facts, data, ranks = encoded.facts, encoded.texts.data, encoded.ranks
+    skip = _common_prefixes(encoded, rules)
     starts = np.zeros(count + 3, np.int64)
     nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
-    kernel_text.runs(labels, encoded.ranks, shared, texts.offsets, texts.data, skip, starts, keys, nodes)
+    in_ranges(count + 2, lambda begin, end: kernel_text.count_runs(labels, ranks, starts, begin, end))
+    np.cumsum(starts, out=starts)
+    ends = starts[:-1].copy()
+    in_ranges(
+        count + 2,
+        lambda begin, end: kernel_text.fill_runs(
+            labels, ranks, shared, facts, data, skip, ends, keys, nodes, begin, end
+        ),
+    )
+    in_ranges(count + 1, lambda begin, end: kernel_text.sort_runs(starts, keys, nodes, facts, data, begin, end))
     return starts, nodes, keys
+
+
+def _common_prefixes(encoded: Encoded, rules: Rules) -> I64:
+    """Find how many bytes all values of each type begin with."""
+    facts, ranks = encoded.facts, encoded.ranks
+    example, most = np.zeros(len(rules.types), np.int64), np.zeros(len(rules.types), np.int64)
+    for rank in range(len(rules.types)):
+        node = int(np.argmax(ranks == rank)) if ranks.size else 0
+        if ranks.size and ranks[node] == rank:
+            example[rank] = node
+            most[rank] = (facts[node + 1, PLACE] >> PLACE_SHIFT) - (facts[node, PLACE] >> PLACE_SHIFT)
+
+    def shortest(begin: int, end: int) -> I64:
+        lengths = most.copy()
+        kernel_text.common_prefix(ranks, facts, encoded.texts.data, example, lengths, begin, end)
+        return lengths
+
+    lengths: I64 = np.min(in_ranges(ranks.size, shortest), axis=0)
+    return lengths
 
 
 def with_ids(encoded: Encoded, labels: U32, high: U64, low: U64, shared: U8, rules: Rules) -> Profiles:
@@ -87,18 +117,17 @@ def _by_id(used: U32, high: U64, low: U64) -> U32:
 
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:
-    """Hash type and value of some nodes, half of them in a second thread."""
+    """Hash type and value of some nodes."""
     parts = [f"{name}{SEPARATOR}".encode() for name in rules.types]
     prefixes = np.frombuffer(b"".join(parts), np.uint8).copy()
     prefix_offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     high, low = np.empty(nodes.size, np.uint64), np.empty(nodes.size, np.uint64)
-    texts, half = encoded.texts, nodes.size // 2
 
-    def run(part: slice) -> None:
-        kernel_text.sha256_128(
-            nodes[part], encoded.ranks, texts.offsets, texts.data, prefix_offsets, prefixes, high[part], low[part]
-        )
+    def work(begin: int, end: int) -> None:
+        kernel_sha.sha256_128(
+            nodes[begin:end], encoded.ranks, encoded.facts, encoded.texts.data, prefix_offsets, prefixes,
+            high[begin:end], low[begin:end],
+        )  # fmt: skip
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, (slice(0, half), slice(half, None))))
+    in_ranges(nodes.size, work)
     return high, low

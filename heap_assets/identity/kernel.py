@@ -16,7 +16,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from heap_assets.identity.native import prefetch, swapped
+
 F = TypeVar("F", bound=Callable[..., Any])
+I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
@@ -29,89 +32,18 @@ NEVER: Final = np.iinfo(np.int64).max
 BEFORE: Final = np.iinfo(np.int64).min
 
 
+# Columns of the facts that are kept of each node: the second half of its key, first and last seen, and where its text
+# begins, shifted up to make room for a rest of the first half.
+KEY: Final = 0
+FIRST: Final = 1
+LAST: Final = 2
+PLACE: Final = 3
+PLACE_SHIFT: Final = 24
+
+
 def compiled(function: F) -> F:
     """Compile a loop when it is first called, keep the machine code on disk, release the GIL while it runs."""
     return cast("F", numba.njit(cache=True, nogil=True)(function))
-
-
-@compiled
-def mixed(hash_1: int, rank: int) -> Any:
-    """Make the same value of two types two keys."""
-    return np.uint64(hash_1) ^ (np.uint64(rank + 1) * np.uint64(0x9E3779B97F4A7C15))
-
-
-@compiled
-def encode(
-    hash_1: U64, hash_2: U64, ranks: U8, first: I64, last: I64, slots: U64, keys_1: U64, keys_2: U64, seen: I64,
-    node_ranks: U8, known: int, ids: U32, fresh: U32,
-) -> int:  # fmt: skip
-    """Give each (type, value), known by 128 bits, its dense id, and widen its first and last seen.
-
-    `slots` is an open-addressing table whose length is a power of two: the upper half of the first key and the id + 1.
-    Rows go in groups: all memory that a group will need is asked for before any is used, so that waits overlap.
-    `fresh` receives the rows whose node is new. Returns the number of nodes known afterwards. Rows of NO_TYPE get NONE.
-    """
-    mask = np.uint64(slots.size - 1)
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    start = known
-    group = 32
-    keys, held = np.empty(group, np.uint64), np.empty(group, np.uint64)
-    second, early = np.empty(group, np.uint64), np.empty(group, np.int64)
-    for begin in range(0, hash_1.size, group):
-        size = min(group, hash_1.size - begin)
-        for i in range(size):
-            keys[i] = mixed(hash_1[begin + i], ranks[begin + i])
-            held[i] = slots[keys[i] & mask]
-        for i in range(size):
-            if held[i] != 0:
-                node = (held[i] & low) - np.uint64(1)
-                second[i] = keys_2[node]
-                early[i] = seen[node, 0]
-        for i in range(size):
-            row = begin + i
-            if ranks[row] == NO_TYPE:
-                ids[row] = NONE
-                continue
-            key = keys[i]
-            found = held[i]
-            if found == 0 or found >> half != key >> half or second[i] != hash_2[row]:
-                slot = key & mask
-                while True:
-                    found = slots[slot]
-                    if found == 0:
-                        keys_1[known] = key
-                        keys_2[known] = hash_2[row]
-                        node_ranks[known] = ranks[row]
-                        seen[known, 0] = NEVER
-                        seen[known, 1] = BEFORE
-                        fresh[known - start] = row
-                        known += 1
-                        found = (key >> half) << half | np.uint64(known)
-                        slots[slot] = found
-                        break
-                    if found >> half == key >> half and keys_2[(found & low) - np.uint64(1)] == hash_2[row]:
-                        break
-                    slot = (slot + np.uint64(1)) & mask
-            node = (found & low) - np.uint64(1)
-            ids[row] = node
-            if first[row] < seen[node, 0]:
-                seen[node, 0] = first[row]
-            if last[row] > seen[node, 1]:
-                seen[node, 1] = last[row]
-    return known
-
-
-@compiled
-def rehash(keys_1: U64, known: int, slots: U64) -> None:
-    """Fill an empty, larger table from the keys of all nodes."""
-    mask = np.uint64(slots.size - 1)
-    half = np.uint64(32)
-    for node in range(known):
-        key = keys_1[node]
-        slot = key & mask
-        while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = (key >> half) << half | np.uint64(node + 1)
 
 
 @compiled
@@ -152,16 +84,32 @@ def find(parent: U32, node: int) -> int:
 
 
 @compiled
+def _unite(parent: U32, x: int, y: int) -> None:
+    # several threads may do this at once: a root is linked only if it still is one, and never to a larger node, so the
+    # root of a component is its smallest node whatever the order
+    while True:
+        x, y = find(parent, x), find(parent, y)
+        if x == y:
+            return
+        if x > y:
+            x, y = y, x
+        if swapped(parent, np.int64(y), np.uint32(y), np.uint32(x)):
+            return
+
+
+AHEAD: Final = 24
+"""How many rows ahead memory is asked for."""
+
+
+@compiled
 def union(parent: U32, a: U32, b: U32, shared: U8) -> None:
-    """Unite the ends of links neither end of which is shared; the smaller root stays."""
+    """Unite the ends of links neither end of which is shared; threads may work on one `parent` at once."""
     for row in range(a.size):
-        if shared[a[row]] or shared[b[row]]:
-            continue
-        x, y = find(parent, a[row]), find(parent, b[row])
-        if x < y:
-            parent[y] = x
-        elif y < x:
-            parent[x] = y
+        if row + AHEAD < a.size:
+            prefetch(parent, np.int64(a[row + AHEAD]))
+            prefetch(parent, np.int64(b[row + AHEAD]))
+        if not (shared[a[row]] or shared[b[row]]):
+            _unite(parent, a[row], b[row])
 
 
 @compiled
@@ -169,24 +117,26 @@ def union_decided(parent: U32, a: U32, b: U32, tag: U16, shared: U8) -> None:
     """Unite the ends of authoritative links that touch a shared value."""
     for row in range(a.size):
         if tag[row] & np.uint16(1) and (shared[a[row]] or shared[b[row]]):
-            x, y = find(parent, a[row]), find(parent, b[row])
-            if x < y:
-                parent[y] = x
-            elif y < x:
-                parent[x] = y
+            _unite(parent, a[row], b[row])
 
 
 @compiled
 def several_groups(
-    parent: U32, counted: U32, judged: U32, ranks: U8, lowest: int, highest: int, shared: U8, group: U32, several: U8
-) -> None:
+    parent: U32, counted: U32, judged: U32, ranks: U8, lowest: int, highest: int, shared: U8, group: U32, several: U8,
+    begin: int, end: int,
+) -> None:  # fmt: skip
     """Mark values that are linked to two or more groups: `judged` ends by the group of their `counted` end.
 
-    Only counted ends with lowest <= rank < highest that are not shared count.
+    Only counted ends with lowest <= rank < highest that are not shared count. Threads share the values among them:
+    this one judges those from `begin` up to `end`.
     """
     for row in range(counted.size):
+        ahead = row + AHEAD
+        if ahead < counted.size and begin <= judged[ahead] < end:
+            prefetch(parent, np.int64(counted[ahead]))
+            prefetch(group, np.int64(judged[ahead]))
         other, value = counted[row], judged[row]
-        if ranks[other] < lowest or ranks[other] >= highest or shared[other]:
+        if value < begin or value >= end or ranks[other] < lowest or ranks[other] >= highest or shared[other]:
             continue
         root = find(parent, other)
         if group[value] == NONE:
@@ -217,52 +167,111 @@ def groups_of(
 
 
 @compiled
-def label(parent: U32, labels: U32) -> int:
-    """Number components 0, 1, … in the order of their smallest node; returns how many there are."""
-    count = 0
-    for node in range(parent.size):
-        root = find(parent, node)
-        if root == node:
-            labels[node] = count
-            count += 1
-        else:
-            labels[node] = labels[root]
-    return count
+def flatten(parent: U32, begin: int, end: int) -> int:
+    """Let every node of a range point at its root; returns how many are roots.
+
+    Nothing outside the range is written: halving a path there could undo what another thread has flattened.
+    """
+    roots = 0
+    for node in range(begin, end):
+        ahead = node + AHEAD
+        if ahead < end:
+            prefetch(parent, np.int64(parent[ahead]))
+        root = parent[node]
+        while parent[root] != root:
+            root = parent[root]
+        parent[node] = root
+        roots += root == node
+    return roots
 
 
 @compiled
-def over_limit(labels: U32, ranks: U8, limits: I64, components: int) -> U8:
-    """Mark components that hold more nodes of a type than its limit (-1: none)."""
+def number_roots(parent: U32, begin: int, end: int, count: int, labels: U32) -> None:
+    """Number the roots of a range from `count` on."""
+    for node in range(begin, end):
+        if parent[node] == node:
+            labels[node] = count
+            count += 1
+
+
+@compiled
+def copy_labels(parent: U32, begin: int, end: int, labels: U32) -> None:
+    """Give the other nodes of a range the number of their root."""
+    for node in range(begin, end):
+        if node + AHEAD < end:
+            prefetch(labels, np.int64(parent[node + AHEAD]))
+        if parent[node] != node:
+            labels[node] = labels[parent[node]]
+
+
+@compiled
+def over_limit(
+    labels: U32, ranks: U8, limits: I64, counts: U8 | U16 | I64, over: U8, most: int, begin: int, end: int
+) -> None:
+    """Mark components of a range that hold more nodes of a type than its limit (-1: none).
+
+    `counts` comes as zeros, components × types; counting stops above `most`, the largest limit.
+    """
     types = limits.size
-    counts = np.zeros((components, types), np.int32)
-    over = np.zeros(components, np.uint8)
     for node in range(labels.size):
-        limit = limits[ranks[node]]
-        if limit >= 0:
-            counts[labels[node], ranks[node]] += 1
-            if counts[labels[node], ranks[node]] > limit:
-                over[labels[node]] = 1
-    return over
+        ahead = node + AHEAD
+        if ahead < labels.size and begin <= labels[ahead] < end:
+            prefetch(counts, np.int64(labels[ahead]) * types + ranks[ahead])
+        component, rank = labels[node], ranks[node]
+        limit = limits[rank]
+        if component < begin or component >= end or limit < 0 or counts[component, rank] > most:
+            continue
+        counts[component, rank] += 1
+        if counts[component, rank] > limit:
+            over[component] = 1
+
+
+@compiled
+def mark(labels: U32, over: U8, inside: U8) -> int:
+    """Mark the nodes of marked components; returns how many."""
+    marked = 0
+    for node in range(labels.size):
+        inside[node] = over[labels[node]]
+        marked += inside[node]
+    return marked
 
 
 @compiled
 def take_over(
-    a: U32, b: U32, first: I64, tag: U16, shared: U8, labels: U32, over: U8,
-    out_a: U32, out_b: U32, out_first: I64, out_tag: U16, used: int,
-) -> int:  # fmt: skip
-    """Copy the links inside marked components; a shared value brings only its authoritative ones."""
+    a: U32, b: U32, first: I64, tag: U16, shared: U8, inside: U8, out_a: U32, out_b: U32, out_first: I64, out_tag: U16
+) -> int:
+    """Copy the links between marked nodes, a shared value's only if authoritative; returns how many.
+
+    A link with one marked end has two, since marked nodes are whole components of the links taken, except those at
+    shared values.
+    """
+    used = 0
     for row in range(a.size):
-        if not over[labels[a[row]]]:
+        if not inside[a[row]]:
             continue
         if (shared[a[row]] or shared[b[row]]) and not tag[row] & np.uint16(1):
             continue
-        if used < out_a.size:
-            out_a[used] = a[row]
-            out_b[used] = b[row]
-            out_first[used] = first[row]
-            out_tag[used] = tag[row]
+        out_a[used] = a[row]
+        out_b[used] = b[row]
+        out_first[used] = first[row]
+        out_tag[used] = tag[row]
         used += 1
     return used
+
+
+@compiled
+def drop_lone(labels: U32, shared: U8, count: int) -> None:
+    """Take shared values that are a cluster by themselves out of it."""
+    holds, members = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
+    for node in range(labels.size):
+        if shared[node]:
+            holds[labels[node]] = 1
+    for node in range(labels.size):
+        if holds[labels[node]] and members[labels[node]] < 2:
+            members[labels[node]] += 1
+    for node in range(labels.size):
+        if shared[node] and members[labels[node]] == 1:
+            labels[node] = NONE
 
 
 @compiled
@@ -299,32 +308,6 @@ def merge_in_order(
         parent[y] = x
         for kind in range(types):
             counts[x, kind] += counts[y, kind]
-
-
-@compiled
-def table_of(keys_1: U64, slots: U32) -> None:
-    """Put distinct keys into an empty table of their numbers + 1, at least twice as long and a power of two."""
-    mask = np.uint64(slots.size - 1)
-    for number in range(keys_1.size):
-        slot = keys_1[number] & mask
-        while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = number + 1
-
-
-@compiled
-def matches(keys_1: U64, keys_2: U64, slots: U32, nodes: U32, all_1: U64, all_2: U64, ranks: U8, found: U32) -> None:
-    """For each listed node of a large graph, write it to `found` of the equal key of a small one."""
-    mask = np.uint64(slots.size - 1)
-    for i in range(nodes.size):
-        node = nodes[i]
-        slot = all_1[node] & mask
-        while slots[slot] != 0:
-            number = slots[slot] - 1
-            if keys_1[number] == all_1[node] and keys_2[number] == all_2[node] and ranks[node] != NO_TYPE:
-                found[number] = node
-                break
-            slot = (slot + np.uint64(1)) & mask
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Compiled loops over text: SHA-256, byte order, gathering. UTF-8 bytes with offsets, as Arrow has it."""
+"""Compiled loops over the text of nodes, UTF-8: copying, byte order, laying out profiles, gathering."""
 
 from __future__ import annotations
 
@@ -6,103 +6,51 @@ from typing import Any
 
 import numpy as np
 
-from heap_assets.identity.kernel import I64, NO_TYPE, NONE, U8, U16, U32, U64, compiled
-
-_K = np.array(
-    [
-        0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
-        0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
-        0xE49B69C1, 0xEFBE4786, 0x0FC19DC6, 0x240CA1CC, 0x2DE92C6F, 0x4A7484AA, 0x5CB0A9DC, 0x76F988DA,
-        0x983E5152, 0xA831C66D, 0xB00327C8, 0xBF597FC7, 0xC6E00BF3, 0xD5A79147, 0x06CA6351, 0x14292967,
-        0x27B70A85, 0x2E1B2138, 0x4D2C6DFC, 0x53380D13, 0x650A7354, 0x766A0ABB, 0x81C2C92E, 0x92722C85,
-        0xA2BFE8A1, 0xA81A664B, 0xC24B8B70, 0xC76C51A3, 0xD192E819, 0xD6990624, 0xF40E3585, 0x106AA070,
-        0x19A4C116, 0x1E376C08, 0x2748774C, 0x34B0BCB5, 0x391C0CB3, 0x4ED8AA4A, 0x5B9CCA4F, 0x682E6FF3,
-        0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2,
-    ],
-    dtype=np.uint32,
-)  # fmt: skip
-
-_START = np.array(
-    [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19], dtype=np.uint32
+from heap_assets.identity.kernel import (
+    AHEAD,
+    BEFORE,
+    FIRST,
+    I32,
+    I64,
+    LAST,
+    NEVER,
+    NO_TYPE,
+    NONE,
+    PLACE,
+    PLACE_SHIFT,
+    U8,
+    U16,
+    U32,
+    U64,
+    compiled,
 )
+from heap_assets.identity.native import big_endian, copy_from, copy_within, load8, prefetch
 
 
 @compiled
-def _turn(x: int, n: int) -> Any:
-    return np.uint32((x >> np.uint32(n)) | np.uint32(x << np.uint32(32 - n)))
+def copy_text(views: U64, start: int, addresses: U64, rows: U32, facts: I64, node: int, data: U8) -> None:
+    """Copy some strings of a column to the places of nodes `node`, `node` + 1, …
+
+    `views` is at the address `start` and laid out as Arrow's Utf8View: length, then up to twelve bytes; or length, four
+    bytes, number of a buffer, offset in it.
+    """
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for i in range(rows.size):
+        row = rows[i]
+        size = np.int64(views[row, 0] & low)
+        if size <= 12:
+            address = np.uint64(start) + np.uint64(row) * np.uint64(16) + np.uint64(4)
+        else:
+            address = addresses[views[row, 1] & low] + (views[row, 1] >> half)
+        copy_from(data, np.int64(facts[node + i, PLACE] >> PLACE_SHIFT), address, size)
 
 
 @compiled
-def _absorb(state: U32, w: U32) -> None:
-    """One round of SHA-256 (FIPS 180-4) over the sixteen words at the start of `w`."""
-    for t in range(16, 64):
-        s0 = np.uint32(_turn(w[t - 15], 7) ^ _turn(w[t - 15], 18) ^ (w[t - 15] >> np.uint32(3)))
-        s1 = np.uint32(_turn(w[t - 2], 17) ^ _turn(w[t - 2], 19) ^ (w[t - 2] >> np.uint32(10)))
-        w[t] = np.uint32(w[t - 16] + s0 + w[t - 7] + s1)
-    a, b, c, d = state[0], state[1], state[2], state[3]
-    e, f, g, h = state[4], state[5], state[6], state[7]
-    for t in range(64):
-        s1 = np.uint32(_turn(e, 6) ^ _turn(e, 11) ^ _turn(e, 25))
-        choice = np.uint32((e & f) ^ (np.uint32(~e) & g))
-        t1 = np.uint32(h + s1 + choice + _K[t] + w[t])
-        s0 = np.uint32(_turn(a, 2) ^ _turn(a, 13) ^ _turn(a, 22))
-        majority = np.uint32((a & b) ^ (a & c) ^ (b & c))
-        t2 = np.uint32(s0 + majority)
-        h, g, f, e = g, f, e, np.uint32(d + t1)
-        d, c, b, a = c, b, a, np.uint32(t1 + t2)
-    state[0] = np.uint32(state[0] + a)
-    state[1] = np.uint32(state[1] + b)
-    state[2] = np.uint32(state[2] + c)
-    state[3] = np.uint32(state[3] + d)
-    state[4] = np.uint32(state[4] + e)
-    state[5] = np.uint32(state[5] + f)
-    state[6] = np.uint32(state[6] + g)
-    state[7] = np.uint32(state[7] + h)
-
-
-@compiled
-def sha256_128(
-    nodes: U32, ranks: U8, offsets: I64, data: U8, prefix_offsets: I64, prefixes: U8, high: U64, low: U64
-) -> None:
-    """Write the first 128 bits of SHA-256 over prefix-of-type + value, for each node (rule 7)."""
-    w = np.zeros(64, np.uint32)
-    state = np.zeros(8, np.uint32)
-    for row in range(nodes.size):
-        node = nodes[row]
-        prefix_at, prefix_end = prefix_offsets[ranks[node]], prefix_offsets[ranks[node] + 1]
-        head = prefix_end - prefix_at
-        value_at = offsets[node] - head
-        length = head + offsets[node + 1] - offsets[node]
-        blocks = (length + 8) // 64 + 1
-        state[:] = _START
-        for block in range(blocks):
-            for word in range(16):
-                bits = np.uint32(0)
-                for byte in range(4):
-                    at = block * 64 + word * 4 + byte
-                    if at < head:
-                        letter = prefixes[prefix_at + at]
-                    elif at < length:
-                        letter = data[value_at + at]
-                    elif at == length:
-                        letter = np.uint8(0x80)
-                    else:
-                        letter = np.uint8(0)
-                    bits = np.uint32((bits << np.uint32(8)) | np.uint32(letter))
-                w[word] = bits
-            if block == blocks - 1:
-                w[14] = np.uint32((length * 8) >> 32)
-                w[15] = np.uint32((length * 8) & 0xFFFFFFFF)
-            _absorb(state, w)
-        high[row] = (np.uint64(state[0]) << np.uint64(32)) | np.uint64(state[1])
-        low[row] = (np.uint64(state[2]) << np.uint64(32)) | np.uint64(state[3])
-
-
-@compiled
-def _text_before(x: int, y: int, offsets: I64, data: U8) -> Any:
+def _text_before(x: int, y: int, facts: I64, data: U8) -> Any:
     """Compare two nodes' values as UTF-8 bytes."""
-    at_x, at_y = offsets[x], offsets[y]
-    size_x, size_y = offsets[x + 1] - at_x, offsets[y + 1] - at_y
+    at_x, at_y = facts[x, PLACE] >> PLACE_SHIFT, facts[y, PLACE] >> PLACE_SHIFT
+    size_x = (facts[x + 1, PLACE] >> PLACE_SHIFT) - at_x
+    size_y = (facts[y + 1, PLACE] >> PLACE_SHIFT) - at_y
     for i in range(min(size_x, size_y)):
         if data[at_x + i] != data[at_y + i]:
             return data[at_x + i] < data[at_y + i]
@@ -110,84 +58,101 @@ def _text_before(x: int, y: int, offsets: I64, data: U8) -> Any:
 
 
 @compiled
-def common_prefix(ranks: U8, offsets: I64, data: U8, lengths: I64) -> None:
-    """Find how many bytes all values of each type begin with; `lengths` comes filled with -1."""
-    example = np.zeros(lengths.size, np.int64)
-    for node in range(ranks.size):
+def common_prefix(ranks: U8, facts: I64, data: U8, example: I64, lengths: I64, begin: int, end: int) -> None:
+    """Shorten `lengths`, per type, to how many bytes all values of a range of nodes have in common with an example."""
+    for node in range(begin, end):
         rank = ranks[node]
-        if rank == NO_TYPE:
+        if rank == NO_TYPE or lengths[rank] == 0:
             continue
-        begin, size = offsets[node], offsets[node + 1] - offsets[node]
-        if lengths[rank] < 0:
-            lengths[rank] = size
-            example[rank] = begin
-            continue
-        same = min(lengths[rank], size)
+        text = facts[node, PLACE] >> PLACE_SHIFT
+        same = min(lengths[rank], (facts[node + 1, PLACE] >> PLACE_SHIFT) - text)
+        other = facts[example[rank], PLACE] >> PLACE_SHIFT
         for i in range(same):
-            if data[begin + i] != data[example[rank] + i]:
+            if data[text + i] != data[other + i]:
                 same = i
                 break
         lengths[rank] = same
 
 
+# Clusters are laid out by several threads, each for a range of them; the one after the last cluster holds the
+# nodes of none, the one after that the nodes that are gone. `starts` has three entries more than there are clusters.
+
+
 @compiled
-def runs(
-    labels: U32, ranks: U8, shared: U8, offsets: I64, data: U8, skip: I64, starts: I64, keys: U64, nodes: U32
-) -> None:
-    """Lay out nodes by cluster, each run by rank and then by value; then nodes of no cluster, then those of no type.
+def count_runs(labels: U32, ranks: U8, starts: I64, begin: int, end: int) -> None:
+    """Count the nodes of cluster c in `starts[c + 1]`, which comes as zeros."""
+    nobody, gone = starts.size - 3, starts.size - 2
+    for node in range(labels.size):
+        ahead = node + AHEAD
+        if ahead < labels.size and begin <= labels[ahead] < end and labels[ahead] != NONE:
+            prefetch(starts, np.int64(labels[ahead]) + 1)
+        place = gone if ranks[node] == NO_TYPE else nobody if labels[node] == NONE else labels[node]
+        if begin <= place < end:
+            starts[place + 1] += 1
+
+
+@compiled
+def fill_runs(
+    labels: U32, ranks: U8, shared: U8, facts: I64, data: U8, skip: I64, ends: I64, keys: U64, nodes: U32,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """Put nodes where their cluster is; `ends` comes as where clusters start, and leaves as where they end.
 
     A node travels with a key that sorts it: 7 bits rank, 1 bit shared, then the seven bytes after those that all values
     of its type begin with. So a run is sorted in place, and text is fetched only where keys are equal.
-    `starts` comes as zeros, with three entries more than there are clusters.
     """
-    nobody, gone = starts.size - 3, starts.size - 2
+    nobody = ends.size - 2
     for node in range(labels.size):
-        place = gone if ranks[node] == NO_TYPE else nobody if labels[node] == NONE else labels[node]
-        starts[place + 1] += 1
-    for place in range(starts.size - 1):
-        starts[place + 1] += starts[place]
-    for node in range(labels.size):
+        ahead = node + AHEAD
+        if ahead < labels.size and begin <= labels[ahead] < end and labels[ahead] != NONE:
+            prefetch(ends, np.int64(labels[ahead]))
         rank = ranks[node]
         if rank == NO_TYPE:
             continue
         place = nobody if labels[node] == NONE else labels[node]
-        key = np.uint64(rank) << np.uint64(1) | np.uint64(shared[node])
-        begin, end = offsets[node] + skip[rank], offsets[node + 1]
-        for i in range(7):
-            byte = data[begin + i] if begin + i < end else np.uint8(0)
-            key = key << np.uint64(8) | np.uint64(byte)
-        at = starts[place]
-        starts[place] = at + 1
-        keys[at] = key
+        if place < begin or place >= end:
+            continue
+        text_at = (facts[node, PLACE] >> PLACE_SHIFT) + skip[rank]
+        left = (facts[node + 1, PLACE] >> PLACE_SHIFT) - text_at
+        text = np.uint64(0)
+        if left > 0:
+            text = big_endian(load8(data, text_at)) >> np.uint64(8)
+            if left < 7:
+                text &= ~np.uint64(0) << np.uint64(8 * (7 - left))
+        at = ends[place]
+        ends[place] = at + 1
+        keys[at] = np.uint64(rank) << np.uint64(57) | np.uint64(shared[node]) << np.uint64(56) | text
         nodes[at] = node
-    for place in range(nobody, -1, -1):
-        starts[place + 1] = starts[place]
-    starts[0] = 0
-    for place in range(nobody + 1):
-        begin, end = starts[place], starts[place + 1]
-        if end - begin > 1:
-            _sort_run(keys[begin:end], nodes[begin:end], offsets, data)
 
 
 @compiled
-def _before(key_x: int, node_x: int, key_y: int, node_y: int, offsets: I64, data: U8) -> Any:
+def sort_runs(starts: I64, keys: U64, nodes: U32, facts: I64, data: U8, begin: int, end: int) -> None:
+    """Sort the nodes of a range of clusters by type and value."""
+    for place in range(begin, end):
+        if starts[place + 1] - starts[place] > 1:
+            at, stop = starts[place], starts[place + 1]
+            _sort_run(keys[at:stop], nodes[at:stop], facts, data)
+
+
+@compiled
+def _before(key_x: int, node_x: int, key_y: int, node_y: int, facts: I64, data: U8) -> Any:
     # the bit that tells shared values is no part of the order
     x = key_x & ~(np.uint64(1) << np.uint64(56))
     y = key_y & ~(np.uint64(1) << np.uint64(56))
     if x != y:
         return x < y
-    return _text_before(node_x, node_y, offsets, data)
+    return _text_before(node_x, node_y, facts, data)
 
 
 @compiled
-def _sort_run(keys: U64, nodes: U32, offsets: I64, data: U8) -> None:
+def _sort_run(keys: U64, nodes: U32, facts: I64, data: U8) -> None:
     """Sort a run in place: insertion for the usual few, heap sort for a giant."""
     n = nodes.size
     if n <= 24:
         for i in range(1, n):
             key, node = keys[i], nodes[i]
             j = i - 1
-            while j >= 0 and _before(key, node, keys[j], nodes[j], offsets, data):
+            while j >= 0 and _before(key, node, keys[j], nodes[j], facts, data):
                 keys[j + 1] = keys[j]
                 nodes[j + 1] = nodes[j]
                 j -= 1
@@ -195,21 +160,21 @@ def _sort_run(keys: U64, nodes: U32, offsets: I64, data: U8) -> None:
             nodes[j + 1] = node
         return
     for start in range(n // 2 - 1, -1, -1):
-        _sift(keys, nodes, start, n, offsets, data)
+        _sift(keys, nodes, start, n, facts, data)
     for end in range(n - 1, 0, -1):
         keys[0], keys[end] = keys[end], keys[0]
         nodes[0], nodes[end] = nodes[end], nodes[0]
-        _sift(keys, nodes, 0, end, offsets, data)
+        _sift(keys, nodes, 0, end, facts, data)
 
 
 @compiled
-def _sift(keys: U64, nodes: U32, start: int, end: int, offsets: I64, data: U8) -> None:
+def _sift(keys: U64, nodes: U32, start: int, end: int, facts: I64, data: U8) -> None:
     root = start
     while 2 * root + 1 < end:
         child = 2 * root + 1
-        if child + 1 < end and _before(keys[child], nodes[child], keys[child + 1], nodes[child + 1], offsets, data):
+        if child + 1 < end and _before(keys[child], nodes[child], keys[child + 1], nodes[child + 1], facts, data):
             child += 1
-        if not _before(keys[root], nodes[root], keys[child], nodes[child], offsets, data):
+        if not _before(keys[root], nodes[root], keys[child], nodes[child], facts, data):
             return
         keys[root], keys[child] = keys[child], keys[root]
         nodes[root], nodes[child] = nodes[child], nodes[root]
@@ -217,106 +182,93 @@ def _sift(keys: U64, nodes: U32, start: int, end: int, offsets: I64, data: U8) -
 
 
 @compiled
-def representatives(starts: I64, keys: U64, nodes: U32, seen: I64, best: U32) -> None:
-    """Find each run's strongest, then earliest, then smallest node (rule 7); NONE for an empty run."""
-    for place in range(best.size):
+def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, begin: int, end: int) -> None:
+    """Find the strongest, then earliest, then smallest node of a range of runs (rule 7); NONE for an empty run."""
+    for place in range(begin, end):
         best[place] = NONE
-        earliest = np.int64(0)
-        for at in range(starts[place], starts[place + 1]):
-            if best[place] == NONE:
-                best[place] = nodes[at]
-                if at + 1 < starts[place + 1]:
-                    earliest = seen[nodes[at], 0]
-            elif keys[at] >> np.uint64(57) != keys[starts[place]] >> np.uint64(57):
+        first, stop = starts[place], starts[place + 1]
+        if first == stop:
+            continue
+        best[place] = nodes[first]
+        if stop - first == 1 or keys[first + 1] >> np.uint64(57) != keys[first] >> np.uint64(57):
+            continue
+        earliest = facts[nodes[first], FIRST]
+        for at in range(first + 1, stop):
+            if keys[at] >> np.uint64(57) != keys[first] >> np.uint64(57):
                 break
-            elif seen[nodes[at], 0] < earliest:
+            if facts[nodes[at], FIRST] < earliest:
                 best[place] = nodes[at]
-                earliest = seen[nodes[at], 0]
-
-
-# Loops that fetch from all over memory do nothing else, so that the processor waits for many fetches at once.
-
-
-@compiled
-def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, out_keys: U64) -> None:
-    """Copy whole runs, in the order of `places`."""
-    row = 0
-    for i in range(places.size):
-        for at in range(starts[places[i]], starts[places[i] + 1]):
-            out_nodes[row] = nodes[at]
-            out_keys[row] = keys[at]
-            row += 1
-
-
-@compiled
-def take_seen(nodes: U32, seen: I64, first: I64, last: I64) -> None:
-    """Copy first and last seen of some nodes."""
-    for row in range(nodes.size):
-        first[row] = seen[nodes[row], 0]
-        last[row] = seen[nodes[row], 1]
+                earliest = facts[nodes[at], FIRST]
 
 
 _DIGITS = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16).copy()
 
 
 @compiled
-def write_ids(sizes: I64, high: U64, low: U64, some: U8, out: U64, known: U8) -> None:
-    """Write the id of each run, as 32 hexadecimal digits, to each of its rows; not where `some` is 0."""
-    text = np.empty(16, np.uint16)
-    words = text.view(np.uint64)
+def take_runs(
+    places: U32, nobody: int, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8, owners: I32,
+    known: U8,
+) -> None:  # fmt: skip
+    """Copy whole runs, in the order of `places`; `owners` is the number of the run among them."""
     row = 0
-    for i in range(sizes.size):
-        if some[i]:
-            for byte in range(8):
-                shift = np.uint64(56 - 8 * byte)
-                text[byte] = _DIGITS[(high[i] >> shift) & np.uint64(255)]
-                text[8 + byte] = _DIGITS[(low[i] >> shift) & np.uint64(255)]
-            for member in range(row, row + sizes[i]):
-                known[member] = 1
-                for word in range(4):
-                    out[member, word] = words[word]
-        row += sizes[i]
+    for i in range(places.size):
+        if i + AHEAD < places.size:
+            prefetch(starts, np.int64(places[i + AHEAD]))
+        if i + 8 < places.size:
+            prefetch(nodes, starts[places[i + 8]])
+            prefetch(keys, starts[places[i + 8]])
+        for at in range(starts[places[i]], starts[places[i] + 1]):
+            out_nodes[row] = nodes[at]
+            kinds[row] = keys[at] >> np.uint64(57)
+            shared[row] = (keys[at] >> np.uint64(56)) & np.uint64(1)
+            known[row] = places[i] != nobody
+            owners[row] = i if known[row] else 0
+            row += 1
 
 
 @compiled
-def text_size(nodes: U32, offsets: I64) -> int:
-    """Return how many bytes the values of some nodes take."""
-    total = 0
+def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, offsets: I64) -> None:
+    """Copy what is known of some nodes: when they were seen, whether at all, and where the ends of their texts go."""
+    used = 0
+    offsets[0] = 0
     for row in range(nodes.size):
-        total += offsets[nodes[row] + 1] - offsets[nodes[row]]
-    return total
+        if row + AHEAD < nodes.size:
+            prefetch(facts, np.int64(nodes[row + AHEAD]) * 4)
+        node = nodes[row]
+        seen[row] = (facts[node, FIRST] != NEVER) | (facts[node, LAST] != BEFORE) << 1
+        first[row] = facts[node, FIRST]
+        last[row] = facts[node, LAST]
+        used += (facts[node + 1, PLACE] >> PLACE_SHIFT) - (facts[node, PLACE] >> PLACE_SHIFT)
+        offsets[row + 1] = used
 
 
 @compiled
-def gather_text(nodes: U32, offsets: I64, data: U8, out_offsets: I64, out: U8) -> None:
-    """Copy the values of some nodes, one after the other."""
-    group = 64
-    begins, sizes = np.empty(group, np.int64), np.empty(group, np.int64)
-    at = 0
-    for start in range(0, nodes.size, group):
-        rows = min(group, nodes.size - start)
-        for i in range(rows):
-            begins[i] = offsets[nodes[start + i]]
-            sizes[i] = offsets[nodes[start + i] + 1] - begins[i]
-        for i in range(rows):
-            if sizes[i] > 0:
-                # asks for the bytes; the number itself is overwritten below
-                out_offsets[start + i + 1] = data[begins[i]]
-        for i in range(rows):
-            begin = begins[i]
-            for byte in range(sizes[i]):
-                out[at + byte] = data[begin + byte]
-            at += sizes[i]
-            out_offsets[start + i + 1] = at
+def take_text(nodes: U32, facts: I64, data: U8, offsets: I64, out: U8) -> None:
+    """Copy the values of some nodes to where `offsets` says."""
+    for row in range(nodes.size):
+        if row + AHEAD < nodes.size:
+            prefetch(data, facts[nodes[row + AHEAD], PLACE] >> PLACE_SHIFT)
+        begin = facts[nodes[row], PLACE] >> PLACE_SHIFT
+        copy_within(out, offsets[row], data, begin, offsets[row + 1] - offsets[row])
 
 
 @compiled
-def hexadecimal(labels: U32, high: U64, low: U64, out: U16) -> None:
-    """Write 32 hexadecimal digits per row; rows of no cluster are left as they are."""
-    for row in range(labels.size):
-        if labels[row] == NONE:
+def text_ends(nodes: U32, facts: I64, offsets: I64) -> None:
+    """Write where the values of some nodes end, laid one after the other; `offsets[0]` is where they begin."""
+    for row in range(nodes.size):
+        node = nodes[row]
+        size = (facts[node + 1, PLACE] >> PLACE_SHIFT) - (facts[node, PLACE] >> PLACE_SHIFT)
+        offsets[row + 1] = offsets[row] + size
+
+
+@compiled
+def hexadecimal(numbers: U32, high: U64, low: U64, out: U16) -> None:
+    """Write 32 hexadecimal digits per row, of the numbered ids; rows of NONE are left as they are."""
+    for row in range(numbers.size):
+        number = numbers[row]
+        if number == NONE:
             continue
         for byte in range(8):
             shift = np.uint64(56 - 8 * byte)
-            out[row, byte] = _DIGITS[(high[labels[row]] >> shift) & np.uint64(255)]
-            out[row, 8 + byte] = _DIGITS[(low[labels[row]] >> shift) & np.uint64(255)]
+            out[row, byte] = _DIGITS[(high[number] >> shift) & np.uint64(255)]
+            out[row, 8 + byte] = _DIGITS[(low[number] >> shift) & np.uint64(255)]

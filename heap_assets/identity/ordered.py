@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity import kernel
-from heap_assets.identity.encode import Encoded
+from heap_assets.identity.encode import Encoded, LinkBatch
 from heap_assets.identity.kernel import U8, U32
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shared import Components
+from heap_assets.identity.shared import Components, labelled
+from heap_assets.identity.threads import in_parts, in_ranges
 
 STATES: Final = ("tree", "redundant", "refused")
 
@@ -49,7 +50,7 @@ def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: b
         Resolve all components link by link, for the proof that both ways agree.
     """
     limits = np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
-    over = kernel.over_limit(found.labels, encoded.ranks, limits, found.count)
+    over = _over(encoded, found, limits)
     if everywhere:
         over[:] = 1
     labels = found.labels.copy()
@@ -58,8 +59,7 @@ def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: b
         links = ordered_links(encoded, found, over, rules)
         count, refused = _resolve(encoded, found, links, over, rules, limits, labels)
     if found.shared.any():
-        sizes = np.bincount(labels, minlength=count)
-        labels[(found.shared == 1) & (sizes[labels] == 1)] = kernel.NONE
+        kernel.drop_lone(labels, found.shared, count)
     return Clusters(labels, count, refused)
 
 
@@ -103,16 +103,34 @@ def ordered_links(encoded: Encoded, found: Components, over: U8, rules: Rules) -
     )
 
 
+def _over(encoded: Encoded, found: Components, limits: kernel.I64) -> U8:
+    """Mark components that hold more nodes of a type than its limit."""
+    most = int(limits.max(initial=-1))
+    counts = np.zeros((found.count, limits.size), np.uint8 if most < 255 else np.int64)
+    over = np.zeros(found.count, np.uint8)
+    in_ranges(
+        found.count,
+        lambda begin, end: kernel.over_limit(found.labels, encoded.ranks, limits, counts, over, most, begin, end),
+    )
+    return over
+
+
 def _taken(encoded: Encoded, found: Components, over: U8) -> pl.DataFrame:
-    size = 0
-    for write in (False, True):
-        a, b = np.empty(size if write else 0, np.uint32), np.empty(size if write else 0, np.uint32)
-        first, tag = np.empty(a.size, np.int64), np.empty(a.size, np.uint16)
-        size = 0
-        for batch in encoded.batches:
-            size = kernel.take_over(
-                batch.a, batch.b, batch.first, batch.tag, found.shared, found.labels, over, a, b, first, tag, size
-            )
+    inside = np.empty(encoded.nodes, np.uint8)
+    kernel.mark(found.labels, over, inside)
+
+    def work(part: int, parts: int) -> list[pl.DataFrame]:
+        return [_taken_of(batch, found.shared, inside) for batch in encoded.batches[part::parts]]
+
+    return pl.concat([frame for frames in in_parts(work) for frame in frames])
+
+
+def _taken_of(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
+    size = batch.a.size
+    a, b = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    first, tag = np.empty(size, np.int64), np.empty(size, np.uint16)
+    used = kernel.take_over(batch.a, batch.b, batch.first, batch.tag, shared, inside, a, b, first, tag)
+    a, b, first, tag = a[:used].copy(), b[:used].copy(), first[:used].copy(), tag[:used].copy()
     return pl.DataFrame({"a": a, "b": b, "first": first, "decided": (tag & 1).astype(np.uint8), "sources": tag >> 1})
 
 
@@ -129,8 +147,7 @@ def _resolve(
     count_a, count_b = np.zeros(a.size, np.int64), np.zeros(a.size, np.int64)
     decided = links["decided"].to_numpy()
     kernel.merge_in_order(parent, a, b, decided, encoded.ranks[inside], limits, broken, count_a, count_b, state)
-    inner = np.empty(inside.size, np.uint32)
-    parts = kernel.label(parent, inner)
+    inner, parts = labelled(parent)
     labels[inside] = inner + np.uint32(found.count)
     conflict = (state == 2) & (inner[a] != inner[b])
     refused = links.with_columns(

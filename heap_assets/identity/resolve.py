@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -43,6 +45,18 @@ class Resolution:
         """How many identifiers there are."""
         return self.result.identifiers
 
+    def write_graph(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write :attr:`graph` as a Parquet file, several times faster than its lazy frame would be.
+
+        Parameters
+        ----------
+        metadata
+            Goes into the file's footer.
+        """
+        from heap_assets.identity.graph import write_graph
+
+        write_graph(self.result, path, metadata)
+
 
 def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
     """Resolve links into profiles.
@@ -68,8 +82,9 @@ def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
 
 def as_resolution(result: Resolved) -> Resolution:
     """Present arrays as lazy frames."""
+    from heap_assets.identity.graph import graph_table
     from heap_assets.identity.shared import shared_table
-    from heap_assets.identity.tables import conflicts_table, graph_table
+    from heap_assets.identity.tables import conflicts_table
 
     return Resolution(
         graph=graph_table(result),

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity import kernel
-from heap_assets.identity.encode import Encoded
+from heap_assets.identity.encode import Encoded, LinkBatch
 from heap_assets.identity.kernel import U8, U32
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import SHARED
+from heap_assets.identity.threads import in_parts, in_ranges
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,11 @@ def components(encoded: Encoded, rules: Rules) -> Components:
             reports.append(found.filter(pl.col("groups") > above).with_columns(judged=pl.lit(rank, pl.UInt8)))
         for report in reports[len(reports) - len(thresholds) :]:
             shared[report["node"].to_numpy()] = 1
-        for batch in encoded.batches:
-            links = batch.of_rank(rank)
-            kernel.union(parent, batch.a[links], batch.b[links], shared)
+        _unite(parent, [(batch, batch.of_rank(rank)) for batch in encoded.batches], shared)
     if shared.any():
         for batch in encoded.batches:
             kernel.union_decided(parent, batch.a, batch.b, batch.tag, shared)
-    labels = np.empty(encoded.nodes, np.uint32)
-    count = kernel.label(parent, labels)
+    labels, count = labelled(parent)
     empty = pl.DataFrame(schema={"node": pl.UInt32, "rank": pl.UInt8, "groups": pl.Int64, "judged": pl.UInt8})
     return Components(labels, count, shared, pl.concat([empty, *reports]))
 
@@ -65,11 +63,29 @@ def components(encoded: Encoded, rules: Rules) -> Components:
 def raw_components(encoded: Encoded) -> tuple[U32, int]:
     """Label components of all links, shared values and all: what one change can reach at most."""
     parent = np.arange(encoded.nodes, dtype=np.uint32)
-    nothing = np.zeros(encoded.nodes, np.uint8)
-    for batch in encoded.batches:
-        kernel.union(parent, batch.a, batch.b, nothing)
-    labels = np.empty(encoded.nodes, np.uint32)
-    return labels, kernel.label(parent, labels)
+    _unite(parent, [(batch, slice(None)) for batch in encoded.batches], np.zeros(encoded.nodes, np.uint8))
+    return labelled(parent)
+
+
+def _unite(parent: U32, links: list[tuple[LinkBatch, slice]], shared: U8) -> None:
+    def work(part: int, parts: int) -> None:
+        for batch, rows in links[part::parts]:
+            kernel.union(parent, batch.a[rows], batch.b[rows], shared)
+
+    in_parts(work)
+
+
+def labelled(parent: U32) -> tuple[U32, int]:
+    """Number components 0, 1, … in the order of their smallest node."""
+    size = parent.size
+    roots = in_ranges(size, lambda begin, end: (begin, end, kernel.flatten(parent, begin, end)))
+    labels = np.empty(size, np.uint32)
+    count = 0
+    for begin, end, more in roots:
+        kernel.number_roots(parent, begin, end, count, labels)
+        count += more
+    in_ranges(size, lambda begin, end: kernel.copy_labels(parent, begin, end, labels))
+    return labels, count
 
 
 def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
@@ -98,8 +114,14 @@ def _several(encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int,
     group = np.full(encoded.nodes, kernel.NONE, np.uint32)
     several = np.zeros(encoded.nodes, np.uint8)
     sides = list(_sides(encoded, rank, lowest))
-    for counted, judged in sides:
-        kernel.several_groups(parent, counted, judged, encoded.ranks, lowest, highest, shared, group, several)
+
+    def judge(begin: int, end: int) -> None:
+        for counted, judged in sides:
+            kernel.several_groups(
+                parent, counted, judged, encoded.ranks, lowest, highest, shared, group, several, begin, end
+            )
+
+    in_ranges(encoded.nodes, judge)
     used = _list_groups(encoded, parent, shared, several, sides, lowest, highest, 0)[0]
     _, values, groups, strongest = _list_groups(encoded, parent, shared, several, sides, lowest, highest, used)
     return (

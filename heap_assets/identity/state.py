@@ -24,10 +24,10 @@ from heap_assets.identity.ordered import Clusters
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shared import Components, raw_components
 from heap_assets.identity.tables import Resolved
-from heap_assets.identity.texts import Texts
+from heap_assets.identity.texts import PADDING, Texts
 from heap_assets.lake import Store
 
-FORMAT: Final = f"2 polars {pl.__version__}"
+FORMAT: Final = f"3 polars {pl.__version__}"
 """Polars' hashes hold within one version of it."""
 
 _POINTER: Final = "_identity/state.json"
@@ -40,8 +40,10 @@ class State:
 
     Attributes
     ----------
-    ranks, seen, keys_1, keys_2, texts
+    ranks, facts, texts
         By node, as in :class:`Encoded`; a node that is gone has NO_TYPE.
+    slots, size
+        The table that finds a node, gone or not.
     component
         Component of each node by all links, shared values included: what a change can reach.
     labels, shared
@@ -58,9 +60,9 @@ class State:
 
     digest: str
     ranks: U8
-    seen: I64
-    keys_1: U64
-    keys_2: U64
+    facts: I64
+    slots: U64
+    size: int
     texts: Texts
     component: U32
     components: int
@@ -91,15 +93,17 @@ class State:
             full[: array.shape[0]] = array
             self.spare[name] = full
         grown = full[:size]
-        if name in ("offsets", "data"):
-            setattr(self.texts, name, grown)
-        else:
-            setattr(self, name, grown)
+        if name == "data":
+            self.texts.data = grown
+            return grown
+        setattr(self, name, grown)
+        if name == "facts":
+            self.texts.facts = grown
         return grown
 
     def array(self, name: str) -> Any:
-        """Return an array by its name; `offsets` and `data` are those of the text."""
-        return getattr(self.texts if name in ("offsets", "data") else self, name)
+        """Return an array by its name; `data` is that of the text."""
+        return self.texts.data if name == "data" else getattr(self, name)
 
     @classmethod
     def of(cls, result: Resolved, digest: str) -> State:
@@ -110,8 +114,9 @@ class State:
             np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in encoded.rows)])
             for name, dtype in _ROWS.items()
         )
+        texts = Texts(encoded.facts, encoded.texts.data[: encoded.texts.size + PADDING])
         return cls(
-            digest, encoded.ranks, encoded.seen, encoded.keys_1, encoded.keys_2, encoded.texts, component, count,
+            digest, encoded.ranks, encoded.facts, encoded.slots, encoded.size, texts, component, count,
             result.clusters.labels, result.components.shared, result.high, result.low,
             a, b, first, last, tag, list(encoded.sources), result.clusters.refused, result.components.report,
         )  # fmt: skip
@@ -119,7 +124,7 @@ class State:
     def resolved(self, rules: Rules) -> Resolved:
         """Present the state as a resolution."""
         sources = [name.rpartition("\x1f")[2] for name in self.sources]
-        encoded = Encoded(self.ranks, self.seen, self.keys_1, self.keys_2, self.texts, sources)
+        encoded = Encoded(self.ranks, self.facts, self.slots, self.size, self.texts, sources)
         found = Components(self.component, self.components, self.shared, self.report)
         split = Clusters(self.labels, self.high.size, self.refused)
         return Resolved(rules, encoded, found, split, self.high, self.low, lambda: self._profiles(encoded, rules))
@@ -135,8 +140,8 @@ class State:
 
 _ROWS: Final = {"a": np.uint32, "b": np.uint32, "first": np.int64, "last": np.int64, "tag": np.uint16}
 _ARRAYS: Final = (
-    "ranks", "seen", "keys_1", "keys_2", "component", "labels", "shared", "high", "low",
-    "row_a", "row_b", "row_first", "row_last", "row_tag", "offsets", "data",
+    "ranks", "facts", "slots", "component", "labels", "shared", "high", "low",
+    "row_a", "row_b", "row_first", "row_last", "row_tag", "data",
 )  # fmt: skip
 _FRAMES: Final = ("refused", "report")
 _SLACK: Final = 20
@@ -153,7 +158,7 @@ def save(state: State, store: Store) -> None:
         store.sink(f"{folder}/{name}.parquet", getattr(state, name))
     pointer = {
         "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
-        "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
+        "table_size": state.size, "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
         "sizes": {name: state.array(name).shape[0] for name in _ARRAYS},
     }  # fmt: skip
     store.write(_POINTER, json.dumps(pointer).encode())
@@ -178,10 +183,11 @@ def load(store: Store) -> State | None:
         return None
     spare = dict(arrays)
     arrays = {name: array[: pointer["sizes"][name]] for name, array in arrays.items()}
-    texts = Texts.of(arrays.pop("offsets"), arrays.pop("data"))
+    texts = Texts(arrays["facts"], arrays.pop("data"))
     return State(
-        digest=pointer["digest"], texts=texts, components=pointer["components"], sources=list(pointer["sources"]),
-        inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]), spare=spare, **arrays, **frames,
+        digest=pointer["digest"], size=pointer["table_size"], texts=texts, components=pointer["components"],
+        sources=list(pointer["sources"]), inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]),
+        spare=spare, **arrays, **frames,
     )  # fmt: skip
 
 

@@ -1,57 +1,39 @@
-"""The text of all nodes in two flat arrays: memory is its bytes and eight per node, and loops can compare values."""
+"""The text of all nodes in one flat array: memory is its bytes, and loops can compare values."""
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from heap_assets.identity.kernel import I64, U8, U32
-from heap_assets.identity.kernel_text import gather_text, text_size
+from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U32, U64
+from heap_assets.identity.kernel_text import take_text, text_ends
 
-_BACKLOG: Final = 4
+PADDING: Final = 8
+"""Loops read eight bytes at once, so there are as many after the last text."""
 
 
 class Texts:
-    """Values of nodes 0, 1, 2, …: node n is `data[offsets[n]:offsets[n + 1]]`, UTF-8."""
+    """Values of nodes 0, 1, 2, …, UTF-8, one after the other.
 
-    def __init__(self) -> None:
-        self.data: U8 = np.empty(0, np.uint8)
-        self.offsets: I64 = np.zeros(1, np.int64)
-        self._chunks: deque[tuple[I64, U8]] = deque()
-        self._worker = ThreadPoolExecutor(1)
-        self._copies: deque[Future[tuple[I64, U8]]] = deque()
+    Attributes
+    ----------
+    facts
+        One row per node and one more; where its text begins is in column PLACE.
+    data
+        The bytes, and some that are no text.
+    """
 
-    @classmethod
-    def of(cls, offsets: I64, data: U8) -> Texts:
-        """Wrap text that is laid out already."""
-        texts = cls()
-        texts.offsets, texts.data = offsets, data
-        return texts
+    def __init__(self, facts: I64, data: U8) -> None:
+        self.facts = facts
+        self.data = data
 
-    def append(self, values: pl.Series, rows: U32) -> None:
-        """Add some rows of a column as the next nodes; the copying is done in the background."""
-        self._copies.append(self._worker.submit(_copied, values, rows))
-        if len(self._copies) > _BACKLOG:
-            self._chunks.append(self._copies.popleft().result())
-
-    def finish(self) -> None:
-        """Lay everything out in one piece."""
-        self._chunks.extend(copy.result() for copy in self._copies)
-        self._copies.clear()
-        self._worker.shutdown()
-        self.offsets = np.zeros(sum(offsets.size - 1 for offsets, _ in self._chunks) + 1, np.int64)
-        self.data = np.empty(sum(data.size for _, data in self._chunks), np.uint8)
-        node, used = 0, 0
-        while self._chunks:
-            offsets, data = self._chunks.popleft()
-            np.add(offsets[1:], used, out=self.offsets[node + 1 : node + offsets.size])
-            self.data[used : used + data.size] = data
-            node, used = node + offsets.size - 1, used + data.size
+    @property
+    def size(self) -> int:
+        """How many bytes are text."""
+        return int(self.facts[-1, PLACE] >> PLACE_SHIFT)
 
     def take(self, nodes: U32) -> pl.Series:
         """Return the values of some nodes."""
@@ -59,22 +41,36 @@ class Texts:
 
     def gathered(self, nodes: U32) -> tuple[I64, U8]:
         """Return the values of some nodes as offsets and bytes."""
-        return _gathered(nodes, self.offsets, self.data)
+        offsets = np.zeros(nodes.size + 1, np.int64)
+        text_ends(nodes, self.facts, offsets)
+        out = np.empty(int(offsets[-1]), np.uint8)
+        take_text(nodes, self.facts, self.data, offsets, out)
+        return offsets, out
 
 
-def _copied(values: pl.Series, rows: U32) -> tuple[I64, U8]:
-    array = values.to_arrow()
-    _, offset_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
-    return _gathered(rows, offsets, data)
+class StringViews:
+    """A column of strings where Polars keeps it: nothing is copied.
 
+    Attributes
+    ----------
+    views
+        rows × 2, the layout of Arrow's Utf8View.
+    addresses
+        Where the buffers are that long values lie in.
+    """
 
-def _gathered(rows: U32, offsets: I64, data: U8) -> tuple[I64, U8]:
-    out_offsets = np.zeros(rows.size + 1, np.int64)
-    out = np.empty(text_size(rows, offsets), np.uint8)
-    gather_text(rows, offsets, data, out_offsets, out)
-    return out_offsets, out
+    def __init__(self, values: pl.Series) -> None:
+        array = values.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+        _, views, *buffers = array.buffers()
+        # keeps the memory alive for as long as addresses into it are used
+        self._array = array
+        self.views: U64 = np.frombuffer(views, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
+        self.addresses: U64 = np.array([buffer.address for buffer in buffers] or [0], np.uint64)
+
+    @property
+    def start(self) -> int:
+        """Where the views themselves are: short values lie in them."""
+        return int(self.views.ctypes.data)
 
 
 def text_series(offsets: I64, data: U8, valid: U8 | None = None) -> pl.Series:

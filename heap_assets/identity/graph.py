@@ -1,0 +1,157 @@
+"""identity/graph from resolved arrays: a slice of profiles at a time becomes Arrow buffers, ready to be written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from polars.io.plugins import register_io_source
+
+from heap_assets.identity import kernel, kernel_text
+from heap_assets.identity.ids import Profiles
+from heap_assets.identity.kernel import I32, I64, U8, U32, U64
+from heap_assets.identity.shapes import GRAPH, TIME
+from heap_assets.identity.texts import text_series
+
+if TYPE_CHECKING:
+    from heap_assets.identity.tables import Resolved
+
+_SLICE: Final = 1 << 18
+"""Rows of a slice, which is a row group of the file, too."""
+
+_SCHEMA: Final = pa.schema(
+    [
+        ("identifier_type", pa.dictionary(pa.int8(), pa.string())),
+        ("identifier", pa.large_string()),
+        ("profile_id", pa.dictionary(pa.int32(), pa.string())),
+        ("first_seen", pa.timestamp("us", "UTC")),
+        ("last_seen", pa.timestamp("us", "UTC")),
+        ("shared", pa.bool_()),
+    ]
+)
+
+
+def graph_table(result: Resolved) -> pl.LazyFrame:
+    """Return identity/graph as a stream."""
+
+    def source(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
+    ) -> Iterator[pl.DataFrame]:
+        left = result.identifiers if rows is None else rows
+        for piece in _ahead(partial(_slice, result), _slices(result.profiles)):
+            frame = _frame(piece, columns or GRAPH.names()).head(left)
+            yield frame if predicate is None else frame.filter(predicate)
+            left -= piece.num_rows
+            if left <= 0:
+                return
+
+    return register_io_source(source, schema=GRAPH)
+
+
+def _frame(piece: pa.RecordBatch, columns: list[str]) -> pl.DataFrame:
+    arrays = {name: piece.column(name) for name in columns}
+    plain = {
+        name: array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+        for name, array in arrays.items()
+    }
+    return pl.DataFrame({name: pl.Series(name, array, GRAPH[name]) for name, array in plain.items()})
+
+
+def write_graph(result: Resolved, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write identity/graph as Parquet, several times faster than by way of :func:`graph_table`.
+
+    Types and profile ids are known by number already, so their dictionaries need not be found; times and ids are left
+    as they are, since random bits do not compress.
+    """
+    plain, packed = ("profile_id", "first_seen", "last_seen"), ("identifier_type", "identifier", "shared")
+    with pq.ParquetWriter(
+        path, _SCHEMA, store_schema=False, use_dictionary=["identifier_type", "profile_id"],
+        compression={**dict.fromkeys(plain, "none"), **dict.fromkeys(packed, "zstd")},
+        compression_level=dict.fromkeys(packed, 1), write_statistics=["profile_id"],
+    ) as writer:  # fmt: skip
+        for piece in _ahead(partial(_slice, result), _slices(result.profiles)):
+            writer.write_batch(piece)
+        writer.add_key_value_metadata(dict(metadata or {}))
+
+
+def _slices(found: Profiles) -> list[U32]:
+    """Cut the order of runs into pieces of about as many rows; the run of no profile comes last."""
+    order = np.append(found.order, np.uint32(found.high.size))
+    ends = np.cumsum(found.starts[order.astype(np.int64) + 1] - found.starts[order])
+    cuts = np.searchsorted(ends, np.arange(_SLICE, max(ends[-1], 1), _SLICE)) + 1
+    return [piece for piece in np.split(order, np.unique(cuts)) if piece.size]
+
+
+def _ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator[pa.RecordBatch]:
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[pa.RecordBatch]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(make, piece))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _slice(result: Resolved, places: U32) -> pa.RecordBatch:
+    found, facts = result.profiles, result.encoded.facts
+    nobody = found.high.size
+    rows = int((found.starts[places.astype(np.int64) + 1] - found.starts[places]).sum())
+    nodes, owners = np.empty(rows, np.uint32), np.empty(rows, np.int32)
+    kinds, shared, known, seen = (np.empty(rows, np.uint8) for _ in range(4))
+    kernel_text.take_runs(places, nobody, found.starts, found.nodes, found.keys, nodes, kinds, shared, owners, known)
+    first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    offsets = np.empty(rows + 1, np.int64)
+    kernel_text.take_facts(nodes, facts, first, last, seen, offsets)
+    text = np.empty(int(offsets[-1]), np.uint8)
+    kernel_text.take_text(nodes, facts, result.encoded.texts.data, offsets, text)
+    types = pa.array(result.rules.types, pa.string())
+    ids = _hexadecimal(found.high, found.low, places[places < nobody])
+    columns = [
+        pa.DictionaryArray.from_arrays(pa.array(kinds.view(np.int8)), types),
+        pa.Array.from_buffers(pa.large_string(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(text)]),
+        pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, known), ids),
+        _masked(pa.timestamp("us", "UTC"), first, seen & np.uint8(1)),
+        _masked(pa.timestamp("us", "UTC"), last, seen >> np.uint8(1)),
+        pa.Array.from_buffers(pa.bool_(), rows, [None, _bits(shared)]),
+    ]
+    return pa.record_batch(columns, schema=_SCHEMA)
+
+
+def _masked(kind: pa.DataType, values: I32 | I64, valid: U8) -> pa.Array:
+    bitmap = None if valid.all() else _bits(valid)
+    return pa.Array.from_buffers(kind, values.size, [bitmap, pa.py_buffer(values)])
+
+
+def _bits(flags: U8) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
+
+
+def _hexadecimal(high: U64, low: U64, numbers: U32) -> pa.Array:
+    text = np.empty((numbers.size, 16), np.uint16)
+    kernel_text.hexadecimal(numbers, high, low, text)
+    offsets = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+
+
+def profile_ids(result: Resolved, nodes: U32) -> pl.Series:
+    """Return the profile ids of some nodes as text, null for those of no profile."""
+    labels = result.clusters.labels[nodes]
+    text = np.zeros((nodes.size, 16), np.uint16)
+    kernel_text.hexadecimal(labels, result.high, result.low, text)
+    offsets = np.arange(0, nodes.size * 32 + 1, 32, dtype=np.int64)
+    return text_series(offsets, text.reshape(-1).view(np.uint8), (labels != kernel.NONE).astype(np.uint8))
+
+
+def times(values: I64, none: int) -> pl.Series:
+    """Make times of microseconds, null where they are `none`."""
+    series = pl.Series(values)
+    return pl.select(pl.when(series != none).then(series)).to_series().cast(TIME)

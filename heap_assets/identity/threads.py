@@ -1,0 +1,23 @@
+"""Compiled loops release the interpreter lock, so plain threads share the work of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+THREADS: Final = min(os.cpu_count() or 1, 8)
+
+
+def in_parts(work: Callable[[int, int], T]) -> list[T]:
+    """Call `work(part, parts)` for each part, each in a thread of its own."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, range(THREADS), [THREADS] * THREADS))
+
+
+def in_ranges(size: int, work: Callable[[int, int], T]) -> list[T]:
+    """Call `work(begin, end)` for ranges that cover 0 to `size`, each in a thread of its own."""
+    return in_parts(lambda part, parts: work(size * part // parts, size * (part + 1) // parts))
