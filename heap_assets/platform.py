@@ -95,7 +95,7 @@ class Platform:
         account = BigQueryAccount(
             chosen.project, credentials, chosen.location, chosen.endpoint, chosen.storage_endpoint
         )
-        return BigQueryWarehouse(account, maximum_bytes=chosen.max_bytes_billed)
+        return BigQueryWarehouse(account, tuple(chosen.datasets), chosen.max_bytes_billed)
 
     @cached_property
     def event_tables(self) -> list[str]:

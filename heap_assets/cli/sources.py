@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 import polars as pl
 
+from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import (
     Missing,
     Selection,
@@ -84,9 +85,14 @@ def discover(dumps: int | None) -> None:
 @click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
 def browse(name: str | None, samples: int) -> None:
     """Show warehouse datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
-    warehouse = open_platform().warehouse()
+    platform = open_platform()
+    warehouse = platform.warehouse()
+    shown = platform.settings.warehouse.datasets if platform.settings.warehouse else []
+    if shown and name is not None and name.split(".")[-2 if "." in name else 0] not in shown:
+        raise SettingsError(f"{name} is not among warehouse.datasets: {', '.join(shown)}")
     if name is None:
-        _rows(("dataset", "tables"), [(dataset, str(count)) for dataset, count in datasets(warehouse).items()])
+        counted = {dataset: count for dataset, count in datasets(warehouse).items() if not shown or dataset in shown}
+        _rows(("dataset", "tables"), [(dataset, str(count)) for dataset, count in counted.items()])
     elif "." not in name:
         found = tables_of(warehouse, name)
         _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])

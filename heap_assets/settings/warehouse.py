@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from heap_assets.settings.base import Section
 from heap_assets.settings.heap import IdentifierTypes
@@ -19,7 +19,12 @@ class WarehouseTable(Section):
     created_at: str | None = Field(
         default=None, description="Column that says when the record came to be; never updated_at"
     )
-    updated_at: str | None = Field(default=None, description="Column for 'newest' traits, and for reading changes only")
+    updated_at: str | None = Field(
+        default=None, description="Column that every change sets: for 'newest' traits, and for reading changes only"
+    )
+    full_read_days: int = Field(
+        default=7, ge=1, description="With updated_at: how often all rows are read nevertheless; 1 is every time"
+    )
     identifiers: dict[str, IdentifierTypes] = Field(
         default={}, description="Column to identifier type, or identifier type to the columns that make it up"
     )
@@ -41,6 +46,20 @@ class WarehouseTable(Section):
 
 class _Common(Section):
     tables: dict[str, WarehouseTable] = {}
+    datasets: list[str] = Field(
+        default=[], description="Datasets or schemas that browsing shows and mappings may name; all unless given"
+    )
+
+    @model_validator(mode="after")
+    def _relations_are_in_datasets(self) -> Self:
+        for name, table in self.tables.items():
+            dataset = table.relation.split(".")[-2]
+            if self.datasets and dataset not in self.datasets:
+                raise ValueError(
+                    f"warehouse.tables.{name}.relation is {table.relation!r}, but {dataset} is not among "
+                    f"warehouse.datasets: {', '.join(self.datasets)}"
+                )
+        return self
 
 
 class DuckDBWarehouse(_Common):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +18,9 @@ from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.table import Made, Task
-from heap_assets.warehouse import choose_columns
+from heap_assets.warehouse import Tally, WarehouseError
+from heap_assets.warehouse.redaction import redacted
+from heap_assets.warehouse.refresh import Observation, refreshed
 
 
 def snapshot_of_day(task: Task, name: str) -> Made | None:
@@ -50,23 +55,94 @@ def snapshot_of_day(task: Task, name: str) -> Made | None:
 
 
 def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
-    path = task.scratch / "snapshot.parquet"
+    asset, started = warehouse_asset(name), clock.now()
+    seen = _seen(task, asset)
+    due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
+    before = None if seen is None or due else _before(task, asset, table.relation, seen)
     mapped = mapped_columns(task.platform, name)
     columns = None if table.columns is None else sorted({*table.columns, *mapped})
-    warehouse = task.platform.warehouse()
-    # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
-    choose_columns(mapped, warehouse.columns(table.relation), table.relation)
-    reading = warehouse.read(table.relation, columns, path)
-    return Made(
-        pl.scan_parquet(path),
-        Inputs({table.relation: _digest(path)}),
-        {
+    path = task.scratch / "snapshot.parquet"
+    with refreshed(
+        task.platform.warehouse(),
+        table.relation,
+        columns,
+        key=table.key,
+        updated_at=table.updated_at,
+        before=before.observation if before else None,
+    ) as found:
+        notes = {
             "observed": True,
-            "observed_at": reading.observed_at.isoformat(),
+            "observed_at": found.observed_at.isoformat(),
             "complete": task.day < clock.today(),
-            "bytes_billed": reading.bytes_billed or 0,
-        },
-    )
+            "read": found.mode,
+            "why": found.reason,
+            "rows_read": found.rows_read,
+            "bytes_billed": found.bytes_billed,
+        }
+        if found.mode == "unchanged" and before is not None:
+            return Made(found.frame, Inputs({table.relation: before.digest}), notes)
+        _write(found.frame, path, table.relation)
+        digest = _digest(path)
+        whole_at = started if found.mode == "full" or seen is None else seen.whole_at
+        _remember(task, asset, _Seen(digest, found.observed_at, whole_at, found.version, found.tally))
+    return Made(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the last observation found; `digest` tells the partition that holds it."""
+
+    digest: str
+    observed_at: datetime
+    whole_at: datetime
+    version: str | None
+    tally: Tally | None
+
+
+@dataclass(frozen=True)
+class _Before:
+    observation: Observation
+    digest: str
+
+
+def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | None:
+    """Return the rows of the last observation, if the newest partition still holds them."""
+    lake = task.platform.lake
+    day = standing_partition(lake, asset, task.day)
+    stored = lake.find(asset, str(day)) if day else None
+    if stored is None or stored.inputs.versions != {relation: seen.digest}:
+        return None
+    rows = lake.scan(asset, str(day))
+    return _Before(Observation(rows, seen.observed_at, seen.version, seen.tally), seen.digest)
+
+
+def _seen(task: Task, asset: str) -> _Seen | None:
+    try:
+        known = json.loads(task.platform.lake.store.read(f"_observed/{asset}.json"))
+    except FileNotFoundError:
+        return None
+    tally = Tally(*known["tally"]) if known["tally"] else None
+    observed_at, whole_at = (datetime.fromisoformat(known[key]) for key in ("observed_at", "whole_at"))
+    return _Seen(known["digest"], observed_at, whole_at, known["version"], tally)
+
+
+def _remember(task: Task, asset: str, seen: _Seen) -> None:
+    """Write down what was seen; a partition that is not stored after all is told by its digest."""
+    record = {
+        "digest": seen.digest,
+        "observed_at": seen.observed_at.isoformat(),
+        "whole_at": seen.whole_at.isoformat(),
+        "version": seen.version,
+        "tally": [seen.tally.rows, seen.tally.checksum] if seen.tally else None,
+    }
+    task.platform.lake.store.write(f"_observed/{asset}.json", json.dumps(record).encode())
+
+
+def _write(frame: pl.LazyFrame, path: Path, relation: str) -> None:
+    try:
+        frame.sink_parquet(path, engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise WarehouseError(f"{relation}: what was read cannot be kept: {redacted(error)}") from None
 
 
 def mapped_columns(platform: Platform, name: str) -> list[str]:

@@ -23,6 +23,7 @@ from heap_assets.warehouse.model import (
     Reading,
     RelationMissingError,
     Table,
+    Tally,
     Warehouse,
     WarehouseError,
     choose_columns,
@@ -86,6 +87,18 @@ class BigQueryWarehouse(Warehouse):
     def version(self, relation: str) -> str | None:
         with self.account.client() as client:
             return self._version(self._table(client, relation))
+
+    def tally(self, relation: str, column: str) -> Tally | None:
+        """Ask only of views, which have no version; a table's metadata tell for nothing, this scans a column."""
+        with self.account.client() as client, explained(relation):
+            table = self._table(client, relation)
+            if version_of(table) is not None and not self.account.is_emulated:
+                return None
+            query = tally_query(table, column, _condition(table, None))
+            self._affordable(_estimate(client, query), table)
+            config = bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes)
+            [row] = client.query(query, job_config=config).result()
+        return Tally(row[0], str(row[1]))
 
     def read(
         self,
@@ -161,8 +174,7 @@ class BigQueryWarehouse(Warehouse):
     ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch], int]]:
         """Query a view; the result of a large one is fetched through the Storage Read API as well."""
         query = select(table, columns, where)
-        estimate = client.query(query, job_config=bigquery.QueryJobConfig(dry_run=True)).total_bytes_processed
-        self._affordable(int(estimate or 0), table)
+        self._affordable(_estimate(client, query), table)
         job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
         result = job.result(page_size=_PAGE_ROWS)
         if self.account.is_emulated:  # bqemulator serves the results of queries over REST only
@@ -202,6 +214,18 @@ def select(table: bigquery.Table, columns: Sequence[str], where: str) -> str:
     relation = f"`{table.project}.{table.dataset_id}.{table.table_id}`"
     query = f"SELECT {', '.join(f'`{name}`' for name in columns)} FROM {relation}"
     return f"{query} WHERE {where}" if where else query
+
+
+def tally_query(table: bigquery.Table, column: str, where: str) -> str:
+    """Write the query that counts rows and sums up a column; of small numbers, for a sum of INT64 may overflow."""
+    relation = f"`{table.project}.{table.dataset_id}.{table.table_id}`"
+    query = f"SELECT COUNT(*), SUM(MOD(FARM_FINGERPRINT(CAST(`{column}` AS STRING)), 1000000000000)) FROM {relation}"
+    return f"{query} WHERE {where}" if where else query
+
+
+def _estimate(client: bigquery.Client, query: str) -> int:
+    """Return the bytes that a query would scan, by a dry run, which is free."""
+    return int(client.query(query, job_config=bigquery.QueryJobConfig(dry_run=True)).total_bytes_processed or 0)
 
 
 def version_of(table: bigquery.Table) -> str | None:

@@ -21,6 +21,7 @@ from heap_assets.warehouse.model import (
     Permission,
     Reading,
     Table,
+    Tally,
     Warehouse,
     WarehouseBusyError,
     WarehouseError,
@@ -76,6 +77,13 @@ class DuckDBWarehouse(Warehouse):
             return None
         stat = self.path.stat()
         return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+    def tally(self, relation: str, column: str) -> Tally | None:
+        with self._connect() as connection:
+            resolved = self._resolve(connection, relation)
+            question = f"SELECT count(*), sum(hash({_identifier(column)})) FROM {_quoted(resolved)}"
+            [(rows, checksum)] = connection.execute(question).fetchall()
+        return Tally(rows, str(checksum))
 
     def read(
         self,

@@ -104,6 +104,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """How many rows a relation has, and a checksum over a column of all of them."""
+
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True)
 class Newer:
     """Only rows whose `column` is at or after `since`, and before `until` if there is one (UTC)."""
 
@@ -146,6 +154,10 @@ class Warehouse(ABC):
     @abstractmethod
     def version(self, relation: str) -> str | None:
         """Return a token that changes whenever the relation may have changed; None if that cannot be told cheaply."""
+
+    def tally(self, relation: str, column: str) -> Tally | None:
+        """Count a relation's rows and sum up a column, in the engine; None where a version tells for nothing."""
+        return None
 
     @abstractmethod
     def read(

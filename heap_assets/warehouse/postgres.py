@@ -23,6 +23,7 @@ from heap_assets.warehouse.model import (
     Permission,
     Reading,
     Table,
+    Tally,
     Warehouse,
     WarehouseError,
     choose_columns,
@@ -80,6 +81,13 @@ class PostgresWarehouse(Warehouse):
         """The server's write-ahead position: while it stands still, no logged table has changed."""
         with self._connect() as cursor:
             return _version(cursor, self._resolve(cursor, relation))
+
+    def tally(self, relation: str, column: str) -> Tally | None:
+        with self._connect() as cursor:
+            resolved = self._resolve(cursor, relation)
+            hashed = f"hashtextextended({_identifier(column)}::text, 0)::numeric"
+            [(rows, checksum)] = _rows(cursor, f"SELECT count(*), sum({hashed})::text FROM {_quoted(resolved)}")
+        return Tally(rows, str(checksum))
 
     def read(
         self,

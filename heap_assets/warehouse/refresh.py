@@ -1,8 +1,12 @@
 """Reading only what has changed since the last observation, where a table allows it.
 
-A table allows it if it has a key and a column that every change sets. Deletions leave no trace in such a column, so
-the whole list of keys is read as well; it is small, and proves that nothing was missed: if a key is neither in the
-earlier observation nor among the changes, everything is read.
+Three things are asked, the cheapest first. The engine's own version of the relation: while it stands still nothing is
+read. Then, of a table with a key and a column that every change sets, how many rows there are and a checksum of that
+column. Then the changed rows, and the whole list of keys, for deletions leave no trace in such a column. The list also
+proves that nothing was missed: a key that is neither in the earlier observation nor among the changes, and everything
+is read.
+
+A row that was changed without its `updated_at` shows in none of them; reading everything now and then is the caller's.
 """
 
 from __future__ import annotations
@@ -10,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from heap_assets.warehouse.model import Newer, Warehouse, choose_columns
+from heap_assets.warehouse.model import Newer, Tally, Warehouse, choose_columns
 
 OVERLAP = timedelta(hours=1)
 """How far before the last observation changes are read again: clocks differ, transactions commit late."""
@@ -22,11 +26,12 @@ OVERLAP = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Observation:
-    """An earlier read: its rows, when they were read (UTC), and the version of the relation then."""
+    """An earlier read: its rows, when they were read (UTC), and what told the state of the relation then."""
 
     rows: pl.LazyFrame
     observed_at: datetime
     version: str | None = None
+    tally: Tally | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Refreshed:
     ----------
     mode
         `unchanged` (nothing was read), `changes`, or `full`, with the `reason`.
+    observed_at
+        Before anything was asked.
     """
 
     frame: pl.LazyFrame
@@ -44,13 +51,16 @@ class Refreshed:
     reason: str
     rows_read: int
     version: str | None
+    tally: Tally | None
+    observed_at: datetime
+    bytes_billed: int = 0
 
 
 @contextmanager
 def refreshed(
     warehouse: Warehouse,
     relation: str,
-    columns: Sequence[str],
+    columns: Sequence[str] | None,
     *,
     key: str | None = None,
     updated_at: str | None = None,
@@ -62,39 +72,59 @@ def refreshed(
     Parameters
     ----------
     columns
-        Mapped columns and paths; key and `updated_at` are read as well where they are given.
+        Mapped columns and paths; key and `updated_at` are read as well where they are given. None reads all.
     before
         The last observation, or None to read everything.
     """
-    wanted = list(dict.fromkeys([*columns, *(name for name in (key, updated_at) if name)]))
-    version = warehouse.version(relation)
+    wanted = None if columns is None else [*columns, *(name for name in (key, updated_at) if name)]
+    observed_at, version = datetime.now(UTC), warehouse.version(relation)
     names = choose_columns(wanted, warehouse.columns(relation), relation).names
-    if before is not None and set(before.rows.collect_schema().names()) != set(names):
-        before = None
-        reason = "other columns are mapped than before"
-    elif before is None:
-        reason = "there is no earlier observation"
-    elif version is not None and version == before.version:
-        yield Refreshed(before.rows, "unchanged", "the relation's version is that of the last observation", 0, version)
-        return
-    else:
-        reason = "the table has no key and updated_at" if not (key and updated_at) else ""
-    if before is not None and key and updated_at:
-        with _changes(
-            warehouse, relation, names, key, Newer(updated_at, before.observed_at - overlap), before
-        ) as found:
-            if found is not None:
-                yield Refreshed(found[0], "changes", f"{found[1]} rows changed", found[1], version)
+    incremental = bool(key in names and updated_at in names)
+    tally = warehouse.tally(relation, str(updated_at)) if incremental else None
+    reason = _why_all(before, names, incremental=incremental)
+
+    def found(frame: pl.LazyFrame, mode: str, why: str, rows: int = 0, billed: int = 0) -> Refreshed:
+        return Refreshed(frame, mode, why, rows, version, tally, observed_at, billed)
+
+    if before is not None and not reason.startswith("other"):
+        if version is not None and version == before.version:
+            yield found(before.rows, "unchanged", "the relation's version is that of the last observation")
+            return
+        if tally is not None and tally == before.tally:
+            yield found(before.rows, "unchanged", f"as many rows as before, with the same {updated_at}")
+            return
+    if before is not None and not reason:
+        newer = Newer(str(updated_at), before.observed_at - overlap)
+        with _changes(warehouse, relation, names, str(key), newer, before) as changes:
+            if changes is not None:
+                yield found(changes.frame, "changes", f"{changes.rows} rows changed", changes.rows, changes.billed)
                 return
         reason = f"{updated_at} does not tell every change"
     with warehouse.snapshot(relation, names) as snapshot:
-        yield Refreshed(snapshot.frame, "full", reason, snapshot.reading.rows, snapshot.reading.version)
+        reading = snapshot.reading
+        yield found(snapshot.frame, "full", reason, reading.rows, reading.bytes_billed or 0)
+
+
+def _why_all(before: Observation | None, names: Sequence[str], *, incremental: bool) -> str:
+    """Say why everything has to be read; empty if not."""
+    if before is None:
+        return "there is no earlier observation"
+    if set(before.rows.collect_schema().names()) != set(names):
+        return "other columns are mapped than before"
+    return "" if incremental else "the table has no key and updated_at"
+
+
+@dataclass(frozen=True)
+class _Folded:
+    frame: pl.LazyFrame
+    rows: int
+    billed: int
 
 
 @contextmanager
 def _changes(
     warehouse: Warehouse, relation: str, columns: Sequence[str], key: str, newer: Newer, before: Observation
-) -> Iterator[tuple[pl.LazyFrame, int] | None]:
+) -> Iterator[_Folded | None]:
     """Fold changes and deletions into the earlier rows; None if some key comes from nowhere or types differ."""
     with warehouse.snapshot(relation, [key]) as keys, warehouse.snapshot(relation, columns, newer=newer) as changed:
         if before.rows.collect_schema() != changed.frame.collect_schema():
@@ -102,8 +132,10 @@ def _changes(
             return
         kept = before.rows.join(changed.frame.select(key), on=key, how="anti").join(keys.frame, on=key, how="semi")
         present = pl.concat([kept.select(key), changed.frame.select(key)])
-        missing = keys.frame.join(present, on=key, how="anti").select(pl.len()).collect().item()
+        missing = keys.frame.join(present, on=key, how="anti").select(pl.len()).collect(engine="streaming").item()
         if missing:
             yield None
             return
-        yield pl.concat([kept, changed.frame.join(keys.frame, on=key, how="semi")]), changed.reading.rows
+        billed = (keys.reading.bytes_billed or 0) + (changed.reading.bytes_billed or 0)
+        rows = pl.concat([kept, changed.frame.join(keys.frame, on=key, how="semi")])
+        yield _Folded(rows, changed.reading.rows, billed)

@@ -33,8 +33,23 @@ def change(source: DuckDBWarehouse, *statements: str) -> None:
             connection.execute(statement)
 
 
+def test_as_many_rows_with_the_same_times_are_not_read_though_the_file_changed(tmp_path: Path) -> None:
+    source = warehouse(tmp_path)
+    first, frame = observe(source)
+    before = Observation(frame.lazy(), NOON, first.version, first.tally)
+    change(source, "CREATE TABLE other (a INT)")
+    second, again = observe(source, before)
+    assert (second.mode, second.rows_read) == ("unchanged", 0)
+    assert again.equals(frame)
+    change(source, "UPDATE t SET updated_at = TIMESTAMPTZ '2026-10-01 00:00+00' WHERE id = 1")
+    assert observe(source, before)[0].mode != "unchanged", "an older time is a change too"
+
+
 def observe(
-    source: DuckDBWarehouse, before: Observation | None = None, columns: Sequence[str] = COLUMNS, key: str | None = "id"
+    source: DuckDBWarehouse,
+    before: Observation | None = None,
+    columns: Sequence[str] | None = COLUMNS,
+    key: str | None = "id",
 ) -> tuple[Refreshed, pl.DataFrame]:
     with refreshed(source, "t", columns, key=key, updated_at="updated_at", before=before) as found:
         return found, found.frame.collect().sort("updated_at", "email") if key is None else found.frame.collect().sort(
@@ -98,7 +113,7 @@ def test_any_edits_after_the_observation_give_what_a_full_read_gives(
     edits: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     source = warehouse(tmp_path_factory.mktemp("any"))
-    _, frame = observe(source)
+    first, frame = observe(source)
     statements = []
     for number, (kind, row, minutes) in enumerate(edits):
         statements.append(f"DELETE FROM t WHERE id = {row}")
@@ -106,6 +121,6 @@ def test_any_edits_after_the_observation_give_what_a_full_read_gives(
             at = (NOON + timedelta(minutes=minutes)).isoformat()
             statements.append(f"INSERT INTO t VALUES ({row}, 'edit{number}', TIMESTAMPTZ '{at}')")
     change(source, *statements)
-    _, now = observe(source, as_observed(frame))
+    _, now = observe(source, Observation(frame.lazy(), NOON, first.version, first.tally))
     _, full = observe(source)
     assert now.equals(full)
