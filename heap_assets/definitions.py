@@ -10,7 +10,7 @@ from heap_assets.assets.exports import exported_days, exports, exports_sensor
 from heap_assets.assets.heap import event_tables, people
 from heap_assets.assets.heap_connect import dumps, landed
 from heap_assets.assets.identity import identity
-from heap_assets.assets.jobs import retention_job, retention_schedule, sync_jobs
+from heap_assets.assets.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
 from heap_assets.assets.presentation import presented
 from heap_assets.assets.profiles import profiles
 from heap_assets.assets.publish import GROUP as PUBLISH
@@ -109,7 +109,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
             status_schedule(schedule_status),
             retention_schedule(retention, schedule_status),
         ],
-        jobs=[recency.job, retention, *sync_jobs(loaded)],
+        jobs=[*rebuilding_jobs(loaded), *sync_jobs(loaded), retention, recency.job],
         executor=_executor(settings),
     )
 

@@ -77,28 +77,30 @@ def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -
 
 
 def _metadata(report: DumpReport) -> dict[str, Any]:
-    columns = ("table", "state", "incremental", "files", "bytes", "rows", "rejected", "seconds")
-    records = [
-        dg.TableRecord(
-            {
-                "table": table.table,
-                "state": str(table.state),
-                "incremental": table.incremental,
-                "files": table.files,
-                "bytes": table.bytes,
-                "rows": table.counts.landed,
-                "rejected": table.counts.rejected,
-                "seconds": round(table.seconds, 3),
-            }
-        )
+    rows = [
+        {
+            "table": table.table,
+            "state": str(table.state),
+            "incremental": table.incremental,
+            "files": table.files,
+            "bytes": table.bytes,
+            "read": table.counts.read,
+            # None where there was nothing to compare with
+            "new": table.counts.new or 0,
+            "updated": table.counts.updated or 0,
+            "unchanged": table.counts.unchanged or 0,
+            "rejected": table.counts.rejected,
+            "seconds": round(table.seconds, 3),
+        }
         for table in report.tables
     ]
-    schema = dg.TableSchema([dg.TableColumn(name) for name in columns])
+    tables = dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land"
     return {
         "as_of": dg.MetadataValue.timestamp(report.as_of),
         "day": report.day.isoformat(),
         "rows": report.rows,
-        "rejected": sum(table.counts.rejected for table in report.tables),
+        **{name: sum(int(row[name]) for row in rows) for name in ("read", "new", "updated", "unchanged", "rejected")},
         "bytes": sum(table.bytes for table in report.tables),
-        "tables": dg.MetadataValue.table(records, schema=schema),
+        "seconds": round(sum(table.seconds for table in report.tables), 3),
+        "tables": tables,
     }

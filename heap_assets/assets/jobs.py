@@ -38,6 +38,33 @@ def sync_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
     ]
 
 
+def rebuilding_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs that build days again by hand; equal inputs write nothing, so asking twice costs little."""
+    found = [
+        dg.define_asset_job(
+            "rebuild_heap_days",
+            selection=_without_hourly_checks(loaded, "heap", "heap_events"),
+            description="Builds days of Heap's tables again from what has landed; choose days by a backfill. After "
+            "the catalogue took in a column, or when a check says that a table cannot be read.",
+        ),
+        dg.define_asset_job(
+            "rebuild_identities",
+            selection=_without_hourly_checks(loaded, "identity", "profiles"),
+            description="Resolves who is who and makes the profiles of a day again: after a change of `identity:` or "
+            "`profiles:` in the settings. Older days follow on request only; nothing is sent.",
+        ),
+    ]
+    if loaded.settings.warehouse and loaded.settings.warehouse.tables:
+        found.append(
+            dg.define_asset_job(
+                "read_the_warehouse_again",
+                selection=_without_hourly_checks(loaded, "warehouse"),
+                description="Reads the warehouse's tables for the newest complete day: after a correction there.",
+            )
+        )
+    return found
+
+
 def _job(
     loaded: Platform,
     name: str,
@@ -46,16 +73,16 @@ def _job(
 ) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name,
-        selection=_syncs_and_their_own_checks(loaded),
+        selection=_without_hourly_checks(loaded, GROUP),
         config={"ops": {step_name(sync): {"config": dict(config)} for sync in loaded.settings.sync}},
         description=description,
     )
 
 
-def _syncs_and_their_own_checks(loaded: Platform) -> dg.AssetSelection:
-    """The hourly check of recency belongs to the assets too, but not to a run that sends."""
+def _without_hourly_checks(loaded: Platform, *groups: str) -> dg.AssetSelection:
+    """The hourly checks of recency belong to the assets too, but not to a run that builds or sends them."""
     hourly = [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
-    return dg.AssetSelection.groups(GROUP) - dg.AssetSelection.checks(*hourly)
+    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*hourly)
 
 
 class RetentionConfig(dg.Config):

@@ -12,6 +12,7 @@ from heap_assets.checks.partition_check import asset_key
 from heap_assets.definitions import build_definitions
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Lake
+from heap_assets.lake.sql import SqlDoor
 from heap_assets.partitions import DUMPS
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
@@ -87,6 +88,12 @@ def test_every_dump_has_its_three_verdicts(landing: Landing) -> None:
     }
     assert {check.partition for check in found.values()} == {"1"}
     assert found["catalogue_is_complete"].metadata["tables"].value == "clicks"
+    [told] = (
+        SqlDoor(str(landing.folder / "lake"))
+        .sql('select "table", dump_id, files, rows_read, rows_new, rows_rejected from heap_connect.dumps')
+        .rows()
+    )
+    assert told == ("clicks", 1, 1, 5, 5, 0)
 
 
 def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:

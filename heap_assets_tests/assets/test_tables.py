@@ -66,3 +66,17 @@ def test_the_warehouse_is_read_for_the_newest_day_and_has_no_past(world: World) 
     assert past.success
     assert older not in world.materialized("warehouse/crm_contacts")
     assert world.checked(past, "warehouse/crm_contacts", "readable") == {older: False}
+
+
+def test_jobs_build_days_again_without_sending(world: World) -> None:
+    day = str(world.company.days[2])
+    job = world.definitions.resolve_job_def("rebuild_heap_days")
+    result = job.execute_in_process(instance=world.instance, partition_key=day)
+    assert result.success
+    assert {day} <= world.materialized("heap/pageviews")
+    assert world.checked(result, "heap/pageviews", "newest_row_is_recent") == {}
+    graph = world.definitions.resolve_asset_graph()
+    wanted = {"rebuild_identities": {"identity", "profiles"}, "read_the_warehouse_again": {"warehouse"}}
+    for name, groups in wanted.items():
+        keys = world.definitions.resolve_job_def(name).asset_layer.executable_asset_keys
+        assert {graph.get(key).group_name for key in keys} == groups
