@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -176,24 +177,13 @@ def _create_resolved(connection: duckdb.DuckDBPyConnection, events: Sequence[str
 
 
 def _open_remote(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
-    """Give DuckDB the lake's own credentials. Its httpfs extension must be installed: nothing is fetched from here."""
-    try:
-        connection.execute("LOAD httpfs")
-    except duckdb.Error as error:
-        raise SettingsError(
-            "SQL on s3:// and gs:// needs DuckDB's httpfs extension: run `duckdb -c 'INSTALL httpfs'` once on this "
-            "machine, or read the lake with Polars"
-        ) from error
-    kind = "GCS" if store.url.startswith("gs://") else "S3"
-    names = {"aws_access_key_id": "KEY_ID", "aws_secret_access_key": "SECRET", "aws_region": "REGION"}
-    given = {names[key]: value for key, value in store.options.items() if key in names}
-    if endpoint := store.options.get("aws_endpoint_url"):
-        given["ENDPOINT"] = endpoint.split("://", 1)[-1]
-        given["URL_STYLE"] = "path"
-        if endpoint.startswith("http://"):
-            given["USE_SSL"] = "false"
-    settings = "".join(f", {key} {_literal(value)}" for key, value in given.items())
-    connection.execute(f"CREATE SECRET (TYPE {kind}{settings})")
+    """Let DuckDB read through the client that writes the lake: the same credentials, and no extension to install."""
+    from obstore.fsspec import FsspecStore
+
+    protocol = store.url.partition("://")[0]
+    # every file system is a kind of its own there: a cached one would answer with another lake's credentials
+    options: dict[str, Any] = {**store.object_store_options, "skip_instance_cache": True}
+    connection.register_filesystem(FsspecStore(protocol, **options))
 
 
 def _close_doors(connection: duckdb.DuckDBPyConnection, store: Store) -> None:

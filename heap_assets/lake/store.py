@@ -66,8 +66,7 @@ class Store:
             self._objects = LocalStore(prefix=self.root, automatic_cleanup=False)
         else:
             self.url = url.rstrip("/")
-            client = {"client_options": {"allow_http": True}} if self._is_plain_http else {}
-            self._objects = from_url(self.url, **self.options, **client)  # type: ignore[call-overload]
+            self._objects = from_url(self.url, **self.object_store_options)  # type: ignore[call-overload]
 
     def child(self, prefix: str) -> Store:
         """Return the store of everything below `prefix`."""
@@ -81,6 +80,11 @@ class Store:
     def storage_options(self) -> dict[str, str] | None:
         """Options for Polars' readers; None for a local folder."""
         return (self.options | ({"allow_http": "true"} if self._is_plain_http else {})) or None
+
+    @property
+    def object_store_options(self) -> dict[str, object]:
+        """Options for obstore, whose client takes its own apart."""
+        return {**self.options, **({"client_options": {"allow_http": True}} if self._is_plain_http else {})}
 
     @property
     def _is_plain_http(self) -> bool:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
@@ -20,10 +21,17 @@ import boto3
 import httpx
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from polars.testing import assert_frame_equal
 
+from heap_assets.cli.tables import sql
+from heap_assets.demo import write_company
+from heap_assets.destinations import LeaseHeldError
+from heap_assets.destinations.lease import Lease
 from heap_assets.errors import MissingInputError, StaleWriterError
+from heap_assets.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
 from heap_assets.lake import Inputs, Lake, Status, Store
+from heap_assets.lake.sql import SqlDoor, SqlError
 
 KINDS = ("folder", "s3", "gs")
 
@@ -271,6 +279,54 @@ def test_a_child_store_lists_only_what_is_below_it(place: tuple[str, dict[str, s
     store.write("_landing_other/a", b"y")
     assert [info.key for info in store.list("_landing")] == ["_landing/a/b"]
     assert [info.key for info in store.child("_landing").list()] == ["a/b"]
+
+
+def test_the_sql_door_answers_and_keeps_everything_else_shut(place: tuple[str, dict[str, str]]) -> None:
+    url, options = place
+    lake = Lake.open(url, options)
+    lake.write("heap/users", "2026-11-01", rows(1, 2))
+    lake.write("heap/users", "2026-11-02", rows(1, 2, 3).with_columns(plan=pl.lit("pro")))
+    with SqlDoor(url, options) as door:
+        counted = "SELECT partition_key, count(*) AS n, count(plan) AS plans FROM heap.users GROUP BY 1 ORDER BY 1"
+        assert door.sql(counted).rows() == [("2026-11-01", 2, 0), ("2026-11-02", 3, 3)]
+        assert door.sql("SELECT count(*) FROM latest.heap_users").item() == 3
+        for reach in ("read_csv('/etc/passwd')", f"read_parquet('{url.rpartition('/')[0]}/other/a.parquet')"):
+            with pytest.raises(SqlError, match="disabled by configuration"):
+                door.sql(f"SELECT * FROM {reach}")
+
+
+def test_the_command_line_asks_a_lake_wherever_it_is(
+    place: tuple[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, options = place
+    Lake.open(url, options).write("profiles", "2026-11-01", rows(1, 2))
+    where = json.dumps({"url": url, "options": options})
+    settings = f"""start_date: 2026-01-01
+lake: {where}
+heap: {{app_id: "1", source: {{kind: folder, path: ./bucket}}}}
+identity: {{identifiers: [{{type: email}}]}}
+"""
+    (tmp_path / "heap_assets.yaml").write_text(settings)
+    monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(tmp_path / "heap_assets.yaml"))
+    answer = CliRunner().invoke(sql, ["SELECT sum(user_id) AS total FROM profiles", "--csv"])
+    assert answer.output == "total\n3\n", answer.output
+
+
+def test_dumps_land_and_a_lease_is_held_by_one(place: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    company = write_company(tmp_path, people=20, days=3, seed=2, until=date(2026, 11, 18), faults=False)
+    store = Store(*place)
+    landing = Landing(store, LandingConfig(start_date=company.first_day))
+    source = FolderSource(company.bucket)
+    dumps = [manifest.dump_id for manifest in landing.pending(source)]
+    assert all(not landing.land(source, dump).failed for dump in dumps)
+    assert landing.pending(source) == []
+    built = build_event_day(landing, "pageviews", company.until)
+    written = Lake(store).write("heap/pageviews", str(company.until), built.frame, built.inputs)
+    assert written.partition.rows > 0
+    with Lease(store, "one", "run 1", timedelta(minutes=5)), pytest.raises(LeaseHeldError, match="run 1"):
+        Lease(store, "one", "run 2", timedelta(minutes=5)).__enter__()
+    with Lease(store, "one", "run 3", timedelta(minutes=5)) as later:
+        assert later.fence == 2
 
 
 def test_a_killed_writer_leaves_the_old_partition(place: tuple[str, dict[str, str]]) -> None:
