@@ -129,7 +129,7 @@ def no_anonymous_twins(profiles: pl.LazyFrame, users: pl.LazyFrame, allowed: flo
 
 
 def unique_identifiers_not_shared(
-    graph: pl.LazyFrame, conflicts: pl.LazyFrame | None, unique_types: tuple[str, ...], allowed: float
+    graph: pl.LazyFrame, conflicts: pl.LazyFrame | None, unique_types: tuple[str, ...], allowed: float, most: int = 5
 ) -> Verdict:
     """Judge that identifiers which should be one person's are not several people's.
 
@@ -146,6 +146,8 @@ def unique_identifiers_not_shared(
         Types such as an email or a CRM id; not devices or cookies, which people share.
     allowed
         Share of the values of unique types that may be several people's.
+    most
+        From so many people on, one value is enough.
     """
     unique = list(unique_types)
     values = graph.filter(pl.col("identifier_type").is_in(unique))
@@ -165,13 +167,14 @@ def unique_identifiers_not_shared(
         ]
     )
     counts: dict[str, int] = dict(by_type.iter_rows())
-    found = sum(counts.values())
+    found, people = sum(counts.values()), int(sample["people"].max() or 0)  # type: ignore[arg-type]
     share = found / total.item() if total.item() else 0.0
     return Verdict(
-        passed=share <= allowed,
+        passed=share <= allowed and people < most,
         numbers={
             "unique_values": total.item(),
             "shared_values": found,
+            "most_people": people,
             "share": share,
             "allowed_share": allowed,
             **{f"shared_{kind}": count for kind, count in counts.items()},

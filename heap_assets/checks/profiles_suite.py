@@ -84,8 +84,9 @@ def checks_for_profiles(
         Check(
             PROFILES,
             "unique_identifiers_not_shared",
-            f"At most {t.shared_unique:.1%} of the values of type {', '.join(unique_types)} are several people's.",
-            lambda s: _shared_unique(s, tuple(unique_types), t.shared_unique),
+            f"At most {t.shared_unique:.1%} of the values of type {', '.join(unique_types)} are several people's, "
+            f"and none is {t.shared_people} people's.",
+            lambda s: _shared_unique(s, tuple(unique_types), t),
             Severity.WARN,
             mend="a functional mailbox or a test account: block the value; else correct the rows that `explain` names.",
         ),
@@ -144,11 +145,13 @@ def _twins(s: Subject, allowed: float) -> Verdict:
     return duplicates.no_anonymous_twins(s.rows(), users, allowed)
 
 
-def _shared_unique(s: Subject, unique_types: tuple[str, ...], allowed: float) -> Verdict:
+def _shared_unique(s: Subject, unique_types: tuple[str, ...], t: Thresholds) -> Verdict:
     graph = s.other(GRAPH)
     if graph is None:
         return Verdict(passed=True, notes={"said": f"{GRAPH} has not been built for this day"})
-    return duplicates.unique_identifiers_not_shared(graph, s.other(CONFLICTS), unique_types, allowed)
+    return duplicates.unique_identifiers_not_shared(
+        graph, s.other(CONFLICTS), unique_types, t.shared_unique, t.shared_people
+    )
 
 
 def _as_identifier(column: str, kind: str) -> pl.Expr:

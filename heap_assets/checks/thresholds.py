@@ -54,6 +54,8 @@ class Thresholds:
         Share of a warehouse table's keys that may stand on several profiles.
     shared_unique
         Share of the identifiers of a unique type that may be named by several people.
+    shared_people
+        People who name one value of a unique type, from which on it is no person's, such as a functional mailbox.
     profile_identifiers
         Identifiers of a profile above which it is thought to be several people.
     at_limit
@@ -104,6 +106,7 @@ class Thresholds:
     anonymous_twins: float = 0.05
     split_keys: float = 0.01
     shared_unique: float = 0.01
+    shared_people: int = 5
     profile_identifiers: int = 100
     at_limit: float = 0.02
     audience_change: float = 0.5

@@ -181,18 +181,9 @@ def kiosks(dump: Dump) -> None:
 def identity_twice(profiles: pl.DataFrame) -> pl.DataFrame:
     """Write the identities of one profile onto the next one that has any."""
     named = profiles.with_row_index().filter(pl.col("heap_identities").list.len() > 0)
-    (giver, taker), identities = named["index"].head(2).to_list(), named["heap_identities"][0]
-    return (
-        profiles.with_row_index()
-        .with_columns(
-            heap_identities=pl.when(pl.col("index") == taker)
-            .then(pl.lit(identities, dtype=profiles.schema["heap_identities"]))
-            .otherwise("heap_identities")
-        )
-        .drop("index")
-        if giver != taker
-        else profiles
-    )
+    giver, taker = named["index"].head(2).to_list()
+    order = [giver if row == taker else row for row in range(len(profiles))]
+    return profiles.with_columns(profiles["heap_identities"].gather(order))
 
 
 def _migrate(dump: Dump, pairs: list[tuple[int, int]]) -> None:
