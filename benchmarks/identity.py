@@ -14,10 +14,12 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +36,17 @@ def main() -> None:
     if given.part:
         print(json.dumps(_PARTS[given.part](given)))
         return
-    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+    with _folder(given) as name:
         folder = Path(name)
-        _own("data", given, folder)
+        if not (folder / "small").exists():
+            _own("data", given, folder)
         print(f"{given.links:,} links, seed {given.seed}: {_size(folder / 'links') / 1e6:,.0f} MB of Parquet")
         for part in ("warm", "resolve"):  # the first run compiles, and keeps what it compiled
             figures = _own(part, given, folder)
         _say("heap_assets", figures)
-        _own("plain", given, folder)
-        expected = _components(folder / "plain.parquet", ["identifier_type", "identifier", "profile_id"])
+        expected = _plain_components(given, folder) if given.peers else (0, 0)
         peers = _peers(given, folder, expected)
-        incremental = _own("incremental", given, folder)
+        incremental = {} if given.no_increment else _own("incremental", given, folder)
         print(f"increment of 1 %   {incremental}")
         every = {name: one["seconds"] for name, one in peers.items() if "seconds" in one}
         same_links = {name: seconds for name, seconds in every.items() if name != "networkx"}
@@ -61,22 +63,35 @@ def main() -> None:
         print(json.dumps(summary))
 
 
+def _folder(given: argparse.Namespace) -> AbstractContextManager[str]:
+    if given.data is None:
+        return tempfile.TemporaryDirectory(dir=given.folder)
+    kept = Path(given.data) / f"{given.links}-{given.seed}"
+    kept.mkdir(parents=True, exist_ok=True)
+    return nullcontext(str(kept))
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--links", type=int, default=5_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", default=None, help="where temporary files go")
+    parser.add_argument("--data", default=None, help="keep the links in this folder, or use those kept there")
     parser.add_argument(
-        "--peers", default=str(HERE.parent / ".venvs/bench/bin/python"), help="Python that has the peers"
+        "--python", default=str(HERE.parent / ".venvs/bench/bin/python"), help="Python that has the peers"
     )
-    parser.add_argument("--only", nargs="*", default=list(PEERS), help="which peers")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="which peers; none if empty")
+    parser.add_argument("--no-increment", action="store_true", help="leave the increment out")
     parser.add_argument("--part", choices=_PARTS, default=None, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _own(part: str, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--part", part, "--links", str(given.links), "--seed", str(given.seed)]
-    return _run([*command, "--folder", str(folder)])
+    figures = _run([*command, "--folder", str(folder)])
+    if "why" in figures:
+        sys.exit(f"{part}: {figures['why']}")
+    return figures
 
 
 def _run(command: list[str]) -> dict[str, Any]:
@@ -88,8 +103,8 @@ def _run(command: list[str]) -> dict[str, Any]:
 
 def _peers(given: argparse.Namespace, folder: Path, expected: tuple[int, int]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name in given.only:
-        python = given.peers if Path(given.peers).exists() else sys.executable
+    for name in given.peers:
+        python = given.python if Path(given.python).exists() else sys.executable
         links = "small" if name == "networkx" else "links"
         out = folder / f"{name}.parquet"
         command = [python, str(HERE / "identity_peers.py"), "--method", name, "--out", str(out)]
@@ -110,6 +125,13 @@ def _components(file: Path, columns: list[str]) -> tuple[int, int]:
     least = named.group_by("c").agg(pl.col("h").min().alias("m"), pl.col("h").hash(3).sum().alias("s"))
     count, total = least.select(pl.len(), pl.struct("m", "s").hash(5).sum()).collect(engine="streaming").row(0)
     return int(count), int(total)
+
+
+def _plain_components(given: argparse.Namespace, folder: Path) -> tuple[int, int]:
+    _own("plain", given, folder)
+    found = _components(folder / "plain.parquet", ["identifier_type", "identifier", "profile_id"])
+    (folder / "plain.parquet").unlink()
+    return found
 
 
 def _say(name: str, figures: dict[str, Any]) -> None:
@@ -138,7 +160,7 @@ def _resolve(given: argparse.Namespace) -> dict[str, Any]:
 
     folder = Path(given.folder)
     resolution = resolve(pl.scan_parquet(folder / "links" / "*.parquet"), RULES)
-    resolution.graph.sink_parquet(folder / "graph.parquet", engine="streaming")
+    resolution.write_graph(folder / "graph.parquet")
     resolution.conflicts.sink_parquet(folder / "conflicts.parquet")
     resolution.shared.sink_parquet(folder / "shared.parquet")
     seconds = time.perf_counter() - started
@@ -159,7 +181,8 @@ def _warm(given: argparse.Namespace) -> dict[str, Any]:
     from heap_assets.identity import resolve
 
     resolution = resolve(pl.scan_parquet(Path(given.folder) / "links" / "*.parquet").head(20_000), RULES)
-    return {"rows": resolution.graph.collect().height + resolution.conflicts.collect().height}
+    resolution.write_graph(Path(given.folder) / "warm.parquet")
+    return {"rows": resolution.conflicts.collect().height}
 
 
 def _plain(given: argparse.Namespace) -> dict[str, Any]:
@@ -169,8 +192,7 @@ def _plain(given: argparse.Namespace) -> dict[str, Any]:
 
     free = Rules(tuple(IdentifierRule(name, shared_above="never") for name in TYPES))
     folder = Path(given.folder)
-    graph = resolve(pl.scan_parquet(folder / "links" / "*.parquet"), free).graph
-    graph.sink_parquet(folder / "plain.parquet", engine="streaming")
+    resolve(pl.scan_parquet(folder / "links" / "*.parquet"), free).write_graph(folder / "plain.parquet")
     return {}
 
 
@@ -198,17 +220,20 @@ def _incremental(given: argparse.Namespace) -> dict[str, Any]:
     assert state is not None
     done = fold(state, more.head(0), more, RULES)
     computing = time.perf_counter() - started
-    as_resolution(state.resolved(RULES)).graph.sink_parquet(folder / "incremental.parquet", engine="streaming")
+    as_resolution(state.resolved(RULES)).write_graph(folder / "incremental.parquet")
     save(state, store)
     writing = time.perf_counter() - started
     del state
     started = time.perf_counter()
-    full = resolved(links, RULES)
+    full = resolved(links, RULES, keep_rows=True)
     all_at_once = time.perf_counter() - started
-    as_resolution(full).graph.sink_parquet(folder / "full.parquet", engine="streaming")
+    as_resolution(full).write_graph(folder / "full.parquet")
+    save(State.of(full, RULES.digest), Store(str(folder / "other-store")))
     all_written = time.perf_counter() - started
     one, other = (pl.read_parquet(folder / f"{name}.parquet") for name in ("incremental", "full"))
     assert one.equals(other), "the increment gave another graph"
+    for name in ("store", "other-store"):
+        shutil.rmtree(folder / name)
     return {
         "incremental_ratio": round(computing / all_at_once, 3),
         "incremental_ratio_with_writing": round(writing / all_written, 3),

@@ -81,7 +81,7 @@ def _resolve_day(platform: Platform, day: date) -> dict[str, dict[str, Any]]:
 
 
 def _store(platform: Platform, path: str, day: date, made: Made) -> dict[str, Any]:
-    written = platform.lake.write(path, str(day), made.frame, made.inputs, notes=made.notes)
+    written = platform.lake.write(path, str(day), made.writer or made.frame, made.inputs, notes=made.notes)
     schema = table_schema(platform.lake.scan(path, str(day)).collect_schema())
     plain = {name: value for name, value in made.notes.items() if isinstance(value, int | float | str)}
     return {

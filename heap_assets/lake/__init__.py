@@ -1,6 +1,16 @@
 """Where tables live: Parquet partitions on a folder, S3 or GCS, written whole or not at all."""
 
 from heap_assets.lake.lake import Inputs, Lake, Partition, Status, Written, conform
-from heap_assets.lake.store import ObjectInfo, Store
+from heap_assets.lake.store import FileWriter, ObjectInfo, Store
 
-__all__ = ["Inputs", "Lake", "ObjectInfo", "Partition", "Status", "Store", "Written", "conform"]
+__all__ = [
+    "FileWriter",
+    "Inputs",
+    "Lake",
+    "ObjectInfo",
+    "Partition",
+    "Status",
+    "Store",
+    "Written",
+    "conform",
+]

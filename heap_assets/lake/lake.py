@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import MissingInputError, StaleWriterError
-from heap_assets.lake.store import Store
+from heap_assets.lake.store import FileWriter, Store
 
 _FOOTER = "heap_assets"
 _SUFFIX = ".parquet"
@@ -159,7 +159,7 @@ class Lake:
         self,
         asset: AssetPath,
         partition: str | None,
-        frame: pl.LazyFrame | pl.DataFrame,
+        frame: pl.LazyFrame | pl.DataFrame | FileWriter,
         inputs: Inputs | None = None,
         *,
         notes: Mapping[str, Any] | None = None,

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,6 +39,10 @@ class ObjectInfo:
     size: int
     last_modified: datetime
     etag: str
+
+
+FileWriter = Callable[[Path, Mapping[str, str]], None]
+"""Writes a Parquet file to a path, with what is given in its footer: for those who do it faster than Polars."""
 
 
 class Store:
@@ -164,9 +168,14 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sink(self, key: str, frame: pl.LazyFrame | pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
+    def sink(
+        self, key: str, frame: pl.LazyFrame | pl.DataFrame | FileWriter, metadata: Mapping[str, str] | None = None
+    ) -> None:
         """Stream a frame into the Parquet object `key`, published whole; `metadata` goes into the file's footer."""
         with self.staged(key) as path:
+            if not isinstance(frame, pl.LazyFrame | pl.DataFrame):
+                frame(path, dict(metadata or {}))
+                return
             frame.lazy().sink_parquet(path, metadata=dict(metadata or {}), compression_level=_FAST, engine="streaming")
 
     def scan(self, key: str) -> pl.LazyFrame:

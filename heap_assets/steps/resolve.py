@@ -36,7 +36,7 @@ def identity_of_day(platform: Platform, day: date) -> dict[str, Made]:
     notes = {**advanced.notes, "carried_forward": ", ".join(given.carried) or "nothing"}
     return {
         LINKS: Made(advanced.links, inputs, notes),
-        GRAPH: Made(resolution.graph, inputs, notes),
+        GRAPH: Made(resolution.graph, inputs, notes, resolution.write_graph),
         CONFLICTS: Made(resolution.conflicts, inputs, notes),
         SHARED: Made(resolution.shared, inputs, notes),
         CHANGES: Made(changes(before, resolution.graph), Inputs({**inputs.versions, **earlier}), notes),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from heap_assets.lake import Inputs
+from heap_assets.lake import FileWriter, Inputs
 from heap_assets.platform import Platform
 
 UNREADABLE = "unreadable"
@@ -38,8 +38,9 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """A partition made by a step."""
+    """A partition made by a step; `writer`, if there is one, writes `frame` faster."""
 
     frame: pl.LazyFrame
     inputs: Inputs | None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    writer: FileWriter | None = None
