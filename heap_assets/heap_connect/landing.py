@@ -6,9 +6,11 @@ landed is what a record names. A process may be killed between any two steps: th
 
 from __future__ import annotations
 
+import threading
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -53,6 +55,8 @@ INDEX_SCHEMA = pl.Schema(
     }
 )
 
+_LARGE_TABLE_BYTES = 32 << 20
+
 
 class Landing:
     """The landing area of a store."""
@@ -61,6 +65,7 @@ class Landing:
         self.store = store
         self.config = config
         self._records = Records(store)
+        self._large_tables = threading.Lock()
 
     def records(self) -> Mapping[int, DumpRecord]:
         """Return all that is known of all dumps, by id."""
@@ -214,7 +219,8 @@ class Landing:
             )
             if known and known.state is TableState.LANDED and known.version == job.version:
                 return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
-            staged = Stager(self.store, source, job).run()
+            with self._turn(files):
+                staged = Stager(self.store, source, job).run()
         except SourceError as error:
             return self._failed(known, table, files, error)
         landed = TableRecord(
@@ -239,6 +245,15 @@ class Landing:
             landed_at=self.config.now(),
             seconds=clock.perf_counter() - began,
         )
+
+    @contextmanager
+    def _turn(self, files: tuple[SourceFile, ...]) -> Iterator[None]:
+        """Large tables land one after the other: each is decoded on all cores, and memory is that of one."""
+        if sum(file.bytes for file in files) < _LARGE_TABLE_BYTES:
+            yield
+            return
+        with self._large_tables:
+            yield
 
     def _compared(
         self, records: Mapping[int, DumpRecord], record: DumpRecord, landed: TableRecord, job: Job

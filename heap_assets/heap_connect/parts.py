@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,13 +14,14 @@ import polars as pl
 import pyarrow as pa
 
 from heap_assets.heap_connect.merging import fitted
-from heap_assets.heap_connect.text_kernel import place
+from heap_assets.heap_connect.text_kernel import place, spell
 from heap_assets.heap_connect.text_table import Batch, TextTable
 
 DAY = "_day"
 ORDER = ("time", "event_id", "user_id")
 
 _BYTES_PER_CELL = 16  # of a string's view, which Polars does not count
+_COLUMNS_AT_ONCE = 4
 _FEW_TEXTS = 4_096  # a column of so few is written from its numbers
 _SMALL_GROUP, _LARGE_GROUP = 8_192, 32_768  # smaller ones are written faster and read more selectively
 _ARROW_SCHEMA = "ARROW:schema"
@@ -55,17 +57,26 @@ class PendingRows:
         order = _order_of(batches, by_time=by_time)
         heights = [batch.rows.height for batch in batches]
         columns: list[pl.Series] = []
-        for name, dtype in wanted.items():
+
+        def column(name: str) -> pl.Series:
             there = [batch for batch in batches if name in batch.rows.columns]
             if there and all(name in batch.numbered for batch in there):
-                columns.append(spelling.column(name, batches, heights, order))
-            else:
-                pieces = [_fitted(b, h, name, dtype) for b, h in zip(batches, heights, strict=True)]
-                whole = pl.concat(pieces, rechunk=True)
-                columns.append(whole.gather(order.by_rank) if by_time else whole)
-            # What is done with is let go of: rows are never held twice.
-            batches = [replace(batch, rows=batch.rows.drop(name, strict=False)) for batch in batches]
+                return spelling.column(name, batches, heights, order)
+            pieces = [_fitted(b, h, name, wanted[name]) for b, h in zip(batches, heights, strict=True)]
+            whole = pl.concat(pieces, rechunk=True)
+            return whole.gather(order.by_rank) if by_time else whole
+
+        with ThreadPoolExecutor(_COLUMNS_AT_ONCE) as pool:
+            for names in _in_groups(wanted, _COLUMNS_AT_ONCE):
+                columns += pool.map(column, names)
+                # What is done with is let go of: rows are never held twice.
+                batches = [replace(batch, rows=batch.rows.drop(names, strict=False)) for batch in batches]
         return pl.DataFrame(columns)
+
+
+def _in_groups(names: Mapping[str, object], size: int) -> Iterator[list[str]]:
+    listed = list(names)
+    return (listed[i : i + size] for i in range(0, len(listed), size))
 
 
 def write_part(path: Path, rows: pl.DataFrame, days: Mapping[date, int]) -> None:
@@ -131,11 +142,11 @@ class _Spelling:
         categories = used_texts.drop_nulls().unique().sort()
         codes = used_texts.cast(pl.Enum(categories)).to_physical().cast(pl.UInt32)
         names = np.zeros(len(self.texts), dtype=np.uint32)
-        names[found] = codes.fill_null(0).to_numpy()
-        is_text = np.zeros(len(self.texts), dtype=np.bool_)
-        is_text[found] = codes.is_not_null().to_numpy()
-        mask = pa.py_buffer(np.packbits(is_text[placed], bitorder="little"))
-        numbers = pa.Array.from_buffers(pa.uint32(), len(placed), [mask, pa.py_buffer(names[placed])])
+        names[found] = (codes + 1).fill_null(0).to_numpy()
+        spelled = np.empty(len(placed), dtype=np.uint32)
+        bits = np.zeros((len(placed) + 7) // 8, dtype=np.uint8)
+        spell(placed, names, spelled, bits)
+        numbers = pa.Array.from_buffers(pa.uint32(), len(placed), [pa.py_buffer(bits), pa.py_buffer(spelled)])
         column = pl.from_arrow(numbers)
         assert isinstance(column, pl.Series)
         return column.cat.to(pl.Enum(categories)).alias(name)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from heap_assets.errors import SourceError
 from heap_assets.heap_connect.ahead import ahead, in_turn
 from heap_assets.heap_connect.avro import read_numbered
 from heap_assets.heap_connect.columns import known_columns
+from heap_assets.heap_connect.downloads import Downloads
 from heap_assets.heap_connect.manifest import ManifestTable
 from heap_assets.heap_connect.merging import Columns
 from heap_assets.heap_connect.parts import DAY, PendingRows, write_part
@@ -127,9 +129,13 @@ class Stager:
         """
         files = sorted(self.job.files, key=lambda f: f.uri)
         small = sum(file.bytes for file in files) < _SMALL_TABLE_BYTES
-        batches = in_turn(files, self._decoded) if small else ahead(files, self._decoded, self.job.decoders)
-        for file, batch in batches:
-            self._take(batch, file)
+        with (
+            tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch,
+            Downloads(self.source, files, Path(scratch)) as downloads,
+        ):
+            decoded = partial(self._decoded, downloads)
+            for file, batch in in_turn(files, decoded) if small else ahead(files, decoded, self.job.decoders):
+                self._take(batch, file)
         self._flush()
         self._flush_set_aside()
         self._result.schema = self._columns.dtypes
@@ -137,28 +143,26 @@ class Stager:
         self._result.counts = Counts(**self._totals)
         return self._result
 
-    def _decoded(self, file: SourceFile) -> Iterator[_Decoded]:
-        """Fetch and decode one file; runs on a thread of its own and touches nothing shared."""
+    def _decoded(self, downloads: Downloads, file: SourceFile) -> Iterator[_Decoded]:
+        """Decode one file; runs on a thread of its own and touches nothing shared."""
         table = self.job.table.name
         own = frozenset(known_columns(table))
         texts = self._take_texts()
-        with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
-            target = Path(scratch) / "file.avro"
-            path = self.source.fetch(file.uri, target, file.etag)
-            offset = 0
-            for batch in read_numbered(path, texts, _SPELLED, name=file.uri):
-                rows = batch.rows
-                chosen = self.job.selection.chosen(table, rows.columns)
-                if missing := [column for column in self.job.required if column not in chosen]:
-                    raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
-                read = typed(rows.select(chosen), self.job.required, own - batch.numbered)
-                read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
-                left_out = tuple(column for column in rows.columns if column not in chosen)
-                yield _Decoded(batch, read, offset, left_out)
-                offset += rows.height
-            # What was fetched is what was listed; a file read in place must still be so.
-            if path != target and self.source.stat(file.uri).etag != file.etag:
-                raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
+        path = downloads.take(file)
+        offset = 0
+        for batch in read_numbered(path, texts, _SPELLED, name=file.uri):
+            rows = batch.rows
+            chosen = self.job.selection.chosen(table, rows.columns)
+            if missing := [column for column in self.job.required if column not in chosen]:
+                raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
+            read = typed(rows.select(chosen), self.job.required, own - batch.numbered)
+            read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
+            left_out = tuple(column for column in rows.columns if column not in chosen)
+            yield _Decoded(batch, read, offset, left_out)
+            offset += rows.height
+        # What was fetched is what was listed; a file read in place must still be so.
+        if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:
+            raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
         self._idle_texts.append(texts)
 
     def _take_texts(self) -> Texts:

@@ -205,3 +205,17 @@ def _place(numbers: Any, begin: int, ranks: Any, placed: Any, used: Any) -> None
 
 place: Any = numba.njit(cache=True, nogil=True)(_place)
 """Write a batch's numbers, counted from `begin`, to where their rows go; note which occur."""
+
+
+def _spell(placed: Any, names: Any, spelled: Any, bits: Any) -> None:
+    for i in range(len(placed)):
+        name = names[placed[i]]
+        if name > 0:
+            spelled[i] = name - 1
+            bits[i >> 3] |= np.uint8(1 << (i & 7))
+        else:
+            spelled[i] = 0
+
+
+spell: Any = numba.njit(cache=True, nogil=True)(_spell)
+"""Write `names[placed] - 1` and an Arrow bitmap of where that is not negative."""
