@@ -12,7 +12,7 @@ from heap_assets.assets.sync import GROUP, step_name
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.io import LakeResource
 from heap_assets.platform import Platform
-from heap_assets.steps.retention import expired, forget
+from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts
 from heap_assets.steps.suites import hourly_checks
 
 
@@ -98,12 +98,16 @@ def retention_job(platform: Callable[[LakeResource], Platform]) -> dg.JobDefinit
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
         there = platform(lake)
         days = expired(there)
+        results = old_verdicts(there)
         if not config.dry_run:
             forget(there, days)
+            forget_verdicts(there, results)
         counts = Counter(day.asset for day in days)
         word = "would go" if config.dry_run else "gone"
         context.log.info("%s days are %s: %s", len(days), word, dict(counts))
-        context.add_output_metadata({"days": len(days), "dry_run": config.dry_run} | dict(counts))
+        context.add_output_metadata(
+            {"days": len(days), "check_results": len(results), "dry_run": config.dry_run} | dict(counts)
+        )
 
     @dg.job(
         name="retention",

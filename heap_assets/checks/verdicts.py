@@ -48,6 +48,13 @@ def object_key(asset: str, check: str, partition: str) -> str:
     return f"{ROOT}/{asset}/{check}/{partition}.json"
 
 
+def parts(key: str) -> tuple[str, str, str]:
+    """Return asset, check and partition of a stored verdict's key; empty texts for what is none."""
+    path, _, name = key.removeprefix(f"{ROOT}/").rpartition("/")
+    asset, _, check = path.rpartition("/")
+    return (asset, check, name.removesuffix(".json")) if name.endswith(".json") else ("", "", "")
+
+
 def partition_version(lake: Lake, asset: str, partition: str) -> str | None:
     """Return the version of a partition that stands now, None if it was never built."""
     info = lake.store.head(lake.key(asset, None if partition == WHOLE else partition))

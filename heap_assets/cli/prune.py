@@ -7,7 +7,7 @@ from collections import Counter
 import click
 
 from heap_assets.platform import open_platform
-from heap_assets.steps.retention import expired, forget
+from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts
 
 
 @click.command()
@@ -20,4 +20,8 @@ def prune(dry_run: bool) -> None:
     for asset, count in sorted(counts.items()):
         oldest = min(day.partition for day in days if day.asset == asset)
         click.echo(f"{asset:<32}{count:>6} days, from {oldest}")
+    results = old_verdicts(platform)
+    if not dry_run:
+        forget_verdicts(platform, results)
+    click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")
     click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")

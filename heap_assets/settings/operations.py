@@ -38,6 +38,9 @@ class Keep(Section):
 
     snapshot_days: int = Field(default=35, ge=8, description="So many days; the newest always")
     month_ends: bool = Field(default=True, description="The last day of each month, for good")
+    verdict_days: int = Field(
+        default=120, ge=60, description="So many days of check results in the lake; Dagster keeps its own for good"
+    )
 
 
 class RunSettings(Section):

@@ -11,9 +11,12 @@ from heap_assets import clock
 from heap_assets.checks import verdicts
 from heap_assets.names import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, SHARED
 from heap_assets.platform import Platform
+from heap_assets.steps.suites import required_checks
 
 _MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT)
 """Tables that state each day how everything stood; `identity/changes` is history and stays."""
+_TRIED = "readable"
+_DAY_LENGTH = len("2026-01-01")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,42 @@ def forget(platform: Platform, days: Iterable[Expired]) -> Counter[str]:
             if info.key.rpartition("/")[2].removesuffix(".json") in partitions:
                 lake.store.delete(info.key)
     return gone
+
+
+def old_verdicts(platform: Platform) -> list[str]:
+    """Return the verdicts that nobody asks for any more: older than `keep.verdict_days`, on days that stand.
+
+    Those stay that say more than how it was: whether a day was tried (`readable`), and whether anything may be sent
+    from it (blocking rules). Verdicts on dumps go by when they were given.
+    """
+    keep = platform.settings.keep.verdict_days
+    first, given = str(clock.today() - timedelta(days=keep)), clock.now() - timedelta(days=keep)
+    awaited: dict[str, set[str]] = {}
+    found = []
+    for info in platform.lake.store.list(verdicts.ROOT):
+        asset, check, partition = verdicts.parts(info.key)
+        old = partition < first if _is_day(partition) else partition.isdigit() and info.last_modified < given
+        if not old or check == _TRIED:
+            continue
+        if asset not in awaited:
+            awaited[asset] = set(required_checks(platform, asset)) if _has_checks(platform, asset) else set()
+        if check not in awaited[asset]:
+            found.append(info.key)
+    return found
+
+
+def forget_verdicts(platform: Platform, keys: Iterable[str]) -> None:
+    """Delete verdicts."""
+    for key in keys:
+        platform.lake.store.delete(key)
+
+
+def _has_checks(platform: Platform, asset: str) -> bool:
+    return asset in platform.sources or asset in _MADE_OF_ALL
+
+
+def _is_day(partition: str) -> bool:
+    return len(partition) == _DAY_LENGTH and partition[4] == "-"
 
 
 def _snapshots(platform: Platform) -> list[str]:

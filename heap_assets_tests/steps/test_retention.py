@@ -11,11 +11,13 @@ from click.testing import CliRunner
 
 from heap_assets import clock
 from heap_assets.checks import verdicts
+from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdicts import record
 from heap_assets.cli.prune import prune
 from heap_assets.names import AUDIT, CHANGES, PROFILES, USERS
 from heap_assets.settings.load import PATH_VARIABLE
 from heap_assets.steps.readiness import identity_inputs
-from heap_assets.steps.retention import Expired, expired, forget
+from heap_assets.steps.retention import Expired, expired, forget, forget_verdicts, old_verdicts
 from heap_assets_tests.steps.delivery_world import DAY, LONG_AGO, World, at, next_day
 
 ROWS = pl.DataFrame({"rows": [1]})
@@ -77,3 +79,23 @@ def test_the_job_deletes_and_its_dry_run_does_not(world: World) -> None:
     assert str(LONG_AGO) in world.lake.partitions(PROFILES)
     assert job.execute_in_process(instance=world.instance).success
     assert str(LONG_AGO) not in world.lake.partitions(PROFILES)
+
+
+def test_old_check_results_go_but_those_that_a_day_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = world.lake.store
+    told = {"version": None, "severity": Severity.ERROR, "blocking": False}
+    table = next(iter(world.platform.event_sources))
+    for check in ("volume_as_usual", "readable", "unique_keys"):
+        record(store, Verdict(True), asset=table, check=check, partition=str(DAY), **told)  # type: ignore[arg-type]
+    assert old_verdicts(world.platform) == []
+    monkeypatch.setenv(clock.VARIABLE, at(DAY + timedelta(days=200)).isoformat())
+    old = old_verdicts(world.platform)
+    forget_verdicts(world.platform, old)
+    left = {
+        check
+        for check in ("volume_as_usual", "readable", "unique_keys")
+        if verdicts.read(store, table, check, str(DAY))
+    }
+    assert left == {"readable", "unique_keys"}, "whether it was tried, and whether anything may be sent from it"
+    assert verdicts.read(store, PROFILES, "one_profile_per_identity", str(DAY)) is not None
+    assert old_verdicts(world.platform) == []
