@@ -98,7 +98,8 @@ def _event_day(task: Task, table: str) -> Table:
 def _users(task: Task) -> Table | None:
     if exports.is_exported(task.platform):
         return exports.users_of_day(task)
-    return build_users(task.platform.landing, task.day, task.platform.catalogue.columns("users"))
+    there = task.platform
+    return build_users(there.landing, task.day, there.catalogue.columns("users"), lake=there.lake, asset=USERS)
 
 
 def _migrations(task: Task) -> Table | None:

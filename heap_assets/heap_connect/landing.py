@@ -56,6 +56,7 @@ INDEX_SCHEMA = pl.Schema(
 )
 
 _LARGE_TABLE_BYTES = 32 << 20
+_SAVE_SECONDS = 0.5
 
 
 class Landing:
@@ -105,13 +106,20 @@ class Landing:
         landed: list[TableRecord] = []
         listed = self._listed(source, manifest_file.dump_id, manifest)
         one_table = partial(self._table, source, records, record, listed)
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            for result in pool.map(one_table, manifest.tables):
-                if result is not None:
+        saved = clock.monotonic()
+        try:
+            with ThreadPoolExecutor(self.config.workers) as pool:
+                for result in pool.map(one_table, manifest.tables):
+                    if result is None:
+                        continue
                     record = record.with_table(result)
-                    self._records.save(record)
                     landed.append(result)
-        self._records.save(record)
+                    # A record is written whole: for each of 200 small tables would cost more than the tables.
+                    if clock.monotonic() - saved > _SAVE_SECONDS:
+                        self._records.save(record)
+                        saved = clock.monotonic()
+        finally:
+            self._records.save(record)
         return report_of(records, record, landed, manifest, columns_before)
 
     def index(self) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
@@ -23,8 +23,9 @@ from heap_assets.heap_connect.tables import (
     standing_deliveries,
 )
 from heap_assets.heap_connect.values import TIME
-from heap_assets.lake import Inputs, Store
+from heap_assets.lake import Inputs, Lake, Store
 
+_DAYS_LOOKED_AT = 3
 _USER_COLUMNS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
 MIGRATIONS_SCHEMA = pl.Schema(
     {
@@ -37,12 +38,25 @@ MIGRATIONS_SCHEMA = pl.Schema(
 )
 
 
-def build_users(landing: Landing, day: date, columns: Sequence[str] | None = None) -> Built:
+def build_users(
+    landing: Landing,
+    day: date,
+    columns: Sequence[str] | None = None,
+    *,
+    lake: Lake | None = None,
+    asset: str = f"heap/{USERS}",
+) -> Built:
     """Build the users as they stood at the end of a day.
 
     All dumps that belong to days until then, since the last full resync among them, are folded: of a user the row with
     the newest last_modified stands; of equal ones that of the newer dump; within one dump the fuller, then the greater.
     `migrated_to` is the end of the user's chain of migrations as of the day. Sorted by user_id.
+
+    Parameters
+    ----------
+    lake, asset
+        Where earlier days are. The newest of them that was folded from the first of the same deliveries is where the
+        fold begins; the rows are those of a fold of all.
 
     Raises
     ------
@@ -53,9 +67,15 @@ def build_users(landing: Landing, day: date, columns: Sequence[str] | None = Non
     standing = standing_deliveries(records, USERS, day)
     migrations = deliveries(records, USER_MIGRATIONS, day)
     schema = schema_of(standing, standing, _USER_COLUMNS, columns)
-    versions = {f"{USERS} {d.input_id}": d.table.version for d in standing}
-    versions |= {f"{USER_MIGRATIONS} {d.input_id}": d.table.version for d in migrations}
-    versions["columns"] = digest(schema)
+    folded = {f"{USERS} {d.input_id}": d.table.version for d in standing}
+    columns_digest = digest(schema)
+    versions = folded | {f"{USER_MIGRATIONS} {d.input_id}": d.table.version for d in migrations}
+    versions["columns"] = columns_digest
+
+    def rows() -> pl.LazyFrame:
+        begun = _earlier_fold(lake, asset, day, folded, columns_digest) if lake else None
+        return _user_rows(landing.store, standing, migrations, schema, begun)
+
     return Built(
         Inputs(versions, seen_until(records, USERS, day) | seen_until(records, USER_MIGRATIONS, day)),
         {
@@ -65,7 +85,7 @@ def build_users(landing: Landing, day: date, columns: Sequence[str] | None = Non
             "complete": any(d.dump.day >= day for d in standing),
             "newest_dump_day": standing[-1].dump.day.isoformat(),
         },
-        lambda: _user_rows(landing.store, standing, migrations, schema),
+        rows,
     )
 
 
@@ -96,11 +116,38 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
     )
 
 
+def _earlier_fold(
+    lake: Lake, asset: str, day: date, folded: Mapping[str, str], columns: str
+) -> tuple[int, pl.LazyFrame] | None:
+    """Return how many of the deliveries an earlier day has folded already, and its rows.
+
+    A late dump, a full resync, a reset or a changed column leave no day whose deliveries are the first of these.
+    """
+    earlier = [key for key in lake.partitions(asset) if key < day.isoformat()]
+    for key in reversed(earlier[-_DAYS_LOOKED_AT:]):
+        partition = lake.find(asset, key)
+        known = partition.inputs.versions if partition else {}
+        own = {name: version for name, version in known.items() if name.startswith(f"{USERS} ")}
+        if own and known.get("columns") == columns and own == dict(list(folded.items())[: len(own)]):
+            return len(own), lake.scan(asset, key)
+    return None
+
+
 def _user_rows(
-    store: Store, standing: Sequence[Delivery], migrations: Sequence[Delivery], schema: dict[str, pl.DataType]
+    store: Store,
+    standing: Sequence[Delivery],
+    migrations: Sequence[Delivery],
+    schema: dict[str, pl.DataType],
+    begun: tuple[int, pl.LazyFrame] | None = None,
 ) -> pl.LazyFrame:
     names = placements(standing)
     state: pl.DataFrame | None = None
+    if begun is not None:
+        count, rows_before = begun
+        # Which of the dumps a row came in matters no more: what follows is newer than all of them.
+        dump = pl.lit(standing[count - 1].dump.dump_id, dtype=pl.Int64).alias(DUMP)
+        state = rows_before.select(*schema, dump).collect()
+        standing = standing[count:]
     for delivery in standing:
         parts = [scan_part(store, p.key, names[delivery.dump.dump_id], schema) for p in delivery.table.parts]
         if not parts:
