@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _QUOTA = frozenset({"quotaExceeded", "rateLimitExceeded", "resourcesExceeded"})
+_REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ")
 _VALUE = re.compile(r"((?:Bad|Invalid|Could not parse|Could not cast)[^:'\"]*)[:'\"].*", re.DOTALL)
 
 
@@ -161,4 +162,4 @@ def _reasons(error: google_errors.GoogleAPICallError) -> set[str]:
 def _message(error: Exception) -> str:
     """The first line of the reason, without the values that errors about data quote."""
     text = str(getattr(error, "message", "") or error).splitlines()[0]
-    return _VALUE.sub(r"\1 …", text.partition("; reason:")[0])
+    return _VALUE.sub(r"\1 …", _REQUEST.sub("", text.partition("; reason:")[0]))

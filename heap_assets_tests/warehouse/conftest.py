@@ -12,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import servers
 
+from heap_assets_tests.warehouse.bigquery_rules import refusals
+
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[str]:
@@ -37,9 +39,11 @@ def postgres(postgres_cluster: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def bigquery_emulator() -> Iterator[servers.Emulator]:
-    """Give a running bqemulator."""
+    """Give a running bqemulator; at the end every query that it was asked is held to what BigQuery refuses."""
     try:
         with servers.bigquery_emulator() as emulator:
             yield emulator
+            refused = {query: why for query in servers.queries_of(emulator) if (why := refusals(query))}
+            assert not refused, refused
     except servers.UnavailableError as missing:
         pytest.skip(f"{missing}: the BigQuery code was NOT tested")

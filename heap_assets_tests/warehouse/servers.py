@@ -101,6 +101,16 @@ def bigquery_emulator() -> Iterator[Emulator]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def queries_of(emulator: Emulator) -> list[str]:
+    """Return the text of every query that an emulator was asked."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery
+
+    options = {"api_endpoint": emulator.rest}
+    client = bigquery.Client("demo", AnonymousCredentials(), client_options=options)
+    return sorted({job.query for job in client.list_jobs(max_results=100_000) if isinstance(job, bigquery.QueryJob)})
+
+
 def _postgres_binaries() -> Path:
     found = shutil.which("initdb")
     if found:
