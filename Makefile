@@ -57,7 +57,7 @@ bench-identity: $(READY) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
 
 bench-delivery: $(READY) ## Difference of PROFILES profiles and delivery, against drt-core
-	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES) --seed $(SEED)
+	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES)
 
 bench-warehouse: $(READY) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
 	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)
