@@ -56,6 +56,40 @@ started = time.monotonic()
 reading = warehouse.read(task["relation"], None, Path(task["folder"]) / "out.parquet")
 done(reading.rows, time.monotonic() - started)
 """
+OURS_LAKE = """
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from heap_assets.heap_connect import Catalogue
+from heap_assets.lake import Lake
+from heap_assets.platform import Platform
+from heap_assets.settings import parse_settings
+from heap_assets.steps.snapshots import snapshot_of_day
+from heap_assets.steps.table import Task
+postgres = task["kind"] == "postgres"
+where = f"kind: postgres, dsn: '{task['uri']}'" if postgres else f"kind: duckdb, path: '{task['path']}'"
+schema = "public" if postgres else "main"
+table = f"{{relation: {schema}.people, key: id, updated_at: updated_at, identifiers: {{email: email}}}}"
+settings = parse_settings(f'''
+start_date: 2026-01-01
+lake: ./lake
+heap: {{app_id: "1", source: {{kind: folder, path: ./bucket}}}}
+identity: {{identifiers: [{{type: email}}]}}
+warehouse: {{{where}, tables: {{people: {table}}}}}
+''', Path(task["folder"]) / "heap_assets.yaml")
+platform = Platform(settings, Catalogue(), Lake.open(settings.lake.url))
+day = datetime.now(UTC).date() - timedelta(days=1)
+def build():
+    with tempfile.TemporaryDirectory() as scratch:
+        made = snapshot_of_day(Task(platform, day, Path(scratch)), name="people")
+        return platform.lake.write("warehouse/people", str(day), made.frame, made.inputs, notes=made.notes), made.notes
+if task.get("again"):
+    build()
+started = time.monotonic()
+written, notes = build()
+assert notes["read"] == ("unchanged" if task.get("again") else "full"), notes
+done(written.partition.rows, time.monotonic() - started)
+"""
 OURS_PUBLISH = """
 from datetime import date
 import polars as pl
@@ -137,8 +171,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ours", action="store_true", help="Reading by this package alone, up to the lake: for memory")
     options = parser.parse_args()
-    peers = _peers()
+    peers = "" if options.ours else _peers()
     print(f"{options.rows:,} rows: bigint, 3 texts, timestamp, decimal, double, boolean; each contender alone\n")
     print(f"{'':44}{'rows/s':>12}{'seconds':>10}{'peak MB':>10}")
     with tempfile.TemporaryDirectory() as name:
@@ -147,11 +182,16 @@ def main() -> None:
         base = {"rows": options.rows, "parquet": str(parquet)}
         duck = {**base, "kind": "duckdb", "path": str(folder / "w.duckdb"), "relation": "people"}
         _run("DuckDB → Parquet      heap_assets", sys.executable, OURS_READ, duck)
+        _run("DuckDB → lake         heap_assets", sys.executable, OURS_LAKE, duck)
+        _run("  a second time       heap_assets", sys.executable, OURS_LAKE, {**duck, "again": True})
         with servers.postgres_cluster() as address:
             uri = f"postgresql://{address.replace('@', ':none@')}/postgres"
             postgres = {**base, "kind": "postgres", "uri": uri, "relation": "people"}
             _fill_postgres(uri, parquet)
             _run("PostgreSQL → Parquet  heap_assets", sys.executable, OURS_READ, postgres)
+            if options.ours:
+                _run("PostgreSQL → lake     heap_assets", sys.executable, OURS_LAKE, postgres)
+                return
             _run("                      dlt", peers, DLT_READ, postgres)
             _run("Parquet → PostgreSQL  heap_assets", sys.executable, OURS_PUBLISH, postgres)
             _run("                      dlt", peers, DLT_PUBLISH, postgres)

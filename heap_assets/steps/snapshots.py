@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -83,7 +84,10 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         }
         if found.mode == "unchanged" and before is not None:
             return Made(found.frame, Inputs({table.relation: before.digest}), notes)
-        _write(found.frame, path, table.relation)
+        if found.file is not None:
+            shutil.move(found.file, path)
+        else:
+            _write(found.frame, path, table.relation)
         digest = _digest(path)
         whole_at = started if found.mode == "full" or seen is None else seen.whole_at
         _remember(task, asset, _Seen(digest, found.observed_at, whole_at, found.version, found.tally))

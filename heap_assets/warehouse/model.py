@@ -101,6 +101,7 @@ class Snapshot:
 
     frame: pl.LazyFrame
     reading: Reading
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Warehouse(ABC):
         with tempfile.TemporaryDirectory(prefix="heap-assets-") as folder:
             path = Path(folder) / "snapshot.parquet"
             reading = self.read(relation, columns, path, newer=newer, limit=limit)
-            yield Snapshot(pl.scan_parquet(path), reading)
+            yield Snapshot(pl.scan_parquet(path), reading, path)
 
 
 @dataclass(frozen=True)

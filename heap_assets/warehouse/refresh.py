@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 
@@ -44,6 +45,8 @@ class Refreshed:
         `unchanged` (nothing was read), `changes`, or `full`, with the `reason`.
     observed_at
         Before anything was asked.
+    file
+        What `frame` scans, if everything was read: it may be taken away.
     """
 
     frame: pl.LazyFrame
@@ -54,6 +57,7 @@ class Refreshed:
     tally: Tally | None
     observed_at: datetime
     bytes_billed: int = 0
+    file: Path | None = None
 
 
 @contextmanager
@@ -83,8 +87,10 @@ def refreshed(
     tally = warehouse.tally(relation, str(updated_at)) if incremental else None
     reason = _why_all(before, names, incremental=incremental)
 
-    def found(frame: pl.LazyFrame, mode: str, why: str, rows: int = 0, billed: int = 0) -> Refreshed:
-        return Refreshed(frame, mode, why, rows, version, tally, observed_at, billed)
+    def found(
+        frame: pl.LazyFrame, mode: str, why: str, rows: int = 0, billed: int = 0, file: Path | None = None
+    ) -> Refreshed:
+        return Refreshed(frame, mode, why, rows, version, tally, observed_at, billed, file)
 
     if before is not None and not reason.startswith("other"):
         if version is not None and version == before.version:
@@ -102,7 +108,7 @@ def refreshed(
         reason = f"{updated_at} does not tell every change"
     with warehouse.snapshot(relation, names) as snapshot:
         reading = snapshot.reading
-        yield found(snapshot.frame, "full", reason, reading.rows, reading.bytes_billed or 0)
+        yield found(snapshot.frame, "full", reason, reading.rows, reading.bytes_billed or 0, snapshot.path)
 
 
 def _why_all(before: Observation | None, names: Sequence[str], *, incremental: bool) -> str:
