@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ class Catalogue:
             raise SettingsError(f"{path} is not YAML: {error}") from error
         if not isinstance(document, Mapping):
             raise SettingsError(f"{path} holds a {type(document).__name__} where tables by name belong")
+        _check_names(path, [str(name) for name in document])
         return cls({str(name): _table(str(name), entry, path) for name, entry in document.items()})
 
     def save(self, path: Path | str) -> None:
@@ -137,6 +139,27 @@ def landed_columns(landing: Landing) -> dict[str, list[str]]:
             if table.state is TableState.LANDED:
                 found.setdefault(name, {}).update(dict.fromkeys(table.schema))
     return {name: list(columns) for name, columns in sorted(found.items())}
+
+
+def table_name_of(event: str) -> str:
+    """Name an event's table as Heap does: lower case, and one underscore for whatever is no letter or digit.
+
+    >>> table_name_of("Sign Up - Click Link")
+    'sign_up_click_link'
+    """
+    return "_".join(re.findall(r"[^\W_]+", event.lower()))
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(table_name_of(name), name)
+        if other != name:
+            raise SettingsError(
+                f"{path}: tables {other!r} and {name!r} are one asset, {table_name_of(name)!r}: Heap names tables by "
+                "letters and digits alone. Rename one of the events in Heap, or take one table out of the catalogue "
+                "and exclude it in heap.tables.exclude"
+            )
 
 
 def display_name_of(table: str) -> str:

@@ -21,8 +21,8 @@ _FORMATS = (
 )
 _ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f %#z")
 _DAY = "%Y-%m-%d"
-_OLDEST_DAY = -719_162  # 0001-01-01: what Python's dates can hold
-_NEWEST_DAY = 2_932_896  # 9999-12-31
+_OLDEST = -719_162 * 86_400_000_000  # 0001-01-01: what Python's dates can hold
+_END = 2_932_897 * 86_400_000_000  # after 9999-12-31
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,11 @@ def _epoch(numbers: pl.Series) -> pl.Series:
 
 
 def _bounded(times: pl.Series) -> pl.Series:
-    day = times.to_physical() // 86_400_000_000
-    return times.set((day < _OLDEST_DAY) | (day > _NEWEST_DAY), None)
+    physical = times.to_physical()
+    low, high = physical.min(), physical.max()
+    if low is None or (low >= _OLDEST and high < _END):  # type: ignore[operator]
+        return times
+    return times.set((physical < _OLDEST) | (physical >= _END), None)
 
 
 def _read(source: pl.Series, values: pl.Series) -> Read:
