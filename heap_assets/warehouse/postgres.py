@@ -83,6 +83,8 @@ class PostgresWarehouse(Warehouse):
             return _version(cursor, self._resolve(cursor, relation))
 
     def tally(self, relation: str, column: str) -> Tally | None:
+        if not self.copy:
+            return None  # Redshift has no hashtextextended
         with self._connect() as cursor:
             resolved = self._resolve(cursor, relation)
             hashed = f"hashtextextended({_identifier(column)}::text, 0)::numeric"

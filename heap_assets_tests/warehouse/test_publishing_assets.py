@@ -131,6 +131,7 @@ def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published)
     assert (resolved, people) == (rows, rows)
 
 
+@pytest.mark.parametrize("published", ["postgres"], indirect=True)
 def test_a_range_of_days_is_published_in_one_run_with_a_result_for_each(published: Published) -> None:
     world = published.world
     days = [str(day) for day in world.company.days[-3:]]
@@ -147,6 +148,7 @@ def test_a_range_of_days_is_published_in_one_run_with_a_result_for_each(publishe
     assert len(COLUMNS) == 16
 
 
+@pytest.mark.parametrize("published", ["postgres"], indirect=True)
 def test_one_table_that_is_refused_does_not_keep_the_others_back(published: Published) -> None:
     world, day = published.world, str(published.world.company.until)
     assert world.run(["publish/there/heap_pageviews"], day).success
@@ -163,6 +165,7 @@ def test_one_table_that_is_refused_does_not_keep_the_others_back(published: Publ
     assert published.query(f"SELECT count(*) FROM {published.prefix}.heap_pageviews") == [(before.height,)]
 
 
+@pytest.mark.parametrize("published", ["bigquery"], indirect=True)
 def test_the_command_line_publishes_what_is_due(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     world = published.world
     monkeypatch.setattr("heap_assets.cli.publish.open_platform", lambda: world.platform)
