@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from heap_assets.identity.errors import RulesError
-from heap_assets.identity.extract import _Column
+from heap_assets.identity.extract import MappedColumn
 from heap_assets.identity.rules import Rules, SourceTable
 
 _ROW, _VALUE, _PROFILE = "_assigned_row", "_assigned_value", "_assigned_profile"
@@ -37,7 +37,7 @@ def assign(rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: R
         A mapped column does not exist or cannot be an identifier, or the rows have a `profile_id` already.
     """
     schema = rows.collect_schema()
-    columns = [_Column.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
+    columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
     added = {name for column in columns for name in (column.name, column.why)}
     if clashing := sorted({"profile_id", *added} & set(schema)):
         raise RulesError(f"table {table.name} has columns of reserved names: {', '.join(clashing)}; rename them")
@@ -56,7 +56,7 @@ def assign(rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: R
     return found.select(*schema, profile_id=pl.coalesce(*profiles, nobody))
 
 
-def _values(columns: list[_Column]) -> list[pl.Expr]:
+def _values(columns: list[MappedColumn]) -> list[pl.Expr]:
     """Expressions of a type's values on one row, the smallest first; one of lists if there are arrays."""
     names = [column.name for column in columns]
     if len(names) == 1:

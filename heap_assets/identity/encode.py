@@ -180,7 +180,7 @@ class _Encoder:
             return
         first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
         a, b = (self._encoded(batch, end, first, last) for end in ("a", "b"))
-        self._later(self._link, a, b, first, last, batch["tag"].to_numpy())
+        self._later(self._link, batch, a, b)
 
     def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64) -> U32:
         values = StringViews(batch[f"value_{end}"])
@@ -202,13 +202,15 @@ class _Encoder:
     def _copy(self, values: StringViews, rows: U32, node: int) -> None:
         copy_text(values.views, values.start, values.addresses, rows, self.facts, node, self.data)
 
-    def _link(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
+    def _link(self, batch: pl.DataFrame, a: U32, b: U32) -> None:
+        first, last, tag = (batch[name].to_numpy() for name in ("first", "last", "tag"))
+        ranks = (batch["ta"].to_numpy(), batch["tb"].to_numpy())
         links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
         out = LinkBatch(
             np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
             np.empty(links, np.uint16), np.zeros(self.types + 1, np.int64),
         )  # fmt: skip
-        kernel.bucket(a, b, first, tag, self.ranks, out.a, out.b, out.first, out.tag, out.starts)
+        kernel.bucket(a, b, *ranks, first, tag, out.a, out.b, out.first, out.tag, out.starts)
         self.batches.append(out)
         if self.keep_rows:
             self.rows.append(RowBatch(a, b, first, last, tag))

@@ -65,7 +65,7 @@ def extract(
         If a mapped column does not exist, has a type that is no identifier, or an identifier type is unknown.
     """
     schema = rows.collect_schema()
-    columns = [_Column.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
+    columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
     if not columns:
         return Extraction(pl.LazyFrame(schema=LINKS), pl.LazyFrame(schema=REFUSED))
     seen, unreadable = _seen(table, schema, day)
@@ -121,7 +121,7 @@ def own_identify_links(sent: pl.LazyFrame, users: pl.LazyFrame) -> pl.LazyFrame:
 
 
 @dataclass(frozen=True)
-class _Column:
+class MappedColumn:
     """One mapping on its way: raw values, then identifiers under `name` and why a value is none under `why`."""
 
     name: str
@@ -133,7 +133,9 @@ class _Column:
     many: bool
 
     @classmethod
-    def of(cls, mapping: ColumnMapping, number: int, table: SourceTable, rules: Rules, schema: pl.Schema) -> _Column:
+    def of(
+        cls, mapping: ColumnMapping, number: int, table: SourceTable, rules: Rules, schema: pl.Schema
+    ) -> MappedColumn:
         rank = rules.rank(mapping.type)
         normaliser = rules[mapping.type].normaliser
         found = [resolve_path(path, schema, table.name) for path in mapping.columns]
@@ -189,7 +191,7 @@ def _seen(table: SourceTable, schema: pl.Schema, day: date | None) -> tuple[pl.E
     )
 
 
-def _paired(records: pl.LazyFrame, columns: list[_Column], table: SourceTable, rules: Rules) -> pl.LazyFrame:
+def _paired(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTable, rules: Rules) -> pl.LazyFrame:
     """Pair the identifiers of each record as rule 2 says."""
     if any(column.many for column in columns):
         return _paired_lists(records, columns, table, rules)
@@ -223,7 +225,7 @@ def _end(end: str, identifier_type: str | None, slot: int | None) -> tuple[pl.Ex
     return pl.lit(identifier_type, pl.String).alias(f"type_{end}"), value.alias(f"value_{end}")
 
 
-def _slots(columns: list[_Column]) -> list[tuple[int, pl.Expr]]:
+def _slots(columns: list[MappedColumn]) -> list[tuple[int, pl.Expr]]:
     """Rank and value of each place for an identifier, strongest first; several of one type sorted and distinct."""
     slots: list[tuple[int, pl.Expr]] = []
     for rank in sorted({column.rank for column in columns}):
@@ -236,7 +238,7 @@ def _slots(columns: list[_Column]) -> list[tuple[int, pl.Expr]]:
     return slots
 
 
-def _paired_lists(records: pl.LazyFrame, columns: list[_Column], table: SourceTable, rules: Rules) -> pl.LazyFrame:
+def _paired_lists(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTable, rules: Rules) -> pl.LazyFrame:
     """Pair identifiers of which some come in arrays.
 
     An identifier travels as two digits of rank and its value: text that sorts by strength, then by value.
@@ -261,7 +263,7 @@ def _paired_lists(records: pl.LazyFrame, columns: list[_Column], table: SourceTa
     )
 
 
-def _tagged(column: _Column) -> pl.Expr:
+def _tagged(column: MappedColumn) -> pl.Expr:
     tag = f"{column.rank:02d}"
     if column.many:
         return pl.col(column.name).list.eval(pl.lit(tag) + pl.element()).fill_null(pl.lit([], pl.List(pl.String)))
@@ -298,7 +300,7 @@ def _without_own(links: pl.LazyFrame, own: pl.LazyFrame, rules: Rules) -> pl.Laz
     ).drop("own")
 
 
-def _refused(records: pl.LazyFrame, columns: list[_Column], table: SourceTable) -> pl.LazyFrame:
+def _refused(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTable) -> pl.LazyFrame:
     """Count what is no identifier, and times and migrations that say nothing."""
     parts = []
     for column in columns:

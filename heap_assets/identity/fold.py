@@ -58,7 +58,11 @@ def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> 
     old = _as_text(state, rows, rules).join(
         gone.select(*ENDS, "source"), on=[*ENDS, "source"], how="anti", nulls_equal=True
     )
-    links = aggregated(pl.concat([old, came.select(list(LINKS))]).lazy())
+    # few of the links are named again, and only those must be brought together
+    again = old.join(came, on=[*ENDS, "source"], how="semi", nulls_equal=True)
+    others = old.join(came, on=[*ENDS, "source"], how="anti", nulls_equal=True)
+    together = aggregated(pl.concat([again, came.select(list(LINKS))]).lazy()).select(list(LINKS))
+    links = pl.concat([others.lazy(), together])
     part = resolved(links, rules, keep_rows=True)
     _replace(state, part, nodes, rows)
     return Folded(changed.height, nodes.size, rows.size)
@@ -123,7 +127,11 @@ def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
     _enter(state, encoded, home, fresh)
     _place(state, "ranks", home, encoded.ranks)
     state.ranks[nodes[gone]] = NO_TYPE
-    state.facts[home, FIRST], state.facts[home, LAST] = encoded.facts[:-1, FIRST], encoded.facts[:-1, LAST]
+    # a page of a stored array is copied when it is written to, so what stays is not written
+    for column in (FIRST, LAST):
+        now = encoded.facts[:-1, column]
+        other = state.facts[home, column] != now
+        state.facts[home[other], column] = now[other]
     _place(state, "shared", home, part.components.shared)
     component, count = raw_components(encoded)
     _place(state, "component", home, component + np.uint32(state.components))

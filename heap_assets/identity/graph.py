@@ -75,7 +75,7 @@ def write_graph(result: Resolved, path: Path, metadata: Mapping[str, str] | None
     with pq.ParquetWriter(
         path, _SCHEMA, store_schema=False, use_dictionary=["identifier_type", "profile_id"],
         compression={**dict.fromkeys(plain, "none"), **dict.fromkeys(packed, "zstd")},
-        compression_level=dict.fromkeys(packed, 1), write_statistics=["profile_id"],
+        compression_level=dict.fromkeys(packed, 1), write_statistics=False,
     ) as writer:  # fmt: skip
         for piece in _ahead(partial(_slice, result), _slices(result.profiles)):
             writer.write_batch(piece)

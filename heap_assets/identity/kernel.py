@@ -48,26 +48,27 @@ def compiled(function: F) -> F:
 
 @compiled
 def bucket(
-    a: U32, b: U32, first: I64, tag: U16, ranks: U8, out_a: U32, out_b: U32, out_first: I64, out_tag: U16, starts: I64
-) -> None:
+    a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, out_a: U32, out_b: U32, out_first: I64, out_tag: U16,
+    starts: I64,
+) -> None:  # fmt: skip
     """Sort links by the rank of their weaker end, the stronger end first; sightings and self-links are left out.
 
     `starts` has one entry more than there are types: where each bucket begins.
     """
     for row in range(a.size):
         if b[row] != NONE and a[row] != b[row]:
-            starts[max(ranks[a[row]], ranks[b[row]]) + 1] += 1
+            starts[max(rank_a[row], rank_b[row]) + 1] += 1
     for rank in range(starts.size - 1):
         starts[rank + 1] += starts[rank]
     place = starts.copy()
     for row in range(a.size):
         if b[row] == NONE or a[row] == b[row]:
             continue
-        strong, weak = a[row], b[row]
-        if ranks[strong] > ranks[weak]:
-            strong, weak = weak, strong
-        at = place[ranks[weak]]
-        place[ranks[weak]] += 1
+        strong, weak, rank = a[row], b[row], rank_b[row]
+        if rank_a[row] > rank:
+            strong, weak, rank = b[row], a[row], rank_a[row]
+        at = place[rank]
+        place[rank] += 1
         out_a[at] = strong
         out_b[at] = weak
         out_first[at] = first[row]
