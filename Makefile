@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse
+.PHONY: help install demo dev test lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-delivery: $(READY) ## Difference of PROFILES profiles and delivery, agains
 
 bench-warehouse: $(READY) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
 	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)
+
+bench-ui: $(READY) ## Open one of 200 event tables with three years of days in Chromium
+	@$(BIN)/python benchmarks/ui.py
 
 lock: ## Write constraints.txt anew from what pyproject.toml allows today
 	@rm -rf .venvs/lock && $(PYTHON) -m venv .venvs/lock

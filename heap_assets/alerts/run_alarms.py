@@ -4,6 +4,7 @@ A failed check that does not block leaves its run green, and Dagster tells nobod
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
@@ -93,8 +94,18 @@ def _run_alarms(
 ) -> list[Alarm]:
     alarms = list(_check_alarms(instance, run, group_of))
     if run.status == dg.DagsterRunStatus.FAILURE:
-        return [*alarms, *_step_alarms(instance, run, alarms)]
+        group = _group_of_run(instance, run, group_of)
+        return [*alarms, *(replace(alarm, group=group) for alarm in _step_alarms(instance, run, alarms))]
     return [*alarms, *_recovered_steps(instance, run, still_open)]
+
+
+def _group_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> str:
+    """Return the asset group that a run was to build; empty if there are several, which concerns everybody."""
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    records = instance.get_records_for_run(run.run_id, of_type=planned).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    groups = {group_of(event.asset_key) for event in events if event is not None and event.asset_key is not None}
+    return groups.pop() if len(groups) == 1 else ""
 
 
 def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url: str) -> Message:
@@ -172,6 +183,7 @@ def _recovered_steps(instance: dg.DagsterInstance, run: dg.DagsterRun, still_ope
                 "run_failed",
                 rule=alarm.rule,
                 partition=alarm.partition,
+                group=alarm.group,
                 recovered=True,
             )
 

@@ -30,11 +30,29 @@ _DEFAULT_FOLDER = Path("data/demo")
 @click.option("--folder", type=click.Path(path_type=Path), help=f"Where it goes [default: {_DEFAULT_FOLDER}]")
 @click.option("--fresh", is_flag=True, help="Start over, also if the folder holds a company")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text")
-def demo(people: int, days: int, seed: int, folder: Path | None, fresh: bool, as_json: bool) -> None:
+@click.option("--faults", is_flag=True, help="Instead: plant every fault by itself and print who was told how soon")
+@click.option("--only", multiple=True, help="With --faults: only the fault of this name")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="With --faults: write the table here, as docs/faults.md is"
+)
+def demo(
+    people: int,
+    days: int,
+    seed: int,
+    folder: Path | None,
+    fresh: bool,
+    as_json: bool,
+    faults: bool,
+    only: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Write a sample company, ingest it, resolve who is who, check it, and send profiles to a local Heap server.
 
     Run again it finds nothing new and sends 0 rows.
     """
+    if faults:
+        _plant_faults(only, out)
+        return
     folder = _use_folder(folder)
     _use_dagster_home()
     from heap_assets.cli.demo_report import summary
@@ -59,6 +77,19 @@ def dev(port: int, host: str) -> None:
     servers = [_server("heap", folder), _server("segment", folder)] if (folder / "servers").is_dir() else []
     click.echo(f"Opening http://{host}:{port} (state in {home}; stop with Ctrl+C)")
     _run_with(servers, command)
+
+
+def _plant_faults(only: tuple[str, ...], out: Path | None) -> None:
+    """Print the fault table; a fault that nobody was told of ends with status 1."""
+    from heap_assets.cli.fault_table import document, fault_table
+
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    outcomes, quiet = fault_table(only, click.echo)
+    if out is not None:
+        out.write_text(document(outcomes, quiet))
+    missed = [outcome.plant.name for outcome in outcomes if not (outcome.seen and outcome.told)]
+    click.echo(f"{len(outcomes) - len(missed)} of {len(outcomes)} faults were told of")
+    raise SystemExit(1 if missed or quiet else 0)
 
 
 def _run_with(servers: Sequence[AbstractContextManager[object]], command: list[str]) -> None:

@@ -15,6 +15,7 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster._daemon.types import DaemonHeartbeat
+from dagster_shared.error import SerializableErrorInfo
 
 _SENSOR = "heap_manifests"
 _LONG_AGO = 3600.0
@@ -47,6 +48,6 @@ def _write_failed_tick(instance: dg.DagsterInstance) -> None:
     instance.create_tick(
         TickData(
             state.instigator_origin_id, _SENSOR, InstigatorType.SENSOR, TickStatus.FAILURE, time.time(),
-            selector_id=selector,
+            selector_id=selector, error=SerializableErrorInfo("the sensor raised", [], "Failure"),
         )
     )  # fmt: skip

@@ -17,6 +17,7 @@ from heap_assets.demo.tamper import Dump
 DUMPS, USERS, MIGRATIONS, PAGEVIEWS = "heap_connect/dumps", "heap/users", "heap/user_migrations", "heap/pageviews"
 CONTACTS, CUSTOMERS, TICKETS = "warehouse/crm_contacts", "warehouse/billing_customers", "warehouse/support_tickets"
 SYNC = "sync/heap_user_properties"
+_USERS_API = "/api/add_user_properties"
 Frames = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -57,6 +58,14 @@ class Plant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     nights: int = 1
     watch_hours: int = 0
+
+
+NOT_PLANTED: Mapping[str, str] = {
+    "one_row_per_key": "Two profiles on one Heap identity are stopped before a sync by `one_profile_per_identity`, two "
+    "rows with one key of a warehouse table by `unique_keys`. It guards syncs whose key is no key of their source.",
+    "alive": "A sign of life, for a dead man's switch: what it tells is its absence.",
+}
+"""Checks and alerts without a plant, and why."""
 
 
 def plants() -> list[Plant]:
@@ -198,6 +207,8 @@ def _in_profiles() -> list[Plant]:
               sql=("UPDATE crm.contacts SET email = 'office@bigcorp.example' WHERE rowid % 40 = 0",)),
         Plant("crossed_keys", "Some customers carry the CRM id of somebody else.", "profiles",
               "one_profile_per_billing_customers_key", sql=(_CROSS_SOME,)),
+        Plant("audience_empties", "The stages of deals, which define an audience, arrive empty.", "audiences",
+              "members_as_usual", sql=("UPDATE crm.contacts SET stage = NULL",)),
         Plant("double_contacts", "Sales entered people a second time.", "profiles",
               "one_profile_per_crm_contacts_key",
               sql=("INSERT INTO crm.contacts SELECT * REPLACE ('D' || contact_id AS contact_id) FROM crm.contacts "
@@ -206,23 +217,23 @@ def _in_profiles() -> list[Plant]:
 
 
 def _in_syncs() -> list[Plant]:
-    plan = "UPDATE billing.customers SET plan = '{}', updated_at = updated_at + INTERVAL 1 SECOND WHERE rowid % {} = 0"
-    moved = (plan.format("team plus", 4),)
+    paid = "UPDATE billing.customers SET {}, updated_at = updated_at + INTERVAL 1 SECOND WHERE rowid % {} = 0"
+    moved = (paid.format("mrr = mrr + 1 + rowid % 50", 4),)
     return [
         Plant("rows_refused", "Heap refuses some of the rows.", SYNC, "few_rejected", sql=moved,
-              orders=({"kind": "refuse_rows", "match": "[0-3]$", "status": 400, "say_which": True},)),
+              orders=({"kind": "refuse_rows", "path": _USERS_API, "match": "^a|1$", "status": 400},)),
         Plant("values_too_long", "A value is longer than Heap takes.", SYNC, "few_invalid",
-              sql=(plan.format("x" * 1100, 6),)),
+              sql=(paid.format("plan = repeat(customer_id, 150)", 6),)),
         Plant("no_answer", "Heap takes rows and never answers.", SYNC, "nothing_unanswered", sql=moved,
-              orders=({"kind": "drop", "path": "/api"},)),
+              orders=({"kind": "drop", "path": _USERS_API},)),
         Plant("credentials_refused", "The environment ID is not accepted any more.", SYNC, "delivered", sql=moved,
-              orders=({"status": 401, "path": "/api"},)),
+              orders=({"status": 401, "path": _USERS_API},)),
         Plant("gate_shut", "A blocking check of the profiles' sources fails.", SYNC, "delivered",
               sql=("INSERT INTO crm.contacts SELECT * FROM crm.contacts LIMIT 3",)),
         Plant("ghost_users", "People we have sent to are gone from Heap's export.", SYNC, "no_ghost_users",
               dumps.identities_gone),
         Plant("never_delivered", "The destination is down for days.", SYNC, "newest_complete_day_delivered", sql=moved,
-              orders=({"status": 401, "path": "/api"},), watch_hours=72),
+              orders=({"status": 401, "path": _USERS_API},), watch_hours=72),
         Plant("run_fails", "The destination's host is gone.", "sync__heap_user_properties", "run_failed", sql=moved,
               orders=({"kind": "dead"},)),
         Plant("bucket_gone", "The bucket cannot be listed.", "heap_manifests", "tick_failed",
