@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-SLICE_CELLS = 10_000_000
-"""Values held at once: 160 MB of views of text, and as much again while they are sorted."""
+DAY_CELLS = 10_000_000
+"""Values of a day that is held at once: 160 MB of views of text, and as much again while they are sorted."""
+SLICE_CELLS = 3_000_000
+"""Values of a slice of a larger day: several are on their way through the writer at any time."""
 _LEAST_ROWS = 16_384
 
 
@@ -40,11 +42,11 @@ def day_rows(
     settle
         Decides which rows stand; among rows of several event_ids it decides as for each alone.
     slice_rows
-        So many rows are held at once; by default as many as :data:`SLICE_CELLS` allows for.
+        So many rows are held at once; by default as many as :data:`DAY_CELLS` and :data:`SLICE_CELLS` allow for.
     """
-    most = slice_rows or max(_LEAST_ROWS, SLICE_CELLS // len(schema))
-    if sum(run.height for run in runs) > most:
-        return in_slices(runs, schema, order, settle, most)
+    if sum(run.height for run in runs) > (slice_rows or max(_LEAST_ROWS, DAY_CELLS // len(schema))):
+        size = slice_rows or max(_LEAST_ROWS, SLICE_CELLS // len(schema))
+        return in_slices(runs, schema, order, settle, size)
     rows = pl.concat([run.rows(0, run.height) for run in runs]).collect()
     settled = settle(rows)
     is_sorted = len(runs) == 1 and settled is rows
