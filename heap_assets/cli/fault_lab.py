@@ -108,6 +108,8 @@ class Lab:
             for word in (_DEAD_CHANNEL,)
             if word in changes
         ]
+        for table in settings["warehouse"]["tables"].values():
+            table["full_read_days"] = 1  # what leaves no trace in `updated_at` would be seen with the next whole read
         for key, value in changes.items():
             if key not in _OWN_WORDS:
                 section, name = key.split(".")

@@ -18,8 +18,9 @@ A sample company of {people} people lives through {days} days without a fault; {
 itself on a copy of it, one more night is lived through with real runs, and the alert sensors send to a real HTTP
 receiver. The clock is simulated: it goes from trigger to trigger (the manifests' poll, the sensors' ticks, the
 warehouse's schedule at 02:30, syncs at a quarter past, the look at recency at seven past), and a run takes as long as
-it really took. **Until told** counts from the moment the fault was there: the dump written, the night's load done, the
-partition rewritten.
+it really took. Warehouse tables are read whole every night here; where only changes are read, what leaves no trace in
+`updated_at` is seen with the next whole read (`full_read_days`). **Until told** counts from the moment the fault was
+there: the dump written, the night's load done, the partition rewritten.
 """
 _FOOT = """
 ## Rules without a row

@@ -1,9 +1,14 @@
 """What a newcomer sees of every asset: what it is, who owns it, its columns, where they come from, and the code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster_graphql.cli import execute_query
 
 from heap_assets.assets.presentation import CODE, LINEAGE, ORIGINS, SCHEMA
 from heap_assets.definitions import build_definitions
@@ -110,3 +115,32 @@ def _followed(lineage: dict[str, dict[str, list[dg.TableColumnDep]]], path: str,
     if not deps:
         return {(path, column)}
     return {end for dep in deps for end in _followed(lineage, dep.asset_key.to_user_string(), dep.column_name)}
+
+
+def test_the_ui_is_told_of_the_lineage_too() -> None:
+    """Ask as the UI does: sync to profiles to the source table, column by column, over GraphQL."""
+    with dg.instance_for_test() as instance, _web(instance) as web:
+        sync = _lineage_of(web, ["sync", "heap_user_properties"])
+        assert sync["Deal Stage"] == [(["profiles"], "deal_stage")]
+        profiles = _lineage_of(web, ["profiles"])
+        assert profiles["deal_stage"] == [(["warehouse", "crm_contacts"], "stage")]
+
+
+@contextmanager
+def _web(instance: dg.DagsterInstance) -> Iterator[WorkspaceProcessContext]:
+    target = ModuleTarget("heap_assets.definitions", None, str(settings_path().parent), "heap_assets")
+    with WorkspaceProcessContext(instance, target) as process:
+        yield process
+
+
+def _lineage_of(web: WorkspaceProcessContext, path: list[str]) -> dict[str, list[tuple[list[str], str]]]:
+    query = """query($k: AssetKeyInput!) { assetNodeOrError(assetKey: $k) { ... on AssetNode { metadataEntries {
+        label ... on TableColumnLineageMetadataEntry {
+            lineage { columnName columnDeps { assetKey { path } columnName } } } } } } }"""
+    answer = execute_query(web, query, {"k": {"path": path}})
+    entries = answer["data"]["assetNodeOrError"]["metadataEntries"]
+    told = next(entry["lineage"] for entry in entries if entry["label"] == LINEAGE)
+    return {
+        column["columnName"]: [(dep["assetKey"]["path"], dep["columnName"]) for dep in column["columnDeps"]]
+        for column in told
+    }
