@@ -17,7 +17,7 @@ from heap_assets.checks.thresholds import Cadence, Thresholds
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
 from heap_assets.heap_connect import known_columns
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
-from heap_assets.names import DUMPS, MIGRATIONS, USERS, heap_asset, sync_asset, warehouse_asset
+from heap_assets.names import DUMPS, GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, sync_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 
@@ -113,6 +113,8 @@ def hourly_checks(platform: Platform) -> list[Check]:
             {
                 USERS: heap,
                 MIGRATIONS: heap,
+                GRAPH: heap,
+                PROFILES: heap,
                 **{warehouse_asset(name): table_cadence(tables[name]) for name, time in timed.items() if not time},
             },
         ),

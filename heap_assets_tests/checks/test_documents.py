@@ -5,7 +5,7 @@ from dataclasses import fields
 import dagster as dg
 from check_toys import DAYS, LakeResource
 
-from heap_assets.alerts.message import Kind
+from heap_assets.alerts.message import DEFAULT_KINDS, Kind
 from heap_assets.alerts.sensors import alert_sensors
 from heap_assets.checks.documents import checks_document
 from heap_assets.checks.heap_suite import checks_for_event_table
@@ -14,6 +14,10 @@ from heap_assets.checks.profiles_suite import checks_for_profiles
 from heap_assets.checks.recency_job import recency_job
 from heap_assets.checks.recency_suite import recency_checks
 from heap_assets.checks.thresholds import Cadence, Thresholds
+from heap_assets.definitions import build_definitions
+from heap_assets.platform import open_platform
+from heap_assets.settings import settings_path
+from heap_assets.settings.operations import Alert
 
 
 def document() -> str:
@@ -56,3 +60,12 @@ def test_every_threshold_has_a_meaning() -> None:
     meanings = [row[3].strip() for row in rows if len(row) == 5 and row[1].strip().startswith("`")]
     assert len(meanings) == len(fields(Thresholds))
     assert all(meanings)
+
+
+def test_the_document_in_the_repository_is_the_one_that_the_definitions_give() -> None:
+    path = settings_path().parent / "docs" / "checks.md"
+    assert path.read_text() == checks_document(build_definitions(open_platform())), "run `make docs`"
+
+
+def test_by_default_a_channel_hears_what_the_document_says_it_hears() -> None:
+    assert {Kind(kind) for kind in Alert(kind="slack").on} == set(DEFAULT_KINDS)
