@@ -60,6 +60,9 @@ class BigQuerySource(Section):
     location: str | None = None
     credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
     max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
+    events_table: str | None = Field(
+        default=None, description="Name of the one wide table of all events, where there is no view for each"
+    )
     overlap_days: int = Field(default=3, ge=0, description="Days before the last sync that every look reads again")
     look_back_days: int = Field(default=90, ge=0, description="How far back late rows are looked for now and then")
     look_back_every_days: int = Field(default=7, ge=1)

@@ -20,6 +20,7 @@ from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.table import UNREADABLE, Made, Task
 from heap_assets.warehouse.export_log import ExportLog, LookBack, SeenExport, TableLook
 from heap_assets.warehouse.heap_export import HeapExport
+from heap_assets.warehouse.wide_export import WideExport
 
 _EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
 _USER_KEYS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
@@ -46,7 +47,10 @@ def open_export(platform: Platform) -> HeapExport:
     source = _source(platform)
     credentials = source.credentials.get_secret_value() if source.credentials else None
     account = BigQueryAccount(source.project, credentials, source.location, source.endpoint, source.storage_endpoint)
-    return HeapExport(BigQueryWarehouse(account, (source.dataset,), source.max_bytes_billed), source.dataset)
+    warehouse = BigQueryWarehouse(account, (source.dataset,), source.max_bytes_billed)
+    if source.events_table is not None:
+        return WideExport(warehouse, source.dataset, source.events_table)
+    return HeapExport(warehouse, source.dataset)
 
 
 def export_log(platform: Platform) -> ExportLog:

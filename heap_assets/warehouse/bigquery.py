@@ -241,13 +241,19 @@ def _condition(table: bigquery.Table, newer: Newer | None) -> str:
     if newer is not None:
         kind = {entry.name: entry.field_type for entry in table.schema}.get(newer.column, "TIMESTAMP")
         lower = f"`{newer.column}` >= {_moment(newer.since, kind)}"
-        return lower if newer.until is None else f"{lower} AND `{newer.column}` < {_moment(newer.until, kind)}"
+        upper = "" if newer.until is None else f" AND `{newer.column}` < {_moment(newer.until, kind)}"
+        alike = "" if newer.equals is None else f" AND `{newer.equals[0]}` = {_text(newer.equals[1])}"
+        return lower + upper + alike
     if not getattr(table, "require_partition_filter", False):
         return ""
     column = _partition_column(table) or "_PARTITIONTIME"
     kinds = {entry.name: entry.field_type for entry in table.schema}
     beginning = _moment(datetime(1, 1, 1, tzinfo=UTC), kinds.get(column, "TIMESTAMP"))
     return f"(`{column}` >= {beginning} OR `{column}` IS NULL)"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _moment(moment: datetime, kind: str) -> str:

@@ -215,7 +215,8 @@ def _query(connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequen
     query = f"SELECT {', '.join(parts)} FROM {_quoted(relation)}"
     if newer is None:
         return query
-    return f"{query} WHERE {_between(newer)}"
+    alike = f" AND {_identifier(newer.equals[0])} = {_literal(newer.equals[1])}" if newer.equals else ""
+    return f"{query} WHERE {_between(newer)}{alike}"
 
 
 def _between(newer: Newer) -> str:

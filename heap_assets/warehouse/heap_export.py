@@ -84,7 +84,7 @@ class HeapExport:
 
     def fingerprints(self, table: str, since: date) -> Fingerprints:
         """Fingerprint the days of a table from `since` on, reading three columns behind a filter on time."""
-        with self._read(table, _FINGERPRINT, Newer("time", _midnight(since))) as found:
+        with self._read(table, _FINGERPRINT, Newer("time", midnight(since))) as found:
             return Fingerprints(fingerprints_of(found.frame), found.reading)
 
     def read_day(
@@ -97,7 +97,7 @@ class HeapExport:
         columns
             Those of the result besides the keys; one that the view lacks is left out. None takes all.
         """
-        within = Newer("time", _midnight(day), _midnight(day + timedelta(days=1)))
+        within = Newer("time", midnight(day), midnight(day + timedelta(days=1)))
         reading = self.warehouse.read(f"{self.dataset}.{table}", self._there(table, columns), path, newer=within)
         rows = heap_columns(pl.scan_parquet(path))
         return rows.unique(["event_id", "user_id"], keep="first", maintain_order=True), reading
@@ -210,7 +210,8 @@ def _as_utc(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.cast(pl.Datetime("us", "UTC"))
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
+    """Return the beginning of a day in UTC."""
     return datetime.combine(day, clock.min, UTC)
 
 

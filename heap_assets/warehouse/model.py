@@ -114,11 +114,18 @@ class Tally:
 
 @dataclass(frozen=True)
 class Newer:
-    """Only rows whose `column` is at or after `since`, and before `until` if there is one (UTC)."""
+    """Only rows whose `column` is at or after `since`, and before `until` if there is one (UTC).
+
+    Attributes
+    ----------
+    equals
+        A text column and the value that it must have as well.
+    """
 
     column: str
     since: datetime
     until: datetime | None = None
+    equals: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

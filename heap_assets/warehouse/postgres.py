@@ -249,7 +249,8 @@ def _query(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], newer: N
     query = f"SELECT {', '.join(_expression(name, *facts[name]) for name in columns)} FROM {_quoted(relation)}"
     if newer is None:
         return query
-    return f"{query} WHERE {_between(newer)}"
+    alike = f" AND {_identifier(newer.equals[0])} = {_literal(newer.equals[1])}" if newer.equals else ""
+    return f"{query} WHERE {_between(newer)}{alike}"
 
 
 def _between(newer: Newer) -> str:

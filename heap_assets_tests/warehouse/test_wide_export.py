@@ -1,0 +1,75 @@
+"""The wide events table as a source gives the rows that it was published from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+import pytest
+
+from heap_assets.lake import Store
+from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse
+from heap_assets.warehouse.bigquery_publish import BigQueryPublisher
+from heap_assets.warehouse.events_table import PUBLICATION, events_table
+from heap_assets.warehouse.wide_export import WideExport
+
+MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
+AT = datetime(2026, 11, 2, 10, 0, 0, 123456, tzinfo=UTC)
+KEYS = {"event_id": [2**60, 2], "user_id": [5, 6], "session_id": [1, None], "time": [AT, AT]}
+SIGNUP = pl.LazyFrame({**KEYS, "plan": ['x":null,"', None], "seats": ["3", "4"], "country": ["Chile", None]})
+VIEWS = pl.LazyFrame(
+    {
+        **KEYS,
+        "domain": ["a.com", None],
+        "path": ["/x", None],
+        "query": ["?q=1", None],
+        "hash": [None, None],
+        "title": ["T", "U"],
+    },
+    schema_overrides={"hash": pl.String},
+)
+USERS = pl.LazyFrame({"user_id": [5], "identity": ["ann"], "email": ["ann@acme.io"]})
+
+
+@pytest.fixture
+def export(bigquery_emulator: object, tmp_path: Path) -> Iterator[WideExport]:
+    rest, grpc = bigquery_emulator.rest, bigquery_emulator.grpc  # type: ignore[attr-defined]
+    account = BigQueryAccount("demo", endpoint=rest, storage_endpoint=grpc)
+    dataset = f"wide_{uuid4().hex[:6]}"
+    with account.client() as client:
+        client.create_dataset(dataset)
+        publisher = BigQueryPublisher(account, dataset, Store(str(tmp_path / "lake")))
+        publisher.publish(PUBLICATION, MONDAY, events_table({"signup": SIGNUP, "pageviews": VIEWS}, USERS), "v1")
+        yield WideExport(BigQueryWarehouse(account, (dataset,)), dataset)
+        client.delete_dataset(dataset, delete_contents=True)
+
+
+def test_event_types_are_tables_with_their_properties_as_columns(export: WideExport) -> None:
+    assert export.tables() == ["pageviews", "signup"]
+    assert {"plan", "seats", "country", "event_id"} <= set(export.columns("signup"))
+    assert "plan" not in export.columns("pageviews")
+    assert set(export.columns("users")) == {"user_id", "identity", "email"}
+    assert all(permission.passed for permission in export.preflight())
+
+
+def test_a_day_of_a_type_is_what_was_published(export: WideExport, tmp_path: Path) -> None:
+    for name, rows in (("signup", SIGNUP), ("pageviews", VIEWS)):
+        columns = rows.collect_schema().names()
+        found, _ = export.read_day(name, MONDAY, columns, tmp_path / f"{name}.parquet")
+        assert found.select(columns).sort("event_id").collect().rows() == rows.sort("event_id").collect().rows()
+    empty, reading = export.read_day("signup", TUESDAY, ["plan"], tmp_path / "tuesday.parquet")
+    assert (empty.collect().height, reading.rows) == (0, 0)
+
+
+def test_days_have_fingerprints_by_type(export: WideExport) -> None:
+    days = export.fingerprints("signup", MONDAY).days
+    assert days.select("day", "rows").rows() == [(MONDAY, 2)]
+
+
+def test_users_are_the_newest_properties_that_events_carry(export: WideExport, tmp_path: Path) -> None:
+    users, _ = export.read_users(["identity", "email", "gone"], tmp_path / "users.parquet")
+    assert users.collect().rows() == [(5, "ann", "ann@acme.io", None)]
+    assert export.read_user_migrations(tmp_path / "none.parquet")[0].collect().height == 0
