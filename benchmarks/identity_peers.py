@@ -163,4 +163,5 @@ if __name__ == "__main__":
     METHODS[given.method](given.files, given.out)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(seconds, 2), "peak_mb": round(peak)}))
+    cpu = round(time.process_time(), 2)
+    print(json.dumps({"seconds": round(seconds, 2), "peak_mb": round(peak), "cpu_seconds": cpu}))
