@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
-
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from typing import TYPE_CHECKING, Any
 
 from heap_assets.errors import SettingsError
+
+if TYPE_CHECKING:
+    import boto3
 
 _BUCKET = re.compile(r"^(?!xn--)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 _SESSION = "heap-assets"
@@ -47,6 +45,8 @@ def s3_client(access: S3Access) -> Any:
     SettingsError
         If an external id is given without a role.
     """
+    from botocore.config import Config  # half a second that only those wait for who read a bucket
+
     session = _session(access)
     retries = Config(retries={"max_attempts": 8, "mode": "standard"}, connect_timeout=10, read_timeout=60)
     return session.client("s3", endpoint_url=access.endpoint_url, config=retries)
@@ -87,6 +87,8 @@ def check_bucket(name: str) -> str:
 
 
 def _session(access: S3Access) -> boto3.Session:
+    import boto3
+
     if access.external_id and not access.role_arn:
         raise SettingsError("an external id is given but no role to assume: set the role's ARN as well")
     base = boto3.Session(
@@ -100,6 +102,10 @@ def _session(access: S3Access) -> boto3.Session:
 
 
 def _assumed(base: Any, access: S3Access) -> boto3.Session:
+    import boto3
+    import botocore.session
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
     def client(service: str, **options: Any) -> Any:
         return base.client(service, endpoint_url=access.endpoint_url, **_only_credentials(options))
 
