@@ -77,7 +77,7 @@ class Platform:
         if source.kind == "s3":
             return S3Source(s3_client(s3_access(source)), source.bucket)
         raise SettingsError(
-            "heap.source is Heap's export in BigQuery, which has no dumps: `heap-assets catalogue diff` shows its tables"
+            "heap.source is Heap's export in BigQuery: it has no dumps; `heap-assets catalogue diff` shows its tables"
         )
 
     def warehouse(self) -> Warehouse:

@@ -183,7 +183,7 @@ def _open_remote(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     protocol = store.url.partition("://")[0]
     # every file system is a kind of its own there: a cached one would answer with another lake's credentials
     options: dict[str, Any] = {**store.object_store_options, "skip_instance_cache": True}
-    connection.register_filesystem(FsspecStore(protocol, **options))
+    connection.register_filesystem(FsspecStore(protocol, **options))  # type: ignore[call-overload]
 
 
 def _close_doors(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
