@@ -51,13 +51,15 @@ def not_over_merged(graph: pl.LazyFrame, most: int) -> Verdict:
     )
 
 
-def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float) -> Verdict:
+def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float, least: int = 1) -> Verdict:
     """Judge that few profiles are as large as a merge limit lets them be; many mean that the limit is what shapes them.
 
     Parameters
     ----------
     limits
         Identifier type to `max_per_profile`. Limits of one are left out: every profile is at them.
+    least
+        Fewer profiles than this make no share worth a word.
     """
     judged = {kind: limit for kind, limit in limits.items() if limit > 1}
     if not judged:
@@ -70,7 +72,7 @@ def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float)
     )
     found = {kind: (profiles, at) for kind, profiles, at in per_type.collect().iter_rows()}
     shares = {kind: at / profiles if profiles else 0.0 for kind, (profiles, at) in found.items()}
-    over = sorted(kind for kind, share in shares.items() if share > allowed)
+    over = sorted(kind for kind, share in shares.items() if share > allowed and found[kind][1] >= least)
     return Verdict(
         passed=not over,
         numbers={

@@ -16,6 +16,7 @@ GRAPH = "identity/graph"
 CONFLICTS = "identity/conflicts"
 SHARED = "identity/shared"
 CHANGES = "identity/changes"
+_FEW = 5
 
 
 def checks_for_identity(
@@ -48,7 +49,7 @@ def checks_for_identity(
             GRAPH,
             "few_at_limit",
             f"At most {t.at_limit:.0%} of the profiles are at a merge limit.",
-            lambda s: identity.few_at_limit(s.rows(), limits, t.at_limit),
+            lambda s: identity.few_at_limit(s.rows(), limits, t.at_limit, _FEW),
             Severity.WARN,
             mend="`heap-assets what-if` shows what another limit would merge.",
         ),

@@ -24,7 +24,7 @@ from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, DemoError, read_company, show_warehouse, write_company
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.heap_connect import ManifestFile
-from heap_assets.names import DUMPS, heap_asset, sync_asset, warehouse_asset
+from heap_assets.names import AUDIENCES, DUMPS, heap_asset, sync_asset, warehouse_asset
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform, open_platform
 from heap_assets.steps.readiness import unbuilt_days
@@ -118,8 +118,9 @@ class DemoRun:
 
     def resolve(self, day: date) -> None:
         """Resolve who is who on a day, as automation does once its inputs are settled."""
-        self.run(str(day), ["identity/links", "identity/graph", "identity/conflicts", "identity/shared",
-                             "identity/changes", "profiles", "audit"])  # fmt: skip
+        made = ["identity/links", "identity/graph", "identity/conflicts", "identity/shared", "identity/changes"]
+        named = [AUDIENCES] if self.platform.settings.profiles.audiences else []
+        self.run(str(day), [*made, "profiles", "audit", *named])
         self._tell(f"{day}  resolved who is who")
 
     def send(self, name: str, day: date) -> None:
