@@ -228,6 +228,7 @@ class _Stage:
             break_daemon(self.run.instance, plant.settings[_SILENT])
             self._step(self._next_hour(minute=7), self._look_at_time)
         elif plant.found_by == "tick_failed":
+            self.planted_at = self.now
             tick_manifests(self.run.instance, self.run.definitions)
             self._step(self._next_hour(minute=7), self._look_at_time)
 
