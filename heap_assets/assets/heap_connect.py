@@ -77,7 +77,7 @@ def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -
 
 
 def _metadata(report: DumpReport) -> dict[str, Any]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "table": table.table,
             "state": str(table.state),
