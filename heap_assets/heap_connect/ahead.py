@@ -13,13 +13,14 @@ Source = TypeVar("Source")
 Item = TypeVar("Item")
 
 _POLL_SECONDS = 0.1
+_WAITING = 8  # so that work goes on while what was handed over is written
 
 
 @dataclass
 class _Lane(Generic[Item]):
     """One source's results on their way: items, then None, or the error that ended them."""
 
-    items: queue.Queue[Item | BaseException | None] = field(default_factory=lambda: queue.Queue(2))
+    items: queue.Queue[Item | BaseException | None] = field(default_factory=lambda: queue.Queue(_WAITING))
 
 
 def in_turn(sources: Sequence[Source], produce: Callable[[Source], Iterator[Item]]) -> Iterator[tuple[Source, Item]]:
@@ -34,7 +35,7 @@ def ahead(
 ) -> Iterator[tuple[Source, Item]]:
     """Yield what `produce` makes of each source, source by source in order, while the next ones are under way.
 
-    Never more than two items of each of `workers` sources wait. An error is raised where its item would have come;
+    Never more than a few items of each of `workers` sources wait. An error is raised where its item would have come;
     whoever stops early stops the threads.
     """
     stop = threading.Event()

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-DAY_CELLS = 10_000_000
-"""Values of a day that is held at once: 160 MB of views of text, and as much again while they are sorted."""
-SLICE_CELLS = 3_000_000
+DAY_CELLS = 6_000_000
+"""Values of a day that is held at once: 100 MB of views of text, and as much again while they are sorted."""
+SLICE_CELLS = 2_000_000
 """Values of a slice of a larger day: several are on their way through the writer at any time."""
 _LEAST_ROWS = 16_384
 

@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ ORDER = ("time", "event_id", "user_id")
 _BYTES_PER_CELL = 16  # of a string's view, which Polars does not count
 _COLUMNS_AT_ONCE = 4
 _FEW_TEXTS = 4_096  # a column of so few is written from its numbers
-_SMALL_GROUP, _LARGE_GROUP = 8_192, 32_768  # smaller ones are written faster and read more selectively
+_GROUP_ROWS = 8_192  # a slice of a day is read out of many parts: larger groups would be decoded again and again
 _ARROW_SCHEMA = "ARROW:schema"
 
 
@@ -79,15 +78,14 @@ def _in_groups(names: Mapping[str, object], size: int) -> Iterator[list[str]]:
     return (listed[i : i + size] for i in range(0, len(listed), size))
 
 
-def write_part(path: Path, rows: pl.DataFrame, days: Mapping[date, int]) -> None:
+def write_part(path: Path, rows: pl.DataFrame) -> None:
     """Write a part; columns of few texts go in as numbers and are plain text for whoever reads them."""
     plain = {n: pl.String() if isinstance(t, pl.Enum) else t for n, t in rows.schema.items()}
-    group = min(_LARGE_GROUP, max(_SMALL_GROUP, rows.height // max(len(days), 1)))
     rows.write_parquet(
         path,
         compression="lz4",
         statistics=False,  # rows are found by their place
-        row_group_size=group,
+        row_group_size=_GROUP_ROWS,
         metadata={_ARROW_SCHEMA: _arrow_schema(plain)},
     )
 

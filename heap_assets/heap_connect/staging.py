@@ -33,7 +33,7 @@ HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 288 << 20
+_PART_BYTES = 80 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
 _SPELLED = frozenset({*ID_COLUMNS, *TIME_COLUMNS})
@@ -245,7 +245,7 @@ class Stager:
         days = {} if self.job.is_snapshot else dict(rows[DAY].value_counts().sort(DAY).iter_rows())
         key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
         with self.store.staged(key) as path:
-            write_part(path, rows, days)
+            write_part(path, rows)
         self._result.parts.append(Part(key, rows.height, days))
 
 

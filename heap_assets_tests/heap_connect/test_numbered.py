@@ -120,7 +120,7 @@ def test_a_part_holds_the_rows_sorted_as_plain_text(
         .with_columns(later=pl.lit(None, pl.Int64))
         .sort("time", "event_id", "user_id", maintain_order=True)
     )
-    write_part(scratch / "part.parquet", rows, {})
+    write_part(scratch / "part.parquet", rows)
     read = pl.read_parquet(scratch / "part.parquet")
     assert read.schema == wanted
     assert read.equals(expected) or read.sort(pl.all()).equals(expected.sort(pl.all()))
