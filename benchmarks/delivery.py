@@ -104,6 +104,8 @@ def step_diff(folder: Path, profiles: int) -> dict[str, Any]:
 
 def step_send(folder: Path, url: str, batch: int) -> dict[str, Any]:
     """Deliver the rows in `rows.parquet`."""
+    # numba loads scipy if there is one, for a quarter of a second; only the tests install it, no user has it
+    sys.modules["scipy"] = None  # type: ignore[assignment]
     store = Store(str(folder / "lake"))
     rows = pl.scan_parquet(folder / "rows.parquet")
     report = deliver(SPEC, destination(url, batch), rows, store, DAY, "bench")

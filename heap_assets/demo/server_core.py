@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 from heap_assets.demo.server_faults import Fault, FaultOrders
 from heap_assets.demo.server_http import Request, Response, json_response
 from heap_assets.demo.server_limits import RateLimiter
@@ -113,7 +115,7 @@ class LocalServer:
         if effect is not None:
             line["effect"] = effect
             self.api.apply(request.path, effect, at)
-        self._journal.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._journal.write(_json(line) + b"\n")
         line.pop("effect", None)
         self._remember({**line, "method": request.method, "applied": effect is not None}, request.body)
         return response
@@ -191,7 +193,7 @@ class LocalServer:
         at = time.time()
         line = {"at": at, "path": "/_seed", "status": 200, "rows": 0, "effect": value}
         self.api.apply("/_seed", value, at)
-        self._journal.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._journal.write(_json(line) + b"\n")
 
     def _reset(self) -> None:
         self.api.reset()
@@ -199,3 +201,10 @@ class LocalServer:
         self.faults.replace([])
         self._clear_log()
         self._journal.truncate(0)
+
+
+def _json(line: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # half of a surrogate pair, or a number beyond 64 bits
+        return json.dumps(line, separators=(",", ":")).encode()

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 MAX_ROWS = 1000
 MAX_IDENTITY = 255
 MAX_EVENT_NAME = 1024
@@ -24,9 +26,9 @@ class Refused(Exception):
 def parse_body(body: bytes) -> dict[str, Any]:
     """Read a JSON object; Refused if it is none (NaN and Infinity are no JSON)."""
     try:
-        value = json.loads(body, parse_constant=_no_constant)
-    except ValueError as error:
-        raise Refused("body is not JSON") from error
+        value = orjson.loads(body)
+    except ValueError:
+        value = _lenient(body)
     if not isinstance(value, dict):
         raise Refused("body is not a JSON object")
     return value
@@ -140,6 +142,14 @@ def _object(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise Refused("a row is not an object")
     return row
+
+
+def _lenient(body: bytes) -> Any:
+    """Read what a strict reader refuses and JSON allows, such as half of a surrogate pair."""
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except ValueError as error:
+        raise Refused("body is not JSON") from error
 
 
 def _no_constant(name: str) -> Any:
