@@ -76,6 +76,8 @@ def _arguments() -> argparse.Namespace:
 
 def _ours(endpoint: str, lake_folder: Path) -> None:
     """Land the dump and build every day it touched; runs as a process of its own."""
+    # numba loads scipy if there is one, for a quarter of a second; only the tests install it, no user has it
+    sys.modules["scipy"] = None  # type: ignore[assignment]
     from heap_assets.heap_connect import Landing, LandingConfig, S3Source, build_event_day
     from heap_assets.lake import Lake
 
