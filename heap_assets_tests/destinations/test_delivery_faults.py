@@ -230,11 +230,18 @@ def test_two_runs_at_once_the_second_fails_at_once_and_names_the_first(heap: Ser
 
 def test_an_interrupted_run_stops_sending_before_its_lease_is_gone(heap: ServerProcess, lake: Store) -> None:
     heap.fail({"kind": "slow", "seconds": 0.1})
-    timer = threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+
+    def interrupt_once_it_sends() -> None:
+        deadline = time.monotonic() + 30
+        while not kit.requests(heap) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt_once_it_sends)
+    interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         kit.send(heap, lake, kit.people(800), batch_rows=10)
-    timer.join()
+    interrupter.join()
     sent = kit.requests(heap)
     time.sleep(0.3)
     assert kit.requests(heap) == sent
