@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from heap_assets import clock
+from heap_assets.assets.heap_connect import day_landed
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource
@@ -62,13 +63,7 @@ def exports(platform: Callable[[LakeResource], Platform], owner: str) -> dg.Asse
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
         found = look(platform(lake), date.fromisoformat(config.since) if config.since else None)
         for day, tables in sorted(found.days.items()):
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset_key(LANDED),
-                    partition=day.isoformat(),
-                    metadata={"tables": len(tables), "names": ", ".join(sorted(tables)) or "none"},
-                )
-            )
+            context.log_event(day_landed(day, tables))
         yield dg.MaterializeResult(metadata=_metadata(found))
         failed = {one.table: dg.MetadataValue.text(one.failure) for one in found.tables if one.failure}
         yield dg.AssetCheckResult(
