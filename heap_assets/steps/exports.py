@@ -16,7 +16,7 @@ from heap_assets.lake import Inputs, conform
 from heap_assets.names import MIGRATIONS, USERS, heap_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.heap import BigQuerySource
-from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.snapshots import is_over, kept_or_carried
 from heap_assets.steps.table import UNREADABLE, Made, Task
 from heap_assets.warehouse.export_log import ExportLog, LookBack, SeenExport, TableLook
 from heap_assets.warehouse.heap_export import HeapExport
@@ -134,8 +134,8 @@ def event_day(task: Task, table: str) -> Made:
 
 def users_of_day(task: Task) -> Made | None:
     """Return users as they stand, for the newest days only; see :func:`heap_assets.steps.snapshots.snapshot_of_day`."""
-    if _is_over(task):
-        return _older(task, USERS)
+    if is_over(task):
+        return kept_or_carried(task, USERS, "the export")
     platform = task.platform
     schema = _schema(_USER_KEYS, platform.catalogue.columns("users") or [])
     export = open_export(platform)
@@ -152,8 +152,8 @@ def users_of_day(task: Task) -> Made | None:
 
 def migrations_of_day(task: Task) -> Made | None:
     """Return user_migrations as they stand, for the newest days only, each followed to its end."""
-    if _is_over(task):
-        return _older(task, MIGRATIONS)
+    if is_over(task):
+        return kept_or_carried(task, MIGRATIONS, "the export")
     rows, reading = open_export(task.platform).read_user_migrations(task.scratch / "moves.parquet")
     made = _migrations(rows)
     notes = _observed(task.day, reading.observed_at, reading.bytes_billed or 0)
@@ -189,23 +189,6 @@ def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object])
     if task.force or stored is None or stored.inputs.versions != dict(inputs.versions):
         return None
     return Made(task.platform.lake.scan(asset, str(task.day)), inputs, {**notes, "bytes_billed": 0})
-
-
-def _is_over(task: Task) -> bool:
-    """Whether the source can say no more how things stood on a day."""
-    return task.day < clock.newest_complete_day() and not task.force
-
-
-def _older(task: Task, asset: str) -> Made | None:
-    """Return what becomes of a day that is over: it is kept, or carries an earlier one forward."""
-    lake = task.platform.lake
-    if lake.find(asset, str(task.day)) is not None:
-        return None
-    earlier = standing_partition(lake, asset, task.day)
-    if earlier is None:
-        raise MissingInputError(f"{asset} {task.day} was never observed: the export only knows how things stand now")
-    carried = Inputs({f"{asset}@{earlier}": lake.versions(asset)[str(earlier)]})
-    return Made(lake.scan(asset, str(earlier)), carried, {"observed": False, "carried_from": str(earlier)})
 
 
 def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -35,24 +35,37 @@ def snapshot_of_day(task: Task, name: str) -> Made | None:
     MissingInputError
         An older day with nothing before it that could be carried forward.
     """
-    platform, day, asset = task.platform, task.day, warehouse_asset(name)
+    platform, asset = task.platform, warehouse_asset(name)
     if platform.settings.warehouse is None:
         raise SettingsError(f"{asset} is an asset, but the settings have no warehouse any more: reload definitions")
-    if day >= clock.newest_complete_day() or task.force:
-        return _observed(task, name, platform.settings.warehouse.tables[name])
-    if platform.lake.find(asset, str(day)) is not None:
+    if is_over(task):
+        return kept_or_carried(task, asset, "the warehouse")
+    return _observed(task, name, platform.settings.warehouse.tables[name])
+
+
+def is_over(task: Task) -> bool:
+    """Say whether a live source can tell no more how things stood on a day."""
+    return task.day < clock.newest_complete_day() and not task.force
+
+
+def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
+    """Return what becomes of a day that is over: None if it is there and stays, else the nearest earlier observation.
+
+    Raises
+    ------
+    MissingInputError
+        If there is nothing that could be carried forward.
+    """
+    lake = task.platform.lake
+    if lake.find(asset, str(task.day)) is not None:
         return None
-    earlier = standing_partition(platform.lake, asset, day)
+    earlier = standing_partition(lake, asset, task.day)
     if earlier is None:
         raise MissingInputError(
-            f"{asset} {day} was never observed and nothing before it was: the warehouse only knows how things stand now"
+            f"{asset} {task.day} was never observed and nothing before it was: {source} only knows how things stand now"
         )
-    version = platform.lake.versions(asset)[str(earlier)]
-    return Made(
-        platform.lake.scan(asset, str(earlier)),
-        Inputs({f"{asset}@{earlier}": version}),
-        {"observed": False, "carried_from": str(earlier)},
-    )
+    carried = Inputs({f"{asset}@{earlier}": lake.versions(asset)[str(earlier)]})
+    return Made(lake.scan(asset, str(earlier)), carried, {"observed": False, "carried_from": str(earlier)})
 
 
 def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
