@@ -44,7 +44,7 @@ def checks_for_dumps(asset: str, thresholds: Thresholds | None = None) -> list[C
 
 def landed_verdict(report: DumpReport) -> Verdict:
     """Judge that a dump's tables were read whole; reasons name files, never values."""
-    reasons = {table.table: table.failure.reason for table in report.failed if table.failure}
+    reasons = {table.table: table.failure.told for table in report.failed if table.failure}
     return Verdict(not report.failed, {"failed_tables": len(report.failed)}, reasons)
 
 

@@ -51,6 +51,14 @@ class Failure:
     file: str | None = None
     block: int | None = None
 
+    @property
+    def told(self) -> str:
+        """Which file, which block of it, and why, in one line."""
+        place = self.file if self.file and self.file not in self.reason else ""
+        block = f"block {self.block}" if self.block is not None else ""
+        where = ", ".join(part for part in (place, block) if part)
+        return f"{where}: {self.reason}" if where else self.reason
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -196,3 +204,14 @@ def seen_until(records: Mapping[int, DumpRecord], table: str, until: date) -> fr
     What a writer has seen only ever grows: a full resync or a reset must not make it look like a stale one.
     """
     return frozenset(f"dump {r.dump_id}" for r in records.values() if r.day <= until and table in r.tables)
+
+
+def rejected_notes(tables: Iterable[TableRecord]) -> dict[str, Any]:
+    """Return how many rows were set aside, why (no values), and in which files of the lake they are."""
+    found = list(tables)
+    reasons: Counter[str] = Counter()
+    for table in found:
+        reasons.update(table.rejected)
+    keys = [key for table in found for key in table.rejected_keys]
+    told = {"rejected_reasons": dict(reasons), "set_aside": keys} if keys else {}
+    return {"rejected": sum(table.counts.rejected for table in found), **told}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from heap_assets.heap_connect.landing import Landing
-from heap_assets.heap_connect.records import Delivery, deliveries, seen_until
+from heap_assets.heap_connect.records import Delivery, deliveries, rejected_notes, seen_until
 from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.heap_connect.tables import (
@@ -81,7 +81,7 @@ def build_users(
         {
             "dumps": [d.dump.dump_id for d in standing],
             "rows_landed": sum(d.table.counts.landed for d in standing),
-            "rejected": sum(d.table.counts.rejected for d in standing if d.dump.day == day),
+            **rejected_notes(d.table for d in standing if d.dump.day == day),
             "complete": any(d.dump.day >= day for d in standing),
             "newest_dump_day": standing[-1].dump.day.isoformat(),
         },
@@ -108,7 +108,7 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
         {
             "dumps": [d.dump.dump_id for d in standing],
             "rows_landed": sum(d.table.counts.landed for d in standing),
-            "rejected": sum(d.table.counts.rejected for d in standing if d.dump.day == day),
+            **rejected_notes(d.table for d in standing if d.dump.day == day),
             "complete": any(d.dump.day >= day for d in standing),
             "newest_dump_day": standing[-1].dump.day.isoformat(),
         },

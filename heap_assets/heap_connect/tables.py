@@ -19,7 +19,7 @@ from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.large_days import Run, day_rows
 from heap_assets.heap_connect.merging import Columns, fitted
 from heap_assets.heap_connect.parts import DAY
-from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries
+from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
 from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
 from heap_assets.heap_connect.values import ID_COLUMNS, TIME, TIME_COLUMNS
@@ -42,7 +42,7 @@ class Built:
     inputs
         The deliveries it is a function of; known before a row is read.
     notes
-        rows, rejected, late, complete, dumps, failed: for metadata and checks.
+        rows, rejected (with reasons and where they lie), late, complete, dumps, failed: for metadata and checks.
     """
 
     inputs: Inputs
@@ -185,9 +185,7 @@ def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: da
     known = [record.tables[table] for record in records.values() if table in record.tables]
     failed = [record for record in known if record.failure is not None]
     if failed and failed[-1].failure is not None:
-        raise TableError(
-            f"{table} has not landed: {failed[-1].failure.reason} ({failed[-1].failure.file or 'no file'})"
-        )
+        raise TableError(f"{table} has not landed: {failed[-1].failure.told}")
     if not any(record.state is TableState.RESET for record in known):
         until_text = f" until {until}" if until else ""
         raise TableError(f"{table} is in no dump{until_text} that landed: land one, or take it out of the catalogue")
@@ -281,12 +279,10 @@ def _event_notes(
     return {
         "rows_landed": sum(d.table.days[day] for d in bringing),
         "dumps": [d.dump.dump_id for d in bringing],
-        "rejected": sum(
-            t.counts.rejected for r in records.values() if r.day == day and (t := r.tables.get(table)) is not None
-        ),
+        **rejected_notes(t for r in records.values() if r.day == day and (t := r.tables.get(table)) is not None),
         "late": sum(d.table.days[day] for d in bringing if d.table.incremental and d.dump.day > day),
         "complete": any(r.as_of >= end for r in records.values() if table in r.tables and not _failed(r, table)),
-        "failed": {r.dump_id: f.reason for r in records.values() if (t := r.tables.get(table)) and (f := t.failure)},
+        "failed": {r.dump_id: f.told for r in records.values() if (t := r.tables.get(table)) and (f := t.failure)},
     }
 
 
