@@ -17,7 +17,8 @@ from heap_assets.checks.measures import (
     USERS,
     column_check,
     facts_of,
-    readable_checks,
+    readable_check,
+    rejected_check,
     shrink_check,
 )
 from heap_assets.checks.personal_data import no_personal_data
@@ -52,7 +53,8 @@ def checks_for_event_table(
         return no_personal_data(s.rows(), properties, accepted, rows_searched=t.personal_rows, allowed=t.personal_share)
 
     return [
-        *readable_checks(asset, t),
+        readable_check(asset),
+        rejected_check(asset, t),
         Check(
             asset,
             "unique_keys",
@@ -110,7 +112,8 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
     )
     return [
         *([named] if events else []),
-        *readable_checks(USERS, t),
+        readable_check(USERS),
+        rejected_check(USERS, t),
         Check(
             USERS,
             "unique_keys",
@@ -135,7 +138,8 @@ def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
     t = thresholds or Thresholds()
     ends = ["from_user_id", "to_user_id"]
     return [
-        *readable_checks(MIGRATIONS, t),
+        readable_check(MIGRATIONS),
+        rejected_check(MIGRATIONS, t),
         Check(
             MIGRATIONS,
             "ids_present",

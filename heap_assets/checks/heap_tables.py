@@ -199,11 +199,9 @@ def migration_chains_short(migrations: pl.LazyFrame, longest: int) -> Verdict:
 
 
 def reasons_of(notes: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
-    """Return rejected rows and their reasons from a footer's notes (`rejected`: a number, or reason to number)."""
-    told = notes.get("rejected", notes.get("rejected_rows", 0)) or 0
-    if isinstance(told, Mapping):
-        return sum(int(n) for n in told.values()), {str(reason): int(n) for reason, n in told.items()}
-    return int(told), {}
+    """Return rejected rows and their reasons from a footer's notes (`rejected`, `rejected_reasons`)."""
+    reasons = notes.get("rejected_reasons") or {}
+    return int(notes.get("rejected") or 0), {str(reason): int(n) for reason, n in reasons.items()}
 
 
 def _is_known(name: str, values: pl.Series) -> pl.Expr:

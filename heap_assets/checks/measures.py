@@ -29,20 +29,30 @@ def remembered(s: Subject, name: str) -> list[dict[str, Any]]:
     return [v.memory[name] for v in s.earlier(LOOK_BACK_DAYS) if v.memory.get(name)]
 
 
-def readable_checks(asset: str, t: Thresholds) -> list[Check]:
+def readable_check(asset: str) -> Check:
+    """Return the check that a table could be built; the step that builds it gives the verdict."""
+    return Check(
+        asset,
+        "readable",
+        "The table can be read and built.",
+        mend="the reason names the file or relation; the other tables go on without it.",
+    )
+
+
+def rejected_check(asset: str, t: Thresholds) -> Check:
+    """Return the check that hardly any row of a Heap table was set aside."""
+
     def rejected(s: Subject) -> Verdict:
         count, reasons = heap_tables.reasons_of(s.notes())
         return heap_tables.rejected_rows(facts_of(s).rows, count, reasons, t.rejected_rows)
 
-    return [
-        Check(
-            asset,
-            "readable",
-            "The table can be read and built.",
-            mend="the reason names the file or relation; the other tables go on without it.",
-        ),
-        Check(asset, "rejected_rows", f"At most {t.rejected_rows:.2%} of the rows could not be read.", rejected),
-    ]
+    return Check(
+        asset,
+        "rejected_rows",
+        f"At most {t.rejected_rows:.2%} of the rows could not be read.",
+        rejected,
+        mend="`heap-assets rejected TABLE` shows file, row and reason of each.",
+    )
 
 
 def column_check(asset: str, t: Thresholds) -> Check:
@@ -64,7 +74,9 @@ def column_check(asset: str, t: Thresholds) -> Check:
         f"The table has the columns and types it had, none emptier by {t.null_change * 100:g} percentage points.",
         judge,
         Severity.WARN,
-        mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped.",
+        mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped."
+        if asset.startswith("heap/")
+        else "map a new one in `warehouse.tables` if it is wanted; ask the loader's owner for one that is gone.",
     )
 
 

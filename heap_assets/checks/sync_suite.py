@@ -33,7 +33,7 @@ def checks_for_sync(asset: str, thresholds: Thresholds | None = None) -> list[Ch
             asset,
             "few_rejected",
             f"The destination refused at most {t.sync_rejected:.1%} of the rows.",
-            mend="`heap-assets rejected` lists the reasons; rows are tried again with the next run.",
+            mend="`heap-assets sync rejected NAME` lists the reasons; rows are tried again with the next run.",
         ),
         Check(
             asset,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from heap_assets.checks import heap_tables, warehouse
 from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.measures import column_check, facts_of, readable_checks, shrink_check
+from heap_assets.checks.measures import column_check, facts_of, readable_check, shrink_check
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity
@@ -31,7 +31,7 @@ def checks_for_warehouse_table(
     """
     t = thresholds or Thresholds()
     columns = {name: kinds if isinstance(kinds, str) else kinds[0] for name, kinds in identifiers.items()}
-    checks = [*readable_checks(asset, t), shrink_check(asset, t)]
+    checks = [readable_check(asset), shrink_check(asset, t)]
     if key:
         checks += [
             Check(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
+from datetime import datetime
 
 import click
 import polars as pl
@@ -12,7 +14,9 @@ from heap_assets.heap_connect import (
     Missing,
     Selection,
     caller_of,
+    files_in_quarantine,
     read_policy,
+    rows_set_aside,
     trust_policy,
 )
 from heap_assets.heap_connect import (
@@ -73,9 +77,9 @@ def discover(dumps: int | None) -> None:
     tables = platform.settings.heap.tables
     selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
     found = discover_source(platform.source(), selection, platform.catalogue, dumps)
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
-        click.echo(found.tables)
-        click.echo(found.columns)
+    _frame(found.tables)
+    click.echo()
+    _frame(found.columns)
     for dump, reason in found.unreadable.items():
         click.echo(f"manifest of dump {dump} cannot be read: {reason}", err=True)
 
@@ -90,10 +94,13 @@ def browse(name: str | None, samples: int) -> None:
     shown = platform.settings.warehouse.datasets if platform.settings.warehouse else []
     if shown and name is not None and name.split(".")[-2 if "." in name else 0] not in shown:
         raise SettingsError(f"{name} is not among warehouse.datasets: {', '.join(shown)}")
-    if name is None:
+    if name is None or "." not in name:
         counted = {dataset: count for dataset, count in datasets(warehouse).items() if not shown or dataset in shown}
+    if name is None:
         _rows(("dataset", "tables"), [(dataset, str(count)) for dataset, count in counted.items()])
     elif "." not in name:
+        if name not in counted:
+            raise SettingsError(f"the warehouse has no dataset {name!r}. There are: {', '.join(counted) or 'none'}")
         found = tables_of(warehouse, name)
         _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])
     else:
@@ -147,12 +154,56 @@ def _missing(platform: Platform) -> Missing:
 @click.confirmation_option(prompt="Its dumps will be landed again. Go on?")
 def reset(table: str) -> None:
     """Forget what was landed of one Heap table, so that its dumps are taken anew."""
-    count = open_platform().landing.reset(table)
+    platform = open_platform()
+    if is_exported(platform):
+        raise SettingsError("heap.source is Heap's export in BigQuery: it has no dumps that could land again")
+    landing = platform.landing
+    dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
+    known = dumps["table"].unique().sort().to_list()
+    if table not in known:
+        close = difflib.get_close_matches(table, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(known) or 'none'}.{hint}")
+    count = landing.reset(table)
     click.echo(f"{table}: {count} dumps will land again with the next ticks of the sensor heap_manifests")
 
 
+@click.command()
+@click.argument("table", required=False)
+@click.option("--rows", default=20, show_default=True, help="How many rows to show")
+@click.option("--content", is_flag=True, help="Show the rows themselves, as JSON (personal data!)")
+def rejected(table: str | None, rows: int, content: bool) -> None:
+    """Show what could not be landed: files in quarantine, and rows with an id or a time that cannot be read."""
+    landing = open_platform().landing
+    files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
+    if files.height:
+        click.echo("Files in quarantine: tried again by themselves, at once if they change\n")
+        _frame(files)
+        click.echo()
+    click.echo(f"{aside.height:,} rows set aside")
+    if aside.height:
+        click.echo()
+        _frame(aside.group_by("table", "reason").len("rows").sort("table", "rows", descending=[False, True]))
+        click.echo()
+        _frame((aside if content else aside.drop("content")).head(rows))
+
+
+def _frame(frame: pl.DataFrame) -> None:
+    _rows(tuple(frame.columns), [tuple(_cell(value) for value in row) for row in frame.iter_rows()])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
 def _say(what: str, passed: bool, detail: str, remedy: str = "") -> None:
-    click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}" + (f"\n       {remedy}" if remedy else ""))
+    """Say a verdict; what mends it only if there is something to mend."""
+    mended = f"\n       {remedy}" if remedy and not passed else ""
+    click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}{mended}")
 
 
 def _rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -16,6 +16,7 @@ from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
 from heap_assets.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection, keys_of
+from heap_assets.heap_connect.set_aside import files_in_quarantine, rows_set_aside
 from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
 from heap_assets.heap_connect.tables import Built, TableError, build_event_day, key_dtype
@@ -69,6 +70,7 @@ __all__ = [
     "check_plan",
     "check_role_names",
     "discover",
+    "files_in_quarantine",
     "key_dtype",
     "keys_of",
     "knowledge_of",
@@ -80,6 +82,7 @@ __all__ = [
     "rebuilding",
     "resolved",
     "role_arn",
+    "rows_set_aside",
     "s3_client",
     "trust_policy",
     "usage",

@@ -5,10 +5,12 @@ A landed file that no record names does not exist for readers: that is what make
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import polars as pl
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from heap_assets.errors import SettingsError
+from heap_assets.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
     import boto3
@@ -43,7 +44,7 @@ def s3_client(access: S3Access) -> Any:
     Raises
     ------
     SettingsError
-        If an external id is given without a role.
+        If an external id is given without a role, or the profile does not exist.
     """
     from botocore.config import Config  # half a second that only those wait for who read a bucket
 
@@ -53,9 +54,67 @@ def s3_client(access: S3Access) -> Any:
 
 
 def caller_of(access: S3Access) -> str:
-    """Return the ARN that requests are made as: what `preflight` shows of credentials."""
-    client = _session(access).client("sts", endpoint_url=access.endpoint_url)
-    return str(client.get_caller_identity()["Arn"])
+    """Return the ARN that requests are made as: what `preflight` shows of credentials.
+
+    Raises
+    ------
+    SourceError
+        If there are no credentials, or the role may not be assumed.
+    """
+    with explained("asking AWS who we are"):
+        client = _session(access).client("sts", endpoint_url=access.endpoint_url)
+        return str(client.get_caller_identity()["Arn"])
+
+
+class explained:
+    """Turn botocore's errors into a SourceError that says what was being done and what to do about it."""
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        if isinstance(error, ClientError):
+            raise SourceError(self._refused(error.operation_name, error.response)) from error
+        if isinstance(error, NoCredentialsError):
+            raise SourceError(
+                f"{self.doing}: no AWS credentials were found: set AWS_PROFILE or keys in the environment, "
+                "heap.source.profile, or run where a role is attached"
+            ) from error
+        if isinstance(error, BotoCoreError | OSError):
+            raise SourceError(f"{self.doing}: {error}") from error
+
+    def _refused(self, operation: str, response: Mapping[str, Any]) -> str:
+        code = str(response.get("Error", {}).get("Code", "?"))
+        if operation == "AssumeRole":
+            return (
+                f"{self.doing}: heap.source.role_arn may not be assumed ({code}): its trust policy must name who asks "
+                "and heap.source.external_id (`heap-assets preflight --trust PRINCIPAL_ARN` prints it)"
+            )
+        if code == "NoSuchBucket":
+            return f"{self.doing}: there is no such bucket: check heap.source.bucket"
+        if code in {"404", "NoSuchKey", "NotFound"}:
+            return f"{self.doing} does not exist"
+        if code in {"412", "PreconditionFailed"}:
+            return f"{self.doing} has changed since it was listed; it is read again next time"
+        if code in {"403", "AccessDenied"}:
+            return f"{self.doing}: access denied; the role needs s3:GetObject and s3:ListBucket"
+        return f"{self.doing}: S3 answered {code}"
+
+
+class _NoCredentials:
+    """Stands where there are none to assume a role with; says so when they are needed, as boto3 does elsewhere."""
+
+    def get_frozen_credentials(self) -> None:
+        from botocore.exceptions import NoCredentialsError
+
+        raise NoCredentialsError
 
 
 def role_arn(account_id: str, role_name: str) -> str:
@@ -88,16 +147,22 @@ def check_bucket(name: str) -> str:
 
 def _session(access: S3Access) -> boto3.Session:
     import boto3
+    from botocore.exceptions import ProfileNotFound
 
     if access.external_id and not access.role_arn:
         raise SettingsError("an external id is given but no role to assume: set the role's ARN as well")
-    base = boto3.Session(
-        aws_access_key_id=access.access_key_id,
-        aws_secret_access_key=access.secret_access_key,
-        aws_session_token=access.session_token,
-        profile_name=access.profile,
-        region_name=access.region,
-    )
+    try:
+        base = boto3.Session(
+            aws_access_key_id=access.access_key_id,
+            aws_secret_access_key=access.secret_access_key,
+            aws_session_token=access.session_token,
+            profile_name=access.profile,
+            region_name=access.region,
+        )
+    except ProfileNotFound as error:
+        raise SettingsError(
+            f"heap.source.profile is {access.profile!r}, which AWS's configuration on this machine does not have"
+        ) from error
     return base if access.role_arn is None else _assumed(base, access)
 
 
@@ -112,7 +177,8 @@ def _assumed(base: Any, access: S3Access) -> boto3.Session:
     extra = {"RoleSessionName": _SESSION, "DurationSeconds": 3600}
     if access.external_id:
         extra["ExternalId"] = access.external_id
-    fetcher = AssumeRoleCredentialFetcher(client, base.get_credentials(), str(access.role_arn), extra_args=extra)
+    own = base.get_credentials() or _NoCredentials()
+    fetcher = AssumeRoleCredentialFetcher(client, own, str(access.role_arn), extra_args=extra)
     session: Any = botocore.session.get_session()
     session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
     session.set_config_variable("region", access.region)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from heap_assets.errors import SourceError
+from heap_assets.heap_connect.s3_client import explained
 
 MANIFEST_FOLDER = "manifests/"
 _MANIFEST = re.compile(r"^manifests/sync_(\d+)\.json$")
@@ -167,7 +168,7 @@ class S3Source:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix + prefix, PaginationConfig={"PageSize": 1000}
         )
-        with _explained(f"listing {prefix} in {self.describe()}"):
+        with explained(f"listing {prefix} in {self.describe()}"):
             return [
                 SourceObject(
                     item["Key"].removeprefix(self.prefix),
@@ -181,19 +182,19 @@ class S3Source:
 
     def stat(self, uri: str) -> SourceObject:
         bucket, key = self._address(uri)
-        with _explained(f"{uri} in {self.describe()}"):
+        with explained(f"{uri} in {self.describe()}"):
             head = self.client.head_object(Bucket=bucket, Key=key)
         return SourceObject(key_of(uri), head["ContentLength"], head["ETag"].strip('"'), _utc(head["LastModified"]))
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
         bucket, key = self._address(uri)
-        with _explained(f"{uri} in {self.describe()}"):
+        with explained(f"{uri} in {self.describe()}"):
             span = {} if limit is None else {"Range": f"bytes=0-{limit - 1}"}
             return bytes(self.client.get_object(Bucket=bucket, Key=key, **span)["Body"].read())
 
     def fetch(self, uri: str, target: Path, etag: str) -> Path:
         bucket, key = self._address(uri)
-        with _explained(f"{uri} in {self.describe()}"), target.open("wb") as file:
+        with explained(f"{uri} in {self.describe()}"), target.open("wb") as file:
             body = self.client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')["Body"]
             shutil.copyfileobj(body, file, _COPY_BYTES)
         return target
@@ -210,34 +211,3 @@ class S3Source:
 
 def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
-
-
-class _explained:
-    """Turn botocore's errors into a SourceError that says what was being done."""
-
-    def __init__(self, doing: str) -> None:
-        self.doing = doing
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if error is None:
-            return
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        if isinstance(error, ClientError):
-            code = error.response.get("Error", {}).get("Code", "?")
-            if code in {"404", "NoSuchKey", "NotFound"}:
-                raise SourceError(f"{self.doing} does not exist") from error
-            if code in {"412", "PreconditionFailed"}:
-                raise SourceError(
-                    f"{self.doing} has changed since it was listed; it is read again next time"
-                ) from error
-            if code in {"403", "AccessDenied"}:
-                raise SourceError(
-                    f"{self.doing}: access denied; the role needs s3:GetObject and s3:ListBucket"
-                ) from error
-            raise SourceError(f"{self.doing}: S3 answered {code}") from error
-        if isinstance(error, BotoCoreError | OSError):
-            raise SourceError(f"{self.doing}: {error}") from error

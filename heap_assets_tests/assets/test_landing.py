@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,17 @@ def test_every_dump_has_its_three_verdicts(landing: Landing) -> None:
         .rows()
     )
     assert told == ("clicks", 1, 1, 5, 5, 0)
+
+
+def test_a_file_in_quarantine_is_named_with_its_block_and_reason(landing: Landing) -> None:
+    landing.bucket.dump(1, "2026-05-03T01:00:00", clicks=rows("2026-05-02", 1), taps=rows("2026-05-02", 1))
+    broken = landing.bucket.file(1, "taps")
+    broken.write_bytes(broken.read_bytes()[:-20])
+    judged = landing.land(1)["every_table_landed"]
+    assert not judged.passed
+    assert re.search(rf"{broken.name}, block 0: the file ends inside it", str(judged.metadata["taps"].value))
+    [repaired_later] = landing.platform().landing.reports().filter(state="failed").to_dicts()
+    assert (repaired_later["error_block"], repaired_later["attempts"]) == (0, 1)
 
 
 def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:

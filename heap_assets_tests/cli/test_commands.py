@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 
+from heap_assets.cli.main import _group as commands
 from heap_assets.demo import Company, write_company
+from heap_assets.platform import open_platform
+from heap_assets.settings import load_settings
+from heap_assets_tests.heap_connect.dump_builders import Bucket, event
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,7 +37,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def heap_assets(folder: Path, company: Company, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HEAP_ASSETS_DEMO": str(company.folder)}
+    return run(folder, *arguments, HEAP_ASSETS_DEMO=str(company.folder))
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
     environment.pop("HEAP_ASSETS_SETTINGS", None)
     command = [sys.executable, "-m", "heap_assets.cli", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
@@ -81,8 +91,13 @@ def test_preflight_discover_and_browse_say_what_there_is(folder: Path, company: 
     tried = heap_assets(folder, company, "preflight")
     assert tried.returncode == 0, tried.stdout + tried.stderr
     assert "newest manifest" in tried.stdout
-    assert "pageviews" in heap_assets(folder, company, "discover").stdout
+    assert "the database is empty" not in tried.stdout, "what would mend a failure is said of failures only"
+    tables = [line.split()[:2] for line in heap_assets(folder, company, "discover").stdout.splitlines()]
+    assert ["pageviews", "event"] in tables, "a table is one line, whatever the width of the terminal"
     assert "crm" in heap_assets(folder, company, "browse").stdout
+    missed = heap_assets(folder, company, "browse", "crn")
+    assert (missed.returncode, missed.stdout) == (2, "")
+    assert "no dataset 'crn'. There are: billing, crm, product, support" in missed.stderr
     proposal = heap_assets(folder, company, "browse", "crm.contacts").stdout
     assert "relation: crm.contacts" in proposal
     assert "email" in proposal
@@ -92,3 +107,50 @@ def test_questions_before_anything_was_built_say_what_to_do(folder: Path, compan
     asked = heap_assets(folder, company, "explain", "email:ann@acme.io")
     assert asked.returncode == 2
     assert "materialize the identity group first" in asked.stderr
+
+
+def test_what_cannot_be_landed_is_shown_with_file_block_and_reason(folder: Path, tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "company" / "bucket")
+    bad = event(2, "2026-11-20 10:00:00") | {"time": "yesterday"}
+    bucket.dump(
+        1, "2026-11-21T01:00:00", clicks=[event(1, "2026-11-20 10:00:00"), bad], broken=[event(3, "2026-11-20")]
+    )
+    broken = bucket.file(1, "broken")
+    broken.write_bytes(broken.read_bytes()[:-20])
+    settings = (
+        "start_date: 2026-01-01\nlake: ./lake\nheap: {app_id: '1', source: {kind: folder, path: ./company/bucket}}\n"
+    )
+    (folder / "heap_assets.yaml").write_text(settings + "identity: {identifiers: [{type: heap_user_id}]}\n")
+    there = open_platform(load_settings(folder / "heap_assets.yaml"))
+    there.landing.land(there.source(), 1)
+
+    shown = run(folder, "rejected").stdout
+
+    [file] = [line for line in shown.splitlines() if line.startswith("broken")]
+    assert f"{broken.name}  0 " in " ".join(file.split(" ")), file
+    assert "cut short" in file
+    assert "clicks  time is not a time  1" in shown
+    assert "yesterday" not in shown, "values are personal data: on request only"
+    assert "yesterday" in run(folder, "rejected", "clicks", "--content").stdout
+
+    misspelt = run(folder, "reset", "click", "--yes")
+    assert misspelt.returncode == 2
+    assert "has a table 'click'. Tables: broken, clicks. Did you mean 'clicks'?" in misspelt.stderr
+    assert "1 dumps will land again" in run(folder, "reset", "clicks", "--yes").stdout
+
+
+def test_a_command_that_a_text_names_exists() -> None:
+    """What a check says mends it, and what the docs say, is there to be typed."""
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "heap_assets").rglob("*.py")]
+    named = {
+        (path.name, match[1], match[2])
+        for path in texts
+        for match in re.finditer(r"`heap-assets ([a-z-]+)(?: ([a-z]+))?", path.read_text())
+    }
+    assert len(named) > 20
+
+    for path, command, below in sorted(named):
+        found = commands.get_command(click.Context(commands), command)
+        assert found is not None, f"{path} names `heap-assets {command}`"
+        if isinstance(found, click.Group) and below:
+            assert below in found.commands, f"{path} names `heap-assets {command} {below}`"

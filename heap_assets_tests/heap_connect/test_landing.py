@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
 from dump_builders import Bucket, Clock, event, land_all, landing_in, migration, touch, user
 
-from heap_assets.heap_connect import Selection, build_event_day, build_user_migrations, build_users
+from heap_assets.heap_connect import Selection, build_event_day, build_user_migrations, build_users, rows_set_aside
 
 MARCH_1, MARCH_2, MARCH_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
 
@@ -82,6 +83,7 @@ def test_one_bad_table_is_named_and_does_not_stop_the_others(tmp_path: Path) -> 
     assert failed.table == "a"
     assert failed.failure is not None
     assert failed.failure.block == 0
+    assert re.match(r"s3://.*/sync_1/a/part-.*\.avro, block 0: the file ends inside it", failed.failure.told)
     assert rows_of(landing, "b", MARCH_1).height == 1
     assert landing.pending(bucket.source) == []
     clock.forward(minutes=6)
@@ -120,6 +122,11 @@ def test_rows_before_the_start_are_counted_and_rows_far_ahead_are_set_aside(tmp_
     (key,) = a.rejected_keys
     aside = landing.store.scan(key).collect()
     assert aside["row"].to_list() == [3, 4]
+    notes = build_event_day(landing, "a", MARCH_1).notes
+    assert (notes["rejected"], notes["rejected_reasons"], notes["set_aside"]) == (2, a.rejected, [key])
+    shown = rows_set_aside(landing, "a")
+    assert shown.select("table", "dump_id", "row").rows() == [("a", 1, 3), ("a", 1, 4)]
+    assert rows_set_aside(landing, "b").is_empty()
 
 
 def test_unselected_tables_and_columns_are_reported_and_not_loaded(tmp_path: Path) -> None:

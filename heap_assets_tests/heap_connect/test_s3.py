@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +221,69 @@ def test_preflight_says_what_stands_in_the_way(tmp_path: Path, client: Any, acce
         "heap-rs3-other",
     )
     assert [(v.step, v.passed) for v in preflight(gone)] == [("listing", False)]
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which AWS finds no credentials."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("role", [None, "arn:aws:iam::123456789012:role/heap-reader"])
+@pytest.mark.usefixtures("nobody")
+def test_missing_credentials_are_said_to_be_missing(endpoint: str, role: str | None) -> None:
+    access = S3Access(endpoint_url=endpoint, role_arn=role)
+    source = S3Source(s3_client(access), BUCKET)
+    with pytest.raises(SourceError, match="no AWS credentials were found: set AWS_PROFILE"):
+        source.manifests()
+    [credentials] = preflight(source, lambda: caller_of(access))
+    assert (credentials.step, credentials.passed) == ("credentials", False)
+    assert "no AWS credentials were found" in credentials.detail
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_unknown_profile_is_a_mistake_in_the_settings() -> None:
+    with pytest.raises(SettingsError, match=r"heap\.source\.profile is 'acme'"):
+        s3_client(S3Access(profile="acme"))
+
+
+def test_a_bucket_that_does_not_exist_is_said_so(client: Any) -> None:
+    with pytest.raises(SourceError, match=r"no such bucket: check heap\.source\.bucket"):
+        S3Source(client, "heap-rs3-nowhere").manifests()
+
+
+class _Denying(BaseHTTPRequestHandler):
+    """Answers as AWS does when a trust policy does not name who asks."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = (
+            b"<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not authorized</Message>"
+            b"</Error></ErrorResponse>"
+        )
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_role_that_may_not_be_assumed_is_told_from_a_bucket_that_may_not_be_read() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Denying) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        access = S3Access(
+            endpoint_url=f"http://127.0.0.1:{server.server_address[1]}",
+            access_key_id="test",
+            secret_access_key="test",
+            role_arn="arn:aws:iam::123456789012:role/heap-reader",
+            external_id="11-22",
+        )
+        with pytest.raises(SourceError, match=r"role_arn may not be assumed.*trust policy.*external_id"):
+            S3Source(s3_client(access), BUCKET).manifests()
+        server.shutdown()
