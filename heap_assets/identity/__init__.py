@@ -1,7 +1,7 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
 from heap_assets.identity.assign import assign
-from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_text
+from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.barrier import IdentityTables
 from heap_assets.identity.changes import changes
 from heap_assets.identity.errors import LinksError, RulesError, StateError
@@ -63,6 +63,7 @@ __all__ = [
     "WhatIf",
     "assign",
     "audit",
+    "audit_figures",
     "audit_text",
     "changes",
     "explain",

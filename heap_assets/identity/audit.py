@@ -46,7 +46,8 @@ def audit(
     - profiles [all]; profiles_in_heap, profiles_addressable (with a Heap identity), profiles_anonymous (in Heap,
       without an identity), profiles_heap_only and profiles_warehouse_only (the two kinds of partial profile), all of
       profiles; profiles_several_identities, of addressable ones.
-    - profile_size [identifiers: 1, 2, 3-4, 5-8, …], of profiles. profiles_at_limit [type], of profiles with the type.
+    - profile_size [identifiers: 1, 2, 3-4, 5-8, …], of profiles. profiles_at_limit [type whose limit is above one], of
+      profiles with the type.
     - identifiers, identifiers_shared [type], the latter of the former. conflicts [type whose limit refused them].
     - heap_users [all]: users that have not migrated away. anonymous_twins: those without an identity whose profile has
       one, the same person twice in Heap, of heap_users. identities_on_several_profiles: Heap identities that differ in
@@ -151,7 +152,7 @@ def _size_metrics(facts: pl.DataFrame) -> Iterator[Row]:
 def _limit_metrics(members: pl.DataFrame, rules: Rules) -> Iterator[Row]:
     counts = members.filter(pl.col("profile_id").is_not_null()).group_by("identifier_type", "profile_id").len()
     for rule in rules.identifiers:
-        if rule.max_per_profile is not None:
+        if rule.max_per_profile is not None and rule.max_per_profile > 1:  # everybody is at a limit of one
             of_type = counts.filter(pl.col("identifier_type") == rule.type)["len"]
             yield "profiles_at_limit", rule.type, int((of_type >= rule.max_per_profile).sum()), len(of_type)
 
@@ -202,6 +203,38 @@ def _table_metrics(name: str, rows: pl.DataFrame, facts: pl.DataFrame) -> Iterat
     yield "rows_in_heap", name, in_heap.height, rows.height
     yield "rows_addressable", name, int((known["identities"] > 0).sum()), rows.height
     yield "cohort_size", name, in_heap["profile_id"].n_unique(), int(facts["in_heap"].sum())
+
+
+_SHARES_BY_TABLE = {
+    "identified": "rows_identified",
+    "matched": "rows_in_heap",
+    "naive_missed": "naive_rows_missed",
+    "naive_wrong": "naive_rows_wrong",
+}
+
+
+def audit_figures(report: pl.DataFrame) -> dict[str, float]:
+    """Return what of an audit is worth a line over time, by name.
+
+    Shares of all profiles (`profiles_in_heap_share` …), counts (`anonymous_twins`, `conflicts`,
+    `profiles_several_identities`, `at_limit_<type>`), and of each table's rows the shares `matched_<table>` (with a
+    person in Heap), `identified_<table>`, `naive_missed_<table>` and `naive_wrong_<table>`. A share of nothing is left
+    out.
+    """
+    known = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
+    found: dict[str, float] = {}
+    for name in ("profiles_in_heap", "profiles_addressable", "profiles_heap_only", "profiles_warehouse_only"):
+        if (share := known[name, ALL][1]) is not None:
+            found[f"{name}_share"] = share
+    for name in ("profiles_several_identities", "anonymous_twins", "conflicts"):
+        found[name] = int(known[name, ALL][0])
+    for (metric, subject), (value, _) in known.items():
+        if metric == "profiles_at_limit":
+            found[f"at_limit_{subject}"] = int(value)
+    for name, metric in _SHARES_BY_TABLE.items():
+        told = {subject: share for (other, subject), (_, share) in known.items() if other == metric}
+        found |= {f"{name}_{table}": share for table, share in told.items() if share is not None}
+    return {name: round(value, 5) for name, value in found.items()}
 
 
 def audit_text(report: pl.DataFrame) -> str:

@@ -9,7 +9,7 @@ from datetime import date
 import polars as pl
 
 from heap_assets.errors import MissingInputError
-from heap_assets.identity import AuditedTable, audit
+from heap_assets.identity import AuditedTable, audit, audit_figures
 from heap_assets.lake import Inputs, Lake
 from heap_assets.names import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
@@ -79,7 +79,7 @@ def audit_of_day(platform: Platform, day: date) -> Made:
     audited = {
         _trait_name(asset): AuditedTable(lake.scan(asset, str(found)), platform.snapshot_sources[asset])
         for asset, found in standing.items()
-        if asset != USERS
+        if asset != USERS and platform.snapshot_sources[asset].mappings  # others identify nobody
     }
     frame = audit(
         lake.scan(GRAPH, str(day)),
@@ -88,7 +88,8 @@ def audit_of_day(platform: Platform, day: date) -> Made:
         audited,
         platform.rules,
     )
-    return Made(frame.lazy(), _inputs(platform, day, standing, platform.rules.digest))
+    report = frame.collect()
+    return Made(report.lazy(), _inputs(platform, day, standing, platform.rules.digest), audit_figures(report))
 
 
 def standing_partition(lake: Lake, asset: str, day: date) -> date | None:

@@ -36,6 +36,19 @@ def test_a_day_is_resolved_with_profiles_checks_and_audit(resolved: World) -> No
     assert {"plan", "plan__source", "heap_identities"} <= set(profiles.columns)
 
 
+def test_the_audit_has_words_a_plot_and_figures_that_make_a_line_over_time(resolved: World) -> None:
+    [record] = resolved.instance.fetch_materializations(asset_key("audit"), limit=1).records
+    assert record.asset_materialization is not None
+    told = {name: entry.value for name, entry in record.asset_materialization.metadata.items()}
+    assert "known to Heap" in str(told["in_words"])
+    assert "data:image/svg+xml;base64," in str(told["profile_sizes"])
+    for name in ("matched_crm_contacts", "naive_missed_billing_customers", "profiles_in_heap_share"):
+        assert isinstance(told[name], float), name
+        assert 0 < told[name] < 1
+    assert told["at_limit_heap_identity"] > 0
+    assert not any("crm_accounts" in name for name in told), "a table that identifies nobody is not matched"
+
+
 def test_a_second_run_changes_nothing(resolved: World) -> None:
     newest = str(resolved.company.until)
     before = {asset: resolved.platform.lake.versions(asset)[newest] for asset in (*IDENTITY, "profiles")}

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_text
+from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.plot import size_histogram
 from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable
 from heap_assets.identity.shapes import CONFLICTS, GRAPH
@@ -147,7 +147,7 @@ def test_sizes_fall_into_powers_of_two() -> None:
 def test_profiles_at_a_limit_are_counted_by_type() -> None:
     found = report(graph(*ANN, ("heap_identity", "b", "B"), ("heap_identity", "b2", "B")))
     assert found["profiles_at_limit", "heap_identity"] == (1, 0.5)
-    assert found["profiles_at_limit", "crm_id"] == (1, 1.0)
+    assert ("profiles_at_limit", "crm_id") not in found, "at a limit of one is everybody"
     assert ("profiles_at_limit", "email") not in found
 
 
@@ -177,4 +177,26 @@ def test_the_report_reads_in_a_few_lines_and_plots() -> None:
         "several people 0 (0.0%)",
     ]
     words = {text.text for text in ElementTree.fromstring(size_histogram(found)).iter()}
-    assert {"5-8", "1 profiles hold as many crm_id as they may (100.00% of those with one)"} <= words
+    assert {"5-8", "0 profiles hold as many heap_identity as they may (0.00% of those with one)"} <= words
+
+
+def test_figures_over_time_are_shares_and_counts_by_name() -> None:
+    heap = users((1, "ann@acme.io", None, None), (2, None, None, None))
+    rows = crm(("c1", "ann@home.io"), ("c1", "ann@acme.io"))
+    found = audit_figures(audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES).collect())
+    assert found == {
+        "profiles_in_heap_share": 1.0,
+        "profiles_addressable_share": 1.0,
+        "profiles_heap_only_share": 0.0,
+        "profiles_warehouse_only_share": 0.0,
+        "profiles_several_identities": 0,
+        "anonymous_twins": 1,
+        "conflicts": 0,
+        "at_limit_heap_identity": 0,
+        "identified_crm": 1.0,
+        "matched_crm": 1.0,
+        "naive_missed_crm": 0.5,
+        "naive_wrong_crm": 0.0,
+    }
+    nobody = audit_figures(audit(graph(), pl.LazyFrame(schema=CONFLICTS), users(), crm(), RULES).collect())
+    assert set(nobody.values()) == {0}, "a share of nothing is no figure"
