@@ -76,6 +76,9 @@ def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -
     )
 
 
+_COUNTED = ("read", "new", "updated", "unchanged", "rejected", "late", "ahead", "before_start")
+
+
 def _metadata(report: DumpReport) -> dict[str, Any]:
     rows: list[dict[str, Any]] = [
         {
@@ -84,23 +87,26 @@ def _metadata(report: DumpReport) -> dict[str, Any]:
             "incremental": table.incremental,
             "files": table.files,
             "bytes": table.bytes,
-            "read": table.counts.read,
             # None where there was nothing to compare with
-            "new": table.counts.new or 0,
-            "updated": table.counts.updated or 0,
-            "unchanged": table.counts.unchanged or 0,
-            "rejected": table.counts.rejected,
+            **{name: getattr(table.counts, name) or 0 for name in _COUNTED},
             "seconds": round(table.seconds, 3),
+            "reason": table.failure.told if table.failure else ", ".join(table.rejected),
         }
         for table in report.tables
     ]
-    tables = dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land"
+    left_out = {table.table: ", ".join(table.columns_left_out) for table in report.tables if table.columns_left_out}
+    told = {
+        "tables": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land",
+        "not_selected": ", ".join(report.unselected),
+        "columns_not_selected": "; ".join(f"{table}: {columns}" for table, columns in left_out.items()),
+        "full_resyncs": ", ".join(table.table for table in report.full_resyncs),
+    }
     return {
         "as_of": dg.MetadataValue.timestamp(report.as_of),
         "day": report.day.isoformat(),
         "rows": report.rows,
-        **{name: sum(int(row[name]) for row in rows) for name in ("read", "new", "updated", "unchanged", "rejected")},
+        **{name: sum(int(row[name]) for row in rows) for name in _COUNTED},
         "bytes": sum(table.bytes for table in report.tables),
         "seconds": round(sum(table.seconds for table in report.tables), 3),
-        "tables": tables,
+        **{name: text for name, text in told.items() if text},
     }

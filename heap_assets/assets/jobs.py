@@ -1,41 +1,73 @@
 """Jobs: what people do by hand with syncs, and keeping the lake small; everything else is a button on the assets."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
-from heap_assets.assets.sync import GROUP, step_name
+from heap_assets.assets.sync import step_name
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.destinations import Mode
 from heap_assets.io import LakeResource
+from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
 from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts
 from heap_assets.steps.suites import hourly_checks
 
+_AT_ONCE = (
+    "and tries rejected rows at once, however often they failed: after an outage, or when the destination was taught "
+    "to take them. `rejected_since` in the launchpad leaves older ones alone."
+)
+
 
 def sync_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
-    """Return the jobs over all syncs; none if there is no sync."""
-    if not loaded.settings.sync:
+    """Return the jobs over the syncs; none if there is no sync. Forgetting a key is for the command line.
+
+    A key names a person, and Dagster keeps the configuration of every run.
+    """
+    syncs = loaded.settings.sync
+    if not syncs:
         return []
+    retry = {"retry_rejected": True}
+    by_vendor = {vendor: [n for n, s in syncs.items() if s.vendor == vendor] for vendor in _vendors(loaded)}
+    upserts = [name for name, sync in syncs.items() if getattr(sync, "mode", "") == Mode.UPSERT]
     return [
         _job(
             loaded,
             "dry_run_of_all_syncs",
+            list(syncs),
             {"dry_run": True},
             "Shows what every sync would send of a day: counts, new property names, a sample with hashed keys. "
             "Sends nothing and materializes nothing; look at the observations of the assets.",
         ),
-        _job(
-            loaded,
-            "retry_rejected_rows",
-            {"retry_rejected": True},
-            "Sends a day by every sync and tries rejected rows at once, however often they failed: after an outage, or "
-            "when the destination was taught to take them.",
+        _job(loaded, "retry_rejected_rows", list(syncs), retry, f"Sends a day by every sync {_AT_ONCE}"),
+        *(
+            _job(loaded, f"retry_rejected_rows_at_{vendor}", names, retry, f"Sends a day to {vendor} alone {_AT_ONCE}")
+            for vendor, names in by_vendor.items()
+            if len(by_vendor) > 1
+        ),
+        *(
+            [
+                _job(
+                    loaded,
+                    "full_resend",
+                    upserts,
+                    {"full_resend": True},
+                    "Sends every known key of a day again by every sync that keeps keys up to date: when the "
+                    "destination has lost what it had. Events are sent once and are not among them.",
+                )
+            ]
+            if upserts
+            else []
         ),
     ]
+
+
+def _vendors(loaded: Platform) -> list[str]:
+    return sorted({sync.vendor for sync in loaded.settings.sync.values()})
 
 
 def rebuilding_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
@@ -68,21 +100,26 @@ def rebuilding_jobs(loaded: Platform) -> list[UnresolvedAssetJobDefinition]:
 def _job(
     loaded: Platform,
     name: str,
+    syncs: Sequence[str],
     config: Mapping[str, Any],
     description: str,
 ) -> UnresolvedAssetJobDefinition:
+    chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync)) for sync in syncs))
     return dg.define_asset_job(
         name,
-        selection=_without_hourly_checks(loaded, GROUP),
-        config={"ops": {step_name(sync): {"config": dict(config)} for sync in loaded.settings.sync}},
+        selection=chosen - dg.AssetSelection.checks(*_hourly(loaded)),
+        config={"ops": {step_name(sync): {"config": dict(config)} for sync in syncs}},
         description=description,
     )
 
 
 def _without_hourly_checks(loaded: Platform, *groups: str) -> dg.AssetSelection:
     """The hourly checks of recency belong to the assets too, but not to a run that builds or sends them."""
-    hourly = [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
-    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*hourly)
+    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*_hourly(loaded))
+
+
+def _hourly(loaded: Platform) -> list[dg.AssetCheckKey]:
+    return [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
 
 
 class RetentionConfig(dg.Config):

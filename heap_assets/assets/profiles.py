@@ -83,10 +83,11 @@ def _day_asset(
             written = there.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
             schema = table_schema(there.lake.scan(path, day).collect_schema())
             context.add_asset_metadata(
-                {"status": str(written.status), "dagster/column_schema": schema}
+                {"status": str(written.status)}
+                | (_pictures(there, day) if path == AUDIT else {})
                 | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
                 | partition_metadata(written.partition)
-                | (_pictures(there, day) if path == AUDIT else {}),
+                | {"dagster/column_schema": schema},
                 partition_key=day,
             )
         yield dg.MaterializeResult()

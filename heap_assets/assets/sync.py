@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,7 @@ from heap_assets.assets.sync_metadata import description, metadata_of, planned_r
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
 from heap_assets.destinations import LeaseHeldError, Mode, Progress, Status
-from heap_assets.errors import HeapAssetsError
+from heap_assets.errors import DeliveryError, HeapAssetsError
 from heap_assets.io import LakeResource
 from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
@@ -41,11 +41,19 @@ class SyncConfig(dg.Config):
     force: bool = Field(default=False, description="Send although a newer day was delivered already")
     full_resend: bool = Field(default=False, description="Send every known key again (not for events)")
     retry_rejected: bool = Field(default=False, description="Try rejected rows at once, however often they failed")
+    rejected_since: str = Field(default="", description="Of those, only the ones refused since then: 2026-11-20T08:00")
 
     @property
     def choices(self) -> Choices:
-        """The same in the words of the step."""
-        return Choices(self.confirm, self.force, self.full_resend, self.retry_rejected)
+        """The same in the words of the step.
+
+        Raises
+        ------
+        DeliveryError
+            If `rejected_since` is no time.
+        """
+        retry = self.retry_rejected or bool(self.rejected_since)
+        return Choices(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
 
 
 def syncs(
@@ -108,6 +116,16 @@ def _sync(
         yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.choices)
 
     return send
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DeliveryError(f"rejected_since is {text!r}; expected a time such as 2026-11-20T08:00 (UTC)") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @dataclass

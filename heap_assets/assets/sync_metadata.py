@@ -43,11 +43,11 @@ def report_metadata(report: SyncReport) -> dict[str, Any]:
         if isinstance(value, bool | int | float | str)
     }
     plain["rejected_share"] = round(report.rejected_share, 5)
-    for name in ("rejections", "invalid_reasons", "held_reasons", "addressing"):
+    for name in ("rejections", "invalid_reasons", "held_reasons"):
         if counted := getattr(report, name):
-            plain[name] = _table(
-                {"what" if name == "addressing" else "reason": k, "rows": n} for k, n in counted.items()
-            )
+            plain[name] = _table({"reason": reason, "rows": rows} for reason, rows in counted.items())
+    if seen := report.addressing_in_words:
+        plain["addressing"] = _table({"what": what, "rows": rows} for what, rows in seen.items())
     if report.sample:
         plain["rejected_sample"] = _table({"key_hash": key, "reason": reason} for key, reason in report.sample)
     if report.new_properties:

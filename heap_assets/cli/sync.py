@@ -175,7 +175,7 @@ def _say_report(report: SyncReport) -> None:
         click.echo(f"  everything is sent again: {report.full_resend_reason}")
     for concern in report.concerns:
         click.echo(f"  a run would ask for confirmation: {concern}")
-    for reason, rows in {**report.invalid_reasons, **report.held_reasons, **report.addressing}.items():
+    for reason, rows in {**report.invalid_reasons, **report.held_reasons, **report.addressing_in_words}.items():
         click.echo(f"  {rows:>10,}  {reason}")
     if report.reason:
         click.echo(f"  {report.reason}")

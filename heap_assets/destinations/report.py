@@ -7,6 +7,15 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
+_ADDRESSING = {
+    "profiles": "profiles looked at",
+    "without_identity": "profiles without an identity",
+    "would_create": "identities that Heap would have to create",
+    "several_identities": "profiles with several identities",
+    "before_since": "events before `since`, left alone",
+    "expired": "events that nobody was found for in time",
+}
+
 
 class Status(StrEnum):
     """How a run ended. Only `succeeded` is success."""
@@ -103,6 +112,11 @@ class SyncReport:
         """Share of the attempted rows that the destination refused."""
         attempted = self.sent + self.rejected
         return self.rejected / attempted if attempted else 0.0
+
+    @property
+    def addressing_in_words(self) -> dict[str, int]:
+        """What was seen while keys were found, for people; what was not seen is left out."""
+        return {_ADDRESSING.get(name, name): rows for name, rows in self.addressing.items() if rows}
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for metadata and tables."""

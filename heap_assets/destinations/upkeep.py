@@ -89,7 +89,13 @@ def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
 def _noted(
     store: Store, spec: SyncSpec, run_id: str, keys: Callable[[pl.DataFrame], pl.Series], says: dict[str, object]
 ) -> int:
-    """Append a note about some keys to the log and fold it into the ledger."""
+    """Append a note about some keys to the log and fold it into the ledger; about none, nothing is written.
+
+    A lease is a turn, and how often a refused row is tried is counted in turns.
+    """
+    standing = Log(store, spec.name)
+    if not len(keys(fold(standing, standing.ledger()).frame)):
+        return 0
     with Lease(store, spec.name, run_id, spec.lease_ttl) as lease:
         log = Log(store, spec.name, lease.fence)
         before = log.ledger()

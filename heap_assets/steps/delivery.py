@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 
 import polars as pl
 
@@ -50,12 +50,15 @@ class Choices:
         Send every known key again.
     retry_rejected
         Try rejected rows at once, however often they failed.
+    rejected_since
+        Of those, only the ones that were refused then or later.
     """
 
     confirmed: bool = False
     force: bool = False
     full_resend: bool = False
     retry_rejected: bool = False
+    rejected_since: datetime | None = None
 
     @property
     def anything(self) -> bool:
@@ -253,7 +256,7 @@ def _upkeep(platform: Platform, shipment: Shipment, run_id: str, choices: Choice
     if choices.full_resend:
         full_resend(store, shipment.spec, run_id)
     if choices.retry_rejected:
-        retry_rejected(store, shipment.spec, run_id)
+        retry_rejected(store, shipment.spec, run_id, choices.rejected_since)
 
 
 def _confirm(platform: Platform, name: str, run_id: str) -> int:

@@ -27,6 +27,7 @@ heap:
   plan: growth
   source: {{kind: folder, path: ./bucket}}
   quota: {quota}
+  tables: {tables}
 identity:
   identifiers:
     - {{type: heap_identity, max_per_profile: 2}}
@@ -38,13 +39,15 @@ class Landing:
     """A bucket, and Dagster over it as on a given day."""
 
     def __init__(self, folder: Path, quota: str = "{}") -> None:
-        self.folder, self.quota = folder, quota
+        self.folder, self.quota, self.tables = folder, quota, "{}"
         self.bucket = Bucket(folder / "bucket")
         self.instance = dg.DagsterInstance.ephemeral()
         self.catalogue = Catalogue({})
 
     def platform(self) -> Platform:
-        settings = parse_settings(_SETTINGS.format(quota=self.quota), self.folder / "heap_assets.yaml")
+        settings = parse_settings(
+            _SETTINGS.format(quota=self.quota, tables=self.tables), self.folder / "heap_assets.yaml"
+        )
         return Platform(settings, self.catalogue, Lake.open(str(self.folder / "lake")))
 
     def definitions(self) -> dg.Definitions:
@@ -58,6 +61,15 @@ class Landing:
         found = sensor(dg.build_sensor_context(instance=self.instance, cursor=cursor))
         assert isinstance(found, dg.SensorResult)
         return found
+
+    def told(self) -> dict[str, Any]:
+        """The metadata of the newest dump that landed."""
+        [record] = self.instance.fetch_materializations(asset_key("heap_connect/dumps"), limit=1).records
+        assert record.asset_materialization is not None
+        return {
+            name: entry if isinstance(entry, dg.TableMetadataValue) else entry.value
+            for name, entry in record.asset_materialization.metadata.items()
+        }
 
     def land(self, dump: int) -> dict[str, Any]:
         """Land a dump as the sensor's run would; return check name to its evaluation."""
@@ -106,6 +118,23 @@ def test_a_file_in_quarantine_is_named_with_its_block_and_reason(landing: Landin
     assert re.search(rf"{broken.name}, block 0: the file ends inside it", str(judged.metadata["taps"].value))
     [repaired_later] = landing.platform().landing.reports().filter(state="failed").to_dicts()
     assert (repaired_later["error_block"], repaired_later["attempts"]) == (0, 1)
+
+
+def test_a_dump_says_what_was_left_out_and_why(landing: Landing) -> None:
+    landing.tables = "{exclude: [secret*], columns: {clicks: ['!plan']}}"
+    unreadable = {**rows("2026-05-02", 1, 9)[0], "time": "soon"}
+    landing.bucket.dump(
+        1,
+        "2026-05-03T01:00:00",
+        clicks=[row | {"plan": "pro"} for row in [*rows("2026-05-02", 2), *rows("2025-12-31", 1, 5), unreadable]],
+        secret_plans=rows("2026-05-02", 1),
+    )
+    landing.land(1)
+    told = landing.told()
+    assert (told["not_selected"], told["columns_not_selected"]) == ("secret_plans", "clicks: plan")
+    assert (told["read"], told["new"], told["before_start"], told["rejected"]) == (4, 2, 1, 1)
+    [clicks] = told["tables"].records
+    assert clicks.data["reason"] == "time is not a time"
 
 
 def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:

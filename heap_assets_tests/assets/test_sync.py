@@ -54,6 +54,15 @@ def kept(world: World, asset: str = ASSET) -> dict[str, dict[str, object]]:
     }
 
 
+def rows_of(world: World, name: str, asset: str = ASSET) -> list[dict[str, object]]:
+    """A table among the metadata of the newest materialization."""
+    [record] = world.instance.fetch_materializations(asset_key(asset), limit=1).records
+    assert record.asset_materialization is not None
+    table = record.asset_materialization.metadata[name]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(row.data) for row in table.records]
+
+
 def checked(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
     return {(e.partition, e.check_name): e.passed for e in result.get_asset_check_evaluations() if e.partition}
 
@@ -176,8 +185,22 @@ def test_rejected_rows_fail_the_check_and_are_tried_again_on_request(worlds: Wor
     told = kept(world)[str(DAY)]
     assert (told["status"], told["sent"], told["rejected"]) == ("partial", 2, 1)
     assert not checked(result)[str(DAY), "few_rejected"]
+    assert {"what": "profiles looked at", "rows": 4} in rows_of(world, "addressing")
     heap.fail()
+    assert "expected a time such as" in failure(world.run([ASSET], DAY, config={"rejected_since": "yesterday"}))
     assert world.run([ASSET], DAY, config={"retry_rejected": True}).success
+    assert properties(heap)["bob@x.example"] == {"Plan": "pro"}
+
+
+def test_rows_rejected_before_a_time_are_left_alone(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(USERS)
+    heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
+    for _ in range(3):
+        world.run([ASSET], DAY)
+    heap.fail()
+    assert world.run([ASSET], DAY, config={"rejected_since": "2100-01-01"}).success
+    assert kept(world)[str(DAY)]["waiting"] == 1, "it failed unchanged three times: not tried in every run"
+    assert world.run([ASSET], DAY, config={"rejected_since": "2020-01-01T00:00:00Z"}).success
     assert properties(heap)["bob@x.example"] == {"Plan": "pro"}
 
 
@@ -253,6 +276,11 @@ def test_jobs_and_lineage_describe_what_is_sent(worlds: Worlds, segment: ServerP
         instance=world.instance, partition_key=str(DAY), raise_on_error=False
     )
     assert dry.success, why(dry)
+    assert {f"retry_rejected_rows{at}" for at in ("", "_at_heap", "_at_segment")} | {"full_resend"} <= set(jobs)
+    resent = {key.to_user_string() for key in jobs["full_resend"].asset_layer.executable_asset_keys}
+    assert resent == {ASSET}, "events are sent once"
+    alone = {key.to_user_string() for key in jobs["retry_rejected_rows_at_segment"].asset_layer.executable_asset_keys}
+    assert alone == {"sync/segment_track"}
     graph = definitions.resolve_asset_graph()
     track = graph.get(dg.AssetKey(["sync", "segment_track"]))
     lineage = track.metadata["dagster/column_lineage"]
