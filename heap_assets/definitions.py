@@ -28,6 +28,7 @@ from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
 from heap_assets.steps.behaviour import check_events
 from heap_assets.steps.exports import is_exported
+from heap_assets.steps.filtering import check_columns
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 
 
@@ -43,6 +44,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
     Loading reads two local files and nothing else: no network, so every worker loads the same graph.
     """
     loaded.check_heap_columns()
+    check_columns(loaded)
     check_events(loaded)
     with warnings.catch_warnings():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version

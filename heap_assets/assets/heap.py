@@ -14,6 +14,7 @@ from heap_assets.io import LakeResource
 from heap_assets.names import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
 from heap_assets.platform import Platform
 from heap_assets.steps import exports
+from heap_assets.steps.filtering import without_left_out
 from heap_assets.steps.suites import checks_of, loaded_cadence
 from heap_assets.steps.table import UNREADABLE, Made, Table, Task
 
@@ -86,6 +87,10 @@ def people(
 
 
 def _event_day(task: Task, table: str) -> Table:
+    return without_left_out(task, table, _whole_day(task, table))
+
+
+def _whole_day(task: Task, table: str) -> Table:
     there = task.platform
     if exports.is_exported(there):
         return exports.event_day(task, table)

@@ -31,10 +31,14 @@ def init(*, force: bool) -> None:
 def check(path: Path | None) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.platform import open_platform
+    from heap_assets.steps.behaviour import check_events
+    from heap_assets.steps.filtering import check_columns
 
     settings = load_settings(path)
     platform = open_platform(settings)
     platform.check_columns()
+    check_columns(platform)
+    check_events(platform)
     click.echo(_understood(settings, sorted(platform.event_tables)))
 
 
@@ -43,7 +47,8 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     lines = [
         f"Heap          environment {settings.heap.app_id}, {settings.heap.region}, {settings.heap.plan} plan",
         f"  source      {source.kind}: {_where(source)}",
-        f"  tables      {len(event_tables)} event tables: {', '.join(event_tables[:8])}",
+        f"  tables      {len(event_tables)} event tables: {_first(event_tables)}",
+        *(f"  left out    of {table}: {_spelled(rules)}" for table, rules in settings.heap.tables.leave_out.items()),
         f"Lake          {settings.lake.url}, from {settings.start_date}",
     ]
     if settings.warehouse:
@@ -62,6 +67,15 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
         )
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
     return "\n".join(lines)
+
+
+def _first(names: list[str], shown: int = 8) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _spelled(rules: object) -> str:
+    sets = rules if isinstance(rules, list) else [rules]
+    return " or ".join(" and ".join(f"{column} {said}" for column, said in one.items()) for one in sets)
 
 
 def _where(source: object) -> str:

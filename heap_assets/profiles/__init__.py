@@ -13,6 +13,7 @@ from heap_assets.profiles.audiences import (
     with_audiences,
 )
 from heap_assets.profiles.behaviour import BEHAVIOUR, behavioural_traits, event_stream, with_behaviour
+from heap_assets.profiles.conditions import Condition, holds, parse_conditions
 from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
 from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
 from heap_assets.profiles.survivorship import Choose, TraitRule
@@ -22,6 +23,7 @@ __all__ = [
     "PROFILE_SCHEMA",
     "Audience",
     "Choose",
+    "Condition",
     "EventCriterion",
     "Stage",
     "TraitRule",
@@ -35,10 +37,12 @@ __all__ = [
     "events_needed",
     "events_of_profiles",
     "golden_records",
+    "holds",
     "lifecycle",
     "members",
     "memberships",
     "parse_audience",
+    "parse_conditions",
     "transitions",
     "with_audiences",
     "with_behaviour",

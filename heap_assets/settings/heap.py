@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from heap_assets.errors import SettingsError
-from heap_assets.heap_connect import FASTEST, Plan, check_bucket
+from heap_assets.heap_connect import FASTEST, SNAPSHOT_TABLES, Plan, check_bucket
+from heap_assets.profiles import Condition, parse_conditions
 from heap_assets.settings.base import Section
 
 IdentifierTypes = str | list[str]
@@ -81,6 +82,35 @@ class TableSelection(Section):
     columns: dict[str, list[str]] = Field(
         default={}, description="Table pattern to column patterns; `!name` leaves one out"
     )
+    leave_out: dict[str, dict[str, object] | list[dict[str, object]]] = Field(
+        default={},
+        description="Event table pattern to conditions by column (as of audiences): rows that meet all are left out; "
+        "of several such sets in a list, all of one",
+    )
+
+    @property
+    def leave_out_rules(self) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:
+        """`leave_out`, understood; SettingsError names the path of a mistake."""
+        found: dict[str, list[dict[str, tuple[Condition, ...]]]] = {}
+        for table, told in self.leave_out.items():
+            where = f"heap.tables.leave_out.{table}"
+            sets = told if isinstance(told, list) else [told]
+            if table in SNAPSHOT_TABLES:
+                raise SettingsError(f"{where}: only rows of event tables can be left out; {table} is a snapshot")
+            if not sets or not all(sets):
+                raise SettingsError(f"{where} has no condition: it would leave out every row")
+            found[table] = [
+                {column: parse_conditions(said, f"{where}.{column}") for column, said in one.items()} for one in sets
+            ]
+        return found
+
+    @model_validator(mode="after")
+    def _rules_are_understood(self) -> TableSelection:
+        try:
+            _ = self.leave_out_rules
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class RowQuota(Section):

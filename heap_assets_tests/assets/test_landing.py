@@ -11,6 +11,7 @@ import pytest
 
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.definitions import build_definitions
+from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Lake
 from heap_assets.lake.sql import SqlDoor
@@ -70,6 +71,15 @@ class Landing:
             name: entry if isinstance(entry, dg.TableMetadataValue) else entry.value
             for name, entry in record.asset_materialization.metadata.items()
         }
+
+    def build(self, table: str, day: str) -> dict[str, Any]:
+        """Build a day of an event table; return what the UI shows of it."""
+        key = asset_key(f"heap/events/{table}")
+        job = self.definitions().resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
+        job.execute_in_process(instance=self.instance, partition_key=day)
+        [record] = self.instance.fetch_materializations(key, limit=1).records
+        assert record.asset_materialization is not None
+        return {name: entry.value for name, entry in record.asset_materialization.metadata.items()}
 
     def land(self, dump: int) -> dict[str, Any]:
         """Land a dump as the sensor's run would; return check name to its evaluation."""
@@ -135,6 +145,25 @@ def test_a_dump_says_what_was_left_out_and_why(landing: Landing) -> None:
     assert (told["read"], told["new"], told["before_start"], told["rejected"]) == (4, 2, 1, 1)
     [clicks] = told["tables"].records
     assert clicks.data["reason"] == "time is not a time"
+
+
+def test_rows_that_the_settings_leave_out_are_counted_and_not_stored(landing: Landing) -> None:
+    inside = [{**row, "host": "localhost"} for row in rows("2026-05-02", 3, 10)]
+    landing.bucket.dump(1, "2026-05-03T01:00:00", clicks=[{**rows("2026-05-02", 1)[0], "host": "acme.io"}, *inside])
+    landing.land(1)
+    landing.accept_news()
+    whole = landing.build("clicks", "2026-05-02")
+    assert (whole["dagster/partition_row_count"], "left_out" in whole) == (4, False)
+
+    landing.tables = "{leave_out: {'cl*': [{host: localhost}, {host: {exists: false}}]}}"
+    kept = landing.build("clicks", "2026-05-02")
+    assert (kept["status"], kept["dagster/partition_row_count"], kept["left_out"]) == ("written", 1, 3)
+    again = landing.build("clicks", "2026-05-02")
+    assert (again["status"], again["left_out"]) == ("unchanged", 3)
+
+    landing.tables = "{leave_out: {clicks: {hosst: localhost}}}"
+    with pytest.raises(SettingsError, match=r"leave_out\.clicks names the column 'hosst'.*Columns: .*host"):
+        landing.definitions()
 
 
 def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,13 @@ def test_a_good_file_is_understood() -> None:
         ),
         ('app_id: "11"', 'app_id: "11"\n  plan: growth\n  cadence_hours: 2', ["cadence_hours is 2", "growth"]),
         ("[crm_contacts.plan]", "[users.Plan]", ["users.Plan", "comes back"]),
+        (
+            'app_id: "11"',
+            'app_id: "11"\n  tables: {leave_out: {pageviews: {path: {like: /admin}}}}',
+            ["heap.tables.leave_out.pageviews.path.like", "unknown operator 'like'", "exists"],
+        ),
+        ('app_id: "11"', 'app_id: "11"\n  tables: {leave_out: {users: {email: x}}}', ["leave_out.users", "snapshot"]),
+        ('app_id: "11"', 'app_id: "11"\n  tables: {leave_out: {clicks: {}}}', ["leave_out.clicks", "every row"]),
     ],
 )
 def test_a_mistake_is_one_message_with_its_path(wrong: str, right: str, parts: list[str]) -> None:
