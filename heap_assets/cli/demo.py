@@ -15,7 +15,8 @@ import click
 import httpx
 
 from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
-from heap_assets.settings import settings_path
+from heap_assets.errors import SettingsError
+from heap_assets.settings import load_settings, settings_path
 
 _PORTS = {"heap": 7311, "segment": 7312}
 """Where heap_assets.yaml expects the demo's servers."""
@@ -51,9 +52,11 @@ def demo(
     Run again it finds nothing new and sends 0 rows.
     """
     if faults:
+        _hold_demo_settings(_use_folder(folder))
         _plant_faults(only, out)
         return
     folder = _use_folder(folder)
+    _hold_demo_settings(folder)
     _use_dagster_home()
     from heap_assets.cli.demo_report import summary
     from heap_assets.cli.demo_run import DemoRun
@@ -126,6 +129,24 @@ def _server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
             f"{address} is taken by another program: stop it, or choose another address with {kind.upper()}_BASE_URL"
         )
     yield ServerProcess(kind, state, address, None, process=subprocess.Popen([sys.executable, "-c", ""]))
+
+
+def _hold_demo_settings(folder: Path) -> None:
+    """Refuse to play the demo with somebody's own settings: it would write to their lake and send to their Heap."""
+    path = settings_path()
+    if not path.is_file():
+        raise SettingsError(
+            f"{path} does not exist: the demo's settings are the project's own heap_assets.yaml. Run it in the "
+            "project's folder (`make demo`), or name that file by HEAP_ASSETS_SETTINGS"
+        )
+    settings = load_settings(path)
+    source, lake = settings.heap.source, Path(settings.lake.url).absolute()
+    is_demo = source.kind == "folder" and source.path.absolute() == folder / "bucket" and lake.is_relative_to(folder)
+    if not is_demo or settings.heap.base_url is None:
+        raise SettingsError(
+            f"{path} is not the demo's: its source, lake and Heap are not those below {folder}. Nothing was done. "
+            "Run the demo in the project's folder, or name the demo's file by HEAP_ASSETS_SETTINGS"
+        )
 
 
 def _use_folder(folder: Path | None) -> Path:

@@ -109,6 +109,19 @@ def test_questions_before_anything_was_built_say_what_to_do(folder: Path, compan
     assert "materialize the identity group first" in asked.stderr
 
 
+def test_the_demo_is_not_played_with_somebodys_own_settings(tmp_path: Path) -> None:
+    nowhere = run(tmp_path, "demo")
+    assert nowhere.returncode == 2
+    assert "the demo's settings are the project's own heap_assets.yaml" in nowhere.stderr
+    own = "start_date: 2026-01-01\nlake: ./lake\nheap: {app_id: '1', source: {kind: s3, bucket: heap-rs3-acme}}\n"
+    (tmp_path / "heap_assets.yaml").write_text(own + "identity: {identifiers: [{type: heap_user_id}]}\n")
+    for arguments in (["demo"], ["demo", "--faults"]):
+        refused = run(tmp_path, *arguments)
+        assert refused.returncode == 2
+        assert "is not the demo's" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["heap_assets.yaml"]
+
+
 def test_what_cannot_be_landed_is_shown_with_file_block_and_reason(folder: Path, tmp_path: Path) -> None:
     bucket = Bucket(tmp_path / "company" / "bucket")
     bad = event(2, "2026-11-20 10:00:00") | {"time": "yesterday"}
