@@ -93,7 +93,7 @@ def _ours(endpoint: str, lake_folder: Path) -> None:
         landed = time.perf_counter()
         for day in sorted(report.touched[data.TABLE]):
             built = build_event_day(landing, data.TABLE, day)
-            lake.write(f"heap/{data.TABLE}", day.isoformat(), built.frame, built.inputs)
+            lake.write(f"heap/{data.TABLE}", day.isoformat(), built.writer, built.inputs)
     finished = time.perf_counter()
     print(json.dumps({"landing_s": round(landed - began, 2), "building_s": round(finished - landed, 2)}))
 

@@ -1,6 +1,7 @@
 """Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -16,7 +17,7 @@ from heap_assets.platform import Platform
 from heap_assets.steps import exports
 from heap_assets.steps.filtering import without_left_out
 from heap_assets.steps.suites import checks_of, loaded_cadence
-from heap_assets.steps.table import UNREADABLE, Made, Table, Task
+from heap_assets.steps.table import UNREADABLE, Table, Task
 
 _ABOUT_USERS = (
     "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "
@@ -97,7 +98,7 @@ def _whole_day(task: Task, table: str) -> Table:
     built = build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
     records = there.landing.records()
     failed = [why for dump, why in built.notes["failed"].items() if records[dump].day == task.day]
-    return Made(built.frame, built.inputs, {**built.notes, UNREADABLE: failed[-1]}) if failed else built
+    return replace(built, notes={**built.notes, UNREADABLE: failed[-1]}) if failed else built
 
 
 def _users(task: Task) -> Table | None:

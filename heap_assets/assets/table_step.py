@@ -107,7 +107,7 @@ def _build_day(platform: Platform, table: TableAsset, day: str) -> dict[str, Any
         if made is None:
             kept = lake.find(table.path, day)
             return {"status": "kept"} | (partition_metadata(kept) if kept else {})
-        written = lake.write(table.path, day, made.frame, made.inputs, notes=made.notes)
+        written = lake.write(table.path, day, made.writer or made.frame, made.inputs, notes=made.notes)
     metadata: dict[str, Any] = {"status": str(written.status), "seconds": round(time.monotonic() - started, 3)}
     numbers = {name: value for name, value in made.notes.items() if isinstance(value, bool | int | float | str)}
     if written.status is Status.WRITTEN:

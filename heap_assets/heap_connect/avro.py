@@ -7,7 +7,7 @@ as they are, everything else as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import fastavro
 import polars as pl
 
 from heap_assets.errors import SourceError
-from heap_assets.heap_connect.avro_compiled import blocks_of, read_flat
+from heap_assets.heap_connect.avro_compiled import AS_TEXT, Reading, blocks_of, read_flat
 from heap_assets.heap_connect.avro_container import AvroHeader, BlockError, read_header
 from heap_assets.heap_connect.avro_schema import AvroSchema
-from heap_assets.heap_connect.text_table import Batch, Texts
+from heap_assets.heap_connect.text_table import Batch
 
 BATCH_ROWS = 32_768
 
@@ -53,27 +53,14 @@ def read_batches(path: Path, *, name: str | None = None, batch_rows: int = BATCH
     AvroError
         If it is not Avro, its codec is unknown, or it is truncated or corrupt. Batches given before that are void.
     """
-    for batch in read_numbered(path, None, name=name, batch_rows=batch_rows):
+    for batch in read_numbered(path, AS_TEXT, name=name, batch_rows=batch_rows):
         yield batch.rows
 
 
 def read_numbered(
-    path: Path,
-    texts: Texts | None,
-    spelled: Container[str] = (),
-    *,
-    name: str | None = None,
-    batch_rows: int = BATCH_ROWS,
+    path: Path, reading: Reading, *, name: str | None = None, batch_rows: int = BATCH_ROWS
 ) -> Iterator[Batch]:
-    """Do what :func:`read_batches` does, with text columns as numbers where the compiled reader takes the file.
-
-    Parameters
-    ----------
-    texts
-        Where the numbers come from; None for none.
-    spelled
-        Columns that stay text in any case.
-    """
+    """Do what :func:`read_batches` does, with text as `reading` says where the compiled reader takes the file."""
     label = name or str(path)
     try:
         header = read_header(path)
@@ -84,7 +71,7 @@ def read_numbered(
     batches = (
         map(Batch, read_any(path, header, schema, batch_rows))
         if flat is None
-        else read_flat(path, header, flat, batch_rows, texts, spelled)
+        else read_flat(path, header, flat, batch_rows, reading)
     )
     try:
         for batch in batches:
@@ -100,20 +87,18 @@ def read_any(path: Path, header: AvroHeader, schema: AvroSchema, batch_rows: int
     """Decode a file of any schema through fastavro, block by block, so that a bad one can be named."""
     parsed = fastavro.parse_schema(header.schema)
     rows: list[Any] = []
-    with path.open("rb") as file:
-        file.seek(header.blocks_at)
-        for number, count, data in blocks_of(file, header):
-            stream = BytesIO(data)
-            try:
-                rows += [fastavro.schemaless_reader(stream, parsed, None) for _ in range(count)]
-            except Exception as error:  # fastavro lets whatever it trips over out
-                # Messages of the reader may quote values; only their kind is told.
-                reason = f"rows do not fit the schema in the header ({type(error).__name__})"
-                raise BlockError(number, reason) from error
-            if stream.read(1):
-                raise BlockError(number, "it has bytes left over: the file is damaged here")
-            if len(rows) >= batch_rows:
-                yield schema.frame(rows)
-                rows = []
+    for number, count, data in blocks_of(path, header):
+        stream = BytesIO(data)
+        try:
+            rows += [fastavro.schemaless_reader(stream, parsed, None) for _ in range(count)]
+        except Exception as error:  # fastavro lets whatever it trips over out
+            # Messages of the reader may quote values; only their kind is told.
+            reason = f"rows do not fit the schema in the header ({type(error).__name__})"
+            raise BlockError(number, reason) from error
+        if stream.read(1):
+            raise BlockError(number, "it has bytes left over: the file is damaged here")
+        if len(rows) >= batch_rows:
+            yield schema.frame(rows)
+            rows = []
     if rows:
         yield schema.frame(rows)

@@ -11,6 +11,7 @@ MAGIC = b"Obj\x01"
 CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz")
 _SYNC_SIZE = 16
 _HEADER_LIMIT = 64 << 20
+_LARGE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,11 @@ def _varint(file: BinaryIO, first: bytes | None = None) -> int:
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
-    here = file.tell()
-    if size > file.seek(0, 2) - here:  # a damaged length must not allocate what the file does not hold
-        raise EOFError
-    file.seek(here)
+    if size > _LARGE:
+        here = file.tell()
+        if size > file.seek(0, 2) - here:  # a damaged length must not allocate what the file does not hold
+            raise EOFError
+        file.seek(here)
     data = file.read(size)
     if len(data) < size:
         raise EOFError

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,12 @@ import polars as pl
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect.ahead import ahead, in_turn
 from heap_assets.heap_connect.avro import read_numbered
+from heap_assets.heap_connect.avro_compiled import Reading
 from heap_assets.heap_connect.columns import known_columns
 from heap_assets.heap_connect.downloads import Downloads
 from heap_assets.heap_connect.manifest import ManifestTable
 from heap_assets.heap_connect.merging import Columns
-from heap_assets.heap_connect.parts import DAY, PendingRows, write_part
+from heap_assets.heap_connect.parts import DAY, PendingRows
 from heap_assets.heap_connect.records import ROOT, Counts, Part, SourceFile
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
 from heap_assets.heap_connect.sources import DumpSource
@@ -96,11 +97,11 @@ class Staged:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Decoded rows of one file: as they are, and with ids and times read. `offset` is the first row's place."""
+    """Decoded rows of one file, with ids and times read; `rejected` is rows to set aside, if there are any."""
 
     batch: Batch
     read: Typed
-    offset: int
+    rejected: pl.DataFrame | None
     left_out: tuple[str, ...]
 
 
@@ -134,8 +135,8 @@ class Stager:
             Downloads(self.source, files, Path(scratch)) as downloads,
         ):
             decoded = partial(self._decoded, downloads)
-            for file, batch in in_turn(files, decoded) if small else ahead(files, decoded, self.job.decoders):
-                self._take(batch, file)
+            for _, batch in in_turn(files, decoded) if small else ahead(files, decoded, self.job.decoders):
+                self._take(batch)
         self._flush()
         self._flush_set_aside()
         self._result.schema = self._columns.dtypes
@@ -150,7 +151,7 @@ class Stager:
         texts = self._take_texts()
         path = downloads.take(file)
         offset = 0
-        for batch in read_numbered(path, texts, _SPELLED, name=file.uri):
+        for batch in read_numbered(path, Reading(texts, _SPELLED, TIME_COLUMNS), name=file.uri):
             rows = batch.rows
             chosen = self.job.selection.chosen(table, rows.columns)
             if missing := [column for column in self.job.required if column not in chosen]:
@@ -158,7 +159,8 @@ class Stager:
             read = typed(rows.select(chosen), self.job.required, own - batch.numbered)
             read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
             left_out = tuple(column for column in rows.columns if column not in chosen)
-            yield _Decoded(batch, read, offset, left_out)
+            rejected = None if read.clean else _rejected(batch, read, offset, file.uri)
+            yield _Decoded(replace(batch, original=None), read, rejected, left_out)
             offset += rows.height
         # What was fetched is what was listed; a file read in place must still be so.
         if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:
@@ -171,11 +173,14 @@ class Stager:
         except IndexError:  # every thread that decodes has one, and hands it on to the next file
             return Texts()
 
-    def _take(self, decoded: _Decoded, file: SourceFile) -> None:
+    def _take(self, decoded: _Decoded) -> None:
         self._left_out.update(dict.fromkeys(decoded.left_out))
         self._totals["read"] += decoded.batch.rows.height
         read = decoded.read
-        rows = read.rows if read.clean else self._without_rejected(decoded, file)
+        rows = read.rows
+        if decoded.rejected is not None:
+            self._note_rejected(decoded.rejected)
+            rows = rows.filter(read.reasons.is_null())
         self._keep(rows if self.job.is_snapshot else self._by_day(rows), decoded.batch)
 
     def _not_too_far_ahead(self, read: Typed) -> Typed:
@@ -185,27 +190,13 @@ class Stager:
         reasons = read.reasons.set(beyond & read.reasons.is_null(), "time is more than 48 hours after the dump")
         return Typed(read.rows, reasons)
 
-    def _without_rejected(self, decoded: _Decoded, file: SourceFile) -> pl.DataFrame:
-        read, batch = decoded.read, decoded.batch
-        bad = read.reasons.is_not_null()
-        rejected = batch.spelled(batch.rows.filter(bad))
-        reasons = read.reasons.filter(bad)
-        self._set_aside.append(
-            pl.DataFrame(
-                {
-                    "file": pl.repeat(file.uri, len(reasons), eager=True),
-                    "row": bad.arg_true().cast(pl.Int64) + decoded.offset,
-                    "reason": reasons,
-                    "content": rejected.select(_as_json(rejected)).to_series(),
-                }
-            )
-        )
+    def _note_rejected(self, rejected: pl.DataFrame) -> None:
+        self._set_aside.append(rejected)
         if sum(rows.estimated_size() for rows in self._set_aside) > _SET_ASIDE_BYTES:
             self._flush_set_aside()
-        for reason, count in reasons.value_counts().iter_rows():
+        for reason, count in rejected["reason"].value_counts().iter_rows():
             self._result.rejected[reason] = self._result.rejected.get(reason, 0) + count
-        self._totals["rejected"] += len(reasons)
-        return read.rows.filter(~bad)
+        self._totals["rejected"] += rejected.height
 
     def _flush_set_aside(self) -> None:
         if self._set_aside:
@@ -237,16 +228,30 @@ class Stager:
             self._flush()
 
     def _flush(self) -> None:
-        wanted = dict(self._columns.dtypes) | ({} if self.job.is_snapshot else {DAY: pl.Date()})
-        # days in a row, and next to nothing left to sort later
-        rows = self._pending.take(wanted, by_time=not self.job.is_snapshot)
-        if rows.is_empty():
+        if not self._pending.height:
             return
-        days = {} if self.job.is_snapshot else dict(rows[DAY].value_counts().sort(DAY).iter_rows())
+        wanted = dict(self._columns.dtypes) | ({} if self.job.is_snapshot else {DAY: pl.Date()})
+        height = self._pending.height
         key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
         with self.store.staged(key) as path:
-            write_part(path, rows)
-        self._result.parts.append(Part(key, rows.height, days))
+            # days in a row, and next to nothing left to sort later
+            days = self._pending.write(path, wanted, by_time=not self.job.is_snapshot)
+        self._result.parts.append(Part(key, height, days))
+
+
+def _rejected(batch: Batch, read: Typed, offset: int, uri: str) -> pl.DataFrame:
+    """Return what is set aside of a batch, which begins at row `offset` of its file: content as the file spells it."""
+    bad = read.reasons.is_not_null()
+    rows = batch.rows if batch.original is None else batch.original()
+    content = rows.filter(bad)
+    return pl.DataFrame(
+        {
+            "file": pl.repeat(uri, content.height, eager=True),
+            "row": bad.arg_true().cast(pl.Int64) + offset,
+            "reason": read.reasons.filter(bad),
+            "content": content.select(_as_json(content)).to_series(),
+        }
+    )
 
 
 def _as_json(batch: pl.DataFrame) -> pl.Expr:

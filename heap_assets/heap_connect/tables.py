@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError
+from heap_assets.heap_connect.coded_parts import CodedRun, coded_day
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
@@ -23,7 +25,7 @@ from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableSt
 from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
 from heap_assets.heap_connect.values import ID_COLUMNS, TIME, TIME_COLUMNS
-from heap_assets.lake import Inputs, Store
+from heap_assets.lake import FileWriter, Inputs, Store, write_frame
 
 _EVENT_ORDER = ("time", "event_id", "user_id")
 _DAY_END = timedelta(days=1)
@@ -48,11 +50,24 @@ class Built:
     inputs: Inputs
     notes: Mapping[str, Any]
     build: Callable[[], pl.LazyFrame] = field(repr=False)
+    write_fast: Callable[[], FileWriter | None] = field(repr=False, default=lambda: None)
 
     @cached_property
     def frame(self) -> pl.LazyFrame:
         """The rows, read when they are asked for."""
         return self.build()
+
+    @property
+    def writer(self) -> FileWriter:
+        """Writes :attr:`frame` into a Parquet file, without going through a frame where it can be done."""
+        return self._write
+
+    def _write(self, path: Path, metadata: Mapping[str, str]) -> None:
+        fast = self.write_fast()
+        if fast is not None:
+            fast(path, metadata)
+        else:
+            write_frame(path, self.frame, metadata)
 
 
 def key_dtype(column: str) -> pl.DataType | None:
@@ -100,7 +115,31 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
         lambda: _event_rows(
             landing.store, bringing, _gone(landing.store, standing, moves, day), placements(standing), day, schema
         ),
+        lambda: None if moves else _coded_writer(landing.store, bringing, placements(standing), day, schema),
     )
+
+
+def _coded_writer(
+    store: Store,
+    bringing: Sequence[Delivery],
+    placed: Mapping[int, Mapping[str, str]],
+    day: date,
+    schema: Mapping[str, pl.DataType],
+) -> FileWriter | None:
+    if not (store.is_local and bringing):
+        return None
+    runs = [
+        CodedRun(Path(store.uri(part.key)), _rows_before(part, day), part.days[day], placed[delivery.dump.dump_id])
+        for delivery in bringing
+        for part in delivery.table.parts
+        if day in part.days
+    ]
+    return coded_day(runs, schema)
+
+
+def _rows_before(part: Part, day: date) -> int:
+    """Return where a day begins in a part, which is sorted by time: its days lie one after the other."""
+    return sum(rows for other, rows in part.days.items() if other < day)
 
 
 def _event_rows(
@@ -130,8 +169,7 @@ def _run(
     day: date,
     schema: Mapping[str, pl.DataType],
 ) -> Run:
-    # A part is sorted by time: its days lie one after the other.
-    begin = sum(rows for other, rows in part.days.items() if other < day)
+    begin = _rows_before(part, day)
     dump = pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
 
     def rows(offset: int, length: int) -> pl.LazyFrame:

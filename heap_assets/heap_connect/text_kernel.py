@@ -121,7 +121,7 @@ def _compare(at: int, there: int, length: int) -> bool:
     return rest == 0 or first_bytes(at + whole, rest) == first_bytes(there + whole, rest)
 
 
-_equal: Any = numba.njit(cache=True, nogil=True)(_compare)
+equal: Any = numba.njit(cache=True, nogil=True)(_compare)
 
 
 def _hash_text(at: int, length: int) -> Any:
@@ -136,7 +136,7 @@ def _hash_text(at: int, length: int) -> Any:
     return (mixed * _ODD_1) >> _HALF
 
 
-_hash: Any = numba.njit(cache=True, nogil=True, inline="always")(_hash_text)
+hash_text: Any = numba.njit(cache=True, nogil=True, inline="always")(_hash_text)
 """32 bits that equal texts share."""
 
 
@@ -150,7 +150,7 @@ def _find_or_add(at: int, length: int, slots: int, size: int, filled: int, ends:
     tag = np.uint64(0)
     slot = np.int64(0)
     if size > 0:
-        tag = _hash(at, length)
+        tag = hash_text(at, length)
         last = size - 1
         slot = np.int64(tag) & last
         while True:
@@ -160,7 +160,7 @@ def _find_or_add(at: int, length: int, slots: int, size: int, filled: int, ends:
             if held >> _HALF == tag:
                 number = np.int64(held & _LOW_HALF)
                 start = np.int64(word(ends + 8 * number - 8))
-                if np.int64(word(ends + 8 * number)) - start == length and _equal(at, arena + start, length):
+                if np.int64(word(ends + 8 * number)) - start == length and equal(at, arena + start, length):
                     return number
             slot = (slot + 1) & last
         if 2 * np.int64(word(filled)) >= size:
@@ -194,28 +194,3 @@ def _move_slots(old: Any, new: Any) -> None:
 
 move_slots: Any = numba.njit(cache=True, nogil=True)(_move_slots)
 """Fill a larger table of slots from a smaller one."""
-
-
-def _place(numbers: Any, begin: int, ranks: Any, placed: Any, used: Any) -> None:
-    for i in range(len(numbers)):
-        number = np.int64(numbers[i]) + begin
-        placed[ranks[i]] = number
-        used[number] = True
-
-
-place: Any = numba.njit(cache=True, nogil=True)(_place)
-"""Write a batch's numbers, counted from `begin`, to where their rows go; note which occur."""
-
-
-def _spell(placed: Any, names: Any, spelled: Any, bits: Any) -> None:
-    for i in range(len(placed)):
-        name = names[placed[i]]
-        if name > 0:
-            spelled[i] = name - 1
-            bits[i >> 3] |= np.uint8(1 << (i & 7))
-        else:
-            spelled[i] = 0
-
-
-spell: Any = numba.njit(cache=True, nogil=True)(_spell)
-"""Write `names[placed] - 1` and an Arrow bitmap of where that is not negative."""

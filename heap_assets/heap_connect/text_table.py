@@ -5,6 +5,7 @@ A number takes four bytes and is moved, sorted and written without touching the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,10 +90,16 @@ class TextTable:
         count = int(self.count[0])
         return count > _MOST_TEXTS or int(self.ends[count]) > _MOST_BYTES
 
+    def snapshot(self) -> tuple[_Array, _Array]:
+        """Return where each text ends, and all texts; what is added later does not change them."""
+        count = int(self.count[0])
+        ends = self.ends[: count + 1]
+        return ends, self.arena[: ends[count]]
+
     def texts(self) -> pl.Series:
         """Return all texts by number; the first is null."""
-        count = int(self.count[0])
-        ends, arena = self.ends[: count + 1], self.arena[: self.ends[count]]
+        ends, arena = self.snapshot()
+        count = len(ends) - 1
         buffers = [None, pa.py_buffer(ends), pa.py_buffer(arena)]
         found = pl.from_arrow(pa.Array.from_buffers(pa.large_string(), count, buffers))
         assert isinstance(found, pl.Series)
@@ -113,11 +120,15 @@ class Texts:
 
 @dataclass(frozen=True)
 class Batch:
-    """Decoded rows. Columns in `numbered` hold numbers of `table` instead of their text."""
+    """Decoded rows. Columns in `numbered` hold numbers of `table` instead of their text.
+
+    Until the next batch is asked for, `original` gives the rows as the file spells them.
+    """
 
     rows: pl.DataFrame
     table: TextTable | None = None
     numbered: frozenset[str] = frozenset()
+    original: Callable[[], pl.DataFrame] | None = None
 
     def spelled(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return rows of this batch with the text in place of its number."""

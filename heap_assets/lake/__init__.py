@@ -1,7 +1,7 @@
 """Where tables live: Parquet partitions on a folder, S3 or GCS, written whole or not at all."""
 
 from heap_assets.lake.lake import Inputs, Lake, Partition, Status, Written, conform
-from heap_assets.lake.store import FileWriter, ObjectInfo, Store
+from heap_assets.lake.store import FileWriter, ObjectInfo, Store, write_frame
 
 __all__ = [
     "FileWriter",
@@ -13,4 +13,5 @@ __all__ = [
     "Store",
     "Written",
     "conform",
+    "write_frame",
 ]

@@ -176,13 +176,18 @@ class Store:
             if not isinstance(frame, pl.LazyFrame | pl.DataFrame):
                 frame(path, dict(metadata or {}))
                 return
-            frame.lazy().sink_parquet(path, metadata=dict(metadata or {}), compression_level=_FAST, engine="streaming")
+            write_frame(path, frame, metadata or {})
 
     def scan(self, key: str) -> pl.LazyFrame:
         """Scan one Parquet object lazily; FileNotFoundError now rather than at collect."""
         if not self.exists(key):
             raise FileNotFoundError(self.uri(key))
         return pl.scan_parquet(self.uri(key), storage_options=self.storage_options, glob=False)
+
+
+def write_frame(path: Path, frame: pl.LazyFrame | pl.DataFrame, metadata: Mapping[str, str]) -> None:
+    """Stream a frame into a Parquet file; `metadata` goes into its footer."""
+    frame.lazy().sink_parquet(path, metadata=dict(metadata), compression_level=_FAST, engine="streaming")
 
 
 def _info(meta: obstore.ObjectMeta) -> ObjectInfo:

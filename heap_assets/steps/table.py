@@ -26,7 +26,10 @@ class Task:
 
 
 class Table(Protocol):
-    """A partition about to be stored: its rows, what they are a function of, and what to say about them."""
+    """A partition about to be stored: its rows, what they are a function of, and what to say about them.
+
+    `writer`, if there is one, writes `frame` faster.
+    """
 
     @property
     def frame(self) -> pl.LazyFrame: ...
@@ -34,6 +37,8 @@ class Table(Protocol):
     def inputs(self) -> Inputs | None: ...
     @property
     def notes(self) -> Mapping[str, Any]: ...
+    @property
+    def writer(self) -> FileWriter | None: ...
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from heap_assets.heap_connect import text_table
 from heap_assets.heap_connect.avro import AvroError, read_batches, read_numbered
+from heap_assets.heap_connect.avro_compiled import Reading
 from heap_assets.heap_connect.avro_container import read_header
-from heap_assets.heap_connect.parts import PendingRows, write_part
+from heap_assets.heap_connect.parts import PendingRows
 from heap_assets.heap_connect.text_table import Batch, Texts, TextTable
 
 TEXT = st.none() | st.text(max_size=20) | st.sampled_from(["a", "a longer text that repeats", "éé", "\x00", ""])
@@ -43,7 +44,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_numbers_stand_for_the_texts_that_a_plain_read_gives(scratch: Path, rows: list[dict[str, Any]]) -> None:
     path = write(scratch / "file.avro", rows)
     texts = Texts()
-    batches = list(read_numbered(path, texts, ("y",), batch_rows=7))
+    batches = list(read_numbered(path, Reading(texts, ("y",)), batch_rows=7))
     assert all(batch.numbered == {"x"} for batch in batches if batch.rows.height)
     spelled = pl.concat([batch.spelled(batch.rows) for batch in batches])
     assert spelled.equals(pl.concat(list(read_batches(path, batch_rows=7))))
@@ -53,7 +54,7 @@ def test_numbers_stand_for_the_texts_that_a_plain_read_gives(scratch: Path, rows
 def test_tables_grow_and_columns_that_do_not_repeat_are_no_longer_looked_up(tmp_path: Path, distinct: int) -> None:
     rows = [{"x": f"text {i * 7919 % distinct}", "y": f"{i % 5}", "n": i} for i in range(20_000)]
     texts = Texts()
-    batches = list(read_numbered(write(tmp_path / "f", rows), texts, batch_rows=3_000))
+    batches = list(read_numbered(write(tmp_path / "f", rows), Reading(texts), batch_rows=3_000))
     spelled = pl.concat([batch.spelled(batch.rows) for batch in batches])
     assert spelled.equals(pl.DataFrame(rows, schema={"x": pl.String, "y": pl.String, "n": pl.Int64}))
     assert texts.table is not None
@@ -64,7 +65,7 @@ def test_tables_grow_and_columns_that_do_not_repeat_are_no_longer_looked_up(tmp_
 def test_a_full_table_is_followed_by_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_table, "_MOST_TEXTS", 100)
     rows = [{"x": f"text {i}", "y": "same", "n": i} for i in range(500)]
-    batches = list(read_numbered(write(tmp_path / "f", rows), Texts(), batch_rows=50))
+    batches = list(read_numbered(write(tmp_path / "f", rows), Reading(Texts()), batch_rows=50))
     assert len({id(batch.table) for batch in batches}) > 2
     assert pl.concat([batch.spelled(batch.rows) for batch in batches])["x"].to_list() == [row["x"] for row in rows]
 
@@ -76,7 +77,7 @@ def test_text_that_is_no_text_is_an_error_that_names_the_block(tmp_path: Path) -
         fastavro.writer(file, {**SCHEMA, "fields": fields}, [{"x": b"pl\xffin", "y": b"", "n": 1}], codec="null")
     mended = _with_schema(path, SCHEMA)
     with pytest.raises(AvroError, match="block 0: a string in it is not UTF-8"):
-        list(read_numbered(mended, Texts()))
+        list(read_numbered(mended, Reading(Texts())))
 
 
 def _with_schema(path: Path, schema: Any) -> Path:
@@ -110,17 +111,17 @@ def test_a_part_holds_the_rows_sorted_as_plain_text(
         frame = pl.DataFrame(
             [{**row, "time": begin + timedelta(seconds=row["second"])} for row in group],
             schema={"time": pl.Datetime("us", "UTC"), "event_id": pl.Int64, "user_id": pl.Int64, "plan": pl.String},
-        )
+        ).with_columns(_day=pl.col("time").dt.date())
         plain.append(frame)
         pending.add(_numbered(frame) if by_number else Batch(frame))
     wanted = {**plain[0].schema, "later": pl.Int64()}
-    rows = pending.take(wanted, by_time=True)
+    days = pending.write(scratch / "part.parquet", wanted, by_time=True)
     expected = (
         pl.concat(plain)
         .with_columns(later=pl.lit(None, pl.Int64))
         .sort("time", "event_id", "user_id", maintain_order=True)
     )
-    write_part(scratch / "part.parquet", rows)
+    assert days == {date(2026, 3, 1): expected.height}
     read = pl.read_parquet(scratch / "part.parquet")
     assert read.schema == wanted
     assert read.equals(expected) or read.sort(pl.all()).equals(expected.sort(pl.all()))
