@@ -18,7 +18,6 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity.encode import Encoded
-from heap_assets.identity.ids import Profiles, with_ids
 from heap_assets.identity.kernel import I64, NO_TYPE, U8, U16, U32, U64
 from heap_assets.identity.ordered import Clusters
 from heap_assets.identity.rules import Rules
@@ -127,10 +126,7 @@ class State:
         encoded = Encoded(self.ranks, self.facts, self.slots, self.size, self.texts, sources)
         found = Components(self.component, self.components, self.shared, self.report)
         split = Clusters(self.labels, self.high.size, self.refused)
-        return Resolved(rules, encoded, found, split, self.high, self.low, lambda: self._profiles(encoded, rules))
-
-    def _profiles(self, encoded: Encoded, rules: Rules) -> Profiles:
-        return with_ids(encoded, self.labels, self.high, self.low, self.shared, rules)
+        return Resolved(rules, encoded, found, split, self.high, self.low)
 
     @property
     def identifiers(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +11,7 @@ import polars as pl
 from heap_assets.identity import kernel
 from heap_assets.identity.encode import Encoded, encode
 from heap_assets.identity.graph import profile_ids, times
-from heap_assets.identity.ids import Profiles, profiles
+from heap_assets.identity.ids import Profiles, profiles, with_ids
 from heap_assets.identity.kernel import U64
 from heap_assets.identity.ordered import Clusters, clusters
 from heap_assets.identity.rules import Rules
@@ -22,7 +21,15 @@ from heap_assets.identity.shared import Components, components
 
 @dataclass(frozen=True)
 class Resolved:
-    """A resolution as arrays."""
+    """A resolution as arrays.
+
+    Attributes
+    ----------
+    high, low
+        The two halves of each cluster's id.
+    laid_out
+        Of a resolution just made; one from a stored state is laid out when it is first asked for.
+    """
 
     rules: Rules
     encoded: Encoded
@@ -30,7 +37,7 @@ class Resolved:
     clusters: Clusters
     high: U64
     low: U64
-    lay_out: Callable[[], Profiles]
+    laid_out: Profiles | None = None
 
     @property
     def identifiers(self) -> int:
@@ -39,8 +46,10 @@ class Resolved:
 
     @cached_property
     def profiles(self) -> Profiles:
-        """Clusters laid out, and their ids; computed when first asked for."""
-        return self.lay_out()
+        """Clusters laid out, and their ids."""
+        if self.laid_out is not None:
+            return self.laid_out
+        return with_ids(self.encoded, self.clusters.labels, self.high, self.low, self.components.shared, self.rules)
 
 
 def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, keep_rows: bool = False) -> Resolved:
@@ -51,7 +60,7 @@ def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, kee
     if not keep_rows:
         encoded.forget_links()  # a quarter of all memory, while text is about to be made
     found_profiles = profiles(encoded, split.labels, split.count, found.shared, rules)
-    return Resolved(rules, encoded, found, split, found_profiles.high, found_profiles.low, lambda: found_profiles)
+    return Resolved(rules, encoded, found, split, found_profiles.high, found_profiles.low, found_profiles)
 
 
 def conflicts_table(result: Resolved) -> pl.DataFrame:
