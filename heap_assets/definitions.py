@@ -6,7 +6,7 @@ import dagster as dg
 
 from heap_assets.alerting import channels
 from heap_assets.alerts.sensors import alert_sensors
-from heap_assets.assets.exports import exported_days, exports, exports_sensor
+from heap_assets.assets.exports import exports, exports_sensor
 from heap_assets.assets.heap import event_tables, people
 from heap_assets.assets.heap_connect import dumps, landed
 from heap_assets.assets.identity import identity
@@ -21,6 +21,7 @@ from heap_assets.assets.warehouse import warehouse_tables
 from heap_assets.checks.partition_check import check_step
 from heap_assets.checks.recency_job import recency_job
 from heap_assets.io import LakeResource, lake_io_manager
+from heap_assets.names import DUMPS, EXPORTS
 from heap_assets.partitions import days
 from heap_assets.platform import Platform, open_platform
 from heap_assets.schedules import schedules
@@ -72,9 +73,9 @@ def _definitions(loaded: Platform) -> dg.Definitions:
     recency = recency_job(hourly_checks(loaded), status=schedule_status)
     exported = is_exported(loaded)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
-        [exported_days(partitions_def, run.owner), exports(platform, run.owner)]
+        [landed(partitions_def, run.owner, EXPORTS, "bigquery"), exports(platform, run.owner)]
         if exported
-        else [landed(partitions_def, run.owner), dumps(platform, dump_checks(loaded), run.owner)]
+        else [landed(partitions_def, run.owner, DUMPS, "parquet"), dumps(platform, dump_checks(loaded), run.owner)]
     )
     arrival_sensor = exports_sensor if exported else manifest_sensor
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [

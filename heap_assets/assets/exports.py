@@ -11,7 +11,7 @@ from heap_assets.assets.heap_connect import day_landed
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource
-from heap_assets.names import EXPORTS, LANDED
+from heap_assets.names import EXPORTS
 from heap_assets.platform import Platform
 from heap_assets.steps.exports import Looked, look, news
 
@@ -23,21 +23,6 @@ class LookConfig(dg.Config):
     """How far to look back; by default from the last sync less the overlap of the settings."""
 
     since: str = ""
-
-
-def exported_days(partitions_def: dg.PartitionsDefinition[str], owner: str) -> dg.AssetSpec:
-    """Return the external asset of days that have changed in the export: what the tables' automation listens to."""
-    return dg.AssetSpec(
-        asset_key(LANDED),
-        description="Days of Heap's tables that have changed in its export.\n\nA look at the export reports one "
-        "materialization for every day that has late rows or users that changed, and for the newest ones. Tables are "
-        "then rebuilt for exactly those days.",
-        group_name=GROUP,
-        kinds={"bigquery"},
-        owners=[owner],
-        partitions_def=partitions_def,
-        deps=[asset_key(EXPORTS)],
-    )
 
 
 def exports(platform: Callable[[LakeResource], Platform], owner: str) -> dg.AssetsDefinition:

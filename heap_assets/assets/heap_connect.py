@@ -18,18 +18,24 @@ from heap_assets.steps.landing import land
 GROUP = "heap_connect"
 
 
-def landed(partitions_def: dg.PartitionsDefinition[str], owner: str) -> dg.AssetSpec:
-    """Return the external asset of days that dumps touched: what the tables' automation listens to."""
+def landed(partitions_def: dg.PartitionsDefinition[str], owner: str, reported_by: str, kind: str) -> dg.AssetSpec:
+    """Return the external asset of days that have new rows: what the tables' automation listens to.
+
+    Parameters
+    ----------
+    reported_by
+        The asset that reports them: dumps, or looks at Heap's export.
+    """
     return dg.AssetSpec(
         asset_key(LANDED),
-        description="Days of Heap's tables that dumps brought rows for.\n\n"
-        "Landing a dump reports one materialization for every day it touched, late days included, and after a full "
-        "resync every day the table ever had. Tables are then rebuilt for exactly those days.",
+        description="Days of Heap's tables with rows that are new or were changed.\n\n"
+        f"`{reported_by}` reports one materialization for every day that it found touched, late days included, and "
+        "after a full resync every day the table ever had. Tables are then rebuilt for exactly those days.",
         group_name=GROUP,
-        kinds={"parquet"},
+        kinds={kind},
         owners=[owner],
         partitions_def=partitions_def,
-        deps=[asset_key(DUMPS)],
+        deps=[asset_key(reported_by)],
     )
 
 

@@ -73,7 +73,7 @@ def _first(names: list[str], shown: int = 8) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def _spelled(rules: object) -> str:
+def _spelled(rules: dict[str, object] | list[dict[str, object]]) -> str:
     sets = rules if isinstance(rules, list) else [rules]
     return " or ".join(" and ".join(f"{column} {said}" for column, said in one.items()) for one in sets)
 
