@@ -61,8 +61,6 @@ class Plant:
 
 
 NOT_PLANTED: Mapping[str, str] = {
-    "one_row_per_key": "Two profiles on one Heap identity are stopped before a sync by `one_profile_per_identity`, two "
-    "rows with one key of a warehouse table by `unique_keys`. It guards syncs whose key is no key of their source.",
     "alive": "A sign of life, for a dead man's switch: what it tells is its absence.",
 }
 """Checks and alerts without a plant, and why."""
@@ -216,6 +214,15 @@ def _in_profiles() -> list[Plant]:
     ]  # fmt: skip
 
 
+_BY_DOMAIN: Mapping[str, Any] = {
+    "source": "crm_accounts",
+    "key": "domain",  # no key of the table: neither `unique_keys` nor `one_profile_per_identity` stands before it
+    "account_id_configured": True,
+    "properties": {"Industry": "industry"},
+    "guard": {"max_removed": 1.0},
+}
+
+
 def _in_syncs() -> list[Plant]:
     paid = "UPDATE billing.customers SET {}, updated_at = updated_at + INTERVAL 1 SECOND WHERE rowid % {} = 0"
     moved = (paid.format("mrr = mrr + 1 + rowid % 50", 4),)
@@ -228,6 +235,9 @@ def _in_syncs() -> list[Plant]:
               orders=({"kind": "drop", "path": _USERS_API},)),
         Plant("credentials_refused", "The environment ID is not accepted any more.", SYNC, "delivered", sql=moved,
               orders=({"status": 401, "path": _USERS_API},)),
+        Plant("key_of_two", "Accounts are sent by their domain, and two of them come to share one.",
+              "sync/heap_account_properties", "one_row_per_key", settings={"sync.heap_account_properties": _BY_DOMAIN},
+              sql=("UPDATE crm.accounts SET domain = (SELECT min(domain) FROM crm.accounts) WHERE rowid < 3",)),
         Plant("gate_shut", "A blocking check of the profiles' sources fails.", SYNC, "delivered",
               sql=("INSERT INTO crm.contacts SELECT * FROM crm.contacts LIMIT 3",)),
         Plant("ghost_users", "People we have sent to are gone from Heap's export.", SYNC, "no_ghost_users",
