@@ -1,6 +1,6 @@
 """Each judge sees its own fault, and nothing on clean data."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import polars as pl
 import pytest
@@ -8,7 +8,7 @@ from check_toys import events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.checks import duplicates, heap_tables, identity, recency, sync, warehouse
+from heap_assets.checks import duplicates, heap_tables, identity, sync, warehouse
 from heap_assets.checks.history import (
     columns_as_before,
     filled_as_usual,
@@ -18,11 +18,8 @@ from heap_assets.checks.history import (
     volume_as_usual,
     week_against_last,
 )
-from heap_assets.checks.personal_data import is_card, luhn, named_like_personal_data, no_personal_data
-from heap_assets.checks.thresholds import Cadence, Thresholds
+from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
-from heap_assets.errors import SettingsError
-from heap_assets.lake import Lake
 
 T = Thresholds()
 DAY = date(2026, 11, 1)
@@ -209,66 +206,6 @@ class TestHistory:
         assert not_shrunk(1, None, T).passed
 
 
-class TestPersonalData:
-    @pytest.mark.parametrize(
-        ("column", "value", "kind"),
-        [
-            ("referrer", "ann.lee@example.co.uk", "email"),
-            ("note", "call 536-22-8145 please", "social_security_number"),
-            ("ref", "4111 1111 1111 1111", "card_number"),
-            ("ref", "5555555555554444", "card_number"),
-            ("contact", "+1 415 555 2671", "phone"),
-            ("contact", "(415) 555-2671", "phone"),
-            ("origin", "81.2.69.142", "ip_address"),
-        ],
-    )
-    def test_values(self, column: str, value: str, kind: str) -> None:
-        rows = pl.LazyFrame({column: [value] * 60 + ["-"] * 40})
-        verdict = no_personal_data(rows, [column], [], rows_searched=1000, allowed=0.001)
-        assert verdict.offenders is not None
-        assert (verdict.offenders["property"][0], verdict.offenders["kind"][0]) == (column, kind)
-        assert value not in str(verdict.sample(b"key")) + str(verdict.notes)
-
-    def test_one_email_in_a_thousand_rows_is_too_many(self) -> None:
-        rows = pl.LazyFrame({"search_term": ["shoes"] * 997 + ["ann@acme.com"] * 3})
-        assert not no_personal_data(rows, ["search_term"], [], rows_searched=20_000, allowed=0.001).passed
-
-    def test_what_only_looks_like_it(self) -> None:
-        clean = pl.LazyFrame(
-            {
-                "order_number": [str(4_000_000_000_000_000 + 7 * n) for n in range(500)],
-                "app_version": ["14.1.2.30"] * 500,
-                "private": ["10.0.0.1"] * 500,
-                "email_template": ["welcome"] * 500,
-                "has_email": ["true", "false"] * 250,
-                "created": ["2026-11-01 10:00:00"] * 500,
-                "url": ["https://acme.test/a?b=1"] * 500,
-                "uuid": ["550e8400-e29b-41d4-a716-446655440000"] * 500,
-                "price": ["1234.50"] * 500,
-            }
-        )
-        verdict = no_personal_data(clean, clean.collect_schema().names(), [], rows_searched=20_000, allowed=0.001)
-        assert verdict.passed, verdict.notes
-
-    def test_a_property_called_like_personal_data(self) -> None:
-        rows = pl.LazyFrame({"billing_phone": ["n/a yet"]})
-        assert not no_personal_data(rows, ["billing_phone"], [], rows_searched=10, allowed=0.001).passed
-        assert no_personal_data(rows, ["billing_phone"], ["billing_phone"], rows_searched=10, allowed=0.0).passed
-        for name in ("user_email", "userEmail", "phoneNumber", "ssn", "ip_address", "date_of_birth"):
-            assert named_like_personal_data(name)
-        for name in ("email_template", "has_phone", "company_name", "shipping", "panel", "clip", "emails_sent"):
-            assert not named_like_personal_data(name)
-
-    @given(st.text("0123456789", min_size=1, max_size=19))
-    def test_luhn_sees_every_changed_digit(self, digits: str) -> None:
-        for place in range(len(digits)):
-            changed = digits[:place] + str((int(digits[place]) + 1) % 10) + digits[place + 1 :]
-            assert not (luhn(digits) and luhn(changed))
-
-    def test_a_row_of_equal_digits_is_no_card(self) -> None:
-        assert not is_card("0000000000000000")
-
-
 class TestWarehouse:
     rows = pl.LazyFrame({"id": [1, 2, 3, 4], "email": ["a@x.co", "", None, "Ann Lee"]})
 
@@ -333,69 +270,3 @@ class TestSync:
     def test_ghost_users(self) -> None:
         verdict = sync.no_ghost_users(pl.LazyFrame({"key": ["a", "b"]}), pl.LazyFrame({"identity": ["a", None]}), 0.1)
         assert verdict.numbers["keys_not_in_heap"] == 1
-
-
-class TestRecency:
-    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
-    daily = Cadence(every=timedelta(days=1), lag=timedelta(hours=12))
-
-    def test_backfilling_an_old_day_does_not_make_a_stale_table_fresh(self, lake: Lake) -> None:
-        for day in ("2026-11-10", "2026-11-11"):
-            lake.write("heap/pageviews", day, events(day))
-        stale = recency.newest_event_time(lake, "heap/pageviews", self.now)
-        assert not recency.newest_row_is_recent(stale, self.now, self.daily).passed
-        lake.write("heap/pageviews", "2026-11-01", events("2026-11-01", 50))
-        assert recency.newest_event_time(lake, "heap/pageviews", self.now) == stale
-
-    def test_an_empty_newest_day_is_not_news(self, lake: Lake) -> None:
-        lake.write("heap/pageviews", "2026-11-10", events("2026-11-10"))
-        lake.write("heap/pageviews", "2026-11-20", events("2026-11-20", 0))
-        newest = recency.newest_event_time(lake, "heap/pageviews", self.now)
-        assert newest == datetime(2026, 11, 10, 12, tzinfo=UTC)
-
-    def test_rows_from_the_future_are_not_news(self, lake: Lake) -> None:
-        lake.write("heap/pageviews", "2026-11-10", events("2026-11-10"))
-        lake.write("heap/pageviews", "2026-11-22", events("2026-11-22"))
-        newest = recency.newest_event_time(lake, "heap/pageviews", self.now)
-        assert newest == datetime(2026, 11, 10, 12, tzinfo=UTC)
-
-    def test_a_snapshot_carried_forward_is_not_news(self, lake: Lake) -> None:
-        frame = pl.DataFrame({"id": [1]})
-        observed = {"observed_at": "2026-11-10T03:00:00+00:00"}
-        lake.write("warehouse/crm", "2026-11-10", frame, notes={"observed": True, **observed})
-        lake.write("warehouse/crm", "2026-11-20", frame, notes={"observed": False, **observed})
-        assert recency.newest_observation(lake, "warehouse/crm", self.now) == datetime(2026, 11, 10, 3, tzinfo=UTC)
-
-    def test_a_missing_table_is_stale(self, lake: Lake) -> None:
-        assert not recency.newest_row_is_recent(
-            recency.newest_event_time(lake, "x", self.now), self.now, self.daily
-        ).passed
-
-    def test_an_event_that_rests_at_weekends_is_not_stale_on_monday_and_a_daily_one_is(self) -> None:
-        workdays = [DAY + timedelta(days=n) for n in range(14) if (DAY + timedelta(days=n)).weekday() < 5]
-        assert recency.usual_quiet(dict.fromkeys(workdays, 100)) == timedelta(days=3)
-        assert recency.usual_quiet({DAY + timedelta(days=n): 100 for n in range(14)}) == timedelta(0)
-        assert recency.usual_quiet(dict.fromkeys(workdays[:3], 100)) is None
-
-    def test_three_rows_a_day_may_be_away_for_three_days_by_chance(self) -> None:
-        daily = {DAY + timedelta(days=n): 3 for n in range(28)}
-        quiet = recency.usual_quiet(daily)
-        assert quiet is not None
-        assert timedelta(days=2) < quiet < timedelta(days=2.1)
-        old = self.now - timedelta(hours=100)
-        assert recency.newest_row_is_recent(old, self.now, self.daily, timedelta(days=3)).passed
-        assert not recency.newest_row_is_recent(old, self.now, self.daily).passed
-        assert recency.newest_row_is_recent(old, self.now, self.daily, None).passed
-
-    def test_deliveries(self) -> None:
-        assert recency.newest_complete_day_delivered("2026-11-20", self.now, self.daily).passed
-        assert not recency.newest_complete_day_delivered("2026-11-16", self.now, self.daily).passed
-        assert not recency.newest_complete_day_delivered(None, self.now, self.daily).passed
-
-
-def test_thresholds_from_settings_name_what_they_do_not_know() -> None:
-    assert Thresholds.from_settings({"max_shrink": 0.2, "volume_weeks": 4.0}).volume_weeks == 4
-    with pytest.raises(SettingsError, match="Did you mean 'max_shrink'"):
-        Thresholds.from_settings({"max_shrnk": 0.2})
-    with pytest.raises(SettingsError, match="whole number"):
-        Thresholds.from_settings({"volume_weeks": 0.5})

@@ -1,0 +1,106 @@
+"""Columns come, go and change type; the catalogue learns them; a selection decides what is loaded."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+from dump_builders import Bucket, event, land_all, landing_in, user
+
+from heap_assets.heap_connect import (
+    Catalogue,
+    TableError,
+    build_event_day,
+)
+
+MARCH_1, MARCH_2 = date(2026, 3, 1), date(2026, 3, 2)
+
+
+def test_columns_come_go_and_change_type(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", a=[event(1, "2026-03-01 10:00:00", old="o", age=1)])
+    bucket.dump(2, "2026-03-03T02:00:00", a=[event(2, "2026-03-02 10:00:00", new="n", age="two")])
+    bucket.dump(3, "2026-03-04T02:00:00", a=[event(3, "2026-03-02 11:00:00", old=None, age=3)])
+    landing = landing_in(tmp_path / "lake")
+    reports = land_all(landing, bucket)
+    assert reports[1].new_columns == {"a": ("new",)}
+    first, second = (build_event_day(landing, "a", day).frame.collect() for day in (MARCH_1, MARCH_2))
+    assert first.columns[4:] == ["old", "age"]
+    assert second.select("age", "age__string").rows() == [(None, "two"), (3, None)]
+    asked = build_event_day(landing, "a", MARCH_1, ["new", "never", "age"]).frame.collect()
+    assert asked.schema == {
+        "event_id": pl.Int64(),
+        "user_id": pl.Int64(),
+        "session_id": pl.Int64(),
+        "time": pl.Datetime("us", "UTC"),
+        "new": pl.String(),
+        "never": pl.String(),
+        "age": pl.Int64(),
+    }
+
+
+def test_heaps_own_columns_are_text_whatever_a_file_says(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", a=[event(1, "2026-03-01 10:00:00", app_version=3, custom=4)])
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    assert build_event_day(landing, "a", MARCH_1).frame.collect().row(0)[4:] == ("3", 4)
+
+
+def test_a_table_that_never_landed_says_why(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", a=[event(1, "2026-03-01 10:00:00")])
+    bucket.file(1, "a").unlink()
+    landing = landing_in(tmp_path / "lake")
+    (report,) = land_all(landing, bucket)
+    assert report.failed[0].failure is not None
+    with pytest.raises(TableError, match=r"a has not landed: .*part-00000.*does not exist"):
+        build_event_day(landing, "a", MARCH_1)
+    with pytest.raises(TableError, match="b is in no dump"):
+        build_event_day(landing, "b", MARCH_1)
+    with pytest.raises(TableError, match="build_users"):
+        build_event_day(landing, "users", MARCH_1)
+
+
+def test_selecting_a_table_later_lands_it_from_all_dumps(tmp_path: Path) -> None:
+    from heap_assets.heap_connect import Selection
+
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", a=[event(1, "2026-03-01 10:00:00")], b=[event(2, "2026-03-01 10:00:00")])
+    first = landing_in(tmp_path / "lake", selection=Selection(("a",)))
+    land_all(first, bucket)
+    assert first.tables() == ["a"]
+    later = landing_in(tmp_path / "lake", selection=Selection(("*",)))
+    (report,) = land_all(later, bucket)
+    assert [t.table for t in report.tables] == ["b"]
+
+
+def test_the_catalogue_learns_what_landed_and_keeps_what_people_wrote(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(
+        1,
+        "2026-03-02T02:00:00",
+        sign_up=[event(1, "2026-03-01 10:00:00", ip="1.2.3.4", work_email="x")],
+        users=[user(1, email="e")],
+    )
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    path = tmp_path / "heap_catalogue.yaml"
+    catalogue = Catalogue.load(path)
+    assert set(catalogue.missing(landing).tables) == {"sign_up", "users"}
+    catalogue.accept(catalogue.missing(landing)).save(path)
+    catalogue = Catalogue.load(path)
+    assert not catalogue.missing(landing)
+    known = catalogue.tables["sign_up"]
+    assert known.display_name == "Sign up"
+    assert [name for name, column in known.columns.items() if column.pii] == ["ip", "work_email"]
+    path.write_text(path.read_text().replace("display_name: Sign up", "display_name: Sign Up - Click"))
+    bucket.dump(2, "2026-03-03T02:00:00", sign_up=[event(2, "2026-03-02 10:00:00", plan="x")])
+    land_all(landing, bucket)
+    catalogue = Catalogue.load(path)
+    assert catalogue.missing(landing).columns == {"sign_up": ("plan",)}
+    accepted = catalogue.accept(catalogue.missing(landing), ["sign_up"])
+    assert accepted.tables["sign_up"].display_name == "Sign Up - Click"
+    assert "plan" in accepted.tables["sign_up"].columns
