@@ -21,6 +21,7 @@ from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.verdict import Severity, Verdict
 from heap_assets.checks.verdicts import WHOLE, StoredVerdict
 from heap_assets.errors import HeapAssetsError
+from heap_assets.history import told_together
 from heap_assets.lake import Lake
 
 LAKE_RESOURCE = "lake"
@@ -102,7 +103,7 @@ class StepChecks:
     def judge(
         self, asset: str, partition: str | None = None, given: Mapping[str, Verdict] | None = None
     ) -> Iterator[dg.AssetCheckEvaluation]:
-        """Judge one partition by every selected check of its asset.
+        """Judge one partition by every selected check of its asset; Dagster is told of all verdicts at once.
 
         Parameters
         ----------
@@ -110,7 +111,13 @@ class StepChecks:
             Verdicts that the step itself knows, by check name. If `readable` is given and failed, nothing else is
             judged: the partition in place is not the one that was asked for.
         """
-        given = given or {}
+        events = list(self._evaluations(asset, partition, given or {}))
+        with told_together(self._context.instance):
+            yield from events
+
+    def _evaluations(
+        self, asset: str, partition: str | None, given: Mapping[str, Verdict]
+    ) -> Iterator[dg.AssetCheckEvaluation]:
         key = partition or WHOLE
         subject = Subject(self._lake, asset, key, step_shared=self._shared)
         version = verdicts.partition_version(self._lake, asset, key)
