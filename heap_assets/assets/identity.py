@@ -1,6 +1,6 @@
 """Group `identity`: who is who, as of the end of each day."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -12,7 +12,7 @@ from heap_assets.checks.partition_check import asset_key
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.platform import Platform
-from heap_assets.steps.resolve import figures, identity_of_day
+from heap_assets.steps.resolve import REFUSED, figures, identity_of_day
 from heap_assets.steps.suites import loaded_cadence
 from heap_assets.steps.table import Made
 
@@ -89,5 +89,12 @@ def _store(platform: Platform, path: str, day: date, made: Made) -> dict[str, An
         "dagster/column_schema": schema,
         **(plain if path == GRAPH else {}),
         **figures(platform, path, day),
+        **_refused(written.partition.notes.get(REFUSED, ())),
         **partition_metadata(written.partition),
     }
+
+
+def _refused(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values that are no identifiers as a table: where, of which type, why, how many; never themselves."""
+    rows = [dg.TableRecord({name: "" if value is None else value for name, value in row.items()}) for row in told]
+    return {"no_identifiers": dg.MetadataValue.table(rows)} if rows else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
@@ -16,6 +17,9 @@ from heap_assets.platform import Platform
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.readiness import graph_inputs, identity_inputs
 from heap_assets.steps.table import Made
+
+REFUSED = "refused"
+"""The note of `identity/links`: how many values are no identifiers, by source, column, type and reason."""
 
 
 def identity_of_day(platform: Platform, day: date) -> dict[str, Made]:
@@ -34,8 +38,9 @@ def identity_of_day(platform: Platform, day: date) -> dict[str, Made]:
     inputs = graph_inputs(platform, given)
     before, earlier = _graph_before(platform, day)
     notes = {**advanced.notes, "carried_forward": ", ".join(given.carried) or "nothing"}
+    refused = advanced.refused.drop("day").collect().to_dicts()
     return {
-        LINKS: Made(advanced.links, inputs, notes),
+        LINKS: Made(advanced.links, inputs, {**notes, REFUSED: refused}),
         GRAPH: Made(resolution.graph, inputs, notes, resolution.write_graph),
         CONFLICTS: Made(resolution.conflicts, inputs, notes),
         SHARED: Made(resolution.shared, inputs, notes),
@@ -44,13 +49,23 @@ def identity_of_day(platform: Platform, day: date) -> dict[str, Made]:
 
 
 def figures(platform: Platform, path: str, day: date) -> dict[str, int]:
-    """Count what a stored identity table says: profiles, conflicts by limit, shared values by type, changes by kind."""
+    """Count what a stored identity table says.
+
+    Values that are no identifiers by reason, profiles, conflicts by limit, shared values by type, changes by kind.
+    """
     rows = platform.lake.scan(path, str(day))
     if path == GRAPH:
         counts = rows.select(
             identifiers=pl.len(), profiles=pl.col("profile_id").drop_nulls().n_unique(), shared=pl.col("shared").sum()
         )
         return {name: int(value) for name, value in counts.collect().row(0, named=True).items()}
+    if path == LINKS:
+        found = platform.lake.find(LINKS, str(day))
+        told = found.notes.get(REFUSED, ()) if found else ()
+        refused = Counter[str]()
+        for row in told:
+            refused[f"refused_{row['reason']}"] += int(row["rows"])
+        return dict(sorted(refused.items()))
     by = {CONFLICTS: ("conflicts_by_", "limited_type"), SHARED: ("shared_", "identifier_type"), CHANGES: ("", "kind")}
     if path not in by:
         return {}

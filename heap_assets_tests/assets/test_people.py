@@ -49,6 +49,19 @@ def test_the_audit_has_words_a_plot_and_figures_that_make_a_line_over_time(resol
     assert not any("crm_accounts" in name for name in told), "a table that identifies nobody is not matched"
 
 
+def test_values_that_are_no_identifiers_are_counted_by_column_and_reason(resolved: World) -> None:
+    [record] = resolved.instance.fetch_materializations(asset_key("identity/links"), limit=1).records
+    assert record.asset_materialization is not None
+    told = record.asset_materialization.metadata
+    table = told["no_identifiers"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = [dict(row.data) for row in table.records]
+    named = {(row["source"], row["column"], row["identifier_type"], row["reason"]) for row in rows}
+    assert ("heap/users", "identity", "email", "pattern") in named, "an identity that is no email address"
+    assert told["refused_pattern"].value == sum(int(row["rows"]) for row in rows if row["reason"] == "pattern") > 0
+    assert not any("@" in str(value) for row in rows for value in row.values()), "counts and names, never values"
+
+
 def test_a_second_run_changes_nothing(resolved: World) -> None:
     newest = str(resolved.company.until)
     before = {asset: resolved.platform.lake.versions(asset)[newest] for asset in (*IDENTITY, "profiles")}
