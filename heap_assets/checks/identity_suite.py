@@ -95,4 +95,4 @@ def _not_risen(s: Subject, name: str, allowed: float, least: int) -> Verdict:
 
 def _profile_count(s: Subject) -> int:
     graph = s.other(GRAPH)
-    return 0 if graph is None else graph.select(pl.col("profile_id").n_unique()).collect().item()
+    return 0 if graph is None else graph.select(pl.col("profile_id").drop_nulls().n_unique()).collect().item()

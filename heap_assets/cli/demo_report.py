@@ -86,7 +86,7 @@ def _identified(platform: Platform, day: str, run: DemoRun) -> dict[str, Any]:
     )
     wrongly = devices.filter(~pl.col("shared")).join(found, on=keys)
     return {
-        "profiles": graph.select(pl.col("profile_id").n_unique()).collect().item(),
+        "profiles": graph.select(pl.col("profile_id").drop_nulls().n_unique()).collect().item(),
         "identifiers": graph.select(pl.len()).collect().item(),
         "pairwise_precision": scores.precision,
         "pairwise_recall": scores.recall,
