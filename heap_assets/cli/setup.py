@@ -33,12 +33,14 @@ def check(path: Path | None) -> None:
     from heap_assets.platform import open_platform
     from heap_assets.steps.behaviour import check_events
     from heap_assets.steps.filtering import check_columns
+    from heap_assets.steps.sync_columns import check_syncs
 
     settings = load_settings(path)
     platform = open_platform(settings)
     platform.check_columns()
     check_columns(platform)
     check_events(platform)
+    check_syncs(platform)
     click.echo(_understood(settings, sorted(platform.event_tables)))
 
 

@@ -18,6 +18,7 @@ from heap_assets.names import warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.sync_columns import columns_of_syncs
 from heap_assets.steps.table import Made, Task
 from heap_assets.warehouse import Tally, WarehouseError, choose_columns
 from heap_assets.warehouse.redaction import redacted
@@ -74,9 +75,12 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
     before = None if seen is None or due else _before(task, asset, table.relation, seen)
     mapped = mapped_columns(task.platform, name)
+    there = task.platform.warehouse().columns(table.relation)
     # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
-    choose_columns(mapped, task.platform.warehouse().columns(table.relation), table.relation)
-    columns = None if table.columns is None else sorted({*table.columns, *mapped})
+    choose_columns(mapped, there, table.relation)
+    # one that only a sync names stops that sync and nobody else
+    sent = columns_of_syncs(task.platform, name) & {column.name for column in there}
+    columns = None if table.columns is None else sorted({*table.columns, *mapped, *sent})
     path = task.scratch / "snapshot.parquet"
     with refreshed(
         task.platform.warehouse(),

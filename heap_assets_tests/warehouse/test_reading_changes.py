@@ -163,10 +163,10 @@ def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_th
     with duckdb.connect(str(path)) as connection:
         connection.execute(
             "CREATE TABLE t (id VARCHAR, addr STRUCT(email VARCHAR, geo STRUCT(lat DOUBLE)), "
-            "devices STRUCT(serial VARCHAR, n INT)[], tags VARCHAR[])"
+            "devices STRUCT(serial VARCHAR, n INT)[], tags VARCHAR[], plan VARCHAR DEFAULT 'pro', note VARCHAR)"
         )
         connection.execute(
-            "INSERT INTO t VALUES "
+            "INSERT INTO t (id, addr, devices, tags) VALUES "
             "('c1', {'email': 'Ann@Acme.io', 'geo': {'lat': 1.5}}, [{'serial': 'd1', 'n': 1}, "
             "{'serial': 'd2', 'n': 2}], ['t1']), "
             "('c2', {'email': NULL, 'geo': NULL}, [], []), "
@@ -175,7 +175,9 @@ def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_th
     mapping = '{id: crm_id, addr.email: email, "devices[].serial": device_id, "tags[]": tag}'
     table = f"{{relation: main.t, key: id, columns: [], identifiers: {mapping}}}"
     types = "{type: crm_id}, {type: email, normalise: email}, {type: device_id}, {type: tag}"
-    platform = platform_of(tmp_path, f"{{kind: duckdb, path: '{path}', tables: {{t: {table}}}}}", types)
+    sync = "{webhook: {url: 'http://a.example', source: t, properties: {Plan: plan, Gone: gone}}}"
+    warehouse = f"{{kind: duckdb, path: '{path}', tables: {{t: {table}}}}}\nsync: {sync}"
+    platform = platform_of(tmp_path, warehouse, types)
     platform.check_columns()
     Source(platform, lambda _: None).build(tmp_path)
 
@@ -185,6 +187,8 @@ def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_th
     graph = resolve(found.links, platform.rules).graph.collect()
 
     people = graph.group_by("profile_id").agg(pl.concat_str("identifier_type", pl.lit(":"), "identifier").sort())
+    assert "note" not in stored.collect_schema(), "what is neither mapped nor asked for is not read"
+    assert "plan" in stored.collect_schema(), "a sync sends it"
     assert sorted(people["identifier_type"].to_list()) == [
         ["crm_id:c1", "device_id:d1", "device_id:d2", "email:ann@acme.io", "tag:t1"],
         ["crm_id:c2"],

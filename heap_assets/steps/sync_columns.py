@@ -1,0 +1,73 @@
+"""Which columns syncs name, and whether their tables have them: what `heap-assets check` asks before any sending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heap_assets.destinations import custom_destination
+from heap_assets.errors import SettingsError
+from heap_assets.platform import Platform
+from heap_assets.settings import sync as kinds
+from heap_assets.settings.sync import BaseSync
+from heap_assets.steps.delivery_tables import Forwarding
+from heap_assets.warehouse import WarehouseError, choose_columns
+
+_COLUMN_KEYS = ("event_name_column", "event_key", "timestamp_column", "member_column")
+
+
+def columns_named(sync: BaseSync) -> Iterator[tuple[str, str]]:
+    """Yield key of the settings and column, for a sync that reads a warehouse table."""
+    yield from ((f"properties.{prop}", column) for prop, column in sync.properties.items())
+    for key in ("key", *_COLUMN_KEYS):
+        column = getattr(sync, key, None)
+        if column is not None:
+            yield key, column
+
+
+def columns_of_syncs(platform: Platform, table: str) -> set[str]:
+    """Return the columns of a warehouse table that syncs send or go by: kept, whatever `columns` leaves out."""
+    reading = [sync for sync in platform.settings.sync.values() if sync.source == table]
+    return {column for sync in reading for _, column in columns_named(sync)}
+
+
+def check_syncs(platform: Platform) -> None:
+    """Hold what syncs name against the warehouse, the catalogue, tracking plans and installed packages.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key of the first mistake.
+    """
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    for name, sync in platform.settings.sync.items():
+        if sync.source in tables:
+            _check_columns(platform, name, sync, tables[sync.source].relation)
+        if isinstance(sync, kinds.SegmentTrack):
+            _check_forwarding(Forwarding(platform, name, sync))
+        if isinstance(sync, kinds.Custom):
+            custom_destination(sync.destination, **sync.options)
+
+
+def _check_columns(platform: Platform, name: str, sync: BaseSync, relation: str) -> None:
+    there = platform.warehouse().columns(relation)
+    for key, column in columns_named(sync):
+        try:
+            choose_columns([column], there, relation)
+        except WarehouseError as error:
+            raise SettingsError(f"sync.{name}.{key} is {column!r}: {error}") from error
+
+
+def _check_forwarding(forwarding: Forwarding) -> None:
+    """Read the tracking plan, and hold that some forwarded table has each column that is named."""
+    catalogue = forwarding.platform.catalogue
+    known = {column for table in forwarding.tables for column in catalogue.columns(table) or ()}
+    for prop, column in forwarding.sync.properties.items():
+        if column not in known:
+            raise SettingsError(
+                f"sync.{forwarding.name}.properties.{prop} is {column!r}, which none of the forwarded tables has: "
+                f"{', '.join(forwarding.tables) or 'no table is forwarded'}"
+            )
+    try:
+        _ = forwarding.plan
+    except SettingsError as error:
+        raise SettingsError(f"sync.{forwarding.name}: {error}") from error
