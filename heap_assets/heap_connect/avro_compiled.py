@@ -32,7 +32,7 @@ from heap_assets.heap_connect.avro_kernel import (
     decode,
 )
 from heap_assets.heap_connect.text_kernel import PADDING, SLOTS_FULL
-from heap_assets.heap_connect.text_table import Batch, Texts, TextTable
+from heap_assets.heap_connect.text_table import Batch, TextList, Texts, TextTable
 
 BYTES_PER_BATCH = 8 << 20
 _READ_BYTES = 1 << 20
@@ -235,6 +235,9 @@ class _Decoder:
         longs = np.empty((self.sizes[_LONGS], rows), dtype=np.int64)
         numbers = np.empty((self.sizes[_NUMBERS], rows), dtype=np.uint32)
         valid = np.ones((len(self.fields), rows), dtype=np.uint8)
+        rare = [table.sizes[place] == 0 for place in range(self.sizes[_NUMBERS])]
+        once = TextList()
+        once.make_room(min(rows * sum(rare), int(edges[-1])), int(edges[-1]) if any(rare) else 0)
         block = row = 0
         fault = SLOTS_FULL
         while fault == SLOTS_FULL:
@@ -242,7 +245,8 @@ class _Decoder:
                 size = int(edges[-1] - edges[block])
                 table.make_room(min((rows - row) * self.sizes[_NUMBERS], size), size)
             into = (views, longs, valid, numbers)
-            block, row, fault = decode(data.ctypes.data, edges, counts, block, row, *self._how, *into, *table.addresses)
+            known = (*table.lookup, *table.addresses, *once.addresses)
+            block, row, fault = decode(data.ctypes.data, edges, counts, block, row, *self._how, *into, *known)
             if fault == SLOTS_FULL:
                 table.widen()
         if fault == OTHER_TIME:
@@ -259,8 +263,17 @@ class _Decoder:
                 columns.append(_viewed(field, views[place], has, data))
             else:
                 columns.append(_number(field, kind, longs[place], has))
-        numbered = frozenset(f.name for f, kind in zip(self.fields, self.kinds, strict=True) if kind == NUMBERED)
-        return Batch(pl.DataFrame(columns), table if numbered else None, numbered, lambda: self._as_text(first, blocks))
+        by_number = [
+            (f.name, rare[at]) for f, k, at in zip(self.fields, self.kinds, self.places, strict=True) if k == NUMBERED
+        ]
+        return Batch(
+            pl.DataFrame(columns),
+            table if not all(rare) else None,
+            frozenset(name for name, is_rare in by_number if not is_rare),
+            frozenset(name for name, is_rare in by_number if is_rare),
+            once if any(rare) else None,
+            lambda: self._as_text(first, blocks),
+        )
 
     def _as_text(self, first: int, blocks: _Blocks) -> pl.DataFrame:
         return _Decoder(self.fields, AS_TEXT).batch(first, blocks).rows

@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from heap_assets.heap_connect.text_kernel import NOT_UTF8, byte, find_or_add, first_bytes, is_text, word
+from heap_assets.heap_connect.text_kernel import NOT_UTF8, byte, find_or_add, first_bytes, is_text, keep, word
 
 BOOLEAN, NUMBER, DOUBLE, TEXT, FIXED, ENUM, NUMBERED, TIME = range(8)
 """`NUMBERED` is text given as its number among the texts seen before; 0 is null. `TIME` is text read as a time."""
@@ -121,12 +121,16 @@ def _decode_records(
     ends: int,
     arena: int,
     count: int,
+    once_ends: int,
+    once_arena: int,
+    once_count: int,
 ) -> Any:
     """Decode `rows` records from address `at` to `end` into row `row` and on; return where it stopped, or a fault.
 
-    Field f goes to `numbers[places[f]]` if it is NUMBERED (`slots` and what follows are the table of its texts), to
-    `views[places[f]]` if it is TEXT or FIXED, else to `longs[places[f]]`; `data` is where views count from. After
-    SLOTS_FULL the same records may be decoded again.
+    Field f goes to `numbers[places[f]]` if it is NUMBERED (`slots` and what follows are the table of its texts;
+    `once_ends` and what follows are the list for columns without slots), to `views[places[f]]` if it is TEXT or FIXED,
+    else to `longs[places[f]]`; `data` is where views count from. After SLOTS_FULL the same records may be decoded
+    again.
     """
     for r in range(row, row + rows):
         for f in range(len(kinds)):
@@ -156,8 +160,11 @@ def _decode_records(
                     return _BAD_LENGTH
                 if length > end - at:
                     return _OVERRUN
-                taken = filled + 8 * place
-                number = find_or_add(at, length, slots[place], lengths[place], taken, ends, arena, count)
+                if lengths[place] > 0:
+                    taken = filled + 8 * place
+                    number = find_or_add(at, length, slots[place], lengths[place], taken, ends, arena, count)
+                else:
+                    number = keep(at, length, once_ends, once_arena, once_count)
                 if number < 0:
                     return number
                 numbers[place, r] = number
@@ -247,6 +254,9 @@ def _decode_blocks(
     ends: int,
     arena: int,
     count: int,
+    once_ends: int,
+    once_arena: int,
+    once_count: int,
 ) -> Any:
     """Decode blocks from number `block` on into row `row` and on.
 
@@ -275,6 +285,9 @@ def _decode_blocks(
             ends,
             arena,
             count,
+            once_ends,
+            once_arena,
+            once_count,
         )
         if stopped != end:
             return b, row, stopped if stopped < 0 else end - stopped

@@ -19,7 +19,7 @@ import pyarrow as pa
 from heap_assets.heap_connect.parquet_columns import KINDS, NO_SLOTS, TextColumn, lowest_equal
 from heap_assets.heap_connect.parquet_file import FOR_LATER, INDEX_MAGIC, TO_KEEP, can_hold, edges_of, write_file
 from heap_assets.heap_connect.parquet_kernel import find_texts, unpack
-from heap_assets.heap_connect.parts import ORDER, ranks_of
+from heap_assets.heap_connect.parts import ORDER, order_of, ranks_of
 from heap_assets.heap_connect.text_kernel import PADDING
 
 _Array = npt.NDArray[Any]
@@ -58,7 +58,7 @@ def coded_day(
     keys = pl.DataFrame({name: pl.concat([run.numbers(name, schema[name]) for run in opened]) for name in ORDER})
     if keys["event_id"].n_unique() < height:
         return None
-    by_rank = None if len(opened) == 1 else keys.select(pl.arg_sort_by(ORDER)).to_series()
+    by_rank = None if len(opened) == 1 else order_of(keys)
     rows = _Rows(opened, by_rank, height)
 
     def write(path: Path, metadata: Mapping[str, str]) -> None:
@@ -190,6 +190,8 @@ class _Rows:
 
     def texts(self, name: str) -> TextColumn:
         chunks = [(run, rows, place) for run in self.runs for rows, place in run.chunks(name)]
+        if any(place[1] == 0 and place[8] < rows for _, rows, place in chunks):
+            return self._spelled_out(name)
         dictionaries = [run.bytes(place[0] + place[2], place[3], place[4]) for run, _, place in chunks]
         counts = [place[1] for _, _, place in chunks]
         starts, lengths = np.zeros(sum(counts) + 1, dtype=np.int64), np.zeros(sum(counts) + 1, dtype=np.uint32)
@@ -211,6 +213,37 @@ class _Rows:
             if not run.chunks(name):
                 at += run.height
         return TextColumn(placed, starts, lengths, dictionaries)
+
+    def _spelled_out(self, name: str) -> TextColumn:
+        """Return a column that is spelled out in a part; so it stays."""
+        pages: list[_Array] = []
+        starts, lengths = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint32)]
+        placed = np.zeros(self.height, dtype=np.uint32)
+        at, texts = 0, 1
+        for run in self.runs:
+            for rows, place in run.chunks(name):
+                ranks = self.ranks[at : at + rows]
+                at += rows
+                if place[8] == rows:
+                    continue
+                if place[1]:
+                    page = run.bytes(place[0] + place[2], place[3], place[4])
+                    count, begin = place[1], 0
+                    names = np.arange(texts, texts + count, dtype=np.uint32)
+                    self._unpack(run, rows, place, 0, names, ranks, placed)
+                else:
+                    page, begin, bits = run.data(rows, place)
+                    count = rows - place[8]
+                    has = None if bits is None else np.unpackbits(bits, count=rows, bitorder="little").astype(np.bool_)
+                    placed[ranks if has is None else ranks[has]] = np.arange(texts, texts + count)
+                starts.append(np.empty(count, dtype=np.int64))
+                lengths.append(np.empty(count, dtype=np.uint32))
+                find_texts(page.ctypes.data + begin, count, starts[-1], lengths[-1], 0)
+                pages.append(page)
+                texts += count
+            if not run.chunks(name):
+                at += run.height
+        return TextColumn(placed, np.concatenate(starts), np.concatenate(lengths), pages, repeats=False)
 
     @staticmethod
     def _unpack(

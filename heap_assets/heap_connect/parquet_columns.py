@@ -22,7 +22,7 @@ from heap_assets.heap_connect.text_table import TextTable
 
 _Array = npt.NDArray[Any]
 
-NO_SLOTS = np.zeros(1, dtype=np.uint64)
+NO_SLOTS = np.zeros((1, 2), dtype=np.uint64)
 _FEWEST_SLOTS = 1 << 10
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
@@ -51,7 +51,7 @@ class Pool:
     def _forget(self) -> None:
         self._tables: list[TextTable] = []
         self._numbers: dict[int, _Array] = {}
-        self._slots = np.zeros(_FEWEST_SLOTS, dtype=np.uint64)
+        self._slots = np.zeros((_FEWEST_SLOTS, 2), dtype=np.uint64)
         self._owners, self._offsets = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
         self.lengths, self.starts = np.zeros(1, dtype=np.uint32), np.zeros(1, dtype=np.int64)
         self.holders: list[_Array] = []
@@ -94,7 +94,7 @@ def lowest_equal(starts: _Array, lengths: _Array, slots: _Array, begin: int) -> 
         As they were returned for the texts before `begin`; :data:`NO_SLOTS` if that is 1.
     """
     if len(slots) < 2 * len(starts):
-        larger = np.zeros(1 << (4 * len(starts)).bit_length(), dtype=np.uint64)
+        larger = np.zeros((1 << (2 * len(starts)).bit_length(), 2), dtype=np.uint64)
         move_slots(slots, larger)
         slots = larger
     first = np.empty(len(starts) - begin, dtype=np.uint32)
@@ -104,12 +104,16 @@ def lowest_equal(starts: _Array, lengths: _Array, slots: _Array, begin: int) -> 
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A column of text: for each row a number among texts at addresses, 0 where it is null."""
+    """A column of text: for each row a number among texts at addresses, 0 where it is null.
+
+    If it does not say that it `repeats` any, texts of several numbers may be equal, and it is spelled out.
+    """
 
     placed: _Array
     starts: _Array
     lengths: _Array
     holders: object = field(repr=False, default=None)
+    repeats: bool = True
 
     @classmethod
     def of(cls, column: pl.Series) -> TextColumn:
@@ -165,6 +169,8 @@ class Encoder:
         return self._numbers(column.slice(begin, end - begin))
 
     def _texts(self, column: TextColumn, begin: int, end: int) -> Chunk:
+        if not column.repeats:
+            return self._spelled_out(column, begin, end)
         rows = end - begin
         if len(self._names) < len(column.lengths):
             self._names = np.zeros(2 * len(column.lengths), dtype=np.int32)
@@ -191,6 +197,17 @@ class Encoder:
         head = bytes([width]) + thrift.varint(groups << 1 | 1)
         data = _levels(rows, filled, bits) + head + packed[: groups * width].tobytes()
         return self._chunk(rows, filled, data, dictionary.data[: size + 4 * texts], texts)
+
+    def _spelled_out(self, column: TextColumn, begin: int, end: int) -> Chunk:
+        rows, placed = end - begin, column.placed[begin:end]
+        has = placed > 0
+        used = placed[has]
+        size = int(column.lengths[used].sum()) + 4 * len(used)
+        texts, nothing = np.empty(size + PADDING, dtype=np.uint8), np.zeros(1, dtype=np.uint64)
+        write_pages(used, len(used), column.starts, column.lengths, texts.ctypes.data, used, 0, 1, nothing.ctypes.data)
+        bits = np.packbits(has, bitorder="little")
+        data = b"".join([_levels(rows, len(used), bits), texts.data[:size]])
+        return self._chunk(rows, len(used), data, None, 0)
 
     def _numbers(self, column: pl.Series) -> Chunk:
         rows, filled = len(column), len(column) - column.null_count()

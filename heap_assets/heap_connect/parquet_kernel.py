@@ -24,15 +24,15 @@ def _find_same(starts: Any, lengths: Any, slots: Any, begin: int, first: Any) ->
         tag = hash_text(at, length)
         slot = np.int64(tag) & last
         first[number - begin] = number
-        while slots[slot] != np.uint64(0):
-            if slots[slot] >> _HALF == tag:
-                other = np.int64(slots[slot] & _LOW_HALF)
+        while slots[slot, 0] != np.uint64(0):
+            if slots[slot, 0] >> _HALF == tag:
+                other = np.int64(slots[slot, 0] & _LOW_HALF)
                 if np.int64(lengths[other]) == length and equal(at, starts[other], length):
                     first[number - begin] = other
                     break
             slot = (slot + 1) & last
         else:
-            slots[slot] = tag << _HALF | np.uint64(number)
+            slots[slot, 0] = tag << _HALF | np.uint64(number)
 
 
 find_same: Any = numba.njit(cache=True, nogil=True)(_find_same)

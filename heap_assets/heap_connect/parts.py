@@ -39,7 +39,7 @@ class PendingRows:
         if batch.table is not None:
             self._tables[id(batch.table)] = batch.table
         views = sum(dtype == pl.String for dtype in batch.rows.dtypes) * _BYTES_PER_CELL * batch.rows.height
-        self._bytes += int(batch.rows.estimated_size()) + views
+        self._bytes += int(batch.rows.estimated_size()) + views + (batch.texts.nbytes if batch.texts else 0)
 
     @property
     def height(self) -> int:
@@ -66,7 +66,11 @@ class PendingRows:
             _write_plainly(path, batches, wanted, by_time=by_time)
             return days
         self._pool.take(tables)
-        rows = _Rows(batches, self._pool, _order_of(batches) if by_time else None)
+        rows = _Rows(
+            batches,
+            self._pool,
+            order_of(pl.concat([batch.rows.select(ORDER) for batch in batches])) if by_time else None,
+        )
         heights = list(days.values()) or [rows.height]
         write_file(
             path, wanted, lambda name: rows.column(name, wanted[name]), edges_of(heights, _CODED_GROUP_ROWS), FOR_LATER
@@ -79,10 +83,14 @@ def _days(batches: Sequence[Batch]) -> dict[date, int]:
     return dict(found.value_counts().sort(DAY).iter_rows())
 
 
-def _order_of(batches: Sequence[Batch]) -> pl.Series:
-    """Return which row comes first, second, and so on."""
-    keys = pl.concat([batch.rows.select(ORDER) for batch in batches])
-    return keys.select(pl.arg_sort_by(ORDER)).to_series()
+def order_of(keys: pl.DataFrame) -> pl.Series:
+    """Return which row comes first, second, and so on, by :data:`ORDER`."""
+    times = keys["time"].to_physical().to_numpy()
+    order = np.argsort(times)
+    ordered = times[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        return keys.select(pl.arg_sort_by(ORDER)).to_series()
+    return pl.Series(order.astype(np.uint32))
 
 
 class _Rows:
@@ -100,6 +108,8 @@ class _Rows:
         there = [batch for batch in self.batches if name in batch.rows.columns]
         if there and all(name in batch.numbered for batch in there):
             return self._numbered(name)
+        if there and all(batch.is_text(name) for batch in there):
+            return self._listed(name)
         pieces = [_fitted(b, h, name, dtype) for b, h in zip(self.batches, self.heights, strict=True)]
         whole = pl.concat(pieces, rechunk=True)
         whole = whole if self.by_rank is None else whole.gather(self.by_rank)
@@ -114,6 +124,25 @@ class _Rows:
                 place(batch.rows[name].to_numpy(), names, self.ranks[at : at + height], placed)
             at += height
         return TextColumn(placed, self.pool.starts, self.pool.lengths, self.pool.holders)
+
+    def _listed(self, name: str) -> TextColumn:
+        """Return a column that says few things twice: each row's text, wherever it is."""
+        starts, lengths = np.zeros(self.height + 1, dtype=np.int64), np.zeros(self.height + 1, dtype=np.uint32)
+        placed = np.zeros(self.height, dtype=np.uint32)
+        holders = []
+        at = 0
+        for batch, height in zip(self.batches, self.heights, strict=True):
+            texts = batch.list_of(name)
+            if texts is not None:
+                numbers = batch.rows[name].to_numpy().astype(np.int64)
+                ends, arena = texts.snapshot()
+                begins = ends[np.maximum(numbers, 1) - 1]
+                starts[at + 1 : at + 1 + height] = begins + arena.ctypes.data
+                lengths[at + 1 : at + 1 + height] = ends[numbers] - begins
+                placed[self.ranks[at : at + height]] = np.where(numbers > 0, np.arange(at + 1, at + 1 + height), 0)
+                holders.append(arena)
+            at += height
+        return TextColumn(placed, starts, lengths, holders, repeats=False)
 
 
 def ranks_of(by_rank: pl.Series | None, height: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:

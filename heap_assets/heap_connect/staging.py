@@ -156,7 +156,7 @@ class Stager:
             chosen = self.job.selection.chosen(table, rows.columns)
             if missing := [column for column in self.job.required if column not in chosen]:
                 raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
-            read = typed(rows.select(chosen), self.job.required, own - batch.numbered)
+            read = typed(rows.select(chosen), self.job.required, own - batch.numbered - batch.once)
             read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
             left_out = tuple(column for column in rows.columns if column not in chosen)
             rejected = None if read.clean else _rejected(batch, read, offset, file.uri)
@@ -219,11 +219,12 @@ class Stager:
 
     def _keep(self, rows: pl.DataFrame, batch: Batch) -> None:
         self._totals["landed"] += rows.height
-        schema = {n: pl.String() if n in batch.numbered else t for n, t in rows.schema.items() if n != DAY}
+        schema = {n: pl.String() if batch.is_text(n) else t for n, t in rows.schema.items() if n != DAY}
         names = self._columns.take(schema)
         rows = rows.rename({old: new for old, new in names.items() if old != new})
         numbered = frozenset(names[n] for n in batch.numbered if n in names)
-        self._pending.add(Batch(rows, batch.table, numbered))
+        once = frozenset(names[n] for n in batch.once if n in names)
+        self._pending.add(Batch(rows, batch.table, numbered, once, batch.texts))
         if self._pending.nbytes >= _PART_BYTES:
             self._flush()
 

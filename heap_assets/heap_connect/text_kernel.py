@@ -22,6 +22,9 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 _ODD_1, _ODD_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _HALF, _MIX = np.uint64(32), np.uint64(29)
+_LENGTH_BITS = np.uint64(28)  # of 64; an arena is never longer than the other 36 can say
+_LENGTH = np.uint64((1 << 28) - 1)
+_LONGEST = (1 << 28) - 1
 
 
 def _pointer(builder: Any, address: Any, bits: int) -> Any:
@@ -140,31 +143,8 @@ hash_text: Any = numba.njit(cache=True, nogil=True, inline="always")(_hash_text)
 """32 bits that equal texts share."""
 
 
-def _find_or_add(at: int, length: int, slots: int, size: int, filled: int, ends: int, arena: int, count: int) -> Any:
-    """Return the number of the text at an address; one not seen before gets the next number, if it is text.
-
-    All are addresses but `length` and `size`. A column looks in its `size` slots, of which `filled` are taken; of size
-    0, it does not look. A slot holds 32 bits of the text's hash and its number; number n ends at ends[n] of the arena,
-    where n+1 begins.
-    """
-    tag = np.uint64(0)
-    slot = np.int64(0)
-    if size > 0:
-        tag = hash_text(at, length)
-        last = size - 1
-        slot = np.int64(tag) & last
-        while True:
-            held = word(slots + 8 * slot)
-            if held == np.uint64(0):
-                break
-            if held >> _HALF == tag:
-                number = np.int64(held & _LOW_HALF)
-                start = np.int64(word(ends + 8 * number - 8))
-                if np.int64(word(ends + 8 * number)) - start == length and equal(at, arena + start, length):
-                    return number
-            slot = (slot + 1) & last
-        if 2 * np.int64(word(filled)) >= size:
-            return np.int64(SLOTS_FULL)
+def _keep(at: int, length: int, ends: int, arena: int, count: int) -> Any:
+    """Give the text at an address the next number, if it is text. Number n ends at ends[n] of the arena."""
     if not is_text(at, length):
         return np.int64(NOT_UTF8)
     number = np.int64(word(count)) + 1
@@ -172,10 +152,43 @@ def _find_or_add(at: int, length: int, slots: int, size: int, filled: int, ends:
     for i in range(0, length, 8):  # up to seven bytes too many: the next text is written over them
         put_word(arena + start + i, word(at + i))
     put_word(ends + 8 * number, np.uint64(start + length))
-    if size > 0:
-        put_word(slots + 8 * slot, tag << _HALF | np.uint64(number))
-    put_word(filled, word(filled) + np.uint64(1))
     put_word(count, np.uint64(number))
+    return number
+
+
+keep: Any = numba.njit(cache=True, nogil=True)(_keep)
+
+
+def _find_or_add(at: int, length: int, slots: int, size: int, filled: int, ends: int, arena: int, count: int) -> Any:
+    """Return the number of the text at an address; one not seen before gets the next number, if it is text.
+
+    All are addresses but `length` and `size`. A column looks in its `size` slots, of which `filled` are taken. A slot
+    is two words: 32 bits of the text's hash and its number; where it begins in the arena and its length.
+    """
+    tag = np.uint64(0)
+    slot = np.int64(0)
+    looked_up = length <= _LONGEST  # longer ones have no room in a slot
+    if looked_up:
+        tag = hash_text(at, length)
+        last = size - 1
+        slot = np.int64(tag) & last
+        while True:
+            held = word(slots + 16 * slot)
+            if held == np.uint64(0):
+                break
+            if held >> _HALF == tag:
+                place = word(slots + 16 * slot + 8)
+                if np.int64(place & _LENGTH) == length and equal(at, arena + np.int64(place >> _LENGTH_BITS), length):
+                    return np.int64(held & _LOW_HALF)
+            slot = (slot + 1) & last
+        if 2 * np.int64(word(filled)) >= size:
+            return np.int64(SLOTS_FULL)
+    number = keep(at, length, ends, arena, count)
+    if looked_up and number > 0:
+        start = word(ends + 8 * number - 8)
+        put_word(slots + 16 * slot, tag << _HALF | np.uint64(number))
+        put_word(slots + 16 * slot + 8, start << _LENGTH_BITS | np.uint64(length))
+        put_word(filled, word(filled) + np.uint64(1))
     return number
 
 
@@ -184,12 +197,14 @@ find_or_add: Any = numba.njit(cache=True, nogil=True)(_find_or_add)
 
 def _move_slots(old: Any, new: Any) -> None:
     last = np.int64(len(new) - 1)
-    for held in old:
+    for i in range(len(old)):
+        held = old[i, 0]
         if held != np.uint64(0):
             slot = np.int64(held >> _HALF) & last
-            while new[slot] != np.uint64(0):
+            while new[slot, 0] != np.uint64(0):
                 slot = (slot + 1) & last
-            new[slot] = held
+            new[slot, 0] = held
+            new[slot, 1] = old[i, 1]
 
 
 move_slots: Any = numba.njit(cache=True, nogil=True)(_move_slots)

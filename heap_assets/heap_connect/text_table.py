@@ -20,22 +20,14 @@ _Array = npt.NDArray[Any]
 
 _SMALL = 256
 _MOST_TEXTS, _MOST_BYTES = 1 << 20, 32 << 20
-_MANY = 4_096
+_MANY = 16_384
+_SELDOM_REPEATED = 0.5  # of rows have a text not seen before
 
 
-class TextTable:
-    """Texts of some columns, numbered from 1 in the order in which they came. Only ever grows; one thread adds to it.
+class TextList:
+    """Texts numbered from 1 in the order in which they came. Only ever grows; one thread adds to it."""
 
-    A text gets one number in each column. In columns that seldom repeat one it gets a new number every time: looking
-    for it would cost more than keeping it twice.
-    """
-
-    def __init__(self, columns: int) -> None:
-        self.rows = 0
-        self.sizes = np.full(columns, _SMALL, dtype=np.int64)
-        self.begins = np.arange(columns, dtype=np.int64) * _SMALL
-        self.slots = np.zeros(columns * _SMALL, dtype=np.uint64)
-        self.filled = np.zeros(columns, dtype=np.int64)
+    def __init__(self) -> None:
         self.ends = np.zeros(_SMALL, dtype=np.int64)
         self.arena = np.empty(_SMALL * PADDING, dtype=np.uint8)
         self.count = np.zeros(1, dtype=np.int64)
@@ -49,46 +41,15 @@ class TextTable:
         if used + size + PADDING > len(self.arena):  # texts are written eight bytes at a time
             self.arena = _grown(self.arena, used, used + size + PADDING)
 
-    def widen(self) -> None:
-        """Give columns whose slots are half full four times as many."""
-        old, sizes, begins = self.slots, self.sizes, self.begins
-        self.sizes = np.where(2 * self.filled >= sizes, 4 * sizes, sizes)
-        self._lay_out(old, sizes, begins)
-
-    def settle(self, rows: int) -> None:
-        """Take note of so many more rows; columns that turn out to repeat little are no longer looked up."""
-        self.rows += rows
-        rare = (self.filled > _MANY) & (4 * self.filled > self.rows) & (self.sizes > 0)
-        if rare.any():
-            old, sizes, begins = self.slots, self.sizes, self.begins
-            self.sizes = np.where(rare, 0, sizes)
-            self._lay_out(old, sizes, begins)
-
-    def _lay_out(self, old: _Array, sizes: _Array, begins: _Array) -> None:
-        self.begins = np.cumsum(self.sizes) - self.sizes
-        self.slots = np.zeros(int(self.sizes.sum()), dtype=np.uint64)
-        for column, (size, begin) in enumerate(zip(sizes, begins, strict=True)):
-            if self.sizes[column]:
-                new = self.slots[self.begins[column] : self.begins[column] + self.sizes[column]]
-                move_slots(old[begin : begin + size], new)
-
     @property
-    def addresses(self) -> tuple[_Array, _Array, int, int, int, int]:
-        """What the compiled loop is told: where each column's slots are, how many, and where the rest is."""
-        slots = self.slots.ctypes.data + 8 * self.begins
-        rest = (self.filled, self.ends, self.arena, self.count)
-        return slots, self.sizes, *(array.ctypes.data for array in rest)  # type: ignore[return-value]
+    def addresses(self) -> tuple[int, int, int]:
+        """What the compiled loop is told: where texts end, where they are, and where their number is."""
+        return self.ends.ctypes.data, self.arena.ctypes.data, self.count.ctypes.data
 
     @property
     def nbytes(self) -> int:
         count = int(self.count[0])
-        return int(self.ends[count]) + 8 * count + self.slots.nbytes
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has grown so large that the next rows had better begin a new one."""
-        count = int(self.count[0])
-        return count > _MOST_TEXTS or int(self.ends[count]) > _MOST_BYTES
+        return int(self.ends[count]) + 8 * count
 
     def snapshot(self) -> tuple[_Array, _Array]:
         """Return where each text ends, and all texts; what is added later does not change them."""
@@ -106,6 +67,60 @@ class TextTable:
         return pl.concat([pl.Series([None], dtype=pl.String), found])
 
 
+class TextTable(TextList):
+    """Texts of some columns; a text gets one number in each column.
+
+    Columns that seldom repeat one are told apart by their size of 0: looking for their texts would cost more than
+    keeping them twice, and they are for a list of their own.
+    """
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.rows = 0
+        self.sizes = np.full(columns, _SMALL, dtype=np.int64)
+        self.begins = np.arange(columns, dtype=np.int64) * _SMALL
+        self.slots = np.zeros((columns * _SMALL, 2), dtype=np.uint64)
+        self.filled = np.zeros(columns, dtype=np.int64)
+
+    def widen(self) -> None:
+        """Give columns whose slots are half full four times as many."""
+        old, sizes, begins = self.slots, self.sizes, self.begins
+        self.sizes = np.where(2 * self.filled >= sizes, 4 * sizes, sizes)
+        self._lay_out(old, sizes, begins)
+
+    def settle(self, rows: int) -> None:
+        """Take note of so many more rows; columns that turn out to repeat little are no longer looked up."""
+        self.rows += rows
+        rare = (self.filled > _MANY) & (self.filled > _SELDOM_REPEATED * self.rows) & (self.sizes > 0)
+        if rare.any():
+            old, sizes, begins = self.slots, self.sizes, self.begins
+            self.sizes = np.where(rare, 0, sizes)
+            self._lay_out(old, sizes, begins)
+
+    def _lay_out(self, old: _Array, sizes: _Array, begins: _Array) -> None:
+        self.begins = np.cumsum(self.sizes) - self.sizes
+        self.slots = np.zeros((int(self.sizes.sum()), 2), dtype=np.uint64)
+        for column, (size, begin) in enumerate(zip(sizes, begins, strict=True)):
+            if self.sizes[column]:
+                new = self.slots[self.begins[column] : self.begins[column] + self.sizes[column]]
+                move_slots(old[begin : begin + size], new)
+
+    @property
+    def lookup(self) -> tuple[_Array, _Array, int]:
+        """What the compiled loop is told: where each column's slots are, how many, and where it counts those taken."""
+        return self.slots.ctypes.data + 16 * self.begins, self.sizes, self.filled.ctypes.data
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self.slots.nbytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has grown so large that the next rows had better begin a new one."""
+        count = int(self.count[0])
+        return count > _MOST_TEXTS or int(self.ends[count]) > _MOST_BYTES
+
+
 @dataclass
 class Texts:
     """The table that a thread is adding to, a new one whenever the last is full."""
@@ -120,7 +135,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Batch:
-    """Decoded rows. Columns in `numbered` hold numbers of `table` instead of their text.
+    """Decoded rows. Columns in `numbered` hold numbers of `table` instead of their text, those in `once` of `texts`.
 
     Until the next batch is asked for, `original` gives the rows as the file spells them.
     """
@@ -128,14 +143,22 @@ class Batch:
     rows: pl.DataFrame
     table: TextTable | None = None
     numbered: frozenset[str] = frozenset()
+    once: frozenset[str] = frozenset()
+    texts: TextList | None = None
     original: Callable[[], pl.DataFrame] | None = None
+
+    def list_of(self, name: str) -> TextList | None:
+        """Return what the numbers of a column stand for; None if it holds none."""
+        return self.table if name in self.numbered else self.texts if name in self.once else None
+
+    def is_text(self, name: str) -> bool:
+        return name in self.numbered or name in self.once
 
     def spelled(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return rows of this batch with the text in place of its number."""
-        if self.table is None or not self.numbered.intersection(rows.columns):
-            return rows
-        texts = self.table.texts()
-        return rows.with_columns(texts.gather(rows[name]).alias(name) for name in rows.columns if name in self.numbered)
+        lists = {name: found for name in rows.columns if (found := self.list_of(name)) is not None}
+        texts = {id(found): found.texts() for found in lists.values()}
+        return rows.with_columns(texts[id(found)].gather(rows[name]).alias(name) for name, found in lists.items())
 
 
 def _grown(array: _Array, used: int, needed: int) -> _Array:

@@ -16,7 +16,7 @@ from dump_builders import Bucket, event, land_all, landing_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.heap_connect import build_event_day, staging
+from heap_assets.heap_connect import build_event_day, staging, text_table
 from heap_assets.heap_connect.avro import read_numbered
 from heap_assets.heap_connect.avro_compiled import Reading
 from heap_assets.heap_connect.parquet_columns import Pool, TextColumn
@@ -113,6 +113,7 @@ EVENTS = st.lists(
     shapes=st.lists(st.integers(0, 3), min_size=3, max_size=3),
     repeated=st.booleans(),
     small_parts=st.booleans(),
+    little_repeats=st.booleans(),
 )
 def test_a_day_written_from_numbers_is_the_frame_of_that_day(
     tmp_path_factory: pytest.TempPathFactory,
@@ -120,6 +121,7 @@ def test_a_day_written_from_numbers_is_the_frame_of_that_day(
     shapes: list[int],
     repeated: bool,
     small_parts: bool,
+    little_repeats: bool,
 ) -> None:
     bucket = Bucket(tmp_path_factory.mktemp("bucket"))
     for number, (events, shape) in enumerate(zip(dumps, shapes, strict=False), start=1):
@@ -129,6 +131,7 @@ def test_a_day_written_from_numbers_is_the_frame_of_that_day(
     landed = landing_in(tmp_path_factory.mktemp("lake"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "_PART_BYTES", 1 if small_parts else 80 << 20)
+        patch.setattr(text_table, "_MANY", 4 if little_repeats else 1_000)
         assert not any(report.failed for report in land_all(landed, bucket))
     lake = Lake(landed.store)
     for day in landed.days("signup"):
