@@ -26,6 +26,8 @@ _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
 _BYTES_PER_NODE: Final = 64
 _FIRST_SIZE: Final = 1 << 12
+_AHEAD: Final = 1 << 21
+"""Numbers (8 bytes) whose memory is got ready at once, ahead of those in use; small graphs do without."""
 _LARGE_SIZE: Final = 1 << 26
 SPILL: Final = 1 << 16
 """How far beyond its size a table may be used; searches go there only in a table that is crowded at its very end."""
@@ -162,6 +164,7 @@ class _Encoder:
         # Polars forgets the names once no series of the categories is left
         self.names = pl.Series(dtype=pl.Categorical(self.sources))
         self.known = 0
+        self.ready = {"facts": 0, "slots": 0}
         # address space for as much as memory could hold; a page is taken only when it is written
         self.room = max(_memory() // _BYTES_PER_NODE, 1 << 20)
         self.facts: I64 = np.empty((self.room, 4), np.int64)
@@ -222,10 +225,19 @@ class _Encoder:
                 f"links name more than {self.known} identifiers, which do not fit into this machine's memory "
                 f"(about {_BYTES_PER_NODE} bytes each): give it more"
             )
+        self._get_ready("facts", self.facts.reshape(-1), 0, self.known * 4 + _AHEAD)
+        if self.known > self.size * 6 // 10:
+            self._get_ready("slots", self.slots, self.size, grown(self.size, self.size))
         size = grown(self.size, self.known + nodes)
         if size > self.size:
             kernel_table.spread(self.slots, self.size, size)
             self.size = size
+
+    def _get_ready(self, name: str, memory: I64 | U64, begin: int, end: int) -> None:
+        begin = max(begin, self.ready[name])
+        if end >= 2 * _AHEAD and begin < end and begin + _AHEAD <= memory.size:
+            self._later(kernel_table.touch, memory, begin, begin + _AHEAD)
+            self.ready[name] = begin + _AHEAD
 
     def finished(self) -> Encoded:
         while self.behind:

@@ -91,7 +91,7 @@ def _slices(found: Profiles) -> list[U32]:
 
 
 def _ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator[pa.RecordBatch]:
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         waiting: deque[Future[pa.RecordBatch]] = deque()
         for piece in pieces:
             waiting.append(pool.submit(make, piece))
@@ -109,10 +109,10 @@ def _slice(result: Resolved, places: U32) -> pa.RecordBatch:
     kinds, shared, known, seen = (np.empty(rows, np.uint8) for _ in range(4))
     kernel_text.take_runs(places, nobody, found.starts, found.nodes, found.keys, nodes, kinds, shared, owners, known)
     first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    offsets = np.empty(rows + 1, np.int64)
-    kernel_text.take_facts(nodes, facts, first, last, seen, offsets)
+    begins, offsets = np.empty(rows, np.int64), np.empty(rows + 1, np.int64)
+    kernel_text.take_facts(nodes, facts, first, last, seen, begins, offsets)
     text = np.empty(int(offsets[-1]), np.uint8)
-    kernel_text.take_text(nodes, facts, result.encoded.texts.data, offsets, text)
+    kernel_text.take_text(begins, result.encoded.texts.data, offsets, text)
     types = pa.array(result.rules.types, pa.string())
     ids = _hexadecimal(found.high, found.low, places[places < nobody])
     columns = [
@@ -136,7 +136,7 @@ def _bits(flags: U8) -> pa.Buffer:
 
 
 def _hexadecimal(high: U64, low: U64, numbers: U32) -> pa.Array:
-    text = np.empty((numbers.size, 16), np.uint16)
+    text = np.empty((numbers.size, 4), np.uint64)
     kernel_text.hexadecimal(numbers, high, low, text)
     offsets = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
@@ -145,7 +145,7 @@ def _hexadecimal(high: U64, low: U64, numbers: U32) -> pa.Array:
 def profile_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
-    text = np.zeros((nodes.size, 16), np.uint16)
+    text = np.zeros((nodes.size, 4), np.uint64)
     kernel_text.hexadecimal(labels, result.high, result.low, text)
     offsets = np.arange(0, nodes.size * 32 + 1, 32, dtype=np.int64)
     return text_series(offsets, text.reshape(-1).view(np.uint8), (labels != kernel.NONE).astype(np.uint8))

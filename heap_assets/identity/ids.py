@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from heap_assets.identity import kernel_sha, kernel_text
+from heap_assets.identity import kernel_order, kernel_sha, kernel_text
 from heap_assets.identity.encode import Encoded
 from heap_assets.identity.kernel import I64, NONE, PLACE, PLACE_SHIFT, U8, U32, U64
 from heap_assets.identity.rules import Rules
@@ -60,7 +60,7 @@ def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules
     used = np.flatnonzero(best != NONE).astype(np.uint32)
     high, low = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     high[used], low[used] = hashed(encoded, best[used], rules)
-    return Profiles(starts, nodes, keys, high, low, _by_id(used, high, low))
+    return Profiles(starts, nodes, keys, high, low, in_order(used, high, low))
 
 
 def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> tuple[I64, U32, U64]:
@@ -105,15 +105,20 @@ def with_ids(encoded: Encoded, labels: U32, high: U64, low: U64, shared: U8, rul
     """Lay out clusters whose ids are known."""
     starts, nodes, keys = laid_out(encoded, labels, high.size, shared, rules)
     used = np.flatnonzero(starts[1 : high.size + 1] > starts[: high.size]).astype(np.uint32)
-    return Profiles(starts, nodes, keys, high, low, _by_id(used, high, low))
+    return Profiles(starts, nodes, keys, high, low, in_order(used, high, low))
 
 
-def _by_id(used: U32, high: U64, low: U64) -> U32:
-    order = used[np.argsort(high[used])]
-    sorted_high = high[order]
-    if (sorted_high[1:] == sorted_high[:-1]).any():
-        order = used[np.lexsort((low[used], high[used]))]
-    return order
+def in_order(used: U32, high: U64, low: U64) -> U32:
+    """Sort some clusters by their ids."""
+    bits = max(int(used.size).bit_length() - 4, 1)
+    shift, starts = 64 - bits, np.zeros((1 << bits) + 1, np.int64)
+    own_high, own_low, order = high[used], low[used], np.empty(used.size, np.uint32)
+    in_ranges(1 << bits, lambda begin, end: kernel_order.count_buckets(own_high, shift, starts, begin, end))
+    np.cumsum(starts, out=starts)
+    in_ranges(
+        1 << bits, lambda begin, end: kernel_order.sort_buckets(own_high, own_low, shift, starts, order, begin, end)
+    )
+    return used[order]
 
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:

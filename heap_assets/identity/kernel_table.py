@@ -25,7 +25,7 @@ from heap_assets.identity.kernel import (
     U64,
     compiled,
 )  # fmt: skip
-from heap_assets.identity.native import prefetch
+from heap_assets.identity.native import prefetch, swapped
 
 _HALF: Final = np.uint64(32)
 _LOW: Final = np.uint64(0xFFFFFFFF)
@@ -72,7 +72,12 @@ def encode(
             at[i] = ((keys[i] >> _HALF) * np.uint64(size)) >> _HALF
             prefetch(slots, at[i])
         for i in range(rows):
-            held = slots[at[i]]
+            slot, upper = at[i], keys[i] >> _HALF
+            held = slots[slot]
+            while held != 0 and held >> _HALF != upper:
+                slot += 1
+                held = slots[slot]
+            at[i] = slot
             if held != 0:
                 prefetch(facts, np.int64((held & _LOW) - np.uint64(1)) * 4)
         for i in range(rows):
@@ -111,6 +116,17 @@ def encode(
                 slot += 1
             ids[row] = node
     return known
+
+
+@compiled
+def touch(memory: I64 | U64, begin: int, end: int) -> None:
+    """Write a range of numbers as they are, so that their memory is there before it is needed.
+
+    The first write to a page waits for the system; this is done by a thread that has the time. Another thread may be
+    writing there: a number that changes meanwhile is left alone.
+    """
+    for at in range(begin, end, 256):
+        swapped(memory, np.int64(at), memory[at], memory[at])
 
 
 @compiled

@@ -19,7 +19,6 @@ from heap_assets.identity.kernel import (
     PLACE,
     PLACE_SHIFT,
     U8,
-    U16,
     U32,
     U64,
     compiled,
@@ -201,9 +200,6 @@ def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, b
                 earliest = facts[nodes[at], FIRST]
 
 
-_DIGITS = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16).copy()
-
-
 @compiled
 def take_runs(
     places: U32, nobody: int, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8, owners: I32,
@@ -227,48 +223,64 @@ def take_runs(
 
 
 @compiled
-def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, offsets: I64) -> None:
-    """Copy what is known of some nodes: when they were seen, whether at all, and where the ends of their texts go."""
+def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, begins: I64, offsets: I64) -> None:
+    """Copy what is known of some nodes: when they were seen, whether at all, where their texts are and are to end."""
     used = 0
     offsets[0] = 0
     for row in range(nodes.size):
         if row + AHEAD < nodes.size:
+            # the next node's row, too: half of them are in another line of the cache
             prefetch(facts, np.int64(nodes[row + AHEAD]) * 4)
+            prefetch(facts, np.int64(nodes[row + AHEAD]) * 4 + 7)
         node = nodes[row]
         seen[row] = (facts[node, FIRST] != NEVER) | (facts[node, LAST] != BEFORE) << 1
         first[row] = facts[node, FIRST]
         last[row] = facts[node, LAST]
-        used += (facts[node + 1, PLACE] >> PLACE_SHIFT) - (facts[node, PLACE] >> PLACE_SHIFT)
+        begins[row] = facts[node, PLACE] >> PLACE_SHIFT
+        used += (facts[node + 1, PLACE] >> PLACE_SHIFT) - begins[row]
         offsets[row + 1] = used
 
 
 @compiled
-def take_text(nodes: U32, facts: I64, data: U8, offsets: I64, out: U8) -> None:
-    """Copy the values of some nodes to where `offsets` says."""
-    for row in range(nodes.size):
-        if row + AHEAD < nodes.size:
-            prefetch(data, facts[nodes[row + AHEAD], PLACE] >> PLACE_SHIFT)
-        begin = facts[nodes[row], PLACE] >> PLACE_SHIFT
-        copy_within(out, offsets[row], data, begin, offsets[row + 1] - offsets[row])
+def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
+    """Copy the values that begin at some places to where `offsets` says."""
+    for row in range(begins.size):
+        if row + AHEAD < begins.size:
+            prefetch(data, begins[row + AHEAD])
+            prefetch(data, begins[row + AHEAD] + offsets[row + AHEAD + 1] - offsets[row + AHEAD] - 1)
+        copy_within(out, offsets[row], data, begins[row], offsets[row + 1] - offsets[row])
 
 
 @compiled
-def text_ends(nodes: U32, facts: I64, offsets: I64) -> None:
-    """Write where the values of some nodes end, laid one after the other; `offsets[0]` is where they begin."""
+def text_ends(nodes: U32, facts: I64, begins: I64, offsets: I64) -> None:
+    """Write where the values of some nodes begin, and where they end, laid one after the other from `offsets[0]` on."""
     for row in range(nodes.size):
         node = nodes[row]
-        size = (facts[node + 1, PLACE] >> PLACE_SHIFT) - (facts[node, PLACE] >> PLACE_SHIFT)
-        offsets[row + 1] = offsets[row] + size
+        begins[row] = facts[node, PLACE] >> PLACE_SHIFT
+        offsets[row + 1] = offsets[row] + (facts[node + 1, PLACE] >> PLACE_SHIFT) - begins[row]
 
 
 @compiled
-def hexadecimal(numbers: U32, high: U64, low: U64, out: U16) -> None:
-    """Write 32 hexadecimal digits per row, of the numbered ids; rows of NONE are left as they are."""
+def _digits(word: int) -> Any:
+    """Turn 32 bits into the eight bytes of their hexadecimal digits."""
+    spread = np.uint64(word)
+    spread = (spread | spread << np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
+    spread = (spread | spread << np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
+    spread = (spread | spread << np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    letters = (spread + np.uint64(0x0606060606060606)) >> np.uint64(4) & np.uint64(0x0101010101010101)
+    return big_endian(spread + np.uint64(0x3030303030303030) + letters * np.uint64(0x27))
+
+
+@compiled
+def hexadecimal(numbers: U32, high: U64, low: U64, out: U64) -> None:
+    """Write 32 hexadecimal digits per row, of the numbered ids, as four words; rows of NONE are left as they are."""
+    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
     for row in range(numbers.size):
+        if row + AHEAD < numbers.size and numbers[row + AHEAD] != NONE:
+            prefetch(high, np.int64(numbers[row + AHEAD]))
+            prefetch(low, np.int64(numbers[row + AHEAD]))
         number = numbers[row]
         if number == NONE:
             continue
-        for byte in range(8):
-            shift = np.uint64(56 - 8 * byte)
-            out[row, byte] = _DIGITS[(high[number] >> shift) & np.uint64(255)]
-            out[row, 8 + byte] = _DIGITS[(low[number] >> shift) & np.uint64(255)]
+        out[row, 0], out[row, 1] = _digits(high[number] >> half), _digits(high[number] & mask)
+        out[row, 2], out[row, 3] = _digits(low[number] >> half), _digits(low[number] & mask)

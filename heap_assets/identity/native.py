@@ -16,7 +16,7 @@ _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
 
 
-def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     """Return the address of an element of a contiguous array, counted flat."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
@@ -25,7 +25,7 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Ask for the memory of a flat element of an array, and do not wait for it."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = builder.bitcast(_element(context, builder, signature.args[0], *arguments), _BYTE.as_pointer())
+        address = builder.bitcast(element(context, builder, signature.args[0], *arguments), _BYTE.as_pointer())
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), number, number, number])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -39,7 +39,7 @@ def _load8(typing_context: Any, array: Any, at: Any) -> Any:
     """Read eight bytes of a byte array from any place, as a little-endian number."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _element(context, builder, signature.args[0], *arguments)
+        address = element(context, builder, signature.args[0], *arguments)
         return builder.load(builder.bitcast(address, _WORD.as_pointer()), align=1)
 
     return types.uint64(array, types.int64), emit
@@ -50,7 +50,7 @@ def _copy_from(typing_context: Any, array: Any, at: Any, address: Any, size: Any
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, at, address, size = arguments
-        target = _element(context, builder, signature.args[0], array, at)
+        target = element(context, builder, signature.args[0], array, at)
         cgutils.raw_memcpy(builder, target, builder.inttoptr(address, _BYTE.as_pointer()), size, 1)
         return context.get_dummy_value()
 
@@ -62,8 +62,8 @@ def _copy_within(typing_context: Any, array: Any, at: Any, source: Any, begin: A
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, at, source, begin, size = arguments
-        target = _element(context, builder, signature.args[0], array, at)
-        cgutils.raw_memcpy(builder, target, _element(context, builder, signature.args[2], source, begin), size, 1)
+        target = element(context, builder, signature.args[0], array, at)
+        cgutils.raw_memcpy(builder, target, element(context, builder, signature.args[2], source, begin), size, 1)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, source, types.int64, types.int64), emit
@@ -74,7 +74,7 @@ def _swapped(typing_context: Any, array: Any, index: Any, old: Any, new: Any) ->
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, old, new = arguments
-        address = _element(context, builder, signature.args[0], array, index)
+        address = element(context, builder, signature.args[0], array, index)
         return builder.extract_value(builder.cmpxchg(address, old, new, "acq_rel", "monotonic"), 1)
 
     return types.boolean(array, types.int64, array.dtype, array.dtype), emit

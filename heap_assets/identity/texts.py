@@ -41,10 +41,10 @@ class Texts:
 
     def gathered(self, nodes: U32) -> tuple[I64, U8]:
         """Return the values of some nodes as offsets and bytes."""
-        offsets = np.zeros(nodes.size + 1, np.int64)
-        text_ends(nodes, self.facts, offsets)
+        begins, offsets = np.empty(nodes.size, np.int64), np.zeros(nodes.size + 1, np.int64)
+        text_ends(nodes, self.facts, begins, offsets)
         out = np.empty(int(offsets[-1]), np.uint8)
-        take_text(nodes, self.facts, self.data, offsets, out)
+        take_text(begins, self.data, offsets, out)
         return offsets, out
 
 
