@@ -51,6 +51,33 @@ def not_over_merged(graph: pl.LazyFrame, most: int) -> Verdict:
     )
 
 
+def migrations_followed(graph: pl.LazyFrame, migrations: pl.LazyFrame) -> Verdict:
+    """Judge that the two users of every migration are one person: Heap has decided that, and no limit undoes it.
+
+    A user that is no identifier (blocked, suppressed) is on no profile and is not judged.
+
+    Parameters
+    ----------
+    migrations
+        heap/user_migrations: from_user_id, to_user_id.
+    """
+    users = graph.filter(pl.col("identifier_type") == "heap_user_id").drop_nulls("profile_id")
+    profile = users.select("identifier", "profile_id")
+    ends = migrations.select(
+        pl.col("from_user_id").cast(pl.String).alias("from"), pl.col("to_user_id").cast(pl.String).alias("to")
+    ).drop_nulls()
+    joined = ends.join(profile, left_on="from", right_on="identifier").join(
+        profile, left_on="to", right_on="identifier", suffix="_to"
+    )
+    apart = joined.filter(pl.col("profile_id") != pl.col("profile_id_to"))
+    judged, offenders = pl.collect_all([joined.select(pl.len()), apart.select("from", "to")])
+    return Verdict(
+        passed=offenders.is_empty(),
+        numbers={"migrations": judged.item(), "migrations_apart": offenders.height},
+        offenders=offenders.sort("from", "to").head(SAMPLE_ROWS) if offenders.height else None,
+    )
+
+
 def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float, least: int = 1) -> Verdict:
     """Judge that few profiles are as large as a merge limit lets them be; many mean that the limit is what shapes them.
 

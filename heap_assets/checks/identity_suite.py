@@ -8,7 +8,7 @@ import polars as pl
 
 from heap_assets.checks import history, identity
 from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.measures import LOOK_BACK_DAYS, remembered
+from heap_assets.checks.measures import LOOK_BACK_DAYS, MIGRATIONS, remembered
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.verdict import Severity, Verdict
 
@@ -44,6 +44,13 @@ def checks_for_identity(
             lambda s: identity.not_over_merged(s.rows(), t.profile_identifiers),
             Severity.WARN,
             mend="`heap-assets explain` on two of its identifiers shows the link that joined them; block or limit it.",
+        ),
+        Check(
+            GRAPH,
+            "migrations_followed",
+            "Both users of every migration are one person: who was anonymous before is there once.",
+            _migrations_followed,
+            mend="resolve the day again; if it stays, `heap-assets explain` on the two users shows what is between.",
         ),
         Check(
             GRAPH,
@@ -85,6 +92,13 @@ def checks_for_identity(
             Severity.WARN,
         ),
     ]
+
+
+def _migrations_followed(s: Subject) -> Verdict:
+    migrations = s.other(MIGRATIONS)
+    if migrations is None:
+        return Verdict(passed=True, notes={"said": f"{MIGRATIONS} has not been built for this day"})
+    return identity.migrations_followed(s.rows(), migrations)
 
 
 def _not_risen(s: Subject, name: str, allowed: float, least: int) -> Verdict:

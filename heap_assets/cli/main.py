@@ -18,6 +18,7 @@ _COMMANDS = {
     "browse": ("heap_assets.cli.sources", "Show warehouse tables and propose identifier mappings"),
     "catalogue": ("heap_assets.cli.sources", "Compare heap_catalogue.yaml with what was landed; accept what is new"),
     "rejected": ("heap_assets.cli.sources", "Show files and rows that could not be landed, and why"),
+    "usage": ("heap_assets.cli.sources", "Show the month's rows against the plan's quota"),
     "reset": ("heap_assets.cli.sources", "Forget what was landed of one table, so that it is taken anew"),
     "explain": ("heap_assets.cli.identity", "Say why two identifiers are one person, or why not"),
     "what-if": ("heap_assets.cli.identity", "Say what other merge limits would change, without writing"),

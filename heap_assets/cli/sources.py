@@ -25,10 +25,15 @@ from heap_assets.heap_connect import (
 from heap_assets.heap_connect import (
     preflight as preflight_source,
 )
+from heap_assets.heap_connect import (
+    usage as landed_rows,
+)
 from heap_assets.platform import Platform, open_platform, s3_access
 from heap_assets.steps.exports import is_exported, open_export
 from heap_assets.steps.exports import missing as missing_of_export
+from heap_assets.steps.landing import month_quota
 from heap_assets.steps.publishing import open_publisher
+from heap_assets.steps.suites import thresholds
 from heap_assets.warehouse.browse import datasets, describe, propose_yaml, tables_of
 
 
@@ -186,6 +191,27 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
         _frame(aside.group_by("table", "reason").len("rows").sort("table", "rows", descending=[False, True]))
         click.echo()
         _frame((aside if content else aside.drop("content")).head(rows))
+
+
+@click.command()
+@click.option("--days", default=31, show_default=True, help="How many days to show, newest first")
+def usage(days: int) -> None:
+    """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
+    platform = open_platform()
+    chosen, standing = platform.settings.heap.quota, month_quota(platform)
+    of = "rows, without a limit" if standing.limit is None else f"of {standing.limit:,} rows ({standing.share:.1%})"
+    click.echo(f"{standing.month}  {standing.rows:,} {of}")
+    if standing.limit is not None:
+        then = (
+            f"the rest waits until {standing.resumes}"
+            if chosen.stop
+            else "landing goes on, as heap.quota.stop is not set"
+        )
+        click.echo(f"         warned at {thresholds(platform).quota:.0%}; at the limit {then}")
+    by_day = landed_rows(platform.landing).sort("day", descending=True).head(days)
+    if by_day.height:
+        click.echo()
+        _frame(by_day.rename({"free": "first seven days"}))
 
 
 def _frame(frame: pl.DataFrame) -> None:

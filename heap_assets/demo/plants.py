@@ -169,6 +169,8 @@ def _in_identity() -> list[Plant]:
     return [
         Plant("endless_merging", "A shared test account takes in 150 anonymous users.", graph, "not_over_merged",
               dumps.many_become_one),
+        Plant("migrated_apart", "A stranger parted users that Heap had migrated into each other.", graph,
+              "migrations_followed", rewrite=dumps.migrated_apart, nights=0),
         Plant("limits_reached", "The product calls identify with a second id.", graph, "few_at_limit",
               dumps.second_identities),
         Plant("match_rate_falls", "Half of the customers lost email and CRM id.", graph, "matched_as_before",

@@ -186,6 +186,15 @@ def identity_twice(profiles: pl.DataFrame) -> pl.DataFrame:
     return profiles.with_columns(profiles["heap_identities"].gather(order))
 
 
+def migrated_apart(graph: pl.DataFrame) -> pl.DataFrame:
+    """Take one of a person's several Heap users away from five people, and make somebody of it."""
+    users = graph.with_row_index().filter(pl.col("identifier_type") == "heap_user_id").drop_nulls("profile_id")
+    several = users.filter(pl.len().over("profile_id") > 1).unique("profile_id", maintain_order=True).head(5)["index"]
+    row = pl.int_range(pl.len(), dtype=pl.UInt32)
+    own = pl.format("{}", row.hash(7)).str.pad_start(32, "0")
+    return graph.with_columns(profile_id=pl.when(row.is_in(several.implode())).then(own).otherwise("profile_id"))
+
+
 def _migrate(dump: Dump, pairs: list[tuple[int, int]]) -> None:
     def add(rows: Rows) -> Rows:
         as_text = isinstance(rows[0]["from_user_id"], str)

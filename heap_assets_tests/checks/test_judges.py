@@ -239,6 +239,16 @@ class TestIdentity:
         assert verdict.numbers["largest_profile"] == 5
         assert verdict.memory["sizes"] == {"2": 1, "5": 1}
 
+    def test_migrations_are_followed(self) -> None:
+        users = graph(("heap_user_id", "1", "p1"), ("heap_user_id", "2", "p1"), ("heap_user_id", "3", "p2"))
+        moves = pl.LazyFrame({"from_user_id": [1, 1, 1, 9], "to_user_id": [2, 3, None, 1]})
+        verdict = identity.migrations_followed(users, moves)
+        assert verdict.numbers == {"migrations": 2, "migrations_apart": 1}, "one that was never seen is not judged"
+        assert verdict.offenders is not None
+        assert verdict.offenders.rows() == [("1", "3")]
+        assert identity.migrations_followed(users, moves.head(1)).passed
+        assert identity.migrations_followed(users.head(0), moves).passed
+
     def test_profiles_at_a_limit(self) -> None:
         verdict = identity.few_at_limit(self.people, {"email": 3, "crm_id": 1}, allowed=0.4)
         assert verdict.notes == {"types": "email"}
