@@ -190,6 +190,30 @@ def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monke
     assert carried_on.partition_key == "3"
 
 
+def test_a_tick_asks_for_a_bounded_number_of_dumps_oldest_first(landing: Landing) -> None:
+    for dump in range(1, 26):
+        landing.bucket.dump(dump, f"2026-05-02T00:{dump:02d}:00", clicks=[])
+    asked = [request.partition_key for request in landing.tick().run_requests or []]
+    assert asked == [str(dump) for dump in range(1, 21)]
+
+
+def test_a_table_that_failed_is_asked_for_again_under_a_key_of_its_own_after_a_while(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.bucket.dump(1, "2026-05-03T01:00:00", clicks=rows("2026-05-02", 1))
+    whole = landing.bucket.file(1, "clicks").read_bytes()
+    landing.bucket.file(1, "clicks").write_bytes(whole[:-20])
+    [first] = landing.tick().run_requests or []
+    assert not landing.land(1)["every_table_landed"].passed, "this is what is alerted"
+    assert not landing.tick().run_requests, "it waits before it is tried again"
+    monkeypatch.setenv("HEAP_ASSETS_NOW", "2026-05-03T02:06:00Z")
+    [second] = landing.tick().run_requests or []
+    assert first.run_key != second.run_key, "Dagster runs a key once"
+    landing.bucket.file(1, "clicks").write_bytes(whole)
+    assert landing.land(1)["every_table_landed"].passed
+    assert not landing.tick().run_requests
+
+
 def test_rows_ahead_of_the_clock_are_built_when_their_day_has_come(
     landing: Landing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
