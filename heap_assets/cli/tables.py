@@ -28,7 +28,9 @@ def sql(query: str | None, as_csv: bool) -> None:
         elif as_csv:
             click.echo(door.sql(query).write_csv(), nl=False)
         else:
-            with pl.Config(tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=200):
+            with pl.Config(
+                tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=-1, fmt_str_lengths=200
+            ):
                 click.echo(door.sql(query))
 
 

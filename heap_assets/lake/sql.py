@@ -6,6 +6,7 @@
 Each asset is a view named after its key, `heap/events/signup` as `heap.events_signup`, over all its partitions with
 the partition's key as column `partition_key`. `latest.heap_users` (group and name) holds the newest partition only,
 which is what a snapshot table means by now. `resolved.events_signup` adds today's user and profile to an event table.
+`sync.runs`, `sync.changelog`, `sync.set_aside` and `sync.ledger_<sync>` tell what was sent, what was not, and why.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.lake.store import Store
 
 _SUFFIX = ".parquet"
+_SYNCS = "_sync"
+_SYNC_TABLES = ("runs", "changelog", "set_aside")
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
@@ -121,6 +124,8 @@ def _create_all(connection: duckdb.DuckDBPyConnection, store: Store, assets: Seq
         _create_view(connection, store, asset, sorted(keys), schema, name)
         _create_view(connection, store, asset, [max(keys)], "latest", name if schema == "main" else f"{schema}_{name}")
     _create_resolved(connection, [asset for asset in partitions if _is_event_table(asset)], set(partitions))
+    if not assets:
+        _create_syncs(connection, store)
 
 
 def view_name(asset: str) -> tuple[str, str]:
@@ -133,8 +138,8 @@ def _partitions(store: Store, assets: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for info in store.list():
         asset, _, name = info.key.rpartition("/")
-        if not name.endswith(_SUFFIX) or not asset or any(part.startswith("_") for part in asset.split("/")):
-            continue
+        if not name.endswith(_SUFFIX) or not asset or asset.startswith("_") or "/." in asset:
+            continue  # what begins with an underscore is the platform's own; an event table of Heap's may do so, too
         if not assets or asset in assets:
             found.setdefault(asset, []).append(name.removesuffix(_SUFFIX))
     return found
@@ -173,6 +178,26 @@ def _create_resolved(connection: duckdb.DuckDBPyConnection, events: Sequence[str
             LEFT JOIN latest.identity_graph AS g ON g.identifier_type = 'heap_user_id'
                 AND g.identifier = CAST(coalesce(m.resolved_to, e.user_id) AS VARCHAR)
             """
+        )
+
+
+def _create_syncs(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """What syncs have done: `sync.runs`, `sync.changelog`, `sync.set_aside`, and a ledger for each."""
+    found: dict[str, list[str]] = {}
+    for info in store.list(_SYNCS):
+        sync, _, path = info.key.removeprefix(f"{_SYNCS}/").partition("/")
+        table = path.partition("/")[0]
+        if table in _SYNC_TABLES and path.endswith(_SUFFIX):
+            found.setdefault(table, []).append(info.key)
+        elif path == f"ledger{_SUFFIX}":
+            found[f"ledger_{re.sub(r'[^A-Za-z0-9_]', '_', sync)}"] = [info.key]
+    if found:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS sync")
+    for name, keys in sorted(found.items()):
+        uris = ", ".join(_literal(store.uri(key)) for key in sorted(keys))
+        connection.execute(
+            f"CREATE VIEW sync.{_identifier(name)} AS SELECT * "
+            f"FROM read_parquet([{uris}], union_by_name = true, hive_partitioning = false)"
         )
 
 

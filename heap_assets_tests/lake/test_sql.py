@@ -38,6 +38,26 @@ def test_every_asset_is_a_view_and_internal_storage_is_not(folder: Path) -> None
         ]  # fmt: skip
 
 
+def test_an_event_table_may_begin_with_an_underscore(folder: Path) -> None:
+    Lake.open(str(folder)).write(
+        "heap/events/_key_event_", "2026-11-01", pl.DataFrame({"event_id": [7], "user_id": [1]})
+    )
+    with SqlDoor(str(folder)) as door:
+        assert door.sql("SELECT event_id FROM heap.events__key_event_").rows() == [(7,)]
+
+
+def test_what_syncs_did_is_there_to_be_asked(folder: Path) -> None:
+    store = Lake.open(str(folder)).store
+    store.write("_sync/salt", b"x")
+    for sync, sent in (("heap_events", 3), ("heap_user_properties", 5)):
+        store.sink(f"_sync/{sync}/runs/2026-11-02/0000000001.parquet", pl.DataFrame({"sync": [sync], "sent": [sent]}))
+        store.sink(f"_sync/{sync}/ledger.parquet", pl.DataFrame({"key": ["k"], "status": ["acknowledged"]}))
+    with SqlDoor(str(folder)) as door:
+        told = [name for name in door.tables() if name.startswith("sync.")]
+        assert told == ["sync.ledger_heap_events", "sync.ledger_heap_user_properties", "sync.runs"]
+        assert door.sql("SELECT sum(sent) FROM sync.runs").item() == 8
+
+
 def test_partitions_are_one_table_and_a_later_column_is_null_before(folder: Path) -> None:
     with SqlDoor(str(folder)) as door:
         rows = door.sql("SELECT partition_key, event_id, plan FROM heap.events_signup ORDER BY event_id").rows()
