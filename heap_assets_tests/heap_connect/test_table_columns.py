@@ -104,3 +104,24 @@ def test_the_catalogue_learns_what_landed_and_keeps_what_people_wrote(tmp_path: 
     accepted = catalogue.accept(catalogue.missing(landing), ["sign_up"])
     assert accepted.tables["sign_up"].display_name == "Sign Up - Click"
     assert "plan" in accepted.tables["sign_up"].columns
+
+
+def test_files_of_one_dump_may_differ_in_their_schemas(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    files = [
+        [event(1, "2026-03-01 10:00:00", plan="x", seats=1)],
+        [event(2, "2026-03-01 11:00:00", plan=7, extra=True, seats=1.5)],
+        [event(3, "2026-03-01 12:00:00")],
+    ]
+    bucket.dump(1, "2026-03-02T02:00:00", a=files)
+    landing = landing_in(tmp_path / "lake")
+    [report] = land_all(landing, bucket)
+    assert not report.failed
+    built = build_event_day(landing, "a", MARCH_1).frame.collect()
+    assert built.select("event_id", "plan", "plan__long", "extra").rows() == [
+        (1, "x", None, None),
+        (2, None, 7, True),
+        (3, None, None, None),
+    ]
+    seats = built.select(c for c in built.columns if c.startswith("seats"))
+    assert [next((v for v in row if v is not None), None) for row in seats.rows()] == [1, 1.5, None]
