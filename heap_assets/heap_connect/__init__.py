@@ -5,12 +5,12 @@ from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, Catal
 from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
 from heap_assets.heap_connect.config import LandingConfig
 from heap_assets.heap_connect.discover import Discovery, discover
-from heap_assets.heap_connect.iam import check_role_names, read_policy, trust_policy
+from heap_assets.heap_connect.iam import read_policy, trust_policy
 from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.heap_connect.own_events import OWN_MARK, OWN_VALUE, without_own
 from heap_assets.heap_connect.preflight import Verdict, preflight
-from heap_assets.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, check_cadence, check_plan, quota, usage
+from heap_assets.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
 from heap_assets.heap_connect.rebuilding import rebuilding
 from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
@@ -66,9 +66,6 @@ __all__ = [
     "build_users",
     "caller_of",
     "check_bucket",
-    "check_cadence",
-    "check_plan",
-    "check_role_names",
     "discover",
     "files_in_quarantine",
     "key_dtype",

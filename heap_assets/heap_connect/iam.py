@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from heap_assets.errors import SettingsError
@@ -43,16 +41,3 @@ def trust_policy(principal_arn: str, external_id: str) -> dict[str, Any]:
             }
         ],
     }
-
-
-def check_role_names(role_names: Iterable[str]) -> None:
-    """Hold that every integration has a role of its own: a shared one cannot be taken away from one of them alone.
-
-    Raises
-    ------
-    SettingsError
-        Naming the role that is used twice.
-    """
-    repeated = [name for name, count in Counter(role_names).items() if count > 1]
-    if repeated:
-        raise SettingsError(f"role {', '.join(sorted(repeated))} is used by several integrations: give each its own")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
 import polars as pl
 
-from heap_assets.errors import SettingsError
 from heap_assets.heap_connect.landing import Landing
 
 WARN_AT = 0.8
@@ -101,40 +99,7 @@ def quota(
     return Quota(month, rows, limit, _status(rows, limit), (first + timedelta(days=32)).replace(day=1))
 
 
-def check_cadence(plan: Plan | str, every: timedelta) -> None:
-    """Hold a schedule against the plan.
-
-    Raises
-    ------
-    SettingsError
-        If it is more often than the plan exports.
-    """
-    fastest = FASTEST[Plan(plan)]
-    if every < fastest:
-        raise SettingsError(
-            f"heap.plan is {Plan(plan)!s}, which exports every {_spoken(fastest)}; "
-            f"a schedule of every {_spoken(every)} is faster: expected {_spoken(fastest)} or longer"
-        )
-
-
-def check_plan(name: str) -> Plan:
-    """Return a plan by name; SettingsError lists the plans there are."""
-    try:
-        return Plan(name)
-    except ValueError as error:
-        raise SettingsError(f"heap.plan is {name!r}; expected one of {_listed(Plan)}") from error
-
-
 def _status(rows: int, limit: int | None) -> QuotaStatus:
     if limit is None or rows < WARN_AT * limit:
         return QuotaStatus.WITHIN
     return QuotaStatus.WARN if rows < limit else QuotaStatus.REACHED
-
-
-def _spoken(span: timedelta) -> str:
-    hours = span.total_seconds() / 3600
-    return f"{hours:g} h" if hours >= 1 else f"{span.total_seconds() / 60:g} min"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(str(name) for name in names)

@@ -22,7 +22,6 @@ from heap_assets.heap_connect import (
     build_users,
     caller_of,
     check_bucket,
-    check_role_names,
     preflight,
     read_policy,
     role_arn,
@@ -168,12 +167,6 @@ def test_the_trust_policy_asks_for_the_external_id() -> None:
     assert statement["Condition"] == {"StringEquals": {"sts:ExternalId": "abc"}}
     with pytest.raises(SettingsError, match="external id"):
         trust_policy("arn:aws:iam::123456789012:role/dagster", " ")
-
-
-def test_roles_are_not_shared() -> None:
-    check_role_names(["a", "b"])
-    with pytest.raises(SettingsError, match="role a"):
-        check_role_names(["a", "b", "a"])
 
 
 @pytest.mark.parametrize(
