@@ -49,6 +49,8 @@ def parse_settings(text: str, path: Path) -> Settings:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{path.name} is not YAML: {error}") from error
+    except ValueError as error:  # YAML reads 2026-13-01 as a date
+        raise SettingsError(f"{path.name} holds a date that does not exist: {error}") from error
     if not isinstance(raw, dict):
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
     check_no_secrets(raw, path.name)
@@ -95,13 +97,18 @@ def _describe(file: str, error: ErrorDetails, raw: dict[str, Any]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not where:
         return f"{file}: {message}"
+    if kind == "value_error" and isinstance(
+        error["input"], dict
+    ):  # said by a section as a whole: what is wrong, not what a value should be
+        return f"{file}: {message}" if message.startswith(where) else f"{file}: {where}: {message}"
     plain = isinstance(error["input"], str | int | float) and not _is_secret(error)
     shown = f" is {error['input']!r}" if plain else ""
     return f"{file}: {where}{shown}; expected: {message[:1].lower() + message[1:]}"
 
 
 def _is_secret(error: ErrorDetails) -> bool:
-    return any(word in str(error["loc"][-1:]) for word in ("secret", "key", "password", "dsn", "credentials"))
+    # an address may have a password or a token in it
+    return any(word in str(error["loc"][-1:]) for word in ("secret", "key", "password", "dsn", "credentials", "url"))
 
 
 def _path_of(loc: tuple[int | str, ...], raw: Any) -> str:

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
 
 from heap_assets.settings.base import Section
 from heap_assets.settings.heap import Region
@@ -220,6 +220,13 @@ class Webhook(_Keyed):
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     batch_rows: int = Field(default=100, ge=1)
     rows_per_minute: int | None = Field(default=None, ge=1, description="Rate limit of the receiver")
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("an address that begins with http:// or https://")
+        return value
 
     @model_validator(mode="after")
     def _events_come_from_tables(self) -> Webhook:

@@ -55,6 +55,17 @@ def test_a_good_file_is_understood() -> None:
         ("{Plan: plan}", "{Plan: plann}", ["sync.heap_user_properties.properties.Plan", "'plann'", "Traits:"]),
         ("normalise: email", "normalise: mail", ["identity.identifiers[2].normalise is 'mail'", "'lower'"]),
         ("relation: crm.contacts", "relation: contacts", ["crm_contacts.relation is 'contacts'", "schema.table"]),
+        ("start_date: 2026-01-01", "start_date: 2026-13-01", ["a date that does not exist", "month"]),
+        (
+            "sync:\n",
+            "sync:\n  webhook: {url: 'ftp://user:pw@a', properties: {p: plan}}\n",
+            ["sync.webhook.url", "https://"],
+        ),
+        (
+            "sync:\n",
+            "sync:\n  heap_events: {source: crm_contacts}\n",
+            ["heap_assets.yaml: sync.heap_events: either event_name"],
+        ),
         ("start_date: 2026-01-01", "start_date: soon", ["start_date is 'soon'"]),
         ("lake: ./data/lake\n", "", ["lake is missing"]),
         ("type: crm_id", "type: email", ["identity.identifiers", "email", "twice"]),
@@ -80,6 +91,7 @@ def test_a_mistake_is_one_message_with_its_path(wrong: str, right: str, parts: l
         parse(GOOD.replace(wrong, right))
     assert all(part in str(caught.value) for part in ["heap_assets.yaml", *parts]), str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "pw@" not in str(caught.value), "an address may hold a secret"
 
 
 def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
