@@ -12,7 +12,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import polars as pl
 
 from heap_assets.errors import SourceError
@@ -85,6 +84,8 @@ def read_numbered(
 
 def read_any(path: Path, header: AvroHeader, schema: AvroSchema, batch_rows: int) -> Iterator[pl.DataFrame]:
     """Decode a file of any schema through fastavro, block by block, so that a bad one can be named."""
+    import fastavro  # for the few files that need it
+
     parsed = fastavro.parse_schema(header.schema)
     rows: list[Any] = []
     for number, count, data in blocks_of(path, header):

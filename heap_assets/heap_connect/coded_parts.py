@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from heap_assets.heap_connect.memory import give_back
 from heap_assets.heap_connect.parquet_columns import KINDS, NO_SLOTS, TextColumn, lowest_equal
 from heap_assets.heap_connect.parquet_file import FOR_LATER, INDEX_MAGIC, TO_KEEP, can_hold, edges_of, write_file
 from heap_assets.heap_connect.parquet_kernel import find_texts, unpack
@@ -27,6 +28,7 @@ _Array = npt.NDArray[Any]
 _TAIL = 8 + len(INDEX_MAGIC)
 _MOST_CELLS = 100_000_000
 """Values of a day that is put together so: its narrow columns and its file are held in memory."""
+_MANY_CELLS = 20_000_000
 _GROUP_ROWS = 131_072
 _NUMBERS = {"int64": np.int64, "float64": np.float64, "date": np.int32, "micros_utc": np.int64, "micros": np.int64}
 
@@ -66,6 +68,8 @@ def coded_day(
             return rows.texts(name) if schema[name] == pl.String() else rows.numbers(name, schema[name])
 
         write_file(path, schema, column, edges_of([height], _GROUP_ROWS), TO_KEEP, metadata)
+        if height * len(schema) > _MANY_CELLS:
+            give_back()
 
     return write
 

@@ -21,6 +21,7 @@ from heap_assets.errors import SourceError
 from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.comparing import compare
 from heap_assets.heap_connect.config import LandingConfig
+from heap_assets.heap_connect.kernels import prepare
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.heap_connect.outcome import columns_seen, report_of
 from heap_assets.heap_connect.record_store import Records
@@ -92,6 +93,7 @@ class Landing:
         SourceError
             If the source does not have the dump, or cannot be listed.
         """
+        prepare()
         manifest_file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
         records = self.records()
         record = self._begun(records.get(manifest_file.dump_id), manifest_file)

@@ -135,11 +135,11 @@ def _footer(
     metadata: Mapping[str, str],
 ) -> bytes:
     root = thrift.struct([thrift.binary(4, b"root"), thrift.i32(5, len(kinds))])
-    groups = [
-        _row_group(number, height, [_column(n, k, chunks[n][number], offsets[number][n], height, codec)
-                                    for n, k in kinds.items()], [chunks[n][number] for n in kinds])
-        for number, height in enumerate(heights)
-    ]  # fmt: skip
+    heads = {name: _column_head(name, kind, codec) for name, kind in kinds.items()}
+    groups = []
+    for number, height in enumerate(heights):
+        columns = [_column(heads[n], chunks[n][number], offsets[number][n], height) for n in kinds]
+        groups.append(_row_group(number, height, columns, [chunks[n][number] for n in kinds]))
     pairs = [thrift.struct([thrift.binary(1, k.encode()), thrift.binary(2, v.encode())]) for k, v in metadata.items()]
     by_type = thrift.struct([thrift.nested(1, [])])
     return thrift.struct(
@@ -167,15 +167,21 @@ def _row_group(number: int, height: int, columns: Sequence[bytes], chunks: Seque
     )
 
 
-def _column(name: str, kind: str, chunk: Chunk, offset: int, height: int, codec: int) -> bytes:
-    _, begin, size, *_ = chunk.places
+def _column_head(name: str, kind: str, codec: int) -> list[thrift.Field]:
     encodings = [PLAIN, RLE, RLE_DICTIONARY] if kind == "text" else [PLAIN, RLE]
-    data_page = offset + begin + size  # the data page's header follows the dictionary
-    meta = [
+    return [
         thrift.i32(1, _PHYSICAL[kind]),
         thrift.listed(2, thrift.I32, [thrift.varint(encoding << 1) for encoding in encodings]),
         thrift.listed(3, thrift.BINARY, [thrift.sized(name.encode())]),
         thrift.i32(4, codec),
+    ]
+
+
+def _column(head: Sequence[thrift.Field], chunk: Chunk, offset: int, height: int) -> bytes:
+    _, begin, size, *_ = chunk.places
+    data_page = offset + begin + size  # the data page's header follows the dictionary
+    meta = [
+        *head,
         thrift.i64(5, height),
         thrift.i64(6, chunk.unpacked),
         thrift.i64(7, len(chunk.pages)),

@@ -21,6 +21,7 @@ from heap_assets.heap_connect.avro_compiled import Reading
 from heap_assets.heap_connect.columns import known_columns
 from heap_assets.heap_connect.downloads import Downloads
 from heap_assets.heap_connect.manifest import ManifestTable
+from heap_assets.heap_connect.memory import give_back
 from heap_assets.heap_connect.merging import Columns
 from heap_assets.heap_connect.parts import DAY, PendingRows
 from heap_assets.heap_connect.records import ROOT, Counts, Part, SourceFile
@@ -34,7 +35,7 @@ HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 80 << 20
+_PART_BYTES = 160 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
 _SPELLED = frozenset({*ID_COLUMNS, *TIME_COLUMNS})
@@ -227,6 +228,7 @@ class Stager:
         self._pending.add(Batch(rows, batch.table, numbered, once, batch.texts))
         if self._pending.nbytes >= _PART_BYTES:
             self._flush()
+            give_back()
 
     def _flush(self) -> None:
         if not self._pending.height:
