@@ -1,0 +1,50 @@
+"""What the documentation shows of heap_assets.yaml is what the settings understand."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from heap_assets.errors import SettingsError
+from heap_assets.settings import parse_settings
+from heap_assets.settings.models import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+VARIABLES = ("HEAP_APP_ID", "HEAP_EXTERNAL_ID", "WAREHOUSE_DSN", "BIGQUERY_KEY", "PUBLISH_DSN", "ALERT_WEBHOOK_URL")
+
+
+def shown() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every YAML block of README and docs that is (part of) a settings file."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, match in enumerate(re.finditer(r"( *)```yaml\n(.*?)```", path.read_text(), re.DOTALL)):
+            text = "\n".join(line.removeprefix(match[1]) for line in match[2].splitlines())
+            yield f"{path.name}-{number}", yaml.safe_load(text)
+
+
+def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    for key, value in more.items():
+        there = base.get(key)
+        same = isinstance(value, dict) and isinstance(there, dict) and value.get("kind") in (None, there.get("kind"))
+        base[key] = merged(there, value) if same and isinstance(there, dict) else value
+    return base
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=name) for name, block in shown()])
+def test_what_the_documentation_shows_has_only_keys_that_there_are(
+    block: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "1")
+    assert set(block) <= set(Settings.model_fields)
+    text = yaml.safe_dump(merged(copy.deepcopy(yaml.safe_load((ROOT / "heap_assets.yaml").read_text())), block))
+    try:
+        parse_settings(text, ROOT / "heap_assets.yaml")
+    except SettingsError as error:
+        # an example may name tables and traits of its own; its keys and their values must be right
+        assert re.search(r"there is no (table|trait)", str(error)), str(error)
