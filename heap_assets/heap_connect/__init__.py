@@ -11,7 +11,6 @@ from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestT
 from heap_assets.heap_connect.own_events import OWN_MARK, OWN_VALUE, without_own
 from heap_assets.heap_connect.preflight import Verdict, preflight
 from heap_assets.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
-from heap_assets.heap_connect.rebuilding import rebuilding
 from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
 from heap_assets.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
@@ -76,7 +75,6 @@ __all__ = [
     "preflight",
     "quota",
     "read_policy",
-    "rebuilding",
     "resolved",
     "role_arn",
     "rows_set_aside",

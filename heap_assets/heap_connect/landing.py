@@ -138,9 +138,10 @@ class Landing:
         ]
         return pl.DataFrame(rows, schema=INDEX_SCHEMA, orient="row").sort("table", "dump_id", "day")
 
-    def reports(self) -> pl.DataFrame:
-        """Return the newest report of every table of every dump: files, bytes, rows, seconds, failures."""
-        rows = [row for record in self.records().values() for row in report_rows(record)]
+    def reports(self, dump_id: int | None = None) -> pl.DataFrame:
+        """Return the newest report of every table of every dump, or of one: files, bytes, rows, seconds, failures."""
+        records = [record for known, record in self.records().items() if dump_id in (None, known)]
+        rows = [row for record in records for row in report_rows(record)]
         return pl.DataFrame(rows, schema=REPORT_SCHEMA, orient="row").sort("dump_id", "table")
 
     def tables(self) -> list[str]:

@@ -35,7 +35,7 @@ HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 160 << 20
+_PART_BYTES = 80 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
 _SPELLED = frozenset({*ID_COLUMNS, *TIME_COLUMNS})

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-import polars as pl
-
 from heap_assets import clock
 from heap_assets.checks.landing_suite import (
     CATALOGUE,
@@ -45,8 +43,7 @@ def land(platform: Platform, dump_id: int) -> Landed:
     """Land what a dump still has to land; tables that fail are in the report and in its verdict."""
     report = platform.landing.land(platform.source(), dump_id)
     # the report is the dump's table in the lake: `select * from heap_connect.dumps`
-    told = platform.landing.reports().filter(pl.col("dump_id") == dump_id)
-    platform.lake.write(DUMPS, str(dump_id), told)
+    platform.lake.write(DUMPS, str(dump_id), platform.landing.reports(dump_id))
     verdicts = {
         TABLES_LANDED: landed_verdict(report),
         CATALOGUE: _news(platform, report),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from heap_assets.lake.sql import SqlDoor
 from heap_assets.partitions import DUMPS
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
+from heap_assets.steps.readiness import unbuilt_days
 from heap_assets_tests.heap_connect.dump_builders import Bucket, event
 
 _SETTINGS = """
@@ -231,3 +233,25 @@ def test_rows_ahead_of_the_clock_are_built_when_their_day_has_come(
     assert isinstance(came, dg.AssetMaterialization)
     assert (came.asset_key, came.partition) == (asset_key("heap_connect/landed"), "2026-05-04")
     assert not landing.tick("2026-05-04").asset_events
+
+
+def test_after_a_full_resync_every_day_that_the_table_ever_had_waits_to_be_built(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = ["2026-05-01", "2026-05-02"]
+    landing.bucket.dump(1, "2026-05-03T01:00:00", clicks=[row for day in days for row in rows(day, 1, int(day[-1]))])
+    landing.land(1)
+    landing.accept_news()
+    asset = "heap/events/clicks"
+    assert unbuilt_days(landing.platform()) == {asset: {date.fromisoformat(day) for day in days}}
+    landing.build("clicks", days[0])
+    assert unbuilt_days(landing.platform()) == {asset: {date(2026, 5, 2)}}
+    landing.build("clicks", days[1])
+    assert unbuilt_days(landing.platform()) == {}
+
+    # later than any build: a build is as old as its verdict's file
+    monkeypatch.setenv("HEAP_ASSETS_NOW", "2099-05-04T02:00:00Z")
+    landing.bucket.dump(2, "2026-05-04T01:00:00", full=["clicks"], clicks=rows("2026-05-03", 1, 9))
+    landing.land(2)
+
+    assert unbuilt_days(landing.platform()) == {asset: {date(2026, 5, day) for day in (1, 2, 3)}}

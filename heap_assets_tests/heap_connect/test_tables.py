@@ -21,7 +21,6 @@ from heap_assets.heap_connect import (
     build_event_day,
     build_user_migrations,
     build_users,
-    rebuilding,
     tables,
 )
 from heap_assets.heap_connect.large_days import day_rows
@@ -186,33 +185,6 @@ def test_a_day_whose_inputs_did_not_change_is_not_written(tmp_path: Path) -> Non
     landing.reset("a")
     land_all(landing, bucket)
     assert status(MARCH_1) is Status.UNCHANGED
-
-
-def test_a_table_is_rebuilding_until_every_day_it_had_is_built_again(tmp_path: Path) -> None:
-    bucket = Bucket(tmp_path / "bucket")
-    landing, lake = landing_in(tmp_path / "lake"), Lake.open(str(tmp_path / "lake"))
-
-    def build(day: date) -> None:
-        rows = build_event_day(landing, "a", day)
-        lake.write("heap/events/a", day.isoformat(), rows.frame, rows.inputs)
-
-    def waiting() -> dict[str, frozenset[date]]:
-        return rebuilding(landing, lake, lambda table: f"heap/events/{table}")
-
-    bucket.dump(1, "2026-03-03T02:00:00", a=[event(1, "2026-03-01 10:00:00"), event(2, "2026-03-02 10:00:00")])
-    land_all(landing, bucket)
-    build(MARCH_1)
-    build(MARCH_2)
-    assert waiting() == {}
-    bucket.dump(2, "2026-03-04T02:00:00", full=["a"], a=[event(3, "2026-03-03 10:00:00")])
-    land_all(landing, bucket)
-    assert waiting() == {"a": {MARCH_1, MARCH_2, MARCH_3}}
-    build(MARCH_1)
-    build(MARCH_3)
-    assert waiting() == {"a": {MARCH_2}}
-    build(MARCH_2)
-    assert waiting() == {}
-    assert waiting() == {}
 
 
 def test_a_file_broken_later_takes_nothing_away(tmp_path: Path) -> None:
