@@ -14,13 +14,14 @@ import polars as pl
 
 from heap_assets.identity import kernel, kernel_table
 from heap_assets.identity.encode import SPILL, Encoded, encode, grown
-from heap_assets.identity.kernel import FIRST, KEY, LAST, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U32
+from heap_assets.identity.kernel import KEY, LAST, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U8, U16, U32
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import ENDS, LINKS, TIME, aggregated
 from heap_assets.identity.shared import raw_components
 from heap_assets.identity.state import State
 from heap_assets.identity.tables import Resolved, resolved
 from heap_assets.identity.texts import PADDING
+from heap_assets.identity.threads import at_once, in_ranges
 
 SEPARATOR: Final = "\x1f"
 """Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
@@ -53,14 +54,15 @@ def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> 
     reached = np.zeros(state.components, np.uint8)
     reached[state.component[known[known != NONE]]] = 1
     nodes = np.flatnonzero((reached[state.component] == 1) & (state.ranks != NO_TYPE)).astype(np.uint32)
-    rows = np.empty(kernel.touched(state.row_a, state.component, reached, np.empty(0, np.uint32), 0), np.uint32)
-    kernel.touched(state.row_a, state.component, reached, rows, 0)
-    old = _as_text(state, rows, rules).join(
-        gone.select(*ENDS, "source"), on=[*ENDS, "source"], how="anti", nulls_equal=True
-    )
+    rows = _touched(state, reached)
+    old = _as_text(state, rows, rules)
+    if gone.height:
+        old = old.join(gone, on=[*ENDS, "source"], how="anti", nulls_equal=True)
     # few of the links are named again, and only those must be brought together
-    again = old.join(came, on=[*ENDS, "source"], how="semi", nulls_equal=True)
-    others = old.join(came, on=[*ENDS, "source"], how="anti", nulls_equal=True)
+    named_again = old.with_row_index("row").join(came, on=[*ENDS, "source"], how="semi", nulls_equal=True)["row"]
+    alone = np.ones(old.height, np.bool_)
+    alone[named_again.to_numpy()] = False
+    again, others = old[named_again], old.filter(pl.Series(alone))
     together = aggregated(pl.concat([again, came.select(list(LINKS))]).lazy()).select(list(LINKS))
     links = pl.concat([others.lazy(), together])
     part = resolved(links, rules, keep_rows=True)
@@ -81,8 +83,21 @@ def carry(state: State, origin: str, last: int) -> None:
 def _known(state: State, named: Encoded) -> U32:
     """Find the nodes of the state that are the same identifiers; NONE for those it never had."""
     found = np.full(named.nodes, NONE, np.uint32)
-    kernel_table.look_up(named.slots, named.size, named.facts, state.slots, state.size, state.facts, found)
+    in_ranges(
+        named.size,
+        lambda begin, end: kernel_table.look_up(
+            named.slots, named.size, named.facts, state.slots, state.size, state.facts, found, begin, end
+        ),
+    )
     return found
+
+
+def _touched(state: State, reached: U8) -> U32:
+    def work(begin: int, end: int) -> U32:
+        rows = np.empty(end - begin, np.uint32)
+        return rows[: kernel.touched(state.row_a, state.component, reached, rows, begin, end)]
+
+    return np.concatenate(in_ranges(state.row_a.size, work))
 
 
 def _as_text(state: State, rows: Any, rules: Rules) -> pl.DataFrame:
@@ -91,12 +106,13 @@ def _as_text(state: State, rows: Any, rules: Rules) -> pl.DataFrame:
     alone = b == NONE
     other = np.where(alone, a, b).astype(np.uint32)
     tag = state.row_tag[rows]
+    texts = at_once(lambda: state.texts.take(a), lambda: state.texts.take(other))
     frame = pl.DataFrame(
         {
             "type_a": types.gather(state.ranks[a]),
-            "value_a": state.texts.take(a),
+            "value_a": texts[0],
             "type_b": types.gather(state.ranks[other]),
-            "value_b": state.texts.take(other),
+            "value_b": texts[1],
             "source": pl.Series(state.sources, dtype=pl.String).gather(tag >> 1),
             "first_seen": pl.Series(state.row_first[rows]),
             "last_seen": pl.Series(state.row_last[rows]),
@@ -112,39 +128,51 @@ def _as_text(state: State, rows: Any, rules: Rules) -> pl.DataFrame:
     ).select(list(LINKS))
 
 
-def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
+def _replace(state: State, part: Resolved, nodes: U32, rows: U32) -> None:
     """Put a part, resolved anew, in the place of the nodes and rows that it was made of."""
-    encoded, split = part.encoded, part.clusters
+    encoded = part.encoded
     home = _known(state, encoded)
-    fresh = np.flatnonzero(home == NONE)
-    known = state.ranks.size
+    fresh, known = np.flatnonzero(home == NONE), state.ranks.size
     home[fresh] = np.arange(known, known + fresh.size, dtype=np.uint32)
-    gone = np.ones(nodes.size, np.bool_)
-    still = home[home < known]
-    gone[np.searchsorted(nodes, still[state.ranks[still] != NO_TYPE])] = False
-
-    refused, report = _forget(state.refused, "a", nodes), _forget(state.report, "node", nodes)
+    kept = np.zeros(known + fresh.size, np.bool_)
+    kept[home] = True
+    left = nodes[~kept[nodes]]
     _enter(state, encoded, home, fresh)
+    codes = _source_codes(state, encoded.sources)
+    _replace_nodes(state, part, home, left)
+    _replace_rows(state, encoded, home, codes, rows)
+    refused, report = _forget(state.refused, "a", nodes), _forget(state.report, "node", nodes)
+    moved = part.clusters.refused.with_columns(
+        pl.Series("a", home[part.clusters.refused["a"].to_numpy()], pl.UInt32),
+        pl.Series("b", home[part.clusters.refused["b"].to_numpy()], pl.UInt32),
+        pl.col("sources").list.eval(
+            pl.element().replace_strict(dict(enumerate(codes.tolist())), return_dtype=pl.UInt16)
+        ),
+    )
+    state.refused = pl.concat([refused, moved])
+    found = part.components.report
+    state.report = pl.concat([report, found.with_columns(pl.Series("node", home[found["node"].to_numpy()], pl.UInt32))])
+
+
+def _replace_nodes(state: State, part: Resolved, home: U32, left: U32) -> None:
+    encoded = part.encoded
     _place(state, "ranks", home, encoded.ranks)
-    state.ranks[nodes[gone]] = NO_TYPE
-    # a page of a stored array is copied when it is written to, so what stays is not written
-    for column in (FIRST, LAST):
-        now = encoded.facts[:-1, column]
-        other = state.facts[home, column] != now
-        state.facts[home[other], column] = now[other]
+    state.ranks[left] = NO_TYPE
+    kernel_table.widen(home, encoded.facts, state.facts)
     _place(state, "shared", home, part.components.shared)
     component, count = raw_components(encoded)
     _place(state, "component", home, component + np.uint32(state.components))
     state.components += count
-    labels = split.labels.copy()
+    labels = part.clusters.labels.copy()
     labels[labels != NONE] += np.uint32(state.high.size)
     _place(state, "labels", home, labels)
-    state.labels[nodes[gone]] = NONE
+    state.labels[left] = NONE
     clusters = state.high.size
     state.widened("high", clusters + part.high.size)[clusters:] = part.high
     state.widened("low", clusters + part.low.size)[clusters:] = part.low
 
-    codes = _source_codes(state, encoded.sources)
+
+def _replace_rows(state: State, encoded: Encoded, home: U32, codes: U16, rows: U32) -> None:
     state.row_a[rows] = NONE
     a, b, first, last, tag = (
         np.concatenate([getattr(batch, name) for batch in encoded.rows]) if encoded.rows else np.empty(0, np.uint32)
@@ -159,17 +187,6 @@ def _replace(state: State, part: Resolved, nodes: U32, rows: Any) -> None:
         array[rows[:reuse]] = values[:reuse]
         size = array.shape[0]
         state.widened(f"row_{name}", size + values.size - reuse)[size:] = values[reuse:]
-
-    moved = split.refused.with_columns(
-        pl.Series("a", home[split.refused["a"].to_numpy()], pl.UInt32),
-        pl.Series("b", home[split.refused["b"].to_numpy()], pl.UInt32),
-        pl.col("sources").list.eval(
-            pl.element().replace_strict(dict(enumerate(codes.tolist())), return_dtype=pl.UInt16)
-        ),
-    )
-    state.refused = pl.concat([refused, moved])
-    found = part.components.report
-    state.report = pl.concat([report, found.with_columns(pl.Series("node", home[found["node"].to_numpy()], pl.UInt32))])
 
 
 def _forget(frame: pl.DataFrame, column: str, nodes: U32) -> pl.DataFrame:
@@ -204,7 +221,7 @@ def _enter(state: State, part: Encoded, home: U32, fresh: Any) -> None:
     kernel_table.put(part.slots, part.size, flags, home, state.slots, state.size)
 
 
-def _source_codes(state: State, names: list[str]) -> Any:
+def _source_codes(state: State, names: list[str]) -> U16:
     for name in names:
         if name not in state.sources:
             state.sources.append(name)

@@ -312,11 +312,13 @@ def merge_in_order(
 
 
 @compiled
-def touched(row_a: U32, component: U32, reached: U8, rows: U32, used: int) -> int:
-    """List the rows whose component is reached; returns how many. With an empty `rows` it only counts."""
-    for row in range(row_a.size):
+def touched(row_a: U32, component: U32, reached: U8, rows: U32, begin: int, end: int) -> int:
+    """List those of a range of rows whose component is reached; returns how many. `rows` has room for all."""
+    used = 0
+    for row in range(begin, end):
+        if row + AHEAD < end and row_a[row + AHEAD] != NONE:
+            prefetch(component, np.int64(row_a[row + AHEAD]))
         if row_a[row] != NONE and reached[component[row_a[row]]]:
-            if used < rows.size:
-                rows[used] = row
+            rows[used] = row
             used += 1
     return used

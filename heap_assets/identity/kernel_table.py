@@ -159,13 +159,16 @@ def spread(slots: U64, size: int, new_size: int) -> None:
 
 
 @compiled
-def look_up(slots: U64, size: int, facts: I64, in_slots: U64, in_size: int, in_facts: I64, found: U32) -> None:
+def look_up(
+    slots: U64, size: int, facts: I64, in_slots: U64, in_size: int, in_facts: I64, found: U32, begin: int, end: int
+) -> None:
     """Find the nodes of one graph in another, `in_`; both tables are in the same order, so memory is read forwards.
 
-    `found` comes filled with NONE and has an entry for each node.
+    `found` comes filled with NONE and has an entry for each node. Threads share the table: this one takes the slots
+    from `begin` up to `end`, and what lies beyond `size` if that is the end.
     """
-    at = 0
-    while at < size or slots[at] != 0:
+    at = begin
+    while at < end or (end == size and slots[at] != 0):
         held = slots[at]
         at += 1
         if held == 0:
@@ -199,3 +202,18 @@ def put(slots: U64, size: int, fresh: U8, home: U32, in_slots: U64, in_size: int
             while in_slots[slot] != 0:
                 slot += 1
             in_slots[slot] = (held >> _HALF) << _HALF | np.uint64(home[node] + 1)
+
+
+@compiled
+def widen(home: U32, part: I64, facts: I64) -> None:
+    """Copy when nodes were seen first and last to their places in `facts`.
+
+    A page of a stored array is copied when it is written to, so what stays is not written. One thread does it: copies
+    made by two at once cost several times as much.
+    """
+    for node in range(home.size):
+        place = home[node]
+        if facts[place, FIRST] != part[node, FIRST]:
+            facts[place, FIRST] = part[node, FIRST]
+        if facts[place, LAST] != part[node, LAST]:
+            facts[place, LAST] = part[node, LAST]

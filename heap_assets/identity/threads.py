@@ -10,6 +10,8 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 THREADS: Final = min(os.cpu_count() or 1, 8)
+_SMALL: Final = 1 << 14
+"""Ranges below this are done before a thread has started."""
 
 
 def in_parts(work: Callable[[int, int], T]) -> list[T]:
@@ -19,5 +21,13 @@ def in_parts(work: Callable[[int, int], T]) -> list[T]:
 
 
 def in_ranges(size: int, work: Callable[[int, int], T]) -> list[T]:
-    """Call `work(begin, end)` for ranges that cover 0 to `size`, each in a thread of its own."""
+    """Call `work(begin, end)` for ranges that cover 0 to `size`, each in a thread of its own if there is much of it."""
+    if size < _SMALL:
+        return [work(0, size)]
     return in_parts(lambda part, parts: work(size * part // parts, size * (part + 1) // parts))
+
+
+def at_once(*tasks: Callable[[], T]) -> list[T]:
+    """Call some functions, each in a thread of its own."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [done.result() for done in [pool.submit(task) for task in tasks]]
