@@ -1,7 +1,8 @@
 """The whole platform as a user runs it: real webserver, real daemon, real HTTP server to send to.
 
 One flow, because starting all of it costs most: dumps are picked up, days are built by automation and by a backfill
-launched over GraphQL as the UI does, people are resolved, profiles sent, and the next night's dump does it again.
+launched over GraphQL as the UI does and published, people are resolved, profiles sent, and the next night's dump does
+it again.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from adbc_driver_postgresql import dbapi
 
 from heap_assets.demo import Company, write_company
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets_tests.end_to_end.dagster_process import ROOT, Dagster, dagster_dev, until
+from heap_assets_tests.warehouse import servers
 
 pytestmark = pytest.mark.slow
 
 APP = "2463913201"
 TABLES = ["heap/sessions", "heap/pageviews", "heap/events/feature_used"]
 SYNC = "sync/heap_user_properties"
+PUBLISH = "\npublish:\n  there: {kind: postgres, dsn: '%s', schema: pub, assets: [heap/users]}\n"
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +50,27 @@ def network_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def postgres() -> Iterator[str | None]:
+    """Give the URI of a database of its own, None where PostgreSQL is not installed."""
+    try:
+        with servers.postgres_cluster() as address:
+            yield f"postgresql://{address}/postgres"
+    except servers.UnavailableError:
+        yield None
+
+
+@pytest.fixture(scope="module")
 def dagster(
-    company: Company, heap: ServerProcess, network_log: Path, tmp_path_factory: pytest.TempPathFactory
+    company: Company,
+    heap: ServerProcess,
+    network_log: Path,
+    postgres: str | None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Dagster]:
     folder = tmp_path_factory.mktemp("dagster")
     settings = (ROOT / "heap_assets.yaml").read_text().replace("15 * * * *", "* * * * *")
     settings = settings.replace("  region: us ", "  manifest_poll_seconds: 30\n  region: us ")
-    (folder / "heap_assets.yaml").write_text(settings)
+    (folder / "heap_assets.yaml").write_text(settings + (PUBLISH % postgres if postgres else ""))
     shutil.copy(ROOT / "heap_catalogue.yaml", folder / "heap_catalogue.yaml")
     environment = {
         "HEAP_ASSETS_SETTINGS": str(folder / "heap_assets.yaml"),
@@ -108,6 +126,19 @@ def test_people_are_resolved_and_sent_once_the_warehouse_was_read(
     pushed = {"Plan", "MRR", "Deal Stage"}
     assert sum(bool(pushed & set(user["properties"])) for user in state["users"].values()) == sent["sent"] > 0
     assert not state["summary"].get("ghost_users")
+
+
+def test_what_was_built_is_published_without_being_asked(
+    dagster: Dagster, company: Company, postgres: str | None
+) -> None:
+    if postgres is None:
+        pytest.skip("PostgreSQL is not installed (initdb not found): publishing by the daemon was NOT tested")
+    newest = str(company.until)
+    until(lambda: newest in dagster.materializations("publish/there/heap_users") or None, 240, "publishing users")
+    built = pl.read_parquet(company.folder / "lake" / "heap" / "users" / f"{newest}.parquet")["user_id"]
+    with dbapi.connect(postgres) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT user_id FROM pub.heap_users")
+        assert {row[0] for row in cursor.fetchall()} >= set(built) > set()
 
 
 def test_nothing_was_called_that_the_user_did_not_configure(network_log: Path, dagster: Dagster) -> None:
