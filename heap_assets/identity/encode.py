@@ -88,10 +88,13 @@ class Encoded:
     def nodes(self) -> int:
         return self.ranks.size
 
+    def forget_table(self) -> None:
+        """Give back the memory of the table, which only folding into a state needs."""
+        self.slots, self.size = np.zeros(1, np.uint64), 0
+
     def forget_links(self) -> None:
         """Give back the memory of what is no longer needed once clusters are known."""
         self.batches.clear()
-        self.slots, self.size = np.zeros(1, np.uint64), 0
 
 
 def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
@@ -226,7 +229,7 @@ class _Encoder:
                 f"(about {_BYTES_PER_NODE} bytes each): give it more"
             )
         self._get_ready("facts", self.facts.reshape(-1), 0, self.known * 4 + _AHEAD)
-        if self.known > self.size * 6 // 10:
+        if self.known > self.size * 13 // 20:  # it will grow at fourteen
             self._get_ready("slots", self.slots, self.size, grown(self.size, self.size))
         size = grown(self.size, self.known + nodes)
         if size > self.size:

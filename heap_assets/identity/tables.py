@@ -55,6 +55,8 @@ class Resolved:
 def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, keep_rows: bool = False) -> Resolved:
     """Resolve links; `everywhere` as in :func:`clusters`, `keep_rows` as in :func:`encode`."""
     encoded = encode(links, rules, keep_rows=keep_rows)
+    if not keep_rows:
+        encoded.forget_table()
     found = components(encoded, rules)
     split = clusters(encoded, found, rules, everywhere=everywhere)
     if not keep_rows:
