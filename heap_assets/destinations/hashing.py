@@ -92,6 +92,6 @@ def combined(columns: list[pl.Series], rows: int) -> pl.Series:
     return pl.Series("row_hash", mixed)
 
 
-def _key(salt_bytes: bytes, kind: int = 0) -> Words:
+def _key(salt_bytes: bytes, kind: int) -> Words:
     first, second = np.frombuffer(salt_bytes, dtype="<u8")
     return np.array([first, second ^ np.uint64(kind)], dtype=np.uint64)

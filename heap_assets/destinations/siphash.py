@@ -47,12 +47,11 @@ def _block(texts: pl.Series, key: Words) -> Words:
     order = np.argsort(-(lengths // _WORD), kind="stable")  # longest first: those still at work are always the first
     starts, lengths = (np.cumsum(lengths) - lengths)[order], lengths[order]
     state = _State(len(texts), key)
-    last = np.empty(len(texts), dtype=np.uint64)
     word_at = _words_at(texts)
     for at, running in _running(lengths // _WORD):
         state.take(word_at[starts[:running] + at * _WORD])
     rest = (lengths % _WORD).astype(np.uint64) * np.uint64(8)
-    np.bitwise_and(word_at[starts + lengths // _WORD * _WORD], (np.uint64(1) << rest) - np.uint64(1), out=last)
+    last = word_at[starts + lengths // _WORD * _WORD] & ((np.uint64(1) << rest) - np.uint64(1))
     state.take(last | (lengths.astype(np.uint64) << np.uint64(56)))
     hashes = np.empty(len(texts), dtype=np.uint64)
     hashes[order] = state.finished()
@@ -67,8 +66,9 @@ def _words_at(texts: pl.Series) -> Words:
 
 def _running(words: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Yield each position, and how many texts have a whole word there; `words` falls."""
+    rising = -words
     for at in range(int(words[0])):
-        yield at, int(np.searchsorted(-words, -at, side="left"))
+        yield at, int(np.searchsorted(rising, -at, side="left"))
 
 
 class _State:
