@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "heap_assets"
-DOMAIN = ("lake", "heap_connect", "identity", "profiles", "destinations", "warehouse", "demo", "settings")
+DOMAIN = ("parquet", "lake", "heap_connect", "identity", "profiles", "destinations", "warehouse", "demo", "settings")
 
 
 def _modules(*folders: str) -> list[Path]:

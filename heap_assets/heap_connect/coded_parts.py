@@ -17,11 +17,12 @@ import polars as pl
 import pyarrow as pa
 
 from heap_assets.heap_connect.memory import give_back
-from heap_assets.heap_connect.parquet_columns import KINDS, NO_SLOTS, TextColumn, lowest_equal
-from heap_assets.heap_connect.parquet_file import FOR_LATER, INDEX_MAGIC, TO_KEEP, can_hold, edges_of, write_file
+from heap_assets.heap_connect.parquet_columns import NO_SLOTS, TextColumn, lowest_equal
+from heap_assets.heap_connect.parquet_file import FOR_LATER, INDEX_MAGIC, TO_KEEP, edges_of, write_file
 from heap_assets.heap_connect.parquet_kernel import find_texts, unpack
 from heap_assets.heap_connect.parts import ORDER, order_of, ranks_of
 from heap_assets.heap_connect.text_kernel import PADDING
+from heap_assets.parquet import KINDS, can_hold
 
 _Array = npt.NDArray[Any]
 

@@ -13,30 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
-from heap_assets.heap_connect import parquet_thrift as thrift
 from heap_assets.heap_connect.parquet_kernel import find_same, number_anew, write_pages
 from heap_assets.heap_connect.text_kernel import PADDING, move_slots
 from heap_assets.heap_connect.text_table import TextTable
+from heap_assets.parquet import Buffer, Chunk, Packer, Packing, levels, varint
 
 _Array = npt.NDArray[Any]
 
 NO_SLOTS = np.zeros((1, 2), dtype=np.uint64)
 _FEWEST_SLOTS = 1 << 10
-_DATA_PAGE, _DICTIONARY_PAGE = 0, 2
-PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
-
-KINDS: dict[pl.DataType, str] = {
-    pl.String(): "text",
-    pl.Int64(): "int64",
-    pl.Float64(): "float64",
-    pl.Boolean(): "bool",
-    pl.Date(): "date",
-    pl.Datetime("us", "UTC"): "micros_utc",
-    pl.Datetime("us"): "micros",
-}
-"""What can be encoded here, and what it is called in a part's index."""
 
 
 class Pool:
@@ -133,35 +119,15 @@ class TextColumn:
         return cls(np.zeros(height, np.uint32), np.zeros(1, np.int64), np.zeros(1, np.uint32))
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """One column of one row group, as it is written.
-
-    Attributes
-    ----------
-    pages
-        Page headers and pages.
-    places
-        Where the two pages' contents are within `pages`, and what they unpack to: texts, start, size, unpacked size of
-        the dictionary (0 each without one); start, size, unpacked size of the data; rows without a value.
-    """
-
-    pages: bytes
-    unpacked: int
-    places: tuple[int, int, int, int, int, int, int, int]
-    statistics: bytes
-
-
 @dataclass
 class Encoder:
     """Encodes row groups of columns; one for each thread."""
 
-    codec: str
-    level: int | None = None
+    packing: Packing
     _names: _Array = field(default_factory=lambda: np.zeros(1, dtype=np.int32))
 
     def __post_init__(self) -> None:
-        self._compress = pa.Codec(self.codec, self.level).compress
+        self._packer = Packer(self.packing)
 
     def encode(self, column: TextColumn | pl.Series, begin: int, end: int) -> Chunk:
         if isinstance(column, TextColumn):
@@ -178,7 +144,7 @@ class Encoder:
         bits = np.zeros((rows + 7) // 8, dtype=np.uint8)
         texts, filled, size = number_anew(column.placed[begin:end], column.lengths, self._names, used, codes, bits)
         if not filled:
-            return self._chunk(rows, 0, _levels(rows, 0, None), None, 0)
+            return self._packer.chunk(rows, 0, [levels(rows, 0, None)])
         width = max(1, (texts - 1).bit_length())
         groups = (filled + 7) // 8
         dictionary = np.empty(size + 4 * texts + PADDING, dtype=np.uint8)
@@ -194,9 +160,9 @@ class Encoder:
             width,
             packed.ctypes.data,
         )
-        head = bytes([width]) + thrift.varint(groups << 1 | 1)
-        data = _levels(rows, filled, bits) + head + packed[: groups * width].tobytes()
-        return self._chunk(rows, filled, data, dictionary.data[: size + 4 * texts], texts)
+        head = bytes([width]) + varint(groups << 1 | 1)
+        data: list[Buffer] = [levels(rows, filled, bits), head, packed.data[: groups * width]]
+        return self._packer.chunk(rows, filled, data, dictionary.data[: size + 4 * texts], texts)
 
     def _spelled_out(self, column: TextColumn, begin: int, end: int) -> Chunk:
         rows, placed = end - begin, column.placed[begin:end]
@@ -206,53 +172,16 @@ class Encoder:
         texts, nothing = np.empty(size + PADDING, dtype=np.uint8), np.zeros(1, dtype=np.uint64)
         write_pages(used, len(used), column.starts, column.lengths, texts.ctypes.data, used, 0, 1, nothing.ctypes.data)
         bits = np.packbits(has, bitorder="little")
-        data = b"".join([_levels(rows, len(used), bits), texts.data[:size]])
-        return self._chunk(rows, len(used), data, None, 0)
+        return self._packer.chunk(rows, len(used), [levels(rows, len(used), bits), texts.data[:size]])
 
     def _numbers(self, column: pl.Series) -> Chunk:
         rows, filled = len(column), len(column) - column.null_count()
         bits = np.packbits(column.is_not_null().to_numpy(), bitorder="little") if filled < rows else None
         values = column.drop_nulls().to_physical().to_numpy()
         spelled = np.packbits(values, bitorder="little") if column.dtype == pl.Boolean else values
-        low_high = b""
+        least = most = b""
         if filled and column.dtype not in (pl.Boolean(), pl.Float64()):  # NaN has no place among others
             kind = "<i" if column.dtype == pl.Date else "<q"
-            low_high = struct.pack(kind, values.min()) + struct.pack(kind, values.max())
-        return self._chunk(rows, filled, _levels(rows, filled, bits) + spelled.tobytes(), None, 0, low_high)
-
-    def _chunk(
-        self, rows: int, filled: int, data: bytes, dictionary: memoryview | None, texts: int, low_high: bytes = b""
-    ) -> Chunk:
-        pages = bytearray()
-        unpacked = begin = size = 0
-        if dictionary is not None:
-            packed = self._compress(dictionary, asbytes=True)
-            told = thrift.nested(7, [thrift.i32(1, texts), thrift.i32(2, PLAIN)])
-            pages += _page_header(_DICTIONARY_PAGE, len(dictionary), len(packed), told)
-            begin, size, unpacked = len(pages), len(packed), len(pages) + len(dictionary)
-            pages += packed
-        packed = self._compress(data, asbytes=True)
-        encoding = PLAIN if dictionary is None else RLE_DICTIONARY
-        told = thrift.nested(5, [thrift.i32(1, rows), thrift.i32(2, encoding), thrift.i32(3, RLE), thrift.i32(4, RLE)])
-        header = _page_header(_DATA_PAGE, len(data), len(packed), told)
-        unpacked += len(header) + len(data)
-        pages += header
-        at = len(pages)
-        pages += packed
-        places = (texts, begin, size, len(dictionary or b""), at, len(packed), len(data), rows - filled)
-        half = len(low_high) // 2
-        bounds = [thrift.binary(5, low_high[half:]), thrift.binary(6, low_high[:half])] if half else []
-        return Chunk(bytes(pages), unpacked, places, thrift.struct([thrift.i64(3, rows - filled), *bounds]))
-
-
-def _levels(rows: int, filled: int, bits: _Array | None) -> bytes:
-    """Spell which rows have a value: one run if all or none, else one bit each."""
-    if bits is None or filled in (0, rows):
-        spelled = thrift.varint(rows << 1) + bytes([filled == rows and rows > 0])
-    else:
-        spelled = thrift.varint(len(bits) << 1 | 1) + bits.tobytes()
-    return len(spelled).to_bytes(4, "little") + spelled
-
-
-def _page_header(kind: int, unpacked: int, packed: int, told: thrift.Field) -> bytes:
-    return thrift.struct([thrift.i32(1, kind), thrift.i32(2, unpacked), thrift.i32(3, packed), told])
+            least, most = struct.pack(kind, values.min()), struct.pack(kind, values.max())
+        data: list[Buffer] = [levels(rows, filled, bits), spelled.tobytes()]
+        return self._packer.chunk(rows, filled, data, least=least, most=most)

@@ -11,9 +11,10 @@ import polars as pl
 
 from heap_assets.heap_connect.merging import fitted
 from heap_assets.heap_connect.parquet_columns import Pool, TextColumn
-from heap_assets.heap_connect.parquet_file import FOR_LATER, can_hold, edges_of, write_file
+from heap_assets.heap_connect.parquet_file import FOR_LATER, edges_of, write_file
 from heap_assets.heap_connect.parquet_kernel import place
 from heap_assets.heap_connect.text_table import Batch, TextTable
+from heap_assets.parquet import can_hold
 
 DAY = "_day"
 ORDER = ("time", "event_id", "user_id")

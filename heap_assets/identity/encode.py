@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +16,14 @@ from heap_assets.identity import kernel, kernel_table
 from heap_assets.identity.errors import LinksError
 from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U16, U32, U64
 from heap_assets.identity.kernel_text import copy_text
+from heap_assets.identity.memory import aligned, available
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import as_links
 from heap_assets.identity.texts import PADDING, StringViews, Texts
 
 _BATCH: Final = 1 << 18
-_BACKLOG: Final = 6
+_PIECE: Final = 1 << 14
+_BACKLOG: Final = 12
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
 _BYTES_PER_NODE: Final = 64
@@ -138,7 +140,16 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
     )  # fmt: skip
     for batch in prepared.collect_batches(chunk_size=_BATCH, maintain_order=False, engine="streaming"):
         _check(batch, rules)
-        yield batch
+        yield from _pieces(batch)
+
+
+def _pieces(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Take a batch apart where its memory is in pieces, if these are large: to put them together is to copy them."""
+    sizes = batch["value_a"].chunk_lengths()
+    if batch.height < _PIECE * len(sizes):
+        sizes = [batch.height]
+    for begin, size in zip(accumulate(sizes, initial=0), sizes, strict=False):
+        yield batch.slice(begin, size).rechunk()
 
 
 def _check(batch: pl.DataFrame, rules: Rules) -> None:
@@ -169,29 +180,38 @@ class _Encoder:
         self.known = 0
         self.ready = {"facts": 0, "slots": 0}
         # address space for as much as memory could hold; a page is taken only when it is written
-        self.room = max(_memory() // _BYTES_PER_NODE, 1 << 20)
-        self.facts: I64 = np.empty((self.room, 4), np.int64)
-        self.facts[0, PLACE] = 0
+        self.room = max(available() // _BYTES_PER_NODE, 1 << 20)
+        # a row of it is half a line of the cache
+        self.facts: I64 = aligned((self.room, 4), np.int64)
         self.ranks: U8 = np.empty(self.room, np.uint8)
-        self.data: U8 = np.empty(max(_memory() // 2, 1 << 26), np.uint8)
+        self.data: U8 = np.empty(max(available() // 2, 1 << 26), np.uint8)
         self.slots: U64 = np.zeros(self.room * 2, np.uint64)
         self.size = _FIRST_SIZE
         self.rows: list[RowBatch] = []
         self.batches: list[LinkBatch] = []
         self.worker = ThreadPoolExecutor(1)
         self.behind: deque[Future[None]] = deque()
+        self.rooms: deque[U32] = deque()
 
     def add(self, batch: pl.DataFrame) -> None:
         if batch.height == 0:
             return
         first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
-        a, b = (self._encoded(batch, end, first, last) for end in ("a", "b"))
-        self._later(self._link, batch, a, b)
+        room = self._room_for(batch.height)
+        a, b = (
+            self._encoded(batch, end, first, last, ids[: batch.height], fresh)
+            for end, ids, fresh in (("a", room[0], room[1]), ("b", room[2], room[3]))
+        )
+        self._later(self._link, batch, a, b, room)
 
-    def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64) -> U32:
+    def _room_for(self, rows: int) -> U32:
+        """Return room for the nodes and fresh rows of both ends: that of a batch which is done with, if there is."""
+        room = self.rooms.popleft() if self.rooms else np.empty((4, 0), np.uint32)
+        return room if room.shape[1] >= rows else np.empty((4, rows), np.uint32)
+
+    def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64, ids: U32, fresh: U32) -> U32:
         values = StringViews(batch[f"value_{end}"])
         self._make_room(batch.height, int(batch[f"value_{end}"].estimated_size()))
-        ids, fresh = np.empty(batch.height, np.uint32), np.empty(batch.height, np.uint32)
         before = self.known
         self.known = kernel_table.encode(
             batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), values.views, batch[f"t{end}"].to_numpy(),
@@ -208,7 +228,7 @@ class _Encoder:
     def _copy(self, values: StringViews, rows: U32, node: int) -> None:
         copy_text(values.views, values.start, values.addresses, rows, self.facts, node, self.data)
 
-    def _link(self, batch: pl.DataFrame, a: U32, b: U32) -> None:
+    def _link(self, batch: pl.DataFrame, a: U32, b: U32, room: U32) -> None:
         first, last, tag = (batch[name].to_numpy() for name in ("first", "last", "tag"))
         ranks = (batch["ta"].to_numpy(), batch["tb"].to_numpy())
         links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
@@ -219,7 +239,8 @@ class _Encoder:
         kernel.bucket(a, b, *ranks, first, tag, out.a, out.b, out.first, out.tag, out.starts)
         self.batches.append(out)
         if self.keep_rows:
-            self.rows.append(RowBatch(a, b, first, last, tag))
+            self.rows.append(RowBatch(a.copy(), b.copy(), first, last, tag))
+        self.rooms.append(room)
 
     def _make_room(self, nodes: int, text: int) -> None:
         used = int(self.facts[self.known, PLACE] >> PLACE_SHIFT)
@@ -260,7 +281,3 @@ def grown(size: int, nodes: int) -> int:
     while nodes > size * 7 // 10:
         size = size * 2 if size < _LARGE_SIZE else size * 7 // 5
     return size
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
 from heap_assets.identity import kernel, kernel_text
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from heap_assets.identity.tables import Resolved
 
 _SLICE: Final = 1 << 18
-"""Rows of a slice, which is a row group of the file, too."""
+"""Rows of a batch of the stream."""
 
 _SCHEMA: Final = pa.schema(
     [
@@ -46,7 +44,7 @@ def graph_table(result: Resolved) -> pl.LazyFrame:
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
     ) -> Iterator[pl.DataFrame]:
         left = result.identifiers if rows is None else rows
-        for piece in _ahead(partial(_slice, result), _slices(result.profiles)):
+        for piece in _ahead(partial(_slice, result), slices(result.profiles, _SLICE)):
             frame = _frame(piece, columns or GRAPH.names()).head(left)
             yield frame if predicate is None else frame.filter(predicate)
             left -= piece.num_rows
@@ -65,28 +63,11 @@ def _frame(piece: pa.RecordBatch, columns: list[str]) -> pl.DataFrame:
     return pl.DataFrame({name: pl.Series(name, array, GRAPH[name]) for name, array in plain.items()})
 
 
-def write_graph(result: Resolved, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write identity/graph as Parquet, several times faster than by way of :func:`graph_table`.
-
-    Types and profile ids are known by number already, so their dictionaries need not be found; times and ids are left
-    as they are, since random bits do not compress.
-    """
-    plain, packed = ("profile_id", "first_seen", "last_seen"), ("identifier_type", "identifier", "shared")
-    with pq.ParquetWriter(
-        path, _SCHEMA, store_schema=False, use_dictionary=["identifier_type", "profile_id"],
-        compression={**dict.fromkeys(plain, "none"), **dict.fromkeys(packed, "zstd")},
-        compression_level=dict.fromkeys(packed, 1), write_statistics=False,
-    ) as writer:  # fmt: skip
-        for piece in _ahead(partial(_slice, result), _slices(result.profiles)):
-            writer.write_batch(piece)
-        writer.add_key_value_metadata(dict(metadata or {}))
-
-
-def _slices(found: Profiles) -> list[U32]:
-    """Cut the order of runs into pieces of about as many rows; the run of no profile comes last."""
+def slices(found: Profiles, rows: int) -> list[U32]:
+    """Cut the order of runs into pieces of about `rows` rows; the run of no profile comes last."""
     order = np.append(found.order, np.uint32(found.high.size))
     ends = np.cumsum(found.starts[order.astype(np.int64) + 1] - found.starts[order])
-    cuts = np.searchsorted(ends, np.arange(_SLICE, max(ends[-1], 1), _SLICE)) + 1
+    cuts = np.searchsorted(ends, np.arange(rows, max(ends[-1], 1), rows)) + 1
     return [piece for piece in np.split(order, np.unique(cuts)) if piece.size]
 
 
@@ -104,21 +85,24 @@ def _ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator
 def _slice(result: Resolved, places: U32) -> pa.RecordBatch:
     found, facts = result.profiles, result.encoded.facts
     nobody = found.high.size
-    rows = int((found.starts[places.astype(np.int64) + 1] - found.starts[places]).sum())
-    nodes, owners = np.empty(rows, np.uint32), np.empty(rows, np.int32)
-    kinds, shared, known, seen = (np.empty(rows, np.uint8) for _ in range(4))
-    kernel_text.take_runs(places, nobody, found.starts, found.nodes, found.keys, nodes, kinds, shared, owners, known)
+    sizes = found.starts[places.astype(np.int64) + 1] - found.starts[places]
+    rows = int(sizes.sum())
+    nodes = np.empty(rows, np.uint32)
+    kinds, shared, seen = (np.empty(rows, np.uint8) for _ in range(3))
+    kernel_text.take_runs(places, found.starts, found.nodes, found.keys, nodes, kinds, shared)
+    known = places < nobody
+    owners = np.repeat(np.where(known, np.arange(places.size), 0).astype(np.int32), sizes)
     first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
     begins, offsets = np.empty(rows, np.int64), np.empty(rows + 1, np.int64)
     kernel_text.take_facts(nodes, facts, first, last, seen, begins, offsets)
     text = np.empty(int(offsets[-1]), np.uint8)
     kernel_text.take_text(begins, result.encoded.texts.data, offsets, text)
     types = pa.array(result.rules.types, pa.string())
-    ids = _hexadecimal(found.high, found.low, places[places < nobody])
+    ids = _hexadecimal(found.high, found.low, places[known])
     columns = [
         pa.DictionaryArray.from_arrays(pa.array(kinds.view(np.int8)), types),
         pa.Array.from_buffers(pa.large_string(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(text)]),
-        pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, known), ids),
+        pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, np.repeat(known, sizes).astype(np.uint8)), ids),
         _masked(pa.timestamp("us", "UTC"), first, seen & np.uint8(1)),
         _masked(pa.timestamp("us", "UTC"), last, seen >> np.uint8(1)),
         pa.Array.from_buffers(pa.bool_(), rows, [None, _bits(shared)]),

@@ -57,29 +57,28 @@ def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules
         count,
         lambda begin, end: kernel_text.representatives(starts, keys, nodes, encoded.facts, best, begin, end),
     )
-    used = np.flatnonzero(best != NONE).astype(np.uint32)
-    high, low = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-    high[used], low[used] = hashed(encoded, best[used], rules)
-    return Profiles(starts, nodes, keys, high, low, in_order(used, high, low))
+    best[best == NONE] = 0  # some node: an empty cluster's id means nothing
+    high, low = hashed(encoded, best, rules)
+    return Profiles(starts, nodes, keys, high, low, in_order(starts, high, low))
 
 
 def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> tuple[I64, U32, U64]:
     """Lay out clusters whose ids are known or come later: starts, nodes and keys as in :class:`Profiles`."""
     facts, data, ranks = encoded.facts, encoded.texts.data, encoded.ranks
     skip = _common_prefixes(encoded, rules)
-    starts = np.zeros(count + 3, np.int64)
     nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
-    in_ranges(count + 2, lambda begin, end: kernel_text.count_runs(labels, ranks, starts, begin, end))
+    # first how many there are, two places on; then where each begins, one place on; as they are filled, where each ends
+    starts = np.zeros(count + 4, np.int64)
+    in_ranges(count + 2, lambda begin, end: kernel_text.count_runs(labels, ranks, starts[1:], begin, end))
     np.cumsum(starts, out=starts)
-    ends = starts[:-1].copy()
     in_ranges(
         count + 2,
         lambda begin, end: kernel_text.fill_runs(
-            labels, ranks, shared, facts, data, skip, ends, keys, nodes, begin, end
+            labels, ranks, shared, facts, data, skip, starts[1:-1], keys, nodes, begin, end
         ),
     )
     in_ranges(count + 1, lambda begin, end: kernel_text.sort_runs(starts, keys, nodes, facts, data, begin, end))
-    return starts, nodes, keys
+    return starts[:-1], nodes, keys
 
 
 def _common_prefixes(encoded: Encoded, rules: Rules) -> I64:
@@ -104,21 +103,21 @@ def _common_prefixes(encoded: Encoded, rules: Rules) -> I64:
 def with_ids(encoded: Encoded, labels: U32, high: U64, low: U64, shared: U8, rules: Rules) -> Profiles:
     """Lay out clusters whose ids are known."""
     starts, nodes, keys = laid_out(encoded, labels, high.size, shared, rules)
-    used = np.flatnonzero(starts[1 : high.size + 1] > starts[: high.size]).astype(np.uint32)
-    return Profiles(starts, nodes, keys, high, low, in_order(used, high, low))
+    return Profiles(starts, nodes, keys, high, low, in_order(starts, high, low))
 
 
-def in_order(used: U32, high: U64, low: U64) -> U32:
-    """Sort some clusters by their ids."""
-    bits = max(int(used.size).bit_length() - 4, 1)
-    shift, starts = 64 - bits, np.zeros((1 << bits) + 1, np.int64)
-    own_high, own_low, order = high[used], low[used], np.empty(used.size, np.uint32)
-    in_ranges(1 << bits, lambda begin, end: kernel_order.count_buckets(own_high, shift, starts, begin, end))
-    np.cumsum(starts, out=starts)
+def in_order(starts: I64, high: U64, low: U64) -> U32:
+    """Sort the clusters that are not empty by their ids; `starts` as in :class:`Profiles`."""
+    used = int(np.count_nonzero(starts[1 : high.size + 1] > starts[: high.size]))
+    bits = max(used.bit_length() - 4, 1)
+    shift, buckets, order = 64 - bits, np.zeros((1 << bits) + 1, np.int64), np.empty(used, np.uint32)
+    in_ranges(1 << bits, lambda begin, end: kernel_order.count_buckets(starts, high, shift, buckets, begin, end))
+    np.cumsum(buckets, out=buckets)
     in_ranges(
-        1 << bits, lambda begin, end: kernel_order.sort_buckets(own_high, own_low, shift, starts, order, begin, end)
+        1 << bits,
+        lambda begin, end: kernel_order.sort_buckets(starts, high, low, shift, buckets, order, begin, end),
     )
-    return used[order]
+    return order
 
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:

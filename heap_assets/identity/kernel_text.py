@@ -10,7 +10,6 @@ from heap_assets.identity.kernel import (
     AHEAD,
     BEFORE,
     FIRST,
-    I32,
     I64,
     LAST,
     NEVER,
@@ -201,11 +200,8 @@ def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, b
 
 
 @compiled
-def take_runs(
-    places: U32, nobody: int, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8, owners: I32,
-    known: U8,
-) -> None:  # fmt: skip
-    """Copy whole runs, in the order of `places`; `owners` is the number of the run among them."""
+def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8) -> None:
+    """Copy whole runs, in the order of `places`."""
     row = 0
     for i in range(places.size):
         if i + AHEAD < places.size:
@@ -217,8 +213,6 @@ def take_runs(
             out_nodes[row] = nodes[at]
             kinds[row] = keys[at] >> np.uint64(57)
             shared[row] = (keys[at] >> np.uint64(56)) & np.uint64(1)
-            known[row] = places[i] != nobody
-            owners[row] = i if known[row] else 0
             row += 1
 
 
@@ -261,7 +255,7 @@ def text_ends(nodes: U32, facts: I64, begins: I64, offsets: I64) -> None:
 
 
 @compiled
-def _digits(word: int) -> Any:
+def digits(word: int) -> Any:
     """Turn 32 bits into the eight bytes of their hexadecimal digits."""
     spread = np.uint64(word)
     spread = (spread | spread << np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
@@ -282,5 +276,5 @@ def hexadecimal(numbers: U32, high: U64, low: U64, out: U64) -> None:
         number = numbers[row]
         if number == NONE:
             continue
-        out[row, 0], out[row, 1] = _digits(high[number] >> half), _digits(high[number] & mask)
-        out[row, 2], out[row, 3] = _digits(low[number] >> half), _digits(low[number] & mask)
+        out[row, 0], out[row, 1] = digits(high[number] >> half), digits(high[number] & mask)
+        out[row, 2], out[row, 3] = digits(low[number] >> half), digits(low[number] & mask)

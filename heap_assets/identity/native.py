@@ -45,6 +45,18 @@ def _load8(typing_context: Any, array: Any, at: Any) -> Any:
     return types.uint64(array, types.int64), emit
 
 
+def _store(typing_context: Any, array: Any, at: Any, word: Any) -> Any:
+    """Write a number to any place of a byte array, its lowest byte first."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, at, word = arguments
+        address = element(context, builder, signature.args[0], array, at)
+        builder.store(word, builder.bitcast(address, word.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, word), emit
+
+
 def _copy_from(typing_context: Any, array: Any, at: Any, address: Any, size: Any) -> Any:
     """Copy `size` bytes from a memory address into a byte array."""
 
@@ -91,6 +103,7 @@ def _big_endian(typing_context: Any, word: Any) -> Any:
 
 prefetch = cast("Any", intrinsic(_prefetch))
 load8 = cast("Any", intrinsic(_load8))
+store = cast("Any", intrinsic(_store))
 copy_from = cast("Any", intrinsic(_copy_from))
 copy_within = cast("Any", intrinsic(_copy_within))
 swapped = cast("Any", intrinsic(_swapped))

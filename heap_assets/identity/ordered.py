@@ -39,7 +39,7 @@ class Clusters:
 
 
 def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
-    """Apply merge limits.
+    """Apply merge limits; the labels of `found` become those of the clusters.
 
     A component that meets all limits is a cluster as it is: no link in it could be refused (proof: reference,
     identity.md 3.3). The others are resolved link by link.
@@ -53,11 +53,13 @@ def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: b
     over = _over(encoded, found, limits)
     if everywhere:
         over[:] = 1
-    labels = found.labels.copy()
+    labels = found.labels
     count, refused = found.count, pl.DataFrame(schema=_REFUSED)
     if over.any():
-        links = ordered_links(encoded, found, over, rules)
-        count, refused = _resolve(encoded, found, links, over, rules, limits, labels)
+        inside = np.empty(encoded.nodes, np.uint8)
+        kernel.mark(labels, over, inside)
+        links = ordered_links(encoded, found, inside, rules)
+        count, refused = _resolve(encoded, found, links, inside, limits)
     if found.shared.any():
         kernel.drop_lone(labels, found.shared, count)
     return Clusters(labels, count, refused)
@@ -69,15 +71,15 @@ _REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }  # fmt: skip
 
 
-def ordered_links(encoded: Encoded, found: Components, over: U8, rules: Rules) -> pl.DataFrame:
-    """Return the links of marked components in the total order of rule 5.
+def ordered_links(encoded: Encoded, found: Components, inside: U8, rules: Rules) -> pl.DataFrame:
+    """Return the links between marked nodes, which are whole components, in the total order of rule 5.
 
     Returns
     -------
     DataFrame
         a, b: UInt32, of one type the smaller value first; first: Int64; decided: UInt8; sources: List(UInt16).
     """
-    taken = _taken(encoded, found, over)
+    taken = _taken(encoded, found, inside)
     nodes = np.unique(np.concatenate([taken["a"].to_numpy(), taken["b"].to_numpy()]))
     place = encoded.texts.take(nodes).rank("dense").cast(pl.UInt32)
     ends = pl.DataFrame({"node": nodes, "rank": encoded.ranks[nodes], "place": place})
@@ -115,10 +117,7 @@ def _over(encoded: Encoded, found: Components, limits: kernel.I64) -> U8:
     return over
 
 
-def _taken(encoded: Encoded, found: Components, over: U8) -> pl.DataFrame:
-    inside = np.empty(encoded.nodes, np.uint8)
-    kernel.mark(found.labels, over, inside)
-
+def _taken(encoded: Encoded, found: Components, inside: U8) -> pl.DataFrame:
     def work(part: int, parts: int) -> list[pl.DataFrame]:
         return [_taken_of(batch, found.shared, inside) for batch in encoded.batches[part::parts]]
 
@@ -135,20 +134,18 @@ def _taken_of(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
 
 
 def _resolve(
-    encoded: Encoded, found: Components, links: pl.DataFrame, over: U8, rules: Rules, limits: kernel.I64, labels: U32
+    encoded: Encoded, found: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
 ) -> tuple[int, pl.DataFrame]:
     """Split marked components; writes new labels, returns their number and the refused links."""
-    inside = np.flatnonzero(over[found.labels]).astype(np.uint32)
-    local = np.empty(encoded.nodes, np.uint32)
-    local[inside] = np.arange(inside.size, dtype=np.uint32)
-    a, b = local[links["a"].to_numpy()], local[links["b"].to_numpy()]
+    inside = np.flatnonzero(marked).astype(np.uint32)
+    a, b = (np.searchsorted(inside, links[end].to_numpy()).astype(np.uint32) for end in ("a", "b"))
     parent = np.arange(inside.size, dtype=np.uint32)
     broken, state = np.zeros(a.size, np.uint8), np.zeros(a.size, np.uint8)
     count_a, count_b = np.zeros(a.size, np.int64), np.zeros(a.size, np.int64)
     decided = links["decided"].to_numpy()
     kernel.merge_in_order(parent, a, b, decided, encoded.ranks[inside], limits, broken, count_a, count_b, state)
-    inner, parts = labelled(parent)
-    labels[inside] = inner + np.uint32(found.count)
+    inner, parts = labelled(parent, np.empty(inside.size, np.uint32))
+    found.labels[inside] = inner + np.uint32(found.count)
     conflict = (state == 2) & (inner[a] != inner[b])
     refused = links.with_columns(
         pl.Series("broken", broken), pl.Series("count_a", count_a), pl.Series("count_b", count_b)

@@ -53,7 +53,7 @@ class Resolution:
         metadata
             Goes into the file's footer.
         """
-        from heap_assets.identity.graph import write_graph
+        from heap_assets.identity.graph_file import write_graph
 
         write_graph(self.result, path, metadata)
 

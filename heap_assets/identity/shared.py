@@ -44,10 +44,11 @@ def components(encoded: Encoded, rules: Rules) -> Components:
     """
     parent = np.arange(encoded.nodes, dtype=np.uint32)
     shared = np.zeros(encoded.nodes, np.uint8)
+    room = np.empty(encoded.nodes, np.uint32)
     reports = []
     for rank, thresholds in enumerate(rules.sharing):
         for named, above in thresholds.items():
-            found = _several(encoded, rules, parent, shared, rank, named)
+            found = _several(encoded, rules, parent, shared, rank, named, room)
             reports.append(found.filter(pl.col("groups") > above).with_columns(judged=pl.lit(rank, pl.UInt8)))
         for report in reports[len(reports) - len(thresholds) :]:
             shared[report["node"].to_numpy()] = 1
@@ -55,7 +56,7 @@ def components(encoded: Encoded, rules: Rules) -> Components:
     if shared.any():
         for batch in encoded.batches:
             kernel.union_decided(parent, batch.a, batch.b, batch.tag, shared)
-    labels, count = labelled(parent)
+    labels, count = labelled(parent, room)
     empty = pl.DataFrame(schema={"node": pl.UInt32, "rank": pl.UInt8, "groups": pl.Int64, "judged": pl.UInt8})
     return Components(labels, count, shared, pl.concat([empty, *reports]))
 
@@ -64,7 +65,7 @@ def raw_components(encoded: Encoded) -> tuple[U32, int]:
     """Label components of all links, shared values and all: what one change can reach at most."""
     parent = np.arange(encoded.nodes, dtype=np.uint32)
     _unite(parent, [(batch, slice(None)) for batch in encoded.batches], np.zeros(encoded.nodes, np.uint8))
-    return labelled(parent)
+    return labelled(parent, np.empty(encoded.nodes, np.uint32))
 
 
 def _unite(parent: U32, links: list[tuple[LinkBatch, slice]], shared: U8) -> None:
@@ -75,11 +76,10 @@ def _unite(parent: U32, links: list[tuple[LinkBatch, slice]], shared: U8) -> Non
     in_parts(work)
 
 
-def labelled(parent: U32) -> tuple[U32, int]:
-    """Number components 0, 1, … in the order of their smallest node."""
+def labelled(parent: U32, labels: U32) -> tuple[U32, int]:
+    """Number components 0, 1, … in the order of their smallest node; writes `labels`, and returns them and how many."""
     size = parent.size
     roots = in_ranges(size, lambda begin, end: (begin, end, kernel.flatten(parent, begin, end)))
-    labels = np.empty(size, np.uint32)
     count = 0
     for begin, end, more in roots:
         kernel.number_roots(parent, begin, end, count, labels)
@@ -108,10 +108,15 @@ def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFr
     )
 
 
-def _several(encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None) -> pl.DataFrame:
-    """Count groups of the values of a type that touch two or more: node, rank of the strongest counted, groups."""
+def _several(
+    encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None, group: U32
+) -> pl.DataFrame:
+    """Count groups of the values of a type that touch two or more: node, rank of the strongest counted, groups.
+
+    `group` is room for a number per node: memory that is there already costs less than new memory.
+    """
     lowest, highest = (0, rank) if named is None else (rules.rank(named), rules.rank(named) + 1)
-    group = np.full(encoded.nodes, kernel.NONE, np.uint32)
+    group.fill(kernel.NONE)
     several = np.zeros(encoded.nodes, np.uint8)
     sides = list(_sides(encoded, rank, lowest))
 

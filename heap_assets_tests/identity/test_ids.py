@@ -72,5 +72,6 @@ def test_ids_are_put_in_order_by_all_their_bits(ids: list[tuple[int, int]], chan
     used = sorted(chance.sample(range(len(ids)), len(ids) * 3 // 4))
     high = np.array([first << 61 | second >> 40 for first, second in ids], np.uint64)
     low = np.array([second for _, second in ids], np.uint64)
-    order = in_order(np.array(used, np.uint32), high, low)
+    starts = np.searchsorted(used, np.arange(len(ids) + 1)).astype(np.int64)  # a cluster of one, or an empty one
+    order = in_order(starts, high, low)
     assert order.tolist() == sorted(used, key=lambda row: (int(high[row]), int(low[row]), row))
