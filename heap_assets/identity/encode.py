@@ -48,6 +48,17 @@ class LinkBatch:
     tag: U16
     starts: I64
 
+    @classmethod
+    def of(cls, a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, types: int) -> LinkBatch:
+        """Sort links; rows that are none (sightings, links to themselves) are left out."""
+        links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
+        out = cls(
+            np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
+            np.empty(links, np.uint16), np.zeros(types + 1, np.int64),
+        )  # fmt: skip
+        kernel.bucket(a, b, rank_a, rank_b, first, tag, out.a, out.b, out.first, out.tag, out.starts)
+        return out
+
     def of_rank(self, rank: int) -> slice:
         return slice(int(self.starts[rank]), int(self.starts[rank + 1]))
 
@@ -231,13 +242,7 @@ class _Encoder:
     def _link(self, batch: pl.DataFrame, a: U32, b: U32, room: U32) -> None:
         first, last, tag = (batch[name].to_numpy() for name in ("first", "last", "tag"))
         ranks = (batch["ta"].to_numpy(), batch["tb"].to_numpy())
-        links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
-        out = LinkBatch(
-            np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
-            np.empty(links, np.uint16), np.zeros(self.types + 1, np.int64),
-        )  # fmt: skip
-        kernel.bucket(a, b, *ranks, first, tag, out.a, out.b, out.first, out.tag, out.starts)
-        self.batches.append(out)
+        self.batches.append(LinkBatch.of(a, b, *ranks, first, tag, self.types))
         if self.keep_rows:
             self.rows.append(RowBatch(a.copy(), b.copy(), first, last, tag))
         self.rooms.append(room)

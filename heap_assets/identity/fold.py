@@ -1,30 +1,36 @@
 """Fold changed links into a state: only components that hold one are resolved again (rule 8).
 
 A component here is one of all links, before any is left out. Every rule decides within it, so resolving the touched
-ones alone, by the same code that resolves everything, gives what resolving everything gives.
+ones alone, by the same code that resolves everything, gives what resolving everything gives. Links that are there
+already are taken as the numbers that they are: only the changed ones are read as text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
-from heap_assets.identity import kernel, kernel_table
-from heap_assets.identity.encode import SPILL, Encoded, encode, grown
-from heap_assets.identity.kernel import KEY, LAST, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U8, U16, U32
+from heap_assets.identity import kernel, kernel_fold, kernel_table
+from heap_assets.identity.encode import SPILL, Encoded, LinkBatch, encode, grown
+from heap_assets.identity.kernel import BEFORE, FIRST, KEY, LAST, NEVER, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U8, U32
+from heap_assets.identity.kernel_text import take_text, text_ends
+from heap_assets.identity.memory import aligned
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shapes import ENDS, LINKS, TIME, aggregated
+from heap_assets.identity.shapes import ENDS, LINKS
 from heap_assets.identity.shared import raw_components
 from heap_assets.identity.state import State
-from heap_assets.identity.tables import Resolved, resolved
-from heap_assets.identity.texts import PADDING
-from heap_assets.identity.threads import at_once, in_ranges
+from heap_assets.identity.tables import Resolved, decided
+from heap_assets.identity.texts import PADDING, Texts
+from heap_assets.identity.threads import in_ranges
 
 SEPARATOR: Final = "\x1f"
 """Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
+
+_BATCH: Final = 1 << 18
+_KEY: Final = ("a", "b", "code")
 
 
 @dataclass(frozen=True)
@@ -46,28 +52,23 @@ def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> 
     came
         Shape of links.
     """
-    changed = pl.concat([gone.select(*ENDS, "source"), came.select(*ENDS, "source")])
-    if changed.is_empty():
+    if gone.is_empty() and came.is_empty():
         return Folded(0, 0, 0)
-    named = encode(changed.lazy(), rules)
-    known = _known(state, named)
+    leaving = _Named.of(state, gone.select(*ENDS, "source"), rules)
+    coming = _Named.of(state, came.select(list(LINKS)), rules)
     reached = np.zeros(state.components, np.uint8)
-    reached[state.component[known[known != NONE]]] = 1
-    nodes = np.flatnonzero((reached[state.component] == 1) & (state.ranks != NO_TYPE)).astype(np.uint32)
-    rows = _touched(state, reached)
-    old = _as_text(state, rows, rules)
-    if gone.height:
-        old = old.join(gone, on=[*ENDS, "source"], how="anti", nulls_equal=True)
-    # few of the links are named again, and only those must be brought together
-    named_again = old.with_row_index("row").join(came, on=[*ENDS, "source"], how="semi", nulls_equal=True)["row"]
-    alone = np.ones(old.height, np.bool_)
-    alone[named_again.to_numpy()] = False
-    again, others = old[named_again], old.filter(pl.Series(alone))
-    together = aggregated(pl.concat([again, came.select(list(LINKS))]).lazy()).select(list(LINKS))
-    links = pl.concat([others.lazy(), together])
-    part = resolved(links, rules, keep_rows=True)
-    _replace(state, part, nodes, rows)
-    return Folded(changed.height, nodes.size, rows.size)
+    for named in (leaving, coming):
+        reached[state.component[named.home[named.home != NONE]]] = 1
+    nodes, rows = _reached_nodes(state, reached), _reached_rows(state, reached)
+    refused, report = _beyond(state, state.refused, "a", reached), _beyond(state, state.report, "node", reached)
+    known = state.ranks.size
+    coming.enter(state)
+    alive = _changed_rows(state, rows, leaving, coming)
+    part = _part(state, alive, rules)
+    _put_back(state, part, known, nodes)
+    state.refused = pl.concat([refused, part.refused])
+    state.report = pl.concat([report, part.report])
+    return Folded(gone.height + came.height, nodes.size, rows.size)
 
 
 def carry(state: State, origin: str, last: int) -> None:
@@ -80,136 +81,237 @@ def carry(state: State, origin: str, last: int) -> None:
         state.facts[nodes, LAST] = np.maximum(state.facts[nodes, LAST], last)
 
 
-def _known(state: State, named: Encoded) -> U32:
-    """Find the nodes of the state that are the same identifiers; NONE for those it never had."""
-    found = np.full(named.nodes, NONE, np.uint32)
-    in_ranges(
-        named.size,
-        lambda begin, end: kernel_table.look_up(
-            named.slots, named.size, named.facts, state.slots, state.size, state.facts, found, begin, end
-        ),
-    )
-    return found
+@dataclass
+class _Named:
+    """Links as text, read.
+
+    Attributes
+    ----------
+    home
+        The state's node of each node here; NONE for an identifier that the state never had.
+    """
+
+    encoded: Encoded
+    home: U32
+
+    @classmethod
+    def of(cls, state: State, links: pl.DataFrame, rules: Rules) -> _Named:
+        encoded = encode(links.lazy(), rules, keep_rows=True)
+        home = np.full(encoded.nodes, NONE, np.uint32)
+        in_ranges(
+            encoded.size,
+            lambda begin, end: kernel_table.look_up(
+                encoded.slots, encoded.size, encoded.facts, state.slots, state.size, state.facts, home, begin, end
+            ),
+        )
+        return cls(encoded, home)
+
+    def enter(self, state: State) -> None:
+        """Give identifiers that the state never had, or that are gone, their place in it."""
+        fresh = np.flatnonzero(self.home == NONE).astype(np.uint32)
+        self.home[fresh] = np.arange(state.ranks.size, state.ranks.size + fresh.size, dtype=np.uint32)
+        _enter(state, self.encoded, self.home, fresh)
+        kernel_fold.settle(state.ranks, self.home, self.encoded.ranks)
+
+    def links(self, state: State) -> pl.DataFrame:
+        """Return a, b, code (of the source), first, last, authoritative: one row per link and source that is known."""
+        a, b, first, last, tag = (
+            np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in self.encoded.rows)])
+            for name, dtype in (
+                ("a", np.uint32), ("b", np.uint32), ("first", np.int64), ("last", np.int64), ("tag", np.uint16),
+            )
+        )  # fmt: skip
+        codes = np.array([state.sources.index(n) if n in state.sources else -1 for n in self.encoded.sources], np.int32)
+        home = np.append(self.home, NONE)
+        rows = pl.DataFrame(
+            {
+                "a": home[a],
+                "b": home[np.minimum(b, self.home.size)],
+                "code": codes[tag >> 1],
+                "alone": b == NONE,
+                "first": first,
+                "last": last,
+                "authoritative": (tag & 1).astype(np.uint16),
+            }
+        )
+        there = (pl.col("a") != NONE) & (pl.col("alone") | (pl.col("b") != NONE)) & (pl.col("code") >= 0)
+        return (
+            rows.filter(there)
+            .group_by(_KEY)
+            .agg(pl.col("first").min(), pl.col("last").max(), pl.col("authoritative").max())
+        )
 
 
-def _touched(state: State, reached: U8) -> U32:
+def _reached_nodes(state: State, reached: U8) -> U32:
+    def work(begin: int, end: int) -> U32:
+        nodes = np.empty(end - begin, np.uint32)
+        return nodes[: kernel_fold.reached_nodes(state.component, state.ranks, reached, nodes, begin, end)]
+
+    return np.concatenate(in_ranges(state.ranks.size, work))
+
+
+def _reached_rows(state: State, reached: U8) -> U32:
     def work(begin: int, end: int) -> U32:
         rows = np.empty(end - begin, np.uint32)
-        return rows[: kernel.touched(state.row_a, state.component, reached, rows, begin, end)]
+        return rows[: kernel_fold.reached_rows(state.row_a, state.component, reached, rows, begin, end)]
 
     return np.concatenate(in_ranges(state.row_a.size, work))
 
 
-def _as_text(state: State, rows: Any, rules: Rules) -> pl.DataFrame:
-    types = pl.Series(rules.types, dtype=pl.String)
-    a, b = state.row_a[rows], state.row_b[rows]
-    alone = b == NONE
-    other = np.where(alone, a, b).astype(np.uint32)
-    tag = state.row_tag[rows]
-    texts = at_once(lambda: state.texts.take(a), lambda: state.texts.take(other))
-    frame = pl.DataFrame(
+def _beyond(state: State, frame: pl.DataFrame, column: str, reached: U8) -> pl.DataFrame:
+    """Return what is told of nodes that are not reached."""
+    return frame.filter(pl.Series(reached[state.component[frame[column].to_numpy()]] == 0))
+
+
+def _changed_rows(state: State, rows: U32, leaving: _Named, coming: _Named) -> U32:
+    """Write rows as they are from now on; returns those of the touched components that are there then."""
+    for name in coming.encoded.sources:
+        if name not in state.sources:
+            state.sources.append(name)
+    standing = pl.DataFrame(
         {
-            "type_a": types.gather(state.ranks[a]),
-            "value_a": texts[0],
-            "type_b": types.gather(state.ranks[other]),
-            "value_b": texts[1],
-            "source": pl.Series(state.sources, dtype=pl.String).gather(tag >> 1),
-            "first_seen": pl.Series(state.row_first[rows]),
-            "last_seen": pl.Series(state.row_last[rows]),
-            "count": pl.Series(np.ones(rows.size, np.int64)),
-            "authoritative": pl.Series((tag & 1) == 1),
-            "alone": pl.Series(alone),
+            "a": state.row_a[rows],
+            "b": state.row_b[rows],
+            "code": (state.row_tag[rows] >> 1).astype(np.int32),
+            "row": rows,
         }
     )
-    return frame.with_columns(
-        pl.when(~pl.col("alone")).then(pl.col("type_b", "value_b")),
-        pl.when(pl.col("first_seen") != kernel.NEVER).then("first_seen").cast(TIME),
-        pl.when(pl.col("last_seen") != kernel.BEFORE).then("last_seen").cast(TIME),
-    ).select(list(LINKS))
+    out = leaving.links(state)
+    free = standing.join(out, on=_KEY, how="semi")["row"].to_numpy()
+    if free.size:
+        standing = standing.join(out, on=_KEY, how="anti")
+        state.row_a[free] = NONE
+    into = coming.links(state)
+    again = into.join(standing, on=_KEY, how="inner")
+    kernel_fold.widen_rows(
+        again["row"].to_numpy(), state.row_first, state.row_last, state.row_tag,
+        again["first"].to_numpy(), again["last"].to_numpy(), again["authoritative"].to_numpy(),
+    )  # fmt: skip
+    new = _new_rows(state, into.join(standing, on=_KEY, how="anti"), free)
+    return np.concatenate([standing["row"].to_numpy(), new])
 
 
-def _replace(state: State, part: Resolved, nodes: U32, rows: U32) -> None:
-    """Put a part, resolved anew, in the place of the nodes and rows that it was made of."""
-    encoded = part.encoded
-    home = _known(state, encoded)
-    fresh, known = np.flatnonzero(home == NONE), state.ranks.size
-    home[fresh] = np.arange(known, known + fresh.size, dtype=np.uint32)
-    kept = np.zeros(known + fresh.size, np.bool_)
-    kept[home] = True
-    left = nodes[~kept[nodes]]
-    _enter(state, encoded, home, fresh)
-    codes = _source_codes(state, encoded.sources)
-    _replace_nodes(state, part, home, left)
-    _replace_rows(state, encoded, home, codes, rows)
-    refused, report = _forget(state.refused, "a", nodes), _forget(state.report, "node", nodes)
-    moved = part.clusters.refused.with_columns(
-        pl.Series("a", home[part.clusters.refused["a"].to_numpy()], pl.UInt32),
-        pl.Series("b", home[part.clusters.refused["b"].to_numpy()], pl.UInt32),
-        pl.col("sources").list.eval(
-            pl.element().replace_strict(dict(enumerate(codes.tolist())), return_dtype=pl.UInt16)
-        ),
-    )
-    state.refused = pl.concat([refused, moved])
-    found = part.components.report
-    state.report = pl.concat([report, found.with_columns(pl.Series("node", home[found["node"].to_numpy()], pl.UInt32))])
+def _new_rows(state: State, links: pl.DataFrame, free: U32) -> U32:
+    """Write new rows to the places of those that have gone, then at the end; returns where they are."""
+    size, reuse = state.row_a.size, min(free.size, links.height)
+    more = links.height - reuse
+    tag = links["code"].to_numpy().astype(np.uint16) * 2 + links["authoritative"].to_numpy()
+    columns = {name: links[name].to_numpy() for name in ("a", "b", "first", "last")} | {"tag": tag}
+    for name, values in columns.items():
+        state.array(f"row_{name}")[free[:reuse]] = values[:reuse]
+        state.widened(f"row_{name}", size + more)[size:] = values[reuse:]
+    return np.concatenate([free[:reuse], np.arange(size, size + more, dtype=np.uint32)])
 
 
-def _replace_nodes(state: State, part: Resolved, home: U32, left: U32) -> None:
-    encoded = part.encoded
-    _place(state, "ranks", home, encoded.ranks)
-    state.ranks[left] = NO_TYPE
-    kernel_table.widen(home, encoded.facts, state.facts)
-    _place(state, "shared", home, part.components.shared)
+@dataclass(frozen=True)
+class _Part:
+    """Touched components, resolved anew; `nodes` are the state's, and so are those in `refused` and `report`."""
+
+    nodes: U32
+    resolved: Resolved
+    component: U32
+    components: int
+
+    @property
+    def refused(self) -> pl.DataFrame:
+        found = self.resolved.clusters.refused
+        return found.with_columns(pl.Series(end, self.nodes[found[end].to_numpy()]) for end in ("a", "b"))
+
+    @property
+    def report(self) -> pl.DataFrame:
+        found = self.resolved.components.report
+        return found.with_columns(pl.Series("node", self.nodes[found["node"].to_numpy()]))
+
+
+def _part(state: State, rows: U32, rules: Rules) -> _Part:
+    flags = np.zeros(state.ranks.size, np.uint8)
+    kernel_fold.mark_ends(state.row_a, state.row_b, rows, flags)
+    nodes = np.flatnonzero(flags).astype(np.uint32)
+    place = np.empty(state.ranks.size, np.uint32)
+    place[nodes] = np.arange(nodes.size, dtype=np.uint32)
+    ranks = state.ranks[nodes]
+    facts, texts = _facts(state, nodes)
+    batches = [
+        _batch(state, rows[begin : begin + _BATCH], place, ranks, facts, len(rules.types))
+        for begin in range(0, rows.size, _BATCH)
+    ]
+    encoded = Encoded(ranks, facts, np.zeros(1, np.uint64), 0, texts, state.sources, batches)
     component, count = raw_components(encoded)
-    _place(state, "component", home, component + np.uint32(state.components))
-    state.components += count
-    labels = part.clusters.labels.copy()
-    labels[labels != NONE] += np.uint32(state.high.size)
-    _place(state, "labels", home, labels)
-    state.labels[left] = NONE
-    clusters = state.high.size
-    state.widened("high", clusters + part.high.size)[clusters:] = part.high
-    state.widened("low", clusters + part.low.size)[clusters:] = part.low
+    return _Part(nodes, decided(encoded, rules), component, count)
 
 
-def _replace_rows(state: State, encoded: Encoded, home: U32, codes: U16, rows: U32) -> None:
-    state.row_a[rows] = NONE
-    a, b, first, last, tag = (
-        np.concatenate([getattr(batch, name) for batch in encoded.rows]) if encoded.rows else np.empty(0, np.uint32)
-        for name in ("a", "b", "first", "last", "tag")
+def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
+    """Copy the text of some nodes; they have not been seen yet."""
+    facts = aligned((nodes.size + 1, 4), np.int64)
+    begins, offsets = np.empty(nodes.size, np.int64), np.zeros(nodes.size + 1, np.int64)
+    text_ends(nodes, state.facts, begins, offsets)
+    data = np.empty(int(offsets[-1]) + PADDING, np.uint8)
+    take_text(begins, state.texts.data, offsets, data)
+    facts[:, FIRST], facts[:, LAST], facts[:, PLACE] = NEVER, BEFORE, offsets << PLACE_SHIFT
+    return facts, Texts(facts, data)
+
+
+def _batch(state: State, rows: U32, place: U32, ranks: U8, facts: kernel.I64, types: int) -> LinkBatch:
+    a, b = np.empty(rows.size, np.uint32), np.empty(rows.size, np.uint32)
+    rank_a, rank_b = np.empty(rows.size, np.uint8), np.empty(rows.size, np.uint8)
+    first, tag = np.empty(rows.size, np.int64), np.empty(rows.size, np.uint16)
+    kernel_fold.local_rows(
+        rows, state.row_a, state.row_b, state.row_first, state.row_last, state.row_tag, place, ranks,
+        a, b, rank_a, rank_b, first, tag, facts,
+    )  # fmt: skip
+    return LinkBatch.of(a, b, rank_a, rank_b, first, tag, types)
+
+
+def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
+    """Put a part in the place of what it was made of.
+
+    Parameters
+    ----------
+    known
+        How many nodes the state had.
+    before
+        Those that the touched components had.
+    """
+    nodes, size = part.nodes, state.ranks.size
+    here = np.zeros(size, np.bool_)
+    here[nodes] = True
+    left = before[~here[before]]
+    kernel_fold.settle_seen(state.facts, nodes, part.resolved.encoded.facts)
+    kernel_fold.settle(state.widened("shared", size), nodes, part.resolved.components.shared)
+    numbers, state.components = _numbers(
+        part.component, part.components, nodes, state.component[:known], state.components
     )
-    here = home[a] if a.size else a
-    there = np.where(b == NONE, NONE, home[np.where(b == NONE, 0, b)]).astype(np.uint32) if b.size else b
-    tags = (codes[tag >> 1] * 2 + (tag & 1)).astype(np.uint16) if a.size else tag.astype(np.uint16)
-    reuse = min(rows.size, here.size)
-    for name, values in (("a", here), ("b", there), ("first", first), ("last", last), ("tag", tags)):
-        array = state.array(f"row_{name}")
-        array[rows[:reuse]] = values[:reuse]
-        size = array.shape[0]
-        state.widened(f"row_{name}", size + values.size - reuse)[size:] = values[reuse:]
+    kernel_fold.settle(state.widened("component", size), nodes, numbers[part.component])
+    clusters, labels = part.resolved.clusters, part.resolved.clusters.labels
+    numbers, count = _numbers(labels, clusters.count, nodes, state.labels[:known], state.high.size)
+    used = np.flatnonzero(numbers != NONE)
+    for name, ids in (("high", part.resolved.high), ("low", part.resolved.low)):
+        kernel_fold.settle(state.widened(name, count), numbers[used], ids[used])
+    with_none = np.append(numbers, NONE)
+    kernel_fold.settle(state.widened("labels", size), nodes, with_none[np.minimum(labels, clusters.count)])
+    state.ranks[left] = NO_TYPE
+    state.labels[left] = NONE
 
 
-def _forget(frame: pl.DataFrame, column: str, nodes: U32) -> pl.DataFrame:
-    return frame.filter(~pl.col(column).is_in(pl.Series(nodes).implode()))
+def _numbers(groups: U32, count: int, nodes: U32, before: U32, following: int) -> tuple[U32, int]:
+    """Number groups of nodes in the state; returns the numbers, and the first that is free."""
+    numbers = np.full(count, NONE, np.uint32)
+    claimed = np.zeros(following, np.uint8)
+    return numbers, kernel_fold.renumber(groups, nodes, before, claimed, numbers, following)
 
 
-def _place(state: State, name: str, home: U32, values: Any) -> None:
-    size = int(home.max()) + 1 if home.size else 0
-    state.widened(name, size)[home] = values
-
-
-def _enter(state: State, part: Encoded, home: U32, fresh: Any) -> None:
+def _enter(state: State, part: Encoded, home: U32, fresh: U32) -> None:
     """Add new identifiers: their text, their keys and their places in the table."""
     known, used = state.ranks.size, state.texts.size
-    nodes = fresh.astype(np.uint32)
-    offsets, data = part.texts.gathered(nodes)
+    offsets, data = part.texts.gathered(fresh)
     text = state.widened("data", used + data.size + PADDING)
     text[used : used + data.size] = data
     facts = state.widened("facts", known + fresh.size + 1)
-    rest = part.facts[nodes, PLACE] & ((1 << PLACE_SHIFT) - 1)
-    facts[known:-1, KEY] = part.facts[nodes, KEY]
+    rest = part.facts[fresh, PLACE] & ((1 << PLACE_SHIFT) - 1)
+    facts[known:-1, KEY] = part.facts[fresh, KEY]
     facts[known:, PLACE] = (offsets + used) << PLACE_SHIFT
     facts[known:-1, PLACE] |= rest
+    state.widened("ranks", known + fresh.size)[known:] = part.ranks[fresh]
     size = grown(state.size, known + fresh.size)
     if size > state.size:
         longer = np.zeros(size + SPILL, np.uint64)
@@ -219,10 +321,3 @@ def _enter(state: State, part: Encoded, home: U32, fresh: Any) -> None:
     flags = np.zeros(part.nodes, np.uint8)
     flags[fresh] = 1
     kernel_table.put(part.slots, part.size, flags, home, state.slots, state.size)
-
-
-def _source_codes(state: State, names: list[str]) -> U16:
-    for name in names:
-        if name not in state.sources:
-            state.sources.append(name)
-    return np.array([state.sources.index(name) for name in names], np.uint16)

@@ -309,16 +309,3 @@ def merge_in_order(
         parent[y] = x
         for kind in range(types):
             counts[x, kind] += counts[y, kind]
-
-
-@compiled
-def touched(row_a: U32, component: U32, reached: U8, rows: U32, begin: int, end: int) -> int:
-    """List those of a range of rows whose component is reached; returns how many. `rows` has room for all."""
-    used = 0
-    for row in range(begin, end):
-        if row + AHEAD < end and row_a[row + AHEAD] != NONE:
-            prefetch(component, np.int64(row_a[row + AHEAD]))
-        if row_a[row] != NONE and reached[component[row_a[row]]]:
-            rows[used] = row
-            used += 1
-    return used

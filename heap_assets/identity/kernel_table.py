@@ -202,18 +202,3 @@ def put(slots: U64, size: int, fresh: U8, home: U32, in_slots: U64, in_size: int
             while in_slots[slot] != 0:
                 slot += 1
             in_slots[slot] = (held >> _HALF) << _HALF | np.uint64(home[node] + 1)
-
-
-@compiled
-def widen(home: U32, part: I64, facts: I64) -> None:
-    """Copy when nodes were seen first and last to their places in `facts`.
-
-    A page of a stored array is copied when it is written to, so what stays is not written. One thread does it: copies
-    made by two at once cost several times as much.
-    """
-    for node in range(home.size):
-        place = home[node]
-        if facts[place, FIRST] != part[node, FIRST]:
-            facts[place, FIRST] = part[node, FIRST]
-        if facts[place, LAST] != part[node, LAST]:
-            facts[place, LAST] = part[node, LAST]

@@ -57,9 +57,14 @@ def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, kee
     encoded = encode(links, rules, keep_rows=keep_rows)
     if not keep_rows:
         encoded.forget_table()
+    return decided(encoded, rules, everywhere=everywhere, keep_links=keep_rows)
+
+
+def decided(encoded: Encoded, rules: Rules, *, everywhere: bool = False, keep_links: bool = False) -> Resolved:
+    """Apply rules 4 to 7 to links that have been read."""
     found = components(encoded, rules)
     split = clusters(encoded, found, rules, everywhere=everywhere)
-    if not keep_rows:
+    if not keep_links:
         encoded.forget_links()  # a quarter of all memory, while text is about to be made
     found_profiles = profiles(encoded, split.labels, split.count, found.shared, rules)
     return Resolved(rules, encoded, found, split, found_profiles.high, found_profiles.low, found_profiles)
