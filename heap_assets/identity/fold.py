@@ -168,27 +168,29 @@ def _changed_rows(state: State, rows: U32, leaving: _Named, coming: _Named) -> U
     for name in coming.encoded.sources:
         if name not in state.sources:
             state.sources.append(name)
-    standing = pl.DataFrame(
-        {
-            "a": state.row_a[rows],
-            "b": state.row_b[rows],
-            "code": (state.row_tag[rows] >> 1).astype(np.int32),
-            "row": rows,
-        }
-    )
-    out = leaving.links(state)
-    free = standing.join(out, on=_KEY, how="semi")["row"].to_numpy()
-    if free.size:
-        standing = standing.join(out, on=_KEY, how="anti")
-        state.row_a[free] = NONE
-    into = coming.links(state)
-    again = into.join(standing, on=_KEY, how="inner")
+    out, into = leaving.links(state), coming.links(state)
+    free = rows[_matched(state, rows, out) != NONE]
+    state.row_a[free] = NONE
+    rows = rows[state.row_a[rows] != NONE]
+    found = _matched(state, rows, into)
+    again = found[found != NONE]
+    columns = {name: into[name].to_numpy()[again] for name in ("first", "last", "authoritative")}
     kernel_fold.widen_rows(
-        again["row"].to_numpy(), state.row_first, state.row_last, state.row_tag,
-        again["first"].to_numpy(), again["last"].to_numpy(), again["authoritative"].to_numpy(),
+        rows[found != NONE], state.row_first, state.row_last, state.row_tag, *columns.values()
     )  # fmt: skip
-    new = _new_rows(state, into.join(standing, on=_KEY, how="anti"), free)
-    return np.concatenate([standing["row"].to_numpy(), new])
+    fresh = np.ones(into.height, np.bool_)
+    fresh[again] = False
+    return np.concatenate([rows, _new_rows(state, into.filter(pl.Series(fresh)), free)])
+
+
+def _matched(state: State, rows: U32, links: pl.DataFrame) -> U32:
+    """Find for each of some rows which of some links it is; NONE for none of them."""
+    found = np.full(rows.size, NONE, np.uint32)
+    if links.height:
+        a, b, code = (links[name].to_numpy() for name in _KEY)
+        slots = np.zeros(1 << (2 * links.height).bit_length(), np.uint32)
+        kernel_fold.match_rows(rows, state.row_a, state.row_b, state.row_tag, a, b, code, slots, found)
+    return found
 
 
 def _new_rows(state: State, links: pl.DataFrame, free: U32) -> U32:
