@@ -16,12 +16,14 @@ from heap_assets.identity import kernel, kernel_table
 from heap_assets.identity.errors import LinksError
 from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U16, U32, U64
 from heap_assets.identity.kernel_text import copy_text
-from heap_assets.identity.memory import aligned, available
+from heap_assets.identity.memory import Blocks, aligned, available
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import as_links
 from heap_assets.identity.texts import PADDING, StringViews, Texts
 
-_BATCH: Final = 1 << 18
+_BATCH: Final = 1 << 17
+_MORSEL: Final = 50_000
+"""Rows that Polars reads at once: the more, the more memory waits where reading is faster than what is done here."""
 _PIECE: Final = 1 << 14
 _BACKLOG: Final = 12
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
@@ -49,12 +51,14 @@ class LinkBatch:
     starts: I64
 
     @classmethod
-    def of(cls, a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, types: int) -> LinkBatch:
-        """Sort links; rows that are none (sightings, links to themselves) are left out."""
+    def of(
+        cls, a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, types: int, room: Blocks
+    ) -> LinkBatch:  # fmt: skip
+        """Sort links into memory of `room`; rows that are none (sightings, links to themselves) are left out."""
         links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
         out = cls(
-            np.empty(links, np.uint32), np.empty(links, np.uint32), np.empty(links, np.int64),
-            np.empty(links, np.uint16), np.zeros(types + 1, np.int64),
+            room.take(links, np.uint32), room.take(links, np.uint32), room.take(links, np.int64),
+            room.take(links, np.uint16), np.zeros(types + 1, np.int64),
         )  # fmt: skip
         kernel.bucket(a, b, rank_a, rank_b, first, tag, out.a, out.b, out.first, out.tag, out.starts)
         return out
@@ -137,7 +141,7 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
         | (sighting != pl.col("value_b").is_null()) | (~sighting & ((code_b == absent) | (pl.col("value_b") == "")))
     ).fill_null(False)  # fmt: skip
     prepared = as_links(links).select(
-        "value_a", "value_b", "type_a", "type_b",
+        "value_a", "value_b",
         pl.col("value_a").hash(_SEEDS[0]).alias("a1"), pl.col("value_a").hash(_SEEDS[1]).alias("a2"),
         pl.col("value_b").hash(_SEEDS[0]).alias("b1"), pl.col("value_b").hash(_SEEDS[1]).alias("b2"),
         code_a.alias("ta"), code_b.alias("tb"),
@@ -149,9 +153,11 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
         ).alias("tag"),
         wrong.alias("wrong"),
     )  # fmt: skip
-    for batch in prepared.collect_batches(chunk_size=_BATCH, maintain_order=False, engine="streaming"):
-        _check(batch, rules)
-        yield from _pieces(batch)
+    with pl.Config(streaming_chunk_size=_MORSEL):
+        for batch in prepared.collect_batches(chunk_size=_BATCH, maintain_order=False, engine="streaming"):
+            if batch["wrong"].any():
+                raise _wrong(links, rules, int(batch["wrong"].sum()))
+            yield from _pieces(batch)
 
 
 def _pieces(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -163,18 +169,17 @@ def _pieces(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield batch.slice(begin, size).rechunk()
 
 
-def _check(batch: pl.DataFrame, rules: Rules) -> None:
-    if not batch["wrong"].any():
-        return
-    wrong = batch.filter("wrong")
-    named = set(wrong["type_a"].drop_nulls().unique()) | set(wrong["type_b"].drop_nulls().unique())
-    if unknown := sorted(named - set(rules.types)):
-        raise LinksError(
+def _wrong(links: pl.LazyFrame, rules: Rules, rows: int) -> LinksError:
+    """Say what is wrong with links; types are looked at once more, since few links are ever wrong."""
+    named = pl.concat([links.select(pl.col(name).alias("type")) for name in ("type_a", "type_b")])
+    unknown = named.filter(~pl.col("type").is_in(list(rules.types))).unique().collect()["type"].sort().to_list()
+    if unknown:
+        return LinksError(
             f"links name identifier types that the rules do not know: {', '.join(map(repr, unknown[:5]))}; "
             f"known are {', '.join(rules.types)}"
         )
-    raise LinksError(
-        f"{wrong.height} links have an end with a null or empty type or value: links come from extract(), which "
+    return LinksError(
+        f"{rows} links have an end with a null or empty type or value: links come from extract(), which "
         "refuses such values and counts them; a sighting has both type_b and value_b null"
     )
 
@@ -200,7 +205,8 @@ class _Encoder:
         self.size = _FIRST_SIZE
         self.rows: list[RowBatch] = []
         self.batches: list[LinkBatch] = []
-        self.worker = ThreadPoolExecutor(1)
+        self.blocks = Blocks()
+        self.worker, self.getting_ready = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.behind: deque[Future[None]] = deque()
         self.rooms: deque[U32] = deque()
 
@@ -242,7 +248,7 @@ class _Encoder:
     def _link(self, batch: pl.DataFrame, a: U32, b: U32, room: U32) -> None:
         first, last, tag = (batch[name].to_numpy() for name in ("first", "last", "tag"))
         ranks = (batch["ta"].to_numpy(), batch["tb"].to_numpy())
-        self.batches.append(LinkBatch.of(a, b, *ranks, first, tag, self.types))
+        self.batches.append(LinkBatch.of(a, b, *ranks, first, tag, self.types, self.blocks))
         if self.keep_rows:
             self.rows.append(RowBatch(a.copy(), b.copy(), first, last, tag))
         self.rooms.append(room)
@@ -256,7 +262,7 @@ class _Encoder:
             )
         self._get_ready("facts", self.facts.reshape(-1), 0, self.known * 4 + _AHEAD)
         if self.known > self.size * 13 // 20:  # it will grow at fourteen
-            self._get_ready("slots", self.slots, self.size, grown(self.size, self.size))
+            self._get_ready("slots", self.slots, self.size, _next_size(self.size))
         size = grown(self.size, self.known + nodes)
         if size > self.size:
             kernel_table.spread(self.slots, self.size, size)
@@ -272,6 +278,7 @@ class _Encoder:
         while self.behind:
             self.behind.popleft().result()
         self.worker.shutdown()
+        self.getting_ready.shutdown()
         names = self.sources.to_series().to_list() if self.batches else []
         if len(names) >= _MAX_SOURCES:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
@@ -284,5 +291,9 @@ class _Encoder:
 def grown(size: int, nodes: int) -> int:
     """Return how long a table must be for some nodes: at most seven tenths full, in small steps if it is large."""
     while nodes > size * 7 // 10:
-        size = size * 2 if size < _LARGE_SIZE else size * 7 // 5
+        size = _next_size(size)
     return size
+
+
+def _next_size(size: int) -> int:
+    return size * 2 if size < _LARGE_SIZE else size * 7 // 5

@@ -17,7 +17,7 @@ from heap_assets.identity import kernel, kernel_fold, kernel_table
 from heap_assets.identity.encode import SPILL, Encoded, LinkBatch, encode, grown
 from heap_assets.identity.kernel import BEFORE, FIRST, KEY, LAST, NEVER, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U8, U32
 from heap_assets.identity.kernel_text import take_text, text_ends
-from heap_assets.identity.memory import aligned
+from heap_assets.identity.memory import Blocks, aligned
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import ENDS, LINKS
 from heap_assets.identity.shared import raw_components
@@ -233,8 +233,9 @@ def _part(state: State, rows: U32, rules: Rules) -> _Part:
     place[nodes] = np.arange(nodes.size, dtype=np.uint32)
     ranks = state.ranks[nodes]
     facts, texts = _facts(state, nodes)
+    room = Blocks()
     batches = [
-        _batch(state, rows[begin : begin + _BATCH], place, ranks, facts, len(rules.types))
+        _batch(state, rows[begin : begin + _BATCH], place, ranks, facts, len(rules.types), room)
         for begin in range(0, rows.size, _BATCH)
     ]
     encoded = Encoded(ranks, facts, np.zeros(1, np.uint64), 0, texts, state.sources, batches)
@@ -253,7 +254,9 @@ def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
     return facts, Texts(facts, data)
 
 
-def _batch(state: State, rows: U32, place: U32, ranks: U8, facts: kernel.I64, types: int) -> LinkBatch:
+def _batch(
+    state: State, rows: U32, place: U32, ranks: U8, facts: kernel.I64, types: int, room: Blocks
+) -> LinkBatch:  # fmt: skip
     a, b = np.empty(rows.size, np.uint32), np.empty(rows.size, np.uint32)
     rank_a, rank_b = np.empty(rows.size, np.uint8), np.empty(rows.size, np.uint8)
     first, tag = np.empty(rows.size, np.int64), np.empty(rows.size, np.uint16)
@@ -261,7 +264,7 @@ def _batch(state: State, rows: U32, place: U32, ranks: U8, facts: kernel.I64, ty
         rows, state.row_a, state.row_b, state.row_first, state.row_last, state.row_tag, place, ranks,
         a, b, rank_a, rank_b, first, tag, facts,
     )  # fmt: skip
-    return LinkBatch.of(a, b, rank_a, rank_b, first, tag, types)
+    return LinkBatch.of(a, b, rank_a, rank_b, first, tag, types, room)
 
 
 def _put_back(state: State, part: _Part, known: int, before: U32) -> None:

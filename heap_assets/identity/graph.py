@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -66,9 +67,9 @@ def _frame(piece: pa.RecordBatch, columns: list[str]) -> pl.DataFrame:
 def slices(found: Profiles, rows: int) -> list[U32]:
     """Cut the order of runs into pieces of about `rows` rows; the run of no profile comes last."""
     order = np.append(found.order, np.uint32(found.high.size))
-    ends = np.cumsum(found.starts[order.astype(np.int64) + 1] - found.starts[order])
-    cuts = np.searchsorted(ends, np.arange(rows, max(ends[-1], 1), rows)) + 1
-    return [piece for piece in np.split(order, np.unique(cuts)) if piece.size]
+    cuts = np.empty(order.size + 1, np.int64)
+    used = kernel_text.cut_runs(order, found.starts, rows, cuts)
+    return [order[begin:end] for begin, end in pairwise(cuts[:used])]
 
 
 def _ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator[pa.RecordBatch]:

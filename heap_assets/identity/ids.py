@@ -15,6 +15,8 @@ from heap_assets.identity.rules import Rules
 from heap_assets.identity.threads import in_ranges
 
 SEPARATOR: Final = "\x1f"
+_SORTED_AT_ONCE: Final = 1 << 18
+"""Buckets of eight to sixteen ids."""
 
 
 def profile_id(identifier_type: str, identifier: str) -> str:
@@ -52,14 +54,19 @@ class Profiles:
 def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> Profiles:
     """Lay out clusters and compute their ids: one hash per profile."""
     starts, nodes, keys = laid_out(encoded, labels, count, shared, rules)
+    high, low = hashed(encoded, _representatives(encoded, starts, nodes, keys, count), rules)
+    return Profiles(starts, nodes, keys, high, low, in_order(starts, high, low))
+
+
+def _representatives(encoded: Encoded, starts: I64, nodes: U32, keys: U64, count: int) -> U32:
+    """Find the node that each cluster is named by; some node for an empty one, whose id means nothing."""
     best = np.empty(count, np.uint32)
     in_ranges(
         count,
         lambda begin, end: kernel_text.representatives(starts, keys, nodes, encoded.facts, best, begin, end),
     )
-    best[best == NONE] = 0  # some node: an empty cluster's id means nothing
-    high, low = hashed(encoded, best, rules)
-    return Profiles(starts, nodes, keys, high, low, in_order(starts, high, low))
+    best[best == NONE] = 0
+    return best
 
 
 def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> tuple[I64, U32, U64]:
@@ -113,10 +120,14 @@ def in_order(starts: I64, high: U64, low: U64) -> U32:
     shift, buckets, order = 64 - bits, np.zeros((1 << bits) + 1, np.int64), np.empty(used, np.uint32)
     in_ranges(1 << bits, lambda begin, end: kernel_order.count_buckets(starts, high, shift, buckets, begin, end))
     np.cumsum(buckets, out=buckets)
-    in_ranges(
-        1 << bits,
-        lambda begin, end: kernel_order.sort_buckets(starts, high, low, shift, buckets, order, begin, end),
-    )
+
+    def sort(begin: int, end: int) -> None:
+        # what is sorted at once is copied: of many ids, only some at a time
+        for some in range(begin, end, _SORTED_AT_ONCE):
+            upto = min(some + _SORTED_AT_ONCE, end)
+            kernel_order.sort_buckets(starts, high, low, shift, buckets, order, some, upto)
+
+    in_ranges(1 << bits, sort)
     return order
 
 

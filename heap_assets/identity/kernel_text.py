@@ -200,6 +200,28 @@ def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, b
 
 
 @compiled
+def cut_runs(places: U32, starts: I64, rows: int, cuts: I64) -> int:
+    """Write where pieces of at least `rows` rows begin and where the last ends; returns how many numbers that is.
+
+    A run is in one piece. `cuts` has one entry more than there are places; without rows there are no pieces.
+    """
+    cuts[0] = 0
+    used, held = 1, 0
+    for i in range(places.size):
+        if i + AHEAD < places.size:
+            prefetch(starts, np.int64(places[i + AHEAD]))
+        held += starts[places[i] + 1] - starts[places[i]]
+        if held >= rows:
+            cuts[used] = i + 1
+            used += 1
+            held = 0
+    if held:
+        cuts[used] = places.size
+        used += 1
+    return used
+
+
+@compiled
 def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8) -> None:
     """Copy whole runs, in the order of `places`."""
     row = 0
