@@ -137,7 +137,7 @@ def _peers(
     return found
 
 
-def _components(file: Path, columns: list[str]) -> tuple[int, int]:
+def _components(file: Path, columns: Sequence[str]) -> tuple[int, int]:
     """Return the number of components, and a number that is equal only for equal components."""
     kind, value, label = columns
     named = pl.scan_parquet(file).select(
@@ -174,6 +174,8 @@ def _data(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _resolve(given: argparse.Namespace) -> dict[str, Any]:
+    # numba loads scipy if there is one, for a quarter of a second; only the tests install it, no user has it
+    sys.modules["scipy"] = None  # type: ignore[assignment]
     started = time.perf_counter()
     from identity_data import RULES
 

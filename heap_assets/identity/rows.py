@@ -1,0 +1,78 @@
+"""Rows of links as numbers, one per link and source, however often it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heap_assets.identity import kernel_rows
+from heap_assets.identity.kernel import I64, U16, U32
+
+_FEWEST = 1 << 10
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows; sightings (b is NONE) and links to themselves too.
+
+    Attributes
+    ----------
+    a, b
+        Nodes of the ends, in the direction in which the link was read.
+    first, last
+        Seen first and last, NEVER and BEFORE if at no time.
+    tag
+        The number of the source times two, plus one if the link is authoritative.
+    """
+
+    a: U32
+    b: U32
+    first: I64
+    last: I64
+    tag: U16
+
+    def __getitem__(self, chosen: slice | U32) -> Rows:
+        return Rows(self.a[chosen], self.b[chosen], self.first[chosen], self.last[chosen], self.tag[chosen])
+
+    def table(self) -> U32:
+        """Return the slots by which rows that are all different are found (see kernel_rows)."""
+        slots = np.zeros(_slots_for(self.a.size), np.uint32)
+        kernel_rows.enter_rows(self.a, self.b, self.tag, slots)
+        return slots
+
+
+def _slots_for(rows: int) -> int:
+    """Return a power of two that leaves a table of some rows at most half full."""
+    return 1 << max(2 * rows, _FEWEST).bit_length()
+
+
+class RowTable:
+    """Rows that grow by what is read; a row that is there already is widened."""
+
+    def __init__(self, room: int) -> None:
+        # address space for as many as memory could hold; a page is taken only when it is written
+        self._rows = Rows(
+            np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.int64), np.empty(room, np.int64),
+            np.empty(room, np.uint16),
+        )  # fmt: skip
+        self._known = 0
+        self._slots = np.zeros(_slots_for(0), np.uint32)
+
+    def add(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
+        """Add rows."""
+        wanted = _slots_for(self._known + a.size)
+        if wanted > self._slots.size:
+            del self._slots
+            self._slots = np.zeros(wanted, np.uint32)
+            known = self.rows
+            kernel_rows.enter_rows(known.a, known.b, known.tag, self._slots)
+        own = self._rows
+        self._known = kernel_rows.add_rows(
+            a, b, first, last, tag, self._slots, self._known, own.a, own.b, own.first, own.last, own.tag
+        )
+
+    @property
+    def rows(self) -> Rows:
+        """What there is."""
+        return self._rows[: self._known]
