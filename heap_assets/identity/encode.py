@@ -17,9 +17,11 @@ from heap_assets.identity.errors import LinksError
 from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U16, U32, U64
 from heap_assets.identity.kernel_text import copy_text
 from heap_assets.identity.memory import Blocks, aligned, available
+from heap_assets.identity.rows import Rows, RowTable
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import as_links
 from heap_assets.identity.texts import PADDING, StringViews, Texts
+from heap_assets.identity.threads import in_parts
 
 _BATCH: Final = 1 << 17
 _MORSEL: Final = 50_000
@@ -29,6 +31,7 @@ _BACKLOG: Final = 12
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
 _BYTES_PER_NODE: Final = 64
+_BYTES_PER_ROW: Final = 32
 _FIRST_SIZE: Final = 1 << 12
 _AHEAD: Final = 1 << 21
 """Numbers (8 bytes) whose memory is got ready at once, ahead of those in use; small graphs do without."""
@@ -67,17 +70,6 @@ class LinkBatch:
         return slice(int(self.starts[rank]), int(self.starts[rank + 1]))
 
 
-@dataclass(frozen=True)
-class RowBatch:
-    """Rows as they came, sightings (b is NONE) and links to themselves too."""
-
-    a: U32
-    b: U32
-    first: I64
-    last: I64
-    tag: U16
-
-
 @dataclass
 class Encoded:
     """All identifiers as dense nodes, all links as pairs of them.
@@ -90,6 +82,10 @@ class Encoded:
         A row per node and one more; columns KEY, FIRST, LAST, PLACE of the kernel. NEVER and BEFORE if seen at no time.
     slots, size
         The table that finds a node, see the kernel.
+    batches
+        All links; a link that was read several times may be there several times.
+    rows
+        All links and sightings, each once per source, if they were to be kept.
     """
 
     ranks: U8
@@ -99,7 +95,7 @@ class Encoded:
     texts: Texts
     sources: list[str] = field(default_factory=list)
     batches: list[LinkBatch] = field(default_factory=list)
-    rows: list[RowBatch] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows.none)
 
     @property
     def nodes(self) -> int:
@@ -115,7 +111,7 @@ class Encoded:
 
 
 def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
-    """Read links once, in a stream; keep the rows as well if they are to be folded into later.
+    """Read links once, in a stream; if they are to be folded into later, keep them as rows as well.
 
     Raises
     ------
@@ -188,7 +184,6 @@ class _Encoder:
     """Grows with every batch; what needs no dense ids to be given is done by another thread, a batch behind."""
 
     def __init__(self, rules: Rules, *, keep_rows: bool) -> None:
-        self.keep_rows = keep_rows
         self.types = len(rules.types)
         self.sources = pl.Categories.random("heap_assets_sources", pl.UInt16)
         # Polars forgets the names once no series of the categories is left
@@ -203,7 +198,7 @@ class _Encoder:
         self.data: U8 = np.empty(max(available() // 2, 1 << 26), np.uint8)
         self.slots: U64 = np.zeros(self.room * 2, np.uint64)
         self.size = _FIRST_SIZE
-        self.rows: list[RowBatch] = []
+        self.rows = RowTable(available() // _BYTES_PER_ROW) if keep_rows else None
         self.batches: list[LinkBatch] = []
         self.blocks = Blocks()
         self.worker, self.getting_ready = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
@@ -247,10 +242,11 @@ class _Encoder:
 
     def _link(self, batch: pl.DataFrame, a: U32, b: U32, room: U32) -> None:
         first, last, tag = (batch[name].to_numpy() for name in ("first", "last", "tag"))
-        ranks = (batch["ta"].to_numpy(), batch["tb"].to_numpy())
-        self.batches.append(LinkBatch.of(a, b, *ranks, first, tag, self.types, self.blocks))
-        if self.keep_rows:
-            self.rows.append(RowBatch(a.copy(), b.copy(), first, last, tag))
+        if self.rows is not None:
+            self.rows.add(a, b, first, last, tag)
+        else:
+            ranks = (batch["ta"].to_numpy(), batch["tb"].to_numpy())
+            self.batches.append(LinkBatch.of(a, b, *ranks, first, tag, self.types, self.blocks))
         self.rooms.append(room)
 
     def _make_room(self, nodes: int, text: int) -> None:
@@ -279,13 +275,30 @@ class _Encoder:
             self.behind.popleft().result()
         self.worker.shutdown()
         self.getting_ready.shutdown()
-        names = self.sources.to_series().to_list() if self.batches else []
+        names = self.sources.to_series().to_list() if self.known else []
         if len(names) >= _MAX_SOURCES:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
-        facts = self.facts[: self.known + 1]
+        facts, ranks = self.facts[: self.known + 1], self.ranks[: self.known]
         texts = Texts(facts, self.data)
         slots = self.slots[: self.size + SPILL]
-        return Encoded(self.ranks[: self.known], facts, slots, self.size, texts, names, self.batches, self.rows)
+        rows = Rows.none() if self.rows is None else self.rows.rows
+        batches = self.batches if self.rows is None else batches_of(rows, ranks, self.types)
+        return Encoded(ranks, facts, slots, self.size, texts, names, batches, rows)
+
+
+def batches_of(rows: Rows, ranks: U8, types: int) -> list[LinkBatch]:
+    """Sort the links among some rows; `ranks` are those of all nodes."""
+
+    def work(part: int, parts: int) -> list[LinkBatch]:
+        room = Blocks()
+        return [
+            LinkBatch.of(
+                some.a, some.b, ranks.take(some.a), ranks.take(some.b, mode="clip"), some.first, some.tag, types, room
+            )
+            for some in (rows[at : at + _BATCH] for at in range(part * _BATCH, rows.a.size, parts * _BATCH))
+        ]
+
+    return [batch for batches in in_parts(work) for batch in batches]
 
 
 def grown(size: int, nodes: int) -> int:

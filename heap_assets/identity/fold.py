@@ -13,11 +13,12 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from heap_assets.identity import kernel, kernel_fold, kernel_table
+from heap_assets.identity import kernel, kernel_fold, kernel_rows, kernel_table
 from heap_assets.identity.encode import SPILL, Encoded, LinkBatch, encode, grown
 from heap_assets.identity.kernel import BEFORE, FIRST, KEY, LAST, NEVER, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U8, U32
 from heap_assets.identity.kernel_text import take_text, text_ends
 from heap_assets.identity.memory import Blocks, aligned
+from heap_assets.identity.rows import Rows
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import ENDS, LINKS
 from heap_assets.identity.shared import raw_components
@@ -30,7 +31,6 @@ SEPARATOR: Final = "\x1f"
 """Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
 
 _BATCH: Final = 1 << 18
-_KEY: Final = ("a", "b", "code")
 
 
 @dataclass(frozen=True)
@@ -113,33 +113,16 @@ class _Named:
         _enter(state, self.encoded, self.home, fresh)
         kernel_fold.settle(state.ranks, self.home, self.encoded.ranks)
 
-    def links(self, state: State) -> pl.DataFrame:
-        """Return a, b, code (of the source), first, last, authoritative: one row per link and source that is known."""
-        a, b, first, last, tag = (
-            np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in self.encoded.rows)])
-            for name, dtype in (
-                ("a", np.uint32), ("b", np.uint32), ("first", np.int64), ("last", np.int64), ("tag", np.uint16),
-            )
-        )  # fmt: skip
-        codes = np.array([state.sources.index(n) if n in state.sources else -1 for n in self.encoded.sources], np.int32)
+    def rows(self, state: State) -> Rows:
+        """Return rows as the state has them: its nodes, its sources; those that it cannot have are left out."""
+        own = self.encoded.rows
+        numbers = {name: number for number, name in enumerate(state.sources)}
+        codes = np.array([numbers.get(name, -1) for name in self.encoded.sources], np.int32)
         home = np.append(self.home, NONE)
-        rows = pl.DataFrame(
-            {
-                "a": home[a],
-                "b": home[np.minimum(b, self.home.size)],
-                "code": codes[tag >> 1],
-                "alone": b == NONE,
-                "first": first,
-                "last": last,
-                "authoritative": (tag & 1).astype(np.uint16),
-            }
-        )
-        there = (pl.col("a") != NONE) & (pl.col("alone") | (pl.col("b") != NONE)) & (pl.col("code") >= 0)
-        return (
-            rows.filter(there)
-            .group_by(_KEY)
-            .agg(pl.col("first").min(), pl.col("last").max(), pl.col("authoritative").max())
-        )
+        a, b, code = home[own.a], home.take(own.b, mode="clip"), codes[own.tag >> 1]
+        there = (a != NONE) & ((own.b == NONE) | (b != NONE)) & (code >= 0)
+        tag = (code * 2 + (own.tag & 1)).astype(np.uint16)
+        return Rows(a, b, own.first, own.last, tag)[there]
 
 
 def _reached_nodes(state: State, reached: U8) -> U32:
@@ -168,38 +151,36 @@ def _changed_rows(state: State, rows: U32, leaving: _Named, coming: _Named) -> U
     for name in coming.encoded.sources:
         if name not in state.sources:
             state.sources.append(name)
-    out, into = leaving.links(state), coming.links(state)
-    free = rows[_matched(state, rows, out) != NONE]
+    free = rows[_matched(state, rows, leaving.rows(state)) != NONE]
     state.row_a[free] = NONE
     rows = rows[state.row_a[rows] != NONE]
+    into = coming.rows(state)
     found = _matched(state, rows, into)
-    again = found[found != NONE]
-    columns = {name: into[name].to_numpy()[again] for name in ("first", "last", "authoritative")}
+    again = into[found[found != NONE]]
     kernel_fold.widen_rows(
-        rows[found != NONE], state.row_first, state.row_last, state.row_tag, *columns.values()
-    )  # fmt: skip
-    fresh = np.ones(into.height, np.bool_)
-    fresh[again] = False
-    return np.concatenate([rows, _new_rows(state, into.filter(pl.Series(fresh)), free)])
+        rows[found != NONE], state.row_first, state.row_last, state.row_tag, again.first, again.last, again.tag
+    )
+    fresh = np.ones(into.a.size, np.bool_)
+    fresh[found[found != NONE]] = False
+    return np.concatenate([rows, _new_rows(state, into[fresh], free)])
 
 
-def _matched(state: State, rows: U32, links: pl.DataFrame) -> U32:
+def _matched(state: State, rows: U32, links: Rows) -> U32:
     """Find for each of some rows which of some links it is; NONE for none of them."""
     found = np.full(rows.size, NONE, np.uint32)
-    if links.height:
-        a, b, code = (links[name].to_numpy() for name in _KEY)
-        slots = np.zeros(1 << (2 * links.height).bit_length(), np.uint32)
-        kernel_fold.match_rows(rows, state.row_a, state.row_b, state.row_tag, a, b, code, slots, found)
+    if links.a.size:
+        kernel_rows.match_rows(
+            rows, state.row_a, state.row_b, state.row_tag, links.a, links.b, links.tag, links.table(), found
+        )
     return found
 
 
-def _new_rows(state: State, links: pl.DataFrame, free: U32) -> U32:
+def _new_rows(state: State, links: Rows, free: U32) -> U32:
     """Write new rows to the places of those that have gone, then at the end; returns where they are."""
-    size, reuse = state.row_a.size, min(free.size, links.height)
-    more = links.height - reuse
-    tag = links["code"].to_numpy().astype(np.uint16) * 2 + links["authoritative"].to_numpy()
-    columns = {name: links[name].to_numpy() for name in ("a", "b", "first", "last")} | {"tag": tag}
-    for name, values in columns.items():
+    size, reuse = state.row_a.size, min(free.size, links.a.size)
+    more = links.a.size - reuse
+    for name in ("a", "b", "first", "last", "tag"):
+        values = getattr(links, name)
         state.array(f"row_{name}")[free[:reuse]] = values[:reuse]
         state.widened(f"row_{name}", size + more)[size:] = values[reuse:]
     return np.concatenate([free[:reuse], np.arange(size, size + more, dtype=np.uint32)])

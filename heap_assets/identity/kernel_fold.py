@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from heap_assets.identity.kernel import AHEAD, FIRST, I32, I64, LAST, NO_TYPE, NONE, U8, U16, U32, compiled
+from heap_assets.identity.kernel import AHEAD, FIRST, I64, LAST, NO_TYPE, NONE, U8, U16, U32, compiled
 from heap_assets.identity.native import prefetch
 
 
@@ -39,41 +39,8 @@ def reached_rows(row_a: U32, component: U32, reached: U8, rows: U32, begin: int,
 
 
 @compiled
-def _slot(a: int, b: int, code: int, last: int) -> Any:
-    mixed = (np.uint64(a) << np.uint64(32) | np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ mixed >> np.uint64(32) ^ np.uint64(code)) * np.uint64(0xD6E8FEB86659FD93)
-    return np.int64(mixed >> np.uint64(32)) & last
-
-
-@compiled
-def match_rows(
-    rows: U32, row_a: U32, row_b: U32, row_tag: U16, a: U32, b: U32, code: I32, slots: U32, found: U32
-) -> None:  # fmt: skip
-    """Write for each row the number of the link with its ends and its source; `found` comes filled with NONE.
-
-    `slots` comes as zeros, a power of two and more than there are links, each of which is there once.
-    """
-    last = slots.size - 1
-    for link in range(a.size):
-        at = _slot(a[link], b[link], code[link], last)
-        while slots[at] != 0:
-            at = (at + 1) & last
-        slots[at] = link + 1
-    for i in range(rows.size):
-        row = rows[i]
-        own_a, own_b, own_code = row_a[row], row_b[row], row_tag[row] >> np.uint16(1)
-        at = _slot(own_a, own_b, own_code, last)
-        while slots[at] != 0:
-            link = slots[at] - 1
-            if a[link] == own_a and b[link] == own_b and code[link] == own_code:
-                found[i] = link
-                break
-            at = (at + 1) & last
-
-
-@compiled
 def widen_rows(
-    rows: U32, row_first: I64, row_last: I64, row_tag: U16, first: I64, last: I64, authoritative: U16
+    rows: U32, row_first: I64, row_last: I64, row_tag: U16, first: I64, last: I64, tag: U16
 ) -> None:  # fmt: skip
     """Let rows say what they said and more: seen earlier, seen later, decided by Heap."""
     for i in range(rows.size):
@@ -82,8 +49,8 @@ def widen_rows(
             row_first[row] = first[i]
         if last[i] > row_last[row]:
             row_last[row] = last[i]
-        if row_tag[row] | authoritative[i] != row_tag[row]:
-            row_tag[row] |= authoritative[i]
+        if tag[i] & np.uint16(1) and not row_tag[row] & np.uint16(1):
+            row_tag[row] |= np.uint16(1)
 
 
 @compiled

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heap_assets.identity import kernel_rows
 from heap_assets.identity.kernel import I64, U16, U32
@@ -32,7 +33,18 @@ class Rows:
     last: I64
     tag: U16
 
-    def __getitem__(self, chosen: slice | U32) -> Rows:
+    @classmethod
+    def none(cls) -> Rows:
+        return cls.room(0)
+
+    @classmethod
+    def room(cls, size: int) -> Rows:
+        """Return rows of which nothing is said yet."""
+        a, b = np.empty((2, size), np.uint32)
+        first, last = np.empty((2, size), np.int64)
+        return cls(a, b, first, last, np.empty(size, np.uint16))
+
+    def __getitem__(self, chosen: slice | U32 | NDArray[np.bool_]) -> Rows:
         return Rows(self.a[chosen], self.b[chosen], self.first[chosen], self.last[chosen], self.tag[chosen])
 
     def table(self) -> U32:
@@ -52,10 +64,7 @@ class RowTable:
 
     def __init__(self, room: int) -> None:
         # address space for as many as memory could hold; a page is taken only when it is written
-        self._rows = Rows(
-            np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.int64), np.empty(room, np.int64),
-            np.empty(room, np.uint16),
-        )  # fmt: skip
+        self._rows = Rows.room(room)
         self._known = 0
         self._slots = np.zeros(_slots_for(0), np.uint32)
 

@@ -50,7 +50,7 @@ class State:
     high, low
         Ids of clusters.
     row_a, row_b, row_first, row_last, row_tag
-        One row per link (or sighting) and source; `row_tag` as in :class:`LinkBatch`, by `sources`.
+        Links and sightings as in :class:`Rows`, by `sources`; `row_a` of a row that is gone is NONE.
     refused, report
         As in :class:`Clusters` and :class:`Components`.
     inputs
@@ -109,15 +109,13 @@ class State:
         """Keep a resolution whose rows were kept."""
         encoded = result.encoded
         component, count = raw_components(encoded)
-        a, b, first, last, tag = (
-            np.concatenate([np.empty(0, dtype), *(getattr(batch, name) for batch in encoded.rows)])
-            for name, dtype in _ROWS.items()
-        )
+        rows = encoded.rows
         texts = Texts(encoded.facts, encoded.texts.data[: encoded.texts.size + PADDING])
         return cls(
             digest, encoded.ranks, encoded.facts, encoded.slots, encoded.size, texts, component, count,
             result.clusters.labels, result.components.shared, result.high, result.low,
-            a, b, first, last, tag, list(encoded.sources), result.clusters.refused, result.components.report,
+            rows.a, rows.b, rows.first, rows.last, rows.tag, list(encoded.sources),
+            result.clusters.refused, result.components.report,
         )  # fmt: skip
 
     def resolved(self, rules: Rules) -> Resolved:
@@ -134,7 +132,6 @@ class State:
         return int(np.count_nonzero(self.ranks != NO_TYPE))
 
 
-_ROWS: Final = {"a": np.uint32, "b": np.uint32, "first": np.int64, "last": np.int64, "tag": np.uint16}
 _ARRAYS: Final = (
     "ranks", "facts", "slots", "component", "labels", "shared", "high", "low",
     "row_a", "row_b", "row_first", "row_last", "row_tag", "data",

@@ -135,7 +135,7 @@ class Timeline:
             change, why = delta_of(self.store, state.inputs, state.standing, state.row_a.size, events, standing)
         if state is None or change is None:
             parts = [part.tagged() for part in events.values()] + [part.tagged() for part in standing.values()]
-            links = _together(parts)
+            links = pl.concat(parts) if parts else pl.LazyFrame(schema=LINKS)
             state = State.of(resolved(links, self.rules, keep_rows=True), self.rules.digest)
             state.inputs, state.standing = inputs, stands
             save(state, self.store)
