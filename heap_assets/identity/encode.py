@@ -27,6 +27,7 @@ _BATCH: Final = 1 << 17
 _MORSEL: Final = 50_000
 """Rows that Polars reads at once: the more, the more memory waits where reading is faster than what is done here."""
 _PIECE: Final = 1 << 14
+"""Rows of a piece of memory, on average, below which pieces are put together."""
 _BACKLOG: Final = 12
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
@@ -201,7 +202,7 @@ class _Encoder:
         self.rows = RowTable(available() // _BYTES_PER_ROW) if keep_rows else None
         self.batches: list[LinkBatch] = []
         self.blocks = Blocks()
-        self.worker, self.getting_ready = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self.worker = ThreadPoolExecutor(1)
         self.behind: deque[Future[None]] = deque()
         self.rooms: deque[U32] = deque()
 
@@ -274,7 +275,6 @@ class _Encoder:
         while self.behind:
             self.behind.popleft().result()
         self.worker.shutdown()
-        self.getting_ready.shutdown()
         names = self.sources.to_series().to_list() if self.known else []
         if len(names) >= _MAX_SOURCES:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")

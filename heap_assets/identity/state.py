@@ -12,6 +12,7 @@ import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from heap_assets.identity.rules import Rules
 from heap_assets.identity.shared import Components, raw_components
 from heap_assets.identity.tables import Resolved
 from heap_assets.identity.texts import PADDING, Texts
+from heap_assets.identity.threads import at_once
 from heap_assets.lake import Store
 
 FORMAT: Final = f"3 polars {pl.__version__}"
@@ -144,9 +146,7 @@ _SLACK: Final = 20
 def save(state: State, store: Store) -> None:
     """Write a state and make it the one that counts."""
     folder = f"{_FOLDER}/{uuid.uuid4().hex}"
-    for name in _ARRAYS:
-        with store.staged(f"{folder}/{name}.npy") as path, path.open("wb") as file:
-            _write(file, state.array(name))
+    at_once(*(partial(_save_array, store, f"{folder}/{name}.npy", state.array(name)) for name in _ARRAYS))
     for name in _FRAMES:
         store.sink(f"{folder}/{name}.parquet", getattr(state, name))
     pointer = {
@@ -182,6 +182,11 @@ def load(store: Store) -> State | None:
         sources=list(pointer["sources"]), inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]),
         spare=spare, **arrays, **frames,
     )  # fmt: skip
+
+
+def _save_array(store: Store, key: str, array: Any) -> None:
+    with store.staged(key) as path, path.open("wb") as file:
+        _write(file, array)
 
 
 def _write(file: BinaryIO, array: Any) -> None:
