@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heap_assets.identity import kernel_rows
+from heap_assets.identity.errors import LinksError
 from heap_assets.identity.kernel import I64, U16, U32
 
 _FEWEST = 1 << 10
@@ -69,7 +70,17 @@ class RowTable:
         self._slots = np.zeros(_slots_for(0), np.uint32)
 
     def add(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
-        """Add rows."""
+        """Add rows.
+
+        Raises
+        ------
+        LinksError
+            If they do not fit.
+        """
+        if self._known + a.size > self._rows.a.size:
+            raise LinksError(
+                f"there are more than {self._known} links, which do not fit into this machine's memory: give it more"
+            )
         wanted = _slots_for(self._known + a.size)
         if wanted > self._slots.size:
             del self._slots
