@@ -261,7 +261,6 @@ def _incremental(given: argparse.Namespace) -> dict[str, Any]:
         del full
         for name in ("next-store", "other-store"):
             shutil.rmtree(folder / name)
-        print(turn, file=sys.stderr)
         turns.append(turn)
     middle = _median(turns)
     one, other = (pl.read_parquet(folder / f"{name}.parquet") for name in ("incremental", "full"))

@@ -16,7 +16,6 @@ import polars as pl
 from heap_assets.identity import kernel, kernel_fold, kernel_rows, kernel_table
 from heap_assets.identity.encode import SPILL, Encoded, LinkBatch, encode, grown
 from heap_assets.identity.kernel import BEFORE, FIRST, KEY, LAST, NEVER, NO_TYPE, NONE, PLACE, PLACE_SHIFT, U8, U32
-from heap_assets.identity.kernel_text import take_text, text_ends
 from heap_assets.identity.memory import Blocks, aligned
 from heap_assets.identity.rows import Rows
 from heap_assets.identity.rules import Rules
@@ -24,7 +23,7 @@ from heap_assets.identity.shapes import ENDS, LINKS
 from heap_assets.identity.shared import raw_components
 from heap_assets.identity.state import State
 from heap_assets.identity.tables import Resolved, decided
-from heap_assets.identity.texts import PADDING, Texts
+from heap_assets.identity.texts import Texts
 from heap_assets.identity.threads import in_ranges
 
 SEPARATOR: Final = "\x1f"
@@ -227,10 +226,7 @@ def _part(state: State, rows: U32, rules: Rules) -> _Part:
 def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
     """Copy the text of some nodes; they have not been seen yet."""
     facts = aligned((nodes.size + 1, 4), np.int64)
-    begins, offsets = np.empty(nodes.size, np.int64), np.zeros(nodes.size + 1, np.int64)
-    text_ends(nodes, state.facts, begins, offsets)
-    data = np.empty(int(offsets[-1]) + PADDING, np.uint8)
-    take_text(begins, state.texts.data, offsets, data)
+    offsets, data = state.texts.gathered(nodes)
     facts[:, FIRST], facts[:, LAST], facts[:, PLACE] = NEVER, BEFORE, offsets << PLACE_SHIFT
     return facts, Texts(facts, data)
 
@@ -290,8 +286,7 @@ def _enter(state: State, part: Encoded, home: U32, fresh: U32) -> None:
     """Add new identifiers: their text, their keys and their places in the table."""
     known, used = state.ranks.size, state.texts.size
     offsets, data = part.texts.gathered(fresh)
-    text = state.widened("data", used + data.size + PADDING)
-    text[used : used + data.size] = data
+    state.widened("data", used + data.size)[used:] = data
     facts = state.widened("facts", known + fresh.size + 1)
     rest = part.facts[fresh, PLACE] & ((1 << PLACE_SHIFT) - 1)
     facts[known:-1, KEY] = part.facts[fresh, KEY]

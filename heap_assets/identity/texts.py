@@ -40,10 +40,10 @@ class Texts:
         return text_series(*self.gathered(nodes))
 
     def gathered(self, nodes: U32) -> tuple[I64, U8]:
-        """Return the values of some nodes as offsets and bytes."""
+        """Return the values of some nodes as offsets and bytes; there is room behind them (PADDING)."""
         begins, offsets = np.empty(nodes.size, np.int64), np.zeros(nodes.size + 1, np.int64)
         text_ends(nodes, self.facts, begins, offsets)
-        out = np.empty(int(offsets[-1]), np.uint8)
+        out = np.empty(int(offsets[-1]) + PADDING, np.uint8)
         take_text(begins, self.data, offsets, out)
         return offsets, out
 
