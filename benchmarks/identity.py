@@ -117,7 +117,7 @@ def _median(turns: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the middle of each figure; of runs that failed, why the first did."""
     if failed := [turn for turn in turns if "why" in turn]:
         return failed[0]
-    return {name: round(statistics.median(turn[name] for turn in turns), 2) for name in turns[0]}
+    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
 
 
 def _peers(
@@ -269,7 +269,7 @@ def _incremental(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "incremental_ratio": round(middle["computing"] / middle["all"], 3),
         "incremental_ratio_with_writing": round(middle["writing"] / middle["all_written"], 3),
-        "incremental_seconds": middle["computing"],
+        "incremental_seconds": round(middle["computing"], 2),
         "incremental_touched": done.touched_identifiers,
     }
 

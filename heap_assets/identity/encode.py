@@ -282,11 +282,11 @@ class _Encoder:
         texts = Texts(facts, self.data)
         slots = self.slots[: self.size + SPILL]
         rows = Rows.none() if self.rows is None else self.rows.rows
-        batches = self.batches if self.rows is None else batches_of(rows, ranks, self.types)
+        batches = self.batches if self.rows is None else _batches_of(rows, ranks, self.types)
         return Encoded(ranks, facts, slots, self.size, texts, names, batches, rows)
 
 
-def batches_of(rows: Rows, ranks: U8, types: int) -> list[LinkBatch]:
+def _batches_of(rows: Rows, ranks: U8, types: int) -> list[LinkBatch]:
     """Sort the links among some rows; `ranks` are those of all nodes."""
 
     def work(part: int, parts: int) -> list[LinkBatch]:

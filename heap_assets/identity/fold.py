@@ -187,9 +187,13 @@ def _new_rows(state: State, links: Rows, free: U32) -> U32:
 
 @dataclass(frozen=True)
 class _Part:
-    """Touched components, resolved anew; `nodes` are the state's, and so are those in `refused` and `report`."""
+    """Touched components, resolved anew; `nodes` are the state's, and so are those in `refused` and `report`.
+
+    `here` says of each node of the state whether it is one of them.
+    """
 
     nodes: U32
+    here: U8
     resolved: Resolved
     component: U32
     components: int
@@ -206,9 +210,9 @@ class _Part:
 
 
 def _part(state: State, rows: U32, rules: Rules) -> _Part:
-    flags = np.zeros(state.ranks.size, np.uint8)
-    kernel_fold.mark_ends(state.row_a, state.row_b, rows, flags)
-    nodes = np.flatnonzero(flags).astype(np.uint32)
+    here = np.zeros(state.ranks.size, np.uint8)
+    kernel_fold.mark_ends(state.row_a, state.row_b, rows, here)
+    nodes = np.flatnonzero(here).astype(np.uint32)
     place = np.empty(state.ranks.size, np.uint32)
     place[nodes] = np.arange(nodes.size, dtype=np.uint32)
     ranks = state.ranks[nodes]
@@ -220,7 +224,7 @@ def _part(state: State, rows: U32, rules: Rules) -> _Part:
     ]
     encoded = Encoded(ranks, facts, np.zeros(1, np.uint64), 0, texts, state.sources, batches)
     component, count = raw_components(encoded)
-    return _Part(nodes, decided(encoded, rules), component, count)
+    return _Part(nodes, here, decided(encoded, rules), component, count)
 
 
 def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
@@ -255,9 +259,7 @@ def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
         Those that the touched components had.
     """
     nodes, size = part.nodes, state.ranks.size
-    here = np.zeros(size, np.bool_)
-    here[nodes] = True
-    left = before[~here[before]]
+    left = before[part.here[before] == 0]
     kernel_fold.settle_seen(state.facts, nodes, part.resolved.encoded.facts)
     kernel_fold.settle(state.widened("shared", size), nodes, part.resolved.components.shared)
     numbers, state.components = _numbers(
