@@ -97,16 +97,18 @@ def browse(name: str | None, samples: int) -> None:
     platform = open_platform()
     warehouse = platform.warehouse()
     shown = platform.settings.warehouse.datasets if platform.settings.warehouse else []
-    if shown and name is not None and name.split(".")[-2 if "." in name else 0] not in shown:
+    allowed = [warehouse.locate(dataset)[0] for dataset in shown]
+    dataset, table = warehouse.locate(name) if name is not None else ("", None)
+    if allowed and name is not None and dataset not in allowed:
         raise SettingsError(f"{name} is not among warehouse.datasets: {', '.join(shown)}")
-    if name is None or "." not in name:
-        counted = {dataset: count for dataset, count in datasets(warehouse).items() if not shown or dataset in shown}
+    if name is None or table is None:
+        counted = {each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed}
     if name is None:
-        _rows(("dataset", "tables"), [(dataset, str(count)) for dataset, count in counted.items()])
-    elif "." not in name:
-        if name not in counted:
+        _rows(("dataset", "tables"), [(each, str(count)) for each, count in counted.items()])
+    elif table is None:
+        if dataset not in counted:
             raise SettingsError(f"the warehouse has no dataset {name!r}. There are: {', '.join(counted) or 'none'}")
-        found = tables_of(warehouse, name)
+        found = tables_of(warehouse, dataset)
         _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])
     else:
         view = describe(warehouse, name, samples)

@@ -14,7 +14,9 @@ from heap_assets.settings.heap import IdentifierTypes
 class WarehouseTable(Section):
     """One warehouse table: where it is, its key, and what its columns mean."""
 
-    relation: str = Field(description="schema.table, or project.dataset.table in BigQuery")
+    relation: str = Field(
+        description="schema.table; in BigQuery also project.dataset.table, and dataset.events_* for tables by day"
+    )
     key: str = Field(description="Column (or path) that is unique in the table")
     created_at: str | None = Field(
         default=None, description="Column that says when the record came to be; never updated_at"
@@ -52,14 +54,21 @@ class _Common(Section):
 
     @model_validator(mode="after")
     def _relations_are_in_datasets(self) -> Self:
+        own = [self._shown(dataset) for dataset in self.datasets]
         for name, table in self.tables.items():
-            dataset = table.relation.split(".")[-2]
-            if self.datasets and dataset not in self.datasets:
+            dataset = self._dataset_of(table.relation)
+            if own and dataset not in own:
                 raise ValueError(
                     f"warehouse.tables.{name}.relation is {table.relation!r}, but {dataset} is not among "
                     f"warehouse.datasets: {', '.join(self.datasets)}"
                 )
         return self
+
+    def _dataset_of(self, relation: str) -> str:
+        return relation.split(".")[-2]
+
+    def _shown(self, dataset: str) -> str:
+        return dataset
 
 
 class DuckDBWarehouse(_Common):
@@ -86,6 +95,13 @@ class BigQueryWarehouse(_Common):
     max_bytes_billed: int | None = Field(default=None, ge=1)
     endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
     storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
+
+    def _dataset_of(self, relation: str) -> str:
+        return self._shown(relation.rpartition(".")[0])
+
+    def _shown(self, dataset: str) -> str:
+        """The project is part of a dataset's name, unless it is the warehouse's own."""
+        return dataset.removeprefix(f"{self.project}.")
 
 
 WarehouseSettings = Annotated[DuckDBWarehouse | PostgresWarehouse | BigQueryWarehouse, Field(discriminator="kind")]

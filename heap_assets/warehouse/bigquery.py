@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,18 @@ import pyarrow as pa
 from google.cloud import bigquery
 
 from heap_assets.warehouse.arrow import first_rows, write_parquet
+from heap_assets.warehouse.bigquery_arrow import readable
 from heap_assets.warehouse.bigquery_client import BigQueryAccount, explained
+from heap_assets.warehouse.bigquery_names import (
+    Dataset,
+    Relation,
+    dataset_of,
+    is_dataset,
+    relation_of,
+    shard_of,
+    without_shards,
+)
+from heap_assets.warehouse.bigquery_sql import condition, partition_column, select, tally_query
 from heap_assets.warehouse.model import (
     Column,
     Newer,
@@ -33,19 +44,39 @@ from heap_assets.warehouse.model import (
 if TYPE_CHECKING:
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
-_KINDS = {"TABLE": "table", "VIEW": "view", "MATERIALIZED_VIEW": "materialized view", "EXTERNAL": "external table"}
+_KINDS = {
+    "TABLE": "table", "VIEW": "view", "MATERIALIZED_VIEW": "materialized view", "EXTERNAL": "external table",
+    "SHARDED": "sharded table",
+}  # fmt: skip
 _STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _PAGE_ROWS = 20_000
+
+Batches = tuple[pa.Schema, Iterator[pa.RecordBatch], int]
+"""Schema, rows, and the bytes that they cost."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a name of the settings stands for; `table` describes it, of sharded tables the newest."""
+
+    relation: Relation
+    table: bigquery.Table
+    name: str
+
+    @property
+    def kind(self) -> str:
+        return "SHARDED" if self.relation.is_sharded else str(self.table.table_type)
 
 
 @dataclass(frozen=True)
 class BigQueryWarehouse(Warehouse):
-    """Datasets of a BigQuery project.
+    """Datasets of a BigQuery project, and by their full name those of others.
 
     Parameters
     ----------
     datasets
-        The datasets to list; empty means all. The first is that of relations named without one.
+        The datasets to list, as `dataset` or `project.dataset`; empty means all of the project. The first is that of
+        relations named without one.
     maximum_bytes
         A read that is estimated to scan more is refused before it costs anything.
     """
@@ -57,45 +88,55 @@ class BigQueryWarehouse(Warehouse):
 
     def tables(self) -> list[Table]:
         with self.account.client() as client:
-            datasets = self.datasets or tuple(dataset.dataset_id for dataset in client.list_datasets())
+            if self.datasets:
+                datasets = [dataset_of(name, self.account.project) for name in self.datasets]
+            else:
+                datasets = [Dataset(found.project, found.dataset_id) for found in client.list_datasets()]
             return [
-                Table(f"{item.dataset_id}.{item.table_id}", _KINDS.get(item.table_type, "table"))
+                Table(Relation(dataset, name).shown(self.account.project), _KINDS.get(kind, "table"))
                 for dataset in datasets
-                for item in client.list_tables(dataset)
+                for name, kind, _ in without_shards(_listed(client, dataset))
             ]
+
+    def locate(self, name: str) -> tuple[str, str | None]:
+        own = self.account.project
+        if is_dataset(name, own):
+            return dataset_of(name, own).shown(own), None
+        relation = relation_of(name, own)
+        return relation.dataset.shown(own), relation.table
 
     def table(self, relation: str) -> Table:
         with self.account.client() as client:
-            found = self._table(client, relation)
+            source = self._source(client, relation)
+        table, kind = source.table, source.kind
         return Table(
-            f"{found.dataset_id}.{found.table_id}",
-            _KINDS.get(found.table_type, "table"),
-            found.num_rows if found.table_type == "TABLE" else None,
-            found.description or "",
-            _partition_column(found),
+            source.name,
+            _KINDS.get(kind, "table"),
+            table.num_rows if kind == "TABLE" else None,
+            table.description or "",
+            partition_column(table),
         )
 
     def resolve(self, relation: str) -> str:
         with self.account.client() as client:
-            found = self._table(client, relation)
-        return f"{found.dataset_id}.{found.table_id}"
+            return self._source(client, relation).name
 
     def columns(self, relation: str) -> list[Column]:
         with self.account.client() as client:
-            return [column_of(entry) for entry in self._table(client, relation).schema]
+            return [column_of(entry) for entry in self._source(client, relation).table.schema]
 
     def version(self, relation: str) -> str | None:
         with self.account.client() as client:
-            return self._version(self._table(client, relation))
+            return self._version(self._source(client, relation))
 
     def tally(self, relation: str, column: str) -> Tally | None:
         """Ask only of views, which have no version; a table's metadata tell for nothing, this scans a column."""
         with self.account.client() as client, explained(relation):
-            table = self._table(client, relation)
-            if version_of(table) is not None and not self.account.is_emulated:
+            source = self._source(client, relation)
+            if self._version(source) is not None:
                 return None
-            query = tally_query(table, column, _condition(table, None))
-            self._affordable(_estimate(client, query), table)
+            query = tally_query(source.relation, column, condition(source.relation, source.table, None))
+            self._affordable(_estimate(client, query), source)
             config = bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes)
             [row] = client.query(query, job_config=config).result()
         return Tally(row[0], str(row[1]))
@@ -111,46 +152,49 @@ class BigQueryWarehouse(Warehouse):
     ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         with self.account.client() as client, explained(relation):
-            table = self._table(client, relation)
-            chosen = choose_columns(columns, [column_of(entry) for entry in table.schema], relation)
-            where = _condition(table, newer)
-            stored = table.table_type == "TABLE"
-            read = self._stored if stored else self._queried
-            with read(client, table, chosen.names, where) as (schema, batches, scanned):
-                rows = write_parquet(schema, batches if limit is None else first_rows(batches, limit), path)
-        name = f"{table.dataset_id}.{table.table_id}"
+            source = self._source(client, relation)
+            chosen = choose_columns(columns, [column_of(entry) for entry in source.table.schema], relation)
+            where = condition(source.relation, source.table, newer)
+            read = self._stored if source.kind == "TABLE" else self._queried
+            with read(client, source, chosen.names, where) as (schema, batches, scanned):
+                rows = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
         seconds = time.monotonic() - started
-        return Reading(name, chosen.names, rows, observed_at, seconds, self._version(table), scanned)
+        return Reading(source.name, chosen.names, rows, observed_at, seconds, self._version(source), scanned)
 
-    def _version(self, table: bigquery.Table) -> str | None:
-        return None if self.account.is_emulated else version_of(table)  # bqemulator's metadata stands still
+    def _version(self, source: _Source) -> str | None:
+        if self.account.is_emulated or source.relation.is_sharded:  # bqemulator's metadata stand still
+            return None
+        return version_of(source.table)
 
     def preflight(self) -> list[Permission]:
         from heap_assets.warehouse.bigquery_preflight import preflight
 
         return preflight(self.account, self.datasets)
 
-    def _table(self, client: bigquery.Client, relation: str) -> bigquery.Table:
-        parts = relation.split(".")
-        if len(parts) == 1 and self.datasets:
-            parts = [self.datasets[0], *parts]
-        if len(parts) not in (2, 3):
-            raise RelationMissingError(f"{relation!r} is not dataset.table or project.dataset.table")
+    def _source(self, client: bigquery.Client, name: str) -> _Source:
+        own = self.account.project
+        relation = relation_of(name, own, self.datasets[0] if self.datasets else None)
+        if relation.is_sharded:
+            return _Source(relation, _newest_shard(client, relation), relation.shown(own))
         try:
-            with explained(relation):
-                return client.get_table(".".join(parts), timeout=60)
+            with explained(name):
+                table = client.get_table(relation.path, timeout=60)
         except RelationMissingError:
-            names = [f"{item.dataset_id}.{item.table_id}" for item in _listed(client, parts[-2])]
-            resolved = find_relation(".".join(parts[-2:]), names, f"BigQuery dataset {parts[-2]}")
-            return client.get_table(resolved, timeout=60)
+            prefix = f"{relation.dataset.shown(own)}."
+            names = [f"{prefix}{table}" for table, _, _ in without_shards(_listed(client, relation.dataset))]
+            found = find_relation(relation.shown(own), names, f"BigQuery dataset {relation.dataset.path}")
+            relation = Relation(relation.dataset, found.removeprefix(prefix))
+            table = client.get_table(relation.path, timeout=60)
+        return _Source(relation, table, relation.shown(own))
 
     @contextmanager
     def _stored(
-        self, client: bigquery.Client, table: bigquery.Table, columns: Sequence[str], where: str
-    ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch], int]]:
+        self, client: bigquery.Client, source: _Source, columns: Sequence[str], where: str
+    ) -> Iterator[Batches]:
         """Read a table's storage: one stream, so that rows come in one order and memory holds one message."""
         from google.cloud.bigquery_storage_v1 import types
 
+        table = source.table
         with self.account.storage() as storage:
             session = storage.create_read_session(
                 parent=f"projects/{self.account.project}",
@@ -164,17 +208,17 @@ class BigQueryWarehouse(Warehouse):
                 max_stream_count=1,
             )
             scanned = int(session.estimated_total_bytes_scanned)
-            self._affordable(scanned, table)
+            self._affordable(scanned, source)
             schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
             yield _in_order(schema, columns), _batches(storage, session, schema, columns), scanned
 
     @contextmanager
     def _queried(
-        self, client: bigquery.Client, table: bigquery.Table, columns: Sequence[str], where: str
-    ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch], int]]:
+        self, client: bigquery.Client, source: _Source, columns: Sequence[str], where: str
+    ) -> Iterator[Batches]:
         """Query a view; the result of a large one is fetched through the Storage Read API as well."""
-        query = select(table, columns, where)
-        self._affordable(_estimate(client, query), table)
+        query = select(source.relation, columns, where)
+        self._affordable(_estimate(client, query), source)
         job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
         result = job.result(page_size=_PAGE_ROWS)
         if self.account.is_emulated:  # bqemulator serves the results of queries over REST only
@@ -184,10 +228,10 @@ class BigQueryWarehouse(Warehouse):
             batches = result.to_arrow_iterable(storage, max_stream_count=1)
             yield *_with_schema(result, batches), int(job.total_bytes_billed or 0)
 
-    def _affordable(self, scanned: int, table: bigquery.Table) -> None:
+    def _affordable(self, scanned: int, source: _Source) -> None:
         if self.maximum_bytes is not None and scanned > self.maximum_bytes:
             raise WarehouseError(
-                f"{table.dataset_id}.{table.table_id}: the read would scan {scanned:,} bytes, more than "
+                f"{source.name}: the read would scan {scanned:,} bytes, more than "
                 f"warehouse.max_bytes_billed ({self.maximum_bytes:,}): map fewer columns or raise the limit"
             )
 
@@ -209,20 +253,6 @@ def type_text(entry: bigquery.SchemaField) -> str:
     return f"ARRAY<{kind}>" if entry.mode == "REPEATED" else kind
 
 
-def select(table: bigquery.Table, columns: Sequence[str], where: str) -> str:
-    """Write the query that reads a view."""
-    relation = f"`{table.project}.{table.dataset_id}.{table.table_id}`"
-    query = f"SELECT {', '.join(f'`{name}`' for name in columns)} FROM {relation}"
-    return f"{query} WHERE {where}" if where else query
-
-
-def tally_query(table: bigquery.Table, column: str, where: str) -> str:
-    """Write the query that counts rows and sums up a column; of small numbers, for a sum of INT64 may overflow."""
-    relation = f"`{table.project}.{table.dataset_id}.{table.table_id}`"
-    query = f"SELECT COUNT(*), SUM(MOD(FARM_FINGERPRINT(CAST(`{column}` AS STRING)), 1000000000000)) FROM {relation}"
-    return f"{query} WHERE {where}" if where else query
-
-
 def _estimate(client: bigquery.Client, query: str) -> int:
     """Return the bytes that a query would scan, by a dry run, which is free."""
     return int(client.query(query, job_config=bigquery.QueryJobConfig(dry_run=True)).total_bytes_processed or 0)
@@ -236,52 +266,40 @@ def version_of(table: bigquery.Table) -> str | None:
     return f"{table.etag} {modified} {table.num_rows} {table.num_bytes}"
 
 
-def _condition(table: bigquery.Table, newer: Newer | None) -> str:
-    """The row restriction: newer rows only; a table that demands a partition filter gets one that keeps all rows."""
-    if newer is not None:
-        kind = {entry.name: entry.field_type for entry in table.schema}.get(newer.column, "TIMESTAMP")
-        lower = f"`{newer.column}` >= {_moment(newer.since, kind)}"
-        upper = "" if newer.until is None else f" AND `{newer.column}` < {_moment(newer.until, kind)}"
-        alike = "" if newer.equals is None else f" AND `{newer.equals[0]}` = {_text(newer.equals[1])}"
-        return lower + upper + alike
-    if not getattr(table, "require_partition_filter", False):
-        return ""
-    column = _partition_column(table) or "_PARTITIONTIME"
-    kinds = {entry.name: entry.field_type for entry in table.schema}
-    beginning = _moment(datetime(1, 1, 1, tzinfo=UTC), kinds.get(column, "TIMESTAMP"))
-    return f"(`{column}` >= {beginning} OR `{column}` IS NULL)"
+def _newest_shard(client: bigquery.Client, relation: Relation) -> bigquery.Table:
+    """Describe the newest of `events_*`: its columns are those that BigQuery gives to all of them."""
+    tables = [name for name, _ in _listed(client, relation.dataset)]
+    shards = [shard for name in tables if (shard := shard_of(name))]
+    days = [day for prefix, day in shards if prefix == relation.table.removesuffix("*")]
+    if not days:
+        known = sorted({f"{prefix}*" for prefix, _ in shards})
+        where = f"BigQuery dataset {relation.dataset.path}"
+        find_relation(relation.table, known, where, "tables by day named")
+    return client.get_table(relation.shard(max(days)).path, timeout=60)
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _moment(moment: datetime, kind: str) -> str:
-    utc = moment.astimezone(UTC)
-    if kind == "DATE":
-        return f"DATE '{utc.date().isoformat()}'"
-    text = utc.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
-    return f"DATETIME '{text}'" if kind == "DATETIME" else f"TIMESTAMP '{text}+00:00'"
-
-
-def _partition_column(table: bigquery.Table) -> str | None:
-    if table.time_partitioning is not None:
-        return str(table.time_partitioning.field or "_PARTITIONTIME")
-    if table.range_partitioning is not None:
-        return str(table.range_partitioning.field)
-    return None
-
-
-def _listed(client: bigquery.Client, dataset: str) -> list[Any]:
+def _listed(client: bigquery.Client, dataset: Dataset) -> list[tuple[str, str]]:
+    """Return names and kinds of a dataset's tables; RelationMissingError names the datasets that there are."""
     try:
-        with explained(dataset):
-            client.get_dataset(dataset)
-            return list(client.list_tables(dataset))
+        with explained(dataset.path):
+            reference = bigquery.DatasetReference(dataset.project, dataset.name)
+            found = [(str(item.table_id), str(item.table_type)) for item in client.list_tables(reference)]
+            if not found:
+                client.get_dataset(reference)  # that there are no tables may mean that there is no dataset
+            return found
     except RelationMissingError:
-        with explained(client.project):
-            names = [found.dataset_id for found in client.list_datasets()]
-        find_relation(dataset, names, f"BigQuery project {client.project}", "dataset")
+        with explained(dataset.project):
+            names = [found.dataset_id for found in client.list_datasets(dataset.project)]
+        find_relation(dataset.name, names, f"BigQuery project {dataset.project}", "dataset")
         raise
+
+
+def _written(source: _Source, schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write rows into a file; WarehouseError names the table, and the column whose values cannot be kept."""
+    try:
+        return write_parquet(*readable(schema, batches), path)
+    except (pa.ArrowException, ValueError) as error:
+        raise WarehouseError(f"{source.name}: its rows cannot be read: {error}") from None
 
 
 def _batches(

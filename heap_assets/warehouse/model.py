@@ -147,6 +147,11 @@ class Warehouse(ABC):
     def tables(self) -> list[Table]:
         """Return all tables and views, by name (`crm.contacts`)."""
 
+    def locate(self, name: str) -> tuple[str, str | None]:
+        """Return the dataset or schema that a name is or lies in, and the table, if it names one."""
+        dataset, dot, table = name.rpartition(".")
+        return (dataset, table) if dot else (name, None)
+
     def table(self, relation: str) -> Table:
         """Describe one relation, with its number of rows where the engine knows it."""
         return next(table for table in self.tables() if table.name == self.resolve(relation))

@@ -27,9 +27,11 @@ from heap_assets.warehouse import (
     WarehouseBusyError,
     WarehouseError,
 )
-from heap_assets.warehouse.bigquery import _condition, select, version_of
+from heap_assets.warehouse.bigquery import version_of
 from heap_assets.warehouse.bigquery_client import explained
+from heap_assets.warehouse.bigquery_names import relation_of
 from heap_assets.warehouse.bigquery_preflight import preflight
+from heap_assets.warehouse.bigquery_sql import condition, select
 
 CONTACTS = """
 CREATE TABLE {d}.contacts (
@@ -212,6 +214,10 @@ def test_googles_errors_become_one_clear_one(raised: Exception, error: type[Exce
     assert "s3cret" not in str(caught.value)
 
 
+TABLE = relation_of("p.d.t", "p")
+NOON = Newer("at", datetime(2026, 11, 1, 12, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))
+
+
 def _table(*fields: gcp.SchemaField, partition: str | None = None, required: bool = False) -> gcp.Table:
     table = gcp.Table("p.d.t", list(fields))
     if partition:
@@ -221,16 +227,40 @@ def _table(*fields: gcp.SchemaField, partition: str | None = None, required: boo
 
 
 @pytest.mark.parametrize("kind", ["TIMESTAMP", "DATETIME", "DATE"])
-@pytest.mark.parametrize(
-    "newer", [None, Newer("at", datetime(2026, 11, 1, 12, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))]
-)
+@pytest.mark.parametrize("newer", [None, NOON])
 def test_conditions_compare_equal_types_and_parse_in_bigquerys_dialect(kind: str, newer: Newer | None) -> None:
     table = _table(gcp.SchemaField("at", kind), partition="at", required=True)
-    statement = select(table, ["at"], _condition(table, newer))
+    statement = select(TABLE, ["at"], condition(TABLE, table, newer))
     where = sqlglot.parse_one(statement, dialect="bigquery").find(sqlglot.exp.Where)
     assert where is not None
     assert f"{kind} '" in statement
 
 
 def test_a_table_without_a_demanded_partition_filter_is_read_whole() -> None:
-    assert _condition(_table(gcp.SchemaField("at", "DATE"), partition="at"), None) == ""
+    assert condition(TABLE, _table(gcp.SchemaField("at", "DATE"), partition="at"), None) == ""
+
+
+@pytest.mark.parametrize("partition", ["day", "at", None])
+def test_a_demanded_partition_filter_stays_when_only_changes_are_read(partition: str | None) -> None:
+    """Refused otherwise: "Cannot query over table without a filter over column(s) 'day'"."""
+    table = _table(gcp.SchemaField("at", "TIMESTAMP"), gcp.SchemaField("day", "DATE"), required=True)
+    table.time_partitioning = gcp.TimePartitioning(field=partition)
+    table.require_partition_filter = True
+    where = condition(TABLE, table, NOON)
+    assert "`at` >= TIMESTAMP '2026-11-01 12:00:00" in where
+    assert f"`{partition or '_PARTITIONTIME'}` >= " in where
+    assert ("IS NULL" in where) is (partition != "at"), "one filter on a column is enough"
+
+
+def test_a_range_of_integers_is_filtered_by_an_integer() -> None:
+    table = _table(gcp.SchemaField("at", "TIMESTAMP"), gcp.SchemaField("shop", "INTEGER"))
+    table.range_partitioning = gcp.RangePartitioning(gcp.PartitionRange(0, 100, 10), "shop")
+    table.require_partition_filter = True
+    assert condition(TABLE, table, None) == "(`shop` >= -9223372036854775808 OR `shop` IS NULL)"
+    assert condition(TABLE, table, NOON).endswith(" AND (`shop` >= -9223372036854775808 OR `shop` IS NULL)")
+
+
+@pytest.mark.parametrize("kind", ["STRING", "INTEGER", "JSON"])
+def test_a_column_that_is_no_time_is_named_with_its_type(kind: str) -> None:
+    with pytest.raises(WarehouseError, match=rf"p\.d\.t: column 'at' is {kind}"):
+        condition(TABLE, _table(gcp.SchemaField("at", kind)), NOON)

@@ -8,7 +8,7 @@ import pytest
 from google.cloud import bigquery
 
 from heap_assets.warehouse import Newer
-from heap_assets.warehouse.bigquery import _condition, select, tally_query
+from heap_assets.warehouse.bigquery_names import relation_of
 from heap_assets.warehouse.bigquery_publish import (
     add_column_statement,
     delete_statement,
@@ -16,10 +16,12 @@ from heap_assets.warehouse.bigquery_publish import (
     view_statement,
     widen_column_statement,
 )
+from heap_assets.warehouse.bigquery_sql import condition, select, tally_query
 from heap_assets.warehouse.publish import ResolvedOn
 from heap_assets_tests.warehouse.bigquery_rules import refusals
 
 MONDAY = date(2026, 11, 2)
+NAME, SHARDS = relation_of("p.d.t", "p"), relation_of("example.com:p.d.t_*", "p")
 TABLE = bigquery.Table(
     "p.d.t",
     [
@@ -52,10 +54,11 @@ def test_known_refusals_are_found(statement: str, reason: str) -> None:
     "statement",
     [
         *(
-            select(TABLE, ["at", "day"], _condition(TABLE, Newer(column, SINCE, SINCE)))
+            select(name, ["at", "day"], condition(name, TABLE, Newer(column, SINCE, SINCE)))
             for column in ("at", "day", "l")
+            for name in (NAME, SHARDS)
         ),
-        tally_query(TABLE, "at", ""),
+        tally_query(NAME, "at", ""),
         add_column_statement("p.d.t", bigquery.SchemaField("city", "STRING", description='Where "now"')),
         widen_column_statement("p.d.t", "a", "NUMERIC"),
         delete_statement("p.d.t", MONDAY),
