@@ -38,7 +38,7 @@ from heap_assets.settings import Settings, load_settings
 from heap_assets.settings.heap import IdentifierTypes
 from heap_assets.settings.heap import S3Source as S3Settings
 from heap_assets.settings.models import HEAP_DEFAULT_IDENTIFIERS
-from heap_assets.warehouse import DuckDBWarehouse, Warehouse, WarehouseError, choose_columns
+from heap_assets.warehouse import DuckDBWarehouse, Warehouse, WarehouseError, choose_columns, family_of
 
 
 def open_platform(settings: Settings | None = None) -> Platform:
@@ -213,10 +213,17 @@ class Platform:
                         raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
                     continue
                 relation = tables[table].relation
+                columns = self.warehouse().columns(relation)
                 try:
-                    choose_columns([column], self.warehouse().columns(relation), relation)
+                    choose_columns([column], columns, relation)
                 except WarehouseError as error:
                     raise SettingsError(f"{where} is {source!r}: {error}") from error
+                wanted, kind = _CHOICES.get(trait.choose), family_of(columns, column)
+                if wanted and kind and kind != wanted:
+                    raise SettingsError(
+                        f"profiles.traits.{name}.choose is {trait.choose!r}, which needs a {wanted}; "
+                        f"{source} holds a {kind}"
+                    )
 
     def _heap_mappings(self, table: str, fallback: str) -> tuple[ColumnMapping, ...]:
         chosen = self.settings.heap.identifiers
@@ -231,6 +238,10 @@ class Platform:
             if (kept := [t for t in ([types] if isinstance(types, str) else types) if t in known])
         }
         return _mappings(declared, self.rules)
+
+
+_CHOICES = {"sum": "number", "any": "truth value"}
+"""What kind of value a rule of survivorship needs."""
 
 
 def s3_access(source: S3Settings) -> S3Access:

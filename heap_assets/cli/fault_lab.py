@@ -33,6 +33,7 @@ from heap_assets.demo.plants import Plant
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets.demo.tamper import Dump, change_warehouse
 from heap_assets.settings import settings_path
+from heap_assets.yaml_core import core, read_yaml
 
 _TICK = timedelta(seconds=30)
 _NIGHTS_IN_RESERVE = 4
@@ -101,7 +102,7 @@ class Lab:
 
     @contextmanager
     def _stage(self, there: Path, changes: Mapping[str, Any]) -> Iterator[_Stage]:
-        settings = yaml.safe_load(settings_path().read_text())
+        settings = core(read_yaml(settings_path().read_text(), settings_path().name))
         settings["alerts"] = [{"kind": "webhook", "name": "first", "url": self.inbox.url, "on": _KINDS}]
         settings["alerts"] += [
             {"kind": "webhook", "name": changes[word], "url": "http://127.0.0.1:9/", "on": _KINDS}

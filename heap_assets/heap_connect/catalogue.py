@@ -14,6 +14,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.heap_connect.columns import knowledge_of
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.records import TableState
+from heap_assets.yaml_core import core, read_yaml
 
 _HEADER = """\
 # The Heap tables and columns this platform knows. `heap-assets catalogue accept` adds what dumps bring;
@@ -67,9 +68,10 @@ class Catalogue:
         if not path.exists():
             return cls()
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{path} is not YAML: {error}") from error
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path} is not UTF-8 text") from error
+        document = read_yaml(text, str(path)) or {}
         if not isinstance(document, Mapping):
             raise SettingsError(f"{path} holds a {type(document).__name__} where tables by name belong")
         _check_names(path, [str(name) for name in document])
@@ -182,7 +184,16 @@ def _table(name: str, entry: Any, path: Path) -> CatalogueTable:
     return CatalogueTable(
         str(entry.get("display_name") or display_name_of(name)),
         {
-            str(column): CatalogueColumn(str((known or {}).get("description") or ""), bool((known or {}).get("pii")))
-            for column, known in columns.items()
+            column: CatalogueColumn(str(known.get("description") or ""), core(known.get("pii")) or False)
+            for column, known in ((column, _knowledge(name, column, known, path)) for column, known in columns.items())
         },
     )
+
+
+def _knowledge(table: str, column: str, known: Any, path: Path) -> Mapping[str, Any]:
+    known = known or {}
+    if not isinstance(known, Mapping):
+        raise SettingsError(f"{path}: {table}.columns.{column} is {known!r}; expected description and pii")
+    if not isinstance(core(known.get("pii")), bool | None):
+        raise SettingsError(f"{path}: {table}.columns.{column}.pii is {known['pii']!r}; expected true or false")
+    return known

@@ -20,6 +20,7 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
+from heap_assets.yaml_core import core
 
 AT_LEAST_ONCE = Condition("gte", 1, "count")
 
@@ -214,7 +215,7 @@ def _criterion(definition: Any, where: str) -> EventCriterion:
     _only(definition, {"type", "properties", "within_days", "count"}, where)
     if not isinstance(definition.get("type"), str):
         raise SettingsError(f"{where}.type is missing: the name of the event.")
-    days = definition.get("within_days")
+    days = core(definition.get("within_days"))
     if days is not None and (isinstance(days, bool) or not isinstance(days, int | float) or not days > 0):
         raise SettingsError(f"{where}.within_days is {days!r}, expected a number of days above 0.")
     counts = parse_conditions(definition["count"], f"{where}.count") if "count" in definition else (AT_LEAST_ONCE,)

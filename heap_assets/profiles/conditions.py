@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.yaml_core import Unquoted
 
 Scalar = str | int | float | bool
 Compare = Callable[[pl.Expr, Any], pl.Expr]
@@ -35,7 +36,8 @@ class Condition:
     operator
         One of `OPERATORS`.
     operand
-        A text, number or truth value; of `in` a list of them; of `exists` a truth value.
+        A text, number or truth value; of `in` a list of them; of `exists` a truth value. An `Unquoted` number that is
+        not spelled as numbers usually are (`01234`, `1.10`): its text for text columns, its value for numbers.
     where
         Path of the operand in the definition, for messages.
     """
@@ -61,6 +63,7 @@ def parse_conditions(definition: Any, where: str) -> tuple[Condition, ...]:
 
 
 def _condition(name: str, operand: Any, where: str) -> Condition:
+    operand = _typed(operand)
     if name not in OPERATORS:
         raise SettingsError(f"{where}: unknown operator {name!r}; operators are {', '.join(OPERATORS)}.")
     if name == "in":
@@ -72,7 +75,13 @@ def _condition(name: str, operand: Any, where: str) -> Condition:
     return Condition(name, _scalar(operand, where), where)
 
 
+def _typed(value: Any) -> Any:
+    """Return the number or truth value that an unquoted scalar spells, if that keeps what was written."""
+    return value.value if isinstance(value, Unquoted) and value.is_canonical else value
+
+
 def _scalar(value: Any, where: str) -> Scalar:
+    value = _typed(value)
     if isinstance(value, datetime | date):  # YAML reads a bare date as one
         return value.isoformat()
     if not isinstance(value, str | int | float | bool):
@@ -85,7 +94,8 @@ def _scalar(value: Any, where: str) -> Scalar:
 def holds(condition: Condition, value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return a Boolean expression, never null.
 
-    Heap exports custom properties as text, so a number is compared with the number that a text spells.
+    Heap exports custom properties as text, so a number is compared with the number that a text spells; texts with
+    leading zeros spell none.
 
     Raises
     ------
@@ -106,6 +116,8 @@ def _compare(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scal
 
 
 def _unsafe(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:
+    if isinstance(operand, Unquoted) and not (dtype == pl.String and compare in (operator.eq, operator.ne)):
+        operand = operand.value
     if isinstance(operand, bool):
         if dtype == pl.Boolean:
             return compare(value, operand)
@@ -119,12 +131,18 @@ def _unsafe(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scala
         if dtype == pl.String:
             # whole numbers first: a float cannot hold every 64-bit id
             kinds = [pl.Int64, pl.Float64] if isinstance(operand, int) else [pl.Float64]
-            return pl.coalesce([compare(value.str.strip_chars().cast(kind, strict=False), operand) for kind in kinds])
+            return pl.coalesce([compare(_number(value, kind), operand) for kind in kinds])
     elif dtype == pl.String:
         return compare(value, operand)
     elif dtype in (pl.Date, pl.Datetime):
         return compare(value, _moment(operand, dtype, where))
     raise SettingsError(f"{where} is {operand!r}, which cannot be compared with a column of type {dtype}.")
+
+
+def _number(value: pl.Expr, kind: type[pl.DataType]) -> pl.Expr:
+    """Return the number that a text spells; a text with leading zeros (a postal code) is none."""
+    text = value.str.strip_chars()
+    return pl.when(~text.str.contains(r"^[-+]?0[0-9]")).then(text.cast(kind, strict=False))
 
 
 _TRUTH = {"true": True, "false": False}

@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from heap_assets.errors import SettingsError
 from heap_assets.settings.models import Settings
-from heap_assets.settings.publish import check_no_secrets
+from heap_assets.settings.secrets import written_secret
+from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
 
 FILE_NAME = "heap_assets.yaml"
 PATH_VARIABLE = "HEAP_ASSETS_SETTINGS"
@@ -45,83 +46,130 @@ def load_settings(path: Path | None = None) -> Settings:
 
 def parse_settings(text: str, path: Path) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path.name} is not YAML: {error}") from error
-    except ValueError as error:  # YAML reads 2026-13-01 as a date
-        raise SettingsError(f"{path.name} holds a date that does not exist: {error}") from error
+    raw = read_yaml(text, path.name)
     if not isinstance(raw, dict):
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
-    check_no_secrets(raw, path.name)
-    filled = _fill(raw, path.name, "")
+    file = _File(path.name, text, raw)
+    filled = _fill(raw, file, ())
     try:
         settings = Settings.model_validate(filled)
     except ValidationError as error:
         # a misspelt key is also a missing one: naming the misspelling helps more
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise SettingsError(_describe(path.name, first, filled)) from None
+        raise SettingsError(_describe(file, first, filled)) from None
+    if secret := written_secret(settings, raw):
+        raise SettingsError(
+            f"{file.at(secret.path)}: {spelled(secret.path)} holds {secret.what}; expected: {secret.expected}"
+        )
     return _anchored(settings, path.parent)
 
 
-def _fill(value: Any, file: str, where: str) -> Any:
+@dataclass(frozen=True)
+class _File:
+    """The file that a message is about."""
+
+    name: str
+    text: str
+    raw: Any
+
+    def at(self, path: Sequence[str | int]) -> str:
+        """Return the name of the file, and the line of the last part of `path` that stands in it."""
+        line = line_of(self.text, path)
+        return f"{self.name}, line {line}" if line else self.name
+
+
+def spelled(path: Sequence[str | int]) -> str:
+    """Spell a path as messages do: `identity.identifiers[2].normalise`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def _fill(value: Any, file: _File, path: tuple[str | int, ...]) -> Any:
     if isinstance(value, dict):
-        return {k: _fill(v, file, f"{where}.{k}".lstrip(".")) for k, v in value.items()}
+        return {key: _fill(entry, file, (*path, key)) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_fill(v, file, f"{where}[{i}]") for i, v in enumerate(value)]
-    if not isinstance(value, str):
+        return [_fill(entry, file, (*path, index)) for index, entry in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
         return value
 
     def replace(match: re.Match[str]) -> str:
-        found = os.environ.get(match["name"], match["default"])
-        if found is None:
+        content = os.environ.get(match["name"], match["default"])
+        if content is None:
             raise SettingsError(
-                f"{file}: {where} needs the environment variable {match['name']}, which is not set "
+                f"{file.at(path)}: {spelled(path)} needs the environment variable {match['name']}, which is not set "
                 f"(write ${{{match['name']}:-value}} for a default)"
             )
-        return found
+        return content
 
-    return _VARIABLE.sub(replace, value)
+    return unquoted(_VARIABLE.sub(replace, value))
 
 
-def _describe(file: str, error: ErrorDetails, raw: dict[str, Any]) -> str:
-    where = _path_of(error["loc"], raw)
-    kind = error["type"]
+def _describe(file: _File, error: ErrorDetails, raw: dict[str, Any]) -> str:
+    path = _path_of(error["loc"], raw)
+    where, kind = spelled(path), error["type"]
+    at = file.at(path)
     if kind == "extra_forbidden":
         known = _known_keys(error["loc"], raw)
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"{file}: {where} is not a known key. Known: {', '.join(known)}.{hint}"
+        return f"{at}: {where} is not a known key. Known: {', '.join(known)}.{hint}"
     if kind == "missing":
-        return f"{file}: {where} is missing"
+        return f"{at}: {where} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if not where:
-        return f"{file}: {message}"
-    if kind == "value_error" and isinstance(
-        error["input"], dict
-    ):  # said by a section as a whole: what is wrong, not what a value should be
-        return f"{file}: {message}" if message.startswith(where) else f"{file}: {where}: {message}"
+    if kind == "value_error" and isinstance(error["input"], dict):
+        # said by a section as a whole: what is wrong, not what a value should be
+        named = _path_in(message, raw)
+        if not where or named[: len(path)] == path:
+            return f"{file.at(named)}: {message}"
+        return f"{at}: {where}: {message}"
+    if kind == "string_type" and path[-1:] == ("credentials",):
+        return f"{at}: {where} holds a key; expected: the path of a key file, or its JSON from the environment"
     plain = isinstance(error["input"], str | int | float) and not _is_secret(error)
-    shown = f" is {error['input']!r}" if plain else ""
-    return f"{file}: {where}{shown}; expected: {message[:1].lower() + message[1:]}"
+    written = str(error["input"]) if isinstance(error["input"], Unquoted) else repr(error["input"])
+    shown = f" is {written}" if plain else ""
+    return f"{at}: {where}{shown}; expected: {message[:1].lower() + message[1:]}"
 
 
 def _is_secret(error: ErrorDetails) -> bool:
-    # an address may have a password or a token in it
-    return any(word in str(error["loc"][-1:]) for word in ("secret", "key", "password", "dsn", "credentials", "url"))
+    # an address may have a password or a token in it, and so may anything below options and headers
+    words = ("secret", "key", "password", "dsn", "credentials", "url", "external_id")
+    return any(word in str(error["loc"][-1:]) for word in words) or bool({"options", "headers"} & {*error["loc"]})
 
 
-def _path_of(loc: tuple[int | str, ...], raw: Any) -> str:
-    """Spell a location as the user wrote it: union tags that pydantic adds are not keys of the file."""
-    path, here = "", raw
+def _path_of(loc: tuple[int | str, ...], raw: Any) -> tuple[str | int, ...]:
+    """Return a location as the user wrote it: union tags that pydantic adds are not keys of the file."""
+    path: list[str | int] = []
+    here = raw
     for index, part in enumerate(loc):
         if index and isinstance(here, dict) and part not in here and part == here.get("kind", loc[index - 1]):
             continue
         if isinstance(part, int):
-            path, here = f"{path}[{part}]", here[part] if isinstance(here, list) and part < len(here) else None
+            path.append(part)
+            here = here[part] if isinstance(here, list) and part < len(here) else None
         elif (isinstance(here, dict) and part in here) or index == len(loc) - 1:
-            path, here = f"{path}.{part}".lstrip("."), here.get(part) if isinstance(here, dict) else None
-    return path
+            path.append(part)
+            here = here.get(part) if isinstance(here, dict) else None
+    return tuple(path)
+
+
+def _path_in(message: str, raw: Any) -> tuple[str | int, ...]:
+    """Return the path that a message begins with, as far as the file has it."""
+    path: list[str | int] = []
+    rest, here = message, raw
+    while True:
+        step = re.match(r"\[(\d+)\]", rest)
+        if isinstance(here, list) and step and int(step[1]) < len(here):
+            path.append(int(step[1]))
+            here, rest = here[int(step[1])], rest[step.end() :]
+        elif isinstance(here, dict) and (keys := [k for k in here if _begins(rest.removeprefix("."), k)]):
+            key = max(keys, key=len)
+            path.append(key)
+            here, rest = here[key], rest.removeprefix(".")[len(key) :]
+        else:
+            return tuple(path)
+
+
+def _begins(text: str, key: str) -> bool:
+    return text.startswith(key) and not re.match(r"\w", text[len(key) :])
 
 
 def _known_keys(loc: tuple[int | str, ...], raw: Any) -> list[str]:
@@ -130,8 +178,10 @@ def _known_keys(loc: tuple[int | str, ...], raw: Any) -> list[str]:
         model = _descend(model, part)
         if model is None:
             return []
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+    models = list(_models(model))
+    if len(models) != 1:
         return []
+    model = models[0]
     return sorted(field.alias or name for name, field in model.model_fields.items())
 
 

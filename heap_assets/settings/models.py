@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from heap_assets.settings.base import Section
+from heap_assets import clock
+from heap_assets.settings.base import Day, Section
 from heap_assets.settings.heap import HeapSettings, IdentifierTypes
 from heap_assets.settings.identity import IdentitySettings, ProfilesSettings
 from heap_assets.settings.operations import Alert, Keep, RunSettings
@@ -34,7 +36,7 @@ class LakeSettings(Section):
 class Settings(Section):
     """heap_assets.yaml."""
 
-    start_date: date = Field(description="First day of every table; rows before it are counted and left out")
+    start_date: Day = Field(description="First day of every table; rows before it are counted and left out")
     lake: LakeSettings
     catalogue: Path = Field(default=Path("heap_catalogue.yaml"), description="Known event tables and columns")
     heap: HeapSettings
@@ -52,6 +54,23 @@ class Settings(Section):
     @classmethod
     def _lake_may_be_one_word(cls, value: object) -> object:
         return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("start_date")
+    @classmethod
+    def _is_not_ahead(cls, value: date) -> date:
+        if value > clock.today():
+            raise ValueError(f"a day that has begun; today is {clock.today()} in UTC")
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_begins_ahead(self) -> Settings:
+        for name, sync in self.sync.items():
+            since = getattr(sync, "since", None)
+            if isinstance(since, date) and since > clock.today():
+                raise ValueError(
+                    f"sync.{name}.since is {since}, a day ahead: nothing would be sent. Today is {clock.today()} in UTC"
+                )
+        return self
 
     @model_validator(mode="after")
     def _types_are_declared(self) -> Settings:
@@ -103,9 +122,11 @@ class Settings(Section):
     def _sources_of_syncs_exist(self) -> Settings:
         tables = self.warehouse.tables if self.warehouse else {}
         for name, sync in self.sync.items():
-            if sync.source not in ("profiles", "heap", *tables):
+            own = sync.source in get_args(type(sync).model_fields["source"].annotation)  # what the kind itself reads
+            if not own and sync.source not in ("profiles", *tables):
+                heap = ": only segment_track and segment_reidentify read Heap events" if sync.source == "heap" else ""
                 raise ValueError(
-                    f"sync.{name}.source is {sync.source!r}, which is no warehouse table. "
+                    f"sync.{name}.source is {sync.source!r}, which is no warehouse table{heap}. "
                     f"Tables: {', '.join(tables) or 'none'}"
                 )
             used = getattr(sync, "user_id", None) or (getattr(sync, "key", None) if sync.source == "profiles" else None)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from heap_assets.settings.base import Section
+from heap_assets.settings.base import Cron, Section
 
 Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered", "alive"]
 
@@ -52,5 +52,5 @@ class RunSettings(Section):
     )
     days_per_run: int = Field(default=31, ge=1, description="Days of event tables that one backfill run takes")
     ui_url: str = Field(default="http://localhost:3000", description="Links in alerts and reports lead here")
-    warehouse_schedule: str = "30 2 * * *"
+    warehouse_schedule: Cron = "30 2 * * *"
     owner: str = "team:data-eng"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from heap_assets.errors import SettingsError
 from heap_assets.settings.base import Section
 
 DEFAULT_ASSETS = ["heap/*", "identity/graph", "profiles", "events"]
@@ -66,28 +63,3 @@ class PostgresTarget(_Target):
 PublishTarget = Annotated[BigQueryTarget | PostgresTarget, Field(discriminator="kind")]
 TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """What a target is called: `publish/<name>/<table>` are its assets."""
-
-
-def check_no_secrets(raw: Any, file: str) -> None:
-    """SettingsError if a key or a password stands in the file itself, before variables are filled in."""
-    targets = raw.get("publish") if isinstance(raw, Mapping) else None
-    for name, target in targets.items() if isinstance(targets, Mapping) else ():
-        given = target if isinstance(target, Mapping) else {}
-        key, dsn = str(given.get("credentials") or ""), str(given.get("dsn") or "")
-        if key.lstrip().startswith("{"):  # also what YAML makes of it without quotes
-            raise SettingsError(
-                f"{file}: publish.{name}.credentials holds a key; expected: the path of a key file, "
-                "or its JSON from the environment, as ${BIGQUERY_KEY}"
-            )
-        if "${" not in dsn and _password(dsn):
-            raise SettingsError(
-                f"{file}: publish.{name}.dsn holds a password; expected: all of it, or the password, "
-                "from the environment, as ${PUBLISH_DSN}"
-            )
-
-
-def _password(dsn: str) -> str | None:
-    try:
-        return urlsplit(dsn).password
-    except ValueError:
-        return None

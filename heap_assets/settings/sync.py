@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
 
-from heap_assets.settings.base import Section
+from heap_assets.settings.base import Cron, Day, Section
 from heap_assets.settings.heap import Region
+from heap_assets.yaml_core import core
 
 Property = Field(min_length=1, description="Destination property to trait or column; nothing else is ever sent")
 
@@ -29,7 +29,7 @@ class BaseSync(Section):
     source: str
     description: str = ""
     properties: dict[str, str] = {}
-    schedule: str | None = Field(default="0 * * * *", description="Cron in UTC; null: only by hand")
+    schedule: Cron | None = Field(default="0 * * * *", description="Cron in UTC; null: only by hand")
     requests_in_flight: int = Field(default=4, ge=1, le=64)
     limit_share: float = Field(default=0.9, gt=0, le=1, description="Share of the documented rate limit to use")
     max_rejected: float | None = Field(
@@ -66,7 +66,7 @@ class EventSource(Section):
     event_name_column: str | None = None
     event_key: str | None = Field(default=None, description="The table's own key; else the hash of all its columns")
     timestamp_column: str | None = Field(default=None, description="When it happened; the table's created_at if any")
-    since: date | Literal["beginning"] | None = Field(
+    since: Literal["beginning"] | Day | None = Field(
         default=None, description="Events before it stay; the day the sync was first run unless given"
     )
 
@@ -165,7 +165,7 @@ class SegmentTrack(_ToSegment):
     event_names: dict[str, str] = Field(default={}, description="Table to event name; the catalogue's unless given")
     user_id: str = Field(default="heap_identity", description="Identifier type that is Segment's userId")
     tracking_plan: Path | None = Field(default=None, description="JSON file: which events and properties may leave")
-    since: date | Literal["beginning"] | None = Field(
+    since: Literal["beginning"] | Day | None = Field(
         default=None, description="Events before it stay; the day the sync was first run unless given"
     )
 
@@ -243,6 +243,11 @@ class Custom(_Keyed):
     kind: Literal["custom"] = "custom"
     destination: str = Field(description="Name of the entry point")
     options: dict[str, Any] = Field(default={}, description="Given to its class", repr=False)
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _are_typed(cls, value: Any) -> Any:
+        return core(value)
 
 
 KINDS: dict[str, type[BaseSync]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from heap_assets.warehouse.duckdb_file import DuckDBWarehouse
+from heap_assets.warehouse.families import family_of
 from heap_assets.warehouse.model import (
     AccessError,
     Column,
@@ -60,6 +61,7 @@ __all__ = [
     "WarehouseBusyError",
     "WarehouseError",
     "choose_columns",
+    "family_of",
 ]
 
 

@@ -96,16 +96,21 @@ def test_check_prints_what_was_understood(folder: Path, company: Company) -> Non
     [
         ("{contact_id: crm_id, email: email}", "{contactid: crm_id}", ["crm_contacts", "'contactid'", "'contact_id'"]),
         ("[billing_customers.plan]", "[billing_customers.plann]", ["profiles.traits.plan.from[0]", "'plan'"]),
+        (
+            "from: [billing_customers.plan], choose: newest",
+            "from: [billing_customers.plan], choose: sum",
+            ["profiles.traits.plan.choose is 'sum', which needs a number; billing_customers.plan holds a text"],
+        ),
         ("Health: health", "Health: helth", ["sync.heap_account_properties.properties.Health is 'helth'", "'health'"]),
         ("event_key: ticket_id", "event_key: ticketid", ["sync.heap_events.event_key", "'ticket_id'"]),
         (
             "  segment_identify:\n",
-            "  segment_track: {write_key: k, properties: {Path: paht}}\n  segment_identify:\n",
+            "  segment_track: {write_key: k, url: http://localhost, properties: {Path: paht}}\n  segment_identify:\n",
             ["sync.segment_track.properties.Path is 'paht'", "pageviews"],
         ),
         (
             "  segment_identify:\n",
-            "  segment_track: {write_key: k, tracking_plan: plan.json}\n  segment_identify:\n",
+            "  segment_track: {write_key: k, url: http://localhost, tracking_plan: plan.json}\n  segment_identify:\n",
             ["sync.segment_track", "plan.json", "does not exist"],
         ),
         ("  segment_identify:\n", "  custom: {destination: acme}\n  segment_identify:\n", ["'acme' is not known"]),

@@ -22,6 +22,7 @@ from heap_assets.profiles.audiences import (
     parse_audience,
     with_audiences,
 )
+from heap_assets.yaml_core import read_yaml
 
 AS_OF = datetime(2026, 11, 21, tzinfo=UTC)
 UTC_TIME = pl.Datetime("us", "UTC")
@@ -344,3 +345,27 @@ def test_the_schema_knows_every_key_and_operator() -> None:
     assert set(schema["properties"]["user_properties"]["additionalProperties"]["anyOf"][1]["properties"]) == {
         "eq", "ne", "gt", "gte", "lt", "lte", "in", "exists",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "members_"),
+    [
+        ("NO", ["norway"]), ("01234", ["zero"]), ("1234", ["plain", "float"]), ("1.10", ["version"]),
+        ("1.1", ["version", "short"]), ('"1.1"', ["short"]), ("{gt: 1.05}", ["float", "plain", "short", "version"]),
+        ("{in: [NO, 01234]}", ["norway", "zero"]), ("true", ["truth"]),
+    ],
+)  # fmt: skip
+def test_unquoted_scalars_are_compared_as_they_are_written(written: str, members_: list[str]) -> None:
+    values = {"norway": "NO", "zero": "01234", "plain": "1234", "float": "1234.0", "version": "1.10", "short": "1.1",
+              "truth": "True", "false": "False"}  # fmt: skip
+    profiles = pl.LazyFrame({"profile_id": list(values), "value": list(values.values())})
+    definition = read_yaml(f"user_properties: {{value: {written}}}", "file")
+    inside = members(parse_audience("a", definition), profiles, {}, datetime(2026, 1, 2, tzinfo=UTC))
+    assert sorted(inside.collect()["profile_id"]) == sorted(members_)
+
+
+def test_an_unquoted_number_is_a_number_for_a_column_of_numbers() -> None:
+    profiles = pl.LazyFrame({"profile_id": ["a", "b"], "value": [1.1, 2.0]})
+    definition = read_yaml("user_properties: {value: {gt: 1.10}}\n", "file")
+    inside = members(parse_audience("a", definition), profiles, {}, datetime(2026, 1, 2, tzinfo=UTC))
+    assert inside.collect()["profile_id"].to_list() == ["b"]

@@ -55,7 +55,7 @@ def test_a_good_file_is_understood() -> None:
         ("{Plan: plan}", "{Plan: plann}", ["sync.heap_user_properties.properties.Plan", "'plann'", "Traits:"]),
         ("normalise: email", "normalise: mail", ["identity.identifiers[2].normalise is 'mail'", "'lower'"]),
         ("relation: crm.contacts", "relation: contacts", ["crm_contacts.relation is 'contacts'", "schema.table"]),
-        ("start_date: 2026-01-01", "start_date: 2026-13-01", ["a date that does not exist", "month"]),
+        ("start_date: 2026-01-01", "start_date: 2026-13-01", ["line 2", "no such date", "month"]),
         (
             "sync:\n",
             "sync:\n  webhook: {url: 'ftp://user:pw@a', properties: {p: plan}}\n",
@@ -64,7 +64,7 @@ def test_a_good_file_is_understood() -> None:
         (
             "sync:\n",
             "sync:\n  heap_events: {source: crm_contacts}\n",
-            ["heap_assets.yaml: sync.heap_events: either event_name"],
+            ["line 22: sync.heap_events: either event_name"],
         ),
         ("start_date: 2026-01-01", "start_date: soon", ["start_date is 'soon'"]),
         ("lake: ./data/lake\n", "", ["lake is missing"]),
@@ -106,12 +106,14 @@ def test_a_variable_may_have_a_default() -> None:
     assert parse(GOOD.replace('app_id: "11"', "app_id: ${NOT_SET:-77}")).heap.app_id == "77"
 
 
-def test_secrets_are_not_shown() -> None:
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     text = GOOD.replace("sync:\n", "sync:\n  webhook: {url: 'https://example.com', secret: [hunter2]}\n")
     with pytest.raises(SettingsError) as caught:
         parse(text)
     assert "hunter2" not in str(caught.value)
-    parsed = parse(GOOD.replace("sync:\n", "sync:\n  webhook: {url: 'https://a.example', secret: hunter2}\n"))
+    monkeypatch.setenv("HOOK", "hunter2")
+    hook = "sync:\n  webhook: {url: 'https://a.example/${HOOK}', secret: '${HOOK}'}\n"
+    parsed = parse(GOOD.replace("sync:\n", hook))
     assert "hunter2" not in repr(parsed)
 
 

@@ -63,6 +63,6 @@ def test_what_is_switched_off_has_no_schedule() -> None:
 
 
 def test_the_tracking_plan_lies_beside_the_settings_and_secrets_are_hidden() -> None:
-    settings = parse("segment_track: {write_key: s3cret-key, tracking_plan: plan.json}")
+    settings = parse("segment_track: {write_key: s3cret-key, url: 'http://localhost:1', tracking_plan: plan.json}")
     assert str(getattr(settings.sync["segment_track"], "tracking_plan", "")) == "/somewhere/plan.json"
     assert "s3cret-key" not in repr(settings)
