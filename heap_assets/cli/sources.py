@@ -132,7 +132,11 @@ def catalogue_diff() -> None:
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
-        click.echo(f"new columns {table}: {', '.join(columns)}")
+        apart = missing.other_types.get(table, {})
+        if plain := [column for column in columns if column not in apart]:
+            click.echo(f"new columns {table}: {', '.join(plain)}")
+        for column, origin in apart.items():
+            click.echo(f"new type    {table}: {origin} came in another type; those values are built as {column}")
     if not missing:
         click.echo("the catalogue knows everything that was landed")
 

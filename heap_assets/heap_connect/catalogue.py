@@ -13,7 +13,8 @@ import yaml
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect.columns import knowledge_of
 from heap_assets.heap_connect.landing import Landing
-from heap_assets.heap_connect.records import TableState
+from heap_assets.heap_connect.merging import Columns, origin_of
+from heap_assets.heap_connect.records import TableState, deliveries
 from heap_assets.yaml_core import core, read_yaml
 
 _HEADER = """\
@@ -40,10 +41,15 @@ class CatalogueTable:
 
 @dataclass(frozen=True)
 class Missing:
-    """What landed and the catalogue does not know: whole tables, and columns of known tables."""
+    """What landed and the catalogue does not know: whole tables, and columns of known tables.
+
+    `other_types` are those of `columns` that hold the values of a known column that came in another type, with that
+    column (`plan__long`: `plan`). They are built with it, accepted or not.
+    """
 
     tables: Mapping[str, tuple[str, ...]]
     columns: Mapping[str, tuple[str, ...]]
+    other_types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.tables or self.columns)
@@ -103,13 +109,19 @@ class Catalogue:
 
     def compare(self, found: Mapping[str, Iterable[str]]) -> Missing:
         """Compare with the columns of tables as a source has them."""
+        new = {
+            name: tuple(column for column in columns if column not in self.tables[name].columns)
+            for name, columns in found.items()
+            if name in self.tables
+        }
+        apart = {
+            name: {c: origin for c in columns if (origin := origin_of(c, self.tables[name].columns)) is not None}
+            for name, columns in new.items()
+        }
         return Missing(
             {name: tuple(columns) for name, columns in found.items() if name not in self.tables},
-            {
-                name: new
-                for name, columns in found.items()
-                if name in self.tables and (new := tuple(c for c in columns if c not in self.tables[name].columns))
-            },
+            {name: columns for name, columns in new.items() if columns},
+            {name: columns for name, columns in apart.items() if columns},
         )
 
     def accept(self, missing: Missing, only: Iterable[str] | None = None) -> Catalogue:
@@ -134,13 +146,21 @@ class Catalogue:
 
 
 def landed_columns(landing: Landing) -> dict[str, list[str]]:
-    """Return every landed table's columns in the order in which dumps brought them."""
-    found: dict[str, dict[str, None]] = {}
-    for record in landing.records().values():
+    """Return every landed table's columns in the order in which dumps brought them.
+
+    Values of another type than their column's are columns of their own, as tables have them (`plan__long`).
+    """
+    records = landing.records()
+    landed: dict[str, dict[str, None]] = {}
+    for record in records.values():
         for name, table in record.tables.items():
             if table.state is TableState.LANDED:
-                found.setdefault(name, {}).update(dict.fromkeys(table.schema))
-    return {name: list(columns) for name, columns in sorted(found.items())}
+                landed.setdefault(name, {}).update(dict.fromkeys(table.schema))
+    for name, columns in landed.items():
+        types = Columns()
+        for delivery in deliveries(records, name):
+            columns.update(dict.fromkeys(types.take(delivery.table.schema).values()))
+    return {name: list(columns) for name, columns in sorted(landed.items())}
 
 
 def table_name_of(event: str) -> str:

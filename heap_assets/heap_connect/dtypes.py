@@ -18,6 +18,10 @@ _SIMPLE: dict[str, pl.DataType] = {
 }
 
 
+KINDS = (*_SIMPLE, "timestamp", "decimal", "array", "record")
+"""What :func:`kind_of` may answer."""
+
+
 def to_json(dtype: pl.DataType) -> Any:
     """Spell a type, in Avro's words where there is one."""
     for name, simple in _SIMPLE.items():

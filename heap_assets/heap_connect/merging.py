@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 
 import polars as pl
 
-from heap_assets.heap_connect.dtypes import kind_of
+from heap_assets.heap_connect.dtypes import KINDS, kind_of
+
+_APART = re.compile(rf"(?P<origin>.+)__(?:{'|'.join(KINDS)})_*\Z", re.DOTALL)
 
 
 class Columns:
@@ -20,20 +23,33 @@ class Columns:
         self.dtypes: dict[str, pl.DataType] = dict(known or {})
 
     def take(self, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
-        """Add a file's columns; return for each the name that its values go under."""
-        return {name: self._place(name, dtype) for name, dtype in schema.items()}
+        """Add a file's columns; return for each the name that its values go under, no two under one.
 
-    def _place(self, name: str, dtype: pl.DataType) -> str:
+        A column that keeps its name has it before another's values are set apart: a property that is itself called
+        `plan__long` keeps it, and the whole numbers of `plan` go to `plan__long_`.
+        """
+        fitting = [name for name, dtype in schema.items() if self._joined(name, dtype) is not None]
+        placed = {name: self._join(name, schema[name]) for name in fitting}
+        for name in (name for name in schema if name not in fitting):
+            apart = f"{name}__{kind_of(schema[name])}"
+            while apart in placed.values() or self._joined(apart, schema[name]) is None:
+                apart += "_"
+            placed[name] = self._join(apart, schema[name])
+        return {name: placed[name] for name in schema}
+
+    def _joined(self, name: str, dtype: pl.DataType) -> pl.DataType | None:
         known = self.dtypes.get(name)
-        joined = dtype if known is None else widened(known, dtype)
-        if joined is not None:
-            self.dtypes[name] = joined
-            return name
-        apart = f"{name}__{kind_of(dtype)}"
-        while (known := self.dtypes.get(apart)) is not None and widened(known, dtype) is None:
-            apart += "_"
-        self.dtypes[apart] = dtype if known is None else widened(known, dtype) or dtype
-        return apart
+        return dtype if known is None else widened(known, dtype)
+
+    def _join(self, name: str, dtype: pl.DataType) -> str:
+        self.dtypes[name] = self._joined(name, dtype) or dtype
+        return name
+
+
+def origin_of(name: str, known: Container[str]) -> str | None:
+    """Return the known column whose values of another type `name` holds (`plan` for `plan__long`), or None."""
+    match = _APART.match(name)
+    return match["origin"] if match and match["origin"] in known and name not in known else None
 
 
 def widened(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:

@@ -17,6 +17,7 @@ from heap_assets.heap_connect.tables import (
     Built,
     digest,
     newest,
+    other_types,
     placements,
     scan_part,
     schema_of,
@@ -84,6 +85,7 @@ def build_users(
             **rejected_notes(d.table for d in standing if d.dump.day == day),
             "complete": any(d.dump.day >= day for d in standing),
             "newest_dump_day": standing[-1].dump.day.isoformat(),
+            **other_types(schema, columns),
         },
         rows,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property, partial
@@ -19,7 +19,7 @@ from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.large_days import Run, day_rows
-from heap_assets.heap_connect.merging import Columns, fitted
+from heap_assets.heap_connect.merging import Columns, fitted, origin_of
 from heap_assets.heap_connect.parts import DAY
 from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
 from heap_assets.heap_connect.seen import DUMP
@@ -86,8 +86,8 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
     Parameters
     ----------
     columns
-        The columns of the result besides the keys; those that nothing brought are null String. None takes all that
-        landed for the day.
+        The columns of the result besides the keys; those that nothing brought are null String. Values of another type
+        than a column's come with it, as `<column>__<type>`. None takes all that landed for the day.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
     )
     return Built(
         Inputs(versions, seen),
-        _event_notes(records, table, day, bringing),
+        _event_notes(records, table, day, bringing) | other_types(schema, columns),
         lambda: _event_rows(
             landing.store, bringing, _gone(landing.store, standing, moves, day), placements(standing), day, schema
         ),
@@ -260,7 +260,10 @@ def _gone(
 def schema_of(
     standing: Sequence[Delivery], bringing: Sequence[Delivery], keys: Sequence[str], columns: Sequence[str] | None
 ) -> dict[str, pl.DataType]:
-    """Return the columns of a result: keys first, then those asked for or all that were brought, as first typed."""
+    """Return the columns of a result: keys first, then those asked for or all that were brought, as first typed.
+
+    A column that is asked for brings the columns with its values of other types, next to it.
+    """
     last = bringing[-1].dump.dump_id if bringing else standing[-1].dump.dump_id
     types = Columns()
     placed: dict[str, None] = {}
@@ -270,12 +273,29 @@ def schema_of(
         names = types.take(delivery.table.schema)
         if any(delivery.dump.dump_id == d.dump.dump_id for d in bringing) or not bringing:
             placed.update(dict.fromkeys(names.values()))
-    wanted = [name for name in (columns if columns is not None else placed) if name not in keys]
+    asked = [*_with_other_types(columns, types.dtypes)] if columns is not None else [*placed]
+    wanted = [name for name in asked if name not in keys]
     schema = {key: key_dtype(key) or pl.String() for key in keys}
     for name in wanted:
         found = types.dtypes.get(name, pl.String())
         schema[name] = pl.String() if found == pl.Null else found
     return schema
+
+
+def _with_other_types(columns: Sequence[str], known: Iterable[str]) -> Iterator[str]:
+    apart: dict[str, list[str]] = {}
+    for name in known:
+        if (origin := origin_of(name, columns)) is not None:
+            apart.setdefault(origin, []).append(name)
+    for name in columns:
+        yield name
+        yield from apart.get(name, ())
+
+
+def other_types(schema: Iterable[str], columns: Sequence[str] | None) -> dict[str, str]:
+    """Return, for notes, which columns of a result hold values of another type of a column that was asked for."""
+    apart = [name for name in schema if columns is not None and origin_of(name, columns) is not None]
+    return {"other_types": ", ".join(apart)} if apart else {}
 
 
 def placements(standing: Sequence[Delivery]) -> dict[int, dict[str, str]]:

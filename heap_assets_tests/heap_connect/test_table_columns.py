@@ -8,12 +8,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 from dump_builders import Bucket, event, land_all, landing_in, user
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heap_assets.heap_connect import (
     Catalogue,
     TableError,
     build_event_day,
+    build_users,
 )
+from heap_assets.heap_connect.merging import Columns, origin_of, widened
 
 MARCH_1, MARCH_2 = date(2026, 3, 1), date(2026, 3, 2)
 
@@ -125,3 +129,56 @@ def test_files_of_one_dump_may_differ_in_their_schemas(tmp_path: Path) -> None:
     ]
     seats = built.select(c for c in built.columns if c.startswith("seats"))
     assert [next((v for v in row if v is not None), None) for row in seats.rows()] == [1, 1.5, None]
+
+
+def test_values_of_another_type_come_with_their_column_accepted_or_not(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", a=[event(1, "2026-03-01 10:00:00", age=1, more=1)], users=[user(1, age=1)])
+    bucket.dump(
+        2, "2026-03-03T02:00:00", a=[event(2, "2026-03-02 10:00:00", age="two", more=2)], users=[user(2, age="x")]
+    )
+    bucket.dump(3, "2026-03-04T02:00:00", a=[event(3, "2026-03-02 11:00:00", age=2.5, more="no")])
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    built = build_event_day(landing, "a", MARCH_2, ["age"])
+    ages = built.frame.collect().select("event_id", "age", "age__string", "age__double")
+    assert ages.rows() == [(2, None, "two", None), (3, None, None, 2.5)]
+    assert "more" not in built.frame.collect_schema()
+    assert built.notes["other_types"] == "age__string, age__double"
+    assert build_event_day(landing, "a", MARCH_1, ["age"]).frame.collect_schema().names()[4:] == ["age"]
+    users = build_users(landing, date(2026, 3, 2), ["email", "age"])
+    assert users.frame.select("age", "age__string").collect().rows() == [(1, None), (None, "x")]
+    assert users.notes["other_types"] == "age__string"
+
+
+def test_the_catalogue_knows_columns_of_another_type(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", a=[event(1, "2026-03-01 10:00:00", age=1)])
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    catalogue = Catalogue().accept(Catalogue().missing(landing))
+    bucket.dump(2, "2026-03-03T02:00:00", a=[event(2, "2026-03-02 10:00:00", age="two", new="n")])
+    land_all(landing, bucket)
+    missing = catalogue.missing(landing)
+    assert missing.columns == {"a": ("new", "age__string")}
+    assert missing.other_types == {"a": {"age__string": "age"}}
+    accepted = catalogue.accept(missing)
+    assert not accepted.missing(landing)
+    columns = accepted.columns("a")
+    assert columns is not None
+    assert build_event_day(landing, "a", MARCH_2, columns).frame.collect().columns == columns
+
+
+NAMES = st.sampled_from(["a", "a__long", "a__string", "a__string_", "a__double", "a__long__string"])
+TYPES = st.sampled_from([pl.Int64(), pl.Float64(), pl.String(), pl.Boolean(), pl.List(pl.Int64())])
+
+
+@given(st.lists(st.dictionaries(NAMES, TYPES, min_size=1), max_size=6))
+def test_no_two_columns_of_a_file_go_under_one_name_and_all_fit(files: list[dict[str, pl.DataType]]) -> None:
+    columns = Columns()
+    for schema in files:
+        placed = columns.take(schema)
+        assert len(set(placed.values())) == len(schema)
+        for name, under in placed.items():
+            assert widened(columns.dtypes[under], schema[name]) == columns.dtypes[under]
+            assert under == name or origin_of(under, [name]) == name
