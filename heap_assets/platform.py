@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,15 @@ from heap_assets.settings import Settings, load_settings
 from heap_assets.settings.heap import IdentifierTypes
 from heap_assets.settings.heap import S3Source as S3Settings
 from heap_assets.settings.models import HEAP_DEFAULT_IDENTIFIERS
-from heap_assets.warehouse import DuckDBWarehouse, Warehouse, WarehouseError, choose_columns, family_of
+from heap_assets.warehouse import (
+    Column,
+    DuckDBWarehouse,
+    Shape,
+    Warehouse,
+    WarehouseError,
+    choose_columns,
+    family_of,
+)
 
 
 def open_platform(settings: Settings | None = None) -> Platform:
@@ -177,7 +186,8 @@ class Platform:
             Naming the key of the first column that its table does not have.
         """
         self.check_heap_columns()
-        self._check_warehouse()
+        for name in self.settings.warehouse.tables if self.settings.warehouse else ():
+            self.check_warehouse_table(name)
         self._check_traits()
 
     def check_heap_columns(self) -> None:
@@ -192,14 +202,44 @@ class Platform:
                             f"Columns: {', '.join(known or ())}"
                         )
 
-    def _check_warehouse(self) -> None:
-        for name, table in (self.settings.warehouse.tables if self.settings.warehouse else {}).items():
-            mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
-            wanted = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
-            try:
-                choose_columns(wanted, self.warehouse().columns(table.relation), table.relation)
-            except WarehouseError as error:
-                raise SettingsError(f"warehouse.tables.{name}: {error}") from error
+    def mapped_columns(self, name: str) -> list[str]:
+        """Return the columns of a warehouse table that the settings give a meaning."""
+        tables = self.settings.warehouse.tables if self.settings.warehouse else {}
+        table = tables[name]
+        mapped = [table.key, table.created_at, table.updated_at]
+        mapped += [column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns]
+        for trait in self.settings.profiles.traits.values():
+            mapped += [column for asset, _, column in (s.partition(".") for s in trait.sources) if asset == name]
+        return sorted({column for column in mapped if column})
+
+    def _existing(self, name: str, columns: Sequence[Column]) -> list[str]:
+        """Return the mapped columns that exist; traits' are asked for one by one, by their own key."""
+        relation = self.settings.warehouse.tables[name].relation if self.settings.warehouse else ""
+        found = []
+        for column in self.mapped_columns(name):
+            with suppress(WarehouseError):
+                choose_columns([column], columns, relation)
+                found.append(column)
+        return found
+
+    def check_warehouse_table(self, name: str) -> None:
+        """Hold one mapped table against the warehouse: its columns, their spelling, and those that tell times.
+
+        Raises
+        ------
+        SettingsError
+            Naming the table, the column and what there is.
+        """
+        table = (self.settings.warehouse.tables if self.settings.warehouse else {})[name]
+        mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
+        wanted = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
+        try:
+            existing = self.warehouse().columns(table.relation)
+            choose_columns(wanted, existing, table.relation)
+            shape = Shape.of(existing, self._existing(name, existing), table.relation)
+            shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
+        except WarehouseError as error:
+            raise SettingsError(f"warehouse.tables.{name}: {error}") from error
 
     def _check_traits(self) -> None:
         tables = self.settings.warehouse.tables if self.settings.warehouse else {}

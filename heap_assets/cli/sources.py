@@ -34,6 +34,7 @@ from heap_assets.steps.exports import missing as missing_of_export
 from heap_assets.steps.landing import month_quota
 from heap_assets.steps.publishing import open_publisher
 from heap_assets.steps.suites import thresholds
+from heap_assets.warehouse import Permission
 from heap_assets.warehouse.browse import datasets, describe, propose_yaml, tables_of
 
 
@@ -64,7 +65,8 @@ def preflight(policy: bool, trust: str | None) -> None:
             failed += not verdict.passed
             _say(f"heap: {verdict.step}", verdict.passed, verdict.detail)
     if platform.settings.warehouse:
-        for permission in platform.warehouse().preflight():
+        tried = platform.warehouse().preflight()
+        for permission in tried + (_tables(platform) if all(one.passed for one in tried) else []):
             failed += not permission.passed
             _say(f"warehouse: {permission.name}", permission.passed, permission.detail, permission.remedy)
     for target in platform.settings.publish:
@@ -72,6 +74,18 @@ def preflight(policy: bool, trust: str | None) -> None:
             failed += not permission.passed
             _say(f"publish {target}: {permission.name}", permission.passed, permission.detail, permission.remedy)
     raise SystemExit(1 if failed else 0)
+
+
+def _tables(platform: Platform) -> list[Permission]:
+    """Hold the mapped tables against the warehouse, each for itself."""
+    found = []
+    for name, table in (platform.settings.warehouse.tables if platform.settings.warehouse else {}).items():
+        try:
+            platform.check_warehouse_table(name)
+            found.append(Permission(name, True, f"{table.relation} has what is mapped"))
+        except SettingsError as error:
+            found.append(Permission(name, False, str(error)))
+    return found
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -24,6 +25,9 @@ class WarehouseTable(Section):
     updated_at: str | None = Field(
         default=None, description="Column that every change sets: for 'newest' traits, and for reading changes only"
     )
+    time_zone: str = Field(
+        default="UTC", description="Of the table's times without zone, such as Europe/Berlin; they are kept as UTC"
+    )
     full_read_days: int = Field(
         default=7, ge=1, description="With updated_at: how often all rows are read nevertheless; 1 is every time"
     )
@@ -37,6 +41,13 @@ class WarehouseTable(Section):
     description: str | None = None
     owner: str | None = None
     cadence_hours: int = Field(default=24, ge=1, description="How often the table is expected to change")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("a name of the time zone database, such as UTC or America/New_York")
+        return value
 
     @field_validator("relation")
     @classmethod

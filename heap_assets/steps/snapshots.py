@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,10 +21,10 @@ from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.sync_columns import columns_of_syncs
-from heap_assets.steps.table import Made, Task
-from heap_assets.warehouse import Tally, WarehouseError, choose_columns
+from heap_assets.steps.table import VALUES_LOST, Made, Task
+from heap_assets.warehouse import Shape, Tally, WarehouseError
 from heap_assets.warehouse.redaction import redacted
-from heap_assets.warehouse.refresh import Observation, refreshed
+from heap_assets.warehouse.refresh import Observation, Refreshed, refreshed
 
 
 def snapshot_of_day(task: Task, name: str) -> Made | None:
@@ -73,13 +75,13 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     asset, started = warehouse_asset(name), clock.now()
     seen = _seen(task, asset)
     due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
-    before = None if seen is None or due else _before(task, asset, table.relation, seen)
-    mapped = mapped_columns(task.platform, name)
-    there = task.platform.warehouse().columns(table.relation)
+    before = None if seen is None or due or seen.zone != table.time_zone else _before(task, asset, table.relation, seen)
+    mapped = task.platform.mapped_columns(name)
+    existing = task.platform.warehouse().columns(table.relation)
     # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
-    choose_columns(mapped, there, table.relation)
-    # one that only a sync names stops that sync and nobody else
-    sent = columns_of_syncs(task.platform, name) & {column.name for column in there}
+    shape = Shape.of(existing, [*mapped, *(table.columns or ())], table.relation)
+    shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
+    sent = _sent(task.platform, name, shape, table.relation)
     columns = None if table.columns is None else sorted({*table.columns, *mapped, *sent})
     path = task.scratch / "snapshot.parquet"
     with refreshed(
@@ -89,6 +91,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         key=table.key,
         updated_at=table.updated_at,
         before=before.observation if before else None,
+        spelled=[*mapped, *sent],
+        zone=table.time_zone if table.time_zone != "UTC" else None,
     ) as found:
         notes = {
             "observed": True,
@@ -99,6 +103,9 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
             "rows_read": found.rows_read,
             "bytes_billed": found.bytes_billed,
         }
+        lost = _lost(found, seen if before else None)
+        if lost:
+            notes[VALUES_LOST] = ", ".join(f"{column}: {count}" for column, count in sorted(lost.items()))
         if found.mode == "unchanged" and before is not None:
             return Made(found.frame, Inputs({table.relation: before.digest}), notes)
         if found.file is not None:
@@ -107,7 +114,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
             _write(found.frame, path, table.relation)
         digest = _digest(path)
         whole_at = started if found.mode == "full" or seen is None else seen.whole_at
-        _remember(task, asset, _Seen(digest, found.observed_at, whole_at, found.version, found.tally))
+        observed = _Seen(digest, found.observed_at, whole_at, found.version, found.tally, table.time_zone, lost)
+        _remember(task, asset, observed)
     return Made(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
 
 
@@ -120,6 +128,8 @@ class _Seen:
     whole_at: datetime
     version: str | None
     tally: Tally | None
+    zone: str = "UTC"
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,8 @@ def _seen(task: Task, asset: str) -> _Seen | None:
         return None
     tally = Tally(*known["tally"]) if known["tally"] else None
     observed_at, whole_at = (datetime.fromisoformat(known[key]) for key in ("observed_at", "whole_at"))
-    return _Seen(known["digest"], observed_at, whole_at, known["version"], tally)
+    zone, lost = known.get("zone", "UTC"), known.get("lost", {})
+    return _Seen(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost)
 
 
 def _remember(task: Task, asset: str, seen: _Seen) -> None:
@@ -157,8 +168,26 @@ def _remember(task: Task, asset: str, seen: _Seen) -> None:
         "whole_at": seen.whole_at.isoformat(),
         "version": seen.version,
         "tally": [seen.tally.rows, seen.tally.checksum] if seen.tally else None,
+        "zone": seen.zone,
+        "lost": dict(seen.lost),
     }
     task.platform.lake.store.write(f"_observed/{asset}.json", json.dumps(record).encode())
+
+
+def _lost(found: Refreshed, seen: _Seen | None) -> dict[str, int]:
+    """Count by column the values that are null for want of a type; of changes alone at least what was known before."""
+    known = {} if seen is None or found.mode == "full" else dict(seen.lost)
+    return {name: max(known.get(name, 0), found.lost.get(name, 0)) for name in {*known, *found.lost}}
+
+
+def _sent(platform: Platform, name: str, shape: Shape, relation: str) -> list[str]:
+    """Return the columns that syncs name and that the table has: one that is wrong stops its sync and nobody else."""
+    found: list[str] = []
+    for column in sorted(columns_of_syncs(platform, name)):
+        with suppress(WarehouseError):
+            shape = shape.spelling(column, relation)
+            found.append(column)
+    return found
 
 
 def _write(frame: pl.LazyFrame, path: Path, relation: str) -> None:
@@ -166,17 +195,6 @@ def _write(frame: pl.LazyFrame, path: Path, relation: str) -> None:
         frame.sink_parquet(path, engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise WarehouseError(f"{relation}: what was read cannot be kept: {redacted(error)}") from None
-
-
-def mapped_columns(platform: Platform, name: str) -> list[str]:
-    """Return the columns of a warehouse table that the settings give a meaning."""
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
-    table = tables[name]
-    mapped = [table.key, table.created_at, table.updated_at]
-    mapped += [column for one in platform.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns]
-    for trait in platform.settings.profiles.traits.values():
-        mapped += [column for asset, _, column in (s.partition(".") for s in trait.sources) if asset == name]
-    return sorted({column for column in mapped if column})
 
 
 def _digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.settings.sync import BaseSync
 from heap_assets.steps.delivery_tables import Forwarding
-from heap_assets.warehouse import WarehouseError, choose_columns
+from heap_assets.warehouse import Shape, WarehouseError
 
 _COLUMN_KEYS = ("event_name_column", "event_key", "timestamp_column", "member_column")
 
@@ -50,9 +50,10 @@ def check_syncs(platform: Platform) -> None:
 
 def _check_columns(platform: Platform, name: str, sync: BaseSync, relation: str) -> None:
     there = platform.warehouse().columns(relation)
+    shape = Shape.of(there, platform.mapped_columns(sync.source), relation)
     for key, column in columns_named(sync):
         try:
-            choose_columns([column], there, relation)
+            shape = shape.spelling(column, relation)
         except WarehouseError as error:
             raise SettingsError(f"sync.{name}.{key} is {column!r}: {error}") from error
 

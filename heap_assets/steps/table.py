@@ -14,6 +14,9 @@ from heap_assets.platform import Platform
 UNREADABLE = "unreadable"
 """The note of a partition that lacks rows which could not be read: why. Its check `readable` fails."""
 
+VALUES_LOST = "values_lost"
+"""The note of a partition some of whose values no type of the lake holds: columns with counts (docs/values.md)."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -26,6 +26,7 @@ from heap_assets.warehouse.model import (
     choose_columns,
 )
 from heap_assets.warehouse.publish import Published, Publisher, PublishError, PublishStatus
+from heap_assets.warehouse.shape import Shape, TimeKind
 
 if TYPE_CHECKING:
     from heap_assets.warehouse.bigquery import BigQueryWarehouse
@@ -54,9 +55,11 @@ __all__ = [
     "Publisher",
     "Reading",
     "RelationMissingError",
+    "Shape",
     "Snapshot",
     "Table",
     "Tally",
+    "TimeKind",
     "Warehouse",
     "WarehouseBusyError",
     "WarehouseError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,6 +149,7 @@ class BigQueryWarehouse(Warehouse):
         *,
         newer: Newer | None = None,
         limit: int | None = None,
+        text: Collection[str] = (),
     ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         with self.account.client() as client, explained(relation):

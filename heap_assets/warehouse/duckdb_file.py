@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,14 +69,15 @@ class DuckDBWarehouse(Warehouse):
             return _columns(connection, self._resolve(connection, relation))
 
     def version(self, relation: str) -> str | None:
-        """The file's size and time of change: any write to any table changes it. A view may read elsewhere: None."""
+        """Size and time of change of the file and its log: any write changes one. A view may read elsewhere: None."""
         with self._connect() as connection:
             resolved = self._resolve(connection, relation)
             kinds = {table.name: table.kind for table in _tables(connection)}
         if kinds[resolved] != "table":
             return None
-        stat = self.path.stat()
-        return f"{stat.st_size}-{stat.st_mtime_ns}"
+        log = self.path.with_name(f"{self.path.name}.wal")
+        stats = [path.stat() for path in (self.path, log) if path.exists()]
+        return " ".join(f"{stat.st_size}-{stat.st_mtime_ns}" for stat in stats)
 
     def tally(self, relation: str, column: str) -> Tally | None:
         with self._connect() as connection:
@@ -93,6 +94,7 @@ class DuckDBWarehouse(Warehouse):
         *,
         newer: Newer | None = None,
         limit: int | None = None,
+        text: Collection[str] = (),
     ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         version = self.version(relation)

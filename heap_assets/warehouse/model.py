@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,6 +62,10 @@ class Column:
         own = self.name + "[]" if self.repeated else self.name
         return [own, *(f"{own}.{path}" for child in self.fields for path in child.paths())]
 
+    def parts(self) -> list[tuple[str, ...]]:
+        """Return the same paths, part by part and without brackets: a name may hold a dot."""
+        return [(self.name,), *((self.name, *parts) for child in self.fields for parts in child.parts())]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -84,6 +88,8 @@ class Reading:
         Taken before the read: equal versions mean that nothing has changed. None if the engine cannot tell cheaply.
     bytes_billed
         Where the engine bills by bytes.
+    lost
+        Column to the number of its values that the lake cannot hold and that are null instead (docs/values.md).
     """
 
     relation: str
@@ -93,6 +99,7 @@ class Reading:
     seconds: float
     version: str | None = None
     bytes_billed: int | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,7 @@ class Warehouse(ABC):
         *,
         newer: Newer | None = None,
         limit: int | None = None,
+        text: Collection[str] = (),
     ) -> Reading:
         """Stream columns of a relation into one Parquet file.
 
@@ -196,6 +204,8 @@ class Warehouse(ABC):
             A file that does not exist; it is there only if all was read.
         newer, limit
             Only newer rows; at most so many, whichever.
+        text
+            Columns that are read as text if their type has values that no other type of the lake holds.
 
         Raises
         ------
@@ -217,11 +227,12 @@ class Warehouse(ABC):
         *,
         newer: Newer | None = None,
         limit: int | None = None,
+        text: Collection[str] = (),
     ) -> Iterator[Snapshot]:
         """Read columns of a relation for the time of a `with` block; see :meth:`read`."""
         with tempfile.TemporaryDirectory(prefix="heap-assets-") as folder:
             path = Path(folder) / "snapshot.parquet"
-            reading = self.read(relation, columns, path, newer=newer, limit=limit)
+            reading = self.read(relation, columns, path, newer=newer, limit=limit, text=text)
             yield Snapshot(pl.scan_parquet(path), reading, path)
 
 
@@ -252,18 +263,21 @@ def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], rela
     """
     if wanted is None:
         return Chosen(tuple(columns))
-    by_path = {_bare(path): column for column in columns for path in column.paths()}
-    roots = {
-        by_path[
-            _find(
-                _bare(path),
-                list(by_path),
-                ColumnMissingError(_missing(f"{relation} has no column {path!r}", path, by_path)),
-            )
-        ].name
-        for path in wanted
-    }
+    roots = {choose_path(path, columns, relation)[0] for path in wanted}
     return Chosen(tuple(column for column in columns if column.name in roots))
+
+
+def choose_path(wanted: str, columns: Sequence[Column], relation: str) -> tuple[str, ...]:
+    """Return the relation's own spelling of a column or nested path (`addr.email`, `items[].sku`), part by part.
+
+    Raises
+    ------
+    ColumnMissingError
+        Names the columns there are and the nearest one.
+    """
+    by_path = {".".join(parts): parts for column in columns for parts in column.parts()}
+    missing = ColumnMissingError(_missing(f"{relation} has no column {wanted!r}", wanted, by_path))
+    return by_path[_find(_bare(wanted), list(by_path), missing)]
 
 
 def _bare(path: str) -> str:

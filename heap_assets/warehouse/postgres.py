@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,6 +99,7 @@ class PostgresWarehouse(Warehouse):
         *,
         newer: Newer | None = None,
         limit: int | None = None,
+        text: Collection[str] = (),
     ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
         with self._connect() as cursor:
