@@ -158,7 +158,10 @@ def test_a_week_later_everything_is_read_for_times_may_not_tell(
     assert source.rows(later.date() - timedelta(days=1)) == [(1, "silently")]
 
 
-def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_the_graph(tmp_path: Path) -> None:
+def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", "http://a.example")
     path = tmp_path / "w.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute(
@@ -175,7 +178,7 @@ def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_th
     mapping = '{id: crm_id, addr.email: email, "devices[].serial": device_id, "tags[]": tag}'
     table = f"{{relation: main.t, key: id, columns: [], identifiers: {mapping}}}"
     types = "{type: crm_id}, {type: email, normalise: email}, {type: device_id}, {type: tag}"
-    sync = "{webhook: {url: 'http://a.example', source: t, properties: {Plan: plan, Gone: gone}}}"
+    sync = "{webhook: {url: '${HOOK}', source: t, properties: {Plan: plan, Gone: gone}}}"
     warehouse = f"{{kind: duckdb, path: '{path}', tables: {{t: {table}}}}}\nsync: {sync}"
     platform = platform_of(tmp_path, warehouse, types)
     platform.check_columns()
