@@ -19,6 +19,7 @@ from heap_assets.heap_connect.set_aside import files_in_quarantine, rows_set_asi
 from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
 from heap_assets.heap_connect.tables import Built, TableError, build_event_day, key_dtype
+from heap_assets.heap_connect.values import read_times
 
 __all__ = [
     "FASTEST",
@@ -75,6 +76,7 @@ __all__ = [
     "preflight",
     "quota",
     "read_policy",
+    "read_times",
     "resolved",
     "role_arn",
     "rows_set_aside",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -18,9 +19,13 @@ from heap_assets.platform import Platform
 from heap_assets.settings.heap import BigQuerySource
 from heap_assets.steps.snapshots import is_over, kept_or_carried
 from heap_assets.steps.table import UNREADABLE, Made, Task
+from heap_assets.warehouse import WarehouseError
+from heap_assets.warehouse.content import CONTENT_SCHEME, content_digest
 from heap_assets.warehouse.export_log import ExportLog, LookBack, SeenExport, TableLook
 from heap_assets.warehouse.heap_export import HeapExport
 from heap_assets.warehouse.wide_export import WideExport
+
+_log = logging.getLogger("heap_assets.exports")
 
 _EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
 _USER_KEYS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
@@ -128,8 +133,8 @@ def event_day(task: Task, table: str) -> Made:
     if day is None or not day.rows:
         return Made(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
     rows, reading = open_export(platform).read_day(table, task.day, columns, task.scratch / "day.parquet")
-    frame = conform(rows, pl.Schema(schema)).sort("time", "event_id", "user_id")
-    return Made(frame, inputs, {**notes, "bytes_billed": reading.bytes_billed or 0})
+    frame = conform(rows.frame, pl.Schema(schema)).sort("time", "event_id", "user_id")
+    return Made(frame, inputs, {**notes, **rows.notes(), "bytes_billed": reading.bytes_billed or 0})
 
 
 def users_of_day(task: Task) -> Made | None:
@@ -141,13 +146,14 @@ def users_of_day(task: Task) -> Made | None:
     export = open_export(platform)
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
     moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
-    ends = _migrations(moves).filter(pl.col("from_user_id") != pl.col("resolved_to"))
-    users = conform(rows, pl.Schema(schema)).unique("user_id", keep="first").join(
+    ends = _migrations(moves.frame).filter(pl.col("from_user_id") != pl.col("resolved_to"))
+    users = _besides(conform(rows.frame, pl.Schema(schema)), "migrated_to").unique("user_id", keep="first").join(
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
     )  # fmt: skip
     made = users.sort("user_id").collect(engine="streaming")
     billed = (reading.bytes_billed or 0) + (moved.bytes_billed or 0)
-    return Made(made.lazy(), _content(platform, USERS, made), _observed(task.day, reading.observed_at, billed))
+    notes = {**_observed(task.day, reading.observed_at, billed), **rows.notes()}
+    return _made(task, USERS, made, notes)
 
 
 def migrations_of_day(task: Task) -> Made | None:
@@ -155,16 +161,19 @@ def migrations_of_day(task: Task) -> Made | None:
     if is_over(task):
         return kept_or_carried(task, MIGRATIONS, "the export")
     rows, reading = open_export(task.platform).read_user_migrations(task.scratch / "moves.parquet")
-    made = _migrations(rows)
-    notes = _observed(task.day, reading.observed_at, reading.bytes_billed or 0)
-    return Made(made.lazy(), _content(task.platform, MIGRATIONS, made), notes)
+    notes = {**_observed(task.day, reading.observed_at, reading.bytes_billed or 0), **rows.notes()}
+    return _made(task, MIGRATIONS, _migrations(rows.frame), notes)
 
 
 def missing(platform: Platform) -> Missing:
     """Compare the export's tables and columns with the catalogue."""
-    export, catalogue = open_export(platform), platform.catalogue
-    tables = [*export.tables(), "users", "user_migrations"]
-    return catalogue.compare({name: export.columns(name) for name in tables})
+    export, found = open_export(platform), {}
+    for name in [*export.tables(), "users", "user_migrations"]:
+        try:
+            found[name] = export.columns(name)
+        except WarehouseError as error:  # a view that cannot be described is for its own table to tell
+            _log.warning("left out of the comparison: %s", error)
+    return platform.catalogue.compare(found)
 
 
 def _source(platform: Platform) -> BigQuerySource:
@@ -200,10 +209,26 @@ def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
     return resolved(newest.unique("from_user_id", keep="first", maintain_order=True))
 
 
-def _content(platform: Platform, asset: str, rows: pl.DataFrame) -> Inputs:
-    """A live table's version is its content: equal rows are not written again."""
-    digest = f"{rows.height}-{rows.hash_rows(seed=20_261_101).sort().hash(7).sum():x}" if rows.height else "0"
-    return Inputs({f"{_source(platform).dataset}.{asset}": digest, "columns": ",".join(rows.columns)})
+def _besides(users: pl.LazyFrame, own: str) -> pl.LazyFrame:
+    """Rename a property that is called like a column of ours."""
+    names = users.collect_schema().names()
+    free = f"{own}__property"
+    while free in names:
+        free += "_"
+    return users.rename({own: free}) if own in names else users
+
+
+def _made(task: Task, asset: str, rows: pl.DataFrame, notes: dict[str, object]) -> Made:
+    """Return a live table's rows; their version is their content, so that equal rows are not written again."""
+    source = f"{_source(task.platform).dataset}.{asset}"
+    stored = task.platform.lake.find(asset, str(task.day))
+    before = stored.inputs.versions.get(source, "") if stored else ""
+    if before and not before.startswith(CONTENT_SCHEME):
+        notes = {
+            **notes,
+            "rewritten": "its version is computed in a new way: written once more, whether changed or not",
+        }
+    return Made(rows.lazy(), Inputs({source: content_digest(rows), "columns": ",".join(rows.columns)}), notes)
 
 
 def _observed(day: date, at: datetime, billed: int) -> dict[str, object]:

@@ -218,7 +218,8 @@ class BigQueryWarehouse(Warehouse):
         self, client: bigquery.Client, source: _Source, columns: Sequence[str], where: str
     ) -> Iterator[Batches]:
         """Query a view; the result of a large one is fetched through the Storage Read API as well."""
-        query = select(source.relation, columns, where)
+        entries = {entry.name: entry for entry in source.table.schema}
+        query = select(source.relation, [entries[name] for name in columns], where)
         self._affordable(_estimate(client, query), source)
         job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
         result = job.result(page_size=_PAGE_ROWS)

@@ -17,9 +17,9 @@ _DAY_SUFFIX = "REGEXP_CONTAINS(_TABLE_SUFFIX, r'^[0-9]{8}$')"
 """`events_*` matches `events_intraday_20260101` as well, which holds the newest day once more."""
 
 
-def select(relation: Relation, columns: Sequence[str], where: str, limit: int | None = None) -> str:
+def select(relation: Relation, columns: Sequence[bigquery.SchemaField], where: str, limit: int | None = None) -> str:
     """Write the query that reads a view, or tables that are sharded by day."""
-    query = f"SELECT {', '.join(f'`{name}`' for name in columns)} FROM `{relation.path}`"
+    query = f"SELECT {', '.join(map(_selected, columns))} FROM `{relation.path}`"
     query = f"{query} WHERE {where}" if where else query
     return query if limit is None else f"{query} LIMIT {limit}"
 
@@ -56,6 +56,19 @@ def partition_column(table: bigquery.Table) -> str | None:
     if table.range_partitioning is not None:
         return str(table.range_partitioning.field)
     return None
+
+
+def _selected(entry: bigquery.SchemaField) -> str:
+    """Have INTERVAL written as text by BigQuery: of a small result the client knows no Arrow type for it."""
+    name = f"`{entry.name}`"
+    if not _has_interval(entry):
+        return name
+    scalar = entry.field_type == "INTERVAL" and entry.mode != "REPEATED"
+    return f"{f'CAST({name} AS STRING)' if scalar else f'TO_JSON_STRING({name})'} AS {name}"
+
+
+def _has_interval(entry: bigquery.SchemaField) -> bool:
+    return entry.field_type == "INTERVAL" or any(map(_has_interval, entry.fields))
 
 
 def _newer(relation: Relation, newer: Newer, kinds: dict[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ back; days whose fingerprint differs have late rows, or a user_id that changed i
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -14,9 +15,13 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.errors import HeapAssetsError
 from heap_assets.lake import Store
+from heap_assets.warehouse.content import FINGERPRINT_SCHEME
 from heap_assets.warehouse.heap_export import OVERLAP, HeapExport, changed_days
-from heap_assets.warehouse.model import WarehouseError
+from heap_assets.warehouse.redaction import redacted
+
+_log = logging.getLogger("heap_assets.exports")
 
 _STATE = "state"
 _LONGEST_PAUSE = timedelta(hours=6)
@@ -42,13 +47,20 @@ class SeenDay:
 
 @dataclass(frozen=True)
 class SeenTable:
-    """What is known of a table; `failure` is why it could not be looked at the last time."""
+    """What is known of a table; `failure` is why it could not be looked at the last time.
+
+    Attributes
+    ----------
+    scheme
+        How the days' fingerprints were computed; those of another scheme compare with nothing.
+    """
 
     days: Mapping[date, SeenDay] = field(default_factory=dict)
     synced_to: datetime | None = None
     looked_at: datetime | None = None
     looked_deep_at: datetime | None = None
     failure: str | None = None
+    scheme: int = FINGERPRINT_SCHEME
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class ExportLog:
             looked_at=_moment(found.get("looked_at")),
             looked_deep_at=_moment(found.get("looked_deep_at")),
             failure=found.get("failure"),
+            scheme=found.get("scheme", 1 if days else FINGERPRINT_SCHEME),
         )
 
     def look(
@@ -152,16 +165,22 @@ class ExportLog:
         synced_to: datetime | None,
     ) -> TableLook:
         seen = self.table(name)
-        deep = asked is None and (seen.looked_deep_at is None or now - seen.looked_deep_at >= back.deep_every)
+        anew = seen.scheme != FINGERPRINT_SCHEME
+        if anew:
+            _log.warning("%s: its days are fingerprinted in a new way: those looked at are built once more", name)
+        due = seen.looked_deep_at is None or now - seen.looked_deep_at >= back.deep_every
+        deep = asked is None and (due or anew)
         idle = synced_to is not None and synced_to == seen.synced_to and seen.failure is None
         if idle and not deep and asked is None:
             return TableLook(name, skipped=True)
         since = max(start, asked or _from(seen, now, back, deep=deep))
         try:
             found = export.fingerprints(name, since)
-        except WarehouseError as error:
-            self._save_table(name, seen, failure=str(error))
-            return TableLook(name, since=since, failure=str(error))
+        except Exception as error:  # whatever is wrong with one table stops that table
+            failure = str(error) if isinstance(error, HeapAssetsError) else f"{name}: {redacted(error)}"
+            _log.error("%s could not be looked at: %s", name, failure)
+            self._save_table(name, seen, failure=failure)
+            return TableLook(name, since=since, failure=failure)
         days = found.days.filter(pl.col("day").is_between(since, now.date()))
         changed = changed_days(_frame(seen), days, since)
         self._save_table(

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
 
 import polars as pl
 
+from heap_assets.warehouse.content import row_fingerprints
+from heap_assets.warehouse.heap_values import IDS as _IDS
+from heap_assets.warehouse.heap_values import TIMES as _TIMES
+from heap_assets.warehouse.heap_values import HeapRows, heap_columns, heap_rows, only_once
 from heap_assets.warehouse.model import (
     Newer,
     Permission,
@@ -29,8 +33,6 @@ from heap_assets.warehouse.model import (
 OVERLAP = timedelta(days=3)
 """How far behind the last sync late rows are looked for in every run; a full look-back is asked for by `since`."""
 
-_IDS = ("event_id", "user_id", "session_id", "from_user_id", "to_user_id")
-_TIMES = ("time", "joindate", "last_modified")
 _ABOUT_SYNCS = frozenset({"_sync_info", "_sync_history", "_event_metadata", "_dropped_tables"})
 _NOT_EVENTS = frozenset({"users", "user_migrations", "all_events"})
 _FINGERPRINT = ("event_id", "user_id", "time")
@@ -77,19 +79,18 @@ class HeapExport:
         """Return up to when each table is complete, by `_sync_info`; empty where Heap has not written that table."""
         try:
             with self._read("_sync_info", ["event_table_name", "synced_to_time"]) as found:
-                latest = found.frame.group_by("event_table_name").agg(pl.col("synced_to_time").max()).collect()
+                rows = heap_columns(found.frame.select("event_table_name", time="synced_to_time"))
+                latest = rows.drop_nulls().group_by("event_table_name").agg(pl.col("time").max()).collect()
         except RelationMissingError:
             return {}
-        return {name: _utc(moment) for name, moment in latest.rows() if moment is not None}
+        return {name: _utc(moment) for name, moment in latest.rows()}
 
     def fingerprints(self, table: str, since: date) -> Fingerprints:
         """Fingerprint the days of a table from `since` on, reading three columns behind a filter on time."""
         with self._read(table, _FINGERPRINT, Newer("time", midnight(since))) as found:
             return Fingerprints(fingerprints_of(found.frame), found.reading)
 
-    def read_day(
-        self, table: str, day: date, columns: Sequence[str] | None, path: Path
-    ) -> tuple[pl.LazyFrame, Reading]:
+    def read_day(self, table: str, day: date, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
         """Read one day of an event table into a file, in the columns of S3 dumps, distinct on (event_id, user_id).
 
         Parameters
@@ -99,18 +100,18 @@ class HeapExport:
         """
         within = Newer("time", midnight(day), midnight(day + timedelta(days=1)))
         reading = self.warehouse.read(f"{self.dataset}.{table}", self._there(table, columns), path, newer=within)
-        rows = heap_columns(pl.scan_parquet(path))
-        return rows.unique(["event_id", "user_id"], keep="first", maintain_order=True), reading
+        rows = heap_rows(pl.scan_parquet(path))
+        return replace(rows, frame=only_once(rows.frame, ["event_id", "user_id"])), reading
 
-    def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[pl.LazyFrame, Reading]:
+    def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
         """Read users as they stand now: a live source has no past."""
         reading = self.warehouse.read(f"{self.dataset}.users", self._there("users", columns), path)
-        return heap_columns(pl.scan_parquet(path)), reading
+        return heap_rows(pl.scan_parquet(path)), reading
 
-    def read_user_migrations(self, path: Path) -> tuple[pl.LazyFrame, Reading]:
+    def read_user_migrations(self, path: Path) -> tuple[HeapRows, Reading]:
         """Read all migrations; the views have applied them already, ids exported elsewhere have not."""
         reading = self.warehouse.read(f"{self.dataset}.user_migrations", None, path)
-        return heap_columns(pl.scan_parquet(path)), reading
+        return heap_rows(pl.scan_parquet(path)), reading
 
     def preflight(self) -> list[Permission]:
         """Try the connection, and whether the dataset looks like Heap's."""
@@ -133,16 +134,21 @@ class HeapExport:
         return list(dict.fromkeys([*keys, *(name for name in columns if name in own)]))
 
     def _relations(self) -> dict[str, Table]:
+        """Return what may be an event: the views; of a dataset of tables, the tables.
+
+        `<view>_raw` holds what a view reads, and stays when its view goes or has not come yet. An event's own name may
+        end so as well, for Heap makes names of whatever people call events: then that is the view.
+        """
+        dataset, _ = self.warehouse.locate(self.dataset)
         found = {
             table.name.rpartition(".")[2]: table
             for table in self.warehouse.tables()
-            if table.name.rpartition(".")[0].casefold() == self.dataset.casefold()
+            if table.name.rpartition(".")[0].casefold() == dataset.casefold()
         }
-        # an event's name may begin with _ or end with _raw as well: Heap makes names of whatever people call events
         return {
             name: table
             for name, table in found.items()
-            if name not in _ABOUT_SYNCS and not (name.endswith("_raw") and name.removesuffix("_raw") in found)
+            if name not in _ABOUT_SYNCS and not (name.endswith("_raw") and table.kind == "table")
         }
 
     @contextmanager
@@ -153,9 +159,8 @@ class HeapExport:
 
 def fingerprints_of(rows: pl.LazyFrame) -> pl.DataFrame:
     """Fingerprint rows by day; see :class:`Fingerprints`."""
-    hashed = heap_columns(rows).select(
-        pl.col("time").dt.date().alias("day"), pl.struct(_FINGERPRINT).hash(seed=20_261_101).alias("hash")
-    )
+    fields = pl.struct(_FINGERPRINT).map_batches(row_fingerprints, return_dtype=pl.UInt64, is_elementwise=True)
+    hashed = heap_rows(rows).frame.select(pl.col("time").dt.date().alias("day"), fields.alias("hash"))
     days = hashed.group_by("day").agg(pl.len().alias("rows"), pl.col("hash").sum().alias("fingerprint"))
     return days.sort("day").collect(engine="streaming")
 
@@ -171,43 +176,6 @@ def changed_days(before: pl.DataFrame, now: pl.DataFrame, since: date) -> list[d
     both = before.filter(pl.col("day") >= since).join(now, on="day", how="full", coalesce=True, suffix="_now")
     same = (pl.col("fingerprint").eq_missing(pl.col("fingerprint_now"))) & pl.col("rows").eq_missing(pl.col("rows_now"))
     return both.filter(~same)["day"].sort().to_list()
-
-
-def heap_columns(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Give rows the types they have when they come from S3 dumps.
-
-    Ids are Int64 and never pass through a float, Heap's times are UTC (without a zone they are UTC, heap.md 3.2),
-    everything else is String: warehouses infer types, dumps do not.
-    """
-    return rows.select(_heap_type(name, dtype) for name, dtype in rows.collect_schema().items())
-
-
-def _heap_type(name: str, dtype: pl.DataType) -> pl.Expr:
-    column = pl.col(name)
-    if name in _IDS:
-        return column.cast(pl.Int64)
-    if name in _TIMES:
-        return _as_utc(column, dtype)
-    if isinstance(dtype, pl.Float32 | pl.Float64):
-        whole = column == column.floor()
-        return (
-            pl.when(whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
-        )
-    if isinstance(dtype, pl.Datetime):
-        return _as_utc(column, dtype).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
-    if isinstance(dtype, pl.Binary):
-        return column.bin.encode("base64")
-    if isinstance(dtype, pl.Struct):
-        return pl.when(column.is_not_null()).then(column.struct.json_encode())
-    return column.cast(pl.String)
-
-
-def _as_utc(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.String):
-        return column.str.to_datetime(time_unit="us", time_zone="UTC")
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
-        return column.dt.cast_time_unit("us").dt.replace_time_zone("UTC")
-    return column.cast(pl.Datetime("us", "UTC"))
 
 
 def midnight(day: date) -> datetime:

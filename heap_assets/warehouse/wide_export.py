@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
-from heap_assets.warehouse.heap_export import Fingerprints, HeapExport, fingerprints_of, heap_columns, midnight
+from heap_assets.warehouse.heap_export import Fingerprints, HeapExport, fingerprints_of, midnight
+from heap_assets.warehouse.heap_values import HeapRows, heap_rows, only_once
 from heap_assets.warehouse.model import Newer, Permission, Reading, Snapshot
 
 _KEYS = ("event_id", "user_id", "session_id", "time")
@@ -66,17 +67,15 @@ class WideExport(HeapExport):
         with self._events(["event_id", "user_id", "time"], newer) as found:
             return Fingerprints(fingerprints_of(found.frame), found.reading)
 
-    def read_day(
-        self, table: str, day: date, columns: Sequence[str] | None, path: Path
-    ) -> tuple[pl.LazyFrame, Reading]:
+    def read_day(self, table: str, day: date, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
         within = Newer("time", midnight(day), midnight(day + timedelta(days=1)), ("event_type", table))
         reading = self.warehouse.read(f"{self.dataset}.{self.table}", None, path, newer=within)
         rows = pl.scan_parquet(path)
         names = self.columns(table) if columns is None else columns
-        frame = heap_columns(rows.select(_event_columns(rows, names)))
-        return frame.unique(["event_id", "user_id"], keep="first", maintain_order=True), reading
+        found = heap_rows(rows.select(_event_columns(rows, names)))
+        return replace(found, frame=only_once(found.frame, ["event_id", "user_id"])), reading
 
-    def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[pl.LazyFrame, Reading]:
+    def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
         """Read the newest properties of every user that any event has."""
         wanted = ["user_id", "time", "user_properties"]
         newer = Newer("time", _EVER)
@@ -85,14 +84,14 @@ class WideExport(HeapExport):
             "user_id", keep="last"
         )  # fmt: skip
         names = [name for name in (self.columns("users") if columns is None else columns) if name != "user_id"]
-        return heap_columns(newest.select("user_id", *_properties("user_properties", names))), reading
+        return heap_rows(newest.select("user_id", *_properties("user_properties", names))), reading
 
-    def read_user_migrations(self, path: Path) -> tuple[pl.LazyFrame, Reading]:
+    def read_user_migrations(self, path: Path) -> tuple[HeapRows, Reading]:
         """Return none: whoever writes this table has applied them."""
         empty = pl.LazyFrame(
             schema={"from_user_id": pl.Int64, "to_user_id": pl.Int64, "time": pl.Datetime("us", "UTC")}
         )
-        return empty, Reading(f"{self.dataset}.{self.table}", (), 0, datetime.now(UTC), 0.0)
+        return HeapRows(empty), Reading(f"{self.dataset}.{self.table}", (), 0, datetime.now(UTC), 0.0)
 
     def preflight(self) -> list[Permission]:
         tried = self.warehouse.preflight()

@@ -230,7 +230,7 @@ def _table(*fields: gcp.SchemaField, partition: str | None = None, required: boo
 @pytest.mark.parametrize("newer", [None, NOON])
 def test_conditions_compare_equal_types_and_parse_in_bigquerys_dialect(kind: str, newer: Newer | None) -> None:
     table = _table(gcp.SchemaField("at", kind), partition="at", required=True)
-    statement = select(TABLE, ["at"], condition(TABLE, table, newer))
+    statement = select(TABLE, table.schema, condition(TABLE, table, newer))
     where = sqlglot.parse_one(statement, dialect="bigquery").find(sqlglot.exp.Where)
     assert where is not None
     assert f"{kind} '" in statement

@@ -73,19 +73,19 @@ def test_event_tables_are_the_views_and_never_the_raw_tables(source: Source) -> 
 
 def test_a_day_has_its_own_rows_once_in_the_types_of_dumps(source: Source, tmp_path: Path) -> None:
     rows, _ = source.export.read_day("signup", date(2026, 11, 1), None, tmp_path / "1.parquet")
-    frame = rows.collect()
+    frame = rows.frame.collect()
     assert frame.rows() == [(1, 10, 100, datetime(2026, 11, 1, 10, tzinfo=UTC), "pro", "30")]
     assert frame.schema["time"] == pl.Datetime("us", "UTC")
     rows, reading = source.export.read_day("signup", date(2026, 11, 2), ["amount", "gone"], tmp_path / "2.parquet")
-    assert rows.select("event_id", "amount").collect().rows() == [(2, "1.5")]
+    assert rows.frame.select("event_id", "amount").collect().rows() == [(2, "1.5")]
     assert reading.columns == ("event_id", "user_id", "session_id", "time", "amount")
 
 
 def test_users_keep_their_ids_exactly(source: Source, tmp_path: Path) -> None:
     rows, _ = source.export.read_users(None, tmp_path / "users.parquet")
-    assert rows.collect().rows() == [(2**53 - 1, "ann", datetime(2026, 10, 1, tzinfo=UTC), "3")]
+    assert rows.frame.collect().rows() == [(2**53 - 1, "ann", datetime(2026, 10, 1, tzinfo=UTC), "3")]
     rows, _ = source.export.read_user_migrations(tmp_path / "moves.parquet")
-    assert rows.collect().height == 0
+    assert rows.frame.collect().height == 0
 
 
 def test_late_rows_and_user_ids_that_changed_show_in_the_days_they_belong_to(source: Source) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import polars as pl
@@ -16,13 +17,14 @@ from heap_assets.assets.exports import exports_sensor
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, write_company
-from heap_assets.heap_connect import Catalogue
-from heap_assets.lake import Lake
+from heap_assets.heap_connect import Catalogue, CatalogueColumn, CatalogueTable
+from heap_assets.lake import Inputs, Lake
 from heap_assets.names import heap_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps import exports
 from heap_assets.steps.readiness import unbuilt_days
+from heap_assets.steps.table import Task
 from heap_assets.warehouse import BigQueryAccount
 from heap_assets_tests.assets.company_platform import QUIET, ROOT, World, why, yesterday
 from heap_assets_tests.warehouse.heap_in_bigquery import ExportedCompany, export_company
@@ -227,6 +229,58 @@ def test_the_catalogue_is_held_against_the_views(both: Both) -> None:
     assert "dump_number" not in found.tables["pageviews"]
     assert "_key_events__export_data_" in found.tables
     assert not {name for name in found.tables if name.endswith("_raw") or name == "_sync_info"}
+
+
+def people_of(both: Both, tmp_path: Path, statements: str) -> Platform:
+    """Return a platform on a lake of its own whose export has users and migrations made by statements."""
+    dataset = f"{both.exported.dataset}_{uuid4().hex[:6]}"
+    both.exported.client.create_dataset(dataset)
+    for statement in statements.format(d=dataset).split(";"):
+        both.exported.client.query(statement).result()
+    settings = both.bigquery.platform.settings
+    source = settings.heap.source.model_copy(update={"dataset": dataset})
+    settings = settings.model_copy(update={"heap": settings.heap.model_copy(update={"source": source})})
+    column = CatalogueColumn()
+    users = CatalogueTable("Users", {"plan": column, "migrated_to": column})
+    return Platform(settings, Catalogue({"users": users}), Lake.open(str(tmp_path / "lake")))
+
+
+PROPERTY_CALLED_LIKE_OURS = """
+CREATE TABLE {d}.users AS SELECT 1 AS user_id, 'pro' AS plan, 'Berlin' AS migrated_to UNION ALL SELECT 2, NULL, NULL;
+CREATE TABLE {d}.user_migrations AS SELECT 1 AS from_user_id, 2 AS to_user_id
+"""
+
+
+def test_a_property_called_like_a_column_of_ours_gets_another_name(both: Both, tmp_path: Path) -> None:
+    platform = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS)
+    made = exports.users_of_day(Task(platform, yesterday(), tmp_path))
+    assert made is not None
+    rows = made.frame.select("user_id", "plan", "migrated_to", "migrated_to__property").collect()
+    assert rows.rows() == [(1, "pro", 2, "Berlin"), (2, None, None, None)]
+
+
+def test_users_are_written_once_more_when_their_version_was_computed_in_an_older_way(
+    both: Both, tmp_path: Path
+) -> None:
+    platform, day = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS), yesterday()
+
+    def build() -> tuple[str, object]:
+        made = exports.users_of_day(Task(platform, day, tmp_path))
+        assert made is not None
+        written = platform.lake.write("heap/users", str(day), made.frame, made.inputs, notes=made.notes)
+        return str(written.status), made.notes.get("rewritten")
+
+    assert build() == ("written", None)
+    assert build() == ("unchanged", None)
+    stored = platform.lake.find("heap/users", str(day))
+    assert stored is not None
+    older = {name: "2-6fd1" if name.endswith("users") else version for name, version in stored.inputs.versions.items()}
+    rows = platform.lake.scan("heap/users", str(day)).collect().lazy()
+    platform.lake.write("heap/users", str(day), rows, Inputs(older))
+    status, said = build()
+    assert status == "written"
+    assert "in a new way" in str(said)
+    assert build() == ("unchanged", None)
 
 
 def test_preflight_names_what_the_dataset_lacks(both: Both) -> None:

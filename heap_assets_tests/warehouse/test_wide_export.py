@@ -59,9 +59,9 @@ def test_a_day_of_a_type_is_what_was_published(export: WideExport, tmp_path: Pat
     for name, rows in (("signup", SIGNUP), ("pageviews", VIEWS)):
         columns = rows.collect_schema().names()
         found, _ = export.read_day(name, MONDAY, columns, tmp_path / f"{name}.parquet")
-        assert found.select(columns).sort("event_id").collect().rows() == rows.sort("event_id").collect().rows()
+        assert found.frame.select(columns).sort("event_id").collect().rows() == rows.sort("event_id").collect().rows()
     empty, reading = export.read_day("signup", TUESDAY, ["plan"], tmp_path / "tuesday.parquet")
-    assert (empty.collect().height, reading.rows) == (0, 0)
+    assert (empty.frame.collect().height, reading.rows) == (0, 0)
 
 
 def test_days_have_fingerprints_by_type(export: WideExport) -> None:
@@ -71,5 +71,5 @@ def test_days_have_fingerprints_by_type(export: WideExport) -> None:
 
 def test_users_are_the_newest_properties_that_events_carry(export: WideExport, tmp_path: Path) -> None:
     users, _ = export.read_users(["identity", "email", "gone"], tmp_path / "users.parquet")
-    assert users.collect().rows() == [(5, "ann", "ann@acme.io", None)]
-    assert export.read_user_migrations(tmp_path / "none.parquet")[0].collect().height == 0
+    assert users.frame.collect().rows() == [(5, "ann", "ann@acme.io", None)]
+    assert export.read_user_migrations(tmp_path / "none.parquet")[0].frame.collect().height == 0
