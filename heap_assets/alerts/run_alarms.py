@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from heap_assets.alerts.message import Alarm, Kind, Message
+from heap_assets.checks.partition_check import NOTHING_TO_JUDGE_BY
 from heap_assets.errors import HeapAssetsError
 
 RECENCY_CHECKS = ("newest_row_is_recent", "newest_complete_day_delivered")
@@ -128,6 +129,8 @@ def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: Gr
             if evaluation.check_name in RECENCY_CHECKS and run_partitions(run):
                 # a run that loads history in pieces says nothing of how new the table is when all is loaded
                 continue
+            if NOTHING_TO_JUDGE_BY in evaluation.metadata:
+                continue  # neither wrong nor right again
             yield check_alarm(evaluation, group_of(evaluation.asset_key))
 
 

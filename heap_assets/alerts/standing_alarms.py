@@ -35,7 +35,7 @@ def recency_alarms(
         verdict = verdicts.read(store, asset, check, WHOLE)
         if verdict is None or now - verdict.judged_at > _JUDGED_WITHIN:
             silent.append(asset)
-        if verdict is not None:
+        if verdict is not None and (verdict.failed or not verdict.not_judged):
             yield _recency_alarm(verdict, group_of)
     yield Alarm(
         Kind.NOT_TICKING,

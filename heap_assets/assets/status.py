@@ -64,7 +64,8 @@ def _metadata(platform: Platform, page: str, status: Status) -> dict[str, Any]:
         "checks": len(outcomes),
         "failing": outcomes.count("error"),
         "warning": outcomes.count("warn"),
-        "assets_behind": sum(not verdict.passed for verdict in status.freshness),
+        "not_judged": outcomes.count("unjudged"),
+        "assets_behind": sum(verdict.failed for verdict in status.freshness),
         **status.figures,
         "needs_a_look": dg.MetadataValue.md(_attention(status)),
     }

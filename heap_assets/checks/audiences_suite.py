@@ -8,7 +8,7 @@ import polars as pl
 
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.thresholds import Thresholds
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 from heap_assets.names import AUDIENCES
 
 
@@ -32,7 +32,7 @@ def _members(s: Subject, t: Thresholds) -> Verdict:
     now = _sizes(s.rows())
     numbers = {f"members_{name}": count for name, count in sorted(now.items())}
     if yesterday is None:
-        return Verdict(True, numbers, {"said": f"{s.day - timedelta(days=1)} has not been built"})
+        return nothing_to_judge_by(f"{s.day - timedelta(days=1)} has not been built", numbers)
     before = _sizes(yesterday)
     changed = [
         name

@@ -32,6 +32,11 @@ Generated from the definitions by `make docs`; do not edit.
 A check belongs to a day of a table and keeps a result per day, in backfills too. **Blocks** means that nothing is sent
 to Heap or Segment from that day while it fails, and that the rest of its run is skipped. WARN means look, ERROR means
 wrong. Results carry numbers that plot over time and at most ten offenders, hashed.
+
+A check that cannot be judged has not passed: its result warns and says "Not judged" and why, the status page counts it
+apart, and the step of its table goes on. If there is nothing to compare with yet (no earlier day, a table that is not
+built), nothing is held up and no alert is sent. If it should have been judged and could not (a column of another type,
+an error), it alerts, and a blocking check holds syncs up as if it had failed.
 """
 _ALERTS = """
 ## Alerts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -24,7 +25,7 @@ from heap_assets.checks.measures import (
 from heap_assets.checks.personal_data import no_personal_data
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
-from heap_assets.checks.verdict import Severity, Verdict, together
+from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by, together
 
 _NOT_OVER = "the day is not over"
 
@@ -106,7 +107,7 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
         USERS,
         "users_of_events_known",
         f"At most {t.unknown_names:.1%} of the day's event rows name a user that Heap has not exported.",
-        lambda s: heap_tables.users_of_events_known(_event_users(s, events), s.rows(), t.unknown_names),
+        lambda s: _users_of_events_known(s, events, t.unknown_names),
         Severity.WARN,
         mend="see whether a dump came without its users table; until they come, nobody can be told who these are.",
     )
@@ -168,7 +169,7 @@ def _volume(s: Subject, t: Thresholds) -> Verdict:
     rows = facts_of(s).rows
     complete = bool(s.notes().get("complete", s.day < clock.today()))
     if not complete:
-        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": _NOT_OVER}, memory={"complete": False})
+        return nothing_to_judge_by(_NOT_OVER, {"rows": rows}, {"complete": False})
     complete_days = {
         (s.day - date.fromisoformat(v.partition)).days: v.numbers["rows"]
         for v in s.earlier_days(sorted({*range(1, 14), *range(7, 7 * t.volume_weeks + 1, 7)}))
@@ -176,7 +177,7 @@ def _volume(s: Subject, t: Thresholds) -> Verdict:
     }
     same_weekdays = [complete_days[n] for n in sorted(complete_days) if n % 7 == 0]
     verdict = history.volume_as_usual(rows, same_weekdays, t, history.week_against_last(complete_days))
-    return Verdict(verdict.passed, verdict.numbers, verdict.notes, memory={"complete": True})
+    return replace(verdict, memory={"complete": True})
 
 
 def _known_names(s: Subject) -> dict[str, pl.Series | None]:
@@ -188,11 +189,18 @@ def _known_names(s: Subject) -> dict[str, pl.Series | None]:
     return {"user_id": users, "session_id": sessions}
 
 
-def _event_users(s: Subject, events: Sequence[str]) -> pl.LazyFrame:
-    """Return the users that rows of the day name, of the tables that are built: user_id, rows."""
+def _users_of_events_known(s: Subject, events: Sequence[str], allowed: float) -> Verdict:
+    named = _event_users(s, events)
+    if named is None:
+        return nothing_to_judge_by("no event table of the day is built")
+    return heap_tables.users_of_events_known(named, s.rows(), allowed)
+
+
+def _event_users(s: Subject, events: Sequence[str]) -> pl.LazyFrame | None:
+    """Return the users that rows of the day name, of the tables that are built: user_id, rows; None if none is."""
     built = [frame for frame in (s.other(asset) for asset in events) if frame is not None]
     counted = [frame.group_by("user_id").agg(pl.len().alias("rows")) for frame in built]
-    return pl.concat(counted) if counted else pl.LazyFrame(schema={"user_id": pl.Int64, "rows": pl.UInt32})
+    return pl.concat(counted) if counted else None
 
 
 def _users(s: Subject) -> pl.Series | None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import median
 
 from heap_assets.checks.thresholds import Thresholds
-from heap_assets.checks.verdict import Number, Verdict
+from heap_assets.checks.verdict import Number, Verdict, nothing_to_judge_by
 
 _WEEKS_TO_TREND = 4
 _PAIRS_TO_TELL = 4
@@ -82,8 +82,11 @@ def filled_as_usual(
         The same of earlier days, newest first.
     """
     memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
-    if len(earlier) < thresholds.null_min_days or rows < thresholds.null_min_rows:
-        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too little to compare"}, memory=memory)
+    if len(earlier) < thresholds.null_min_days:
+        said = f"{len(earlier)} of {thresholds.null_min_days} days are there to compare the share of nulls with"
+        return nothing_to_judge_by(said, {"rows": rows}, memory)
+    if rows < thresholds.null_min_rows:
+        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"}, memory=memory)
     worse: dict[str, float] = {}
     for name, share in null_shares.items():
         before = [day[name] for day in earlier if name in day]
@@ -117,8 +120,9 @@ def columns_as_before(
         Columns that landing found and that the catalogue does not have yet.
     """
     memory = {"columns": dict(columns)}
-    if before is None:
-        return Verdict(passed=not uncatalogued, numbers={"columns": len(columns)}, memory=memory)
+    if before is None and not uncatalogued:
+        return nothing_to_judge_by("no earlier day tells the columns", {"columns": len(columns)}, memory)
+    before = columns if before is None else before
     new = sorted({*columns} - {*before} | {*uncatalogued})
     vanished = sorted({*before} - {*columns})
     retyped = sorted(name for name in {*columns} & {*before} if columns[name] != before[name])
@@ -143,7 +147,7 @@ def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: fl
         never remarkable.
     """
     if not earlier:
-        return Verdict(passed=True, numbers={name: count})
+        return nothing_to_judge_by("there is no earlier day to compare with", {name: count})
     usual = median(float(n) for n in earlier)
     rise = count - usual
     return Verdict(
@@ -154,6 +158,9 @@ def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: fl
 
 def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], allowed_fall: float) -> Verdict:
     """Judge that no share has fallen more than `allowed_fall` points below its median of the days before."""
+    numbers, memory = {name: round(share, 4) for name, share in shares.items()}, {"shares": dict(shares)}
+    if shares and not any(name in day for day in earlier for name in shares):
+        return nothing_to_judge_by("there is no earlier day to compare with", numbers, memory)
     fallen: dict[str, float] = {}
     for name, share in shares.items():
         before = [day[name] for day in earlier if name in day]
@@ -161,16 +168,18 @@ def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float
             fallen[name] = median(before) - share
     return Verdict(
         passed=not fallen,
-        numbers={**{name: round(share, 4) for name, share in shares.items()}, "fallen": len(fallen)},
+        numbers={**numbers, "fallen": len(fallen)},
         notes={"fallen_below_usual": ", ".join(sorted(fallen))} if fallen else {},
-        memory={"shares": dict(shares)},
+        memory=memory,
     )
 
 
 def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> Verdict:
     """Judge that a snapshot has not lost more than `max_shrink` of its rows since the one before it."""
-    if before is None or before < thresholds.shrink_min_rows:
-        return Verdict(passed=True, numbers={"rows": rows})
+    if before is None:
+        return nothing_to_judge_by("there is no earlier snapshot to compare with", {"rows": rows})
+    if before < thresholds.shrink_min_rows:
+        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"})
     lost = max(before - rows, 0) / before
     return Verdict(
         passed=lost <= thresholds.max_shrink,
@@ -202,4 +211,4 @@ def _growth(history: Sequence[float]) -> float:
 
 def _too_early(rows: int, weeks: int, needed: int) -> Verdict:
     said = f"{weeks} of {needed} weeks are there to compare with"
-    return Verdict(passed=True, numbers={"rows": rows}, notes={"said": said})
+    return nothing_to_judge_by(said, {"rows": rows})

@@ -10,7 +10,7 @@ from heap_assets.checks import history, identity
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.measures import LOOK_BACK_DAYS, MIGRATIONS, remembered
 from heap_assets.checks.thresholds import Thresholds
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 
 GRAPH = "identity/graph"
 CONFLICTS = "identity/conflicts"
@@ -97,7 +97,7 @@ def checks_for_identity(
 def _migrations_followed(s: Subject) -> Verdict:
     migrations = s.other(MIGRATIONS)
     if migrations is None:
-        return Verdict(passed=True, notes={"said": f"{MIGRATIONS} has not been built for this day"})
+        return nothing_to_judge_by(f"{MIGRATIONS} has not been built for this day")
     return identity.migrations_followed(s.rows(), migrations)
 
 

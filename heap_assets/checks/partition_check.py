@@ -17,21 +17,19 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from heap_assets.checks import verdicts
-from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.check import Check, Judge, Subject
+from heap_assets.checks.verdict import Severity, Verdict, could_not_judge
 from heap_assets.checks.verdicts import WHOLE, StoredVerdict
 from heap_assets.errors import HeapAssetsError
 from heap_assets.history import told_together
 from heap_assets.lake import Lake
 
 LAKE_RESOURCE = "lake"
+NOTHING_TO_JUDGE_BY, COULD_NOT_JUDGE = "nothing_to_judge_by", "could_not_judge"
+"""Metadata of a result that is no judgement: why. Dagster has no third state; such a result warns."""
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 Event = dg.AssetCheckEvaluation | dg.Output[None]
 _DAGSTER_SEVERITY = {Severity.WARN: dg.AssetCheckSeverity.WARN, Severity.ERROR: dg.AssetCheckSeverity.ERROR}
-
-
-class JudgementError(HeapAssetsError):
-    """A check could not be carried out; that is neither a pass nor a failure of its rule."""
 
 
 def lake_of(context: Context) -> Lake:
@@ -92,7 +90,6 @@ class StepChecks:
             if dg.AssetCheckKey(asset_key(check.asset), check.name) in selected:
                 self._by_asset.setdefault(check.asset, []).append(check)
         self._judged: dict[tuple[str, str], Check] = {}
-        self._errors: list[str] = []
         self._shared: dict[str, Any] = {}
 
     @property
@@ -121,14 +118,12 @@ class StepChecks:
         key = partition or WHOLE
         subject = Subject(self._lake, asset, key, step_shared=self._shared)
         version = verdicts.partition_version(self._lake, asset, key)
-        unreadable = "readable" in given and not given["readable"].passed
+        unreadable = "readable" in given and given["readable"].failed
         target = None if unreadable else self._target(asset, partition)
         for check in self._by_asset.get(asset, []):
             verdict = given.get(check.name)
-            if verdict is None and (unreadable or check.judge is None):
-                continue
-            if verdict is None:
-                verdict = self._ask(check, replace(subject, check=check.name))
+            if verdict is None and check.judge is not None and not unreadable:
+                verdict = self._ask(check.judge, check, replace(subject, check=check.name))
             if verdict is not None:
                 yield self._report(check, key, verdict, version, target)
 
@@ -136,7 +131,9 @@ class StepChecks:
         """Judge partitions as they stand, without building them; what only building can tell is told as it was then."""
         for partition in partitions:
             known = {
-                check.name: Verdict(found.passed, found.numbers, found.notes, memory=found.memory)
+                check.name: Verdict(
+                    found.passed, found.numbers, found.notes, memory=found.memory, not_judged=found.not_judged
+                )
                 for check in self._by_asset.get(asset, [])
                 if check.judge is None
                 and (found := verdicts.read(self._lake.store, asset, check.name, partition)) is not None
@@ -144,20 +141,18 @@ class StepChecks:
             yield from self.judge(asset, partition, known)
 
     def finish(self) -> Iterator[dg.Output[None]]:
-        """Yield what Dagster expects at the end of the step, and raise if a check could not be carried out.
+        """Yield what Dagster expects at the end of the step.
 
         Only a blocking check's output has somebody who waits for it. The others' would be one more event for each
         check and run, and events are what checks cost: on SQLite more than judging does.
         """
         for check in filter(_is_awaited, self._judged.values()):
             yield dg.Output(None, output_name=_spec(check, None).get_python_identifier())
-        if self._errors:
-            raise JudgementError("; ".join(self._errors))
 
-    def _ask(self, check: Check, subject: Subject) -> Verdict | None:
-        """One check that cannot be carried out must not take the verdicts of 200 other tables with it."""
+    def _ask(self, judge: Judge, check: Check, subject: Subject) -> Verdict:
+        """One check that cannot be carried out fails neither its table nor the verdicts of 200 others."""
         try:
-            return check.judge(subject) if check.judge else None
+            return judge(subject)
         except Exception as error:
             # an arbitrary exception's message may hold a row's values: where it happened is enough
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -165,9 +160,7 @@ class StepChecks:
                 "%s on %s %s could not be judged: %s\n%s",
                 *(check.name, check.asset, subject.partition, type(error).__name__, where),
             )
-            reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
-            self._errors.append(f"{check.asset} {subject.partition}: {check.name} could not be judged ({reason})")
-            return None
+            return could_not_judge(str(error) if isinstance(error, HeapAssetsError) else type(error).__name__)
 
     def _report(
         self, check: Check, partition: str, verdict: Verdict, version: str | None, target: Any
@@ -188,10 +181,10 @@ class StepChecks:
         return dg.AssetCheckEvaluation(
             asset_key=asset_key(check.asset),
             check_name=check.name,
-            passed=stored.passed,
-            severity=_DAGSTER_SEVERITY[check.severity],
+            passed=stored.passed and not stored.not_judged,
+            severity=dg.AssetCheckSeverity.WARN if stored.not_judged else _DAGSTER_SEVERITY[check.severity],
             blocking=check.blocking,
-            description=check.rule,
+            description=f"Not judged: {stored.not_judged}" if stored.not_judged else check.rule,
             partition=partition if check.partitioned and self._partitioned else None,
             metadata=metadata(stored),
             target_materialization_data=target,
@@ -220,6 +213,8 @@ def _is_awaited(check: Check) -> bool:
 def metadata(stored: StoredVerdict) -> dict[str, Any]:
     """Return a verdict as Dagster metadata: numbers that plot, notes, and offenders as a small table."""
     result: dict[str, Any] = {**stored.notes, **stored.numbers}
+    if stored.not_judged:
+        result[NOTHING_TO_JUDGE_BY if stored.passed else COULD_NOT_JUDGE] = stored.not_judged
     if stored.sample:
         columns = [dg.TableColumn(name) for name in stored.sample[0]]
         records = [

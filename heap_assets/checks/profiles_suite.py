@@ -13,7 +13,7 @@ from heap_assets.checks.identity_suite import CONFLICTS, GRAPH
 from heap_assets.checks.measures import USERS
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 
 PROFILES = "profiles"
 
@@ -99,7 +99,7 @@ def checks_for_profiles(
 def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
     def judge(s: Subject) -> Verdict:
         told = {asset: verdicts.read(s.lake.store, asset, "not_shrunk", s.partition) for asset in snapshots}
-        collapsed = sorted(asset for asset, verdict in told.items() if verdict is not None and not verdict.passed)
+        collapsed = sorted(asset for asset, verdict in told.items() if verdict is not None and verdict.failed)
         return Verdict(
             passed=not collapsed,
             numbers={"snapshots": len(snapshots), "collapsed_snapshots": len(collapsed)},
@@ -120,7 +120,7 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
     def judge(s: Subject) -> Verdict:
         rows, graph = s.other(keys.asset), s.other(GRAPH)
         if rows is None or graph is None:
-            return Verdict(passed=True, notes={"said": f"{keys.asset} or {GRAPH} has not been built for this day"})
+            return nothing_to_judge_by(f"{keys.asset} or {GRAPH} has not been built for this day")
         known = {name: kind for name, kind in keys.identifiers.items() if name in rows.collect_schema()}
         normal = rows.select(
             pl.col(keys.key).cast(pl.String).alias("__key__"),
@@ -141,14 +141,14 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
 def _twins(s: Subject, allowed: float) -> Verdict:
     users = s.other(USERS)
     if users is None:
-        return Verdict(passed=True, notes={"said": f"{USERS} has not been built for this day"})
+        return nothing_to_judge_by(f"{USERS} has not been built for this day")
     return duplicates.no_anonymous_twins(s.rows(), users, allowed)
 
 
 def _shared_unique(s: Subject, unique_types: tuple[str, ...], t: Thresholds) -> Verdict:
     graph = s.other(GRAPH)
     if graph is None:
-        return Verdict(passed=True, notes={"said": f"{GRAPH} has not been built for this day"})
+        return nothing_to_judge_by(f"{GRAPH} has not been built for this day")
     return duplicates.unique_identifiers_not_shared(
         graph, s.other(CONFLICTS), unique_types, t.shared_unique, t.shared_people
     )

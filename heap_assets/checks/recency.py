@@ -9,13 +9,18 @@ from itertools import pairwise
 import polars as pl
 
 from heap_assets.checks.thresholds import Cadence
-from heap_assets.checks.verdict import Number, Verdict
+from heap_assets.checks.verdict import Number, Verdict, nothing_to_judge_by
+from heap_assets.errors import HeapAssetsError
 from heap_assets.lake import Lake
 
 _LOOK_BACK = 45
 _DAYS_TO_TELL = 6
 _RARE = 9.2
 """-ln(1/10,000): so many times the usual distance between rows are without one by chance that seldom."""
+
+
+class NoTimeError(HeapAssetsError):
+    """A column that should tell how new a table is holds no times."""
 
 
 def newest_row_is_recent(
@@ -39,13 +44,14 @@ def newest_row_is_recent(
     allowed = limit / timedelta(hours=1)
     if newest is None:
         return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_row": "there is none"})
+    if quiet is None:
+        return nothing_to_judge_by(f"fewer than {_DAYS_TO_TELL} days have rows: the event is too rare to tell")
     behind = (now - newest) / timedelta(hours=1)
     numbers: dict[str, Number] = {"hours_behind": round(behind, 2), "allowed_hours": allowed}
-    told = {"newest_row": newest.isoformat(timespec="seconds")}
     return Verdict(
-        passed=quiet is None or now - newest <= limit,
+        passed=now - newest <= limit,
         numbers=numbers,
-        notes=told if quiet is not None else told | {"said": "the event is too rare to tell"},
+        notes={"newest_row": newest.isoformat(timespec="seconds")},
         memory={"late": now - newest > cadence.warn_after},
     )
 
@@ -74,13 +80,25 @@ def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = 
     """Return the time of the newest row of an event table, not after `now`.
 
     Walks back from the newest partition over days without rows. What an older partition was rewritten with does not
-    matter, nor when anything was written. Rows dated in the future do not count.
+    matter, nor when anything was written. Rows dated in the future do not count. A time without zone is UTC, a date its
+    midnight.
+
+    Raises
+    ------
+    NoTimeError
+        If the column is text, a number or anything else.
     """
     for partition in _newest_first(lake, asset, now):
-        newest = (
-            lake.scan(asset, partition).filter(pl.col(time_column) <= now).select(pl.col(time_column).max()).collect()
-        )
-        if (found := newest.item()) is not None:
+        rows = lake.scan(asset, partition)
+        dtype = rows.collect_schema().get(time_column)
+        if dtype is None or not isinstance(dtype, pl.Datetime | pl.Date):
+            kind = "is not in the table" if dtype is None else f"is of type {dtype}"
+            raise NoTimeError(
+                f"the column {time_column} of {asset} {kind}: only timestamps and dates tell how new it is"
+            )
+        moment = _in_utc(pl.col(time_column), dtype)
+        found = rows.select(moment.filter(moment <= now).max()).collect(engine="streaming").item()
+        if found is not None:
             return _utc(found)
     return None
 
@@ -123,6 +141,12 @@ def newest_complete_day_delivered(delivered: str | None, now: datetime, cadence:
         notes={"newest_day_delivered": delivered},
         memory={"late": now - end > cadence.warn_after},
     )
+
+
+def _in_utc(moment: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return moment.dt.convert_time_zone("UTC")
+    return moment.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
 def _newest_first(lake: Lake, asset: str, now: datetime) -> list[str]:

@@ -9,7 +9,7 @@ from heap_assets import clock
 from heap_assets.checks import recency, verdicts
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.thresholds import Cadence
-from heap_assets.checks.verdict import Number, Verdict
+from heap_assets.checks.verdict import Number, Verdict, nothing_to_judge_by
 
 _REMEMBERED_DAYS = 60
 
@@ -52,6 +52,8 @@ def _recency(
 
     def judge(s: Subject) -> Verdict:
         now = clock.now()
+        if not s.lake.partitions(s.asset):
+            return nothing_to_judge_by("the table has not been built yet")
         found = newest(s, now)
         verdict = recency.newest_row_is_recent(found, now, cadence)
         if verdict.passed or found is None or not quiet_by_nature:

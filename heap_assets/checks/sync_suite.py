@@ -12,7 +12,7 @@ from heap_assets import clock
 from heap_assets.checks import recency, sync, verdicts
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.thresholds import Cadence, Thresholds
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 
 DELIVERED = "delivered"
 _WHOLE = ("", "succeeded", "partial", "superseded")
@@ -127,6 +127,8 @@ def delivery_recency_check(asset: str, cadence: Cadence) -> Check:
     hours = cadence.fail_after / timedelta(hours=1)
 
     def judge(s: Subject) -> Verdict:
+        if not s.lake.store.list(f"{verdicts.ROOT}/{asset}/{DELIVERED}"):
+            return nothing_to_judge_by("the sync has not run yet")
         return recency.newest_complete_day_delivered(newest_delivered(s, asset), clock.now(), cadence)
 
     return Check(

@@ -40,6 +40,10 @@ class Verdict:
         Columns of `offenders` that name no person (a column, a reason, a count).
     memory
         Figures that later partitions are compared with and that are not worth a plot.
+    not_judged
+        Why the rule was not held against the partition; empty if it was. Such a verdict counts neither as passed nor as
+        failed, and `passed` then says whether a sync may send nevertheless: see :func:`nothing_to_judge_by` and
+        :func:`could_not_judge`.
     """
 
     passed: bool
@@ -48,6 +52,12 @@ class Verdict:
     offenders: pl.DataFrame | None = None
     plain: tuple[str, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
+    not_judged: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the rule was held against the partition and does not hold."""
+        return not self.passed and not self.not_judged
 
     def sample(self, key: bytes) -> list[dict[str, Any]]:
         """Return at most ten offenders, every value outside `plain` replaced by a keyed hash."""
@@ -60,8 +70,29 @@ class Verdict:
         ]
 
 
+def nothing_to_judge_by(
+    reason: str, numbers: Mapping[str, Number] | None = None, memory: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Return the verdict of a rule that compares with what is not there yet: an earlier day, another table.
+
+    It holds no sync up, or no first day would ever be sent.
+    """
+    return Verdict(True, numbers or {}, memory=memory or {}, not_judged=reason)
+
+
+def could_not_judge(reason: str) -> Verdict:
+    """Return the verdict of a rule that should have been held against the partition and could not.
+
+    If the check blocks, it holds syncs up as a failed one does.
+    """
+    return Verdict(False, not_judged=reason)
+
+
 def together(*verdicts: Verdict) -> Verdict:
-    """Return one verdict on several rules: passed if all did; a check costs events, so kindred rules share one."""
+    """Return one verdict on several rules; a check costs events, so kindred rules share one.
+
+    It has failed if one rule has, else it is not judged if one is not, else it has passed.
+    """
     shown = next((v for v in verdicts if v.offenders is not None), Verdict(passed=True))
     return Verdict(
         passed=all(v.passed for v in verdicts),
@@ -70,6 +101,7 @@ def together(*verdicts: Verdict) -> Verdict:
         offenders=shown.offenders,
         plain=shown.plain,
         memory={name: value for v in verdicts for name, value in v.memory.items()},
+        not_judged="" if any(v.failed for v in verdicts) else "; ".join(v.not_judged for v in verdicts if v.not_judged),
     )
 
 

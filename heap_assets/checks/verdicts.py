@@ -41,6 +41,12 @@ class StoredVerdict:
     sample: Sequence[Mapping[str, Any]] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
     run_id: str | None = None
+    not_judged: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the rule was held against the partition and does not hold."""
+        return not self.passed and not self.not_judged
 
 
 def object_key(asset: str, check: str, partition: str) -> str:
@@ -90,6 +96,7 @@ def record(
         sample=verdict.sample(hash_key(store)) if verdict.offenders is not None else (),
         memory=dict(verdict.memory),
         run_id=run_id,
+        not_judged=verdict.not_judged,
     )
     store.write(object_key(asset, check, partition), json.dumps(asdict(stored), default=_plain).encode())
     return stored
@@ -128,7 +135,8 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
     """Return the reasons for which nothing may be sent from a partition; an empty list opens the gate.
 
     A verdict counts only if it passed and judged exactly the version of the partition that stands now. A blocking
-    check of severity WARN never shuts the gate (as in Dagster), but it must have judged.
+    check of severity WARN never shuts the gate (as in Dagster), but it must have judged. One that could not be judged
+    shuts the gate; one that had nothing to compare with (the first day of a table) does not.
     """
     version = partition_version(lake, asset, partition)
     if version is None:
@@ -140,6 +148,8 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
             reasons.append(f"{asset} {partition}: {check} has not judged it")
         elif verdict.version != version:
             reasons.append(f"{asset} {partition}: {check} judged another version than stands now; run the check again")
+        elif verdict.not_judged and not verdict.passed:
+            reasons.append(f"{asset} {partition}: {check} could not be judged: {verdict.not_judged}")
         elif not verdict.passed and verdict.severity is Severity.ERROR:
             reasons.append(f"{asset} {partition}: {check} failed")
     return reasons

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from heap_assets.checks.verdict import Verdict
+from heap_assets.checks.verdict import Verdict, nothing_to_judge_by
 
 PATTERNS: Mapping[str, str] = {
     "email": r"^[^\s@]+@[^\s@]+\.[^\s@.]+$",
@@ -63,7 +63,7 @@ def identifiers_well_formed(
     """
     judged = {name: patterns[kind] for name, kind in columns.items() if kind in patterns}
     if not judged:
-        return Verdict(passed=True, notes={"said": "no mapped identifier type has a pattern"})
+        return nothing_to_judge_by("no mapped column with a pattern is in the table")
     figures = []
     for name, pattern in judged.items():
         text = pl.col(name).cast(pl.String).str.strip_chars()
@@ -94,6 +94,23 @@ def was_observed(notes: Mapping[str, object]) -> Verdict:
     observed = notes.get("observed") is not False
     told = {key: str(notes[key]) for key in ("observed_at", "carried_from") if notes.get(key)}
     return Verdict(passed=observed, numbers={"carried_forward": int(not observed)}, notes=told)
+
+
+def values_kept(notes: Mapping[str, object]) -> Verdict:
+    """Judge that every value could be kept: what no type of the lake holds is null instead (docs/values.md).
+
+    Parameters
+    ----------
+    notes
+        Of the partition; `values_lost` has columns with counts: `valid_to: 3, score: 1`.
+    """
+    lost = str(notes.get("values_lost") or "")
+    counts = {name: int(count) for name, _, count in (one.rpartition(": ") for one in lost.split(", ") if one)}
+    return Verdict(
+        passed=not lost,
+        numbers={"values_lost": sum(counts.values())},
+        notes={"columns": lost} if lost else {},
+    )
 
 
 def _filled(name: str) -> pl.Expr:

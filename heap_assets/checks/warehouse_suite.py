@@ -52,6 +52,9 @@ def checks_for_warehouse_table(
                 f"At least {t.filled_identifiers:.0%} of the rows carry an identifier ({', '.join(columns)}).",
                 lambda s: warehouse.identifiers_filled(s.rows(), _present(s, columns), t.filled_identifiers),
             ),
+        ]
+    if any(kind in patterns for kind in columns.values()):
+        checks += [
             Check(
                 asset,
                 "identifiers_well_formed",
@@ -65,6 +68,14 @@ def checks_for_warehouse_table(
     return [
         *checks,
         column_check(asset, t),
+        Check(
+            asset,
+            "values_kept",
+            "Every value of the table fits a type of the lake.",
+            lambda s: warehouse.values_kept(s.notes()),
+            Severity.WARN,
+            mend="such values are null: read a view that turns them into text, or into null on purpose.",
+        ),
         Check(
             asset,
             "read_from_source",

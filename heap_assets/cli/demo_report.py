@@ -48,7 +48,7 @@ def summary(run: DemoRun) -> Summary:
             "sent": [_sent(platform, name, run) for name in platform.settings.sync],
             "heap": run.heap.state(only="summary", app_id=platform.settings.heap.app_id)["summary"],
             "faults": [_fault(fault.as_dict(), judged) for fault in run.company.faults],
-            "checks": {"judged": len(judged), "failed": sum(not v.passed for v in judged)},
+            "checks": {"judged": len(judged), "failed": sum(v.failed for v in judged)},
         }
     )
 
@@ -139,7 +139,7 @@ def _fault(fault: dict[str, Any], judged: list[StoredVerdict]) -> dict[str, Any]
         if v.asset == fault["asset"]
         and v.check == fault["found_by"]
         # a check may count what it tolerates: that is found, too
-        and (not v.passed or (counted and v.numbers.get(counted, 0) > 0))
+        and (v.failed or (counted and v.numbers.get(counted, 0) > 0))
     ]
     return {**fault, "found": bool(found), "partitions": sorted({v.partition for v in found})}
 

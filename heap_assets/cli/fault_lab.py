@@ -293,7 +293,7 @@ class _Stage:
     def _outcome(self, plant: Plant) -> Outcome:
         judged = [v for v in verdicts.newest(self.run.platform.lake.store) if v.asset == plant.asset]
         mine = [v for v in judged if v.check == plant.found_by]
-        failed = [v for v in mine if not v.passed]
+        failed = [v for v in mine if v.failed]
         others = {f"{a['subject']}: {a['about']}" for a in self.inbox.wrong()} - {f"{plant.asset}: {plant.found_by}"}
         since = (self.told_at - self.planted_at).total_seconds() / 60 if self.told_at and self.planted_at else None
         return Outcome(

@@ -42,7 +42,7 @@ class Status:
     newest
         The newest verdict of every check, worst first.
     strips
-        Asset to day to the worst outcome of that day: `pass`, `warn`, `error`.
+        Asset to day to the worst outcome of that day: `pass`, `warn`, `error`; `unjudged` if nothing was judged.
     volumes
         Asset to rows by day.
     """
@@ -63,11 +63,18 @@ class Status:
     @property
     def failing(self) -> list[StoredVerdict]:
         """Return the newest verdicts that failed, errors before warnings."""
-        return [verdict for verdict in self.newest if not verdict.passed]
+        return [verdict for verdict in self.newest if verdict.failed]
+
+    @property
+    def unjudged(self) -> list[StoredVerdict]:
+        """Return the newest verdicts that are no judgement; what could not be judged comes first."""
+        return sorted((v for v in self.newest if v.not_judged), key=lambda v: v.passed)
 
 
 def outcome(verdict: StoredVerdict) -> str:
-    """Return `pass`, `warn` or `error`."""
+    """Return `pass`, `warn`, `error` or `unjudged`."""
+    if verdict.not_judged:
+        return "unjudged"
     if verdict.passed:
         return "pass"
     return "error" if verdict.severity is Severity.ERROR else "warn"
@@ -85,7 +92,7 @@ def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
         newest=newest,
         freshness=sorted(
             (v for v in newest if v.check in RECENCY),
-            key=lambda v: (v.passed, -float(v.numbers.get("hours_behind", 1e9)), v.asset),
+            key=lambda v: (not v.failed, -float(v.numbers.get("hours_behind", 1e9)), v.asset),
         ),
         strips=_strips(by_day),
         volumes=_numbers_by_asset(by_day, "volume_as_usual", "rows")
@@ -111,7 +118,7 @@ def _newest_of_each(found: Iterable[StoredVerdict]) -> list[StoredVerdict]:
         known = newest.get((verdict.asset, verdict.check))
         if known is None or verdict.partition > known.partition:
             newest[verdict.asset, verdict.check] = verdict
-    worst_first = {"error": 0, "warn": 1, "pass": 2}
+    worst_first = {"error": 0, "warn": 1, "unjudged": 2, "pass": 3}
     return sorted(
         newest.values(), key=lambda v: (worst_first[outcome(v)], not v.blocking, _place(v.asset), v.asset, v.check)
     )
@@ -124,9 +131,9 @@ def _place(asset: str) -> int:
 
 def _strips(by_day: Iterable[StoredVerdict]) -> dict[str, dict[str, str]]:
     strips: dict[str, dict[str, str]] = defaultdict(dict)
-    rank = {"pass": 0, "warn": 1, "error": 2}
+    rank = {"unjudged": 0, "pass": 1, "warn": 2, "error": 3}
     for verdict in by_day:
-        told = strips[verdict.asset].get(verdict.partition, "pass")
+        told = strips[verdict.asset].get(verdict.partition, "unjudged")
         strips[verdict.asset][verdict.partition] = max(told, outcome(verdict), key=rank.__getitem__)
     return dict(sorted(strips.items(), key=lambda item: (_place(item[0]), item[0])))
 

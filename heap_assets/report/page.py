@@ -11,7 +11,7 @@ from heap_assets.checks.verdicts import WHOLE, StoredVerdict
 from heap_assets.report.charts import bar_chart, line_chart, number, sparkline, strip
 from heap_assets.report.collect import Status, SyncRun, outcome
 
-_MARK = {"pass": "✓ passes", "warn": "! warns", "error": "✕ fails"}
+_MARK = {"pass": "✓ passes", "warn": "! warns", "error": "✕ fails", "unjudged": "– not judged"}
 _TABLES_DRAWN = 24
 _RUNS_SHOWN = 12
 _FAILING_SHOWN = 60
@@ -25,6 +25,7 @@ def render(status: Status) -> str:
         (
             _head(status),
             _attention(status.failing),
+            _unjudged(status.unjudged),
             _freshness(status.freshness),
             _people(status),
             _volumes(status),
@@ -42,14 +43,16 @@ def render(status: Status) -> str:
 
 def _head(status: Status) -> str:
     outcomes = [outcome(verdict) for verdict in status.newest]
-    errors, warnings = outcomes.count("error"), outcomes.count("warn")
+    errors, warnings, unjudged = (outcomes.count(kind) for kind in ("error", "warn", "unjudged"))
     blocking = sum(verdict.blocking for verdict in status.failing if outcome(verdict) == "error")
     if not outcomes:
         told = "Nothing has been judged yet."
     elif not errors and not warnings:
-        told = f"All {len(outcomes)} checks pass."
+        told = f"All {len(outcomes) - unjudged} checks pass" + (f", {unjudged} are not judged" if unjudged else ".")
     else:
-        told = f"{errors} of {len(outcomes)} checks fail, {warnings} warn"
+        told = f"{errors} of {len(outcomes)} checks fail, {warnings} warn" + (
+            f", {unjudged} are not judged" if unjudged else ""
+        )
     blocks = f" {blocking} of them block: nothing is sent from where they stand." if blocking else ""
     tiles = [
         ("people", status.figures.get("profiles")),
@@ -80,6 +83,21 @@ def _attention(failing: Sequence[StoredVerdict]) -> str:
     return "<h2>Needs a look</h2>" + _table(("", "Where", "Rule that does not hold"), rows, "stack") + more
 
 
+def _unjudged(unjudged: Sequence[StoredVerdict]) -> str:
+    if not unjudged:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_state(v)}{'' if v.passed else ', and should have been'}</td>"
+        f"<td class=asset>{_breakable(v.asset)}<br><small>{_breakable(v.check)}"
+        f"{'' if v.partition == WHOLE else ', ' + v.partition}</small></td><td>{escape(v.not_judged)}</td></tr>"
+        for v in unjudged[:_FAILING_SHOWN]
+    )
+    opened = "" if all(v.passed for v in unjudged) else " open"
+    more = f"<p class=soft>and {len(unjudged) - _FAILING_SHOWN} more</p>" if len(unjudged) > _FAILING_SHOWN else ""
+    table = _table(("", "Where", "Why"), rows, "stack")
+    return f"<h2>Not judged</h2><details{opened}><summary>{len(unjudged)} checks</summary>{table}{more}</details>"
+
+
 def _freshness(freshness: Sequence[StoredVerdict]) -> str:
     if not freshness:
         return ""
@@ -91,7 +109,7 @@ def _freshness(freshness: Sequence[StoredVerdict]) -> str:
         for v in freshness
     )
     table = _table(("", "Asset", "Newest row, or day delivered", "#Hours behind", "#Allowed"), rows)
-    late = sum(not verdict.passed for verdict in freshness)
+    late = sum(verdict.failed for verdict in freshness)
     if len(freshness) <= 15:
         return f"<h2>How new the data is</h2>{table}"
     summary = f"{len(freshness)} assets, {late} behind"
@@ -181,13 +199,13 @@ def _all_checks(status: Status) -> str:
 
 def _tally(found: Iterable[StoredVerdict]) -> str:
     outcomes = [outcome(verdict) for verdict in found]
-    passed = outcomes.count("pass")
-    return f"{passed} of {len(outcomes)} pass"
+    passed, unjudged = outcomes.count("pass"), outcomes.count("unjudged")
+    return f"{passed} of {len(outcomes)} pass" + (f", {unjudged} not judged" if unjudged else "")
 
 
 def _state(verdict: StoredVerdict) -> str:
     state = outcome(verdict)
-    blocks = "<br> and blocks" if verdict.blocking and state == "error" else ""
+    blocks = "<br> and blocks" if verdict.blocking and not verdict.passed and state != "warn" else ""
     return f'<span class="state {state}">{_MARK[state]}{blocks}</span>'
 
 

@@ -214,7 +214,7 @@ def test_an_error_that_may_hold_values_is_told_by_its_name_only(platform: Platfo
     platform.run()
     [message] = platform.tick()
     assert "ann@" not in str(message)
-    assert "could not be judged (ValueError)" in str(message)
+    assert "could_not_judge: ValueError" in str(message)
 
 
 def _with_broken_judge(platform: Platform, judge: object) -> dg.Definitions:

@@ -10,7 +10,7 @@ from check_toys import DAYS, events
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.partition_check import StepChecks, check_specs, check_step, lake_of
 from heap_assets.checks.uniqueness import unique_keys
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 from heap_assets.checks.verdicts import gate, read, record
 from heap_assets.lake import Lake
 
@@ -155,15 +155,30 @@ def test_one_unreadable_table_fails_its_check_and_stops_no_other(run: Run, kept:
     assert kept("heap/events/b", "unique_keys") == {day: ["PLANNED"] for day in days}  # the UI says "Skipped"
 
 
-def test_a_check_that_cannot_be_carried_out_is_an_error_and_not_a_verdict(run: Run, lake: Lake) -> None:
+def test_a_check_that_cannot_be_carried_out_fails_no_step_and_has_not_passed(run: Run, lake: Lake) -> None:
     def broken(subject: Subject) -> Verdict:
         return unique_keys(subject.rows(), ["no_such_column"])
 
-    checks = [Check(TABLE, "broken", "…", broken), unique()]
+    def first_day(subject: Subject) -> Verdict:
+        return nothing_to_judge_by("there is no earlier day")
+
+    checks = [
+        Check(TABLE, "broken", "…", broken, blocking=True),
+        Check(TABLE, "first_day", "…", first_day, blocking=True),
+        unique(),
+    ]
     result = run([table_asset(), check_step("table_checks", checks, DAYS)], "2026-11-01")
-    assert not result.success
-    assert read(lake.store, TABLE, "broken", "2026-11-01") is None
-    assert read(lake.store, TABLE, "unique_keys", "2026-11-01") is not None
+    assert result.success
+    stored = read(lake.store, TABLE, "broken", "2026-11-01")
+    assert stored is not None
+    assert (stored.passed, stored.failed, stored.not_judged) == (False, False, "ColumnNotFoundError")
+    told = {e.check_name: (e.passed, e.severity.value, e.description) for e in result.get_asset_check_evaluations()}
+    assert told["broken"] == (False, "WARN", "Not judged: ColumnNotFoundError")
+    assert told["first_day"] == (False, "WARN", "Not judged: there is no earlier day")
+    assert told["unique_keys"][0]
+    assert gate(lake, TABLE, "2026-11-01", ["broken", "first_day", "unique_keys"]) == [
+        f"{TABLE} 2026-11-01: broken could not be judged: ColumnNotFoundError"
+    ]
 
 
 def judged(lake: Lake, day: str, *, passed: bool, severity: Severity = Severity.ERROR) -> None:

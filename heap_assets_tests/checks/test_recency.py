@@ -45,6 +45,23 @@ class TestRecency:
         lake.write("warehouse/crm", "2026-11-20", frame, notes={"observed": False, **observed})
         assert recency.newest_observation(lake, "warehouse/crm", self.now) == datetime(2026, 11, 10, 3, tzinfo=UTC)
 
+    @pytest.mark.parametrize("kind", [pl.Datetime("us"), pl.Datetime("ns"), pl.Datetime("us", "Asia/Tokyo"), pl.Date])
+    def test_a_time_without_zone_is_utc_and_a_date_its_midnight(self, lake: Lake, kind: pl.DataType) -> None:
+        moment = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
+        column = pl.Series("updated_at", [None, moment, moment + timedelta(days=3)], pl.Datetime("us", "UTC"))
+        zoned = isinstance(kind, pl.Datetime) and kind.time_zone
+        rows = pl.DataFrame([column if zoned else column.dt.replace_time_zone(None)]).cast({"updated_at": kind})
+        lake.write("warehouse/crm", "2026-11-20", rows)
+        newest = recency.newest_event_time(lake, "warehouse/crm", self.now, "updated_at")
+        assert newest == (moment.replace(hour=0, minute=0) if kind == pl.Date else moment)
+
+    @pytest.mark.parametrize("kind", [pl.String, pl.Int64])
+    def test_text_and_numbers_tell_no_age_and_are_named(self, lake: Lake, kind: pl.DataType) -> None:
+        lake.write("warehouse/crm", "2026-11-20", pl.DataFrame({"updated_at": ["1"]}).cast(kind))
+        told = f"the column updated_at of warehouse/crm is of type {kind}: only timestamps and dates"
+        with pytest.raises(recency.NoTimeError, match=told):
+            recency.newest_event_time(lake, "warehouse/crm", self.now, "updated_at")
+
     def test_a_missing_table_is_stale(self, lake: Lake) -> None:
         assert not recency.newest_row_is_recent(
             recency.newest_event_time(lake, "x", self.now), self.now, self.daily

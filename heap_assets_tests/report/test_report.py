@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.checks.verdict import Severity, Verdict, could_not_judge, nothing_to_judge_by
 from heap_assets.checks.verdicts import record
 from heap_assets.lake import Lake
 from heap_assets.report import collect, render, write_report
@@ -98,6 +98,27 @@ def test_the_page_tells_what_fails_how_new_how_many_and_what_was_sent(lake: Lake
     ):
         assert part in page
     assert status.figures["duplicated"] == 50
+
+
+def test_what_is_not_judged_has_neither_passed_nor_failed(lake: Lake) -> None:
+    day = "2026-11-01"
+    for check, verdict in (
+        ("unique_keys", Verdict(True)),
+        ("not_shrunk", nothing_to_judge_by("there is no earlier snapshot")),
+        ("newest_row_is_recent", could_not_judge("the column is text")),
+    ):
+        record(
+            lake.store, verdict, asset="warehouse/crm", check=check, partition=day, version=None,
+            severity=Severity.ERROR, blocking=False,
+        )  # fmt: skip
+    status = collect(lake, datetime(2026, 11, 2, tzinfo=UTC))
+    assert status.failing == []
+    assert [verdict.check for verdict in status.unjudged] == ["newest_row_is_recent", "not_shrunk"]
+    assert status.strips["warehouse/crm"][day] == "pass"
+    page = render(status)
+    assert "All 1 checks pass, 2 are not judged" in page
+    assert "there is no earlier snapshot" in page
+    assert "1 of 3 pass, 2 not judged" in page
 
 
 def test_the_page_is_whole_in_itself_and_gives_nobody_away(lake: Lake, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Names of published columns and tables: what every engine takes, by one rule (docs/warehouse.md).
+
+A name of ASCII letters, digits and `_` that begins with no digit, is not too long and is neither an engine's nor the
+platform's own stays as it is. Any other loses its accents; each run of blanks, dots and other signs becomes `_`; a
+letter of another alphabet becomes `u` and its code point; one that begins with a digit gets `_` before it. A name that
+an engine or the platform needs for itself gets `property_` before it. Of names that become one (engines compare them
+without case) the one that needed no change keeps it, the others get six hex digits of their own name's SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+
+LONGEST_IN_POSTGRES = 63
+LONGEST_IN_BIGQUERY = 300
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RESERVED = re.compile(
+    r"(tableoid|xmin|cmin|xmax|cmax|ctid)\Z"
+    r"|_(table_|file_|partition|row_timestamp|change_|colidentifier|_root__)",
+    re.IGNORECASE,
+)
+"""PostgreSQL's system columns, and the prefixes that BigQuery keeps for its own."""
+_PREFIX = "property_"
+
+
+def safe_name(name: str, longest: int = LONGEST_IN_POSTGRES) -> str:
+    """Return a name as every engine takes it, see above; clashes are :func:`published_names`'s.
+
+    >>> safe_name("cart value"), safe_name("Größe (cm)"), safe_name("цена"), safe_name("1st"), safe_name("_TABLE_x")
+    ('cart_value', 'Grou00dfe_cm', 'u0446u0435u043du0430', '_1st', 'property__TABLE_x')
+    """
+    safe = name
+    if not _PLAIN.match(name):
+        letters = (c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+        spelled = "".join(c if c.isascii() or not c.isalnum() else f"u{ord(c):04x}" for c in letters)
+        safe = re.sub(r"[^A-Za-z0-9_]+", "_", spelled).strip("_") or "_"
+    if safe[0].isdigit():
+        safe = f"_{safe}"
+    if _RESERVED.match(safe):
+        safe = _PREFIX + safe
+    return safe if len(safe) <= longest else f"{safe[: longest - 7]}_{_digits(name)}"
+
+
+def published_names(
+    names: Iterable[str],
+    *,
+    own: Collection[str] = (),
+    known: Mapping[str, str] | None = None,
+    longest: int = LONGEST_IN_POSTGRES,
+) -> dict[str, str]:
+    """Return what each name is published as; no two are the same without case.
+
+    Parameters
+    ----------
+    names
+        Of one table's columns, or of tables of one target.
+    own
+        Names that the platform puts beside them and that no other may have.
+    known
+        What names were published as before: those stay.
+    """
+    wanted, known = list(dict.fromkeys(names)), known or {}
+    found = {name: known[name] for name in wanted if name in known}
+    taken = {name.casefold() for name in (*own, *known.values())}
+    safe = {name: _beside(safe_name(name, longest), own, longest) for name in wanted if name not in known}
+    for name in sorted(safe, key=lambda name: safe[name] != name):  # those that need no change come first
+        chosen = safe[name]
+        if chosen.casefold() in taken:
+            chosen = f"{chosen[: longest - 7]}_{_digits(name)}"
+        taken.add(chosen.casefold())
+        found[name] = chosen
+    return {name: found[name] for name in wanted}
+
+
+def _beside(name: str, own: Collection[str], longest: int) -> str:
+    reserved = {other.casefold() for other in own}
+    return (_PREFIX + name)[:longest] if name.casefold() in reserved else name
+
+
+def _digits(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
