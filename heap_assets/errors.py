@@ -21,5 +21,13 @@ class StaleWriterError(HeapAssetsError):
     """The file in place has seen inputs that this writer has not; it is kept."""
 
 
+class ConflictError(HeapAssetsError):
+    """Others are writing the same thing and do not stop, or do not let go of it."""
+
+
+class DamagedFileError(HeapAssetsError):
+    """A file of the lake that cannot be understood: the message names it and what to do."""
+
+
 class DeliveryError(HeapAssetsError):
     """A destination refused, or could not be reached; what was acknowledged is kept."""

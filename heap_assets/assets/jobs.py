@@ -14,7 +14,7 @@ from heap_assets.destinations import Mode
 from heap_assets.io import LakeResource
 from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
-from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts
+from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts, tidy
 from heap_assets.steps.suites import hourly_checks
 
 _AT_ONCE = (
@@ -136,14 +136,17 @@ def retention_job(platform: Callable[[LakeResource], Platform]) -> dg.JobDefinit
         there = platform(lake)
         days = expired(there)
         results = old_verdicts(there)
+        leftovers = 0
         if not config.dry_run:
             forget(there, days)
             forget_verdicts(there, results)
+            leftovers = tidy(there)
         counts = Counter(day.asset for day in days)
         word = "would go" if config.dry_run else "gone"
         context.log.info("%s days are %s: %s", len(days), word, dict(counts))
         context.add_output_metadata(
-            {"days": len(days), "check_results": len(results), "dry_run": config.dry_run} | dict(counts)
+            {"days": len(days), "check_results": len(results), "leftovers": leftovers, "dry_run": config.dry_run}
+            | dict(counts)
         )
 
     @dg.job(

@@ -7,7 +7,7 @@ from collections import Counter
 import click
 
 from heap_assets.platform import open_platform
-from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts
+from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts, tidy
 
 
 @click.command()
@@ -23,5 +23,6 @@ def prune(dry_run: bool) -> None:
     results = old_verdicts(platform)
     if not dry_run:
         forget_verdicts(platform, results)
+        click.echo(f"{tidy(platform)} files and folders of killed processes are gone")
     click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")
     click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")

@@ -11,6 +11,7 @@ import polars as pl
 
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import (
+    Catalogue,
     Missing,
     Selection,
     caller_of,
@@ -164,7 +165,7 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
     if not missing:
         click.echo("the catalogue knows everything that was landed")
         return
-    platform.catalogue.accept(missing, tables or None).save(platform.settings.catalogue)
+    Catalogue.update(platform.settings.catalogue, lambda current: current.accept(missing, tables or None))
     click.echo(f"Wrote {platform.settings.catalogue}: reload the code location in the UI to see the new assets")
 
 

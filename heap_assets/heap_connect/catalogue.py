@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from heap_assets.heap_connect.columns import knowledge_of
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.merging import Columns, origin_of
 from heap_assets.heap_connect.records import TableState, deliveries
+from heap_assets.lake import update_file
 from heap_assets.yaml_core import core, read_yaml
 
 _HEADER = """\
@@ -57,7 +58,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All known tables by name. Changes give a new catalogue; :meth:`save` writes it."""
+    """All known tables by name. Changes give a new catalogue; :meth:`update` writes them."""
 
     tables: Mapping[str, CatalogueTable] = field(default_factory=dict)
 
@@ -71,10 +72,12 @@ class Catalogue:
             If it is no catalogue; the message names the key.
         """
         path = Path(path)
-        if not path.exists():
-            return cls()
+        return cls._parsed(path.read_bytes(), path) if path.exists() else cls()
+
+    @classmethod
+    def _parsed(cls, data: bytes, path: Path) -> Catalogue:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = data.decode()
         except UnicodeDecodeError as error:
             raise SettingsError(f"{path} is not UTF-8 text") from error
         document = read_yaml(text, str(path)) or {}
@@ -83,9 +86,31 @@ class Catalogue:
         _check_names(path, [str(name) for name in document])
         return cls({str(name): _table(str(name), entry, path) for name, entry in document.items()})
 
-    def save(self, path: Path | str) -> None:
-        """Write the file, sorted by table, columns in Heap's order; the file is replaced whole."""
+    @classmethod
+    def update(cls, path: Path | str, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
+        """Change the catalogue that stands in a file now, whoever changed it since it was loaded, and return it.
+
+        Raises
+        ------
+        SettingsError
+            If the file is no catalogue; the file stays as it is.
+        """
         path = Path(path)
+        changed: list[Catalogue] = []
+
+        def _changed(data: bytes | None) -> bytes:
+            changed.append(change(cls() if data is None else cls._parsed(data, path)))
+            return changed[-1].to_yaml().encode()
+
+        update_file(path, _changed)
+        return changed[-1]
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, replaced whole, whatever stands in it; :meth:`update` changes what stands in it."""
+        update_file(Path(path), lambda _: self.to_yaml().encode())
+
+    def to_yaml(self) -> str:
+        """Return the text of the file: sorted by table, columns in Heap's order."""
         document = {
             name: {
                 "display_name": table.display_name,
@@ -93,10 +118,7 @@ class Catalogue:
             }
             for name, table in sorted(self.tables.items())
         }
-        text = _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
-        staging = path.with_name(f".{path.name}.new")
-        staging.write_text(text, encoding="utf-8")
-        staging.replace(path)
+        return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
 
     def columns(self, table: str) -> list[str] | None:
         """Return the known columns of a table; None if the table is not known."""
@@ -141,7 +163,8 @@ class Catalogue:
         tables = dict(self.tables)
         for name in chosen:
             known = tables.get(name) or CatalogueTable(display_name_of(name))
-            tables[name] = CatalogueTable(known.display_name, {**known.columns, **_described(name, news[name])})
+            news_still = [column for column in news[name] if column not in known.columns]
+            tables[name] = CatalogueTable(known.display_name, {**known.columns, **_described(name, news_still)})
         return Catalogue(tables)
 
 

@@ -1,9 +1,13 @@
 """Where tables live: Parquet partitions on a folder, S3 or GCS, written whole or not at all."""
 
+from heap_assets.lake.files import update_file
 from heap_assets.lake.lake import Inputs, Lake, Partition, Status, Written, conform
+from heap_assets.lake.leftovers import SCRATCH, remove_scratch_folders
+from heap_assets.lake.names import folder_name
 from heap_assets.lake.store import FileWriter, ObjectInfo, Store, write_frame
 
 __all__ = [
+    "SCRATCH",
     "FileWriter",
     "Inputs",
     "Lake",
@@ -13,5 +17,8 @@ __all__ = [
     "Store",
     "Written",
     "conform",
+    "folder_name",
+    "remove_scratch_folders",
+    "update_file",
     "write_frame",
 ]

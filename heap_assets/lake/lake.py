@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.errors import MissingInputError, StaleWriterError
-from heap_assets.lake.store import FileWriter, Store
+from heap_assets.errors import DamagedFileError, MissingInputError, StaleWriterError
+from heap_assets.lake.store import FileWriter, ObjectInfo, Store, write_parquet
 
 _FOOTER = "heap_assets"
 _SUFFIX = ".parquet"
@@ -110,20 +110,27 @@ class Lake:
     def find(self, asset: AssetPath, partition: str | None = None) -> Partition | None:
         """Describe a stored partition, or None if it was never built."""
         info = self.store.head(self.key(asset, partition))
-        if info is None:
-            return None
+        return None if info is None else self._described(asset, partition, info)
+
+    def _described(self, asset: AssetPath, partition: str | None, info: ObjectInfo) -> Partition:
         uri = self.uri(asset, partition)
-        footer = json.loads(pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)[_FOOTER])
-        return Partition(
-            asset=_path(asset),
-            key=partition or UNPARTITIONED,
-            rows=self._scan(uri).select(pl.len()).collect().item(),
-            version=info.etag,
-            bytes=info.size,
-            written_at=datetime.fromisoformat(footer["written_at"]),
-            inputs=Inputs(footer["versions"], frozenset(footer["seen"])),
-            notes=footer["notes"],
-        )
+        try:
+            footer = json.loads(pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)[_FOOTER])
+            return Partition(
+                asset=_path(asset),
+                key=partition or UNPARTITIONED,
+                rows=self._scan(uri).select(pl.len()).collect().item(),
+                version=info.etag,
+                bytes=info.size,
+                written_at=datetime.fromisoformat(footer["written_at"]),
+                inputs=Inputs(footer["versions"], frozenset(footer["seen"])),
+                notes=footer["notes"],
+            )
+        except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(
+                f"{uri} cannot be read as a partition of this lake ({type(error).__name__}): if it is damaged, delete "
+                "it and materialize the partition again"
+            ) from error
 
     def scan(
         self, asset: AssetPath, partitions: str | Iterable[str] | None = None, *, schema: pl.Schema | None = None
@@ -166,32 +173,81 @@ class Lake:
     ) -> Written:
         """Stream a frame into a partition, whole or not at all; equal inputs write nothing.
 
-        Without `inputs` the partition is always written.
+        Without `inputs` the partition is always written. With them, of several writers at once each compares with
+        the file that it replaces: none of them overwrites one that has seen more.
 
         Raises
         ------
         StaleWriterError
             If the file in place was built by somebody who has seen more inputs.
+        DamagedFileError
+            If the file in place cannot be read.
         """
-        if inputs is not None and (existing := self.find(asset, partition)) is not None:
-            if existing.inputs.versions == dict(inputs.versions) and existing.inputs.seen <= inputs.seen:
-                return Written(Status.UNCHANGED, existing)
-            if unseen := existing.inputs.seen - inputs.seen:
-                raise StaleWriterError(
-                    f"{_path(asset)} {partition or ''} in place has seen {len(unseen)} inputs that this run has not "
-                    f"(such as {min(unseen)}): it is kept; run again to build from all of them"
-                )
+        if inputs is not None and (standing := self._standing(asset, partition, inputs)[0]) is not None:
+            return Written(Status.UNCHANGED, standing)
         footer = {
             "versions": dict(inputs.versions) if inputs else {},
             "seen": sorted(inputs.seen) if inputs else [],
             "notes": dict(notes or {}),
             "written_at": datetime.now(UTC).isoformat(),
         }
-        self.store.sink(self.key(asset, partition), frame, {_FOOTER: json.dumps(footer, default=str)})
+        key, metadata = self.key(asset, partition), {_FOOTER: json.dumps(footer, default=str)}
+        if inputs is None:
+            self.store.sink(key, frame, metadata)
+        elif (standing := self._replace(asset, partition, frame, metadata, inputs)) is not None:
+            return Written(Status.UNCHANGED, standing)
         written = self.find(asset, partition)
         if written is None:
             raise MissingInputError(f"{self.uri(asset, partition)} vanished while it was written")
         return Written(Status.WRITTEN, written)
+
+    def _replace(
+        self,
+        asset: AssetPath,
+        partition: str | None,
+        frame: pl.LazyFrame | pl.DataFrame | FileWriter,
+        metadata: Mapping[str, str],
+        inputs: Inputs,
+    ) -> Partition | None:
+        """Put a frame in place of what stands, unless another writer was quicker: then hold that against it as well.
+
+        Returns the partition of one who wrote the same meanwhile.
+        """
+        key = self.key(asset, partition)
+        with self.store.staging(key) as path:
+            write_parquet(path, frame, metadata)
+            while True:
+                standing, info = self._standing(asset, partition, inputs)
+                if standing is not None:
+                    return standing
+                if self.store.replace(key, path, info):
+                    return None
+
+    def _standing(
+        self, asset: AssetPath, partition: str | None, inputs: Inputs
+    ) -> tuple[Partition | None, ObjectInfo | None]:
+        """Return the partition in place if it already is what `inputs` give, and the object to replace if it is not.
+
+        Raises
+        ------
+        StaleWriterError
+            If it was built by somebody who has seen more.
+        """
+        info = self.store.head(self.key(asset, partition))
+        try:
+            existing = self._described(asset, partition, info) if info else None
+        except FileNotFoundError:  # deleted since
+            existing = None
+        if existing is None:
+            return None, None
+        if existing.inputs.versions == dict(inputs.versions) and existing.inputs.seen <= inputs.seen:
+            return existing, info
+        if unseen := existing.inputs.seen - inputs.seen:
+            raise StaleWriterError(
+                f"{_path(asset)} {partition or ''} in place has seen {len(unseen)} inputs that this run has not "
+                f"(such as {min(unseen)}): it is kept; run again to build from all of them"
+            )
+        return None, info
 
     def delete(self, asset: AssetPath, partition: str | None = None) -> None:
         """Remove a partition."""

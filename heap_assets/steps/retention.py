@@ -9,6 +9,7 @@ from datetime import date, timedelta
 
 from heap_assets import clock
 from heap_assets.checks import verdicts
+from heap_assets.lake import remove_scratch_folders
 from heap_assets.names import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, SHARED
 from heap_assets.platform import Platform
 from heap_assets.steps.suites import required_checks
@@ -84,6 +85,11 @@ def forget_verdicts(platform: Platform, keys: Iterable[str]) -> None:
     """Delete verdicts."""
     for key in keys:
         platform.lake.store.delete(key)
+
+
+def tidy(platform: Platform) -> int:
+    """Remove what killed processes left (partial files of the lake, scratch folders of this machine); count them."""
+    return platform.lake.store.tidy() + len(remove_scratch_folders())
 
 
 def _has_checks(platform: Platform, asset: str) -> bool:

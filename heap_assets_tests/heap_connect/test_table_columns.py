@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -108,6 +110,38 @@ def test_the_catalogue_learns_what_landed_and_keeps_what_people_wrote(tmp_path: 
     accepted = catalogue.accept(catalogue.missing(landing), ["sign_up"])
     assert accepted.tables["sign_up"].display_name == "Sign Up - Click"
     assert "plan" in accepted.tables["sign_up"].columns
+
+
+ACCEPTING = """
+import sys
+from heap_assets.heap_connect import Catalogue, Missing
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    news = Missing({f"{sys.argv[2]}_{number}": ("event_id",)}, {})
+    Catalogue.update(sys.argv[1], lambda current: current.accept(news))
+"""
+
+
+def test_tables_that_several_accept_at_once_are_all_taken_in(tmp_path: Path) -> None:
+    path = tmp_path / "heap_catalogue.yaml"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ACCEPTING, path, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b")
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+    assert set(Catalogue.load(path).tables) == {f"{name}_{number}" for name in "ab" for number in range(10)}
+    assert [path.name for path in tmp_path.iterdir()] == ["heap_catalogue.yaml"]
 
 
 def test_files_of_one_dump_may_differ_in_their_schemas(tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from heap_assets.errors import MissingInputError, StaleWriterError
-from heap_assets.lake import Inputs, Lake, Status, Store
+from heap_assets.errors import DamagedFileError, MissingInputError, StaleWriterError
+from heap_assets.lake import SCRATCH, Inputs, Lake, Status, Store, folder_name, remove_scratch_folders
 
 ROWS = pl.DataFrame({"a": [1, 2]})
 
@@ -60,3 +65,63 @@ def test_only_the_first_creates(tmp_path: Path) -> None:
     assert store.create("lease", b"a")
     assert not store.create("lease", b"b")
     assert store.read("lease") == b"a"
+
+
+def test_a_damaged_partition_is_named(lake: Lake) -> None:
+    lake.write("t", "2026-01-01", ROWS)
+    Path(lake.uri("t", "2026-01-01")).write_bytes(b"PAR1 no more")
+    with pytest.raises(DamagedFileError, match=r"t/2026-01-01\.parquet"):
+        lake.find("t", "2026-01-01")
+    with pytest.raises(DamagedFileError, match="delete it"):
+        lake.write("t", "2026-01-01", ROWS, Inputs({"a": "b"}))
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(lake: Lake) -> None:
+    lake.write("t", "2026-01-01", ROWS, Inputs({"a": "b"}))
+    folder = Path(lake.uri("t", "2026-01-01")).parent
+    dead, own, alive = folder / ".tmp-1-a.parquet", folder / "a.json#1", folder / ".tmp-2-a.parquet"
+    for path in (dead, own, alive):
+        path.write_bytes(b"half")
+    for path in (dead, own, Path(lake.store.url, ".tmp-lock")):
+        os.utime(path, (0, 0))
+    assert lake.store.tidy() == 2
+    assert {path.name for path in folder.iterdir()} == {"2026-01-01.parquet", alive.name}
+    assert Path(lake.store.url, ".tmp-lock").exists(), "others may be waiting for it"
+
+
+def test_scratch_folders_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, alive = (Path(tempfile.mkdtemp(prefix=SCRATCH)) for _ in range(2))
+    for folder in (dead, alive):
+        (folder / "0.avro").write_bytes(b"rows")
+    for path in (dead / "0.avro", dead, alive):
+        os.utime(path, (0, 0))
+    assert remove_scratch_folders() == [dead]
+    assert (alive / "0.avro").exists()
+
+
+@given(st.lists(st.text(st.characters(), max_size=300), min_size=1, max_size=20, unique=True))
+def test_names_become_different_safe_folders(names: list[str]) -> None:
+    folders = [folder_name(name, {"_dumps"}) for name in names]
+    assert len(set(folders)) == len(names)
+    for folder in folders:
+        assert re.fullmatch(r"[A-Za-z0-9_.~%-]{1,167}", folder)
+        assert folder not in {".", "..", "_dumps"}
+        assert not folder.startswith(".tmp-")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("sign_up", "sign_up"),
+        ("_private", "_private"),
+        ("Sign Up", "Sign%20Up"),
+        ("café", "caf%C3%A9"),
+        ("a/../b", "a%2F..%2Fb"),
+        ("..", "%2E."),
+        ("_dumps", "%5Fdumps"),
+        ("\ud800", "%ED%A0%80"),
+    ],
+)
+def test_ordinary_names_stay_as_they_are(name: str, folder: str) -> None:
+    assert folder_name(name, {"_dumps"}) == folder

@@ -357,3 +357,66 @@ lake.write("heap/users", "2026-11-01", frame)
     process.stdout.close()
     assert lake.scan("heap/users", "2026-11-01").collect().rows() == rows(1).rows()
     assert lake.partitions("heap/users") == ["2026-11-01"]
+
+
+COUNTING = """
+import sys
+from heap_assets.lake import Store
+store = Store(sys.argv[1], eval(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[3])):
+    store.update("counter", lambda data: str(int(data or b"0") + 1).encode())
+"""
+
+STALE = """
+import sys
+import polars as pl
+from heap_assets.errors import StaleWriterError
+from heap_assets.lake import Inputs, Lake, Store
+
+class Waiting(Store):
+    def replace(self, key, path, expected):
+        if not hasattr(self, "waited"):
+            self.waited = True
+            print("compared", flush=True)
+            sys.stdin.readline()
+        return super().replace(key, path, expected)
+
+lake = Lake(Waiting(sys.argv[1], eval(sys.argv[2])))
+try:
+    inputs = Inputs({"dump 1": "a"}, frozenset({"dump 1"}))
+    lake.write("heap/users", "2026-11-01", pl.DataFrame({"user_id": [3]}), inputs)
+except StaleWriterError as error:
+    print("refused", error)
+"""
+
+
+def another_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_what_several_processes_change_at_once_is_changed_by_all(place: tuple[str, dict[str, str]]) -> None:
+    processes = [another_process(COUNTING, *place, 10) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.communicate("go\n", timeout=60)
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert Store(*place).read("counter") == b"30"
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["replacing", "creating"])
+def test_a_writer_that_became_stale_while_it_wrote_is_refused(place: tuple[str, dict[str, str]], before: bool) -> None:
+    lake = Lake.open(*place)
+    if before:
+        lake.write("heap/users", "2026-11-01", rows(1), Inputs({"dump 0": "-"}))
+    stale = another_process(STALE, *place)
+    assert stale.stdout is not None
+    assert stale.stdout.readline() == "compared\n"
+    lake.write("heap/users", "2026-11-01", rows(1, 2), Inputs({"dump 2": "b"}, frozenset({"dump 1", "dump 2"})))
+    output, _ = stale.communicate("go on\n", timeout=60)
+    assert "refused heap/users 2026-11-01 in place has seen 1 inputs that this run has not (such as dump 2)" in output
+    assert lake.scan("heap/users", "2026-11-01").collect().rows() == rows(1, 2).rows()
