@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +48,11 @@ def test_domain_packages_use_each_other_only_by_the_front_door(path: Path) -> No
 
 def test_no_module_is_called_utils() -> None:
     assert not [p for p in PACKAGE.rglob("*.py") if p.stem in ("utils", "util", "helpers", "misc", "common")]
+
+
+@pytest.mark.parametrize("path", _modules("."), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_module_handles_a_raw_memory_address(path: Path) -> None:
+    if "heap_connect" in path.parts:
+        pytest.skip("still has loops of its own")
+    used = re.findall(r"\bctypes\b|\binttoptr\b|\bcarray\b|\.address\b|__array_interface__", path.read_text())
+    assert not used, f"{path} uses {used}: pass arrays"

@@ -4,7 +4,7 @@ from heap_assets.identity.assign import assign
 from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.barrier import IdentityTables
 from heap_assets.identity.changes import changes
-from heap_assets.identity.errors import LinksError, RulesError, StateError
+from heap_assets.identity.errors import LinksError, MemoryLimitError, RulesError, StateError
 from heap_assets.identity.explain import Explanation, explain
 from heap_assets.identity.extract import Extraction, extract, own_identify_links
 from heap_assets.identity.paths import resolve_path
@@ -48,6 +48,7 @@ __all__ = [
     "IdentifierRule",
     "IdentityTables",
     "LinksError",
+    "MemoryLimitError",
     "Quality",
     "QualityError",
     "QuestionError",

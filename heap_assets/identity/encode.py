@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity import kernel, kernel_table
-from heap_assets.identity.errors import LinksError
-from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U16, U32, U64
-from heap_assets.identity.kernel_text import copy_text
-from heap_assets.identity.memory import Blocks, aligned, available
+from heap_assets.identity.errors import LinksError, MemoryLimitError
+from heap_assets.identity.kernel import I64, PADDING, PLACE, PLACE_SHIFT, U8, U16, U32, U64
+from heap_assets.identity.memory import Blocks, Growing
 from heap_assets.identity.rows import Rows, RowTable
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import as_links
-from heap_assets.identity.texts import PADDING, StringViews, Texts
+from heap_assets.identity.texts import Texts, flat
 from heap_assets.identity.threads import in_parts
+from heap_assets.machine import memory_left
 
 _BATCH: Final = 1 << 17
 _MORSEL: Final = 50_000
@@ -31,8 +31,8 @@ _PIECE: Final = 1 << 14
 _BACKLOG: Final = 12
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
-_BYTES_PER_NODE: Final = 64
-_BYTES_PER_ROW: Final = 32
+_SHARE: Final = 2
+"""Of the memory that is left, a half is for what is kept of links: reading and the steps that follow need the other."""
 _FIRST_SIZE: Final = 1 << 12
 _AHEAD: Final = 1 << 21
 """Numbers (8 bytes) whose memory is got ready at once, ahead of those in use; small graphs do without."""
@@ -141,6 +141,7 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
         "value_a", "value_b",
         pl.col("value_a").hash(_SEEDS[0]).alias("a1"), pl.col("value_a").hash(_SEEDS[1]).alias("a2"),
         pl.col("value_b").hash(_SEEDS[0]).alias("b1"), pl.col("value_b").hash(_SEEDS[1]).alias("b2"),
+        *(pl.col(f"value_{end}").str.len_bytes().fill_null(0).alias(f"{end}_bytes") for end in ("a", "b")),
         code_a.alias("ta"), code_b.alias("tb"),
         pl.col("first_seen").to_physical().fill_null(kernel.NEVER).alias("first"),
         pl.col("last_seen").to_physical().fill_null(kernel.BEFORE).alias("last"),
@@ -191,15 +192,13 @@ class _Encoder:
         self.names = pl.Series(dtype=pl.Categorical(self.sources))
         self.known = 0
         self.ready = {"facts": 0, "slots": 0}
-        # address space for as much as memory could hold; a page is taken only when it is written
-        self.room = max(available() // _BYTES_PER_NODE, 1 << 20)
-        # a row of it is half a line of the cache
-        self.facts: I64 = aligned((self.room, 4), np.int64)
-        self.ranks: U8 = np.empty(self.room, np.uint8)
-        self.data: U8 = np.empty(max(available() // 2, 1 << 26), np.uint8)
-        self.slots: U64 = np.zeros(self.room * 2, np.uint64)
+        self.most = memory_left() // _SHARE
+        self.facts_room = Growing(np.int64, 4 * _FIRST_SIZE)
+        self.ranks_room = Growing(np.uint8, _FIRST_SIZE)
+        self.data_room = Growing(np.uint8, _FIRST_SIZE)
         self.size = _FIRST_SIZE
-        self.rows = RowTable(available() // _BYTES_PER_ROW) if keep_rows else None
+        self.slots_room = Growing(np.uint64, self.size + SPILL)
+        self.rows = RowTable() if keep_rows else None
         self.batches: list[LinkBatch] = []
         self.blocks = Blocks()
         self.worker = ThreadPoolExecutor(1)
@@ -223,23 +222,31 @@ class _Encoder:
         return room if room.shape[1] >= rows else np.empty((4, rows), np.uint32)
 
     def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64, ids: U32, fresh: U32) -> U32:
-        values = StringViews(batch[f"value_{end}"])
-        self._make_room(batch.height, int(batch[f"value_{end}"].estimated_size()))
+        lengths = batch[f"{end}_bytes"]
+        self._make_room(batch.height, int(lengths.sum()))
         before = self.known
         self.known = kernel_table.encode(
-            batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), values.views, batch[f"t{end}"].to_numpy(),
-            first, last, self.slots, self.size, self.facts, self.ranks, before, ids, fresh,
+            batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), lengths.to_numpy(), batch[f"t{end}"].to_numpy(),
+            first, last, self.slots_room.array, self.size, self.facts, self.ranks_room.array, before, ids, fresh,
         )  # fmt: skip
-        self._later(self._copy, values, fresh[: self.known - before], before)
+        self._later(self._copy, batch[f"value_{end}"], fresh[: self.known - before], self._text_end(before))
         return ids
+
+    @property
+    def facts(self) -> I64:
+        return self.facts_room.array.reshape(-1, 4)
+
+    def _text_end(self, nodes: int) -> int:
+        return int(self.facts[nodes, PLACE] >> PLACE_SHIFT)
 
     def _later(self, work: Callable[..., None], *given: Any) -> None:
         self.behind.append(self.worker.submit(work, *given))
         while len(self.behind) > _BACKLOG:
             self.behind.popleft().result()
 
-    def _copy(self, values: StringViews, rows: U32, node: int) -> None:
-        copy_text(values.views, values.start, values.addresses, rows, self.facts, node, self.data)
+    def _copy(self, values: pl.Series, rows: U32, at: int) -> None:
+        text = flat(values.gather(rows))
+        self.data_room.array[at : at + text.size] = text
 
     def _link(self, batch: pl.DataFrame, a: U32, b: U32, room: U32) -> None:
         first, last, tag = (batch[name].to_numpy() for name in ("first", "last", "tag"))
@@ -251,36 +258,74 @@ class _Encoder:
         self.rooms.append(room)
 
     def _make_room(self, nodes: int, text: int) -> None:
-        used = int(self.facts[self.known, PLACE] >> PLACE_SHIFT)
-        if self.known + nodes + 1 >= self.room or used + text + PADDING > self.data.size:
-            raise LinksError(
-                f"links name more than {self.known} identifiers, which do not fit into this machine's memory "
-                f"(about {_BYTES_PER_NODE} bytes each): give it more"
-            )
-        self._get_ready("facts", self.facts.reshape(-1), 0, self.known * 4 + _AHEAD)
+        """Make room for as many more identifiers, and as many more bytes of text.
+
+        Raises
+        ------
+        MemoryLimitError
+            If they do not fit into the memory that this process may use.
+        """
+        used = self._text_end(self.known)
+        if self._held(used) > self.most:
+            raise self._too_many()
         if self.known > self.size * 13 // 20:  # it will grow at fourteen
-            self._get_ready("slots", self.slots, self.size, _next_size(self.size))
+            self._grow(self.slots_room, _next_size(self.size) + SPILL)
+            self._get_ready("slots", self.size, _next_size(self.size))
         size = grown(self.size, self.known + nodes)
         if size > self.size:
-            kernel_table.spread(self.slots, self.size, size)
+            self._grow(self.slots_room, size + SPILL)
+            kernel_table.spread(self.slots_room.array, self.size, size)
             self.size = size
+        self._grow(self.facts_room, (self.known + nodes + 1) * 4 + 2 * _AHEAD)
+        self._grow(self.ranks_room, self.known + nodes)
+        self._grow(self.data_room, used + text + PADDING)
+        self._get_ready("facts", 0, self.known * 4 + _AHEAD)
 
-    def _get_ready(self, name: str, memory: I64 | U64, begin: int, end: int) -> None:
-        begin = max(begin, self.ready[name])
-        if end >= 2 * _AHEAD and begin < end and begin + _AHEAD <= memory.size:
-            self._later(kernel_table.touch, memory, begin, begin + _AHEAD)
-            self.ready[name] = begin + _AHEAD
+    def _held(self, text: int) -> int:
+        """Bytes of what is kept so far."""
+        rows = self.blocks.taken if self.rows is None else self.rows.nbytes
+        return self.known * 33 + self.size * 8 + text + rows
 
-    def finished(self) -> Encoded:
+    def _too_many(self) -> MemoryLimitError:
+        return MemoryLimitError(
+            f"links name more than {self.known} identifiers: what is kept of them would take more than "
+            f"{self.most // 1_000_000} MB, 1/{_SHARE} of the memory that was left to this process: give it more"
+        )
+
+    def _grow(self, room: Growing, size: int) -> None:
+        if size <= room.size:
+            return
+        self._settle()  # nobody else may hold what moves
+        try:
+            room.grow(size)
+        except MemoryError as error:
+            raise self._too_many() from error
+
+    def _settle(self) -> None:
         while self.behind:
             self.behind.popleft().result()
+
+    def _get_ready(self, name: str, begin: int, end: int) -> None:
+        begin = max(begin, self.ready[name])
+        if end >= 2 * _AHEAD and begin < end and begin + _AHEAD <= self._room(name).size:
+            self._later(self._touch, name, begin)
+            self.ready[name] = begin + _AHEAD
+
+    def _touch(self, name: str, begin: int) -> None:
+        kernel_table.touch(self._room(name).array, begin, begin + _AHEAD)
+
+    def _room(self, name: str) -> Growing:
+        return self.facts_room if name == "facts" else self.slots_room
+
+    def finished(self) -> Encoded:
+        self._settle()
         self.worker.shutdown()
         names = self.sources.to_series().to_list() if self.known else []
         if len(names) >= _MAX_SOURCES:
             raise LinksError(f"links name {len(names)} sources, expected fewer than {_MAX_SOURCES}: one per table")
-        facts, ranks = self.facts[: self.known + 1], self.ranks[: self.known]
-        texts = Texts(facts, self.data)
-        slots = self.slots[: self.size + SPILL]
+        facts, ranks = self.facts[: self.known + 1], self.ranks_room.array[: self.known]
+        texts = Texts(facts, self.data_room.array)
+        slots = self.slots_room.array[: self.size + SPILL]
         rows = Rows.none() if self.rows is None else self.rows.rows
         batches = self.batches if self.rows is None else _batches_of(rows, ranks, self.types)
         return Encoded(ranks, facts, slots, self.size, texts, names, batches, rows)

@@ -13,5 +13,9 @@ class LinksError(HeapAssetsError):
     """A table given to the engine is not a table of links."""
 
 
+class MemoryLimitError(HeapAssetsError):
+    """There is more to resolve than fits into the memory that this process may use."""
+
+
 class StateError(HeapAssetsError):
     """What is kept under `_identity/` cannot be read; deleting it costs only time."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SLICE: Final = 1 << 18
 """Rows of a batch of the stream."""
 
-_SCHEMA: Final = pa.schema(
+SCHEMA: Final = pa.schema(
     [
         ("identifier_type", pa.dictionary(pa.int8(), pa.string())),
         ("identifier", pa.large_string()),
@@ -45,7 +45,7 @@ def graph_table(result: Resolved) -> pl.LazyFrame:
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
     ) -> Iterator[pl.DataFrame]:
         left = result.identifiers if rows is None else rows
-        for piece in _ahead(partial(_slice, result), slices(result.profiles, _SLICE)):
+        for piece in ahead(partial(batch, result), slices(result.profiles, _SLICE)):
             frame = _frame(piece, columns or GRAPH.names()).head(left)
             yield frame if predicate is None else frame.filter(predicate)
             left -= piece.num_rows
@@ -72,7 +72,8 @@ def slices(found: Profiles, rows: int) -> list[U32]:
     return [order[begin:end] for begin, end in pairwise(cuts[:used])]
 
 
-def _ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator[pa.RecordBatch]:
+def ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator[pa.RecordBatch]:
+    """Make batches in order, two of them while another one is used."""
     with ThreadPoolExecutor(2) as pool:
         waiting: deque[Future[pa.RecordBatch]] = deque()
         for piece in pieces:
@@ -83,7 +84,8 @@ def _ahead(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator
             yield waiting.popleft().result()
 
 
-def _slice(result: Resolved, places: U32) -> pa.RecordBatch:
+def batch(result: Resolved, places: U32) -> pa.RecordBatch:
+    """Return the rows of some runs, in the shape of :data:`SCHEMA`."""
     found, facts = result.profiles, result.encoded.facts
     nobody = found.high.size
     sizes = found.starts[places.astype(np.int64) + 1] - found.starts[places]
@@ -96,7 +98,7 @@ def _slice(result: Resolved, places: U32) -> pa.RecordBatch:
     first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
     begins, offsets = np.empty(rows, np.int64), np.empty(rows + 1, np.int64)
     kernel_text.take_facts(nodes, facts, first, last, seen, begins, offsets)
-    text = np.empty(int(offsets[-1]), np.uint8)
+    text = np.empty(int(offsets[-1]) + kernel.PADDING, np.uint8)
     kernel_text.take_text(begins, result.encoded.texts.data, offsets, text)
     types = pa.array(result.rules.types, pa.string())
     ids = _hexadecimal(found.high, found.low, places[known])
@@ -108,7 +110,7 @@ def _slice(result: Resolved, places: U32) -> pa.RecordBatch:
         _masked(pa.timestamp("us", "UTC"), last, seen >> np.uint8(1)),
         pa.Array.from_buffers(pa.bool_(), rows, [None, _bits(shared)]),
     ]
-    return pa.record_batch(columns, schema=_SCHEMA)
+    return pa.record_batch(columns, schema=SCHEMA)
 
 
 def _masked(kind: pa.DataType, values: I32 | I64, valid: U8) -> pa.Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from heap_assets.identity import kernel_order, kernel_sha, kernel_text
 from heap_assets.identity.encode import Encoded
-from heap_assets.identity.kernel import I64, NONE, PLACE, PLACE_SHIFT, U8, U32, U64
+from heap_assets.identity.kernel import I64, NONE, PADDING, PLACE, PLACE_SHIFT, U8, U32, U64
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.threads import in_ranges
 
@@ -134,7 +134,7 @@ def in_order(starts: I64, high: U64, low: U64) -> U32:
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:
     """Hash type and value of some nodes."""
     parts = [f"{name}{SEPARATOR}".encode() for name in rules.types]
-    prefixes = np.frombuffer(b"".join(parts), np.uint8).copy()
+    prefixes = np.frombuffer(b"".join(parts) + bytes(PADDING), np.uint8).copy()
     prefix_offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     high, low = np.empty(nodes.size, np.uint64), np.empty(nodes.size, np.uint64)
 

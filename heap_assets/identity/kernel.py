@@ -40,6 +40,9 @@ LAST: Final = 2
 PLACE: Final = 3
 PLACE_SHIFT: Final = 24
 
+PADDING: Final = 8
+"""Loops read and write text eight bytes at once, so arrays of it have as many bytes behind the last text."""
+
 
 def compiled(function: F) -> F:
     """Compile a loop when it is first called, keep the machine code on disk, release the GIL while it runs."""

@@ -10,8 +10,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from heap_assets.identity.kernel import AHEAD, I64, PLACE, PLACE_SHIFT, U8, U32, U64, compiled
-from heap_assets.identity.native import big_endian, copy_within, element, load8, prefetch
+from heap_assets.identity.kernel import AHEAD, I64, PADDING, PLACE, PLACE_SHIFT, U8, U32, U64, compiled
+from heap_assets.identity.native import big_endian, copy_words, element, load8, prefetch
 
 _LANES: Final = 16
 _BLOCK: Final = 64
@@ -96,7 +96,14 @@ def _absorb(typing_context: Any, state: Any, block: Any) -> Any:
     return types.void(state, block), emit
 
 
-absorb = cast("Any", intrinsic(_absorb))
+_absorb_unchecked = cast("Any", intrinsic(_absorb))
+
+
+@compiled
+def absorb(state: U32, words: U32) -> None:
+    """Put one block of each message into its state."""
+    state[8 * _LANES - 1], words[16 * _LANES - 1]  # what is read and written is checked where loops are
+    _absorb_unchecked(state, words)
 
 
 @compiled
@@ -104,14 +111,14 @@ def _fill(
     block: U8, number: int, prefixes: U8, prefix_at: int, head: int, data: U8, value_at: int, length: int, last: bool
 ) -> None:
     """Write one block of prefix, value and padding (FIPS 180-4, 5.1.1); `length` is of prefix and value together."""
-    block[:] = 0
     begin = number * _BLOCK
     end = begin + _BLOCK
     if begin < head:
-        copy_within(block, 0, prefixes, prefix_at + begin, min(head, end) - begin)
+        copy_words(block, 0, prefixes, prefix_at + begin, min(head, end) - begin)
     value, stop = max(begin, head), min(length, end)
     if value < stop:
-        copy_within(block, value - begin, data, value_at + value - head, stop - value)
+        copy_words(block, value - begin, data, value_at + value - head, stop - value)
+    block[max(stop - begin, 0) :] = 0
     if begin <= length < end:
         block[length - begin] = 0x80
     if last:
@@ -126,7 +133,7 @@ def sha256_128(
     """Write the first 128 bits of SHA-256 over prefix-of-type + value, for each node (rule 7)."""
     half = np.uint64(32)
     state, words = np.empty(8 * _LANES, np.uint32), np.zeros(16 * _LANES, np.uint32)
-    block = np.empty(_BLOCK, np.uint8)
+    block = np.empty(_BLOCK + PADDING, np.uint8)
     for group in range(0, nodes.size, _LANES):
         lanes = min(_LANES, nodes.size - group)
         state[:] = _START

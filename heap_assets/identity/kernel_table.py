@@ -40,7 +40,7 @@ def mixed(hash_1: int, rank: int) -> Any:
 
 @compiled
 def encode(
-    hash_1: U64, hash_2: U64, views: U64, ranks: U8, first: I64, last: I64, slots: U64, size: int, facts: I64,
+    hash_1: U64, hash_2: U64, lengths: U32, ranks: U8, first: I64, last: I64, slots: U64, size: int, facts: I64,
     node_ranks: U8, known: int, ids: U32, fresh: U32,
 ) -> int:  # fmt: skip
     """Give each (type, value) its dense id, and widen its first and last seen.
@@ -49,8 +49,8 @@ def encode(
 
     Parameters
     ----------
-    views
-        rows × 2, as Arrow lays out string views: the lower half of the first number is the length.
+    lengths
+        Bytes of each value.
     slots, size
         Open-addressing table; searches begin below `size` and may run beyond it.
     facts
@@ -99,7 +99,7 @@ def encode(
                     facts[node, LAST] = last[row]
                     text = facts[node, PLACE]
                     facts[node, PLACE] = text | rest
-                    facts[known, PLACE] = text + (np.int64(views[row, 0] & _LOW) << PLACE_SHIFT)
+                    facts[known, PLACE] = text + (np.int64(lengths[row]) << PLACE_SHIFT)
                     fresh[node - start] = row
                     break
                 node = np.int64(held & _LOW) - 1

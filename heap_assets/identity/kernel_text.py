@@ -22,25 +22,7 @@ from heap_assets.identity.kernel import (
     U64,
     compiled,
 )
-from heap_assets.identity.native import big_endian, copy_from, copy_within, load8, prefetch
-
-
-@compiled
-def copy_text(views: U64, start: int, addresses: U64, rows: U32, facts: I64, node: int, data: U8) -> None:
-    """Copy some strings of a column to the places of nodes `node`, `node` + 1, …
-
-    `views` is at the address `start` and laid out as Arrow's Utf8View: length, then up to twelve bytes; or length, four
-    bytes, number of a buffer, offset in it.
-    """
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for i in range(rows.size):
-        row = rows[i]
-        size = np.int64(views[row, 0] & low)
-        if size <= 12:
-            address = np.uint64(start) + np.uint64(row) * np.uint64(16) + np.uint64(4)
-        else:
-            address = addresses[views[row, 1] & low] + (views[row, 1] >> half)
-        copy_from(data, np.int64(facts[node + i, PLACE] >> PLACE_SHIFT), address, size)
+from heap_assets.identity.native import big_endian, copy_words, load8, prefetch
 
 
 @compiled
@@ -259,12 +241,12 @@ def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, begins: 
 
 @compiled
 def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
-    """Copy the values that begin at some places to where `offsets` says."""
+    """Copy the values that begin at some places to where `offsets` says; `out` has eight bytes more behind them."""
     for row in range(begins.size):
         if row + AHEAD < begins.size:
             prefetch(data, begins[row + AHEAD])
             prefetch(data, begins[row + AHEAD] + offsets[row + AHEAD + 1] - offsets[row + AHEAD] - 1)
-        copy_within(out, offsets[row], data, begins[row], offsets[row + 1] - offsets[row])
+        copy_words(out, offsets[row], data, begins[row], offsets[row + 1] - offsets[row])
 
 
 @compiled

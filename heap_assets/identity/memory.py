@@ -1,30 +1,95 @@
-"""Memory for the engine: how much there is, and arrays whose rows do not lie across two lines of the cache."""
+"""Memory for the engine: arrays that grow where they lie, and arrays that are let go of together."""
 
 from __future__ import annotations
 
 import math
-import os
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from heap_assets.identity.errors import MemoryLimitError
+from heap_assets.machine import memory_limit
+
 _LINE: Final = 64
 _PIECE: Final = 1 << 26
+_HUGE: Final = 1 << 22
+"""Bytes from which the system is asked for large pages, as NumPy does for its own arrays."""
 
 
-def available() -> int:
-    """Return how many bytes this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array of zeros that begins where a page does; a page is taken only when it is written."""
+    size = math.prod(shape)
+    return Growing(dtype, size).array[:size].reshape(shape)
 
 
-def aligned(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array of zeros that begins where a line of the cache does; a page is taken only when it is written."""
-    size = math.prod(shape) if isinstance(shape, tuple) else shape
-    kind = np.dtype(dtype)
-    memory = np.zeros(size * kind.itemsize + _LINE, np.uint8)
-    begin = -memory.ctypes.data % _LINE
-    return memory[begin : begin + size * kind.itemsize].view(kind).reshape(shape)
+@contextmanager
+def failing_clearly(what: str) -> Iterator[None]:
+    """Tell of memory that was not to be had, instead of an error without words."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryLimitError(
+            f"{what} needs more memory than this process may use ({memory_limit() // 1_000_000} MB): give it more"
+        ) from error
+
+
+class Growing:
+    """A flat array of zeros that grows without being copied; a page of it is taken only when it is written.
+
+    It begins where a page does, so rows whose size divides that of a cache line never lie across two.
+    """
+
+    def __init__(self, dtype: DTypeLike, size: int) -> None:
+        self._kind = np.dtype(dtype)
+        self._memory = _mapped(max(size, 1) * self._kind.itemsize)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """All of it; to be let go of before it grows."""
+        return np.frombuffer(self._memory, self._kind, len(self._memory) // self._kind.itemsize)
+
+    @property
+    def size(self) -> int:
+        """How many elements there is room for."""
+        return len(self._memory) // self._kind.itemsize
+
+    def grow(self, size: int) -> None:
+        """Make room for at least `size` elements, in steps of half of what there is.
+
+        Raises
+        ------
+        MemoryError
+            If the system has no address space left; what there is stays as it was.
+        """
+        if size <= self.size:
+            return
+        wanted = _whole_pages(max(size, self.size * 3 // 2) * self._kind.itemsize)
+        try:
+            self._memory.resize(wanted)
+        except SystemError:  # this system cannot move memory (macOS): copy it
+            larger = _mapped(wanted)
+            larger[: len(self._memory)] = self._memory[:]
+            self._memory = larger
+        except OSError as error:
+            raise MemoryError(f"no room for {wanted} bytes") from error
+
+
+def _mapped(size: int) -> mmap.mmap:
+    try:
+        memory = mmap.mmap(-1, _whole_pages(size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no room for {size} bytes") from error
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Blocks:
@@ -36,12 +101,15 @@ class Blocks:
     def __init__(self) -> None:
         self._piece: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._used = 0
+        self.taken = 0
+        """Bytes of all pieces."""
 
     def take(self, size: int, dtype: DTypeLike) -> NDArray[Any]:
         """Return an array of whatever was there."""
         nbytes = size * np.dtype(dtype).itemsize
         if self._used + nbytes > self._piece.size:
             self._piece, self._used = np.empty(max(_PIECE, nbytes), np.uint8), 0
+            self.taken += self._piece.size
         begin = self._used
         self._used = -(-(begin + nbytes) // _LINE) * _LINE
         return self._piece[begin : begin + nbytes].view(dtype)

@@ -1,23 +1,28 @@
-"""Processor instructions that Numba has no Python for: ask for memory early, read eight bytes at once, swap atomically.
+"""What Numba has no Python for, and words read from and written to byte arrays.
 
-Each is one or two instructions inside a compiled loop. None checks bounds: callers do.
+Three are processor instructions. They take an array and an index, never an address. `prefetch` is a hint, which touches
+no memory; the others first read the elements that they touch as plain Python, so they are checked where loops are
+(NUMBA_BOUNDSCHECK). The compiler drops such a read where nothing is checked.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import numba
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 _BYTE = ir.IntType(8)
-_WORD = ir.IntType(64)
+_U64 = np.uint64
 
 
 def element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Return the address of an element of a contiguous array, counted flat."""
+    """Return a reference to an element of a contiguous array, counted flat."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
@@ -25,86 +30,70 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Ask for the memory of a flat element of an array, and do not wait for it."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = builder.bitcast(element(context, builder, signature.args[0], *arguments), _BYTE.as_pointer())
+        place = builder.bitcast(element(context, builder, signature.args[0], *arguments), _BYTE.as_pointer())
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), number, number, number])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(ask, [address, number(0), number(3), number(1)])
+        builder.call(ask, [place, number(0), number(3), number(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
 
 
-def _load8(typing_context: Any, array: Any, at: Any) -> Any:
-    """Read eight bytes of a byte array from any place, as a little-endian number."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = element(context, builder, signature.args[0], *arguments)
-        return builder.load(builder.bitcast(address, _WORD.as_pointer()), align=1)
-
-    return types.uint64(array, types.int64), emit
-
-
-def _store(typing_context: Any, array: Any, at: Any, word: Any) -> Any:
-    """Write a number to any place of a byte array, its lowest byte first."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, at, word = arguments
-        address = element(context, builder, signature.args[0], array, at)
-        builder.store(word, builder.bitcast(address, word.type.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, word), emit
-
-
-def _copy_from(typing_context: Any, array: Any, at: Any, address: Any, size: Any) -> Any:
-    """Copy `size` bytes from a memory address into a byte array."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, at, address, size = arguments
-        target = element(context, builder, signature.args[0], array, at)
-        cgutils.raw_memcpy(builder, target, builder.inttoptr(address, _BYTE.as_pointer()), size, 1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.uint64, types.int64), emit
-
-
-def _copy_within(typing_context: Any, array: Any, at: Any, source: Any, begin: Any, size: Any) -> Any:
-    """Copy `size` bytes from one byte array into another."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, at, source, begin, size = arguments
-        target = element(context, builder, signature.args[0], array, at)
-        cgutils.raw_memcpy(builder, target, element(context, builder, signature.args[2], source, begin), size, 1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, source, types.int64, types.int64), emit
-
-
-def _swapped(typing_context: Any, array: Any, index: Any, old: Any, new: Any) -> Any:
-    """Put `new` in the place of `old`, if `old` is still there; says whether it was. Atomic."""
-
+def _exchange(typing_context: Any, array: Any, index: Any, old: Any, new: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, old, new = arguments
-        address = element(context, builder, signature.args[0], array, index)
-        return builder.extract_value(builder.cmpxchg(address, old, new, "acq_rel", "monotonic"), 1)
+        place = element(context, builder, signature.args[0], array, index)
+        return builder.extract_value(builder.cmpxchg(place, old, new, "acq_rel", "monotonic"), 1)
 
     return types.boolean(array, types.int64, array.dtype, array.dtype), emit
 
 
-def _big_endian(typing_context: Any, word: Any) -> Any:
-    """Turn the bytes of a number around, so that numbers compare as the text they were read from."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bswap(arguments[0])
-
-    return types.uint64(types.uint64), emit
-
-
 prefetch = cast("Any", intrinsic(_prefetch))
-load8 = cast("Any", intrinsic(_load8))
-store = cast("Any", intrinsic(_store))
-copy_from = cast("Any", intrinsic(_copy_from))
-copy_within = cast("Any", intrinsic(_copy_within))
-swapped = cast("Any", intrinsic(_swapped))
-big_endian = cast("Any", intrinsic(_big_endian))
+_exchange_unchecked = cast("Any", intrinsic(_exchange))
+F = TypeVar("F", bound=Callable[..., Any])
+_inlined = cast("Callable[[F], F]", numba.njit(nogil=True))
+
+
+@_inlined
+def swapped(array: Any, index: Any, old: Any, new: Any) -> Any:
+    """Put `new` in the place of `old`, if `old` is still there; says whether it was. Atomic; of flat arrays."""
+    array[index]
+    return _exchange_unchecked(array, index, old, new)
+
+
+@_inlined
+def load8(data: Any, at: int) -> Any:
+    """Read eight bytes of a byte array from any place, as a little-endian number. One instruction, once compiled."""
+    i = _U64(at)
+    return (
+        _U64(data[i]) | _U64(data[i + _U64(1)]) << _U64(8)
+        | _U64(data[i + _U64(2)]) << _U64(16) | _U64(data[i + _U64(3)]) << _U64(24)
+        | _U64(data[i + _U64(4)]) << _U64(32) | _U64(data[i + _U64(5)]) << _U64(40)
+        | _U64(data[i + _U64(6)]) << _U64(48) | _U64(data[i + _U64(7)]) << _U64(56)
+    )  # fmt: skip
+
+
+@_inlined
+def store8(data: Any, at: int, word: Any) -> None:
+    """Write a number to any place of a byte array, its lowest byte first. One instruction, once compiled."""
+    i = _U64(at)
+    data[i], data[i + _U64(1)] = np.uint8(word), np.uint8(word >> _U64(8))
+    data[i + _U64(2)], data[i + _U64(3)] = np.uint8(word >> _U64(16)), np.uint8(word >> _U64(24))
+    data[i + _U64(4)], data[i + _U64(5)] = np.uint8(word >> _U64(32)), np.uint8(word >> _U64(40))
+    data[i + _U64(6)], data[i + _U64(7)] = np.uint8(word >> _U64(48)), np.uint8(word >> _U64(56))
+
+
+@_inlined
+def copy_words(out: Any, at: int, data: Any, begin: int, size: int) -> None:
+    """Copy bytes between byte arrays, eight at a time: up to seven more are read and written than `size` says."""
+    for part in range(0, size, 8):
+        store8(out, at + part, load8(data, begin + part))
+
+
+@_inlined
+def big_endian(word: Any) -> Any:
+    """Turn the bytes of a number around, so that numbers compare as the text they were read from."""
+    word = (word & _U64(0x00FF00FF00FF00FF)) << _U64(8) | (word >> _U64(8)) & _U64(0x00FF00FF00FF00FF)
+    word = (word & _U64(0x0000FFFF0000FFFF)) << _U64(16) | (word >> _U64(16)) & _U64(0x0000FFFF0000FFFF)
+    return word << _U64(32) | word >> _U64(32)

@@ -46,7 +46,7 @@ class Resolution:
         return self.result.identifiers
 
     def write_graph(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write :attr:`graph` as a Parquet file, several times faster than its lazy frame would be.
+        """Write :attr:`graph` as a Parquet file, faster than its lazy frame would be.
 
         Parameters
         ----------
@@ -73,11 +73,15 @@ def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
     ------
     LinksError
         If an end is null or empty, or of a type that the rules do not know.
+    MemoryLimitError
+        If there are more identifiers or links than fit into the memory that this process may use.
     """
     # numba and its compiled loops are loaded by the first resolution, not by importing the package
+    from heap_assets.identity.memory import failing_clearly
     from heap_assets.identity.tables import resolved
 
-    return as_resolution(resolved(links, rules))
+    with failing_clearly("resolving links"):
+        return as_resolution(resolved(links, rules))
 
 
 def as_resolution(result: Resolved) -> Resolution:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heap_assets.identity import kernel_rows
-from heap_assets.identity.errors import LinksError
+from heap_assets.identity.errors import MemoryLimitError
 from heap_assets.identity.kernel import I64, U16, U32
+from heap_assets.identity.memory import Growing
 
-_FEWEST = 1 << 10
+_FEWEST: Final = 1 << 10
+_KINDS: Final = (np.uint32, np.uint32, np.int64, np.int64, np.uint16)
 
 
 @dataclass(frozen=True)
@@ -63,36 +66,47 @@ def _slots_for(rows: int) -> int:
 class RowTable:
     """Rows that grow by what is read; a row that is there already is widened."""
 
-    def __init__(self, room: int) -> None:
-        # address space for as many as memory could hold; a page is taken only when it is written
-        self._rows = Rows.room(room)
+    def __init__(self) -> None:
+        self._columns = [Growing(kind, _FEWEST) for kind in _KINDS]
         self._known = 0
         self._slots = np.zeros(_slots_for(0), np.uint32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what there is, and of the table by which it is found."""
+        return self._known * sum(np.dtype(kind).itemsize for kind in _KINDS) + 4 * _slots_for(self._known)
 
     def add(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
         """Add rows.
 
         Raises
         ------
-        LinksError
-            If they do not fit.
+        MemoryLimitError
+            If the system has no memory for them.
         """
-        if self._known + a.size > self._rows.a.size:
-            raise LinksError(
-                f"there are more than {self._known} links, which do not fit into this machine's memory: give it more"
-            )
         wanted = _slots_for(self._known + a.size)
-        if wanted > self._slots.size:
-            del self._slots
-            self._slots = np.zeros(wanted, np.uint32)
-            known = self.rows
-            kernel_rows.enter_rows(known.a, known.b, known.tag, self._slots)
-        own = self._rows
+        try:
+            for column in self._columns:
+                column.grow(self._known + a.size)
+            if wanted > self._slots.size:
+                del self._slots
+                self._slots = np.zeros(wanted, np.uint32)
+                known = self.rows
+                kernel_rows.enter_rows(known.a, known.b, known.tag, self._slots)
+        except MemoryError as error:
+            raise MemoryLimitError(
+                f"there are more than {self._known} links, which do not fit into this machine's memory: give it more"
+            ) from error
+        own = self._all
         self._known = kernel_rows.add_rows(
             a, b, first, last, tag, self._slots, self._known, own.a, own.b, own.first, own.last, own.tag
         )
 
     @property
+    def _all(self) -> Rows:
+        return Rows(*(column.array for column in self._columns))
+
+    @property
     def rows(self) -> Rows:
-        """What there is."""
-        return self._rows[: self._known]
+        """What there is; to be let go of before more is added."""
+        return self._all[: self._known]

@@ -19,12 +19,12 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity.encode import Encoded
-from heap_assets.identity.kernel import I64, NO_TYPE, U8, U16, U32, U64
+from heap_assets.identity.kernel import I64, NO_TYPE, PADDING, U8, U16, U32, U64
 from heap_assets.identity.ordered import Clusters
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shared import Components, raw_components
 from heap_assets.identity.tables import Resolved
-from heap_assets.identity.texts import PADDING, Texts
+from heap_assets.identity.texts import Texts
 from heap_assets.identity.threads import at_once
 from heap_assets.lake import Store
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from heap_assets.identity.kernel import I64, PLACE, PLACE_SHIFT, U8, U32, U64
+from heap_assets.identity.kernel import I64, PADDING, PLACE, PLACE_SHIFT, U8, U32
 from heap_assets.identity.kernel_text import take_text, text_ends
-
-PADDING: Final = 8
-"""Loops read eight bytes at once, so there are as many after the last text."""
 
 
 class Texts:
@@ -48,29 +43,14 @@ class Texts:
         return offsets, out
 
 
-class StringViews:
-    """A column of strings where Polars keeps it: nothing is copied.
-
-    Attributes
-    ----------
-    views
-        rows × 2, the layout of Arrow's Utf8View.
-    addresses
-        Where the buffers are that long values lie in.
-    """
-
-    def __init__(self, values: pl.Series) -> None:
-        array = values.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-        _, views, *buffers = array.buffers()
-        # keeps the memory alive for as long as addresses into it are used
-        self._array = array
-        self.views: U64 = np.frombuffer(views, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
-        self.addresses: U64 = np.array([buffer.address for buffer in buffers] or [0], np.uint64)
-
-    @property
-    def start(self) -> int:
-        """Where the views themselves are: short values lie in them."""
-        return int(self.views.ctypes.data)
+def flat(values: pl.Series) -> U8:
+    """Return the bytes of a column of strings, one value after the other; nothing is copied from Arrow's buffer."""
+    array = values.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, data = array.buffers()
+    if data is None:
+        return np.empty(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int64)
+    return np.frombuffer(data, np.uint8)[ends[array.offset] : ends[array.offset + len(array)]]
 
 
 def text_series(offsets: I64, data: U8, valid: U8 | None = None) -> pl.Series:

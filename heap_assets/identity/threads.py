@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from heap_assets.machine import cores
+
 T = TypeVar("T")
 
-THREADS: Final = min(os.cpu_count() or 1, 8)
+THREADS: Final = min(cores(), 8)
 _SMALL: Final = 1 << 14
 """Ranges below this are done before a thread has started."""
 

@@ -13,6 +13,7 @@ import polars as pl
 from heap_assets.identity.delta import Delta, Partition, Standing, delta_of
 from heap_assets.identity.errors import LinksError
 from heap_assets.identity.extract import extract
+from heap_assets.identity.memory import failing_clearly
 from heap_assets.identity.resolve import Resolution, as_resolution
 from heap_assets.identity.rules import Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, aggregated
@@ -103,7 +104,8 @@ class Timeline:
             if wanted[key].table.kind == "event"
         }
         standing = self._standing(wanted, files)
-        result, notes = self._resolved(events, standing)
+        with failing_clearly(f"resolving {day}"):
+            result, notes = self._resolved(events, standing)
         self._tidy(files, standing)
         of_day = [part.links for part in events.values() if part.day == day] + [
             part.links for part in standing.values()

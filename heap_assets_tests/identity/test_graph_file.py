@@ -90,17 +90,23 @@ def test_the_footer_says_between_which_profiles_a_row_group_lies(file: Path, mon
     )
 
 
-def test_a_writer_that_fails_on_one_thread_stops_the_others(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_file, "_ROWS", 50)
     resolution = resolve(links_frame(world(7, 400)), LIMITS)
-    done = graph_file._Pages.of
-    calls = iter(range(1000))
+    make, calls = graph_file.batch, iter(range(1000))
 
-    def failing(pages: graph_file._Pages, places: object) -> object:
+    def failing(result: object, places: object) -> object:
         if next(calls) == 5:
             raise OSError("No space left on device")
-        return done(pages, places)  # type: ignore[arg-type]
+        return make(result, places)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(graph_file._Pages, "of", failing)
+    monkeypatch.setattr(graph_file, "batch", failing)
     with pytest.raises(OSError, match="No space left"):
-        resolution.write_graph(file)
+        resolution.write_graph(tmp_path / "graph.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_readers_get_text_and_no_dictionaries(file: Path) -> None:
+    resolve(links_frame(world(5, 100)), LIMITS).write_graph(file)
+    schema = pq.read_schema(file)
+    assert [str(schema.field(name).type) for name in ("identifier_type", "identifier", "profile_id")] == ["string"] * 3

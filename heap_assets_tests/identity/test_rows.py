@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.identity import LinksError
 from heap_assets.identity.kernel import NONE
 from heap_assets.identity.kernel_rows import match_rows
 from heap_assets.identity.rows import Rows, RowTable
@@ -19,8 +17,8 @@ ROW = st.tuples(
 )
 
 
-def added(batches: list[list[Row]], room: int = 1 << 16) -> Rows:
-    table = RowTable(room)
+def added(batches: list[list[Row]]) -> Rows:
+    table = RowTable()
     for batch in batches:
         columns = list(zip(*batch, strict=True)) or [()] * 6
         a, b = (np.array(end, np.uint32) for end in columns[:2])
@@ -66,9 +64,3 @@ def test_rows_are_found_by_their_ends_and_source_only() -> None:
         np.arange(3, dtype=np.uint32), rows.a, rows.b, rows.tag, links.a, links.b, links.tag, links.table(), found
     )
     assert found.tolist() == [int(NONE), 1, 0]
-
-
-def test_more_rows_than_there_is_room_for_are_refused_before_any_is_written() -> None:
-    rows: list[Row] = [(1, 2, 0, 0, 0, False), (1, 3, 0, 0, 0, False)]
-    with pytest.raises(LinksError, match="more than 2 links"):
-        added([rows, [(1, 4, 0, 0, 0, False)]], room=2)

@@ -1,0 +1,87 @@
+"""What this process may use: memory and cores of the machine, or of the container that it runs in."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUP: Final = Path("/proc/self/cgroup")
+_OWN_PAGES: Final = Path("/proc/self/statm")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_UNLIMITED: Final = 1 << 60
+"""Version 1 of cgroups writes "no limit" as a number near 2^63."""
+
+
+def memory_limit() -> int:
+    """Return how many bytes this process may use.
+
+    The least of the machine's memory and the limits of its cgroup and of those above it (versions 1 and 2).
+    """
+    limits = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
+    for folder in _cgroup_folders("memory"):
+        limits.extend(_numbers(folder / "memory.max")[:1])
+        limits.extend(_numbers(folder / "memory.limit_in_bytes")[:1])
+    return min(limit for limit in limits if limit < _UNLIMITED)
+
+
+def memory_left() -> int:
+    """Return how many bytes more this process may use: up to :func:`memory_limit`, and to RLIMIT_AS."""
+    reserved, resident = _own_pages()
+    left = memory_limit() - resident * _PAGE
+    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if address_space != resource.RLIM_INFINITY:
+        left = min(left, address_space - reserved * _PAGE)
+    return max(left, 0)
+
+
+def _own_pages() -> tuple[int, int]:
+    """Return how many pages of addresses this process has, and how many of memory; zeros where nothing tells."""
+    numbers = _numbers(_OWN_PAGES)
+    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
+
+
+def cores() -> int:
+    """Return how many cores this process may keep busy: its affinity, and the processor quota of its cgroups."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = [own]
+    for folder in _cgroup_folders("cpu"):
+        quota = _numbers(folder / "cpu.max")
+        if len(quota) < 2:
+            quota = [*_numbers(folder / "cpu.cfs_quota_us")[:1], *_numbers(folder / "cpu.cfs_period_us")[:1]]
+        if len(quota) == 2 and quota[0] > 0 and quota[1] > 0:
+            counts.append(-(-quota[0] // quota[1]))
+    return max(min(counts), 1)
+
+
+def _cgroup_folders(controller: str) -> Iterator[Path]:
+    """Yield the folders of this process' cgroup and of those above it.
+
+    A container sees its own cgroup as the root, although `/proc/self/cgroup` of version 1 may name a path outside.
+    """
+    try:
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CGROUPS / controller if controllers else _CGROUPS
+        folder = root / path.strip("/")
+        for above in (folder, *folder.parents):
+            yield above
+            if above == root:
+                break
+
+
+def _numbers(file: Path) -> list[int]:
+    """Return the numbers of a file; an empty list if there is none, or it says `max`."""
+    try:
+        words = file.read_text().split()
+    except OSError:
+        return []
+    return [int(word) for word in words] if all(word.lstrip("-").isdigit() for word in words) else []
