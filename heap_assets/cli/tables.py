@@ -23,6 +23,8 @@ def sql(query: str | None, as_csv: bool) -> None:
     """
     lake = open_platform().settings.lake
     with SqlDoor(lake.url, lake.options) as door:
+        for table, reason in door.unreadable.items():
+            click.echo(f"{table} cannot be shown: {reason}", err=True)
         if query is None:
             click.echo("\n".join(door.tables()))
         elif as_csv:

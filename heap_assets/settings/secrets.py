@@ -18,6 +18,7 @@ _DSN_PASSWORD = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:(?P<password>
 _INCOMING_WEBHOOK = re.compile(r"hooks\.slack\.com/[a-z]+/(?P<password>\S+)")
 _NAMES_A_SECRET = re.compile(r"secret|token|password|passwd|private|credential|api_?key|access_?key\Z|account_?key|sas",
                              re.IGNORECASE)  # fmt: skip
+_ADDRESS = re.compile(r"https?://[^\s\"',}]+")
 _ADDRESSES = ("url", "base_url")
 
 Path = tuple[str | int, ...]
@@ -62,6 +63,9 @@ def _of_value(value: Any, raw: Any, path: Path) -> Iterator[WrittenSecret]:
     if isinstance(value, BaseModel):
         yield from _of_model(value, raw, path)
     elif isinstance(value, Mapping) and isinstance(raw, Mapping):
+        texts = [entry for entry in value.values() if isinstance(entry, str)]
+        if any(is_this_machine(address) for text in texts for address in _ADDRESS.findall(text)):
+            return  # an object store's stand-in
         for key, entry in value.items():
             named = isinstance(entry, str) and _NAMES_A_SECRET.search(str(key))
             yield from _of_value(SecretStr(entry) if named else entry, raw.get(key), (*path, key))

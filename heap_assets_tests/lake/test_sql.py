@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from heap_assets.column_names import set_apart
 from heap_assets.errors import SettingsError
 from heap_assets.lake import Lake
 from heap_assets.lake.sql import SqlDoor, SqlError, write_database
@@ -86,13 +90,129 @@ def test_resolved_event_rows_have_todays_user_and_profile(folder: Path) -> None:
         "SELECT 1; DROP VIEW main.profiles",
         "SELECT * FROM read_text('/etc/hostname')",
         "SELECT nothing FROM main.profiles",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/profiles/2026-11-03.parquet' (FORMAT parquet)",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{folder}/profiles/2026-11-03.parquet' (FORMAT parquet)",
+        "/* */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/profiles/2026-11-03.parquet' (FORMAT parquet)",
+        "WITH x AS (COPY (SELECT 1) TO '{folder}/profiles/x.parquet') SELECT * FROM x",
+        "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1) TO '{folder}/profiles/x.parquet') SELECT * FROM x",
+        "SELECT * FROM (WITH x AS (COPY (SELECT 1) TO '{folder}/profiles/x.parquet') SELECT * FROM x)",
+        "SELECT 1) TO '{folder}/profiles/x.parquet'; COPY (SELECT 1",
+        "SELECT * FROM query($$COPY (SELECT 1) TO '{folder}/profiles/x.parquet'$$)",
+        "EXPORT DATABASE '{folder}/profiles'",
+        "PRAGMA database_list",
+        "CALL enable_logging(storage = 'file', storage_path = '{folder}/profiles')",
+        "SELECT * FROM enable_logging(storage = 'file', storage_path = '{folder}/profiles')",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "RESET lock_configuration",
+        "SET allowed_directories = ['/']",
+        "PREPARE p AS SELECT 1",
+        "SELECT * FROM read_text('{folder}/_sync/salt')",
+        "SELECT * FROM read_blob('{folder}/profiles/../_sync/salt')",
+        "SELECT * FROM read_text('file://{folder}/_sync/salt')",
+        "SELECT * FROM read_csv('{folder}/_sync/salt')",
+        "SELECT * FROM '{folder}/_landing/x/1.parquet'",
+        "SELECT * FROM read_parquet('{folder}/_landing/*/*.parquet')",
+        "SELECT * FROM parquet_metadata('{folder}/_landing/x/1.parquet')",
+        "SELECT * FROM glob('{folder}/**')",
+        "SELECT * FROM glob('{folder}/_*/*')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM read_text('https://localhost/x')",
+        "SELECT * FROM read_parquet('s3://bucket/x.parquet')",
+        "SELECT * FROM duckdb_secrets()",
+        "SELECT * FROM statement",
+        "SELECT * FROM folder",
     ],
 )
-def test_nothing_can_be_written_or_read_beside_the_lake(folder: Path, statement: str) -> None:
-    before = sorted(folder.rglob("*"))
-    with SqlDoor(str(folder)) as door, pytest.raises(SqlError):
+def test_nothing_can_be_written_or_read_beside_the_tables(folder: Path, statement: str) -> None:
+    Lake.open(str(folder)).store.write("_sync/salt", b"the-salt")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    with SqlDoor(str(folder)) as door, pytest.raises(SqlError) as caught:
         door.sql(statement.format(folder=folder))
-    assert sorted(folder.rglob("*")) == before
+    assert "the-salt" not in str(caught.value)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_only_the_tables_that_are_shown_can_be_read(folder: Path) -> None:
+    with SqlDoor(str(folder), assets=["profiles"]) as door:
+        assert door.sql(f"SELECT count(*) FROM read_parquet('{folder}/profiles/*.parquet')").item() == 2
+        with pytest.raises(SqlError):
+            door.sql(f"SELECT * FROM read_parquet('{folder}/identity/graph/*.parquet')")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "EXPLAIN ANALYZE SELECT * FROM main.profiles", "DESCRIBE main.profiles", "SUMMARIZE main.profiles",
+        "SHOW TABLES",
+        "FROM main.profiles;", "SELECT profile_id, profile_id FROM main.profiles -- twice", "VALUES (1)",
+        "WITH a AS (SELECT * FROM main.profiles) SELECT * FROM a ORDER BY 1 DESC",
+    ],
+)  # fmt: skip
+def test_whatever_reads_is_answered(folder: Path, statement: str) -> None:
+    with SqlDoor(str(folder)) as door:
+        assert door.sql(statement).height
+
+
+def test_nothing_is_left_beside_the_caller(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with SqlDoor(str(folder)) as door:
+        door.sql("SELECT * FROM main.profiles ORDER BY profile_id")
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_table_that_cannot_be_shown_stops_no_other(folder: Path) -> None:
+    Lake.open(str(folder)).store.write("heap/events/torn/2026-11-01.parquet", b"no Parquet at all")
+    with SqlDoor(str(folder)) as door:
+        assert list(door.unreadable) == ["heap/events/torn"]
+        assert door.sql("SELECT count(*) FROM heap.events_signup").item() == 2
+        with pytest.raises(SqlError, match="cannot be shown: heap/events/torn"):
+            door.sql("SELECT * FROM heap.events_torn")
+
+
+def test_two_tables_whose_views_would_have_one_name_are_both_there(folder: Path) -> None:
+    lake = Lake.open(str(folder))
+    for number, name in enumerate(("sign up", "sign-up", "Sign_Up")):
+        lake.write(f"heap/events/{name}", "2026-11-01", pl.DataFrame({"event_id": [number], "user_id": [1]}))
+    with SqlDoor(str(folder)) as door:
+        views = [name for name in door.tables() if name.casefold().startswith("heap.events_sign_up")]
+        assert sorted(door.sql(f'SELECT event_id FROM heap."{v.partition(".")[2]}"').item() for v in views) == [0, 1, 2]
+
+
+OURS = ("partition_key", "filename", "file_row_number", "profile_id", "resolved_user_id", "resolved_to", "file_index")
+PROPERTIES = st.sampled_from(OURS).flatmap(lambda name: st.sampled_from([name, name.upper(), f"{name}__property"])) | (
+    st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=12)
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PROPERTIES, min_size=1, max_size=6, unique_by=str.casefold))
+def test_a_property_may_be_called_like_anything_of_ours(tmp_path: Path, names: list[str]) -> None:
+    names = [name for name in names if name.casefold() not in ("event_id", "user_id")]
+    with tempfile.TemporaryDirectory(dir=tmp_path) as url:
+        lake = Lake.open(url)
+        values = {name: [f"value of {name}"] for name in names}
+        lake.write("heap/events/look", "2026-11-01", pl.DataFrame({"event_id": [1], "user_id": [10], **values}))
+        lake.write("heap/user_migrations", "2026-11-01", pl.DataFrame({"from_user_id": [10], "resolved_to": [12]}))
+        graph = pl.DataFrame({"identifier_type": ["heap_user_id"], "identifier": ["12"], "profile_id": ["p"]})
+        lake.write("identity/graph", "2026-11-01", graph)
+        with SqlDoor(url) as door:
+            assert not door.unreadable
+            for view, ours in (
+                ("heap.events_look", {"partition_key": "2026-11-01"}),
+                ("resolved.events_look", {"partition_key": "2026-11-01", "resolved_user_id": 12, "profile_id": "p"}),
+            ):
+                row = door.sql(f"SELECT * FROM {view}").row(0, named=True)
+                assert row.items() >= ours.items()
+                moved = set_apart(names, ["partition_key"])
+                shown = [moved.get(name, name) for name in names]
+                if view.startswith("resolved"):
+                    again = set_apart(["event_id", "user_id", *shown], ["resolved_user_id", "profile_id"])
+                    shown = [again.get(name, name) for name in shown]
+                assert {name: row[under] for name, under in zip(names, shown, strict=True)} == {
+                    name: f"value of {name}" for name in names
+                }
 
 
 def test_a_lake_without_assets_says_so(tmp_path: Path) -> None:
