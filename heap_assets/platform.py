@@ -104,7 +104,8 @@ class Platform:
         account = BigQueryAccount(
             chosen.project, credentials, chosen.location, chosen.endpoint, chosen.storage_endpoint
         )
-        return BigQueryWarehouse(account, tuple(chosen.datasets), chosen.max_bytes_billed)
+        relations = tuple(table.relation for table in chosen.tables.values())
+        return BigQueryWarehouse(account, tuple(chosen.datasets), chosen.max_bytes_billed, relations)
 
     @cached_property
     def event_tables(self) -> list[str]:

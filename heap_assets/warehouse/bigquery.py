@@ -16,7 +16,8 @@ from google.cloud import bigquery
 
 from heap_assets.warehouse.arrow import first_rows, write_parquet
 from heap_assets.warehouse.bigquery_arrow import readable
-from heap_assets.warehouse.bigquery_client import BigQueryAccount, explained
+from heap_assets.warehouse.bigquery_client import BigQueryAccount
+from heap_assets.warehouse.bigquery_errors import READING, explained
 from heap_assets.warehouse.bigquery_names import (
     Dataset,
     Relation,
@@ -79,11 +80,14 @@ class BigQueryWarehouse(Warehouse):
         relations named without one.
     maximum_bytes
         A read that is estimated to scan more is refused before it costs anything.
+    relations
+        What the settings map, for the preflight to try.
     """
 
     account: BigQueryAccount
     datasets: tuple[str, ...] = ()
     maximum_bytes: int | None = None
+    relations: tuple[str, ...] = ()
     kind: str = "bigquery"
 
     def tables(self) -> list[Table]:
@@ -170,15 +174,34 @@ class BigQueryWarehouse(Warehouse):
     def preflight(self) -> list[Permission]:
         from heap_assets.warehouse.bigquery_preflight import preflight
 
-        return preflight(self.account, self.datasets)
+        return preflight(self)
 
-    def _source(self, client: bigquery.Client, name: str) -> _Source:
+    def try_reading(self, relation: str) -> str:
+        """Read one row of a table's storage, or have the query of a view estimated; both cost nothing.
+
+        Returns
+        -------
+        str
+            What was done.
+        """
+        with self.account.client() as client, explained(relation, remedy=""):
+            source = self._source(client, relation, remedy="")
+            names = [entry.name for entry in source.table.schema][:1]
+            where = condition(source.relation, source.table, None)
+            if source.kind == "TABLE":
+                with self._stored(client, source, names, where) as (_, batches, _):
+                    next(iter(batches), None)
+                return "a session of the Storage Read API, and a row" if source.table.num_rows else "no row"
+            query = select(source.relation, source.table.schema[:1], where)
+            return f"a query would scan {_estimate(client, query):,} bytes"
+
+    def _source(self, client: bigquery.Client, name: str, remedy: str = READING) -> _Source:
         own = self.account.project
         relation = relation_of(name, own, self.datasets[0] if self.datasets else None)
         if relation.is_sharded:
             return _Source(relation, _newest_shard(client, relation), relation.shown(own))
         try:
-            with explained(name):
+            with explained(name, remedy):
                 table = client.get_table(relation.path, timeout=60)
         except RelationMissingError:
             prefix = f"{relation.dataset.shown(own)}."
@@ -207,6 +230,7 @@ class BigQueryWarehouse(Warehouse):
                     ),
                 ),
                 max_stream_count=1,
+                **self.account.storage_options(),
             )
             scanned = int(session.estimated_total_bytes_scanned)
             self._affordable(scanned, source)

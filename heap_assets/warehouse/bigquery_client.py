@@ -1,30 +1,26 @@
-"""Clients of Google BigQuery, and its errors in words that name the table and what to grant."""
+"""Clients of Google BigQuery: with whose rights, and how long they try again."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import google.auth.exceptions
-from google.api_core import exceptions as google_errors
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud import bigquery
 from google.oauth2 import service_account
 
-from heap_assets.warehouse.model import AccessError, RelationMissingError, WarehouseBusyError, WarehouseError
+from heap_assets.warehouse.bigquery_errors import explained
+from heap_assets.warehouse.bigquery_retries import PATIENCE, PatientClient, storage_retry
+from heap_assets.warehouse.model import AccessError
 
 if TYPE_CHECKING:
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_QUOTA = frozenset({"quotaExceeded", "rateLimitExceeded", "resourcesExceeded"})
-_REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ")
-_VALUE = re.compile(r"((?:Bad|Invalid|Could not parse|Could not cast)[^:'\"]*)[:'\"].*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,8 @@ class BigQueryAccount:
         Of jobs, such as `EU`; None lets BigQuery find out.
     endpoint, storage_endpoint
         Of an emulator: REST as `http://host:port`, gRPC as `host:port`. With them no credentials are used.
+    patience
+        Seconds for which a request that BigQuery may answer later is made again.
     """
 
     project: str
@@ -48,6 +46,7 @@ class BigQueryAccount:
     location: str | None = None
     endpoint: str | None = None
     storage_endpoint: str | None = None
+    patience: float = PATIENCE
 
     @property
     def is_emulated(self) -> bool:
@@ -58,9 +57,10 @@ class BigQueryAccount:
         """Give a client; errors inside become ours, without key text and without data values."""
         options = {"api_endpoint": self.endpoint} if self.endpoint else None
         with explained(self.project):
-            client = bigquery.Client(
+            client = PatientClient(
                 project=self.project, credentials=self._credentials(), location=self.location, client_options=options
             )
+            client.patience = self.patience
             try:
                 yield client
             finally:
@@ -85,6 +85,10 @@ class BigQueryAccount:
                 yield client
             finally:
                 client.transport.close()
+
+    def storage_options(self) -> dict[str, Any]:
+        """Return how long a call of the Storage Read API is tried, as its methods take it."""
+        return {"retry": storage_retry(self.patience), "timeout": self.patience}
 
     def _credentials(self) -> Credentials | None:
         if self.is_emulated:
@@ -118,48 +122,3 @@ def _key(credentials: str) -> dict[str, Any]:
     if lacking:
         raise AccessError(f"warehouse.credentials: {where} is no service account key: it lacks {', '.join(lacking)}")
     return dict(key)
-
-
-READING = (
-    "grant roles/bigquery.dataViewer on the dataset, roles/bigquery.jobUser and roles/bigquery.readSessionUser "
-    "on the project"
-)
-WRITING = "grant roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
-
-
-@contextmanager
-def explained(subject: str, remedy: str = READING) -> Iterator[None]:
-    """Turn Google's errors into ours; `subject` is the table or project they are about, `remedy` what to grant."""
-    try:
-        yield
-    except google.auth.exceptions.DefaultCredentialsError as error:
-        raise AccessError(
-            "no BigQuery credentials: set warehouse.credentials, or run `gcloud auth application-default login`"
-        ) from error
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise AccessError(
-            f"BigQuery refuses the credentials for {subject} ({type(error).__name__}): "
-            "is the key revoked, or of another project?"
-        ) from None
-    except google_errors.NotFound as error:
-        raise RelationMissingError(f"{subject}: {_message(error)}") from error
-    except google_errors.Forbidden as error:
-        if _reasons(error) & _QUOTA:
-            raise WarehouseBusyError(f"{subject}: BigQuery's quota is used up: {_message(error)}") from error
-        raise AccessError(f"{subject}: {_message(error)}: {remedy}") from error
-    except google_errors.Unauthorized as error:
-        raise AccessError(f"{subject}: BigQuery refuses the credentials: is the key revoked?") from error
-    except (google_errors.TooManyRequests, google_errors.ServiceUnavailable, google_errors.RetryError) as error:
-        raise WarehouseBusyError(f"{subject}: BigQuery is not available now: {_message(error)}") from error
-    except google_errors.GoogleAPIError as error:
-        raise WarehouseError(f"{subject}: {_message(error)}") from error
-
-
-def _reasons(error: google_errors.GoogleAPICallError) -> set[str]:
-    return {str(entry.get("reason")) for entry in error.errors if isinstance(entry, dict)}
-
-
-def _message(error: Exception) -> str:
-    """The first line of the reason, without the values that errors about data quote."""
-    text = str(getattr(error, "message", "") or error).splitlines()[0]
-    return _VALUE.sub(r"\1 …", _REQUEST.sub("", text.partition("; reason:")[0]))

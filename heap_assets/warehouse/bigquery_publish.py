@@ -17,8 +17,9 @@ from google.api_core import exceptions as google_errors
 from google.cloud import bigquery
 
 from heap_assets.lake import Store
-from heap_assets.warehouse.bigquery import type_text
-from heap_assets.warehouse.bigquery_client import WRITING, BigQueryAccount, explained
+from heap_assets.warehouse.bigquery import BigQueryWarehouse, type_text
+from heap_assets.warehouse.bigquery_client import BigQueryAccount
+from heap_assets.warehouse.bigquery_errors import WRITING, explained
 from heap_assets.warehouse.bigquery_types import changes, in_table_order, kind_of, retyped, schema_of, write_ndjson
 from heap_assets.warehouse.model import Permission
 from heap_assets.warehouse.publish import (
@@ -62,7 +63,7 @@ class BigQueryPublisher(Publisher):
     def preflight(self) -> list[Permission]:
         from heap_assets.warehouse.bigquery_preflight import preflight
 
-        return preflight(self._account, (self.dataset,), write_to=self.dataset)
+        return preflight(BigQueryWarehouse(self._account), write_to=self.dataset)
 
     def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
         started = time.monotonic()

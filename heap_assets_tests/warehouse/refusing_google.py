@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 from google.auth.credentials import Credentials
 from google.oauth2.credentials import Credentials as Token
 
@@ -38,16 +40,23 @@ class RefusingGoogle:
     ----------
     refuses
         Part of a path to status, reason and message of the answer; `job` is the outcome of every job.
+    times
+        Part of a path to how often it is refused; always, unless it is named.
+    babbles
+        Part of a path to an answer that is none.
     """
 
     url: str = ""
+    storage: str = ""
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     refuses: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    babbles: dict[str, bytes] = field(default_factory=dict)
     tables: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"people": FIELDS})
 
     @property
     def account(self) -> BigQueryAccount:
-        return Google("p", endpoint=self.url)
+        return Google("p", endpoint=self.url, storage_endpoint=self.storage or None)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return the configurations of the jobs that were asked for."""
@@ -56,7 +65,8 @@ class RefusingGoogle:
     def answer(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         self.asked.append((method, path, body))
         for part, (status, reason, message) in self.refuses.items():
-            if part != "job" and part in path:
+            if part != "job" and part in path and self.times.get(part, 1) > 0:
+                self.times[part] = self.times.get(part, 2**30) - 1
                 return status, _error(status, reason, message)
         if path.endswith("/token"):
             return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
@@ -67,7 +77,9 @@ class RefusingGoogle:
             return 404, _error(404, "notFound", f"Not found: Table p:d.{name}")
         reference = {"projectId": "p", "datasetId": "d", "tableId": name}
         described = {"schema": {"fields": self.tables.get(name, [])}, "type": "TABLE", "etag": "e", "numRows": "1"}
-        listed: dict[str, list[Any]] = {"tables": [], "datasets": []}
+        own = {"projectId": "p", "datasetId": "d"}
+        tables = [{"tableReference": {**own, "tableId": table}, "type": "TABLE"} for table in self.tables]
+        listed: dict[str, list[Any]] = {"tables": tables, "datasets": [{"datasetReference": own}]}
         return 200, {"tableReference": reference, "datasetReference": reference, **described, **listed}
 
     def _job(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +88,12 @@ class RefusingGoogle:
             _, reason, message = self.refuses["job"]
             status |= {"errorResult": {"reason": reason, "message": message}}
         reference = {"projectId": "p", "jobId": "j1", "location": "EU"}
-        done = {"jobReference": reference, "status": status, "jobComplete": True, "rows": [], "schema": {"fields": []}}
+        one = {
+            "rows": [{"f": [{"v": "1"}]}],
+            "totalRows": "1",
+            "schema": {"fields": [{"name": "one", "type": "INTEGER"}]},
+        }
+        done = {"jobReference": reference, "status": status, "jobComplete": True, **one}
         return {
             **done,
             "configuration": body.get("configuration", {"query": {}}),
@@ -107,6 +124,7 @@ def refusing_google() -> Iterator[RefusingGoogle]:
                 body = google.asked[-1][2]  # the session's configuration came with the POST
             status, answer = google.answer(self.command, self.path, body)
             content = json.dumps(answer).encode()
+            content = next((text for part, text in google.babbles.items() if part in self.path), content)
             self.send_response(status)
             if starts:
                 self.send_header("Location", f"{google.url}/upload/jobs?upload_id=1")
@@ -127,3 +145,23 @@ def refusing_google() -> Iterator[RefusingGoogle]:
     yield google
     server.shutdown()
     server.server_close()
+
+
+@contextmanager
+def refusing_storage(code: grpc.StatusCode, message: str) -> Iterator[str]:
+    """Run a Storage Read API that refuses every call; gives its address."""
+
+    def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, message)
+        return b""
+
+    class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Refusing(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)

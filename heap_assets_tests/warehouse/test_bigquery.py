@@ -28,9 +28,8 @@ from heap_assets.warehouse import (
     WarehouseError,
 )
 from heap_assets.warehouse.bigquery import version_of
-from heap_assets.warehouse.bigquery_client import explained
+from heap_assets.warehouse.bigquery_errors import explained
 from heap_assets.warehouse.bigquery_names import relation_of
-from heap_assets.warehouse.bigquery_preflight import preflight
 from heap_assets.warehouse.bigquery_sql import condition, select
 
 CONTACTS = """
@@ -157,20 +156,6 @@ def test_a_read_over_the_limit_is_refused_before_it_costs(source: BigQueryWareho
     with pytest.raises(WarehouseError, match=r"would scan .* more than warehouse\.max_bytes_billed \(1\)"):
         small.read("contacts", None, tmp_path / "out.parquet")
     assert not list(tmp_path.iterdir())
-
-
-def test_preflight_tries_one_by_one(source: BigQueryWarehouse) -> None:
-    [dataset] = source.datasets
-    permissions = preflight(source.account, [dataset, "nowhere"], write_to=dataset)
-    assert {permission.name: permission.passed for permission in permissions} == {
-        "credentials and API": True,
-        f"dataset {dataset}": True,
-        "dataset nowhere": False,
-        "query": True,
-        f"write to {dataset}": True,
-    }
-    assert "dataViewer on nowhere" in next(p.remedy for p in permissions if p.name == "dataset nowhere")
-    assert {table.name for table in source.tables()} == {f"{dataset}.contacts", f"{dataset}.emails"}
 
 
 class TestCredentials:

@@ -86,7 +86,7 @@ def test_a_value_that_an_error_quotes_is_not_repeated(google: RefusingGoogle, pu
 @pytest.mark.parametrize(
     ("answer", "kind", "said"),
     [
-        ((404, "notFound", "Not found: Table p:d.people"), RelationMissingError, "has no table 'd.people'"),
+        ((404, "notFound", "Not found: Table p:d.people"), RelationMissingError, "d.people: Not found: Table"),
         ((403, "accessDenied", "Access Denied"), AccessError, "people: Access Denied: grant roles/bigquery.dataViewer"),
         ((403, "quotaExceeded", "Quota exceeded: bytes scanned"), WarehouseBusyError, "Quota exceeded"),
         ((401, "authError", "invalid"), AccessError, "is the key revoked"),
