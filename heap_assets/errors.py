@@ -1,8 +1,13 @@
 """Errors that a user can act on; every message names the thing that is wrong and what to do."""
 
+from heap_assets.redaction import redact
+
 
 class HeapAssetsError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors this package raises on purpose. Texts are redacted: they may quote what a server said."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in args))
 
 
 class SettingsError(HeapAssetsError):
@@ -31,3 +36,7 @@ class DamagedFileError(HeapAssetsError):
 
 class DeliveryError(HeapAssetsError):
     """A destination refused, or could not be reached; what was acknowledged is kept."""
+
+
+class HostNotAllowedError(HeapAssetsError):
+    """The settings' `allowed_hosts` do not have this host; nothing was sent."""

@@ -5,19 +5,23 @@ Secrets are the names of environment variables; they are looked up when a messag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import smtplib
-from collections.abc import Mapping
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from time import time
 
-import httpx
-
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind, Message
-from heap_assets.errors import DeliveryError, SettingsError
+from heap_assets.errors import DeliveryError, HostNotAllowedError, SettingsError
+from heap_assets.outgoing import HttpClient, NoAnswer, allowed_hosts
 
 _TIMEOUT_SECONDS = 10.0
 _SLACK_LIMIT = 3500  # characters; Slack cuts a text at 4,000
@@ -134,33 +138,65 @@ def _signed(channel: WebhookChannel, message: Message, environ: Mapping[str, str
 
 
 def _post(name: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    client = HttpClient()
     try:
-        response = httpx.post(url, content=body, headers=dict(headers), timeout=_TIMEOUT_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # the text of httpx' errors may carry the address, which for Slack is the secret
-        raise DeliveryError(f"alert channel {name} could not be reached ({type(error).__name__})") from None
-    if not response.is_success:
-        raise DeliveryError(f"alert channel {name} answered HTTP {response.status_code}")
+        answer = client.exchange("POST", url, body, headers, _TIMEOUT_SECONDS)
+    finally:
+        client.close()
+    if isinstance(answer, NoAnswer):
+        raise DeliveryError(f"alert channel {name} could not be reached: {answer.reason}")
+    if not 200 <= answer.status < 300:
+        raise DeliveryError(f"alert channel {name} answered HTTP {answer.status}")
 
 
 def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str]) -> None:
     name = channel_name(channel)
+    login = (
+        (_variable(environ, channel.user_env, name), _variable(environ, channel.password_env, name))
+        if channel.user_env
+        else None
+    )
     mail = EmailMessage()
-    mail["Subject"] = f"[heap_assets] {message.headline}"[:200]
+    mail["Subject"] = " ".join(f"[heap_assets] {message.headline}".split())[:200]
     mail["From"] = channel.sender
     mail["To"] = ", ".join(channel.recipients)
     mail["X-Heap-Assets-Message"] = message.id
     mail.set_content(message.as_text())
     try:
-        with smtplib.SMTP(channel.host, channel.port, timeout=_TIMEOUT_SECONDS) as server:
+        allowed_hosts().check(channel.host, channel.port)
+        with smtplib.SMTP(timeout=_TIMEOUT_SECONDS) as server, _ending(server):
+            server.connect(channel.host, channel.port)
             if channel.starttls:
-                server.starttls()
-            if channel.user_env:
-                user = _variable(environ, channel.user_env, name)
-                server.login(user, _variable(environ, channel.password_env, name))
+                server.starttls(context=ssl.create_default_context())
+            if login:
+                server.login(*login)
             server.send_message(mail)
-    except (OSError, smtplib.SMTPException) as error:
+    except HostNotAllowedError as error:
+        raise DeliveryError(f"alert channel {name}: {error}") from None
+    except (OSError, smtplib.SMTPException, ValueError) as error:  # UnicodeError: a host that cannot be one
         raise DeliveryError(f"alert channel {name} did not take the mail ({type(error).__name__})") from None
+
+
+@contextmanager
+def _ending(server: smtplib.SMTP) -> Iterator[None]:
+    """End a conversation after the timeout: smtplib's own is one of each line, and a slow server sends many."""
+    over = threading.Event()
+
+    def watch() -> None:
+        waited = _TIMEOUT_SECONDS
+        # again and again: while TLS begins, the connection changes hands
+        while not over.wait(waited):
+            waited = 0.2
+            with contextlib.suppress(OSError, AttributeError):
+                server.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+    watcher = threading.Thread(target=watch, name="mail-deadline", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _address(channel: WebhookChannel | SlackChannel, environ: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -11,24 +12,27 @@ STOPPING = frozenset({401, 402, 403, 404, 405, 407, 410})
 """Statuses that no retry and no splitting will change."""
 PASSING = frozenset({408, 425})
 """Statuses below 500 that pass."""
+_READ = 4096
 
 
 def retry_after(response: Response) -> float | None:
+    """Return the seconds that an answer asks to wait, None if it does not or nobody can read it."""
     text = next((v for k, v in response.headers.items() if k.lower() == "retry-after"), "").strip()
     if not text:
         return None
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 def reason_of(response: Response) -> str:
-    text = response.body[:300].decode("utf-8", "replace").strip()
+    """Return status and text of an answer, not redacted yet: to be cut only after that."""
+    text = response.body[:_READ].decode("utf-8", "replace").strip()
     return f"HTTP {response.status}" + (f": {text}" if text not in ("", "{}") else "")
 
 

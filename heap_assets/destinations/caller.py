@@ -88,13 +88,15 @@ class Caller:
             so_far.waits += 1
             if isinstance(answer, Unanswered):
                 so_far.arrived = so_far.arrived or answer.arrived
+                if answer.hopeless:
+                    raise RunStopped(answer.what, arrived=so_far.arrived)
                 self._failed(answer.what, wait, so_far)
             elif answer.status == 429:
                 self._throttled(answer, wait, so_far)
             elif answer.status in STOPPING or 300 <= answer.status < 400:
                 reason = f"HTTP {answer.status}: {advice(answer.status)}"
                 raise RunStopped(reason, arrived=so_far.arrived, http_status=answer.status)
-            elif answer.status >= 500 or answer.status in PASSING:
+            elif answer.status >= 500 or answer.status < 200 or answer.status in PASSING:
                 so_far.arrived = True
                 asked = min(retry_after(answer) or 0.0, self._patience.longest_retry_after)
                 self._failed(f"HTTP {answer.status}", max(wait, asked), so_far)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import orjson
 
 from heap_assets.destinations.base import BaseDestination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.spec import Mode
@@ -92,12 +93,13 @@ def named_rows(response: Response, rows: int) -> dict[int, str] | None:
     Heap documents none (heap.md 1.3); where an answer has it, splitting is spared.
     """
     try:
-        errors = json.loads(response.body).get("errors")
+        # unlike json it has a limit of depth, and does not exhaust the stack before
+        errors = orjson.loads(response.body).get("errors")
     except (ValueError, AttributeError):
         return None
     if not isinstance(errors, list):
         return None
-    named = [e for e in errors if isinstance(e, dict) and isinstance(e.get("index"), int) and 0 <= e["index"] < rows]
+    named = [e for e in errors if isinstance(e, dict) and type(e.get("index")) is int and 0 <= e["index"] < rows]
     return {e["index"]: f"HTTP {response.status}: {e.get('message', 'refused')}" for e in named} or None
 
 

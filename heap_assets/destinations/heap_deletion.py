@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from heap_assets.destinations.base import Request, Response
 from heap_assets.destinations.heap import HOSTS, HeapApp
 from heap_assets.destinations.transport import Transport, Unanswered
@@ -49,29 +51,30 @@ class HeapDeletion:
         requests: list[str] = []
         for start in range(0, len(identities), MOST_USERS):
             users = [{"identity": identity} for identity in identities[start : start + MOST_USERS]]
-            answer = self._call("POST", "/user_deletion", {"users": users}, f"made before: {requests or 'none'}")
-            requests.append(str(answer["deletion_request_id"]))
+            about = f"made before: {requests or 'none'}"
+            requests.append(self._call("POST", "/user_deletion", {"users": users}, about, "deletion_request_id"))
         return requests
 
     def status(self, request_id: str) -> str:
         """Return `pending` or `complete`."""
-        return str(self._call("GET", f"/deletion_status/{request_id}", None, f"request {request_id}")["status"])
+        return self._call("GET", f"/deletion_status/{request_id}", None, f"request {request_id}", "status")
 
     def close(self) -> None:
         """Close connections."""
         self._transport.close()
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None, about: str) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None, about: str, field: str) -> str:
         response = self._send(method, path, body, f"Bearer {self._fresh_token()}")
         if response.status == 401:
             self._token_until = 0.0
             response = self._send(method, path, body, f"Bearer {self._fresh_token()}")
-        return _read(response, f"{path.split('/')[1]} ({about})")
+        return _read(response, f"{path.split('/')[1]} ({about})", field)
 
     def _fresh_token(self) -> str:
         if time.monotonic() >= self._token_until:
-            answer = _read(self._send("POST", "/auth_token", None, f"Basic {self._basic}"), "auth_token")
-            self._token, self._token_until = str(answer["access_token"]), time.monotonic() + _TOKEN_SECONDS
+            answer = self._send("POST", "/auth_token", None, f"Basic {self._basic}")
+            self._token = _read(answer, "auth_token", "access_token")
+            self._token_until = time.monotonic() + _TOKEN_SECONDS
         return self._token
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None, authorization: str) -> Response:
@@ -85,9 +88,14 @@ class HeapDeletion:
         return answer
 
 
-def _read(response: Response, what: str) -> dict[str, Any]:
+def _read(response: Response, what: str, field: str) -> str:
     if not response.accepted:
         hint = "; the key must be that of the Main Production environment" if response.status == 401 else ""
         raise DeliveryError(f"Heap's user deletion API answered HTTP {response.status} to {what}{hint}")
-    answer: dict[str, Any] = json.loads(response.body)
-    return answer
+    try:
+        answer = orjson.loads(response.body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get(field), str | int):
+        raise DeliveryError(f"Heap's user deletion API answered {what} without {field}; ask again, it does no harm")
+    return str(answer[field])

@@ -13,17 +13,18 @@ import orjson
 import polars as pl
 
 from heap_assets.destinations.answers import reason_of
-from heap_assets.destinations.base import Destination, Row
+from heap_assets.destinations.base import Destination, Response, Row
 from heap_assets.destinations.batches import Outcome, intent_frame, outcome_frame, rows_of, with_facts
 from heap_assets.destinations.caller import Caller, RunStopped, Tally
 from heap_assets.destinations.lease import Lease, LeaseLostError
 from heap_assets.destinations.limiter import Limiter
 from heap_assets.destinations.log import Log
-from heap_assets.destinations.redaction import redacted
 from heap_assets.destinations.spec import SyncSpec
 from heap_assets.destinations.transport import Transport
+from heap_assets.redaction import redact
 
 _FEWEST_BAD = 20
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class _Item:
     row: Row
     element: bytes
     position: int
+    unwritable: str | None = None
 
 
 class Sender:
@@ -131,14 +133,19 @@ class Sender:
             self._caller.stop()
 
     def _deliver(self, batch: pl.DataFrame) -> None:
-        items = [
-            _Item(row, orjson.dumps(self.destination.element(row)), n)
-            for n, row in enumerate(rows_of(batch, self.destination, self.log.fence))
-        ]
+        rows = rows_of(batch, self.destination, self.log.fence)
+        items = [self._item(row, position) for position, row in enumerate(rows)]
         for group in self._grouped(items):
             if self._caller.stopped:
                 return
             self._deliver_group(batch, group)
+
+    def _item(self, row: Row, position: int) -> _Item:
+        try:
+            return _Item(row, orjson.dumps(self.destination.element(row)), position)
+        except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # one row's value stops one row
+            said = redact(error, _personal([row]), longest=_LONGEST_REASON)
+            return _Item(row, b"", position, f"cannot be written as a request: {type(error).__name__}: {said}")
 
     def _grouped(self, items: Sequence[_Item]) -> Iterator[list[_Item]]:
         """Cut a batch so that every request stays below the byte limit."""
@@ -176,20 +183,16 @@ class Sender:
 
     def _settle(self, group: list[_Item], found: dict[int, Outcome], *, shuffled: bool) -> None:
         """Send a group and split it until every row has an outcome."""
-        oversized = self.destination.limits.row_bytes
-        if oversized is not None and (big := [i for i in group if len(i.element) > oversized]):
-            found |= {i.position: Outcome("rejected", None, f"row is larger than {oversized} bytes", 0) for i in big}
-            group = [i for i in group if len(i.element) <= oversized]
+        group = self._sendable(group, found)
         if not group:
             return
         rows = [item.row for item in group]
         heavy = Counter(row.person for row in rows if row.person in self._heavy)
         request = self.destination.request([item.element for item in group], rows)
         response, attempt = self._caller.call(request, len(rows), heavy)
-        refused = self.destination.rejections(response, rows) or {}
+        refused = self._refused(response, rows)
         for index, reason in refused.items():
-            text = redacted(reason, group[index].row)
-            found[group[index].position] = Outcome("rejected", response.status, text, attempt)
+            found[group[index].position] = Outcome("rejected", response.status, reason, attempt)
         rest = [item for index, item in enumerate(group) if index not in refused]
         if response.accepted:
             taken = Outcome(self.destination.accepted, response.status, None, attempt)
@@ -202,7 +205,7 @@ class Sender:
             self._stop_if_broken(found)
             self._settle(rest, found, shuffled=shuffled)
         elif len(group) == 1:
-            reason = redacted(reason_of(response), group[0].row)
+            reason = redact(reason_of(response), _personal(rows), longest=_LONGEST_REASON)
             found[group[0].position] = Outcome("rejected", response.status, reason, attempt)
             self._stop_if_broken(found)
         else:
@@ -211,6 +214,38 @@ class Sender:
             middle = len(group) // 2
             self._settle(group[:middle], found, shuffled=True)
             self._settle(group[middle:], found, shuffled=True)
+
+    def _sendable(self, group: list[_Item], found: dict[int, Outcome]) -> list[_Item]:
+        """Return the items of a group that a request can hold; the others are rejected without a call."""
+        most = self.destination.limits.row_bytes
+        kept = []
+        for item in group:
+            reason = item.unwritable
+            if reason is None and most is not None and len(item.element) > most:
+                reason = f"row is larger than {most} bytes"
+            if reason is None:
+                kept.append(item)
+            else:
+                found[item.position] = Outcome("rejected", None, reason, 0)
+        return kept
+
+    def _refused(self, response: Response, rows: Sequence[Row]) -> dict[int, str]:
+        """Return the rows that an answer names as refused, with what may be kept of its reasons.
+
+        Raises
+        ------
+        RunStopped
+            If the destination's own code fails over the answer: which rows were taken is not known then.
+        """
+        try:
+            named = self.destination.rejections(response, rows) or {}
+            named = {index: str(reason) for index, reason in named.items() if 0 <= index < len(rows)}
+        except Exception as error:
+            what = f"HTTP {response.status}, whose text {self.destination.kind} cannot read ({type(error).__name__})"
+            raise RunStopped(what, arrived=True, http_status=response.status) from error
+        personal = _personal(rows) if named else ()
+        shown = {text: redact(text, personal, longest=_LONGEST_REASON) for text in set(named.values())}
+        return {index: shown[text] for index, text in named.items()}
 
     def _stop_if_broken(self, found: dict[int, Outcome]) -> None:
         with self._lock:
@@ -237,3 +272,9 @@ class Sender:
                         seconds,
                     )
                 )
+
+
+def _personal(rows: Sequence[Row]) -> set[str]:
+    """Return the keys and values of rows: a destination's reason may repeat those of any row of its call."""
+    told = {row.key for row in rows} | {str(row.person) for row in rows}
+    return told | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}

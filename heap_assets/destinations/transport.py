@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import ssl
-import threading
-import time
 from dataclasses import dataclass
 
 import httpx
 
 from heap_assets.destinations.base import Request, Response
 from heap_assets.destinations.limiter import Clock, RealClock
-
-_LONGEST_ANSWER = 1 << 20
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+from heap_assets.outgoing import HttpClient, NoAnswer
 
 
 @dataclass(frozen=True)
@@ -26,26 +19,13 @@ class Unanswered:
     ----------
     arrived
         Whether the destination may have received it.
+    hopeless
+        Whether the next attempt would end the same way: an impossible address, a host that is not allowed.
     """
 
     what: str
     arrived: bool
-
-
-class _Quiet(logging.Filter):
-    """httpx logs every URL; a webhook's may hold a secret."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not threading.current_thread().name.startswith("deliver-")
-
-
-_QUIET = _Quiet()
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    """Load the certificate authorities once per process; it takes longer than a call."""
-    return httpx.create_ssl_context()
+    hopeless: bool = False
 
 
 class Transport:
@@ -59,29 +39,21 @@ class Transport:
 
     def __init__(self, clock: Clock | None = None, wire: httpx.BaseTransport | None = None) -> None:
         self.clock = clock or RealClock()
-        for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
-            if _QUIET not in logging.getLogger(name).filters:
-                logging.getLogger(name).addFilter(_QUIET)
-        self._client = httpx.Client(transport=wire, follow_redirects=False, verify=_trust())
+        self._client = HttpClient(wire)
 
     def send(self, request: Request, timeout: float) -> Response | Unanswered:
-        """Make one call; it ends after `timeout` seconds however slowly the answer drips in."""
-        headers = {"Content-Type": "application/json", "User-Agent": "heap-assets", **request.headers}
-        deadline = time.monotonic() + timeout
-        body = b""
-        try:
-            with self._client.stream(
-                request.method, request.url, content=request.body, headers=headers, timeout=timeout
-            ) as answer:
-                for chunk in answer.iter_bytes():
-                    body += chunk[: _LONGEST_ANSWER - len(body)]
-                    if time.monotonic() > deadline:
-                        return Unanswered("no answer (too slow)", arrived=True)
-                return Response(answer.status_code, body, dict(answer.headers))
-        except _NEVER_SENT as error:
-            return Unanswered(f"no connection ({type(error).__name__})", arrived=False)
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            return Unanswered(f"no answer ({type(error).__name__})", arrived=True)
+        """Make one call; it ends after `timeout` seconds whatever the other side does.
+
+        An answer that says that all was taken and cannot be read to its end is none: it may name rows that were not.
+        """
+        headers = {"Content-Type": "application/json", **request.headers}
+        answer = self._client.exchange(request.method, request.url, request.body, headers, timeout)
+        if isinstance(answer, NoAnswer):
+            return Unanswered(answer.reason, answer.arrived, answer.hopeless)
+        response = Response(answer.status, answer.body, answer.headers)
+        if answer.unreadable and response.accepted:
+            return Unanswered(f"HTTP {answer.status} whose text is {answer.unreadable}", arrived=True)
+        return response
 
     def close(self) -> None:
         self._client.close()

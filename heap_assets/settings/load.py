@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from heap_assets.errors import SettingsError
+from heap_assets.redaction import register_secrets
+from heap_assets.settings.known_secrets import secrets_of, secrets_of_environment
 from heap_assets.settings.models import Settings
 from heap_assets.settings.secrets import written_secret
 from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
@@ -49,6 +51,7 @@ def parse_settings(text: str, path: Path) -> Settings:
     raw = read_yaml(text, path.name)
     if not isinstance(raw, dict):
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
+    register_secrets(secrets_of_environment(os.environ))
     file = _File(path.name, text, raw)
     filled = _fill(raw, file, ())
     try:
@@ -57,6 +60,7 @@ def parse_settings(text: str, path: Path) -> Settings:
         # a misspelt key is also a missing one: naming the misspelling helps more
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise SettingsError(_describe(file, first, filled)) from None
+    register_secrets(secrets_of(settings, os.environ))
     if secret := written_secret(settings, raw):
         raise SettingsError(
             f"{file.at(secret.path)}: {spelled(secret.path)} holds {secret.what}; expected: {secret.expected}"

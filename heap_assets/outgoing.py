@@ -1,0 +1,380 @@
+"""Calls to other machines over HTTP: one deadline over the whole exchange, a bounded answer, and only allowed hosts.
+
+A timeout of httpx is one of each read; a server that sends a byte now and then never meets it. Here every wait of an
+exchange (name, connection, TLS, sending, headers, interim answers, body) takes from the same time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import logging
+import queue
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from heap_assets.errors import HostNotAllowedError
+
+LONGEST_ANSWER = 1 << 19
+"""Decoded bytes of an answer that are read: enough for the reasons of a full batch."""
+_PIECE = 1 << 14
+_TOO_LONG = f"longer than {LONGEST_ANSWER >> 10} KiB"
+_TOO_SLOW = "the exchange took too long"
+_PORTS = {"http": 80, "https": 443}
+_PORTS_END = 1 << 16
+_NEVER_SENT = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
+    *(httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError),
+)
+_HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: status, decoded body, headers by lower-case name.
+
+    Attributes
+    ----------
+    unreadable
+        Why the body is not all there; None if it is.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    unreadable: str | None = None
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """An exchange without an answer.
+
+    Attributes
+    ----------
+    reason
+        In words, without the address.
+    arrived
+        Whether the other side may have received the request.
+    hopeless
+        Whether it would be the same at the next attempt: an impossible address, a host that is not allowed.
+    """
+
+    reason: str
+    arrived: bool
+    hopeless: bool = False
+
+
+@dataclass(frozen=True)
+class AllowedHosts:
+    """Which hosts may be called.
+
+    Attributes
+    ----------
+    patterns
+        `host`, `host:port` or `*.domain`; None allows all.
+    """
+
+    patterns: frozenset[str] | None = None
+
+    def allows(self, host: str, port: int | None = None) -> bool:
+        """Tell whether a host may be connected to."""
+        if self.patterns is None:
+            return True
+        name = host.lower().rstrip(".")
+        names = {name, f"{name}:{port}"} if port else {name}
+        return any(fnmatch.fnmatchcase(one, pattern) for pattern in self.patterns for one in names)
+
+    def check(self, host: str, port: int | None = None) -> None:
+        """Raise HostNotAllowedError unless a host may be connected to."""
+        if not self.allows(host, port):
+            raise HostNotAllowedError(f"allowed_hosts in the settings does not have {host}: nothing was sent there")
+
+
+_allowed = AllowedHosts()
+
+
+def allow_only(patterns: Iterable[str] | None) -> None:
+    """Let this process call these hosts only, from now on; None takes the restriction away.
+
+    One policy a process: no client that is made somewhere can get around it.
+    """
+    global _allowed
+    _allowed = AllowedHosts(None if patterns is None else frozenset(pattern.lower() for pattern in patterns))
+
+
+def allowed_hosts() -> AllowedHosts:
+    """Return which hosts this process may call."""
+    return _allowed
+
+
+def host_and_port(url: str) -> tuple[str, int | None]:
+    """Return host and port of an address, `("", None)` if it is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return "", None
+
+
+class HttpClient:
+    """Calls over pooled connections, for any number of threads. No cookies, no redirects, nothing logged."""
+
+    def __init__(self, transport: httpx.BaseTransport | None = None) -> None:
+        self._fixed = transport
+        self._lock = threading.Lock()
+        self._transports: dict[str | None, httpx.BaseTransport] = {}
+        for name in ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
+            if _QUIET not in logging.getLogger(name).filters:
+                logging.getLogger(name).addFilter(_QUIET)
+
+    def exchange(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> Answer | NoAnswer:
+        """Make one call; it ends after `timeout` seconds, whatever the other side does."""
+        try:
+            request = httpx.Request(
+                method,
+                url,
+                content=body,
+                headers={"User-Agent": "heap-assets", "Accept-Encoding": "gzip", **headers},
+                extensions={"timeout": httpx.Timeout(timeout).as_dict()},
+            )
+            port = request.url.port or _PORTS.get(request.url.scheme, 0)
+            if not request.url.host or not 0 < port < _PORTS_END:
+                return NoAnswer("no valid address", arrived=False, hopeless=True)
+            _allowed.check(request.url.host, port)
+        except HostNotAllowedError as error:
+            return NoAnswer(str(error), arrived=False, hopeless=True)
+        except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
+            return NoAnswer(f"no valid request ({type(error).__name__})", arrived=False, hopeless=True)
+        with _deadline(timeout):
+            return self._exchanged(request)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            transport.close()
+
+    def _exchanged(self, request: httpx.Request) -> Answer | NoAnswer:
+        try:
+            response = self._transport(request.url).handle_request(request)
+            try:
+                return _read(response)
+            finally:
+                response.close()
+        except HostNotAllowedError as error:
+            return NoAnswer(str(error), arrived=False, hopeless=True)
+        except _NEVER_SENT as error:
+            hopeless = isinstance(error, _HOPELESS) or isinstance(error.__cause__, UnicodeError)
+            return NoAnswer(f"no connection ({type(error).__name__})", arrived=False, hopeless=hopeless)
+        except (httpx.HTTPError, httpx.StreamError, httpcore.ProtocolError) as error:
+            return NoAnswer(f"no answer ({type(error).__name__})", arrived=True)
+        except (OSError, ValueError) as error:  # what httpx lets through of sockets, TLS and the parser
+            return NoAnswer(f"no answer ({type(error).__name__})", arrived=True)
+
+    def _transport(self, url: httpx.URL) -> httpx.BaseTransport:
+        if self._fixed is not None:
+            return self._fixed
+        proxy = _proxy_of(url)
+        with self._lock:
+            if proxy not in self._transports:
+                self._transports[proxy] = _pooled(proxy)
+            return self._transports[proxy]
+
+
+def _pooled(proxy: str | None) -> httpx.HTTPTransport:
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=64)
+    transport = httpx.HTTPTransport(verify=_authorities(), limits=limits, proxy=proxy)
+    # httpx has no parameter for it; hostile servers in the tests hold that it is in use
+    transport._pool._network_backend = _Backend()
+    return transport
+
+
+def _proxy_of(url: httpx.URL) -> str | None:
+    """Return the proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY, ...), None for none."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(url.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@functools.cache
+def _authorities() -> ssl.SSLContext:
+    """Load the certificate authorities once per process; it takes longer than a call."""
+    return httpx.create_ssl_context()
+
+
+def _read(response: httpx.Response) -> Answer:
+    """Read and decode a body up to its limit; httpx' own decoders have none."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    encoding = headers.get("content-encoding", "").strip().lower()
+    decoder = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 47}
+    if encoding not in decoder:
+        return Answer(response.status_code, b"", headers, f"encoded as {encoding[:20]!r}, which was not asked for")
+    window = decoder[encoding]
+    inflate = zlib.decompressobj(window) if window is not None else None
+    body, taken = bytearray(), 0
+    for piece in response.stream if isinstance(response.stream, httpx.SyncByteStream) else ():
+        taken += len(piece)
+        try:
+            body += piece if inflate is None else inflate.decompress(piece, LONGEST_ANSWER + 1 - len(body))
+        except zlib.error:
+            return Answer(response.status_code, bytes(body), headers, f"not the {encoding} that it says")
+        if len(body) > LONGEST_ANSWER or taken > LONGEST_ANSWER:
+            return Answer(response.status_code, bytes(body[:LONGEST_ANSWER]), headers, _TOO_LONG)
+    cut = inflate is not None and taken and not inflate.eof
+    return Answer(response.status_code, bytes(body), headers, "cut off" if cut else None)
+
+
+# -- the deadline -----------------------------------------------------------------------------------------------------
+
+_exchange = threading.local()
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Bound all waits of this thread's exchange together; its reads and writes happen in the thread that asks."""
+    _exchange.until = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _exchange.until = None
+
+
+def _remaining(otherwise: float | None) -> float | None:
+    """Return the seconds that are left of this thread's exchange; none left is told by 0."""
+    until = getattr(_exchange, "until", None)
+    return otherwise if until is None else max(0.0, until - time.monotonic())
+
+
+class _Quiet(logging.Filter):
+    """httpcore's debug log has headers, which hold secrets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(_exchange, "until", None) is None
+
+
+_QUIET = _Quiet()
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose every wait ends with the exchange.
+
+    Parameters
+    ----------
+    sends
+        Whether its socket takes bytes as they are; TLS within TLS (behind a proxy) does not.
+    """
+
+    def __init__(self, inner: httpcore.NetworkStream, *, sends: bool = True) -> None:
+        self._inner = inner
+        self._socket: socket.socket | None = inner.get_extra_info("socket") if sends else None
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        view = memoryview(buffer)
+        while len(view):
+            left = self._left(timeout, httpcore.WriteTimeout)
+            if self._socket is None:
+                self._inner.write(bytes(view[:_PIECE]), left)
+                view = view[_PIECE:]
+                continue
+            try:
+                self._socket.settimeout(left)
+                view = view[self._socket.send(view) :]
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout(_TOO_SLOW) from error
+            except OSError as error:
+                raise httpcore.WriteError(type(error).__name__) from error
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        twice = isinstance(self._socket, ssl.SSLSocket)
+        try:
+            left = self._left(timeout, httpcore.ConnectTimeout)
+            return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), sends=not twice)
+        except ValueError as error:  # a host name that TLS cannot ask for
+            self.close()
+            raise httpcore.ConnectError(type(error).__name__) from error
+
+    @staticmethod
+    def _left(timeout: float | None, too_late: type[Exception]) -> float | None:
+        left = _remaining(timeout)
+        if left == 0:
+            raise too_late(_TOO_SLOW)
+        return left
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects within the time of the exchange, to allowed hosts."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        _allowed.check(host, port)
+        failed: Exception = httpcore.ConnectError(f"no address of {host}")
+        for address in _addresses(host, port, _remaining(timeout)):
+            left = _remaining(timeout)
+            if left == 0:
+                raise httpcore.ConnectTimeout(_TOO_SLOW)
+            try:
+                return _Stream(self._inner.connect_tcp(address, port, left, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.NetworkStream:
+        raise httpcore.ConnectError("no address of a host")
+
+
+def _addresses(host: str, port: int, seconds: float | None) -> list[str]:
+    """Look a name up; in a thread, because the resolver has no timeout of its own."""
+    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        except (OSError, ValueError) as error:  # UnicodeError: a name that cannot be one
+            answers.put(error)
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise httpcore.ConnectTimeout("the name was not resolved in time") from None
+    if isinstance(answer, Exception):
+        raise httpcore.ConnectError(type(answer).__name__) from answer
+    return answer

@@ -1,0 +1,258 @@
+"""The one function that blanks secrets and personal data in text that came from outside: :func:`redact`.
+
+Whatever a server, a driver or a file says is redacted before it is kept (sync log, changelog, Dagster's storage,
+alerts) or shown (command line, logs). Secrets are those that the deployment knows: they are registered when its
+settings are loaded, and are blanked as they are, in base64 at any offset, URL-encoded and JSON-escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+MASK = "•••"
+LONGEST = 300
+"""Characters that are kept of a text from outside, unless a caller says otherwise."""
+_SHORTEST_SECRET = 4
+"""Shorter ones are parts of ordinary words."""
+_SHORTEST_VALUE = 3
+_WHOLE_WORD = 8
+"""Secrets and values shorter than this are blanked only where they stand alone."""
+_ENCODED = 6
+"""From this length on a secret's encodings cannot be met by chance."""
+
+_ADDRESS = r"""[^\s@"'<>,;:{}\[\]()=&|\\/?#•]"""
+_AT = r"(?:@|%40|\\u0040|&#64;|&#x40;)"
+# the look-behind lets a match begin only where a run of such characters begins: linear in the length of the text
+_EMAIL = re.compile(rf"(?<!{_ADDRESS}){_ADDRESS}+?{_AT}{_ADDRESS}+", re.IGNORECASE)
+_PHONE = re.compile(
+    r"""(?<![\w+.-])(?:
+        (?:\+|00(?=[1-9]))\d(?:[\s().\-/]{0,2}\d){6,14}                # +49 151 2345678, 0049-151-2345678
+      | \(\d{2,5}\)[\s.\-/]?\d{2,4}(?:[\s.\-/]?\d{2,4}){1,3}            # (555) 867-5309
+      | \d{3}[\s.\-]\d{3}[\s.\-]\d{4}                                # 555-867-5309
+      | 0\d{2,5}[\s/\-]\d{3,4}(?:[\s\-]?\d{2,4}){0,3}                  # 0151 23456789
+    )(?![\w])""",
+    re.VERBOSE,
+)
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?=[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*:)[0-9A-Fa-f:]{2,39}(?:(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
+)
+_AUTHORIZATION = re.compile(
+    r"""(?P<name>\b(?:proxy-)?authorization\b["']?\s*[:=,]\s*(?:b?["'])?)(?:(?:basic|bearer|digest|token|aws4-hmac-sha256)\s+)?[^\s"',;}]+"""
+    r"""|(?P<scheme>\b(?:basic|bearer)\s+)[A-Za-z0-9._~+/=\-]{6,}""",
+    re.IGNORECASE,
+)
+_NAMED_SECRET = re.compile(
+    r"""(?P<name>(?:password|passwd|pwd|secret|token|api[-_]?key|apikey|access[-_]?key|write[-_]?key|writekey|private[-_]?key|signature|cookie)"""
+    r"""(?:[-_](?:id|key|token))?\\?["']?\s*[:=]\s*(?:b?\\?["'])?)[^\s"',;&}\\]+""",
+    re.IGNORECASE,
+)
+_USER_INFO = re.compile(r"(?P<name>\b[a-z][a-z0-9+.\-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
+_WEB_TOKEN = re.compile(r"\beyJ[A-Za-z0-9_\-]{5,}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?")
+_CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
+_QUOTED = re.compile(r"""(?s)"[^"]*"|'[^']*'|`[^`]*`|\[[^\]]*\]""")
+_COLUMN = re.compile(r"""column '([^']*)'|column "([^"]*)"|for column `([^`]*)`|in column '([^']*)'""")
+
+
+class _Secrets:
+    """What must never be shown, with everything that it may look like; shared by all threads of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forms: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, values: Iterable[str]) -> None:
+        new = frozenset(form for value in values if len(value) >= _SHORTEST_SECRET for form in _forms(value))
+        with self._lock:
+            if not new <= self._forms:
+                self._forms |= new
+                longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
+                self._pattern = re.compile("|".join(_alone(form) for form in longest_first))
+
+    def blank(self, text: str) -> str:
+        return text if self._pattern is None else self._pattern.sub(MASK, text)
+
+
+_secrets = _Secrets()
+
+
+def register_secrets(values: Iterable[str]) -> None:
+    """Remember values that :func:`redact` blanks from now on, for the whole process.
+
+    Parameters
+    ----------
+    values
+        Secrets as they are; ones shorter than four characters are parts of ordinary words and are left out. Of an
+        address (`https://hooks.example/T0/abc?key=1`) its password, path and query are secrets too.
+    """
+    _secrets.add(part for value in values for part in (value, *_secret_parts(value)))
+
+
+def redact(text: object, personal: Iterable[object] = (), *, longest: int | None = None) -> str:
+    """Blank every known secret, authorization header, e-mail address, phone number and IP address of a text.
+
+    Loopback addresses stay: they are no person's.
+
+    Parameters
+    ----------
+    personal
+        Further values to blank: those of the row that the text is about.
+    longest
+        Characters to keep; cut after everything is blanked, so that no half of a secret is left at the end.
+    """
+    told = redact_secrets(_without_values(_printable(str(text)), personal))
+    for pattern in (_EMAIL, _PHONE):
+        told = pattern.sub(MASK, told)
+    for pattern in (_IPV4, _IPV6):
+        told = pattern.sub(_blank_address, told)
+    return told if longest is None else told[:longest]
+
+
+def redact_secrets(text: str) -> str:
+    """Blank known secrets, and whatever a text itself calls a password, a token or an authorization."""
+    told = _secrets.blank(text)
+    told = _USER_INFO.sub(rf"\g<name>{MASK}@", told)
+    told = _AUTHORIZATION.sub(lambda match: (match["name"] or match["scheme"]) + MASK, told)
+    told = _WEB_TOKEN.sub(MASK, told)
+    return _NAMED_SECRET.sub(rf"\g<name>{MASK}", told)
+
+
+def redact_error(error: BaseException) -> str:
+    """Return the first line of a library's error without what it quotes or brackets, but for a column's name.
+
+    Polars quotes cells: conversion from str to i64 failed in column 'n' for 1 out of 1 values: ["ann@example.com"].
+    """
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    names = [next(filter(None, match.groups())) for match in _COLUMN.finditer(line)]
+    shown = redact(_QUOTED.sub("…", line), longest=LONGEST)
+    return f"{shown} (column {', '.join(dict.fromkeys(names))})" if names else shown
+
+
+def redact_exception(error: BaseException) -> None:
+    """Redact an exception in place, with all that caused it: what stores it stores the whole chain and the notes."""
+    pending, done = [error], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) in done:
+            continue
+        done.add(id(one))
+        before = str(one)
+        one.args = tuple(redact(part) if isinstance(part, str) else part for part in one.args)
+        if (notes := getattr(one, "__notes__", None)) is not None:
+            one.__notes__ = [redact(note) for note in notes]
+        after = str(one)
+        if redact(after) != after and before == after:  # its text is not made of its arguments
+            one.args = (redact(after),)
+        pending += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
+        if isinstance(one, BaseExceptionGroup):
+            pending += one.exceptions
+
+
+class RedactingFilter(logging.Filter):
+    """Redacts the records of a logger or handler: message, arguments and exception."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info and record.exc_info[1] is not None:
+            redact_exception(record.exc_info[1])
+        return True
+
+
+def _printable(text: str) -> str:
+    """Replace what a terminal obeys and what databases and files refuse: control characters, halves of characters."""
+    return text.encode("utf-8", "replace").decode().translate(_CONTROLS)
+
+
+def _without_values(text: str, personal: Iterable[object]) -> str:
+    values = {str(value) for value in personal if value is not None}
+    met: set[str] = set()
+    for value in values:
+        if len(value) < _SHORTEST_VALUE:
+            continue
+        # most values are plain words, which all encodings leave as they are
+        forms = (value,) if value.isascii() and value.isalnum() else _spelled(value)
+        met.update(form for form in forms if form in text)
+    for form in sorted(met, key=len, reverse=True):
+        text = re.sub(_alone(form), MASK, text)
+    return text
+
+
+def _spelled(value: str) -> tuple[str, ...]:
+    return (value, _json_escaped(value), quote(value, safe=""), quote_plus(value))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield all that a secret may look like in an answer."""
+    yield secret
+    if len(secret) < _ENCODED:
+        return
+    for encoded in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
+        yield encoded
+        yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
+    yield _json_escaped(secret)
+    yield _json_escaped(secret).replace("/", "\\/")
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield secret.encode().hex()
+    for offset in range(3):
+        yield from _base64_at(secret.encode(), offset)
+
+
+def _base64_at(secret: bytes, offset: int) -> Iterator[str]:
+    """Yield the characters of a base64 text that a secret at this offset decides alone, whatever stands around it."""
+    before = b"\0" * offset
+    whole = len(before + secret) * 8 // 6
+    first = -(-offset * 8 // 6)
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        kept = encode(before + secret).decode()[first:whole]
+        if len(kept) >= _ENCODED:
+            yield kept
+
+
+def _json_escaped(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _secret_parts(value: str) -> Iterator[str]:
+    """Yield what is secret about an address on its own; a server may repeat a part of it only."""
+    if "://" not in value:
+        return
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return
+    if parts.password:
+        yield from {parts.password, unquote(parts.password)}
+    if parts.scheme not in ("http", "https"):
+        return
+    path = parts.path.strip("/")
+    yield from (text for text in (path, parts.query) if len(text) >= _WHOLE_WORD)
+    for segment in path.split("/"):
+        if len(segment) >= _WHOLE_WORD and any(letter.isdigit() for letter in segment):
+            yield segment
+    for pair in parts.query.split("&"):
+        if len(word := pair.partition("=")[2]) >= _WHOLE_WORD:
+            yield word
+
+
+def _alone(text: str) -> str:
+    """Return a pattern for a text; a short one must not be part of a longer word."""
+    pattern = re.escape(text)
+    if len(text) >= _WHOLE_WORD:
+        return pattern
+    return (r"(?<!\w)" if text[0].isalnum() else "") + pattern + (r"(?!\w)" if text[-1].isalnum() else "")
+
+
+def _blank_address(match: re.Match[str]) -> str:
+    try:
+        address = ipaddress.ip_address(match[0])
+    except ValueError:
+        return match[0]
+    return match[0] if address.is_loopback or address.is_unspecified else MASK
