@@ -19,13 +19,11 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 MASK = "•••"
 LONGEST = 300
 """Characters that are kept of a text from outside, unless a caller says otherwise."""
-_SHORTEST_SECRET = 4
+_SHORTEST_SECRET = 6
 """Shorter ones are parts of ordinary words."""
 _SHORTEST_VALUE = 3
 _WHOLE_WORD = 8
 """Secrets and values shorter than this are blanked only where they stand alone."""
-_ENCODED = 6
-"""From this length on a secret's encodings cannot be met by chance."""
 
 _ADDRESS = r"""[^\s@"'<>,;:{}\[\]()=&|\\/?#•]"""
 _AT = r"(?:@|%40|\\u0040|&#64;|&#x40;)"
@@ -90,7 +88,7 @@ def register_secrets(values: Iterable[str]) -> None:
     Parameters
     ----------
     values
-        Secrets as they are; ones shorter than four characters are parts of ordinary words and are left out. Of an
+        Secrets as they are; ones shorter than six characters are parts of ordinary words and are left out. Of an
         address (`https://hooks.example/T0/abc?key=1`) its password, path and query are secrets too.
     """
     _secrets.add(part for value in values for part in (value, *_secret_parts(value)))
@@ -192,8 +190,6 @@ def _spelled(value: str) -> tuple[str, ...]:
 def _forms(secret: str) -> Iterator[str]:
     """Yield all that a secret may look like in an answer."""
     yield secret
-    if len(secret) < _ENCODED:
-        return
     for encoded in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
         yield encoded
         yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
@@ -212,7 +208,7 @@ def _base64_at(secret: bytes, offset: int) -> Iterator[str]:
     first = -(-offset * 8 // 6)
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         kept = encode(before + secret).decode()[first:whole]
-        if len(kept) >= _ENCODED:
+        if len(kept) >= _SHORTEST_SECRET:
             yield kept
 
 

@@ -12,6 +12,7 @@ from heap_assets.names import heap_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.sync import BaseSync, SegmentTrack
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_destinations import ledger_folder
 from heap_assets.steps.delivery_tables import Forwarding
 
 _SAMPLE = 10
@@ -28,7 +29,7 @@ def metadata_of(platform: Platform, name: str, sent: delivery.Delivery) -> dict[
         found["tables"] = _tables(sent)
     if sent.unchanged_tables:
         found["unchanged_tables"] = sent.unchanged_tables
-    history = runs(platform.lake.store, name, last=_RUNS_SHOWN)
+    history = runs(platform.lake.store, ledger_folder(platform, name), last=_RUNS_SHOWN)
     if len(history):
         found["recent_runs"] = _history(history)
     return found

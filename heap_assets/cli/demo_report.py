@@ -119,7 +119,7 @@ def _seen_with_several(platform: Platform, run: DemoRun, truth: pl.LazyFrame) ->
 
 def _sent(platform: Platform, name: str, run: DemoRun) -> dict[str, Any]:
     """Return this demo's runs of a sync; the last one's numbers stand beside what was sent in all of them."""
-    history = pl.concat([runs(platform.lake.store, spec.name) for spec in ledgers(platform, name)]).sort("started_at")
+    history = pl.concat([runs(platform.lake.store, spec.folder) for spec in ledgers(platform, name)]).sort("started_at")
     mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
     columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
     last = history.tail(1).to_dicts()[0] if len(history) else {"status": "never ran: see the failed runs in the UI"}

@@ -106,7 +106,7 @@ def show_runs(name: str, last: int) -> None:
     """Show the last runs, newest first."""
     platform = _platform(name)
     specs = delivery.ledgers(platform, name)
-    found = pl.concat([runs(platform.lake.store, spec.name, last=last) for spec in specs])
+    found = pl.concat([runs(platform.lake.store, spec.folder, last=last) for spec in specs])
     if not len(found):
         click.echo(f"sync/{name} has not run yet")
         return

@@ -1,5 +1,6 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
+from heap_assets.destinations.accounts import all_ledgers, at_account, ledger_of
 from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed, writable_identities
 from heap_assets.destinations.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.deliver import deliver, dry_run
@@ -76,6 +77,8 @@ __all__ = [
     "WebhookSettings",
     "addressed",
     "addressed_events",
+    "all_ledgers",
+    "at_account",
     "changelog",
     "confirm_identified",
     "custom_destination",
@@ -87,6 +90,7 @@ __all__ = [
     "full_resend",
     "hashed_key",
     "identify_candidates",
+    "ledger_of",
     "registered",
     "reidentify_rows",
     "rejected",

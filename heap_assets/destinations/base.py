@@ -167,6 +167,11 @@ class BaseDestination:
     def target(self) -> str:
         return self.kind
 
+    @property
+    def account(self) -> str:
+        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
+        return self.target
+
     def refusal(self) -> str | None:
         return None
 

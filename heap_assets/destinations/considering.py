@@ -71,7 +71,7 @@ def consider(
             writable=writable,
             force=force,
         )
-        history = runs(store, spec.name, last=MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
+        history = runs(store, spec.folder, last=MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
         shares = (history["changed"] / history["known"]).to_list()
         worries = concerns(spec.guard, plan, prepared, state.frame, shares)
     withheld = destination.withheld(plan.send, state.frame)

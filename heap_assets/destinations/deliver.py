@@ -10,6 +10,7 @@ from typing import cast
 
 import polars as pl
 
+from heap_assets.destinations.accounts import at_account
 from heap_assets.destinations.addressing import Addressed
 from heap_assets.destinations.base import Destination
 from heap_assets.destinations.caller import Tally
@@ -86,7 +87,8 @@ def deliver(
     if (refusal := destination.refusal()) is not None:
         return replace(blank, status=Status.REFUSED, reason=refusal)
     key = salt(store, spec.salt)
-    with Lease(store, spec.name, run_id, spec.lease_ttl, margin=2 * spec.retry.timeout) as lease:
+    spec = at_account(store, spec, destination)
+    with Lease(store, spec.folder, run_id, spec.lease_ttl, margin=2 * spec.retry.timeout) as lease:
         wire = transport or Transport()
         try:
             run = _Run(spec, destination, store, day, blank, key, lease)
@@ -113,7 +115,8 @@ def dry_run(
         Counts, concerns and new property names; and per row to send: hashed key, op and the names of its fields.
     """
     key = salt(store, spec.salt)
-    log = Log(store, spec.name)
+    spec = at_account(store, spec, destination, claim=False)
+    log = Log(store, spec.folder)
     blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, destination.refusal())
     seen = consider(
         spec,
@@ -154,10 +157,10 @@ class _Run:
             lease,
         )
         self.blank = blank
-        self.log = Log(store, spec.name, lease.fence)
+        self.log = Log(store, spec.folder, lease.fence)
         self.started = datetime.now(UTC)
         self.clock = time.monotonic()
-        history = runs(store, spec.name, last=MEDIAN_OF)
+        history = runs(store, spec.folder, last=MEDIAN_OF)
         self.newest_day = cast("date | None", history["newest_day"].max())
 
     def go(
@@ -170,11 +173,11 @@ class _Run:
         progress: Callable[[Progress], None] | None,
     ) -> SyncReport:
         if self.lease.previous is not None:
-            mark_killed(self.store, self.spec.name, self.lease.previous_fence)
+            mark_killed(self.store, self.spec.folder, self.lease.previous_fence)
         if self.destination.mode is Mode.UPSERT and not force and self.newest_day and self.day < self.newest_day:
             reason = f"{self.newest_day} was delivered already; --force sends the older day"
             return self._recorded(replace(self.blank, status=Status.SUPERSEDED, reason=reason))
-        write_running(self.store, self.blank, self.lease.fence, self.started, self.newest_day)
+        write_running(self.store, self.spec.folder, self.blank, self.lease.fence, self.started, self.newest_day)
         try:
             return self._planned_and_sent(rows, wire, confirmed=confirmed, force=force, progress=progress)
         except BaseException as error:
@@ -208,7 +211,7 @@ class _Run:
         write_set_aside(
             self.store,
             seen.set_aside.with_columns(run_id=pl.lit(self.blank.run_id)),
-            self.spec.name,
+            self.spec.folder,
             self.started,
             self.lease.fence,
         )
@@ -241,7 +244,7 @@ class _Run:
         if not names:
             return pl.DataFrame(schema={"run_id": pl.String, "status": pl.String})
         entries = self.log.read(names)
-        write_changelog(self.store, self.spec.name, entries, self.key, self.started, self.lease.fence)
+        write_changelog(self.store, self.spec, entries, self.key, self.started, self.lease.fence)
         self.log.save(folded(before, names, entries), self.spec.compact_after)
         return entries
 
@@ -275,10 +278,10 @@ class _Run:
         report = replace(report, seconds=time.monotonic() - self.clock)
         complete = report.status in (Status.SUCCEEDED, Status.PARTIAL)
         newest = max((d for d in (self.newest_day, self.day if complete else None) if d is not None), default=None)
-        write_run(self.store, report, self.lease.fence, self.started, newest)
+        write_run(self.store, self.spec.folder, report, self.lease.fence, self.started, newest)
         return report
 
 
 def _next_fence(store: Store, spec: SyncSpec) -> int:
-    held = store.list(f"_sync/{spec.name}/lease")
+    held = store.list(f"_sync/{spec.folder}/lease")
     return int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) + 1 if held else 1

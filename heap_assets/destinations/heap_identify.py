@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.destinations.accounts import all_ledgers
 from heap_assets.destinations.base import Limits, Request, Row
 from heap_assets.destinations.hashing import salt
 from heap_assets.destinations.heap import IDENTITY_UNITS, JUNK_IDENTITIES, HeapApp, HeapDestination
@@ -121,8 +122,8 @@ def identify_candidates(
 
 def sent_pairs(store: Store, sync: str) -> pl.DataFrame:
     """Return `user_id`, `identity`, `status`, `acknowledged_at` of all pairs sent: our guesses, not Heap's word."""
-    log = Log(store, sync)
-    ledger = fold(log, log.ledger()).frame
+    logs = [Log(store, folder) for folder in all_ledgers(store, sync)]
+    ledger = pl.concat([fold(log, log.ledger()).frame for log in logs], how="diagonal")
     return _pairs(ledger.filter(pl.col("status").is_in(["sent", "acknowledged", "unknown"]))).drop("key")
 
 
@@ -139,8 +140,8 @@ def confirm_identified(store: Store, spec: SyncSpec, migrations: pl.LazyFrame, u
     salt(store, spec.salt)
     homes = users.select(resolved_to="user_id", identity="identity").drop_nulls()
     shown = migrations.join(homes, on="resolved_to").select("identity", user_id=pl.col("from_user_id").cast(pl.String))
-    with Lease(store, spec.name, run_id, spec.lease_ttl) as lease:
-        log = Log(store, spec.name, lease.fence)
+    with Lease(store, spec.folder, run_id, spec.lease_ttl) as lease:
+        log = Log(store, spec.folder, lease.fence)
         before = log.ledger()
         ledger = fold(log, before).frame
         sent = _pairs(ledger.filter(pl.col("status").is_in(["sent", "unknown"])))

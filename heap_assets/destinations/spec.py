@@ -94,7 +94,7 @@ class SyncSpec:
     Attributes
     ----------
     name
-        Name of the sync; its ledger lives under `_sync/<name>/`.
+        Name of the sync.
     properties
         Name at the destination to the column it comes from (or a :class:`Property`). Nothing else is ever sent.
     changed_fields_only
@@ -113,6 +113,10 @@ class SyncSpec:
         How long a writer may be silent before another may take over.
     compact_after
         Log segments after which the log is folded into a new base.
+    account
+        Address and account that are written to; the destination's own word unless given.
+    ledger
+        Folder below `_sync/` of that account's ledger, log, lease and tables, as `at_account` found it.
     """
 
     name: str
@@ -128,6 +132,8 @@ class SyncSpec:
     lease_ttl: timedelta = timedelta(minutes=2)
     compact_after: int = 2000
     salt: bytes | None = None
+    account: str | None = None
+    ledger: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in "/\\#") or self.name.startswith("."):
@@ -143,6 +149,11 @@ class SyncSpec:
                 f"sync {self.name}: lease_ttl ({self.lease_ttl.total_seconds():.0f} s) must be more than twice the "
                 f"timeout of a call ({self.retry.timeout:.0f} s), or a call could outlive its lease"
             )
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the ledger below `_sync/`."""
+        return self.ledger or self.name
 
     @property
     def mapped(self) -> dict[str, Property]:

@@ -17,6 +17,7 @@ import polars as pl
 from heap_assets.destinations.hashing import hashed_keys
 from heap_assets.destinations.log import FIELD, field_names
 from heap_assets.destinations.report import Status, SyncReport
+from heap_assets.destinations.spec import SyncSpec
 from heap_assets.lake import Store
 
 _NUMBERS = (
@@ -92,7 +93,9 @@ def set_aside(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFra
     return _read(store, [i.key for i in store.list(_folder(sync, "set_aside", sent_on))], SET_ASIDE_SCHEMA)
 
 
-def write_run(store: Store, report: SyncReport, fence: int, started: datetime, newest_day: date | None) -> None:
+def write_run(
+    store: Store, folder: str, report: SyncReport, fence: int, started: datetime, newest_day: date | None
+) -> None:
     """Record a run; the last record of a fencing number stands."""
     facts: dict[str, Any] = report.as_dict()
     for name in ("rejections", "invalid_reasons", "held_reasons"):
@@ -101,7 +104,7 @@ def write_run(store: Store, report: SyncReport, fence: int, started: datetime, n
     facts |= {"finished_at": datetime.now(UTC), "concerns": list(report.concerns)}
     facts["new_properties"] = list(report.new_properties)
     frame = pl.DataFrame([{name: facts[name] for name in RUN_SCHEMA}], schema=RUN_SCHEMA)
-    write_table(store, _key(report.sync, "runs", started, fence), frame)
+    write_table(store, _key(folder, "runs", started, fence), frame)
 
 
 def mark_killed(store: Store, sync: str, fence: int) -> None:
@@ -113,24 +116,28 @@ def mark_killed(store: Store, sync: str, fence: int) -> None:
             write_table(store, key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
 
 
-def write_running(store: Store, report: SyncReport, fence: int, started: datetime, newest_day: date | None) -> None:
+def write_running(
+    store: Store, folder: str, report: SyncReport, fence: int, started: datetime, newest_day: date | None
+) -> None:
     """Record that a run began."""
-    write_run(store, replace(report, status="running"), fence, started, newest_day)  # type: ignore[arg-type]
+    write_run(store, folder, replace(report, status="running"), fence, started, newest_day)  # type: ignore[arg-type]
 
 
-def write_changelog(store: Store, sync: str, entries: pl.DataFrame, salt: bytes, started: datetime, fence: int) -> None:
+def write_changelog(
+    store: Store, spec: SyncSpec, entries: pl.DataFrame, salt: bytes, started: datetime, fence: int
+) -> None:
     """Write what a run, and the killed runs before it, sent: one row per row and batch."""
     if not len(entries):
         return
     sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(entries)]
     frame = entries.select(
-        pl.lit(sync).alias("sync"),
+        pl.lit(spec.name).alias("sync"),
         *(c for c in CHANGELOG_SCHEMA if c in entries.columns),
         hashed_keys(entries["key"], salt),
         pl.col("at").alias("intended_at"),
         (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
     ).select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())
-    write_table(store, _key(sync, "changelog", started, fence), frame)
+    write_table(store, _key(spec.folder, "changelog", started, fence), frame)
 
 
 def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:

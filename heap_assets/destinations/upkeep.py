@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from heap_assets.destinations.accounts import all_ledgers
 from heap_assets.destinations.difference import RESEND
 from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
 from heap_assets.destinations.lease import Lease
@@ -20,7 +21,7 @@ from heap_assets.lake import Store
 
 def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
     """Return the rows that stand as rejected or unanswered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
-    log = Log(store, spec.name)
+    log = Log(store, spec.folder)
     frame = _failed(fold(log, log.ledger()).frame, since)
     return frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "status", "failures", "failed_at", "reason")
 
@@ -50,15 +51,20 @@ def forget(store: Store, spec: SyncSpec, key: str, run_id: str) -> bool:
     What remains is its keyed hash in `forgotten.parquet`, so that it can be refused. Deleting the person at Heap is
     :class:`heap_assets.destinations.HeapDeletion`.
     """
-    secret = salt(store, spec.salt)
-    hashed = hashed_key(key, secret)
-    with Lease(store, spec.name, run_id, spec.lease_ttl) as lease:
-        log = Log(store, spec.name, lease.fence)
+    hashed = hashed_key(key, salt(store, spec.salt))
+    # of all accounts that the sync ever wrote to, and of those to come: the hashes lie with the sync
+    known = [_forget_in_ledger(store, spec, folder, key, hashed, run_id) for folder in all_ledgers(store, spec.name)]
+    return any(known)
+
+
+def _forget_in_ledger(store: Store, spec: SyncSpec, folder: str, key: str, hashed: str, run_id: str) -> bool:
+    with Lease(store, folder, run_id, spec.lease_ttl) as lease:
+        log = Log(store, folder, lease.fence)
         state = fold(log, log.ledger())
         known = key in state.frame["key"]
         everything = frozenset(log.segments())
         log.save(replace(state, frame=state.frame.filter(pl.col("key") != key), folded=everything), compact_after=-1)
-        _forget_in_tables(store, spec.name, hashed)
+        _forget_in_tables(store, folder, hashed)
         hashes = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), hashed}), dtype=pl.String)
         write_table(store, f"_sync/{spec.name}/forgotten.parquet", hashes.to_frame())
     return known
@@ -93,11 +99,11 @@ def _noted(
 
     A lease is a turn, and how often a refused row is tried is counted in turns.
     """
-    standing = Log(store, spec.name)
+    standing = Log(store, spec.folder)
     if not len(keys(fold(standing, standing.ledger()).frame)):
         return 0
-    with Lease(store, spec.name, run_id, spec.lease_ttl) as lease:
-        log = Log(store, spec.name, lease.fence)
+    with Lease(store, spec.folder, run_id, spec.lease_ttl) as lease:
+        log = Log(store, spec.folder, lease.fence)
         before = log.ledger()
         noted = keys(fold(log, before).frame)
         if len(noted):

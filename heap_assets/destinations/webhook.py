@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from heap_assets.destinations.events import derived_id
 from heap_assets.destinations.heap import named_rows
 from heap_assets.destinations.spec import Mode
 from heap_assets.errors import SettingsError
+
+_TOKEN = re.compile(r"(?i)token|secret|key|sig|pass|auth")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class Webhook(BaseDestination):
     @property
     def target(self) -> str:
         return f"{self.kind}:{self._settings.url}"
+
+    @property
+    def account(self) -> str:
+        """Name the receiver; another password or token in its address is no other receiver."""
+        parts = urlsplit(self._settings.url)
+        host = parts.netloc.rpartition("@")[2].lower()
+        kept = [pair for pair in parts.query.split("&") if not _TOKEN.search(pair.partition("=")[0])]
+        return f"{self.kind}:{parts.scheme.lower()}://{host}{parts.path.rstrip('/')}?{'&'.join(sorted(kept))}"
 
     def element(self, row: Row) -> dict[str, Any]:
         if self.mode is Mode.INSERT:

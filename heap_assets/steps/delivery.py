@@ -261,7 +261,7 @@ def _upkeep(platform: Platform, shipment: Shipment, run_id: str, choices: Choice
 
 def _confirm(platform: Platform, name: str, run_id: str) -> int:
     store, spec = platform.lake.store, spec_of(platform, name)
-    if not store.list(f"_sync/{name}/log"):
+    if not store.list(f"_sync/{spec.folder}/log"):
         return 0
     return confirm_identified(store, spec, newest(platform, MIGRATIONS), newest_users(platform), run_id)
 

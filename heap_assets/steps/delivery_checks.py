@@ -16,6 +16,7 @@ from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.sync import BaseSync, HeapUserProperties
 from heap_assets.steps.delivery import Delivery
+from heap_assets.steps.delivery_destinations import ledger_folder
 from heap_assets.steps.delivery_rows import newest_users
 from heap_assets.steps.suites import thresholds
 
@@ -43,7 +44,7 @@ def verdicts_of(platform: Platform, name: str, delivery: Delivery) -> dict[str, 
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
     told: dict[str, pl.LazyFrame] = {}
     if isinstance(sync, HeapUserProperties):
-        ledger = Log(platform.lake.store, name).ledger().frame
+        ledger = Log(platform.lake.store, ledger_folder(platform, name)).ledger().frame
         told["ledger"] = ledger.lazy().filter(pl.col("status") == "acknowledged").select("key")
         told["users"] = newest_users(platform)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 from heap_assets.destinations import (
@@ -25,13 +26,19 @@ from heap_assets.destinations import (
     SyncSpec,
     Webhook,
     WebhookSettings,
+    at_account,
     custom_destination,
+    ledger_of,
     runs,
 )
 from heap_assets.errors import SettingsError
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.settings.sync import Sync
+
+_NAMES_ACCOUNT = re.compile(
+    r"(?i)(^|_)(url|host|address|endpoint|region|account|app|project|workspace|tenant|site|org|environment|id)(_id)?$"
+)
 
 
 def spec_of(platform: Platform, name: str, *, table: str = "", properties: dict[str, str] | None = None) -> SyncSpec:
@@ -47,8 +54,9 @@ def spec_of(platform: Platform, name: str, *, table: str = "", properties: dict[
     sync = platform.settings.sync[name]
     nulls = getattr(sync, "nulls", {})
     mapped = sync.properties if properties is None else properties
-    return SyncSpec(
+    spec = SyncSpec(
         name=ledger_name(name, table),
+        account=_account(platform, name, table),
         properties={prop: Property(column, on_null=nulls.get(prop, "skip")) for prop, column in mapped.items()},
         changed_fields_only=getattr(sync, "changed_fields_only", False),
         on_withdrawn=OnWithdrawn(getattr(sync, "on_withdrawn", "keep")),
@@ -56,11 +64,27 @@ def spec_of(platform: Platform, name: str, *, table: str = "", properties: dict[
         concurrency=sync.requests_in_flight,
         guard=Guard(removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value),
     )
+    return at_account(platform.lake.store, spec, claim=False)
 
 
 def ledger_name(name: str, table: str = "") -> str:
-    """Return the name under which the ledger of a sync (of one table of it) is kept: `_sync/<this>/`."""
+    """Return the name of the ledger of a sync, of one table of it."""
     return f"{name}.{table}" if table else name
+
+
+def ledger_folder(platform: Platform, name: str, table: str = "") -> str:
+    """Return the folder below `_sync/` of the ledger of a sync at the account that it writes to now."""
+    account = _account(platform, name, table)
+    return ledger_of(platform.lake.store, ledger_name(name, table), account, claim=False)
+
+
+def _account(platform: Platform, name: str, table: str) -> str:
+    sync, destination = platform.settings.sync[name], destination_of(platform, name, table=table)
+    account = str(getattr(destination, "account", destination.target))
+    if isinstance(sync, kinds.Custom):
+        # a class that says nothing of its account is told from others by the options that name one
+        account += str(sorted((key, str(value)) for key, value in sync.options.items() if _NAMES_ACCOUNT.search(key)))
+    return account
 
 
 def destination_of(platform: Platform, name: str, *, table: str = "") -> Destination:
@@ -111,7 +135,7 @@ def users_synced(platform: Platform) -> bool:
     """Say whether users ever reached Heap: accounts mean nothing before (features.md H5)."""
     store = platform.lake.store
     return any(
-        sync.kind == "heap_user_properties" and bool((runs(store, name)["sent"] > 0).any())
+        sync.kind == "heap_user_properties" and bool((runs(store, ledger_folder(platform, name))["sent"] > 0).any())
         for name, sync in platform.settings.sync.items()
     )
 

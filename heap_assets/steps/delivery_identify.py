@@ -32,7 +32,7 @@ def own_pairs(platform: Platform) -> OwnPairs | None:
     """Return what `heap_identify` syncs of the settings have sent, switched off since or not; None if nothing."""
     store = platform.lake.store
     names = [name for name, sync in platform.settings.sync.items() if isinstance(sync, HeapIdentify)]
-    sent = [sent_pairs(store, name) for name in names if store.list(f"_sync/{name}/log")]
+    sent = [sent_pairs(store, name) for name in names]
     users_day = standing_partition(platform.lake, USERS, clock.today())
     if not any(len(pairs) for pairs in sent) or users_day is None:
         return None

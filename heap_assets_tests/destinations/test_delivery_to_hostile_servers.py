@@ -1,4 +1,4 @@
-"""Whatever a server does, a run ends in time with an outcome for every row, and the next one makes good what is open."""
+"""Whatever a server does, a run ends with an outcome for every row, and the next one makes good what is open."""
 
 from __future__ import annotations
 
