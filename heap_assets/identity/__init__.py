@@ -9,6 +9,7 @@ from heap_assets.identity.explain import Explanation, explain
 from heap_assets.identity.extract import Extraction, extract, own_identify_links
 from heap_assets.identity.paths import resolve_path
 from heap_assets.identity.plot import size_histogram
+from heap_assets.identity.proposal import IdentityValues, identity_values
 from heap_assets.identity.quality import Quality, QualityError, quality
 from heap_assets.identity.question import QuestionError, Verdict
 from heap_assets.identity.resolve import Resolution, resolve
@@ -47,6 +48,7 @@ __all__ = [
     "Extraction",
     "IdentifierRule",
     "IdentityTables",
+    "IdentityValues",
     "LinksError",
     "MemoryLimitError",
     "Quality",
@@ -69,6 +71,7 @@ __all__ = [
     "changes",
     "explain",
     "extract",
+    "identity_values",
     "own_identify_links",
     "quality",
     "resolve",

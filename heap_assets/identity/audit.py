@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from heap_assets.identity.assign import assign
-from heap_assets.identity.naive import naive_column, naive_join
+from heap_assets.identity.naive import compared_columns, naive_column, naive_join
 from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, Rules, SourceTable
 
 AUDIT_SCHEMA: Mapping[str, pl.DataType] = {
@@ -22,6 +22,7 @@ AUDIT_SCHEMA: Mapping[str, pl.DataType] = {
     "share": pl.Float64(),
 }
 ALL = "all"
+REMEDY = "if both are email addresses, set heap.identifiers.users.identity: [heap_identity, email]"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def audit(
     users: pl.LazyFrame,
     tables: Mapping[str, AuditedTable],
     rules: Rules,
+    heap_users: SourceTable,
 ) -> pl.LazyFrame:
     """Report what the identity of a day covers (features.md M13).
 
@@ -67,6 +69,8 @@ def audit(
         Warehouse tables by name.
     rules
         The identity rules the graph was built with.
+    heap_users
+        How the columns of `heap/users` map to identifiers.
 
     Returns
     -------
@@ -86,9 +90,11 @@ def audit(
     ]
     for name, rows in assigned.items():
         report += _table_metrics(name, rows, facts)
-        if naive_column(tables[name].rows, tables[name].table) is not None:
+        if (naive := naive_column(tables[name].rows, tables[name].table)) is not None:
+            compared = compared_columns(users, heap_users, naive[1])
             report += [
-                (f"naive_{metric}", name, value, whole) for metric, value, whole in naive_join(rows, members, users)
+                (f"naive_{metric}", name, value, whole)
+                for metric, value, whole in naive_join(rows, members, users, compared)
             ]
     return pl.LazyFrame(
         [(metric, subject, value, value / whole if whole else None) for metric, subject, value, whole in report],
@@ -119,7 +125,7 @@ def _profile_facts(members: pl.DataFrame) -> pl.DataFrame:
 def _row_profiles(audited: AuditedTable, graph: pl.LazyFrame, rules: Rules) -> pl.DataFrame:
     """Return one row per row of the table: profile_id (null if it has none), naive_key."""
     column = naive_column(audited.rows, audited.table)
-    key = pl.lit(None, pl.String) if column is None else pl.col(column)
+    key = pl.lit(None, pl.String) if column is None else pl.col(column[0])
     return assign(audited.rows, audited.table, graph, rules).select("profile_id", naive_key=key).collect()
 
 
@@ -263,4 +269,9 @@ def audit_text(report: pl.DataFrame) -> str:
                 f"wrong person {said('naive_rows_wrong', table)}, several people {said('naive_rows_ambiguous', table)}"
             )
         lines.append(line)
+        if figures.get(("naive_rows_uncompared", table), (0.0, None))[0]:
+            lines.append(
+                f"{'':<{width}}   {said('naive_rows_uncompared', table)} equal a value of Heap's users that is mapped "
+                f"to another type, so nothing joins them: {REMEDY}"
+            )
     return "\n".join(lines)

@@ -49,6 +49,8 @@ class Found:
         Whether the graph has it.
     similar
         Identifiers of the graph that differ in case or outer blanks only, if it has not.
+    elsewhere
+        The same value under other types, where it is not on the same profile: nothing has compared them.
     """
 
     identifier: Identifier
@@ -59,6 +61,7 @@ class Found:
     groups: int = 0
     stronger_type: str | None = None
     similar: tuple[Identifier, ...] = ()
+    elsewhere: tuple[Identifier, ...] = ()
 
 
 def parse_identifier(question: str, rules: Rules) -> Identifier:
@@ -91,17 +94,41 @@ def look_up(question: str, tables: IdentityTables, rules: Rules) -> Found:
     )
     identifier = Identifier(raw.type, value)
     if why_not is not None:
-        return Found(identifier, why_not)
+        return Found(identifier, why_not, elsewhere=_elsewhere(raw, value, None, tables, rules))
     of_type = tables.graph.filter(pl.col("identifier_type") == raw.type)
     row = of_type.filter(pl.col("identifier") == value).select("profile_id", "shared").collect()
     if row.is_empty():
         alike = pl.col("identifier").str.strip_chars().str.to_lowercase() == value.strip().lower()
         similar = of_type.filter(alike).select("identifier").sort("identifier").head(5).collect()
-        return Found(identifier, similar=tuple(Identifier(raw.type, other) for other in similar["identifier"]))
+        return Found(
+            identifier,
+            similar=tuple(Identifier(raw.type, other) for other in similar["identifier"]),
+            elsewhere=_elsewhere(raw, value, None, tables, rules),
+        )
     profile_id, shared = row.row(0)
     if not shared:
-        return Found(identifier, known=True, profile_id=profile_id)
+        elsewhere = _elsewhere(raw, value, profile_id, tables, rules)
+        return Found(identifier, known=True, profile_id=profile_id, elsewhere=elsewhere)
     why = tables.shared.filter((pl.col("identifier_type") == raw.type) & (pl.col("identifier") == value))
     reasons = why.select("groups", "stronger_type").sort("groups", descending=True).collect()
     groups, stronger = reasons.row(0) if reasons.height else (0, None)
     return Found(identifier, known=True, profile_id=profile_id, shared=True, groups=groups, stronger_type=stronger)
+
+
+def _elsewhere(
+    raw: Identifier, own: str | None, profile_id: str | None, tables: IdentityTables, rules: Rules
+) -> tuple[Identifier, ...]:
+    """Find a value, or what its own type makes of it (`own`), under other types on other profiles; strongest first."""
+    others = [rule for rule in rules.identifiers if rule.type != raw.type]
+    spelt = pl.DataFrame({"v": [raw.value, own]}).select(
+        normalised(pl.col("v"), rule.normaliser).alias(rule.type) for rule in others
+    )
+    same = [
+        (pl.col("identifier_type") == rule.type) & pl.col("identifier").is_in(spelt[rule.type].drop_nulls().to_list())
+        for rule in others
+    ]
+    if not same:
+        return ()
+    found = tables.graph.filter(pl.any_horizontal(same), pl.col("profile_id").ne_missing(profile_id)).collect()
+    named = {Identifier(kind, value) for kind, value in found.select("identifier_type", "identifier").iter_rows()}
+    return tuple(sorted(named, key=lambda identifier: rules.rank(identifier.type)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ def as_text(answer: Explanation) -> str:
         shown = body[:MAX_LINES]
         more = [f"… {len(body) - MAX_LINES} more lines: ask for JSON"] if len(body) > MAX_LINES else []
         lines += ["", *(f"  {line}".rstrip() for line in (*shown, *more))]
+    hints = [hint for found in answer.asked if (hint := _elsewhere(found, answer.types))]
+    if hints:
+        lines += ["", *hints]
     if answer.others:
         title = "Kept apart from others by" if answer.verdict is Verdict.PROFILE else "Also between the two"
         more = [f"… and {len(answer.others) - 10} more"] if len(answer.others) > 10 else []
@@ -87,6 +90,18 @@ def _unknown(found: Found) -> str:
     similar = ", ".join(map(str, found.similar))
     hint = f" Similar ones were: {similar}." if similar else ""
     return f"{found.identifier} was never seen in any table up to this day.{hint}"
+
+
+def _elsewhere(found: Found, order: Sequence[str]) -> str:
+    """Hint at the same value under another type, which nothing has compared with it."""
+    if not found.elsewhere:
+        return ""
+    others = ", ".join(map(str, found.elsewhere))
+    types = ", ".join(sorted({found.identifier.type, *(other.type for other in found.elsewhere)}, key=order.index))
+    return (
+        f"The same value is also known as {others}, apart from this: values of different types are never compared. If "
+        f"they mean one thing, map the column to all of them, such as identity: [{types}]."
+    )
 
 
 def _shared(found: Found) -> str:
@@ -228,6 +243,7 @@ def _found(found: Found) -> dict[str, Any]:
         "shared": found.shared,
         "no_identifier_because": found.why_not,
         "similar": [str(other) for other in found.similar],
+        "elsewhere": [str(other) for other in found.elsewhere],
     }
 
 

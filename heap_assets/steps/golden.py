@@ -87,6 +87,7 @@ def audit_of_day(platform: Platform, day: date) -> Made:
         lake.scan(USERS, str(standing[USERS])),
         audited,
         platform.rules,
+        platform.snapshot_sources[USERS],
     )
     report = frame.collect()
     return Made(report.lazy(), _inputs(platform, day, standing, platform.rules.digest), audit_figures(report))

@@ -8,7 +8,7 @@ import pytest
 
 from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.plot import size_histogram
-from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable
+from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable, users_table
 from heap_assets.identity.shapes import CONFLICTS, GRAPH
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -41,14 +41,27 @@ def crm(*rows: tuple[str | None, str | None]) -> dict[str, AuditedTable]:
     return {"crm": AuditedTable(pl.LazyFrame(rows, schema=schema, orient="row"), CRM)}
 
 
+def heap_mapping(*identity: str) -> SourceTable:
+    """The mapping of Heap's users, with their identity as these types."""
+    mappings = [ColumnMapping(kind, ("identity",)) for kind in identity]
+    return users_table(
+        mappings=(ColumnMapping("heap_user_id", ("user_id",)), *mappings, ColumnMapping("email", ("email",)))
+    )
+
+
+BOTH = heap_mapping("heap_identity", "email")
+
+
 def report(
     of: pl.LazyFrame,
     heap: pl.LazyFrame | None = None,
     tables: dict[str, AuditedTable] | None = None,
     conflicts: pl.LazyFrame | None = None,
+    identity: tuple[str, ...] = ("heap_identity", "email"),
 ) -> dict[tuple[str, str], tuple[float, float | None]]:
     refused = pl.LazyFrame(schema=CONFLICTS) if conflicts is None else conflicts
-    rows = audit(of, refused, users() if heap is None else heap, tables or {}, RULES).collect()
+    heap = users() if heap is None else heap
+    rows = audit(of, refused, heap, tables or {}, RULES, heap_mapping(*identity)).collect()
     assert dict(rows.schema) == dict(AUDIT_SCHEMA)
     assert rows.select("metric", "subject").is_unique().all()
     return {(metric, subject): (value, share) for metric, subject, value, share in rows.iter_rows()}
@@ -131,6 +144,31 @@ def test_a_hit_on_several_people_is_ambiguous_and_one_nobody_owns_is_unproved() 
     assert found["naive_rows_unproved", "crm"] == (1, 0.5)
 
 
+def test_a_value_that_was_never_compared_is_neither_right_nor_wrong() -> None:
+    """Heap's identity is an address, and the settings do not say so: nothing joins it to the CRM's."""
+    of = graph(("heap_identity", "ann@acme.io", "H"), ("heap_user_id", "1", "H"), ("email", "ann@acme.io", "C"))
+    heap, rows = users((1, "ann@acme.io", None, None)), crm((None, "ann@acme.io"))
+    found = report(of, heap, rows, identity=("heap_identity",))
+    assert found["naive_rows_unproved", "crm"] == (1, 1.0)
+    assert found["naive_rows_uncompared", "crm"] == (1, 1.0)
+    assert found["naive_rows_wrong", "crm"] == (0, 0.0)
+    told = audit(of, pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES, heap_mapping("heap_identity")).collect()
+    assert "1 (100.0%) equal a value of Heap's users that is mapped to another type" in audit_text(told)
+    assert "[heap_identity, email]" in audit_text(told)
+
+
+def test_a_value_that_was_compared_and_is_another_persons_is_wrong() -> None:
+    of = graph(("heap_identity", "ann@acme.io", "H"), ("heap_user_id", "1", "H"), ("email", "ann@acme.io", "C"))
+    found = report(of, users((1, "ann@acme.io", None, None)), crm((None, "ann@acme.io")))
+    assert found["naive_rows_wrong", "crm"] == (1, 1.0)
+    assert found["naive_rows_uncompared", "crm"] == (0, 0.0)
+
+
+def test_users_without_an_email_column_are_joined_by_their_identity() -> None:
+    heap = users((1, "ann@acme.io", None, None)).drop("email")
+    assert report(graph(*ANN), heap, crm(("c1", "ann@acme.io")))["naive_rows_right", "crm"] == (1, 1.0)
+
+
 def test_a_table_without_such_a_column_has_no_naive_join() -> None:
     table = SourceTable("crm", "snapshot", (ColumnMapping("crm_id", ("contact",)),))
     rows = {"crm": AuditedTable(crm(("c1", None))["crm"].rows, table)}
@@ -168,7 +206,7 @@ def test_nothing_at_all_is_a_report_of_zeros_without_shares() -> None:
 def test_the_report_reads_in_a_few_lines_and_plots() -> None:
     heap = users((1, "ann@acme.io", None, None), (2, None, None, None))
     rows = crm(("c1", "ann@home.io"), ("c1", "ann@acme.io"))
-    found = audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES).collect()
+    found = audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES, BOTH).collect()
     assert audit_text(found).splitlines() == [
         "People       1   known to Heap 1 (100.0%)   with an identity 1 (100.0%)",
         "             only in Heap 0 (0.0%)   only in the warehouse 0 (0.0%)",
@@ -183,7 +221,7 @@ def test_the_report_reads_in_a_few_lines_and_plots() -> None:
 def test_figures_over_time_are_shares_and_counts_by_name() -> None:
     heap = users((1, "ann@acme.io", None, None), (2, None, None, None))
     rows = crm(("c1", "ann@home.io"), ("c1", "ann@acme.io"))
-    found = audit_figures(audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES).collect())
+    found = audit_figures(audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES, BOTH).collect())
     assert found == {
         "profiles_in_heap_share": 1.0,
         "profiles_addressable_share": 1.0,
@@ -198,5 +236,5 @@ def test_figures_over_time_are_shares_and_counts_by_name() -> None:
         "naive_missed_crm": 0.5,
         "naive_wrong_crm": 0.0,
     }
-    nobody = audit_figures(audit(graph(), pl.LazyFrame(schema=CONFLICTS), users(), crm(), RULES).collect())
+    nobody = audit_figures(audit(graph(), pl.LazyFrame(schema=CONFLICTS), users(), crm(), RULES, BOTH).collect())
     assert set(nobody.values()) == {0}, "a share of nothing is no figure"

@@ -316,3 +316,32 @@ def test_links_of_one_pair_are_put_together_from_all_sources() -> None:
     (link,) = as_links(links(("a:1", "b:2", "t", 3, False), ("a:1", "b:2", "s", 1, True)).collect())
     assert [seen.source for seen in link.seen] == ["s", "t"]
     assert (link.first_seen, link.last_seen, link.authoritative) == (day(1), day(3), True)
+
+
+SAME_VALUE = tables(
+    ("heap_identity:ann@acme.io", "heap_user_id:1", "heap/users", 1, True),
+    ("crm_id:c1", "email:ann@acme.io", "crm", 2, False),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"),
+    [
+        (("email:Ann@Acme.io", None), "heap_identity:ann@acme.io"),
+        (("crm_id:c1", "heap_identity:ann@acme.io"), "email:ann@acme.io"),
+        (("device_id:ann@acme.io", None), "email:ann@acme.io, heap_identity:ann@acme.io"),
+    ],
+)
+def test_the_same_value_under_another_type_is_hinted_at(asked: tuple[str, str | None], other: str) -> None:
+    answer = ask(*asked, SAME_VALUE)
+    found = {str(identifier) for one in answer.asked for identifier in one.elsewhere}
+    assert found == set(other.split(", "))
+    assert "values of different types are never compared" in answer.text()
+    assert "identity: [heap_identity, email" in answer.text()
+    assert sorted(json.loads(answer.json())["asked"][-1]["elsewhere"]) == sorted(found)
+
+
+def test_a_value_that_is_joined_under_both_types_needs_no_hint() -> None:
+    joined = tables(("heap_identity:ann@acme.io", "email:ann@acme.io", "heap/users", 1, False))
+    assert "never compared" not in ask("email:ann@acme.io", None, joined).text()
+    assert "never compared" not in ask("heap_user_id:1", "crm_id:c1", COMPANY).text()
