@@ -36,7 +36,7 @@ from heap_assets.steps.landing import month_quota
 from heap_assets.steps.publishing import open_publisher
 from heap_assets.steps.suites import thresholds
 from heap_assets.warehouse import Permission
-from heap_assets.warehouse.browse import datasets, describe, propose_yaml, tables_of
+from heap_assets.warehouse.browse import SAMPLE_ROWS, datasets, describe, look, propose_yaml, tables_of
 
 
 @click.command()
@@ -126,12 +126,14 @@ def browse(name: str | None, samples: int) -> None:
         found = tables_of(warehouse, dataset)
         _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])
     else:
-        view = describe(warehouse, name, samples)
+        seen = look(warehouse, name, max(SAMPLE_ROWS, samples))
+        view = describe(warehouse, name, samples, seen)
         _rows(("column", "type", "mode", "description"), list(view.rows()))
         for column, values in view.samples.items():
             click.echo(f"{column}: {', '.join(values)}")
         click.echo("\nProposal for heap_assets.yaml, below warehouse.tables:\n")
-        click.echo(propose_yaml(warehouse, name))
+        click.echo(propose_yaml(warehouse, name, seen))
+        click.echo(f"sampled: {seen.sample.cost}", err=True)
 
 
 @click.group()

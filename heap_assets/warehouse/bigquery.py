@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pyarrow as pa
 from google.cloud import bigquery
 
-from heap_assets.warehouse.arrow import first_rows, write_parquet
+from heap_assets.warehouse.arrow import SourceFailedError, first_rows, write_parquet
 from heap_assets.warehouse.bigquery_arrow import readable
 from heap_assets.warehouse.bigquery_client import BigQueryAccount
 from heap_assets.warehouse.bigquery_errors import READING, explained
@@ -24,22 +26,21 @@ from heap_assets.warehouse.bigquery_names import (
     dataset_of,
     is_dataset,
     relation_of,
-    shard_of,
     without_shards,
 )
-from heap_assets.warehouse.bigquery_sql import condition, partition_column, select, tally_query
+from heap_assets.warehouse.bigquery_sql import condition, has_interval, partition_column, recent, select, tally_query
+from heap_assets.warehouse.bigquery_tables import Source, column_of, listed, source_of, version_of
 from heap_assets.warehouse.model import (
     Column,
     Newer,
     Permission,
     Reading,
-    RelationMissingError,
+    Sample,
     Table,
     Tally,
     Warehouse,
     WarehouseError,
     choose_columns,
-    find_relation,
 )
 
 if TYPE_CHECKING:
@@ -49,24 +50,10 @@ _KINDS = {
     "TABLE": "table", "VIEW": "view", "MATERIALIZED_VIEW": "materialized view", "EXTERNAL": "external table",
     "SHARDED": "sharded table",
 }  # fmt: skip
-_STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _PAGE_ROWS = 20_000
 
 Batches = tuple[pa.Schema, Iterator[pa.RecordBatch], int]
 """Schema, rows, and the bytes that they cost."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What a name of the settings stands for; `table` describes it, of sharded tables the newest."""
-
-    relation: Relation
-    table: bigquery.Table
-    name: str
-
-    @property
-    def kind(self) -> str:
-        return "SHARDED" if self.relation.is_sharded else str(self.table.table_type)
 
 
 @dataclass(frozen=True)
@@ -99,7 +86,7 @@ class BigQueryWarehouse(Warehouse):
             return [
                 Table(Relation(dataset, name).shown(self.account.project), _KINDS.get(kind, "table"))
                 for dataset in datasets
-                for name, kind, _ in without_shards(_listed(client, dataset))
+                for name, kind, _ in without_shards(listed(client, dataset))
             ]
 
     def locate(self, name: str) -> tuple[str, str | None]:
@@ -166,7 +153,7 @@ class BigQueryWarehouse(Warehouse):
         seconds = time.monotonic() - started
         return Reading(source.name, chosen.names, rows, observed_at, seconds, self._version(source), scanned)
 
-    def _version(self, source: _Source) -> str | None:
+    def _version(self, source: Source) -> str | None:
         if self.account.is_emulated or source.relation.is_sharded:  # bqemulator's metadata stand still
             return None
         return version_of(source.table)
@@ -195,26 +182,46 @@ class BigQueryWarehouse(Warehouse):
             query = select(source.relation, source.table.schema[:1], where)
             return f"a query would scan {_estimate(client, query):,} bytes"
 
-    def _source(self, client: bigquery.Client, name: str, remedy: str = READING) -> _Source:
-        own = self.account.project
-        relation = relation_of(name, own, self.datasets[0] if self.datasets else None)
-        if relation.is_sharded:
-            return _Source(relation, _newest_shard(client, relation), relation.shown(own))
-        try:
-            with explained(name, remedy):
-                table = client.get_table(relation.path, timeout=60)
-        except RelationMissingError:
-            prefix = f"{relation.dataset.shown(own)}."
-            names = [f"{prefix}{table}" for table, _, _ in without_shards(_listed(client, relation.dataset))]
-            found = find_relation(relation.shown(own), names, f"BigQuery dataset {relation.dataset.path}")
-            relation = Relation(relation.dataset, found.removeprefix(prefix))
-            table = client.get_table(relation.path, timeout=60)
-        return _Source(relation, table, relation.shown(own))
+    def sample(self, relation: str, rows: int) -> Sample:
+        """Take rows of a table from its listing, which is free; of a view by one query, of newest rows if need be."""
+        with self.account.client() as client, explained(relation), tempfile.TemporaryDirectory() as folder:
+            source = self._source(client, relation)
+            path = Path(folder) / "sample.parquet"
+            if source.kind == "TABLE":
+                fields = [entry for entry in source.table.schema if not has_interval(entry)]
+                result = client.list_rows(source.table, selected_fields=fields, max_results=rows)
+                _written(source, *_with_schema(result, result.to_arrow_iterable()), path)
+                frame = pl.read_parquet(path)
+                return Sample(frame, f"{frame.height} rows listed, which costs nothing")
+            query, scanned = self._affordable_sample(client, source, rows)
+            if query is None:
+                limit = f"warehouse.max_bytes_billed ({self.maximum_bytes:,})"
+                return Sample(None, f"no rows: a query would scan {scanned:,} bytes, more than {limit}")
+            job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
+            result = job.result()
+            _written(source, *_with_schema(result, result.to_arrow_iterable()), path)
+            frame = pl.read_parquet(path)
+            return Sample(frame, f"{frame.height} rows queried, {int(job.total_bytes_billed or 0):,} bytes billed")
+
+    def _affordable_sample(self, client: bigquery.Client, source: Source, rows: int) -> tuple[str | None, int]:
+        """Return a query within the limit and what it scans; if there is none, None and what the cheapest would scan.
+
+        A LIMIT makes no query cheaper, a time from which rows are asked for may, where days are partitions.
+        """
+        everything = condition(source.relation, source.table, None)
+        estimates = []
+        for where in (everything, *recent(source.relation, source.table)):
+            query = select(source.relation, source.table.schema, where, rows)
+            estimates.append(_estimate(client, query))
+            if self.maximum_bytes is None or estimates[-1] <= self.maximum_bytes:
+                return query, estimates[-1]
+        return None, min(estimates)
+
+    def _source(self, client: bigquery.Client, name: str, remedy: str = READING) -> Source:
+        return source_of(client, name, self.account.project, self.datasets[0] if self.datasets else None, remedy)
 
     @contextmanager
-    def _stored(
-        self, client: bigquery.Client, source: _Source, columns: Sequence[str], where: str
-    ) -> Iterator[Batches]:
+    def _stored(self, client: bigquery.Client, source: Source, columns: Sequence[str], where: str) -> Iterator[Batches]:
         """Read a table's storage: one stream, so that rows come in one order and memory holds one message."""
         from google.cloud.bigquery_storage_v1 import types
 
@@ -239,7 +246,7 @@ class BigQueryWarehouse(Warehouse):
 
     @contextmanager
     def _queried(
-        self, client: bigquery.Client, source: _Source, columns: Sequence[str], where: str
+        self, client: bigquery.Client, source: Source, columns: Sequence[str], where: str
     ) -> Iterator[Batches]:
         """Query a view; the result of a large one is fetched through the Storage Read API as well."""
         entries = {entry.name: entry for entry in source.table.schema}
@@ -254,7 +261,7 @@ class BigQueryWarehouse(Warehouse):
             batches = result.to_arrow_iterable(storage, max_stream_count=1)
             yield *_with_schema(result, batches), int(job.total_bytes_billed or 0)
 
-    def _affordable(self, scanned: int, source: _Source) -> None:
+    def _affordable(self, scanned: int, source: Source) -> None:
         if self.maximum_bytes is not None and scanned > self.maximum_bytes:
             raise WarehouseError(
                 f"{source.name}: the read would scan {scanned:,} bytes, more than "
@@ -262,69 +269,16 @@ class BigQueryWarehouse(Warehouse):
             )
 
 
-def column_of(entry: bigquery.SchemaField) -> Column:
-    """Describe one field, with its type in BigQuery's own words: `ARRAY<STRUCT<sku STRING, qty INT64>>`."""
-    fields = tuple(column_of(child) for child in entry.fields)
-    repeated = entry.mode == "REPEATED"
-    return Column(entry.name, type_text(entry), entry.mode != "REQUIRED", repeated, fields, entry.description or "")
-
-
-def type_text(entry: bigquery.SchemaField) -> str:
-    """Write a field's type as DDL does."""
-    kind = _STANDARD.get(entry.field_type, entry.field_type)
-    if kind == "STRUCT":
-        kind = f"STRUCT<{', '.join(f'{child.name} {type_text(child)}' for child in entry.fields)}>"
-    elif entry.precision is not None:
-        kind += f"({entry.precision}, {entry.scale})" if entry.scale is not None else f"({entry.precision})"
-    return f"ARRAY<{kind}>" if entry.mode == "REPEATED" else kind
-
-
 def _estimate(client: bigquery.Client, query: str) -> int:
     """Return the bytes that a query would scan, by a dry run, which is free."""
     return int(client.query(query, job_config=bigquery.QueryJobConfig(dry_run=True)).total_bytes_processed or 0)
 
 
-def version_of(table: bigquery.Table) -> str | None:
-    """Return a table's tag, time of change and size; None for views (they read elsewhere) and streamed rows."""
-    if table.table_type != "TABLE" or table.streaming_buffer is not None or table.etag is None:
-        return None
-    modified = table.modified.isoformat() if table.modified else ""
-    return f"{table.etag} {modified} {table.num_rows} {table.num_bytes}"
-
-
-def _newest_shard(client: bigquery.Client, relation: Relation) -> bigquery.Table:
-    """Describe the newest of `events_*`: its columns are those that BigQuery gives to all of them."""
-    tables = [name for name, _ in _listed(client, relation.dataset)]
-    shards = [shard for name in tables if (shard := shard_of(name))]
-    days = [day for prefix, day in shards if prefix == relation.table.removesuffix("*")]
-    if not days:
-        known = sorted({f"{prefix}*" for prefix, _ in shards})
-        where = f"BigQuery dataset {relation.dataset.path}"
-        find_relation(relation.table, known, where, "tables by day named")
-    return client.get_table(relation.shard(max(days)).path, timeout=60)
-
-
-def _listed(client: bigquery.Client, dataset: Dataset) -> list[tuple[str, str]]:
-    """Return names and kinds of a dataset's tables; RelationMissingError names the datasets that there are."""
-    try:
-        with explained(dataset.path):
-            reference = bigquery.DatasetReference(dataset.project, dataset.name)
-            found = [(str(item.table_id), str(item.table_type)) for item in client.list_tables(reference)]
-            if not found:
-                client.get_dataset(reference)  # that there are no tables may mean that there is no dataset
-            return found
-    except RelationMissingError:
-        with explained(dataset.project):
-            names = [found.dataset_id for found in client.list_datasets(dataset.project)]
-        find_relation(dataset.name, names, f"BigQuery project {dataset.project}", "dataset")
-        raise
-
-
-def _written(source: _Source, schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+def _written(source: Source, schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
     """Write rows into a file; WarehouseError names the table, and the column whose values cannot be kept."""
     try:
         return write_parquet(*readable(schema, batches), path)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, SourceFailedError, ValueError) as error:
         raise WarehouseError(f"{source.name}: its rows cannot be read: {error}") from None
 
 

@@ -17,9 +17,10 @@ from google.api_core import exceptions as google_errors
 from google.cloud import bigquery
 
 from heap_assets.lake import Store
-from heap_assets.warehouse.bigquery import BigQueryWarehouse, type_text
+from heap_assets.warehouse.bigquery import BigQueryWarehouse
 from heap_assets.warehouse.bigquery_client import BigQueryAccount
 from heap_assets.warehouse.bigquery_errors import WRITING, explained
+from heap_assets.warehouse.bigquery_tables import type_text
 from heap_assets.warehouse.bigquery_types import changes, in_table_order, kind_of, retyped, schema_of, write_ndjson
 from heap_assets.warehouse.model import Permission
 from heap_assets.warehouse.publish import (

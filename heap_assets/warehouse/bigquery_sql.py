@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from google.cloud import bigquery
 
@@ -49,6 +49,14 @@ def condition(relation: Relation, table: bigquery.Table, newer: Newer | None) ->
     return " AND ".join(restrictions)
 
 
+def recent(relation: Relation, table: bigquery.Table) -> Iterator[str]:
+    """Yield restrictions to the last week, by each column that tells a time."""
+    since = datetime.now(UTC) - timedelta(days=7)
+    for entry in table.schema:
+        if entry.field_type in _TIMES and entry.mode != "REPEATED":
+            yield condition(relation, table, Newer(entry.name, since))
+
+
 def partition_column(table: bigquery.Table) -> str | None:
     """Return the column that a table is partitioned by, `_PARTITIONTIME` for the time of loading; None without."""
     if table.time_partitioning is not None:
@@ -61,14 +69,15 @@ def partition_column(table: bigquery.Table) -> str | None:
 def _selected(entry: bigquery.SchemaField) -> str:
     """Have INTERVAL written as text by BigQuery: of a small result the client knows no Arrow type for it."""
     name = f"`{entry.name}`"
-    if not _has_interval(entry):
+    if not has_interval(entry):
         return name
     scalar = entry.field_type == "INTERVAL" and entry.mode != "REPEATED"
     return f"{f'CAST({name} AS STRING)' if scalar else f'TO_JSON_STRING({name})'} AS {name}"
 
 
-def _has_interval(entry: bigquery.SchemaField) -> bool:
-    return entry.field_type == "INTERVAL" or any(map(_has_interval, entry.fields))
+def has_interval(entry: bigquery.SchemaField) -> bool:
+    """Whether a field or one below it is an INTERVAL."""
+    return entry.field_type == "INTERVAL" or any(map(has_interval, entry.fields))
 
 
 def _newer(relation: Relation, newer: Newer, kinds: dict[str, str]) -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from heap_assets.warehouse.model import Column, Table, Warehouse
+from heap_assets.warehouse.model import Column, Sample, Table, Warehouse, WarehouseError
+from heap_assets.warehouse.redaction import redacted
 
 SAMPLE_ROWS = 1000
 _SURE = 0.8
@@ -73,46 +74,83 @@ def tables_of(warehouse: Warehouse, dataset: str) -> list[Table]:
     ]
 
 
-def describe(warehouse: Warehouse, relation: str, samples: int = 0) -> TableView:
+@dataclass(frozen=True)
+class Look:
+    """What one look at a table brings: what it is, its columns, and the sample that everything is told from."""
+
+    table: Table
+    columns: tuple[Column, ...]
+    sample: Sample
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The sampled rows; none, of unknown types, where nothing could be sampled."""
+        return (
+            pl.DataFrame({column.name: [] for column in self.columns})
+            if self.sample.frame is None
+            else self.sample.frame
+        )
+
+
+def look(warehouse: Warehouse, relation: str, rows: int = SAMPLE_ROWS) -> Look:
+    """Look at a table once; `describe` and `propose` may then be told from it without asking the warehouse again."""
+    return Look(warehouse.table(relation), tuple(warehouse.columns(relation)), warehouse.sample(relation, rows))
+
+
+def describe(warehouse: Warehouse, relation: str, samples: int = 0, seen: Look | None = None) -> TableView:
     """Describe one table; `samples` values of each column are read only if asked for, for they may be personal."""
-    columns = tuple(warehouse.columns(relation))
-    shown: dict[str, tuple[str, ...]] = {}
-    if samples:
-        with warehouse.snapshot(relation, limit=samples) as snapshot:
-            frame = snapshot.frame.collect()
-        shown = {name: tuple(str(value) for value in frame[name].to_list()) for name in frame.columns}
-    return TableView(warehouse.table(relation), columns, shown)
+    if seen is None and not samples:
+        return TableView(warehouse.table(relation), tuple(warehouse.columns(relation)))
+    seen = seen or look(warehouse, relation, samples)
+    frame = seen.rows.head(samples)
+    shown = {name: tuple(str(value) for value in frame[name].to_list()) for name in frame.columns} if samples else {}
+    return TableView(seen.table, seen.columns, shown)
 
 
-def propose(warehouse: Warehouse, relation: str) -> list[Proposal]:
+def propose(warehouse: Warehouse, relation: str, seen: Look | None = None) -> list[Proposal]:
     """Find identifiers by the names of columns and by what a sample of their values looks like.
 
     No value leaves this function: a reason tells shares only.
+
+    Raises
+    ------
+    WarehouseError
+        Naming table and column, if values cannot be looked at.
     """
-    columns = warehouse.columns(relation)
-    with warehouse.snapshot(relation, limit=SAMPLE_ROWS) as snapshot:
-        sample = snapshot.frame.collect()
-    leaves = [(path, values) for column in columns for path, values in _leaves(column, sample[column.name], "")]
-    return [proposal for path, values in leaves if (proposal := _proposal(path, values))]
+    seen = seen or look(warehouse, relation)
+    proposals = []
+    for column in seen.columns:
+        values = seen.rows.get_column(column.name, default=pl.Series(column.name, []))
+        try:
+            found = [_proposal(path, leaf) for path, leaf in _leaves(column, values, "")]
+        except pl.exceptions.PolarsError as error:
+            raise WarehouseError(
+                f"{seen.table.name}: column {column.name!r} ({column.type}): {redacted(error)}"
+            ) from None
+        proposals += [proposal for proposal in found if proposal]
+    return proposals
 
 
-def propose_yaml(warehouse: Warehouse, relation: str) -> str:
+def propose_yaml(warehouse: Warehouse, relation: str, seen: Look | None = None) -> str:
     """Write the proposal for `warehouse.tables` of heap_assets.yaml, ready to be pasted and corrected."""
-    name = warehouse.resolve(relation)
-    columns = warehouse.columns(relation)
-    with warehouse.snapshot(relation, limit=SAMPLE_ROWS) as snapshot:
-        sample = snapshot.frame.collect()
-    lines = [f"{name.replace('.', '_')}:", f"  relation: {name}"]
-    key = _key(name, columns, sample)
+    seen = seen or look(warehouse, relation)
+    name, columns = seen.table.name, seen.columns
+    lines = [f"{_table_key(name)}:", f"  relation: {_yaml(name)}"]
+    key = _key(name, columns, seen.rows)
     lines.append(f"  key: {key}" if key else "  key: ???  # no column is unique and never null in the sample")
     for setting, names in (("created_at", _CREATED), ("updated_at", _UPDATED)):
         if column := _time_column(columns, names):
             lines.append(f"  {setting}: {column}")
-    proposals = propose(warehouse, relation)
+    proposals = propose(warehouse, relation, seen)
     lines.append("  identifiers:" if proposals else "  identifiers: {}  # nothing looks like an identifier")
     width = max((len(f"{p.path}: {p.identifier_type}") for p in proposals), default=0)
     lines += [f"    {f'{_yaml(p.path)}: {p.identifier_type}':<{width}}  # {p.reason}" for p in proposals]
     return "\n".join(lines) + "\n"
+
+
+def _table_key(relation: str) -> str:
+    """Name the table in the settings: `crm.contacts` is `crm_contacts`, `web.events_*` is `web_events`."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", relation).strip("_")
 
 
 def _rows(column: Column, prefix: str) -> Iterator[tuple[str, str, str, str]]:
@@ -131,6 +169,8 @@ def _leaves(column: Column, values: pl.Series, prefix: str) -> Iterator[tuple[st
     if not column.fields:
         yield path, values
         return
+    if not isinstance(values.dtype, pl.Struct):
+        values = pl.Series(values.name, [], pl.Struct({child.name: pl.Null() for child in column.fields}))
     for child in column.fields:
         yield from _leaves(child, values.struct.field(child.name), f"{path}.")
 
@@ -165,7 +205,7 @@ def _key(relation: str, columns: Sequence[Column], sample: pl.DataFrame) -> str 
     candidates = [
         column.name
         for column in columns
-        if not column.fields and not column.repeated
+        if not column.fields and not column.repeated and sample.height and column.name in sample.columns
         and sample[column.name].null_count() == 0
         and sample[column.name].n_unique() == sample.height
     ]  # fmt: skip
@@ -183,4 +223,4 @@ def _time_column(columns: Sequence[Column], names: Sequence[str]) -> str | None:
 
 
 def _yaml(path: str) -> str:
-    return f'"{path}"' if "[" in path else path
+    return f'"{path}"' if re.search(r"[^A-Za-z0-9_.-]", path) else path

@@ -112,6 +112,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Some rows of a relation, or None with the reason; `cost` says in words what they took."""
+
+    frame: pl.DataFrame | None
+    cost: str
+
+
+@dataclass(frozen=True)
 class Tally:
     """How many rows a relation has, and a checksum over a column of all of them."""
 
@@ -214,6 +222,12 @@ class Warehouse(ABC):
         AccessError, WarehouseBusyError
             If it cannot be reached, refuses, or is locked.
         """
+
+    def sample(self, relation: str, rows: int) -> Sample:
+        """Read at most so many rows, whichever are the cheapest."""
+        with self.snapshot(relation, limit=rows) as snapshot:
+            frame = snapshot.frame.collect()
+        return Sample(frame, f"{frame.height} rows read")
 
     @abstractmethod
     def preflight(self) -> list[Permission]:

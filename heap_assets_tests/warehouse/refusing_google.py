@@ -44,6 +44,10 @@ class RefusingGoogle:
         Part of a path to how often it is refused; always, unless it is named.
     babbles
         Part of a path to an answer that is none.
+    scans
+        Part of a query to the bytes that it would scan; of several parts the last one that fits.
+    kinds
+        Table to what it is, if it is no table.
     """
 
     url: str = ""
@@ -52,6 +56,8 @@ class RefusingGoogle:
     refuses: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     babbles: dict[str, bytes] = field(default_factory=dict)
+    scans: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     tables: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"people": FIELDS})
 
     @property
@@ -75,8 +81,8 @@ class RefusingGoogle:
         name = path.rpartition("/")[2].partition("?")[0]
         if "/tables/" in path and name not in self.tables:
             return 404, _error(404, "notFound", f"Not found: Table p:d.{name}")
-        reference = {"projectId": "p", "datasetId": "d", "tableId": name}
-        described = {"schema": {"fields": self.tables.get(name, [])}, "type": "TABLE", "etag": "e", "numRows": "1"}
+        reference, kind = {"projectId": "p", "datasetId": "d", "tableId": name}, self.kinds.get(name, "TABLE")
+        described = {"schema": {"fields": self.tables.get(name, [])}, "type": kind, "etag": "e", "numRows": "1"}
         own = {"projectId": "p", "datasetId": "d"}
         tables = [{"tableReference": {**own, "tableId": table}, "type": "TABLE"} for table in self.tables]
         listed: dict[str, list[Any]] = {"tables": tables, "datasets": [{"datasetReference": own}]}
@@ -94,11 +100,12 @@ class RefusingGoogle:
             "schema": {"fields": [{"name": "one", "type": "INTEGER"}]},
         }
         done = {"jobReference": reference, "status": status, "jobComplete": True, **one}
-        return {
-            **done,
-            "configuration": body.get("configuration", {"query": {}}),
-            "statistics": {"load": {"outputRows": "1"}},
-        }
+        configuration = body.get("configuration", {"query": {}})
+        text = configuration.get("query", {}).get("query", "")
+        scanned = str(next((size for part, size in reversed(self.scans.items()) if part in text), 0))
+        query = {"totalBytesProcessed": scanned, "totalBytesBilled": scanned}
+        statistics = {"load": {"outputRows": "1"}, "query": query, "totalBytesProcessed": scanned}
+        return {**done, "configuration": configuration, "statistics": statistics}
 
 
 def _error(status: int, reason: str, message: str) -> dict[str, Any]:

@@ -27,10 +27,10 @@ from heap_assets.warehouse import (
     WarehouseBusyError,
     WarehouseError,
 )
-from heap_assets.warehouse.bigquery import version_of
 from heap_assets.warehouse.bigquery_errors import explained
 from heap_assets.warehouse.bigquery_names import relation_of
 from heap_assets.warehouse.bigquery_sql import condition, select
+from heap_assets.warehouse.bigquery_tables import version_of
 
 CONTACTS = """
 CREATE TABLE {d}.contacts (

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import pytest
 import yaml
+from google.cloud import bigquery as gcp
 
-from heap_assets.warehouse import DuckDBWarehouse
-from heap_assets.warehouse.browse import datasets, describe, propose, propose_yaml, tables_of
+from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse, DuckDBWarehouse
+from heap_assets.warehouse.browse import datasets, describe, look, propose, propose_yaml, tables_of
+from heap_assets_tests.warehouse.refusing_google import refusing_google
 
 SCRIPT = """
 CREATE SCHEMA crm;
@@ -83,3 +87,78 @@ def test_a_table_without_identifiers_says_so(source: DuckDBWarehouse) -> None:
     assert yaml.safe_load(propose_yaml(source, "crm.companies")) == {
         "crm_companies": {"relation": "crm.companies", "key": "id", "identifiers": {}}
     }
+
+
+@pytest.fixture
+def in_bigquery(bigquery_emulator: object) -> Iterator[BigQueryWarehouse]:
+    """Give a warehouse that may scan one byte."""
+    rest, grpc = bigquery_emulator.rest, bigquery_emulator.grpc  # type: ignore[attr-defined]
+    account = BigQueryAccount("demo", endpoint=rest, storage_endpoint=grpc)
+    dataset = f"browse_{uuid4().hex[:8]}"
+    rows = "SELECT x AS contact_id, CONCAT('p', CAST(x AS STRING), '@example.com') AS login, STRUCT('z' AS zip) AS addr"
+    with account.client() as client:
+        client.create_dataset(dataset)
+        client.query(f"CREATE TABLE {dataset}.contacts AS {rows} FROM UNNEST(GENERATE_ARRAY(1, 50)) AS x").result()
+        client.query(f"CREATE VIEW {dataset}.v AS SELECT * FROM {dataset}.contacts").result()
+        yield BigQueryWarehouse(account, (dataset,), maximum_bytes=1)
+        client.delete_dataset(dataset, delete_contents=True)
+
+
+@pytest.mark.parametrize(("table", "queries", "cost"), [("contacts", 0, "costs nothing"), ("v", 1, "bytes billed")])
+def test_a_table_is_browsed_for_nothing_and_a_view_by_one_query(
+    in_bigquery: BigQueryWarehouse, table: str, queries: int, cost: str
+) -> None:
+    relation = f"{in_bigquery.datasets[0]}.{table}"
+    with in_bigquery.account.client() as client:
+
+        def asked() -> int:
+            jobs = client.list_jobs(max_results=10_000)
+            return sum(isinstance(job, gcp.QueryJob) and not job.dry_run and relation in job.query for job in jobs)
+
+        before = asked()
+        seen = look(in_bigquery, relation)
+        view = describe(in_bigquery, relation, 3, seen)
+        proposal = yaml.safe_load(propose_yaml(in_bigquery, relation, seen))
+        assert asked() - before == queries
+    assert seen.sample.frame is not None
+    assert seen.sample.frame.height == 50
+    assert cost in seen.sample.cost
+    assert len(view.samples["login"]) == 3
+    assert proposal[relation.replace(".", "_")]["identifiers"] == {"login": "email", "contact_id": "crm_id"}
+
+
+TIMED = [
+    {"name": "email", "type": "STRING"},
+    {"name": "addr", "type": "RECORD", "fields": [{"name": "city", "type": "STRING"}]},
+    {"name": "seen_at", "type": "TIMESTAMP"},
+    {"name": "day", "type": "DATE"},
+]
+
+
+def test_of_a_view_over_the_limit_newer_rows_are_sampled_where_that_scans_less() -> None:
+    with refusing_google() as google:
+        google.tables["people"], google.kinds["people"] = TIMED, "VIEW"
+        google.scans = {"FROM `p.d.people`": 5_000, "`day` >= DATE": 90}
+        warehouse = BigQueryWarehouse(google.account, ("d",), maximum_bytes=100)
+        sample = warehouse.sample("d.people", 10)
+        run = [job["query"]["query"] for job in google.jobs() if not job.get("dryRun")]
+    assert "90 bytes billed" in sample.cost
+    assert len(run) == 1
+    assert "`day` >= DATE" in run[0]
+    assert run[0].endswith("LIMIT 10")
+
+
+def test_a_view_that_cannot_be_sampled_within_the_limit_is_described_and_says_so() -> None:
+    with refusing_google() as google:
+        google.tables["people"], google.kinds["people"] = TIMED, "VIEW"
+        google.scans = {"FROM `p.d.people`": 5_000}
+        warehouse = BigQueryWarehouse(google.account, ("d",), maximum_bytes=100)
+        seen = look(warehouse, "d.people")
+        assert not [job for job in google.jobs() if not job.get("dryRun")]
+    assert "would scan 5,000 bytes, more than warehouse.max_bytes_billed (100)" in seen.sample.cost
+    assert [path for path, *_ in describe(warehouse, "d.people", 2, seen).rows()] == [
+        "email", "addr", "addr.city", "seen_at", "day",
+    ]  # fmt: skip
+    table = yaml.safe_load(propose_yaml(warehouse, "d.people", seen))["d_people"]
+    assert table["identifiers"] == {"email": "email"}
+    assert table["key"].startswith("???")
