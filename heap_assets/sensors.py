@@ -1,6 +1,7 @@
 """The manifest sensor: what Heap has delivered and has not landed yet becomes one run a dump."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import dagster as dg
@@ -18,6 +19,17 @@ from heap_assets.steps.landing import days_that_came, stopped_by_quota
 
 _DUMPS_A_TICK = 20
 """A tick has 60 seconds, and a first look at a bucket may find a year of dumps; the rest comes with the next ticks."""
+
+DUMP_TAG = "heap/dump_id"
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_RUNS_LOOKED_AT = 200
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
 
 
 def manifest_sensor(
@@ -38,21 +50,12 @@ def manifest_sensor(
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
         came = [day_landed(day, tables) for day, tables in days_that_came(there, since).items()]
-        manifests, waits = _wanted(there)
-        records = there.landing.records() if manifests else {}
+        manifests, waits = _wanted(there, context.instance)
         return dg.SensorResult(
             skip_reason=waits,
             cursor=today.isoformat(),
             asset_events=came,
-            run_requests=[
-                dg.RunRequest(
-                    # a table that failed before asks again under a key of its own
-                    run_key=f"{manifest.dump_id}:{manifest.etag}:{attempts(records.get(manifest.dump_id))}",
-                    partition_key=str(manifest.dump_id),
-                    tags={"heap/dump_id": str(manifest.dump_id)},
-                )
-                for manifest in manifests
-            ],
+            run_requests=[_request(there, context.instance, manifest) for manifest in manifests],
             dynamic_partitions_requests=[
                 DUMP_PARTITIONS.build_add_request([str(manifest.dump_id) for manifest in manifests])
             ]
@@ -63,7 +66,7 @@ def manifest_sensor(
     return heap_manifests
 
 
-def _wanted(there: Platform) -> tuple[list[ManifestFile], str | None]:
+def _wanted(there: Platform, instance: dg.DagsterInstance) -> tuple[list[ManifestFile], str | None]:
     """Return what this tick lands, oldest first, or why nothing."""
     try:
         pending = there.landing.pending(there.source())
@@ -76,8 +79,43 @@ def _wanted(there: Platform) -> tuple[list[ManifestFile], str | None]:
             f"{len(pending)} dumps wait for {full.resumes}: {full.rows:,} of the {full.limit:,} rows of "
             f"{full.month} have landed, and heap.quota.stop is set"
         )
+    ready = _without_runs(instance, pending)
+    if not ready:
+        return [], f"{len(pending)} dumps are being landed, or their run failed and is tried again after a while"
     # with a quota to stop at, the next dump is chosen once this one is counted
-    return pending[: 1 if there.settings.heap.quota.stop else _DUMPS_A_TICK], None
+    return ready[: 1 if there.settings.heap.quota.stop else _DUMPS_A_TICK], None
+
+
+def _without_runs(instance: dg.DagsterInstance, pending: Sequence[ManifestFile]) -> list[ManifestFile]:
+    """Leave out dumps that a run is landing, and those whose newest run failed a moment ago.
+
+    The waits are 1, 2, 4 minutes and so on up to an hour, by the clock that runs are kept by.
+    """
+    wanted = {str(manifest.dump_id) for manifest in pending}
+    busy = {run.tags.get(DUMP_TAG) for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))}
+    failures: dict[str, list[float]] = {}
+    failed = dg.RunsFilter(tags={DUMP_TAG: sorted(wanted)}, statuses=[dg.DagsterRunStatus.FAILURE])
+    for record in instance.get_run_records(failed, limit=_RUNS_LOOKED_AT):
+        times = failures.setdefault(record.dagster_run.tags[DUMP_TAG], [])
+        times.append(record.end_time or record.update_timestamp.timestamp())
+    waiting = {
+        dump
+        for dump, times in failures.items()
+        if time.time() < max(times) + min(_FIRST_WAIT_S * 2 ** (len(times) - 1), _LONGEST_WAIT_S)
+    }
+    return [manifest for manifest in pending if str(manifest.dump_id) not in busy | waiting]
+
+
+def _request(there: Platform, instance: dg.DagsterInstance, manifest: ManifestFile) -> dg.RunRequest:
+    """Ask for a dump under a key of its own: one that is wanted again must not pass for the run that it had before."""
+    tags = {DUMP_TAG: str(manifest.dump_id)}
+    runs = instance.get_runs_count(dg.RunsFilter(tags=tags))
+    failures = attempts(there.landing.records().get(manifest.dump_id))
+    return dg.RunRequest(
+        run_key=f"{manifest.dump_id}:{manifest.etag}:{failures}:{runs}",
+        partition_key=str(manifest.dump_id),
+        tags=tags,
+    )
 
 
 def attempts(record: DumpRecord | None) -> int:

@@ -64,6 +64,7 @@ def dumps(platform: Callable[[LakeResource], Platform], checks: Sequence[Check],
         done = land(there, int(context.partition_key))
         for day, tables in sorted(done.days.items()):
             context.log_event(day_landed(day, tables, done.report.dump_id))
+        there.landing.confirm(done.report.dump_id, done.report.touched)
         yield dg.MaterializeResult(asset_key=asset_key(DUMPS), metadata=_metadata(done.report))
         step = StepChecks(context, there.lake, checks)
         yield from step.judge(DUMPS, context.partition_key, done.verdicts)

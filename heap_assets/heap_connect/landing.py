@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time as clock
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,8 +22,16 @@ from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.comparing import compare
 from heap_assets.heap_connect.config import LandingConfig
 from heap_assets.heap_connect.kernels import prepare
-from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.heap_connect.manifest import (
+    MOST_BYTES,
+    Manifest,
+    ManifestError,
+    ManifestTable,
+    parse_manifest,
+    printable,
+)
 from heap_assets.heap_connect.outcome import columns_seen, report_of
+from heap_assets.heap_connect.progress import Progress
 from heap_assets.heap_connect.record_store import Records
 from heap_assets.heap_connect.records import (
     Delivery,
@@ -39,7 +47,8 @@ from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableRep
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES
 from heap_assets.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.heap_connect.staging import Job, Stager, files_of
-from heap_assets.heap_connect.wanted import is_wanted
+from heap_assets.heap_connect.unexpected import UNEXPECTED, failure_of
+from heap_assets.heap_connect.wanted import complete, is_wanted
 from heap_assets.lake import Store
 
 INDEX_SCHEMA = pl.Schema(
@@ -57,7 +66,7 @@ INDEX_SCHEMA = pl.Schema(
 )
 
 _LARGE_TABLE_BYTES = 32 << 20
-_SAVE_SECONDS = 0.5
+_MOST_REASON = 500
 
 
 class Landing:
@@ -74,19 +83,27 @@ class Landing:
         return self._records.load()
 
     def pending(self, source: DumpSource) -> list[ManifestFile]:
-        """Return the dumps that have something to land, in dump order; nothing is read beyond listings.
+        """Return the dumps that have something to land, in dump order.
 
-        A dump is wanted if it is unknown, its manifest or a data file has another ETag than it had, a table failed
-        and its time to try again has come, or a table is selected that was not.
+        A dump is wanted if it is unknown, its manifest or a data file has another ETag than it had, a landing of it
+        stopped before its last table, a table failed and its time to try again has come, a table is selected that was
+        not, or nobody confirmed to know of the days that it touched. Of records of former versions, which do not say
+        whether a landing stopped, the manifests are read once.
         """
-        records = self.records()
         manifests = source.manifests()
+        records = complete(self._records, self.records(), manifests, source, self.config)
         newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
         recheck = {manifest.dump_id for manifest in newest}
         return [m for m in manifests if is_wanted(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)]
 
-    def land(self, source: DumpSource, dump_id: int | ManifestFile) -> DumpReport:
+    def land(self, source: DumpSource, dump_id: int | ManifestFile, *, confirm_later: bool = False) -> DumpReport:
         """Land what a dump still has to land. A table that fails is recorded and does not stop the others.
+
+        Parameters
+        ----------
+        confirm_later
+            The days that the report calls touched are reported again, by the next landing of this dump, until
+            :meth:`confirm` says that they were passed on. The dump stays pending until then.
 
         Raises
         ------
@@ -94,35 +111,43 @@ class Landing:
             If the source does not have the dump, or cannot be listed.
         """
         prepare()
-        manifest_file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
+        file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
         records = self.records()
-        record = self._begun(records.get(manifest_file.dump_id), manifest_file)
         try:
-            manifest = parse_manifest(source.read(manifest_file.key), manifest_file.key, manifest_file.dump_id)
+            manifest = parse_manifest(source.read(file.key, MOST_BYTES + 1), file.key, file.dump_id)
         except (ManifestError, SourceError) as error:
-            return self._refused(record, Failure(str(error), file=manifest_file.key))
-        record = replace(record, failure=None, attempts=0, retry_at=None)
+            return self._refused(file, Failure(str(error), file=file.key))
+        record = self._records.update(file.dump_id, lambda current: self._begun(current, file, manifest))
         known = {table for other in records.values() for table in other.tables}
         columns_before = {table: columns_seen(records, table) for table in known}
-        record = self._unselect(record, manifest)
-        landed: list[TableRecord] = []
-        listed = self._listed(source, manifest_file.dump_id, manifest)
+        listed = self._listed(source, file.dump_id, manifest)
+        progress = Progress(self._records, records, record)
         one_table = partial(self._table, source, records, record, listed)
-        saved = clock.monotonic()
-        try:
-            with ThreadPoolExecutor(self.config.workers) as pool:
-                for result in pool.map(one_table, manifest.tables):
-                    if result is None:
-                        continue
-                    record = record.with_table(result)
-                    landed.append(result)
-                    # A record is written whole: for each of 200 small tables would cost more than the tables.
-                    if clock.monotonic() - saved > _SAVE_SECONDS:
-                        self._records.save(record)
-                        saved = clock.monotonic()
-        finally:
-            self._records.save(record)
-        return report_of(records, record, landed, manifest, columns_before)
+        with progress, ThreadPoolExecutor(self.config.workers) as pool:
+            for table, result in zip(manifest.tables, pool.map(one_table, manifest.tables), strict=True):
+                progress.add(table.name, result)
+        if not confirm_later:
+            self.confirm(file.dump_id, progress.record.unannounced)
+        return report_of(records, progress.record, progress.landed, manifest, columns_before)
+
+    def confirm(self, dump_id: int, days: Mapping[str, Collection[date]]) -> None:
+        """Note that whoever builds tables has been told of these days, by table."""
+        if not days:
+            return
+
+        def _confirmed(record: DumpRecord | None) -> DumpRecord:
+            if record is None:
+                raise SourceError(f"dump {dump_id} has no record: it never landed")
+            left = {
+                table: kept for table, all_ in record.unannounced.items() if (kept := all_ - {*days.get(table, ())})
+            }
+            return replace(record, unannounced=left)
+
+        self._records.update(dump_id, _confirmed)
+
+    def damaged_records(self) -> list[str]:
+        """Return the addresses of records that cannot be read; their dumps are pending."""
+        return self._records.damaged()
 
     def index(self) -> pl.DataFrame:
         """Return rows by table, dump and day. `standing` is false for what a full resync has replaced."""
@@ -173,24 +198,33 @@ class Landing:
             forgotten = TableRecord(
                 table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever, metered=known.metered
             )
-            self._records.save(record.with_table(forgotten))
+            self._records.update(record.dump_id, partial(_with_table, record, forgotten))
             for key in _keys(known):
                 self.store.delete(key)
             count += 1
         return count
 
-    def _begun(self, record: DumpRecord | None, manifest: ManifestFile) -> DumpRecord:
-        if record is None:
-            return DumpRecord(manifest.dump_id, manifest.key, manifest.etag, manifest.last_modified)
-        # as_of stays what it was when the dump was first seen: a manifest written anew moves no day.
-        return replace(record, manifest_key=manifest.key, manifest_etag=manifest.etag)
+    def _begun(self, record: DumpRecord | None, file: ManifestFile, manifest: Manifest) -> DumpRecord:
+        """Return the record with all that is still to be done: it is saved before anything is."""
+        record = self._unselect(_with_manifest(record, file), manifest)
+        names = tuple(table.name for table in manifest.tables if self.config.tables.takes_table(table.name))
+        return replace(record, failure=None, attempts=0, retry_at=None, outstanding=names)
 
-    def _refused(self, record: DumpRecord, failure: Failure) -> DumpReport:
-        attempts = record.attempts + 1
-        record = replace(record, failure=failure, attempts=attempts, retry_at=self.config.retry_at(attempts))
-        self._records.save(record)
+    def _refused(self, file: ManifestFile, failure: Failure) -> DumpReport:
+        def _failed(record: DumpRecord | None) -> DumpRecord:
+            record = _with_manifest(record, file)
+            attempts = record.attempts + 1
+            return replace(
+                record,
+                failure=failure,
+                attempts=attempts,
+                retry_at=self.config.retry_at(attempts),
+                outstanding=record.outstanding or (),
+            )
+
+        record = self._records.update(file.dump_id, _failed)
         table = TableReport(
-            "(manifest)", TableState.FAILED, failure=failure, attempts=attempts, retry_at=record.retry_at
+            "(manifest)", TableState.FAILED, failure=failure, attempts=record.attempts, retry_at=record.retry_at
         )
         return DumpReport(record.dump_id, record.as_of, record.day, tables=[table])
 
@@ -221,19 +255,32 @@ class Landing:
         if not self.config.tables.takes_table(table.name):
             return None
         known = record.tables.get(table.name)
-        began = clock.perf_counter()
         files: tuple[SourceFile, ...] = ()
         try:
+            if table.problem is not None:
+                raise SourceError(table.problem)
             files = files_of(source, table, listed)
-            job = Job(
-                table, record.dump_id, record.as_of, record.day, self.config.start_date, self.config.tables, files
-            )
-            if known and known.state is TableState.LANDED and known.version == job.version:
-                return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
-            with self._turn(files):
-                staged = Stager(self.store, source, job).run()
+            return self._landed(source, records, record, table, files)
         except SourceError as error:
-            return self._failed(known, table, files, error)
+            return self._failed(known, table, files, _failure_of_source(error))
+        except UNEXPECTED as error:
+            return self._failed(known, table, files, failure_of(error))
+
+    def _landed(
+        self,
+        source: DumpSource,
+        records: Mapping[int, DumpRecord],
+        record: DumpRecord,
+        table: ManifestTable,
+        files: tuple[SourceFile, ...],
+    ) -> TableRecord | None:
+        began = clock.perf_counter()
+        known = record.tables.get(table.name)
+        job = Job(table, record.dump_id, record.as_of, record.day, self.config.start_date, self.config.tables, files)
+        if known and known.state is TableState.LANDED and known.version == job.version:
+            return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
+        with self._turn(files):
+            staged = Stager(self.store, source, job).run()
         landed = TableRecord(
             table=table.name,
             state=TableState.LANDED,
@@ -279,11 +326,8 @@ class Landing:
         return replace(landed, counts=counts, moved=found.moved, moved_key=found.moved_key)
 
     def _failed(
-        self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], error: SourceError
+        self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], failure: Failure
     ) -> TableRecord:
-        block, file, reason = None, None, str(error)
-        if isinstance(error, AvroError):
-            block, file, reason = error.block, error.file, error.reason
         attempts = (known.attempts if known else 0) + 1
         # What landed before stays in place: a file that was broken later takes nothing away.
         base = known if known and known.state is TableState.LANDED else TableRecord(table.name, TableState.FAILED)
@@ -291,11 +335,29 @@ class Landing:
             base,
             incremental=base.incremental if base is known else table.incremental,
             files=files,
-            failure=Failure(reason, file, block),
+            failure=replace(failure, reason=printable(failure.reason)[:_MOST_REASON]),
             attempts=attempts,
             retry_at=self.config.retry_at(attempts),
             days_ever=known.days_ever if known else frozenset(),
+            metered=known.metered if known else {},
         )
+
+
+def _with_manifest(record: DumpRecord | None, file: ManifestFile) -> DumpRecord:
+    if record is None:
+        return DumpRecord(file.dump_id, file.key, file.etag, file.last_modified)
+    # as_of stays what it was when the dump was first seen: a manifest written anew moves no day.
+    return replace(record, manifest_key=file.key, manifest_etag=file.etag)
+
+
+def _with_table(record: DumpRecord, table: TableRecord, current: DumpRecord | None) -> DumpRecord:
+    return (current or record).with_table(table)
+
+
+def _failure_of_source(error: SourceError) -> Failure:
+    if isinstance(error, AvroError):
+        return Failure(error.reason, error.file, error.block)
+    return Failure(str(error))
 
 
 def _manifest(source: DumpSource, dump_id: int) -> ManifestFile:

@@ -19,10 +19,7 @@ def report_of(
     columns_before: Mapping[str, set[str]],
 ) -> DumpReport:
     """Put together what one run did: `before` are the records before it, `tables` what it landed or failed at."""
-    after = {**before, record.dump_id: record}
-    after = {dump_id: after[dump_id] for dump_id in sorted(after)}
     landed = [table for table in tables if table.failure is None]
-    touched = {table.table: touched_days(after, record, table) for table in landed}
     new_columns = {
         table.table: new
         for table in landed
@@ -34,7 +31,7 @@ def report_of(
         record.as_of,
         record.day,
         tables=[TableReport.of(table) for table in tables],
-        touched={table: days for table, days in touched.items() if days},
+        touched=dict(record.unannounced),
         new_tables=tuple(t.name for t in manifest.tables if t.name not in columns_before),
         new_columns=new_columns,
         unselected=tuple(n for n, t in record.tables.items() if t.state is TableState.UNSELECTED),

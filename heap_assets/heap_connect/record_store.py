@@ -1,11 +1,13 @@
-"""Records as JSON objects in a store: one a dump, replaced whole."""
+"""Records as JSON objects in a store: one a dump, replaced whole, each change made to what stands."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import threading
 import time as clock
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import date, datetime
 from functools import lru_cache
@@ -13,8 +15,10 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.errors import DamagedFileError
 from heap_assets.heap_connect.dtypes import from_json, to_json
 from heap_assets.heap_connect.records import (
+    DUMPS,
     ROOT,
     Counts,
     DumpRecord,
@@ -26,7 +30,9 @@ from heap_assets.heap_connect.records import (
 )
 from heap_assets.lake import Store
 
-_DUMPS = f"{ROOT}/_dumps/"
+_LOG = logging.getLogger(__name__)
+_DUMPS = f"{ROOT}/{DUMPS}/"
+_KEY = re.compile(rf"{_DUMPS}\d+\.json")
 _FRESH_SECONDS = 2.0
 
 
@@ -39,7 +45,7 @@ class Records:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._known: dict[str, tuple[str, DumpRecord]] = {}
+        self._known: dict[str, tuple[str, DumpRecord | None]] = {}
         self._loaded: dict[int, DumpRecord] = {}
         self._fresh_until = 0.0
         self._lock = threading.Lock()
@@ -49,28 +55,56 @@ class Records:
         with self._lock:
             if clock.monotonic() < self._fresh_until:
                 return self._loaded
-            known: dict[str, tuple[str, DumpRecord]] = {}
+            known: dict[str, tuple[str, DumpRecord | None]] = {}
             for info in self.store.list(_DUMPS):
+                if _KEY.fullmatch(info.key) is None:
+                    continue
                 cached = self._known.get(info.key)
                 if cached is None or cached[0] != info.etag:
-                    cached = info.etag, _read(self.store.read(info.key))
+                    cached = info.etag, self._read(info.key, self.store.read(info.key))
                 known[info.key] = cached
             self._known = known
-            records = sorted((record for _, record in known.values()), key=lambda record: record.dump_id)
+            found = [record for _, record in known.values() if record is not None]
+            records = sorted(found, key=lambda record: record.dump_id)
             self._loaded = {record.dump_id: record for record in records}
             self._fresh_until = clock.monotonic() + _FRESH_SECONDS
             return self._loaded
 
-    def save(self, record: DumpRecord) -> None:
-        """Replace a dump's record: this is the moment at which what it names becomes visible."""
-        self.store.write(f"{_DUMPS}{record.dump_id:020d}.json", _written(record))
+    def update(self, dump_id: int, change: Callable[[DumpRecord | None], DumpRecord]) -> DumpRecord:
+        """Change a dump's record as it stands now, and return it: what it names becomes visible at this moment.
+
+        `change` gets None if there is no record, and may be called again if another landing was quicker.
+        """
+        key = f"{_DUMPS}{dump_id:020d}.json"
+        changed: list[DumpRecord] = []
+
+        def _changed(data: bytes | None) -> bytes:
+            changed.append(change(None if data is None else self._read(key, data)))
+            return _written(changed[-1])
+
+        self.store.update(key, _changed)
         with self._lock:
             self._fresh_until = 0.0
+        return changed[-1]
+
+    def damaged(self) -> list[str]:
+        """Return the addresses of records that cannot be read: their dumps count as never landed, and land anew."""
+        self.load()
+        return [self.store.uri(key) for key, (_, record) in self._known.items() if record is None]
+
+    def _read(self, key: str, data: bytes) -> DumpRecord | None:
+        try:
+            return _read(data)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            where, kind = self.store.uri(key), type(error).__name__
+            _LOG.warning("%s is damaged (%s): its dump counts as never landed, and lands anew", where, kind)
+            return None
 
 
 def _written(record: DumpRecord) -> bytes:
     document = asdict(replace(record, tables={}))
     document["tables"] = [_table_json(table) for table in record.tables.values()]
+    document["unannounced"] = {name: sorted(days) for name, days in record.unannounced.items()}
     return json.dumps(document, default=_plain, separators=(",", ":")).encode()
 
 
@@ -101,14 +135,22 @@ def _plain(value: Any) -> Any:
 class _Tables(Mapping[str, TableRecord]):
     """A dump's tables, each understood when it is asked for: a year of dumps has tens of thousands."""
 
-    def __init__(self, entries: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, dump_id: int, entries: dict[str, dict[str, Any]]) -> None:
+        self._dump_id = dump_id
         self._entries = entries
         self._read: dict[str, TableRecord] = {}
 
     def __getitem__(self, name: str) -> TableRecord:
         known = self._read.get(name)
         if known is None:
-            known = self._read[name] = _table(self._entries[name])
+            entry = self._entries[name]
+            try:
+                known = self._read[name] = _table(entry)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise DamagedFileError(
+                    f"the record of dump {self._dump_id} in {_DUMPS} is damaged at table {name} "
+                    f"({type(error).__name__}): delete it, and the dump lands anew"
+                ) from error
         return known
 
     def __contains__(self, name: object) -> bool:
@@ -130,7 +172,12 @@ def _read(data: bytes) -> DumpRecord:
             "as_of": datetime.fromisoformat(document["as_of"]),
             "retry_at": _moment(document["retry_at"]),
             "failure": Failure(**document["failure"]) if document["failure"] else None,
-            "tables": _Tables({entry["table"]: entry for entry in tables}),
+            "tables": _Tables(document["dump_id"], {entry["table"]: entry for entry in tables}),
+            "outstanding": None if (names := document.get("outstanding")) is None else tuple(names),
+            "unannounced": {
+                name: frozenset(date.fromisoformat(day) for day in days)
+                for name, days in document.get("unannounced", {}).items()
+            },
         }
     )
 

@@ -14,8 +14,16 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.lake import folder_name
+
 ROOT = "_landing"
+DUMPS = "_dumps"
 DAY_SHIFT = timedelta(hours=12)
+
+
+def table_folder(table: str) -> str:
+    """Return the folder of everything that landed of a table; see :func:`heap_assets.lake.folder_name`."""
+    return f"{ROOT}/{folder_name(table, reserved=(DUMPS,))}"
 
 
 class TableState(StrEnum):
@@ -144,7 +152,16 @@ class TableRecord:
 
 @dataclass(frozen=True)
 class DumpRecord:
-    """A dump: when it was written, as first seen, and how each of its tables stands."""
+    """A dump: when it was written, as first seen, and how each of its tables stands.
+
+    Attributes
+    ----------
+    outstanding
+        Selected tables that the manifest lists and that no landing has come to since it was read: set before the first
+        of them lands. None in records of former versions, which did not say.
+    unannounced
+        Table to the days that its landing touched and that nobody has confirmed to have been told of.
+    """
 
     dump_id: int
     manifest_key: str
@@ -154,6 +171,8 @@ class DumpRecord:
     failure: Failure | None = None
     attempts: int = 0
     retry_at: datetime | None = None
+    outstanding: tuple[str, ...] | None = None
+    unannounced: Mapping[str, frozenset[date]] = field(default_factory=dict)
 
     @property
     def day(self) -> date:

@@ -10,12 +10,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import polars as pl
 
 from heap_assets.heap_connect.parts import DAY
-from heap_assets.heap_connect.records import ROOT, Delivery
+from heap_assets.heap_connect.records import Delivery, table_folder
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.lake import Store
 
@@ -44,7 +43,7 @@ class Seen:
     def __init__(self, store: Store, table: str) -> None:
         self.store = store
         self.table = table
-        self.folder = f"{ROOT}/{quote(table, safe='')}/_seen/"
+        self.folder = f"{table_folder(table)}/_seen/"
 
     def of(self, wanted: Sequence[Delivery]) -> pl.LazyFrame:
         """Return the first column of the row key, _day and _dump of all rows of these deliveries."""
@@ -87,15 +86,19 @@ class Seen:
         return key
 
     def _runs(self) -> list[_Run]:
-        return [
-            _Run(
-                info.key, info.size, frozenset((dump, version) for dump, version in json.loads(self._covers(info.key)))
-            )
-            for info in self.store.list(self.folder)
-        ]
+        runs = []
+        for info in self.store.list(self.folder):
+            try:
+                covers = self._covers(info.key)
+            except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError):  # damaged: it is made anew
+                self.store.delete(info.key)
+                continue
+            runs.append(_Run(info.key, info.size, covers))
+        return runs
 
-    def _covers(self, key: str) -> str:
-        return pl.read_parquet_metadata(self.store.uri(key), storage_options=self.store.storage_options)[_COVERS]
+    def _covers(self, key: str) -> frozenset[tuple[int, str]]:
+        footer = pl.read_parquet_metadata(self.store.uri(key), storage_options=self.store.storage_options)
+        return frozenset((int(dump), str(version)) for dump, version in json.loads(footer[_COVERS]))
 
     def _read(self, delivery: Delivery) -> list[pl.LazyFrame]:
         first = row_key(self.table)[0]

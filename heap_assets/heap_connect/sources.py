@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -15,7 +18,10 @@ from heap_assets.errors import SourceError
 from heap_assets.heap_connect.s3_client import explained
 
 MANIFEST_FOLDER = "manifests/"
-_MANIFEST = re.compile(r"^manifests/sync_(\d+)\.json$")
+_LOG = logging.getLogger(__name__)
+_MANIFEST = re.compile(r"manifests/sync_([^/]*)\.json")
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_LARGEST = 2**63 - 1
 _COPY_BYTES = 1 << 20
 _S3_URI = re.compile(r"^s3[an]?://([^/]+)/(.+)$")
 
@@ -69,18 +75,28 @@ def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> lis
     """Pick the sync manifests out of a listing of `manifests/`.
 
     Only `manifests/sync_<digits>.json` counts (heap.md 2.2): no folder markers, copies or `property_definitions.json`.
-    Two keys with one number (`sync_7.json`, `sync_07.json`) are one dump; the one written last stands.
+    Two keys with one number (`sync_7.json`, `sync_07.json`) are one dump; the one written last stands. A number that no
+    64 bits hold is logged and left out.
     """
     newest: dict[int, ManifestFile] = {}
     for found in objects:
-        match = _MANIFEST.match(found.key)
+        match = _MANIFEST.fullmatch(found.key)
         if match is None:
+            continue
+        if _NUMBER.fullmatch(match[1]) is None or int(match[1]) > _LARGEST:
+            _left_out(found.key)
             continue
         manifest = ManifestFile(found.key, int(match[1]), found.etag, found.last_modified)
         known = newest.get(manifest.dump_id)
         if known is None or (known.last_modified, known.key) < (manifest.last_modified, manifest.key):
             newest[manifest.dump_id] = manifest
     return [newest[dump_id] for dump_id in sorted(newest)]
+
+
+@lru_cache(maxsize=1000)
+def _left_out(key: str) -> None:
+    """Log a manifest that has no dump number, once a process."""
+    _LOG.warning("%s is left out: what follows sync_ is no dump number", ascii(key))
 
 
 def key_of(uri: str) -> str:
@@ -102,30 +118,35 @@ class FolderSource:
         return f"folder {self.root}"
 
     def manifests(self) -> list[ManifestFile]:
-        if not self.root.is_dir():
+        with _explained(f"listing {self.describe()}"):
+            exists = self.root.is_dir()
+        if not exists:
             raise SourceError(f"source folder {self.root} does not exist: check heap.source.path")
         return manifests_among(self.list(MANIFEST_FOLDER))
 
     def list(self, prefix: str) -> list[SourceObject]:
         folder = self.root / prefix.rpartition("/")[0]
-        if not folder.is_dir():
-            return []
-        files = (path for path in folder.rglob("*") if path.is_file())
-        objects = [self._object(path) for path in files]
+        with _explained(f"listing {prefix} in {self.describe()}"):
+            if not folder.is_dir():
+                return []
+            found = [self._object_or_none(path) for path in folder.rglob("*")]
+        objects = [object_ for object_ in found if object_ is not None]
         return sorted((o for o in objects if o.key.startswith(prefix)), key=lambda o: o.key)
 
     def stat(self, uri: str) -> SourceObject:
-        return self._object(self._existing(uri))
+        with _explained(f"{uri!a} in {self.describe()}"):
+            return self._object(self._existing(uri))
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
-        with self._existing(uri).open("rb") as file:
+        with _explained(f"{uri!a} in {self.describe()}"), self._existing(uri).open("rb") as file:
             return file.read() if limit is None else file.read(limit)
 
     def fetch(self, uri: str, target: Path, etag: str) -> Path:
-        path = self._existing(uri)
-        if self._object(path).etag != etag:
-            raise SourceError(f"{uri} has changed since it was listed; it is read again next time")
-        return path
+        with _explained(f"{uri!a} in {self.describe()}"):
+            path = self._existing(uri)
+            if self._object(path).etag != etag:
+                raise SourceError(f"{uri} has changed since it was listed; it is read again next time")
+            return path
 
     def _existing(self, uri: str) -> Path:
         key = key_of(uri)
@@ -137,11 +158,37 @@ class FolderSource:
                 return path
         raise SourceError(f"{uri} does not exist in {self.describe()}")
 
+    def _object_or_none(self, path: Path) -> SourceObject | None:
+        """Describe a file; None for folders, links that lead nowhere, and what is gone since it was listed."""
+        try:
+            return self._object(path) if path.is_file() and _is_unicode(path) else None
+        except FileNotFoundError:
+            return None
+
     def _object(self, path: Path) -> SourceObject:
         stat = path.stat()
         key = path.relative_to(self.root if path.is_relative_to(self.root) else self.root.resolve()).as_posix()
         modified = datetime.fromtimestamp(stat.st_mtime_ns / 1e9, tz=UTC)
         return SourceObject(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", modified)
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Turn what a file system says into a SourceError; paths it cannot hold (NUL, loops of links, too long) as well."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{doing}: {error.strerror or type(error).__name__}") from error
+    except (RuntimeError, ValueError) as error:
+        raise SourceError(f"{doing} is not an address of a file") from error
+
+
+def _is_unicode(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class S3Source:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import polars as pl
 
@@ -24,7 +23,7 @@ from heap_assets.heap_connect.manifest import ManifestTable
 from heap_assets.heap_connect.memory import give_back
 from heap_assets.heap_connect.merging import Columns
 from heap_assets.heap_connect.parts import DAY, PendingRows
-from heap_assets.heap_connect.records import ROOT, Counts, Part, SourceFile
+from heap_assets.heap_connect.records import Counts, Part, SourceFile, table_folder
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
 from heap_assets.heap_connect.sources import DumpSource
 from heap_assets.heap_connect.text_table import Batch, Texts
@@ -81,7 +80,7 @@ class Job:
 
     @property
     def folder(self) -> str:
-        return f"{ROOT}/{quote(self.table.name, safe='')}/{self.dump_id}/{self.version}"
+        return f"{table_folder(self.table.name)}/{self.dump_id}/{self.version}"
 
 
 @dataclass

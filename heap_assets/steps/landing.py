@@ -40,8 +40,11 @@ class Landed:
 
 
 def land(platform: Platform, dump_id: int) -> Landed:
-    """Land what a dump still has to land; tables that fail are in the report and in its verdict."""
-    report = platform.landing.land(platform.source(), dump_id)
+    """Land what a dump still has to land; tables that fail are in the report and in its verdict.
+
+    Once whoever builds the days has been told of them, call `platform.landing.confirm(dump_id, report.touched)`.
+    """
+    report = platform.landing.land(platform.source(), dump_id, confirm_later=True)
     # the report is the dump's table in the lake: `select * from heap_connect.dumps`
     platform.lake.write(DUMPS, str(dump_id), platform.landing.reports(dump_id))
     verdicts = {

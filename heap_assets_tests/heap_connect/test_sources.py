@@ -90,13 +90,32 @@ def test_unknown_keys_are_ignored_and_a_table_listed_twice_is_one() -> None:
         ('{"dump_id": 8, "tables": []}', "dump_id 8"),
         ('{"dump_id": 7.0, "tables": []}', "dump_id 7.0"),
         ('{"dump_id": 7}', "no list of tables"),
-        ('{"tables": [{"files": []}]}', "without a name"),
-        ('{"tables": [{"name": "a", "files": [1]}]}', "files of table a"),
+        ('{"dump_id": "²", "tables": []}', "dump_id '²'"),
+        ('{"dump_id": true, "tables": []}', "dump_id True"),
+        ("[" * 100_000, "RecursionError"),
+        ('{"dump_id": ' + "7" * 5_000 + "}", "not JSON"),
     ],
 )
 def test_a_bad_manifest_says_what_is_wrong(document: str, message: str) -> None:
     with pytest.raises(ManifestError, match=message):
         parse_manifest(document.encode(), "manifests/sync_7.json", 7)
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "problem"),
+    [
+        ('{"files": []}', "(table 1)", "entry 1 of tables has no name"),
+        ("null", "(table 1)", "entry 1 of tables has no name"),
+        ('{"name": "a", "files": [1]}', "a", "the files of table 'a' are not a list of addresses"),
+        ('{"name": "a", "files": ["\\ud800"]}', "a", "not a list of addresses"),
+        ('{"name": "\\ud800"}', "\\ud800", "the name of table 1 is no Unicode text"),
+    ],
+)
+def test_a_table_that_is_listed_wrongly_stops_no_other(entry: str, name: str, problem: str) -> None:
+    document = f'{{"tables": [{entry}, {{"name": "good", "files": ["f"]}}]}}'
+    bad, good = parse_manifest(document.encode(), "manifests/sync_7.json", 7).tables
+    assert (bad.name, bad.files, good.problem) == (name, (), None)
+    assert problem in (bad.problem or "")
 
 
 @given(st.binary(max_size=60))
