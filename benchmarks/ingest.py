@@ -94,7 +94,7 @@ def _ours(endpoint: str, lake_folder: Path) -> None:
         landed = time.perf_counter()
         for day in sorted(report.touched[data.TABLE]):
             built = build_event_day(landing, data.TABLE, day)
-            lake.write(f"heap/{data.TABLE}", day.isoformat(), built.writer, built.inputs)
+            lake.write(f"heap/{data.TABLE}", day.isoformat(), built.frame, built.inputs)
     finished = time.perf_counter()
     print(json.dumps({"landing_s": round(landed - began, 2), "building_s": round(finished - landed, 2)}))
 
@@ -109,7 +109,7 @@ landing = Landing(lake.store, LandingConfig(start_date=date(2026, 1, 1)))
 for manifest in landing.pending(FolderSource(sys.argv[1])):
     for table, days in landing.land(FolderSource(sys.argv[1]), manifest).touched.items():
         for day in days:
-            lake.write("once", str(day), build_event_day(landing, table, day).writer)
+            lake.write("once", str(day), build_event_day(landing, table, day).frame)
 """
 
 
@@ -223,7 +223,7 @@ READERS = {
 OURS_ALONE = (
     "from pathlib import Path\nfrom heap_assets.heap_connect.avro import read_batches\n"
     "list(read_batches(Path(files[0])))\nbegan = time.perf_counter()\n"
-    "for f in files:\n for d in read_batches(Path(f)): rows += d.height"
+    "for f in files:\n for d in read_batches(Path(f)): rows += d.rows.height"
 )
 
 

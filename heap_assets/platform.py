@@ -17,6 +17,7 @@ from heap_assets.heap_connect import (
     FolderSource,
     Landing,
     LandingConfig,
+    Limits,
     S3Access,
     S3Source,
     Selection,
@@ -68,12 +69,13 @@ class Platform:
     @cached_property
     def landing(self) -> Landing:
         """Where dumps land."""
-        tables = self.settings.heap.tables
+        tables, limits = self.settings.heap.tables, self.settings.heap.limits
         return Landing(
             self.lake.store,
             LandingConfig(
                 start_date=self.settings.start_date,
                 tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
+                limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
                 now=clock.now,
             ),
         )

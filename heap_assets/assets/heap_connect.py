@@ -106,6 +106,9 @@ def _metadata(report: DumpReport) -> dict[str, Any]:
         "tables": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land",
         "not_selected": ", ".join(report.unselected),
         "columns_not_selected": "; ".join(f"{table}: {columns}" for table, columns in left_out.items()),
+        "values_lost": ", ".join(
+            f"{table.table}.{name}: {count}" for table in report.tables for name, count in table.lost.items()
+        ),
         "full_resyncs": ", ".join(table.table for table in report.full_resyncs),
     }
     return {

@@ -7,7 +7,6 @@ partition was judged, and how. A blocking check alone only stops the steps of it
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +15,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heap_assets.checks.verdict import Number, Severity, Verdict
-from heap_assets.errors import DamagedFileError
 from heap_assets.lake import Lake, Store
 
 ROOT = "_verdicts"
 WHOLE = "all"
 _HASH_KEY = f"{ROOT}/.key"
-_HASH_KEY_BYTES = 32
 _READERS = 8
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,60 +103,32 @@ def record(
 
 
 def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
-    """Return a stored verdict, or None if the check never judged that partition.
-
-    Raises
-    ------
-    DamagedFileError
-        If it cannot be read; the message names the file.
-    """
-    key = object_key(asset, check, partition)
+    """Return a stored verdict, or None if the check never judged that partition."""
     try:
-        data = store.read(key)
+        return _parse(store.read(object_key(asset, check, partition)))
     except FileNotFoundError:
-        return None
-    try:
-        return _parse(data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(
-            f"{store.uri(key)} is damaged ({type(error).__name__}): run the check {check} of {asset} {partition} again"
-        ) from error
-
-
-def _read_or_tell(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
-    try:
-        return read(store, asset, check, partition)
-    except DamagedFileError as error:
-        _LOG.warning("%s", error)
         return None
 
 
 def read_many(store: Store, asset: str, check: str, partitions: Iterable[str]) -> list[StoredVerdict]:
-    """Return those verdicts of a check that exist, in the order of `partitions`; read side by side.
-
-    A damaged one is logged and left out.
-    """
+    """Return those verdicts of a check that exist, in the order of `partitions`; read side by side."""
     wanted = list(partitions)
     if not wanted:
         return []
     with ThreadPoolExecutor(min(_READERS, len(wanted))) as readers:
-        found = readers.map(lambda partition: _read_or_tell(store, asset, check, partition), wanted)
+        found = readers.map(lambda partition: read(store, asset, check, partition), wanted)
         return [verdict for verdict in found if verdict is not None]
 
 
 def newest(store: Store, since: str = "") -> list[StoredVerdict]:
-    """Return the verdicts on partitions not before `since` and on whole assets, sorted by asset, check, partition.
-
-    A damaged one is logged and left out.
-    """
+    """Return the verdicts on partitions not before `since` and on whole assets, sorted by asset, check, partition."""
     keys = [
         info.key
         for info in store.list(ROOT)
         if info.key.endswith(".json") and info.key.rpartition("/")[2].removesuffix(".json") >= since
     ]
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(lambda key: _read_or_tell(store, *parts(key)), keys)
-        return [verdict for verdict in found if verdict is not None]
+        return [_parse(data) for data in readers.map(store.read, keys)]
 
 
 def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str]) -> list[str]:
@@ -175,11 +143,7 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
         return [f"{asset} {partition} has not been built"]
     reasons = []
     for check in required_checks:
-        try:
-            verdict = read(lake.store, asset, check, partition)
-        except DamagedFileError as error:
-            reasons.append(str(error))
-            continue
+        verdict = read(lake.store, asset, check, partition)
         if verdict is None:
             reasons.append(f"{asset} {partition}: {check} has not judged it")
         elif verdict.version != version:
@@ -194,13 +158,10 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
 def hash_key(store: Store) -> bytes:
     """Return the secret that offenders are hashed with; made once per lake, so that hashes compare over time."""
     try:
-        found = store.read(_HASH_KEY)
+        return store.read(_HASH_KEY)
     except FileNotFoundError:
-        store.create(_HASH_KEY, os.urandom(_HASH_KEY_BYTES))
-        found = store.read(_HASH_KEY)
-    if len(found) != _HASH_KEY_BYTES:
-        raise DamagedFileError(f"{store.uri(_HASH_KEY)} is damaged: restore it, or delete it and hashes begin anew")
-    return found
+        store.create(_HASH_KEY, os.urandom(32))
+        return store.read(_HASH_KEY)
 
 
 def _parse(data: bytes) -> StoredVerdict:

@@ -1,6 +1,7 @@
 """Heap Connect's dumps, from a bucket or a folder into typed tables by day."""
 
 from heap_assets.heap_connect.avro import AvroError
+from heap_assets.heap_connect.avro_container import Limits
 from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, CatalogueTable, Missing
 from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
 from heap_assets.heap_connect.config import LandingConfig
@@ -18,8 +19,8 @@ from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS,
 from heap_assets.heap_connect.set_aside import files_in_quarantine, rows_set_aside
 from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
-from heap_assets.heap_connect.tables import Built, TableError, build_event_day, key_dtype
-from heap_assets.heap_connect.values import read_times
+from heap_assets.heap_connect.tables import Built, TableError, build_event_day
+from heap_assets.heap_connect.values import key_dtype, read_times
 
 __all__ = [
     "FASTEST",
@@ -45,6 +46,7 @@ __all__ = [
     "FolderSource",
     "Landing",
     "LandingConfig",
+    "Limits",
     "Manifest",
     "ManifestError",
     "ManifestFile",

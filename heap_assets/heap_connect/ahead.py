@@ -13,7 +13,7 @@ Source = TypeVar("Source")
 Item = TypeVar("Item")
 
 _POLL_SECONDS = 0.1
-_WAITING = 8  # so that work goes on while what was handed over is written
+_WAITING = 3  # so that work goes on while what was handed over is written
 
 
 @dataclass

@@ -1,8 +1,12 @@
-"""The outside of an Avro file: its header and its blocks, without decoding rows (Avro specification 1.11)."""
+"""The outside of an Avro file: its header and its blocks, without decoding rows (Avro specification 1.11).
+
+Nothing that a file declares is believed: lengths are held against what the file has, sizes against the limits.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,8 +14,25 @@ from typing import Any, BinaryIO
 MAGIC = b"Obj\x01"
 CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz")
 _SYNC_SIZE = 16
-_HEADER_LIMIT = 64 << 20
+_HEADER_LIMIT = 16 << 20
 _LARGE = 16 << 20
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one Avro file may take up once it is decompressed.
+
+    Attributes
+    ----------
+    block_bytes
+        Of one block: about as much memory is needed to decode it.
+    file_bytes
+        Of all blocks of one file.
+    """
+
+    block_bytes: int = 256 << 20
+    file_bytes: int = 32 << 30
 
 
 @dataclass(frozen=True)
@@ -22,6 +43,24 @@ class AvroHeader:
     codec: str
     sync: bytes
     blocks_at: int
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """A block as it lies in the file: its number counted from 0, its rows as declared, its bytes compressed."""
+
+    number: int
+    rows: int
+    data: bytes
+
+
+class BlockError(ValueError):
+    """A block, counted from 0, that cannot be read; the message says why and quotes no value."""
+
+    def __init__(self, block: int, reason: str) -> None:
+        super().__init__(reason)
+        self.block = block
+        self.reason = reason
 
 
 def read_header(path: Path) -> AvroHeader:
@@ -36,6 +75,33 @@ def read_header(path: Path) -> AvroHeader:
         return _header(file)
 
 
+def stored_blocks(path: Path, header: AvroHeader) -> Iterator[StoredBlock]:
+    """Yield a file's blocks one after the other.
+
+    Raises
+    ------
+    BlockError
+        Naming the first that is cut short, or does not end with the file's sync marker.
+    """
+    with path.open("rb", buffering=_READ_BYTES) as file:
+        file.seek(header.blocks_at)
+        number = 0
+        while (block := _block(file, header.sync, number)) is not None:
+            yield block
+            number += 1
+
+
+def encoded_long(number: int) -> bytes:
+    """Encode a number as Avro does: zigzag, seven bits a byte, the lowest first."""
+    left = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while left > 0x7F:
+        encoded.append(left & 0x7F | 0x80)
+        left >>= 7
+    encoded.append(left)
+    return bytes(encoded)
+
+
 def _header(file: BinaryIO) -> AvroHeader:
     magic = file.read(4)
     if not magic:
@@ -46,59 +112,47 @@ def _header(file: BinaryIO) -> AvroHeader:
         metadata = _metadata(file)
         sync = _exactly(file, _SYNC_SIZE)
         schema = json.loads(metadata["avro.schema"])
+    except RecursionError as error:
+        raise ValueError("the schema in the Avro header is nested too deeply") from error
     except (EOFError, KeyError, ValueError, OverflowError) as error:
         raise ValueError("the Avro header is cut short or damaged") from error
     codec = metadata.get("avro.codec", b"null").decode(errors="replace")
     if codec not in CODECS:
-        raise ValueError(f"codec {codec!r} is not one of {', '.join(CODECS)}")
+        raise ValueError(f"codec {codec[:40]!r} is not one of {', '.join(CODECS)}")
     return AvroHeader(schema, codec, sync, file.tell())
 
 
-class BlockError(ValueError):
-    """A block, counted from 0, that cannot be read; the message says why and quotes no value."""
-
-    def __init__(self, block: int, reason: str) -> None:
-        super().__init__(reason)
-        self.block = block
-        self.reason = reason
-
-
-def read_block(file: BinaryIO, header: AvroHeader, number: int) -> tuple[int, bytes] | None:
-    """Return the next block's number of rows and its bytes as stored; None at the end of the file.
-
-    Raises
-    ------
-    BlockError
-        If it is cut short, or does not end with the file's sync marker.
-    """
+def _block(file: BinaryIO, sync: bytes, number: int) -> StoredBlock | None:
     first = file.read(1)
     if not first:
         return None
     try:
-        count = _varint(file, first)
+        rows = _varint(file, first)
         size = _varint(file)
         if size < 0:
             raise BlockError(number, "its length makes no sense: the file is damaged here")
         data = _exactly(file, size)
-        sync = _exactly(file, _SYNC_SIZE)
+        end = _exactly(file, _SYNC_SIZE)
     except EOFError as error:
         raise BlockError(number, "the file ends inside it: it was cut short, or is damaged here") from error
     except OverflowError as error:
         raise BlockError(number, "its length makes no sense: the file is damaged here") from error
-    if sync != header.sync:
+    if end != sync:
         raise BlockError(number, "it does not end with the file's sync marker: the file is damaged here")
-    return count, data
+    return StoredBlock(number, rows, data)
 
 
 def _metadata(file: BinaryIO) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    entries: dict[str, bytes] = {}
     while (count := _varint(file)) != 0:
         if count < 0:
             _varint(file)
         for _ in range(abs(count)):
             key = _sized(file).decode()
-            found[key] = _sized(file)
-    return found
+            entries[key] = _sized(file)
+            if file.tell() > _HEADER_LIMIT:
+                raise ValueError("header too large")
+    return entries
 
 
 def _sized(file: BinaryIO) -> bytes:

@@ -8,9 +8,8 @@ from datetime import date
 
 import polars as pl
 
-from heap_assets.heap_connect.parts import DAY
 from heap_assets.heap_connect.records import Delivery
-from heap_assets.heap_connect.seen import DUMP, Seen, row_key
+from heap_assets.heap_connect.seen import DAY, DUMP, Seen, row_key
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES
 from heap_assets.lake import Store
 
@@ -95,7 +94,9 @@ def _write_moves(
     dump_id = own.dump.dump_id
     parts = _parts(store, own)
     assert parts is not None
-    pairs = parts.select("event_id", DAY).join(hits.lazy().select("event_id"), on="event_id", how="semi")
+    pairs = parts.select("event_id", pl.col("time").dt.date().alias(DAY)).join(
+        hits.lazy().select("event_id"), on="event_id", how="semi"
+    )
     placed = pairs.unique().collect(engine="streaming")
     older = hits.filter(pl.col(DUMP) < dump_id)
     lost_by_others = (

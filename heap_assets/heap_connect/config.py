@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
+from heap_assets.heap_connect.avro_container import Limits
 from heap_assets.heap_connect.selection import Selection
 
 
@@ -27,6 +28,8 @@ class LandingConfig:
         So many of the newest dumps are looked at for files that were changed in place (None: all).
     retry_after, retry_at_most
         A failed table is tried again after the first, then after twice that, and so on up to the second.
+    limits
+        What a data file may take up once it is decompressed.
     """
 
     start_date: date
@@ -35,6 +38,7 @@ class LandingConfig:
     recheck_dumps: int | None = 30
     retry_after: timedelta = timedelta(minutes=5)
     retry_at_most: timedelta = timedelta(hours=6)
+    limits: Limits = field(default_factory=Limits)
     now: Callable[[], datetime] = _utc_now
 
     def retry_at(self, attempts: int) -> datetime:

@@ -21,7 +21,6 @@ from heap_assets.errors import SourceError
 from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.comparing import compare
 from heap_assets.heap_connect.config import LandingConfig
-from heap_assets.heap_connect.kernels import prepare
 from heap_assets.heap_connect.manifest import (
     MOST_BYTES,
     Manifest,
@@ -110,7 +109,6 @@ class Landing:
         SourceError
             If the source does not have the dump, or cannot be listed.
         """
-        prepare()
         file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
         records = self.records()
         try:
@@ -293,6 +291,7 @@ class Landing:
             counts=staged.counts,
             rejected=staged.rejected,
             rejected_keys=tuple(staged.rejected_keys),
+            lost=staged.lost,
         )
         landed = self._compared(records, record, landed, job)
         metered, today = dict(known.metered) if known else {}, self.config.now().date()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -11,19 +12,32 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from heap_assets.heap_connect.parts import GROUP_ROWS
+
 DAY_CELLS = 6_000_000
 """Values of a day that is held at once: 100 MB of views of text, and as much again while they are sorted."""
-SLICE_CELLS = 2_000_000
+SLICE_CELLS = 4_000_000
 """Values of a slice of a larger day: several are on their way through the writer at any time."""
 _LEAST_ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Run:
-    """Rows of one day in one file, sorted by time: `rows(offset, length)` scans some of them, `height` is all."""
+    """Rows of one day in one file, sorted by time.
+
+    Attributes
+    ----------
+    rows
+        Scans some of them, from an offset, so many.
+    height
+        Of all.
+    begin
+        Row of the file at which they begin.
+    """
 
     rows: Callable[[int, int], pl.LazyFrame]
     height: int
+    begin: int = 0
 
 
 def day_rows(
@@ -65,23 +79,16 @@ def in_slices(
     narrow = [run.rows(0, run.height).select("event_id", "time").collect() for run in runs]
     ids = pl.concat([rows["event_id"] for rows in narrow])
     contested = ids.filter(ids.is_duplicated()).unique().to_frame()
-    moments = [rows["time"].to_physical().to_numpy() for rows in narrow]
+    edges = np.unique(np.sort(np.concatenate([rows["time"].to_physical().to_numpy() for rows in narrow]))[::slice_rows])
     del narrow, ids
-    edges = np.unique(np.sort(np.concatenate(moments))[::slice_rows])
-    places = [np.append(np.searchsorted(times, edges), len(times)) for times in moments]
-    del moments
     whole = [run.rows(0, run.height).join(contested.lazy(), on="event_id", how="semi") for run in runs]
     settled = settle(pl.concat(whole).collect(engine="streaming")) if contested.height else None
 
     def slices() -> Iterator[pl.DataFrame]:
         bounds: list[Any] = pl.Series([*edges, None]).cast(schema["time"]).to_list() if len(edges) else []
-        for number, (begin, end) in enumerate(pairwise(bounds)):
-            pieces = [
-                run.rows(int(at[number]), int(at[number + 1] - at[number]))
-                for run, at in zip(runs, places, strict=True)
-                if at[number + 1] > at[number]
-            ]
-            rows = pl.concat(pieces).collect()
+        readers = [_Reader(run) for run in runs]
+        for begin, end in pairwise(bounds):
+            rows = pl.concat(_until(readers, end))
             if settled is None:
                 yield settle(rows).select(list(schema)).sort(order)
                 continue
@@ -90,6 +97,46 @@ def in_slices(
             yield pl.concat([alone, settled.filter(within)]).select(list(schema)).sort(order)
 
     return _as_scan(slices, schema)
+
+
+class _Reader:
+    """Reads a run from its begin to its end, each row group once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._at = 0
+        self._waiting: pl.DataFrame | None = None
+
+    def lacks(self, end: datetime | None) -> bool:
+        """Say whether rows before `end` may not have been read yet."""
+        if self._at == self._run.height:
+            return False
+        if end is None or self._waiting is None or self._waiting.is_empty():
+            return True
+        return bool(self._waiting["time"][-1] < end)
+
+    def ahead(self) -> pl.LazyFrame:
+        """Scan what comes next, up to the end of its row group."""
+        length = min(GROUP_ROWS - (self._run.begin + self._at) % GROUP_ROWS, self._run.height - self._at)
+        offset, self._at = self._at, self._at + length
+        return self._run.rows(offset, length)
+
+    def add(self, rows: pl.DataFrame) -> None:
+        self._waiting = rows if self._waiting is None else pl.concat([self._waiting, rows])
+
+    def take(self, end: datetime | None) -> pl.DataFrame:
+        """Return, once, the rows before `end`."""
+        assert self._waiting is not None
+        count = self._waiting.height if end is None else int(self._waiting["time"].search_sorted(end, "left"))
+        taken, self._waiting = self._waiting.head(count), self._waiting.slice(count)
+        return taken
+
+
+def _until(readers: Sequence[_Reader], end: datetime | None) -> list[pl.DataFrame]:
+    while lacking := [reader for reader in readers if reader.lacks(end)]:
+        for reader, rows in zip(lacking, pl.collect_all([reader.ahead() for reader in lacking]), strict=True):
+            reader.add(rows)
+    return [reader.take(end) for reader in readers]
 
 
 def _as_scan(pieces: Callable[[], Iterator[pl.DataFrame]], schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:

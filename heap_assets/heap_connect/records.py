@@ -111,6 +111,8 @@ class TableRecord:
         Days that this table of this dump ever had rows of or took rows from, in any version of it.
     metered
         Rows read by UTC day of reading, over all times this table of this dump landed: what the quota counts.
+    lost
+        Values that are null because their type cannot hold them, by column.
     moved
         Rows of other dumps' days that this dump delivered again for another day, by day.
     """
@@ -126,6 +128,7 @@ class TableRecord:
     counts: Counts = field(default_factory=Counts)
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejected_keys: tuple[str, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
     moved: Mapping[date, int] = field(default_factory=dict)
     moved_key: str | None = None
     days_ever: frozenset[date] = frozenset()
@@ -228,11 +231,18 @@ def seen_until(records: Mapping[int, DumpRecord], table: str, until: date) -> fr
 
 
 def rejected_notes(tables: Iterable[TableRecord]) -> dict[str, Any]:
-    """Return how many rows were set aside, why (no values), and in which files of the lake they are."""
+    """Return how many rows were set aside, why (no values), and in which files of the lake they are.
+
+    With them, if there are any, the values that are null because their type cannot hold them, by column.
+    """
     found = list(tables)
     reasons: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     for table in found:
         reasons.update(table.rejected)
+        lost.update(table.lost)
     keys = [key for table in found for key in table.rejected_keys]
     told = {"rejected_reasons": dict(reasons), "set_aside": keys} if keys else {}
+    if lost:
+        told |= {"values_lost": ", ".join(f"{name}: {count}" for name, count in sorted(lost.items()))}
     return {"rejected": sum(table.counts.rejected for table in found), **told}

@@ -26,6 +26,7 @@ REPORT_SCHEMA = pl.Schema(
         "rows_updated": pl.Int64(),
         "rows_unchanged": pl.Int64(),
         "rows_rejected": pl.Int64(),
+        "values_lost": pl.Int64(),
         "rows_before_start": pl.Int64(),
         "rows_ahead": pl.Int64(),
         "rows_late": pl.Int64(),
@@ -52,6 +53,7 @@ class TableReport:
     counts: Counts = field(default_factory=Counts)
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejected_keys: tuple[str, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
     columns_left_out: tuple[str, ...] = ()
     columns_apart: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -70,6 +72,7 @@ class TableReport:
             counts=record.counts,
             rejected=record.rejected,
             rejected_keys=record.rejected_keys,
+            lost=record.lost,
             columns_left_out=record.left_out,
             columns_apart=tuple(
                 name for name in record.schema if "__" in name and name.split("__")[0] in record.schema
@@ -154,6 +157,7 @@ def _row(dump: DumpRecord, table: TableRecord) -> dict[str, object]:
         "rows_updated": counts.updated,
         "rows_unchanged": counts.unchanged,
         "rows_rejected": counts.rejected,
+        "values_lost": sum(table.lost.values()),
         "rows_before_start": counts.before_start,
         "rows_ahead": counts.ahead,
         "rows_late": counts.late,

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from heap_assets.heap_connect.parts import DAY
 from heap_assets.heap_connect.records import Delivery, table_folder
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.lake import Store
 
-DUMP = "_dump"
+DUMP, DAY = "_dump", "_day"
+"""Columns beside the keys of rows; rows themselves have them under no such name."""
 _COVERS = "covers"
 _MANY_FILES = 8
 
@@ -102,6 +102,6 @@ class Seen:
 
     def _read(self, delivery: Delivery) -> list[pl.LazyFrame]:
         first = row_key(self.table)[0]
-        day = pl.col(DAY) if delivery.table.days else pl.lit(None, dtype=pl.Date).alias(DAY)
+        day = (pl.col("time").dt.date() if delivery.table.days else pl.lit(None, dtype=pl.Date)).alias(DAY)
         dump = pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
         return [self.store.scan(part.key).select(first, day, dump) for part in delivery.table.parts]

@@ -11,9 +11,9 @@ import polars as pl
 
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.records import Delivery, deliveries, rejected_notes, seen_until
-from heap_assets.heap_connect.seen import DUMP
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.heap_connect.tables import (
+    BROUGHT_BY,
     Built,
     digest,
     newest,
@@ -147,16 +147,16 @@ def _user_rows(
     if begun is not None:
         count, rows_before = begun
         # Which of the dumps a row came in matters no more: what follows is newer than all of them.
-        dump = pl.lit(standing[count - 1].dump.dump_id, dtype=pl.Int64).alias(DUMP)
+        dump = pl.lit(standing[count - 1].dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)
         state = rows_before.select(*schema, dump).collect()
         standing = standing[count:]
     for delivery in standing:
         parts = [scan_part(store, p.key, names[delivery.dump.dump_id], schema) for p in delivery.table.parts]
         if not parts:
             continue
-        rows = pl.concat(parts).with_columns(pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)).collect()
+        rows = pl.concat(parts).with_columns(pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)).collect()
         state = _folded(rows if state is None else pl.concat([state, rows]))
-    users = pl.DataFrame(schema=dict(schema)) if state is None else state.drop(DUMP)
+    users = pl.DataFrame(schema=dict(schema)) if state is None else state.drop(BROUGHT_BY)
     moved = resolved(_migration_rows(store, migrations)) if migrations else pl.DataFrame(schema=MIGRATIONS_SCHEMA)
     ends = moved.filter(pl.col("from_user_id") != pl.col("resolved_to"))
     return (
@@ -184,7 +184,7 @@ def _migration_rows(store: Store, standing: Sequence[Delivery]) -> pl.DataFrame:
     names = placements(standing)
     frames = [
         scan_part(store, part.key, names[delivery.dump.dump_id], schema).with_columns(
-            pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
+            pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)
         )
         for delivery in standing
         for part in delivery.table.parts
@@ -192,7 +192,7 @@ def _migration_rows(store: Store, standing: Sequence[Delivery]) -> pl.DataFrame:
     if not frames:
         return pl.DataFrame(schema=schema)
     rows = pl.concat(frames).collect()
-    order = ["from_user_id", "time", DUMP, "to_user_id"]
+    order = ["from_user_id", "time", BROUGHT_BY, "to_user_id"]
     return rows.sort(order, descending=[False, True, True, True], nulls_last=True).unique(
         "from_user_id", keep="first", maintain_order=True
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,29 +15,26 @@ import polars as pl
 
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect.ahead import ahead, in_turn
-from heap_assets.heap_connect.avro import read_numbered
-from heap_assets.heap_connect.avro_compiled import Reading
+from heap_assets.heap_connect.avro import read_batches
+from heap_assets.heap_connect.avro_container import Limits
 from heap_assets.heap_connect.columns import known_columns
 from heap_assets.heap_connect.downloads import Downloads
 from heap_assets.heap_connect.manifest import ManifestTable
-from heap_assets.heap_connect.memory import give_back
 from heap_assets.heap_connect.merging import Columns
-from heap_assets.heap_connect.parts import DAY, PendingRows
+from heap_assets.heap_connect.parts import PendingRows
 from heap_assets.heap_connect.records import Counts, Part, SourceFile, table_folder
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
 from heap_assets.heap_connect.sources import DumpSource
-from heap_assets.heap_connect.text_table import Batch, Texts
-from heap_assets.heap_connect.values import ID_COLUMNS, TIME_COLUMNS, Typed, typed
+from heap_assets.heap_connect.values import Typed, typed
 from heap_assets.lake import Store
 
 HORIZON = timedelta(hours=48)
 FORMAT = 1
 """Raised when landing writes other rows for the same files: everything then lands anew."""
 
-_PART_BYTES = 80 << 20
+_PART_BYTES = 160 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
-_SPELLED = frozenset({*ID_COLUMNS, *TIME_COLUMNS})
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Job:
     selection: Selection
     files: tuple[SourceFile, ...]
     decoders: int = 2
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def is_snapshot(self) -> bool:
@@ -93,16 +91,17 @@ class Staged:
     counts: Counts = field(default_factory=Counts)
     rejected: dict[str, int] = field(default_factory=dict)
     rejected_keys: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Decoded:
     """Decoded rows of one file, with ids and times read; `rejected` is rows to set aside, if there are any."""
 
-    batch: Batch
     read: Typed
     rejected: pl.DataFrame | None
     left_out: tuple[str, ...]
+    lost: Mapping[str, int]
 
 
 class Stager:
@@ -115,7 +114,6 @@ class Stager:
         self._columns = Columns()
         self._left_out: dict[str, None] = {}
         self._pending = PendingRows()
-        self._idle_texts: list[Texts] = []
         self._set_aside: list[pl.DataFrame] = []
         self._result = Staged()
         self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late"), 0)
@@ -147,41 +145,35 @@ class Stager:
     def _decoded(self, downloads: Downloads, file: SourceFile) -> Iterator[_Decoded]:
         """Decode one file; runs on a thread of its own and touches nothing shared."""
         table = self.job.table.name
-        own = frozenset(known_columns(table))
-        texts = self._take_texts()
+        own = known_columns(table)
         path = downloads.take(file)
         offset = 0
-        for batch in read_numbered(path, Reading(texts, _SPELLED, TIME_COLUMNS), name=file.uri):
+        for batch in read_batches(path, name=file.uri, limits=self.job.limits):
             rows = batch.rows
             chosen = self.job.selection.chosen(table, rows.columns)
             if missing := [column for column in self.job.required if column not in chosen]:
                 raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
-            read = typed(rows.select(chosen), self.job.required, own - batch.numbered - batch.once)
+            read = typed(rows.select(chosen), table, self.job.required, own)
             read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
             left_out = tuple(column for column in rows.columns if column not in chosen)
-            rejected = None if read.clean else _rejected(batch, read, offset, file.uri)
-            yield _Decoded(replace(batch, original=None), read, rejected, left_out)
+            rejected = None if read.clean else _rejected(rows, read, offset, file.uri)
+            yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in chosen})
             offset += rows.height
         # What was fetched is what was listed; a file read in place must still be so.
         if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:
             raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
-        self._idle_texts.append(texts)
-
-    def _take_texts(self) -> Texts:
-        try:
-            return self._idle_texts.pop()
-        except IndexError:  # every thread that decodes has one, and hands it on to the next file
-            return Texts()
 
     def _take(self, decoded: _Decoded) -> None:
         self._left_out.update(dict.fromkeys(decoded.left_out))
-        self._totals["read"] += decoded.batch.rows.height
+        for name, count in decoded.lost.items():
+            self._result.lost[name] = self._result.lost.get(name, 0) + count
         read = decoded.read
         rows = read.rows
+        self._totals["read"] += rows.height
         if decoded.rejected is not None:
             self._note_rejected(decoded.rejected)
             rows = rows.filter(read.reasons.is_null())
-        self._keep(rows if self.job.is_snapshot else self._by_day(rows), decoded.batch)
+        self._keep(rows if self.job.is_snapshot else self._since_start(rows))
 
     def _not_too_far_ahead(self, read: Typed) -> Typed:
         beyond = read.rows["time"] > self.job.as_of + HORIZON
@@ -205,46 +197,39 @@ class Stager:
             self._result.rejected_keys.append(key)
             self._set_aside = []
 
-    def _by_day(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _since_start(self, rows: pl.DataFrame) -> pl.DataFrame:
         start = datetime.combine(self.job.start_date, time(), UTC)
         before = int((rows["time"] < start).sum())
         if before:
             self._totals["before_start"] += before
             rows = rows.filter(pl.col("time") >= start)
-        rows = rows.with_columns(pl.col("time").dt.date().alias(DAY))
-        self._totals["ahead"] += int((rows[DAY] > self.job.as_of.date()).sum())
+        days = rows["time"].dt.date()
+        self._totals["ahead"] += int((days > self.job.as_of.date()).sum())
         if self.job.table.incremental:
-            self._totals["late"] += int((rows[DAY] < self.job.dump_day).sum())
+            self._totals["late"] += int((days < self.job.dump_day).sum())
         return rows
 
-    def _keep(self, rows: pl.DataFrame, batch: Batch) -> None:
+    def _keep(self, rows: pl.DataFrame) -> None:
         self._totals["landed"] += rows.height
-        schema = {n: pl.String() if batch.is_text(n) else t for n, t in rows.schema.items() if n != DAY}
-        names = self._columns.take(schema)
-        rows = rows.rename({old: new for old, new in names.items() if old != new})
-        numbered = frozenset(names[n] for n in batch.numbered if n in names)
-        once = frozenset(names[n] for n in batch.once if n in names)
-        self._pending.add(Batch(rows, batch.table, numbered, once, batch.texts))
+        names = self._columns.take(rows.schema)
+        self._pending.add(rows.rename({old: new for old, new in names.items() if old != new}))
         if self._pending.nbytes >= _PART_BYTES:
             self._flush()
-            give_back()
 
     def _flush(self) -> None:
         if not self._pending.height:
             return
-        wanted = dict(self._columns.dtypes) | ({} if self.job.is_snapshot else {DAY: pl.Date()})
         height = self._pending.height
         key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
         with self.store.staged(key) as path:
             # days in a row, and next to nothing left to sort later
-            days = self._pending.write(path, wanted, by_time=not self.job.is_snapshot)
+            days = self._pending.write(path, self._columns.dtypes, by_time=not self.job.is_snapshot)
         self._result.parts.append(Part(key, height, days))
 
 
-def _rejected(batch: Batch, read: Typed, offset: int, uri: str) -> pl.DataFrame:
-    """Return what is set aside of a batch, which begins at row `offset` of its file: content as the file spells it."""
+def _rejected(rows: pl.DataFrame, read: Typed, offset: int, uri: str) -> pl.DataFrame:
+    """Return what is set aside of rows that begin at row `offset` of their file: content as the file spells it."""
     bad = read.reasons.is_not_null()
-    rows = batch.rows if batch.original is None else batch.original()
     content = rows.filter(bad)
     return pl.DataFrame(
         {

@@ -8,27 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError
-from heap_assets.heap_connect.coded_parts import CodedRun, coded_day
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.large_days import Run, day_rows
 from heap_assets.heap_connect.merging import Columns, fitted, origin_of
-from heap_assets.heap_connect.parts import DAY
 from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
-from heap_assets.heap_connect.seen import DUMP
+from heap_assets.heap_connect.seen import DAY, DUMP
 from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
-from heap_assets.heap_connect.values import ID_COLUMNS, TIME, TIME_COLUMNS
-from heap_assets.lake import FileWriter, Inputs, Store, write_frame
+from heap_assets.heap_connect.values import key_dtype
+from heap_assets.lake import FileWriter, Inputs, Store
 
 _EVENT_ORDER = ("time", "event_id", "user_id")
 _DAY_END = timedelta(days=1)
+BROUGHT_BY, _FILLED = "\0dump", "\0filled"
+"""Columns beside those of a customer, who can take no name with a NUL (`avro_schema.column_name`)."""
 
 
 class TableError(HeapAssetsError):
@@ -50,31 +49,12 @@ class Built:
     inputs: Inputs
     notes: Mapping[str, Any]
     build: Callable[[], pl.LazyFrame] = field(repr=False)
-    write_fast: Callable[[], FileWriter | None] = field(repr=False, default=lambda: None)
+    writer: FileWriter | None = field(repr=False, default=None)
 
     @cached_property
     def frame(self) -> pl.LazyFrame:
         """The rows, read when they are asked for."""
         return self.build()
-
-    @property
-    def writer(self) -> FileWriter:
-        """Writes :attr:`frame` into a Parquet file, without going through a frame where it can be done."""
-        return self._write
-
-    def _write(self, path: Path, metadata: Mapping[str, str]) -> None:
-        fast = self.write_fast()
-        if fast is not None:
-            fast(path, metadata)
-        else:
-            write_frame(path, self.frame, metadata)
-
-
-def key_dtype(column: str) -> pl.DataType | None:
-    """Return the type of an id or time column of Heap; None for any other column."""
-    if column in ID_COLUMNS:
-        return pl.Int64()
-    return TIME if column in TIME_COLUMNS else None
 
 
 def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[str] | None = None) -> Built:
@@ -115,26 +95,7 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
         lambda: _event_rows(
             landing.store, bringing, _gone(landing.store, standing, moves, day), placements(standing), day, schema
         ),
-        lambda: None if moves else _coded_writer(landing.store, bringing, placements(standing), day, schema),
     )
-
-
-def _coded_writer(
-    store: Store,
-    bringing: Sequence[Delivery],
-    placed: Mapping[int, Mapping[str, str]],
-    day: date,
-    schema: Mapping[str, pl.DataType],
-) -> FileWriter | None:
-    if not (store.is_local and bringing):
-        return None
-    runs = [
-        CodedRun(Path(store.uri(part.key)), _rows_before(part, day), part.days[day], placed[delivery.dump.dump_id])
-        for delivery in bringing
-        for part in delivery.table.parts
-        if day in part.days
-    ]
-    return coded_day(runs, schema)
 
 
 def _rows_before(part: Part, day: date) -> int:
@@ -170,17 +131,17 @@ def _run(
     schema: Mapping[str, pl.DataType],
 ) -> Run:
     begin = _rows_before(part, day)
-    dump = pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(DUMP)
+    dump = pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)
 
     def rows(offset: int, length: int) -> pl.LazyFrame:
         return scan_part(store, part.key, names, schema, (begin + offset, length)).with_columns(dump)
 
-    return Run(rows, part.days[day])
+    return Run(rows, part.days[day], begin)
 
 
 def _settled(moves: Sequence[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
     for gone in moves:
-        rows = rows.join(gone, on=["event_id", DUMP], how="anti")
+        rows = rows.join(gone, on=["event_id", BROUGHT_BY], how="anti")
     return newest(rows, ("event_id",), ("event_id", "user_id"))
 
 
@@ -192,11 +153,11 @@ def newest(rows: pl.DataFrame, replaced_by: Sequence[str], key: Sequence[str]) -
     """
     if not rows[replaced_by[0]].is_duplicated().any():
         return rows
-    if rows[DUMP].n_unique() > 1:
+    if rows[BROUGHT_BY].n_unique() > 1:
         repeated = rows.select(pl.struct(*replaced_by).is_duplicated()).to_series()
         if repeated.any():
             contested = rows.filter(repeated)
-            latest = pl.col(DUMP) == pl.col(DUMP).max().over(*replaced_by)
+            latest = pl.col(BROUGHT_BY) == pl.col(BROUGHT_BY).max().over(*replaced_by)
             rows = pl.concat([rows.filter(~repeated), contested.filter(latest)])
     repeated = rows.select(pl.struct(*key).is_duplicated()).to_series()
     if not repeated.any():
@@ -205,14 +166,14 @@ def newest(rows: pl.DataFrame, replaced_by: Sequence[str], key: Sequence[str]) -
 
 
 def _one_each(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    filled = pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int32)).alias("_filled")
+    filled = pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int32)).alias(_FILLED)
     comparable = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
-    order = ["_filled", *comparable]
+    order = [_FILLED, *comparable]
     return (
         rows.with_columns(filled)
         .sort(order, descending=True, nulls_last=True, maintain_order=True)
         .unique(list(key), keep="first", maintain_order=True)
-        .drop("_filled")
+        .drop(_FILLED)
     )
 
 
@@ -237,7 +198,7 @@ def _moves(standing: Sequence[Delivery], day: date) -> list[tuple[Delivery, str]
 def _gone(
     store: Store, standing: Sequence[Delivery], moves: Sequence[tuple[Delivery, str]], day: date
 ) -> list[pl.DataFrame]:
-    """Return (event_id, _dump) of rows of the day that a newer dump has on another day.
+    """Return event_id and dump of rows of the day that a newer dump has on another day.
 
     A dump that landed anew was compared anew: what was noted of its former version counts no more.
     """
@@ -250,7 +211,7 @@ def _gone(
         store.scan(key)
         .filter(pl.col(DAY) == day)
         .join(current.lazy(), on=[OTHER, VERSION], how="semi")
-        .select("event_id", DUMP)
+        .select("event_id", pl.col(DUMP).alias(BROUGHT_BY))
         .unique()
         .collect()
         for _, key in moves
@@ -275,7 +236,7 @@ def schema_of(
             placed.update(dict.fromkeys(names.values()))
     asked = [*_with_other_types(columns, types.dtypes)] if columns is not None else [*placed]
     wanted = [name for name in asked if name not in keys]
-    schema = {key: key_dtype(key) or pl.String() for key in keys}
+    schema = {key: key_dtype(standing[0].table.table, key) or pl.String() for key in keys}
     for name in wanted:
         found = types.dtypes.get(name, pl.String())
         schema[name] = pl.String() if found == pl.Null else found

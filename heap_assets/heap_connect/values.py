@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-ID_COLUMNS = ("event_id", "user_id", "session_id", "from_user_id", "to_user_id")
-TIME_COLUMNS = ("time", "joindate", "last_modified")
+from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
+
+_IDS = {USERS: ("user_id",), USER_MIGRATIONS: ("from_user_id", "to_user_id")}
+_EVENT_IDS = ("event_id", "user_id", "session_id")
+_TIMES = {USERS: ("joindate", "last_modified")}
+_EVENT_TIMES = ("time",)
 TIME = pl.Datetime("us", "UTC")
 
 _DIGITS = r"^\s*-?\d{1,19}\s*$"
@@ -23,6 +27,16 @@ _ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:
 _DAY = "%Y-%m-%d"
 _OLDEST = -719_162 * 86_400_000_000  # 0001-01-01: what Python's dates can hold
 _END = 2_932_897 * 86_400_000_000  # after 9999-12-31
+
+
+def key_dtype(table: str, column: str) -> pl.DataType | None:
+    """Return the type of an id or time column that Heap has in a table; None for any other column.
+
+    The same names elsewhere are custom properties: an event may have a `to_user_id` of its own.
+    """
+    if column in _IDS.get(table, _EVENT_IDS):
+        return pl.Int64()
+    return TIME if column in _TIMES.get(table, _EVENT_TIMES) else None
 
 
 @dataclass(frozen=True)
@@ -124,11 +138,13 @@ class Typed:
         return self.reasons.null_count() == len(self.reasons)
 
 
-def typed(rows: pl.DataFrame, required: Sequence[str], text: Mapping[str, object] | frozenset[str]) -> Typed:
+def typed(rows: pl.DataFrame, table: str, required: Sequence[str], text: Container[str]) -> Typed:
     """Give ids and times their types and Heap's own columns String.
 
     Parameters
     ----------
+    table
+        Decides which columns are ids and times.
     required
         Columns that no row may lack.
     text
@@ -142,10 +158,11 @@ def typed(rows: pl.DataFrame, required: Sequence[str], text: Mapping[str, object
     reasons = pl.repeat(None, rows.height, dtype=pl.String, eager=True)
     changed: list[pl.Series] = []
     for name in rows.columns:
-        if name in ID_COLUMNS or name in TIME_COLUMNS:
-            read = read_ids(rows[name]) if name in ID_COLUMNS else read_times(rows[name])
+        key = key_dtype(table, name)
+        if key is not None:
+            read = read_times(rows[name]) if key == TIME else read_ids(rows[name])
             changed.append(read.values)
-            what = "an id" if name in ID_COLUMNS else "a time"
+            what = "a time" if key == TIME else "an id"
             reasons = _noted(reasons, read.unreadable, f"{name} is not {what}")
         elif name in text and rows.schema[name] != pl.String:
             changed.append(_as_text(rows[name]))

@@ -121,6 +121,13 @@ class RowQuota(Section):
     count_free_days: bool = Field(default=True, description="Whether rows of the first seven days count")
 
 
+class FileLimits(Section):
+    """What a data file of a dump may take up once it is decompressed; one that takes more is refused."""
+
+    block_mb: int = Field(default=256, ge=1, description="One block; decoding takes about twice as much memory")
+    file_mb: int = Field(default=32_768, ge=1, description="All blocks of one file")
+
+
 class HeapSettings(Section):
     """Where Heap's data comes from, and which environment profiles are sent to."""
 
@@ -134,6 +141,7 @@ class HeapSettings(Section):
     source: HeapSource
     tables: TableSelection = TableSelection()
     quota: RowQuota = RowQuota()
+    limits: FileLimits = FileLimits()
     cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
     manifest_poll_seconds: int = Field(default=60, ge=30)
     identifiers: dict[str, dict[str, IdentifierTypes]] = Field(

@@ -122,7 +122,7 @@ def event_day(task: Task, table: str) -> Made:
         why = seen.failure or "materialize heap_connect/exports first"
         raise MissingInputError(f"{table} was not looked at in Heap's export yet: {why}")
     columns = platform.catalogue.columns(table) or []
-    schema = _schema(_EVENT_KEYS, columns)
+    schema = _schema(table, _EVENT_KEYS, columns)
     day = seen.days.get(task.day)
     inputs = _inputs(platform, table, "none" if day is None or not day.rows else f"{day.fingerprint:016x}", schema)
     notes = {"complete": _is_complete(seen.synced_to or seen.looked_at, task.day), "user_id": _MODE}
@@ -142,7 +142,7 @@ def users_of_day(task: Task) -> Made | None:
     if is_over(task):
         return kept_or_carried(task, USERS, "the export")
     platform = task.platform
-    schema = _schema(_USER_KEYS, platform.catalogue.columns("users") or [])
+    schema = _schema("users", _USER_KEYS, platform.catalogue.columns("users") or [])
     export = open_export(platform)
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
     moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
@@ -183,8 +183,8 @@ def _source(platform: Platform) -> BigQuerySource:
     return source
 
 
-def _schema(keys: Sequence[str], columns: Sequence[str]) -> dict[str, pl.DataType]:
-    return {name: key_dtype(name) or pl.String() for name in dict.fromkeys([*keys, *columns])}
+def _schema(table: str, keys: Sequence[str], columns: Sequence[str]) -> dict[str, pl.DataType]:
+    return {name: key_dtype(table, name) or pl.String() for name in dict.fromkeys([*keys, *columns])}
 
 
 def _inputs(platform: Platform, table: str, version: str, schema: dict[str, pl.DataType]) -> Inputs:
