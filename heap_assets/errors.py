@@ -1,10 +1,14 @@
 """Errors that a user can act on; every message names the thing that is wrong and what to do."""
 
+from typing import ClassVar
+
 from heap_assets.redaction import redact
 
 
 class HeapAssetsError(Exception):
     """Base of all errors this package raises on purpose. Texts are redacted: they may quote what a server said."""
+
+    is_redacted: ClassVar[bool] = True
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(part) if isinstance(part, str) else part for part in args))

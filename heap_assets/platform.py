@@ -24,6 +24,7 @@ from heap_assets.heap_connect import (
     keys_of,
     s3_client,
 )
+from heap_assets.hosts import apply_allowed_hosts
 from heap_assets.identity import (
     HEAP_IDENTITY,
     HEAP_USER_ID,
@@ -65,6 +66,9 @@ class Platform:
     settings: Settings
     catalogue: Catalogue
     lake: Lake
+
+    def __post_init__(self) -> None:
+        apply_allowed_hosts(self.settings)
 
     @cached_property
     def landing(self) -> Landing:

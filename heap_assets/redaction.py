@@ -8,13 +8,18 @@ settings are loaded, and are blanked as they are, in base64 at any offset, URL-e
 from __future__ import annotations
 
 import base64
+import functools
+import inspect
 import ipaddress
 import json
-import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MASK = "•••"
 LONGEST = 300
@@ -59,6 +64,11 @@ _QUOTED = re.compile(r"""(?s)"[^"]*"|'[^']*'|`[^`]*`|\[[^\]]*\]""")
 _COLUMN = re.compile(r"""column '([^']*)'|column "([^"]*)"|for column `([^`]*)`|in column '([^']*)'""")
 
 
+_PLAIN_MODULES = ("dagster", "dagster_shared", "click", "asyncio")
+_PLAIN_ERRORS = (AttributeError, NameError, ImportError, TypeError, NotImplementedError, AssertionError, MemoryError)
+"""Errors about code: what they quote are names."""
+
+
 class _Secrets:
     """What must never be shown, with everything that it may look like; shared by all threads of a process."""
 
@@ -80,6 +90,7 @@ class _Secrets:
 
 
 _secrets = _Secrets()
+_known_addresses: set[str] = set()
 
 
 def register_secrets(values: Iterable[str]) -> None:
@@ -94,10 +105,16 @@ def register_secrets(values: Iterable[str]) -> None:
     _secrets.add(part for value in values for part in (value, *_secret_parts(value)))
 
 
+def keep_addresses(text: str) -> None:
+    """Let the IP addresses of a text stand from now on: those of the machines that the settings name."""
+    for pattern in (_IPV4, _IPV6):
+        _known_addresses.update(match[0].lower() for match in pattern.finditer(text))
+
+
 def redact(text: object, personal: Iterable[object] = (), *, longest: int | None = None) -> str:
     """Blank every known secret, authorization header, e-mail address, phone number and IP address of a text.
 
-    Loopback addresses stay: they are no person's.
+    Loopback addresses and those of the settings stay: they are no person's.
 
     Parameters
     ----------
@@ -134,34 +151,48 @@ def redact_error(error: BaseException) -> str:
     return f"{shown} (column {', '.join(dict.fromkeys(names))})" if names else shown
 
 
-def redact_exception(error: BaseException) -> None:
-    """Redact an exception in place, with all that caused it: what stores it stores the whole chain and the notes."""
-    pending, done = [error], set[int]()
-    while pending:
-        one = pending.pop()
-        if id(one) in done:
-            continue
-        done.add(id(one))
-        before = str(one)
-        one.args = tuple(redact(part) if isinstance(part, str) else part for part in one.args)
-        if (notes := getattr(one, "__notes__", None)) is not None:
-            one.__notes__ = [redact(note) for note in notes]
-        after = str(one)
-        if redact(after) != after and before == after:  # its text is not made of its arguments
-            one.args = (redact(after),)
-        pending += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
-        if isinstance(one, BaseExceptionGroup):
-            pending += one.exceptions
+def redacted_exception(error: Exception) -> Exception:
+    """Return what may be raised in an exception's place: the same place and name, without the values it quotes.
+
+    An error of our own says all in its redacted message; what caused it is left out, as is what caused any other. Of a
+    library's error the first line stays, without what it quotes.
+    """
+    error.__cause__, error.__context__ = None, None
+    if getattr(error, "is_redacted", False):
+        return error
+    if type(error).__module__.partition(".")[0] in _PLAIN_MODULES:
+        error.args = tuple(redact(part) if isinstance(part, str) else part for part in error.args)
+        return error
+    said = redact(error, longest=LONGEST) if isinstance(error, _PLAIN_ERRORS) else redact_error(error)
+    return _stand_in(type(error))(said).with_traceback(error.__traceback__)
 
 
-class RedactingFilter(logging.Filter):
-    """Redacts the records of a logger or handler: message, arguments and exception."""
+def _stand_in(kind: Any) -> type[Exception]:
+    """Return an exception of the same name, which alerts and people go by, that holds nothing but a text."""
+    return type(kind.__qualname__, (Exception,), {"__module__": kind.__module__, "is_redacted": True})
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), None
-        if record.exc_info and record.exc_info[1] is not None:
-            redact_exception(record.exc_info[1])
-        return True
+
+def redacting(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function, or the generator it is, raise redacted exceptions only: for what Dagster runs and stores."""
+
+    # raised outside of the handler, or the exception would carry the original as its context
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            safe = redacted_exception(error)
+        raise safe
+
+    @functools.wraps(function)
+    def generated(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        try:
+            return (yield from cast("Iterator[Any]", function(*args, **kwargs)))
+        except Exception as error:
+            safe = redacted_exception(error)
+        raise safe
+
+    return cast("Callable[P, R]", generated) if inspect.isgeneratorfunction(function) else called
 
 
 def _printable(text: str) -> str:
@@ -251,4 +282,5 @@ def _blank_address(match: re.Match[str]) -> str:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return match[0]
-    return match[0] if address.is_loopback or address.is_unspecified else MASK
+    known = address.is_loopback or address.is_unspecified or match[0].lower() in _known_addresses
+    return match[0] if known else MASK

@@ -8,6 +8,7 @@ from heap_assets import clock
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.names import sync_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.delivery_due import due_days
 
 
@@ -34,6 +35,7 @@ def _warehouse(loaded: Platform, status: dg.DefaultScheduleStatus) -> dg.Schedul
         execution_timezone="UTC",
         default_status=status,
     )
+    @redacting
     def read_warehouse(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         return dg.RunRequest(partition_key=clock.newest_complete_day().isoformat())
 
@@ -51,6 +53,7 @@ def _sync(
         execution_timezone="UTC",
         default_status=status,
     )
+    @redacting
     def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         days = due_days(platform(), name)
         if not days:

@@ -15,6 +15,7 @@ from heap_assets.heap_connect.records import DumpRecord
 from heap_assets.names import DUMPS
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.landing import days_that_came, stopped_by_quota
 
 _DUMPS_A_TICK = 20
@@ -45,6 +46,7 @@ def manifest_sensor(
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )
+    @redacting
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         there = platform()
         today = clock.today()

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from heap_assets.redaction import redact
+
 _SHOWN = 20
 _PARTITIONS_SHOWN = 5
 
@@ -74,6 +76,9 @@ class Alarm:
     numbers: Mapping[str, int | float] = field(default_factory=dict)
     detail: str = ""
     recovered: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", redact(self.detail))
 
     @property
     def key(self) -> str:

@@ -17,6 +17,7 @@ from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.alerts.run_alarms import GroupOf, finished_messages
 from heap_assets.alerts.standing_alarms import freshness_alarms, recency_alarms, ticking_alarms, watched_checks
+from heap_assets.redaction import redacting
 
 _RUNS_PER_TICK = 20
 _FIRST_LOOK_BACK = timedelta(hours=24)
@@ -40,6 +41,7 @@ def alert_sensors(
         default_status=status,
         description="Tells of failed runs, and failed or warned checks of finished runs: once, and when they recover.",
     )
+    @redacting
     def run_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
         outbox = Outbox(lake.open().store, channels, os.environ)
         cursor = _Cursor.parse(context.cursor)
@@ -59,6 +61,7 @@ def alert_sensors(
         default_status=status,
         description="Tells hourly what no run tells: stale tables, sensors and daemons that stand still.",
     )
+    @redacting
     def standing_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
         outbox = Outbox(lake.open().store, channels, os.environ)
         alarms = _standing(context, outbox)

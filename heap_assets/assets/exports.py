@@ -13,6 +13,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource
 from heap_assets.names import EXPORTS
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.exports import Looked, look, news
 
 GROUP = "heap_connect"
@@ -42,6 +43,7 @@ def exports(platform: Callable[[LakeResource], Platform], owner: str) -> dg.Asse
             )
         ],
     )
+    @redacting
     def heap_connect_exports(
         context: dg.AssetExecutionContext, lake: LakeResource, config: LookConfig
     ) -> Iterator[Any]:
@@ -70,6 +72,7 @@ def exports_sensor(
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )
+    @redacting
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
             version, seen = news(platform())

@@ -13,6 +13,7 @@ from heap_assets.io import LakeResource
 from heap_assets.names import DUMPS, LANDED
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.landing import land
 
 GROUP = "heap_connect"
@@ -59,6 +60,7 @@ def dumps(platform: Callable[[LakeResource], Platform], checks: Sequence[Check],
         pool="heap_landing",
         description="Lands a dump of Heap Connect, table by table.",
     )
+    @redacting
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         done = land(there, int(context.partition_key))

@@ -12,6 +12,7 @@ from heap_assets.checks.partition_check import asset_key
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.resolve import REFUSED, figures, identity_of_day
 from heap_assets.steps.suites import loaded_cadence
 from heap_assets.steps.table import Made
@@ -61,6 +62,7 @@ def identity(
         pool="identity",
         description="Resolves identities: links, order, limits, shared values, stable ids.",
     )
+    @redacting
     def resolve_identities(
         context: dg.AssetExecutionContext, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult[Any]]:

@@ -14,6 +14,7 @@ from heap_assets.destinations import Mode
 from heap_assets.io import LakeResource
 from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts, tidy
 from heap_assets.steps.suites import hourly_checks
 
@@ -132,6 +133,7 @@ def retention_job(platform: Callable[[LakeResource], Platform]) -> dg.JobDefinit
     """Return the job that deletes the days which `keep` in the settings no longer asks for."""
 
     @dg.op(name="forget_expired_days", pool="retention")
+    @redacting
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
         there = platform(lake)
         days = expired(there)

@@ -14,6 +14,7 @@ from heap_assets.identity import audit_text, size_histogram
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.names import AUDIENCES, AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.behaviour import column_sources
 from heap_assets.steps.golden import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.steps.suites import loaded_cadence
@@ -76,6 +77,7 @@ def _day_asset(
         freshness_policy=policy_for("identity", loaded_cadence(loaded)),
         pool=path,
     )
+    @redacting
     def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult[Any]]:
         there = platform(lake)
         for day in context.partition_keys:

@@ -13,6 +13,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource
 from heap_assets.names import publish_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.publishing import (
     PublishedTable,
     make_views,
@@ -59,6 +60,7 @@ def _tables(
         pool=f"publish_{target}",
         description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
     )
+    @redacting
     def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         publisher = open_publisher(there, target)
@@ -118,6 +120,7 @@ def _views(loaded: Platform, platform: Callable[[LakeResource], Platform], targe
         "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
         "heap/user_migrations and identity/graph, and read no other.",
     )
+    @redacting
     def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
         there = platform(lake)
         made = make_views(there, open_publisher(there, target), target)

@@ -10,6 +10,7 @@ from heap_assets.checks.partition_check import asset_key
 from heap_assets.io import LakeResource
 from heap_assets.names import AUDIT, PROFILES, sync_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.report import Status, outcome, status_page
 
 REPORT = "status/report"
@@ -34,6 +35,7 @@ def status_report(loaded: Platform, platform: Callable[[LakeResource], Platform]
         metadata={"dagster/uri": f"{loaded.lake.store.url.rstrip('/')}/{PAGE}"},
         freshness_policy=dg.FreshnessPolicy.cron(deadline_cron="0 7 * * *", lower_bound_delta=_TWO_HOURS),
     )
+    @redacting
     def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[Any]:
         there = platform(lake)
         page, status = status_page(there.lake)

@@ -18,6 +18,7 @@ from heap_assets.errors import DeliveryError, HeapAssetsError
 from heap_assets.io import LakeResource
 from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery import Choices, Delivery
 from heap_assets.steps.delivery_checks import (
@@ -101,6 +102,7 @@ def _sync(
         pool=f"sync_{sync.vendor}",
         description=f"Sends to {sync.vendor} what `sync.{name}` in the settings says.",
     )
+    @redacting
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         if not context.selected_asset_keys:

@@ -22,6 +22,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.lake import Status
 from heap_assets.platform import Platform
+from heap_assets.redaction import redacting
 from heap_assets.steps.table import UNREADABLE, Table, Task
 
 _SHOWN_REASON = 500
@@ -64,6 +65,7 @@ def table_step(
         description=description,
         pool=name,
     )
+    @redacting
     def build_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         step = StepChecks(context, there.lake, checks)

@@ -23,6 +23,7 @@ from heap_assets.checks.verdicts import WHOLE, StoredVerdict
 from heap_assets.errors import HeapAssetsError
 from heap_assets.history import told_together
 from heap_assets.lake import Lake
+from heap_assets.redaction import redacting
 
 LAKE_RESOURCE = "lake"
 NOTHING_TO_JUDGE_BY, COULD_NOT_JUDGE = "nothing_to_judge_by", "could_not_judge"
@@ -244,6 +245,7 @@ def check_step(
         description=description,
         pool=pool,
     )
+    @redacting
     def judge_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
         step = StepChecks(context, lake_of(context), own)
         for asset in step.assets:

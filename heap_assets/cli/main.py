@@ -9,6 +9,7 @@ import click
 
 from heap_assets import __version__
 from heap_assets.errors import HeapAssetsError
+from heap_assets.redaction import redacted_exception
 
 _COMMANDS = {
     "init": ("heap_assets.cli.setup", "Write a commented heap_assets.yaml to start from"),
@@ -62,3 +63,8 @@ def main() -> None:
     except HeapAssetsError as error:
         click.echo(f"heap-assets: {error}", err=True)
         sys.exit(2)
+    except Exception as error:  # a fault of ours: its place is shown, and no value that it quotes
+        fault = redacted_exception(error)
+    else:
+        return
+    raise fault

@@ -10,6 +10,7 @@ import click
 
 from heap_assets import clock
 from heap_assets.errors import SettingsError
+from heap_assets.hosts import refused_hosts
 from heap_assets.settings import Settings, load_settings, settings_path
 
 
@@ -67,6 +68,9 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
         lines.append(
             f"Sync          {name}: {', '.join(sync.properties) or 'no properties'}; {sync.schedule or 'by hand'}"
         )
+    if settings.allowed_hosts is not None:
+        lines.append(f"Allowed hosts {', '.join(settings.allowed_hosts) or 'none but those of lake and sources'}")
+        lines += [f"  refused     {named}" for named in refused_hosts(settings)]
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from heap_assets.destinations.base import BaseDestination, Destination, Limits, 
 from heap_assets.destinations.deliver import deliver, dry_run
 from heap_assets.destinations.events import EventMapping, addressed_events, event_rows
 from heap_assets.destinations.hashing import hashed_key, salt
+from heap_assets.destinations.heap import HOSTS as HEAP_HOSTS
 from heap_assets.destinations.heap import HeapAccountProperties, HeapApp, HeapUserProperties
 from heap_assets.destinations.heap_deletion import HeapDeletion
 from heap_assets.destinations.heap_events import HeapEvents
@@ -20,6 +21,7 @@ from heap_assets.destinations.lease import LeaseHeldError, LeaseLostError
 from heap_assets.destinations.log import Log, fold
 from heap_assets.destinations.registry import custom_destination, registered
 from heap_assets.destinations.report import Status, SyncReport
+from heap_assets.destinations.segment import HOSTS as SEGMENT_HOSTS
 from heap_assets.destinations.segment import (
     SegmentGroup,
     SegmentIdentify,
@@ -37,6 +39,8 @@ from heap_assets.destinations.upkeep import forget, full_resend, rejected, retry
 from heap_assets.destinations.webhook import Webhook, WebhookSettings
 
 __all__ = [
+    "HEAP_HOSTS",
+    "SEGMENT_HOSTS",
     "STANDS_FOR",
     "AddressPolicy",
     "Addressed",

@@ -11,6 +11,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.heap_connect.avro_container import read_header
 from heap_assets.heap_connect.manifest import Manifest, parse_manifest
 from heap_assets.heap_connect.sources import DumpSource, ManifestFile
+from heap_assets.redaction import redact_error
 
 HEADER_BYTES = 256 << 10
 
@@ -40,7 +41,7 @@ def preflight(source: DumpSource, caller: Callable[[], str] | None = None) -> li
         except HeapAssetsError as error:
             verdicts.append(Verdict(name, False, str(error)))
         except Exception as error:
-            verdicts.append(Verdict(name, False, f"{type(error).__name__}: {error}"))
+            verdicts.append(Verdict(name, False, f"{type(error).__name__}: {redact_error(error)}"))
         return verdicts[-1].passed
 
     found: list[ManifestFile] = []

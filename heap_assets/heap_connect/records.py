@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.lake import folder_name
+from heap_assets.redaction import redact
 
 ROOT = "_landing"
 DUMPS = "_dumps"
@@ -60,6 +61,9 @@ class Failure:
     reason: str
     file: str | None = None
     block: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
 
     @property
     def told(self) -> str:

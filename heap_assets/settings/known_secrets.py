@@ -40,6 +40,12 @@ def secrets_of(settings: BaseModel, environ: Mapping[str, str]) -> Iterator[str]
             yield from _spellings(value)
 
 
+def texts_of(settings: BaseModel) -> Iterator[str]:
+    """Yield every text of settings, secrets among them: the machines that they name are in some of these."""
+    for _, value, _ in _leaves("", settings):
+        yield value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
 def is_secret_name(name: str) -> bool:
     """Tell whether a variable, an option or a parameter of this name holds a secret."""
     words = _HUMP.sub("_", name)

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from heap_assets.errors import SettingsError
-from heap_assets.redaction import register_secrets
-from heap_assets.settings.known_secrets import secrets_of, secrets_of_environment
+from heap_assets.redaction import keep_addresses, register_secrets
+from heap_assets.settings.known_secrets import secrets_of, secrets_of_environment, texts_of
 from heap_assets.settings.models import Settings
 from heap_assets.settings.secrets import written_secret
 from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
@@ -61,6 +61,7 @@ def parse_settings(text: str, path: Path) -> Settings:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise SettingsError(_describe(file, first, filled)) from None
     register_secrets(secrets_of(settings, os.environ))
+    keep_addresses("\n".join(texts_of(settings)))
     if secret := written_secret(settings, raw):
         raise SettingsError(
             f"{file.at(secret.path)}: {spelled(secret.path)} holds {secret.what}; expected: {secret.expected}"

@@ -14,7 +14,7 @@ from heap_assets import clock
 from heap_assets.settings.base import Day, Section
 from heap_assets.settings.heap import HeapSettings, IdentifierTypes
 from heap_assets.settings.identity import IdentitySettings, ProfilesSettings
-from heap_assets.settings.operations import Alert, Keep, RunSettings
+from heap_assets.settings.operations import Alert, Host, Keep, RunSettings
 from heap_assets.settings.publish import PublishTarget, TargetName
 from heap_assets.settings.sync import Syncs
 from heap_assets.settings.warehouse import WarehouseSettings
@@ -47,6 +47,11 @@ class Settings(Section):
     publish: dict[TargetName, PublishTarget] = {}
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = []
+    allowed_hosts: list[Host] | None = Field(
+        default=None,
+        description="Hosts that may be called besides those of lake and sources: host, host:port or *.domain; "
+        "[] for none, all unless given",
+    )
     keep: Keep = Keep()
     run: RunSettings = RunSettings()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from heap_assets.settings.base import Cron, Section
 
 Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered", "alive"]
+
+Host = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9._\-]+(:\d{1,5})?$|^\[?[0-9A-Fa-f:]+\]?$")]
+"""`host`, `host:port` or `*.domain`: no scheme, no path."""
 
 
 class Alert(Section):

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 import polars as pl
 
 from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.hosts import check_publish_hosts
 from heap_assets.lake import Store
 from heap_assets.names import (
     AUDIT,
@@ -108,6 +109,7 @@ def resolvable(platform: Platform, target: str) -> list[PublishedTable]:
 def open_publisher(platform: Platform, target: str) -> Publisher:
     """Return the publisher of a target; it connects only while something is published."""
     chosen, store = platform.settings.publish[target], platform.lake.store
+    check_publish_hosts(platform.settings, target)
     if chosen.kind == "postgres":
         from heap_assets.warehouse.postgres_publish import PostgresPublisher
 

@@ -18,12 +18,12 @@ from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.lake import Inputs
 from heap_assets.names import warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.redaction import redact_error
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.sync_columns import columns_of_syncs
 from heap_assets.steps.table import VALUES_LOST, Made, Task
 from heap_assets.warehouse import Shape, Tally, WarehouseError
-from heap_assets.warehouse.redaction import redacted
 from heap_assets.warehouse.refresh import Observation, Refreshed, refreshed
 
 
@@ -194,7 +194,7 @@ def _write(frame: pl.LazyFrame, path: Path, relation: str) -> None:
     try:
         frame.sink_parquet(path, engine="streaming")
     except pl.exceptions.PolarsError as error:
-        raise WarehouseError(f"{relation}: what was read cannot be kept: {redacted(error)}") from None
+        raise WarehouseError(f"{relation}: what was read cannot be kept: {redact_error(error)}") from None
 
 
 def _digest(path: Path) -> str:

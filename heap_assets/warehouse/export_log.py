@@ -17,9 +17,9 @@ import polars as pl
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.lake import Store
+from heap_assets.redaction import redact_error
 from heap_assets.warehouse.content import FINGERPRINT_SCHEME
 from heap_assets.warehouse.heap_export import OVERLAP, HeapExport, changed_days
-from heap_assets.warehouse.redaction import redacted
 
 _log = logging.getLogger("heap_assets.exports")
 
@@ -177,7 +177,7 @@ class ExportLog:
         try:
             found = export.fingerprints(name, since)
         except Exception as error:  # whatever is wrong with one table stops that table
-            failure = str(error) if isinstance(error, HeapAssetsError) else f"{name}: {redacted(error)}"
+            failure = str(error) if isinstance(error, HeapAssetsError) else f"{name}: {redact_error(error)}"
             _log.error("%s could not be looked at: %s", name, failure)
             self._save_table(name, seen, failure=failure)
             return TableLook(name, since=since, failure=failure)

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from heap_assets.errors import SourceError
+from heap_assets.redaction import redact
 
 
 class WarehouseError(SourceError):
@@ -151,6 +152,9 @@ class Permission:
     passed: bool
     detail: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", redact(self.detail))
 
 
 class Warehouse(ABC):

@@ -40,6 +40,8 @@ _KEPT = frozenset(
 )
 """Base types that the driver brings into Arrow as they are; enums and composite types too. Others are read as text."""
 _QUOTED = re.compile(r'"[^"]*"')
+_STATE_OF_RAISE = re.compile(r"\bP000\d\b")
+RAISED = "a function of the database raised an exception, whose text may hold values: it is in the server's log"
 
 
 @dataclass(frozen=True)
@@ -303,11 +305,16 @@ def _with_timeout(uri: str, seconds: int) -> str:
 
 
 def _reason(error: adbc_driver_manager.Error) -> str:
-    return _said(str(error), (error.sqlstate or "").startswith("22"))
+    state = error.sqlstate or ""
+    if state.startswith("P0"):
+        return RAISED
+    return _said(str(error), state[:2] in ("22", "23"))
 
 
 def _said(text: str, quotes_values: bool) -> str:
     """The server's own line without the query, and without the values that errors about data (class 22) quote."""
+    if _STATE_OF_RAISE.search(text):
+        return RAISED
     line = text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text
     line = line.strip().splitlines()[0]
     return _QUOTED.sub('"…"', line) if quotes_values else line

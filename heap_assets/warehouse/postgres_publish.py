@@ -20,6 +20,7 @@ from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.lake import Store
 from heap_assets.warehouse.model import AccessError, Permission, WarehouseError
+from heap_assets.warehouse.postgres import RAISED
 from heap_assets.warehouse.publish import (
     DAY_COLUMN,
     Preview,
@@ -292,6 +293,8 @@ def _literal(text: str) -> str:
 def _reason(error: adbc_driver_manager.Error) -> str:
     """The server's own line; what errors about data (classes 22 and 23) quote is blanked out."""
     text = str(error)
+    if (error.sqlstate or "").startswith("P0"):
+        return RAISED
     line = (text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text).strip().splitlines()[0]
     about_data = (error.sqlstate or "")[:2] in ("22", "23")
     return re.sub(r'"[^"]*"', '"…"', line) if about_data else line

@@ -18,8 +18,8 @@ from enum import StrEnum
 import polars as pl
 
 from heap_assets.lake import Store
+from heap_assets.redaction import redact_error
 from heap_assets.warehouse.model import Permission, WarehouseError
-from heap_assets.warehouse.redaction import redacted
 
 DAY_COLUMN = "partition_day"
 """First column of every table published by day: the partition of the lake that a row comes from."""
@@ -227,7 +227,7 @@ def made_of(what: str) -> Iterator[None]:
     try:
         yield
     except pl.exceptions.PolarsError as error:
-        raise PublishError(f"{what}: its rows cannot be made: {redacted(error)}") from None
+        raise PublishError(f"{what}: its rows cannot be made: {redact_error(error)}") from None
 
 
 def table_name(asset: str) -> str:
