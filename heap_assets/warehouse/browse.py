@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from heap_assets.redaction import redact_error
 from heap_assets.warehouse.model import Column, Sample, Table, Warehouse, WarehouseError
-from heap_assets.warehouse.redaction import redacted
 
 SAMPLE_ROWS = 1000
 _SURE = 0.8
@@ -125,7 +125,7 @@ def propose(warehouse: Warehouse, relation: str, seen: Look | None = None) -> li
             found = [_proposal(path, leaf) for path, leaf in _leaves(column, values, "")]
         except pl.exceptions.PolarsError as error:
             raise WarehouseError(
-                f"{seen.table.name}: column {column.name!r} ({column.type}): {redacted(error)}"
+                f"{seen.table.name}: column {column.name!r} ({column.type}): {redact_error(error)}"
             ) from None
         proposals += [proposal for proposal in found if proposal]
     return proposals
