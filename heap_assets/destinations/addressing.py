@@ -29,6 +29,8 @@ class AddressPolicy:
     users_as_of, cadence, now
         When the users table was exported, how often that happens, and the present: a table older than two cadences
         stops the sync, because identities may have migrated away since.
+    missing
+        Why a profile without a key is held: names the key that this sync sends to.
     """
 
     identities: Literal["all", "one", "none"] = "all"
@@ -37,6 +39,7 @@ class AddressPolicy:
     users_as_of: datetime | None = None
     cadence: timedelta = timedelta(days=1)
     now: datetime | None = None
+    missing: str = "the profile has no Heap identity yet"
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,12 @@ def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFr
     return known.group_by(key=pl.col("identity")).agg(pl.col("last_modified").max())
 
 
-def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy | None = None) -> Addressed:
+def addressed(
+    profiles: pl.LazyFrame,
+    users: pl.LazyFrame,
+    policy: AddressPolicy | None = None,
+    refused: pl.LazyFrame | None = None,
+) -> Addressed:
     """Give every profile the key, or keys, that it is sent to.
 
     Parameters
@@ -92,6 +100,8 @@ def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy
         `profile_id` String, `heap_identities` List(String), then traits.
     users
         Newest `heap/users`: `identity`, `migrated_to`, `last_modified`.
+    refused
+        `profile_id`, `reason`: profiles that would have a key, had it not been refused; each once.
 
     Notes
     -----
@@ -120,7 +130,7 @@ def addressed(profiles: pl.LazyFrame, users: pl.LazyFrame, policy: AddressPolicy
     held = reasons.filter(pl.col("invalid").is_null(), pl.col("reason").is_not_null())
     return Addressed(
         rows=rows.sort("key"),
-        held=pl.concat([held.select("profile_id", "key", "reason"), _without(every)]).lazy(),
+        held=pl.concat([held.select("profile_id", "key", "reason"), _without(every, policy, refused)]).lazy(),
         invalid=invalid.lazy(),
         writable=writable.lazy().select("key") if not policy.allow_new else None,
         counts={
@@ -160,8 +170,11 @@ def _reason(policy: AddressPolicy) -> pl.Expr:
     )
 
 
-def _without(every: pl.DataFrame) -> pl.DataFrame:
-    lonely = every.filter(pl.col("_several").fill_null(0) == 0)
-    return lonely.select(
-        "profile_id", key=pl.lit(None, pl.String), reason=pl.lit("the profile has no Heap identity yet")
-    )
+def _without(every: pl.DataFrame, policy: AddressPolicy, refused: pl.LazyFrame | None) -> pl.DataFrame:
+    """Return the profiles without a key, and why they have none."""
+    lonely = every.filter(pl.col("_several").fill_null(0) == 0).select("profile_id", key=pl.lit(None, pl.String))
+    if refused is None:
+        return lonely.with_columns(reason=pl.lit(policy.missing))
+    known = refused.select("profile_id", "reason").collect()
+    joined = lonely.join(known, on="profile_id", how="left", maintain_order="left")
+    return joined.with_columns(pl.col("reason").fill_null(policy.missing))

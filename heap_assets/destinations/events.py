@@ -126,6 +126,7 @@ def addressed_events(
     day: date,
     since: datetime | None = None,
     hold_days: int = 7,
+    refused: pl.LazyFrame | None = None,
 ) -> Addressed:
     """Give events the identity that their profile has now.
 
@@ -139,6 +140,8 @@ def addressed_events(
         Events before it are left alone; counted as `before_since`.
     hold_days
         An event without a writable identity waits so many days after it happened and is then `expired`.
+    refused
+        `profile_id`, `reason` as for :func:`addressed`: their events are held for this reason.
 
     Returns
     -------
@@ -160,7 +163,11 @@ def addressed_events(
         key="event_key",
         reason=pl.when(over).then(pl.lit("expired: nobody to send it to")).otherwise(None),
     )
-    waiting = homeless.filter(pl.col("reason").is_null()).with_columns(reason=pl.lit("its person is not in Heap yet"))
+    waiting = homeless.filter(pl.col("reason").is_null())
+    if refused is not None:
+        why = refused.select("profile_id", refused="reason").collect()
+        waiting = waiting.join(why, on="profile_id", how="left", maintain_order="left").with_columns(reason="refused")
+    waiting = waiting.select("profile_id", "key", pl.col("reason").fill_null("its person is not in Heap yet"))
     return Addressed(
         rows=joined.filter(pl.col("key").is_not_null()).lazy(),
         held=waiting.lazy(),

@@ -24,10 +24,16 @@ EMAIL: Final = "email"
 
 NORMALISERS: Final = ("none", "strip", "lower", "email", "digits")
 NORMALISE_BY_TYPE: Final = {EMAIL: "email", HEAP_IDENTITY: "none", HEAP_USER_ID: "none"}
-PATTERN_BY_TYPE: Final = {EMAIL: r"^[^\s@]+@[^\s@]+\.[^\s@.]+$", HEAP_USER_ID: r"^[0-9]{1,19}$"}
+PATTERN_BY_TYPE: Final = {
+    EMAIL: r"""^[^\s@"<>(),;:\[\]]+@[^\s@"<>(),;:\[\]]+\.[^\s@"<>(),;:\[\].]+$""",
+    HEAP_USER_ID: r"^[0-9]{1,19}$",
+}
 """heap.md 1.9: a user_id is a decimal string 0…9007199254740991."""
 
 MAX_TYPES: Final = 64
+
+_NORMALISATION: Final = 2
+"""Version of what the normalisers do: stored links of another one are read anew."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class IdentifierRule:
         counts the groups of the named types only, weaker ones too. None: the default, which is 1 for `heap_user_id`
         and for every type below `email`, and never for the others. "never": not even then.
     normalise
-        `none`, `strip`, `lower`, `email` (strip and lower) or `digits`; None is the type's default (`strip` where
-        there is none).
+        `none`, `strip`, `lower`, `email` or `digits`, see :func:`heap_assets.identity.normalise.normalised`; None is
+        the type's default (`strip` where there is none).
     pattern
         Regular expression that a normalised value must contain; None is the type's default.
     blocked, blocked_patterns
@@ -110,7 +116,8 @@ class Rules:
     order
         `priority`: strong links first, then old ones; `first_seen`: old links first, so that clusters never split.
     suppressed
-        (type, value) pairs of people who must not be known: they are no identifiers. Values are normalised.
+        (type, value) pairs of people who must not be known: they are no identifiers. Values are normalised like the
+        data.
     """
 
     identifiers: tuple[IdentifierRule, ...]
@@ -198,6 +205,7 @@ class Rules:
                     for rule, sharing in zip(self.identifiers, self.sharing, strict=True)
                 ],
                 "suppressed": sorted(map(list, self.suppressed)),
+                "normalisation": _NORMALISATION,
             }
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from heap_assets.identity.barrier import Barrier, Refused, SharedValue
 from heap_assets.identity.cluster import Cluster, Identifier, Link
+from heap_assets.identity.normalise import IN_WORDS
 from heap_assets.identity.question import Found, Verdict
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ MAX_LINES = 60
 
 MAX_WIDTH = 70
 """Characters after which evidence stands where it stands, not in a column."""
-
-NO_IDENTIFIER = {
-    "empty": "it is blank",
-    "too_long": "it is longer than any identifier",
-    "pattern": "it does not match the pattern of its type",
-    "junk": "it is on the list of values that mean nobody",
-    "blocked": "the settings block it",
-    "suppressed": "this person is to be unknown",
-}
 
 
 def as_text(answer: Explanation) -> str:
@@ -82,7 +74,7 @@ def summary(answer: Explanation) -> str:
 
 
 def _blocked(found: Found) -> str:
-    why = NO_IDENTIFIER.get(found.why_not or "", found.why_not)
+    why = IN_WORDS.get(found.why_not, found.why_not)
     return f"{found.identifier} is no identifier: {why}. Rows that hold it are not linked by it."
 
 

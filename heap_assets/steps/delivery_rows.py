@@ -21,7 +21,7 @@ from heap_assets.destinations import (
     reidentify_rows,
 )
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, assign
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, assign, suppressed_values, why_not
 from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
@@ -37,7 +37,9 @@ def rows_of(platform: Platform, name: str, day: date) -> Rows:
     sync = platform.settings.sync[name]
     match sync:
         case kinds.HeapUserProperties(source="profiles"):
-            return addressed(platform.lake.scan(PROFILES, str(day)), newest_users(platform), _policy(platform, sync))
+            profiles = platform.lake.scan(PROFILES, str(day))
+            refused = _refused(platform, profiles)
+            return addressed(profiles, newest_users(platform), _policy(platform, sync), refused)
         case kinds.HeapUserProperties():
             return _table_of_identities(platform, sync, day)
         case kinds.HeapAccountProperties():
@@ -89,9 +91,29 @@ def by_identifier(
     policy = AddressPolicy(
         identities=identities,
         allow_new=True,
-        suppressed=_suppressed(platform, identifier_type),
+        suppressed=suppressed_values(platform.rules, identifier_type),
     )
-    return addressed(rows, users, policy)
+    if identifier_type == HEAP_IDENTITY:
+        return addressed(rows, users, policy, _refused(platform, rows))
+    return addressed(rows, users, replace(policy, missing=f"the profile has no {identifier_type} yet"))
+
+
+def _refused(platform: Platform, profiles: pl.LazyFrame) -> pl.LazyFrame:
+    """Return profile_id, reason: profiles of Heap users whose identity the rules take for none, and why."""
+    why = why_not(pl.col("identity"), HEAP_IDENTITY, platform.rules)
+    refused = (
+        newest_users(platform)
+        .filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
+        .select("user_id", why=why)
+        .filter(pl.col("why").is_not_null())
+    )
+    return (
+        profiles.select("profile_id", user_id="heap_user_ids")
+        .explode("user_id", empty_as_null=False, keep_nulls=False)
+        .join(refused, on="user_id")
+        .group_by("profile_id")
+        .agg(reason=pl.format("its Heap identity is no identifier: {}", pl.col("why").min()))
+    )
 
 
 def _values(identifier_type: str) -> pl.Expr:
@@ -117,7 +139,8 @@ def _table_of_identities(platform: Platform, sync: kinds.HeapUserProperties, day
     key = pl.col(str(sync.key)).cast(pl.String)
     lists = pl.when(key.is_not_null()).then(pl.concat_list(key)).otherwise(pl.lit([], pl.List(pl.String)))
     rows = rows.with_columns(profile_id=label, heap_identities=lists).drop("_row")
-    return addressed(rows, newest_users(platform), _policy(platform, sync))
+    policy = replace(_policy(platform, sync), missing=f"the row has no {sync.key}")
+    return addressed(rows, newest_users(platform), policy)
 
 
 def _keyed(platform: Platform, source: str, key: str | None, day: date) -> pl.LazyFrame:
@@ -147,8 +170,9 @@ def _events(platform: Platform, name: str, sync: kinds.HeapEvents, day: date) ->
     rows, since = _new_events(platform, name, sync, day, belonging)
     profiles = platform.lake.scan(PROFILES, str(graph_day))
     return addressed_events(
-        rows, profiles, newest_users(platform), _policy(platform, sync), day=day, since=since, hold_days=sync.hold_days
-    )
+        rows, profiles, newest_users(platform), _policy(platform, sync), day=day, since=since,
+        hold_days=sync.hold_days, refused=_refused(platform, profiles),
+    )  # fmt: skip
 
 
 def _new_events(
@@ -237,7 +261,7 @@ def _policy(platform: Platform, sync: kinds.HeapUserProperties | kinds.HeapEvent
     cadence = platform.settings.heap.cadence
     as_of = users_as_of(platform)
     policy = AddressPolicy(identities=sync.identities, users_as_of=as_of, cadence=cadence, now=clock.now())
-    return replace(policy, suppressed=_suppressed(platform, HEAP_IDENTITY))
+    return replace(policy, suppressed=suppressed_values(platform.rules, HEAP_IDENTITY))
 
 
 def users_as_of(platform: Platform) -> datetime | None:
@@ -251,7 +275,3 @@ def users_as_of(platform: Platform) -> datetime | None:
         moment = datetime.fromisoformat(str(noted))
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return datetime.combine(day, time.min, UTC) + timedelta(days=1)
-
-
-def _suppressed(platform: Platform, identifier_type: str) -> frozenset[str]:
-    return frozenset(value for kind, value in platform.rules.suppressed if kind == identifier_type)

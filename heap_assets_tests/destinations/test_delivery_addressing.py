@@ -93,6 +93,21 @@ def test_a_profile_without_identity_is_held_and_counted() -> None:
     assert result.counts["without_identity"] == 1
 
 
+def test_a_hold_names_the_key_of_its_own_sync() -> None:
+    result = addressed(profiles(a=[]), users(), AddressPolicy(missing="the profile has no crm_id yet"))
+    assert reasons(result.held) == {None: "the profile has no crm_id yet"}
+
+
+def test_a_profile_whose_identity_was_refused_is_held_for_that() -> None:
+    refused = pl.LazyFrame({"profile_id": ["b", "z"], "reason": ["its Heap identity is no identifier: …", "…"]})
+    result = addressed(profiles(a=[], b=[], c=["ann"]), users("ann"), refused=refused)
+    assert dict(result.held.select("profile_id", "reason").collect().iter_rows()) == {
+        "a": "the profile has no Heap identity yet",
+        "b": "its Heap identity is no identifier: …",
+    }
+    assert keys(result) == ["ann"]
+
+
 def test_a_users_table_older_than_two_exports_stops_the_sync() -> None:
     fresh = AddressPolicy(users_as_of=NOON, now=NOON + timedelta(hours=47))
     assert keys(addressed(profiles(a=["ann"]), users("ann"), fresh)) == ["ann"]

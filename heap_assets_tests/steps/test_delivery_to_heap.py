@@ -11,7 +11,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery import Choices
 from heap_assets_tests.steps.delivery_fixtures import Worlds
-from heap_assets_tests.steps.delivery_world import BEFORE, DAY, at, calls, contacts, moves, orders, properties
+from heap_assets_tests.steps.delivery_world import BEFORE, DAY, at, calls, contacts, moves, orders, properties, users
 
 USERS = "heap_user_properties: {properties: {Plan: plan}}"
 
@@ -23,6 +23,19 @@ def test_profiles_reach_the_users_that_heap_knows_and_nobody_else(worlds: Worlds
     assert properties(heap)["ann@x.example"] == {"Plan": "pro"}
     assert "dan@x.example" not in properties(heap)
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.requests == 0
+
+
+def test_a_hold_says_that_the_identity_means_nobody(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(f"{USERS}\n{EVENTS}, since: beginning}}")
+    world.write("heap/users", DAY, users((900, "test@x.example")).filter(pl.col("identity").is_not_null()))
+    world.write("warehouse/contacts", DAY, contacts().with_columns(visitor=pl.Series([None, None, None, "900"])))
+    world.write("warehouse/orders", DAY, orders(("o-1", "dan@x.example", at(DAY))))
+    world.resolve(DAY)
+    junk = "its Heap identity is no identifier: it is on the list of values that mean nobody"
+    people = delivery.send(world.platform, "heap_user_properties", DAY, "r1").report
+    assert (people.sent, people.held_reasons) == (3, {junk: 1})
+    placed = delivery.send(world.platform, "heap_events", DAY, "r2").report
+    assert (placed.sent, placed.held_reasons) == (0, {junk: 1})
 
 
 def test_a_table_of_identities_makes_no_ghosts(worlds: Worlds, heap: ServerProcess) -> None:

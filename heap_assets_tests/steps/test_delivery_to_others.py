@@ -19,7 +19,17 @@ from heap_assets.errors import SettingsError
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery_due import due_days
 from heap_assets_tests.steps.delivery_fixtures import Worlds
-from heap_assets_tests.steps.delivery_world import BEFORE, DAY, WRITE_KEY, World, accounts, events, migrations, next_day
+from heap_assets_tests.steps.delivery_world import (
+    BEFORE,
+    DAY,
+    WRITE_KEY,
+    World,
+    accounts,
+    contacts,
+    events,
+    migrations,
+    next_day,
+)
 
 _ACME = """
 from heap_assets.destinations import BaseDestination, Limits, Request
@@ -215,6 +225,15 @@ def test_a_webhook_needs_nothing_but_settings(worlds: Worlds, receiver: Any) -> 
     assert send(world, "orders").report.sent == 2
     assert receiver.got[-1][1]["rows"][0]["event"] == "Ordered"
     assert send(world, "orders").report.requests == 0
+
+
+def test_a_hold_names_the_key_of_its_own_sync(worlds: Worlds, receiver: Any) -> None:
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    world = worlds(f"webhook: {{url: '{url}', key: crm_id, properties: {{plan: plan}}}}")
+    world.write("warehouse/contacts", DAY, contacts().filter(pl.col("contact_id") != "c-cat"))
+    world.resolve(DAY)
+    sent = send(world, "webhook").report
+    assert (sent.sent, sent.held_reasons) == (3, {"the profile has no crm_id yet": 1})
 
 
 def test_a_destination_that_no_package_has_is_named(worlds: Worlds) -> None:
