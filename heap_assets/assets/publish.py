@@ -23,7 +23,7 @@ from heap_assets.steps.publishing import (
     resolvable,
 )
 from heap_assets.steps.suites import loaded_cadence
-from heap_assets.warehouse import AccessError, Published, Publisher, WarehouseBusyError
+from heap_assets.warehouse import AccessError, Published, Publisher, WarehouseBusyError, told_counts, told_names
 
 GROUP = "publish"
 _LATER = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -161,4 +161,7 @@ def _metadata(published: Published) -> dict[str, Any]:
         "seconds": round(published.seconds, 3),
         "jobs": ", ".join(published.jobs) or "none",
         "added_columns": ", ".join(published.added_columns) or "none",
+        "renamed_columns": told_names(published.renamed) or "none",
+        "values_lost": sum(published.lost.values()),
+        "values_lost_in": told_counts(published.lost) or "none",
     }

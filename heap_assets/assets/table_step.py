@@ -23,7 +23,7 @@ from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.lake import Status
 from heap_assets.platform import Platform
 from heap_assets.redaction import redacting
-from heap_assets.steps.table import UNREADABLE, Table, Task
+from heap_assets.steps.table import UNREADABLE, VALUES_LOST_IN, Table, Task
 
 _SHOWN_REASON = 500
 
@@ -114,6 +114,8 @@ def _build_day(platform: Platform, table: TableAsset, day: str) -> dict[str, Any
     numbers = {name: value for name, value in made.notes.items() if isinstance(value, bool | int | float | str)}
     if written.status is Status.WRITTEN:
         metadata["dagster/column_schema"] = table_schema(lake.scan(table.path, day).collect_schema())
+    if isinstance(lost := made.notes.get(VALUES_LOST_IN), Mapping):
+        numbers[VALUES_LOST_IN] = ", ".join(f"{column}: {count}" for column, count in sorted(lost.items()))
     return metadata | numbers | partition_metadata(written.partition)
 
 

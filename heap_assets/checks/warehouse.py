@@ -102,14 +102,14 @@ def values_kept(notes: Mapping[str, object]) -> Verdict:
     Parameters
     ----------
     notes
-        Of the partition; `values_lost` has columns with counts: `valid_to: 3, score: 1`.
+        Of the partition; `values_lost_in` has column to count.
     """
-    lost = str(notes.get("values_lost") or "")
-    counts = {name: int(count) for name, _, count in (one.rpartition(": ") for one in lost.split(", ") if one)}
+    lost = notes.get("values_lost_in")
+    counts = {str(name): int(count) for name, count in lost.items()} if isinstance(lost, Mapping) else {}
     return Verdict(
-        passed=not lost,
+        passed=not counts,
         numbers={"values_lost": sum(counts.values())},
-        notes={"columns": lost} if lost else {},
+        notes={"columns": ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))} if counts else {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ from heap_assets.steps.publishing import (
     publish_day,
     published_tables,
 )
-from heap_assets.warehouse import Publisher
+from heap_assets.warehouse import Publisher, told_counts, told_names
 
 
 @click.command()
@@ -54,14 +55,18 @@ def _publish(
     click.echo(f"{target} ({publisher.target})")
     failed = 0
     for table in tables:
-        wanted = list(days) or due_days(platform, publisher, table)
         try:
+            wanted = list(days) or due_days(platform, publisher, table)
             told = (_previewed if dry_run else _loaded)(platform, publisher, table, wanted, force)
         except HeapAssetsError as error:
             failed, told = failed + 1, f"FAILED {error}"
         click.echo(f"  {table.publication.table:<32} {told}")
-    if not dry_run and (made := make_views(platform, publisher, target)):
-        click.echo(f"  {'views':<32} {', '.join(made)}")
+    try:
+        if not dry_run and (made := make_views(platform, publisher, target)):
+            click.echo(f"  {'views':<32} {', '.join(made)}")
+    except HeapAssetsError as error:
+        failed += 1
+        click.echo(f"  {'views':<32} FAILED {error}")
     return failed
 
 
@@ -72,7 +77,18 @@ def _loaded(platform: Platform, publisher: Publisher, table: PublishedTable, day
         return "unchanged"
     rows, size = sum(one.rows for one in loaded), sum(one.bytes for one in loaded)
     added = sorted({name for one in loaded for name in one.added_columns})
-    return f"{len(loaded)} days loaded, {rows:,} rows, {size:,} bytes" + (f", new: {', '.join(added)}" if added else "")
+    lost: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    for one in loaded:
+        lost.update(one.lost)
+        renamed |= one.renamed
+    notes = {
+        "new": ", ".join(added),
+        "renamed": told_names(renamed),
+        "values that the target cannot hold": told_counts(lost),
+    }
+    told = f"{len(loaded)} days loaded, {rows:,} rows, {size:,} bytes"
+    return ", ".join([told, *(f"{what}: {text}" for what, text in notes.items() if text)])
 
 
 def _previewed(platform: Platform, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
@@ -81,8 +97,13 @@ def _previewed(platform: Platform, publisher: Publisher, table: PublishedTable, 
     preview = preview_day(platform, publisher, table, days[-1])
     told = f"{len(days)} days would be loaded ({days[0]} to {days[-1]})"
     if preview.creates:
-        return f"{told}; the table would be made"
-    changes = {"added": preview.added_columns, "widened": preview.widened_columns}
+        renamed = f"; columns renamed: {told_names(preview.renamed)}" if preview.renamed else ""
+        return f"{told}; the table would be made{renamed}"
+    changes = {
+        "added": preview.added_columns,
+        "widened": preview.widened_columns,
+        "renamed": [told_names(preview.renamed)] if preview.renamed else [],
+    }
     return "; ".join([told, *(f"columns {what}: {', '.join(names)}" for what, names in changes.items() if names)])
 
 

@@ -29,7 +29,16 @@ from heap_assets.names import (
 )
 from heap_assets.platform import Platform
 from heap_assets.warehouse import events_table as wide
-from heap_assets.warehouse.publish import Preview, Publication, Published, Publisher, ResolvedOn, table_name
+from heap_assets.warehouse.publish import (
+    RESOLVED_COLUMNS,
+    Preview,
+    Publication,
+    Published,
+    Publisher,
+    ResolvedOn,
+    table_name,
+    table_names,
+)
 
 EVENTS = "events"
 """The name in `assets` of the wide table of all event tables."""
@@ -94,7 +103,8 @@ def published_tables(platform: Platform, target: str) -> list[PublishedTable]:
         named = any(fnmatchcase(asset, pattern) for pattern in settings.assets)
         return named and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
 
-    return [_table(platform, target, asset) for asset in known if chosen(asset)]
+    names = table_names(known)
+    return [_table(platform, target, asset, names[asset]) for asset in known if chosen(asset)]
 
 
 def resolvable(platform: Platform, target: str) -> list[PublishedTable]:
@@ -102,8 +112,8 @@ def resolvable(platform: Platform, target: str) -> list[PublishedTable]:
     tables = {table.publication.table: table for table in published_tables(platform, target)}
     if not platform.settings.publish[target].resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
         return []
-    events = {table_name(heap_asset(table)) for table in platform.event_tables} | {EVENTS}
-    return [table for name, table in tables.items() if name in events]
+    events = {heap_asset(table) for table in platform.event_tables}
+    return [table for name, table in tables.items() if name == EVENTS or table.sources[0] in events]
 
 
 def open_publisher(platform: Platform, target: str) -> Publisher:
@@ -145,14 +155,22 @@ def preview_day(platform: Platform, publisher: Publisher, table: PublishedTable,
 
 
 def due_days(platform: Platform, publisher: Publisher, table: PublishedTable) -> list[date]:
-    """Return the days that are built and were not published as they now are, oldest first."""
+    """Return the days that are built and the target does not have as they now are, oldest first.
+
+    Raises
+    ------
+    WarehouseError
+        If the target cannot be reached: what was published is remembered here, that it is still there is not.
+    """
+    exists = publisher.exists(table.publication.table)
     versions = {asset: platform.lake.versions(asset) for asset in table.sources}
     asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]
     days = sorted({day for asset in asked for day in versions[asset]})
     return [
         day
         for day in map(date.fromisoformat, days)
-        if not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day)))
+        if not exists
+        or not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day)))
     ]
 
 
@@ -185,15 +203,16 @@ def day_of(platform: Platform, table: PublishedTable, day: date) -> PublishedDay
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
 
 
-def _table(platform: Platform, target: str, asset: str) -> PublishedTable:
+def _table(platform: Platform, target: str, asset: str, name: str) -> PublishedTable:
     if asset == EVENTS:
         sources = (*(heap_asset(table) for table in platform.event_tables), USERS)
         return PublishedTable(target, wide.PUBLICATION, sources)
     description, descriptions = _described(platform, asset)
     cluster = _CLUSTERED.get(asset) or (("user_id",) if asset.startswith("heap/") else ())
+    own = RESOLVED_COLUMNS if asset in map(heap_asset, platform.event_tables) else frozenset[str]()
     return PublishedTable(
         target,
-        Publication(table_name(asset), description=description, descriptions=descriptions, cluster_by=cluster),
+        Publication(name, description=description, descriptions=descriptions, cluster_by=cluster, own=own),
         (asset,),
     )
 

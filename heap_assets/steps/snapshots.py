@@ -22,7 +22,7 @@ from heap_assets.redaction import redact_error
 from heap_assets.settings.warehouse import WarehouseTable
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.sync_columns import columns_of_syncs
-from heap_assets.steps.table import VALUES_LOST, Made, Task
+from heap_assets.steps.table import VALUES_LOST, VALUES_LOST_IN, Made, Task
 from heap_assets.warehouse import Shape, Tally, WarehouseError
 from heap_assets.warehouse.refresh import Observation, Refreshed, refreshed
 
@@ -105,7 +105,7 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         }
         lost = _lost(found, seen if before else None)
         if lost:
-            notes[VALUES_LOST] = ", ".join(f"{column}: {count}" for column, count in sorted(lost.items()))
+            notes |= {VALUES_LOST: sum(lost.values()), VALUES_LOST_IN: lost}
         if found.mode == "unchanged" and before is not None:
             return Made(found.frame, Inputs({table.relation: before.digest}), notes)
         if found.file is not None:

@@ -14,8 +14,8 @@ from heap_assets.platform import Platform
 UNREADABLE = "unreadable"
 """The note of a partition that lacks rows which could not be read: why. Its check `readable` fails."""
 
-VALUES_LOST = "values_lost"
-"""The note of a partition some of whose values no type of the lake holds: columns with counts (docs/values.md)."""
+VALUES_LOST, VALUES_LOST_IN = "values_lost", "values_lost_in"
+"""Notes of a partition some of whose values no type of the lake holds: how many, and by column (docs/values.md)."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ from heap_assets.warehouse.model import (
     WarehouseError,
     choose_columns,
 )
-from heap_assets.warehouse.publish import Published, Publisher, PublishError, PublishStatus
+from heap_assets.warehouse.publish import (
+    Published,
+    Publisher,
+    PublishError,
+    PublishStatus,
+    told_counts,
+    told_names,
+)
 from heap_assets.warehouse.shape import Shape, TimeKind
 
 if TYPE_CHECKING:
@@ -65,6 +72,8 @@ __all__ = [
     "WarehouseError",
     "choose_columns",
     "family_of",
+    "told_counts",
+    "told_names",
 ]
 
 

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 from google.cloud import bigquery
 
-from heap_assets.warehouse.arrow import SourceFailedError, first_rows, write_parquet
+from heap_assets.warehouse.arrow import SourceFailedError, Stored, first_rows, write_parquet
 from heap_assets.warehouse.bigquery_arrow import readable
 from heap_assets.warehouse.bigquery_client import BigQueryAccount
 from heap_assets.warehouse.bigquery_errors import READING, explained
@@ -149,9 +149,11 @@ class BigQueryWarehouse(Warehouse):
             where = condition(source.relation, source.table, newer)
             read = self._stored if source.kind == "TABLE" else self._queried
             with read(client, source, chosen.names, where) as (schema, batches, scanned):
-                rows = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
+                kept = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
         seconds = time.monotonic() - started
-        return Reading(source.name, chosen.names, rows, observed_at, seconds, self._version(source), scanned)
+        return Reading(
+            source.name, chosen.names, kept.rows, observed_at, seconds, self._version(source), scanned, kept.lost
+        )
 
     def _version(self, source: Source) -> str | None:
         if self.account.is_emulated or source.relation.is_sharded:  # bqemulator's metadata stand still
@@ -274,7 +276,7 @@ def _estimate(client: bigquery.Client, query: str) -> int:
     return int(client.query(query, job_config=bigquery.QueryJobConfig(dry_run=True)).total_bytes_processed or 0)
 
 
-def _written(source: Source, schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+def _written(source: Source, schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> Stored:
     """Write rows into a file; WarehouseError names the table, and the column whose values cannot be kept."""
     try:
         return write_parquet(*readable(schema, batches), path)

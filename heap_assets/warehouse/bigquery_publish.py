@@ -61,6 +61,10 @@ class BigQueryPublisher(Publisher):
         with self._account.client() as client:
             return _table_or_none(client, self._name(table)) is not None
 
+    def has_view(self, table: str, into: str) -> bool:
+        with self._account.client() as client:
+            return _table_or_none(client, f"{self._account.project}.{into}.{table}") is not None
+
     def preflight(self) -> list[Permission]:
         from heap_assets.warehouse.bigquery_preflight import preflight
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from heap_assets.warehouse.arrow import SourceFailedError, write_parquet
+from heap_assets.warehouse.arrow import MisfitError, SourceFailedError, Stored, write_parquet
 from heap_assets.warehouse.model import (
     AccessError,
     Column,
@@ -31,7 +31,7 @@ from heap_assets.warehouse.model import (
 
 _BATCH_ROWS = 65_536
 _INTERNAL_SCHEMAS = ("information_schema", "pg_catalog")
-_AS_TEXT = frozenset({"interval", "bit", "time with time zone", "uhugeint", "union", "variant", "geometry"})
+_AS_TEXT = frozenset({"interval", "bit", "time with time zone", "uhugeint", "bignum", "union", "variant", "geometry"})
 """Types that Parquet and Polars do not share with DuckDB; they are read as DuckDB writes them."""
 _QUOTED = re.compile(r"'[^']*'")
 _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>\S+)?.*?\(PID (?P<pid>\d+)\)", re.DOTALL)
@@ -101,10 +101,25 @@ class DuckDBWarehouse(Warehouse):
         with self._connect(path.parent) as connection:
             resolved = self._resolve(connection, relation)
             chosen = choose_columns(columns, _columns(connection, resolved), relation)
-            query = _query(connection, resolved, chosen.names, newer) + _limited(limit)
-            reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
-            rows = write_parquet(reader.schema, reader, path)
-        return Reading(resolved, chosen.names, rows, observed_at, time.monotonic() - started, version)
+
+            def stored(as_text: Collection[str]) -> Stored:
+                query = _query(connection, resolved, chosen.names, newer, as_text) + _limited(limit)
+                reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
+                return write_parquet(reader.schema, reader, path)
+
+            try:
+                kept = stored(text)
+            except (duckdb.ConversionException, SourceFailedError):
+                beyond = _beyond_decimals(connection, resolved, chosen.names)
+                if beyond <= set(text):
+                    raise
+                kept = stored({*text, *beyond})
+            except MisfitError as error:
+                raise WarehouseError(
+                    f"{relation}: {error}: read it through a view that gives it another type"
+                ) from error
+        seconds = time.monotonic() - started
+        return Reading(resolved, chosen.names, kept.rows, observed_at, seconds, version, lost=kept.lost)
 
     def preflight(self) -> list[Permission]:
         if not self.path.exists():
@@ -206,12 +221,33 @@ def _column(name: str, kind: Any, nullable: bool = True, description: str = "") 
     return Column(name, str(kind), nullable, repeated, fields, description)
 
 
-def _query(connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[str], newer: Newer | None) -> str:
+def _beyond_decimals(connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[str]) -> set[str]:
+    """Return the columns with HUGEINT somewhere that hold one of more than 38 digits."""
+    described = connection.sql(f"SELECT * FROM {_quoted(relation)} LIMIT 0")
+    kinds = dict(zip(described.columns, described.types, strict=True))
+    found = set()
+    for name in columns:
+        if "HUGEINT" in str(kinds[name]):
+            quoted, readable = _identifier(name), _readable(kinds[name])
+            kept = f"CAST(TRY_CAST({quoted} AS {readable}) AS VARCHAR) IS DISTINCT FROM CAST({quoted} AS VARCHAR)"
+            if connection.execute(f"SELECT count(*) FROM {_quoted(relation)} WHERE {kept}").fetchall()[0][0]:
+                found.add(name)
+    return found
+
+
+def _query(
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    columns: Sequence[str],
+    newer: Newer | None,
+    text: Collection[str] = (),
+) -> str:
+    """Select columns with a cast for each type that Parquet lacks; those in `text` have no HUGEINT left."""
     described = connection.sql(f"SELECT * FROM {_quoted(relation)} LIMIT 0")
     types = dict(zip(described.columns, described.types, strict=True))
     parts = []
     for name in columns:
-        readable = _readable(types[name])
+        readable = _readable(types[name], "VARCHAR" if name in text else "DECIMAL(38,0)")
         quoted = _identifier(name)
         parts.append(quoted if readable == str(types[name]) else f"CAST({quoted} AS {readable}) AS {quoted}")
     query = f"SELECT {', '.join(parts)} FROM {_quoted(relation)}"
@@ -229,18 +265,22 @@ def _between(newer: Newer) -> str:
     return f"{lower} AND {column} < TIMESTAMPTZ {_literal(newer.until.astimezone(UTC).isoformat())}"
 
 
-def _readable(kind: Any) -> str:
+def _readable(kind: Any, hugeint: str = "DECIMAL(38,0)") -> str:
     """Write a type with the leaves that do not survive Parquet replaced; everything else as it is."""
     if kind.id in _AS_TEXT:
         return "VARCHAR"
     if kind.id == "hugeint":
-        return "DECIMAL(38,0)"
+        return hugeint
     if kind.id == "list":
-        return f"{_readable(kind.children[0][1])}[]"
+        return f"{_readable(kind.children[0][1], hugeint)}[]"
     if kind.id == "array":
-        return f"{_readable(kind.children[0][1])}[{kind.children[1][1]}]"
+        return f"{_readable(kind.children[0][1], hugeint)}[{kind.children[1][1]}]"
+    if kind.id == "map":
+        key, value = (_readable(child, hugeint) for _, child in kind.children)
+        return f"MAP({key}, {value})"
     if kind.id == "struct":
-        return f"STRUCT({', '.join(f'{_identifier(name)} {_readable(child)}' for name, child in kind.children)})"
+        fields = (f"{_identifier(name)} {_readable(child, hugeint)}" for name, child in kind.children)
+        return f"STRUCT({', '.join(fields)})"
     return str(kind)
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import adbc_driver_manager
 from adbc_driver_postgresql import StatementOptions, dbapi  # type: ignore[import-untyped]
 
-from heap_assets.warehouse.arrow import SourceFailedError, write_parquet
+from heap_assets.warehouse.arrow import MisfitError, SourceFailedError, Stored, write_parquet
+from heap_assets.warehouse.dsn import Dsn
 from heap_assets.warehouse.model import (
     AccessError,
     Column,
@@ -29,16 +29,10 @@ from heap_assets.warehouse.model import (
     choose_columns,
     find_relation,
 )
+from heap_assets.warehouse.postgres_select import Selection, identifier, selection
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table"}
-_KEPT = frozenset(
-    {
-        *("bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "text", "varchar", "bpchar", "name"),
-        *("bytea", "date", "time", "timestamp", "timestamptz", "json", "jsonb"),
-    }
-)
-"""Base types that the driver brings into Arrow as they are; enums and composite types too. Others are read as text."""
 _QUOTED = re.compile(r'"[^"]*"')
 _STATE_OF_RAISE = re.compile(r"\bP000\d\b")
 RAISED = "a function of the database raised an exception, whose text may hold values: it is in the server's log"
@@ -51,7 +45,7 @@ class PostgresWarehouse(Warehouse):
     Parameters
     ----------
     uri
-        `postgresql://user:password@host:port/database`; shown nowhere.
+        Anything that libpq takes, such as `postgresql://user:password@host:port/database`; shown nowhere.
     copy
         False for servers without COPY (query) TO STDOUT, such as Redshift: slower, and never run against one.
     """
@@ -64,8 +58,7 @@ class PostgresWarehouse(Warehouse):
     @property
     def name(self) -> str:
         """Host, port and database: what messages call this warehouse."""
-        parts = urlsplit(self.uri)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+        return Dsn.parse(self.uri).server
 
     def tables(self) -> list[Table]:
         with self._connect() as cursor:
@@ -89,7 +82,7 @@ class PostgresWarehouse(Warehouse):
             return None  # Redshift has no hashtextextended
         with self._connect() as cursor:
             resolved = self._resolve(cursor, relation)
-            hashed = f"hashtextextended({_identifier(column)}::text, 0)::numeric"
+            hashed = f"hashtextextended({identifier(column)}::text, 0)::numeric"
             [(rows, checksum)] = _rows(cursor, f"SELECT count(*), sum({hashed})::text FROM {_quoted(resolved)}")
         return Tally(rows, str(checksum))
 
@@ -104,26 +97,39 @@ class PostgresWarehouse(Warehouse):
         text: Collection[str] = (),
     ) -> Reading:
         started, observed_at = time.monotonic(), datetime.now(UTC)
+        as_text = set(text)
         with self._connect() as cursor:
             resolved = self._resolve(cursor, relation)
             version = _version(cursor, resolved)
             chosen = choose_columns(columns, _columns(cursor, resolved), relation)
-            query = _query(cursor, resolved, chosen.names, newer) + _limited(limit)
-            options = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
-            if not self.copy:
-                options[StatementOptions.USE_COPY.value] = "false"
-            cursor.adbc_statement.set_options(**options)
-            cursor.execute(query)
-            reader = cursor.fetch_record_batch()
-            try:
-                rows = write_parquet(reader.schema, reader, path)
-            except SourceFailedError as error:
-                raise WarehouseError(f"{relation}: {_said(str(error), quotes_values=True)}") from error
-            except ValueError as error:
-                raise WarehouseError(
-                    f"{relation}: {error}: read it through a view that gives it a type which can"
-                ) from error
-        return Reading(resolved, chosen.names, rows, observed_at, time.monotonic() - started, version)
+            while True:
+                selected = selection(cursor, _oid(resolved), chosen.names, as_text)
+                query = f"SELECT {selected.text} FROM {_quoted(resolved)}{_restricted(newer)}{_limited(limit)}"
+                try:
+                    kept = self._stored(cursor, query, selected, path)
+                    break
+                except SourceFailedError as error:
+                    raise WarehouseError(f"{relation}: {_said(str(error), quotes_values=True)}") from error
+                except MisfitError as error:
+                    if error.column in as_text:
+                        raise WarehouseError(
+                            f"{relation}: {error}: read it through a view that gives it another type"
+                        ) from error
+                    as_text.add(error.column)
+        seconds = time.monotonic() - started
+        return Reading(resolved, chosen.names, kept.rows, observed_at, seconds, version, lost=kept.lost)
+
+    def _stored(self, cursor: dbapi.Cursor, query: str, selected: Selection, path: Path) -> Stored:
+        options = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
+        if not self.copy:
+            options[StatementOptions.USE_COPY.value] = "false"
+        cursor.adbc_statement.set_options(**options)
+        cursor.execute(query)
+        reader = cursor.fetch_record_batch()
+        try:
+            return write_parquet(selected.schema(reader.schema), selected.checked(reader), path)
+        finally:
+            reader.close()
 
     def preflight(self) -> list[Permission]:
         try:
@@ -154,10 +160,11 @@ class PostgresWarehouse(Warehouse):
 
     @contextmanager
     def _connect(self) -> Iterator[dbapi.Cursor]:
+        dsn = Dsn.parse(self.uri)
         try:
-            connection = dbapi.connect(_with_timeout(self.uri, self.connect_timeout), autocommit=True)
+            connection = dbapi.connect(dsn.connecting(self.connect_timeout), autocommit=True)
         except adbc_driver_manager.Error as error:
-            raise AccessError(f"{self.name} cannot be reached: {_reason(error)}") from error
+            raise AccessError(f"{self.name} cannot be reached: {dsn.hidden(_reason(error))}") from None
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SET default_transaction_read_only = on")
@@ -233,46 +240,19 @@ def _version(cursor: dbapi.Cursor, relation: str) -> str | None:
     return str(_rows(cursor, f"SELECT {position}::text")[0][0])
 
 
-def _query(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], newer: Newer | None) -> str:
-    """Select the columns, with a cast for each type that the driver would bring as raw bytes."""
-    facts = {
-        name: (base, kind, array)
-        for name, base, kind, array in _rows(
-            cursor,
-            f"""
-            SELECT a.attname, coalesce(e.typname, d.typname, t.typname)::text,
-                   coalesce(e.typtype, d.typtype, t.typtype)::text, t.typcategory = 'A'
-            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-            LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-            LEFT JOIN pg_type d ON d.oid = t.typbasetype AND t.typtype = 'd'
-            WHERE a.attrelid = {_oid(relation)} AND a.attnum > 0 AND NOT a.attisdropped
-            """,
-        )
-    }
-    query = f"SELECT {', '.join(_expression(name, *facts[name]) for name in columns)} FROM {_quoted(relation)}"
+def _restricted(newer: Newer | None) -> str:
     if newer is None:
-        return query
-    alike = f" AND {_identifier(newer.equals[0])} = {_literal(newer.equals[1])}" if newer.equals else ""
-    return f"{query} WHERE {_between(newer)}{alike}"
+        return ""
+    alike = f" AND {identifier(newer.equals[0])} = {_literal(newer.equals[1])}" if newer.equals else ""
+    return f" WHERE {_between(newer)}{alike}"
 
 
 def _between(newer: Newer) -> str:
-    column = _identifier(newer.column)
+    column = identifier(newer.column)
     lower = f"{column} >= TIMESTAMPTZ '{newer.since.astimezone(UTC).isoformat()}'"
     if newer.until is None:
         return lower
     return f"{lower} AND {column} < TIMESTAMPTZ '{newer.until.astimezone(UTC).isoformat()}'"
-
-
-def _expression(column: str, base: str, kind: str, array: bool) -> str:
-    quoted = _identifier(column)
-    if base == "money":
-        cast = "numeric(20,2)"
-    elif kind in ("c", "e") or base in _KEPT:
-        return quoted
-    else:
-        cast = "text"
-    return f"{quoted}::{cast}{'[]' if array else ''} AS {quoted}"
 
 
 def _rows(cursor: dbapi.Cursor, query: str) -> list[tuple[Any, ...]]:
@@ -287,21 +267,11 @@ def _oid(relation: str) -> str:
 
 def _quoted(relation: str) -> str:
     schema, _, table = relation.partition(".")
-    return f"{_identifier(schema)}.{_identifier(table)}"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"{identifier(schema)}.{identifier(table)}"
 
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _with_timeout(uri: str, seconds: int) -> str:
-    parts = urlsplit(uri)
-    query = {"connect_timeout": str(seconds), "application_name": "heap_assets", **dict(parse_qsl(parts.query))}
-    return urlunsplit(parts._replace(query=urlencode(query)))
 
 
 def _reason(error: adbc_driver_manager.Error) -> str:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import adbc_driver_manager
 import polars as pl
@@ -19,8 +17,11 @@ import pyarrow.parquet as pq
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.lake import Store
+from heap_assets.warehouse.dsn import Dsn
 from heap_assets.warehouse.model import AccessError, Permission, WarehouseError
+from heap_assets.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.warehouse.postgres import RAISED
+from heap_assets.warehouse.postgres_types import Carried, carried
 from heap_assets.warehouse.publish import (
     DAY_COLUMN,
     Preview,
@@ -36,15 +37,7 @@ from heap_assets.warehouse.publish import (
 
 _STAGING = "heap_assets_staging"
 _BATCH_ROWS = 65_536
-_SCALARS: Mapping[type[pl.DataType], str] = {
-    pl.Int8: "smallint", pl.Int16: "smallint", pl.Int32: "integer", pl.Int64: "bigint",
-    pl.UInt8: "smallint", pl.UInt16: "integer", pl.UInt32: "bigint", pl.UInt64: "numeric(20,0)",
-    pl.Float32: "real", pl.Float64: "double precision", pl.Boolean: "boolean", pl.String: "text",
-    pl.Categorical: "text", pl.Enum: "text", pl.Null: "text", pl.Binary: "bytea", pl.Date: "date", pl.Time: "time",
-    pl.Struct: "jsonb",
-}  # fmt: skip
-_AS_TEXT = (pl.Categorical, pl.Enum, pl.Null, pl.Decimal, pl.UInt64, pl.Time)
-"""Types that COPY carries as text; PostgreSQL casts them back."""
+_CONNECT_TIMEOUT = 10
 _WIDER = {
     "smallint": {"integer", "bigint", "numeric"},
     "integer": {"bigint", "numeric"},
@@ -54,12 +47,20 @@ _WIDER = {
 
 
 class PostgresPublisher(Publisher):
-    """Publishes into one schema, which is made if it is missing; structs become jsonb."""
+    """Publishes into one schema, which is made if it is missing; structs become jsonb.
+
+    Parameters
+    ----------
+    uri
+        Anything that libpq takes; shown nowhere.
+    """
+
+    longest_name = LONGEST_IN_POSTGRES
 
     def __init__(self, uri: str, schema: str, store: Store) -> None:
-        parts = urlsplit(uri)
-        super().__init__(store, f"postgres-{parts.hostname}-{parts.path.strip('/')}-{schema}")
-        self._uri = uri
+        self._dsn = Dsn.parse(uri)
+        server = re.sub(r"[^A-Za-z0-9.]+", "-", self._dsn.server)
+        super().__init__(store, f"postgres-{server}-{schema}")
         self.schema = schema
 
     def exists(self, table: str) -> bool:
@@ -69,24 +70,26 @@ class PostgresPublisher(Publisher):
     def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
         started = time.monotonic()
         rows = with_day(frame, day)
-        types = {name: type_of(name, dtype, publication) for name, dtype in rows.collect_schema().items()}
+        columns = {name: carried(name, dtype, publication) for name, dtype in rows.collect_schema().items()}
+        types = {name: column.kind for name, column in columns.items()}
         with tempfile.TemporaryDirectory() as folder, self._transaction() as cursor:
             path = Path(folder) / "rows.parquet"
-            _copyable(rows).sink_parquet(path, engine="streaming")
+            lost = _sink(rows, columns, path)
             size = path.stat().st_size
             added = self._prepare(cursor, publication, types)
             loaded = _stage(cursor, path)
             transaction = _exchange(cursor, self._quoted(publication.table), day, types)
         seconds = time.monotonic() - started
         jobs = (f"transaction {transaction}",)
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, jobs)
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, jobs, lost)
 
     def _prepare(self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str]) -> list[str]:
         """Create the table, or add and widen columns; PublishError if a type would narrow."""
         target = self._quoted(publication.table)
+        _alone(cursor, target)
         existing = self._existing(cursor, publication.table)
         if not existing:
-            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(self.schema)}")
+            _make_schema(cursor, self.schema)
             columns = ", ".join(f"{_identifier(name)} {kind}" for name, kind in types.items())
             cursor.execute(f"CREATE TABLE {target} ({columns})")
             cursor.execute(f"COMMENT ON TABLE {target} IS {_literal(publication.description)}")
@@ -117,7 +120,7 @@ class PostgresPublisher(Publisher):
         return dict(cursor.fetchall())
 
     def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
-        types = {name: type_of(name, dtype, publication) for name, dtype in schema.items()}
+        types = {name: carried(name, dtype, publication).kind for name, dtype in schema.items()}
         with self._transaction() as cursor:
             existing = self._existing(cursor, publication.table)
         if not existing:
@@ -137,9 +140,15 @@ class PostgresPublisher(Publisher):
                 user="CAST(e.user_id AS bigint)" if text else "e.user_id",
                 text="text",
             )
-            if not _has_schema(cursor, into):
-                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(into)}")
+            _alone(cursor, view)
+            _make_schema(cursor, into)
             cursor.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
+
+    def has_view(self, table: str, into: str) -> bool:
+        with self._transaction() as cursor:
+            view = _literal(f"{_identifier(into)}.{_identifier(table)}")
+            cursor.execute(f"SELECT to_regclass({view}) IS NOT NULL")
+            return bool(cursor.fetchall()[0][0])
 
     def preflight(self) -> list[Permission]:
         try:
@@ -159,9 +168,10 @@ class PostgresPublisher(Publisher):
     @contextmanager
     def _transaction(self) -> Iterator[dbapi.Cursor]:
         try:
-            connection = dbapi.connect(self._uri)
+            connection = dbapi.connect(self._dsn.connecting(_CONNECT_TIMEOUT))
         except adbc_driver_manager.Error as error:
-            raise AccessError(f"{self.target} cannot be reached: {_reason(error)}") from error
+            reason = self._dsn.hidden(_reason(error))
+            raise AccessError(f"{self.target} cannot be reached: {reason}") from None
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
@@ -174,23 +184,6 @@ class PostgresPublisher(Publisher):
 
     def _quoted(self, table: str) -> str:
         return f"{_identifier(self.schema)}.{_identifier(table)}"
-
-
-def type_of(name: str, dtype: pl.DataType, publication: Publication) -> str:
-    """Return the PostgreSQL type of a column; PublishError if there is none."""
-    if name in publication.json_columns:
-        return "jsonb"
-    if isinstance(dtype, pl.List | pl.Array):
-        inner = type_of(name, _instance(dtype.inner), publication)
-        return "jsonb" if inner == "jsonb" or inner.endswith("[]") else f"{inner}[]"
-    if isinstance(dtype, pl.Datetime):
-        return "timestamp with time zone" if dtype.time_zone else "timestamp without time zone"
-    if isinstance(dtype, pl.Decimal):
-        return f"numeric({dtype.precision or 38},{dtype.scale})"
-    kind = next((kind for known, kind in _SCALARS.items() if isinstance(dtype, known)), None)
-    if kind is None:
-        raise PublishError(f"column {name!r} is of type {dtype}, which PostgreSQL does not have")
-    return kind
 
 
 def _changes(table: str, existing: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -228,28 +221,31 @@ def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
         cursor.execute(f"CREATE VIEW {name} AS {definition}")
 
 
+def _alone(cursor: dbapi.Cursor, name: str) -> None:
+    """Let one publisher at a time make or change something: PostgreSQL fails two who make one name at once."""
+    cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({_literal('heap_assets ' + name)}, 0))")
+
+
+def _make_schema(cursor: dbapi.Cursor, name: str) -> None:
+    if not _has_schema(cursor, name):
+        _alone(cursor, _identifier(name))
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(name)}")
+
+
 def _has_schema(cursor: dbapi.Cursor, name: str) -> bool:
     cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {_literal(name)})")
     [(there,)] = cursor.fetchall()
     return bool(there)
 
 
-def _copyable(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Turn what COPY cannot carry into JSON text: structs, lists of them, and lists of lists."""
-    expressions = []
-    for name, dtype in rows.collect_schema().items():
-        column = pl.col(name)
-        if isinstance(dtype, pl.Struct):
-            column = pl.when(column.is_not_null()).then(column.struct.json_encode())
-        elif isinstance(dtype, pl.List) and isinstance(_instance(dtype.inner), pl.Struct | pl.List):
-            wrapped = pl.struct(column.alias("v")).struct.json_encode()
-            column = pl.when(column.is_not_null()).then(wrapped.str.strip_prefix('{"v":').str.strip_suffix("}"))
-        elif isinstance(dtype, pl.List) and isinstance(_instance(dtype.inner), pl.Decimal):
-            column = column.cast(pl.List(pl.String))
-        elif isinstance(dtype, _AS_TEXT):
-            column = column.cast(pl.String)
-        expressions.append(column.alias(name))
-    return rows.select(expressions)
+def _sink(rows: pl.LazyFrame, columns: Mapping[str, Carried], path: Path) -> dict[str, int]:
+    """Write rows in the form that COPY carries; returns how many values of which column have no place."""
+    counts = [
+        column.lost.sum().cast(pl.Int64).alias(name) for name, column in columns.items() if column.lost is not None
+    ]
+    lost = rows.select(counts).collect(engine="streaming").row(0, named=True) if counts else {}
+    rows.select(column.value.alias(name) for name, column in columns.items()).sink_parquet(path, engine="streaming")
+    return {name: count for name, count in lost.items() if count}
 
 
 def _stage(cursor: dbapi.Cursor, path: Path) -> int:
@@ -271,11 +267,6 @@ def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, types: Mapping
     cursor.execute("SELECT pg_current_xact_id()::text")
     [(transaction,)] = cursor.fetchall()
     return str(transaction)
-
-
-def _instance(dtype: Any) -> pl.DataType:
-    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
-    return instance
 
 
 def _plain(kind: str) -> str:

@@ -7,11 +7,10 @@ partition. An equal version is not loaded again. The same is remembered of the `
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 
@@ -19,13 +18,16 @@ import polars as pl
 
 from heap_assets.lake import Store
 from heap_assets.redaction import redact_error
-from heap_assets.warehouse.model import Permission, WarehouseError
+from heap_assets.warehouse.model import AccessError, Permission, WarehouseBusyError, WarehouseError
+from heap_assets.warehouse.names import LONGEST_IN_BIGQUERY, published_names, safe_name
 
 DAY_COLUMN = "partition_day"
 """First column of every table published by day: the partition of the lake that a row comes from."""
 
+RESOLVED_COLUMNS = frozenset({"resolved_user_id", "profile_id"})
+"""Columns that a `heap_resolved` view puts beside those of its table."""
+
 _WHOLE = "all"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")
 
 
 class PublishError(WarehouseError):
@@ -55,6 +57,8 @@ class Publication:
         Columns to cluster or index by, most selective first.
     json_columns
         String columns whose text is JSON, published as such.
+    own
+        Names that the platform puts beside the columns, which no column may have: those of the resolved views.
     """
 
     table: str
@@ -63,6 +67,22 @@ class Publication:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     cluster_by: tuple[str, ...] = ()
     json_columns: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+
+    def named(self, names: Mapping[str, str]) -> Publication:
+        """Return this publication with columns under their published names; what was renamed says its own name."""
+        told = {column: text for column, text in self.descriptions.items() if column in names}
+        told |= {
+            column: f"{column}: {self.descriptions[column]}" if column in self.descriptions else column
+            for column, name in names.items()
+            if column != name
+        }
+        return replace(
+            self,
+            descriptions={names[column]: text for column, text in told.items()},
+            cluster_by=tuple(names.get(column, column) for column in self.cluster_by),
+            json_columns=frozenset(names.get(column, column) for column in self.json_columns),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,10 @@ class Published:
         Of the file that was loaded, compressed.
     jobs
         What the target calls the work it did: BigQuery's job ids, PostgreSQL's transaction.
+    lost
+        Column to the number of values that the target cannot hold (docs/values.md).
+    renamed
+        Column to its name at the target, where they differ (docs/warehouse.md).
     """
 
     status: PublishStatus
@@ -85,15 +109,18 @@ class Published:
     seconds: float = 0.0
     bytes: int = 0
     jobs: tuple[str, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What publishing would do to a table: make it, add columns to it, widen some."""
+    """What publishing would do to a table: make it, add columns to it, widen some; `renamed` as in Published."""
 
     creates: bool
     added_columns: tuple[str, ...] = ()
     widened_columns: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +133,8 @@ class ResolvedOn:
 
 class Publisher(ABC):
     """Publishes to one target, and remembers in `store` what it has published."""
+
+    longest_name = LONGEST_IN_BIGQUERY
 
     def __init__(self, store: Store, target: str) -> None:
         self._store = store
@@ -134,8 +163,11 @@ class Publisher(ABC):
         if not force and known.get("version") == version and self.exists(publication.table):
             return Published(PublishStatus.UNCHANGED, publication.table, day, int(known["rows"]))
         with made_of(f"{publication.table} {day or ''}".strip()):
-            check_names(publication.table, frame.collect_schema())
-            published = self._replace(publication, day, frame)
+            names = self._names(publication, frame)
+            self._remember_names(publication.table, names)
+            rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
+            published = self._replace(publication.named(names), day, rows)
+        published = replace(published, renamed=_renamed(names))
         self._remember(self._key(publication.table, day), {"version": version, "rows": published.rows})
         if published.added_columns:
             self._forget_views(publication.table)
@@ -153,8 +185,10 @@ class Publisher(ABC):
         PublishError
             If it would be refused.
         """
-        check_names(publication.table, frame.collect_schema())
-        return self._preview(publication, with_day(frame, day).collect_schema())
+        names = self._names(publication, frame)
+        rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
+        preview = self._preview(publication.named(names), with_day(rows, day).collect_schema())
+        return replace(preview, renamed=_renamed(names))
 
     def published_days(self, table: str) -> list[date]:
         """Return the days of a table that were published, oldest first."""
@@ -171,21 +205,52 @@ class Publisher(ABC):
         -------
         list[str]
             The views that were made anew; the others stand as they should.
+
+        Raises
+        ------
+        PublishError
+            If one could not be made; the others are.
         """
-        made = []
+        made: list[str] = []
+        failures: list[str] = []
         for table in tables:
             key = f"_published/{self.target}/_views/{table}/{into}.json"
             wanted = {"migrations": str(on.migrations), "graph": str(on.graph)}
-            if self._remembered(key).items() >= wanted.items():
+            if self._remembered(key).items() >= wanted.items() and self.has_view(table, into):
                 continue
-            self._create_view(table, into, on)
+            try:
+                self._create_view(table, into, on)
+            except (AccessError, WarehouseBusyError):
+                raise
+            except WarehouseError as error:
+                failures.append(f"{into}.{table}: {error}")
+                continue
             self._remember(key, wanted)
             made.append(f"{into}.{table}")
+        if failures:
+            also = f" (made: {', '.join(made)})" if made else ""
+            raise PublishError("; ".join(failures) + also)
         return made
 
     def _forget_views(self, table: str) -> None:
         for info in self._store.list(f"_published/{self.target}/_views/{table}"):
             self._store.delete(info.key)
+
+    def _names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
+        """Return the published name of every column; one that was published keeps its name."""
+        own = publication.own | ({DAY_COLUMN} if publication.by_day else frozenset())
+        known = {str(k): str(v) for k, v in self._remembered(self._names_key(publication.table)).items()}
+        names = frame.collect_schema().names()
+        return published_names(names, own=own, known=known, longest=self.longest_name)
+
+    def _remember_names(self, table: str, names: Mapping[str, str]) -> None:
+        """Keep names that differ, and those of their table with them: none of them may be given away later."""
+        known = self._remembered(self._names_key(table))
+        if not names.items() <= known.items():
+            self._store.write(self._names_key(table), json.dumps({**known, **names}).encode())
+
+    def _names_key(self, table: str) -> str:
+        return f"_published/{self.target}/_names/{table}.json"
 
     def _key(self, table: str, day: date | None) -> str:
         return f"_published/{self.target}/{table}/{day or _WHOLE}.json"
@@ -203,6 +268,10 @@ class Publisher(ABC):
     @abstractmethod
     def exists(self, table: str) -> bool:
         """Whether the target has the table."""
+
+    @abstractmethod
+    def has_view(self, table: str, into: str) -> bool:
+        """Whether the target has the `heap_resolved` view of a table."""
 
     @abstractmethod
     def preflight(self) -> list[Permission]:
@@ -232,21 +301,28 @@ def made_of(what: str) -> Iterator[None]:
 
 def table_name(asset: str) -> str:
     """Return the table of an asset: `heap/events/signup` is published as `heap_events_signup`."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", asset)
+    return safe_name(asset.replace("/", "_"))
 
 
-def check_names(table: str, schema: pl.Schema) -> None:
-    """PublishError for column names that warehouses refuse or that differ in case only."""
-    folded: dict[str, str] = {}
-    for name in schema.names():
-        if not _NAME.match(name):
-            raise PublishError(
-                f"{table}: column {name!r} cannot be published: names have letters, digits and _ only, "
-                "begin with no digit, and at most 255 characters: leave it out or rename it"
-            )
-        if name.casefold() in folded:
-            raise PublishError(f"{table}: columns {folded[name.casefold()]!r} and {name!r} differ in case only")
-        folded[name.casefold()] = name
+def table_names(assets: Iterable[str]) -> dict[str, str]:
+    """Return the table of each asset of a target; no two are the same."""
+    spelled = {asset: asset.replace("/", "_") for asset in assets}
+    names = published_names(spelled.values())
+    return {asset: names[name] for asset, name in spelled.items()}
+
+
+def told_counts(counts: Mapping[str, int]) -> str:
+    """Write counts by column: `note: 2, valid_to: 1`."""
+    return ", ".join(f"{column}: {count}" for column, count in sorted(counts.items()))
+
+
+def told_names(names: Mapping[str, str]) -> str:
+    """Write renamed columns: `cart value as cart_value`."""
+    return ", ".join(f"{column} as {name}" for column, name in sorted(names.items()))
+
+
+def _renamed(names: Mapping[str, str]) -> dict[str, str]:
+    return {column: name for column, name in names.items() if column != name}
 
 
 def with_day(frame: pl.LazyFrame, day: date | None) -> pl.LazyFrame:

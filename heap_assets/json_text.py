@@ -1,0 +1,55 @@
+"""Polars values as JSON text: every digit, every fraction of a second; what JSON lacks as text, or null and counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+ISO = "%Y-%m-%dT%H:%M:%S%.f"
+
+
+def json_text(value: pl.Expr, dtype: Any) -> pl.Expr:
+    """Write values as JSON; null stays null.
+
+    Whole numbers and floats are numbers with all their digits, decimals are text with all theirs; times are ISO 8601,
+    in UTC if they have a zone; bytes are base64. NaN and infinities are null: :func:`json_lost` counts them.
+    """
+    whole = pl.struct(_safe(value, dtype).alias("v")).struct.json_encode()
+    return pl.when(value.is_not_null()).then(whole.str.strip_prefix('{"v":').str.strip_suffix("}"))
+
+
+def json_lost(value: pl.Expr, dtype: Any) -> pl.Expr:
+    """Count, row by row, the numbers in values that JSON has no form for."""
+    if isinstance(dtype, pl.Struct):
+        counts = [json_lost(value.struct.field(child.name), child.dtype) for child in dtype.fields]
+        return pl.sum_horizontal(*counts) if counts else pl.lit(0, pl.UInt32)
+    if isinstance(dtype, pl.Array):
+        return json_lost(value.arr.to_list(), pl.List(dtype.inner))
+    if isinstance(dtype, pl.List):
+        return value.list.eval(json_lost(pl.element(), dtype.inner)).list.sum().fill_null(0)
+    if dtype in (pl.Float32, pl.Float64):
+        return (~value.is_finite()).fill_null(value=False).cast(pl.UInt32)
+    return pl.when(value.is_null()).then(pl.lit(0, pl.UInt32)).otherwise(pl.lit(0, pl.UInt32))
+
+
+def _safe(value: pl.Expr, dtype: Any) -> pl.Expr:
+    if isinstance(dtype, pl.Struct):
+        fields = [_safe(value.struct.field(child.name), child.dtype).alias(child.name) for child in dtype.fields]
+        return pl.when(value.is_not_null()).then(pl.struct(fields)) if fields else value
+    if isinstance(dtype, pl.Array):
+        return _safe(value.arr.to_list(), pl.List(dtype.inner))
+    if isinstance(dtype, pl.List):
+        return value.list.eval(_safe(pl.element(), dtype.inner))
+    if isinstance(dtype, pl.Datetime):
+        utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
+        return utc.dt.strftime(ISO + ("Z" if dtype.time_zone else ""))
+    if isinstance(dtype, pl.Time):
+        return value.dt.strftime("%H:%M:%S%.f")
+    if isinstance(dtype, pl.Binary):
+        return value.bin.encode("base64")
+    if isinstance(dtype, pl.Duration):
+        return value.dt.to_string("iso")
+    if isinstance(dtype, pl.Categorical | pl.Enum | pl.Decimal):
+        return value.cast(pl.String)
+    return value
