@@ -16,8 +16,8 @@ from urllib.parse import unquote
 from heap_assets.warehouse.model import AccessError
 
 _HOW = (
-    "write postgresql://user:password@host:5432/database, with signs such as @ : / ? # % in the password "
-    "percent-encoded, or host=… port=5432 user=… password=… dbname=…"
+    "write a URI that begins with postgresql://, with signs such as @ : / ? # % in the password percent-encoded, or "
+    "keywords (host, port, user, password, dbname), each with = and its value, quoted if it has blanks"
 )
 _SCHEME = re.compile(r"postgres(ql)?://")
 _AUTHORITY = re.compile(r"\A[^@/]*@")
