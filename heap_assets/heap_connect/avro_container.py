@@ -15,6 +15,7 @@ MAGIC = b"Obj\x01"
 CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz")
 _SYNC_SIZE = 16
 _HEADER_LIMIT = 16 << 20
+_MOST_ENTRIES = 10_000
 _LARGE = 16 << 20
 _READ_BYTES = 1 << 20
 
@@ -147,6 +148,8 @@ def _metadata(file: BinaryIO) -> dict[str, bytes]:
     while (count := _varint(file)) != 0:
         if count < 0:
             _varint(file)
+        if len(entries) + abs(count) > _MOST_ENTRIES:
+            raise ValueError("too many entries")
         for _ in range(abs(count)):
             key = _sized(file).decode()
             entries[key] = _sized(file)

@@ -274,7 +274,16 @@ class Landing:
     ) -> TableRecord | None:
         began = clock.perf_counter()
         known = record.tables.get(table.name)
-        job = Job(table, record.dump_id, record.as_of, record.day, self.config.start_date, self.config.tables, files)
+        job = Job(
+            table,
+            record.dump_id,
+            record.as_of,
+            record.day,
+            self.config.start_date,
+            self.config.tables,
+            files,
+            limits=self.config.limits,
+        )
         if known and known.state is TableState.LANDED and known.version == job.version:
             return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
         with self._turn(files):
