@@ -20,8 +20,17 @@ from heap_assets.lake import Store
 from heap_assets.warehouse.bigquery import BigQueryWarehouse
 from heap_assets.warehouse.bigquery_client import BigQueryAccount
 from heap_assets.warehouse.bigquery_errors import WRITING, explained
+from heap_assets.warehouse.bigquery_fit import write_fitted
 from heap_assets.warehouse.bigquery_tables import type_text
-from heap_assets.warehouse.bigquery_types import changes, in_table_order, kind_of, retyped, schema_of, write_ndjson
+from heap_assets.warehouse.bigquery_types import (
+    changes,
+    in_table_order,
+    kind_of,
+    retyped,
+    schema_of,
+    spelled,
+    write_ndjson,
+)
 from heap_assets.warehouse.model import Permission
 from heap_assets.warehouse.publish import (
     DAY_COLUMN,
@@ -29,6 +38,7 @@ from heap_assets.warehouse.publish import (
     Publication,
     Published,
     Publisher,
+    PublishError,
     PublishStatus,
     ResolvedOn,
     resolved_view,
@@ -75,13 +85,16 @@ class BigQueryPublisher(Publisher):
         rows = with_day(frame, day)
         name = self._name(publication.table)
         with self._account.client() as client, explained(name, WRITING), tempfile.TemporaryDirectory() as folder:
-            fields, added = self._prepare(client, publication, rows.collect_schema())
-            path = Path(folder) / "rows"
-            ordered = in_table_order(rows, fields)
+            table = _table_or_none(client, name)
+            rows = spelled(rows, table.schema if table else ())
+            empty = _EmptyColumns(rows)
+            fields, added = self._prepare(client, publication, rows.collect_schema(), table, empty)
+            path, raw = Path(folder) / "rows", Path(folder) / "raw"
+            in_table_order(rows, fields, empty.found).sink_parquet(raw, engine="streaming")
+            lost = write_fitted(raw, path, name, fields)
             if publication.json_columns:
-                write_ndjson(ordered, publication.json_columns, path)
-            else:
-                ordered.sink_parquet(path, engine="streaming")
+                path.rename(raw)
+                write_ndjson(pl.scan_parquet(raw), publication.json_columns, path)
             if path.stat().st_size == 0:
                 jobs = [self._empty(client, name, day)]
             elif day is not None and self._account.is_emulated:
@@ -91,19 +104,25 @@ class BigQueryPublisher(Publisher):
             size = path.stat().st_size
         loaded, seconds = int(getattr(jobs[0], "output_rows", 0) or 0), time.monotonic() - started
         ids = tuple(str(job.job_id) for job in jobs)
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, ids)
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, ids, lost)
 
     def _prepare(
-        self, client: bigquery.Client, publication: Publication, schema: pl.Schema
+        self,
+        client: bigquery.Client,
+        publication: Publication,
+        schema: pl.Schema,
+        table: bigquery.Table | None,
+        empty: _EmptyColumns,
     ) -> tuple[Sequence[bigquery.SchemaField], list[str]]:
         """Create the table, or add and widen columns; refuse before anything is changed."""
         wanted = schema_of(publication, schema)
         name = self._name(publication.table)
-        table = _table_or_none(client, name)
         if table is None:
             client.create_table(new_table(name, publication, wanted), exists_ok=True)
             return wanted, []
-        added, widened = changes(name, table.schema, wanted)
+        added, widened = changes(name, table.schema, wanted, empty)
+        for column in (column for column, kind in widened if kind == "FLOAT64"):
+            _refuse_rounding(client, name, column)
         for column, kind in widened:
             client.query(widen_column_statement(name, column, kind)).result()
         for entry in added:
@@ -112,14 +131,15 @@ class BigQueryPublisher(Publisher):
         kept = [retyped(entry, kinds[entry.name]) if entry.name in kinds else entry for entry in table.schema]
         return [*kept, *added], [entry.name for entry in added]
 
-    def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
-        wanted = schema_of(publication, schema)
+    def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
         name = self._name(publication.table)
-        with self._account.client() as client:
+        with self._account.client() as client, explained(name, WRITING):
             table = _table_or_none(client, name)
+        rows = spelled(frame, table.schema if table else ())
+        wanted = schema_of(publication, rows.collect_schema())
         if table is None:
             return Preview(creates=True)
-        added, widened = changes(name, table.schema, wanted)
+        added, widened = changes(name, table.schema, wanted, _EmptyColumns(rows))
         return Preview(False, tuple(entry.name for entry in added), tuple(column for column, _ in widened))
 
     def _empty(self, client: bigquery.Client, name: str, day: date | None) -> Any:
@@ -186,6 +206,30 @@ class BigQueryPublisher(Publisher):
 
     def _name(self, table: str) -> str:
         return f"{self._account.project}.{self.dataset}.{table}"
+
+
+class _EmptyColumns:
+    """Which columns of rows have no value at all; asked of the rows only where their type is in doubt."""
+
+    def __init__(self, rows: pl.LazyFrame) -> None:
+        self._rows = rows
+        self.found: set[str] = set()
+
+    def __call__(self, name: str) -> bool:
+        has_value = self._rows.select(pl.col(name).is_not_null().any()).collect(engine="streaming").item()
+        if not has_value:
+            self.found.add(name)
+        return not has_value
+
+
+def _refuse_rounding(client: bigquery.Client, table: str, column: str) -> None:
+    """PublishError if a column holds integers that FLOAT64 would round."""
+    [row] = client.query(rounded_query(table, column)).result()
+    if row[0]:
+        raise PublishError(
+            f"{table}: column {column!r} holds {row[0]} integers beyond 2^53, which FLOAT64 would round: rename the "
+            "column, or drop the table to have it made anew"
+        )
 
 
 def _table_or_none(client: bigquery.Client, name: str) -> bigquery.Table | None:
@@ -264,6 +308,11 @@ def delete_statement(name: str, day: date | None) -> str:
     """Write the statement that removes a day's rows, or all."""
     where = "TRUE" if day is None else f"{DAY_COLUMN} = DATE '{day.isoformat()}'"
     return f"DELETE FROM `{name}` WHERE {where}"
+
+
+def rounded_query(name: str, column: str) -> str:
+    """Write the query that counts the integers of a column that a double does not hold."""
+    return f"SELECT COUNTIF(`{column}` NOT BETWEEN -9007199254740992 AND 9007199254740992) FROM `{name}`"
 
 
 def widen_column_statement(name: str, column: str, kind: str) -> str:

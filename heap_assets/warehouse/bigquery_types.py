@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from google.cloud import bigquery
 
+from heap_assets.warehouse.heap_values import json_text
 from heap_assets.warehouse.publish import Publication, PublishError
 
 _SCALARS: Mapping[type[pl.DataType], str] = {
@@ -21,9 +22,13 @@ _SCALARS: Mapping[type[pl.DataType], str] = {
 _LEGACY = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _WIDER = {
     "INT64": frozenset({"NUMERIC", "BIGNUMERIC", "FLOAT64"}),
-    "NUMERIC": frozenset({"BIGNUMERIC", "FLOAT64"}),
+    "NUMERIC": frozenset({"BIGNUMERIC"}),
 }
-"""Changes of type that BigQuery makes in place (ALTER COLUMN SET DATA TYPE); all others lose something."""
+"""Changes of type that BigQuery makes in place (ALTER COLUMN SET DATA TYPE) and that lose nothing.
+
+To FLOAT64 only of integers that a double holds: the publisher asks for others before. A decimal is no double.
+"""
+_IN_TEXT = (pl.Duration, pl.Int128, pl.UInt128, pl.Object)
 
 
 def field_of(name: str, dtype: pl.DataType, description: str = "", *, json: bool = False) -> bigquery.SchemaField:
@@ -60,11 +65,54 @@ def _scalar(name: str, dtype: pl.DataType) -> str:
 
 
 def schema_of(publication: Publication, schema: pl.Schema) -> list[bigquery.SchemaField]:
-    """Return the fields of a publication, described."""
+    """Return the fields of a publication, described; a column that is null throughout and of no type waits for one."""
     return [
         field_of(name, dtype, publication.descriptions.get(name, ""), json=name in publication.json_columns)
         for name, dtype in schema.items()
+        if not is_untyped(dtype)
     ]
+
+
+def is_untyped(dtype: pl.DataType) -> bool:
+    """Whether a column, or the elements of its lists, have no type since no row has a value."""
+    return dtype == pl.Null() or (isinstance(dtype, pl.List) and is_untyped(_instance(dtype.inner)))
+
+
+def spelled(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) -> pl.LazyFrame:
+    """Write as text what BigQuery has no type for: durations, nanoseconds, lists of lists, integers of 128 bits.
+
+    Nanoseconds of a column that is a time in BigQuery already stay times; those that have a rest are lost there.
+    """
+    times = {entry.name.casefold() for entry in existing if kind_of(entry) in ("TIMESTAMP", "DATETIME")}
+    schema = frame.collect_schema()
+    return frame.with_columns(
+        _spelled(name, dtype)
+        for name, dtype in schema.items()
+        if _is_foreign(dtype) and not (isinstance(dtype, pl.Datetime) and name.casefold() in times)
+    )
+
+
+def _is_foreign(dtype: pl.DataType, *, in_list: bool = False) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        return in_list or _is_foreign(_instance(dtype.inner), in_list=True)
+    if isinstance(dtype, pl.Struct):
+        return any(_is_foreign(_instance(child.dtype)) for child in dtype.fields)
+    return isinstance(dtype, _IN_TEXT) or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
+
+
+def _spelled(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if isinstance(dtype, pl.Duration):
+        return column.dt.to_string("iso")
+    if isinstance(dtype, pl.Datetime):
+        return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.9f" + ("Z" if dtype.time_zone else ""))
+    if dtype.is_nested() or isinstance(dtype, pl.Object):
+        return column.map_batches(_json, return_dtype=pl.String, is_elementwise=True)
+    return column.cast(pl.String)
+
+
+def _json(values: pl.Series) -> pl.Series:
+    return pl.Series(values.name, [None if each is None else json_text(each) for each in values.to_list()], pl.String)
 
 
 def kind_of(entry: bigquery.SchemaField) -> str:
@@ -72,9 +120,19 @@ def kind_of(entry: bigquery.SchemaField) -> str:
 
 
 def changes(
-    table: str, existing: Sequence[bigquery.SchemaField], wanted: Sequence[bigquery.SchemaField]
+    table: str,
+    existing: Sequence[bigquery.SchemaField],
+    wanted: Sequence[bigquery.SchemaField],
+    is_empty: Callable[[str], bool] = lambda _: False,
 ) -> tuple[list[bigquery.SchemaField], list[tuple[str, str]]]:
     """Compare a table with what is to be loaded.
+
+    A column of the table may be wider than what is loaded, as after one that was widened by a newer day, and REQUIRED.
+
+    Parameters
+    ----------
+    is_empty
+        Whether no row has a value in a column: then its type does not matter.
 
     Returns
     -------
@@ -91,15 +149,25 @@ def changes(
     widened = []
     for entry in wanted:
         old = known.get(entry.name.casefold())
-        if old is None or _same(old, entry):
+        if old is None or _same(old, entry) or _holds(old, entry):
             continue
-        if old.mode != entry.mode or kind_of(entry) not in _WIDER.get(kind_of(old), frozenset()):
+        if _is_repeated(old) == _is_repeated(entry) and kind_of(entry) in _WIDER.get(kind_of(old), frozenset()):
+            widened.append((old.name, kind_of(entry)))
+        elif not is_empty(entry.name):
             raise PublishError(
                 f"{table}: column {entry.name!r} is {_shown(old)} in BigQuery and would become {_shown(entry)}: "
                 "a type can only be widened. Rename the column, or drop the table to have it made anew"
             )
-        widened.append((old.name, kind_of(entry)))
     return added, widened
+
+
+def _holds(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
+    """Whether the table's type holds the values of the other one as they are."""
+    return _is_repeated(old) == _is_repeated(new) and kind_of(old) in _WIDER.get(kind_of(new), frozenset())
+
+
+def _is_repeated(entry: bigquery.SchemaField) -> bool:
+    return bool(entry.mode == "REPEATED")
 
 
 def retyped(entry: bigquery.SchemaField, kind: str) -> bigquery.SchemaField:
@@ -108,7 +176,7 @@ def retyped(entry: bigquery.SchemaField, kind: str) -> bigquery.SchemaField:
 
 
 def _same(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
-    if old.mode != new.mode or kind_of(old) != kind_of(new):
+    if _is_repeated(old) != _is_repeated(new) or kind_of(old) != kind_of(new):
         return False
     return [f.name for f in old.fields] == [f.name for f in new.fields] and all(
         _same(a, b) for a, b in zip(old.fields, new.fields, strict=True)
@@ -135,21 +203,20 @@ def dtype_of(entry: bigquery.SchemaField) -> pl.DataType:
     return pl.List(kind) if entry.mode == "REPEATED" else kind
 
 
-def in_table_order(frame: pl.LazyFrame, fields: Sequence[bigquery.SchemaField]) -> pl.LazyFrame:
-    """Select the table's columns in its order; one that the frame lacks is null. Lists lose their null elements."""
+def in_table_order(
+    frame: pl.LazyFrame, fields: Sequence[bigquery.SchemaField], empty: Collection[str] = ()
+) -> pl.LazyFrame:
+    """Select the table's columns in its order; one that the frame lacks, or that is `empty`, is null."""
     schema = frame.collect_schema()
     own = {name.casefold(): name for name in schema.names()}
     selected = []
     for entry in fields:
         name = own.get(entry.name.casefold())
-        expression = pl.lit(None, dtype_of(entry)) if name is None else pl.col(name)
-        if name is not None and isinstance(schema[name], pl.List):
-            expression = expression.list.drop_nulls()
-        if name is not None and isinstance(schema[name], pl.Categorical | pl.Enum | pl.Null):
-            expression = expression.cast(pl.String)
-        if name is not None and isinstance(dtype := schema[name], pl.Datetime) and dtype.time_unit != "us":
-            expression = expression.dt.cast_time_unit("us")
-        selected.append(expression.alias(entry.name))
+        if name is None or name in empty or is_untyped(schema[name]):
+            selected.append(pl.lit(None, dtype_of(entry)).alias(entry.name))
+            continue
+        text = isinstance(schema[name], pl.Categorical | pl.Enum)
+        selected.append((pl.col(name).cast(pl.String) if text else pl.col(name)).alias(entry.name))
     return frame.select(selected)
 
 
@@ -174,7 +241,12 @@ def _text(name: str, dtype: pl.DataType) -> pl.Expr:
     """Bring a value into the form that BigQuery reads from JSON."""
     if isinstance(dtype, pl.Datetime):
         return pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f" + ("Z" if dtype.time_zone else ""))
-    if isinstance(dtype, pl.Date | pl.Time | pl.Decimal):
+    if isinstance(dtype, pl.Time):
+        return pl.col(name).dt.to_string("%H:%M:%S%.f")
+    if isinstance(dtype, pl.Float32 | pl.Float64):
+        special = {"inf": "Infinity", "-inf": "-Infinity"}
+        return pl.col(name).cast(pl.String).replace(special)
+    if isinstance(dtype, pl.Date | pl.Decimal):
         return pl.col(name).cast(pl.String)
     if isinstance(dtype, pl.Binary):
         return pl.col(name).bin.encode("base64")

@@ -119,8 +119,8 @@ class PostgresPublisher(Publisher):
         )
         return dict(cursor.fetchall())
 
-    def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
-        types = {name: carried(name, dtype, publication).kind for name, dtype in schema.items()}
+    def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
+        types = {name: carried(name, dtype, publication).kind for name, dtype in frame.collect_schema().items()}
         with self._transaction() as cursor:
             existing = self._existing(cursor, publication.table)
         if not existing:

@@ -187,7 +187,7 @@ class Publisher(ABC):
         """
         names = self._names(publication, frame)
         rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
-        preview = self._preview(publication.named(names), with_day(rows, day).collect_schema())
+        preview = self._preview(publication.named(names), with_day(rows, day))
         return replace(preview, renamed=_renamed(names))
 
     def published_days(self, table: str) -> list[date]:
@@ -282,8 +282,8 @@ class Publisher(ABC):
         """Load the frame in place of what the day holds."""
 
     @abstractmethod
-    def _preview(self, publication: Publication, schema: pl.Schema) -> Preview:
-        """Compare a schema with the table; PublishError if it would be refused."""
+    def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
+        """Compare rows with the table; PublishError if they would be refused."""
 
     @abstractmethod
     def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
