@@ -10,12 +10,13 @@ from datetime import UTC, date, datetime
 import click
 import polars as pl
 
-from heap_assets.destinations import SyncReport, forget, full_resend, rejected, retry_rejected, runs
+from heap_assets.destinations import SyncReport, full_resend, rejected, retry_rejected, runs
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.platform import Platform, open_platform
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery_destinations import heap_deletion
 from heap_assets.steps.delivery_due import newest_day
+from heap_assets.steps.delivery_forget import forget_person
 
 _SHOWN = 20
 _COUNTS = ("planned", "added", "changed", "unchanged", "withdrawn", "held", "invalid", "waiting")
@@ -83,14 +84,16 @@ def resend(name: str) -> None:
 @click.option("--delete-in-heap", is_flag=True, help="Ask Heap, too: deletes the user in all environments, for good")
 @click.confirmation_option(prompt="The key will be removed from ledger, log and tables, and never sent again. Go on?")
 def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
-    """Remove a person (a key of the destination) from all that is kept of a sync, and never send to it again."""
+    """Remove a person (a key of the destination) from all that is kept of a sync, and never send to it again.
+
+    Of syncs that send events, all events of the person are dropped from the ledger. Do this before the person is put on
+    the list of identity.suppressed: afterwards nobody knows which events were theirs.
+    """
     platform = _platform(name)
     deletion = heap_deletion(platform, name) if delete_in_heap else None
-    store = platform.lake.store
-    known = [forget(store, spec, key, _by_hand()) for spec in delivery.ledgers(platform, name)]
-    click.echo(
-        f"sync/{name}: forgotten{'' if any(known) else ', though it was never sent'}. It will not be sent to again"
-    )
+    known = forget_person(platform, name, key, _by_hand())
+    said = f", {known:,} keys of the ledger" if known else ", though it was never sent"
+    click.echo(f"sync/{name}: forgotten{said}. It will not be sent to again")
     if deletion is None:
         click.echo("The person is still at the destination; for Heap: --delete-in-heap")
         return

@@ -4,7 +4,7 @@ from heap_assets.destinations.accounts import all_ledgers, at_account, ledger_of
 from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed, writable_identities
 from heap_assets.destinations.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.deliver import deliver, dry_run
-from heap_assets.destinations.events import EventMapping, addressed_events, event_rows
+from heap_assets.destinations.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, addressed_events, event_rows
 from heap_assets.destinations.hashing import hashed_key, salt
 from heap_assets.destinations.heap import HOSTS as HEAP_HOSTS
 from heap_assets.destinations.heap import HeapAccountProperties, HeapApp, HeapUserProperties
@@ -28,6 +28,7 @@ from heap_assets.destinations.segment import (
     SegmentReidentify,
     SegmentSource,
     SegmentTrack,
+    anonymous_id,
     reidentify_rows,
     track_rows,
 )
@@ -39,7 +40,9 @@ from heap_assets.destinations.upkeep import forget, full_resend, rejected, retry
 from heap_assets.destinations.webhook import Webhook, WebhookSettings
 
 __all__ = [
+    "EVENT_COLUMNS",
     "HEAP_HOSTS",
+    "KEY_COLUMNS",
     "SEGMENT_HOSTS",
     "STANDS_FOR",
     "AddressPolicy",
@@ -82,6 +85,7 @@ __all__ = [
     "addressed",
     "addressed_events",
     "all_ledgers",
+    "anonymous_id",
     "at_account",
     "changelog",
     "confirm_identified",

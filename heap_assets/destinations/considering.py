@@ -87,7 +87,9 @@ def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tup
     """Set rows of forgotten people apart; nothing of theirs is written down but the hash that refuses them."""
     if not len(hashes):
         return prepared, nobody().collect()
-    silenced = hashed_keys(prepared.rows["key"], key).is_in(hashes.to_list())
+    silenced = pl.Series([False] * len(prepared.rows), dtype=pl.Boolean)
+    for column in (c for c in ("key", "anonymous_id", "event_key") if c in prepared.rows.columns):
+        silenced |= hashed_keys(prepared.rows[column], key).is_in(hashes.to_list()).fill_null(value=False)
     count = int(silenced.sum())
     nameless = pl.DataFrame({"profile_id": [None] * count, "key": [None] * count, "reason": ["forgotten"] * count})
     rows = prepared.rows.filter(~silenced)

@@ -9,11 +9,15 @@ from datetime import date, datetime, time, timedelta
 
 import polars as pl
 
+from heap_assets.column_names import apart
 from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.destinations.canonical import sendable
 from heap_assets.errors import SettingsError
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
+KEY_COLUMNS = ("key", "profile_id", "heap_identities")
+EVENT_COLUMNS = (*KEY_COLUMNS, "event_key", "event", "time")
+"""Columns that the delivery engine puts beside those of a table whose rows are keyed, or are events."""
 _FIELD, _RECORD, _NULL = "\x1f", "\x1e", "\x00"
 
 
@@ -55,7 +59,8 @@ def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Seque
     Returns
     -------
     LazyFrame
-        `time` is ISO 8601 text in UTC where it could be read, and otherwise what stood there.
+        `time` is ISO 8601 text in UTC where it could be read, and otherwise what stood there. Source columns that are
+        called like one of :data:`EVENT_COLUMNS` go under another name (:mod:`heap_assets.column_names`).
     """
     schema = table.collect_schema()
     named = (mapping.name_column, mapping.key_column, mapping.timestamp_column)
@@ -68,7 +73,10 @@ def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Seque
     else:
         key = _row_hash(source_columns, schema)
     stamp = pl.lit(None, pl.String) if mapping.timestamp_column is None else _time(mapping.timestamp_column, schema)
-    return _numbered(table.with_columns(event_key=key, event=name, time=stamp), mapping)
+    columns = [pl.col(column).alias(apart(column, EVENT_COLUMNS)) for column in source_columns]
+    added = [column for column in schema if column not in source_columns]
+    rows = table.select(*columns, *added, event_key=key, event=name, time=stamp)
+    return _numbered(rows, mapping)
 
 
 def _numbered(rows: pl.LazyFrame, mapping: EventMapping) -> pl.LazyFrame:

@@ -216,7 +216,7 @@ def reidentify_rows(
         `heap/users`: `user_id`, `identity`.
     resynced
         `user_id`, `resync` String: users whose events a full resync brought anew, and a name for that resync; each
-        identity is sent once per resync.
+        identity is sent once per resync, whichever of its users were in it.
     """
     homes = users.select(resolved_to="user_id", key="identity").drop_nulls()
     joined = migrations.select("from_user_id", "resolved_to").drop_nulls().join(homes, on="resolved_to")
@@ -226,7 +226,14 @@ def reidentify_rows(
         event_key=pl.concat_str(pl.col("from_user_id").cast(pl.String), pl.lit(">"), "key"),
     )
     if resynced is not None:
-        renewed = resynced.drop_nulls().join(homes.rename({"resolved_to": "user_id"}), on="user_id").sort("user_id")
+        moved = migrations.select("resolved_to", user_id="from_user_id").drop_nulls()
+        renewed = (
+            resynced.drop_nulls()
+            .join(moved, on="user_id", how="left")
+            .with_columns(pl.coalesce("resolved_to", "user_id").alias("resolved_to"))
+            .join(homes, on="resolved_to")
+            .sort("user_id")
+        )
         again = renewed.select(
             "key",
             anonymous_id=anonymous_id(app_id, pl.col("user_id")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,6 +17,9 @@ from heap_assets.destinations.log import INTENT_SCHEMA, Log, fold
 from heap_assets.destinations.spec import SyncSpec
 from heap_assets.destinations.tables import write_table
 from heap_assets.lake import Store
+
+PAIR_SEPARATORS = (">", "\x1f")
+"""What stands before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
 
 
 def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
@@ -45,29 +48,50 @@ def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
     return _noted(store, spec, run_id, lambda ledger: ledger["key"], {"mapping": RESEND})
 
 
-def forget(store: Store, spec: SyncSpec, key: str, run_id: str) -> bool:
-    """Remove a key from the ledger, the log and the open tables, and never send it again; tells if it was known.
+def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collection[str] = ()) -> int:
+    """Remove a person from the ledger, the log and the open tables, and never send to them again.
 
-    What remains is its keyed hash in `forgotten.parquet`, so that it can be refused. Deleting the person at Heap is
+    What remains is keyed hashes in `forgotten.parquet`, so that they can be refused. Deleting the person at Heap is
     :class:`heap_assets.destinations.HeapDeletion`.
+
+    Parameters
+    ----------
+    key
+        Of the person at the destination: an identity, a userId, an anonymousId.
+    events
+        Keys of the person's events, which the ledgers of syncs that send each row once hold instead. Keys that end with
+        the person's own (a pair of ids) are told by that.
+
+    Returns
+    -------
+    int
+        How many keys of the ledger were removed.
     """
-    hashed = hashed_key(key, salt(store, spec.salt))
+    secret = salt(store, spec.salt)
     # of all accounts that the sync ever wrote to, and of those to come: the hashes lie with the sync
-    known = [_forget_in_ledger(store, spec, folder, key, hashed, run_id) for folder in all_ledgers(store, spec.name)]
-    return any(known)
+    return sum(
+        _forget_in_ledger(store, spec, folder, key, events, secret, run_id) for folder in all_ledgers(store, spec.name)
+    )
 
 
-def _forget_in_ledger(store: Store, spec: SyncSpec, folder: str, key: str, hashed: str, run_id: str) -> bool:
+def _forget_in_ledger(
+    store: Store, spec: SyncSpec, folder: str, key: str, events: Collection[str], secret: bytes, run_id: str
+) -> int:
     with Lease(store, folder, run_id, spec.lease_ttl) as lease:
         log = Log(store, folder, lease.fence)
         state = fold(log, log.ledger())
-        known = key in state.frame["key"]
+        theirs = pl.col("key").is_in([key, *events])
+        for separator in PAIR_SEPARATORS:
+            theirs |= pl.col("key").str.ends_with(separator + key)
+        known = state.frame.filter(theirs)["key"]
         everything = frozenset(log.segments())
-        log.save(replace(state, frame=state.frame.filter(pl.col("key") != key), folded=everything), compact_after=-1)
-        _forget_in_tables(store, folder, hashed)
-        hashes = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), hashed}), dtype=pl.String)
-        write_table(store, f"_sync/{spec.name}/forgotten.parquet", hashes.to_frame())
-    return known
+        log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
+        keys = pl.Series("key", sorted({key, *events, *known}), dtype=pl.String)
+        hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
+        _forget_in_tables(store, folder, hashes)
+        kept = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), *hashes}), dtype=pl.String)
+        write_table(store, f"_sync/{spec.name}/forgotten.parquet", kept.to_frame())
+    return len(known)
 
 
 def forgotten(store: Store, sync: str) -> pl.Series:
@@ -78,11 +102,11 @@ def forgotten(store: Store, sync: str) -> pl.Series:
     return pl.read_parquet(io.BytesIO(store.read(key)))["key_hash"]
 
 
-def _forget_in_tables(store: Store, sync: str, hashed: str) -> None:
+def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:
     for table in ("changelog", "set_aside"):
         for info in store.list(f"_sync/{sync}/{table}"):
             frame = pl.read_parquet(io.BytesIO(store.read(info.key)))
-            kept = frame.filter(pl.col("key_hash").ne_missing(hashed))
+            kept = frame.filter(~pl.col("key_hash").is_in(list(hashes)).fill_null(value=False))
             if len(kept) < len(frame):
                 write_table(store, info.key, kept)
 

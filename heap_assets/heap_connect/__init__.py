@@ -14,8 +14,16 @@ from heap_assets.heap_connect.preflight import Verdict, preflight
 from heap_assets.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
 from heap_assets.heap_connect.records import Counts, Failure, TableState
 from heap_assets.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
+from heap_assets.heap_connect.resyncs import resynced_users
 from heap_assets.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
-from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USER_MIGRATIONS, USERS, Selection, keys_of
+from heap_assets.heap_connect.selection import (
+    OWN_COLUMNS,
+    SNAPSHOT_TABLES,
+    USER_MIGRATIONS,
+    USERS,
+    Selection,
+    keys_of,
+)
 from heap_assets.heap_connect.set_aside import files_in_quarantine, rows_set_aside
 from heap_assets.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
@@ -26,6 +34,7 @@ __all__ = [
     "FASTEST",
     "INDEX_SCHEMA",
     "MIGRATIONS_SCHEMA",
+    "OWN_COLUMNS",
     "OWN_MARK",
     "OWN_VALUE",
     "REPORT_SCHEMA",
@@ -80,6 +89,7 @@ __all__ = [
     "read_policy",
     "read_times",
     "resolved",
+    "resynced_users",
     "role_arn",
     "rows_set_aside",
     "s3_client",

@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from heap_assets.column_names import apart
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect.columns import knowledge_of
 from heap_assets.heap_connect.landing import Landing
 from heap_assets.heap_connect.merging import Columns, origin_of
 from heap_assets.heap_connect.records import TableState, deliveries
+from heap_assets.heap_connect.selection import OWN_COLUMNS
 from heap_assets.lake import update_file
 from heap_assets.yaml_core import core, read_yaml
 
@@ -180,9 +182,11 @@ def landed_columns(landing: Landing) -> dict[str, list[str]]:
             if table.state is TableState.LANDED:
                 landed.setdefault(name, {}).update(dict.fromkeys(table.schema))
     for name, columns in landed.items():
-        types = Columns()
+        own = OWN_COLUMNS.get(name, ())
+        types = Columns(own=own)
+        landed[name] = dict.fromkeys(apart(column, own) for column in columns)
         for delivery in deliveries(records, name):
-            columns.update(dict.fromkeys(types.take(delivery.table.schema).values()))
+            landed[name].update(dict.fromkeys(types.take(delivery.table.schema).values()))
     return {name: list(columns) for name, columns in sorted(landed.items())}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 
 import polars as pl
 
+from heap_assets.column_names import apart
 from heap_assets.heap_connect.dtypes import KINDS, kind_of
 
 _APART = re.compile(rf"(?P<origin>.+)__(?:{'|'.join(KINDS)})_*\Z", re.DOTALL)
@@ -16,11 +17,13 @@ class Columns:
     """The columns of a table as its files tell them, one after the other.
 
     The first type seen of a column keeps the plain name. A type that fits without loss joins it; any other goes to
-    `<column>__<type>` (`plan__long` beside `plan`), so that neither old nor new values change their meaning.
+    `<column>__<type>` (`plan__long` beside `plan`), so that neither old nor new values change their meaning. A column
+    that is called like one of the table's `own` goes under another name (:mod:`heap_assets.column_names`).
     """
 
-    def __init__(self, known: Mapping[str, pl.DataType] | None = None) -> None:
+    def __init__(self, known: Mapping[str, pl.DataType] | None = None, own: Collection[str] = ()) -> None:
         self.dtypes: dict[str, pl.DataType] = dict(known or {})
+        self._own = own
 
     def take(self, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
         """Add a file's columns; return for each the name that its values go under, no two under one.
@@ -28,13 +31,18 @@ class Columns:
         A column that keeps its name has it before another's values are set apart: a property that is itself called
         `plan__long` keeps it, and the whole numbers of `plan` go to `plan__long_`.
         """
+        renamed = {name: apart(name, self._own) for name in schema}
+        placed = self._take({renamed[name]: dtype for name, dtype in schema.items()})
+        return {name: placed[renamed[name]] for name in schema}
+
+    def _take(self, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
         fitting = [name for name, dtype in schema.items() if self._joined(name, dtype) is not None]
         placed = {name: self._join(name, schema[name]) for name in fitting}
         for name in (name for name in schema if name not in fitting):
-            apart = f"{name}__{kind_of(schema[name])}"
-            while apart in placed.values() or self._joined(apart, schema[name]) is None:
-                apart += "_"
-            placed[name] = self._join(apart, schema[name])
+            free = f"{name}__{kind_of(schema[name])}"
+            while free in placed.values() or self._joined(free, schema[name]) is None:
+                free += "_"
+            placed[name] = self._join(free, schema[name])
         return {name: placed[name] for name in schema}
 
     def _joined(self, name: str, dtype: pl.DataType) -> pl.DataType | None:

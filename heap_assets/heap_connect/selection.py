@@ -14,6 +14,9 @@ EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
 USER_KEYS = ("user_id", "identity", "joindate", "last_modified")
 MIGRATION_KEYS = ("from_user_id", "to_user_id", "time")
 
+OWN_COLUMNS: Mapping[str, tuple[str, ...]] = {USERS: ("migrated_to",)}
+"""Columns that built tables have besides Heap's; a property that is called so goes under another name."""
+
 NOT_EVENTS = ("_event_metadata",)
 """Tables that manifests list and that hold no events; their columns are documented nowhere (heap.md 2.4, 8)."""
 

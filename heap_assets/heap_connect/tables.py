@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.column_names import apart
 from heap_assets.errors import HeapAssetsError
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
@@ -20,7 +21,7 @@ from heap_assets.heap_connect.large_days import Run, day_rows
 from heap_assets.heap_connect.merging import Columns, fitted, origin_of
 from heap_assets.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
 from heap_assets.heap_connect.seen import DAY, DUMP
-from heap_assets.heap_connect.selection import EVENT_KEYS, SNAPSHOT_TABLES
+from heap_assets.heap_connect.selection import EVENT_KEYS, OWN_COLUMNS, SNAPSHOT_TABLES
 from heap_assets.heap_connect.values import key_dtype
 from heap_assets.lake import FileWriter, Inputs, Store
 
@@ -226,7 +227,8 @@ def schema_of(
     A column that is asked for brings the columns with its values of other types, next to it.
     """
     last = bringing[-1].dump.dump_id if bringing else standing[-1].dump.dump_id
-    types = Columns()
+    own = OWN_COLUMNS.get(standing[0].table.table, ())
+    types = Columns(own=own)
     placed: dict[str, None] = {}
     for delivery in standing:
         if delivery.dump.dump_id > last:
@@ -234,6 +236,8 @@ def schema_of(
         names = types.take(delivery.table.schema)
         if any(delivery.dump.dump_id == d.dump.dump_id for d in bringing) or not bringing:
             placed.update(dict.fromkeys(names.values()))
+    if columns is not None:  # a catalogue may still have a property under the name that it has at Heap
+        columns = [*dict.fromkeys(apart(name, own) if name.casefold() in own else name for name in columns)]
     asked = [*_with_other_types(columns, types.dtypes)] if columns is not None else [*placed]
     wanted = [name for name in asked if name not in keys]
     schema = {key: key_dtype(standing[0].table.table, key) or pl.String() for key in keys}
@@ -260,7 +264,7 @@ def other_types(schema: Iterable[str], columns: Sequence[str] | None) -> dict[st
 
 
 def placements(standing: Sequence[Delivery]) -> dict[int, dict[str, str]]:
-    types = Columns()
+    types = Columns(own=OWN_COLUMNS.get(standing[0].table.table, ()) if standing else ())
     return {delivery.dump.dump_id: types.take(delivery.table.schema) for delivery in standing}
 
 

@@ -26,6 +26,7 @@ from heap_assets.identity.rules import (
     users_table,
 )
 from heap_assets.identity.shapes import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+from heap_assets.identity.suppressed import only_suppressed, without_suppressed
 from heap_assets.identity.timeline import Advanced, DayInput, Timeline
 from heap_assets.identity.variants import SweepError, Variant, variants
 from heap_assets.identity.what_if import WHAT_IF_SCHEMA, WhatIf, what_if
@@ -73,6 +74,7 @@ __all__ = [
     "explain",
     "extract",
     "identity_values",
+    "only_suppressed",
     "own_identify_links",
     "quality",
     "resolve",
@@ -84,4 +86,5 @@ __all__ = [
     "variants",
     "what_if",
     "why_not",
+    "without_suppressed",
 ]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import polars as pl
 
+from heap_assets.column_names import PRIVATE
 from heap_assets.identity.errors import RulesError
 from heap_assets.identity.extract import MappedColumn
 from heap_assets.identity.rules import Rules, SourceTable
 
-_ROW, _VALUE, _PROFILE = "_assigned_row", "_assigned_value", "_assigned_profile"
+_ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{what}" for what in ("row", "value", "profile"))
 
 
-def assign(rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
-    """Add `profile_id` to the rows of a table.
+def assign(
+    rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: Rules, under: str = "profile_id"
+) -> pl.LazyFrame:
+    """Add the profile to the rows of a table.
 
     A row belongs to the profile of its strongest identifier that is not null, blocked, shared or unknown to the graph;
     of several of one type, the smallest such value. Values are read exactly as `extract` reads them.
@@ -25,22 +28,23 @@ def assign(rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: R
         `identity/graph`; `profile_id` may be of any type, so that joins can go by number.
     rules
         The rules the graph was built with.
+    under
+        The name of the column that is added; a table may have any of its own.
 
     Returns
     -------
     LazyFrame
-        All columns and rows of `rows`, in no particular order, and `profile_id`, null for rows of nobody.
+        All columns and rows of `rows`, in no particular order, and the profile, null for rows of nobody.
 
     Raises
     ------
     RulesError
-        A mapped column does not exist or cannot be an identifier, or the rows have a `profile_id` already.
+        A mapped column does not exist or cannot be an identifier, or the rows have a column `under` already.
     """
     schema = rows.collect_schema()
     columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
-    added = {name for column in columns for name in (column.name, column.why)}
-    if clashing := sorted({"profile_id", *added} & set(schema)):
-        raise RulesError(f"table {table.name} has columns of reserved names: {', '.join(clashing)}; rename them")
+    if under in schema:
+        raise RulesError(f"table {table.name} has a column {under!r} already")
     known = graph.filter(pl.col("profile_id").is_not_null() & ~pl.col("shared"))
     found = rows.with_columns(column.raw for column in columns).with_columns(
         expression for column in columns for expression in column.judged(rules)
@@ -53,7 +57,7 @@ def assign(rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: R
             profiles.append(f"{_PROFILE}_{len(profiles)}")
             found = _joined(found, value, owners, profiles[-1], many=any(column.many for column in of_type))
     nobody = pl.lit(None, graph.collect_schema()["profile_id"])
-    return found.select(*schema, profile_id=pl.coalesce(*profiles, nobody))
+    return found.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
 
 
 def _values(columns: list[MappedColumn]) -> list[pl.Expr]:

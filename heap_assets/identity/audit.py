@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from heap_assets.column_names import PRIVATE
 from heap_assets.identity.assign import assign
 from heap_assets.identity.naive import compared_columns, naive_column, naive_join
 from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, Rules, SourceTable
@@ -126,7 +127,9 @@ def _row_profiles(audited: AuditedTable, graph: pl.LazyFrame, rules: Rules) -> p
     """Return one row per row of the table: profile_id (null if it has none), naive_key."""
     column = naive_column(audited.rows, audited.table)
     key = pl.lit(None, pl.String) if column is None else pl.col(column[0])
-    return assign(audited.rows, audited.table, graph, rules).select("profile_id", naive_key=key).collect()
+    profile = f"{PRIVATE}profile_id"
+    assigned = assign(audited.rows, audited.table, graph, rules, under=profile)
+    return assigned.select(profile_id=profile, naive_key=key).collect()
 
 
 def _profile_metrics(facts: pl.DataFrame, assigned: Mapping[str, pl.DataFrame]) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import polars as pl
 
+from heap_assets.column_names import PRIVATE
 from heap_assets.identity.errors import RulesError
 from heap_assets.identity.normalise import as_text, composite, normalised, reason
 from heap_assets.identity.paths import resolve_path
@@ -139,7 +140,7 @@ class MappedColumn:
         rank = rules.rank(mapping.type)
         normaliser = rules[mapping.type].normaliser
         found = [resolve_path(path, schema, table.name) for path in mapping.columns]
-        name = f"identifier_{number}"
+        name = f"{PRIVATE}identifier_{number}"
         where = [f"table {table.name}, column {path!r}" for path in mapping.columns]
         raw, value = found[0].expression, pl.element() if found[0].many else pl.col(name)
         if len(found) == 1:

@@ -8,7 +8,7 @@ the partition's key as column `partition_key`. `latest.heap_users` (group and na
 which is what a snapshot table means by now. `resolved.events_signup` adds today's user and profile to an event table.
 `sync.runs`, `sync.changelog`, `sync.set_aside` and `sync.ledger_<sync>` tell what was sent, what was not, and why.
 
-A column of a table that is called like one that a view adds is shown as `<name>__property`
+A column of a table that is called like one that a view adds is shown as `property_<name>`
 (:mod:`heap_assets.column_names`); of columns whose names differ in case only, the later ones are `<name>_1` and so on.
 """
 
@@ -200,9 +200,9 @@ class _Views:
         key = f"parse_filename({_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
         everything = f"* EXCLUDE ({_identifier(_FILE)})"
         self._connection.execute(f"CREATE VIEW {view} AS SELECT {everything}, {key} FROM {source}")
-        *others, last = self._columns(schema, name)
-        if last != _PARTITION_KEY:  # DuckDB has numbered ours, since a column of the table is called so
-            clashing = _renaming(set_apart(others, [_PARTITION_KEY]))
+        *others, _ = self._columns(schema, name)
+        clashing = _renaming(set_apart(others, [_PARTITION_KEY]))
+        if clashing:
             self._connection.execute(
                 f"CREATE OR REPLACE VIEW {view} AS SELECT {everything} {clashing}, {key} FROM {source}"
             )

@@ -17,11 +17,13 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.column_names import apart, set_apart
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
 from heap_assets.yaml_core import core
 
+_OWN = ("profile_id",)
 AT_LEAST_ONCE = Condition("gte", 1, "count")
 
 
@@ -158,11 +160,14 @@ def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
 
 
 def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
-    """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out."""
+    """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out.
+
+    A property that is called so goes under another name (:mod:`heap_assets.column_names`).
+    """
     users = graph.filter(
         (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()
     ).select(pl.col("identifier").cast(pl.Int64).alias("user_id"), "profile_id")
-    return rows.join(users, on="user_id")
+    return rows.rename(set_apart(rows.collect_schema(), _OWN)).join(users, on="user_id")
 
 
 def event_table(name: str, tables: Mapping[str, Any]) -> str | None:
@@ -187,7 +192,10 @@ def _counted(
         raise SettingsError(f"{criterion.where}.type is {criterion.type!r}, which is no event table. Tables: {known}.")
     rows = events[table]
     schema = rows.collect_schema()
-    wanted = [holds(condition, *_column(schema, name, condition.where)) for name, condition in criterion.properties]
+    wanted = [
+        holds(condition, *_column(schema, apart(name, _OWN), condition.where))
+        for name, condition in criterion.properties
+    ]
     wanted.append(pl.col("time") < as_of)
     if criterion.within_days is not None:
         wanted.append(pl.col("time") >= as_of - timedelta(days=criterion.within_days))

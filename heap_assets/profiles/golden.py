@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from heap_assets.column_names import PRIVATE
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules, RulesError, SourceTable, assign, resolve_path
 from heap_assets.profiles.survivorship import TraitRule, present, survivors
 
 TIME = pl.Datetime("us", "UTC")
 
-_PROFILE, _TIME = "\x1fprofile", "\x1ftime"  # no column of a warehouse is called so
+_PROFILE, _TIME = f"{PRIVATE}profile", f"{PRIVATE}time"
 
 PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "profile_id": pl.String(),
@@ -197,9 +198,9 @@ def _assigned(source: TraitSource, traits: Mapping[str, str], to_profile: pl.Laz
         time = _utc(*_resolved(column, schema, name, "the time of its rows"), f"{name}.{column}")
     values = [present(*_resolved(path, schema, name, f"trait {trait!r}")).alias(path) for path, trait in traits.items()]
     return (
-        assign(source.rows, source.table, to_profile, rules)
-        .filter(pl.col("profile_id").is_not_null())
-        .select(time.alias(_TIME), pl.col("profile_id").alias(_PROFILE), *values)
+        assign(source.rows, source.table, to_profile, rules, under=_PROFILE)
+        .filter(pl.col(_PROFILE).is_not_null())
+        .select(time.alias(_TIME), _PROFILE, *values)
         .collect()
         .lazy()
     )

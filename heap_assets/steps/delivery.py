@@ -193,7 +193,7 @@ def inputs_of(platform: Platform, name: str) -> list[str]:
     match sync:
         case kinds.SegmentTrack():
             tables = [heap_asset(table) for table in Forwarding(platform, name, sync).tables]
-            return [*tables, USERS, MIGRATIONS]
+            return [*tables, USERS, MIGRATIONS, GRAPH, PROFILES]
         case kinds.SegmentReidentify():
             return [MIGRATIONS, USERS]
         case kinds.HeapIdentify():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import cast
 
+from heap_assets.column_names import apart
 from heap_assets.destinations import (
     BaseDestination,
     Destination,
@@ -35,6 +36,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.settings.sync import Sync
+from heap_assets.steps.delivery_columns import own_columns
 
 _NAMES_ACCOUNT = re.compile(
     r"(?i)(^|_)(url|host|address|endpoint|region|account|app|project|workspace|tenant|site|org|environment|id)(_id)?$"
@@ -54,6 +56,9 @@ def spec_of(platform: Platform, name: str, *, table: str = "", properties: dict[
     sync = platform.settings.sync[name]
     nulls = getattr(sync, "nulls", {})
     mapped = sync.properties if properties is None else properties
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    if properties is None and sync.source in tables:
+        mapped = {prop: apart(column, own_columns(sync)) for prop, column in mapped.items()}
     spec = SyncSpec(
         name=ledger_name(name, table),
         account=_account(platform, name, table),

@@ -10,24 +10,32 @@ from typing import Literal
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.column_names import PRIVATE, apart, set_apart
 from heap_assets.destinations import (
     Addressed,
     AddressPolicy,
     EventMapping,
     addressed,
     addressed_events,
+    anonymous_id,
     event_rows,
     identify_candidates,
     reidentify_rows,
 )
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, assign, suppressed_values, why_not
+from heap_assets.heap_connect import resynced_users
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, assign, suppressed_values, why_not, without_suppressed
 from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
+from heap_assets.settings.sync import BaseSync
 from heap_assets.settings.warehouse import WarehouseTable
-from heap_assets.steps.delivery_since import since_of
+from heap_assets.steps.delivery_columns import own_columns
+from heap_assets.steps.delivery_since import enabled_on, since_of
 from heap_assets.steps.golden import standing_partition
+from heap_assets.steps.suppression import suppressed_users
+
+_PROFILE = f"{PRIVATE}profile_id"
 
 Rows = pl.LazyFrame | Addressed
 
@@ -43,7 +51,7 @@ def rows_of(platform: Platform, name: str, day: date) -> Rows:
         case kinds.HeapUserProperties():
             return _table_of_identities(platform, sync, day)
         case kinds.HeapAccountProperties():
-            return _keyed(platform, sync.source, sync.key, day)
+            return _keyed(platform, sync, sync.key, day)
         case kinds.HeapEvents():
             return _events(platform, name, sync, day)
         case kinds.HeapIdentify():
@@ -53,8 +61,7 @@ def rows_of(platform: Platform, name: str, day: date) -> Rows:
         case kinds.SegmentGroup():
             return _groups(platform, sync, day)
         case kinds.SegmentReidentify():
-            app_id = platform.settings.heap.app_id
-            return reidentify_rows(newest(platform, MIGRATIONS), newest_users(platform), app_id)
+            return _reidentify(platform, name)
         case kinds.Webhook() | kinds.Custom():
             return _anywhere(platform, name, sync, day)
     raise SettingsError(f"sync.{name}.kind is {sync.kind!r}, which has no rows of its own")
@@ -91,7 +98,7 @@ def by_identifier(
     policy = AddressPolicy(
         identities=identities,
         allow_new=True,
-        suppressed=suppressed_values(platform.rules, identifier_type),
+        suppressed=_suppressed(platform, identifier_type),
     )
     if identifier_type == HEAP_IDENTITY:
         return addressed(rows, users, policy, _refused(platform, rows))
@@ -134,21 +141,28 @@ def _no_users() -> pl.LazyFrame:
 
 def _table_of_identities(platform: Platform, sync: kinds.HeapUserProperties, day: date) -> Addressed:
     """Rows of a table as if each were a profile: two rows of one identity are nobody's, unknown ones are held."""
-    rows = platform.lake.scan(warehouse_asset(sync.source), str(day)).with_row_index("_row")
-    label = pl.concat_str(pl.lit(f"{sync.source} row "), pl.col("_row").cast(pl.String))
-    key = pl.col(str(sync.key)).cast(pl.String)
+    rows = _rows_of_table(platform, sync, day)
+    label = pl.concat_str(pl.lit(f"{sync.source} row "), pl.int_range(pl.len()).cast(pl.String))
+    key = pl.col(apart(str(sync.key), own_columns(sync))).cast(pl.String)
     lists = pl.when(key.is_not_null()).then(pl.concat_list(key)).otherwise(pl.lit([], pl.List(pl.String)))
-    rows = rows.with_columns(profile_id=label, heap_identities=lists).drop("_row")
+    rows = rows.with_columns(profile_id=label, heap_identities=lists)
     policy = replace(_policy(platform, sync), missing=f"the row has no {sync.key}")
     return addressed(rows, newest_users(platform), policy)
 
 
-def _keyed(platform: Platform, source: str, key: str | None, day: date) -> pl.LazyFrame:
-    column = key or table_settings(platform, source).key
-    rows = platform.lake.scan(warehouse_asset(source), str(day))
-    if column not in rows.collect_schema():
-        raise SettingsError(f"{warehouse_asset(source)} has no column {column!r} to be the destination's key")
-    return rows.with_columns(pl.col(column).cast(pl.String).alias("key"))
+def _keyed(platform: Platform, sync: BaseSync, key: str | None, day: date) -> pl.LazyFrame:
+    column = key or table_settings(platform, sync.source).key
+    under = apart(column, own_columns(sync))
+    rows = _rows_of_table(platform, sync, day)
+    if under not in rows.collect_schema():
+        raise SettingsError(f"{warehouse_asset(sync.source)} has no column {column!r} to be the destination's key")
+    return rows.with_columns(pl.col(under).cast(pl.String).alias("key"))
+
+
+def _rows_of_table(platform: Platform, sync: BaseSync, day: date) -> pl.LazyFrame:
+    """Scan a warehouse table, its columns apart from those that addressing puts beside them."""
+    rows = platform.lake.scan(warehouse_asset(sync.source), str(day))
+    return rows.rename(set_apart(rows.collect_schema(), own_columns(sync)))
 
 
 def _events(platform: Platform, name: str, sync: kinds.HeapEvents, day: date) -> Addressed:
@@ -165,14 +179,20 @@ def _events(platform: Platform, name: str, sync: kinds.HeapEvents, day: date) ->
     graph = platform.lake.scan(GRAPH, str(graph_day))
 
     def belonging(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return assign(rows, table, graph, platform.rules)
+        return assign(rows, table, graph, platform.rules, under=_PROFILE)
 
     rows, since = _new_events(platform, name, sync, day, belonging)
     profiles = platform.lake.scan(PROFILES, str(graph_day))
     return addressed_events(
-        rows, profiles, newest_users(platform), _policy(platform, sync), day=day, since=since,
-        hold_days=sync.hold_days, refused=_refused(platform, profiles),
-    )  # fmt: skip
+        rows.rename({_PROFILE: "profile_id"}),
+        profiles,
+        newest_users(platform),
+        _policy(platform, sync),
+        day=day,
+        since=since,
+        hold_days=sync.hold_days,
+        refused=_refused(platform, profiles),
+    )
 
 
 def _new_events(
@@ -191,6 +211,7 @@ def _new_events(
     mapping = EventMapping(sync.event_name, sync.event_name_column, sync.event_key, stamp)
     scanned = platform.lake.scan(asset, str(day))
     columns = scanned.collect_schema().names()
+    scanned = without_suppressed(scanned, platform.snapshot_sources[asset], platform.rules)
     rows, since = event_rows(also(scanned), mapping, columns), since_of(platform, name)
     if since is None or stamp is not None:
         return rows, since
@@ -223,6 +244,21 @@ def _identify(platform: Platform, sync: kinds.HeapIdentify, day: date) -> pl.Laz
     )
 
 
+def _reidentify(platform: Platform, name: str) -> pl.LazyFrame:
+    """People whose history changed since the sync first ran: merged users, and those in a full resync."""
+    resynced = None
+    if platform.settings.heap.source.kind != "bigquery":
+        resynced = resynced_users(platform.landing, enabled_on(platform, name) or clock.today())
+    app_id = platform.settings.heap.app_id
+    rows = reidentify_rows(newest(platform, MIGRATIONS), newest_users(platform), app_id, resynced)
+    gone = suppressed_users(platform)
+    if gone.is_empty():
+        return rows
+    unnamed = gone.select(name=anonymous_id(app_id, pl.col("user_id")))["name"]
+    identities = gone["identity"].drop_nulls()
+    return rows.filter(~pl.col("key").is_in(identities.implode()), ~pl.col("anonymous_id").is_in(unnamed.implode()))
+
+
 def graph_then(platform: Platform, sync: kinds.HeapIdentify, day: date) -> date | None:
     """Return the newest graph that is old enough to say which joins have stood."""
     return standing_partition(platform.lake, GRAPH, date.fromordinal(day.toordinal() - sync.stands_days))
@@ -230,23 +266,23 @@ def graph_then(platform: Platform, sync: kinds.HeapIdentify, day: date) -> date 
 
 def _groups(platform: Platform, sync: kinds.SegmentGroup, day: date) -> pl.LazyFrame:
     """Accounts with one of their members: who it is does not count as a change."""
-    rows = _keyed(platform, sync.source, sync.key, day)
+    rows = _keyed(platform, sync, sync.key, day)
     if sync.member_column is not None:
-        return rows.with_columns(user_id=pl.col(sync.member_column).cast(pl.String))
+        return rows.with_columns(user_id=pl.col(apart(sync.member_column, own_columns(sync))).cast(pl.String))
     people = by_identifier(platform, sync.user_id, "all", day).rows
     members = people.group_by(_account=pl.col(str(sync.member_trait)).cast(pl.String)).agg(user_id=pl.col("key").min())
-    return rows.drop("user_id", strict=False).join(members, left_on="key", right_on="_account", how="left")
+    return rows.join(members, left_on="key", right_on="_account", how="left")
 
 
 def _anywhere(platform: Platform, name: str, sync: kinds.Webhook | kinds.Custom, day: date) -> Rows:
     if sync.source == PROFILES:
         return by_identifier(platform, sync.key or HEAP_IDENTITY, sync.identities, day)
     if sync.event_name is None and sync.event_name_column is None:
-        return _keyed(platform, sync.source, sync.key, day)
+        return _keyed(platform, sync, sync.key, day)
     rows, since = _new_events(platform, name, sync, day)
     happened = pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
     kept = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
-    column = sync.key or table_settings(platform, sync.source).key
+    column = apart(sync.key or table_settings(platform, sync.source).key, own_columns(sync))
     return kept.with_columns(pl.col(column).cast(pl.String).alias("key"))
 
 
@@ -261,7 +297,7 @@ def _policy(platform: Platform, sync: kinds.HeapUserProperties | kinds.HeapEvent
     cadence = platform.settings.heap.cadence
     as_of = users_as_of(platform)
     policy = AddressPolicy(identities=sync.identities, users_as_of=as_of, cadence=cadence, now=clock.now())
-    return replace(policy, suppressed=suppressed_values(platform.rules, HEAP_IDENTITY))
+    return replace(policy, suppressed=_suppressed(platform, HEAP_IDENTITY))
 
 
 def users_as_of(platform: Platform) -> datetime | None:
@@ -275,3 +311,10 @@ def users_as_of(platform: Platform) -> datetime | None:
         moment = datetime.fromisoformat(str(noted))
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return datetime.combine(day, time.min, UTC) + timedelta(days=1)
+
+
+def _suppressed(platform: Platform, identifier_type: str) -> frozenset[str]:
+    listed = suppressed_values(platform.rules, identifier_type)
+    if identifier_type != HEAP_IDENTITY:
+        return listed
+    return listed | frozenset(suppressed_users(platform)["identity"].drop_nulls())

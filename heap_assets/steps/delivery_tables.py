@@ -11,18 +11,21 @@ from functools import cached_property
 
 import polars as pl
 
+from heap_assets.column_names import apart, set_apart
 from heap_assets.destinations import Addressed, TrackingPlan, track_rows
 from heap_assets.errors import SettingsError
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, without_suppressed
 from heap_assets.names import GRAPH, MIGRATIONS, heap_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.sync import SegmentTrack
-from heap_assets.steps.delivery_rows import newest, newest_profiles_day, newest_users
+from heap_assets.steps.delivery_rows import by_identifier, newest, newest_profiles_day, newest_users
 from heap_assets.steps.delivery_since import since_of
+from heap_assets.steps.suppression import suppressed_users
 
 _NOT_EVENTS = ("sessions",)
 _KEYS = ("event_id", "user_id", "session_id", "time")
 _ADDRESSING = ("key", "profile_id", "event_key", "event", "time", "anonymous_id")
+_OWN = tuple(name for name in _ADDRESSING if name != "time")  # `time` is Heap's own, and stays what it is
 _NOBODY = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl.String()})
 
 
@@ -55,7 +58,9 @@ class Forwarding:
         there = list(columns)
         known = self.platform.catalogue.tables[table].columns if table in self.platform.catalogue.tables else {}
         personal = {name for name, column in known.items() if column.pii}
-        free = [c for c in there if c not in _KEYS and c not in personal and c not in _ADDRESSING]
+        # a tracking plan knows properties by their names, beside which those of addresses stand
+        apart_from = _ADDRESSING if self.plan else ()
+        free = [c for c in there if c not in _KEYS and c not in personal and c not in apart_from]
         by_pattern = {column: column for column in free if _chosen(column, self.sync.columns)}
         named = {prop: column for prop, column in self.sync.properties.items() if column in there}
         return {p: c for p, c in by_pattern.items() if c not in named.values()} | named
@@ -73,46 +78,86 @@ class Forwarding:
     def properties(self, table: str, day: date) -> dict[str, str]:
         """Return property to column of the rows that :meth:`rows` gives."""
         mapped = self.mapped(table, self._events(table, day).collect_schema().names())
-        return mapped if self.plan is None else {prop: prop for prop in self.plan.names(list(mapped))}
+        if self.plan is None:
+            return {prop: apart(column, _OWN) for prop, column in mapped.items()}
+        return {prop: prop for prop in self.plan.names(list(mapped))}
 
     def rows(self, table: str, day: date) -> Addressed:
-        """Return the day's rows of one table, without those that heap_assets sent to Heap itself."""
-        events = self._events(table, day)
-        mapped = self.mapped(table, events.collect_schema().names())
+        """Return the day's rows of one table, without those that heap_assets sent to Heap itself.
+
+        Nothing of suppressed people is among them, under no identity and no anonymous id; they are counted.
+        """
+        events, suppressed = self._without_suppressed(table, self._events(table, day))
+        columns = events.collect_schema().names()
+        mapped = self.mapped(table, columns)
+        events = events.rename(set_apart(columns, _OWN))
         since = since_of(self.platform, self.name)
         early = 0
         if since is not None:
             early = events.filter(pl.col("time") < since).select(pl.len()).collect().item()
             events = events.filter(pl.col("time") >= since)
         rows = track_rows(events, self._event_name(table), self.identities, self.platform.settings.heap.app_id)
-        before = Addressed(
-            rows, pl.LazyFrame(schema=_NOBODY), pl.LazyFrame(schema=_NOBODY), None, {"before_since": early}
-        )
+        counts = {"before_since": early} | ({"suppressed": suppressed} if suppressed else {})
+        before = Addressed(rows, pl.LazyFrame(schema=_NOBODY), pl.LazyFrame(schema=_NOBODY), None, counts)
         if self.plan is None:
             return before
         if taken := sorted(set(mapped) & set(_ADDRESSING)):
             raise SettingsError(f"sync.{self.name}.properties names {taken[0]!r}, which addresses rows: choose another")
         renamed = rows.select(
-            *(c for c in _ADDRESSING if c in rows.collect_schema()), *(pl.col(c).alias(p) for p, c in mapped.items())
+            *(c for c in _ADDRESSING if c in rows.collect_schema()),
+            *(pl.col(apart(c, _OWN)).alias(p) for p, c in mapped.items()),
         )
         return self.plan.apply(renamed, list(mapped)).addressed(before)
 
     @cached_property
     def identities(self) -> pl.LazyFrame:
-        """`user_id`, `identity`: who a Heap user is today as Segment's userId, migrations followed; read once."""
-        if self.sync.user_id == HEAP_IDENTITY:
-            return self._heap_identities().collect().lazy()
+        """`user_id`, `identity`: who a Heap user is today as Segment's userId; read once.
+
+        That of the user's profile in the newest graph, chosen as for Identify, so that one person has one userId
+        whatever it comes from. Where the graph knows none yet, Heap's own identity, migrations followed; a shared user
+        is nobody.
+        """
         day = newest_profiles_day(self.platform)
-        if day is None:
+        if day is None and self.sync.user_id != HEAP_IDENTITY:
             raise SettingsError(
                 f"sync.{self.name}.user_id is {self.sync.user_id!r}, but no graph has been resolved yet"
             )
-        own = self.platform.lake.scan(GRAPH, str(day)).filter(~pl.col("shared"), pl.col("profile_id").is_not_null())
-        people = own.filter(pl.col("identifier_type") == self.sync.user_id)
-        people = people.group_by("profile_id").agg(identity=pl.col("identifier").min())
-        users = own.filter(pl.col("identifier_type") == HEAP_USER_ID)
-        users = users.select("profile_id", user_id=pl.col("identifier").cast(pl.Int64, strict=False))
-        return users.join(people, on="profile_id").select("user_id", "identity").sort("user_id").collect().lazy()
+        users = self._graph_users(day)
+        people = pl.DataFrame(schema={"profile_id": pl.String(), "identity": pl.String()})
+        if day is not None:
+            rows = by_identifier(self.platform, self.sync.user_id, "one", day).rows
+            people = rows.select("profile_id", identity="key").collect()
+        resolved = users.join(people, on="profile_id").select("user_id", "identity")
+        if self.sync.user_id == HEAP_IDENTITY:
+            settled = pl.concat([resolved["user_id"], users.filter(pl.col("profile_id").is_null())["user_id"]])
+            own = self._heap_identities().collect()
+            resolved = pl.concat([resolved, own.filter(~pl.col("user_id").is_in(settled.implode()))])
+        gone = self._suppressed
+        allowed = resolved.filter(~pl.col("user_id").is_in(gone["user_id"].implode()))
+        return allowed.filter(~pl.col("identity").is_in(gone["identity"].drop_nulls().implode())).sort("user_id").lazy()
+
+    def _graph_users(self, day: date | None) -> pl.DataFrame:
+        """Return `user_id`, `profile_id` of the Heap users in the graph; null for shared ones, who are nobody."""
+        if day is None:
+            return pl.DataFrame(schema={"user_id": pl.Int64(), "profile_id": pl.String()})
+        users = self.platform.lake.scan(GRAPH, str(day)).filter(pl.col("identifier_type") == HEAP_USER_ID)
+        return users.select(
+            user_id=pl.col("identifier").cast(pl.Int64, strict=False),
+            profile_id=pl.when(~pl.col("shared")).then("profile_id"),
+        ).collect()
+
+    @cached_property
+    def _suppressed(self) -> pl.DataFrame:
+        return suppressed_users(self.platform)
+
+    def _without_suppressed(self, table: str, events: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
+        rules = self.platform.rules
+        if not rules.suppressed:
+            return events, 0
+        known = without_suppressed(events, self.platform.event_sources[heap_asset(table)], rules)
+        kept = known.filter(~pl.col("user_id").is_in(self._suppressed["user_id"].implode()))
+        counts = pl.collect_all([events.select(pl.len()), kept.select(pl.len())])
+        return kept, counts[0].item() - counts[1].item()
 
     def _heap_identities(self) -> pl.LazyFrame:
         users = newest_users(self.platform)

@@ -11,8 +11,9 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.column_names import apart, original, set_apart
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
-from heap_assets.heap_connect import MIGRATIONS_SCHEMA, Missing, key_dtype, resolved
+from heap_assets.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
 from heap_assets.lake import Inputs, conform
 from heap_assets.names import MIGRATIONS, USERS, heap_asset
 from heap_assets.platform import Platform
@@ -142,12 +143,14 @@ def users_of_day(task: Task) -> Made | None:
     if is_over(task):
         return kept_or_carried(task, USERS, "the export")
     platform = task.platform
-    schema = _schema("users", _USER_KEYS, platform.catalogue.columns("users") or [])
+    own = OWN_COLUMNS["users"]
+    schema = _schema("users", _USER_KEYS, [original(name, own) for name in platform.catalogue.columns("users") or []])
     export = open_export(platform)
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
     moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
     ends = _migrations(moves.frame).filter(pl.col("from_user_id") != pl.col("resolved_to"))
-    users = _besides(conform(rows.frame, pl.Schema(schema)), "migrated_to").unique("user_id", keep="first").join(
+    named = conform(rows.frame, pl.Schema(schema)).rename(set_apart(schema, own))
+    users = named.unique("user_id", keep="first").join(
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
     )  # fmt: skip
     made = users.sort("user_id").collect(engine="streaming")
@@ -170,7 +173,7 @@ def missing(platform: Platform) -> Missing:
     export, found = open_export(platform), {}
     for name in [*export.tables(), "users", "user_migrations"]:
         try:
-            found[name] = export.columns(name)
+            found[name] = [apart(column, OWN_COLUMNS.get(name, ())) for column in export.columns(name)]
         except WarehouseError as error:  # a view that cannot be described is for its own table to tell
             _log.warning("left out of the comparison: %s", error)
     return platform.catalogue.compare(found)
@@ -207,15 +210,6 @@ def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
     order = ["from_user_id", "time", "to_user_id"]
     newest = found.sort(order, descending=[False, True, True], nulls_last=True)
     return resolved(newest.unique("from_user_id", keep="first", maintain_order=True))
-
-
-def _besides(users: pl.LazyFrame, own: str) -> pl.LazyFrame:
-    """Rename a property that is called like a column of ours."""
-    names = users.collect_schema().names()
-    free = f"{own}__property"
-    while free in names:
-        free += "_"
-    return users.rename({own: free}) if own in names else users
 
 
 def _made(task: Task, asset: str, rows: pl.DataFrame, notes: dict[str, object]) -> Made:

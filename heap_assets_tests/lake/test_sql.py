@@ -181,7 +181,7 @@ def test_two_tables_whose_views_would_have_one_name_are_both_there(folder: Path)
 
 
 OURS = ("partition_key", "filename", "file_row_number", "profile_id", "resolved_user_id", "resolved_to", "file_index")
-PROPERTIES = st.sampled_from(OURS).flatmap(lambda name: st.sampled_from([name, name.upper(), f"{name}__property"])) | (
+PROPERTIES = st.sampled_from(OURS).flatmap(lambda name: st.sampled_from([name, name.upper(), f"property_{name}"])) | (
     st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=12)
 )
 

@@ -75,7 +75,7 @@ def test_events_of_heap_are_forwarded_once_with_only_what_is_mapped(worlds: Worl
     who = {(event.get("userId"), event["anonymousId"]) for event in found}
     assert who == {
         ("ann@x.example", "heap|11|1"),
-        (None, "heap|11|900"),
+        ("ann@x.example", "heap|11|900"),  # whom the graph has joined to her
         ("bob@x.example", "heap|11|2"),
     }
     assert all(event["integrations"] == {"Heap": False} for event in found)

@@ -255,7 +255,7 @@ def test_a_property_called_like_a_column_of_ours_gets_another_name(both: Both, t
     platform = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS)
     made = exports.users_of_day(Task(platform, yesterday(), tmp_path))
     assert made is not None
-    rows = made.frame.select("user_id", "plan", "migrated_to", "migrated_to__property").collect()
+    rows = made.frame.select("user_id", "plan", "migrated_to", "property_migrated_to").collect()
     assert rows.rows() == [(1, "pro", 2, "Berlin"), (2, None, None, None)]
 
 
