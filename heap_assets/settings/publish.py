@@ -15,7 +15,7 @@ class _Target(Section):
     assets: list[str] = Field(
         default=DEFAULT_ASSETS,
         description="Assets by key, patterns as in a shell: heap/*, warehouse/crm_*, profiles. `events` is the wide "
-        "table of all event tables: 16 columns, the rest as JSON",
+        "table of all event tables: 17 columns, the rest as JSON",
     )
     exclude: list[str] = Field(default=[], description="Assets that the patterns would take in, and that stay out")
     resolved_views: str | None = Field(

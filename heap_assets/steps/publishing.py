@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
@@ -164,13 +165,14 @@ def due_days(platform: Platform, publisher: Publisher, table: PublishedTable) ->
     """
     exists = publisher.exists(table.publication.table)
     versions = {asset: platform.lake.versions(asset) for asset in table.sources}
+    names = _event_names(platform, table)
     asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]
     days = sorted({day for asset in asked for day in versions[asset]})
     return [
         day
         for day in map(date.fromisoformat, days)
         if not exists
-        or not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day)))
+        or not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day), names))
     ]
 
 
@@ -197,7 +199,8 @@ def day_of(platform: Platform, table: PublishedTable, day: date) -> PublishedDay
         return PublishedDay(frames[table.sources[0]], _version(standing))
     users = frames.pop(USERS, None)
     events = {asset.rpartition("/")[2]: frame for asset, frame in frames.items()}
-    return PublishedDay(wide.events_table(events, users), _version(standing))
+    names = _event_names(platform, table)
+    return PublishedDay(wide.events_table(events, users, names), _version(standing, names))
 
 
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
@@ -248,6 +251,16 @@ def _standing(versions: dict[str, dict[str, str]], table: PublishedTable, day: d
     return found
 
 
-def _version(standing: dict[str, tuple[str, str]]) -> str:
+def _event_names(platform: Platform, table: PublishedTable) -> dict[str, str]:
+    """Return what people call the events of the wide table; nothing for other tables."""
+    if table.publication.table != EVENTS:
+        return {}
+    known = platform.catalogue.tables
+    return {name: known[name].display_name for name in platform.event_tables if name in known}
+
+
+def _version(standing: dict[str, tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
+    """Return the version of a day: of its sources, and of the names of events that are written into it."""
     spelled = "\n".join(f"{asset}@{key} {version}" for asset, (key, version) in sorted(standing.items()))
+    spelled += "".join(f"\n{table} is {name}" for table, name in sorted((names or {}).items()))
     return hashlib.sha256(spelled.encode()).hexdigest()[:32]

@@ -1,4 +1,8 @@
-"""The one wide `events` table of Heap's BigQuery export guides: 16 columns, everything else as JSON."""
+"""The one wide `events` table of Heap's BigQuery export guides: their 16 columns, everything else as JSON.
+
+`event_type` is what people call the event, as the guides' queries expect ('Signup Started'); `event_table`, the one
+column besides theirs, is Heap's name for its table ('signup_started').
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ COLUMNS: Mapping[str, str] = {
     "session_id": "Heap's id of the session",
     "user_id": "Heap's id of the user as exported; heap_resolved.events has today's",
     "time": "When it happened, UTC",
-    "event_type": "Name of the event table, such as pageviews or signup",
+    "event_type": "What people call the event, such as Signup Started; the display name of the catalogue",
     "event_properties": "All other columns of the event table that are not null",
     "user_properties": "The columns of the user's row in heap/users that are not null",
     "page_url": "Domain, path, query and hash of the page",
@@ -26,6 +30,7 @@ COLUMNS: Mapping[str, str] = {
     "country": "By IP address",
     "region": "By IP address",
     "city": "By IP address",
+    "event_table": "Heap's name of the event's table, such as signup_started",
 }
 PUBLICATION = Publication(
     "events",
@@ -39,7 +44,11 @@ _OWN = ("referrer", "device_type", "browser", "platform", "country", "region", "
 _PAGE = ("domain", "path", "query", "hash")
 
 
-def events_table(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None = None) -> pl.LazyFrame:
+def events_table(
+    tables: Mapping[str, pl.LazyFrame],
+    users: pl.LazyFrame | None = None,
+    names: Mapping[str, str] | None = None,
+) -> pl.LazyFrame:
     """Bring the event tables of a day into one.
 
     Parameters
@@ -48,13 +57,16 @@ def events_table(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None 
         Table name (`signup`, `pageviews`, `sessions`) to rows: event_id, user_id, session_id: Int64; time: Datetime.
     users
         user_id: Int64 and properties; joined by the user_id that the event carries.
+    names
+        Table name to what people call the event; by default the table's name.
 
     Returns
     -------
     LazyFrame
         Exactly :data:`COLUMNS` in their order, String but `time`; event_properties and user_properties are JSON text.
     """
-    rows = pl.concat([_rows(name, frame) for name, frame in sorted(tables.items())])
+    called = names or {}
+    rows = pl.concat([_rows(name, frame, called.get(name, name)) for name, frame in sorted(tables.items())])
     if users is None:
         return rows.with_columns(user_properties=pl.lit(None, pl.String)).select(COLUMNS.keys())
     properties = [name for name in users.collect_schema().names() if name != "user_id"]
@@ -62,7 +74,7 @@ def events_table(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None 
     return rows.join(known, on="user_id", how="left", maintain_order="left").select(COLUMNS.keys())
 
 
-def _rows(name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+def _rows(name: str, frame: pl.LazyFrame, called: str) -> pl.LazyFrame:
     schema = frame.collect_schema()
     has = schema.names()
     taken = {"event_id", "session_id", "user_id", "time", "title", *_OWN, *_PAGE}
@@ -70,11 +82,12 @@ def _rows(name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
     return frame.select(
         *(_string(column, has) for column in ("event_id", "session_id", "user_id")),
         pl.col("time"),
-        pl.lit(name).alias("event_type"),
+        pl.lit(called).alias("event_type"),
         _json_object(others).alias("event_properties"),
         _url(has).alias("page_url"),
         _string("title", has).alias("page_title"),
         *(_string(column, has) for column in _OWN),
+        pl.lit(name).alias("event_table"),
     )
 
 

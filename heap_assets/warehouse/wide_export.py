@@ -1,4 +1,4 @@
-"""The one wide `events` table of Heap's BigQuery guides as the source of Heap's tables (16 columns, the rest as JSON).
+"""The one wide `events` table of Heap's BigQuery guides as the source of Heap's tables (16 columns, rest as JSON).
 
 It has no user_migrations and no users: users are the newest `user_properties` that each user's events carry. Event
 properties become columns again by name; page_url is taken apart into domain, path, query and hash.
@@ -41,15 +41,16 @@ class WideExport(HeapExport):
 
     def tables(self) -> list[str]:
         """Return the event types of the last 90 days."""
-        with self._events(["event_type"], Newer("time", datetime.now(UTC) - _RECENT)) as found:
-            return sorted(found.frame.select(pl.col("event_type").drop_nulls().unique()).collect()["event_type"])
+        kind = self._kind()
+        with self._events([kind], Newer("time", datetime.now(UTC) - _RECENT)) as found:
+            return sorted(found.frame.select(pl.col(kind).drop_nulls().unique()).collect()[kind])
 
     def columns(self, table: str) -> list[str]:
         """Return a type's columns: the common ones, and the properties of a sample of its events."""
         if table == "user_migrations":
             return []
         wanted = "user_properties" if table == "users" else "event_properties"
-        newer = Newer("time", _EVER, equals=None if table == "users" else ("event_type", table))
+        newer = Newer("time", _EVER, equals=None if table == "users" else (self._kind(), table))
         with self._events([wanted], newer, limit=_SAMPLE) as found:
             properties = _names(found.frame.collect()[wanted])
         common = ("user_id",) if table == "users" else (*_KEYS, *_PAGE, "title", *_OWN)
@@ -63,12 +64,12 @@ class WideExport(HeapExport):
         return {}
 
     def fingerprints(self, table: str, since: date) -> Fingerprints:
-        newer = Newer("time", midnight(since), equals=("event_type", table))
+        newer = Newer("time", midnight(since), equals=(self._kind(), table))
         with self._events(["event_id", "user_id", "time"], newer) as found:
             return Fingerprints(fingerprints_of(found.frame), found.reading)
 
     def read_day(self, table: str, day: date, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
-        within = Newer("time", midnight(day), midnight(day + timedelta(days=1)), ("event_type", table))
+        within = Newer("time", midnight(day), midnight(day + timedelta(days=1)), (self._kind(), table))
         reading = self.warehouse.read(f"{self.dataset}.{self.table}", None, path, newer=within)
         rows = pl.scan_parquet(path)
         names = self.columns(table) if columns is None else columns
@@ -101,6 +102,11 @@ class WideExport(HeapExport):
         lacking = sorted({*_KEYS, "event_type", "event_properties", "user_properties"} - own)
         detail = f"{self.dataset}.{self.table}" + (f" without {', '.join(lacking)}" if lacking else "")
         return [*tried, Permission("events table", not lacking, detail, "is heap.source.events_table the wide table?")]
+
+    def _kind(self) -> str:
+        """Return the column that tells events apart: the table's name where there is one, as in what we publish."""
+        columns = {column.name for column in self.warehouse.columns(f"{self.dataset}.{self.table}")}
+        return "event_table" if "event_table" in columns else "event_type"
 
     @contextmanager
     def _events(self, columns: Sequence[str], newer: Newer, limit: int | None = None) -> Iterator[Snapshot]:

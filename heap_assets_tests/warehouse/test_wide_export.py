@@ -32,6 +32,7 @@ VIEWS = pl.LazyFrame(
     schema_overrides={"hash": pl.String},
 )
 USERS = pl.LazyFrame({"user_id": [5], "identity": ["ann"], "email": ["ann@acme.io"]})
+TABLE = events_table({"signup": SIGNUP, "pageviews": VIEWS}, USERS, {"signup": "Signed Up"})
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def export(bigquery_emulator: object, tmp_path: Path) -> Iterator[WideExport]:
     with account.client() as client:
         client.create_dataset(dataset)
         publisher = BigQueryPublisher(account, dataset, Store(str(tmp_path / "lake")))
-        publisher.publish(PUBLICATION, MONDAY, events_table({"signup": SIGNUP, "pageviews": VIEWS}, USERS), "v1")
+        publisher.publish(PUBLICATION, MONDAY, TABLE, "v1")
         yield WideExport(BigQueryWarehouse(account, (dataset,)), dataset)
         client.delete_dataset(dataset, delete_contents=True)
 
