@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test test-long lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
+.PHONY: help install demo dev test test-long torture lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: $(READY) ## Run the tests
 
 test-long: $(READY) ## Land and build 2,000 random tables, each in a process of its own (an hour)
 	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/heap_connect/test_random_tables.py
+
+torture: $(READY) ## Try to break it for hours: kills, faults, mutated files, manifests, hostile servers, races (ARGS= for less)
+	@$(BIN)/python -m heap_assets_tests.torture $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check .

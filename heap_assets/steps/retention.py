@@ -46,17 +46,17 @@ def expired(platform: Platform) -> list[Expired]:
 def forget(platform: Platform, days: Iterable[Expired]) -> Counter[str]:
     """Delete days and the verdicts on them; return how many of each table went."""
     lake = platform.lake
-    gone: Counter[str] = Counter()
     by_asset: dict[str, set[str]] = {}
     for day in days:
-        lake.delete(day.asset, day.partition)
         by_asset.setdefault(day.asset, set()).add(day.partition)
-        gone[day.asset] += 1
     for asset, partitions in by_asset.items():
+        # Days last: what is stopped in between finds by the days that are left what it has still to do.
         for info in lake.store.list(f"{verdicts.ROOT}/{asset}/"):
             if info.key.rpartition("/")[2].removesuffix(".json") in partitions:
                 lake.store.delete(info.key)
-    return gone
+        for partition in sorted(partitions):
+            lake.delete(asset, partition)
+    return Counter({asset: len(partitions) for asset, partitions in by_asset.items()})
 
 
 def old_verdicts(platform: Platform) -> list[str]:

@@ -1,0 +1,167 @@
+"""Tries to break the platform, for as long as it is given, and prints what was tried and what survived.
+
+python -m heap_assets_tests.torture                  # all of it, some hours
+python -m heap_assets_tests.torture --points 20 --kills 30 --files 2000 --manifests 500
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from heap_assets_tests.torture.landings import kill_by_time, large_base
+from heap_assets_tests.torture.manifests import try_manifests
+from heap_assets_tests.torture.stages import STAGES
+from heap_assets_tests.torture.trials import (
+    ERRORS,
+    FILE_SIZE,
+    FILE_SIZES,
+    Base,
+    Trial,
+    make_base,
+    run_trial,
+    summary,
+    trials,
+)
+from heap_assets_tests.torture.zygote import Zygote
+
+ROOT = Path(__file__).parent.parent.parent
+TESTS = {
+    "mutated Avro files": (["heap_connect/test_mutated_files.py"], "HEAP_ASSETS_MUTATED_FILES", "files"),
+    "a sync killed while it sends": (["destinations/test_delivery_kills.py"], "DELIVERY_KILLS", "kills"),
+    "hostile servers": (["destinations/test_delivery_to_hostile_servers.py"], None, None),
+    "canaries: secrets and personal data": (["end_to_end/test_canaries.py"], None, None),
+    "races: records, catalogue, partitions, leases": (
+        [
+            "lake/test_object_stores.py",
+            "heap_connect/test_table_columns.py",
+            "heap_connect/test_interrupted.py",
+            "destinations/test_delivery_lease.py",
+        ],
+        None,
+        None,
+    ),
+}
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    what: str
+    tried: int
+    ended: str
+    wrong: list[str]
+    seconds: float
+
+
+def _stages(zygote: Zygote, base: Base, chosen: argparse.Namespace) -> list[Row]:
+    rows = []
+    for stage in chosen.stages:
+        chance = Random(chosen.seed)
+        every = [
+            ("killed at a call", list(trials(base, stage, ["SIGKILL"], chosen.points, chance))),
+            ("a call fails", list(trials(base, stage, ERRORS, chosen.points, chance))),
+            ("files may not grow", [Trial(stage, FILE_SIZE, kib) for kib in FILE_SIZES]),
+        ]
+        rows += [_row(zygote, base, f"{stage}: {what}", asked) for what, asked in every]
+    return rows
+
+
+def _row(zygote: Zygote, base: Base, what: str, asked: list[Trial]) -> Row:
+    began, ended, wrong = time.monotonic(), Counter[str](), []
+    for trial in asked:
+        outcome, found = run_trial(zygote, base, trial)
+        ended[outcome.ended] += 1
+        wrong += [f"{trial}: {problem}" for problem in found]
+    return _told(Row(what, len(asked), summary(ended), wrong, time.monotonic() - began))
+
+
+def _by_time(zygote: Zygote, folder: Path, chosen: argparse.Namespace) -> Row:
+    base = large_base(zygote, folder, chosen.people)
+    began = time.monotonic()
+    killed, wrong = kill_by_time(zygote, base, chosen.kills, chosen.seed)
+    what = f"landing of {base.seconds['landing']:.1f} s: killed at any time"
+    return _told(Row(what, chosen.kills, f"{killed} killed", wrong, time.monotonic() - began))
+
+
+def _manifests(folder: Path, chosen: argparse.Namespace) -> Row:
+    began = time.monotonic()
+    ended, wrong = try_manifests(folder, chosen.manifests, chosen.seed)
+    return _told(Row("mutated manifests", chosen.manifests, summary(ended), wrong, time.monotonic() - began))
+
+
+def _tests(what: str, chosen: argparse.Namespace) -> Row:
+    names, variable, count = TESTS[what]
+    paths = [path for name in names if (path := Path("heap_assets_tests", name)) and (ROOT / path).exists()]
+    if not paths:
+        return _told(Row(what, 0, "no such test", ["its test is missing"], 0.0))
+    environment = {**os.environ, **({variable: str(getattr(chosen, count))} if variable and count else {})}
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", *map(str, paths)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    counted = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
+    wrong = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    tried = getattr(chosen, count) if count else counted.get("passed", 0) + counted.get("failed", 0)
+    ended = ", ".join(f"{n} tests {word}" for word, n in counted.items())
+    return _told(
+        Row(what, tried, ended, wrong or ([] if done.returncode == 0 else ["pytest failed"]), time.monotonic() - began)
+    )
+
+
+def _told(row: Row) -> Row:
+    print(f"{row.what}: {row.tried} tried, {row.ended}; {len(row.wrong)} wrong; {row.seconds:.0f} s", file=sys.stderr)
+    for problem in row.wrong[:5]:
+        print(f"    {problem}", file=sys.stderr)
+    return row
+
+
+def _table(rows: list[Row]) -> str:
+    lines = ["| what | tried | how it ended | wrong afterwards | seconds |", "|---|---|---|---|---|"]
+    lines += [f"| {r.what} | {r.tried:,} | {r.ended} | {len(r.wrong)} | {r.seconds:.0f} |" for r in rows]
+    return "\n".join(lines)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument(
+        "--points", type=int, help="calls of each stage at which each kind of fault is tried; all if not given"
+    )
+    parser.add_argument("--kills", type=int, default=200, help="landings killed by time, and kills of a sync")
+    parser.add_argument(
+        "--people", type=int, default=3000, help="size of the company whose landings are killed by time"
+    )
+    parser.add_argument("--files", type=int, default=20_000, help="mutated Avro files")
+    parser.add_argument("--manifests", type=int, default=2_000, help="mutated manifests")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
+    parser.add_argument("--only", nargs="*", choices=["stages", "time", "manifests", "tests"])
+    chosen = parser.parse_args()
+    wanted = chosen.only or ["stages", "time", "manifests", "tests"]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
+        for name in ("small", "large", "manifests"):
+            Path(folder, name).mkdir()
+        if "stages" in wanted and chosen.stages:
+            rows += _stages(zygote, make_base(zygote, Path(folder, "small")), chosen)
+        if "time" in wanted:
+            rows.append(_by_time(zygote, Path(folder, "large"), chosen))
+        if "manifests" in wanted:
+            rows.append(_manifests(Path(folder, "manifests"), chosen))
+    if "tests" in wanted:
+        rows += [_tests(what, chosen) for what in TESTS]
+    print(_table(rows))
+    sys.exit(any(row.wrong for row in rows))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,51 @@
+"""Stopped anywhere in any way and done again, every stage leaves what an undisturbed one leaves.
+
+The short form: a few points of each stage. `make torture` tries them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from heap_assets_tests.torture.stages import STAGES
+from heap_assets_tests.torture.trials import ERRORS, FILE_SIZE, Base, Trial, make_base, run_trial, trials
+from heap_assets_tests.torture.zygote import Zygote
+
+SEED = 14
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def base(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return make_base(zygote, tmp_path_factory.mktemp("torture"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_is_made_good(zygote: Zygote, base: Base, stage: str) -> None:
+    for trial in trials(base, stage, ["SIGKILL"], 3, Random(SEED)):
+        outcome, wrong = run_trial(zygote, base, trial)
+        assert outcome.ended == "killed", trial
+        assert not wrong, (trial, wrong)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_in_which_a_call_fails_is_made_good(zygote: Zygote, base: Base, stage: str) -> None:
+    chance = Random(SEED)
+    for kind in chance.sample(ERRORS, 2):
+        for trial in trials(base, stage, [kind], 1, chance):
+            _, wrong = run_trial(zygote, base, trial)
+            assert not wrong, (trial, wrong)
+
+
+@pytest.mark.parametrize("kib", [2, 8])
+def test_a_landing_that_cannot_write_large_files_is_made_good(zygote: Zygote, base: Base, kib: int) -> None:
+    _, wrong = run_trial(zygote, base, Trial("landing", FILE_SIZE, kib))
+    assert not wrong
