@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from heap_assets.destinations.base import Destination, Row
-from heap_assets.destinations.canonical import EXACT, json_value
+from heap_assets.destinations.canonical import EXACT, json_values
 from heap_assets.destinations.hashing import EMPTY
 from heap_assets.destinations.log import FIELD, INTENT_SCHEMA, OUTCOME_SCHEMA
 from heap_assets.destinations.validation import VALUE
@@ -57,9 +57,8 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
 
 def _to_send(values: pl.Series, sent: pl.Series) -> list[Any]:
     """Return the values of a column as they stand in requests; those that are not part of the call are left out."""
-    listed = values.to_list()
-    if values.dtype == pl.Int64 and values.len() and max(-_bound(values.min()), _bound(values.max())) > EXACT:
-        listed = [json_value(value) for value in listed]
+    small = values.dtype == pl.Int64 and max(-_bound(values.min()), _bound(values.max())) <= EXACT
+    listed = values.to_list() if small else json_values(values)
     if sent.null_count() == 0 and sent.min() != EMPTY:
         return listed
     return [

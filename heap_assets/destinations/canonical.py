@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import cast
 
 import polars as pl
 
 from heap_assets.destinations.spec import Property, SyncSpec
 from heap_assets.errors import SettingsError
+from heap_assets.json_text import json_text
 
 EXACT = 2**53
 """Whole numbers up to here survive a reader that makes them floats."""
-_ISO = "%Y-%m-%dT%H:%M:%S%.3fZ"
+_ISO = "%Y-%m-%dT%H:%M:%S%.{}fZ"
+_DIGITS = 15
+"""Every decimal of so many digits is the one that a double is written with."""
 
 
 def property_columns(spec: SyncSpec, rows: pl.LazyFrame) -> dict[str, tuple[pl.Expr, Property]]:
     """Return the property names that will be sent, each with the expression of its value.
 
     Structs become one property per leaf, joined with dots; lists become text joined with `||`, as Heap itself does
-    (heap.md 1.2); dates and times become ISO 8601 in UTC; whole numbers that a JSON reader would round become text.
+    (heap.md 1.2), and lists of structs or lists JSON text; dates and times become ISO 8601 in UTC with every fraction
+    that they have; numbers that a JSON reader would round become text (docs/values.md).
 
     Raises
     ------
@@ -48,31 +53,102 @@ def _leaves(sync: str, name: str, value: pl.Expr, dtype: pl.DataType) -> dict[st
 
 
 def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
-    """Return the expression of a value as text, Int64, Float64 or Boolean.
+    """Return the expression of a value as text, Int64, Float64, Boolean or Decimal, which :func:`json_value` finishes.
 
     Raises
     ------
     SettingsError
-        For binary and other types without a JSON form.
+        For types without a JSON form.
     """
-    if dtype == pl.String or dtype == pl.Boolean:
+    if dtype == pl.String or dtype == pl.Boolean or isinstance(dtype, pl.Decimal):
         return value
     if dtype == pl.Null:
         return value.cast(pl.String)
     if dtype.is_integer():
-        return value.cast(pl.Int64) if dtype.is_signed_integer() or dtype != pl.UInt64 else value.cast(pl.String)
-    if dtype.is_float() or dtype.is_decimal():
-        return value.cast(pl.Float64)
+        return value.cast(pl.String if dtype in (pl.UInt64, pl.Int128, pl.UInt128) else pl.Int64)
+    if dtype == pl.Float32:
+        return value.cast(pl.String).cast(
+            pl.Float64
+        )  # the digits that a Float32 is written with, not those of its bits
+    if dtype == pl.Float64:
+        return value
+    if isinstance(dtype, pl.Array):
+        return sendable(value.arr.to_list(), pl.List(dtype.inner), what)
+    if isinstance(dtype, pl.List):
+        if isinstance(dtype.inner, pl.Struct | pl.List | pl.Array):
+            return json_text(value, dtype)
+        parts = _element_text(pl.element(), cast("pl.DataType", dtype.inner), what)
+        return value.list.eval(parts).list.join("||", ignore_nulls=True)
+    text = _text(value, dtype)
+    if text is None:
+        raise SettingsError(f"{what} is of type {dtype}, which has no form in JSON: map another column")
+    return text
+
+
+def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     if isinstance(dtype, pl.Datetime):
-        utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
-        return utc.dt.strftime(_ISO)
+        return iso_text(value, dtype)
     if dtype == pl.Date:
         return value.dt.strftime("%Y-%m-%d")
-    if isinstance(dtype, pl.List) and dtype.inner != pl.Struct and not isinstance(dtype.inner, pl.List):
-        return value.cast(pl.List(pl.String)).list.join("||", ignore_nulls=True)
-    if isinstance(dtype, (pl.Categorical, pl.Enum)) or dtype in (pl.Time, pl.Duration):
+    if dtype == pl.Time:
+        return value.dt.strftime("%H:%M:%S%.f")
+    if isinstance(dtype, pl.Duration):
+        return value.dt.to_string("iso")
+    if dtype == pl.Binary:
+        return value.bin.encode("base64")
+    return value.cast(pl.String) if isinstance(dtype, pl.Categorical | pl.Enum) else None
+
+
+def _element_text(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
+    if dtype.is_numeric() or dtype == pl.Boolean:
         return value.cast(pl.String)
-    raise SettingsError(f"{what} is of type {dtype}, which has no form in JSON: map another column")
+    return sendable(value, dtype, what)
+
+
+def iso_text(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
+    """Write times as ISO 8601 in UTC: with milliseconds, or with six or nine digits where there are more."""
+    utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
+    if dtype.time_unit == "ms":
+        return utc.dt.strftime(_ISO.format(3))
+    number = utc.to_physical()
+    finest = utc.dt.strftime(_ISO.format(6))
+    if dtype.time_unit == "ns":
+        finest = pl.when(number % 1_000 == 0).then(finest).otherwise(utc.dt.strftime(_ISO.format(9)))
+    millisecond = {"us": 1_000, "ns": 1_000_000}[dtype.time_unit]
+    return pl.when(number % millisecond == 0).then(utc.dt.strftime(_ISO.format(3))).otherwise(finest)
+
+
+def decimal_is_number(value: pl.Expr, scale: int) -> pl.Expr:
+    """Whether a decimal goes as a number: whole ones up to 2^53, others with as many digits as every double keeps."""
+    if scale == 0:
+        return value.abs() <= EXACT
+    digits = value.cast(pl.String).str.replace_all(r"[-.]", "").str.strip_chars_start("0")
+    return digits.str.len_chars() - _trailing_zeros(digits) <= _DIGITS
+
+
+def _trailing_zeros(digits: pl.Expr) -> pl.Expr:
+    return digits.str.len_chars() - digits.str.strip_chars_end("0").str.len_chars()
+
+
+def json_values(values: pl.Series) -> list[object]:
+    """Return a column's values as they stand in a request: numbers that a reader would round are text."""
+    listed: list[object] = values.to_list()
+    if isinstance(values.dtype, pl.Decimal):
+        scale = values.dtype.scale
+        number = values.to_frame("v").select(decimal_is_number(pl.col("v"), scale))["v"].to_list()
+        return [_decimal(value, as_number, scale) for value, as_number in zip(listed, number, strict=True)]
+    if values.dtype == pl.Int64:
+        return [json_value(value) for value in listed]
+    return listed
+
+
+def _decimal(value: object, as_number: bool, scale: int) -> object:
+    if not isinstance(value, Decimal):
+        return None
+    if as_number:
+        return float(value) if scale else int(value)
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if scale else text
 
 
 def json_value(value: object) -> object:

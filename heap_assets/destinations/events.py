@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets.column_names import apart
 from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed
-from heap_assets.destinations.canonical import sendable
+from heap_assets.destinations.canonical import decimal_is_number, iso_text, sendable
 from heap_assets.errors import SettingsError
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
@@ -105,7 +105,14 @@ def _text(column: str, dtype: pl.DataType) -> pl.Expr:
         return value.struct.json_encode()
     if isinstance(dtype, pl.List):
         return pl.struct(value).struct.json_encode()
-    return sendable(value, dtype, f"events: column {column!r}").cast(pl.String)
+    if dtype == pl.Float32:
+        return value.cast(pl.Float64).cast(pl.String)  # keys made of it stay what they were
+    text = sendable(value, dtype, f"events: column {column!r}").cast(pl.String)
+    if isinstance(dtype, pl.Decimal):
+        return (
+            pl.when(decimal_is_number(value, dtype.scale)).then(value.cast(pl.Float64).cast(pl.String)).otherwise(text)
+        )
+    return text
 
 
 def _row_hash(columns: Sequence[str], schema: pl.Schema) -> pl.Expr:
@@ -119,7 +126,7 @@ def _time(column: str, schema: pl.Schema) -> pl.Expr:
     if schema[column] == pl.String:
         text = pl.col(column).str.strip_chars()
         parsed = text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        return pl.coalesce(parsed.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"), text)
+        return pl.coalesce(iso_text(parsed, pl.Datetime("us", "UTC")), text)
     if schema[column] == pl.Date:
         return pl.col(column).dt.strftime("%Y-%m-%dT00:00:00.000Z")
     return sendable(pl.col(column), schema[column], f"events: timestamp column {column!r}").cast(pl.String)

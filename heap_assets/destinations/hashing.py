@@ -11,6 +11,7 @@ import secrets
 import numpy as np
 import polars as pl
 
+from heap_assets.destinations.canonical import decimal_is_number
 from heap_assets.destinations.siphash import Words, siphash_texts, siphash_words
 from heap_assets.errors import DeliveryError
 from heap_assets.lake import Store
@@ -64,8 +65,11 @@ def hashed_values(values: pl.Series, salt_bytes: bytes) -> pl.Series:
     -------
     Series
         UInt64; null where the value is null, otherwise at least 2 (0 and 1 are :data:`EMPTY` and :data:`UNKNOWN`).
-        Equal texts of different kinds ("5" and 5) differ, because they arrive as different values.
+        Equal texts of different kinds ("5" and 5) differ, because they arrive as different values. Decimals are hashed
+        as what they arrive as: floats, or text if a float would round them.
     """
+    if isinstance(values.dtype, pl.Decimal):
+        return _hashed_decimals(values, salt_bytes)
     if values.dtype == pl.String:
         hashes = siphash_texts(values, _key(salt_bytes, _STRING))
     elif values.dtype == pl.Boolean:
@@ -79,6 +83,15 @@ def hashed_values(values: pl.Series, salt_bytes: bytes) -> pl.Series:
         hashes = siphash_words(words, _key(salt_bytes, _FLOAT))
     result = pl.Series(values.name, np.maximum(hashes, np.uint64(_FIRST_HASH)))
     return result.set(values.is_null(), None) if values.null_count() else result
+
+
+def _hashed_decimals(values: pl.Series, salt_bytes: bytes) -> pl.Series:
+    number = values.to_frame("v").select(decimal_is_number(pl.col("v"), values.dtype.scale))["v"]  # type: ignore[attr-defined]
+    floats = hashed_values(values.cast(pl.Float64), salt_bytes)
+    if number.all():
+        return floats
+    texts = hashed_values(values.cast(pl.String), salt_bytes)
+    return floats.zip_with(number.fill_null(value=True), texts)
 
 
 def combined(columns: list[pl.Series], rows: int) -> pl.Series:

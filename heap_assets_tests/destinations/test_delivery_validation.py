@@ -100,9 +100,8 @@ def test_a_property_name_heap_would_misread_is_a_mistake_in_the_settings(
         kit.send(heap, lake, kit.people(1), properties={name: "plan"})
 
 
-def test_binary_data_has_no_form_in_json(heap: ServerProcess, lake: Store) -> None:
-    with pytest.raises(SettingsError, match="Binary"):
-        send(heap, lake, key=["a"], Blob=[b"x"])
+def test_binary_data_is_sent_as_base64(heap: ServerProcess, lake: Store) -> None:
+    assert send(heap, lake, key=["a"], Blob=[b"x"]).sent == 1
 
 
 @settings(max_examples=80, deadline=None)
