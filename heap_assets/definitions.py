@@ -1,6 +1,7 @@
 """The only place where everything meets: `defs`, as Dagster loads them."""
 
 import warnings
+from dataclasses import replace
 
 import dagster as dg
 
@@ -28,6 +29,7 @@ from heap_assets.schedules import schedules
 from heap_assets.sensors import manifest_sensor
 from heap_assets.settings import Settings
 from heap_assets.steps.behaviour import check_events
+from heap_assets.steps.catalogue import accept_first
 from heap_assets.steps.exports import is_exported
 from heap_assets.steps.filtering import check_columns
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
@@ -35,8 +37,13 @@ from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Return the definitions that heap_assets.yaml and heap_catalogue.yaml describe."""
-    return build_definitions(open_platform())
+    """Return the definitions that heap_assets.yaml and heap_catalogue.yaml describe.
+
+    A deployment whose catalogue is empty takes in what the source holds first (`heap.tables.accept`).
+    """
+    platform = open_platform()
+    news = accept_first(platform)
+    return build_definitions(replace(platform, catalogue=news.catalogue) if news else platform)
 
 
 def build_definitions(loaded: Platform) -> dg.Definitions:
@@ -63,7 +70,7 @@ def _definitions(loaded: Platform) -> dg.Definitions:
         return Platform(settings, loaded.catalogue, lake.open())
 
     def standing() -> Platform:
-        return Platform(settings, loaded.catalogue, loaded.lake)
+        return loaded
 
     sensor_status = dg.DefaultSensorStatus.RUNNING if run.automation == "running" else dg.DefaultSensorStatus.STOPPED
     schedule_status = (
@@ -127,6 +134,8 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             target=tables,
             default_status=status,
             minimum_interval_seconds=30,
+            # conditions of our own have to be evaluated where our code is
+            use_user_code_server=True,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
         ),
         dg.AutomationConditionSensorDefinition(
@@ -134,9 +143,17 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             target=people,
             default_status=status,
             minimum_interval_seconds=30,
-            # a condition of our own has to be evaluated where our code is
             use_user_code_server=True,
             description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "first_reads_and_sends",
+            target=dg.AssetSelection.groups("warehouse", "sync"),
+            default_status=status,
+            minimum_interval_seconds=30,
+            use_user_code_server=True,
+            description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
+            "first run; the schedules ask for everything else.",
         ),
         dg.AutomationConditionSensorDefinition(
             "publishing_follows_tables",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,7 +57,27 @@ def open_platform(settings: Settings | None = None) -> Platform:
     """Return the platform of a settings file (the one in use unless given), with its own lake and catalogue."""
     settings = settings or load_settings()
     lake = Lake.open(settings.lake.url, settings.lake.options)
-    return Platform(settings, Catalogue.load(settings.catalogue), lake)
+    return Platform(settings, load_catalogue(settings, lake), lake)
+
+
+CATALOGUE_KEY = "_catalogue/heap_catalogue.yaml"
+"""Where the lake keeps the catalogue of a deployment that may not write beside its settings."""
+
+
+def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
+    """Return the known tables and columns: those of the file, and what the lake keeps where the file cannot be written.
+
+    The lake is asked only where the file is read-only, so that loading needs no network elsewhere.
+    """
+    catalogue = Catalogue.load(settings.catalogue)
+    if is_writable(settings.catalogue) or not lake.store.exists(CATALOGUE_KEY):
+        return catalogue
+    return catalogue.with_news(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
+
+
+def is_writable(path: Path) -> bool:
+    """Say whether a file can be written: it and its folder, or the folder alone where there is no file yet."""
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """The manifest sensor: what Heap has delivered and has not landed yet becomes one run a dump."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date
 
 import dagster as dg
 
 from heap_assets import clock
-from heap_assets.assets.heap_connect import day_landed
+from heap_assets.assets.heap_connect import DUMPS_A_RUN, day_landed
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.code_location import reload_soon
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect import ManifestFile
 from heap_assets.heap_connect.records import DumpRecord
@@ -16,12 +17,11 @@ from heap_assets.names import DUMPS
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform
 from heap_assets.redaction import redacting
+from heap_assets.steps.catalogue import accept_by_itself, note_changes
 from heap_assets.steps.landing import days_that_came, stopped_by_quota
 
-_DUMPS_A_TICK = 20
-"""A tick has 60 seconds, and a first look at a bucket may find a year of dumps; the rest comes with the next ticks."""
-
-DUMP_TAG = "heap/dump_id"
+DUMPS_TAG = "heap/dump_ids"
+"""Of a run: the dumps that it lands, with commas between them."""
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -30,7 +30,9 @@ _UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _RUNS_LOOKED_AT = 200
+_RUNS_A_TICK = 20
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 def manifest_sensor(
@@ -49,15 +51,17 @@ def manifest_sensor(
     @redacting
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         there = platform()
+        take_news(context, there)
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
         came = [day_landed(day, tables) for day, tables in days_that_came(there, since).items()]
-        manifests, waits = _wanted(there, context.instance)
+        runs, waits = _wanted(there, context.instance)
+        manifests = [manifest for run in runs for manifest in run]
         return dg.SensorResult(
             skip_reason=waits,
             cursor=today.isoformat(),
             asset_events=came,
-            run_requests=[_request(there, context.instance, manifest) for manifest in manifests],
+            run_requests=[_request(there, run) for run in runs],
             dynamic_partitions_requests=[
                 DUMP_PARTITIONS.build_add_request([str(manifest.dump_id) for manifest in manifests])
             ]
@@ -68,8 +72,17 @@ def manifest_sensor(
     return heap_manifests
 
 
-def _wanted(there: Platform, instance: dg.DagsterInstance) -> tuple[list[ManifestFile], str | None]:
-    """Return what this tick lands, oldest first, or why nothing."""
+def take_news(context: dg.SensorEvaluationContext, there: Platform) -> None:
+    """Take new tables and columns into the catalogue as the settings allow, and note when known columns changed."""
+    news = accept_by_itself(there)
+    if news:
+        context.log.info("took %s into %s", news.summary, news.place)
+        reload_soon(there.settings.run.ui_url)
+    note_changes(there)
+
+
+def _wanted(there: Platform, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
+    """Return what this tick lands as one list of dumps a run, oldest first, or why nothing."""
     try:
         pending = there.landing.pending(there.source())
     except SourceError as error:
@@ -81,47 +94,63 @@ def _wanted(there: Platform, instance: dg.DagsterInstance) -> tuple[list[Manifes
             f"{len(pending)} dumps wait for {full.resumes}: {full.rows:,} of the {full.limit:,} rows of "
             f"{full.month} have landed, and heap.quota.stop is set"
         )
-    ready = _without_runs(instance, pending)
+    landing, failures = _runs_of_dumps(instance)
+    ready = [m for m in pending if m.dump_id not in landing and _may_try(failures.get(m.dump_id, []))]
     if not ready:
         return [], f"{len(pending)} dumps are being landed, or their run failed and is tried again after a while"
-    # with a quota to stop at, the next dump is chosen once this one is counted
-    return ready[: 1 if there.settings.heap.quota.stop else _DUMPS_A_TICK], None
+    if there.settings.heap.quota.stop:
+        # with a quota to stop at, the next dump is chosen once this one is counted
+        return [ready[:1]], None
+    return _grouped(instance, ready, set(failures)), None
 
 
-def _without_runs(instance: dg.DagsterInstance, pending: Sequence[ManifestFile]) -> list[ManifestFile]:
-    """Leave out dumps that a run is landing, and those whose newest run failed a moment ago.
-
-    The waits are 1, 2, 4 minutes and so on up to an hour, by the clock that runs are kept by.
-    """
-    wanted = {str(manifest.dump_id) for manifest in pending}
-    busy = {run.tags.get(DUMP_TAG) for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))}
-    failures: dict[str, list[float]] = {}
-    failed = dg.RunsFilter(tags={DUMP_TAG: sorted(wanted)}, statuses=[dg.DagsterRunStatus.FAILURE])
+def _runs_of_dumps(instance: dg.DagsterInstance) -> tuple[set[int], dict[int, list[float]]]:
+    """Return the dumps that a run is landing, and when the newest failed runs of others ended."""
+    landing = {dump for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) for dump in _dumps_of(run)}
+    failures: dict[int, list[float]] = {}
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
     for record in instance.get_run_records(failed, limit=_RUNS_LOOKED_AT):
-        times = failures.setdefault(record.dagster_run.tags[DUMP_TAG], [])
-        times.append(record.end_time or record.update_timestamp.timestamp())
-    waiting = {
-        dump
-        for dump, times in failures.items()
-        if time.time() < max(times) + min(_FIRST_WAIT_S * 2 ** (len(times) - 1), _LONGEST_WAIT_S)
-    }
-    return [manifest for manifest in pending if str(manifest.dump_id) not in busy | waiting]
+        for dump in _dumps_of(record.dagster_run):
+            failures.setdefault(dump, []).append(record.end_time or record.update_timestamp.timestamp())
+    return landing, failures
 
 
-def _request(there: Platform, instance: dg.DagsterInstance, manifest: ManifestFile) -> dg.RunRequest:
-    """Ask for a dump under a key of its own: one that is wanted again must not pass for the run that it had before."""
-    tags = {DUMP_TAG: str(manifest.dump_id)}
-    runs = instance.get_runs_count(dg.RunsFilter(tags=tags))
-    failures = attempts(there.landing.records().get(manifest.dump_id))
-    return dg.RunRequest(
-        run_key=f"{manifest.dump_id}:{manifest.etag}:{failures}:{runs}",
-        partition_key=str(manifest.dump_id),
-        tags=tags,
-    )
+def _dumps_of(run: dg.DagsterRun) -> list[int]:
+    return [int(dump) for dump in run.tags.get(DUMPS_TAG, "").split(",") if dump]
 
 
-def attempts(record: DumpRecord | None) -> int:
-    """Count the failed attempts at a dump so far."""
-    if record is None:
-        return 0
-    return record.attempts + sum(table.attempts for table in record.tables.values())
+def _may_try(failures: Sequence[float]) -> bool:
+    """Say whether a dump may be tried again: after 1, 2, 4 minutes and so on up to an hour, by the clock of runs."""
+    if not failures:
+        return True
+    return time.time() >= max(failures) + min(_FIRST_WAIT_S * 2 ** (len(failures) - 1), _LONGEST_WAIT_S)
+
+
+def _grouped(
+    instance: dg.DagsterInstance, ready: Sequence[ManifestFile], alone: Collection[int]
+) -> list[list[ManifestFile]]:
+    """Put neighbours into one run, as Dagster orders the partitions; a dump whose run failed gets one of its own."""
+    known = instance.get_dynamic_partitions(str(DUMP_PARTITIONS.name))
+    place = {dump: index for index, dump in enumerate(known)}
+    added = [str(m.dump_id) for m in ready if str(m.dump_id) not in place]
+    place |= {dump: len(known) + index for index, dump in enumerate(added)}
+    runs: list[list[ManifestFile]] = []
+    before = None
+    for manifest in sorted(ready, key=lambda m: place[str(m.dump_id)]):
+        at = place[str(manifest.dump_id)]
+        together = before is not None and at == before + 1 and len(runs[-1]) < DUMPS_A_RUN
+        if together and manifest.dump_id not in alone:
+            runs[-1].append(manifest)
+        else:
+            runs.append([manifest])
+        before = None if manifest.dump_id in alone else at
+    return sorted(runs, key=lambda run: run[0].dump_id)[:_RUNS_A_TICK]
+
+
+def _request(there: Platform, run: Sequence[ManifestFile]) -> dg.RunRequest:
+    """Ask for one run; what is wanted again must not pass for the run that it had before, so it has no run key."""
+    dumps = [str(manifest.dump_id) for manifest in run]
+    tags = {DUMPS_TAG: ",".join(dumps)}
+    if len(dumps) == 1:
+        return dg.RunRequest(partition_key=dumps[0], tags=tags)
+    return dg.RunRequest(tags=tags | {_RANGE_START: dumps[0], _RANGE_END: dumps[-1]})

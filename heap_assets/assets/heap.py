@@ -7,7 +7,7 @@ from functools import partial
 import dagster as dg
 
 from heap_assets.assets.table_step import TableAsset, table_step
-from heap_assets.automation import NEWEST_TOUCHED_DAY, TOUCHED_DAYS
+from heap_assets.automation import newest_touched_day, touched_days
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.heap_connect import build_event_day, build_user_migrations, build_users
@@ -35,7 +35,7 @@ def event_tables(
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that builds every event table of the catalogue; late days are rebuilt by themselves."""
-    tables = []
+    tables, condition = [], touched_days(lambda: loaded)
     for table in loaded.event_tables:
         path = heap_asset(table)
         known = loaded.catalogue.tables[table]
@@ -43,7 +43,7 @@ def event_tables(
             TableAsset(
                 path,
                 partial(_event_day, table=table),
-                _spec(loaded, path, f"Heap's `{known.display_name}` events.", TOUCHED_DAYS),
+                _spec(loaded, path, f"Heap's `{known.display_name}` events.", condition),
                 checks_of(loaded, path),
             )
         )
@@ -63,17 +63,18 @@ def people(
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that builds `heap/users` and `heap/user_migrations`."""
+    condition = newest_touched_day(lambda: loaded)
     tables = [
         TableAsset(
             USERS,
             _users,
-            _spec(loaded, USERS, _ABOUT_USERS, NEWEST_TOUCHED_DAY),
+            _spec(loaded, USERS, _ABOUT_USERS, condition),
             checks_of(loaded, USERS),
         ),
         TableAsset(
             MIGRATIONS,
             _migrations,
-            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, NEWEST_TOUCHED_DAY),
+            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, condition),
             checks_of(loaded, MIGRATIONS),
         ),
     ]

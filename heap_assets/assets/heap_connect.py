@@ -17,6 +17,8 @@ from heap_assets.redaction import redacting
 from heap_assets.steps.landing import land
 
 GROUP = "heap_connect"
+DUMPS_A_RUN = 20
+"""A run costs seconds to start, and a first look at a bucket may find a year of dumps."""
 
 
 def landed(partitions_def: dg.PartitionsDefinition[str], owner: str, reported_by: str, kind: str) -> dg.AssetSpec:
@@ -57,19 +59,25 @@ def dumps(platform: Callable[[LakeResource], Platform], checks: Sequence[Check],
         specs=[spec],
         check_specs=check_specs(checks, DUMP_PARTITIONS),
         can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(DUMPS_A_RUN),
         pool="heap_landing",
-        description="Lands a dump of Heap Connect, table by table.",
+        description="Lands dumps of Heap Connect, one after the other, table by table.",
     )
     @redacting
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
-        done = land(there, int(context.partition_key))
-        for day, tables in sorted(done.days.items()):
-            context.log_event(day_landed(day, tables, done.report.dump_id))
-        there.landing.confirm(done.report.dump_id, done.report.touched)
-        yield dg.MaterializeResult(asset_key=asset_key(DUMPS), metadata=_metadata(done.report))
         step = StepChecks(context, there.lake, checks)
-        yield from step.judge(DUMPS, context.partition_key, done.verdicts)
+        verdicts = {}
+        for dump in sorted(context.partition_keys, key=int):
+            done = land(there, int(dump))
+            for day, tables in sorted(done.days.items()):
+                context.log_event(day_landed(day, tables, done.report.dump_id))
+            there.landing.confirm(done.report.dump_id, done.report.touched)
+            context.add_asset_metadata(_metadata(done.report), asset_key=asset_key(DUMPS), partition_key=dump)
+            verdicts[dump] = done.verdicts
+        yield dg.MaterializeResult(asset_key=asset_key(DUMPS))
+        for dump, of_dump in verdicts.items():
+            yield from step.judge(DUMPS, dump, of_dump)
         yield from step.finish()
 
     return heap_connect_dumps

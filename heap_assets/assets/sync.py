@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from heap_assets.assets.sync_metadata import description, metadata_of, planned_rows, progress_line, property_lineage
+from heap_assets.automation import never_sent
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
 from heap_assets.destinations import LeaseHeldError, Mode, Progress, Status
@@ -88,6 +89,7 @@ def _sync(
         owners=[loaded.settings.run.owner],
         tags={"destination": sync.vendor},
         metadata={"dagster/column_lineage": property_lineage(loaded, name)},
+        automation_condition=never_sent(lambda: loaded) if sync.scheduled else None,
         freshness_policy=policy_for("sync", loaded_cadence(loaded)) if sync.scheduled else None,
         skippable=True,  # a dry run sends nothing and materializes nothing
     )

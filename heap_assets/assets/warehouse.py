@@ -6,6 +6,7 @@ from functools import partial
 import dagster as dg
 
 from heap_assets.assets.table_step import TableAsset, table_step
+from heap_assets.automation import unread_day
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.io import LakeResource
@@ -22,12 +23,12 @@ def warehouse_tables(
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that reads the warehouse; only the newest days are read, older ones are kept as they were."""
-    settings = loaded.settings.warehouse
+    settings, condition = loaded.settings.warehouse, unread_day(lambda: loaded)
     tables = [
         TableAsset(
             warehouse_asset(name),
             partial(snapshot_of_day, name=name),
-            _spec(loaded, name, table),
+            _spec(loaded, name, table, condition),
             checks_of(loaded, warehouse_asset(name)),
         )
         for name, table in (settings.tables if settings else {}).items()
@@ -42,7 +43,9 @@ def warehouse_tables(
     )
 
 
-def _spec(loaded: Platform, name: str, table: WarehouseTable) -> dg.AssetSpec:
+def _spec(
+    loaded: Platform, name: str, table: WarehouseTable, condition: dg.AutomationCondition[dg.AssetKey]
+) -> dg.AssetSpec:
     path = warehouse_asset(name)
     kind = loaded.settings.warehouse.kind if loaded.settings.warehouse else "duckdb"
     mapped = ", ".join(f"`{column}` is {types}" for column, types in table.identifiers.items())
@@ -55,5 +58,6 @@ def _spec(loaded: Platform, name: str, table: WarehouseTable) -> dg.AssetSpec:
         owners=[table.owner or loaded.settings.run.owner],
         tags={"source": kind, "table_kind": "snapshot"},
         metadata={"dagster/table_name": table.relation, "dagster/uri": loaded.lake.store.uri(path)},
+        automation_condition=condition,
         freshness_policy=policy_for("warehouse", table_cadence(table)),
     )

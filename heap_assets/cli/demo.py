@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import httpx
 
+from heap_assets.cli.home import DEFAULT_DEMO_FOLDER, use_dagster_home, use_demo_folder
 from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
 from heap_assets.errors import SettingsError
 from heap_assets.settings import load_settings, settings_path
 
 _PORTS = {"heap": 7311, "segment": 7312}
 """Where heap_assets.yaml expects the demo's servers."""
-_FOLDER_VARIABLE = "HEAP_ASSETS_DEMO"
-_DEFAULT_FOLDER = Path("data/demo")
 
 
 @click.command()
 @click.option("--people", default=2000, show_default=True, help="How many people there are")
 @click.option("--days", default=31, show_default=True, help="How many days of behaviour")
 @click.option("--seed", default=1, show_default=True, help="Another seed is another company")
-@click.option("--folder", type=click.Path(path_type=Path), help=f"Where it goes [default: {_DEFAULT_FOLDER}]")
+@click.option("--folder", type=click.Path(path_type=Path), help=f"Where it goes [default: {DEFAULT_DEMO_FOLDER}]")
 @click.option("--fresh", is_flag=True, help="Start over, also if the folder holds a company")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text")
 @click.option("--faults", is_flag=True, help="Instead: plant every fault by itself and print who was told how soon")
@@ -52,34 +49,21 @@ def demo(
     Run again it finds nothing new and sends 0 rows.
     """
     if faults:
-        _hold_demo_settings(_use_folder(folder))
+        _hold_demo_settings(use_demo_folder(folder))
         _plant_faults(only, out)
         return
-    folder = _use_folder(folder)
+    folder = use_demo_folder(folder)
     _hold_demo_settings(folder)
-    _use_dagster_home()
+    use_dagster_home()
     from heap_assets.cli.demo_report import summary
     from heap_assets.cli.demo_run import DemoRun
 
-    with _server("heap", folder) as heap, _server("segment", folder):
+    with local_server("heap", folder) as heap, local_server("segment", folder):
         run = DemoRun(folder, heap, lambda text: click.echo(text, err=as_json))
         run.prepare(people=people, days=days, seed=seed, fresh=fresh)
         run.nights()
         result = summary(run)
         click.echo(result.json() if as_json else result.text())
-
-
-@click.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the UI")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the UI")
-def dev(port: int, host: str) -> None:
-    """Open the Dagster UI and its daemon on this folder's state; the demo's servers too, if the demo was run."""
-    folder = _use_folder(None)
-    home = _use_dagster_home()
-    command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
-    servers = [_server("heap", folder), _server("segment", folder)] if (folder / "servers").is_dir() else []
-    click.echo(f"Opening http://{host}:{port} (state in {home}; stop with Ctrl+C)")
-    _run_with(servers, command)
 
 
 def _plant_faults(only: tuple[str, ...], out: Path | None) -> None:
@@ -95,26 +79,8 @@ def _plant_faults(only: tuple[str, ...], out: Path | None) -> None:
     raise SystemExit(1 if missed or quiet else 0)
 
 
-def _run_with(servers: Sequence[AbstractContextManager[object]], command: list[str]) -> None:
-    """Run a command in a group of its own, so that stopping it stops the daemon and the code servers with it."""
-    with ExitStack() as stack:
-        for server in servers:
-            stack.enter_context(server)
-        process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  our own interpreter
-
-        def stop(*_: object) -> None:
-            os.killpg(process.pid, signal.SIGTERM)
-
-        signal.signal(signal.SIGTERM, stop)
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            stop()
-            process.wait(30)
-
-
 @contextmanager
-def _server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
+def local_server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
     """Run a local server, or use the one that `heap-assets dev` is running for the same folder already."""
     state = folder / "servers" / kind
     address = os.environ.get(f"{kind.upper()}_BASE_URL", f"http://127.0.0.1:{_PORTS[kind]}")
@@ -147,20 +113,3 @@ def _hold_demo_settings(folder: Path) -> None:
             f"{path} is not the demo's: its source, lake and Heap are not those below {folder}. Nothing was done. "
             "Run the demo in the project's folder, or name the demo's file by HEAP_ASSETS_SETTINGS"
         )
-
-
-def _use_folder(folder: Path | None) -> Path:
-    chosen = folder or Path(os.environ.get(_FOLDER_VARIABLE, settings_path().parent / _DEFAULT_FOLDER))
-    os.environ[_FOLDER_VARIABLE] = str(chosen.absolute())
-    return chosen.absolute()
-
-
-def _use_dagster_home() -> Path:
-    """Use `.dagster` beside the settings unless told otherwise, with the instance settings of the project in it."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings_path().parent / ".dagster"))).absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    own = settings_path().parent / "dagster.yaml"
-    if own.is_file() and not (home / "dagster.yaml").exists():
-        shutil.copy(own, home / "dagster.yaml")
-    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-    return home

@@ -29,7 +29,7 @@ _COMMANDS = {
     "sql": ("heap_assets.cli.tables", "Query every table of the lake, read-only"),
     "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
-    "dev": ("heap_assets.cli.demo", "Open the Dagster UI, with the demo's local servers if there are any"),
+    "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
     "docs": ("heap_assets.cli.tables", "Write the generated tables of docs/"),
 }
 

@@ -9,13 +9,13 @@ from datetime import datetime
 import click
 import polars as pl
 
+from heap_assets.code_location import reload_code_locations
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import (
-    Catalogue,
-    Missing,
     Selection,
     caller_of,
     files_in_quarantine,
+    first_day,
     read_policy,
     rows_set_aside,
     trust_policy,
@@ -30,8 +30,9 @@ from heap_assets.heap_connect import (
     usage as landed_rows,
 )
 from heap_assets.platform import Platform, open_platform, s3_access
+from heap_assets.steps.catalogue import accept
+from heap_assets.steps.catalogue import missing as missing_tables
 from heap_assets.steps.exports import is_exported, open_export
-from heap_assets.steps.exports import missing as missing_of_export
 from heap_assets.steps.landing import month_quota
 from heap_assets.steps.publishing import open_publisher
 from heap_assets.steps.suites import thresholds
@@ -91,15 +92,24 @@ def _tables(platform: Platform) -> list[Permission]:
 
 @click.command()
 @click.option("--dumps", type=int, help="Only so many of the newest dumps [default: all]")
-def discover(dumps: int | None) -> None:
+@click.option("--start-date", is_flag=True, help="Print the first day that the source holds, and nothing more")
+def discover(dumps: int | None, *, start_date: bool) -> None:
     """Show the tables, columns, types, dumps and sizes that Heap delivers, what is selected and what is new."""
     platform = open_platform()
     tables = platform.settings.heap.tables
     selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
+    first = first_day(platform.source(), selection)
+    if start_date:
+        if first is None:
+            raise SettingsError(f"{platform.source().describe()} holds no event that could be read")
+        click.echo(first)
+        return
     found = discover_source(platform.source(), selection, platform.catalogue, dumps)
     _frame(found.tables)
     click.echo()
     _frame(found.columns)
+    if first and first != platform.settings.start_date:
+        click.echo(f"\nThe first day of the source is {first}; start_date is {platform.settings.start_date}")
     for dump, reason in found.unreadable.items():
         click.echo(f"manifest of dump {dump} cannot be read: {reason}", err=True)
 
@@ -145,7 +155,7 @@ def catalogue() -> None:
 def catalogue_diff() -> None:
     """Show landed tables and columns that the catalogue does not know."""
     platform = open_platform()
-    missing = _missing(platform)
+    missing = missing_tables(platform)
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
@@ -163,18 +173,14 @@ def catalogue_diff() -> None:
 def catalogue_accept(tables: tuple[str, ...]) -> None:
     """Take new tables and columns in (all, or only those of the tables named); then reload the code location."""
     platform = open_platform()
-    missing = _missing(platform)
+    missing = missing_tables(platform)
     if not missing:
         click.echo("the catalogue knows everything that was landed")
         return
-    Catalogue.update(platform.settings.catalogue, lambda current: current.accept(missing, tables or None))
-    click.echo(f"Wrote {platform.settings.catalogue}: reload the code location in the UI to see the new assets")
-
-
-def _missing(platform: Platform) -> Missing:
-    if is_exported(platform):
-        return missing_of_export(platform)
-    return platform.catalogue.missing(platform.landing)
+    news = accept(platform, missing, tables or None)
+    shown = reload_code_locations(platform.settings.run.ui_url, seconds=30)
+    then = "the UI shows the new assets" if shown else "reload the code location in the UI to see the new assets"
+    click.echo(f"Wrote {news.place}: {then}; every day they have is then built by itself")
 
 
 @click.command()

@@ -5,7 +5,7 @@ from heap_assets.heap_connect.avro_container import Limits
 from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, CatalogueTable, Missing
 from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
 from heap_assets.heap_connect.config import LandingConfig
-from heap_assets.heap_connect.discover import Discovery, discover
+from heap_assets.heap_connect.discover import Discovery, discover, first_day
 from heap_assets.heap_connect.iam import read_policy, trust_policy
 from heap_assets.heap_connect.landing import INDEX_SCHEMA, Landing
 from heap_assets.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
@@ -79,6 +79,7 @@ __all__ = [
     "check_bucket",
     "discover",
     "files_in_quarantine",
+    "first_day",
     "key_dtype",
     "keys_of",
     "knowledge_of",

@@ -74,10 +74,11 @@ class Catalogue:
             If it is no catalogue; the message names the key.
         """
         path = Path(path)
-        return cls._parsed(path.read_bytes(), path) if path.exists() else cls()
+        return cls.parse(path.read_bytes(), path) if path.exists() else cls()
 
     @classmethod
-    def _parsed(cls, data: bytes, path: Path) -> Catalogue:
+    def parse(cls, data: bytes, path: Path | str) -> Catalogue:
+        """Read the text of a catalogue that lies at `path`; SettingsError names the key of a mistake."""
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -101,7 +102,7 @@ class Catalogue:
         changed: list[Catalogue] = []
 
         def _changed(data: bytes | None) -> bytes:
-            changed.append(change(cls() if data is None else cls._parsed(data, path)))
+            changed.append(change(cls() if data is None else cls.parse(data, path)))
             return changed[-1].to_yaml().encode()
 
         update_file(path, _changed)
@@ -121,6 +122,14 @@ class Catalogue:
             for name, table in sorted(self.tables.items())
         }
         return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+    def with_news(self, other: Catalogue) -> Catalogue:
+        """Return what both know; where both know a table or a column, this one's words stand."""
+        tables = dict(other.tables)
+        for name, table in self.tables.items():
+            further = other.tables[name].columns if name in other.tables else {}
+            tables[name] = CatalogueTable(table.display_name, {**table.columns, **further, **table.columns})
+        return Catalogue(tables)
 
     def columns(self, table: str) -> list[str] | None:
         """Return the known columns of a table; None if the table is not known."""
@@ -199,7 +208,7 @@ def table_name_of(event: str) -> str:
     return "_".join(re.findall(r"[^\W_]+", event.lower()))
 
 
-def _check_names(path: Path, names: Iterable[str]) -> None:
+def _check_names(path: Path | str, names: Iterable[str]) -> None:
     known: dict[str, str] = {}
     for name in names:
         other = known.setdefault(table_name_of(name), name)
@@ -222,7 +231,7 @@ def _described(table: str, columns: Iterable[str]) -> dict[str, CatalogueColumn]
     return {column: CatalogueColumn(k.description, k.pii) for column, k in known.items()}
 
 
-def _table(name: str, entry: Any, path: Path) -> CatalogueTable:
+def _table(name: str, entry: Any, path: Path | str) -> CatalogueTable:
     if not isinstance(entry, Mapping):
         raise SettingsError(f"{path}: {name} is {entry!r}; expected display_name and columns")
     columns = entry.get("columns") or {}
@@ -237,7 +246,7 @@ def _table(name: str, entry: Any, path: Path) -> CatalogueTable:
     )
 
 
-def _knowledge(table: str, column: str, known: Any, path: Path) -> Mapping[str, Any]:
+def _knowledge(table: str, column: str, known: Any, path: Path | str) -> Mapping[str, Any]:
     known = known or {}
     if not isinstance(known, Mapping):
         raise SettingsError(f"{path}: {table}.columns.{column} is {known!r}; expected description and pii")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, datetime
 
+import fastavro
 import polars as pl
 
 from heap_assets.errors import SourceError
@@ -13,6 +16,9 @@ from heap_assets.heap_connect.manifest import ManifestError, ManifestTable, pars
 from heap_assets.heap_connect.preflight import header_of
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, Selection
 from heap_assets.heap_connect.sources import DumpSource, ManifestFile, key_of
+from heap_assets.heap_connect.values import read_times
+
+_LOOKED_INTO = 64 << 20
 
 TABLES_SCHEMA = pl.Schema(
     {
@@ -76,6 +82,36 @@ def discover(source: DumpSource, selection: Selection, catalogue: Catalogue, new
         pl.DataFrame(columns, schema=COLUMNS_SCHEMA, orient="row"),
         unreadable,
     )
+
+
+def first_day(source: DumpSource, selection: Selection) -> date | None:
+    """Return the first day of which the source holds events, as far as the oldest readable dump tells.
+
+    Only files of up to 64 MB are looked into, three of each table; the days before the first full sync of a large
+    source may therefore be missed. None if no event could be read.
+    """
+    for manifest in source.manifests():
+        try:
+            tables = parse_manifest(source.read(manifest.key), manifest.key, manifest.dump_id).tables
+        except (ManifestError, SourceError):
+            continue
+        names = [t for t in tables if t.name not in SNAPSHOT_TABLES and selection.takes_table(t.name)]
+        days = [day for table in names for file in table.files[:3] if (day := _first_day_of(source, file))]
+        if days:
+            return min(days)
+    return None
+
+
+def _first_day_of(source: DumpSource, file: str) -> date | None:
+    try:
+        if source.stat(file).size > _LOOKED_INTO:
+            return None
+        rows = fastavro.reader(io.BytesIO(source.read(file)))
+        times = pl.Series([row.get("time") for row in rows if isinstance(row, dict)], strict=False)
+    except (SourceError, ValueError, EOFError, KeyError, IndexError, pl.exceptions.PolarsError):
+        return None  # its landing will say what is wrong with it
+    oldest = read_times(times).values.min()
+    return oldest.date() if isinstance(oldest, datetime) else None
 
 
 def _table(

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 
 import polars as pl
@@ -308,7 +308,8 @@ class Landing:
             landed,
             metered=metered | {today: metered.get(today, 0) + staged.counts.read},
             days_ever=frozenset(landed.days) | frozenset(landed.moved) | (known.days_ever if known else frozenset()),
-            landed_at=self.config.now(),
+            # by the clock that objects of the lake are dated by: a build is compared with it, also in simulated time
+            landed_at=datetime.now(UTC),
             seconds=clock.perf_counter() - began,
         )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from heap_assets.heap_connect.landing import Landing
-from heap_assets.heap_connect.records import Delivery, deliveries, rejected_notes, seen_until
+from heap_assets.heap_connect.records import Delivery, DumpRecord, deliveries, rejected_notes, seen_until
 from heap_assets.heap_connect.selection import USER_MIGRATIONS, USERS
 from heap_assets.heap_connect.tables import (
     BROUGHT_BY,
@@ -62,11 +62,11 @@ def build_users(
     Raises
     ------
     TableError
-        If users never landed until that day.
+        If users never landed.
     """
     records = landing.records()
     standing = standing_deliveries(records, USERS, day)
-    migrations = deliveries(records, USER_MIGRATIONS, day)
+    migrations = deliveries(records, USER_MIGRATIONS, max(day, standing[0].dump.day))
     schema = schema_of(standing, standing, _USER_COLUMNS, columns)
     folded = {f"{USERS} {d.input_id}": d.table.version for d in standing}
     columns_digest = digest(schema)
@@ -78,17 +78,28 @@ def build_users(
         return _user_rows(landing.store, standing, migrations, schema, begun)
 
     return Built(
-        Inputs(versions, seen_until(records, USERS, day) | seen_until(records, USER_MIGRATIONS, day)),
+        Inputs(versions, _seen(records, USERS, day, standing) | _seen(records, USER_MIGRATIONS, day, migrations)),
         {
             "dumps": [d.dump.dump_id for d in standing],
             "rows_landed": sum(d.table.counts.landed for d in standing),
             **rejected_notes(d.table for d in standing if d.dump.day == day),
             "complete": any(d.dump.day >= day for d in standing),
             "newest_dump_day": standing[-1].dump.day.isoformat(),
+            **_before_first_dump(standing, day),
             **other_types(schema, columns),
         },
         rows,
     )
+
+
+def _seen(records: Mapping[int, DumpRecord], table: str, day: date, taken: Sequence[Delivery]) -> frozenset[str]:
+    return seen_until(records, table, day) | {delivery.input_id for delivery in taken}
+
+
+def _before_first_dump(standing: Sequence[Delivery], day: date) -> dict[str, str]:
+    """Return the note of a day that takes the oldest dump there is, which is of a later day."""
+    first = standing[0].dump
+    return {"before_first_dump": f"as dump {first.dump_id} of {first.day} has it"} if first.day > day else {}
 
 
 def build_user_migrations(landing: Landing, day: date) -> Built:
@@ -101,18 +112,19 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
     Raises
     ------
     TableError
-        If user_migrations never landed until that day.
+        If user_migrations never landed.
     """
     records = landing.records()
     standing = standing_deliveries(records, USER_MIGRATIONS, day)
     return Built(
-        Inputs({d.input_id: d.table.version for d in standing}, seen_until(records, USER_MIGRATIONS, day)),
+        Inputs({d.input_id: d.table.version for d in standing}, _seen(records, USER_MIGRATIONS, day, standing)),
         {
             "dumps": [d.dump.dump_id for d in standing],
             "rows_landed": sum(d.table.counts.landed for d in standing),
             **rejected_notes(d.table for d in standing if d.dump.day == day),
             "complete": any(d.dump.day >= day for d in standing),
             "newest_dump_day": standing[-1].dump.day.isoformat(),
+            **_before_first_dump(standing, day),
         },
         lambda: resolved(_migration_rows(landing.store, standing)).lazy(),
     )

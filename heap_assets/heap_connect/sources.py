@@ -7,9 +7,10 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -23,6 +24,8 @@ _MANIFEST = re.compile(r"manifests/sync_([^/]*)\.json")
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _LARGEST = 2**63 - 1
 _COPY_BYTES = 1 << 20
+_CLOSEST = timedelta(minutes=30)
+"""Half of the fastest cadence that Heap offers (heap.md 2)."""
 _S3_URI = re.compile(r"^s3[an]?://([^/]+)/(.+)$")
 
 
@@ -90,7 +93,27 @@ def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> lis
         known = newest.get(manifest.dump_id)
         if known is None or (known.last_modified, known.key) < (manifest.last_modified, manifest.key):
             newest[manifest.dump_id] = manifest
-    return [newest[dump_id] for dump_id in sorted(newest)]
+    return _dated([newest[dump_id] for dump_id in sorted(newest)])
+
+
+def _dated(manifests: list[ManifestFile]) -> list[ManifestFile]:
+    """Give dumps that were uploaded together, as a copied bucket is, the end of the day before the upload.
+
+    Heap delivers a dump an hour at most. Times that lie closer say when the bucket was copied, not when Heap wrote;
+    the order of such dumps is their number. Without this the day that they belong to would depend on the hour of the
+    copy.
+    """
+    copied = {
+        manifest.dump_id
+        for pair in pairwise(manifests)
+        if abs(pair[1].last_modified - pair[0].last_modified) < _CLOSEST
+        for manifest in pair
+    }
+    return [replace(m, last_modified=_day_before(m.last_modified)) if m.dump_id in copied else m for m in manifests]
+
+
+def _day_before(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(microseconds=1)
 
 
 @lru_cache(maxsize=1000)

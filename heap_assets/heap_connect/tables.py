@@ -179,7 +179,16 @@ def _one_each(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 
 
 def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
-    standing = deliveries(records, table, until)
+    """Return the deliveries that make up a table, those of snapshots as of the end of `until`.
+
+    A day before the first dump takes the oldest dump there is: nothing is known of it that would be better.
+
+    Raises
+    ------
+    TableError
+        If none landed.
+    """
+    standing = deliveries(records, table, until) or _landed(records, table)[:1]
     if standing:
         return standing
     known = [record.tables[table] for record in records.values() if table in record.tables]
@@ -187,9 +196,13 @@ def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: da
     if failed and failed[-1].failure is not None:
         raise TableError(f"{table} has not landed: {failed[-1].failure.told}")
     if not any(record.state is TableState.RESET for record in known):
-        until_text = f" until {until}" if until else ""
-        raise TableError(f"{table} is in no dump{until_text} that landed: land one, or take it out of the catalogue")
+        raise TableError(f"{table} is in no dump that landed: land one, or take it out of the catalogue")
     raise TableError(f"{table} was reset and has not landed again: land its dumps")
+
+
+def _landed(records: Mapping[int, DumpRecord], table: str) -> list[Delivery]:
+    found = ((record, record.tables.get(table)) for record in records.values())
+    return [Delivery(record, known) for record, known in found if known and known.state is TableState.LANDED]
 
 
 def _moves(standing: Sequence[Delivery], day: date) -> list[tuple[Delivery, str]]:

@@ -2,5 +2,6 @@
 
 from heap_assets.settings.load import load_settings, parse_settings, settings_path
 from heap_assets.settings.models import Settings
+from heap_assets.settings.operations import UI_VARIABLE
 
-__all__ = ["Settings", "load_settings", "parse_settings", "settings_path"]
+__all__ = ["UI_VARIABLE", "Settings", "load_settings", "parse_settings", "settings_path"]

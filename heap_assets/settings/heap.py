@@ -79,6 +79,11 @@ class TableSelection(Section):
 
     include: list[str] = ["*"]
     exclude: list[str] = []
+    accept: Literal["first", "always", "never"] = Field(
+        default="first",
+        description="Which tables and columns become assets without `catalogue accept`: those that the source holds "
+        "when a deployment starts with an empty catalogue, all that ever come, or none",
+    )
     columns: dict[str, list[str]] = Field(
         default={}, description="Table pattern to column patterns; `!name` leaves one out"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,6 +13,10 @@ Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_t
 
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9._\-]+(:\d{1,5})?$|^\[?[0-9A-Fa-f:]+\]?$")]
 """`host`, `host:port` or `*.domain`: no scheme, no path."""
+
+
+UI_VARIABLE = "HEAP_ASSETS_UI_URL"
+"""Where the Dagster UI answers, unless the settings say it."""
 
 
 class Alert(Section):
@@ -54,6 +59,9 @@ class RunSettings(Section):
         default="running", description="Whether sensors and schedules start by themselves"
     )
     days_per_run: int = Field(default=31, ge=1, description="Days of event tables that one backfill run takes")
-    ui_url: str = Field(default="http://localhost:3000", description="Links in alerts and reports lead here")
+    ui_url: str = Field(
+        default_factory=lambda: os.environ.get(UI_VARIABLE, "http://localhost:3000"),
+        description="Links in alerts and reports lead here; `heap-assets dev` knows its own",
+    )
     warehouse_schedule: Cron = "30 2 * * *"
     owner: str = "team:data-eng"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -14,9 +14,10 @@ from heap_assets.checks import verdicts
 from heap_assets.heap_connect import without_own
 from heap_assets.identity import DayInput, SourceTable
 from heap_assets.lake import Inputs
-from heap_assets.names import GRAPH, MIGRATIONS, USERS, heap_asset
+from heap_assets.names import GRAPH, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
 from heap_assets.platform import Platform
 from heap_assets.steps import exports
+from heap_assets.steps.catalogue import columns_since
 from heap_assets.steps.delivery_identify import own_pairs
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -79,16 +80,50 @@ def links_as_of(platform: Platform, day: date) -> pl.LazyFrame:
 
 
 def unbuilt_days(platform: Platform) -> dict[str, set[date]]:
-    """Return event table to the days that a dump touched and no step has tried to build since."""
-    touched = _touched(platform)
-    found = {}
+    """Return event table to the days that a dump touched, or whose columns changed, and no step tried to build since.
+
+    Days of a table that is new to the catalogue are among them, however long ago they landed.
+    """
+    touched, since = _touched(platform), columns_since(platform)
+    unbuilt = {}
     for table in platform.event_tables:
         asset = heap_asset(table)
-        tried = _tried(platform, asset)
-        days = {day for day, at in touched.get(table, {}).items() if tried.get(day.isoformat(), _NEVER) < at}
-        if days:
-            found[asset] = days
-    return found
+        at = {day: max(moment, since.get(table, _NEVER)) for day, moment in touched.get(table, {}).items()}
+        if days := _untried(platform, asset, at):
+            unbuilt[asset] = days
+    return unbuilt
+
+
+def unbuilt_people(platform: Platform) -> dict[str, set[date]]:
+    """Return Heap's snapshot tables to those of their newest days that are to be built.
+
+    The newest complete day always, once something landed: where every dump is of a later day, it takes the oldest one.
+    The running day if a dump belongs to it. Older days are built on request.
+    """
+    if exports.is_exported(platform):
+        return {}
+    records, since = platform.landing.records(), columns_since(platform)
+    unbuilt = {}
+    for table in SNAPSHOT_TABLES:
+        landed = {
+            record.dump_id: record.tables[table].landed_at for record in records.values() if table in record.tables
+        }
+        moments = [moment for moment in landed.values() if moment is not None]
+        if not moments:
+            continue
+        newest = min(max(records[dump].day for dump, moment in landed.items() if moment is not None), clock.today())
+        days = {clock.newest_complete_day(), newest} & {clock.newest_complete_day(), clock.today()}
+        at = max(*moments, since.get(table, _NEVER))
+        if due := _untried(platform, heap_asset(table), dict.fromkeys(days, at)):
+            unbuilt[heap_asset(table)] = {day for day in due if day >= platform.settings.start_date}
+    return unbuilt
+
+
+def _untried(platform: Platform, asset: str, touched: Mapping[date, datetime]) -> set[date]:
+    if not touched:
+        return set()
+    tried = _tried(platform, asset)
+    return {day for day, moment in touched.items() if tried.get(day.isoformat(), _NEVER) < moment}
 
 
 def _touched(platform: Platform) -> dict[str, dict[date, datetime]]:
@@ -100,7 +135,9 @@ def _touched(platform: Platform) -> dict[str, dict[date, datetime]]:
         for name, table in record.tables.items():
             if table.landed_at is None:
                 continue
-            touched = {*table.days, *table.moved} if table.incremental else set(platform.landing.days(name))
+            # the dump's own day always, so that quiet tables get their empty partition
+            own = {*table.days, *table.moved, record.day}
+            touched = own if table.incremental else own | set(platform.landing.days(name))
             days = newest.setdefault(name, {})
             for day in touched:
                 if platform.settings.start_date <= day <= clock.today():
@@ -117,22 +154,29 @@ def _tried(platform: Platform, asset: str) -> dict[str, datetime]:
     }
 
 
-def newest_day(platform: Platform) -> date | None:
-    """Return the newest day that Heap has delivered users for, None before the first dump."""
+def newest_days(platform: Platform) -> list[date]:
+    """Return the days whose graph is resolved by itself, the newest first: the running and the newest complete one.
+
+    Those before the newest day that Heap has delivered users for are left out where it is older than both.
+    """
     days = [day for day in platform.lake.partitions(USERS) if day <= clock.today().isoformat()]
-    return date.fromisoformat(days[-1]) if days else None
+    newest = clock.newest_complete_day().isoformat()
+    return [date.fromisoformat(day) for day in reversed(days) if day >= min(newest, days[-1])]
 
 
 def graph_is_due(platform: Platform) -> date | None:
-    """Return the newest day if its graph can be built and is not what its inputs would give."""
-    day = newest_day(platform)
-    if day is None:
-        return None
-    found = identity_inputs(platform, day)
-    if found.waiting_for:
-        return None
-    stands = platform.lake.find(GRAPH, day.isoformat())
-    return None if stands is not None and stands.inputs.versions == graph_inputs(platform, found).versions else day
+    """Return the newest day whose graph can be built, unless it is what its inputs would give; else None.
+
+    A running day whose warehouse tables are yet to be read does not keep the day before waiting.
+    """
+    for day in newest_days(platform):
+        ready = identity_inputs(platform, day)
+        if ready.waiting_for:
+            continue
+        stands = platform.lake.find(GRAPH, day.isoformat())
+        is_current = stands is not None and stands.inputs.versions == graph_inputs(platform, ready).versions
+        return None if is_current else day
+    return None
 
 
 def graph_inputs(platform: Platform, given: IdentityInputs) -> Inputs:

@@ -1,0 +1,107 @@
+"""`heap-assets dev`: the Dagster UI and its daemon on a deployment's state, as one group of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from types import FrameType
+
+import click
+
+from heap_assets.cli.demo import local_server
+from heap_assets.cli.home import use_dagster_home, use_demo_folder, workspace_file
+from heap_assets.code_location import reload_when_the_catalogue_changes
+from heap_assets.platform import open_platform
+from heap_assets.settings import UI_VARIABLE
+from heap_assets.steps.catalogue import accept_first
+
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 15.0
+"""How long processes may take to end by themselves before they are killed."""
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the UI")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the UI")
+def dev(port: int, host: str) -> None:
+    """Open the Dagster UI and its daemon on this folder's state; the demo's servers too, if the demo was run."""
+    folder = use_demo_folder(None)
+    platform = open_platform()
+    url = f"http://{host}:{port}"
+    os.environ.setdefault(UI_VARIABLE, url)
+    home = use_dagster_home()
+    news = accept_first(platform)
+    if news:
+        click.echo(
+            f"Took {news.summary} into {news.place} (heap.tables.accept: {platform.settings.heap.tables.accept})"
+        )
+    command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
+    command += ["--workspace", str(workspace_file(home))]
+    servers = [local_server("heap", folder), local_server("segment", folder)] if (folder / "servers").is_dir() else []
+    click.echo(f"Opening {url} (state in {home}; stop with Ctrl+C)")
+    watcher = threading.Thread(target=reload_when_the_catalogue_changes, args=(platform.settings, url), daemon=True)
+    watcher.start()
+    raise SystemExit(run_group(command, servers))
+
+
+def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[object]] = ()) -> int:
+    """Run a command and all its children as one process group that ends with this process.
+
+    SIGINT and SIGTERM are passed on to every process of the group; what has not ended 15 s later is killed.
+
+    Returns
+    -------
+    int
+        The command's exit code; 0 if it was asked to stop.
+    """
+    asked = threading.Event()
+
+    def _stop(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    # Libraries written in Rust install handlers of their own when they are imported: ours must be the last.
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ExitStack() as stack:
+            for server in servers:
+                stack.enter_context(server)
+            process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  our own interpreter
+            try:
+                # a wait without a limit is not interrupted by signals on every platform
+                while process.poll() is None and not asked.wait(_POLL_SECONDS):
+                    pass
+            finally:
+                _end_group(process)
+            return 0 if asked.is_set() else process.returncode
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for number, seconds in ((signal.SIGINT, _PATIENCE_SECONDS), (signal.SIGKILL, _PATIENCE_SECONDS)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        if _group_ended(process, seconds):
+            break
+    process.poll()
+
+
+def _group_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait until no process of the group is left."""
+    waited = threading.Event()
+    for _ in range(int(seconds / _POLL_SECONDS)):
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        waited.wait(_POLL_SECONDS)
+    return False

@@ -1,0 +1,169 @@
+"""Taking tables and columns of Heap into the catalogue: by itself as `heap.tables.accept` says, or when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from heap_assets.errors import HeapAssetsError, SourceError
+from heap_assets.heap_connect import Catalogue, ManifestError, ManifestFile, Missing, parse_manifest
+from heap_assets.platform import CATALOGUE_KEY, Platform, is_writable
+from heap_assets.steps import exports
+
+_CHANGES_KEY = "_catalogue/changes.json"
+_READERS = 8
+_log = logging.getLogger("heap_assets")
+
+
+@dataclass(frozen=True)
+class CatalogueNews:
+    """What was taken into the catalogue, and where that is written down."""
+
+    catalogue: Catalogue
+    taken: Missing
+    place: str
+
+    @property
+    def summary(self) -> str:
+        """What was taken, in numbers."""
+        columns = sum(len(names) for names in (*self.taken.tables.values(), *self.taken.columns.values()))
+        tables = len(self.taken.tables) + len(self.taken.columns)
+        return f"{columns} columns of {tables} tables"
+
+
+def accept_first(platform: Platform) -> CatalogueNews | None:
+    """Take in what the source holds if the catalogue is empty and the settings allow it; None if nothing was taken.
+
+    A source that cannot be reached is logged and asked again with the next load.
+    """
+    if platform.catalogue.tables or platform.settings.heap.tables.accept == "never":
+        return None
+    try:
+        offered = exports.missing(platform) if exports.is_exported(platform) else _offered_by_manifests(platform)
+        news = accept(platform, offered) if offered else None
+    except HeapAssetsError as error:
+        _log.warning("the catalogue stays empty: what the source holds cannot be listed: %s", error)
+        return None
+    if news:
+        _log.info("took %s into %s (heap.tables.accept: first)", news.summary, news.place)
+    return news
+
+
+def accept_by_itself(platform: Platform) -> CatalogueNews | None:
+    """Take in what has landed and is new, if the settings ask for that without being asked; None if nothing was."""
+    choice = platform.settings.heap.tables.accept
+    if choice == "never" or (choice == "first" and platform.catalogue.tables):
+        return None
+    landed = missing(platform)
+    return accept(platform, landed) if landed else None
+
+
+def missing(platform: Platform) -> Missing:
+    """Return what landed, or what the export has, that the catalogue does not know."""
+    return exports.missing(platform) if exports.is_exported(platform) else platform.catalogue.missing(platform.landing)
+
+
+def accept(platform: Platform, offered: Missing, only: Iterable[str] | None = None) -> CatalogueNews:
+    """Take tables and columns into the catalogue file, or into the lake where the file cannot be written.
+
+    Parameters
+    ----------
+    only
+        Names of tables; all that are offered unless given.
+    """
+    chosen = None if only is None else list(only)
+
+    def _change(standing: Catalogue) -> Catalogue:
+        return standing.accept(offered, chosen)
+
+    path = platform.settings.catalogue
+    if is_writable(path):
+        return CatalogueNews(Catalogue.update(path, _change), _of(offered, chosen), str(path))
+    store = platform.lake.store
+    store.update(CATALOGUE_KEY, lambda data: _changed(platform.catalogue, data, _change))
+    kept = Catalogue.parse(store.read(CATALOGUE_KEY), store.uri(CATALOGUE_KEY))
+    return CatalogueNews(kept, _of(offered, chosen), store.uri(CATALOGUE_KEY))
+
+
+def note_changes(platform: Platform) -> None:
+    """Note since when the columns of each table are known as they are: days built before that are built again.
+
+    Tables that nobody noted yet count as known for ever, so that nothing is rebuilt on account of an upgrade.
+    """
+    now = datetime.now(UTC).isoformat()
+    columns = {name: _digest(table.columns) for name, table in platform.catalogue.tables.items()}
+    known = _changes(platform)
+    if all(name in known and known[name]["columns"] == digest for name, digest in columns.items()):
+        return
+
+    def _noted(data: bytes | None) -> bytes:
+        standing = json.loads(data) if data else {}
+        for name, digest in columns.items():
+            if name not in standing:
+                standing[name] = {"columns": digest, "since": None}
+            elif standing[name]["columns"] != digest:
+                standing[name] = {"columns": digest, "since": now}
+        return json.dumps(standing, sort_keys=True).encode()
+
+    platform.lake.store.update(_CHANGES_KEY, _noted)
+
+
+def columns_since(platform: Platform) -> dict[str, datetime]:
+    """Return table to when its known columns last changed; tables whose columns never did are left out."""
+    return {
+        name: datetime.fromisoformat(entry["since"]) for name, entry in _changes(platform).items() if entry["since"]
+    }
+
+
+def _changes(platform: Platform) -> dict[str, dict[str, str]]:
+    try:
+        standing: dict[str, dict[str, str]] = json.loads(platform.lake.store.read(_CHANGES_KEY))
+    except FileNotFoundError:
+        return {}
+    return standing
+
+
+def _digest(columns: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(columns).encode()).hexdigest()[:16]
+
+
+def _changed(loaded: Catalogue, data: bytes | None, change: Callable[[Catalogue], Catalogue]) -> bytes:
+    standing = Catalogue.parse(data, CATALOGUE_KEY) if data else Catalogue()
+    return change(loaded.with_news(standing)).to_yaml().encode()
+
+
+def _of(offered: Missing, chosen: list[str] | None) -> Missing:
+    def _picked(tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {name: columns for name, columns in tables.items() if chosen is None or name in chosen}
+
+    return Missing(_picked(offered.tables), _picked(offered.columns), offered.other_types)
+
+
+def _offered_by_manifests(platform: Platform) -> Missing:
+    """Return the selected tables and columns that the source's manifests list; nothing else is read."""
+    source, selection = platform.source(), platform.landing.config.tables
+    columns: dict[str, dict[str, None]] = {}
+
+    def _tables(manifest: ManifestFile) -> list[tuple[str, tuple[str, ...]]]:
+        try:
+            tables = parse_manifest(source.read(manifest.key), manifest.key, manifest.dump_id).tables
+        except (ManifestError, SourceError):
+            return []  # its landing will say what is wrong with it
+        return [(table.name, table.columns) for table in tables]
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        for tables in readers.map(_tables, source.manifests()):
+            for name, listed in tables:
+                columns.setdefault(name, {}).update(dict.fromkeys(listed))
+    return platform.catalogue.compare(
+        {
+            name: selection.chosen(name, list(listed))
+            for name, listed in sorted(columns.items())
+            if selection.takes_table(name)
+        }
+    )

@@ -1,0 +1,58 @@
+"""What a new deployment does without waiting for its schedules: read the warehouse, and send for the first time."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+from croniter import croniter  # type: ignore[import-untyped]
+
+from heap_assets import clock
+from heap_assets.checks import verdicts
+from heap_assets.names import sync_asset, warehouse_asset
+from heap_assets.platform import Platform
+from heap_assets.steps.delivery_destinations import ledger_folder
+from heap_assets.steps.delivery_due import newest_day
+from heap_assets.steps.delivery_gate import sync_gate
+
+_GRACE = timedelta(minutes=15)
+"""How long the schedule has for itself before its time counts as missed."""
+
+
+def unread_tables(platform: Platform) -> dict[str, list[date]]:
+    """Return warehouse table to the newest complete day, if it must be read without waiting for the schedule.
+
+    That is so for a table that has never been read, and for one that nobody read when its time had come. A read that
+    was tried and failed is not asked for again: the schedule does that.
+    """
+    settings, day = platform.settings, clock.newest_complete_day()
+    if settings.warehouse is None or day < settings.start_date:
+        return {}
+    is_missed = _last_tick(settings.run.warehouse_schedule).date() > day
+    unread = {}
+    for name in settings.warehouse.tables:
+        asset = warehouse_asset(name)
+        known = platform.lake.partitions(asset)
+        is_due = not known or (is_missed and str(day) not in known)
+        if is_due and not platform.lake.store.exists(f"{verdicts.ROOT}/{asset}/readable/{day}.json"):
+            unread[asset] = [day]
+    return unread
+
+
+def first_runs(platform: Platform) -> dict[str, list[date]]:
+    """Return sync to the day of its first run, if it never ran, has a schedule, and may send that day."""
+    first = {}
+    for name, sync in platform.settings.sync.items():
+        if not sync.scheduled or sync.kind == "segment_track":
+            continue  # the events of every day are due: the schedule asks for all of them
+        day = newest_day(platform, name)
+        if day is None or platform.lake.store.list(f"_sync/{ledger_folder(platform, name)}/runs/"):
+            continue
+        if not sync_gate(platform, name, day):
+            first[sync_asset(name)] = [day]
+    return first
+
+
+def _last_tick(cron: str) -> datetime:
+    """Return when a schedule last had its turn, leaving it some minutes to take it."""
+    tick: datetime = croniter(cron, clock.now() - _GRACE).get_prev(datetime)
+    return tick

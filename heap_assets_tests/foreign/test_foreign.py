@@ -1,0 +1,45 @@
+"""A company that nobody here designed for, from an empty folder to profiles at Heap, with real processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from heap_assets_tests.foreign.scenario import Scenario, scenario
+from heap_assets_tests.warehouse import servers
+
+pytestmark = pytest.mark.slow
+
+SEED = int(os.environ.get("FOREIGN_SEED", "1"))
+EXPECTED_FAILURES: dict[str, set[str]] = {}
+"""Checks that must fail, for a reason that the company was given."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
+    try:
+        with servers.postgres_cluster() as postgres:
+            folder = tmp_path_factory.mktemp("foreign")
+            with scenario(folder, postgres, seed=SEED, via="s3", hour=9, people=150, days=8) as made:
+                yield made
+    except servers.UnavailableError as missing:
+        pytest.skip(f"{missing}: the foreign company was NOT tested")
+
+
+def test_from_an_empty_folder_to_profiles_at_heap(world: Scenario) -> None:
+    world.first_night()
+    _holds(world)
+
+
+def test_a_second_night_that_was_killed_half_way_comes_to_the_same(world: Scenario) -> None:
+    world.second_night()
+    _holds(world)
+
+
+def _holds(world: Scenario) -> None:
+    assert world.differences() == {}
+    people = world.people()
+    assert (people.precision, people.recall) == (1.0, 1.0), people.text()
+    assert world.failed_checks == EXPECTED_FAILURES
