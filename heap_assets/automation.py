@@ -10,8 +10,9 @@ import dagster as dg
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.platform import Platform
+from heap_assets.steps.exports import is_exported
 from heap_assets.steps.first_contact import first_runs, unread_tables
-from heap_assets.steps.readiness import graph_is_due, unbuilt_days, unbuilt_people
+from heap_assets.steps.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
 
 Condition = dg.AutomationCondition[Any]
 
@@ -101,20 +102,31 @@ def _labelled(condition: Any, label: str) -> Condition:
 
 def touched_days(platform: Callable[[], Platform]) -> Condition:
     """Return the condition of event tables: every day that a dump touched or whose columns changed, however old."""
-    due = DaysDue("its rows or columns are newer than its last build", _Recent(lambda: unbuilt_days(platform())))
-    updated = dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.in_progress()
-    return _labelled(_in_time(due) | updated, "a dump touched this day")
+    return _after_landing(platform, unbuilt_days, "its rows or columns are newer than its last build")
 
 
 def newest_touched_day(platform: Callable[[], Platform]) -> Condition:
     """Return the condition of users and user_migrations: their newest days."""
-    due = DaysDue("dumps are newer than its last build", _Recent(lambda: unbuilt_people(platform())))
+    if not is_exported(platform()):
+        return _after_landing(platform, unbuilt_people, "dumps are newer than its last build")
     updated = (
         dg.AutomationCondition.in_latest_time_window(_NEWEST)
         & dg.AutomationCondition.any_deps_updated()
         & ~dg.AutomationCondition.in_progress()
     )
-    return _labelled(_in_time(due) | updated, "a dump touched the newest day")
+    return _labelled(updated, "the export touched the newest day")
+
+
+def _after_landing(
+    platform: Callable[[], Platform], due: Callable[[Platform], Mapping[str, Collection[date]]], label: str
+) -> Condition:
+    """Ask for what is due once landing pauses; a look at an export reports all days at once and has no pause."""
+
+    def _due() -> Mapping[str, Collection[date]]:
+        project = platform()
+        return due(project) if is_exported(project) or landing_pauses(project) else {}
+
+    return _labelled(_in_time(DaysDue(label, _Recent(_due))), label)
 
 
 def unread_day(platform: Callable[[], Platform]) -> Condition:

@@ -34,6 +34,8 @@ from heap_assets.steps.exports import is_exported
 from heap_assets.steps.filtering import check_columns
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 
+_AUTOMATION_SECONDS = 15
+
 
 @dg.definitions
 def defs() -> dg.Definitions:
@@ -133,7 +135,7 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             "heap_tables_follow_dumps",
             target=tables,
             default_status=status,
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
             # conditions of our own have to be evaluated where our code is
             use_user_code_server=True,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
@@ -142,7 +144,7 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             "identity_follows_tables",
             target=people,
             default_status=status,
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
             use_user_code_server=True,
             description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
         ),
@@ -150,7 +152,7 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             "first_reads_and_sends",
             target=dg.AssetSelection.groups("warehouse", "sync"),
             default_status=status,
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
             use_user_code_server=True,
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
             "first run; the schedules ask for everything else.",
@@ -159,7 +161,7 @@ def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationCond
             "publishing_follows_tables",
             target=dg.AssetSelection.groups(PUBLISH),
             default_status=status,
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Publishes the days whose tables were built anew, and renews the views on them.",
         ),
     ]

@@ -12,7 +12,6 @@ from heap_assets.checks.partition_check import asset_key
 from heap_assets.code_location import reload_soon
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect import ManifestFile
-from heap_assets.heap_connect.records import DumpRecord
 from heap_assets.names import DUMPS
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform
@@ -123,7 +122,8 @@ def _may_try(failures: Sequence[float]) -> bool:
     """Say whether a dump may be tried again: after 1, 2, 4 minutes and so on up to an hour, by the clock of runs."""
     if not failures:
         return True
-    return time.time() >= max(failures) + min(_FIRST_WAIT_S * 2 ** (len(failures) - 1), _LONGEST_WAIT_S)
+    wait: float = min(_FIRST_WAIT_S * 2 ** (len(failures) - 1), _LONGEST_WAIT_S)
+    return time.time() >= max(failures) + wait
 
 
 def _grouped(

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
+from filelock import FileLock, Timeout
 
 from heap_assets.cli.demo import local_server
 from heap_assets.cli.home import use_dagster_home, use_demo_folder, workspace_file
 from heap_assets.code_location import reload_when_the_catalogue_changes
-from heap_assets.platform import open_platform
+from heap_assets.errors import SettingsError
+from heap_assets.platform import Platform, open_platform
 from heap_assets.settings import UI_VARIABLE
 from heap_assets.steps.catalogue import accept_first
 
@@ -32,14 +35,22 @@ def dev(port: int, host: str) -> None:
     """Open the Dagster UI and its daemon on this folder's state; the demo's servers too, if the demo was run."""
     folder = use_demo_folder(None)
     platform = open_platform()
-    url = f"http://{host}:{port}"
-    os.environ.setdefault(UI_VARIABLE, url)
+    os.environ.setdefault(UI_VARIABLE, f"http://{host}:{port}")
     home = use_dagster_home()
+    with _only_one(home):
+        _run(platform, host, port, home, folder)
+
+
+def _run(platform: Platform, host: str, port: int, home: Path, folder: Path) -> None:
+    ended = end_orphaned_runs()
+    if ended:
+        click.echo(f"Ended {ended} runs of a process that was killed: what they left undone is done again")
     news = accept_first(platform)
     if news:
         click.echo(
             f"Took {news.summary} into {news.place} (heap.tables.accept: {platform.settings.heap.tables.accept})"
         )
+    url = f"http://{host}:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
     command += ["--workspace", str(workspace_file(home))]
     servers = [local_server("heap", folder), local_server("segment", folder)] if (folder / "servers").is_dir() else []
@@ -47,6 +58,37 @@ def dev(port: int, host: str) -> None:
     watcher = threading.Thread(target=reload_when_the_catalogue_changes, args=(platform.settings, url), daemon=True)
     watcher.start()
     raise SystemExit(run_group(command, servers))
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Hold the Dagster home for one `dev` at a time: two daemons on one storage would do everything twice."""
+    lock = FileLock(home / "dev.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SettingsError(f"`heap-assets dev` is running on {home} already: stop it first") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def end_orphaned_runs() -> int:
+    """Mark runs as failed whose processes ended with a former `dev`, free what they held, and count them.
+
+    A killed process leaves its runs started for ever, and the slots of its pools taken: whatever waits for them stands
+    still. Call it while no daemon runs on the Dagster home.
+    """
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+        runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))
+        for run in runs:
+            instance.report_run_failed(run, "The process of this run was killed together with `heap-assets dev`.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        return len(runs)
 
 
 def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[object]] = ()) -> int:

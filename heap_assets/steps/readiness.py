@@ -21,6 +21,8 @@ from heap_assets.steps.catalogue import columns_since
 from heap_assets.steps.delivery_identify import own_pairs
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_PAUSE = timedelta(seconds=12)
+_LONGEST_DELIVERY = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,22 @@ def identity_inputs(platform: Platform, day: date) -> IdentityInputs:
 def links_as_of(platform: Platform, day: date) -> pl.LazyFrame:
     """Return all links that the graph of a day was resolved from, one row per link and source."""
     return platform.timeline.advance(day, identity_inputs(platform, day).inputs).all_links
+
+
+def landing_pauses(platform: Platform) -> bool:
+    """Say whether tables should be built now: nothing landed within 12 s, or landing has gone on for five minutes.
+
+    Dumps of one delivery land one after the other; building after each of them would build the same days again.
+    """
+    records = platform.landing.records().values()
+    moments = sorted((t.landed_at for r in records for t in r.tables.values() if t.landed_at), reverse=True)
+    now = datetime.now(UTC)
+    began = now
+    for moment in moments:
+        if began - moment > _PAUSE:
+            break
+        began = moment
+    return began == now or now - began > _LONGEST_DELIVERY
 
 
 def unbuilt_days(platform: Platform) -> dict[str, set[date]]:
