@@ -12,6 +12,7 @@ from heap_assets.checks.partition_check import asset_key
 from heap_assets.code_location import reload_soon
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect import ManifestFile
+from heap_assets.heap_connect.records import DumpRecord
 from heap_assets.names import DUMPS
 from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform
@@ -60,7 +61,7 @@ def manifest_sensor(
             skip_reason=waits,
             cursor=today.isoformat(),
             asset_events=came,
-            run_requests=[_request(there, run) for run in runs],
+            run_requests=[_request(there, context.instance, run) for run in runs],
             dynamic_partitions_requests=[
                 DUMP_PARTITIONS.build_add_request([str(manifest.dump_id) for manifest in manifests])
             ]
@@ -147,10 +148,20 @@ def _grouped(
     return sorted(runs, key=lambda run: run[0].dump_id)[:_RUNS_A_TICK]
 
 
-def _request(there: Platform, run: Sequence[ManifestFile]) -> dg.RunRequest:
-    """Ask for one run; what is wanted again must not pass for the run that it had before, so it has no run key."""
+def _request(there: Platform, instance: dg.DagsterInstance, run: Sequence[ManifestFile]) -> dg.RunRequest:
+    """Ask for one run, under a key of its own: what is wanted again must not pass for the run that it had before."""
     dumps = [str(manifest.dump_id) for manifest in run]
     tags = {DUMPS_TAG: ",".join(dumps)}
+    records = there.landing.records()
+    failures = sum(attempts(records.get(manifest.dump_id)) for manifest in run)
+    key = f"{tags[DUMPS_TAG]}:{failures}:{instance.get_runs_count(dg.RunsFilter(tags=tags))}"
     if len(dumps) == 1:
-        return dg.RunRequest(partition_key=dumps[0], tags=tags)
-    return dg.RunRequest(tags=tags | {_RANGE_START: dumps[0], _RANGE_END: dumps[-1]})
+        return dg.RunRequest(run_key=key, partition_key=dumps[0], tags=tags)
+    return dg.RunRequest(run_key=key, tags=tags | {_RANGE_START: dumps[0], _RANGE_END: dumps[-1]})
+
+
+def attempts(record: DumpRecord | None) -> int:
+    """Count the failed attempts at a dump so far."""
+    if record is None:
+        return 0
+    return record.attempts + sum(table.attempts for table in record.tables.values())

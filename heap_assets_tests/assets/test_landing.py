@@ -92,6 +92,16 @@ class Landing:
         )
         return {found.check_name: found for found in result.get_asset_check_evaluations()}
 
+    def land_range(self, request: dg.RunRequest) -> list[dg.AssetCheckEvaluation]:
+        """Land several dumps as the run that the sensor asks for; return what was judged."""
+        dumps = request.tags["heap/dump_ids"].split(",")
+        self.instance.add_dynamic_partitions(str(DUMPS.name), dumps)
+        job = self.definitions().resolve_implicit_global_asset_job_def()
+        result = job.get_subset(asset_selection={asset_key("heap_connect/dumps")}).execute_in_process(
+            instance=self.instance, tags=dict(request.tags)
+        )
+        return result.get_asset_check_evaluations()
+
 
 @pytest.fixture
 def landing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Landing:
@@ -113,11 +123,10 @@ def test_every_dump_has_its_three_verdicts(landing: Landing) -> None:
     }
     assert {check.partition for check in found.values()} == {"1"}
     assert found["catalogue_is_complete"].metadata["tables"].value == "clicks"
-    [told] = (
-        SqlDoor(str(landing.folder / "lake"))
-        .sql('select "table", dump_id, files, rows_read, rows_new, rows_rejected from heap_connect.dumps')
-        .rows()
-    )
+    with SqlDoor(str(landing.folder / "lake")) as door:
+        [told] = door.sql(
+            'select "table", dump_id, files, rows_read, rows_new, rows_rejected from heap_connect.dumps'
+        ).rows()
     assert told == ("clicks", 1, 1, 5, 5, 0)
 
 
@@ -195,8 +204,19 @@ def test_a_month_is_warned_about_and_stops_between_dumps(landing: Landing, monke
 def test_a_tick_asks_for_a_bounded_number_of_dumps_oldest_first(landing: Landing) -> None:
     for dump in range(1, 26):
         landing.bucket.dump(dump, f"2026-05-02T00:{dump:02d}:00", clicks=[])
-    asked = [request.partition_key for request in landing.tick().run_requests or []]
-    assert asked == [str(dump) for dump in range(1, 21)]
+    asked = [request.tags["heap/dump_ids"].split(",") for request in landing.tick().run_requests or []]
+    assert asked == [[str(dump) for dump in range(1, 21)], [str(dump) for dump in range(21, 26)]]
+
+
+def test_a_run_lands_a_range_of_dumps_with_a_result_for_each(landing: Landing) -> None:
+    for dump in range(1, 4):
+        landing.bucket.dump(dump, f"2026-05-03T0{dump}:00:00", clicks=rows("2026-05-02", dump, dump * 10))
+    [request] = landing.tick().run_requests or []
+    assert request.partition_key is None
+    checks = landing.land_range(request)
+    assert {check.partition for check in checks if check.check_name == "every_table_landed"} == {"1", "2", "3"}
+    assert landing.instance.get_materialized_partitions(asset_key("heap_connect/dumps")) == {"1", "2", "3"}
+    assert not landing.tick().run_requests
 
 
 def test_a_table_that_failed_is_asked_for_again_under_a_key_of_its_own_after_a_while(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -9,6 +11,8 @@ import pytest
 
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.cli.demo_run import runs_for
+from heap_assets.definitions import build_definitions
+from heap_assets.steps import readiness
 from heap_assets.steps.readiness import graph_is_due, identity_inputs, unbuilt_days
 from heap_assets_tests.assets.company_platform import World, make_world, why
 
@@ -103,21 +107,41 @@ def test_identity_waits_while_a_touched_day_is_not_built(resolved: World, tmp_pa
     assert identity_inputs(fresh.platform, resolved.company.until).waiting_for
 
 
-def test_a_dump_asks_for_exactly_the_days_it_touched(resolved: World) -> None:
-    instance = dg.DagsterInstance.ephemeral()
-    tables = dg.AssetSelection.assets(asset_key("heap/pageviews"), asset_key("heap/events/feature_used"))
-    first = dg.evaluate_automation_conditions(defs=resolved.definitions, instance=instance, asset_selection=tables)
-    touched = {str(resolved.company.days[1]), str(resolved.company.days[-1])}
-    for day in touched:
-        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("heap_connect/landed"), partition=day))
-    then = dg.evaluate_automation_conditions(
-        defs=resolved.definitions, instance=instance, asset_selection=tables, cursor=first.cursor
-    )
-    requested = {
-        result.key.to_user_string(): set(result.true_subset.expensively_compute_partition_keys())
-        for result in then.results
+def test_a_dump_asks_for_exactly_the_days_it_touched(
+    resolved: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also days that landed before anybody watched, such as those of a table that is new to the catalogue."""
+    monkeypatch.setattr(readiness, "_PAUSE", timedelta(0))
+    world, tables = make_world(resolved.company, tmp_path), ["heap/pageviews", "heap/events/feature_used"]
+    for dump in list(resolved.company.dump_ids.values())[:-1]:
+        world.land(dump)
+    days = {str(day) for day in resolved.company.days[:-1]}
+    assert _requested(world, tables) == dict.fromkeys(tables, days)
+    for day in sorted(days):
+        world.run(tables, day)
+    assert _requested(world, tables) == {table: set() for table in tables}
+    newest = resolved.company.dump_ids[resolved.company.until]
+    world.land(newest)
+    touched = {
+        table: {
+            str(day) for day in replace(world.platform).landing.records()[newest].tables[table.rpartition("/")[2]].days
+        }
+        for table in tables
     }
-    assert requested == {"heap/pageviews": touched, "heap/events/feature_used": touched}
+    assert _requested(world, tables) == touched
+    assert str(resolved.company.until) in touched["heap/pageviews"]
+
+
+def _requested(world: World, tables: list[str]) -> dict[str, set[str]]:
+    """Return what automation asks for on its first look."""
+    result = dg.evaluate_automation_conditions(
+        defs=build_definitions(replace(world.platform)),  # with nothing remembered
+        instance=dg.DagsterInstance.ephemeral(),
+        asset_selection=dg.AssetSelection.assets(*map(asset_key, tables)),
+    )
+    return {
+        one.key.to_user_string(): set(one.true_subset.expensively_compute_partition_keys()) for one in result.results
+    }
 
 
 def test_profiles_wait_for_their_graph(resolved: World) -> None:
