@@ -1,4 +1,4 @@
-# Each target sets itself up: it needs Python 3.11+ and make, nothing else, and is quick the second time.
+# Each target sets itself up: it needs Python 3.11, 3.12 or 3.13, and make, nothing else, and is quick the second time.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -15,7 +15,7 @@ help: ## Show what there is
 install: $(READY) ## Make the virtual environment (every other target does this too)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heap_assets needs Python 3.11 or newer; set PYTHON=python3.x")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "heap_assets needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.x")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

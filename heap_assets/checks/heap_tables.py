@@ -10,6 +10,10 @@ from typing import Any
 import polars as pl
 
 from heap_assets.checks.verdict import SAMPLE_ROWS, Verdict
+from heap_assets.column_names import PRIVATE
+
+_ROWS = f"{PRIVATE}rows"
+_OUTSIDE = f"{PRIVATE}outside"
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,13 @@ def table_facts(rows: pl.LazyFrame, day: date | None = None, time_column: str = 
         The partition's UTC day for event tables; None for snapshots, whose rows have no day.
     """
     schema = rows.collect_schema()
-    figures = [pl.len().alias("__rows__"), *(pl.col(name).null_count() for name in schema)]
+    figures = [pl.len().alias(_ROWS), *(pl.col(name).null_count() for name in schema)]
     if day is not None and time_column in schema:
-        figures.append((~_inside(time_column, day)).sum().alias("__outside__"))
+        figures.append((~_inside(time_column, day)).sum().alias(_OUTSIDE))
     found = rows.select(figures).collect(engine="streaming").row(0, named=True)
     return TableFacts(
-        rows=found.pop("__rows__"),
-        outside=found.pop("__outside__", 0) or 0,
+        rows=found.pop(_ROWS),
+        outside=found.pop(_OUTSIDE, 0) or 0,
         columns={name: str(dtype) for name, dtype in schema.items()},
         nulls=found,
     )
@@ -108,8 +112,8 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
     figures = [
         (pl.col(name).is_not_null() & ~_is_known(name, values)).sum().alias(name) for name, values in judged.items()
     ]
-    counted = rows.select(pl.len().alias("__rows__"), *figures).collect().row(0, named=True)
-    total = counted.pop("__rows__")
+    counted = rows.select(pl.len().alias(_ROWS), *figures).collect().row(0, named=True)
+    total = counted.pop(_ROWS)
     share = max(counted.values(), default=0) / total if total else 0.0
     missing = [name for name, values in known.items() if values is None and name in present]
     return Verdict(

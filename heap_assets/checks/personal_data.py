@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from heap_assets.checks.verdict import Verdict
+from heap_assets.column_names import PRIVATE
+
+_ROWS = f"{PRIVATE}rows"
 
 _PERSONAL_NAME = re.compile(
     r"(^|_)(e_?mail(_address)?|phone(_number)?|mobile(_number)?|ssn|social_security(_number)?|card_number|pan"
@@ -152,15 +155,17 @@ def _search(name: str, column: pl.Series, allowed: float) -> list[Hit]:
     values = values.filter(values.str.strip_chars() != "")
     if values.is_empty():
         return []
-    counts = values.value_counts(name=" rows")
-    looks = counts.select(" rows", name, *(pl.col(name).str.contains(k.pattern).alias(f" {n}") for n, k in _NUMBERED))
+    counts = values.value_counts(name=_ROWS)
+    looks = counts.select(
+        _ROWS, name, *(pl.col(name).str.contains(k.pattern).alias(f"{PRIVATE}{n}") for n, k in _NUMBERED)
+    )
     hits: dict[str, Hit] = {}
     for number, kind in _NUMBERED:
         if kind.name == "ip_address" and _VERSION_NAME.search(name):
             continue
-        matching = looks.filter(looks[f" {number}"])
+        matching = looks.filter(looks[f"{PRIVATE}{number}"])
         confirm = kind.confirm
-        rows = sum(n for n, value in matching.select(" rows", name).iter_rows() if confirm is None or confirm(value))
+        rows = sum(n for n, value in matching.select(_ROWS, name).iter_rows() if confirm is None or confirm(value))
         share = rows / len(values)
         if rows and share > (_MOST if kind.mostly else allowed):
             hits.setdefault(kind.name, (name, kind.name, "value", rows, round(share, 4)))

@@ -14,6 +14,9 @@ from heap_assets.checks.measures import USERS
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
+from heap_assets.column_names import PRIVATE
+
+_KEY = f"{PRIVATE}key"
 
 PROFILES = "profiles"
 
@@ -123,10 +126,10 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
             return nothing_to_judge_by(f"{keys.asset} or {GRAPH} has not been built for this day")
         known = {name: kind for name, kind in keys.identifiers.items() if name in rows.collect_schema()}
         normal = rows.select(
-            pl.col(keys.key).cast(pl.String).alias("__key__"),
+            pl.col(keys.key).cast(pl.String).alias(_KEY),
             *(keys.normalise(name, kind).alias(name) for name, kind in known.items()),
         )
-        return duplicates.one_profile_per_key(normal, "__key__", known, graph, allowed)
+        return duplicates.one_profile_per_key(normal, _KEY, known, graph, allowed)
 
     table = keys.asset.rpartition("/")[2]
     return Check(

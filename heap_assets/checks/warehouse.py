@@ -7,6 +7,10 @@ from collections.abc import Mapping
 import polars as pl
 
 from heap_assets.checks.verdict import Verdict, nothing_to_judge_by
+from heap_assets.column_names import PRIVATE
+
+_ROWS = f"{PRIVATE}rows"
+_ANY = f"{PRIVATE}any"
 
 PATTERNS: Mapping[str, str] = {
     "email": r"^[^\s@]+@[^\s@]+\.[^\s@.]+$",
@@ -27,12 +31,12 @@ def identifiers_filled(rows: pl.LazyFrame, columns: Mapping[str, str], least: fl
     """
     filled = {name: _filled(name) for name in columns}
     found = rows.select(
-        pl.len().alias("__rows__"),
-        pl.any_horizontal(*filled.values()).sum().alias("__any__"),
+        pl.len().alias(_ROWS),
+        pl.any_horizontal(*filled.values()).sum().alias(_ANY),
         *(expr.sum().alias(name) for name, expr in filled.items()),
     )
     counts = found.collect().row(0, named=True)
-    total, identified = counts.pop("__rows__"), counts.pop("__any__") or 0
+    total, identified = counts.pop(_ROWS), counts.pop(_ANY) or 0
     share = identified / total if total else 1.0
     shares = {name: (count or 0) / total if total else 1.0 for name, count in counts.items()}
     return Verdict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +20,7 @@ from heap_assets.settings.sync import SegmentTrack
 from heap_assets.steps.delivery_rows import by_identifier, newest, newest_profiles_day, newest_users
 from heap_assets.steps.delivery_since import since_of
 from heap_assets.steps.suppression import suppressed_users
+from heap_assets.versions import version_of
 
 _NOT_EVENTS = ("sessions",)
 _KEYS = ("event_id", "user_id", "session_id", "time")
@@ -72,8 +72,8 @@ class Forwarding:
     @cached_property
     def _choices(self) -> str:
         sync = self.sync
-        chosen = (sync.properties, sync.columns, sync.event_names, sync.user_id, since_of(self.platform, self.name))
-        return hashlib.sha256(repr((chosen, self.plan)).encode()).hexdigest()[:12]
+        chosen = [sync.properties, sync.columns, sync.event_names, sync.user_id, since_of(self.platform, self.name)]
+        return version_of([*chosen, self.plan], length=12)
 
     def properties(self, table: str, day: date) -> dict[str, str]:
         """Return property to column of the rows that :meth:`rows` gives."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -14,6 +13,7 @@ from heap_assets.names import heap_asset
 from heap_assets.platform import Platform
 from heap_assets.profiles import Condition, holds
 from heap_assets.steps.table import Made, Table, Task
+from heap_assets.versions import version_of
 
 Rule = Mapping[str, tuple[Condition, ...]]
 """Column to conditions; a row for which all of them hold is left out."""
@@ -34,7 +34,7 @@ def without_left_out(task: Task, table: str, made: Table) -> Table:
     if not rules:
         return made
     given = made.inputs or Inputs({})
-    spelled = hashlib.sha256(repr([sorted(rule.items()) for rule in rules]).encode()).hexdigest()[:16]
+    spelled = version_of(rules)
     inputs = Inputs({**given.versions, "left_out": spelled}, given.seen)
     lake, asset, day = task.platform.lake, heap_asset(table), str(task.day)
     stored = lake.find(asset, day)

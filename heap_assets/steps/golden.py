@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import date
 
@@ -16,6 +15,7 @@ from heap_assets.platform import Platform
 from heap_assets.profiles import Choose, TraitRule, TraitSource, golden_records
 from heap_assets.steps.behaviour import Window, window, with_what_they_did
 from heap_assets.steps.table import Made
+from heap_assets.versions import version_of
 
 
 def profiles_of_day(platform: Platform, day: date) -> Made:
@@ -48,12 +48,22 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
     whole = _with_empty_traits(frame, missing)
     seen = window(platform, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, seen)}
-    settings = hashlib.sha256(repr((platform.settings.profiles, platform.rules.digest)).encode()).hexdigest()[:16]
     return Made(
         with_what_they_did(platform, whole, lake.scan(GRAPH, str(day)), seen),
-        _inputs(platform, day, standing, settings, events),
+        _inputs(platform, day, standing, profiles_version(platform), events),
         {"traits": len(traits), "traits_without_source": len(missing)},
     )
+
+
+def profiles_version(platform: Platform) -> str:
+    """Return a name for what the settings say of profiles, as far as it makes their content.
+
+    Descriptions and marks are no part of it: to edit one rebuilds nothing.
+    """
+    chosen = platform.settings.profiles
+    traits = [[name, trait.sources, trait.choose] for name, trait in chosen.traits.items()]
+    behaviour = [chosen.behaviour.days, [*chosen.behaviour.features.items()]] if chosen.behaviour else None
+    return version_of([traits, behaviour, chosen.parsed_audiences, platform.rules.digest])
 
 
 def audiences_of_day(platform: Platform, day: date) -> Made:

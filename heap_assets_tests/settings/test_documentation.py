@@ -27,6 +27,25 @@ def shown() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path.name}-{number}", yaml.safe_load(text)
 
 
+def anchors(path: Path) -> set[str]:
+    """Return the fragments that headings of a Markdown file are linked by."""
+    titles = re.findall(r"^#+ +(.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, fragment = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        assert not fragment or fragment in anchors(file), target
+
+
 def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     for key, value in more.items():
         there = base.get(key)

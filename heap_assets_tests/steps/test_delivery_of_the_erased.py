@@ -12,6 +12,7 @@ from heap_assets.destinations import Log, fold
 from heap_assets.platform import open_platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_due import SentDay, remember_day
 from heap_assets.steps.delivery_forget import forget_person
 from heap_assets_tests.heap_connect.dump_builders import Bucket, event, land_all
 from heap_assets_tests.steps.delivery_fixtures import Worlds
@@ -106,6 +107,17 @@ def ledger_of(world: World, name: str) -> list[str]:
         log = Log(world.lake.store, spec.name)
         keys += fold(log, log.ledger()).frame["key"].to_list()
     return sorted(keys)
+
+
+def test_a_day_noted_under_another_scheme_of_versions_is_looked_at_again_and_not_sent(
+    worlds: Worlds, segment: ServerProcess
+) -> None:
+    world = worlds(track(segment))
+    assert send(world, "segment_track").report.sent == 6
+    for table in ("signup", "pageviews"):
+        remember_day(world.platform, "segment_track", table, DAY, SentDay("what an older release wrote"))
+    again = send(world, "segment_track")
+    assert (again.unchanged_tables, again.report.sent) == (0, 0)
 
 
 def test_people_in_a_full_resync_are_identified_again_once(worlds: Worlds, segment: ServerProcess) -> None:
