@@ -55,7 +55,8 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
     """
     loaded.check_heap_columns()
     check_columns(loaded)
-    check_events(loaded)
+    for doubt in check_events(loaded):
+        dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
         for category in (dg.PreviewWarning, dg.BetaWarning):

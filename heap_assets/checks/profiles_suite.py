@@ -15,6 +15,7 @@ from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 from heap_assets.column_names import PRIVATE
+from heap_assets.profiles import SET_ASIDE
 
 _KEY = f"{PRIVATE}key"
 
@@ -59,6 +60,13 @@ def checks_for_profiles(
             "No profile_id is there twice.",
             lambda s: unique_keys(s.rows(), ["profile_id"]),
             blocking=True,
+        ),
+        Check(
+            PROFILES,
+            "traits_made",
+            "Every trait could be made: its columns are there, and their types go together.",
+            _traits_made,
+            mend="correct the table or `profiles.traits`; syncs that send the trait wait until then, others do not.",
         ),
         Check(
             PROFILES,
@@ -138,6 +146,19 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
         f"At most {allowed:.1%} of the {keys.key}s of {keys.asset} stand on several profiles.",
         judge,
         mend="the row names different people: correct it, or look at the conflict with `explain`.",
+    )
+
+
+def _traits_made(s: Subject) -> Verdict:
+    why = {str(trait): str(reason) for trait, reason in (s.notes().get(SET_ASIDE) or {}).items()}
+    unreadable = s.notes().get("unreadable_times_in") or {}
+    return Verdict(
+        passed=not why,
+        numbers={SET_ASIDE: len(why), "unreadable_times": sum(unreadable.values())},
+        notes={
+            **({"set_aside": "; ".join(why.values())} if why else {}),
+            **({"unreadable_times_in": ", ".join(unreadable)} if unreadable else {}),
+        },
     )
 
 

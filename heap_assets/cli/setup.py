@@ -40,9 +40,11 @@ def check(path: Path | None) -> None:
     platform = open_platform(settings)
     platform.check_columns()
     check_columns(platform)
-    check_events(platform)
+    doubts = check_events(platform)
     check_syncs(platform)
     click.echo(_understood(settings, sorted(platform.event_tables)))
+    for doubt in doubts:
+        click.echo(f"Not yet       {doubt}")
 
 
 def _understood(settings: Settings, event_tables: list[str]) -> str:

@@ -13,6 +13,7 @@ from heap_assets.column_names import apart
 from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.destinations.canonical import decimal_is_number, iso_text, sendable
 from heap_assets.errors import SettingsError
+from heap_assets.text_times import read_times
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 KEY_COLUMNS = ("key", "profile_id", "heap_identities")
@@ -125,8 +126,7 @@ def _row_hash(columns: Sequence[str], schema: pl.Schema) -> pl.Expr:
 def _time(column: str, schema: pl.Schema) -> pl.Expr:
     if schema[column] == pl.String:
         text = pl.col(column).str.strip_chars()
-        parsed = text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        return pl.coalesce(iso_text(parsed, pl.Datetime("us", "UTC")), text)
+        return pl.coalesce(iso_text(read_times(text), pl.Datetime("us", "UTC")), text)
     if schema[column] == pl.Date:
         return pl.col(column).dt.strftime("%Y-%m-%dT00:00:00.000Z")
     return sendable(pl.col(column), schema[column], f"events: timestamp column {column!r}").cast(pl.String)
@@ -166,7 +166,7 @@ def addressed_events(
     single = policy if policy.identities == "none" else _one(policy)
     people = addressed(profiles.select("profile_id", "heap_identities"), users, single)
     every = events.drop("key", strict=False).collect()
-    happened = pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    happened = read_times(pl.col("time"))
     early = every.select(early=(happened < since).fill_null(value=False))["early"] if since else None
     kept = every.filter(~early) if early is not None else every
     homes = people.rows.select("profile_id", "key").collect()

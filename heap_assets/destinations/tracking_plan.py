@@ -23,6 +23,7 @@ import polars as pl
 
 from heap_assets.destinations.addressing import Addressed
 from heap_assets.errors import SettingsError
+from heap_assets.text_times import read_times
 
 _TYPES: Mapping[str, pl.DataType] = {
     "string": pl.String(),
@@ -229,7 +230,7 @@ def _converted(values: pl.Series, kind: str) -> pl.Series:
             return values
         if values.dtype != pl.String:
             return pl.Series(values.name, [None], dtype=pl.String).new_from_index(0, len(values))
-        return values.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+        return values.to_frame().select(read_times(pl.col(values.name))).to_series()
     if kind == "integer" and values.dtype.is_float():
         return pl.Series(values.name, values.set(values != values.round(0), None)).cast(pl.Int64, strict=False)
     return values.cast(_TYPES[kind], strict=False)

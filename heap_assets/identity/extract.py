@@ -15,6 +15,7 @@ from heap_assets.identity.normalise import as_text, composite, normalised, reaso
 from heap_assets.identity.paths import resolve_path
 from heap_assets.identity.rules import ColumnMapping, Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, TIME, aggregated
+from heap_assets.text_times import read_times
 
 MAX_IDENTIFIERS: Final = 200
 """Identifiers on one record; an array with more is no person, and its links would grow with the square."""
@@ -177,7 +178,7 @@ def _seen(table: SourceTable, schema: pl.Schema, day: date | None) -> tuple[pl.E
         return pl.lit(stood, TIME), pl.lit(False)
     found = resolve_path(table.time_column, schema, table.name)
     if found.dtype == pl.String:
-        read = found.expression.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+        read = read_times(found.expression)
         return read, found.expression.is_not_null() & read.is_null()
     if isinstance(found.dtype, pl.Datetime):
         zoned = found.expression.dt.cast_time_unit("us")

@@ -14,17 +14,20 @@ from heap_assets.profiles.audiences import (
 )
 from heap_assets.profiles.behaviour import BEHAVIOUR, behavioural_traits, event_stream, with_behaviour
 from heap_assets.profiles.conditions import Condition, holds, parse_conditions
-from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
+from heap_assets.profiles.golden import PROFILE_SCHEMA, SET_ASIDE, GoldenRecords, golden_records
 from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
 from heap_assets.profiles.survivorship import Choose, TraitRule
+from heap_assets.profiles.trait_rows import TraitSource
 
 __all__ = [
     "BEHAVIOUR",
     "PROFILE_SCHEMA",
+    "SET_ASIDE",
     "Audience",
     "Choose",
     "Condition",
     "EventCriterion",
+    "GoldenRecords",
     "Stage",
     "TraitRule",
     "TraitSource",

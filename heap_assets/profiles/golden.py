@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import polars as pl
 
-from heap_assets.column_names import PRIVATE
 from heap_assets.errors import SettingsError
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules, RulesError, SourceTable, assign, resolve_path
-from heap_assets.profiles.survivorship import TraitRule, present, survivors
-
-TIME = pl.Datetime("us", "UTC")
-
-_PROFILE, _TIME = f"{PRIVATE}profile", f"{PRIVATE}time"
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
+from heap_assets.profiles.survivorship import TraitRule, survivors
+from heap_assets.profiles.trait_rows import PROFILE, ROW_TIME, UNREADABLE, TraitRows, TraitSource, assigned_rows
+from heap_assets.text_times import TIME
 
 PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "profile_id": pl.String(),
@@ -29,23 +27,27 @@ PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
 """Columns every profiles table has, without its traits (which stand before `conflicts`)."""
 
 
+SET_ASIDE: Final = "traits_set_aside"
+"""The note of a day's profiles that says which traits could not be made, and why: its check `traits_made` fails."""
+
+
 @dataclass(frozen=True)
-class TraitSource:
-    """A table that traits are taken from.
+class GoldenRecords:
+    """The profiles of a day.
 
     Attributes
     ----------
-    rows
-        The rows that stand on the day (a snapshot), or all that count (events).
-    table
-        How its columns map to identifiers.
-    updated_at
-        The column that says how new a row is; without one, the time column of the table.
+    frame
+        `PROFILE_SCHEMA` with `<trait>` and `<trait>__source` per trait before `conflicts`; sorted by profile_id.
+    set_aside
+        Trait to why it could not be made: types that clash, a column that is gone. Both of its columns are null.
+    unreadable_times
+        `table.column` to how many rows of people have text there that is no time; such rows count as without one.
     """
 
-    rows: pl.LazyFrame
-    table: SourceTable
-    updated_at: str | None = None
+    frame: pl.LazyFrame
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    unreadable_times: Mapping[str, int] = field(default_factory=dict)
 
 
 def golden_records(
@@ -55,7 +57,7 @@ def golden_records(
     rules: Rules,
     conflicts: pl.LazyFrame | None = None,
     merged_away: pl.Series | None = None,
-) -> pl.LazyFrame:
+) -> GoldenRecords:
     """Build the profiles of a day.
 
     A row of a source belongs to the profile of its strongest identifier that is not null, blocked or shared; a row
@@ -79,15 +81,11 @@ def golden_records(
         Heap identities whose users Heap has merged into others: nothing is on them any more. They stay among
         `identifiers` and are left out of `heap_identity` and `heap_identities`.
 
-    Returns
-    -------
-    LazyFrame
-        `PROFILE_SCHEMA` with `<trait>` and `<trait>__source` per trait before `conflicts`; sorted by profile_id.
-
     Raises
     ------
     SettingsError
-        A trait names a table, a column or a type that does not exist or does not fit, or a reserved column.
+        A trait names no known table or has the name of another column. A trait whose columns are missing or do not fit
+        is set aside, and the others are made.
     """
     _check_names(sources, traits)
     members = graph.filter(pl.col("profile_id").is_not_null()).collect()
@@ -95,18 +93,59 @@ def golden_records(
     # traits join on a number: a profile id is 32 characters, and rows are wide
     numbered = members.join(numbers, on="profile_id").drop("profile_id")
     to_profile = numbered.lazy().rename({"profile": "profile_id"})
+    tables = {name: TraitRows.of(sources[name], paths) for name, paths in _paths_by_table(traits).items()}
     assigned = {
-        name: _assigned(sources[name], paths, to_profile, rules) for name, paths in _paths_by_table(traits).items()
+        name: assigned_rows(sources[name], table, to_profile, rules) for name, table in tables.items() if table.usable
     }
-    columns = [_body(numbered, numbers, rules, merged_away), *(_trait(rule, assigned, numbers) for rule in traits)]
-    return pl.concat([*columns, _conflict_counts(conflicts, numbers)], how="horizontal").lazy()
+    set_aside = {rule.name: why for rule in traits if (why := _why_impossible(rule, tables))}
+    made = []
+    for rule in traits:
+        try:
+            if rule.name not in set_aside:
+                made.append(_trait(rule, assigned, numbers))
+                continue
+        except SettingsError as error:
+            set_aside[rule.name] = str(error)
+        made.append(_nothing(rule, numbers.height))
+    columns = [_body(numbered, numbers, rules, merged_away), *made, _conflict_counts(conflicts, numbers)]
+    return GoldenRecords(
+        pl.concat(columns, how="horizontal").lazy(), set_aside, _unreadable_times(sources, tables, assigned)
+    )
+
+
+def _why_impossible(rule: TraitRule, tables: Mapping[str, TraitRows]) -> str:
+    """Say what of a trait's sources cannot be read at all; empty if all can."""
+    for source in rule.sources:
+        table, _, path = source.partition(".")
+        if why := tables[table].wrong.get("") or tables[table].wrong.get(path):
+            return f"trait {rule.name!r}: {why}"
+    return ""
+
+
+def _nothing(rule: TraitRule, height: int) -> pl.DataFrame:
+    empty = pl.Series([None], dtype=pl.String).new_from_index(0, height)
+    return pl.DataFrame({rule.name: empty, f"{rule.name}__source": empty})
+
+
+def _unreadable_times(
+    sources: Mapping[str, TraitSource], tables: Mapping[str, TraitRows], assigned: Mapping[str, pl.LazyFrame]
+) -> dict[str, int]:
+    counts = {name: rows.select(pl.col(UNREADABLE).sum()).collect().item() for name, rows in assigned.items()}
+    return {
+        f"{sources[name].table.name}.{tables[name].time_column}": int(count) for name, count in counts.items() if count
+    }
 
 
 def _trait(rule: TraitRule, assigned: Mapping[str, pl.LazyFrame], numbers: pl.DataFrame) -> pl.DataFrame:
     """Return the trait and its source, one row per profile in order."""
     chosen = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
     named = chosen.select("profile", pl.col("value").alias(rule.name), pl.col("source").alias(f"{rule.name}__source"))
-    return _in_order(named, numbers)
+    try:
+        return _in_order(named, numbers)
+    except pl.exceptions.PolarsError as error:
+        raise SettingsError(
+            f"trait {rule.name!r}: values of {', '.join(rule.sources)} cannot be put together ({type(error).__name__})."
+        ) from error
 
 
 def _in_order(rows: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
@@ -115,14 +154,14 @@ def _in_order(rows: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
     return every.join(rows, on="profile", how="left").sort("profile").drop("profile").collect()
 
 
-def _paths_by_table(traits: Sequence[TraitRule]) -> dict[str, dict[str, str]]:
-    """Return table to column path to the (first) trait that wants it."""
-    found: dict[str, dict[str, str]] = {}
+def _paths_by_table(traits: Sequence[TraitRule]) -> dict[str, list[str]]:
+    """Return table to the column paths that traits want, each once."""
+    found: dict[str, dict[str, None]] = {}
     for rule in traits:
         for source in rule.sources:
             table, _, path = source.partition(".")
-            found.setdefault(table, {}).setdefault(path, rule.name)
-    return found
+            found.setdefault(table, {})[path] = None
+    return {table: list(paths) for table, paths in found.items()}
 
 
 def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]) -> None:
@@ -186,53 +225,11 @@ def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_aw
     return pl.concat([numbers.select("profile_id"), seen, keys], how="horizontal")
 
 
-def _assigned(source: TraitSource, traits: Mapping[str, str], to_profile: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
-    """Return the rows of a source that belong to a profile: profile, time, and a column per path in `traits`.
-
-    Collected, since every trait of the table reads it.
-    """
-    schema, name = source.rows.collect_schema(), source.table.name
-    column = source.updated_at or source.table.time_column
-    time = pl.lit(None, TIME)
-    if column is not None:
-        time = _utc(*_resolved(column, schema, name, "the time of its rows"), f"{name}.{column}")
-    values = [present(*_resolved(path, schema, name, f"trait {trait!r}")).alias(path) for path, trait in traits.items()]
-    return (
-        assign(source.rows, source.table, to_profile, rules, under=_PROFILE)
-        .filter(pl.col(_PROFILE).is_not_null())
-        .select(time.alias(_TIME), _PROFILE, *values)
-        .collect()
-        .lazy()
-    )
-
-
-def _resolved(path: str, schema: pl.Schema, table: str, what: str) -> tuple[pl.Expr, pl.DataType]:
-    try:
-        found = resolve_path(path, schema, table)
-    except RulesError as error:
-        raise SettingsError(f"{what}: {error}") from error
-    if found.many:
-        raise SettingsError(f"{what}: {table}.{path} is an array, expected one value.")
-    return found.expression, found.dtype
-
-
-def _utc(value: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
-    """Return a warehouse's time as UTC; one without a zone is taken as UTC."""
-    if isinstance(dtype, pl.Datetime):
-        zoned = value.dt.replace_time_zone("UTC") if dtype.time_zone is None else value.dt.convert_time_zone("UTC")
-        return zoned.cast(TIME)
-    if dtype == pl.Date:
-        return value.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    if dtype == pl.String:
-        return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-    raise SettingsError(f"{name} is {dtype}, expected a date or a timestamp to tell how new a row is.")
-
-
 def _candidates(assigned: Mapping[str, pl.LazyFrame], rule: TraitRule, rank: int) -> pl.LazyFrame:
     table, _, path = rule.sources[rank].partition(".")
     return (
         assigned[table]
-        .select(profile=_PROFILE, rank=pl.lit(rank, pl.UInt32), time=_TIME, value=path)
+        .select(profile=PROFILE, rank=pl.lit(rank, pl.UInt32), time=ROW_TIME, value=path)
         .filter(pl.col("value").is_not_null())
     )
 

@@ -43,7 +43,8 @@ def window(platform: Platform, day: date) -> Window:
     Raises
     ------
     SettingsError
-        An audience or a feature names an event that the catalogue does not know.
+        An audience or a feature names an event that the catalogue does not know; where it knows no event table at all,
+        such an event has never happened.
     """
     chosen = platform.settings.profiles
     reach = reaches(platform)
@@ -59,6 +60,8 @@ def reaches(platform: Platform) -> dict[str, int | None]:
     """Return how many days back each event table is looked at; None is all of them."""
     chosen = platform.settings.profiles
     found: dict[str, int | None] = {}
+    if not platform.event_tables:
+        return found
     if chosen.behaviour:
         for flag, event in chosen.behaviour.features.items():
             _known(platform, event, f"profiles.behaviour.features.{flag}")
@@ -85,13 +88,15 @@ def with_what_they_did(platform: Platform, profiles: pl.LazyFrame, graph: pl.Laz
     if not chosen.audiences:
         return profiles
     needed = {_known(platform, event, "profiles.audiences") for event in events_needed(chosen.parsed_audiences)}
-    tables = {table: events_of_profiles(_rows(platform, table, seen.days[table]), graph) for table in needed}
+    tables = {table: events_of_profiles(_rows(platform, table, seen.days.get(table, ())), graph) for table in needed}
     return with_audiences(profiles, chosen.parsed_audiences, tables, seen.as_of)
 
 
 def column_sources(platform: Platform) -> dict[str, set[tuple[str, str]]]:
     """Return every column of behaviour and audiences to the (event table, column) pairs that it is made of."""
     chosen = platform.settings.profiles
+    if not platform.event_tables:
+        return {name: set() for name in chosen.columns if name not in chosen.traits}
     found: dict[str, set[tuple[str, str]]] = {}
     if chosen.behaviour:
         everything = {(table, column) for table in platform.event_tables for column in _STREAM}
@@ -108,16 +113,28 @@ def column_sources(platform: Platform) -> dict[str, set[tuple[str, str]]]:
     return found
 
 
-def check_events(platform: Platform) -> None:
+def check_events(platform: Platform) -> list[str]:
     """Hold the events and properties that behaviour and audiences name against the catalogue.
+
+    Returns
+    -------
+    list of str
+        What could not be held against it yet, a sentence each: in a new lake no event table is known.
 
     Raises
     ------
     SettingsError
         Naming the key of what Heap's tables do not have.
     """
+    chosen = platform.settings.profiles
+    if not platform.event_tables:
+        features = chosen.behaviour.features.values() if chosen.behaviour else ()
+        named = sorted({*features, *events_needed(chosen.parsed_audiences)})
+        if not named:
+            return []
+        return [f"no event table is known yet: whether Heap has {', '.join(named)} shows with the first dump"]
     reaches(platform)
-    for audience in platform.settings.profiles.parsed_audiences:
+    for audience in chosen.parsed_audiences:
         for criterion in (*audience.events, *audience.exclude_events):
             table = _known(platform, criterion.type, criterion.where)
             columns = platform.catalogue.columns(table) or []
@@ -126,9 +143,13 @@ def check_events(platform: Platform) -> None:
                     raise SettingsError(
                         f"{condition.where}: {table} has no column {column!r}. Columns: {', '.join(columns)}"
                     )
+    return []
 
 
 def _known(platform: Platform, event: str, where: str) -> str:
+    """Return the table of an event; where no event table is known at all, the event by its own name."""
+    if not platform.event_tables:
+        return event
     table = event_table(event, dict.fromkeys(platform.event_tables))
     if table is None:
         raise SettingsError(
@@ -138,10 +159,22 @@ def _known(platform: Platform, event: str, where: str) -> str:
 
 
 def _rows(platform: Platform, table: str, days: Iterable[str], columns: Iterable[str] = ()) -> pl.LazyFrame:
-    """Scan days of a table without what we sent to Heap ourselves; a table without days has the catalogue's columns."""
+    """Scan days of a table without what we sent to Heap ourselves.
+
+    A table without days has the catalogue's columns; one that the catalogue does not know, those that audiences name.
+    """
     keys = list(days)
     if not keys:
-        names = platform.catalogue.columns(table) or []
+        names = platform.catalogue.columns(table) or _asked_for(platform, table)
         return pl.LazyFrame(schema={name: _TYPES.get(name, pl.String()) for name in (*_TYPES, *names)})
     rows = without_own(platform.lake.scan(heap_asset(table), keys))
     return rows.select(columns) if columns else rows
+
+
+def _asked_for(platform: Platform, event: str) -> list[str]:
+    criteria = [
+        criterion
+        for audience in platform.settings.profiles.parsed_audiences
+        for criterion in (*audience.events, *audience.exclude_events)
+    ]
+    return [column for criterion in criteria if criterion.type == event for column, _ in criterion.properties]

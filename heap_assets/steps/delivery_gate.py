@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 
 from heap_assets.checks import verdicts
 from heap_assets.names import GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
+from heap_assets.profiles import SET_ASIDE
 from heap_assets.settings import sync as kinds
 from heap_assets.steps.delivery_rows import graph_then, newest_profiles_day
 from heap_assets.steps.delivery_tables import Forwarding
@@ -27,7 +28,7 @@ def sync_gate(platform: Platform, name: str, day: date) -> list[str]:
         found = platform.lake.partitions(USERS)
         return table_gate(platform, USERS, found[-1]) if found else [f"{USERS} has not been built"]
     if sync.source == PROFILES:
-        reasons = profiles_gate(platform, day)
+        reasons = [*profiles_gate(platform, day), *_traits_gate(platform, day, sync.properties.values())]
         if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(platform, sync, day) is None:
             reasons.append(f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood")
         return reasons
@@ -36,8 +37,25 @@ def sync_gate(platform: Platform, name: str, day: date) -> list[str]:
         people = newest_profiles_day(platform)
         reasons += profiles_gate(platform, people) if people else [f"{PROFILES} has not been built"]
     if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
-        reasons += profiles_gate(platform, day)
+        reasons += [*profiles_gate(platform, day), *_traits_gate(platform, day, [sync.member_trait])]
     return reasons
+
+
+def _traits_gate(platform: Platform, day: date, columns: Iterable[str]) -> list[str]:
+    """Return which columns of profiles are null for want of a trait that could not be made: sent, they would clear it.
+
+    An audience is as good as the traits that its conditions are on.
+    """
+    found = platform.lake.find(PROFILES, str(day))
+    set_aside = found.notes.get(SET_ASIDE) if found else None
+    if not set_aside:
+        return []
+    needed = {column: {column} for column in columns}
+    for audience in platform.settings.profiles.parsed_audiences:
+        if audience.name in needed:
+            needed[audience.name] |= {trait for trait, _ in audience.user_properties}
+    wanted = {trait for traits in needed.values() for trait in traits}
+    return [f"{PROFILES} {day}: {why}" for trait, why in sorted(set_aside.items()) if trait in wanted]
 
 
 def left_out_tables(platform: Platform, name: str, day: date) -> dict[str, str]:

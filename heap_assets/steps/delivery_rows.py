@@ -34,6 +34,7 @@ from heap_assets.steps.delivery_columns import own_columns
 from heap_assets.steps.delivery_since import enabled_on, since_of
 from heap_assets.steps.golden import standing_partition
 from heap_assets.steps.suppression import suppressed_users
+from heap_assets.text_times import read_times
 
 _PROFILE = f"{PRIVATE}profile_id"
 
@@ -280,7 +281,7 @@ def _anywhere(platform: Platform, name: str, sync: kinds.Webhook | kinds.Custom,
     if sync.event_name is None and sync.event_name_column is None:
         return _keyed(platform, sync, sync.key, day)
     rows, since = _new_events(platform, name, sync, day)
-    happened = pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    happened = read_times(pl.col("time"))
     kept = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
     column = apart(sync.key or table_settings(platform, sync.source).key, own_columns(sync))
     return kept.with_columns(pl.col(column).cast(pl.String).alias("key"))

@@ -12,7 +12,7 @@ from heap_assets.identity import AuditedTable, audit, audit_figures
 from heap_assets.lake import Inputs, Lake
 from heap_assets.names import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
-from heap_assets.profiles import Choose, TraitRule, TraitSource, golden_records
+from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
 from heap_assets.steps.behaviour import Window, window, with_what_they_did
 from heap_assets.steps.table import Made
 from heap_assets.versions import version_of
@@ -36,7 +36,7 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
         for name, trait in traits.items()
     ]
     kept = [rule for rule in rules if rule.sources]
-    frame = golden_records(
+    made = golden_records(
         lake.scan(GRAPH, str(day)),
         sources,
         kept,
@@ -45,13 +45,19 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
         _merged_away(lake.scan(USERS, str(standing[USERS]))),
     )
     missing = [rule.name for rule in rules if not rule.sources]
-    whole = _with_empty_traits(frame, missing)
+    whole = _with_empty_traits(made.frame, missing)
     seen = window(platform, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, seen)}
     return Made(
         with_what_they_did(platform, whole, lake.scan(GRAPH, str(day)), seen),
         _inputs(platform, day, standing, profiles_version(platform), events),
-        {"traits": len(traits), "traits_without_source": len(missing)},
+        {
+            "traits": len(traits),
+            "traits_without_source": len(missing),
+            SET_ASIDE: dict(made.set_aside),
+            "unreadable_times": sum(made.unreadable_times.values()),
+            "unreadable_times_in": dict(made.unreadable_times),
+        },
     )
 
 

@@ -230,6 +230,15 @@ class TestRefused:
         rows = pl.LazyFrame({"e": ["a@x.io", "b@x.io"], "t": ["yesterday", "2026-01-01T00:00:00"]})
         assert refused(rows, table(("email", "e"), time_column="t")) == {("t", None, "unreadable_time"): 1}
 
+    @pytest.mark.parametrize("first", range(4))
+    def test_times_of_several_spellings_count_whichever_comes_first(self, first: int) -> None:
+        spelt = ["2026-01-01T00:00:00Z", "2026-01-02 00:00", "2026/01/03", "03.01.2026"]
+        rows = pl.LazyFrame({"e": ["a@x.io"] * 4, "t": spelt[first:] + spelt[:first]})
+        found = extract(rows, table(("email", "e"), time_column="t"), RULES)
+        seen = found.links.select("first_seen", "last_seen", "count").collect().row(0)
+        assert seen == (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC), 4)
+        assert dict(found.refused.collect().select("reason", "rows").iter_rows()) == {"unreadable_time": 1}
+
 
 class TestErrors:
     @pytest.mark.parametrize(

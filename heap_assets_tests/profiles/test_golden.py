@@ -57,7 +57,7 @@ def crm(*rows: dict[str, Any], updated_at: str | None = None, name: str = "crm",
 def golden(
     of: pl.LazyFrame, sources: dict[str, TraitSource], *traits: TraitRule, conflicts: pl.LazyFrame | None = None
 ) -> list[dict[str, Any]]:
-    return golden_records(of, sources, traits, RULES, conflicts).collect().to_dicts()
+    return golden_records(of, sources, traits, RULES, conflicts).frame.collect().to_dicts()
 
 
 ANN_AND_BOB = graph(
@@ -67,7 +67,7 @@ PLAN = TraitRule("plan", ("crm.plan",))
 
 
 def test_every_profile_has_a_row_in_the_shape_others_rely_on() -> None:
-    result = golden_records(ANN_AND_BOB, {}, (), RULES).collect()
+    result = golden_records(ANN_AND_BOB, {}, (), RULES).frame.collect()
     assert dict(result.schema) == dict(PROFILE_SCHEMA)
     assert result["profile_id"].to_list() == ["A", "B"]
 
@@ -214,22 +214,52 @@ def test_conflicts_are_counted_on_both_sides() -> None:
     [
         (TraitRule("plan", ("erp.plan",)), "'erp.plan' is of no known table. Tables: crm"),
         (TraitRule("plan", ()), "has no source"),
-        (TraitRule("plan", ("crm.tier",)), "trait 'plan': table crm has no column 'tier'"),
         (TraitRule("conflicts", ("crm.plan",)), "a profile already has a column 'conflicts'"),
-        (TraitRule("plan", ("crm.plan",), "sum"), "is a sum, its sources must be numbers: crm.plan is String"),
-        (TraitRule("plan", ("crm.plan",), "any"), "must be Boolean: crm.plan is String"),
-        (
-            TraitRule("plan", ("crm.plan", "crm.seats")),
-            "mixes types that cannot be compared: crm.plan is String, crm.seats",
-        ),
-        (TraitRule("tags", ("crm.tags",)), "needs plain values"),
-        (TraitRule("tags", ("crm.tags[]",)), "is an array, expected one value"),
     ],
 )
-def test_a_trait_that_cannot_be_says_why(trait: TraitRule, message: str) -> None:
-    source = crm({"contact": "c1"}, seats=pl.Int64, tags=pl.List(pl.String))
-    with pytest.raises(SettingsError, match=message.replace("[", r"\[")):
-        golden(ANN_AND_BOB, {"crm": source}, trait)
+def test_a_trait_that_the_settings_get_wrong_stops_the_profiles(trait: TraitRule, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        golden(ANN_AND_BOB, {"crm": crm({"contact": "c1"})}, trait)
+
+
+@pytest.mark.parametrize(
+    ("trait", "message"),
+    [
+        (TraitRule("x", ("crm.plan", "crm.tier")), "trait 'x': table crm has no column 'tier'"),
+        (TraitRule("x", ("crm.plan",), "sum"), "is a sum, its sources must be numbers: crm.plan is String"),
+        (TraitRule("x", ("crm.plan",), "any"), "must be Boolean: crm.plan is String"),
+        (
+            TraitRule("x", ("crm.plan", "crm.seats")),
+            "mixes types that cannot be compared: crm.plan is String, crm.seats",
+        ),
+        (
+            TraitRule("x", ("crm.plan", "odd.plan")),
+            "the time of its rows: odd.seats is Int64, expected a date or a time",
+        ),
+        (TraitRule("x", ("crm.tags",)), "needs plain values"),
+        (TraitRule("x", ("crm.tags[]",)), "is an array, expected one value"),
+    ],
+)
+def test_a_trait_that_cannot_be_made_is_set_aside_and_the_others_stand(trait: TraitRule, message: str) -> None:
+    types = {"seats": pl.Int64, "tags": pl.List(pl.String)}
+    source, odd = crm({"contact": "c1", "plan": "pro"}, **types), crm(name="odd", updated_at="seats", **types)
+    made = golden_records(ANN_AND_BOB, {"crm": source, "odd": odd}, (trait, PLAN), RULES)
+    assert list(made.set_aside) == ["x"]
+    assert message in made.set_aside["x"]
+    frame = made.frame.collect()
+    assert frame["plan"].to_list() == ["pro", None]
+    assert frame.select("x", "x__source").null_count().row(0) == (2, 2)
+    assert frame.schema["x"] == pl.String
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
+def test_times_in_several_spellings_are_times_and_what_is_none_is_counted(rows: list[int]) -> None:
+    spelt = [("a", "2026-11-02"), ("b", "soon"), ("c", "2026-11-03T10:00:00+02:00"), ("d", "2026/11/03 09:00")]
+    said = [{"contact": "c1", "plan": spelt[n][0], "changed": spelt[n][1]} for n in rows]
+    source = crm(*said, updated_at="changed", changed=pl.String)
+    made = golden_records(ANN_AND_BOB, {"crm": source}, (TraitRule("plan", ("crm.plan",), "newest"),), RULES)
+    assert made.frame.collect()["plan"].to_list() == ["d", None]
+    assert made.unreadable_times == {"crm.changed": 1}
 
 
 @pytest.mark.parametrize(
@@ -246,6 +276,6 @@ def test_a_rule_that_means_nothing_is_refused(arguments: Any, message: str) -> N
 
 
 def test_no_profiles_is_an_empty_table_of_the_full_shape() -> None:
-    result = golden_records(graph(), {"crm": crm()}, (PLAN,), RULES).collect()
+    result = golden_records(graph(), {"crm": crm()}, (PLAN,), RULES).frame.collect()
     assert result.height == 0
     assert result.columns == [*list(PROFILE_SCHEMA)[:-1], "plan", "plan__source", "conflicts"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,9 +12,11 @@ from heap_assets.checks.audiences_suite import checks_for_audiences
 from heap_assets.checks.check import Subject
 from heap_assets.definitions import build_definitions
 from heap_assets.errors import SettingsError
+from heap_assets.heap_connect import Catalogue
 from heap_assets.names import AUDIENCES, PROFILES
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
+from heap_assets.steps.behaviour import check_events
 from heap_assets.steps.readiness import identity_inputs
 from heap_assets_tests.steps.delivery_world import BEFORE, DAY, LONG_AGO, SETTINGS, World, events, next_day
 
@@ -138,3 +141,24 @@ def test_a_mistake_in_the_settings_names_its_path(world: World, text: str, said:
 def test_an_event_that_heap_does_not_have_is_an_error_at_load(world: World, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         build_definitions(asking(world, text).platform)
+
+
+def test_a_new_lake_loads_and_builds_before_any_event_table_is_known(world: World) -> None:
+    asked = _ASKED.replace("Pageviews", "Pricing Page Viewed")
+    asking(world, asked)
+    world.platform = replace(world.platform, catalogue=Catalogue())
+    assert check_events(world.platform) == [
+        "no event table is known yet: whether Heap has Pricing Page Viewed, signup shows with the first dump"
+    ]
+    world.resolve(DAY)
+    assert world.run([AUDIENCES], DAY).success
+    rows = world.lake.scan(PROFILES, str(DAY)).collect()
+    assert not rows["signed_up"].any()
+    assert not rows["lookers"].any()
+    assert rows.filter("idle_payers")["plan"].unique().to_list() == ["pro"]
+
+
+def test_once_tables_are_known_an_event_that_is_none_of_them_is_refused(world: World) -> None:
+    asking(world, _ASKED.replace("Pageviews", "Pricing Page Viewed"))
+    with pytest.raises(SettingsError, match=r"'Pricing Page Viewed', which no table holds\. Tables: pageviews, signup"):
+        check_events(world.platform)

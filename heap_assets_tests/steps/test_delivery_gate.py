@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
+from heap_assets.checks import verdicts
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.destinations import Status
 from heap_assets.steps import delivery
@@ -43,6 +45,19 @@ def test_tables_that_give_profiles_nothing_stop_nobody(worlds: Worlds, heap: Ser
     world = worlds(USERS)
     assert asset not in feeding_snapshots(world.platform)
     world.judge(asset, DAY, passed=False)
+    assert delivery.send(world.platform, "heap_user_properties", DAY, "r").report.sent == 3
+
+
+def test_a_trait_that_clashes_stops_the_syncs_that_send_it_and_no_others(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(USERS)
+    world.write("warehouse/contacts", DAY, contacts().with_columns(plan=pl.concat_list("plan")))
+    world.resolve(DAY)
+    reason = blocked(world, heap)
+    assert f"profiles {DAY}: trait 'plan' needs plain values" in reason, "cleared values would be sent otherwise"
+    told = verdicts.read(world.lake.store, "profiles", "traits_made", str(DAY))
+    assert told is not None
+    assert told.failed
+    world.choose("heap_user_properties: {properties: {Account: account}}")
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r").report.sent == 3
 
 
