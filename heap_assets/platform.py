@@ -341,5 +341,10 @@ def _suppressed(file: str | None) -> frozenset[tuple[str, str]]:
     path = Path(file)
     if not path.is_file():
         raise SettingsError(f"identity.suppressed is {file!r}, which does not exist")
-    with path.open(newline="") as lines:
-        return frozenset((row["identifier_type"], row["identifier"]) for row in csv.DictReader(lines))
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines)
+        if not {"identifier_type", "identifier"} <= {*(rows.fieldnames or ())}:
+            raise SettingsError(
+                f"identity.suppressed is {file!r}; its first line must name the columns identifier_type and identifier"
+            )
+        return frozenset((row["identifier_type"] or "", row["identifier"] or "") for row in rows)

@@ -35,6 +35,13 @@ _TYPES: Mapping[str, pl.DataType] = {
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise SettingsError(f"tracking plan: the key {twice[0]!r} stands twice in one object")
+    return dict(pairs)
+
+
 class Violation(StrEnum):
     """What happens to what the plan does not allow."""
 
@@ -80,7 +87,9 @@ class TrackingPlan:
             Naming the place of the first mistake.
         """
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, object_pairs_hook=_once)
+        except RecursionError as error:
+            raise SettingsError("tracking plan is nested too deeply") from error
         except ValueError as error:
             raise SettingsError(f"tracking plan is not JSON: {error}") from error
         top = _checked(raw, "tracking plan", {"events", *_CHOICES})

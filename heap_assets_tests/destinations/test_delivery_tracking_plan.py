@@ -77,6 +77,8 @@ def test_a_violation_rejects_the_row_blocks_the_event_or_drops_the_property(
     ("text", "where"),
     [
         ("{", "not JSON"),
+        ('{"events": {"A": {}, "A": {}}}', "the key 'A' stands twice"),
+        ('{"a": ' + "[" * 100_000, "not JSON|too deeply"),
         ('{"evnts": {}}', "'evnts'"),
         ('{"events": {"A": {"properties": {"p": {"type": "text"}}}}}', r"events\['A'\].properties\['p'\].type"),
         ('{"on_violation": "ignore"}', "on_violation"),

@@ -9,6 +9,7 @@ import pytest
 
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.destinations import Log, fold
+from heap_assets.errors import SettingsError
 from heap_assets.platform import open_platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps import delivery
@@ -58,6 +59,14 @@ def test_no_event_of_a_suppressed_person_is_forwarded(
     assert not [person for person in who(segment) if person[1] == "heap|11|1" or person[0] == ANN]
     assert ("bob@x.example", "heap|11|2") in who(segment)
     assert sent.report.addressing["suppressed"] == 2
+
+
+def test_a_list_without_its_columns_is_refused(worlds: Worlds, segment: ServerProcess) -> None:
+    world = worlds(track(segment))
+    suppress(world, ("email", ANN))
+    (world.folder / "suppressed.csv").write_text(f"email\n{ANN}\n")
+    with pytest.raises(SettingsError, match="must name the columns identifier_type and identifier"):
+        _ = world.platform.rules
 
 
 def test_no_suppressed_person_is_identified_again(worlds: Worlds, segment: ServerProcess) -> None:
