@@ -26,6 +26,7 @@ from heap_assets.steps.suites import loaded_cadence
 from heap_assets.warehouse import AccessError, Published, Publisher, WarehouseBusyError, told_counts, told_names
 
 GROUP = "publish"
+GRAPH_TABLE = "identity_graph"
 _LATER = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For a quota that is used up or a server that is away; what is wrong stays wrong and is not tried again."""
 
@@ -123,14 +124,16 @@ def _views(loaded: Platform, platform: Callable[[LakeResource], Platform], targe
     @redacting
     def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
         there = platform(lake)
-        made = make_views(there, open_publisher(there, target), target)
+        publisher = open_publisher(there, target)
+        publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
+        made = make_views(there, publisher, target)
         return dg.MaterializeResult(metadata={"views_made": len(made), "views": ", ".join(made) or "all unchanged"})
 
     return build
 
 
 def _resolving(loaded: Platform, target: str) -> list[PublishedTable]:
-    wanted = ("heap_user_migrations", "identity_graph")
+    wanted = ("heap_user_migrations", GRAPH_TABLE)
     return [table for table in published_tables(loaded, target) if table.publication.table in wanted]
 
 

@@ -103,6 +103,14 @@ def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = 
     return None
 
 
+def grain(lake: Lake, asset: str, now: datetime, time_column: str) -> timedelta:
+    """Return how much later than it says a time of the newest partition may be: a date says no hour."""
+    for partition in _newest_first(lake, asset, now):
+        dated = lake.scan(asset, partition).collect_schema().get(time_column) == pl.Date
+        return timedelta(days=1 if dated else 0)
+    return timedelta(0)
+
+
 def newest_observation(lake: Lake, asset: str, now: datetime) -> datetime | None:
     """Return up to when the newest snapshot of a table tells how things stood.
 

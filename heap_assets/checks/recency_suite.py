@@ -23,6 +23,7 @@ def recency_checks(
             asset,
             cadence,
             lambda s, now: recency.newest_event_time(s.lake, s.asset, now, time_column),
+            grain=lambda s, now: recency.grain(s.lake, s.asset, now, time_column),
             quiet_by_nature=asset.startswith("heap/events/"),
         )
         for asset, cadence in event_tables.items()
@@ -45,6 +46,7 @@ def _recency(
     cadence: Cadence,
     newest: Callable[[Subject, datetime], datetime | None],
     *,
+    grain: Callable[[Subject, datetime], timedelta] = lambda _s, _now: timedelta(0),
     quiet_by_nature: bool = False,
 ) -> Check:
     hours = cadence.fail_after / timedelta(hours=1)
@@ -55,7 +57,7 @@ def _recency(
         if not s.lake.partitions(s.asset):
             return nothing_to_judge_by("the table has not been built yet")
         found = newest(s, now)
-        verdict = recency.newest_row_is_recent(found, now, cadence)
+        verdict = recency.newest_row_is_recent(found, now, cadence, grain(s, now))
         if verdict.passed or found is None or not quiet_by_nature:
             return verdict
         # only a table that seems late is asked how it has been: sixty small reads

@@ -109,11 +109,13 @@ class DuckDBWarehouse(Warehouse):
 
             try:
                 kept = stored(text)
-            except (duckdb.ConversionException, SourceFailedError):
+            except (duckdb.ConversionException, SourceFailedError) as error:
                 beyond = _beyond_decimals(connection, resolved, chosen.names)
                 if beyond <= set(text):
-                    raise
+                    raise WarehouseError(f"{relation}: {_first_line(error)}") from error
                 kept = stored({*text, *beyond})
+            except duckdb.Error as error:
+                raise WarehouseError(f"{relation}: {_first_line(error)}") from error
             except MisfitError as error:
                 raise WarehouseError(
                     f"{relation}: {error}: read it through a view that gives it another type"

@@ -11,11 +11,13 @@ from uuid import uuid4
 import dagster as dg
 import polars as pl
 import pytest
+import servers
 from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.cli.publish import publish as publish_command
+from heap_assets.cli.sources import preflight as preflight_command
 from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import SettingsError
@@ -24,7 +26,7 @@ from heap_assets.lake import Lake
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps.publishing import due_days, open_publisher, published_tables
-from heap_assets.warehouse import BigQueryAccount
+from heap_assets.warehouse import AccessError, BigQueryAccount, PostgresWarehouse
 from heap_assets_tests.assets.company_platform import ROOT, World, why, yesterday
 
 ASSETS = ["heap/pageviews", "heap/users", "heap/user_migrations", "identity/graph", "profiles", "events"]
@@ -184,6 +186,34 @@ def test_the_command_line_publishes_what_is_due(published: Published, monkeypatc
     )
     lost = run(publish_command, ["--asset", "profiles", "--day", "2026-01-05"])
     assert (lost.exit_code, "profiles has no partition 2026-01-05" in lost.output) == (1, True)
+
+
+def test_a_server_that_is_away_is_never_unchanged(built: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, day = CliRunner().invoke, str(built.company.until)
+    only = ["--asset", "heap/users", "--day", day]
+    with servers.postgres_cluster() as address:
+        uri = f"postgresql://{address}/postgres"
+        target = f"  there: {{kind: postgres, dsn: '{uri}', schema: pub, assets: [heap/users], resolved_views: null}}"
+        world = with_publish(built, target)
+        monkeypatch.setattr("heap_assets.cli.publish.open_platform", lambda: world.platform)
+        monkeypatch.setattr("heap_assets.cli.sources.open_platform", lambda: world.platform)
+        done = run(publish_command, only)
+        assert (done.exit_code, "1 days loaded" in done.output) == (0, True), done.output
+        assert "unchanged" in run(publish_command, only).output
+        with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute("DROP TABLE pub.heap_users")
+        assert "days loaded" in run(publish_command, ["--asset", "heap/users"]).output, "the table was gone"
+        assert "unchanged" in run(publish_command, ["--asset", "heap/users"]).output
+    for command in (only, ["--asset", "heap/users"], ["--asset", "heap/users", "--dry-run"]):
+        away = run(publish_command, command)
+        assert away.exit_code == 1, away.output
+        assert "cannot be reached" in away.output
+        assert "unchanged" not in away.output
+    assert run(preflight_command, []).exit_code == 1
+    source = PostgresWarehouse(uri)
+    for ask in (source.tables, lambda: source.version("pub.t"), lambda: source.columns("pub.t")):
+        with pytest.raises(AccessError, match="cannot be reached"):
+            ask()
 
 
 @pytest.mark.parametrize(
