@@ -11,17 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from heap_assets.column_names import PRIVATE
 from heap_assets.warehouse.heap_export import Fingerprints, HeapExport, fingerprints_of, midnight
-from heap_assets.warehouse.heap_values import HeapRows, heap_rows, only_once
+from heap_assets.warehouse.heap_values import HeapRows, heap_rows, json_text, only_once
 from heap_assets.warehouse.model import Newer, Permission, Reading, Snapshot
 
 _KEYS = ("event_id", "user_id", "session_id", "time")
 _OWN = ("referrer", "device_type", "browser", "platform", "country", "region", "city")
 _PAGE = {"domain": r"^([^/?#]*)", "path": r"^[^/?#]*(/[^?#]*)", "query": r"(\?[^#]*)", "hash": r"(#.*)$"}
+_MEMBERS = f"{PRIVATE}members"
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT = timedelta(days=90)
 _SAMPLE = 1000
@@ -73,7 +78,8 @@ class WideExport(HeapExport):
         reading = self.warehouse.read(f"{self.dataset}.{self.table}", None, path, newer=within)
         rows = pl.scan_parquet(path)
         names = self.columns(table) if columns is None else columns
-        found = heap_rows(rows.select(_event_columns(rows, names)))
+        others = [name for name in dict.fromkeys(names) if name not in _KEYS]
+        found = heap_rows(_with_members(rows, "event_properties", others).select(_event_columns(rows, others)))
         return replace(found, frame=only_once(found.frame, ["event_id", "user_id"])), reading
 
     def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
@@ -85,7 +91,8 @@ class WideExport(HeapExport):
             "user_id", keep="last"
         )  # fmt: skip
         names = [name for name in (self.columns("users") if columns is None else columns) if name != "user_id"]
-        return heap_rows(newest.select("user_id", *_properties("user_properties", names))), reading
+        people = _with_members(newest, "user_properties", names)
+        return heap_rows(people.select("user_id", *map(_member, names))), reading
 
     def read_user_migrations(self, path: Path) -> tuple[HeapRows, Reading]:
         """Return none: whoever writes this table has applied them."""
@@ -117,10 +124,9 @@ class WideExport(HeapExport):
 
 def _event_columns(rows: pl.LazyFrame, names: Iterable[str]) -> list[pl.Expr]:
     has = set(rows.collect_schema().names())
-    others = [name for name in dict.fromkeys(names) if name not in _KEYS]
     page = pl.col("page_url") if "page_url" in has else pl.lit(None, pl.String)
     found = []
-    for name in others:
+    for name in names:
         if name in _PAGE:
             found.append(page.str.extract(_PAGE[name]).alias(name))
         elif name == "title":
@@ -128,17 +134,46 @@ def _event_columns(rows: pl.LazyFrame, names: Iterable[str]) -> list[pl.Expr]:
         elif name in _OWN and name in has:
             found.append(pl.col(name))
         else:
-            found += _properties("event_properties", [name])
+            found.append(_member(name))
     return [*(pl.col(key) for key in _KEYS), *found]
 
 
-def _properties(column: str, names: Iterable[str]) -> list[pl.Expr]:
-    """Take members of a JSON object as text; a member that is null or absent is null."""
-    return [pl.col(column).str.json_path_match(f'$["{name}"]').alias(name) for name in names]
+def _with_members(rows: pl.LazyFrame, column: str, names: Sequence[str]) -> pl.LazyFrame:
+    """Take members of JSON objects as text, numbers with all their digits; one that is null or absent is null."""
+    schema = pl.Struct(dict.fromkeys(names, pl.String()))
+    if not names:
+        return rows
+    members = pl.col(column).map_batches(partial(_read_members, names), return_dtype=schema, is_elementwise=True)
+    return rows.with_columns(members.alias(_MEMBERS))
+
+
+def _member(name: str) -> pl.Expr:
+    return pl.col(_MEMBERS).struct.field(name).alias(name)
+
+
+def _read_members(names: Sequence[str], objects: pl.Series) -> pl.Series:
+    read: list[dict[str, str | None]] = []
+    for text in objects.to_list():
+        found = _object(text)
+        read.append({name: _as_text(found.get(name)) for name in names})
+    return pl.Series(objects.name, read, pl.Struct(dict.fromkeys(names, pl.String())))
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """Read a JSON object; what is none has no members."""
+    try:
+        found = json.loads(text or "{}", parse_float=Decimal, parse_int=Decimal)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _as_text(value: Any) -> str | None:
+    return value if isinstance(value, str) or value is None else json_text(value)
 
 
 def _names(objects: pl.Series) -> list[str]:
     found: dict[str, None] = {}
     for text in objects.drop_nulls().to_list():
-        found.update(dict.fromkeys(json.loads(text)))
+        found.update(dict.fromkeys(_object(text)))
     return list(found)

@@ -31,6 +31,7 @@ from heap_assets.warehouse.bigquery_errors import explained
 from heap_assets.warehouse.bigquery_names import relation_of
 from heap_assets.warehouse.bigquery_sql import condition, select
 from heap_assets.warehouse.bigquery_tables import version_of
+from heap_assets.warehouse.refresh import Observation, refreshed
 
 CONTACTS = """
 CREATE TABLE {d}.contacts (
@@ -249,3 +250,20 @@ def test_a_range_of_integers_is_filtered_by_an_integer() -> None:
 def test_a_column_that_is_no_time_is_named_with_its_type(kind: str) -> None:
     with pytest.raises(WarehouseError, match=rf"p\.d\.t: column 'at' is {kind}"):
         condition(TABLE, _table(gcp.SchemaField("at", kind)), NOON)
+
+
+@pytest.mark.parametrize("kind", ["STRING", "INT64", "TIMESTAMP", "DATE"])
+def test_a_table_is_read_in_the_night_after_it_changed_whatever_tells_the_change(
+    source: BigQueryWarehouse, kind: str
+) -> None:
+    [dataset] = source.datasets
+    value = {"STRING": "'2026-10-0{}'", "INT64": "177{}", "TIMESTAMP": "TIMESTAMP '2026-10-0{} 00:00:00+00'"}
+    at = value.get(kind, "DATE '2026-10-0{}'").format
+    with source.account.client() as client:
+        client.query(f"CREATE TABLE {dataset}.deals AS SELECT 1 AS id, 'a' AS plan, {at(5)} AS updated_at").result()
+        with refreshed(source, "deals", None, key="id", updated_at="updated_at") as first:
+            before = Observation(first.frame.collect().lazy(), first.observed_at, first.version, first.tally)
+        # loaded late: its time is older than what was read
+        client.query(f"INSERT INTO {dataset}.deals VALUES (2, 'b', {at(1)})").result()
+        with refreshed(source, "deals", None, key="id", updated_at="updated_at", before=before) as found:
+            assert sorted(found.frame.select("id", "plan").collect().rows()) == [(1, "a"), (2, "b")]

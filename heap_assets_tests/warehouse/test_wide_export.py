@@ -14,7 +14,7 @@ from heap_assets.lake import Store
 from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse
 from heap_assets.warehouse.bigquery_publish import BigQueryPublisher
 from heap_assets.warehouse.events_table import PUBLICATION, events_table
-from heap_assets.warehouse.wide_export import WideExport
+from heap_assets.warehouse.wide_export import WideExport, _member, _with_members
 
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
 AT = datetime(2026, 11, 2, 10, 0, 0, 123456, tzinfo=UTC)
@@ -74,3 +74,12 @@ def test_users_are_the_newest_properties_that_events_carry(export: WideExport, t
     users, _ = export.read_users(["identity", "email", "gone"], tmp_path / "users.parquet")
     assert users.frame.collect().rows() == [(5, "ann", "ann@acme.io", None)]
     assert export.read_user_migrations(tmp_path / "none.parquet")[0].frame.collect().height == 0
+
+
+def test_properties_of_any_name_are_read_and_numbers_keep_their_digits() -> None:
+    text = r"""{"a\"b": "x", "c\\d": true, "$[0]": null, "n": 12345678901234567890.123, "m": {"k": [1.10]}}"""
+    names = ['a"b', "c\\d", "$[0]", "n", "m", "gone"]
+    rows = pl.LazyFrame({"event_properties": [text, None, "no object"]})
+    found = _with_members(rows, "event_properties", names).select(map(_member, names)).collect()
+    assert found.row(0) == ("x", "true", None, "12345678901234567890.123", '{"k":[1.10]}', None)
+    assert found.rows()[1:] == [(None,) * 6] * 2
