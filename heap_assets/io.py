@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from heap_assets.dead_runs import clear_dead_runs, note_process
 from heap_assets.errors import HeapAssetsError
 from heap_assets.lake import Lake, Partition
 
@@ -16,6 +17,12 @@ class LakeResource(dg.ConfigurableResource[Any]):
 
     url: str = Field(description="Folder, s3:// or gs:// address")
     options: dict[str, str] = Field(default={}, description="Object-store options", repr=False)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Clear up after dead runs before this one waits for the slot of a pool that they hold."""
+        if context.instance is not None and context.run is not None:
+            note_process(context.instance, context.run.run_id)
+            clear_dead_runs(context.instance)
 
     def open(self) -> Lake:
         return Lake.open(self.url, self.options)

@@ -10,6 +10,7 @@ from heap_assets import clock
 from heap_assets.assets.heap_connect import DUMPS_A_RUN, day_landed
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.code_location import reload_soon
+from heap_assets.dead_runs import clear_dead_runs
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect import ManifestFile
 from heap_assets.heap_connect.records import DumpRecord
@@ -50,6 +51,7 @@ def manifest_sensor(
     )
     @redacting
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        clear_dead_runs(context.instance)
         there = platform()
         take_news(context, there)
         today = clock.today()

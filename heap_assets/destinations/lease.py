@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from heap_assets.errors import DeliveryError
 from heap_assets.lake import Store
+from heap_assets.processes import machine, process_start
 
 _KEPT = 5
 
@@ -55,7 +54,7 @@ class Holder:
         """Tell whether the lease may be taken over."""
         if self.released or now - self.heartbeat > timedelta(seconds=self.ttl):
             return True
-        return self.machine == _machine() and _process_start(self.pid) != self.started
+        return self.machine == machine() and process_start(self.pid) != self.started
 
 
 class Lease:
@@ -130,7 +129,7 @@ class Lease:
     def _me(self, *, released: bool = False) -> Holder:
         pid = os.getpid()
         now = datetime.now(UTC)
-        return Holder(self._run_id, _machine(), pid, _process_start(pid), now, self._ttl, released)
+        return Holder(self._run_id, machine(), pid, process_start(pid), now, self._ttl, released)
 
     def _key(self, number: int) -> str:
         return f"{self._root}/{number:010d}.json"
@@ -148,31 +147,3 @@ class Lease:
                 self._last_beat = time.monotonic()
             except Exception:  # noqa: S112  whatever the store says, check() stops the sender in time
                 continue
-
-
-def _machine() -> str:
-    """Name this machine and process namespace: only there does a process id mean something."""
-    facts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id",):
-        facts.append(Path(path).read_text().strip() if Path(path).exists() else "")
-    namespace = Path("/proc/self/ns/pid")
-    facts.append(os.readlink(namespace) if namespace.exists() else "")  # noqa: PTH115
-    return "|".join(facts)
-
-
-def _process_start(pid: int) -> str:
-    """Return when a process of this machine started, "" if there is none; where that is unknown, its mere existence."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text().rsplit(")", 1)[-1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
-        return "" if fields[0] == "Z" else fields[19]
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        return "alive"
-    return "alive"
