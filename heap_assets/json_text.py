@@ -15,7 +15,7 @@ def json_text(value: pl.Expr, dtype: Any) -> pl.Expr:
     Whole numbers and floats are numbers with all their digits, decimals are text with all theirs; times are ISO 8601,
     in UTC if they have a zone; bytes are base64. NaN and infinities are null: :func:`json_lost` counts them.
     """
-    whole = pl.struct(_safe(value, dtype).alias("v")).struct.json_encode()
+    whole = pl.struct(json_safe(value, dtype).alias("v")).struct.json_encode()
     return pl.when(value.is_not_null()).then(whole.str.strip_prefix('{"v":').str.strip_suffix("}"))
 
 
@@ -33,14 +33,15 @@ def json_lost(value: pl.Expr, dtype: Any) -> pl.Expr:
     return pl.when(value.is_null()).then(pl.lit(0, pl.UInt32)).otherwise(pl.lit(0, pl.UInt32))
 
 
-def _safe(value: pl.Expr, dtype: Any) -> pl.Expr:
+def json_safe(value: pl.Expr, dtype: Any) -> pl.Expr:
+    """Turn values into those that Polars writes as the JSON of :func:`json_text`."""
     if isinstance(dtype, pl.Struct):
-        fields = [_safe(value.struct.field(child.name), child.dtype).alias(child.name) for child in dtype.fields]
+        fields = [json_safe(value.struct.field(child.name), child.dtype).alias(child.name) for child in dtype.fields]
         return pl.when(value.is_not_null()).then(pl.struct(fields)) if fields else value
     if isinstance(dtype, pl.Array):
-        return _safe(value.arr.to_list(), pl.List(dtype.inner))
+        return json_safe(value.arr.to_list(), pl.List(dtype.inner))
     if isinstance(dtype, pl.List):
-        return value.list.eval(_safe(pl.element(), dtype.inner))
+        return value.list.eval(json_safe(pl.element(), dtype.inner))
     if isinstance(dtype, pl.Datetime):
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
         return utc.dt.strftime(ISO + ("Z" if dtype.time_zone else ""))

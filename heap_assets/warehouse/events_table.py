@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from heap_assets.json_text import json_safe
 from heap_assets.warehouse.publish import Publication
 
 JSON_COLUMNS = frozenset({"event_properties", "user_properties"})
@@ -69,8 +70,9 @@ def events_table(
     rows = pl.concat([_rows(name, frame, called.get(name, name)) for name, frame in sorted(tables.items())])
     if users is None:
         return rows.with_columns(user_properties=pl.lit(None, pl.String)).select(COLUMNS.keys())
-    properties = [name for name in users.collect_schema().names() if name != "user_id"]
-    known = users.select(pl.col("user_id").cast(pl.String), _json_object(properties).alias("user_properties"))
+    schema = users.collect_schema()
+    properties = [name for name in schema.names() if name != "user_id"]
+    known = users.select(pl.col("user_id").cast(pl.String), _json_object(properties, schema).alias("user_properties"))
     return rows.join(known, on="user_id", how="left", maintain_order="left").select(COLUMNS.keys())
 
 
@@ -83,7 +85,7 @@ def _rows(name: str, frame: pl.LazyFrame, called: str) -> pl.LazyFrame:
         *(_string(column, has) for column in ("event_id", "session_id", "user_id")),
         pl.col("time"),
         pl.lit(called).alias("event_type"),
-        _json_object(others).alias("event_properties"),
+        _json_object(others, schema).alias("event_properties"),
         _url(has).alias("page_url"),
         _string("title", has).alias("page_title"),
         *(_string(column, has) for column in _OWN),
@@ -103,11 +105,14 @@ def _url(has: list[str]) -> pl.Expr:
     return pl.when(pl.col("domain").is_not_null()).then(pl.concat_str(parts))
 
 
-def _json_object(columns: Sequence[str]) -> pl.Expr:
+def _json_object(columns: Sequence[str], schema: pl.Schema) -> pl.Expr:
     """Write a JSON object of the columns that are not null."""
     members = [
         pl.when(pl.col(name).is_not_null()).then(
-            pl.struct(name).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
+            pl.struct(json_safe(pl.col(name), schema[name]).alias(name))
+            .struct.json_encode()
+            .str.strip_prefix("{")
+            .str.strip_suffix("}")
         )
         for name in columns
     ]

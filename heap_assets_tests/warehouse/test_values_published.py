@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from heap_assets.lake import Store
 from heap_assets.warehouse import AccessError, PostgresWarehouse, PublishError
+from heap_assets.warehouse.events_table import events_table
 from heap_assets.warehouse.postgres_publish import PostgresPublisher
 from heap_assets.warehouse.publish import Publication, ResolvedOn
 
@@ -183,6 +184,7 @@ import sys
 from datetime import date
 import polars as pl
 from heap_assets.lake import Store
+from heap_assets.warehouse.events_table import events_table
 from heap_assets.warehouse.postgres_publish import PostgresPublisher
 from heap_assets.warehouse.publish import Publication
 
@@ -221,3 +223,11 @@ def test_what_was_published_elsewhere_is_not_unchanged_here(postgres: str, tmp_p
     assert gone.target != here.target
     with pytest.raises(AccessError):
         gone.publish(Publication("t"), MONDAY, pl.LazyFrame({"id": [1]}), "v1")
+
+
+def test_properties_of_any_type_are_exact_in_the_wide_events_table() -> None:
+    ids = {"event_id": [1], "user_id": [1], "session_id": [1], "time": [datetime(2026, 11, 2, tzinfo=UTC)]}
+    values = {"raw": [b"\x00\xff"], "clock": [time(1, 2, 3, 4)], "price": [Decimal("12345678901234567.890")]}
+    frame = events_table({"order": pl.LazyFrame(ids | values | {"big": [2**63 - 1], "none": [None]})}).collect()
+    told = '{"raw":"AP8=","clock":"01:02:03.000004","price":"12345678901234567.890","big":9223372036854775807}'
+    assert frame["event_properties"].to_list() == [told]
