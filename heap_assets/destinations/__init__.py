@@ -1,7 +1,7 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
 from heap_assets.destinations.accounts import all_ledgers, at_account, ledger_of
-from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed, writable_identities
+from heap_assets.destinations.addressing import Addressed, AddressPolicy, addressed, nobody, writable_identities
 from heap_assets.destinations.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.deliver import deliver, dry_run
 from heap_assets.destinations.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, addressed_events, event_rows
@@ -99,6 +99,7 @@ __all__ = [
     "hashed_key",
     "identify_candidates",
     "ledger_of",
+    "nobody",
     "registered",
     "reidentify_rows",
     "rejected",

@@ -20,11 +20,20 @@ from heap_assets.destinations import (
     anonymous_id,
     event_rows,
     identify_candidates,
+    nobody,
     reidentify_rows,
 )
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.heap_connect import resynced_users
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, assign, suppressed_values, why_not, without_suppressed
+from heap_assets.identity import (
+    HEAP_IDENTITY,
+    HEAP_USER_ID,
+    assign,
+    only_suppressed,
+    suppressed_values,
+    why_not,
+    without_suppressed,
+)
 from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
@@ -160,6 +169,19 @@ def _keyed(platform: Platform, sync: BaseSync, key: str | None, day: date) -> pl
     return rows.with_columns(pl.col(under).cast(pl.String).alias("key"))
 
 
+def _keyed_people(platform: Platform, sync: kinds.Webhook | kinds.Custom, day: date) -> Addressed:
+    """Rows of a table by key; those that name a suppressed person are held: neither sent nor cleared."""
+    rows = _keyed(platform, sync, sync.key, day)
+    asset = warehouse_asset(sync.source)
+    key = pl.col(sync.key or table_settings(platform, sync.source).key).cast(pl.String)
+    stored = platform.lake.scan(asset, str(day))
+    named = only_suppressed(stored, platform.snapshot_sources[asset], platform.rules).select(key=key).collect()["key"]
+    held = named.drop_nulls().unique().sort().to_frame().select(
+        profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
+    )  # fmt: skip
+    return Addressed(rows.filter(~pl.col("key").is_in(held["key"].implode())), held.lazy(), nobody())
+
+
 def _rows_of_table(platform: Platform, sync: BaseSync, day: date) -> pl.LazyFrame:
     """Scan a warehouse table, its columns apart from those that addressing puts beside them."""
     rows = platform.lake.scan(warehouse_asset(sync.source), str(day))
@@ -269,7 +291,9 @@ def _groups(platform: Platform, sync: kinds.SegmentGroup, day: date) -> pl.LazyF
     """Accounts with one of their members: who it is does not count as a change."""
     rows = _keyed(platform, sync, sync.key, day)
     if sync.member_column is not None:
-        return rows.with_columns(user_id=pl.col(apart(sync.member_column, own_columns(sync))).cast(pl.String))
+        member = pl.col(apart(sync.member_column, own_columns(sync))).cast(pl.String)
+        gone = sorted(_suppressed(platform, sync.user_id))
+        return rows.with_columns(user_id=pl.when(~member.is_in(gone)).then(member))
     people = by_identifier(platform, sync.user_id, "all", day).rows
     members = people.group_by(_account=pl.col(str(sync.member_trait)).cast(pl.String)).agg(user_id=pl.col("key").min())
     return rows.join(members, left_on="key", right_on="_account", how="left")
@@ -279,7 +303,7 @@ def _anywhere(platform: Platform, name: str, sync: kinds.Webhook | kinds.Custom,
     if sync.source == PROFILES:
         return by_identifier(platform, sync.key or HEAP_IDENTITY, sync.identities, day)
     if sync.event_name is None and sync.event_name_column is None:
-        return _keyed(platform, sync, sync.key, day)
+        return _keyed_people(platform, sync, day)
     rows, since = _new_events(platform, name, sync, day)
     happened = read_times(pl.col("time"))
     kept = rows if since is None else rows.filter((happened >= since).fill_null(value=True))

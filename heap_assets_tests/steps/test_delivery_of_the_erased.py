@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 
 from heap_assets.demo.server_process import ServerProcess
-from heap_assets.destinations import Log, fold
+from heap_assets.destinations import Addressed, Log, fold
 from heap_assets.errors import SettingsError
 from heap_assets.platform import open_platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery_due import SentDay, remember_day
 from heap_assets.steps.delivery_forget import forget_person
+from heap_assets.steps.delivery_rows import rows_of
 from heap_assets_tests.heap_connect.dump_builders import Bucket, event, land_all
 from heap_assets_tests.steps.delivery_fixtures import Worlds
 from heap_assets_tests.steps.delivery_world import DAY, WRITE_KEY, World, migrations
@@ -59,6 +60,15 @@ def test_no_event_of_a_suppressed_person_is_forwarded(
     assert not [person for person in who(segment) if person[1] == "heap|11|1" or person[0] == ANN]
     assert ("bob@x.example", "heap|11|2") in who(segment)
     assert sent.report.addressing["suppressed"] == 2
+
+
+def test_a_row_of_a_suppressed_person_is_held_and_not_cleared(worlds: Worlds) -> None:
+    world = worlds("webhook: {url: 'http://127.0.0.1:9', source: contacts, properties: {Plan: plan}}")
+    suppress(world, ("email", ANN))
+    rows = rows_of(world.platform, "webhook", DAY)
+    assert isinstance(rows, Addressed)
+    assert rows.rows.collect()["key"].sort().to_list() == ["c-bob", "c-cat", "c-dan"]
+    assert rows.held.collect().select("key", "reason").rows() == [("c-ann", "suppressed")]
 
 
 def test_a_list_without_its_columns_is_refused(worlds: Worlds, segment: ServerProcess) -> None:
