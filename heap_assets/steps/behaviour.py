@@ -14,6 +14,7 @@ from heap_assets.names import heap_asset
 from heap_assets.platform import Platform
 from heap_assets.profiles import BEHAVIOUR, event_stream, event_table, events_needed, events_of_profiles, with_audiences
 from heap_assets.profiles import with_behaviour as joined
+from heap_assets.settings.sync import SegmentTrack
 
 _STREAM = ("user_id", "time", "session_id")
 _TYPES: dict[str, pl.DataType] = {
@@ -129,10 +130,12 @@ def check_events(platform: Platform) -> list[str]:
     chosen = platform.settings.profiles
     if not platform.event_tables:
         features = chosen.behaviour.features.values() if chosen.behaviour else ()
-        named = sorted({*features, *events_needed(chosen.parsed_audiences)})
+        forwarded = [f"sync.{name}" for name, sync in platform.settings.sync.items() if isinstance(sync, SegmentTrack)]
+        named = [*sorted({*features, *events_needed(chosen.parsed_audiences)}), *forwarded]
         if not named:
             return []
-        return [f"no event table is known yet: whether Heap has {', '.join(named)} shows with the first dump"]
+        asked = ", ".join(named)
+        return [f"no event table is known yet: whether Heap has what is asked for ({asked}) shows with the first dump"]
     reaches(platform)
     for audience in chosen.parsed_audiences:
         for criterion in (*audience.events, *audience.exclude_events):

@@ -129,6 +129,19 @@ def test_check_names_a_column_that_the_table_does_not_have(
     assert all(part in result.stderr for part in parts), result.stderr
 
 
+def test_check_passes_in_a_new_lake_and_says_what_it_could_not_judge(
+    folder: Path, company: Company, typed: Typed
+) -> None:
+    file = folder / "heap_assets.yaml"
+    forward = "  segment_track: {write_key: k, url: http://localhost, properties: {Path: path}}\n  segment_identify:\n"
+    file.write_text(file.read_text().replace("  segment_identify:\n", forward))
+    (folder / "heap_catalogue.yaml").unlink()
+    result = typed(folder, "check", HEAP_ASSETS_DEMO=str(company.folder))
+    assert result.returncode == 0, result.stderr
+    assert "no event table is known yet: whether Heap has what is asked for (" in result.stdout
+    assert "sync.segment_track) shows with the first dump" in result.stdout
+
+
 def test_preflight_discover_and_browse_say_what_there_is(folder: Path, company: Company, typed: Typed) -> None:
     tried = heap_assets(folder, company, "preflight")
     assert tried.returncode == 0, tried.stdout + tried.stderr

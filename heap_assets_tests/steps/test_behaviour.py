@@ -148,7 +148,8 @@ def test_a_new_lake_loads_and_builds_before_any_event_table_is_known(world: Worl
     asking(world, asked)
     world.platform = replace(world.platform, catalogue=Catalogue())
     assert check_events(world.platform) == [
-        "no event table is known yet: whether Heap has Pricing Page Viewed, signup shows with the first dump"
+        "no event table is known yet: whether Heap has what is asked for (Pricing Page Viewed, signup) shows with the "
+        "first dump"
     ]
     world.resolve(DAY)
     assert world.run([AUDIENCES], DAY).success
