@@ -57,7 +57,9 @@ class BigQuerySource(Section):
 
     kind: Literal["bigquery"]
     project: str
-    dataset: str = Field(description="Of one environment, as Heap Connect writes it")
+    dataset: str = Field(
+        description="Of one environment, as Heap Connect writes it; project.dataset in another project"
+    )
     location: str | None = None
     credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
     max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import requests
 from google.api_core import exceptions as google_errors
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud import bigquery
@@ -17,6 +18,12 @@ QUIET = 10.0
 """Seconds of trying again that nobody is told of."""
 _ANSWER = 120.0
 """Seconds that one answer may take; a query that takes longer is asked for again and again."""
+
+_PASSING = frozenset(
+    {"backendError", "internalError", "badGateway", "rateLimitExceeded"}
+    | {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
+)
+_AWAY = (ConnectionError, requests.exceptions.ConnectionError, requests.exceptions.Timeout)
 
 _log = logging.getLogger("heap_assets.bigquery")
 
@@ -40,6 +47,18 @@ class PatientClient(bigquery.Client):  # type: ignore[misc]
             return patient(function, on_error=told)  # type: ignore[no-any-return]
 
         return super()._call_api(call, *args, **kwargs)
+
+    def query(self, *args: Any, **kwargs: Any) -> bigquery.QueryJob:
+        """Run a query; a job that failed for a passing reason is run again, and that is said too."""
+        passing = Retry(_passes, timeout=self.patience, on_error=said_so("BigQuery's job", self.quiet))
+        return super().query(*args, **{"job_retry": passing, **kwargs})
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a job may do better when it is run again, as Google's client judges it."""
+    cause = (error.cause or error) if isinstance(error, google_errors.RetryError) else error
+    reasons = {str(each.get("reason")) for each in getattr(cause, "errors", ()) if isinstance(each, dict)}
+    return bool(reasons & _PASSING) or (not reasons and isinstance(cause, _AWAY))
 
 
 def storage_retry(patience: float) -> Retry:

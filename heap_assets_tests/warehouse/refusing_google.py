@@ -90,7 +90,8 @@ class RefusingGoogle:
 
     def _job(self, body: dict[str, Any]) -> dict[str, Any]:
         status: dict[str, Any] = {"state": "DONE"}
-        if "job" in self.refuses:
+        if "job" in self.refuses and self.times.get("job", 1) > 0:
+            self.times["job"] = self.times.get("job", 2**30) - 1
             _, reason, message = self.refuses["job"]
             status |= {"errorResult": {"reason": reason, "message": message}}
         reference = {"projectId": "p", "jobId": "j1", "location": "EU"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from heap_assets.settings.warehouse import BigQueryWarehouse as Section
 from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse, Newer, RelationMissingError
 from heap_assets.warehouse.bigquery_names import is_dataset, relation_of, shard_of, without_shards
+from heap_assets.warehouse.heap_export import HeapExport
 
 PROJECTS = st.from_regex(r"([a-z]{3,8}\.(com|org):)?[a-z][a-z0-9-]{4,12}[a-z0-9]", fullmatch=True)
 DATASETS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
@@ -106,6 +108,22 @@ def test_a_table_that_another_project_lacks_is_never_ones_own(
                     BigQueryWarehouse(own).columns(f"{project}.{dataset}.contacts")
         finally:
             client.delete_dataset(dataset, delete_contents=True)
+
+
+def test_heaps_export_may_lie_in_another_project_than_the_one_that_pays(
+    accounts: tuple[BigQueryAccount, BigQueryAccount, str], tmp_path: Path
+) -> None:
+    own, other, dataset = accounts
+    full = f"other-project.{dataset}"
+    row = "SELECT 1 AS event_id, 2 AS user_id, TIMESTAMP '2026-11-02 10:00:00+00' AS time"
+    with other.client() as client:
+        client.query(f"CREATE TABLE {dataset}.signup_raw AS {row}").result()
+        client.query(f"CREATE VIEW {dataset}.signup AS SELECT * FROM `{full}.signup_raw`").result()
+    export = HeapExport(BigQueryWarehouse(own, (full,)), full)
+    assert export.tables() == ["signup"]
+    rows, reading = export.read_day("signup", date(2026, 11, 2), None, tmp_path / "rows.parquet")
+    assert rows.frame.collect()["event_id"].to_list() == [1]
+    assert reading.relation == f"{full}.signup"
 
 
 def test_tables_by_day_are_one_source(accounts: tuple[BigQueryAccount, BigQueryAccount, str]) -> None:

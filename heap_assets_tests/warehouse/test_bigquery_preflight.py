@@ -154,6 +154,19 @@ def test_a_run_says_that_it_waits_and_goes_on(google: RefusingGoogle, caplog: py
     ]
 
 
+def test_a_job_that_failed_for_a_passing_reason_is_run_again_and_that_is_said(
+    google: RefusingGoogle, caplog: pytest.LogCaptureFixture
+) -> None:
+    google.refuses["job"] = (200, "rateLimitExceeded", "Exceeded rate limits")
+    google.times["job"] = 1
+    with caplog.at_level(logging.WARNING), google.account.client() as client:
+        client.quiet = 0.0  # type: ignore[attr-defined]
+        assert [tuple(row) for row in client.query("SELECT 1").result()] == [(1,)]
+    assert [record.getMessage() for record in caplog.records if record.name == "heap_assets.bigquery"] == [
+        "BigQuery's job: waiting, attempt 2 (429)"
+    ]
+
+
 def test_the_first_seconds_of_waiting_are_quiet(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         said_so("BigQuery", quiet=60)(AccessError("x"))
