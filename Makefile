@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test test-long torture lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
+.PHONY: help install demo dev test foreign test-long torture lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ test-long: $(READY) ## Land and build 2,000 random tables, each in a process of 
 
 torture: $(READY) ## Try to break it for hours: kills, faults, mutated files, manifests, hostile servers, races (ARGS= for less)
 	@$(BIN)/python -m heap_assets_tests.torture $(ARGS)
+
+SEEDS    ?= 1
+foreign: $(READY) ## Run SEEDS companies that nobody here designed, from an empty folder to profiles at Heap (PostgreSQL)
+	@$(BIN)/python -m heap_assets_tests.foreign --seeds $(SEEDS)
 
 lint: $(READY) ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check .

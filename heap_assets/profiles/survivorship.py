@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from enum import StrEnum
 
 import polars as pl
@@ -58,6 +59,9 @@ class TraitRule:
             raise SettingsError(f"trait {self.name!r} names a source twice: {', '.join(self.sources)}.")
 
 
+_NUMBER = r"^[+-]?\d+(\.\d+)?$"
+_DIGITS = 200
+
 CANDIDATE_KEYS = ("profile", "rank", "time")
 """Columns of a candidate beside its `value`: the profile (any key), the position of its source, the time of its row."""
 
@@ -104,10 +108,18 @@ def _first(candidates: pl.LazyFrame, sources: Sequence[str], order: Mapping[str,
 
 
 def _sum(candidates: pl.LazyFrame, sources: Sequence[str]) -> pl.LazyFrame:
+    is_text = candidates.collect_schema()["value"] == pl.String
+    total = pl.col("value").map_elements(_exact_sum, return_dtype=pl.String) if is_text else pl.col("value").list.sum()
     # sums of floats depend on their order, which a parallel aggregation does not keep: collect, sort, then add
     grouped = candidates.group_by("profile").agg(pl.col("value").sort(), source=pl.col("rank").unique().sort())
     names = pl.col("source").list.eval(_source_name(pl.element(), sources)).list.join("+")
-    return grouped.with_columns(pl.col("value").list.sum(), source=names)
+    return grouped.with_columns(total, source=names)
+
+
+def _exact_sum(numbers: pl.Series) -> str:
+    """Add decimals that are spelled as text, since no numeric type holds them all."""
+    with localcontext(prec=_DIGITS):
+        return format(sum(map(Decimal, numbers), Decimal(0)), "f")
 
 
 def _by(order: Mapping[str, bool]) -> Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]:
@@ -130,6 +142,8 @@ def _source_name(rank: pl.Expr, sources: Sequence[str]) -> pl.Expr:
 
 
 def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFrame:
+    if rule.choose is Choose.SUM:
+        candidates = _numbers_as_text(candidates, rule)
     types = [frame.collect_schema()["value"] for frame in candidates]
     known = [dtype for dtype in types if dtype != pl.Null]
     named = ", ".join(f"{source} is {dtype}" for source, dtype in zip(rule.sources, types, strict=True))
@@ -144,10 +158,28 @@ def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
     return pl.concat(widened, how="vertical_relaxed")
 
 
+def _numbers_as_text(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> list[pl.LazyFrame]:
+    """Return candidates of a sum as text, all of them, if a source spells its numbers so; unchanged if none does.
+
+    A warehouse's decimals are text where no type of the lake holds every digit of them (docs/values.md).
+    """
+    is_text = [frame.collect_schema()["value"] == pl.String for frame in candidates]
+    for frame, spelled, source in zip(candidates, is_text, rule.sources, strict=True):
+        wrong = frame.select((~pl.col("value").str.contains(_NUMBER)).sum()).collect().item() if spelled else 0
+        if wrong:
+            raise SettingsError(
+                f"trait {rule.name!r} is a sum, its sources must be numbers: {source} is text, of which {wrong:,} "
+                "values are no numbers."
+            )
+    if not any(is_text):
+        return list(candidates)
+    return [frame.with_columns(pl.col("value").cast(pl.String)) for frame in candidates]
+
+
 def _require(rule: TraitRule, dtype: pl.DataType, named: str) -> None:
     if dtype.is_nested():
         raise SettingsError(f"trait {rule.name!r} needs plain values, name a field of the nested column: {named}.")
-    if rule.choose is Choose.SUM and not dtype.is_numeric():
+    if rule.choose is Choose.SUM and not (dtype.is_numeric() or dtype == pl.String):
         raise SettingsError(f"trait {rule.name!r} is a sum, its sources must be numbers: {named}.")
     if rule.choose is Choose.ANY and dtype != pl.Boolean:
         raise SettingsError(f"trait {rule.name!r} chooses any, its sources must be Boolean: {named}.")

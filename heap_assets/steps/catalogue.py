@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from heap_assets.column_names import apart
 from heap_assets.errors import HeapAssetsError, SourceError
-from heap_assets.heap_connect import Catalogue, ManifestError, ManifestFile, Missing, parse_manifest
+from heap_assets.heap_connect import OWN_COLUMNS, Catalogue, ManifestError, ManifestFile, Missing, parse_manifest
 from heap_assets.platform import CATALOGUE_KEY, Platform, is_writable
 from heap_assets.steps import exports
 
@@ -159,7 +160,8 @@ def _offered_by_manifests(platform: Platform) -> Missing:
     with ThreadPoolExecutor(_READERS) as readers:
         for tables in readers.map(_tables, source.manifests()):
             for name, listed in tables:
-                columns.setdefault(name, {}).update(dict.fromkeys(listed))
+                own = OWN_COLUMNS.get(name, ())
+                columns.setdefault(name, {}).update(dict.fromkeys(apart(column, own) for column in listed))
     return platform.catalogue.compare(
         {
             name: selection.chosen(name, list(listed))

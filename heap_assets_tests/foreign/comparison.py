@@ -21,7 +21,9 @@ Row = Mapping[str, Any]
 _TIMES = ("time", "joindate", "last_modified")
 _USERS_OWN = {"migrated_to", "resolved_to", "cycle"}
 """Columns that the platform adds to Heap's tables of users."""
-RENAMED = {"migrated_to": "migrated_to__property"}
+_NOT_KEPT = (INFINITY, "24:00:00")
+"""Values that no column of the lake's types can hold: null there, and counted by the check `values_kept`."""
+RENAMED = {"migrated_to": "property_migrated_to"}
 """A customer's user property called like a column of the platform's."""
 
 
@@ -111,8 +113,8 @@ def _landed(row: Row, own: frozenset[str] | set[str]) -> str:
     for name, value in row.items():
         if value is None or name in own:
             continue
-        base, _, kind = name.rpartition("__")
-        values[base if base and kind != "property" else name] = value
+        base, _, _ = name.rpartition("__")
+        values[base or name] = value
     return _canonical(values)
 
 
@@ -123,7 +125,7 @@ def _canonical(row: Row) -> str:
 
 def _plain(value: Any) -> Any:
     """Give equal values one spelling: numbers, moments, durations, documents."""
-    if value is None or value == INFINITY:
+    if value is None or value in _NOT_KEPT:
         return None
     if isinstance(value, bool):
         return value

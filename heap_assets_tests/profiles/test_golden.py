@@ -226,7 +226,7 @@ def test_a_trait_that_the_settings_get_wrong_stops_the_profiles(trait: TraitRule
     ("trait", "message"),
     [
         (TraitRule("x", ("crm.plan", "crm.tier")), "trait 'x': table crm has no column 'tier'"),
-        (TraitRule("x", ("crm.plan",), "sum"), "is a sum, its sources must be numbers: crm.plan is String"),
+        (TraitRule("x", ("crm.plan",), "sum"), "is a sum, its sources must be numbers: crm.plan is text"),
         (TraitRule("x", ("crm.plan",), "any"), "must be Boolean: crm.plan is String"),
         (
             TraitRule("x", ("crm.plan", "crm.seats")),

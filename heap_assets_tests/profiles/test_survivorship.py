@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cmp_to_key
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heap_assets.errors import SettingsError
 from heap_assets.profiles.survivorship import Choose, TraitRule, survivors
 
 TIME = pl.Datetime("us", "UTC")
@@ -80,3 +82,22 @@ def test_a_sum_is_of_all_rows_and_any_is_true_once_one_is(rows: list[Row]) -> No
 def test_small_integers_do_not_overflow_in_a_sum() -> None:
     rows: list[Row] = [(1, 0, None, 2_000_000_000)] * 3
     assert chosen(rows, Choose.SUM, dtype=pl.Int32)[1] == (6_000_000_000, "first.x")
+
+
+def test_decimals_that_are_spelled_as_text_add_up_exactly() -> None:
+    """A warehouse's decimals are text where no type of the lake holds every digit of them."""
+    numbers = pl.LazyFrame(
+        {
+            "profile": ["a", "a", "b"],
+            "rank": [0, 0, 0],
+            "time": [None] * 3,
+            "value": ["33.333333333333333333", "0.1", "7"],
+        },
+        schema_overrides={"rank": pl.UInt32, "time": pl.Datetime("us", "UTC")},
+    )
+    whole = numbers.with_columns(rank=pl.lit(1, pl.UInt32), value=pl.lit(2))
+    rule = TraitRule("mrr", ("billing.mrr", "crm.mrr"), Choose.SUM)
+    sums = survivors([numbers, whole.filter(profile="b")], rule).collect()
+    assert dict(sums.select("profile", "value").iter_rows()) == {"a": "33.433333333333333333", "b": "9"}
+    with pytest.raises(SettingsError, match=r"billing.mrr is text, of which 1 values are no numbers"):
+        survivors([numbers.with_columns(value=pl.Series(["1", "n/a", "2"]))], replace(rule, sources=("billing.mrr",)))
