@@ -45,7 +45,7 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
         _merged_away(lake.scan(USERS, str(standing[USERS]))),
     )
     missing = [rule.name for rule in rules if not rule.sources]
-    whole = _with_empty_traits(made.frame, missing)
+    whole = _typed_as_before(lake, day, _with_empty_traits(made.frame, missing), {*missing, *made.set_aside})
     seen = window(platform, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, seen)}
     return Made(
@@ -139,6 +139,13 @@ def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
     """A trait whose tables were never read is null: its column stands all the same, syncs map it."""
     nothing = pl.lit(None, dtype=pl.String)
     return frame.with_columns(nothing.alias(name) for trait in missing for name in (trait, f"{trait}__source"))
+
+
+def _typed_as_before(lake: Lake, day: date, frame: pl.LazyFrame, empty: set[str]) -> pl.LazyFrame:
+    """Give columns that are null for everybody the type that they had when they were not: readers rely on it."""
+    earlier = standing_partition(lake, PROFILES, day)
+    known = lake.scan(PROFILES, str(earlier)).collect_schema() if earlier and empty else {}
+    return frame.with_columns(pl.lit(None, known[name]).alias(name) for name in sorted(empty) if name in known)
 
 
 def _event_versions(lake: Lake, seen: Window) -> Iterator[tuple[str, str, str]]:

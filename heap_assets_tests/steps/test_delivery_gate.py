@@ -11,7 +11,7 @@ from heap_assets.destinations import Status
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery_gate import feeding_snapshots
 from heap_assets_tests.steps.delivery_fixtures import Worlds
-from heap_assets_tests.steps.delivery_world import DAY, World, calls, contacts
+from heap_assets_tests.steps.delivery_world import BEFORE, DAY, World, calls, contacts
 
 USERS = "heap_user_properties: {properties: {Plan: plan}}"
 
@@ -59,6 +59,19 @@ def test_a_trait_that_clashes_stops_the_syncs_that_send_it_and_no_others(worlds:
     assert told.failed
     world.choose("heap_user_properties: {properties: {Account: account}}")
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r").report.sent == 3
+
+
+def test_a_trait_that_is_set_aside_keeps_its_type_for_those_who_read_it(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(USERS)
+    seats = pl.Series([1, 2, 3, 4])
+    world.write("warehouse/contacts", BEFORE, contacts().with_columns(plan=seats))
+    world.resolve(BEFORE)
+    world.lake.delete("profiles", str(DAY))
+    world.write("warehouse/contacts", DAY, contacts().with_columns(plan=pl.concat_list("plan")))
+    world.resolve(DAY)
+    profiles = world.lake.scan("profiles", str(DAY)).collect()
+    assert profiles.schema["plan"] == pl.Int64
+    assert profiles["plan"].null_count() == profiles.height
 
 
 def test_a_verdict_on_another_version_counts_for_nothing(worlds: Worlds, heap: ServerProcess) -> None:
