@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from heap_assets.warehouse import DuckDBWarehouse, PostgresWarehouse, Reading, Warehouse
+from heap_assets.warehouse.refresh import Observation, refreshed
 
 LOST = object()
 """Of a value that no type of the lake holds."""
@@ -251,3 +252,25 @@ def test_duckdb_whole_numbers_beyond_38_digits_make_their_column_text(tmp_path: 
     assert found["h"].dt.strftime("%H:%M:%S%.f").to_list() == ["23:59:59.123456789"]
     assert (row["i"], row["j"], row["k"], row["l"]) == ("a\x00b", "1 day", "101", "12:00:00+02")
     assert reading.lost == {"g": 1}
+
+
+def test_a_column_that_became_text_stays_text_and_names_differ_in_case(postgres: str) -> None:
+    source = PostgresWarehouse(postgres)
+    spelled = {"key": "id", "updated_at": "updated_at", "spelled": ["score"]}
+
+    def run(*statements: str) -> None:
+        with dbapi.connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    run(
+        """CREATE TABLE t AS SELECT i AS "Id", 1/3.0 AS "Score", timestamptz '2026-01-01' AS "Updated_At" """
+        "FROM generate_series(1, 3) i"
+    )
+    with refreshed(source, "t", None, **spelled) as first:  # type: ignore[arg-type]
+        before = Observation(first.frame.collect().lazy(), datetime(2026, 1, 2, tzinfo=UTC), None, first.tally)
+    run("""UPDATE t SET "Score" = 2.5, "Updated_At" = now() WHERE "Id" = 2""")
+    with refreshed(source, "t", None, before=before, **spelled) as second:  # type: ignore[arg-type]
+        assert (second.mode, second.rows_read) == ("changes", 1)
+        third = "0.33333333333333333333"
+        assert second.frame.sort("id").collect()["score"].to_list() == [third, "2.5", third]
