@@ -7,6 +7,7 @@ as they are, everything else as JSON. Logical types: :mod:`avro_logical`.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,14 @@ import polars as pl
 
 from heap_assets.errors import SourceError
 from heap_assets.heap_connect.avro_codecs import Bytes, TooLargeError, decompressed
-from heap_assets.heap_connect.avro_container import AvroHeader, BlockError, Limits, read_header, stored_blocks
+from heap_assets.heap_connect.avro_container import (
+    AvroHeader,
+    BlockError,
+    Limits,
+    StoredBlock,
+    read_header,
+    stored_blocks,
+)
 from heap_assets.heap_connect.avro_flat import FlatDecoder
 from heap_assets.heap_connect.avro_schema import AvroSchema, Lost, parse_schema
 
@@ -106,35 +114,54 @@ def blocks_of(path: Path, header: AvroHeader, schema: AvroSchema, limits: Limits
     BlockError
         Naming the first that is damaged, beyond the limits, or declares more rows than it can hold.
     """
-    total = 0
-    for stored in stored_blocks(path, header):
+    # No variable of a loop: a block may be as large as all that is left of the memory.
+    return map(_Opener(header, schema, limits), stored_blocks(path, header))
+
+
+class _Opener:
+    def __init__(self, header: AvroHeader, schema: AvroSchema, limits: Limits) -> None:
+        self._codec = header.codec
+        self._least = schema.least
+        self._limits = limits
+        self._total = 0
+
+    def __call__(self, stored: StoredBlock) -> Block:
+        data = self._decompressed(stored)
+        self._total += len(data)
+        if self._total > self._limits.file_bytes:
+            most = f"{self._limits.file_bytes >> 20:,} MB (heap.limits.file_mb)"
+            raise BlockError(stored.number, f"with it the file becomes larger than {most}")
+        if not 0 <= stored.rows <= (len(data) // self._least if self._least else _EMPTY_ROWS):
+            raise BlockError(stored.number, "its number of rows makes no sense: the file is damaged here")
+        return Block(stored.number, stored.rows, data)
+
+    def _decompressed(self, stored: StoredBlock) -> Bytes:
         try:
-            data = decompressed(header.codec, stored.data, limits.block_bytes)
+            return decompressed(self._codec, stored.data, self._limits.block_bytes)
         except TooLargeError as error:
-            reason = f"it becomes larger than {limits.block_bytes >> 20:,} MB (heap.limits.block_mb)"
+            reason = f"it becomes larger than {self._limits.block_bytes >> 20:,} MB (heap.limits.block_mb)"
             raise BlockError(stored.number, reason) from error
         except ValueError as error:
-            reason = f"it does not decompress as {header.codec}, or its checksum is wrong"
+            reason = f"it does not decompress as {self._codec}, or its checksum is wrong"
             raise BlockError(stored.number, reason) from error
-        total += len(data)
-        if total > limits.file_bytes:
-            reason = f"with it the file becomes larger than {limits.file_bytes >> 20:,} MB (heap.limits.file_mb)"
-            raise BlockError(stored.number, reason)
-        most = len(data) // schema.least if schema.least else _EMPTY_ROWS
-        if not 0 <= stored.rows <= most:
-            raise BlockError(stored.number, "its number of rows makes no sense: the file is damaged here")
-        yield Block(stored.number, stored.rows, data)
 
 
 def flat_batches(schema: AvroSchema, blocks: Iterable[Block], batch_rows: int) -> Iterator[AvroBatch]:
     """Decode rows column by column, many blocks at a time."""
-    with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
-        decoder = FlatDecoder(schema, Path(scratch) / "blocks.avro", batch_rows)
+    scratch = Path(tempfile.mkdtemp(prefix="heap-assets-"))
+    try:
+        decoder = FlatDecoder(schema, scratch / "blocks.avro", batch_rows)
         for group in _grouped(blocks, batch_rows):
+            numbers = [block.number for block in group]
+            rows, data = sum(block.rows for block in group), [block.data for block in group]
+            if len(group) == 1:
+                group.clear()
             try:
-                yield from _decoded(decoder, group)
+                yield from _decoded(decoder, rows, data)
             except ValueError as error:
-                raise _bad_block(decoder, group) from error
+                raise BlockError(numbers[0], str(error)) if not group else _bad_block(decoder, group) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _grouped(blocks: Iterable[Block], batch_rows: int) -> Iterator[list[Block]]:
@@ -143,14 +170,16 @@ def _grouped(blocks: Iterable[Block], batch_rows: int) -> Iterator[list[Block]]:
         if block.rows or len(block.data):
             group.append(block)
         if sum(len(one.data) for one in group) >= _BATCH_BYTES or sum(one.rows for one in group) >= batch_rows:
+            del block
             yield group
             group = []
     if group:
         yield group
 
 
-def _decoded(decoder: FlatDecoder, group: Sequence[Block]) -> Iterator[AvroBatch]:
-    for frame in decoder.frames(sum(block.rows for block in group), [block.data for block in group]):
+def _decoded(decoder: FlatDecoder, count: int, data: list[Bytes]) -> Iterator[AvroBatch]:
+    """Decode so many rows; `data` is emptied as soon as it is not needed."""
+    for frame in decoder.frames(count, data):
         lost = {name: Lost() for name in decoder.schema.fields}
         kinds = decoder.schema.fields.items()
         columns = [
@@ -164,7 +193,7 @@ def _bad_block(decoder: FlatDecoder, group: Sequence[Block]) -> BlockError:
     """Say which of the blocks it is that cannot be decoded, by decoding each alone."""
     for block in group:
         try:
-            for _ in _decoded(decoder, [block]):
+            for _ in _decoded(decoder, block.rows, [block.data]):
                 pass
         except ValueError as error:
             return BlockError(block.number, str(error))

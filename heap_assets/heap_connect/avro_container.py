@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,11 +87,12 @@ def stored_blocks(path: Path, header: AvroHeader) -> Iterator[StoredBlock]:
         Naming the first that is cut short, or does not end with the file's sync marker.
     """
     with path.open("rb", buffering=_READ_BYTES) as file:
+        assert isinstance(file, BufferedReader)
         file.seek(header.blocks_at)
-        number = 0
-        while (block := _block(file, header.sync, number)) is not None:
-            yield block
-            number += 1
+        for number in count():
+            if not file.peek(1):
+                return
+            yield _block(file, header.sync, number)  # held by nobody here while it is worked on
 
 
 def encoded_long(number: int) -> bytes:
@@ -123,12 +126,9 @@ def _header(file: BinaryIO) -> AvroHeader:
     return AvroHeader(schema, codec, sync, file.tell())
 
 
-def _block(file: BinaryIO, sync: bytes, number: int) -> StoredBlock | None:
-    first = file.read(1)
-    if not first:
-        return None
+def _block(file: BinaryIO, sync: bytes, number: int) -> StoredBlock:
     try:
-        rows = _varint(file, first)
+        rows = _varint(file)
         size = _varint(file)
         if size < 0:
             raise BlockError(number, "its length makes no sense: the file is damaged here")
@@ -165,9 +165,9 @@ def _sized(file: BinaryIO) -> bytes:
     return _exactly(file, size)
 
 
-def _varint(file: BinaryIO, first: bytes | None = None) -> int:
+def _varint(file: BinaryIO) -> int:
     value = shift = 0
-    byte = first or file.read(1)
+    byte = file.read(1)
     while True:
         if not byte:
             raise EOFError

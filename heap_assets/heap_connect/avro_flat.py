@@ -40,8 +40,8 @@ class FlatDecoder:
         self._end_row = tuple(value for value, _ in marks)
         self._end_bytes = b"".join(encoded for _, encoded in marks)
 
-    def frames(self, rows: int, blocks: Sequence[Bytes]) -> Iterator[pl.DataFrame]:
-        """Decode blocks that hold so many rows together.
+    def frames(self, rows: int, blocks: list[Bytes]) -> Iterator[pl.DataFrame]:
+        """Decode blocks that hold so many rows together; the list is emptied once they are on the disk.
 
         Yields
         ------
@@ -57,6 +57,7 @@ class FlatDecoder:
         height = -(-(rows + 1) // count)
         ends = count * height - rows
         self._write(rows + ends, [*blocks, self._end_bytes * ends])
+        blocks.clear()
         batches = AvroSource([str(self._path)], False, False).batch_iter(height, None)
         for number in range(count):
             frame = _next(batches)
