@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.column_names import PRIVATE
 from heap_assets.heap_connect.avro_logical import Logical, Scaled, logical_of, plain_text
 
 MOST_DEPTH = 32
@@ -264,12 +265,14 @@ class _Parser:
 
 
 def column_name(name: str, number: int) -> str:
-    """Return the column of a field: its name, without what no column of ours can be called.
+    """Return the column of a field: its name, without what no column of a customer may have.
 
-    Half characters and NUL become U+FFFD, so that a column of ours which begins with NUL meets none of these; a field
-    without a name is called by its place.
+    NUL and the mark of our own columns become U+FFFD, half characters a question mark; a field without a name is called
+    by its place.
     """
-    clean = name.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    clean = name.encode("utf-8", "replace").decode()
+    for mark in ("\0", PRIVATE):
+        clean = clean.replace(mark, "\ufffd")
     return clean or f"unnamed_{number + 1}"
 
 

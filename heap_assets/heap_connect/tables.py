@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.column_names import apart
+from heap_assets.column_names import PRIVATE, apart
 from heap_assets.errors import HeapAssetsError
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
@@ -27,8 +27,7 @@ from heap_assets.lake import FileWriter, Inputs, Store
 
 _EVENT_ORDER = ("time", "event_id", "user_id")
 _DAY_END = timedelta(days=1)
-BROUGHT_BY, _FILLED = "\0dump", "\0filled"
-"""Columns beside those of a customer, who can take no name with a NUL (`avro_schema.column_name`)."""
+BROUGHT_BY, _FILLED = f"{PRIVATE}dump", f"{PRIVATE}filled"
 
 
 class TableError(HeapAssetsError):

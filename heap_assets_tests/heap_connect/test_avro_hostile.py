@@ -147,12 +147,22 @@ def test_a_header_that_never_ends_is_refused(tmp_path: Path) -> None:
 
 
 def test_fields_may_be_called_anything(tmp_path: Path) -> None:
-    names = ["", "_day", "\0dump", "a b.c", "é" * 300, "\ud800", "x'; --", "unnamed_9"]
+    names = ["", "_day", "\0dump", "\x1fdump_", "a b.c", "é" * 300, "\ud800", "x'; --", "unnamed_9"]
     schema = json.dumps(record(dict.fromkeys(names, "long")))
     path = avro_file(tmp_path / "a.avro", schema, [(1, b"".join(long(i) for i in range(len(names))))])
     rows = read(path)
     assert rows.row(0) == tuple(range(len(names)))
-    assert rows.columns == ["unnamed_1", "_day", "\ufffddump", "a b.c", "é" * 300, "?", "x'; --", "unnamed_9"]
+    assert rows.columns == [
+        "unnamed_1",
+        "_day",
+        "\ufffddump",
+        "\ufffddump_",
+        "a b.c",
+        "é" * 300,
+        "?",
+        "x'; --",
+        "unnamed_9",
+    ]
 
 
 @pytest.mark.parametrize(
