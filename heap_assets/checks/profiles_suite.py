@@ -64,9 +64,9 @@ def checks_for_profiles(
         Check(
             PROFILES,
             "traits_made",
-            "Every trait could be made: its columns are there, and their types go together.",
+            "Every trait and audience could be made: the columns are there, and their types go together.",
             _traits_made,
-            mend="correct the table or `profiles.traits`; syncs that send the trait wait until then, others do not.",
+            mend="correct the table or `profiles`; syncs that send what is missing wait until then, others do not.",
         ),
         Check(
             PROFILES,

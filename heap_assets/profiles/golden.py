@@ -28,7 +28,7 @@ PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
 
 
 SET_ASIDE: Final = "traits_set_aside"
-"""The note of a day's profiles that says which traits could not be made, and why: its check `traits_made` fails."""
+"""The note of a day's profiles: traits and audiences that could not be made, and why. The check `traits_made` fails."""
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,15 @@ def reaches(platform: Platform) -> dict[str, int | None]:
     return found
 
 
-def with_what_they_did(platform: Platform, profiles: pl.LazyFrame, graph: pl.LazyFrame, seen: Window) -> pl.LazyFrame:
-    """Return the profiles with the columns of `profiles.behaviour` and one true/false column per audience."""
+def with_what_they_did(
+    platform: Platform, profiles: pl.LazyFrame, graph: pl.LazyFrame, seen: Window
+) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """Add the columns of `profiles.behaviour` and one true/false column per audience.
+
+    Returns
+    -------
+    The profiles, and of audiences whose conditions cannot be judged (their column is null) why not.
+    """
     chosen = platform.settings.profiles
     if chosen.behaviour:
         features = {
@@ -87,10 +94,17 @@ def with_what_they_did(platform: Platform, profiles: pl.LazyFrame, graph: pl.Laz
         events = event_stream(stream, graph)
         profiles = joined(profiles, graph, events, seen.as_of, features, chosen.behaviour.days)
     if not chosen.audiences:
-        return profiles
+        return profiles, {}
     needed = {_known(platform, event, "profiles.audiences") for event in events_needed(chosen.parsed_audiences)}
     tables = {table: events_of_profiles(_rows(platform, table, seen.days.get(table, ())), graph) for table in needed}
-    return with_audiences(profiles, chosen.parsed_audiences, tables, seen.as_of)
+    set_aside = {}
+    for audience in chosen.parsed_audiences:
+        try:
+            profiles = with_audiences(profiles, [audience], tables, seen.as_of)
+        except SettingsError as error:
+            set_aside[audience.name] = str(error)
+            profiles = profiles.with_columns(pl.lit(None, pl.Boolean).alias(audience.name))
+    return profiles, set_aside
 
 
 def column_sources(platform: Platform) -> dict[str, set[tuple[str, str]]]:

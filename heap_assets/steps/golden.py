@@ -48,13 +48,14 @@ def profiles_of_day(platform: Platform, day: date) -> Made:
     whole = _typed_as_before(lake, day, _with_empty_traits(made.frame, missing), {*missing, *made.set_aside})
     seen = window(platform, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, seen)}
+    frame, doubtful = with_what_they_did(platform, whole, lake.scan(GRAPH, str(day)), seen)
     return Made(
-        with_what_they_did(platform, whole, lake.scan(GRAPH, str(day)), seen),
+        frame,
         _inputs(platform, day, standing, profiles_version(platform), events),
         {
             "traits": len(traits),
             "traits_without_source": len(missing),
-            SET_ASIDE: dict(made.set_aside),
+            SET_ASIDE: {**made.set_aside, **doubtful},
             "unreadable_times": sum(made.unreadable_times.values()),
             "unreadable_times_in": dict(made.unreadable_times),
         },

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from heap_assets.checks import verdicts
 from heap_assets.checks.audiences_suite import checks_for_audiences
 from heap_assets.checks.check import Subject
 from heap_assets.definitions import build_definitions
@@ -163,3 +164,15 @@ def test_once_tables_are_known_an_event_that_is_none_of_them_is_refused(world: W
     asking(world, _ASKED.replace("Pageviews", "Pricing Page Viewed"))
     with pytest.raises(SettingsError, match=r"'Pricing Page Viewed', which no table holds\. Tables: pageviews, signup"):
         check_events(world.platform)
+
+
+def test_an_audience_that_cannot_be_judged_stops_itself_and_the_syncs_that_send_it(world: World) -> None:
+    asking(world, _ASKED + "    odd: {{user_properties: {{conflicts: true}}}}\n")
+    world.resolve(DAY)
+    rows = world.lake.scan(PROFILES, str(DAY)).collect()
+    assert rows["odd"].null_count() == rows.height
+    assert rows["idle_payers"].any()
+    told = verdicts.read(world.lake.store, PROFILES, "traits_made", str(DAY))
+    assert told is not None
+    assert told.failed
+    assert "cannot be compared with a column of type Int64" in str(told.notes)
