@@ -1,5 +1,9 @@
 """What each table of the lake is called, in the order of the pipeline."""
 
+import hashlib
+import re
+import unicodedata
+
 DUMPS = "heap_connect/dumps"
 LANDED = "heap_connect/landed"
 EXPORTS = "heap_connect/exports"
@@ -15,12 +19,31 @@ AUDIENCES = "audiences"
 AUDIT = "audit"
 
 SNAPSHOT_TABLES = ("users", "user_migrations")
+_ORDINARY = re.compile(r"[a-z0-9_]{1,100}")
+_LONGEST_WORDS = 80
 _WITHOUT_EVENTS_PREFIX = ("sessions", "pageviews", *SNAPSHOT_TABLES)
 
 
 def heap_asset(table: str) -> str:
-    """Return the lake asset of a Heap table: `heap/sessions`, `heap/users`, `heap/events/<table>`."""
-    return f"heap/{table}" if table in _WITHOUT_EVENTS_PREFIX else f"heap/events/{table}"
+    """Return the lake asset of a Heap table: `heap/sessions`, `heap/users`, `heap/events/<key of the table>`."""
+    return f"heap/{table}" if table in _WITHOUT_EVENTS_PREFIX else f"heap/events/{event_key(table)}"
+
+
+def event_key(table: str) -> str:
+    """Return the last part of an event table's asset key.
+
+    A name of lower-case letters, digits and `_`, as Heap makes them, stays. Of any other name the letters and digits
+    that Dagster can hold stay, and a hash of the whole name tells it from others.
+
+    >>> event_key("sign_up"), event_key("Sign-Up"), event_key("anmeldung_größe")
+    ('sign_up', 'sign_up_8a1ac9a4', 'anmeldung_gro_e_9d4e0ea3')
+    """
+    if _ORDINARY.fullmatch(table):
+        return table
+    plain = unicodedata.normalize("NFKD", table).encode("ascii", "ignore").decode().lower()
+    words = "_".join(re.findall(r"[a-z0-9]+", plain))[:_LONGEST_WORDS]
+    digest = hashlib.sha256(table.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{words or 'event'}_{digest}"
 
 
 def warehouse_asset(table: str) -> str:

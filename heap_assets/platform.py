@@ -143,6 +143,11 @@ class Platform:
         ]
 
     @cached_property
+    def heap_tables(self) -> dict[str, str]:
+        """Lake asset of every Heap table to the name that Heap has for it."""
+        return {heap_asset(table): table for table in (*self.catalogue.tables, *SNAPSHOT_TABLES)}
+
+    @cached_property
     def rules(self) -> Rules:
         """The rules of identity resolution."""
         return Rules(

@@ -120,7 +120,7 @@ def words_for(platform: Platform, path: str) -> dict[str, Words]:
     if path.startswith("sync/"):
         return _properties(platform, path.removeprefix("sync/"))
     if path.startswith("heap/"):
-        table = platform.catalogue.tables.get(path.rpartition("/")[2])
+        table = platform.catalogue.tables.get(platform.heap_tables.get(path, ""))
         known = {name: Words(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
         return known | found
     return found

@@ -118,7 +118,7 @@ def _migrations(task: Task) -> Table | None:
 def _spec(
     loaded: Platform, path: str, description: str, condition: dg.AutomationCondition[dg.AssetKey]
 ) -> dg.AssetSpec:
-    table = path.rpartition("/")[2]
+    table = loaded.heap_tables[path]
     return dg.AssetSpec(
         asset_key(path),
         deps=[asset_key(LANDED)],

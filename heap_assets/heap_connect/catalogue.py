@@ -86,7 +86,6 @@ class Catalogue:
         document = read_yaml(text, str(path)) or {}
         if not isinstance(document, Mapping):
             raise SettingsError(f"{path} holds a {type(document).__name__} where tables by name belong")
-        _check_names(path, [str(name) for name in document])
         return cls({str(name): _table(str(name), entry, path) for name, entry in document.items()})
 
     @classmethod
@@ -199,31 +198,11 @@ def landed_columns(landing: Landing) -> dict[str, list[str]]:
     return {name: list(columns) for name, columns in sorted(landed.items())}
 
 
-def table_name_of(event: str) -> str:
-    """Name an event's table as Heap does: lower case, and one underscore for whatever is no letter or digit.
-
-    >>> table_name_of("Sign Up - Click Link")
-    'sign_up_click_link'
-    """
-    return "_".join(re.findall(r"[^\W_]+", event.lower()))
-
-
-def _check_names(path: Path | str, names: Iterable[str]) -> None:
-    known: dict[str, str] = {}
-    for name in names:
-        other = known.setdefault(table_name_of(name), name)
-        if other != name:
-            raise SettingsError(
-                f"{path}: tables {other!r} and {name!r} are one asset, {table_name_of(name)!r}: Heap names tables by "
-                "letters and digits alone. Rename one of the events in Heap, or take one table out of the catalogue "
-                "and exclude it in heap.tables.exclude"
-            )
-
-
 def display_name_of(table: str) -> str:
     """Guess how people call an event; Heap's naming rule cannot be turned round (heap.md 2.7)."""
     words = [word for word in table.split("_") if word]
-    return " ".join(words).capitalize() or table
+    is_heaps_spelling = re.fullmatch(r"[a-z0-9_]+", table)
+    return (" ".join(words).capitalize() or table) if is_heaps_spelling else table
 
 
 def _described(table: str, columns: Iterable[str]) -> dict[str, CatalogueColumn]:

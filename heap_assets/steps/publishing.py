@@ -198,7 +198,7 @@ def day_of(platform: Platform, table: PublishedTable, day: date) -> PublishedDay
     if table.publication.table != EVENTS:
         return PublishedDay(frames[table.sources[0]], _version(standing))
     users = frames.pop(USERS, None)
-    events = {asset.rpartition("/")[2]: frame for asset, frame in frames.items()}
+    events = {platform.heap_tables[asset]: frame for asset, frame in frames.items()}
     names = _event_names(platform, table)
     return PublishedDay(wide.events_table(events, users, names), _version(standing, names))
 
@@ -224,6 +224,7 @@ def _described(platform: Platform, asset: str) -> tuple[str, dict[str, str]]:
     """Return what a table and its columns mean, from the catalogue and the settings."""
     name = asset.rpartition("/")[2]
     if asset.startswith("heap/"):
+        name = platform.heap_tables[asset]
         known = platform.catalogue.tables.get(name)
         columns = {column: about.description for column, about in known.columns.items()} if known else {}
         kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"

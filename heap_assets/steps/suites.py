@@ -37,7 +37,7 @@ def checks_of(platform: Platform, asset: str) -> list[Check]:
     if asset == MIGRATIONS:
         return checks_for_migrations(tolerated)
     if asset.startswith("heap/"):
-        table = asset.rpartition("/")[2]
+        table = platform.heap_tables[asset]
         custom = platform.catalogue.tables[table].columns
         built_in = set(known_columns(table))
         return checks_for_event_table(

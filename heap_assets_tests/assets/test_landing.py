@@ -16,6 +16,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Lake
 from heap_assets.lake.sql import SqlDoor
+from heap_assets.names import heap_asset
 from heap_assets.partitions import DUMPS
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
@@ -275,3 +276,23 @@ def test_after_a_full_resync_every_day_that_the_table_ever_had_waits_to_be_built
     landing.land(2)
 
     assert unbuilt_days(landing.platform()) == {asset: {date(2026, 5, day) for day in (1, 2, 3)}}
+
+
+ODD_NAMES = ("sign_up", "sign-up", "Sign Up", "anmeldung_größe", "café_signup", "${HOME}", "日本語", "a" * 200)
+
+
+def test_tables_whose_names_dagster_cannot_hold_get_keys_of_their_own(landing: Landing) -> None:
+    tables = {name: rows("2026-05-02", 1, number) for number, name in enumerate(ODD_NAMES)}
+    landing.bucket.dump(1, "2026-05-03T01:00:00", **tables)
+    landing.land(1)
+    landing.accept_news()
+    assert set(landing.catalogue.tables) == set(ODD_NAMES)
+    keys = {name: heap_asset(name).rpartition("/")[2] for name in ODD_NAMES}
+    assert keys["sign_up"] == "sign_up"
+    assert len(set(keys.values())) == len(ODD_NAMES)
+    for number, name in enumerate(ODD_NAMES):
+        assert landing.build(keys[name], "2026-05-02")["dagster/partition_row_count"] == 1, name
+        lake = landing.platform().lake
+        assert lake.scan(heap_asset(name), "2026-05-02").collect()["event_id"].to_list() == [number]
+    specs = {spec.key: spec.description or "" for spec in landing.definitions().resolve_all_asset_specs()}
+    assert "`Sign Up`" in specs[asset_key(heap_asset("Sign Up"))], "its own name is shown"

@@ -12,7 +12,7 @@ from dump_builders import Bucket, event, landing_in, touch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.errors import SettingsError, SourceError
+from heap_assets.errors import SourceError
 from heap_assets.heap_connect import (
     Catalogue,
     FolderSource,
@@ -22,7 +22,6 @@ from heap_assets.heap_connect import (
     parse_manifest,
     preflight,
 )
-from heap_assets.heap_connect.catalogue import table_name_of
 
 
 def test_dump_ids_are_numbers_and_other_files_are_no_manifests(tmp_path: Path) -> None:
@@ -181,18 +180,3 @@ def test_preflight_of_a_folder(tmp_path: Path) -> None:
     assert [v.passed for v in preflight(bucket.source)] == [True, True, True]
     bucket.file(1, "a").write_bytes(b"no avro")
     assert [v.step for v in preflight(bucket.source) if not v.passed] == ["file header"]
-
-
-@pytest.mark.parametrize(
-    ("event", "table"),
-    [("Sign Up - Click Link", "sign_up_click_link"), ("signup", "signup"), ("  A/B: Test #2 ", "a_b_test_2")],
-)
-def test_tables_are_named_by_letters_and_digits_alone(event: str, table: str) -> None:
-    assert table_name_of(event) == table
-
-
-def test_two_tables_that_are_one_asset_are_an_error_that_names_both(tmp_path: Path) -> None:
-    path = tmp_path / "catalogue.yaml"
-    path.write_text("Sign Up: {columns: {}}\nsignup: {columns: {}}\nsign_up: {columns: {}}\n")
-    with pytest.raises(SettingsError, match="'Sign Up' and 'sign_up' are one asset, 'sign_up'"):
-        Catalogue.load(path)
