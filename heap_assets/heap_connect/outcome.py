@@ -41,10 +41,14 @@ def report_of(
 def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: TableRecord) -> frozenset[date]:
     """Return the days that a landed table makes it necessary to build again."""
     standing = deliveries(records, table.table)
-    if all(delivery.dump.dump_id != record.dump_id for delivery in standing):
-        return frozenset()  # an older dump than the last full resync: it changes nothing
+    stands = any(delivery.dump.dump_id == record.dump_id for delivery in standing)
     if table.table in SNAPSHOT_TABLES:
-        return frozenset({record.day, standing[-1].dump.day})
+        # Its own day is how things stood then, whatever replaced them since.
+        then = deliveries(records, table.table, record.day)
+        own = {record.day} if any(delivery.dump.dump_id == record.dump_id for delivery in then) else set()
+        return frozenset(own | ({standing[-1].dump.day} if stands else set()))
+    if not stands:
+        return frozenset()  # an older dump than the last full resync: it changes nothing
     if not table.incremental:
         return days_ever(records.values(), table.table)
     return table.days_ever

@@ -212,3 +212,13 @@ def test_reports_tell_new_updated_and_unchanged_rows(tmp_path: Path) -> None:
     counts = {t.table: t.counts for t in land_all(landing, bucket)[1].tables}
     assert (counts["a"].new, counts["a"].updated, counts["a"].unchanged) == (1, 1, 1)
     assert (counts["users"].new, counts["users"].updated, counts["users"].unchanged) == (1, 1, 0)
+
+
+def test_a_full_snapshot_that_lands_late_touches_its_own_day(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    bucket.dump(1, "2026-03-02T02:00:00", user_migrations=[migration(1, 9)])
+    bucket.dump(2, "2026-03-03T02:00:00", user_migrations=[migration(1, 9), migration(2, 9)])
+    landing = landing_in(tmp_path / "lake")
+    assert landing.land(bucket.source, 2).touched == {"user_migrations": {MARCH_2}}
+    assert landing.land(bucket.source, 1).touched == {"user_migrations": {MARCH_1}}
+    assert build_user_migrations(landing, MARCH_1).frame.collect()["from_user_id"].to_list() == [1]

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from heap_assets.demo.server_process import running_server
+from heap_assets_tests.torture.delivery import APP, delivery_base
 from heap_assets_tests.torture.landings import kill_by_time, large_base
 from heap_assets_tests.torture.manifests import try_manifests
 from heap_assets_tests.torture.stages import STAGES
@@ -34,10 +36,12 @@ from heap_assets_tests.torture.trials import (
 )
 from heap_assets_tests.torture.zygote import Zygote
 
+EVERY_STAGE = [*STAGES, "delivery"]
 ROOT = Path(__file__).parent.parent.parent
 TESTS = {
     "mutated Avro files": (["heap_connect/test_mutated_files.py"], "HEAP_ASSETS_MUTATED_FILES", "files"),
     "a sync killed while it sends": (["destinations/test_delivery_kills.py"], "DELIVERY_KILLS", "kills"),
+    "a table published to PostgreSQL and BigQuery, killed while it loads": (["warehouse/test_publish.py"], None, None),
     "hostile servers": (["destinations/test_delivery_to_hostile_servers.py"], None, None),
     "canaries: secrets and personal data": (["end_to_end/test_canaries.py"], None, None),
     "races: records, catalogue, partitions, leases": (
@@ -66,7 +70,7 @@ class Row:
 
 def _stages(zygote: Zygote, base: Base, chosen: argparse.Namespace) -> list[Row]:
     rows = []
-    for stage in chosen.stages:
+    for stage in [stage for stage in chosen.stages if stage in base.before]:
         chance = Random(chosen.seed)
         every = [
             ("killed at a call", list(trials(base, stage, ["SIGKILL"], chosen.points, chance))),
@@ -143,16 +147,22 @@ def _main() -> None:
     parser.add_argument("--files", type=int, default=20_000, help="mutated Avro files")
     parser.add_argument("--manifests", type=int, default=2_000, help="mutated manifests")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
+    parser.add_argument("--stages", nargs="*", default=EVERY_STAGE, choices=EVERY_STAGE)
     parser.add_argument("--only", nargs="*", choices=["stages", "time", "manifests", "tests"])
     chosen = parser.parse_args()
     wanted = chosen.only or ["stages", "time", "manifests", "tests"]
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
-        for name in ("small", "large", "manifests"):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server("heap", Path(folder, "server"), arguments=["--app-id", APP]) as server,
+        Zygote(server.base_url) as zygote,
+    ):
+        for name in ("small", "sync", "large", "manifests"):
             Path(folder, name).mkdir()
-        if "stages" in wanted and chosen.stages:
+        if "stages" in wanted and set(chosen.stages) & set(STAGES):
             rows += _stages(zygote, make_base(zygote, Path(folder, "small")), chosen)
+        if "stages" in wanted and "delivery" in chosen.stages:
+            rows += _stages(zygote, delivery_base(zygote, Path(folder, "sync"), server), chosen)
         if "time" in wanted:
             rows.append(_by_time(zygote, Path(folder, "large"), chosen))
         if "manifests" in wanted:

@@ -169,7 +169,8 @@ def state(folder: Path) -> dict[str, Any]:
     return {
         "landed": [str(row) for row in landed],
         "failed": there.landing.reports().filter(pl.col("error").is_not_null()).height,
-        "announced": sorted({(day, table) for day, names in lines for table in names}),
+        # Days that come while a table waits to be tried again are announced by their dump, otherwise by the sensor.
+        "announced": sorted({(day, table) for day, names in lines for table in names if day <= str(NOW.date())}),
         "days": {f"{t} {d}": _digest(build_event_day(there.landing, t, d).frame) for t in _events(there) for d in DAYS},
         "catalogue": Path(there.settings.catalogue).read_text() if Path(there.settings.catalogue).exists() else "",
         "tables": {key: _digest(store.scan(key)) for key in tables if not key.startswith("heap_connect/")},

@@ -6,10 +6,13 @@ The short form: a few points of each stage. `make torture` tries them all.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from heap_assets.demo.server_process import ServerProcess, running_server
+from heap_assets_tests.torture.delivery import APP, delivery_base
 from heap_assets_tests.torture.stages import STAGES
 from heap_assets_tests.torture.trials import ERRORS, FILE_SIZE, Base, Trial, make_base, run_trial, trials
 from heap_assets_tests.torture.zygote import Zygote
@@ -18,8 +21,14 @@ SEED = 14
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as started:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running_server("heap", tmp_path_factory.mktemp("heap"), arguments=["--app-id", APP]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def zygote(server: ServerProcess) -> Iterator[Zygote]:
+    with Zygote(server.base_url) as started:
         yield started
 
 
@@ -49,3 +58,13 @@ def test_a_stage_in_which_a_call_fails_is_made_good(zygote: Zygote, base: Base, 
 def test_a_landing_that_cannot_write_large_files_is_made_good(zygote: Zygote, base: Base, kib: int) -> None:
     _, wrong = run_trial(zygote, base, Trial("landing", FILE_SIZE, kib))
     assert not wrong
+
+
+def test_a_sync_that_is_stopped_is_made_good(zygote: Zygote, server: ServerProcess, tmp_path: Path) -> None:
+    sync, chance = delivery_base(zygote, tmp_path, server), Random(SEED)
+    for trial in [
+        *trials(sync, "delivery", ["SIGKILL"], 3, chance),
+        *trials(sync, "delivery", chance.sample(ERRORS, 3), 1, chance),
+    ]:
+        _, wrong = run_trial(zygote, sync, trial)
+        assert not wrong, (trial, wrong)

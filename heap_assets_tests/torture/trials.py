@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -27,6 +27,9 @@ class Base:
     after: dict[str, Any] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    reset: Callable[[], None] | None = None
+    observe: Callable[[], Any] | None = None
+    """What a server outside the world holds: put back before each trial, and compared after it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def run_trial(zygote: Zygote, base: Base, trial: Trial) -> tuple[Outcome, list[s
     world = base.folder / "world"
     shutil.rmtree(world, ignore_errors=True)
     copy_world(base.before[trial.stage], world)
+    if base.reset is not None:
+        base.reset()
     outcome = zygote.ask(trial.stage, world, **trial.question)
     wrong = ["it hung"] if outcome.ended == "hung" else []
     wrong += [f"a value was stored in {path}" for path in _holders_of(SECRET, world)]
@@ -81,7 +86,8 @@ def run_trial(zygote: Zygote, base: Base, trial: Trial) -> tuple[Outcome, list[s
     if settled.ended != "finished":
         return outcome, [*wrong, f"the second try {settled.ended}: {settled.said}"]
     expected = base.after[trial.stage]
-    return outcome, wrong + [f"{name} differs" for name in expected if settled.said[name] != expected[name]]
+    found = {**settled.said, "elsewhere": base.observe() if base.observe else None}
+    return outcome, wrong + [f"{name} differs" for name in expected if found[name] != expected[name]]
 
 
 def summary(outcomes: Counter[str]) -> str:

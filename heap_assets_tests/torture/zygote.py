@@ -22,6 +22,7 @@ from heap_assets_tests.torture import stages
 from heap_assets_tests.torture.faults import Faults
 
 _PATIENCE_SECONDS = 120
+SERVER_VARIABLE = "HEAP_ASSETS_TORTURE_SERVER"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,16 @@ class Outcome:
 
 
 class Zygote:
-    """The process, seen from outside. Use as a context manager."""
+    """The process, seen from outside. Use as a context manager.
+
+    Parameters
+    ----------
+    server
+        Address of the server that syncs go to.
+    """
+
+    def __init__(self, server: str = "") -> None:
+        self._server = server
 
     def __enter__(self) -> Zygote:
         self._process = subprocess.Popen(
@@ -43,7 +53,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, clock.VARIABLE: stages.NOW.isoformat()},
+            env={**os.environ, clock.VARIABLE: stages.NOW.isoformat(), SERVER_VARIABLE: self._server},
         )
         return self
 
@@ -67,24 +77,15 @@ class Zygote:
         return Outcome(**json.loads(self._process.stdout.readline()))
 
 
-def _do(asked: dict[str, Any]) -> Any:
-    work, folder = asked["work"], Path(asked["folder"])
-    if work == "company":
-        return stages.make_company(folder, asked.get("people", 20), asked.get("days", 3))
-    if work == "world":
-        return stages.make_world(folder)
-    if work == "settle":
-        return stages.settle(asked["stage"], folder)
-    return stages.STAGES[work](folder)
-
-
 def _child(asked: dict[str, Any], answers: int) -> None:
+    from heap_assets_tests.torture.work import do
+
     os.dup2(2, 1)  # what is printed is no answer
     faults = Faults(asked.get("kind"), asked.get("at", 0))
     faults.install()
     ended, said = "finished", None
     try:
-        said = _do(asked)
+        said = do(asked)
     except BaseException as error:
         ended, said = "failed", f"{type(error).__name__}: {error}"[:500]
     os.write(answers, json.dumps({"ended": ended, "calls": faults.calls, "said": said}).encode())
@@ -123,6 +124,8 @@ def _waited(child: int, kill_after: float | None) -> int | None:
 
 
 def _main() -> None:
+    import heap_assets_tests.torture.work  # noqa: F401  so that forks need not
+
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)
 
