@@ -112,6 +112,13 @@ def read_yaml(text: str, file: str) -> Any:
         raise SettingsError(f"{file} is not YAML: {type(error).__name__}") from None
 
 
+def write_yaml(document: Any) -> str:
+    """Write a document so that :func:`read_yaml` reads it as it was, keys in their order."""
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    # PyYAML writes U+0085 as it is, and reads it as a line break
+    return yaml.safe_dump(document, sort_keys=False, width=120) if "\x85" in text else text
+
+
 def core(value: Any) -> Any:
     """Return a value of :func:`read_yaml` with every unquoted scalar as the core schema types it."""
     if isinstance(value, Unquoted):

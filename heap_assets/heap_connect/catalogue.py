@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from heap_assets.column_names import apart
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect.columns import knowledge_of
@@ -18,7 +16,7 @@ from heap_assets.heap_connect.merging import Columns, origin_of
 from heap_assets.heap_connect.records import TableState, deliveries
 from heap_assets.heap_connect.selection import OWN_COLUMNS
 from heap_assets.lake import update_file
-from heap_assets.yaml_core import core, read_yaml
+from heap_assets.yaml_core import core, read_yaml, write_yaml
 
 _HEADER = """\
 # The Heap tables and columns this platform knows. `heap-assets catalogue accept` adds what dumps bring;
@@ -120,7 +118,7 @@ class Catalogue:
             }
             for name, table in sorted(self.tables.items())
         }
-        return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+        return _HEADER + write_yaml(document)
 
     def with_news(self, other: Catalogue) -> Catalogue:
         """Return what both know; where both know a table or a column, this one's words stand."""
