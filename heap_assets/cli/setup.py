@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+import os
+import re
+from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
 
 import click
 
 from heap_assets import clock
-from heap_assets.errors import SettingsError
+from heap_assets.cli.home import DAGSTER_FILES, dagster_file
+from heap_assets.errors import HeapAssetsError, SettingsError
+from heap_assets.heap_connect import check_bucket
 from heap_assets.hosts import refused_hosts
 from heap_assets.settings import Settings, load_settings, settings_path
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Overwrite the file that is there")
-def init(*, force: bool) -> None:
-    """Write a commented heap_assets.yaml to start from; its start_date is a year back."""
+@click.option("--force", is_flag=True, help="Overwrite the settings that are there")
+@click.option("--folder", type=click.Path(path_type=Path), help="Take dumps from this folder, laid out like the bucket")
+@click.option("--bucket", help="Take dumps from this S3 bucket")
+@click.option("--endpoint-url", help="With --bucket: of an S3 service that is not Amazon's")
+def init(*, force: bool, folder: Path | None, bucket: str | None, endpoint_url: str | None) -> None:
+    """Write a commented heap_assets.yaml to start from, with dagster.yaml and workspace.yaml beside it.
+
+    Where the dumps can be reached, start_date is the first day that they hold, else a year back.
+    """
     path = settings_path()
+    if (path.parent / "heap_assets" / "definitions.py").is_file():
+        raise SettingsError(
+            f"{path.parent} is the project's own folder, with the settings of the demo: run `heap-assets init` in an "
+            "empty folder of your own"
+        )
     if path.exists() and not force:
-        raise SettingsError(f"{path} exists already; --force overwrites it")
+        raise SettingsError(f"{path} exists already: `heap-assets check` reads it; --force overwrites it")
     template = resources.files("heap_assets.settings").joinpath("template.yaml").read_text()
+    text = _with_source(template, folder, bucket, endpoint_url)
     start = clock.today() - timedelta(days=365)
-    path.write_text(template.replace("{start_date}", start.isoformat()))
-    click.echo(f"Wrote {path}\nNext: fill it in, then `heap-assets check` and `heap-assets preflight`")
+    path.write_text(text.replace("{start_date}", start.isoformat()))
+    for name in DAGSTER_FILES:
+        if not (path.parent / name).exists():
+            (path.parent / name).write_text(dagster_file(name))
+    click.echo(f"Wrote {path}, with {' and '.join(DAGSTER_FILES)} for Dagster beside it")
+    first = _first_day(path) if folder or bucket else None
+    if first:
+        path.write_text(text.replace("{start_date}", first.isoformat()))
+        click.echo(f"start_date is {first}, the first day that the source holds")
+    click.echo("Next: fill it in, then `heap-assets check`, `heap-assets preflight` and `heap-assets dev`")
+
+
+def _with_source(template: str, folder: Path | None, bucket: str | None, endpoint_url: str | None) -> str:
+    if folder:
+        begin, end = template.index("    kind: s3 "), template.index("  tables:\n    include:")
+        return f"{template[:begin]}    kind: folder\n    path: {json.dumps(str(folder.absolute()))}\n{template[end:]}"
+    if bucket:
+        template = template.replace("bucket: heap-rs3-acme ", f"bucket: {check_bucket(bucket)} ")
+    if endpoint_url:
+        template = re.sub(r"# endpoint_url: \S+", f"endpoint_url: {json.dumps(endpoint_url)}", template)
+    return template
+
+
+def _first_day(path: Path) -> date | None:
+    """Return the first day of the source; None if it cannot be reached yet, which preflight then explains."""
+    from heap_assets.platform import open_platform
+    from heap_assets.steps.catalogue import first_day_of_source
+
+    os.environ.setdefault("HEAP_APP_ID", "1")  # of no account: nothing is sent
+    try:
+        return first_day_of_source(open_platform(load_settings(path)))
+    except HeapAssetsError as error:
+        click.echo(f"The source cannot be read yet: {error}", err=True)
+        return None
 
 
 @click.command()
@@ -73,6 +122,15 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     if settings.allowed_hosts is not None:
         lines.append(f"Allowed hosts {', '.join(settings.allowed_hosts) or 'none but those of lake and sources'}")
         lines += [f"  refused     {named}" for named in refused_hosts(settings)]
+    lines += [f"Audience      {name}: {json.dumps(told)}" for name, told in settings.profiles.audiences.items()]
+    lines += [
+        f"Publish       {name}: {target.kind}, {', '.join(target.assets)}" for name, target in settings.publish.items()
+    ]
+    lines += [f"Check         {name}: {threshold:g}" for name, threshold in settings.checks.items()]
+    lines.append(
+        f"Keep          {settings.keep.snapshot_days} days of snapshots{', month ends' * settings.keep.month_ends}"
+    )
+    lines.append(f"Run           {settings.run.owner}; the warehouse is read at {settings.run.warehouse_schedule} UTC")
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
     return "\n".join(lines)
 

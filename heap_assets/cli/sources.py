@@ -15,7 +15,6 @@ from heap_assets.heap_connect import (
     Selection,
     caller_of,
     files_in_quarantine,
-    first_day,
     read_policy,
     rows_set_aside,
     trust_policy,
@@ -30,7 +29,7 @@ from heap_assets.heap_connect import (
     usage as landed_rows,
 )
 from heap_assets.platform import Platform, open_platform, s3_access
-from heap_assets.steps.catalogue import accept
+from heap_assets.steps.catalogue import accept, first_day_of_source
 from heap_assets.steps.catalogue import missing as missing_tables
 from heap_assets.steps.exports import is_exported, open_export
 from heap_assets.steps.landing import month_quota
@@ -98,7 +97,7 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
     platform = open_platform()
     tables = platform.settings.heap.tables
     selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
-    first = first_day(platform.source(), selection)
+    first = first_day_of_source(platform)
     if start_date:
         if first is None:
             raise SettingsError(f"{platform.source().describe()} holds no event that could be read")

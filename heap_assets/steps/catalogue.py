@@ -8,11 +8,19 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from heap_assets.column_names import apart
 from heap_assets.errors import HeapAssetsError, SourceError
-from heap_assets.heap_connect import OWN_COLUMNS, Catalogue, ManifestError, ManifestFile, Missing, parse_manifest
+from heap_assets.heap_connect import (
+    OWN_COLUMNS,
+    Catalogue,
+    ManifestError,
+    ManifestFile,
+    Missing,
+    first_day,
+    parse_manifest,
+)
 from heap_assets.platform import CATALOGUE_KEY, Platform, is_writable
 from heap_assets.steps import exports
 
@@ -35,6 +43,13 @@ class CatalogueNews:
         columns = sum(len(names) for names in (*self.taken.tables.values(), *self.taken.columns.values()))
         tables = len(self.taken.tables) + len(self.taken.columns)
         return f"{columns} columns of {tables} tables"
+
+
+def first_day_of_source(platform: Platform) -> date | None:
+    """Return the first day of which the source holds events; None if none could be read, or it is an export."""
+    if exports.is_exported(platform):
+        return None
+    return first_day(platform.source(), platform.landing.config.tables)
 
 
 def accept_first(platform: Platform) -> CatalogueNews | None:

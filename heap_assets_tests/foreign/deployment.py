@@ -77,10 +77,13 @@ class Deployment:
 
     def init(self, *, identity_is_email: bool) -> None:
         """Write the settings with `init` and edit what is particular to this company, as the README says."""
-        self.command("init")
+        where = ["--folder", self.source["path"]] if self.source["kind"] == "folder" else []
+        if not where:
+            where = ["--bucket", self.source["bucket"], "--endpoint-url", self.source["endpoint_url"]]
+        self.command("init", *where)
         path = self.folder / "heap_assets.yaml"
         settings = yaml.safe_load(path.read_text())
-        settings["heap"] |= {"source": dict(self.source), "base_url": "${HEAP_BASE_URL}", "manifest_poll_seconds": 30}
+        settings["heap"] |= {"base_url": "${HEAP_BASE_URL}", "manifest_poll_seconds": 30}
         if identity_is_email:
             settings["heap"]["identifiers"]["users"] = {
                 "user_id": "heap_user_id", "identity": ["heap_identity", "email"], "email": "email"
@@ -89,8 +92,6 @@ class Deployment:
         settings["identity"]["identifiers"] = _IDENTIFIERS
         settings["profiles"]["traits"] = _TRAITS
         settings["sync"] = {SYNC: {"mode": "upsert", "properties": HEAP_PROPERTIES, "schedule": "* * * * *"}}
-        path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-        settings["start_date"] = self.command("discover", "--start-date").strip()
         path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     @contextmanager

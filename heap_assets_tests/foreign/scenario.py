@@ -145,7 +145,7 @@ def scenario(
 
 
 def failed_checks(dagster: Dagster) -> dict[str, set[str]]:
-    """Return asset to the names of checks whose newest evaluation of some partition did not pass."""
+    """Return asset to the checks whose newest evaluation of some partition failed; those not judged have not failed."""
     nodes = dagster.ask(
         """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks { name } } } } }"""
     )["assetNodes"]
@@ -153,9 +153,24 @@ def failed_checks(dagster: Dagster) -> dict[str, set[str]]:
     for node in nodes:
         asset = "/".join(node["assetKey"]["path"])
         for check in node["assetChecksOrError"].get("checks", []):
-            if not all(dagster.check_results(asset, check["name"]).values()):
+            executions = dagster.ask(
+                """query($k: AssetKeyInput!, $c: String!) {
+                     assetCheckExecutions(assetKey: $k, checkName: $c, limit: 200) {
+                       evaluation { partition success description } } }""",
+                k={"path": node["assetKey"]["path"]},
+                c=check["name"],
+            )["assetCheckExecutions"]
+            newest: dict[str | None, dict[str, Any]] = {}
+            for execution in executions:
+                if execution["evaluation"]:
+                    newest.setdefault(execution["evaluation"]["partition"], execution["evaluation"])
+            if any(not one["success"] and not _is_not_judged(one) for one in newest.values()):
                 failed.setdefault(asset, set()).add(check["name"])
     return failed
+
+
+def _is_not_judged(evaluation: dict[str, Any]) -> bool:
+    return str(evaluation["description"]).startswith("Not judged")
 
 
 def _runs_under_way(dagster: Dagster) -> int:
