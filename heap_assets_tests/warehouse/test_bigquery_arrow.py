@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.warehouse.arrow import write_parquet
@@ -22,6 +22,7 @@ def written(batch: pa.RecordBatch, path: Path) -> pl.DataFrame:
     return pl.read_parquet(path)
 
 
+@settings(max_examples=60, deadline=None)
 @given(DIGITS)
 def test_a_bignumeric_is_text_with_all_its_digits_and_no_exponent(value: Decimal) -> None:
     text = decimal_text(value)
@@ -67,6 +68,7 @@ def test_an_empty_read_has_the_types_of_a_full_one(tmp_path: Path) -> None:
     assert dict(frame.schema) == {"took": pl.String(), "sum": pl.String()}
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.decimals(min_value=-(10**28), max_value=10**28, places=9) | st.none(), max_size=5))
 def test_a_numeric_of_any_precision_stays_a_decimal(values: list[Decimal | None]) -> None:
     batch = pa.RecordBatch.from_pydict({"n": pa.array(values, pa.decimal128(38, 9))})

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.settings.warehouse import BigQueryWarehouse as Section
@@ -21,6 +21,7 @@ DATASETS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
 TABLES = st.from_regex(r"[A-Za-zé_][A-Za-zé0-9_ -]{0,12}\*?", fullmatch=True)
 
 
+@settings(max_examples=60, deadline=None)
 @given(project=PROJECTS, dataset=DATASETS, table=TABLES, own=PROJECTS)
 def test_a_full_name_is_taken_apart_and_put_together(project: str, dataset: str, table: str, own: str) -> None:
     relation = relation_of(f"{project}.{dataset}.{table}", own)

@@ -15,7 +15,7 @@ from uuid import uuid4
 import polars as pl
 import pytest
 from google.cloud import bigquery as gcp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.lake import Store
@@ -158,6 +158,7 @@ KINDS: dict[str, tuple[pl.DataType, st.SearchStrategy[Any]]] = {
 ROWS = st.lists(st.fixed_dictionaries({name: values | st.none() for name, (_, values) in KINDS.items()}), max_size=4)
 
 
+@settings(max_examples=40, deadline=None)
 @given(ROWS)
 def test_what_is_loaded_is_what_the_lake_holds(rows: list[dict[str, Any]]) -> None:
     schema = pl.Schema({name: dtype for name, (dtype, _) in KINDS.items()})
@@ -179,6 +180,7 @@ def loaded(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
         return pl.read_parquet(path), lost
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4), st.sampled_from(["us", "ms", "ns"]))
 def test_times_of_any_unit_are_exact_or_counted(numbers: list[int], unit: Any) -> None:
     column = pl.Series("at", numbers, dtype=pl.Int64).cast(pl.Datetime(unit))

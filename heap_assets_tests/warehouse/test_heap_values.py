@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.warehouse.content import content_digest, row_fingerprints
@@ -31,6 +31,7 @@ def texts(values: list[Any], dtype: pl.DataType, name: str = "plan") -> list[str
     return heap_columns(frame).collect()[name].to_list()
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(FLOATS | st.none()))
 def test_a_number_as_text_is_that_number(values: list[float | None]) -> None:
     for value, text in zip(values, texts(values, pl.Float64()), strict=True):
@@ -43,6 +44,7 @@ def test_a_number_as_text_is_that_number(values: list[float | None]) -> None:
             assert int(text) == int(value), "as dumps write whole numbers"
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=9, max_value=10**28, min_value=-(10**28))))
 def test_a_decimal_as_text_has_all_its_digits(values: list[Decimal]) -> None:
     for value, text in zip(values, texts(values, pl.Decimal(38, 9)), strict=True):
@@ -51,11 +53,13 @@ def test_a_decimal_as_text_has_all_its_digits(values: list[Decimal]) -> None:
         assert not text.endswith(".")
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.times()))
 def test_a_time_of_day_keeps_its_fraction(values: list[clock]) -> None:
     assert [clock.fromisoformat(str(text)) for text in texts(values, pl.Time())] == values
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats() | EDGES | st.integers(-(2**63), 2**63 - 1).map(float)))
 def test_an_id_that_is_a_float_is_that_whole_number_or_none(values: list[float]) -> None:
     found = heap_rows(pl.LazyFrame({"session_id": pl.Series(values, dtype=pl.Float64)}))
@@ -126,6 +130,7 @@ def test_fingerprints_and_digests_are_the_same_with_every_version_of_polars() ->
 NUMBERS = st.lists(st.tuples(st.integers() | st.none(), st.integers() | st.none()), max_size=4)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=3) | st.none(), max_size=4), st.lists(st.text(max_size=3) | st.none(), max_size=4))
 def test_other_content_has_another_digest(one: list[str | None], two: list[str | None]) -> None:
     digests = [content_digest(pl.DataFrame({"a": pl.Series(values, dtype=pl.String)})) for values in (one, two)]
