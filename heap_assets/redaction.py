@@ -57,7 +57,7 @@ _NAMED_SECRET = re.compile(
     r"""(?:[-_](?:id|key|token))?\\?["']?\s*[:=]\s*(?:b?\\?["'])?)[^\s"',;&}\\]+""",
     re.IGNORECASE,
 )
-_USER_INFO = re.compile(r"(?P<name>\b[a-z][a-z0-9+.\-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?P<name>(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]{0,30}://)[^\s/@\"'<>]+@", re.IGNORECASE)
 _WEB_TOKEN = re.compile(r"\beyJ[A-Za-z0-9_\-]{5,}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?")
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
 _QUOTED = re.compile(r"""(?s)"[^"]*"|'[^']*'|`[^`]*`|\[[^\]]*\]""")
