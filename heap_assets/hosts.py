@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
 
 from heap_assets.outgoing import AllowedHosts, allow_only, allowed_hosts, host_and_port
 from heap_assets.settings import Settings
+from heap_assets.warehouse import AccessError, Dsn
 
 BIGQUERY = ("bigquery.googleapis.com", "bigquerystorage.googleapis.com", "oauth2.googleapis.com")
 GOOGLE_STORAGE = ("storage.googleapis.com", "oauth2.googleapis.com")
-_POSTGRES_PORT = 5432
-_KEYWORD = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s]+)")
 
 
 def apply_allowed_hosts(settings: Settings) -> None:
@@ -47,38 +45,6 @@ def refused_hosts(settings: Settings) -> list[str]:
     return sorted({f"{where}: {host}" for where, host in named if not allowed.allows(*_split(host))})
 
 
-def postgres_hosts(dsn: str) -> list[str]:
-    """Return `host:port` of each host that a connection string names, URL or keywords; a socket's folder is none."""
-    if "://" in dsn:
-        try:
-            parts = urlsplit(dsn)
-        except ValueError:
-            return []
-        query = dict(_pairs(parts.query))
-        hosts = query.get("host") or parts.netloc.rpartition("@")[2]
-        ports = query.get("port", "")
-    else:
-        words = {name: re.sub(r"\\(.)", r"\1", value.strip("'")) for name, value in _KEYWORD.findall(dsn)}
-        hosts, ports = words.get("hostaddr") or words.get("host", ""), words.get("port", "")
-    return list(_with_ports(unquote(hosts), ports))
-
-
-def _with_ports(hosts: str, ports: str) -> Iterator[str]:
-    given = ports.split(",")
-    for index, entry in enumerate(hosts.split(",") if hosts else ["localhost"]):
-        if entry.startswith("/"):
-            continue
-        name, _, port = entry.rpartition(":") if ":" in entry and not entry.endswith("]") else (entry, "", "")
-        default = (given[index] if index < len(given) else given[0]) or _POSTGRES_PORT
-        yield f"{name.strip('[]') or 'localhost'}:{port or default}"
-
-
-def _pairs(query: str) -> Iterator[tuple[str, str]]:
-    for pair in query.split("&"):
-        name, _, value = pair.partition("=")
-        yield name, unquote(value)
-
-
 def _source_hosts(settings: Settings) -> Iterator[str]:
     """Yield the hosts of lake and sources, with their ports where they are given."""
     source, warehouse = settings.heap.source, settings.warehouse
@@ -91,7 +57,8 @@ def _source_hosts(settings: Settings) -> Iterator[str]:
         if one is not None and one.kind == "bigquery":
             yield from _bigquery_hosts(one.endpoint)
     if warehouse is not None and warehouse.kind == "postgres":
-        yield from postgres_hosts(warehouse.dsn.get_secret_value())
+        with contextlib.suppress(AccessError):  # told when it is read: what does not need it goes on
+            yield from Dsn.parse(warehouse.dsn.get_secret_value()).hosts
     yield from (_of_url(endpoint) for endpoint in endpoints if endpoint)
 
 
@@ -119,7 +86,7 @@ def _alert_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
 def _publish_hosts(target: object) -> Iterator[str]:
     dsn = getattr(target, "dsn", None)
     if dsn is not None:
-        yield from postgres_hosts(dsn.get_secret_value())
+        yield from Dsn.parse(dsn.get_secret_value()).hosts
         return
     yield from _bigquery_hosts(getattr(target, "endpoint", None))
     if getattr(target, "staging", None):

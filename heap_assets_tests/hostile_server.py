@@ -158,6 +158,8 @@ class Hostile:
         Bodies of the requests that it took, by its own word.
     requests
         All requests with their headers, as bytes.
+    connections
+        How often anything connected to it, whatever it said.
     """
 
     port: int = 0
@@ -165,6 +167,7 @@ class Hostile:
     takes: bool = True
     taken: list[bytes] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
 
     @property
     def url(self) -> str:
@@ -196,6 +199,7 @@ def hostile_server() -> Iterator[Hostile]:
             while not over.is_set():
                 with contextlib.suppress(OSError):
                     connection, _ = listening.accept()
+                    server.connections += 1
                     threading.Thread(target=_serve, args=(connection, server, over), daemon=True).start()
 
         thread = threading.Thread(target=serve, daemon=True)

@@ -9,12 +9,13 @@ import pytest
 
 from heap_assets.errors import HostNotAllowedError, SettingsError
 from heap_assets.heap_connect import Catalogue
-from heap_assets.hosts import apply_allowed_hosts, postgres_hosts, refused_hosts
+from heap_assets.hosts import apply_allowed_hosts, refused_hosts
 from heap_assets.lake import Lake
 from heap_assets.outgoing import allow_only, allowed_hosts
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps.publishing import open_publisher
+from heap_assets.warehouse import Dsn
 
 TEXT = """
 start_date: 2026-01-01
@@ -64,7 +65,7 @@ def settings(tmp_path: Path, allowed: str) -> object:
     ],
 )
 def test_every_host_of_a_connection_string_is_known(dsn: str, hosts: list[str]) -> None:
-    assert postgres_hosts(dsn) == hosts
+    assert Dsn.parse(dsn).hosts == hosts
 
 
 def test_without_the_setting_nothing_is_refused(tmp_path: Path) -> None:

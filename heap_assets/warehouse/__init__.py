@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from heap_assets.warehouse.dsn import Dsn
 from heap_assets.warehouse.duckdb_file import DuckDBWarehouse
 from heap_assets.warehouse.families import family_of
 from heap_assets.warehouse.model import (
@@ -52,6 +53,7 @@ __all__ = [
     "BigQueryWarehouse",
     "Column",
     "ColumnMissingError",
+    "Dsn",
     "DuckDBWarehouse",
     "Newer",
     "Permission",

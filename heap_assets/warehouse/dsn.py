@@ -80,6 +80,19 @@ class Dsn:
         database = self._setting("dbname", "PGDATABASE") or self._setting("user", "PGUSER")
         return f"{','.join(pairs)}/{database}"
 
+    @property
+    def hosts(self) -> list[str]:
+        """The `host:port` of every server that libpq may connect to; folders of sockets are left out."""
+        if "service" in self.options and not {"host", "hostaddr"} & set(self.options):
+            return [f"service {self.options['service']}"]
+        # an address is what is connected to, the name beside it is for certificates
+        hosts = self._setting("hostaddr", "PGHOSTADDR") or self._setting("host", "PGHOST") or "localhost"
+        ports = (self._setting("port", "PGPORT") or "5432").split(",")
+        named = hosts.split(",")
+        ports = ports * len(named) if len(ports) == 1 else ports
+        pairs = zip((host.strip("[]") for host in named), ports, strict=False)
+        return [f"{host or 'localhost'}:{port or '5432'}" for host, port in pairs if not host.startswith("/")]
+
     def connecting(self, timeout: int) -> str:
         """Return the string to connect with: with a timeout and the program's name unless it has its own."""
         wanted = {"connect_timeout": str(timeout), "fallback_application_name": "heap_assets"}
