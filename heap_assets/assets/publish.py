@@ -64,7 +64,7 @@ def _tables(
     @redacting
     def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
-        publisher = open_publisher(there, target)
+        publisher = _opened(there, target)
         failures: dict[str, HeapAssetsError] = {}
         for key in sorted(context.selected_asset_keys):
             yield from _publish(context, there, publisher, tables[key], failures)
@@ -74,6 +74,14 @@ def _tables(
             raise dg.Failure(f"{', '.join(failures)}\n{reasons}", allow_retries=later)
 
     return publish_tables
+
+
+def _opened(there: Platform, target: str) -> Publisher:
+    """Open a target; a host that is not allowed or a connection string nobody can read is not tried again."""
+    try:
+        return open_publisher(there, target)
+    except HeapAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=isinstance(error, WarehouseBusyError)) from None
 
 
 def _publish(
