@@ -16,9 +16,8 @@ from pathlib import Path
 
 import polars as pl
 
+from heap_assets.heap_connect import key_dtype
 from heap_assets.warehouse.content import row_fingerprints
-from heap_assets.warehouse.heap_values import IDS as _IDS
-from heap_assets.warehouse.heap_values import TIMES as _TIMES
 from heap_assets.warehouse.heap_values import HeapRows, heap_columns, heap_rows, only_once
 from heap_assets.warehouse.model import (
     Newer,
@@ -106,12 +105,12 @@ class HeapExport:
     def read_users(self, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
         """Read users as they stand now: a live source has no past."""
         reading = self.warehouse.read(f"{self.dataset}.users", self._there("users", columns), path)
-        return heap_rows(pl.scan_parquet(path)), reading
+        return heap_rows(pl.scan_parquet(path), "users"), reading
 
     def read_user_migrations(self, path: Path) -> tuple[HeapRows, Reading]:
         """Read all migrations; the views have applied them already, ids exported elsewhere have not."""
         reading = self.warehouse.read(f"{self.dataset}.user_migrations", None, path)
-        return heap_rows(pl.scan_parquet(path)), reading
+        return heap_rows(pl.scan_parquet(path), "user_migrations"), reading
 
     def preflight(self) -> list[Permission]:
         """Try the connection, and whether the dataset looks like Heap's."""
@@ -130,7 +129,7 @@ class HeapExport:
         if columns is None:
             return None
         own = self.columns(table)
-        keys = [name for name in own if name in (*_IDS, *_TIMES)]
+        keys = [name for name in own if key_dtype(table, name) is not None]
         return list(dict.fromkeys([*keys, *(name for name in columns if name in own)]))
 
     def _relations(self) -> dict[str, Table]:

@@ -16,11 +16,11 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.heap_connect import read_times
+from heap_assets.heap_connect import key_dtype, read_times
 
-IDS = ("event_id", "user_id", "session_id", "from_user_id", "to_user_id")
-TIMES = ("time", "joindate", "last_modified")
-_REQUIRED = ("event_id", "user_id", "time", "from_user_id", "to_user_id")
+_REQUIRED = {"users": ("user_id",), "user_migrations": ("from_user_id", "to_user_id")}
+_EVENT_REQUIRED = ("event_id", "user_id", "time")
+ANY_EVENT = "events"
 _TIME = pl.Datetime("us", "UTC")
 _DIGITS = r"^\s*-?\d{1,19}\s*$"
 
@@ -51,39 +51,47 @@ class HeapRows:
         return found
 
 
-def heap_rows(rows: pl.LazyFrame) -> HeapRows:
-    """Give rows their types; a row whose key or time cannot be read is set aside. Types alone never raise."""
+def heap_rows(rows: pl.LazyFrame, table: str = ANY_EVENT) -> HeapRows:
+    """Give rows their types; a row whose key or time cannot be read is set aside. Types alone never raise.
+
+    Parameters
+    ----------
+    table
+        Decides which columns are ids and times: the same names elsewhere are custom properties.
+    """
     schema = rows.collect_schema()
-    doubtful = [name for name in (*IDS, *TIMES) if name in schema and not _always_fits(name, schema[name])]
+    doubtful = [name for name, dtype in schema.items() if not _always_fits(key_dtype(table, name), dtype)]
     if not doubtful:
-        return HeapRows(heap_columns(rows))
-    broken = {name: pl.col(name).is_not_null() & _heap_type(name, schema[name]).is_null() for name in doubtful}
+        return HeapRows(heap_columns(rows, table))
+    broken = {name: pl.col(name).is_not_null() & _heap_type(table, name, schema[name]).is_null() for name in doubtful}
     counts = rows.select(expression.sum().alias(name) for name, expression in broken.items()).collect(
         engine="streaming"
     )
     found = {name: int(count) for name, count in counts.row(0, named=True).items() if count}
-    out = [name for name in found if name in _REQUIRED]
+    out = [name for name in found if name in _REQUIRED.get(table, _EVENT_REQUIRED)]
     kept = rows.filter(~pl.any_horizontal(broken[name] for name in out)) if out else rows
-    reasons = {f"{name} is not {'an id' if name in IDS else 'a time'}": found[name] for name in out}
-    return HeapRows(heap_columns(kept), reasons, {name: n for name, n in found.items() if name not in out})
+    reasons = {f"{name} is not {'a time' if key_dtype(table, name) == _TIME else 'an id'}": found[name] for name in out}
+    return HeapRows(heap_columns(kept, table), reasons, {name: n for name, n in found.items() if name not in out})
 
 
-def heap_columns(rows: pl.LazyFrame) -> pl.LazyFrame:
+def heap_columns(rows: pl.LazyFrame, table: str = ANY_EVENT) -> pl.LazyFrame:
     """Give rows the types they have when they come from S3 dumps; ids and times that cannot be read become null."""
-    return rows.select(_heap_type(name, dtype).alias(name) for name, dtype in rows.collect_schema().items())
+    return rows.select(_heap_type(table, name, dtype).alias(name) for name, dtype in rows.collect_schema().items())
 
 
-def _always_fits(name: str, dtype: pl.DataType) -> bool:
-    if name in IDS:
-        return dtype in (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
-    return isinstance(dtype, pl.Datetime | pl.Date)
+def _always_fits(key: pl.DataType | None, dtype: pl.DataType) -> bool:
+    if key is None:
+        return True
+    if key == _TIME:
+        return isinstance(dtype, pl.Datetime | pl.Date)
+    return dtype in (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
-def _heap_type(name: str, dtype: pl.DataType) -> pl.Expr:
-    column = pl.col(name)
-    if name in IDS:
-        return _id(column, dtype)
-    return _time(column, dtype) if name in TIMES else _text(column, dtype)
+def _heap_type(table: str, name: str, dtype: pl.DataType) -> pl.Expr:
+    column, key = pl.col(name), key_dtype(table, name)
+    if key is None:
+        return _text(column, dtype)
+    return _time(column, dtype) if key == _TIME else _id(column, dtype)
 
 
 def _id(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -92,7 +92,7 @@ class WideExport(HeapExport):
         )  # fmt: skip
         names = [name for name in (self.columns("users") if columns is None else columns) if name != "user_id"]
         people = _with_members(newest, "user_properties", names)
-        return heap_rows(people.select("user_id", *map(_member, names))), reading
+        return heap_rows(people.select("user_id", *map(_member, names)), "users"), reading
 
     def read_user_migrations(self, path: Path) -> tuple[HeapRows, Reading]:
         """Return none: whoever writes this table has applied them."""

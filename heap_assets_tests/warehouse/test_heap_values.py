@@ -93,11 +93,21 @@ def test_a_row_whose_event_id_cannot_be_read_is_set_aside_and_counted(
 def test_times_are_utc_whatever_they_are_written_as() -> None:
     noon = datetime(2026, 11, 2, 12, tzinfo=UTC)
     spelled = ["2026-11-02T12:00:00Z", "2026-11-02 13:00:00+01:00", "1793620800000", None]
-    frame = heap_rows(pl.LazyFrame({"joindate": spelled})).frame.collect()
+    frame = heap_rows(pl.LazyFrame({"joindate": spelled}), "users").frame.collect()
     assert frame["joindate"].to_list() == [noon, noon, noon, None]
-    found = heap_rows(pl.LazyFrame({"time": ["soon", "2026-11-02T12:00:00Z"], "joindate": ["soon", None]}))
+    found = heap_rows(pl.LazyFrame({"time": ["soon", "2026-11-02T12:00:00Z"], "session_id": [None, "s"]}))
     assert found.frame.collect().rows() == [(noon, None)]
-    assert (found.set_aside, found.lost) == ({"time is not a time": 1}, {"joindate": 1})
+    assert (found.set_aside, found.lost) == ({"time is not a time": 1}, {"session_id": 1})
+
+
+def test_ids_and_times_are_those_of_the_table() -> None:
+    event = {"to_user_id": ["acct-9"], "joindate": ["soon"], "last_modified": ["007"]}
+    found = heap_rows(pl.LazyFrame(event), "gift")
+    assert found.frame.collect().to_dict(as_series=False) == event
+    assert (found.set_aside, found.lost) == ({}, {})
+    found = heap_rows(pl.LazyFrame({"user_id": [1], "joindate": ["soon"], "time": ["soon"]}), "users")
+    assert found.frame.collect().row(0) == (1, None, "soon")
+    assert found.lost == {"joindate": 1}
 
 
 def test_arrays_and_structs_are_json_with_every_digit() -> None:
