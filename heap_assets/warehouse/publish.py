@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from heap_assets.errors import DamagedFileError
 from heap_assets.lake import Store
 from heap_assets.redaction import redact_error
 from heap_assets.warehouse.model import AccessError, Permission, WarehouseBusyError, WarehouseError
@@ -245,9 +246,11 @@ class Publisher(ABC):
 
     def _remember_names(self, table: str, names: Mapping[str, str]) -> None:
         """Keep names that differ, and those of their table with them: none of them may be given away later."""
-        known = self._remembered(self._names_key(table))
-        if not names.items() <= known.items():
-            self._store.write(self._names_key(table), json.dumps({**known, **names}).encode())
+        key = self._names_key(table)
+        if names.items() <= self._remembered(key).items():
+            return
+        # What another publisher gave away meanwhile stays given.
+        self._store.update(key, lambda data: json.dumps({**names, **self._record(key, data or b"{}")}).encode())
 
     def _names_key(self, table: str) -> str:
         return f"_published/{self.target}/_names/{table}.json"
@@ -257,9 +260,18 @@ class Publisher(ABC):
 
     def _remembered(self, key: str) -> dict[str, str]:
         try:
-            record: dict[str, str] = json.loads(self._store.read(key))
+            data = self._store.read(key)
         except FileNotFoundError:
             return {}
+        return self._record(key, data)
+
+    def _record(self, key: str, data: bytes) -> dict[str, str]:
+        try:
+            record: dict[str, str] = json.loads(data)
+        except ValueError as error:
+            raise DamagedFileError(
+                f"{self._store.uri(key)} is damaged: delete it, and what it tells of is published again"
+            ) from error
         return record
 
     def _remember(self, key: str, record: Mapping[str, object]) -> None:
