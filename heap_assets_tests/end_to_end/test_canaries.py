@@ -1,0 +1,317 @@
+"""Secrets and personal values planted everywhere, servers that answer with all they got: none of it is kept or shown.
+
+Secrets must be nowhere at all; values only in data tables: those of the lake, and what docs/production.md names.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import dagster as dg
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from heap_assets import clock
+from heap_assets.alerting import channels
+from heap_assets.alerts.outbox import Outbox
+from heap_assets.alerts.run_alarms import finished_messages
+from heap_assets.cli.main import _group
+from heap_assets.destinations import HeapApp, HeapDeletion
+from heap_assets.errors import HeapAssetsError
+from heap_assets.heap_connect import Catalogue
+from heap_assets.lake import Lake
+from heap_assets.platform import Platform
+from heap_assets.redaction import redact_error
+from heap_assets.settings import parse_settings
+from heap_assets.steps import delivery
+from heap_assets.steps.publishing import open_publisher, publish_day, published_tables
+from heap_assets_tests.hostile_server import Answering, Hostile, hostile_server
+from heap_assets_tests.steps.delivery_world import (
+    CATALOGUE,
+    DAY,
+    NOW,
+    SETTINGS,
+    World,
+    at,
+    contacts,
+    orders,
+    users,
+)
+from heap_assets_tests.warehouse import servers
+
+SECRETS = {
+    "HEAP_APP_ID": "8675309001",
+    "SEGMENT_KEY": "wkCANARY/segment+0001",
+    "HOOK_URL": "{server}/in/pathCANARY0002?token=queryCANARY0003",
+    "HOOK_SECRET": 'hookCANARY"0004',
+    "HOOK_HEADER": "headerCANARY0005",
+    "DELETION_KEY": "deletionCANARY0006",
+    "SLACK_URL": "{server}/services/T0CANARY/B0CANARY/slackCANARY0007",
+    "ALERT_SECRET": "alertCANARY0008",
+    "BI_DSN": "postgresql://canary:pg%2FCANARY0009@{postgres}/postgres",
+    "DEAD_DSN": "host=127.0.0.1 port=1 user=x password='dead CANARY0010'",
+    "BIGQUERY_KEY": json.dumps(
+        {"type": "service_account", "private_key": "pkCANARY0011\n2", "private_key_id": "idCANARY0012"}
+    ),
+}
+SECRET = [
+    "8675309001",
+    "wkCANARY/segment+0001",
+    "pathCANARY0002",
+    "queryCANARY0003",
+    'hookCANARY"0004',
+    "headerCANARY0005",
+]
+SECRET += [
+    "deletionCANARY0006",
+    "slackCANARY0007",
+    "alertCANARY0008",
+    "pg/CANARY0009",
+    "dead CANARY0010",
+    "pkCANARY0011\n2",
+]
+SECRET += ["idCANARY0012"]
+PEOPLE = {"ann": "ann.canary@x.example", "bob": "bob.canary@x.example", "cat": "cat.canary@x.example"}
+PLAN, PHONE, ADDRESS = "planCANARYvalue", "+49 151 55501234", "203.0.113.77"
+VALUES = [*PEOPLE.values(), PLAN, PHONE, ADDRESS, "ticketCANARY"]
+SYNCS = """
+  heap_user_properties: {properties: {Plan: plan, Phone: phone}, limit_share: 1.0}
+  heap_account_properties:
+    {source: accounts, account_id_configured: true, properties: {Size: size}}
+  heap_events: {source: orders, event_name: Ordered, since: beginning, properties: {Ticket: ticket}}
+  segment_identify: {write_key: "${SEGMENT_KEY}", url: "{server}", properties: {plan: plan, phone: phone}}
+  segment_track: {write_key: "${SEGMENT_KEY}", url: "{server}", columns: ["*"], since: beginning}
+  segment_reidentify: {write_key: "${SEGMENT_KEY}", url: "{server}"}
+  segment_group:
+    {write_key: "${SEGMENT_KEY}", url: "{server}", source: accounts, member_trait: account, properties: {size: size}}
+  webhook:
+    {url: "${HOOK_URL}", secret: "${HOOK_SECRET}", headers: {X-Api-Key: "${HOOK_HEADER}"},
+     properties: {plan: plan, phone: phone}}
+publish:
+  bi: {kind: postgres, dsn: "${BI_DSN}", schema: canary, assets: [heap/users, warehouse/contacts], resolved_views: null}
+  dead: {kind: postgres, dsn: "${DEAD_DSN}", assets: [heap/users], resolved_views: null}
+  bq:
+    {kind: bigquery, project: p, dataset: d, endpoint: "{server}", credentials: "${BIGQUERY_KEY}", assets: [heap/users]}
+alerts:
+  - {kind: webhook, url: "{server}/alerts", secret_env: ALERT_SECRET}
+  - {kind: slack, url_env: SLACK_URL}
+"""
+WHOLE = "HEAP_ASSETS_LONG" in os.environ
+STATUSES = ["400 Bad", "422 Bad", *(["403 No", "500 Down"] if WHOLE else [])]
+
+
+def _echo(status: str) -> Answering:
+    """Answer with every byte of the request, as text and encoded, and name every row with all of it as the reason."""
+
+    def answer(connection: object, request: bytes, over: object) -> None:
+        head = request.partition(b"\r\n\r\n")[0]
+        text = request.decode("latin-1")
+        credentials = re.findall(rb"(?i)authorization: \S+ (\S+)", head)
+        decoded = [base64.b64decode(c + b"==").decode("latin-1") for c in credentials if b"." not in c]
+        told = " ".join([text, *decoded, quote(text), base64.b64encode(request).decode()])
+        said = {"error": {"message": told, "errors": [{"reason": "x", "message": told}]}, "message": told}
+        if status == "422 Bad":
+            said |= {"errors": [{"index": n, "message": told} for n in range(2)]}
+        data = json.dumps(said).encode()
+        headers = ["Content-Type: application/json", f"X-Echo: {text[:40]!r}", f"Content-Length: {len(data)}"]
+        answered = "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + data
+        connection.sendall(answered)  # type: ignore[attr-defined]
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    try:
+        with servers.postgres_cluster() as address:
+            yield address
+    except servers.UnavailableError:
+        pytest.skip("PostgreSQL is not installed (initdb not found): canaries were NOT looked for")
+
+
+def _base(folder: Path) -> World:
+    """Three people, an order each, all of it made of canaries."""
+    world = World(folder, "{}")
+    people = users().with_columns(pl.col("identity", "email").replace({f"{k}@x.example": v for k, v in PEOPLE.items()}))
+    crm = contacts(PLAN).with_columns(
+        email=pl.col("email").replace({f"{k}@x.example": v for k, v in PEOPLE.items()}),
+        phone=pl.lit(PHONE),
+        ip=pl.lit(ADDRESS),
+    )
+    bought = orders(*((f"o-{name}", mail, at(DAY)) for name, mail in PEOPLE.items()))
+    bought = bought.with_columns(ticket=pl.lit("ticketCANARY"))
+    world.write_day(DAY, people, contacts=crm, orders=bought)
+    text = SETTINGS.replace("account: {{from", "phone: {{from: [contacts.phone]}}\n    account: {{from")
+    _choose(world, text.format(heap="http://127.0.0.1:9") + "  {}\n")
+    world.resolve(DAY)
+    return world
+
+
+def _choose(world: World, text: str) -> None:
+    path = world.folder / "heap_assets.yaml"
+    path.write_text(text)
+    (world.folder / "heap_catalogue.yaml").write_text(CATALOGUE)
+    settings = parse_settings(text, path)
+    world.platform = Platform(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
+    world._job = None
+
+
+def _forms(canary: str) -> set[bytes]:
+    raw = canary.encode()
+    found = {canary, quote(canary), quote(canary, safe=""), json.dumps(canary)[1:-1], raw.hex()}
+    for offset in range(3):  # what a base64 text keeps of it, whatever stands around
+        coded = base64.b64encode(bytes(offset) + raw).decode()
+        found.add(coded[-(-offset * 8 // 6) : (offset + len(raw)) * 8 // 6])
+    return {form.encode() for form in found}
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, bytes, bool]]:
+    """Yield name, content and whether it is a data table, of all files; Parquet is opened, or nothing would be seen."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        data = path.read_bytes()
+        is_data = name.startswith("lake/") and not name.startswith("lake/_")
+        is_data |= name.startswith(("lake/_identity/", "lake/_landing/", "lake/_exports/")) and not name.endswith(
+            ".json"
+        )
+        if data[:4] == b"PAR1":
+            frame = pl.read_parquet(io.BytesIO(data))
+            keyed = name.startswith("lake/_sync/") and ("/log/" in name or name.endswith("ledger.parquet"))
+            if keyed and "key" in frame.columns:  # keys stand there by design; nothing else does
+                yield f"{name} (keys)", frame["key"].cast(pl.String).to_frame().write_ndjson().encode(), True
+                frame = frame.drop("key")
+            data = frame.write_json().encode()
+        yield name, data, is_data
+
+
+def _hits(texts: Iterator[tuple[str, bytes, bool]]) -> list[str]:
+    secrets, values = ({c: _forms(c) for c in group} for group in (SECRET, VALUES))
+    found = []
+    for name, data, is_data in texts:
+        sought = secrets if is_data else {**secrets, **values}
+        found += [
+            f"{name}: {canary}: …{_around(data, form)!r}…"
+            for canary, forms in sought.items()
+            for form in forms
+            if form in data
+        ]
+    return found
+
+
+def _around(data: bytes, form: bytes) -> bytes:
+    at = data.index(form)
+    return data[max(0, at - 80) : at + len(form) + 20]
+
+
+def test_canaries_are_nowhere_but_in_data_tables(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(clock.VARIABLE, NOW)
+    with hostile_server() as server:
+        for name, value in SECRETS.items():
+            monkeypatch.setenv(name, value.replace("{server}", server.url).replace("{postgres}", postgres))
+        _plant_in_postgres(postgres)
+        world = _base(tmp_path / "world")
+        home = tmp_path / "world" / "dagster_home"
+        home.mkdir()
+        with dg.DagsterInstance.local_temp(str(home)) as instance:
+            world.instance = instance
+            text = SETTINGS.replace('app_id: "11"', 'app_id: "${{HEAP_APP_ID}}"\n  deletion_key: "${{DELETION_KEY}}"')
+            text = text.replace("account: {{from", "phone: {{from: [contacts.phone]}}\n    account: {{from")
+            _choose(world, text.format(heap=server.url) + SYNCS.replace("{server}", server.url))
+            said = _fail_everything(world, server)
+        said += "".join(capfd.readouterr())
+        sent = b"".join(server.requests)
+    # the servers did get what they must not pass on
+    assert all(
+        any(form in sent for form in _forms(c)) for c in ("8675309001", "headerCANARY0005", "pathCANARY0002", PLAN)
+    )
+    (tmp_path / "world" / "heap_assets.yaml").unlink()
+    assert _hits(iter([("what was shown", said.encode(), False)])) == []
+    assert _hits(_texts(tmp_path / "world")) == []
+    names = {name for name, _, _ in _texts(tmp_path / "world")}
+    assert any("/changelog/" in name for name in names)
+    assert any("_alerts/outbox" in name for name in names)
+
+
+def _fail_everything(world: World, server: Hostile) -> str:
+    """Run every sync, publication, alert and command against a server that echoes; returns what commands said."""
+    platform, told = world.platform, []
+    syncs = list(platform.settings.sync) if WHOLE else ["heap_user_properties", "segment_track", "webhook"]
+    for status in STATUSES:
+        server.refuse(_echo(status))
+        monkey = [
+            name
+            for name in syncs
+            if status == "400 Bad" or name in ("webhook", "segment_identify", "heap_user_properties")
+        ]
+        for name in monkey:
+            world.run([f"sync/{name}"], DAY)
+            delivery.plan(platform, name, DAY)
+    server.refuse(_echo("403 No"))
+    [table] = published_tables(platform, "dead")
+    with pytest.raises(HeapAssetsError) as away:  # at once: a run would try again for minutes
+        publish_day(platform, open_publisher(platform, "dead"), table, DAY)
+    told.append(str(away.value))
+    for target in ("bi", "bq"):
+        tables = [f"publish/{target}/heap_users"] + (["publish/bi/warehouse_contacts"] if target == "bi" else [])
+        for table in tables:
+            result = world.run([table], DAY)
+            assert not result.success, table
+    _alert(world, server)
+    with pytest.raises(HeapAssetsError) as refused:
+        HeapDeletion(HeapApp("8675309001", base_url=server.url), "deletionCANARY0006").delete([PEOPLE["ann"]])
+    told.append(str(refused.value))
+    for command in (["sync", "rejected"], ["sync", "runs"], ["sync", "plan"]):
+        for name in ("webhook", "heap_user_properties"):
+            answer = CliRunner().invoke(
+                _group, [*command, name], env={"HEAP_ASSETS_SETTINGS": str(world.folder / "heap_assets.yaml")}
+            )
+            told.append(answer.output + str(answer.exception or ""))
+    return "\n".join(told)
+
+
+def _alert(world: World, server: Hostile) -> None:
+    runs = [r for r in world.instance.get_runs() if r.status is dg.DagsterRunStatus.FAILURE]
+    assert runs
+    messages = finished_messages(world.instance, runs, "http://localhost:3000", lambda key: "", [])
+    outbox = Outbox(world.lake.store, channels(world.platform.settings.alerts), os.environ)
+    for message in messages:
+        outbox.tell(replace(message, at=datetime.now(UTC)))
+    assert outbox.waiting()
+
+
+def _plant_in_postgres(address: str) -> None:
+    """Make tables whose triggers raise what is being written, in words and as data."""
+    from adbc_driver_postgresql import dbapi
+
+    with (
+        dbapi.connect(f"postgresql://{address}/postgres", autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        for statement in (
+            "CREATE ROLE canary LOGIN SUPERUSER PASSWORD 'pg/CANARY0009'",
+            "CREATE OR REPLACE FUNCTION tell() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "IF tg_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'ALTER TABLE') THEN RAISE EXCEPTION "
+            f"'no % for {PEOPLE['ann']} {PLAN} {PHONE} {ADDRESS}', tg_tag "
+            f"USING DETAIL = '{PEOPLE['bob']} pg/CANARY0009'; END IF; END $$",
+            "CREATE EVENT TRIGGER telling ON ddl_command_end EXECUTE FUNCTION tell()",
+        ):
+            cursor.execute(statement)
+
+
+@pytest.mark.parametrize("cast", [pl.Int64, pl.Date, pl.Float64, pl.Boolean])
+def test_what_a_library_quotes_is_blanked(cast: pl.DataType) -> None:
+    with pytest.raises(pl.exceptions.PolarsError) as refused:
+        pl.DataFrame({"n": [PLAN, PEOPLE["ann"]]}).select(pl.col("n").cast(cast))
+    assert _hits(iter([("error", redact_error(refused.value).encode(), False)])) == []
