@@ -10,6 +10,7 @@ from heap_assets.names import sync_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.redaction import redacting
 from heap_assets.steps.delivery_due import due_days
+from heap_assets.steps.delivery_first import how_to_confirm, waits_for_confirmation, was_shown
 
 
 def schedules(
@@ -55,7 +56,10 @@ def _sync(
     )
     @redacting
     def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        days = due_days(platform(), name)
+        there = platform()
+        if waits_for_confirmation(there, name) and was_shown(there, name):
+            return dg.SkipReason(f"nothing was ever sent to this destination: {how_to_confirm(name)}")
+        days = due_days(there, name)
         if not days:
             return dg.SkipReason("nothing that it reads is new, or has been built yet")
         # a key of its own for each tick: a day is asked for again as long as it is due

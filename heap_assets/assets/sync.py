@@ -28,6 +28,7 @@ from heap_assets.steps.delivery_checks import (
     undelivered_verdict,
     verdicts_of,
 )
+from heap_assets.steps.delivery_first import how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.steps.suites import loaded_cadence
 
 GROUP = "sync"
@@ -117,6 +118,11 @@ def _sync(
             yield from _dry_run(context, there, name, config)
             return
         delivery.check_choices(there, name, config.choices)
+        if not config.confirm and waits_for_confirmation(there, name):
+            yield from _dry_run(context, there, name, config)
+            remember_shown(there, name, date.fromisoformat(max(context.partition_keys)))
+            context.log.warning("sync/%s has never sent to this destination: %s", name, how_to_confirm(name))
+            return
         yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.choices)
 
     return send
@@ -211,8 +217,10 @@ class _Run:
     def _fail_if_undelivered(self) -> None:
         for day, sent in self.deliveries.items():
             if not sent.arrived:
+                asks = sent.report.status is Status.NEEDS_CONFIRMATION
                 raise dg.Failure(
-                    f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}",
+                    f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}"
+                    + (f"; {how_to_confirm(self.name)}" if asks else ""),
                     metadata=metadata_of(self.platform, self.name, sent),
                     allow_retries=False,
                 )

@@ -24,7 +24,7 @@ _COMMANDS = {
     "explain": ("heap_assets.cli.identity", "Say why two identifiers are one person, or why not"),
     "what-if": ("heap_assets.cli.identity", "Say what other merge limits would change, without writing"),
     "prune": ("heap_assets.cli.prune", "Delete days that `keep` no longer asks for, or say which"),
-    "sync": ("heap_assets.cli.sync", "Dry run, retry rejected rows, resend, forget a key"),
+    "sync": ("heap_assets.cli.sync", "Plan, run, confirm; retry rejected rows, resend, forget a key"),
     "publish": ("heap_assets.cli.publish", "Put new days into the warehouses of the settings, or say what would be"),
     "sql": ("heap_assets.cli.tables", "Query every table of the lake, read-only"),
     "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),

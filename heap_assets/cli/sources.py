@@ -168,9 +168,9 @@ def catalogue_diff() -> None:
 
 
 @catalogue.command("accept")
-@click.argument("tables", nargs=-1)
+@click.argument("tables", nargs=-1, metavar="[TABLE | TABLE.COLUMN]...")
 def catalogue_accept(tables: tuple[str, ...]) -> None:
-    """Take new tables and columns in (all, or only those of the tables named); then reload the code location."""
+    """Take new tables and columns in (all, or only those named); then reload the code location."""
     platform = open_platform()
     missing = missing_tables(platform)
     if not missing:

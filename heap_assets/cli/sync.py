@@ -10,12 +10,13 @@ from datetime import UTC, date, datetime
 import click
 import polars as pl
 
-from heap_assets.destinations import SyncReport, full_resend, rejected, retry_rejected, runs
+from heap_assets.destinations import Status, SyncReport, full_resend, rejected, retry_rejected, runs
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.platform import Platform, open_platform
 from heap_assets.steps import delivery
 from heap_assets.steps.delivery_destinations import heap_deletion
 from heap_assets.steps.delivery_due import newest_day
+from heap_assets.steps.delivery_first import how_to_confirm, waits_for_confirmation
 from heap_assets.steps.delivery_forget import forget_person
 
 _SHOWN = 20
@@ -25,7 +26,7 @@ _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 @click.group()
 def sync() -> None:
-    """Show what a sync would send and what it sent; retry, send everything again, forget a key."""
+    """Show what a sync would send and what it sent; send now, confirm, retry, send everything again, forget a key."""
 
 
 @sync.command("plan")
@@ -52,6 +53,44 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     if len(sample) and rows:
         click.echo()
         _table(sample.head(rows).with_columns(pl.col(pl.List(pl.String)).list.join(", ")))
+
+
+@sync.command("run")
+@click.argument("name")
+@click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
+def run(name: str, day: datetime | None) -> None:
+    """Send what is new or changed now, through the same gate as a run in the UI; asks where that would ask."""
+    _run(name, day, confirmed=False)
+
+
+@sync.command("confirm")
+@click.argument("name")
+@click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
+def confirm(name: str, day: datetime | None) -> None:
+    """Send although a run asks for confirmation: the first one to a destination, or one that changes unusually much."""
+    _run(name, day, confirmed=True)
+
+
+def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
+    platform = _platform(name)
+    chosen = _day(platform, name, day)
+    if not confirmed and waits_for_confirmation(platform, name):
+        planned, _ = delivery.plan(platform, name, chosen)
+        click.echo(f"sync/{name} {chosen}: nothing was ever sent to this destination, and nothing was now")
+        _say_report(planned.report)
+        click.echo(f"  {how_to_confirm(name)}")
+        raise SystemExit(1)
+    sent = delivery.send(platform, name, chosen, _by_hand(), delivery.Choices(confirmed=confirmed))
+    report = sent.report
+    click.echo(
+        f"sync/{name} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
+        f"{report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
+    )
+    if report.reason:
+        click.echo(f"  {report.reason}")
+    if report.status is Status.NEEDS_CONFIRMATION:
+        click.echo(f"  {how_to_confirm(name)}")
+    raise SystemExit(0 if sent.arrived else 1)
 
 
 @sync.command("retry")

@@ -55,6 +55,29 @@ class Missing:
     def __bool__(self) -> bool:
         return bool(self.tables or self.columns)
 
+    def picked(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
+        """Return table to its new columns: of all, or of what is named as `table` or `table.column`.
+
+        Raises
+        ------
+        SettingsError
+            If something is named that is not missing.
+        """
+        news = {**self.tables, **self.columns}
+        if only is None:
+            return news
+        picked: dict[str, tuple[str, ...]] = {}
+        for name in only:
+            # names of tables and columns may have dots of their own: the longest table that fits is meant
+            fitting = [t for t in news if name == t or name.startswith(f"{t}.")]
+            table = max(fitting, key=len, default="")
+            column = name.removeprefix(table).removeprefix(".")
+            if not table or (column and column not in news[table]):
+                raise SettingsError(f"{name} brings nothing new; new are: {', '.join(sorted(news)) or 'none'}")
+            more = (column,) if column else news[table]
+            picked[table] = tuple(dict.fromkeys((*picked.get(table, ()), *more)))
+        return picked
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -155,19 +178,14 @@ class Catalogue:
         )
 
     def accept(self, missing: Missing, only: Iterable[str] | None = None) -> Catalogue:
-        """Return a catalogue that also knows what was missing, or of that only the tables named.
+        """Return a catalogue that also knows what was missing, or of that only what is named: `table`, `table.column`.
 
         Raises
         ------
         SettingsError
-            If a table is named that is not missing.
+            If a table or column is named that is not missing.
         """
-        news = {**missing.tables, **missing.columns}
-        chosen = list(news) if only is None else list(only)
-        if unknown := [name for name in chosen if name not in news]:
-            raise SettingsError(
-                f"{', '.join(unknown)} brings nothing new; new are: {', '.join(sorted(news)) or 'none'}"
-            )
+        news = chosen = missing.picked(only)
         tables = dict(self.tables)
         for name in chosen:
             known = tables.get(name) or CatalogueTable(display_name_of(name))

@@ -90,7 +90,7 @@ def accept(platform: Platform, offered: Missing, only: Iterable[str] | None = No
     Parameters
     ----------
     only
-        Names of tables; all that are offered unless given.
+        Names as `table` or `table.column`; all that is offered unless given.
     """
     chosen = None if only is None else list(only)
 
@@ -154,10 +154,12 @@ def _changed(loaded: Catalogue, data: bytes | None, change: Callable[[Catalogue]
 
 
 def _of(offered: Missing, chosen: list[str] | None) -> Missing:
-    def _picked(tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        return {name: columns for name, columns in tables.items() if chosen is None or name in chosen}
+    picked = offered.picked(chosen)
 
-    return Missing(_picked(offered.tables), _picked(offered.columns), offered.other_types)
+    def _of_these(tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {name: picked[name] for name in tables if name in picked}
+
+    return Missing(_of_these(offered.tables), _of_these(offered.columns), offered.other_types)
 
 
 def _offered_by_manifests(platform: Platform) -> Missing:

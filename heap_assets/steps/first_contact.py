@@ -12,6 +12,7 @@ from heap_assets.names import sync_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.steps.delivery_destinations import ledger_folder
 from heap_assets.steps.delivery_due import newest_day
+from heap_assets.steps.delivery_first import waits_for_confirmation, was_shown
 from heap_assets.steps.delivery_gate import sync_gate
 
 _GRACE = timedelta(minutes=15)
@@ -46,6 +47,8 @@ def first_runs(platform: Platform) -> dict[str, list[date]]:
             continue  # the events of every day are due: the schedule asks for all of them
         day = newest_day(platform, name)
         if day is None or platform.lake.store.list(f"_sync/{ledger_folder(platform, name)}/runs/"):
+            continue
+        if waits_for_confirmation(platform, name) and was_shown(platform, name):
             continue
         if not sync_gate(platform, name, day):
             first[sync_asset(name)] = [day]

@@ -12,6 +12,8 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.settings.load import PATH_VARIABLE
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_first import remember_shown, waits_for_confirmation
+from heap_assets.steps.first_contact import first_runs
 from heap_assets_tests.steps.delivery_fixtures import Worlds
 from heap_assets_tests.steps.delivery_world import DAY, WRITE_KEY, calls
 
@@ -97,3 +99,24 @@ def test_an_unknown_sync_names_the_known(call) -> None:  # type: ignore[no-untyp
     _, run = call
     with pytest.raises(SettingsError, match="Syncs: heap_user_properties, segment_track"):
         run("plan", "heap_events")
+
+
+def test_a_run_by_command_sends_through_the_gate_and_a_new_vendor_is_asked_about_first(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, heap: ServerProcess
+) -> None:
+    monkeypatch.setenv("SEGMENT_WRITE_KEY", WRITE_KEY)
+    world = worlds(USERS + "\nsegment_identify: {write_key: '${SEGMENT_WRITE_KEY}', properties: {plan: plan}}")
+    monkeypatch.setenv(PATH_VARIABLE, str(world.folder / "heap_assets.yaml"))
+    sent = CliRunner().invoke(sync, ["run", "heap_user_properties"])
+    assert sent.exit_code == 0, sent.output
+    assert "succeeded, 3 sent" in sent.output
+    assert calls(heap) > 0
+    asked = CliRunner().invoke(sync, ["run", "segment_identify"])
+    assert asked.exit_code == 1
+    assert "nothing was ever sent to this destination" in asked.output
+    assert "heap-assets sync confirm segment_identify" in asked.output
+    assert waits_for_confirmation(world.platform, "segment_identify")
+    assert not waits_for_confirmation(world.platform, "heap_user_properties")
+    assert first_runs(world.platform) == {"sync/segment_identify": [DAY]}
+    remember_shown(world.platform, "segment_identify", DAY)
+    assert first_runs(world.platform) == {}
