@@ -141,9 +141,7 @@ def _main() -> None:
         "--points", type=int, help="calls of each stage at which each kind of fault is tried; all if not given"
     )
     parser.add_argument("--kills", type=int, default=200, help="landings killed by time, and kills of a sync")
-    parser.add_argument(
-        "--people", type=int, default=3000, help="size of the company whose landings are killed by time"
-    )
+    parser.add_argument("--people", type=int, default=600, help="size of the company whose landings are killed by time")
     parser.add_argument("--files", type=int, default=20_000, help="mutated Avro files")
     parser.add_argument("--manifests", type=int, default=2_000, help="mutated manifests")
     parser.add_argument("--seed", type=int, default=1)
