@@ -8,6 +8,7 @@ import polars as pl
 
 from heap_assets.checks.verdict import Verdict, nothing_to_judge_by
 from heap_assets.column_names import PRIVATE
+from heap_assets.identity import normalised
 
 _ROWS = f"{PRIVATE}rows"
 _ANY = f"{PRIVATE}any"
@@ -16,7 +17,9 @@ PATTERNS: Mapping[str, str] = {
     "email": r"^[^\s@]+@[^\s@]+\.[^\s@.]+$",
     "heap_user_id": r"^[0-9]{1,19}$",
 }
-"""What a value of a type looks like, once trimmed; the same as the engine takes for an identifier."""
+"""What a value of a type looks like, once normalised; the same as the engine takes for an identifier."""
+NORMALISERS: Mapping[str, str] = {"email": "email"}
+"""How values of a type are normalised before they are looked at; trimmed where nothing is said."""
 
 
 def identifiers_filled(rows: pl.LazyFrame, columns: Mapping[str, str], least: float) -> Verdict:
@@ -52,7 +55,11 @@ def identifiers_filled(rows: pl.LazyFrame, columns: Mapping[str, str], least: fl
 
 
 def identifiers_well_formed(
-    rows: pl.LazyFrame, columns: Mapping[str, str], allowed: float, patterns: Mapping[str, str] = PATTERNS
+    rows: pl.LazyFrame,
+    columns: Mapping[str, str],
+    allowed: float,
+    patterns: Mapping[str, str] = PATTERNS,
+    normalisers: Mapping[str, str] = NORMALISERS,
 ) -> Verdict:
     """Judge that values look like their type: an email column full of names links nobody, or everybody.
 
@@ -64,13 +71,15 @@ def identifiers_well_formed(
         Share of a column's filled values that may be malformed.
     patterns
         Identifier type to a regular expression; types without one are not judged.
+    normalisers
+        Identifier type to the normaliser that its values go through first, as they do when people are resolved.
     """
     judged = {name: patterns[kind] for name, kind in columns.items() if kind in patterns}
     if not judged:
         return nothing_to_judge_by("no mapped column with a pattern is in the table")
     figures = []
     for name, pattern in judged.items():
-        text = pl.col(name).cast(pl.String).str.strip_chars()
+        text = normalised(pl.col(name).cast(pl.String), normalisers.get(columns[name], "strip")).str.strip_chars()
         figures += [
             _filled(name).sum().alias(f"filled {name}"),
             (_filled(name) & ~text.str.contains(pattern)).sum().alias(f"bad {name}"),

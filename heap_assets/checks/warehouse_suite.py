@@ -18,6 +18,7 @@ def checks_for_warehouse_table(
     key: str | None,
     identifiers: Mapping[str, str | Sequence[str]],
     patterns: Mapping[str, str] = warehouse.PATTERNS,
+    normalisers: Mapping[str, str] = warehouse.NORMALISERS,
     thresholds: Thresholds | None = None,
 ) -> list[Check]:
     """Return the checks of `warehouse/<t>`.
@@ -26,8 +27,8 @@ def checks_for_warehouse_table(
     ----------
     identifiers
         Column to identifier type, or to several, as the settings have it; composites and nested paths are left out.
-    patterns
-        Identifier type to the regular expression that its trimmed values match.
+    patterns, normalisers
+        Identifier type to the regular expression that its values match, and to how they are normalised before.
     """
     t = thresholds or Thresholds()
     columns = {name: kinds if isinstance(kinds, str) else kinds[0] for name, kinds in identifiers.items()}
@@ -60,7 +61,7 @@ def checks_for_warehouse_table(
                 "identifiers_well_formed",
                 f"At most {t.malformed_identifiers:.0%} of the filled identifiers do not look like their type.",
                 lambda s: warehouse.identifiers_well_formed(
-                    s.rows(), _present(s, columns), t.malformed_identifiers, patterns
+                    s.rows(), _present(s, columns), t.malformed_identifiers, patterns, normalisers
                 ),
                 mend="look at the last load of the table: a column was probably filled from another one.",
             ),

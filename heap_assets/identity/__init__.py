@@ -7,7 +7,7 @@ from heap_assets.identity.changes import changes
 from heap_assets.identity.errors import LinksError, MemoryLimitError, RulesError, StateError
 from heap_assets.identity.explain import Explanation, explain
 from heap_assets.identity.extract import Extraction, extract, own_identify_links
-from heap_assets.identity.normalise import suppressed_values, why_not
+from heap_assets.identity.normalise import normalised, suppressed_values, why_not
 from heap_assets.identity.paths import resolve_path
 from heap_assets.identity.plot import size_histogram
 from heap_assets.identity.proposal import IdentityValues, identity_values
@@ -74,6 +74,7 @@ __all__ = [
     "explain",
     "extract",
     "identity_values",
+    "normalised",
     "only_suppressed",
     "own_identify_links",
     "quality",

@@ -53,6 +53,7 @@ def checks_of(platform: Platform, asset: str) -> list[Check]:
             key=mapped.key,
             identifiers=_plain_columns(platform, asset),
             patterns={rule.type: rule.value_pattern for rule in platform.rules.identifiers if rule.value_pattern},
+            normalisers={rule.type: rule.normaliser for rule in platform.rules.identifiers},
             thresholds=tolerated,
         )
     return [check for check in [*identity_checks(platform), *profile_checks(platform)] if check.asset == asset]

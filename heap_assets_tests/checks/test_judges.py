@@ -283,3 +283,9 @@ class TestSync:
     def test_ghost_users(self) -> None:
         verdict = sync.no_ghost_users(pl.LazyFrame({"key": ["a", "b"]}), pl.LazyFrame({"identity": ["a", None]}), 0.1)
         assert verdict.numbers["keys_not_in_heap"] == 1
+
+
+def test_an_address_is_judged_as_it_is_resolved() -> None:
+    spelt = ["Ann@Acme.io", " mailto:ann@acme.io ", '"ann@acme.io"', "ann@acme.io\u200b", "ann@acme.io.", "ann at acme"]
+    verdict = warehouse.identifiers_well_formed(pl.LazyFrame({"mail": spelt}), {"mail": "email"}, 0.1)
+    assert (verdict.passed, verdict.numbers["malformed_mail"]) == (False, 1)

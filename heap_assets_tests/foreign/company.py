@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from heap_assets_tests.foreign.heap_export import HeapExport
+from heap_assets_tests.foreign.heap_export import TEXT_TOTAL_FROM, HeapExport
 from heap_assets_tests.foreign.people import BAD_EMAILS, Person, make_person
 from heap_assets_tests.foreign.warehouse import WarehouseTables
 
@@ -84,6 +84,21 @@ class ForeignCompany:
             "payment": subscriptions[0]["Payment Method"] if subscriptions else None,
         }
         return {name: value for name, value in traits.items() if value is not None}
+
+    def planted_failures(self) -> dict[str, set[str]]:
+        """Return asset to the checks that must fail, and to no others."""
+        failures = {
+            "heap_connect/dumps": {"catalogue_is_complete"},  # columns that changed their type are news
+            "heap/events/checkout_complete": {"columns_as_usual"} if self.heap.nights > TEXT_TOTAL_FROM else set(),
+            "warehouse/subscriptions": {"values_kept"},  # renews: infinity
+            "warehouse/tickets": {"values_kept"},  # at: 24:00
+        }
+        contacts = [row["Email"] for row in self.warehouse.rows["contacts"].values()]
+        if sum(email in BAD_EMAILS and bool((email or "").strip()) for email in contacts) > 0.02 * len(contacts):
+            failures["warehouse/contacts"] = {"identifiers_well_formed"}
+        if self.shared_inboxes():
+            failures["profiles"] = {"one_profile_per_subscriptions_key"}
+        return {asset: checks for asset, checks in failures.items() if checks}
 
     def _groups_of(self, person: Person) -> list[set[Identifier]]:
         parts: list[set[Identifier]] = [{("heap_user_id", str(user))} for user in person.devices]
