@@ -9,6 +9,7 @@ import dagster as dg
 from heap_assets.automation import settled_graph
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
+from heap_assets.errors import MissingInputError
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.names import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 from heap_assets.platform import Platform
@@ -52,6 +53,7 @@ def identity(
             automation_condition=condition,
             freshness_policy=policy_for("identity", loaded_cadence(loaded)),
             code_version="1",
+            skippable=True,  # a day whose inputs are not there yet is named and left out, and the others go on
         )
 
     @dg.multi_asset(
@@ -67,14 +69,32 @@ def identity(
         context: dg.AssetExecutionContext, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
         there = platform(lake)
+        resolved: dict[str, dict[str, dict[str, Any]]] = {}
         for key in context.partition_keys:
-            stored = _resolve_day(there, date.fromisoformat(key))
-            for path, metadata in stored.items():
-                context.add_asset_metadata(metadata, asset_key=asset_key(path), partition_key=key)
-        for path in _ABOUT:
-            yield dg.MaterializeResult(asset_key=asset_key(path))
+            try:
+                resolved[key] = _resolve_day(there, date.fromisoformat(key))
+            except MissingInputError as error:
+                context.log.warning("%s", error)
+                context.log_event(dg.AssetObservation(asset_key(GRAPH), partition=key, metadata={"waits": str(error)}))
+        yield from _materializations(context, resolved)
 
     return resolve_identities
+
+
+def _materializations(
+    context: dg.AssetExecutionContext, resolved: Mapping[str, Mapping[str, dict[str, Any]]]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Report the days that were resolved; where some wait, day by day, as Dagster's result covers a whole run."""
+    whole = len(resolved) == len(context.partition_keys)
+    for key, stored in resolved.items():
+        for path, metadata in stored.items():
+            if whole:
+                context.add_asset_metadata(metadata, asset_key=asset_key(path), partition_key=key)
+            else:
+                context.log_event(dg.AssetMaterialization(asset_key(path), partition=key, metadata=metadata))
+    if whole:
+        for path in _ABOUT:
+            yield dg.MaterializeResult(asset_key=asset_key(path))
 
 
 def _resolve_day(platform: Platform, day: date) -> dict[str, dict[str, Any]]:
