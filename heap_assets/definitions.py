@@ -33,6 +33,7 @@ from heap_assets.steps.catalogue import accept_first
 from heap_assets.steps.exports import is_exported
 from heap_assets.steps.filtering import check_columns
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
+from heap_assets.versions import version_of
 
 _AUTOMATION_SECONDS = 15
 
@@ -108,7 +109,11 @@ def _definitions(loaded: Platform) -> dg.Definitions:
             check_step("profile_checks", profile_checks(loaded), partitions_def, description="Looks for duplicates."),
         ],
         resources={
-            "lake": LakeResource(url=settings.lake.url, options=settings.lake.options),
+            "lake": LakeResource(
+                url=settings.lake.url,
+                options=settings.lake.options,
+                settings=version_of(settings.model_dump(mode="json")),
+            ),
             "io_manager": lake_io_manager,
         },
         sensors=[

@@ -11,18 +11,23 @@ from heap_assets.dead_runs import clear_dead_runs, note_process
 from heap_assets.errors import HeapAssetsError
 from heap_assets.lake import Lake, Partition
 
+SETTINGS_TAG = "heap/settings"
+
 
 class LakeResource(dg.ConfigurableResource[Any]):
     """The lake of Parquet tables; `open` gives the object that domain code works with."""
 
     url: str = Field(description="Folder, s3:// or gs:// address")
     options: dict[str, str] = Field(default={}, description="Object-store options", repr=False)
+    settings: str = Field(default="", description="Hash of the settings that were loaded: a tag of every run")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Clear up after dead runs before this one waits for the slot of a pool that they hold."""
         if context.instance is not None and context.run is not None:
             note_process(context.instance, context.run.run_id)
             clear_dead_runs(context.instance)
+            if self.settings and context.instance.has_run(context.run.run_id):
+                context.instance.add_run_tags(context.run.run_id, {SETTINGS_TAG: self.settings})
 
     def open(self) -> Lake:
         return Lake.open(self.url, self.options)

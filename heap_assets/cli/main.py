@@ -33,6 +33,8 @@ _COMMANDS = {
     "docs": ("heap_assets.cli.tables", "Write the generated tables of docs/"),
 }
 
+_OF_MAINTAINERS = ("docs",)
+
 
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -47,7 +49,7 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items() if name not in _OF_MAINTAINERS])
 
 
 @click.group(cls=_Lazy)

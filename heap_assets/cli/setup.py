@@ -83,6 +83,7 @@ def check(path: Path | None) -> None:
     from heap_assets.platform import open_platform
     from heap_assets.steps.behaviour import check_events
     from heap_assets.steps.filtering import check_columns
+    from heap_assets.steps.identity_proposal import identity_proposal
     from heap_assets.steps.sync_columns import check_syncs
 
     settings = load_settings(path)
@@ -92,6 +93,9 @@ def check(path: Path | None) -> None:
     doubts = check_events(platform)
     check_syncs(platform)
     click.echo(_understood(settings, sorted(platform.event_tables)))
+    proposal = identity_proposal(platform)
+    if proposal:
+        click.echo(f"Proposal      {proposal}")
     for doubt in doubts:
         click.echo(f"Not yet       {doubt}")
 

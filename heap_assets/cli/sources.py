@@ -193,10 +193,7 @@ def reset(table: str) -> None:
     landing = platform.landing
     dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
     known = dumps["table"].unique().sort().to_list()
-    if table not in known:
-        close = difflib.get_close_matches(table, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(known) or 'none'}.{hint}")
+    _known_table(table, known)
     count = landing.reset(table)
     click.echo(f"{table}: {count} dumps will land again with the next ticks of the sensor heap_manifests")
 
@@ -208,6 +205,8 @@ def reset(table: str) -> None:
 def rejected(table: str | None, rows: int, content: bool) -> None:
     """Show what could not be landed: files in quarantine, and rows with an id or a time that cannot be read."""
     landing = open_platform().landing
+    if table is not None:
+        _known_table(table, landing.reports()["table"].unique().sort().to_list())
     files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
     if files.height:
         click.echo("Files in quarantine: tried again by themselves, at once if they change\n")
@@ -240,6 +239,14 @@ def usage(days: int) -> None:
     if by_day.height:
         click.echo()
         _frame(by_day.rename({"free": "first seven days"}))
+
+
+def _known_table(table: str, known: list[str]) -> None:
+    if table in known:
+        return
+    close = difflib.get_close_matches(table, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(known) or 'none'}.{hint}")
 
 
 def _frame(frame: pl.DataFrame) -> None:

@@ -217,6 +217,8 @@ def test_a_run_lands_a_range_of_dumps_with_a_result_for_each(landing: Landing) -
     checks = landing.land_range(request)
     assert {check.partition for check in checks if check.check_name == "every_table_landed"} == {"1", "2", "3"}
     assert landing.instance.get_materialized_partitions(asset_key("heap_connect/dumps")) == {"1", "2", "3"}
+    [run] = landing.instance.get_runs()
+    assert re.fullmatch("[0-9a-f]{16}", run.tags["heap/settings"]), "which settings it ran with"
     assert not landing.tick().run_requests
 
 
