@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from heap_assets.checks.identity import claims
 from heap_assets.checks.verdict import SAMPLE_ROWS, Verdict
 
 
@@ -133,8 +134,7 @@ def unique_identifiers_not_shared(
 ) -> Verdict:
     """Judge that identifiers which should be one person's are not several people's.
 
-    Resolution gives such a value to one profile and refuses the links to the others, so the others are found among the
-    refused links: a mailbox that five contacts name stands on one profile and has four conflicts.
+    They are the values found shared, and those that several profiles claim (`identity.claims`).
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def unique_identifiers_not_shared(
     values = graph.filter(pl.col("identifier_type").is_in(unique))
     named = [values.filter("shared").select("identifier_type", "identifier", pl.lit(2).alias("people"))]
     if conflicts is not None:
-        named.append(_refused(conflicts, unique))
+        named.append(claims(conflicts, unique))
     per_value = (
         pl.concat(named, how="vertical_relaxed").group_by("identifier_type", "identifier").agg(pl.col("people").max())
     )
@@ -181,15 +181,6 @@ def unique_identifiers_not_shared(
         },
         offenders=sample if found else None,
         plain=("identifier_type", "people"),
-    )
-
-
-def _refused(conflicts: pl.LazyFrame, unique: list[str]) -> pl.LazyFrame:
-    """Return the weaker ends of refused links, with the number of profiles that name them."""
-    return (
-        conflicts.filter(pl.col("type_b").is_in(unique) & (pl.col("profile_a") != pl.col("profile_b")))
-        .group_by(pl.col("type_b").alias("identifier_type"), pl.col("value_b").alias("identifier"))
-        .agg((pl.col("profile_a").n_unique() + 1).alias("people"))
     )
 
 

@@ -111,6 +111,65 @@ def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float,
     )
 
 
+def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
+    """Return how many profiles claim each identifier: the one that holds it, and those whose records name it too.
+
+    Resolution gives such a value to one profile and refuses the links to the others, so it is the weaker end of their
+    conflicts: a mailbox that five contacts name stands on one profile and has four of them.
+
+    Parameters
+    ----------
+    conflicts
+        identity/conflicts: type_a, type_b, value_b, profile_a, profile_b String.
+    types
+        Types of which one value is one person's; other identifiers are left out.
+
+    Returns
+    -------
+    LazyFrame
+        identifier_type, identifier String; people UInt32, two or more.
+    """
+    return (
+        conflicts.filter(pl.col("type_b").is_in(list(types)) & (pl.col("profile_a") != pl.col("profile_b")))
+        .group_by(pl.col("type_b").alias("identifier_type"), pl.col("value_b").alias("identifier"))
+        .agg((pl.col("profile_a").n_unique() + 1).alias("people"))
+    )
+
+
+def claimed_by_one(conflicts: pl.LazyFrame, types: Sequence[str], allowed: int) -> Verdict:
+    """Judge that no identifier of a person's own is claimed by several profiles.
+
+    Parameters
+    ----------
+    conflicts, types
+        As of `claims`.
+    allowed
+        Identifiers that may be claimed by several.
+    """
+    claimed = claims(conflicts, types)
+    by_type, worst = pl.collect_all(
+        [
+            claimed.group_by("identifier_type").agg(pl.len().alias("values")).sort("identifier_type"),
+            claimed.sort(["people", "identifier_type", "identifier"], descending=[True, False, False]).head(
+                SAMPLE_ROWS
+            ),
+        ]
+    )
+    counts: dict[str, int] = dict(by_type.iter_rows())
+    total = sum(counts.values())
+    return Verdict(
+        passed=total <= allowed,
+        numbers={
+            "claimed_values": total,
+            "allowed_values": allowed,
+            "most_people": worst["people"][0] if total else 0,
+            **{f"claimed_{kind}": count for kind, count in counts.items()},
+        },
+        offenders=worst if total else None,
+        plain=("identifier_type", "people"),
+    )
+
+
 def match_shares(graph: pl.LazyFrame, heap_types: Sequence[str], other_types: Sequence[str]) -> dict[str, float]:
     """Return, for each type of the company's own systems, the share of its profiles that are also known to Heap."""
     per_profile = graph.drop_nulls("profile_id").group_by("profile_id").agg(pl.col("identifier_type").unique())

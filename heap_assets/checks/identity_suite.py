@@ -24,6 +24,7 @@ def checks_for_identity(
     limits: Mapping[str, int],
     heap_types: Sequence[str],
     other_types: Sequence[str],
+    unique_types: Sequence[str],
     thresholds: Thresholds | None = None,
 ) -> list[Check]:
     """Return the checks of `identity/*`.
@@ -34,8 +35,11 @@ def checks_for_identity(
         Identifier type to `max_per_profile`.
     heap_types, other_types
         Identifier types that Heap knows people by, and those of the company's own systems.
+    unique_types
+        Identifier types of which one value is one person's (`heap_identity`, `email`, `crm_id`).
     """
     t = thresholds or Thresholds()
+    most = t.claimed_values
     return [
         Check(
             GRAPH,
@@ -76,6 +80,16 @@ def checks_for_identity(
             f"Refused links have not risen by more than {t.conflicts_rise:.0%} over the last week.",
             lambda s: _not_risen(s, "conflicts", t.conflicts_rise, t.rise_min),
             Severity.WARN,
+        ),
+        Check(
+            CONFLICTS,
+            "claimed_by_one",
+            f"{f'At most {most:,} identifiers are' if most else 'No identifier is'} claimed by several profiles "
+            f"(of type {', '.join(unique_types)}).",
+            lambda s: identity.claimed_by_one(s.rows(), unique_types, most),
+            Severity.WARN,
+            mend="block the value under `identity.identifiers[...].blocked` if it is nobody's own, or correct the "
+            "records: `heap-assets explain` names them.",
         ),
         Check(
             SHARED,

@@ -56,6 +56,8 @@ class Thresholds:
         Share of the identifiers of a unique type that may be named by several people.
     shared_people
         People who name one value of a unique type, from which on it is no person's, such as a functional mailbox.
+    claimed_values
+        Identifiers, such as a shared inbox, that may be claimed by several profiles: held by one and named by others.
     profile_identifiers
         Identifiers of a profile above which it is thought to be several people.
     at_limit
@@ -107,6 +109,7 @@ class Thresholds:
     split_keys: float = 0.01
     shared_unique: float = 0.01
     shared_people: int = 5
+    claimed_values: int = 0
     profile_identifiers: int = 100
     at_limit: float = 0.02
     audience_change: float = 0.5

@@ -156,6 +156,9 @@ def _in_the_warehouse() -> list[Plant]:
               sql=("ALTER TABLE crm.contacts ADD COLUMN score INTEGER",)),
         Plant("column_retyped", "A column of the billing system changed its type.", CUSTOMERS, "columns_as_usual",
               sql=("ALTER TABLE billing.customers ALTER mrr TYPE VARCHAR",)),
+        Plant("endless_contracts", "The billing system writes contracts without an end as `infinity`.", CUSTOMERS,
+              "values_kept", sql=("ALTER TABLE billing.customers ADD COLUMN ends_on DATE",
+                                  "UPDATE billing.customers SET ends_on = 'infinity'")),
         Plant("loader_stopped", "The loader of one table stopped.", TICKETS, "newest_row_is_recent",
               sql=("DELETE FROM support.tickets WHERE created_at > (SELECT max(created_at) - INTERVAL 30 HOUR "
                    "FROM support.tickets)",), watch_hours=48),
@@ -177,6 +180,10 @@ def _in_identity() -> list[Plant]:
               sql=("UPDATE billing.customers SET email = NULL, crm_contact_id = NULL WHERE rowid % 2 = 0",)),
         Plant("conflicts_rise", "Customers carry the CRM id of somebody else.", "identity/conflicts",
               "conflicts_as_usual", sql=(_CROSS_ALL,)),
+        Plant("shared_inboxes", "Resellers pay for a few customers: every two are billed to one inbox.",
+              "identity/conflicts", "claimed_by_one",
+              sql=("UPDATE billing.customers SET email = 'billing' || rowid // 2 || '@reseller.example' "
+                   "WHERE rowid < 20",)),
         Plant("shared_values_rise", "Twenty new kiosks: devices with several people on each.", "identity/shared",
               "shared_as_usual", dumps.kiosks),
         Plant("ids_renumbered", "The CRM was migrated: every contact has a new id.", "identity/changes", "ids_stable",
@@ -196,6 +203,9 @@ def _in_profiles() -> list[Plant]:
     return [
         Plant("several_identities", "The product identifies one in ten people by a second id.", "profiles",
               "one_identity_per_profile", dumps.second_identities),
+        Plant("trait_types_clash", "The CRM changed its account ids to numbers, the product kept its own.", "profiles",
+              "traits_made",
+              sql=("ALTER TABLE crm.contacts ALTER account_id TYPE BIGINT USING hash(account_id) % 100000",)),
         Plant("identity_on_two_profiles", "A stranger wrote an identity onto a second profile.", "profiles",
               "one_profile_per_identity", rewrite=dumps.identity_twice, nights=0),
         Plant("repeated_profiles", "A stranger wrote profiles twice.", "profiles", "unique_keys",

@@ -16,7 +16,7 @@ from heap_assets.checks.sync_suite import delivery_recency_check
 from heap_assets.checks.thresholds import Cadence, Thresholds
 from heap_assets.checks.warehouse_suite import checks_for_warehouse_table
 from heap_assets.heap_connect import known_columns
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
 from heap_assets.names import DUMPS, GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, sync_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings.warehouse import WarehouseTable
@@ -71,6 +71,7 @@ def identity_checks(platform: Platform) -> list[Check]:
         limits={rule.type: rule.max_per_profile for rule in rules.identifiers if rule.max_per_profile is not None},
         heap_types=[t for t in rules.types if t in _HEAP_TYPES],
         other_types=[t for t in rules.types if t not in _HEAP_TYPES],
+        unique_types=_unique_types(rules),
         thresholds=thresholds(platform),
     )
 
@@ -85,12 +86,16 @@ def profile_checks(platform: Platform) -> list[Check]:
         if table.identifiers
     ]
     duplicates = checks_for_profiles(
-        unique_types=[rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]],
+        unique_types=_unique_types(rules),
         warehouse_keys=keys,
         thresholds=thresholds(platform),
     )
     audiences = checks_for_audiences(thresholds(platform)) if platform.settings.profiles.audiences else []
     return [*duplicates, *audiences]
+
+
+def _unique_types(rules: Rules) -> list[str]:
+    return [rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]]
 
 
 def loaded_cadence(platform: Platform) -> Cadence:

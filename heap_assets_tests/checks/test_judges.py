@@ -257,6 +257,32 @@ class TestIdentity:
         assert verdict.notes == {"types": "email"}
         assert verdict.numbers["share_at_limit_email"] == 0.5
 
+    def test_identifiers_that_several_profiles_claim(self) -> None:
+        links = [
+            ("billing_id", "email", "billing@firm.example", "p1", "p0"),
+            ("billing_id", "email", "billing@firm.example", "p2", "p0"),
+            ("crm_id", "email", "billing@firm.example", "p2", "p0"),  # a second record of one profile
+            ("heap_identity", "billing_id", "cus_9", "p5", "p4"),
+            ("email", "device_id", "d1", "p5", "p4"),  # people share devices
+        ]
+        columns = ["type_a", "type_b", "value_b", "profile_a", "profile_b"]
+        refused = pl.DataFrame(links, schema=columns, orient="row").lazy()
+        verdict = identity.claimed_by_one(refused, ["billing_id", "email"], 1)
+        assert not verdict.passed
+        assert verdict.numbers == {
+            "claimed_values": 2,
+            "allowed_values": 1,
+            "most_people": 3,
+            "claimed_billing_id": 1,
+            "claimed_email": 1,
+        }
+        assert verdict.offenders is not None
+        assert verdict.offenders.rows() == [("email", "billing@firm.example", 3), ("billing_id", "cus_9", 2)]
+        assert identity.claimed_by_one(refused, ["billing_id", "email"], 2).passed
+        nobody = identity.claimed_by_one(refused.head(0), ["billing_id", "email"], 0)
+        assert nobody.passed
+        assert nobody.offenders is None
+
     def test_match_shares(self) -> None:
         assert identity.match_shares(self.people, ["heap_identity"], ["crm_id", "none"]) == {"matched_crm_id": 0.5}
 

@@ -33,7 +33,9 @@ CHECKS: dict[str, list[Check]] = {
         CONTACTS, key="contact_id", identifiers={"email": "email", "contact_id": "crm_id"}
     ),
 }
-IDENTITY = checks_for_identity(limits={"email": 3}, heap_types=["heap_identity"], other_types=["crm_id"])
+IDENTITY = checks_for_identity(
+    limits={"email": 3}, heap_types=["heap_identity"], other_types=["crm_id"], unique_types=["crm_id", "email"]
+)
 PROFILES = checks_for_profiles(
     unique_types=["heap_identity", "email", "crm_id"],
     warehouse_keys=[WarehouseKeys(CONTACTS, "contact_id", {"email": "email", "contact_id": "crm_id"})],
@@ -321,6 +323,18 @@ def test_conflicts_that_jump_and_matches_that_fall_are_seen(lake: Lake) -> None:
         "conflicts_as_usual",
         "ids_stable",
     ]
+
+
+def test_a_mailbox_of_two_customers_is_seen_and_shown_as_a_hash(lake: Lake) -> None:
+    people_day(lake, START)
+    inbox = {"type_a": "crm_id", "value_a": "2", "type_b": "email", "profile_a": "p2", "profile_b": "p1"}
+    lake.write("identity/conflicts", str(START), pl.DataFrame([{**inbox, "value_b": "billing@firm.example"}]))
+    assert not people_verdicts(lake, START)["claimed_by_one"]
+    check = next(check for check in IDENTITY if check.name == "claimed_by_one")
+    assert check.judge is not None
+    sample = check.judge(Subject(lake, check.asset, str(START))).sample(b"key")
+    assert [(row["identifier_type"], row["people"], len(row["identifier"])) for row in sample] == [("email", 2, 12)]
+    assert "claimed_by_one" not in blocking_checks(IDENTITY, "identity/conflicts"), "a mailbox holds nobody's sync up"
 
 
 def test_what_blocks_is_what_must_not_reach_heap() -> None:
