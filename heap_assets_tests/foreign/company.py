@@ -22,6 +22,8 @@ from heap_assets_tests.foreign.people import BAD_EMAILS, Person, make_person
 from heap_assets_tests.foreign.warehouse import WarehouseTables
 
 Identifier = tuple[str, str]
+MAY_FAIL = {"profiles": {"one_profile_per_subscriptions_key"}}
+"""A customer whose inbox went to another customer stands on two profiles; over 1 % of them is a failure."""
 TRAITS = ("plan", "mrr", "stage", "payment")
 
 
@@ -86,7 +88,7 @@ class ForeignCompany:
         return {name: value for name, value in traits.items() if value is not None}
 
     def planted_failures(self) -> dict[str, set[str]]:
-        """Return asset to the checks that must fail, and to no others."""
+        """Return asset to the checks that must fail; only those of :data:`MAY_FAIL` may fail besides."""
         failures = {
             "heap_connect/dumps": {"catalogue_is_complete"},  # columns that changed their type are news
             "heap/events/checkout_complete": {"columns_as_usual"} if self.heap.nights > TEXT_TOTAL_FROM else set(),
@@ -97,7 +99,7 @@ class ForeignCompany:
         if sum(email in BAD_EMAILS and bool((email or "").strip()) for email in contacts) > 0.02 * len(contacts):
             failures["warehouse/contacts"] = {"identifiers_well_formed"}
         if self.shared_inboxes():
-            failures["profiles"] = {"one_profile_per_subscriptions_key"}
+            failures["identity/conflicts"] = {"claimed_by_one"}
         return {asset: checks for asset, checks in failures.items() if checks}
 
     def _groups_of(self, person: Person) -> list[set[Identifier]]:
