@@ -17,13 +17,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from heap_assets_tests.foreign.heap_export import TEXT_TOTAL_FROM, HeapExport
+from heap_assets_tests.foreign.heap_export import HeapExport
 from heap_assets_tests.foreign.people import BAD_EMAILS, Person, make_person
 from heap_assets_tests.foreign.warehouse import WarehouseTables
 
 Identifier = tuple[str, str]
-MAY_FAIL = {"profiles": {"one_profile_per_subscriptions_key"}}
-"""A customer whose inbox went to another customer stands on two profiles; over 1 % of them is a failure."""
+MAY_FAIL = {
+    "one_profile_per_subscriptions_key", "unique_identifiers_not_shared",
+    "columns_as_usual", "volume_as_usual", "conflicts_as_usual", "shared_as_usual", "matched_as_before", "ids_stable",
+}  # fmt: skip
+"""Checks of shares that shared inboxes may pass or not, and of history, which a hundred people over a week do not make."""
 TRAITS = ("plan", "mrr", "stage", "payment")
 
 
@@ -88,10 +91,9 @@ class ForeignCompany:
         return {name: value for name, value in traits.items() if value is not None}
 
     def planted_failures(self) -> dict[str, set[str]]:
-        """Return asset to the checks that must fail; only those of :data:`MAY_FAIL` may fail besides."""
+        """Return asset to the checks that must fail; those of :data:`MAY_FAIL` may fail besides."""
         failures = {
             "heap_connect/dumps": {"catalogue_is_complete"},  # columns that changed their type are news
-            "heap/events/checkout_complete": {"columns_as_usual"} if self.heap.nights > TEXT_TOTAL_FROM else set(),
             "warehouse/subscriptions": {"values_kept"},  # renews: infinity
             "warehouse/tickets": {"values_kept"},  # at: 24:00
         }
