@@ -26,7 +26,7 @@ MAY_FAIL = {
     "one_profile_per_subscriptions_key", "unique_identifiers_not_shared",
     "columns_as_usual", "volume_as_usual", "conflicts_as_usual", "shared_as_usual", "matched_as_before", "ids_stable",
 }  # fmt: skip
-"""Checks of shares that shared inboxes may pass or not, and of history, which a hundred people over a week do not make."""
+"""Checks of shares, which shared inboxes may pass or not, and of history, which a week of few people does not make."""
 TRAITS = ("plan", "mrr", "stage", "payment")
 
 
