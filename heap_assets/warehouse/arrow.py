@@ -188,6 +188,7 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         text = array.storage
         if pa.types.is_decimal(kind):
             text, lost = _without(text, pc.is_in(text, value_set=_NO_NUMBERS))
+            _require_fits(text, kind)
             return text.cast(kind), lost
         return text.cast(kind), 0
     if isinstance(array, pa.ExtensionArray):
@@ -198,6 +199,13 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         return _plain_nested(array, kind)
     kept, lost = _kept(array)
     return (kept if kept.type.equals(kind) else kept.cast(kind)), lost
+
+
+def _require_fits(text: pa.Array, kind: pa.DataType) -> None:
+    """Refuse numbers with more digits before the point than a decimal holds: Arrow's cast lets some of them wrap."""
+    most = kind.precision - kind.scale
+    if pc.any(pc.match_substring_regex(text, rf"^[+-]?0*[1-9][0-9]{{{most},}}(\.|$)")).as_py():
+        raise pa.ArrowInvalid(f"a number has more than {most} digits before the point")
 
 
 def _plain_nested(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:

@@ -81,13 +81,17 @@ class Dagster:
             counted[event["partition"]] = counted.get(event["partition"], 0) + 1
         return counted
 
-    def landed_by(self, dump_id: str) -> set[str]:
-        """Return the days that landing a dump reported."""
+    def landed_by(self, dump_id: str) -> dict[str, set[str]]:
+        """Return the days that landing a dump reported, with the tables that it brought rows of."""
         return {
-            event["partition"]
+            event["partition"]: set(filter(None, str(_values(event).get("names") or "").split(", ")))
             for event in self._events("heap_connect/landed")
             if str(_values(event).get("dump")) == dump_id
         }
+
+    def total(self, asset: str, label: str) -> int:
+        """Return the sum of a number in the metadata of all materializations of an asset."""
+        return sum(_values(event).get(label) or 0 for event in self._events(asset))
 
     def check_results(self, asset: str, check: str) -> dict[str | None, bool]:
         """Return partition to whether the check passed on it, of its newest evaluation."""

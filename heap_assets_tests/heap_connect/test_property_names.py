@@ -82,7 +82,7 @@ def _check(folder: Path, names: list[str]) -> None:
 def _check_profiles(users: pl.DataFrame, looked: pl.DataFrame, under: dict[str, str], values: dict[str, str]) -> None:
     table = SourceTable("users", "snapshot", (ColumnMapping("heap_user_id", ("user_id",)),), "joindate")
     traits = [TraitRule(f"trait_{n}", (f"users.{column}",)) for n, column in enumerate(under.values())]
-    records = golden_records(GRAPH.lazy(), {"users": TraitSource(users.lazy(), table)}, traits, RULES).collect()
+    records = golden_records(GRAPH.lazy(), {"users": TraitSource(users.lazy(), table)}, traits, RULES).frame.collect()
     assert records.select(f"trait_{n}" for n in range(len(traits))).row(0) == tuple(values.values())
     events = {"look": events_of_profiles(looked.lazy(), GRAPH.lazy())}
     definition = {"events": [{"type": "look", "properties": values}]}
