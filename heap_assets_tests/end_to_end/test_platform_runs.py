@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fastavro
 import polars as pl
 import pytest
 from adbc_driver_postgresql import dbapi
@@ -79,6 +80,7 @@ def dagster(
         "PYTHONPATH": str(Path(__file__).parent / "network_watch"),
         "NETWORK_WATCH_LOG": str(network_log),
     }
+    _know_users(heap, company.bucket)
     with dagster_dev(folder, environment) as running:
         yield running
 
@@ -117,7 +119,6 @@ def test_people_are_resolved_and_sent_once_the_warehouse_was_read(
 ) -> None:
     newest = str(company.until)
     until(lambda: newest in dagster.materializations("heap/users") or None, 240, "folding users")
-    _know_users(heap, company.folder, company.until)
     warehouse = ["crm_contacts", "crm_accounts", "billing_customers", "product_users", "product_accounts"]
     assert (
         dagster.backfill([f"warehouse/{name}" for name in (*warehouse, "support_tickets")], [newest])
@@ -170,9 +171,10 @@ def _touched(dagster: Dagster, table: str, before: dict[str, int]) -> set[str]:
     return {day for day, count in dagster.counts(table).items() if count > before.get(day, 0)}
 
 
-def _know_users(heap: ServerProcess, folder: Path, day: date) -> None:
-    users = pl.read_parquet(folder / "lake" / "heap" / "users" / f"{day}.parquet")
-    heap.seed(users["identity"].drop_nulls().unique().sort().to_list(), app_id=APP)
+def _know_users(heap: ServerProcess, bucket: Path) -> None:
+    """Make everybody whom Heap exports known to the local Heap: a sync sends as soon as it can."""
+    rows = (row for path in bucket.glob("sync_*/users/*.avro") for row in fastavro.reader(path.open("rb")))
+    heap.seed(sorted({row["identity"] for row in rows if isinstance(row, dict) and row.get("identity")}), app_id=APP)
 
 
 def _is_local(line: str) -> bool:
