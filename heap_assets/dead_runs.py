@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -29,7 +30,21 @@ def note_process(instance: dg.DagsterInstance, run_id: str) -> None:
 def clear_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Report runs of this machine as failed whose process is gone, and free their slots; return their ids."""
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
-    dead = [run for run in instance.get_runs(started) if _is_dead(run)]
+    return _end(instance, [run for run in instance.get_runs(started) if _is_dead(run)])
+
+
+def clear_runs_of_no_process(instance: dg.DagsterInstance) -> list[str]:
+    """Report unfinished runs as failed that are dead or have noted no process, and free their slots; return their ids.
+
+    Only for whoever knows that nobody is launching runs, such as `heap-assets dev` before it starts the daemon: a run
+    that was launched a moment ago has noted no process yet.
+    """
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))
+    return _end(instance, [run for run in runs if PROCESS_TAG not in run.tags or _is_dead(run)])
+
+
+def _end(instance: dg.DagsterInstance, dead: Sequence[dg.DagsterRun]) -> list[str]:
     for run in dead:
         instance.report_run_failed(run, _SAID)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

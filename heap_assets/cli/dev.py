@@ -42,7 +42,7 @@ def dev(port: int, host: str) -> None:
 
 
 def _run(platform: Platform, host: str, port: int, home: Path, folder: Path) -> None:
-    ended = end_orphaned_runs()
+    ended = _end_orphaned_runs()
     if ended:
         click.echo(f"Ended {ended} runs of a process that was killed: what they left undone is done again")
     news = accept_first(platform)
@@ -74,21 +74,14 @@ def _only_one(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def end_orphaned_runs() -> int:
-    """Mark runs as failed whose processes ended with a former `dev`, free what they held, and count them.
-
-    A killed process leaves its runs started for ever, and the slots of its pools taken: whatever waits for them stands
-    still. Call it while no daemon runs on the Dagster home.
-    """
+def _end_orphaned_runs() -> int:
+    """End the runs of a `dev` that was killed: they would stay started for ever and keep the slots of their pools."""
     import dagster as dg
 
+    from heap_assets.dead_runs import clear_runs_of_no_process
+
     with dg.DagsterInstance.get() as instance:
-        unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-        runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))
-        for run in runs:
-            instance.report_run_failed(run, "The process of this run was killed together with `heap-assets dev`.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        return len(runs)
+        return len(clear_runs_of_no_process(instance))
 
 
 def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[object]] = ()) -> int:

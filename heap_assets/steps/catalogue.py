@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ from heap_assets.heap_connect import (
 )
 from heap_assets.platform import CATALOGUE_KEY, Platform, is_writable
 from heap_assets.steps import exports
+from heap_assets.versions import version_of
 
 _CHANGES_KEY = "_catalogue/changes.json"
 _READERS = 8
@@ -112,7 +112,7 @@ def note_changes(platform: Platform) -> None:
     Tables that nobody noted yet count as known for ever, so that nothing is rebuilt on account of an upgrade.
     """
     now = datetime.now(UTC).isoformat()
-    columns = {name: _digest(table.columns) for name, table in platform.catalogue.tables.items()}
+    columns = {name: version_of(list(table.columns)) for name, table in platform.catalogue.tables.items()}
     known = _changes(platform)
     if all(name in known and known[name]["columns"] == digest for name, digest in columns.items()):
         return
@@ -142,10 +142,6 @@ def _changes(platform: Platform) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     return standing
-
-
-def _digest(columns: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(columns).encode()).hexdigest()[:16]
 
 
 def _changed(loaded: Catalogue, data: bytes | None, change: Callable[[Catalogue], Catalogue]) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from heap_assets.dead_runs import PROCESS_TAG, clear_dead_runs
+from heap_assets.dead_runs import PROCESS_TAG, clear_dead_runs, clear_runs_of_no_process
 from heap_assets_tests.assets.company_platform import ROOT
 
 HOLDING = """
@@ -73,3 +73,16 @@ def test_runs_of_other_machines_and_of_unknown_processes_are_left_alone(home: Pa
             run = dg.DagsterRun("job", status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: process})
             instance.add_run(run)
         assert clear_dead_runs(instance) == []
+
+
+def test_before_a_daemon_starts_runs_of_no_process_end_and_living_ones_do_not(home: Path) -> None:
+    with started(home, "wait") as living:
+        assert living.stdout is not None
+        assert living.stdout.readline() == "holding\n"
+        with dg.DagsterInstance.get() as instance:
+            launched = dg.DagsterRun("job", status=dg.DagsterRunStatus.STARTING)
+            instance.add_run(launched)
+            assert clear_runs_of_no_process(instance) == [launched.run_id]
+            assert {run.status.value for run in instance.get_runs()} == {"STARTED", "FAILURE"}
+        living.communicate("", timeout=60)
+    assert living.returncode == 0
