@@ -36,7 +36,7 @@ import json, time
 started = time.monotonic()
 import dagster, polars
 imported = time.monotonic()
-from heap_assets.definitions import build_definitions
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.platform import open_platform
 ours = time.monotonic()
 assets = len(build_definitions(open_platform()).get_repository_def().asset_graph.get_all_asset_keys())

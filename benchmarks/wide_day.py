@@ -173,8 +173,8 @@ def run(_arguments: argparse.Namespace) -> dict[str, Any]:
     """Materialize all tables of the day as one run."""
     import dagster as dg
 
+    from heap_assets.assets.definitions import build_definitions
     from heap_assets.checks.partition_check import asset_key
-    from heap_assets.definitions import build_definitions
     from heap_assets.names import heap_asset
 
     platform = _platform()

@@ -44,6 +44,15 @@ def clear_runs_of_no_process(instance: dg.DagsterInstance) -> list[str]:
     return _end(instance, [run for run in runs if PROCESS_TAG not in run.tags or _is_dead(run)])
 
 
+def clear_orphaned_runs() -> int:
+    """End the runs that a killed `heap-assets dev` left on the instance of `DAGSTER_HOME`; return how many.
+
+    They would stay started for ever and keep the slots of their pools.
+    """
+    with dg.DagsterInstance.get() as instance:
+        return len(clear_runs_of_no_process(instance))
+
+
 def _end(instance: dg.DagsterInstance, dead: Sequence[dg.DagsterRun]) -> list[str]:
     for run in dead:
         instance.report_run_failed(run, _SAID)

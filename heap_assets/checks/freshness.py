@@ -29,9 +29,3 @@ def policy_for(kind: Kind, cadence: Cadence) -> dg.FreshnessPolicy:
     return dg.FreshnessPolicy.time_window(
         fail_window=max(cadence.every * 2.25 + behind, warn + timedelta(minutes=5)), warn_window=warn
     )
-
-
-def heap_cadence(every_hours: int) -> Cadence:
-    """Return the cadence of Heap's tables: the night after day D brings D (heap.md 2.3), hourly plans sooner."""
-    every = timedelta(hours=every_hours)
-    return Cadence(every=every, lag=min(timedelta(hours=12), every * 2))

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from heap_assets.errors import SettingsError
 
@@ -165,6 +165,12 @@ class Cadence:
 
     every: timedelta = timedelta(days=1)
     lag: timedelta = timedelta(hours=12)
+
+    @classmethod
+    def of_heap(cls, every_hours: int) -> Self:
+        """Return the cadence of Heap's tables: the night after day D brings D (heap.md 2.3), hourly plans sooner."""
+        every = timedelta(hours=every_hours)
+        return cls(every=every, lag=min(timedelta(hours=12), every * 2))
 
     @property
     def warn_after(self) -> timedelta:

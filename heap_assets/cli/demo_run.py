@@ -12,28 +12,18 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-import sqlalchemy
-from dagster_shared.error import SerializableErrorInfo
-
 from heap_assets import clock
+from heap_assets.assets.in_process import CodeLocation, RunResult, default_instance
 from heap_assets.checks import verdicts
-from heap_assets.checks.partition_check import asset_key
-from heap_assets.checks.recency_job import NAME as RECENCY
-from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, DemoError, read_company, show_warehouse, write_company
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.heap_connect import ManifestFile
 from heap_assets.names import AUDIENCES, DUMPS, heap_asset, sync_asset, warehouse_asset
-from heap_assets.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.platform import Platform, open_platform
 from heap_assets.steps.readiness import unbuilt_days
 
 _NIGHTS = 3
 """The last nights are run one by one, so that there is a yesterday to compare with."""
-RECENCY_JOB = f"{RECENCY}_job"
-_RANGE = "dagster/asset_partition_range_"
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass
@@ -43,10 +33,10 @@ class DemoRun:
     folder: Path
     heap: ServerProcess
     say: Callable[[str], None]
-    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.get)
+    instance: Any = field(default_factory=default_instance)
     started: float = field(default_factory=time.monotonic)
     dumps_landed: int = 0
-    sync_runs: list[dg.ExecuteInProcessResult] = field(default_factory=list)
+    sync_runs: list[RunResult] = field(default_factory=list)
     company: Company | None = None
 
     def prepare(self, *, people: int, days: int, seed: int, fresh: bool) -> None:
@@ -74,11 +64,8 @@ class DemoRun:
 
     def open(self) -> None:
         """Load the definitions that the settings describe now."""
-        if not sqlalchemy.event.contains(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk):
-            sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
         self.platform = open_platform()
-        self.definitions = build_definitions(self.platform)
-        self.job = self.definitions.resolve_implicit_global_asset_job_def()
+        self.location = CodeLocation(self.platform, self.instance)
 
     def night(self, day: date) -> None:
         """Do what the night after `day` does: land, build touched days, resolve, check, send."""
@@ -129,7 +116,7 @@ class DemoRun:
 
     def _land(self, manifest: ManifestFile) -> None:
         key = str(manifest.dump_id)
-        self.instance.add_dynamic_partitions(DUMP_PARTITIONS.name or "", [key])
+        self.location.add_dump(key)
         self.run(key, [DUMPS])
         self.dumps_landed += 1
 
@@ -159,8 +146,7 @@ class DemoRun:
 
     def judge_recency(self) -> None:
         """Do what the hourly schedule does."""
-        job = self.definitions.resolve_job_def(RECENCY_JOB)
-        job.execute_in_process(instance=self.instance, raise_on_error=False, run_config=QUIET)
+        self.location.evaluate_recency()
 
     def _is_new(self, day: date) -> bool:
         return str(day) not in self.platform.lake.versions("profiles")
@@ -175,36 +161,15 @@ class DemoRun:
         identities = self.platform.lake.scan("heap/users", newest).select("identity").drop_nulls().collect()
         self.heap.seed(identities["identity"].unique().sort().to_list(), app_id=self.platform.settings.heap.app_id)
 
-    def run(self, partition: str | tuple[str, str], assets: Sequence[str]) -> dg.ExecuteInProcessResult:
-        chosen = self.job.get_subset(asset_selection={asset_key(asset) for asset in assets})
-        where: dict[str, Any] = {"partition_key": partition}
-        if isinstance(partition, tuple):
-            where = {"tags": {f"{_RANGE}start": partition[0], f"{_RANGE}end": partition[1]}}
-        result = chosen.execute_in_process(instance=self.instance, raise_on_error=False, run_config=QUIET, **where)
-        for event in result.all_events:
-            if event.is_step_failure and event.step_failure_data.error is not None:
-                self._tell(f"            {_failure(event.step_key or '', event.step_failure_data.error)}")
+    def run(self, partition: str | tuple[str, str], assets: Sequence[str]) -> RunResult:
+        """Materialize assets, and print why steps failed."""
+        result = self.location.materialize(assets, partition)
+        for failure in result.failures:
+            self._tell(f"            {failure}")
         return result
 
     def _tell(self, text: str) -> None:
         self.say(f"{time.monotonic() - self.started:6.1f} s  {text}")
-
-
-def _failure(step: str, error: SerializableErrorInfo) -> str:
-    """Say in one line what stopped a step; a blocking check that failed did its work."""
-    cause = error.cause or error
-    told = cause.message.strip()
-    if cause.cls_name == "DagsterAssetCheckFailedError":
-        return "blocking checks failed, as they should: " + ", ".join(line.strip() for line in told.splitlines()[1:])
-    return f"{step} failed: {told[:300]}"
-
-
-def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
-    """Every event of a run is a commit: on SQLite they would wait for the disk longer than all else takes together.
-
-    A killed process loses nothing by this; a power cut may cost the demo's history, which `--fresh` writes again.
-    """
-    connection.execute("PRAGMA synchronous=OFF")
 
 
 def dump_day(manifest: ManifestFile) -> date:

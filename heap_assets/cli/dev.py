@@ -76,12 +76,9 @@ def _only_one(home: Path) -> Iterator[None]:
 
 def _end_orphaned_runs() -> int:
     """End the runs of a `dev` that was killed: they would stay started for ever and keep the slots of their pools."""
-    import dagster as dg
+    from heap_assets.dead_runs import clear_orphaned_runs
 
-    from heap_assets.dead_runs import clear_runs_of_no_process
-
-    with dg.DagsterInstance.get() as instance:
-        return len(clear_runs_of_no_process(instance))
+    return clear_orphaned_runs()
 
 
 def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[object]] = ()) -> int:

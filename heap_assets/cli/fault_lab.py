@@ -18,16 +18,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import yaml
 
 from heap_assets import clock
 from heap_assets.alerts.message import Kind
+from heap_assets.assets.in_process import instance_of
 from heap_assets.checks import verdicts
-from heap_assets.checks.partition_check import asset_key
-from heap_assets.cli.demo_run import QUIET, DemoRun
+from heap_assets.cli.demo_run import DemoRun
 from heap_assets.cli.fault_inbox import Inbox, receiver
-from heap_assets.cli.fault_ticks import break_daemon, tick_manifests
 from heap_assets.demo import Company, grow, read_company, show_warehouse, write_company
 from heap_assets.demo.plants import Plant
 from heap_assets.demo.server_process import ServerProcess, running_server
@@ -126,7 +124,7 @@ class Lab:
             "DAGSTER_HOME": str(there / "home"),
             clock.VARIABLE: "",
         }
-        with _environment(variables), dg.DagsterInstance.from_config(str(there / "home")) as instance:
+        with _environment(variables), instance_of(there / "home") as instance:
             run = DemoRun(there / "demo", self.heap, lambda _: None, instance=instance)
             yield _Stage(run, self.inbox, there / "cursor.json", self.base / "cursor.json")
 
@@ -226,11 +224,11 @@ class _Stage:
             self._step(self.now + timedelta(days=2), lambda: self._late(plant.asset, day))
         elif _SILENT in plant.settings:
             self.planted_at = self.now
-            break_daemon(self.run.instance, plant.settings[_SILENT])
+            self.run.location.silence_daemon(plant.settings[_SILENT])
             self._step(self._next_hour(minute=7), self._look_at_time)
         elif plant.found_by == "tick_failed":
             self.planted_at = self.now
-            tick_manifests(self.run.instance, self.run.definitions)
+            self.run.location.tick_manifests()
             self._step(self._next_hour(minute=7), self._look_at_time)
 
     def _late(self, asset: str, day: date) -> None:
@@ -238,17 +236,7 @@ class _Stage:
 
     def _check_again(self, asset: str, day: date) -> None:
         """Run the checks of one partition, as the button in the UI does."""
-        keys = self.run.definitions.get_repository_def().asset_graph.asset_check_keys
-        mine = {key for key in keys if key.asset_key == asset_key(asset) and key.name != "newest_row_is_recent"}
-        chosen = self.run.definitions.resolve_implicit_global_asset_job_def().get_subset(
-            asset_selection=set(), asset_check_selection=mine
-        )
-        chosen.execute_in_process(
-            instance=self.run.instance,
-            raise_on_error=False,
-            run_config=QUIET,
-            tags={"dagster/partition": str(day)},
-        )
+        self.run.location.evaluate_checks(asset, str(day), except_for=("newest_row_is_recent",))
 
     def _watch(self, hours: int) -> None:
         for _ in range(hours):
@@ -265,14 +253,9 @@ class _Stage:
 
     def tick(self, sensor: str, cursor: str | None = None) -> str | None:
         """Evaluate an alert sensor as the daemon does, and look at what arrived."""
-        repository = self.run.definitions.get_repository_def()
-        resource = repository.get_top_level_resources()["lake"]
-        with dg.build_sensor_context(
-            instance=self.run.instance, cursor=cursor, repository_def=repository, resources={"lake": resource}
-        ) as context:
-            repository.get_sensor_def(sensor)(context)
-            self._look()
-            return context.cursor
+        cursor = self.run.location.tick(sensor, cursor)
+        self._look()
+        return cursor
 
     def keep_cursor(self) -> None:
         """Remember up to where runs were told."""

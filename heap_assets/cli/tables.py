@@ -47,8 +47,8 @@ def report(out: Path) -> None:
 @click.option("--check", "only_check", is_flag=True, help="Only say whether the file is up to date; status 1 if not")
 def docs(only_check: bool) -> None:
     """Write docs/checks.md from the definitions."""
+    from heap_assets.assets.definitions import build_definitions
     from heap_assets.checks.documents import checks_document  # Dagster takes seconds to import
-    from heap_assets.definitions import build_definitions
 
     path = settings_path().parent / "docs" / "checks.md"
     text = checks_document(build_definitions(open_platform()))

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 from heap_assets.checks.audiences_suite import checks_for_audiences
 from heap_assets.checks.check import Check, blocking_checks
-from heap_assets.checks.freshness import heap_cadence
 from heap_assets.checks.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.checks.identity_suite import checks_for_identity
 from heap_assets.checks.landing_suite import checks_for_dumps
@@ -100,7 +99,7 @@ def _unique_types(rules: Rules) -> list[str]:
 
 def loaded_cadence(platform: Platform) -> Cadence:
     """Return how often Heap's tables are new, and identity and profiles with them."""
-    return heap_cadence(platform.settings.heap.cadence_hours)
+    return Cadence.of_heap(platform.settings.heap.cadence_hours)
 
 
 def table_cadence(table: WarehouseTable) -> Cadence:

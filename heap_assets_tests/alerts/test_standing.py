@@ -12,7 +12,7 @@ from alert_toys import LakeResource, Toy
 from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.alerts.message import Kind
 from heap_assets.alerts.standing_alarms import ticking_alarms
-from heap_assets.cli.fault_ticks import break_daemon, tick_manifests
+from heap_assets.assets.in_process import silence_daemon, tick_manifests
 
 DAY = "2026-11-01"
 
@@ -48,7 +48,7 @@ def test_a_failed_tick_is_told_until_one_succeeds(instance: dg.DagsterInstance) 
 
 
 def test_a_silent_daemon_is_told(instance: dg.DagsterInstance) -> None:
-    break_daemon(instance, "SCHEDULER")
+    silence_daemon(instance, "SCHEDULER")
     assert ("scheduler daemon", "no_heartbeat") in wrong(instance, datetime.now(UTC))
 
 

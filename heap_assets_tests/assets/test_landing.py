@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.definitions import build_definitions
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Lake

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.cli.demo_run import runs_for
-from heap_assets.definitions import build_definitions
 from heap_assets.steps import readiness
 from heap_assets.steps.readiness import graph_is_due, identity_inputs, unbuilt_days
 from heap_assets_tests.assets.company_platform import World, make_world, why

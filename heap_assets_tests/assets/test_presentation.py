@@ -10,8 +10,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.cli import execute_query
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.assets.presentation import CODE, LINEAGE, ORIGINS, SCHEMA
-from heap_assets.definitions import build_definitions
 from heap_assets.platform import Platform, open_platform
 from heap_assets.settings import settings_path
 

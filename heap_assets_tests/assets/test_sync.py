@@ -10,9 +10,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks import verdicts
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.definitions import build_definitions
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.steps import delivery
 from heap_assets_tests.steps.delivery_fixtures import (

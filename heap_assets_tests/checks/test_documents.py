@@ -7,6 +7,7 @@ from check_toys import DAYS, LakeResource
 
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind
 from heap_assets.alerts.sensors import alert_sensors
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks.documents import checks_document
 from heap_assets.checks.heap_suite import checks_for_event_table
 from heap_assets.checks.partition_check import check_step
@@ -14,7 +15,6 @@ from heap_assets.checks.profiles_suite import checks_for_profiles
 from heap_assets.checks.recency_job import recency_job
 from heap_assets.checks.recency_suite import recency_checks
 from heap_assets.checks.thresholds import Cadence, Thresholds
-from heap_assets.definitions import build_definitions
 from heap_assets.platform import open_platform
 from heap_assets.settings import settings_path
 from heap_assets.settings.operations import Alert

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from heap_assets.definitions import build_definitions
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.demo.plants import NOT_PLANTED, plants
 from heap_assets.platform import open_platform
 

@@ -14,10 +14,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks import verdicts
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.checks.verdict import Severity, Verdict
-from heap_assets.definitions import build_definitions
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Inputs, Lake

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks import verdicts
 from heap_assets.checks.audiences_suite import checks_for_audiences
 from heap_assets.checks.check import Subject
-from heap_assets.definitions import build_definitions
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import Catalogue
 from heap_assets.names import AUDIENCES, PROFILES

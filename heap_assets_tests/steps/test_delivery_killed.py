@@ -17,7 +17,7 @@ from heap_assets_tests.steps.delivery_world import DAY, NOW, calls, properties, 
 
 _SEND = """
 import sys, dagster as dg
-from heap_assets.definitions import build_definitions
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.platform import open_platform
 job = build_definitions(open_platform()).resolve_implicit_global_asset_job_def()
 chosen = job.get_subset(asset_selection={dg.AssetKey(["sync", "heap_user_properties"])})

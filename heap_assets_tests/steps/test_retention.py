@@ -71,7 +71,7 @@ def test_a_shorter_keep_is_the_users_choice(world: World, monkeypatch: pytest.Mo
 
 
 def test_the_job_deletes_and_its_dry_run_does_not(world: World) -> None:
-    from heap_assets.definitions import build_definitions
+    from heap_assets.assets.definitions import build_definitions
 
     job = build_definitions(world.platform).resolve_job_def("retention")
     ask = {"ops": {"forget_expired_days": {"config": {"dry_run": True}}}}

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.assets.exports import exports_sensor
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, write_company
 from heap_assets.heap_connect import Catalogue, CatalogueColumn, CatalogueTable
 from heap_assets.lake import Inputs, Lake

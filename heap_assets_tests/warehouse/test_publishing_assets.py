@@ -15,10 +15,10 @@ import servers
 from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
+from heap_assets.assets.definitions import build_definitions
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.cli.publish import publish as publish_command
 from heap_assets.cli.sources import preflight as preflight_command
-from heap_assets.definitions import build_definitions
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import Catalogue

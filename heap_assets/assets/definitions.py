@@ -1,0 +1,165 @@
+"""All assets, checks, sensors, schedules and jobs of a project as one `dg.Definitions`."""
+
+import warnings
+
+import dagster as dg
+
+from heap_assets.alerting import channels
+from heap_assets.alerts.sensors import alert_sensors
+from heap_assets.assets.exports import exports, exports_sensor
+from heap_assets.assets.heap import event_tables, people
+from heap_assets.assets.heap_connect import dumps, landed
+from heap_assets.assets.identity import identity
+from heap_assets.assets.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
+from heap_assets.assets.presentation import presented
+from heap_assets.assets.profiles import profiles
+from heap_assets.assets.publish import GROUP as PUBLISH
+from heap_assets.assets.publish import publishing
+from heap_assets.assets.status import status_report, status_schedule
+from heap_assets.assets.sync import syncs
+from heap_assets.assets.warehouse import warehouse_tables
+from heap_assets.checks.partition_check import check_step
+from heap_assets.checks.recency_job import recency_job
+from heap_assets.io import LakeResource, lake_io_manager
+from heap_assets.names import DUMPS, EXPORTS
+from heap_assets.partitions import days
+from heap_assets.platform import Platform
+from heap_assets.schedules import schedules
+from heap_assets.sensors import manifest_sensor
+from heap_assets.settings import Settings
+from heap_assets.steps.behaviour import check_events
+from heap_assets.steps.exports import is_exported
+from heap_assets.steps.filtering import check_columns
+from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
+from heap_assets.versions import version_of
+
+_AUTOMATION_SECONDS = 15
+
+
+def build_definitions(loaded: Platform) -> dg.Definitions:
+    """Return the definitions of a platform: assets, checks, sensors and schedules.
+
+    Loading reads two local files and nothing else: no network, so every worker loads the same graph.
+    """
+    loaded.check_heap_columns()
+    check_columns(loaded)
+    for doubt in check_events(loaded):
+        dg.get_dagster_logger().warning(doubt)
+    with warnings.catch_warnings():
+        # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
+        for category in (dg.PreviewWarning, dg.BetaWarning):
+            warnings.simplefilter("ignore", category)
+        return _definitions(loaded)
+
+
+def _definitions(loaded: Platform) -> dg.Definitions:
+    settings = loaded.settings
+    run = settings.run
+    partitions_def = days(settings.start_date)
+
+    def platform(lake: LakeResource) -> Platform:
+        return Platform(settings, loaded.catalogue, lake.open())
+
+    def standing() -> Platform:
+        return loaded
+
+    sensor_status = dg.DefaultSensorStatus.RUNNING if run.automation == "running" else dg.DefaultSensorStatus.STOPPED
+    schedule_status = (
+        dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
+    )
+    retention = retention_job(platform)
+    recency = recency_job(hourly_checks(loaded), status=schedule_status)
+    exported = is_exported(loaded)
+    arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
+        [landed(partitions_def, run.owner, EXPORTS, "bigquery"), exports(platform, run.owner)]
+        if exported
+        else [landed(partitions_def, run.owner, DUMPS, "parquet"), dumps(platform, dump_checks(loaded), run.owner)]
+    )
+    arrival_sensor = exports_sensor if exported else manifest_sensor
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
+        *arrivals,
+        event_tables(loaded, platform, partitions_def),
+        people(loaded, platform, partitions_def),
+        identity(loaded, platform, partitions_def),
+        *profiles(loaded, platform, partitions_def),
+        *syncs(loaded, platform, partitions_def),
+        status_report(loaded, platform),
+        *publishing(loaded, platform, partitions_def),
+    ]
+    if settings.warehouse and settings.warehouse.tables:
+        assets.append(warehouse_tables(loaded, platform, partitions_def))
+    return dg.Definitions(
+        assets=presented(loaded, assets),
+        asset_checks=[
+            check_step("identity_checks", identity_checks(loaded), partitions_def, description="Judges the graph."),
+            recency.step,
+            check_step("profile_checks", profile_checks(loaded), partitions_def, description="Looks for duplicates."),
+        ],
+        resources={
+            "lake": LakeResource(
+                url=settings.lake.url,
+                options=settings.lake.options,
+                settings=version_of(settings.model_dump(mode="json")),
+            ),
+            "io_manager": lake_io_manager,
+        },
+        sensors=[
+            arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
+            *automation_sensors(sensor_status),
+            *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
+        ],
+        schedules=[
+            *schedules(loaded, standing, schedule_status),
+            recency.schedule,
+            status_schedule(schedule_status),
+            retention_schedule(retention, schedule_status),
+        ],
+        jobs=[*rebuilding_jobs(loaded), *sync_jobs(loaded), retention, recency.job],
+        executor=_executor(settings),
+    )
+
+
+def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationConditionSensorDefinition]:
+    """Return the sensors that run assets by their automation conditions."""
+    tables = dg.AssetSelection.groups("heap", "heap_events")
+    people = dg.AssetSelection.groups("identity", "profiles")
+    return [
+        dg.AutomationConditionSensorDefinition(
+            "heap_tables_follow_dumps",
+            target=tables,
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            # conditions of our own have to be evaluated where our code is
+            use_user_code_server=True,
+            description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "identity_follows_tables",
+            target=people,
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            use_user_code_server=True,
+            description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "first_reads_and_sends",
+            target=dg.AssetSelection.groups("warehouse", "sync"),
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            use_user_code_server=True,
+            description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
+            "first run; the schedules ask for everything else.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "publishing_follows_tables",
+            target=dg.AssetSelection.groups(PUBLISH),
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            description="Publishes the days whose tables were built anew, and renews the views on them.",
+        ),
+    ]
+
+
+def _executor(settings: Settings) -> dg.ExecutorDefinition:
+    """One process for a run by default: Polars is parallel by itself, and a process per step costs seconds each."""
+    return dg.in_process_executor if settings.run.executor == "in_process" else dg.multiprocess_executor
