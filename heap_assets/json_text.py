@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -54,3 +59,28 @@ def json_safe(value: pl.Expr, dtype: Any) -> pl.Expr:
     if isinstance(dtype, pl.Categorical | pl.Enum | pl.Decimal):
         return value.cast(pl.String)
     return value
+
+
+def value_as_json(value: Any) -> str:
+    """Write a value as JSON with all its digits; what JSON has no form for is text in it.
+
+    >>> value_as_json({"a": [1, None], "n": Decimal("1.50")})
+    '{"a":[1,null],"n":1.50}'
+    """
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(key)}:{value_as_json(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | pl.Series):
+        return "[" + ",".join(value_as_json(each) for each in value) + "]"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(str(value))
+    return json.dumps(_scalar(value), ensure_ascii=False)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime | date | time):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value) if isinstance(value, timedelta) else value

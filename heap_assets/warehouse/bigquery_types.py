@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from google.cloud import bigquery
 
-from heap_assets.warehouse.heap_values import json_text
+from heap_assets.json_text import value_as_json
 from heap_assets.warehouse.publish import Publication, PublishError
 
 _SCALARS: Mapping[type[pl.DataType], str] = {
@@ -112,7 +112,9 @@ def _spelled(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _json(values: pl.Series) -> pl.Series:
-    return pl.Series(values.name, [None if each is None else json_text(each) for each in values.to_list()], pl.String)
+    return pl.Series(
+        values.name, [None if each is None else value_as_json(each) for each in values.to_list()], pl.String
+    )
 
 
 def kind_of(entry: bigquery.SchemaField) -> str:

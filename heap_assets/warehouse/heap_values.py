@@ -5,18 +5,13 @@ Warehouses infer types, dumps do not: ids are Int64, Heap's times are UTC, every
 
 from __future__ import annotations
 
-import base64
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Any
 
 import polars as pl
 
 from heap_assets.heap_connect import key_dtype, read_times
+from heap_assets.json_text import value_as_json
 
 _REQUIRED = {"users": ("user_id",), "user_migrations": ("from_user_id", "to_user_id")}
 _EVENT_REQUIRED = ("event_id", "user_id", "time")
@@ -131,32 +126,9 @@ def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _json(values: pl.Series) -> pl.Series:
-    return pl.Series(values.name, [None if each is None else json_text(each) for each in values.to_list()], pl.String)
-
-
-def json_text(value: Any) -> str:
-    """Write a value as JSON with all its digits; what JSON has no form for is text in it.
-
-    >>> json_text({"a": [1, None], "n": Decimal("1.50")})
-    '{"a":[1,null],"n":1.50}'
-    """
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(key)}:{json_text(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | pl.Series):
-        return "[" + ",".join(json_text(each) for each in value) + "]"
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(str(value))
-    return json.dumps(_scalar(value), ensure_ascii=False)
-
-
-def _scalar(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime | date | time):
-        return value.isoformat().replace("+00:00", "Z")
-    return str(value) if isinstance(value, timedelta) else value
+    return pl.Series(
+        values.name, [None if each is None else value_as_json(each) for each in values.to_list()], pl.String
+    )
 
 
 def only_once(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:

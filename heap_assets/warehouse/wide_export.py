@@ -19,8 +19,9 @@ from typing import Any
 import polars as pl
 
 from heap_assets.column_names import PRIVATE
+from heap_assets.json_text import value_as_json
 from heap_assets.warehouse.heap_export import Fingerprints, HeapExport, fingerprints_of, midnight
-from heap_assets.warehouse.heap_values import HeapRows, heap_rows, json_text, only_once
+from heap_assets.warehouse.heap_values import HeapRows, heap_rows, only_once
 from heap_assets.warehouse.model import Newer, Permission, Reading, Snapshot
 
 _KEYS = ("event_id", "user_id", "session_id", "time")
@@ -169,7 +170,7 @@ def _object(text: str | None) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str | None:
-    return value if isinstance(value, str) or value is None else json_text(value)
+    return value if isinstance(value, str) or value is None else value_as_json(value)
 
 
 def _names(objects: pl.Series) -> list[str]:
