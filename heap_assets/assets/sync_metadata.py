@@ -51,6 +51,7 @@ def report_metadata(report: SyncReport) -> dict[str, Any]:
         plain["addressing"] = _table({"what": what, "rows": rows} for what, rows in seen.items())
     if report.sample:
         plain["rejected_sample"] = _table({"key_hash": key, "reason": reason} for key, reason in report.sample)
+        plain["rejected_in_clear"] = f"heap-assets rows sync/{report.sync} --key KEY_HASH"
     if report.new_properties:
         plain["new_properties"] = ", ".join(report.new_properties)
     if report.concerns:

@@ -31,7 +31,26 @@ Generated from the definitions by `make docs`; do not edit.
 
 A check belongs to a day of a table and keeps a result per day, in backfills too. **Blocks** means that nothing is sent
 to Heap or Segment from that day while it fails, and that the rest of its run is skipped. WARN means look, ERROR means
-wrong. Results carry numbers that plot over time and at most ten offenders, hashed.
+wrong. Results carry numbers that plot over time and at most ten offenders; what would name a person is shown as a
+keyed hash (the key lies in the lake: `_verdicts/.key`).
+
+From a failed check to the row, for those who may read the lake: `offenders_in_clear` in a result's metadata is the
+command. It prints values and rows in clear, and writes and sends nothing.
+
+```
+heap-assets rows profiles one_profile_per_identity --day 2026-11-01   # all offenders that the check shows
+heap-assets rows profiles one_profile_per_identity --key 3fa9c1d20b77 # the one that is shown as this hash
+heap-assets rows --key 3fa9c1d20b77                                   # of whichever check or sync shows it
+heap-assets rows sync/heap_user_properties --key 9b1f0c64d1a2e735     # a key of a sync: rejected, held, planned, sent
+```
+
+`--rows` says how many rows of each table, `--json` prints an object a line. The check is held against the day as it
+stands now; if that was built again since, this is said. `heap-assets explain` then shows how identifiers were joined.
+
+`claimed_by_one` and `unique_identifiers_not_shared` look at the same values, those of a type that is one person's and
+that resolution gave to one profile though the records of others name them. The first is a list to work off: one value
+is enough, and `checks.claimed_values` says how many are known and left. The second says that a whole source is wrong:
+it weighs their share of all values, and one value of many people, whatever is tolerated by the first.
 
 A check that cannot be judged has not passed: its result warns and says "Not judged" and why, the status page counts it
 apart, and the step of its table goes on. If there is nothing to compare with yet (no earlier day, a table that is not

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from heap_assets.checks.verdict import SAMPLE_ROWS, Verdict
+from heap_assets.column_names import PRIVATE
 
 SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
 _DISTURBING = ("merged", "split", "moved", "renamed", "removed")
@@ -114,13 +115,14 @@ def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float,
 def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
     """Return how many profiles claim each identifier: the one that holds it, and those whose records name it too.
 
-    Resolution gives such a value to one profile and refuses the links to the others, so it is the weaker end of their
-    conflicts: a mailbox that five contacts name stands on one profile and has four of them.
+    Resolution gives such a value to one profile and refuses its links to the others. Each refused link counts for that
+    of its ends which has more of them, the weaker one in doubt: a mailbox that five contacts name has four refused
+    links and each contact one; a CRM id that two customers carry has two, each customer one.
 
     Parameters
     ----------
     conflicts
-        identity/conflicts: type_a, type_b, value_b, profile_a, profile_b String.
+        identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String.
     types
         Types of which one value is one person's; other identifiers are left out.
 
@@ -129,10 +131,21 @@ def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
     LazyFrame
         identifier_type, identifier String; people UInt32, two or more.
     """
+    apart = conflicts.filter(pl.col("type_b").is_in(list(types)) & (pl.col("profile_a") != pl.col("profile_b")))
+    partners = [
+        pl.col(f"profile_{other}").n_unique().over(f"type_{end}", f"value_{end}").alias(f"{PRIVATE}{end}")
+        for end, other in ("ab", "ba")
+    ]
+    by_a = pl.col("type_a").is_in(list(types)) & (pl.col(f"{PRIVATE}a") > pl.col(f"{PRIVATE}b"))
     return (
-        conflicts.filter(pl.col("type_b").is_in(list(types)) & (pl.col("profile_a") != pl.col("profile_b")))
-        .group_by(pl.col("type_b").alias("identifier_type"), pl.col("value_b").alias("identifier"))
-        .agg((pl.col("profile_a").n_unique() + 1).alias("people"))
+        apart.with_columns(partners)
+        .select(
+            pl.when(by_a).then("type_a").otherwise("type_b").alias("identifier_type"),
+            pl.when(by_a).then("value_a").otherwise("value_b").alias("identifier"),
+            pl.when(by_a).then("profile_b").otherwise("profile_a").alias(f"{PRIVATE}by"),
+        )
+        .group_by("identifier_type", "identifier")
+        .agg((pl.col(f"{PRIVATE}by").n_unique() + 1).alias("people"))
     )
 
 

@@ -89,7 +89,7 @@ def checks_for_identity(
             lambda s: identity.claimed_by_one(s.rows(), unique_types, most),
             Severity.WARN,
             mend="block the value under `identity.identifiers[...].blocked` if it is nobody's own, or correct the "
-            "records: `heap-assets explain` names them.",
+            "records: `heap-assets rows identity/conflicts claimed_by_one` names them.",
         ),
         Check(
             SHARED,

@@ -223,6 +223,9 @@ def metadata(stored: StoredVerdict) -> dict[str, Any]:
             for row in stored.sample
         ]
         result["offenders"] = dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+    if stored.hashes:
+        day = "" if stored.partition == WHOLE else f" --day {stored.partition}"
+        result["offenders_in_clear"] = f"heap-assets rows {stored.asset} {stored.check}{day}"
     return result
 
 

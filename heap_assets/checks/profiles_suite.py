@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -15,6 +15,7 @@ from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by
 from heap_assets.column_names import PRIVATE
+from heap_assets.identity import normalised
 from heap_assets.profiles import SET_ASIDE
 
 _KEY = f"{PRIVATE}key"
@@ -26,14 +27,23 @@ PROFILES = "profiles"
 class WarehouseKeys:
     """What ties a warehouse table's rows to profiles.
 
-    `identifiers`: column to identifier type; `normalise` gives the expression by which a column's value became the
-    graph's identifier.
+    Attributes
+    ----------
+    identifiers
+        Column to identifier type.
+    normalisers
+        Identifier type to how its values are normalised when people are resolved; without, they are trimmed.
     """
 
     asset: str
     key: str
     identifiers: Mapping[str, str]
-    normalise: Callable[[str, str], pl.Expr] = field(default=lambda column, kind: _as_identifier(column, kind))
+    normalisers: Mapping[str, str] = field(default_factory=lambda: {"email": "email", "heap_identity": "none"})
+
+    def identifier(self, column: str) -> pl.Expr:
+        """Return the values of a column as the identifiers that they are in the graph."""
+        text = pl.col(column).cast(pl.String)
+        return normalised(text, self.normalisers.get(self.identifiers[column], "strip"))
 
 
 def checks_for_profiles(
@@ -99,7 +109,7 @@ def checks_for_profiles(
             f"and none is {t.shared_people} people's.",
             lambda s: _shared_unique(s, tuple(unique_types), t),
             Severity.WARN,
-            mend="a functional mailbox or a test account: block the value; else correct the rows that `explain` names.",
+            mend="a column is filled wrongly, or its type is not one person's: `claimed_by_one` names each value.",
         ),
     ]
     if snapshots:
@@ -135,7 +145,7 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
         known = {name: kind for name, kind in keys.identifiers.items() if name in rows.collect_schema()}
         normal = rows.select(
             pl.col(keys.key).cast(pl.String).alias(_KEY),
-            *(keys.normalise(name, kind).alias(name) for name, kind in known.items()),
+            *(keys.identifier(name).alias(name) for name in known),
         )
         return duplicates.one_profile_per_key(normal, _KEY, known, graph, allowed)
 
@@ -176,10 +186,3 @@ def _shared_unique(s: Subject, unique_types: tuple[str, ...], t: Thresholds) -> 
     return duplicates.unique_identifiers_not_shared(
         graph, s.other(CONFLICTS), unique_types, t.shared_unique, t.shared_people
     )
-
-
-def _as_identifier(column: str, kind: str) -> pl.Expr:
-    text = pl.col(column).cast(pl.String)
-    if kind == "heap_identity":
-        return text
-    return text.str.strip_chars().str.to_lowercase() if kind == "email" else text.str.strip_chars()

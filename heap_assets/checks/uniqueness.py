@@ -23,12 +23,13 @@ def unique_keys(rows: pl.LazyFrame, key: Sequence[str]) -> Verdict:
         `rows`, `repeated_keys`, `extra_rows` (rows beyond the first of each key).
     """
     columns = list(key)
-    repeated = rows.drop_nulls(columns).group_by(columns).agg(pl.len().alias("rows")).filter(pl.col("rows") > 1)
+    count = "rows" if "rows" not in columns else "rows_"
+    repeated = rows.drop_nulls(columns).group_by(columns).agg(pl.len().alias(count)).filter(pl.col(count) > 1)
     counted, totals, sample = pl.collect_all(
         [
             rows.select(pl.len().alias("rows")),
-            repeated.select(pl.len().alias("keys"), (pl.col("rows").sum() - pl.len()).alias("extra")),
-            repeated.sort(["rows", *columns], descending=[True] + [False] * len(columns)).head(SAMPLE_ROWS),
+            repeated.select(pl.len().alias("keys"), (pl.col(count).sum() - pl.len()).alias("extra")),
+            repeated.sort([count, *columns], descending=[True] + [False] * len(columns)).head(SAMPLE_ROWS),
         ]
     )
     keys, extra = totals.row(0)
@@ -36,5 +37,5 @@ def unique_keys(rows: pl.LazyFrame, key: Sequence[str]) -> Verdict:
         passed=keys == 0,
         numbers={"rows": counted.item(), "repeated_keys": keys, "extra_rows": extra},
         offenders=sample if keys else None,
-        plain=("rows",),
+        plain=(count,),
     )

@@ -13,6 +13,7 @@ import polars as pl
 
 Number = int | float
 SAMPLE_ROWS = 10
+_HASH_DIGITS = 12
 
 
 class Severity(StrEnum):
@@ -59,14 +60,15 @@ class Verdict:
         """Whether the rule was held against the partition and does not hold."""
         return not self.passed and not self.not_judged
 
+    def shown(self) -> pl.DataFrame:
+        """Return the offenders that are shown, at most ten, in clear."""
+        return pl.DataFrame() if self.offenders is None else self.offenders.head(SAMPLE_ROWS)
+
     def sample(self, key: bytes) -> list[dict[str, Any]]:
-        """Return at most ten offenders, every value outside `plain` replaced by a keyed hash."""
-        if self.offenders is None:
-            return []
-        rows = self.offenders.head(SAMPLE_ROWS).to_dicts()
+        """Return the offenders that are shown, every value outside `plain` replaced by a keyed hash."""
         return [
             {name: _plain(value) if name in self.plain else hashed(value, key) for name, value in row.items()}
-            for row in rows
+            for row in self.shown().to_dicts()
         ]
 
 
@@ -111,7 +113,12 @@ def hashed(value: object, key: bytes) -> str | None:
         return None
     if isinstance(value, list):
         return " ".join(hashed(part, key) or "" for part in value[:5])
-    return hmac.new(key, str(value).encode(), hashlib.sha256).hexdigest()[:12]
+    return hmac.new(key, str(value).encode(), hashlib.sha256).hexdigest()[:_HASH_DIGITS]
+
+
+def is_hash(text: str) -> bool:
+    """Say whether a text looks like what :func:`hashed` returns."""
+    return len(text) == _HASH_DIGITS and set(text) <= set("0123456789abcdef")
 
 
 def _plain(value: object) -> Any:

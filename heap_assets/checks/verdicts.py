@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from heap_assets.checks.verdict import Number, Severity, Verdict
+from heap_assets.checks.verdict import Number, Severity, Verdict, is_hash
 from heap_assets.lake import Lake, Store
 
 ROOT = "_verdicts"
@@ -47,6 +47,12 @@ class StoredVerdict:
     def failed(self) -> bool:
         """Whether the rule was held against the partition and does not hold."""
         return not self.passed and not self.not_judged
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """The keyed hashes that the sample shows."""
+        cells = {part for row in self.sample for cell in row.values() for part in str(cell).split()}
+        return frozenset(filter(is_hash, cells))
 
 
 def object_key(asset: str, check: str, partition: str) -> str:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "rejected": ("heap_assets.cli.sources", "Show files and rows that could not be landed, and why"),
     "usage": ("heap_assets.cli.sources", "Show the month's rows against the plan's quota"),
     "reset": ("heap_assets.cli.sources", "Forget what was landed of one table, so that it is taken anew"),
+    "rows": ("heap_assets.cli.rows", "Show the rows behind what a check or a sync shows as hashes"),
     "explain": ("heap_assets.cli.identity", "Say why two identifiers are one person, or why not"),
     "what-if": ("heap_assets.cli.identity", "Say what other merge limits would change, without writing"),
     "prune": ("heap_assets.cli.prune", "Delete days that `keep` no longer asks for, or say which"),

@@ -28,8 +28,8 @@ from heap_assets.heap_connect import (
 from heap_assets.heap_connect import (
     usage as landed_rows,
 )
-from heap_assets.platform import Platform, open_platform, s3_access
-from heap_assets.steps.catalogue import accept, first_day_of_source
+from heap_assets.platform import CATALOGUE_KEY, Platform, open_platform, s3_access
+from heap_assets.steps.catalogue import accept, first_day_of_source, uncommitted
 from heap_assets.steps.catalogue import missing as missing_tables
 from heap_assets.steps.exports import is_exported, open_export
 from heap_assets.steps.landing import month_quota
@@ -151,9 +151,17 @@ def catalogue() -> None:
 
 
 @catalogue.command("diff")
-def catalogue_diff() -> None:
-    """Show landed tables and columns that the catalogue does not know."""
+@click.option("--file", "whole", is_flag=True, help="Print the catalogue in use, whole, and nothing more")
+def catalogue_diff(*, whole: bool) -> None:
+    """Show landed tables and columns that the catalogue does not know, and what is to be committed.
+
+    Where heap_catalogue.yaml cannot be written, what was taken in is kept in the lake; the patch that is then printed,
+    or the file that --file prints, brings it into version control.
+    """
     platform = open_platform()
+    if whole:
+        click.echo(platform.catalogue.to_yaml(), nl=False)
+        return
     missing = missing_tables(platform)
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
@@ -165,6 +173,21 @@ def catalogue_diff() -> None:
             click.echo(f"new type    {table}: {origin} came in another type; those values are built as {column}")
     if not missing:
         click.echo("the catalogue knows everything that was landed")
+    _say_uncommitted(platform)
+
+
+def _say_uncommitted(platform: Platform) -> None:
+    """Print as a patch what the lake keeps of the catalogue because its file is read-only."""
+    text, path = uncommitted(platform), platform.settings.catalogue
+    if text is None:
+        return
+    standing = path.read_text() if path.exists() else ""
+    names = f"a/{path.name}" if standing else "/dev/null", f"b/{path.name}"
+    place = platform.lake.store.uri(CATALOGUE_KEY)
+    click.echo(f"\n{path} cannot be written: what was taken in is kept in {place}.")
+    click.echo("To commit (or: heap-assets catalogue diff --file > heap_catalogue.yaml):\n")
+    lines = difflib.unified_diff(standing.splitlines(keepends=True), text.splitlines(keepends=True), *names)
+    click.echo("".join(lines), nl=False)
 
 
 @catalogue.command("accept")

@@ -188,7 +188,8 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     click.echo()
     kept = found.drop("ledger") if len(specs) == 1 else found
     _table(kept.sort("failed_at", descending=True, nulls_last=True).head(rows))
-    click.echo(f"\nTry them at once: heap-assets sync retry {name}, then run the sync")
+    click.echo(f"\nShow one in clear: heap-assets rows sync/{name} --key KEY_HASH")
+    click.echo(f"Try them at once: heap-assets sync retry {name}, then run the sync")
 
 
 def _platform(name: str) -> Platform:

@@ -5,7 +5,7 @@ from heap_assets.destinations.addressing import Addressed, AddressPolicy, addres
 from heap_assets.destinations.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.deliver import deliver, dry_run
 from heap_assets.destinations.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, addressed_events, event_rows
-from heap_assets.destinations.hashing import hashed_key, salt
+from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
 from heap_assets.destinations.heap import HOSTS as HEAP_HOSTS
 from heap_assets.destinations.heap import HeapAccountProperties, HeapApp, HeapUserProperties
 from heap_assets.destinations.heap_deletion import HeapDeletion
@@ -36,7 +36,7 @@ from heap_assets.destinations.sender import Progress
 from heap_assets.destinations.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
 from heap_assets.destinations.tables import changelog, runs, set_aside
 from heap_assets.destinations.tracking_plan import TrackingPlan, Violation
-from heap_assets.destinations.upkeep import forget, full_resend, rejected, retry_rejected
+from heap_assets.destinations.upkeep import forget, full_resend, keys_behind, rejected, retry_rejected
 from heap_assets.destinations.webhook import Webhook, WebhookSettings
 
 __all__ = [
@@ -97,7 +97,9 @@ __all__ = [
     "forget",
     "full_resend",
     "hashed_key",
+    "hashed_keys",
     "identify_candidates",
+    "keys_behind",
     "ledger_of",
     "nobody",
     "registered",

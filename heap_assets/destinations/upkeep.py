@@ -21,12 +21,28 @@ from heap_assets.lake import Store
 PAIR_SEPARATORS = (">", "\x1f")
 """What stands before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
 
+_FAILED = ("failures", "failed_at", "reason")
+
 
 def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
     """Return the rows that stand as rejected or unanswered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
     log = Log(store, spec.folder)
     frame = _failed(fold(log, log.ledger()).frame, since)
-    return frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "status", "failures", "failed_at", "reason")
+    return frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "status", *_FAILED)
+
+
+def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.DataFrame:
+    """Return the keys of the ledger that reports and open tables show as these hashes, and how they stand.
+
+    Returns
+    -------
+    DataFrame
+        key_hash, key, status, failures, failed_at, reason. Personal data.
+    """
+    log = Log(store, spec.folder)
+    frame = fold(log, log.ledger()).frame
+    shown = frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "key", "status", *_FAILED)
+    return shown.filter(pl.col("key_hash").is_in(list(hashes)))
 
 
 def retry_rejected(store: Store, spec: SyncSpec, run_id: str, since: datetime | None = None) -> int:

@@ -2,7 +2,14 @@
 
 from heap_assets.heap_connect.avro import AvroError
 from heap_assets.heap_connect.avro_container import Limits
-from heap_assets.heap_connect.catalogue import Catalogue, CatalogueColumn, CatalogueTable, Missing
+from heap_assets.heap_connect.catalogue import (
+    Catalogue,
+    CatalogueColumn,
+    CatalogueTable,
+    Missing,
+    landed_columns,
+    plain_columns,
+)
 from heap_assets.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
 from heap_assets.heap_connect.config import LandingConfig
 from heap_assets.heap_connect.discover import Discovery, discover, first_day
@@ -84,7 +91,9 @@ __all__ = [
     "keys_of",
     "knowledge_of",
     "known_columns",
+    "landed_columns",
     "parse_manifest",
+    "plain_columns",
     "preflight",
     "quota",
     "read_policy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,12 +194,17 @@ class Catalogue:
         return Catalogue(tables)
 
 
-def landed_columns(landing: Landing) -> dict[str, list[str]]:
+def landed_columns(landing: Landing, dumps: Collection[int] | None = None) -> dict[str, list[str]]:
     """Return every landed table's columns in the order in which dumps brought them.
 
     Values of another type than their column's are columns of their own, as tables have them (`plan__long`).
+
+    Parameters
+    ----------
+    dumps
+        Only what these dumps brought; all of them unless given.
     """
-    records = landing.records()
+    records = {number: record for number, record in landing.records().items() if dumps is None or number in dumps}
     landed: dict[str, dict[str, None]] = {}
     for record in records.values():
         for name, table in record.tables.items():
@@ -212,6 +217,11 @@ def landed_columns(landing: Landing) -> dict[str, list[str]]:
         for delivery in deliveries(records, name):
             landed[name].update(dict.fromkeys(types.take(delivery.table.schema).values()))
     return {name: list(columns) for name, columns in sorted(landed.items())}
+
+
+def plain_columns(columns: Collection[str]) -> list[str]:
+    """Leave out columns that hold another's values of another type: tables have them, known or not (`plan__long`)."""
+    return [name for name in columns if origin_of(name, {*columns} - {name}) is None]
 
 
 def display_name_of(table: str) -> str:

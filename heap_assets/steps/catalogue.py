@@ -19,9 +19,11 @@ from heap_assets.heap_connect import (
     Missing,
     first_day,
     parse_manifest,
+    plain_columns,
 )
 from heap_assets.platform import CATALOGUE_KEY, Platform, is_writable
 from heap_assets.steps import exports
+from heap_assets.steps.first_dumps import news_of_first_dumps, note_taken, remember
 from heap_assets.versions import version_of
 
 _CHANGES_KEY = "_catalogue/changes.json"
@@ -55,7 +57,8 @@ def first_day_of_source(platform: Platform) -> date | None:
 def accept_first(platform: Platform) -> CatalogueNews | None:
     """Take in what the source holds if the catalogue is empty and the settings allow it; None if nothing was taken.
 
-    A source that cannot be reached is logged and asked again with the next load.
+    What only the files of these dumps tell is taken once they have landed, by :func:`accept_by_itself`. A source that
+    cannot be reached is logged and asked again with the next load.
     """
     if platform.catalogue.tables or platform.settings.heap.tables.accept == "never":
         return None
@@ -73,10 +76,21 @@ def accept_first(platform: Platform) -> CatalogueNews | None:
 def accept_by_itself(platform: Platform) -> CatalogueNews | None:
     """Take in what has landed and is new, if the settings ask for that without being asked; None if nothing was."""
     choice = platform.settings.heap.tables.accept
-    if choice == "never" or (choice == "first" and platform.catalogue.tables):
+    if choice == "never":
         return None
+    if choice == "first":
+        return _accept_of_first_dumps(platform) if platform.catalogue.tables else accept_first(platform)
     landed = missing(platform)
     return accept(platform, landed) if landed else None
+
+
+def _accept_of_first_dumps(platform: Platform) -> CatalogueNews | None:
+    news = None if exports.is_exported(platform) else news_of_first_dumps(platform)
+    if news is None:
+        return None
+    taken = accept(platform, news) if news else None
+    note_taken(platform, {**news.tables, **news.columns})
+    return taken
 
 
 def missing(platform: Platform) -> Missing:
@@ -106,15 +120,29 @@ def accept(platform: Platform, offered: Missing, only: Iterable[str] | None = No
     return CatalogueNews(kept, _of(offered, chosen), store.uri(CATALOGUE_KEY))
 
 
+def uncommitted(platform: Platform) -> str | None:
+    """Return what the catalogue file would have to hold; None if it can be written, or holds that already.
+
+    Where the file is read-only, what was taken in is kept in the lake until somebody puts it into the file.
+    """
+    path = platform.settings.catalogue
+    if is_writable(path) or Catalogue.load(path) == platform.catalogue:
+        return None
+    return platform.catalogue.to_yaml()
+
+
 def note_changes(platform: Platform) -> None:
     """Note since when the columns of each table are known as they are: days built before that are built again.
 
     Tables that nobody noted yet count as known for ever, so that nothing is rebuilt on account of an upgrade.
     """
     now = datetime.now(UTC).isoformat()
-    columns = {name: version_of(list(table.columns)) for name, table in platform.catalogue.tables.items()}
+    tables = platform.catalogue.tables
+    # days have the columns of other types whether they are known or not: knowing them is no reason to build again
+    columns = {name: version_of(plain_columns(table.columns)) for name, table in tables.items()}
+    whole = {name: version_of(list(table.columns)) for name, table in tables.items()}  # noted so by former versions
     known = _changes(platform)
-    if all(name in known and known[name]["columns"] == digest for name, digest in columns.items()):
+    if all(name in known and known[name]["columns"] in (columns[name], whole[name]) for name in columns):
         return
 
     def _noted(data: bytes | None) -> bytes:
@@ -122,7 +150,7 @@ def note_changes(platform: Platform) -> None:
         for name, digest in columns.items():
             if name not in standing:
                 standing[name] = {"columns": digest, "since": None}
-            elif standing[name]["columns"] != digest:
+            elif standing[name]["columns"] not in (digest, whole[name]):
                 standing[name] = {"columns": digest, "since": now}
         return json.dumps(standing, sort_keys=True).encode()
 
@@ -159,7 +187,10 @@ def _of(offered: Missing, chosen: list[str] | None) -> Missing:
 
 
 def _offered_by_manifests(platform: Platform) -> Missing:
-    """Return the selected tables and columns that the source's manifests list; nothing else is read."""
+    """Return the selected tables and columns that the source's manifests list; nothing else is read.
+
+    Which dumps they are is remembered.
+    """
     source, selection = platform.source(), platform.landing.config.tables
     columns: dict[str, dict[str, None]] = {}
 
@@ -170,15 +201,19 @@ def _offered_by_manifests(platform: Platform) -> Missing:
             return []  # its landing will say what is wrong with it
         return [(table.name, table.columns) for table in tables]
 
+    manifests = source.manifests()
     with ThreadPoolExecutor(_READERS) as readers:
-        for tables in readers.map(_tables, source.manifests()):
+        for tables in readers.map(_tables, manifests):
             for name, listed in tables:
                 own = OWN_COLUMNS.get(name, ())
                 columns.setdefault(name, {}).update(dict.fromkeys(apart(column, own) for column in listed))
-    return platform.catalogue.compare(
+    offered = platform.catalogue.compare(
         {
             name: selection.chosen(name, list(listed))
             for name, listed in sorted(columns.items())
             if selection.takes_table(name)
         }
     )
+    if offered:
+        remember(platform, [manifest.dump_id for manifest in manifests], offered.tables)
+    return offered

@@ -44,9 +44,7 @@ def verdicts_of(platform: Platform, name: str, delivery: Delivery) -> dict[str, 
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
     told: dict[str, pl.LazyFrame] = {}
     if isinstance(sync, HeapUserProperties):
-        ledger = Log(platform.lake.store, ledger_folder(platform, name)).ledger().frame
-        told["ledger"] = ledger.lazy().filter(pl.col("status") == "acknowledged").select("key")
-        told["users"] = newest_users(platform)
+        told["ledger"], told["users"] = sent_and_known(platform, name)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
     found = sync_verdicts(report, _thresholds(platform, sync), stopped=stopped, **told)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
@@ -54,6 +52,12 @@ def verdicts_of(platform: Platform, name: str, delivery: Delivery) -> dict[str, 
     if report.status in (Status.BLOCKED, Status.REFUSED):
         return {DELIVERED: found[DELIVERED]}
     return found
+
+
+def sent_and_known(platform: Platform, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Return the keys that the destination of a sync has acknowledged, and the users that Heap exports."""
+    ledger = Log(platform.lake.store, ledger_folder(platform, name)).ledger().frame
+    return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(platform)
 
 
 def superseded_verdict(newer_day: str) -> Mapping[str, Verdict]:

@@ -19,6 +19,7 @@ from heap_assets.checks.verdict import Verdict
 from heap_assets.heap_connect import DumpReport, Quota, QuotaStatus, quota
 from heap_assets.names import DUMPS
 from heap_assets.platform import Platform
+from heap_assets.steps.first_dumps import first_dumps
 from heap_assets.steps.suites import thresholds
 
 
@@ -98,8 +99,12 @@ def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
 
 
 def _news(platform: Platform, report: DumpReport) -> Verdict:
-    """Judge what this dump landed; tables that are not selected are nobody's news."""
+    """Judge what this dump landed; what is not selected, and what is taken in by itself, is nobody's news."""
+    choice = platform.settings.heap.tables.accept
     missing = platform.catalogue.missing(platform.landing)
+    first = first_dumps(platform) if choice == "first" and missing else None
+    if choice == "always" or (first is not None and not first.complete and report.dump_id in first.dumps):
+        return news_verdict([], {})
     brought = {table.table for table in report.landed}
     return news_verdict(
         [name for name in missing.tables if name in brought],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from heap_assets.checks.audiences_suite import checks_for_audiences
@@ -50,7 +51,7 @@ def checks_of(platform: Platform, asset: str) -> list[Check]:
         return checks_for_warehouse_table(
             asset,
             key=mapped.key,
-            identifiers=_plain_columns(platform, asset),
+            identifiers=plain_columns(platform, asset),
             patterns={rule.type: rule.value_pattern for rule in platform.rules.identifiers if rule.value_pattern},
             normalisers={rule.type: rule.normaliser for rule in platform.rules.identifiers},
             thresholds=tolerated,
@@ -79,8 +80,9 @@ def profile_checks(platform: Platform) -> list[Check]:
     """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
     rules = platform.rules
     tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
     keys = [
-        WarehouseKeys(warehouse_asset(name), table.key, _plain_columns(platform, warehouse_asset(name)))
+        WarehouseKeys(warehouse_asset(name), table.key, plain_columns(platform, warehouse_asset(name)), normalisers)
         for name, table in tables.items()
         if table.identifiers
     ]
@@ -142,10 +144,11 @@ def required_checks(platform: Platform, asset: str) -> list[str]:
     return blocking_checks(checks_of(platform, asset), asset)
 
 
-def _plain_columns(platform: Platform, asset: str) -> dict[str, str]:
-    """Return column to strongest identifier type, without composites and nested paths."""
+def plain_columns(platform: Platform, asset: str, types: Collection[str] | None = None) -> dict[str, str]:
+    """Return column to strongest identifier type (of `types`, if given), without composites and nested paths."""
     found: dict[str, str] = {}
-    for mapping in sorted(platform.snapshot_sources[asset].mappings, key=lambda m: platform.rules.rank(m.type)):
+    mappings = [m for m in platform.snapshot_sources[asset].mappings if types is None or m.type in types]
+    for mapping in sorted(mappings, key=lambda m: platform.rules.rank(m.type)):
         (column, *more) = mapping.columns
         if not more and "." not in column and "[" not in column:
             found.setdefault(column, mapping.type)

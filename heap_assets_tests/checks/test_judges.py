@@ -30,6 +30,11 @@ def profiles(*rows: tuple[str, list[str], list[int]]) -> pl.LazyFrame:
     return pl.LazyFrame(rows, schema=schema, orient="row")
 
 
+def _refused(*links: tuple[str, ...]) -> pl.LazyFrame:
+    columns = ["type_a", "value_a", "type_b", "value_b", "profile_a", "profile_b"]
+    return pl.LazyFrame(links, schema=columns, orient="row")
+
+
 def graph(*rows: tuple[str, str, str | None], shared: bool = False) -> pl.LazyFrame:
     schema = {"identifier_type": pl.String, "identifier": pl.String, "profile_id": pl.String}
     return pl.LazyFrame(rows, schema=schema, orient="row").with_columns(shared=pl.lit(shared))
@@ -258,15 +263,13 @@ class TestIdentity:
         assert verdict.numbers["share_at_limit_email"] == 0.5
 
     def test_identifiers_that_several_profiles_claim(self) -> None:
-        links = [
-            ("billing_id", "email", "billing@firm.example", "p1", "p0"),
-            ("billing_id", "email", "billing@firm.example", "p2", "p0"),
-            ("crm_id", "email", "billing@firm.example", "p2", "p0"),  # a second record of one profile
-            ("heap_identity", "billing_id", "cus_9", "p5", "p4"),
-            ("email", "device_id", "d1", "p5", "p4"),  # people share devices
-        ]
-        columns = ["type_a", "type_b", "value_b", "profile_a", "profile_b"]
-        refused = pl.DataFrame(links, schema=columns, orient="row").lazy()
+        refused = _refused(
+            ("billing_id", "cus_1", "email", "billing@firm.example", "p1", "p0"),
+            ("billing_id", "cus_2", "email", "billing@firm.example", "p2", "p0"),
+            ("crm_id", "2", "email", "billing@firm.example", "p2", "p0"),  # a second record of one profile
+            ("heap_identity", "ann", "billing_id", "cus_9", "p5", "p4"),
+            ("email", "ann@x", "device_id", "d1", "p5", "p4"),  # people share devices
+        )
         verdict = identity.claimed_by_one(refused, ["billing_id", "email"], 1)
         assert not verdict.passed
         assert verdict.numbers == {
@@ -282,6 +285,16 @@ class TestIdentity:
         nobody = identity.claimed_by_one(refused.head(0), ["billing_id", "email"], 0)
         assert nobody.passed
         assert nobody.offenders is None
+
+    def test_an_id_that_two_records_carry_is_the_one_that_is_claimed(self) -> None:
+        refused = _refused(
+            # customer 1, who is lina, carries the CRM id of customer 2: it was joined to customer 1 first
+            ("crm_id", "C-2", "billing_id", "cus_2", "p0", "p2"),
+            ("crm_id", "C-2", "email", "lina@x", "p0", "p1"),
+        )
+        verdict = identity.claimed_by_one(refused, ["crm_id", "billing_id", "email"], 0)
+        assert verdict.offenders is not None
+        assert verdict.offenders.rows() == [("crm_id", "C-2", 3)]
 
     def test_match_shares(self) -> None:
         assert identity.match_shares(self.people, ["heap_identity"], ["crm_id", "none"]) == {"matched_crm_id": 0.5}

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from heap_assets.checks import verdicts
+from heap_assets.checks.sync import no_ghost_users
+from heap_assets.checks.verdict import Severity
+from heap_assets.cli.main import _group as commands
 from heap_assets.cli.sync import sync
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.settings.load import PATH_VARIABLE
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_checks import sent_and_known
 from heap_assets.steps.delivery_first import remember_shown, waits_for_confirmation
 from heap_assets.steps.first_contact import first_runs
 from heap_assets_tests.steps.delivery_fixtures import Worlds
@@ -61,6 +69,60 @@ def test_refused_rows_are_shown_and_tried_again(call, heap: ServerProcess) -> No
     assert "partial" in run("runs", "heap_user_properties").output
     assert "1 rows will be tried again" in run("retry", "heap_user_properties").output
     assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 1
+
+
+def _in_clear(*arguments: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(commands, ["rows", *arguments, "--json"])
+    assert done.exit_code == 0, done.exception
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_hash_of_a_rejected_row_leads_to_its_profile(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    world, run = call
+    heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
+    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    heap.fail()
+    shown = run("rejected", "heap_user_properties").output
+    [key] = re.findall(r"^([0-9a-f]{16}) ", shown, re.MULTILINE)
+    assert "heap-assets rows sync/heap_user_properties --key" in shown
+    [record] = _in_clear("sync/heap_user_properties", "--key", key)
+    [entry] = record["rows"]["ledger of heap_user_properties"]
+    assert (entry["key"], entry["status"]) == ("bob@x.example", "rejected")
+    [profile] = next(rows for place, rows in record["rows"].items() if place.startswith("profiles"))
+    assert profile["heap_identities"] == ["bob@x.example"]
+    everywhere = {found["asset"] for found in _in_clear("--key", key)}
+    assert everywhere == {"sync/heap_user_properties", "sync/segment_track"}, "one person has one hash in all syncs"
+
+
+def test_the_hash_of_a_tracked_event_leads_to_its_row(call) -> None:  # type: ignore[no-untyped-def]
+    world, _ = call
+    _, planned = delivery.plan(world.platform, "segment_track", DAY)
+    [record] = _in_clear("sync/segment_track", "--day", str(DAY), "--key", planned["key_hash"][0])
+    assert any(rows for place, rows in record["rows"].items() if place.startswith("rows of "))
+
+
+def test_the_hash_of_a_ghost_leads_to_who_was_sent(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
+    world, _ = call
+    lake = world.platform.lake
+    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    everybody = lake.scan("heap/users", str(DAY)).collect()
+    lake.write("heap/users", str(DAY), everybody.filter(pl.col("identity") != "bob@x.example"))
+    ledger, users = sent_and_known(world.platform, "heap_user_properties")
+    asset, check = "sync/heap_user_properties", "no_ghost_users"
+    stored = verdicts.record(
+        lake.store,
+        no_ghost_users(ledger, users, 0.0),
+        asset=asset,
+        check=check,
+        partition=str(DAY),
+        version=None,
+        severity=Severity.WARN,
+        blocking=False,
+    )
+    [key] = stored.hashes
+    [record] = _in_clear(asset, check, "--key", key)
+    assert record["offender"]["key"]["value"] == "bob@x.example"
+    assert record["rows"]["profiles"][0]["heap_identities"] == ["bob@x.example"]
 
 
 def test_everything_is_sent_again_only_when_confirmed(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]

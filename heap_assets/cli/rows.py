@@ -1,0 +1,124 @@
+"""`heap-assets rows`: the rows behind the keyed hashes of checks and syncs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+import polars as pl
+
+from heap_assets.errors import SettingsError
+from heap_assets.platform import Platform, open_platform
+from heap_assets.steps.delivery_keys import rows_of_key
+from heap_assets.steps.offenders import Offender, Offenders, offenders_of, shown_by
+
+_SYNC_DIGITS = 16
+"""Keys of syncs are hashed with another secret and to more digits than values of checks."""
+_ROWS = 5
+
+Record = dict[str, Any]
+
+
+@click.command()
+@click.argument("asset", required=False, metavar="[ASSET")
+@click.argument("check", required=False, metavar="[CHECK]]")
+@click.option("--key", "keys", multiple=True, metavar="HASH", help="Only what a check or a sync shows as this hash")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), help="Of this partition [default: the newest that was judged]"
+)
+@click.option("--rows", "most", default=_ROWS, show_default=True, help="Rows of each table and offender")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line")
+def rows(
+    asset: str | None, check: str | None, keys: tuple[str, ...], day: datetime | None, most: int, *, as_json: bool
+) -> None:
+    """Show the rows behind a check's hashes, in clear (personal data!), for those who may read the lake.
+
+    \b
+    heap-assets rows profiles one_identity_per_profile            every offender that the check shows
+    heap-assets rows profiles one_identity_per_profile --key 3fa9c1d20b77
+    heap-assets rows --key 3fa9c1d20b77                           of whichever check or sync shows it
+    heap-assets rows sync/heap_user_properties --key 9b1f0c64d1a2e735
+    """
+    platform = open_platform()
+    partition = f"{day:%Y-%m-%d}" if day else None
+    records = list(_records(platform, asset, check, keys, partition, most))
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(record, default=str, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join(map(_text, records)))
+    if not records:
+        raise SettingsError(
+            "nothing is shown as that hash: the day may have been built again since, or its rows are gone"
+            if keys
+            else f"{check} shows no row of {asset}"
+        )
+
+
+def _records(
+    platform: Platform, asset: str | None, check: str | None, keys: tuple[str, ...], partition: str | None, most: int
+) -> Iterator[Record]:
+    if asset is not None and check is not None:
+        yield from _of_check(offenders_of(platform, asset, check, partition, keys, most))
+        return
+    if not keys:
+        raise click.UsageError("name an asset and a check, or give --key")
+    of_sync = [key for key in keys if len(key) == _SYNC_DIGITS]
+    syncs = [asset.removeprefix("sync/")] if asset else list(platform.settings.sync)
+    for name in syncs if of_sync else ():
+        yield from _of_sync(platform, name, of_sync, partition, most)
+    of_checks = [key for key in keys if key not in of_sync]
+    for shown_on, shown_check, newest in shown_by(platform, of_checks) if of_checks else ():
+        if asset in (None, shown_on):
+            day = partition or newest
+            yield from _of_check(offenders_of(platform, shown_on, shown_check, day, of_checks, most))
+
+
+def _of_check(found: Offenders) -> Iterator[Record]:
+    if found.rebuilt:
+        click.echo(f"{found.asset} {found.partition} was built again since {found.check} judged it", err=True)
+    for offender in found.offenders:
+        yield {
+            "asset": found.asset,
+            "check": found.check,
+            "partition": found.partition,
+            "offender": {name: _with_hash(offender, name) for name in offender.values},
+            "rows": {asset: _dicts(frame) for asset, frame in offender.rows.items()},
+        }
+
+
+def _of_sync(platform: Platform, name: str, keys: list[str], partition: str | None, most: int) -> Iterator[Record]:
+    if name not in platform.settings.sync:
+        raise SettingsError(f"there is no sync {name!r}. Syncs: {', '.join(platform.settings.sync) or 'none'}")
+    day = datetime.strptime(partition, "%Y-%m-%d").date() if partition else None
+    for key in keys:
+        found = rows_of_key(platform, name, key, day, most)
+        if found:
+            yield {"asset": f"sync/{name}", "key": key, "rows": {place: _dicts(f) for place, f in found.items()}}
+
+
+def _with_hash(offender: Offender, name: str) -> Any:
+    value = offender.values[name]
+    return {"value": value, "hash": offender.hashes[name]} if name in offender.hashes else value
+
+
+def _dicts(frame: pl.DataFrame) -> list[Record]:
+    return [{name: value for name, value in row.items() if value is not None} for row in frame.to_dicts()]
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    lines = [" ".join(str(record[name]) for name in ("asset", "check", "partition", "key") if name in record)]
+    for name, value in record.get("offender", {}).items():
+        told = f"{_cell(value['value'])}   (shown as {value['hash']})" if isinstance(value, dict) else _cell(value)
+        lines.append(f"  {name}: {told}")
+    for place, found in record["rows"].items():
+        lines.append(f"  {place}")
+        lines += [f"    {json.dumps(row, default=str, ensure_ascii=False)}" for row in found]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
