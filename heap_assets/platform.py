@@ -36,7 +36,7 @@ from heap_assets.identity import (
     Timeline,
     user_migrations_table,
 )
-from heap_assets.lake import Lake
+from heap_assets.lake import Lake, state_keys
 from heap_assets.names import MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, warehouse_asset
 from heap_assets.settings import Settings, load_settings
 from heap_assets.settings.heap import IdentifierTypes
@@ -60,7 +60,7 @@ def open_platform(settings: Settings | None = None) -> Platform:
     return Platform(settings, load_catalogue(settings, lake), lake)
 
 
-CATALOGUE_KEY = "_catalogue/heap_catalogue.yaml"
+CATALOGUE_KEY = f"{state_keys.CATALOGUE}/heap_catalogue.yaml"
 """Where the lake keeps the catalogue of a deployment that may not write beside its settings."""
 
 

@@ -60,3 +60,12 @@ _ADDRESSES = re.compile(
 def test_no_module_handles_a_raw_memory_address(path: Path) -> None:
     used = _ADDRESSES.findall(path.read_text())
     assert not used, f"{path} uses {used}: pass arrays"
+
+
+def test_folders_of_state_are_named_in_one_place() -> None:
+    """Whoever erases, keeps or backs up asks `state_keys`: a folder spelled elsewhere would be forgotten."""
+    from heap_assets.lake import state_keys
+
+    spelled = re.compile(rf"[\"'](?:{'|'.join(state_keys.ALL)})(?:/|[\"'])")
+    others = [path for path in PACKAGE.rglob("*.py") if path.name != "state_keys.py"]
+    assert not {str(path): found for path in others if (found := spelled.findall(path.read_text()))}

@@ -17,9 +17,9 @@ from typing import Any
 from heap_assets.alerts.channels import Channel, channel_name, send
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.errors import HeapAssetsError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
-ROOT = "_alerts"
+ROOT = state_keys.ALERTS
 _OPEN = f"{ROOT}/open"
 _OUTBOX = f"{ROOT}/outbox"
 _GIVEN_UP = f"{ROOT}/undeliverable"

@@ -8,13 +8,14 @@ import dagster as dg
 
 from heap_assets.checks.partition_check import asset_key
 from heap_assets.io import LakeResource
+from heap_assets.lake import state_keys
 from heap_assets.names import AUDIT, PROFILES, sync_asset
 from heap_assets.platform import Platform
 from heap_assets.redaction import redacting
 from heap_assets.report import Status, outcome, status_page
 
 REPORT = "status/report"
-PAGE = "_status/report.html"
+PAGE = f"{state_keys.STATUS}/report.html"
 _SCHEDULE = "40 5 * * *"
 _SHOWN = 12
 _TWO_HOURS = timedelta(hours=2)

@@ -70,7 +70,7 @@ def checks_document(defs: dg.Definitions) -> str:
     """Return docs/checks.md for these definitions: every check, threshold, alert kind and alert sensor."""
     repository = defs.get_repository_def()
     specs = [spec for assets in repository.asset_graph.assets_defs for spec in assets.check_specs]
-    sensors = sorted((s.name, s.description or "") for s in repository.sensor_defs if s.name.endswith("_alerts"))
+    sensors = sorted((s.name, s.description or "") for s in repository.sensor_defs if "alerts" in s.name)
     kinds = [
         (f"`{kind.value}`", told, "yes" if kind in DEFAULT_KINDS else "on request") for kind, told in MEANINGS.items()
     ]

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heap_assets.checks.verdict import Number, Severity, Verdict, is_hash
-from heap_assets.lake import Lake, Store
+from heap_assets.lake import Lake, Store, state_keys
 
-ROOT = "_verdicts"
+ROOT = state_keys.VERDICTS
 WHOLE = "all"
 _HASH_KEY = f"{ROOT}/.key"
 _READERS = 8

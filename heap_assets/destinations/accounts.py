@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from heap_assets.destinations.base import Destination
 from heap_assets.destinations.spec import SyncSpec
 from heap_assets.errors import DeliveryError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 _DIGITS = 16
 
@@ -56,14 +56,14 @@ def ledger_of(store: Store, sync: str, account: str, *, claim: bool = True) -> s
     if first in (None, told):
         return sync
     folder = f"{sync}@{told}"
-    if claim and not store.exists(f"_sync/{sync}/others/{folder}"):
-        store.create(f"_sync/{sync}/others/{folder}", b"{}")
+    if claim and not store.exists(f"{state_keys.SYNC}/{sync}/others/{folder}"):
+        store.create(f"{state_keys.SYNC}/{sync}/others/{folder}", b"{}")
     return folder
 
 
 def all_ledgers(store: Store, sync: str) -> list[str]:
     """Return the folders of all accounts that a sync ever wrote to, the first one's first."""
-    return [sync, *(info.key.rsplit("/", 1)[-1] for info in store.list(f"_sync/{sync}/others"))]
+    return [sync, *(info.key.rsplit("/", 1)[-1] for info in store.list(f"{state_keys.SYNC}/{sync}/others"))]
 
 
 def _first(store: Store, sync: str) -> str | None:
@@ -79,4 +79,4 @@ def _first(store: Store, sync: str) -> str | None:
 
 
 def _key(sync: str) -> str:
-    return f"_sync/{sync}/destination.json"
+    return f"{state_keys.SYNC}/{sync}/destination.json"

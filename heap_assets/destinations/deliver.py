@@ -32,7 +32,7 @@ from heap_assets.destinations.tables import (
 )
 from heap_assets.destinations.transport import Transport
 from heap_assets.errors import HeapAssetsError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 _SAMPLE = 10
 
@@ -283,5 +283,5 @@ class _Run:
 
 
 def _next_fence(store: Store, spec: SyncSpec) -> int:
-    held = store.list(f"_sync/{spec.folder}/lease")
+    held = store.list(f"{state_keys.SYNC}/{spec.folder}/lease")
     return int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) + 1 if held else 1

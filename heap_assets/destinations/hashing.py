@@ -14,7 +14,7 @@ import polars as pl
 from heap_assets.destinations.canonical import decimal_is_number
 from heap_assets.destinations.siphash import Words, siphash_texts, siphash_words
 from heap_assets.errors import DeliveryError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 EMPTY = 0
 """Acknowledged as empty: sent as null, or withdrawn."""
@@ -24,7 +24,7 @@ _FIRST_HASH = 2
 
 _STRING, _INTEGER, _FLOAT, _BOOLEAN = 0x73, 0x69, 0x66, 0x62
 _KEYS = 0x6B6579  # keys and values are hashed under different keys
-_SALT_KEY = "_sync/salt"
+_SALT_KEY = f"{state_keys.SYNC}/salt"
 _SALT_BYTES = 16
 
 

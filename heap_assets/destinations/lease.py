@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from heap_assets.errors import DeliveryError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 from heap_assets.processes import machine, process_start
 
 _KEPT = 5
@@ -70,7 +70,7 @@ class Lease:
 
     def __init__(self, store: Store, sync: str, run_id: str, ttl: timedelta, margin: float = 0.0) -> None:
         self._store = store
-        self._root = f"_sync/{sync}/lease"
+        self._root = f"{state_keys.SYNC}/{sync}/lease"
         self._run_id = run_id
         self._ttl = ttl.total_seconds()
         self._margin = margin

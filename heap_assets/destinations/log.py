@@ -18,7 +18,7 @@ import polars as pl
 
 from heap_assets.destinations.hashing import UNKNOWN
 from heap_assets.errors import DeliveryError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 FIELD = "p:"
 """Prefix of the columns that hold one keyed hash per property: null = nothing of ours, 0 = empty, 1 = unknown."""
@@ -98,7 +98,7 @@ class Log:
 
     def __init__(self, store: Store, sync: str, fence: int = 0) -> None:
         self.store = store
-        self.root = f"_sync/{sync}"
+        self.root = f"{state_keys.SYNC}/{sync}"
         self.fence = fence
         self._sequence = 0
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ from heap_assets.destinations.hashing import hashed_keys
 from heap_assets.destinations.log import FIELD, field_names
 from heap_assets.destinations.report import Status, SyncReport
 from heap_assets.destinations.spec import SyncSpec
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 _NUMBERS = (
     *("planned", "added", "changed", "unchanged", "withdrawn", "removed", "superseded", "waiting", "known", "sent"),
@@ -78,7 +78,7 @@ SET_ASIDE_SCHEMA = pl.Schema(
 
 def runs(store: Store, sync: str, last: int | None = None) -> pl.DataFrame:
     """Return the runs of a sync, oldest first; `last`: only so many."""
-    keys = [i.key for i in store.list(f"_sync/{sync}/runs")]
+    keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
     keys.sort(key=lambda key: key.rsplit("/", 1)[-1])
     return _read(store, keys[-last:] if last else keys, RUN_SCHEMA)
 
@@ -109,7 +109,7 @@ def write_run(
 
 def mark_killed(store: Store, sync: str, fence: int) -> None:
     """Say of a run that never ended that it was killed, unless it recorded its end itself."""
-    names = [i.key for i in store.list(f"_sync/{sync}/runs") if i.key.endswith(f"/{fence:010d}.parquet")]
+    names = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs") if i.key.endswith(f"/{fence:010d}.parquet")]
     for key in names:
         frame = pl.read_parquet(io.BytesIO(store.read(key)))
         if frame["status"][0] == "running":
@@ -147,11 +147,11 @@ def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datet
 
 
 def _folder(sync: str, table: str, day: str | None) -> str:
-    return f"_sync/{sync}/{table}" + (f"/{day}" if day else "")
+    return f"{state_keys.SYNC}/{sync}/{table}" + (f"/{day}" if day else "")
 
 
 def _key(sync: str, table: str, started: datetime, fence: int) -> str:
-    return f"_sync/{sync}/{table}/{started:%Y-%m-%d}/{fence:010d}.parquet"
+    return f"{state_keys.SYNC}/{sync}/{table}/{started:%Y-%m-%d}/{fence:010d}.parquet"
 
 
 def write_table(store: Store, key: str, frame: pl.DataFrame) -> None:

@@ -16,7 +16,7 @@ from heap_assets.destinations.lease import Lease
 from heap_assets.destinations.log import INTENT_SCHEMA, Log, fold
 from heap_assets.destinations.spec import SyncSpec
 from heap_assets.destinations.tables import write_table
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 PAIR_SEPARATORS = (">", "\x1f")
 """What stands before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
@@ -106,13 +106,13 @@ def _forget_in_ledger(
         hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
         _forget_in_tables(store, folder, hashes)
         kept = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), *hashes}), dtype=pl.String)
-        write_table(store, f"_sync/{spec.name}/forgotten.parquet", kept.to_frame())
+        write_table(store, f"{state_keys.SYNC}/{spec.name}/forgotten.parquet", kept.to_frame())
     return len(known)
 
 
 def forgotten(store: Store, sync: str) -> pl.Series:
     """Return the keyed hashes of the keys that must never be sent again."""
-    key = f"_sync/{sync}/forgotten.parquet"
+    key = f"{state_keys.SYNC}/{sync}/forgotten.parquet"
     if not store.exists(key):
         return pl.Series("key_hash", [], dtype=pl.String)
     return pl.read_parquet(io.BytesIO(store.read(key)))["key_hash"]
@@ -120,7 +120,7 @@ def forgotten(store: Store, sync: str) -> pl.Series:
 
 def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:
     for table in ("changelog", "set_aside"):
-        for info in store.list(f"_sync/{sync}/{table}"):
+        for info in store.list(f"{state_keys.SYNC}/{sync}/{table}"):
             frame = pl.read_parquet(io.BytesIO(store.read(info.key)))
             kept = frame.filter(~pl.col("key_hash").is_in(list(hashes)).fill_null(value=False))
             if len(kept) < len(frame):

@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.lake import folder_name
+from heap_assets.lake import folder_name, state_keys
 from heap_assets.redaction import redact
 
-ROOT = "_landing"
+ROOT = state_keys.LANDING
 DUMPS = "_dumps"
 DAY_SHIFT = timedelta(hours=12)
 

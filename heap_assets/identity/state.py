@@ -26,13 +26,13 @@ from heap_assets.identity.shared import Components, raw_components
 from heap_assets.identity.tables import Resolved
 from heap_assets.identity.texts import Texts
 from heap_assets.identity.threads import at_once
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
 FORMAT: Final = f"3 polars {pl.__version__}"
 """Polars' hashes hold within one version of it."""
 
-_POINTER: Final = "_identity/state.json"
-_FOLDER: Final = "_identity/state"
+_POINTER: Final = f"{state_keys.IDENTITY}/state.json"
+_FOLDER: Final = f"{state_keys.IDENTITY}/state"
 
 
 @dataclass

@@ -17,10 +17,10 @@ from heap_assets.identity.memory import failing_clearly
 from heap_assets.identity.resolve import Resolution, as_resolution
 from heap_assets.identity.rules import Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, aggregated
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 
-_EXTRACTED: Final = "_identity/extracted"
-_STANDING: Final = "_identity/standing"
+_EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
+_STANDING: Final = f"{state_keys.IDENTITY}/standing"
 _KEY: Final = [*ENDS, "source"]
 
 

@@ -26,10 +26,11 @@ import polars as pl
 
 from heap_assets.column_names import PRIVATE, set_apart
 from heap_assets.errors import HeapAssetsError, SettingsError
+from heap_assets.lake import state_keys
 from heap_assets.lake.store import Store
 
 _SUFFIX = ".parquet"
-_SYNCS = "_sync"
+_SYNCS = state_keys.SYNC
 _SYNC_TABLES = ("runs", "changelog", "set_aside")
 _PARTITION_KEY = "partition_key"
 _FILE = f"{PRIVATE}file"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from heap_assets.checks import verdicts
 from heap_assets.checks.verdict import Severity
 from heap_assets.checks.verdicts import WHOLE, StoredVerdict
-from heap_assets.lake import Lake, Store
+from heap_assets.lake import Lake, Store, state_keys
 
 RECENCY = ("newest_row_is_recent", "newest_complete_day_delivered")
 GROUP_ORDER = ("heap_connect", "heap", "warehouse", "identity", "profiles", "audit", "sync")
@@ -203,7 +203,7 @@ def _sync_runs(store: Store, since: str) -> list[SyncRun]:
     """Read the runs of all syncs (`_sync/<sync>/runs/<day of sending>/…`), newest first."""
     keys = [
         info.key
-        for info in store.list("_sync")
+        for info in store.list(state_keys.SYNC)
         if info.key.count("/") == 4 and info.key.split("/")[2] == "runs" and info.key.split("/")[3] >= since
     ]
     rows = [row for key in keys for row in store.scan(key).collect().iter_rows(named=True)]

@@ -21,12 +21,13 @@ from heap_assets.heap_connect import (
     parse_manifest,
     plain_columns,
 )
+from heap_assets.lake import state_keys
 from heap_assets.platform import CATALOGUE_KEY, Platform, is_writable
 from heap_assets.steps import exports
 from heap_assets.steps.first_dumps import news_of_first_dumps, note_taken, remember
 from heap_assets.versions import version_of
 
-_CHANGES_KEY = "_catalogue/changes.json"
+_CHANGES_KEY = f"{state_keys.CATALOGUE}/changes.json"
 _READERS = 8
 _log = logging.getLogger("heap_assets")
 

@@ -22,6 +22,7 @@ from heap_assets.destinations import (
     retry_rejected,
 )
 from heap_assets.errors import DeliveryError
+from heap_assets.lake import state_keys
 from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
@@ -261,7 +262,7 @@ def _upkeep(platform: Platform, shipment: Shipment, run_id: str, choices: Choice
 
 def _confirm(platform: Platform, name: str, run_id: str) -> int:
     store, spec = platform.lake.store, spec_of(platform, name)
-    if not store.list(f"_sync/{spec.folder}/log"):
+    if not store.list(f"{state_keys.SYNC}/{spec.folder}/log"):
         return 0
     return confirm_identified(store, spec, newest(platform, MIGRATIONS), newest_users(platform), run_id)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 
 from heap_assets import clock
+from heap_assets.lake import state_keys
 from heap_assets.names import PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
@@ -78,12 +79,12 @@ def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack)
 
 def known_days(platform: Platform, name: str, table: str) -> dict[str, SentDay]:
     """Return day to what was last delivered of it, of one table of `segment_track`."""
-    prefix = f"_sync/{ledger_folder(platform, name, table)}/days/"
+    prefix = f"{state_keys.SYNC}/{ledger_folder(platform, name, table)}/days/"
     store = platform.lake.store
     return {info.key.removeprefix(prefix): SentDay(**json.loads(store.read(info.key))) for info in store.list(prefix)}
 
 
 def remember_day(platform: Platform, name: str, table: str, day: date, sent: SentDay) -> None:
     """Write down what was delivered of a table's day, so that one that changes later shows."""
-    key = f"_sync/{ledger_folder(platform, name, table)}/days/{day}"
+    key = f"{state_keys.SYNC}/{ledger_folder(platform, name, table)}/days/{day}"
     platform.lake.store.write(key, json.dumps(asdict(sent)).encode())

@@ -7,12 +7,13 @@ import json
 from datetime import date
 from urllib.parse import urlsplit
 
+from heap_assets.lake import state_keys
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
 from heap_assets.steps.delivery_destinations import ledger_folder
 from heap_assets.steps.delivery_tables import Forwarding
 
-_SHOWN = "_first_runs"
+_SHOWN = state_keys.FIRST_RUNS
 
 
 def waits_for_confirmation(platform: Platform, name: str) -> bool:
@@ -23,7 +24,7 @@ def waits_for_confirmation(platform: Platform, name: str) -> bool:
     sync = platform.settings.sync[name]
     if isinstance(sync, kinds.Custom) or _is_here(_address(platform, name)):
         return False
-    return not any(platform.lake.store.list(f"_sync/{folder}/runs/") for folder in _folders(platform, name))
+    return not any(platform.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in _folders(platform, name))
 
 
 def how_to_confirm(name: str) -> str:

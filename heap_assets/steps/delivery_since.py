@@ -6,6 +6,7 @@ import json
 from datetime import UTC, date, datetime, time
 
 from heap_assets import clock
+from heap_assets.lake import state_keys
 from heap_assets.platform import Platform
 
 
@@ -35,4 +36,4 @@ def remember_enabled(platform: Platform, name: str) -> date:
 
 
 def _key(name: str) -> str:
-    return f"_sync/{name}/enabled.json"
+    return f"{state_keys.SYNC}/{name}/enabled.json"

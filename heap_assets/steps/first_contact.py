@@ -8,6 +8,7 @@ from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets import clock
 from heap_assets.checks import verdicts
+from heap_assets.lake import state_keys
 from heap_assets.names import sync_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.steps.delivery_destinations import ledger_folder
@@ -46,7 +47,7 @@ def first_runs(platform: Platform) -> dict[str, list[date]]:
         if not sync.scheduled or sync.kind == "segment_track":
             continue  # the events of every day are due: the schedule asks for all of them
         day = newest_day(platform, name)
-        if day is None or platform.lake.store.list(f"_sync/{ledger_folder(platform, name)}/runs/"):
+        if day is None or platform.lake.store.list(f"{state_keys.SYNC}/{ledger_folder(platform, name)}/runs/"):
             continue
         if waits_for_confirmation(platform, name) and was_shown(platform, name):
             continue

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from heap_assets.heap_connect import Missing, TableState, landed_columns
+from heap_assets.lake import state_keys
 from heap_assets.platform import Platform
 
-_KEY = "_catalogue/first_dumps.json"
+_KEY = f"{state_keys.CATALOGUE}/first_dumps.json"
 
 Tables = Mapping[str, Iterable[str]]
 

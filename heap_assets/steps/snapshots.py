@@ -15,7 +15,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.lake import Inputs
+from heap_assets.lake import Inputs, state_keys
 from heap_assets.names import warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.redaction import redact_error
@@ -151,7 +151,7 @@ def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | Non
 
 def _seen(task: Task, asset: str) -> _Seen | None:
     try:
-        known = json.loads(task.platform.lake.store.read(f"_observed/{asset}.json"))
+        known = json.loads(task.platform.lake.store.read(f"{state_keys.OBSERVED}/{asset}.json"))
     except FileNotFoundError:
         return None
     tally = Tally(*known["tally"]) if known["tally"] else None
@@ -171,7 +171,7 @@ def _remember(task: Task, asset: str, seen: _Seen) -> None:
         "zone": seen.zone,
         "lost": dict(seen.lost),
     }
-    task.platform.lake.store.write(f"_observed/{asset}.json", json.dumps(record).encode())
+    task.platform.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
 
 
 def _lost(found: Refreshed, seen: _Seen | None) -> dict[str, int]:

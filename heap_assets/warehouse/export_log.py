@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 from heap_assets.redaction import redact_error
 from heap_assets.warehouse.content import FINGERPRINT_SCHEME
 from heap_assets.warehouse.heap_export import OVERLAP, HeapExport, changed_days
@@ -107,7 +107,7 @@ class ExportLog:
 
     def tables(self) -> list[str]:
         """Return the tables that were looked at."""
-        prefix = f"_exports/{self.dataset}/tables/"
+        prefix = f"{state_keys.EXPORTS}/{self.dataset}/tables/"
         return [info.key.removeprefix(prefix).removesuffix(".json") for info in self.store.list(prefix)]
 
     def table(self, name: str) -> SeenTable:
@@ -196,14 +196,14 @@ class ExportLog:
 
     def _load(self, name: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(self.store.read(f"_exports/{self.dataset}/{name}.json"))
+            found: dict[str, Any] = json.loads(self.store.read(f"{state_keys.EXPORTS}/{self.dataset}/{name}.json"))
         except FileNotFoundError:
             return {}
         return found
 
     def _save(self, name: str, document: Mapping[str, Any]) -> None:
         text = json.dumps(document, default=lambda moment: moment.isoformat())
-        self.store.write(f"_exports/{self.dataset}/{name}.json", text.encode())
+        self.store.write(f"{state_keys.EXPORTS}/{self.dataset}/{name}.json", text.encode())
 
 
 def _from(seen: SeenTable, now: datetime, back: LookBack, *, deep: bool) -> date:

@@ -17,7 +17,7 @@ from enum import StrEnum
 import polars as pl
 
 from heap_assets.errors import DamagedFileError
-from heap_assets.lake import Store
+from heap_assets.lake import Store, state_keys
 from heap_assets.redaction import redact_error
 from heap_assets.warehouse.model import AccessError, Permission, WarehouseBusyError, WarehouseError
 from heap_assets.warehouse.names import LONGEST_IN_BIGQUERY, published_names, safe_name
@@ -193,7 +193,7 @@ class Publisher(ABC):
 
     def published_days(self, table: str) -> list[date]:
         """Return the days of a table that were published, oldest first."""
-        prefix = f"_published/{self.target}/{table}/"
+        prefix = f"{state_keys.PUBLISHED}/{self.target}/{table}/"
         names = [info.key.removeprefix(prefix).removesuffix(".json") for info in self._store.list(prefix)]
         return sorted(date.fromisoformat(name) for name in names if name != _WHOLE)
 
@@ -215,7 +215,7 @@ class Publisher(ABC):
         made: list[str] = []
         failures: list[str] = []
         for table in tables:
-            key = f"_published/{self.target}/_views/{table}/{into}.json"
+            key = f"{state_keys.PUBLISHED}/{self.target}/_views/{table}/{into}.json"
             wanted = {"migrations": str(on.migrations), "graph": str(on.graph)}
             if self._remembered(key).items() >= wanted.items() and self.has_view(table, into):
                 continue
@@ -234,7 +234,7 @@ class Publisher(ABC):
         return made
 
     def _forget_views(self, table: str) -> None:
-        for info in self._store.list(f"_published/{self.target}/_views/{table}"):
+        for info in self._store.list(f"{state_keys.PUBLISHED}/{self.target}/_views/{table}"):
             self._store.delete(info.key)
 
     def _names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
@@ -253,10 +253,10 @@ class Publisher(ABC):
         self._store.update(key, lambda data: json.dumps({**names, **self._record(key, data or b"{}")}).encode())
 
     def _names_key(self, table: str) -> str:
-        return f"_published/{self.target}/_names/{table}.json"
+        return f"{state_keys.PUBLISHED}/{self.target}/_names/{table}.json"
 
     def _key(self, table: str, day: date | None) -> str:
-        return f"_published/{self.target}/{table}/{day or _WHOLE}.json"
+        return f"{state_keys.PUBLISHED}/{self.target}/{table}/{day or _WHOLE}.json"
 
     def _remembered(self, key: str) -> dict[str, str]:
         try:

@@ -1,0 +1,44 @@
+"""What the lake keeps beside its tables: every top folder of state, named once.
+
+A key of an object below one of them is `<folder>/…`; who owns the folder says below what its keys look like. Tables
+never start with an underscore, so neither SQL over the lake nor a listing of tables meets these folders.
+"""
+
+from typing import Final
+
+LANDING: Final = "_landing"
+"""Records of dumps and the Parquet parts of their rows (`heap_connect`). To lose it: dumps land again."""
+
+EXPORTS: Final = "_exports"
+"""What was last seen of Heap's export in BigQuery, a fingerprint a day and table. To lose it: days are read again."""
+
+CATALOGUE: Final = "_catalogue"
+"""The catalogue where the settings folder is read-only, and its changes. To lose it: `catalogue accept` again."""
+
+OBSERVED: Final = "_observed"
+"""What was last read of each warehouse table, so that only changes are read. To lose it: tables are read whole."""
+
+IDENTITY: Final = "_identity"
+"""Caches of identity resolution: extracted links and the resolved state. To lose it: one full resolution."""
+
+VERDICTS: Final = "_verdicts"
+"""Results of checks, `<asset>/<check>/<partition>.json`. To lose it: syncs wait until checks have run again."""
+
+SYNC: Final = "_sync"
+"""Ledgers, logs, leases and reports of syncs, and the salt of hashes. To lose it: everything is sent again."""
+
+FIRST_RUNS: Final = "_first_runs"
+"""Syncs whose first run was shown and waits for a confirmation. To lose it: the first run is shown again."""
+
+PUBLISHED: Final = "_published"
+"""What was loaded into which published table. To lose it: targets are loaded once more."""
+
+ALERTS: Final = "_alerts"
+"""Alerts that are open, and those that no channel has taken yet. To lose it: open alarms are sent again."""
+
+STATUS: Final = "_status"
+"""The status page. To lose it: it is written again in the morning."""
+
+ALL: Final = (
+    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, VERDICTS, SYNC, FIRST_RUNS, PUBLISHED, ALERTS, STATUS,
+)  # fmt: skip
