@@ -166,13 +166,15 @@ def flat_batches(schema: AvroSchema, blocks: Iterable[Block], batch_rows: int) -
 
 def _grouped(blocks: Iterable[Block], batch_rows: int) -> Iterator[list[Block]]:
     group: list[Block] = []
+    rows = size = 0
     for block in blocks:
         if block.rows or len(block.data):
             group.append(block)
-        if sum(len(one.data) for one in group) >= _BATCH_BYTES or sum(one.rows for one in group) >= batch_rows:
+            rows, size = rows + block.rows, size + len(block.data)
+        if size >= _BATCH_BYTES or rows >= batch_rows:
             del block
             yield group
-            group = []
+            group, rows, size = [], 0, 0
     if group:
         yield group
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.heap_connect.values import read_ids, read_times
+from heap_assets.heap_connect.values import _exported, read_ids, read_times
 
 MOMENT = datetime(2026, 3, 1, 10, 11, 12, tzinfo=UTC)
 SECONDS = int(MOMENT.timestamp())
@@ -84,3 +84,36 @@ def test_any_text_is_a_time_or_unreadable(values: list[str | None]) -> None:
 def test_any_number_is_a_time_or_unreadable(value: int) -> None:
     read = read_times(pl.Series("x", [value], dtype=pl.Int64))
     assert len(read.values.to_list()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--026-10-01 00:00:00.000001",
+        "-026-10-01 00:00:00.000001",
+        "2026-02-30 00:00:00.000001",
+        "2026-10-01 24:00:00.000000",
+    ],
+)
+def test_what_has_the_width_of_an_exported_time_and_is_none_is_not_guessed(wrong: str) -> None:
+    assert read_times(pl.Series("x", ["2026-10-01 00:00:00.000001", wrong])).unreadable.to_list() == [False, True]
+
+
+EXPORTED = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)).map(lambda t: t.isoformat(" ", "microseconds"))
+MARKS = st.tuples(st.integers(0, 25), st.sampled_from("0123456789-+:. TZ"))
+
+
+@given(st.lists(st.tuples(EXPORTED, st.lists(MARKS, max_size=2)), min_size=1))
+def test_the_quick_way_to_read_exported_times_gives_what_the_careful_one_does(
+    spelled: list[tuple[str, list[tuple[int, str]]]],
+) -> None:
+    values = []
+    for text, marks in spelled:
+        letters = list(text)
+        for place, mark in marks:
+            letters[place] = mark
+        values.append("".join(letters))
+    column = pl.Series("x", values)
+    expected = column.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    quick = _exported(column)
+    assert quick.is_null().all() or quick.drop_nulls().equals(expected.filter(quick.is_not_null()))
