@@ -70,29 +70,37 @@ def week_against_last(rows_by_days_back: Mapping[int, Number]) -> float | None:
 
 
 def filled_as_usual(
-    rows: int, null_shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], thresholds: Thresholds
+    rows: int,
+    null_shares: Mapping[str, float],
+    earlier: Sequence[tuple[int, Mapping[str, float]]],
+    thresholds: Thresholds,
 ) -> Verdict:
     """Judge that no column is emptier than it used to be.
+
+    Days of fewer than `null_min_rows` rows are neither judged nor compared with. Tolerated is `null_change` above the
+    median of the earlier days, and three standard errors of the difference between two shares; a person's rows are much
+    alike, so :data:`_ROWS_OF_A_PERSON` of them count as one.
 
     Parameters
     ----------
     null_shares
         Column to its share of nulls today.
     earlier
-        The same of earlier days, newest first.
+        Rows, and the same, of earlier days, newest first.
     """
     memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
-    if len(earlier) < thresholds.null_min_days:
-        said = f"{len(earlier)} of {thresholds.null_min_days} days are there to compare the share of nulls with"
-        return nothing_to_judge_by(said, {"rows": rows}, memory)
     if rows < thresholds.null_min_rows:
         return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"}, memory=memory)
+    large = [(count, shares) for count, shares in earlier if count >= thresholds.null_min_rows]
+    if len(large) < thresholds.null_min_days:
+        said = f"{len(large)} of {thresholds.null_min_days} days are there to compare the share of nulls with"
+        return nothing_to_judge_by(said, {"rows": rows}, memory)
     worse: dict[str, float] = {}
     for name, share in null_shares.items():
-        before = [day[name] for day in earlier if name in day]
+        before = [(count, shares[name]) for count, shares in large if name in shares]
         if len(before) >= thresholds.null_min_days:
-            usual = median(before)
-            chance = 3 * (usual * (1 - usual) * _ROWS_OF_A_PERSON / rows) ** 0.5
+            usual = median(of_day for _, of_day in before)
+            chance = 3 * _error(usual, rows, sum(count for count, _ in before))
             if share - usual > thresholds.null_change + chance:
                 worse[name] = share - usual
     return Verdict(
@@ -105,6 +113,16 @@ def filled_as_usual(
         notes={"emptier": ", ".join(sorted(worse))} if worse else {},
         memory=memory,
     )
+
+
+def _error(share: float, rows: int, rows_before: int) -> float:
+    """Return the standard error of the difference between the shares of two samples that have `share` in common.
+
+    One success and one failure are added to what was counted before (Laplace), so that a share of 0 has an error too.
+    """
+    now, before = rows / _ROWS_OF_A_PERSON, rows_before / _ROWS_OF_A_PERSON
+    likely = (share * before + 1) / (before + 2)
+    return float((likely * (1 - likely) * (1 / now + 1 / before)) ** 0.5)
 
 
 def columns_as_before(

@@ -62,7 +62,7 @@ def column_check(asset: str, t: Thresholds) -> Check:
         facts = facts_of(s)
         before = s.earlier(LOOK_BACK_DAYS)
         columns = next((v.memory["columns"] for v in before if v.memory.get("columns")), None)
-        filled = [v.memory["null_shares"] for v in before if v.memory.get("null_shares")]
+        filled = [(v.memory["rows"], v.memory["null_shares"]) for v in before if v.memory.get("null_shares")]
         return together(
             history.columns_as_before(facts.columns, columns),
             history.filled_as_usual(facts.rows, facts.null_shares, filled, t),
@@ -71,7 +71,8 @@ def column_check(asset: str, t: Thresholds) -> Check:
     return Check(
         asset,
         "columns_as_usual",
-        f"The table has the columns and types it had, none emptier by {t.null_change * 100:g} percentage points.",
+        f"The table has the columns and types it had, none emptier by {t.null_change * 100:g} percentage points and "
+        f"three standard errors (days of {t.null_min_rows} rows or more).",
         judge,
         Severity.WARN,
         mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped."

@@ -29,11 +29,12 @@ class Thresholds:
     volume_min_rows
         Tables with fewer rows a day are not judged by their volume.
     null_change
-        How many points the share of nulls of a column may rise over its median.
+        How many points the share of nulls of a column may rise over its median, beside three standard errors.
     null_min_days
-        Days that there must be to compare with, of the last seven.
+        Days with enough rows that there must be to compare with, of the last seven.
     null_min_rows
-        Days with fewer rows are not judged by how filled their columns are: a few people make the shares.
+        Days with fewer rows are neither judged by how filled their columns are nor compared with: a few people make the
+        shares.
     unknown_names
         Share of an event table's rows that may name a session or user that Heap has not sent.
     migration_chain

@@ -1,5 +1,6 @@
 """Each judge sees its own fault, and nothing on clean data."""
 
+import random
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -189,9 +190,31 @@ class TestHistory:
             assert verdict.numbers["at_least"] <= verdict.numbers["expected_rows"] <= verdict.numbers["at_most"]
 
     def test_a_column_that_went_empty(self) -> None:
-        earlier = [{"plan": 0.1, "note": 0.9}] * 4
+        earlier = [(1000, {"plan": 0.1, "note": 0.9})] * 4
         verdict = filled_as_usual(1000, {"plan": 0.8, "note": 0.95, "new": 1.0}, earlier, T)
         assert verdict.notes == {"emptier": "plan"}
+
+    def test_a_column_is_not_held_against_days_of_a_few_rows(self) -> None:
+        few = [(5, {"plan": 0.0}), (3, {"plan": 0.0}), (4, {"plan": 0.0})]
+        assert filled_as_usual(157, {"plan": 0.22}, [(154, {"plan": 0.17}), *few], T).not_judged
+        assert filled_as_usual(4, {"plan": 1.0}, [(154, {"plan": 0.0})] * 3, T).notes == {
+            "said": "too few rows to remark"
+        }
+        assert filled_as_usual(100, {"plan": 1.0}, [(100, {"plan": 0.0})] * 3, T).notes == {"emptier": "plan"}
+
+    def test_chance_empties_no_column_and_an_emptied_one_is_seen_on_small_days(self) -> None:
+        dice = random.Random(1)
+
+        def day(empty: float) -> tuple[int, dict[str, float]]:
+            """Draw a day of 10 to 40 people, each with ten rows of which all or none are empty."""
+            people = dice.randrange(10, 41)
+            return 10 * people, {"plan": sum(dice.random() < empty for _ in range(people)) / people}
+
+        for _ in range(2000):
+            usual = dice.choice([0.0, 0.02, 0.2, 0.5, 0.8, 0.98])
+            assert filled_as_usual(*day(usual), [day(usual) for _ in range(3)], T).passed
+            if usual <= 0.02:
+                assert not filled_as_usual(*day(1.0), [day(usual) for _ in range(3)], T).passed
 
     def test_columns_that_came_went_and_changed(self) -> None:
         verdict = columns_as_before(
