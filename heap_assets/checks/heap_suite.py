@@ -21,6 +21,7 @@ from heap_assets.checks.measures import (
     readable_check,
     rejected_check,
     shrink_check,
+    values_check,
 )
 from heap_assets.checks.personal_data import no_personal_data
 from heap_assets.checks.thresholds import Thresholds
@@ -28,6 +29,7 @@ from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity, Verdict, nothing_to_judge_by, together
 
 _NOT_OVER = "the day is not over"
+_MEND_VALUES = "such values are null (docs/values.md): track the property as text, or correct it where it is tracked."
 
 
 def checks_for_event_table(
@@ -56,6 +58,7 @@ def checks_for_event_table(
     return [
         readable_check(asset),
         rejected_check(asset, t),
+        values_check(asset, _MEND_VALUES),
         Check(
             asset,
             "unique_keys",
@@ -115,6 +118,7 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
         *([named] if events else []),
         readable_check(USERS),
         rejected_check(USERS, t),
+        values_check(USERS, _MEND_VALUES),
         Check(
             USERS,
             "unique_keys",
@@ -141,6 +145,7 @@ def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
     return [
         readable_check(MIGRATIONS),
         rejected_check(MIGRATIONS, t),
+        values_check(MIGRATIONS, _MEND_VALUES),
         Check(
             MIGRATIONS,
             "ids_present",

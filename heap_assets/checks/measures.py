@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from heap_assets.checks import heap_tables, history
+from heap_assets.checks import heap_tables, history, warehouse
 from heap_assets.checks.check import Check, Subject
 from heap_assets.checks.heap_tables import TableFacts, table_facts
 from heap_assets.checks.thresholds import Thresholds
@@ -36,6 +36,18 @@ def readable_check(asset: str) -> Check:
         "readable",
         "The table can be read and built.",
         mend="the reason names the file or relation; the other tables go on without it.",
+    )
+
+
+def values_check(asset: str, mend: str) -> Check:
+    """Return the check that every value of a table could be kept; its writer noted what could not."""
+    return Check(
+        asset,
+        "values_kept",
+        "Every value of the table fits a type of the lake.",
+        lambda s: warehouse.values_kept(s.notes()),
+        Severity.WARN,
+        mend=mend,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from heap_assets.checks import heap_tables, warehouse
 from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.measures import column_check, facts_of, readable_check, shrink_check
+from heap_assets.checks.measures import column_check, facts_of, readable_check, shrink_check, values_check
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.uniqueness import unique_keys
 from heap_assets.checks.verdict import Severity
@@ -69,14 +69,7 @@ def checks_for_warehouse_table(
     return [
         *checks,
         column_check(asset, t),
-        Check(
-            asset,
-            "values_kept",
-            "Every value of the table fits a type of the lake.",
-            lambda s: warehouse.values_kept(s.notes()),
-            Severity.WARN,
-            mend="such values are null: read a view that turns them into text, or into null on purpose.",
-        ),
+        values_check(asset, "such values are null: read a view that turns them into text, or into null on purpose."),
         Check(
             asset,
             "read_from_source",

@@ -87,6 +87,8 @@ def planted(plan: Plan) -> list[Fault]:
               "heap/user_migrations", newest, "no_cycles"),
         Fault("crossed_keys", "Three billing customers carry the CRM id of somebody else.",
               "profiles", newest, "one_profile_per_billing_customers_key", "keys_on_several_profiles"),
+        Fault("claimed_ids", "The CRM ids that those customers carry are claimed by several people.",
+              "identity/conflicts", newest, "claimed_by_one", "claimed_crm_id"),
         Fault("duplicate_contacts", "Some people are in the CRM twice, with one email.",
               "profiles", newest, "one_profile_per_crm_contacts_key", "keys_on_several_profiles"),
         Fault("volume_drop", "Nine of ten rows of a day are missing.", shrunk, shrunk_on, "volume_as_usual"),

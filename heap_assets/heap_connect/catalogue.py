@@ -215,7 +215,8 @@ def landed_columns(landing: Landing, dumps: Collection[int] | None = None) -> di
         types = Columns(own=own)
         landed[name] = dict.fromkeys(apart(column, own) for column in columns)
         for delivery in deliveries(records, name):
-            landed[name].update(dict.fromkeys(types.take(delivery.table.schema).values()))
+            placed = types.take(delivery.table.schema, delivery.table.origins)
+            landed[name].update(dict.fromkeys(placed.values()))
     return {name: list(columns) for name, columns in sorted(landed.items())}
 
 

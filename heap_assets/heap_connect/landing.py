@@ -296,6 +296,7 @@ class Landing:
             files=files,
             parts=tuple(staged.parts),
             schema=staged.schema,
+            origins=staged.origins,
             left_out=staged.left_out,
             counts=staged.counts,
             rejected=staged.rejected,

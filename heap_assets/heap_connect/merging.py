@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Mapping
 
 import polars as pl
 
-from heap_assets.column_names import apart
+from heap_assets.column_names import PREFIX, apart
 from heap_assets.heap_connect.dtypes import KINDS, kind_of
 
 _APART = re.compile(rf"(?P<origin>.+)__(?:{'|'.join(KINDS)})_*\Z", re.DOTALL)
@@ -19,39 +19,62 @@ class Columns:
     The first type seen of a column keeps the plain name. A type that fits without loss joins it; any other goes to
     `<column>__<type>` (`plan__long` beside `plan`), so that neither old nor new values change their meaning. A column
     that is called like one of the table's `own` goes under another name (:mod:`heap_assets.column_names`).
+
+    A column holds the values of one property only. A property that is itself called `plan__long` keeps that name if it
+    came first, and whole numbers of `plan` then go to `plan__long_`; if they came first, it goes to
+    `property_plan__long`.
     """
 
-    def __init__(self, known: Mapping[str, pl.DataType] | None = None, own: Collection[str] = ()) -> None:
-        self.dtypes: dict[str, pl.DataType] = dict(known or {})
+    def __init__(self, own: Collection[str] = ()) -> None:
+        self.dtypes: dict[str, pl.DataType] = {}
         self._own = own
+        self._property: dict[str, str] = {}
 
-    def take(self, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
+    @property
+    def origins(self) -> dict[str, str]:
+        """Column to the property whose values it holds, for those that are called otherwise."""
+        return {column: name for column, name in self._property.items() if column != name}
+
+    def take(self, schema: Mapping[str, pl.DataType], origins: Mapping[str, str] | None = None) -> dict[str, str]:
         """Add a file's columns; return for each the name that its values go under, no two under one.
 
-        A column that keeps its name has it before another's values are set apart: a property that is itself called
-        `plan__long` keeps it, and the whole numbers of `plan` go to `plan__long_`.
+        Parameters
+        ----------
+        origins
+            As :attr:`origins` of what `schema` was put together with, if it was.
         """
-        renamed = {name: apart(name, self._own) for name in schema}
-        placed = self._take({renamed[name]: dtype for name, dtype in schema.items()})
-        return {name: placed[renamed[name]] for name in schema}
-
-    def _take(self, schema: Mapping[str, pl.DataType]) -> dict[str, str]:
-        fitting = [name for name, dtype in schema.items() if self._joined(name, dtype) is not None]
-        placed = {name: self._join(name, schema[name]) for name in fitting}
-        for name in (name for name in schema if name not in fitting):
-            free = f"{name}__{kind_of(schema[name])}"
-            while free in placed.values() or self._joined(free, schema[name]) is None:
+        known = origins or {}
+        named = {name: apart(known.get(name, name), self._own) for name in schema}
+        placed: dict[str, str] = {}
+        for name in sorted(schema, key=lambda name: name in known):  # a column that keeps its name comes first
+            column = self._plain(named[name])
+            if column not in placed.values() and self._fits(column, named[name], schema[name]):
+                placed[name] = self._join(column, named[name], schema[name])
+        for name in (name for name in schema if name not in placed):
+            free = f"{self._plain(named[name])}__{kind_of(schema[name])}"
+            while free in placed.values() or not self._fits(free, named[name], schema[name]):
                 free += "_"
-            placed[name] = self._join(free, schema[name])
+            placed[name] = self._join(free, named[name], schema[name])
         return {name: placed[name] for name in schema}
 
-    def _joined(self, name: str, dtype: pl.DataType) -> pl.DataType | None:
-        known = self.dtypes.get(name)
+    def _plain(self, name: str) -> str:
+        """Return the column of a property's first type."""
+        column = name
+        while self._property.get(column, name) != name:
+            column = PREFIX + column
+        return column
+
+    def _fits(self, column: str, name: str, dtype: pl.DataType) -> bool:
+        return self._property.get(column, name) == name and self._joined(column, dtype) is not None
+
+    def _joined(self, column: str, dtype: pl.DataType) -> pl.DataType | None:
+        known = self.dtypes.get(column)
         return dtype if known is None else widened(known, dtype)
 
-    def _join(self, name: str, dtype: pl.DataType) -> str:
-        self.dtypes[name] = self._joined(name, dtype) or dtype
-        return name
+    def _join(self, column: str, name: str, dtype: pl.DataType) -> str:
+        self.dtypes[column] = self._joined(column, dtype) or dtype
+        self._property[column] = name
+        return column
 
 
 def origin_of(name: str, known: Container[str]) -> str | None:

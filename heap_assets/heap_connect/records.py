@@ -113,6 +113,8 @@ class TableRecord:
         A hash of the files, their ETags and the settings that decide what is kept: equal versions, equal rows.
     days_ever
         Days that this table of this dump ever had rows of or took rows from, in any version of it.
+    origins
+        Columns of the schema that hold values of a property that is called otherwise (`plan__long`), with that.
     metered
         Rows read by UTC day of reading, over all times this table of this dump landed: what the quota counts.
     lost
@@ -128,6 +130,7 @@ class TableRecord:
     files: tuple[SourceFile, ...] = ()
     parts: tuple[Part, ...] = ()
     schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
     rejected: Mapping[str, int] = field(default_factory=dict)
@@ -246,7 +249,7 @@ def rejected_notes(tables: Iterable[TableRecord]) -> dict[str, Any]:
         reasons.update(table.rejected)
         lost.update(table.lost)
     keys = [key for table in found for key in table.rejected_keys]
-    told = {"rejected_reasons": dict(reasons), "set_aside": keys} if keys else {}
+    told: dict[str, Any] = {"rejected_reasons": dict(reasons), "set_aside": keys} if keys else {}
     if lost:
-        told |= {"values_lost": ", ".join(f"{name}: {count}" for name, count in sorted(lost.items()))}
+        told |= {"values_lost": lost.total(), "values_lost_in": dict(sorted(lost.items()))}
     return {"rejected": sum(table.counts.rejected for table in found), **told}

@@ -87,6 +87,7 @@ class Staged:
 
     parts: list[Part] = field(default_factory=list)
     schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
     rejected: dict[str, int] = field(default_factory=dict)
@@ -138,6 +139,7 @@ class Stager:
         self._flush()
         self._flush_set_aside()
         self._result.schema = self._columns.dtypes
+        self._result.origins = self._columns.origins
         self._result.left_out = tuple(self._left_out)
         self._result.counts = Counts(**self._totals)
         return self._result

@@ -245,12 +245,12 @@ def schema_of(
     for delivery in standing:
         if delivery.dump.dump_id > last:
             break
-        names = types.take(delivery.table.schema)
+        names = types.take(delivery.table.schema, delivery.table.origins)
         if any(delivery.dump.dump_id == d.dump.dump_id for d in bringing) or not bringing:
             placed.update(dict.fromkeys(names.values()))
     if columns is not None:  # a catalogue may still have a property under the name that it has at Heap
         columns = [*dict.fromkeys(apart(name, own) if name.casefold() in own else name for name in columns)]
-    asked = [*_with_other_types(columns, types.dtypes)] if columns is not None else [*placed]
+    asked = [*_with_other_types(columns, types)] if columns is not None else [*placed]
     wanted = [name for name in asked if name not in keys]
     schema = {key: key_dtype(standing[0].table.table, key) or pl.String() for key in keys}
     for name in wanted:
@@ -259,10 +259,10 @@ def schema_of(
     return schema
 
 
-def _with_other_types(columns: Sequence[str], known: Iterable[str]) -> Iterator[str]:
+def _with_other_types(columns: Sequence[str], types: Columns) -> Iterator[str]:
     apart: dict[str, list[str]] = {}
-    for name in known:
-        if (origin := origin_of(name, columns)) is not None:
+    for name, origin in types.origins.items():
+        if name not in columns and name.startswith(f"{origin}__"):
             apart.setdefault(origin, []).append(name)
     for name in columns:
         yield name
@@ -277,7 +277,7 @@ def other_types(schema: Iterable[str], columns: Sequence[str] | None) -> dict[st
 
 def placements(standing: Sequence[Delivery]) -> dict[int, dict[str, str]]:
     types = Columns(own=OWN_COLUMNS.get(standing[0].table.table, ()) if standing else ())
-    return {delivery.dump.dump_id: types.take(delivery.table.schema) for delivery in standing}
+    return {d.dump.dump_id: types.take(d.table.schema, d.table.origins) for d in standing}
 
 
 def scan_part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -57,6 +57,14 @@ def open_export(platform: Platform) -> HeapExport:
     if source.events_table is not None:
         return WideExport(warehouse, source.dataset, source.events_table)
     return HeapExport(warehouse, source.dataset)
+
+
+_SPELLED: Mapping[pl.DataType, str] = {
+    pl.Int64(): "Int64",
+    pl.String(): "String",
+    pl.Datetime("us", "UTC"): "Datetime(time_unit='us', time_zone='UTC')",
+}
+"""Types of the columns of Heap's export: ids, properties, times."""
 
 
 def export_log(platform: Platform) -> ExportLog:
@@ -191,8 +199,16 @@ def _schema(table: str, keys: Sequence[str], columns: Sequence[str]) -> dict[str
 
 
 def _inputs(platform: Platform, table: str, version: str, schema: dict[str, pl.DataType]) -> Inputs:
-    spelled = hashlib.sha256(repr(list(schema.items())).encode()).hexdigest()[:16]
-    return Inputs({f"{_source(platform).dataset}.{table}": version, "columns": spelled})
+    return Inputs({f"{_source(platform).dataset}.{table}": version, "columns": columns_version(schema)})
+
+
+def columns_version(schema: Mapping[str, pl.DataType]) -> str:
+    """Return the version of a table's columns, from names and types as spelled here.
+
+    Days are read again, and paid for, when it changes: no other spelling, such as that of another Polars, may do that.
+    """
+    spelled = ", ".join(f"({name!r}, {_SPELLED[dtype]})" for name, dtype in schema.items())
+    return hashlib.sha256(f"[{spelled}]".encode()).hexdigest()[:16]
 
 
 def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object]) -> Made | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
 
@@ -36,6 +37,7 @@ from heap_assets.warehouse.publish import (
     Publication,
     Published,
     Publisher,
+    PublishStatus,
     ResolvedOn,
     table_name,
     table_names,
@@ -72,10 +74,11 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class PublishedDay:
-    """A day of a table about to be published: its rows, and the version that they are."""
+    """A day of a table about to be published: its rows, the version that they are, and what making them lost."""
 
     frame: pl.LazyFrame
     version: str
+    lost: Callable[[], Mapping[str, int]] = dict
 
 
 def publishable(platform: Platform) -> list[str]:
@@ -147,7 +150,10 @@ def publish_day(
         If the day has not been built: a missing day is never published as an empty one.
     """
     made = day_of(platform, table, day)
-    return publisher.publish(table.publication, day, made.frame, made.version, force=force)
+    published = publisher.publish(table.publication, day, made.frame, made.version, force=force)
+    if published.status is not PublishStatus.LOADED:
+        return published
+    return replace(published, lost=dict(Counter(published.lost) + Counter(made.lost())))
 
 
 def preview_day(platform: Platform, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
@@ -200,7 +206,8 @@ def day_of(platform: Platform, table: PublishedTable, day: date) -> PublishedDay
     users = frames.pop(USERS, None)
     events = {platform.heap_tables[asset]: frame for asset, frame in frames.items()}
     names = _event_names(platform, table)
-    return PublishedDay(wide.events_table(events, users, names), _version(standing, names))
+    rows = wide.events_table(events, users, names)
+    return PublishedDay(rows, _version(standing, names), lambda: wide.values_lost(events, users))
 
 
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from heap_assets.json_text import json_safe
+from heap_assets.column_names import PRIVATE
+from heap_assets.json_text import json_lost, json_safe
 from heap_assets.warehouse.publish import Publication
 
 JSON_COLUMNS = frozenset({"event_properties", "user_properties"})
@@ -43,6 +44,7 @@ PUBLICATION = Publication(
 
 _OWN = ("referrer", "device_type", "browser", "platform", "country", "region", "city")
 _PAGE = ("domain", "path", "query", "hash")
+_LOST = f"{PRIVATE}lost"
 
 
 def events_table(
@@ -76,16 +78,47 @@ def events_table(
     return rows.join(known, on="user_id", how="left", maintain_order="left").select(COLUMNS.keys())
 
 
+def values_lost(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None = None) -> dict[str, int]:
+    """Count the values of :func:`events_table` that JSON has no form for and that are null in it, by column.
+
+    A user's are counted with each of the user's events, as the table repeats them.
+    """
+    of_events = [_json_lost(rows, _others(rows.collect_schema())) for rows in tables.values()]
+    counts = [rows.select(pl.col(_LOST).sum()) for rows in of_events]
+    found = {"event_properties": sum(count.item() for count in pl.collect_all(counts))}
+    if users is not None:
+        properties = [name for name in users.collect_schema() if name != "user_id"]
+        of_users = _json_lost(users, properties, "user_id").filter(pl.col(_LOST) > 0)
+        named = pl.concat([rows.select("user_id") for rows in tables.values()])
+        found["user_properties"] = named.join(of_users, on="user_id").select(pl.col(_LOST).sum()).collect().item()
+    return {column: count for column, count in found.items() if count}
+
+
+def _json_lost(rows: pl.LazyFrame, columns: Sequence[str], *keys: str) -> pl.LazyFrame:
+    schema = rows.collect_schema()
+    counts = [json_lost(pl.col(name), schema[name]) for name in columns if _may_be_lost(schema[name])]
+    return rows.select(*keys, (pl.sum_horizontal(*counts) if counts else pl.lit(0)).cast(pl.Int64).alias(_LOST))
+
+
+def _may_be_lost(dtype: pl.DataType) -> bool:
+    """Say whether a type holds floats, at any depth."""
+    return dtype.is_float() or dtype.is_nested()
+
+
+def _others(schema: pl.Schema) -> list[str]:
+    """Return the columns of an event table that have no place but `event_properties`."""
+    taken = {"event_id", "session_id", "user_id", "time", "title", *_OWN, *_PAGE}
+    return [column for column in schema if column not in taken]
+
+
 def _rows(name: str, frame: pl.LazyFrame, called: str) -> pl.LazyFrame:
     schema = frame.collect_schema()
     has = schema.names()
-    taken = {"event_id", "session_id", "user_id", "time", "title", *_OWN, *_PAGE}
-    others = [column for column in has if column not in taken]
     return frame.select(
         *(_string(column, has) for column in ("event_id", "session_id", "user_id")),
         pl.col("time"),
         pl.lit(called).alias("event_type"),
-        _json_object(others, schema).alias("event_properties"),
+        _json_object(_others(schema), schema).alias("event_properties"),
         _url(has).alias("page_url"),
         _string("title", has).alias("page_title"),
         *(_string(column, has) for column in _OWN),

@@ -42,7 +42,7 @@ class HeapRows:
         if self.set_aside:
             found |= {"rejected": sum(self.set_aside.values()), "rejected_reasons": dict(self.set_aside)}
         if self.lost:
-            found["values_lost"] = ", ".join(f"{column}: {count}" for column, count in self.lost.items())
+            found |= {"values_lost": sum(self.lost.values()), "values_lost_in": dict(self.lost)}
         return found
 
 

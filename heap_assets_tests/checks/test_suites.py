@@ -224,6 +224,15 @@ def test_rejected_rows_are_read_from_the_footer(lake: Lake) -> None:
     assert not judge(lake, CHECKS[TABLE], TABLE, START)["rejected_rows"]
 
 
+@pytest.mark.parametrize("asset", [TABLE, "heap/users", "heap/user_migrations", CONTACTS])
+def test_values_that_could_not_be_kept_are_read_from_the_footer(lake: Lake, asset: str) -> None:
+    rows = clean_day(START, random.Random(1))[asset]
+    lake.write(asset, str(START), rows, notes={"values_lost_in": {"until": 2}})
+    assert not judge(lake, CHECKS[asset], asset, START)["values_kept"]
+    lake.write(asset, str(START), rows.reverse(), notes={})
+    assert judge(lake, CHECKS[asset], asset, START)["values_kept"]
+
+
 def test_a_day_that_is_not_over_is_not_judged_by_its_volume(lived: Lake) -> None:
     day = START + timedelta(days=28)
     lived.write(TABLE, str(day), clean_day(day, random.Random(5))[TABLE].head(1), notes={"complete": False})

@@ -110,7 +110,7 @@ def test_values_that_no_type_holds_are_counted_with_table_and_column(tmp_path: P
     (report,) = land_all(landing, bucket)
     assert [(t.failure, t.lost) for t in report.tables] == [(None, {"until": 2})]
     built = build_event_day(landing, "a", MARCH_1)
-    assert built.notes["values_lost"] == "until: 2"
+    assert (built.notes["values_lost"], built.notes["values_lost_in"]) == (2, {"until": 2})
     assert built.frame.collect()["until"].to_list() == [datetime(1970, 1, 1, tzinfo=UTC), None, None]
     assert landing.reports()["values_lost"].to_list() == [2]
 

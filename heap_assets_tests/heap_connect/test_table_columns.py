@@ -208,11 +208,65 @@ TYPES = st.sampled_from([pl.Int64(), pl.Float64(), pl.String(), pl.Boolean(), pl
 
 
 @given(st.lists(st.dictionaries(NAMES, TYPES, min_size=1), max_size=6))
-def test_no_two_columns_of_a_file_go_under_one_name_and_all_fit(files: list[dict[str, pl.DataType]]) -> None:
-    columns = Columns()
+def test_a_column_holds_the_values_of_one_property_only_and_all_fit(files: list[dict[str, pl.DataType]]) -> None:
+    columns, held = Columns(), dict[str, str]()
     for schema in files:
         placed = columns.take(schema)
         assert len(set(placed.values())) == len(schema)
         for name, under in placed.items():
             assert widened(columns.dtypes[under], schema[name]) == columns.dtypes[under]
-            assert under == name or origin_of(under, [name]) == name
+            assert held.setdefault(under, name) == name
+            plain = under.removeprefix("property_")
+            assert plain == name or origin_of(plain, [name]) == name
+    assert columns.origins == {under: name for under, name in held.items() if under != name}
+
+
+@given(st.lists(st.lists(st.dictionaries(NAMES, TYPES, min_size=1), min_size=1, max_size=3), max_size=4))
+def test_so_does_one_of_files_that_were_put_together_dump_by_dump(
+    dumps: list[list[dict[str, pl.DataType]]],
+) -> None:
+    table, held = Columns(), dict[str, str]()
+    for files in dumps:
+        dump = Columns()
+        in_dump = [dump.take(schema) for schema in files]
+        in_table = table.take(dump.dtypes, dump.origins)
+        for schema, placed in zip(files, in_dump, strict=True):
+            for name in schema:
+                under = in_table[placed[name]]
+                assert held.setdefault(under, name) == name
+                assert widened(table.dtypes[under], schema[name]) == table.dtypes[under]
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        (["number", "both", "text"], {"text": "age__string_", "real": "age__string"}),
+        (["number", "text", "both"], {"text": "age__string", "real": "property_age__string"}),
+        (["mixed", "text", "both"], {"text": "age__string", "real": "property_age__string"}),
+        (["both", "mixed"], {"text": "age__string_", "real": "age__string"}),
+    ],
+)
+def test_a_property_called_like_the_values_of_another_type_shares_no_column_with_them(
+    tmp_path: Path, order: list[str], names: dict[str, str]
+) -> None:
+    dumps = {
+        "number": [{"age": 1}],
+        "text": [{"age": "one"}],
+        "both": [{"age": 2, "age__string": "real"}],
+        "mixed": [[{"age": 3}], [{"age": "one"}]],  # two files of one dump
+    }
+    bucket, number = Bucket(tmp_path / "bucket"), 0
+    for dump, kind in enumerate(order, 1):
+        files = dumps[kind] if isinstance(dumps[kind][0], list) else [dumps[kind]]
+        rows = []
+        for file in files:
+            number += 1
+            rows.append([event(number, "2026-03-02 10:00:00", **row) for row in file])
+        bucket.dump(dump, f"2026-03-{2 + dump:02}T02:00:00", a=rows)
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    built = build_event_day(landing, "a", MARCH_2, None).frame.collect()
+    assert built[names["text"]].drop_nulls().unique().to_list() == ["one"]
+    assert built[names["real"]].drop_nulls().to_list() == ["real"]
+    catalogue = Catalogue({}).accept(Catalogue({}).missing(landing))
+    assert {*names.values(), "age"} <= set(catalogue.columns("a") or ())

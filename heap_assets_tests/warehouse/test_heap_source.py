@@ -293,3 +293,9 @@ def test_the_graph_is_resolved_from_the_export_as_from_dumps(both: Both) -> None
     assert "heap_connect/exports" in names
     assert "heap_connect/dumps" not in names
     assert heap_asset("pageviews") in names
+
+
+def test_the_version_of_columns_is_spelled_here_and_not_by_polars() -> None:
+    time = pl.Datetime("us", "UTC")
+    schema = {"event_id": pl.Int64(), "user_id": pl.Int64(), "session_id": pl.Int64(), "time": time}
+    assert exports.columns_version({**schema, "plan": pl.String(), "it's": pl.String()}) == "773f0f48cf88cfe2"

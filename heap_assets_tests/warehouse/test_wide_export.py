@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from heap_assets.lake import Store
 from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse
 from heap_assets.warehouse.bigquery_publish import BigQueryPublisher
-from heap_assets.warehouse.events_table import PUBLICATION, events_table
+from heap_assets.warehouse.events_table import PUBLICATION, events_table, values_lost
 from heap_assets.warehouse.wide_export import WideExport, _member, _with_members
 
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
@@ -83,3 +84,13 @@ def test_properties_of_any_name_are_read_and_numbers_keep_their_digits() -> None
     found = _with_members(rows, "event_properties", names).select(map(_member, names)).collect()
     assert found.row(0) == ("x", "true", None, "12345678901234567890.123", '{"k":[1.10]}', None)
     assert found.rows()[1:] == [(None,) * 6] * 2
+
+
+def test_numbers_that_json_lacks_are_null_and_counted_with_every_row_that_repeats_them() -> None:
+    signup = SIGNUP.with_columns(ratio=pl.Series([float("nan"), 0.5]), waits=pl.Series([[1.0, float("inf")], None]))
+    users = USERS.with_columns(score=pl.lit(float("-inf")))
+    assert values_lost({"signup": signup, "pageviews": VIEWS}, users) == {"event_properties": 2, "user_properties": 2}
+    assert values_lost({"signup": SIGNUP, "pageviews": VIEWS}, USERS) == {}
+    wide = events_table({"signup": signup}, users).collect()
+    first = json.loads(wide["event_properties"][0])
+    assert (first["ratio"], first["waits"]) == (None, [1.0, None])
