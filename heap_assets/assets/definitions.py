@@ -31,6 +31,7 @@ from heap_assets.steps.behaviour import check_events
 from heap_assets.steps.exports import is_exported
 from heap_assets.steps.filtering import check_columns
 from heap_assets.steps.suites import dump_checks, hourly_checks, identity_checks, profile_checks
+from heap_assets.steps.sync_columns import unknown_destinations
 from heap_assets.versions import version_of
 
 _AUTOMATION_SECONDS = 15
@@ -43,7 +44,7 @@ def build_definitions(loaded: Platform) -> dg.Definitions:
     """
     loaded.check_heap_columns()
     check_columns(loaded)
-    for doubt in check_events(loaded):
+    for doubt in (*check_events(loaded), *unknown_destinations(loaded).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version

@@ -179,17 +179,7 @@ class StepChecks:
             run_id=self._context.run.run_id,
         )
         self._judged[check.asset, check.name] = check
-        return dg.AssetCheckEvaluation(
-            asset_key=asset_key(check.asset),
-            check_name=check.name,
-            passed=stored.passed and not stored.not_judged,
-            severity=dg.AssetCheckSeverity.WARN if stored.not_judged else _DAGSTER_SEVERITY[check.severity],
-            blocking=check.blocking,
-            description=f"Not judged: {stored.not_judged}" if stored.not_judged else check.rule,
-            partition=partition if check.partitioned and self._partitioned else None,
-            metadata=metadata(stored),
-            target_materialization_data=target,
-        )
+        return evaluation(check, stored, partition if check.partitioned and self._partitioned else None, target)
 
     @property
     def _partitioned(self) -> bool:
@@ -205,6 +195,23 @@ class StepChecks:
         return AssetCheckEvaluationTargetMaterializationData(
             run_id=entry.run_id, storage_id=found[0].storage_id, timestamp=entry.timestamp
         )
+
+
+def evaluation(
+    check: Check, stored: StoredVerdict, partition: str | None, target: Any = None
+) -> dg.AssetCheckEvaluation:
+    """Return a stored verdict as the event that Dagster keeps of it; `target` is the materialization it judges."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key(check.asset),
+        check_name=check.name,
+        passed=stored.passed and not stored.not_judged,
+        severity=dg.AssetCheckSeverity.WARN if stored.not_judged else _DAGSTER_SEVERITY[check.severity],
+        blocking=check.blocking,
+        description=f"Not judged: {stored.not_judged}" if stored.not_judged else check.rule,
+        partition=partition,
+        metadata=metadata(stored),
+        target_materialization_data=target,
+    )
 
 
 def _is_awaited(check: Check) -> bool:

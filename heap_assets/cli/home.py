@@ -21,6 +21,12 @@ def use_demo_folder(folder: Path | None) -> Path:
     return chosen.absolute()
 
 
+def dagster_home() -> Path | None:
+    """Return `$DAGSTER_HOME`, or `.dagster` beside the settings, if it is there; nothing is made."""
+    home = Path(os.environ.get("DAGSTER_HOME", settings_path().parent / ".dagster")).absolute()
+    return home if home.is_dir() else None
+
+
 def use_dagster_home() -> Path:
     """Return `$DAGSTER_HOME`, by default `.dagster` beside the settings, with the instance settings in it."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings_path().parent / ".dagster"))).absolute()

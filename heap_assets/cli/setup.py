@@ -84,7 +84,7 @@ def check(path: Path | None) -> None:
     from heap_assets.steps.behaviour import check_events
     from heap_assets.steps.filtering import check_columns
     from heap_assets.steps.identity_proposal import identity_proposal
-    from heap_assets.steps.sync_columns import check_syncs
+    from heap_assets.steps.sync_columns import check_syncs, unknown_destinations
 
     settings = load_settings(path)
     platform = open_platform(settings)
@@ -98,6 +98,8 @@ def check(path: Path | None) -> None:
         click.echo(f"Proposal      {proposal}")
     for doubt in doubts:
         click.echo(f"Not yet       {doubt}")
+    if unknown := unknown_destinations(platform, make=True):
+        raise SettingsError("\n".join(unknown.values()))
 
 
 def _understood(settings: Settings, event_tables: list[str]) -> str:

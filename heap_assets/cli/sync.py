@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 
 import click
 import polars as pl
 
-from heap_assets.destinations import Status, SyncReport, full_resend, rejected, retry_rejected, runs
-from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.checks.check import Check
+from heap_assets.checks.verdicts import StoredVerdict
+from heap_assets.cli.home import dagster_home
+from heap_assets.destinations import LeaseHeldError, Status, SyncReport, full_resend, rejected, retry_rejected, runs
+from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.platform import Platform, open_platform
+from heap_assets.redaction import redact
 from heap_assets.steps import delivery
+from heap_assets.steps.delivery_checks import record_verdicts, undelivered_verdict, verdicts_of
 from heap_assets.steps.delivery_destinations import heap_deletion
 from heap_assets.steps.delivery_due import newest_day
 from heap_assets.steps.delivery_first import how_to_confirm, waits_for_confirmation
@@ -80,8 +85,16 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
         _say_report(planned.report)
         click.echo(f"  {how_to_confirm(name)}")
         raise SystemExit(1)
-    sent = delivery.send(platform, name, chosen, _by_hand(), delivery.Choices(confirmed=confirmed))
+    run_id = _by_hand()
+    try:
+        sent = delivery.send(platform, name, chosen, run_id, delivery.Choices(confirmed=confirmed))
+    except LeaseHeldError:
+        raise
+    except HeapAssetsError as error:
+        record_verdicts(platform, name, str(chosen), undelivered_verdict(str(error)), run_id)
+        raise
     report = sent.report
+    verdicts = record_verdicts(platform, name, str(chosen), verdicts_of(platform, name, sent), run_id)
     click.echo(
         f"sync/{name} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
         f"{report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
@@ -90,7 +103,26 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
         click.echo(f"  {report.reason}")
     if report.status is Status.NEEDS_CONFIRMATION:
         click.echo(f"  {how_to_confirm(name)}")
+    _tell_dagster(platform, name, sent, verdicts)
     raise SystemExit(0 if sent.arrived else 1)
+
+
+def _tell_dagster(
+    platform: Platform, name: str, sent: delivery.Delivery, verdicts: Sequence[tuple[Check, StoredVerdict]]
+) -> None:
+    """Report what was sent to the Dagster of this deployment, if there is one here; what was sent stays sent."""
+    home = dagster_home()
+    if home is None:
+        click.echo("  the UI is not told: $DAGSTER_HOME is not set, and there is no .dagster beside the settings")
+        return
+    from heap_assets.assets.in_process import instance_of  # seconds to import
+    from heap_assets.assets.sync_by_hand import report_delivery
+
+    try:
+        with instance_of(home) as instance:
+            report_delivery(instance, platform, name, sent, verdicts)
+    except Exception as error:  # whatever Dagster's storage is made of
+        click.echo(f"  sent, but the Dagster of {home} could not be told: {redact(str(error))}", err=True)
 
 
 @sync.command("retry")

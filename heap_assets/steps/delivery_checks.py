@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import polars as pl
 
+from heap_assets.checks import verdicts
 from heap_assets.checks.check import Check
 from heap_assets.checks.sync_suite import DELIVERED, checks_for_sync, sync_verdicts
 from heap_assets.checks.thresholds import Thresholds
 from heap_assets.checks.verdict import Verdict
+from heap_assets.checks.verdicts import StoredVerdict
 from heap_assets.destinations import Log, Status
 from heap_assets.names import sync_asset
 from heap_assets.platform import Platform
@@ -68,6 +70,31 @@ def superseded_verdict(newer_day: str) -> Mapping[str, Verdict]:
 def undelivered_verdict(reason: str) -> Mapping[str, Verdict]:
     """Return the verdict on a day whose delivery ended with an error."""
     return {DELIVERED: Verdict(passed=False, notes={"reason": reason})}
+
+
+def record_verdicts(
+    platform: Platform, name: str, day: str, found: Mapping[str, Verdict], run_id: str
+) -> list[tuple[Check, StoredVerdict]]:
+    """Store the verdicts of a delivery that no run of Dagster made; returns them with their checks."""
+    return [
+        (
+            check,
+            verdicts.record(
+                platform.lake.store,
+                found[check.name],
+                asset=check.asset,
+                check=check.name,
+                partition=day,
+                version=None,
+                severity=check.severity,
+                blocking=check.blocking,
+                rule=check.rule,
+                run_id=run_id,
+            ),
+        )
+        for check in sync_checks(platform, name)
+        if check.name in found
+    ]
 
 
 def _thresholds(platform: Platform, sync: BaseSync) -> Thresholds:

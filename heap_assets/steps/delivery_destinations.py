@@ -77,10 +77,16 @@ def ledger_name(name: str, table: str = "") -> str:
     return f"{name}.{table}" if table else name
 
 
-def ledger_folder(platform: Platform, name: str, table: str = "") -> str:
-    """Return the folder below `_sync/` of the ledger of a sync at the account that it writes to now."""
+def ledger_folder(platform: Platform, name: str, table: str = "", *, claim: bool = False) -> str:
+    """Return the folder below `_sync/` of the ledger of a sync at the account that it writes to now.
+
+    Parameters
+    ----------
+    claim
+        Write down whose it is: only who sends does that.
+    """
     account = _account(platform, name, table)
-    return ledger_of(platform.lake.store, ledger_name(name, table), account, claim=False)
+    return ledger_of(platform.lake.store, ledger_name(name, table), account, claim=claim)
 
 
 def _account(platform: Platform, name: str, table: str) -> str:

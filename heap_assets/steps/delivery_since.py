@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from heap_assets import clock
 from heap_assets.lake import state_keys
 from heap_assets.platform import Platform
+from heap_assets.steps.delivery_destinations import ledger_folder
 
 
 def since_of(platform: Platform, name: str) -> datetime | None:
@@ -21,19 +22,23 @@ def since_of(platform: Platform, name: str) -> datetime | None:
 
 
 def enabled_on(platform: Platform, name: str) -> date | None:
-    """Return the day on which a sync first ran, None if it never did."""
-    store = platform.lake.store
-    if not store.exists(_key(name)):
+    """Return the day on which a sync first ran for the account that it writes to now, None if it never did."""
+    key = _key(ledger_folder(platform, name))
+    try:
+        return date.fromisoformat(json.loads(platform.lake.store.read(key))["enabled_on"])
+    except FileNotFoundError:
         return None
-    return date.fromisoformat(json.loads(store.read(_key(name)))["enabled_on"])
 
 
 def remember_enabled(platform: Platform, name: str) -> date:
-    """Write down that a sync runs from today on, unless that is known; returns the day that is known."""
+    """Write down that a sync runs from today on, unless that is known; returns the day that is known.
+
+    The day is that of the account which is written to now: what happened before is no news to another one either.
+    """
     document = json.dumps({"enabled_on": clock.today().isoformat()})
-    platform.lake.store.create(_key(name), document.encode())
+    platform.lake.store.create(_key(ledger_folder(platform, name, claim=True)), document.encode())
     return enabled_on(platform, name) or clock.today()
 
 
-def _key(name: str) -> str:
-    return f"{state_keys.SYNC}/{name}/enabled.json"
+def _key(folder: str) -> str:
+    return f"{state_keys.SYNC}/{folder}/enabled.json"

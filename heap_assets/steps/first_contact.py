@@ -15,6 +15,7 @@ from heap_assets.steps.delivery_destinations import ledger_folder
 from heap_assets.steps.delivery_due import newest_day
 from heap_assets.steps.delivery_first import waits_for_confirmation, was_shown
 from heap_assets.steps.delivery_gate import sync_gate
+from heap_assets.steps.sync_columns import unknown_destinations
 
 _GRACE = timedelta(minutes=15)
 """How long the schedule has for itself before its time counts as missed."""
@@ -43,8 +44,9 @@ def unread_tables(platform: Platform) -> dict[str, list[date]]:
 def first_runs(platform: Platform) -> dict[str, list[date]]:
     """Return sync to the day of its first run, if it never ran, has a schedule, and may send that day."""
     first = {}
+    unknown = unknown_destinations(platform)
     for name, sync in platform.settings.sync.items():
-        if not sync.scheduled or sync.kind == "segment_track":
+        if not sync.scheduled or sync.kind == "segment_track" or name in unknown:
             continue  # the events of every day are due: the schedule asks for all of them
         day = newest_day(platform, name)
         if day is None or platform.lake.store.list(f"{state_keys.SYNC}/{ledger_folder(platform, name)}/runs/"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from heap_assets.destinations import custom_destination
+from heap_assets.destinations import custom_destination, registered
 from heap_assets.errors import SettingsError
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
@@ -31,7 +31,7 @@ def columns_of_syncs(platform: Platform, table: str) -> set[str]:
 
 
 def check_syncs(platform: Platform) -> None:
-    """Hold what syncs name against the warehouse, the catalogue, tracking plans and installed packages.
+    """Hold what syncs name against the warehouse, the catalogue and tracking plans.
 
     Raises
     ------
@@ -44,8 +44,25 @@ def check_syncs(platform: Platform) -> None:
             _check_columns(platform, name, sync, tables[sync.source].relation)
         if isinstance(sync, kinds.SegmentTrack):
             _check_forwarding(Forwarding(platform, name, sync))
-        if isinstance(sync, kinds.Custom):
-            custom_destination(sync.destination, **sync.options)
+
+
+def unknown_destinations(platform: Platform, *, make: bool = False) -> dict[str, str]:
+    """Return syncs of kind `custom` that cannot send, with the reason: others go on without them.
+
+    Parameters
+    ----------
+    make
+        Also make the destination of each as its options say, which runs code of the package.
+    """
+    found = {}
+    there = set(registered())
+    for name, sync in platform.settings.sync.items():
+        if isinstance(sync, kinds.Custom) and (make or sync.destination not in there):
+            try:
+                custom_destination(sync.destination, **sync.options)
+            except SettingsError as error:
+                found[name] = f"sync.{name}: {error}"
+    return found
 
 
 def _check_columns(platform: Platform, name: str, sync: BaseSync, relation: str) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from heap_assets.assets.in_process import instance_of
 from heap_assets.checks import verdicts
 from heap_assets.checks.sync import no_ghost_users
 from heap_assets.checks.verdict import Severity
@@ -182,3 +186,32 @@ def test_a_run_by_command_sends_through_the_gate_and_a_new_vendor_is_asked_about
     assert first_runs(world.platform) == {"sync/segment_identify": [DAY]}
     remember_shown(world.platform, "segment_identify", DAY)
     assert first_runs(world.platform) == {}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_dagster_and_the_gates_know_what_a_command_sent(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, heap: ServerProcess, tmp_path: Path, refused: bool
+) -> None:
+    world = worlds(USERS)
+    home = tmp_path / "dagster"
+    monkeypatch.setenv(PATH_VARIABLE, str(world.folder / "heap_assets.yaml"))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    home.mkdir()
+    (home / "dagster.yaml").touch()
+    if refused:
+        heap.fail({"status": 401})
+    CliRunner().invoke(sync, ["run", "heap_user_properties"])
+    with instance_of(home) as instance:
+        key = dg.AssetKey(["sync", "heap_user_properties"])
+        materialized = [r.partition_key for r in instance.fetch_materializations(key, limit=5).records]
+        observed = [r.partition_key for r in instance.fetch_observations(key, limit=5).records]
+        assert (materialized, observed) == (([], [str(DAY)]) if refused else ([str(DAY)], []))
+        check = dg.AssetCheckKey(key, "delivered")
+        [evaluated] = instance.event_log_storage.get_asset_check_execution_history(check, limit=5)
+        assert evaluated.partition == str(DAY)
+    stored = verdicts.read(world.platform.lake.store, "sync/heap_user_properties", "delivered", str(DAY))
+    assert stored is not None
+    assert stored.passed != refused
+    shutil.rmtree(home)
+    assert "the UI is not told" in CliRunner().invoke(sync, ["run", "heap_user_properties"]).output
+    assert not home.exists()
