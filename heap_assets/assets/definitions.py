@@ -1,6 +1,7 @@
 """All assets, checks, sensors, schedules and jobs of a project as one `dg.Definitions`."""
 
 import warnings
+from collections.abc import Callable
 
 import dagster as dg
 
@@ -17,11 +18,12 @@ from heap_assets.assets.publish import GROUP as PUBLISH
 from heap_assets.assets.publish import publishing
 from heap_assets.assets.status import status_report, status_schedule
 from heap_assets.assets.sync import syncs
+from heap_assets.assets.waiting import Reasons, TellingSensor, waiting_sensor
 from heap_assets.assets.warehouse import warehouse_tables
 from heap_assets.checks.partition_check import check_step
 from heap_assets.checks.recency_job import recency_job
 from heap_assets.io import LakeResource, lake_io_manager
-from heap_assets.names import DUMPS, EXPORTS
+from heap_assets.names import AUDIENCES, AUDIT, DUMPS, EXPORTS, PROFILES
 from heap_assets.partitions import days
 from heap_assets.platform import Platform
 from heap_assets.schedules import schedules
@@ -35,6 +37,7 @@ from heap_assets.steps.sync_columns import unknown_destinations
 from heap_assets.versions import version_of
 
 _AUTOMATION_SECONDS = 15
+_PEOPLE = ("identity/", PROFILES, AUDIT, AUDIENCES)
 
 
 def build_definitions(loaded: Platform) -> dg.Definitions:
@@ -106,7 +109,8 @@ def _definitions(loaded: Platform) -> dg.Definitions:
         },
         sensors=[
             arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
-            *automation_sensors(sensor_status),
+            *automation_sensors(standing, sensor_status),
+            waiting_sensor(standing, status=sensor_status),
             *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
         schedules=[
@@ -120,34 +124,36 @@ def _definitions(loaded: Platform) -> dg.Definitions:
     )
 
 
-def automation_sensors(status: dg.DefaultSensorStatus) -> list[dg.AutomationConditionSensorDefinition]:
+def automation_sensors(
+    platform: Callable[[], Platform], status: dg.DefaultSensorStatus
+) -> list[dg.AutomationConditionSensorDefinition]:
     """Return the sensors that run assets by their automation conditions."""
+    reasons = Reasons(platform)
     tables = dg.AssetSelection.groups("heap", "heap_events")
     people = dg.AssetSelection.groups("identity", "profiles")
     return [
-        dg.AutomationConditionSensorDefinition(
+        TellingSensor(
             "heap_tables_follow_dumps",
+            why=reasons.of_tables,
             target=tables,
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
-            # conditions of our own have to be evaluated where our code is
-            use_user_code_server=True,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
         ),
-        dg.AutomationConditionSensorDefinition(
+        TellingSensor(
             "identity_follows_tables",
+            why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
             target=people,
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
-            use_user_code_server=True,
             description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
         ),
-        dg.AutomationConditionSensorDefinition(
+        TellingSensor(
             "first_reads_and_sends",
+            why=reasons.of("warehouse/", "sync/", otherwise="what is to be read or sent waits for its schedule"),
             target=dg.AssetSelection.groups("warehouse", "sync"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
-            use_user_code_server=True,
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
             "first run; the schedules ask for everything else.",
         ),

@@ -1,13 +1,15 @@
 """Group `heap_connect`: dumps as Heap delivers them, and the days that each of them touched."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
+from heap_assets.assets.days import materializations
 from heap_assets.checks.check import Check
 from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
+from heap_assets.checks.verdict import Verdict
 from heap_assets.heap_connect import DumpReport
 from heap_assets.io import LakeResource
 from heap_assets.names import DUMPS, LANDED
@@ -52,6 +54,7 @@ def dumps(platform: Callable[[LakeResource], Platform], checks: Sequence[Check],
         kinds={"avro", "s3"},
         owners=[owner],
         partitions_def=DUMP_PARTITIONS,
+        skippable=True,  # a dump that is gone from the source is named, and the others land
     )
 
     @dg.multi_asset(
@@ -67,18 +70,23 @@ def dumps(platform: Callable[[LakeResource], Platform], checks: Sequence[Check],
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         step = StepChecks(context, there.lake, checks)
-        verdicts = {}
-        for dump in sorted(context.partition_keys, key=int):
+        verdicts: dict[str, Mapping[str, Verdict]] = {}
+        landed: dict[str, dict[str, Any]] = {}
+        delivered = {str(manifest.dump_id) for manifest in there.source().manifests()}
+        gone = [dump for dump in context.partition_keys if dump not in delivered]
+        for dump in sorted(set(context.partition_keys) & delivered, key=int):
             done = land(there, int(dump))
             for day, tables in sorted(done.days.items()):
                 context.log_event(day_landed(day, tables, done.report.dump_id))
             there.landing.confirm(done.report.dump_id, done.report.touched)
-            context.add_asset_metadata(_metadata(done.report), asset_key=asset_key(DUMPS), partition_key=dump)
+            landed[dump] = _metadata(done.report)
             verdicts[dump] = done.verdicts
-        yield dg.MaterializeResult(asset_key=asset_key(DUMPS))
+        yield from materializations(context, asset_key(DUMPS), landed)
         for dump, of_dump in verdicts.items():
             yield from step.judge(DUMPS, dump, of_dump)
         yield from step.finish()
+        if gone:
+            raise dg.Failure(f"{there.source().describe()} has no dump {', '.join(gone)}", allow_retries=False)
 
     return heap_connect_dumps
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from heap_assets.assets.days import materializations, note_wait
 from heap_assets.automation import settled_graph
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
@@ -65,36 +66,20 @@ def identity(
         description="Resolves identities: links, order, limits, shared values, stable ids.",
     )
     @redacting
-    def resolve_identities(
-        context: dg.AssetExecutionContext, lake: LakeResource
-    ) -> Iterator[dg.MaterializeResult[Any]]:
+    def resolve_identities(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = platform(lake)
         resolved: dict[str, dict[str, dict[str, Any]]] = {}
         for key in context.partition_keys:
             try:
                 resolved[key] = _resolve_day(there, date.fromisoformat(key))
             except MissingInputError as error:
-                context.log.warning("%s", error)
-                context.log_event(dg.AssetObservation(asset_key(GRAPH), partition=key, metadata={"waits": str(error)}))
-        yield from _materializations(context, resolved)
+                note_wait(context, GRAPH, key, str(error))
+        for path in _ABOUT:
+            yield from materializations(
+                context, asset_key(path), {day: stored[path] for day, stored in resolved.items()}
+            )
 
     return resolve_identities
-
-
-def _materializations(
-    context: dg.AssetExecutionContext, resolved: Mapping[str, Mapping[str, dict[str, Any]]]
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Report the days that were resolved; where some wait, day by day, as Dagster's result covers a whole run."""
-    whole = len(resolved) == len(context.partition_keys)
-    for key, stored in resolved.items():
-        for path, metadata in stored.items():
-            if whole:
-                context.add_asset_metadata(metadata, asset_key=asset_key(path), partition_key=key)
-            else:
-                context.log_event(dg.AssetMaterialization(asset_key(path), partition=key, metadata=metadata))
-    if whole:
-        for path in _ABOUT:
-            yield dg.MaterializeResult(asset_key=asset_key(path))
 
 
 def _resolve_day(platform: Platform, day: date) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 import sqlalchemy
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import (
     InstigatorState,
@@ -98,6 +100,9 @@ class CodeLocation:
 
     def _executed(self, job: dg.JobDefinition, **where: Any) -> RunResult:
         result = job.execute_in_process(instance=self._instance, raise_on_error=False, run_config=QUIET, **where)
+        if any(map(_is_interrupt, result.all_events)):
+            # Dagster keeps it to itself, as a failure of the run; whoever pressed Ctrl-C meant the whole process
+            raise KeyboardInterrupt
         failures = [
             _failure(event.step_key or "", event.step_failure_data.error)
             for event in result.all_events
@@ -133,6 +138,14 @@ def tick_manifests(instance: dg.DagsterInstance, definitions: dg.Definitions) ->
 def silence_daemon(instance: dg.DagsterInstance, kind: str) -> None:
     """Let the last heartbeat of a daemon be an hour old."""
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - _LONG_AGO, kind, "silent", []))
+
+
+def _is_interrupt(event: dg.DagsterEvent) -> bool:
+    if event.is_step_failure:
+        return event.step_failure_data.error_source is ErrorSource.INTERRUPT
+    if event.event_type is not dg.DagsterEventType.RUN_FAILURE:
+        return False
+    return event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
 
 
 def _failure(step: str, error: SerializableErrorInfo) -> str:

@@ -3,10 +3,12 @@
 import base64
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from heap_assets.assets.days import Days
 from heap_assets.automation import FOLLOWS_GRAPH
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
@@ -76,25 +78,28 @@ def _day_asset(
         automation_condition=FOLLOWS_GRAPH,
         freshness_policy=policy_for("identity", loaded_cadence(loaded)),
         pool=path,
+        output_required=False,  # a day whose inputs are not there yet is named and left out, and the others go on
     )
     @redacting
-    def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult[Any]]:
-        there = platform(lake)
+    def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        there, days = platform(lake), Days(context, path)
         for day in context.partition_keys:
-            made = _BUILDERS[path](there, date.fromisoformat(day))
-            written = there.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
-            schema = table_schema(there.lake.scan(path, day).collect_schema())
-            context.add_asset_metadata(
-                {"status": str(written.status)}
-                | (_pictures(there, day) if path == AUDIT else {})
-                | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
-                | partition_metadata(written.partition)
-                | {"dagster/column_schema": schema},
-                partition_key=day,
-            )
-        yield dg.MaterializeResult()
+            days.build(day, partial(_build_day, there, path, day))
+        yield from days.results()
 
     return build
+
+
+def _build_day(platform: Platform, path: str, day: str) -> dict[str, Any]:
+    made = _BUILDERS[path](platform, date.fromisoformat(day))
+    written = platform.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
+    return (
+        {"status": str(written.status)}
+        | (_pictures(platform, day) if path == AUDIT else {})
+        | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
+        | partition_metadata(written.partition)
+        | {"dagster/column_schema": table_schema(platform.lake.scan(path, day).collect_schema())}
+    )
 
 
 def _pictures(platform: Platform, day: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import dagster as dg
 
+from heap_assets.assets.days import materializations, note_wait
 from heap_assets.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.errors import HeapAssetsError
+from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.io import LakeResource
 from heap_assets.names import publish_asset
 from heap_assets.platform import Platform
@@ -23,7 +24,15 @@ from heap_assets.steps.publishing import (
     resolvable,
 )
 from heap_assets.steps.suites import loaded_cadence
-from heap_assets.warehouse import AccessError, Published, Publisher, WarehouseBusyError, told_counts, told_names
+from heap_assets.warehouse import (
+    AccessError,
+    Published,
+    Publisher,
+    WarehouseBusyError,
+    WarehouseError,
+    told_counts,
+    told_names,
+)
 
 GROUP = "publish"
 GRAPH_TABLE = "identity_graph"
@@ -90,25 +99,22 @@ def _publish(
     publisher: Publisher,
     table: PublishedTable,
     failures: dict[str, HeapAssetsError],
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Publish a table's days; the first failure ends the table, one of access or quota ends them all."""
+) -> Iterator[Any]:
+    """Publish a table's days, each for itself; a refusal by the target ends the table, one of access or quota all."""
     if any(isinstance(error, AccessError | WarehouseBusyError) for error in failures.values()):
         return
-    key, done = asset_key(table.asset), {}
+    done: dict[str, dict[str, Any]] = {}
     for day in context.partition_keys:
         try:
             done[day] = _metadata(publish_day(there, publisher, table, date.fromisoformat(day)))
+        except MissingInputError as error:
+            note_wait(context, table.asset, day, str(error))
         except HeapAssetsError as error:
             context.log.error("%s %s: %s", table.asset, day, error)  # noqa: TRY400  the message says all
             failures[f"{table.asset} {day}"] = error
-            break
-    if len(done) == len(context.partition_keys):
-        for day, metadata in done.items():
-            context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
-        yield dg.MaterializeResult(asset_key=key)
-    else:
-        for day, metadata in done.items():
-            context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata))
+            if isinstance(error, WarehouseError):
+                break
+    yield from materializations(context, asset_key(table.asset), done)
 
 
 def _views(loaded: Platform, platform: Callable[[LakeResource], Platform], target: str) -> dg.AssetsDefinition:

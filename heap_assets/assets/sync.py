@@ -10,11 +10,12 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from heap_assets.assets.days import materializations, note_wait
 from heap_assets.assets.sync_metadata import description, metadata_of, planned_rows, progress_line, property_lineage
 from heap_assets.automation import never_sent
 from heap_assets.checks.freshness import policy_for
 from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
-from heap_assets.destinations import LeaseHeldError, Mode, Progress, Status
+from heap_assets.destinations import LeaseHeldError, Mode, Progress, Status, salt
 from heap_assets.errors import DeliveryError, HeapAssetsError
 from heap_assets.io import LakeResource
 from heap_assets.names import sync_asset
@@ -28,6 +29,7 @@ from heap_assets.steps.delivery_checks import (
     undelivered_verdict,
     verdicts_of,
 )
+from heap_assets.steps.delivery_due import built_days
 from heap_assets.steps.delivery_first import how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.steps.suites import loaded_cadence
 
@@ -152,8 +154,7 @@ class _Run:
     def go(self, choices: Choices) -> Iterator[Any]:
         error = self._deliver(choices)
         asset = sync_asset(self.name)
-        whole = error is None and all(d.arrived for d in self.deliveries.values())
-        yield from self._materializations(whole=whole)
+        yield from self._materializations()
         for day in self.superseded:
             yield from self.checks.judge(asset, day, superseded_verdict(max(self.deliveries)))
         for day, sent in self.deliveries.items():
@@ -166,8 +167,12 @@ class _Run:
         self._fail_if_undelivered()
 
     def _deliver(self, choices: Choices) -> tuple[str, HeapAssetsError] | None:
-        """Send day by day; stops at the first that does not arrive and returns the error that ended it, if any."""
-        *older, newest = self.context.partition_keys
+        """Send day by day, and return the error that ended it, if any.
+
+        A day that was not built, or whose checks did not pass, is left out; one that the destination did not take
+        is the last.
+        """
+        *older, newest = self._there()
         events = delivery.mode_of(self.platform, self.name) is Mode.INSERT
         for day in [*older, newest] if events else [newest]:
             try:
@@ -183,26 +188,32 @@ class _Run:
                 return day, error
             self.deliveries[day] = sent
             self._tell(day, sent)
-            if not sent.arrived:
+            if not sent.arrived and sent.report.status is not Status.BLOCKED:
                 break
         if not events and self.deliveries[newest].arrived:
             self.superseded = older
         return None
 
-    def _materializations(self, *, whole: bool) -> Iterator[Any]:
-        """Report the days that arrived: Dagster's result covers a whole run, so a run with gaps reports day by day."""
-        key = asset_key(sync_asset(self.name))
+    def _there(self) -> list[str]:
+        """Return the days that can be sent and say what the others wait for; all of them if there is none.
+
+        Nothing to send at all is told by the gate, as a failure: somebody asked for it.
+        """
+        days = list(self.context.partition_keys)
+        built = built_days(self.platform, self.name)
+        if len(there := [day for day in days if day in built]) in (0, len(days)):
+            return days
+        for day in sorted({*days} - {*there}):
+            note_wait(self.context, sync_asset(self.name), day, f"what it reads has not been built for {day}")
+        return there
+
+    def _materializations(self) -> Iterator[Any]:
+        """Report the days that arrived."""
         told: dict[str, Mapping[str, Any]] = {
             day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
         }
         told |= {day: metadata_of(self.platform, self.name, d) for day, d in self.deliveries.items() if d.arrived}
-        for day, metadata in told.items():
-            if whole:
-                self.context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
-            else:
-                self.context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata))
-        if whole:
-            yield dg.MaterializeResult(asset_key=key)
+        yield from materializations(self.context, asset_key(sync_asset(self.name)), told)
 
     def _tell(self, day: str, sent: Delivery) -> None:
         report = sent.report
@@ -215,21 +226,26 @@ class _Run:
             self.context.log.warning("%s %s leaves out %s: %s", sync_asset(self.name), day, table, reason)
 
     def _fail_if_undelivered(self) -> None:
-        for day, sent in self.deliveries.items():
-            if not sent.arrived:
-                asks = sent.report.status is Status.NEEDS_CONFIRMATION
-                raise dg.Failure(
-                    f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}"
-                    + (f"; {how_to_confirm(self.name)}" if asks else ""),
-                    metadata=metadata_of(self.platform, self.name, sent),
-                    allow_retries=False,
-                )
+        lost = {day: sent for day, sent in self.deliveries.items() if not sent.arrived}
+        if not lost:
+            return
+        asks = any(sent.report.status is Status.NEEDS_CONFIRMATION for sent in lost.values())
+        raise dg.Failure(
+            "\n".join(
+                f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}"
+                for day, sent in lost.items()
+            )
+            + (f"; {how_to_confirm(self.name)}" if asks else ""),
+            metadata=metadata_of(self.platform, self.name, next(iter(lost.values()))),
+            allow_retries=False,
+        )
 
 
 def _dry_run(
     context: dg.AssetExecutionContext, platform: Platform, name: str, config: SyncConfig
 ) -> Iterator[dg.AssetObservation]:
     """Observe what would be sent: a dry run is no materialization, or the day would look delivered."""
+    salt(platform.lake.store)  # whoever reads the observation may ask `heap-assets rows` for a hash in it
     for day in context.partition_keys:
         planned, rows = delivery.plan(platform, name, date.fromisoformat(day), force=config.force)
         metadata = metadata_of(platform, name, planned) | planned_rows(rows)

@@ -15,10 +15,11 @@ from typing import Any
 
 import dagster as dg
 
+from heap_assets.assets.days import materializations, note_wait
 from heap_assets.checks.check import Check
 from heap_assets.checks.partition_check import StepChecks, asset_key, check_specs
-from heap_assets.checks.verdict import Verdict
-from heap_assets.errors import HeapAssetsError
+from heap_assets.checks.verdict import Verdict, nothing_to_judge_by
+from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.io import LakeResource, partition_metadata, table_schema
 from heap_assets.lake import Status
 from heap_assets.platform import Platform
@@ -89,6 +90,10 @@ def _build_table(
     for day in context.partition_keys:
         try:
             metadata = _build_day(platform, table, day)
+        except MissingInputError as error:
+            note_wait(context, table.path, day, str(error))
+            verdicts[day] = nothing_to_judge_by(f"waits: {error}"[:_SHOWN_REASON])
+            continue
         except HeapAssetsError as error:
             context.log.error("%s %s: %s", table.path, day, error)  # noqa: TRY400  the message says all
             verdicts[day] = Verdict(False, notes={"reason": str(error)[:_SHOWN_REASON]})
@@ -96,7 +101,7 @@ def _build_table(
         missing = metadata.get(UNREADABLE)
         verdicts[day] = Verdict(False, notes={"reason": str(missing)[:_SHOWN_REASON]}) if missing else Verdict(True)
         built[day] = metadata
-    yield from _materializations(context, asset_key(table.path), built)
+    yield from materializations(context, asset_key(table.path), built)
     for day, readable in verdicts.items():
         yield from step.judge(table.path, day, {"readable": readable})
 
@@ -117,16 +122,3 @@ def _build_day(platform: Platform, table: TableAsset, day: str) -> dict[str, Any
     if isinstance(lost := made.notes.get(VALUES_LOST_IN), Mapping):
         numbers[VALUES_LOST_IN] = ", ".join(f"{column}: {count}" for column, count in sorted(lost.items()))
     return metadata | numbers | partition_metadata(written.partition)
-
-
-def _materializations(
-    context: dg.AssetExecutionContext, key: dg.AssetKey, built: Mapping[str, dict[str, Any]]
-) -> Iterator[Any]:
-    """Report what was built: Dagster's result covers a whole run, so a run with gaps reports day by day."""
-    if len(built) == len(context.partition_keys):
-        for day, metadata in built.items():
-            context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
-        yield dg.MaterializeResult(asset_key=key)
-    else:
-        for day, metadata in built.items():
-            context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata))

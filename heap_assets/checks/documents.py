@@ -46,6 +46,7 @@ heap-assets rows sync/heap_user_properties --key 9b1f0c64d1a2e735     # a key of
 
 `--rows` says how many rows of each table, `--json` prints an object a line. The check is held against the day as it
 stands now; if that was built again since, this is said. `heap-assets explain` then shows how identifiers were joined.
+Hashes that `sync plan` shows in a lake in which no sync has run yet are of that call alone: it keeps no key.
 
 `claimed_by_one` and `unique_identifiers_not_shared` look at the same values, those of a type that is one person's and
 that resolution gave to one profile though the records of others name them. The first is a list to work off: one value

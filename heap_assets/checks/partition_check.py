@@ -106,8 +106,8 @@ class StepChecks:
         Parameters
         ----------
         given
-            Verdicts that the step itself knows, by check name. If `readable` is given and failed, nothing else is
-            judged: the partition in place is not the one that was asked for.
+            Verdicts that the step itself knows, by check name. If `readable` is given and does not hold, nothing else
+            is judged: the partition in place is not the one that was asked for.
         """
         events = list(self._evaluations(asset, partition, given or {}))
         with told_together(self._context.instance):
@@ -119,7 +119,8 @@ class StepChecks:
         key = partition or WHOLE
         subject = Subject(self._lake, asset, key, step_shared=self._shared)
         version = verdicts.partition_version(self._lake, asset, key)
-        unreadable = "readable" in given and given["readable"].failed
+        readable = given.get("readable", Verdict(passed=True))
+        unreadable = readable.failed or bool(readable.not_judged)
         target = None if unreadable else self._target(asset, partition)
         for check in self._by_asset.get(asset, []):
             verdict = given.get(check.name)
@@ -269,4 +270,8 @@ def check_step(
 def _partitions(context: Context, checks: Sequence[Check], asset: str) -> Sequence[str | None]:
     if not any(check.partitioned for check in checks if check.asset == asset):
         return [None]
-    return list(context.partition_keys)
+    asked = list(context.partition_keys)
+    lake = lake_of(context)
+    built = [key for key in asked if verdicts.partition_version(lake, asset, key) is not None]
+    # of a range, the days that wait for an input say so themselves; one that was asked for by itself is told
+    return built or asked

@@ -133,6 +133,11 @@ def newest(store: Store, since: str = "") -> list[StoredVerdict]:
         for info in store.list(ROOT)
         if info.key.endswith(".json") and info.key.rpartition("/")[2].removesuffix(".json") >= since
     ]
+    return read_keys(store, keys)
+
+
+def read_keys(store: Store, keys: Sequence[str]) -> list[StoredVerdict]:
+    """Return the verdicts of these object keys, in their order; read side by side."""
     with ThreadPoolExecutor(_READERS) as readers:
         return [_parse(data) for data in readers.map(store.read, keys)]
 
@@ -161,11 +166,19 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
     return reasons
 
 
-def hash_key(store: Store) -> bytes:
-    """Return the secret that offenders are hashed with; made once per lake, so that hashes compare over time."""
+def hash_key(store: Store, *, keep: bool = True) -> bytes:
+    """Return the secret that offenders are hashed with; made once per lake, so that hashes compare over time.
+
+    Parameters
+    ----------
+    keep
+        Store what is made. Without, a lake that has none shows no hash yet, and none equals that of another call.
+    """
     try:
         return store.read(_HASH_KEY)
     except FileNotFoundError:
+        if not keep:
+            return os.urandom(32)
         store.create(_HASH_KEY, os.urandom(32))
         return store.read(_HASH_KEY)
 

@@ -18,6 +18,7 @@ _COMMANDS = {
     "discover": ("heap_assets.cli.sources", "Show the tables, columns and dumps that Heap delivers"),
     "browse": ("heap_assets.cli.sources", "Show warehouse tables and propose identifier mappings"),
     "catalogue": ("heap_assets.cli.sources", "Compare heap_catalogue.yaml with what was landed; accept what is new"),
+    "status": ("heap_assets.cli.status", "Show what is pending, running, ok, failed, waiting or not judged"),
     "rejected": ("heap_assets.cli.sources", "Show files and rows that could not be landed, and why"),
     "usage": ("heap_assets.cli.sources", "Show the month's rows against the plan's quota"),
     "reset": ("heap_assets.cli.sources", "Forget what was landed of one table, so that it is taken anew"),

@@ -13,7 +13,16 @@ import polars as pl
 from heap_assets.checks.check import Check
 from heap_assets.checks.verdicts import StoredVerdict
 from heap_assets.cli.home import dagster_home
-from heap_assets.destinations import LeaseHeldError, Status, SyncReport, full_resend, rejected, retry_rejected, runs
+from heap_assets.destinations import (
+    LeaseHeldError,
+    Status,
+    SyncReport,
+    full_resend,
+    has_salt,
+    rejected,
+    retry_rejected,
+    runs,
+)
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.platform import Platform, open_platform
 from heap_assets.redaction import redact
@@ -58,6 +67,8 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     if len(sample) and rows:
         click.echo()
         _table(sample.head(rows).with_columns(pl.col(pl.List(pl.String)).list.join(", ")))
+        if not has_salt(platform.lake.store):
+            click.echo("No sync has run in this lake: the hashes are of this call alone, `heap-assets rows` finds none")
 
 
 @sync.command("run")

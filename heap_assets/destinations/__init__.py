@@ -5,7 +5,7 @@ from heap_assets.destinations.addressing import Addressed, AddressPolicy, addres
 from heap_assets.destinations.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.destinations.deliver import deliver, dry_run
 from heap_assets.destinations.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, addressed_events, event_rows
-from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
+from heap_assets.destinations.hashing import has_salt, hashed_key, hashed_keys, salt
 from heap_assets.destinations.heap import HOSTS as HEAP_HOSTS
 from heap_assets.destinations.heap import HeapAccountProperties, HeapApp, HeapUserProperties
 from heap_assets.destinations.heap_deletion import HeapDeletion
@@ -96,6 +96,7 @@ __all__ = [
     "fold",
     "forget",
     "full_resend",
+    "has_salt",
     "hashed_key",
     "hashed_keys",
     "identify_candidates",

@@ -114,7 +114,7 @@ def dry_run(
     SyncReport, DataFrame
         Counts, concerns and new property names; and per row to send: hashed key, op and the names of its fields.
     """
-    key = salt(store, spec.salt)
+    key = salt(store, spec.salt, keep=False)
     spec = at_account(store, spec, destination, claim=False)
     log = Log(store, spec.folder)
     blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, destination.refusal())

@@ -28,8 +28,13 @@ _SALT_KEY = f"{state_keys.SYNC}/salt"
 _SALT_BYTES = 16
 
 
-def salt(store: Store, given: bytes | None = None) -> bytes:
+def salt(store: Store, given: bytes | None = None, *, keep: bool = True) -> bytes:
     """Return the 16 bytes that key every hash: those given, or the ones held in the store (drawn on first use).
+
+    Parameters
+    ----------
+    keep
+        Store what is drawn. Without, the hashes of a store that has none compare with those of no other call.
 
     Raises
     ------
@@ -38,12 +43,19 @@ def salt(store: Store, given: bytes | None = None) -> bytes:
     """
     if given is not None:
         return hashlib.sha256(given).digest()[:_SALT_BYTES]
-    if not store.exists(_SALT_KEY):
+    if not has_salt(store):
+        if not keep:
+            return secrets.token_bytes(_SALT_BYTES)
         store.create(_SALT_KEY, secrets.token_bytes(_SALT_BYTES))
     found = store.read(_SALT_KEY)
     if len(found) != _SALT_BYTES:
         raise DeliveryError(f"{store.uri(_SALT_KEY)} is damaged ({len(found)} bytes, not {_SALT_BYTES}): restore it")
     return found
+
+
+def has_salt(store: Store) -> bool:
+    """Say whether the store holds a salt: without one, no hash that is shown can be looked up later."""
+    return store.exists(_SALT_KEY)
 
 
 def hashed_key(key: str, salt_bytes: bytes) -> str:

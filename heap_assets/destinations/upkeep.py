@@ -28,7 +28,7 @@ def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.
     """Return the rows that stand as rejected or unanswered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
     log = Log(store, spec.folder)
     frame = _failed(fold(log, log.ledger()).frame, since)
-    return frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "status", *_FAILED)
+    return frame.select(hashed_keys(frame["key"], salt(store, spec.salt, keep=False)), "status", *_FAILED)
 
 
 def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.DataFrame:
@@ -41,7 +41,8 @@ def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.Dat
     """
     log = Log(store, spec.folder)
     frame = fold(log, log.ledger()).frame
-    shown = frame.select(hashed_keys(frame["key"], salt(store, spec.salt)), "key", "status", *_FAILED)
+    secret = salt(store, spec.salt, keep=False)
+    shown = frame.select(hashed_keys(frame["key"], secret), "key", "status", *_FAILED)
     return shown.filter(pl.col("key_hash").is_in(list(hashes)))
 
 

@@ -95,6 +95,17 @@ class Landing:
         recheck = {manifest.dump_id for manifest in newest}
         return [m for m in manifests if is_wanted(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)]
 
+    def waiting(self, source: DumpSource) -> list[ManifestFile]:
+        """Return the dumps that are pending, for those who only look: nothing is written, and no data file is listed.
+
+        A file that was changed in place shows only to :meth:`pending`. A dump whose record is of a former version
+        counts as pending until that was asked.
+        """
+        records = self.records()
+        return [
+            m for m in source.manifests() if is_wanted(m, records.get(m.dump_id), source, self.config, recheck=False)
+        ]
+
     def land(self, source: DumpSource, dump_id: int | ManifestFile, *, confirm_later: bool = False) -> DumpReport:
         """Land what a dump still has to land. A table that fails is recorded and does not stop the others.
 

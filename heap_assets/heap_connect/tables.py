@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.column_names import PRIVATE, apart
-from heap_assets.errors import HeapAssetsError
+from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.heap_connect.comparing import OTHER, VERSION
 from heap_assets.heap_connect.dtypes import to_json
 from heap_assets.heap_connect.landing import Landing
@@ -184,8 +184,10 @@ def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: da
 
     Raises
     ------
+    MissingInputError
+        If none landed, or only before a reset.
     TableError
-        If none landed.
+        If the newest could not be landed.
     """
     standing = deliveries(records, table, until) or _landed(records, table)[:1]
     if standing:
@@ -195,8 +197,8 @@ def standing_deliveries(records: Mapping[int, DumpRecord], table: str, until: da
     if failed and failed[-1].failure is not None:
         raise TableError(f"{table} has not landed: {failed[-1].failure.told}")
     if not any(record.state is TableState.RESET for record in known):
-        raise TableError(f"{table} is in no dump that landed: land one, or take it out of the catalogue")
-    raise TableError(f"{table} was reset and has not landed again: land its dumps")
+        raise MissingInputError(f"{table} is in no dump that landed: land one, or take it out of the catalogue")
+    raise MissingInputError(f"{table} was reset and has not landed again: land its dumps")
 
 
 def _landed(records: Mapping[int, DumpRecord], table: str) -> list[Delivery]:

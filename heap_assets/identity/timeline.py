@@ -118,6 +118,27 @@ class Timeline:
             notes={**notes, "inputs": len(wanted)},
         )
 
+    def links(self, day: date, inputs: Sequence[DayInput]) -> pl.LazyFrame:
+        """Return all links as of a day, as :meth:`advance` does, for those who only look: nothing is written.
+
+        Inputs that no resolution has read yet are read here, and not kept.
+        """
+        wanted = _checked(day, inputs)
+        links = {key: self._read_links(given) for key, given in sorted(wanted.items())}
+        parts = [links[key] for key, given in wanted.items() if given.table.kind == "event"]
+        for name in sorted({key[0] for key, given in wanted.items() if given.table.kind == "snapshot"}):
+            days = sorted(at for table, at in wanted if table == name)
+            timeless = wanted[name, days[-1]].table.time_column is None
+            parts.append(_since_first_stood([links[name, at] for at in days]) if timeless else links[name, days[-1]])
+        return _together(parts)
+
+    def _read_links(self, given: DayInput) -> pl.LazyFrame:
+        file = f"{self._file(given)}-links.parquet"
+        if self.store.exists(file):
+            return self.store.scan(file)
+        own = None if given.own_identify is None else given.own_identify()
+        return extract(given.rows(), given.table, self.rules, given.day, own).links
+
     def _resolved(
         self, events: Mapping[tuple[str, date], Partition], standing: Mapping[str, Standing]
     ) -> tuple[Resolution, dict[str, Any]]:
@@ -155,11 +176,15 @@ class Timeline:
         }  # fmt: skip
         return as_resolution(state.resolved(self.rules)), notes
 
-    def _extracted(self, given: DayInput) -> str:
-        """Read an input at most once per version of it, its mapping and the rules; returns the files' common name."""
+    def _file(self, given: DayInput) -> str:
+        """Return the common name of an input's files, by its version, its mapping and the rules."""
         version = "\x1f".join((given.version, given.table.digest, self.rules.value_digest))
         name = hashlib.sha256(version.encode()).hexdigest()[:32]
-        file = f"{_EXTRACTED}/{given.table.name}/{given.day.isoformat()}-{name}"
+        return f"{_EXTRACTED}/{given.table.name}/{given.day.isoformat()}-{name}"
+
+    def _extracted(self, given: DayInput) -> str:
+        """Read an input at most once per version of it, its mapping and the rules; returns the files' common name."""
+        file = self._file(given)
         links, refused = f"{file}-links.parquet", f"{file}-refused.parquet"
         if not (self.store.exists(links) and self.store.exists(refused)):
             own = None if given.own_identify is None else given.own_identify()

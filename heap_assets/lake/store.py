@@ -28,7 +28,7 @@ import obstore
 import polars as pl
 from filelock import FileLock, Timeout
 from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore, MemoryStore, from_url
 
 from heap_assets.errors import ConflictError, SettingsError
 from heap_assets.lake.leftovers import LOCK, PREFIX, SCRATCH, remove_leftovers
@@ -78,18 +78,34 @@ class Store:
     def __init__(self, url: str, options: Mapping[str, str] | None = None, *, lock: Path | None = None) -> None:
         self.options = dict(options or {})
         self.is_local = not url.startswith(_REMOTE)
-        self._objects: ObjectStore
+        self._opened: ObjectStore | None = None
         if self.is_local:
             if "://" in url and not url.startswith("file://"):
                 raise SettingsError(f"lake URL {url!r} is not a folder, s3:// or gs:// address")
             self.root = Path(url.removeprefix("file://")).absolute()
-            self.root.mkdir(parents=True, exist_ok=True)
+            if self.root.exists() and not self.root.is_dir():
+                raise SettingsError(f"lake URL {url!r} is a file; expected a folder, s3:// or gs:// address")
             self.url = str(self.root)
-            self._objects = LocalStore(prefix=self.root, automatic_cleanup=False)
             self._lock = lock or self.root / LOCK
         else:
             self.url = url.rstrip("/")
-            self._objects = from_url(self.url, **self.object_store_options)  # type: ignore[call-overload]
+            self._opened = from_url(self.url, **self.object_store_options)  # type: ignore[call-overload]
+
+    @property
+    def _objects(self) -> ObjectStore:
+        """What is read from; nothing at all while there is no folder, which the first write makes."""
+        if self._opened is None:
+            if not self.root.is_dir():
+                return MemoryStore()
+            self._opened = LocalStore(prefix=self.root, automatic_cleanup=False)
+        return self._opened
+
+    @property
+    def _writable(self) -> ObjectStore:
+        """What is written to: the folder is made now, so that commands that only read leave no trace."""
+        if self.is_local:
+            self.root.mkdir(parents=True, exist_ok=True)
+        return self._objects
 
     def child(self, prefix: str) -> Store:
         """Return the store of everything below `prefix`."""
@@ -134,16 +150,16 @@ class Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Replace an object whole."""
-        obstore.put(self._objects, key, data)
+        obstore.put(self._writable, key, data)
 
     def put(self, key: str, path: Path) -> None:
         """Replace an object whole with a file's content, in parts if it is large."""
-        obstore.put(self._objects, key, path)
+        obstore.put(self._writable, key, path)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object only if there is none; False if somebody else was first."""
         try:
-            obstore.put(self._objects, key, data, mode="create")
+            obstore.put(self._writable, key, data, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
         return True
@@ -270,6 +286,7 @@ class Store:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the folder's lock; a process that dies lets go of it."""
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock, poll_interval=_POLL_SECONDS)
         try:
             lock.acquire(timeout=_PATIENCE_SECONDS)

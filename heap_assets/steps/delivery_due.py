@@ -39,23 +39,25 @@ def due_days(platform: Platform, name: str) -> list[date]:
 
 def newest_day(platform: Platform, name: str) -> date | None:
     """Return the newest day on which everything that a sync reads by day is there; None if there is none."""
+    past = [day for day in built_days(platform, name) if day <= str(clock.today())]
+    return date.fromisoformat(max(past)) if past else None
+
+
+def built_days(platform: Platform, name: str) -> set[str]:
+    """Return the days of which everything that a sync reads by day is there, of Heap's events at least one table."""
     sync, lake = platform.settings.sync[name], platform.lake
     if isinstance(sync, kinds.SegmentTrack):
         tables = [heap_asset(table) for table in Forwarding(platform, name, sync).tables]
-        days = {day for asset in tables for day in lake.partitions(asset)}
-    else:
-        assets = (
-            [PROFILES]
-            if sync.source == PROFILES
-            else [USERS]
-            if sync.source == "heap"
-            else [warehouse_asset(sync.source)]
-        )
-        if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
-            assets.append(PROFILES)
-        days = set.intersection(*(set(lake.partitions(asset)) for asset in assets))
-    past = [day for day in days if day <= str(clock.today())]
-    return date.fromisoformat(max(past)) if past else None
+        return {day for asset in tables for day in lake.partitions(asset)}
+    return set.intersection(*(set(lake.partitions(asset)) for asset in read_by_day(platform, name)))
+
+
+def read_by_day(platform: Platform, name: str) -> list[str]:
+    """Return the assets of which a sync reads the very day that it sends; not for Heap's events."""
+    sync = platform.settings.sync[name]
+    own = {PROFILES: PROFILES, "heap": USERS}.get(sync.source) or warehouse_asset(sync.source)
+    members = isinstance(sync, kinds.SegmentGroup) and sync.member_trait
+    return [own, PROFILES] if members else [own]
 
 
 def _due_days_of_events(platform: Platform, name: str, sync: kinds.SegmentTrack) -> list[date]:

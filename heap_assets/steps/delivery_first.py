@@ -24,7 +24,23 @@ def waits_for_confirmation(platform: Platform, name: str) -> bool:
     sync = platform.settings.sync[name]
     if isinstance(sync, kinds.Custom) or _is_here(_address(platform, name)):
         return False
-    return not any(platform.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in _folders(platform, name))
+    return not has_run(platform, name)
+
+
+def ledger_folders(platform: Platform, name: str) -> list[str]:
+    """Return the folders of all ledgers of a sync at the account that it writes to now."""
+    sync = platform.settings.sync[name]
+    if isinstance(sync, kinds.SegmentTrack):
+        tables = Forwarding(platform, name, sync).tables
+        return [ledger_folder(platform, name, table) for table in tables] or [name]
+    return [ledger_folder(platform, name)]
+
+
+def has_run(platform: Platform, name: str) -> bool:
+    """Say whether a sync ever ran against the account that it writes to now; a dry run is none."""
+    return any(
+        platform.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in ledger_folders(platform, name)
+    )
 
 
 def how_to_confirm(name: str) -> str:
@@ -46,15 +62,7 @@ def remember_shown(platform: Platform, name: str, day: date) -> None:
 
 
 def _key(platform: Platform, name: str) -> str:
-    return f"{_SHOWN}/{_folders(platform, name)[0]}.json"
-
-
-def _folders(platform: Platform, name: str) -> list[str]:
-    sync = platform.settings.sync[name]
-    if isinstance(sync, kinds.SegmentTrack):
-        tables = Forwarding(platform, name, sync).tables
-        return [ledger_folder(platform, name, table) for table in tables] or [name]
-    return [ledger_folder(platform, name)]
+    return f"{_SHOWN}/{ledger_folders(platform, name)[0]}.json"
 
 
 def _address(platform: Platform, name: str) -> str | None:

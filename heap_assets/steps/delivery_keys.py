@@ -44,7 +44,7 @@ def rows_of_key(platform: Platform, name: str, key_hash: str, day: date | None, 
         profiles |= set(aside["profile_id"].drop_nulls())
     day = day or newest_day(platform, name)
     for place, rows in _rows_of_day(platform, name, day) if day else ():
-        matching = _matching(rows, key_hash, salt(store, ledgers(platform, name)[0].salt))
+        matching = _matching(rows, key_hash, salt(store, ledgers(platform, name)[0].salt, keep=False))
         found[f"{place} of {day}"] = matching
         if "profile_id" in matching.columns:
             profiles |= set(matching["profile_id"].drop_nulls())

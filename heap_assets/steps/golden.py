@@ -74,9 +74,17 @@ def profiles_version(platform: Platform) -> str:
 
 
 def audiences_of_day(platform: Platform, day: date) -> Made:
-    """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`."""
+    """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`.
+
+    Raises
+    ------
+    MissingInputError
+        If the profiles of the day were not built, or before the settings had one of the audiences.
+    """
     names = list(platform.settings.profiles.audiences)
     profiles = platform.lake.scan(PROFILES, str(day))
+    if unknown := [name for name in names if name not in profiles.collect_schema()]:
+        raise MissingInputError(f"{PROFILES} {day} is older than the audience {unknown[0]!r}: materialize it again")
     rows = (
         profiles.select("profile_id", *names)
         .unpivot(names, index="profile_id", variable_name="audience", value_name="inside")

@@ -82,7 +82,7 @@ def offenders_of(
     subject = Subject(platform.lake, asset, partition, check)
     verdict = _verdict(platform, judged, subject)
     version = verdicts.partition_version(platform.lake, asset, partition)
-    secret = verdicts.hash_key(platform.lake.store)
+    secret = verdicts.hash_key(platform.lake.store, keep=False)
     found = []
     for offender in verdict.shown().iter_slices(1):
         values = offender.row(0, named=True)

@@ -169,7 +169,19 @@ def due_days(platform: Platform, publisher: Publisher, table: PublishedTable) ->
     WarehouseError
         If the target cannot be reached: what was published is remembered here, that it is still there is not.
     """
-    exists = publisher.exists(table.publication.table)
+    return unpublished_days(platform, publisher, table, exists=publisher.exists(table.publication.table))
+
+
+def unpublished_days(
+    platform: Platform, publisher: Publisher, table: PublishedTable, *, exists: bool = True
+) -> list[date]:
+    """Return the days that are built and were not published as they now are, oldest first; asks nobody.
+
+    Parameters
+    ----------
+    exists
+        Whether the target still has the table; without it every day is to be published.
+    """
     versions = {asset: platform.lake.versions(asset) for asset in table.sources}
     names = _event_names(platform, table)
     asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]

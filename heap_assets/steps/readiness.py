@@ -77,8 +77,8 @@ def identity_inputs(platform: Platform, day: date) -> IdentityInputs:
 
 
 def links_as_of(platform: Platform, day: date) -> pl.LazyFrame:
-    """Return all links that the graph of a day was resolved from, one row per link and source."""
-    return platform.timeline.advance(day, identity_inputs(platform, day).inputs).all_links
+    """Return all links that the graph of a day was resolved from, one row per link and source. Writes nothing."""
+    return platform.timeline.links(day, identity_inputs(platform, day).inputs)
 
 
 def landing_pauses(platform: Platform) -> bool:

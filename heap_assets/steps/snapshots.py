@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -149,10 +150,23 @@ def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | Non
     return _Before(Observation(rows, seen.observed_at, seen.version, seen.tally), seen.digest)
 
 
-def _seen(task: Task, asset: str) -> _Seen | None:
+def last_read(platform: Platform, asset: str) -> datetime | None:
+    """Return when the source of a table was last read (UTC), None if it never was."""
+    known = _record_of(platform, asset)
+    return datetime.fromisoformat(known["observed_at"]) if known else None
+
+
+def _record_of(platform: Platform, asset: str) -> dict[str, Any]:
     try:
-        known = json.loads(task.platform.lake.store.read(f"{state_keys.OBSERVED}/{asset}.json"))
+        known: dict[str, Any] = json.loads(platform.lake.store.read(f"{state_keys.OBSERVED}/{asset}.json"))
     except FileNotFoundError:
+        return {}
+    return known
+
+
+def _seen(task: Task, asset: str) -> _Seen | None:
+    known = _record_of(task.platform, asset)
+    if not known:
         return None
     tally = Tally(*known["tally"]) if known["tally"] else None
     observed_at, whole_at = (datetime.fromisoformat(known[key]) for key in ("observed_at", "whole_at"))

@@ -22,6 +22,7 @@ from heap_assets.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent.parent
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+IDENTITY = [f"identity/{name}" for name in ("links", "graph", "conflicts", "shared", "changes")]
 _RANGE = "dagster/asset_partition_range_"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from heap_assets.cli.demo_run import runs_for
 from heap_assets.demo import Company, write_company
-from heap_assets_tests.assets.company_platform import World, make_world, yesterday
+from heap_assets.steps.readiness import unbuilt_days
+from heap_assets_tests.assets.company_platform import IDENTITY, World, make_world, why, yesterday
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,16 @@ def world(company: Company, tmp_path_factory: pytest.TempPathFactory) -> World:
     for dump in company.dump_ids.values():
         assert made.land(dump).success
     return made
+
+
+@pytest.fixture(scope="session")
+def resolved(world: World) -> World:
+    """The same with every table, identity, profiles and audit of the newest day built."""
+    newest = str(world.company.until)
+    for assets, first, last in runs_for(unbuilt_days(world.platform)):
+        world.run(assets, str(first), str(last))
+    warehouse = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
+    assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
+    result = world.run([*IDENTITY, "profiles", "audit"], newest)
+    assert result.success, why(result)
+    return world

@@ -10,25 +10,12 @@ import dagster as dg
 import pytest
 
 from heap_assets.assets.definitions import build_definitions
+from heap_assets.checks import verdicts
 from heap_assets.checks.partition_check import asset_key
-from heap_assets.cli.demo_run import runs_for
+from heap_assets.partitions import DUMPS
 from heap_assets.steps import readiness
 from heap_assets.steps.readiness import graph_is_due, identity_inputs, unbuilt_days
-from heap_assets_tests.assets.company_platform import World, make_world, why
-
-IDENTITY = [f"identity/{name}" for name in ("links", "graph", "conflicts", "shared", "changes")]
-
-
-@pytest.fixture(scope="module")
-def resolved(world: World) -> World:
-    newest = str(world.company.until)
-    for assets, first, last in runs_for(unbuilt_days(world.platform)):
-        world.run(assets, str(first), str(last))
-    warehouse = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
-    assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
-    result = world.run([*IDENTITY, "profiles", "audit"], newest)
-    assert result.success, why(result)
-    return world
+from heap_assets_tests.assets.company_platform import IDENTITY, World, make_world, why
 
 
 def test_a_day_is_resolved_with_profiles_checks_and_audit(resolved: World) -> None:
@@ -91,6 +78,45 @@ def test_identity_for_a_range_resolves_what_it_can_and_names_what_the_others_wai
     assert "is not built" in waits[older]
     made = {(e.asset_key.path[-1], e.partition) for e in result.all_events if e.is_step_materialization and e.asset_key}
     assert made == {(asset.rpartition("/")[2], newest) for asset in IDENTITY}
+
+
+def waits_of(result: dg.ExecuteInProcessResult, asset: str) -> set[str | None]:
+    """Return the days that a run says an asset waits with."""
+    observed = [e.asset_observation_data.asset_observation for e in result.all_events if e.is_asset_observation]
+    return {one.partition for one in observed if one.asset_key == asset_key(asset) and "waits" in one.metadata}
+
+
+@pytest.mark.parametrize("assets", [["profiles", "audit"], [*IDENTITY, "profiles", "audit"]], ids=["alone", "together"])
+def test_a_range_of_profiles_builds_the_days_whose_graph_is_there(resolved: World, assets: list[str]) -> None:
+    older, newest = str(resolved.company.days[-3]), str(resolved.company.until)
+    result = resolved.run(assets, older, newest)
+    assert result.success, why(result)
+    made = {(e.asset_key.path[-1], e.partition) for e in result.all_events if e.is_step_materialization and e.asset_key}
+    assert made == {(asset.rpartition("/")[2], newest) for asset in assets}
+    without_graph = {older, str(resolved.company.days[-2])}
+    assert waits_of(result, "profiles") == waits_of(result, "audit") == without_graph
+    assert resolved.checked(result, "profiles", "unique_keys") == {newest: True}
+
+
+def test_a_range_of_the_warehouse_names_the_days_that_were_never_observed(resolved: World) -> None:
+    older, newest = str(resolved.company.days[-2]), str(resolved.company.until)
+    result = resolved.run(["warehouse/crm_contacts"], older, newest)
+    assert result.success, why(result)
+    assert waits_of(result, "warehouse/crm_contacts") == {older}
+    kept = verdicts.read(resolved.platform.lake.store, "warehouse/crm_contacts", "readable", older)
+    assert kept is not None
+    assert not kept.failed, "that there is no past is no fault"
+    assert "never observed" in kept.not_judged
+
+
+def test_a_range_of_dumps_lands_those_that_are_there_and_names_the_others(resolved: World) -> None:
+    newest = str(resolved.company.dump_ids[resolved.company.until])
+    gone = str(int(newest) + 1)
+    resolved.instance.add_dynamic_partitions(str(DUMPS.name), [gone])
+    result = resolved.run(["heap_connect/dumps"], newest, gone)
+    assert f"has no dump {gone}" in why(result)
+    [made] = {e.partition for e in result.all_events if e.is_step_materialization and e.asset_key.path[-1] == "dumps"}
+    assert made == newest
 
 
 def test_the_newest_graph_is_due_until_it_is_built(resolved: World) -> None:

@@ -116,6 +116,17 @@ def test_events_send_each_day_of_a_range(worlds: Worlds, heap: ServerProcess) ->
     }
 
 
+def test_a_day_whose_checks_failed_keeps_no_other_day_of_a_range_back(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(EVENTS)
+    world.write("warehouse/orders", BEFORE, world.lake.scan("warehouse/orders", str(DAY)).head(1).collect())
+    world.judge("warehouse/orders", BEFORE, passed=False, only="unique_keys")
+    result = world.run(["sync/heap_events"], BEFORE, DAY)
+    assert f"{BEFORE}: blocked" in failure(result)
+    assert set(kept(world, "sync/heap_events")) == {str(DAY)}
+    assert not checked(result)[str(BEFORE), "delivered"]
+    assert checked(result)[str(DAY), "delivered"]
+
+
 def test_a_sync_launched_alone_after_a_failed_check_sends_nothing(worlds: Worlds, heap: ServerProcess) -> None:
     world = worlds(USERS)
     world.judge("warehouse/contacts", DAY, passed=False, only="not_shrunk")
@@ -134,14 +145,19 @@ def test_a_verdict_on_another_version_sends_nothing(worlds: Worlds, heap: Server
     assert calls(heap) == 0
 
 
-def test_a_range_of_events_keeps_the_days_that_arrived(worlds: Worlds, heap: ServerProcess) -> None:
+def test_a_range_of_events_sends_the_days_that_are_built_and_names_the_others(
+    worlds: Worlds, heap: ServerProcess
+) -> None:
     world = worlds(EVENTS)
     running = DAY + timedelta(days=1)
     result = world.run(["sync/heap_events"], DAY, running)
-    assert f"warehouse/orders {running} has not been built" in failure(result)
+    assert result.success, why(result)
     assert set(kept(world, "sync/heap_events")) == {str(DAY)}
     assert checked(result)[str(DAY), "delivered"]
-    assert not checked(result)[str(running), "delivered"]
+    [seen] = world.instance.fetch_observations(asset_key("sync/heap_events"), limit=5).records
+    assert seen.partition_key == str(running)
+    alone = world.run(["sync/heap_events"], running)
+    assert f"warehouse/orders {running} has not been built" in failure(alone), "asked for, and nothing could be sent"
 
 
 def test_a_dry_run_materializes_nothing_and_shows_hashed_keys(worlds: Worlds, heap: ServerProcess) -> None:

@@ -13,6 +13,7 @@ from dump_builders import Bucket, event, land_all, landing_in, user
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heap_assets.errors import MissingInputError
 from heap_assets.heap_connect import (
     Catalogue,
     TableError,
@@ -64,7 +65,7 @@ def test_a_table_that_never_landed_says_why(tmp_path: Path) -> None:
     assert report.failed[0].failure is not None
     with pytest.raises(TableError, match=r"a has not landed: .*part-00000.*does not exist"):
         build_event_day(landing, "a", MARCH_1)
-    with pytest.raises(TableError, match="b is in no dump"):
+    with pytest.raises(MissingInputError, match="b is in no dump"):
         build_event_day(landing, "b", MARCH_1)
     with pytest.raises(TableError, match="build_users"):
         build_event_day(landing, "users", MARCH_1)

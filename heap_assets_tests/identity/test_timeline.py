@@ -154,9 +154,18 @@ def test_incremental_equals_full_through_any_history(history_steps: list[Step]) 
                     history.pop(key, None)
                 else:
                     history[key] = rows
-            assert_same(
-                timeline.advance(day(step.number), known_on(history, step.number)), at_once(history, step.number)
-            )
+            known = known_on(history, step.number)
+            before = stored(folder)
+            only_looked_at = timeline.links(day(step.number), known).sort(pl.all()).collect()
+            assert stored(folder) == before, "who only looks writes nothing"
+            assert_same(timeline.advance(day(step.number), known), at_once(history, step.number))
+            every = timeline.advance(day(step.number), known).all_links.sort(pl.all()).collect()
+            for looked_at in (only_looked_at, timeline.links(day(step.number), known).sort(pl.all()).collect()):
+                assert_frame_equal(looked_at, every)
+
+
+def stored(folder: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
 
 
 def company(people: int, days: int) -> History:

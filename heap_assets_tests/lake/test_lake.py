@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.errors import DamagedFileError, MissingInputError, StaleWriterError
+from heap_assets.errors import DamagedFileError, MissingInputError, SettingsError, StaleWriterError
 from heap_assets.lake import SCRATCH, Inputs, Lake, Status, Store, folder_name, remove_scratch_folders
 
 ROWS = pl.DataFrame({"a": [1, 2]})
@@ -21,6 +21,29 @@ ROWS = pl.DataFrame({"a": [1, 2]})
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake.open(str(tmp_path))
+
+
+def test_a_lake_that_is_only_read_is_not_made(tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path / "new" / "lake"))
+    assert lake.partitions("heap/users") == []
+    assert lake.find("heap/users", "2026-01-01") is None
+    assert lake.store.child("_sync").list() == []
+    lake.delete("heap/users", "2026-01-01")
+    with pytest.raises(FileNotFoundError):
+        lake.store.read("_record")
+    assert lake.store.tidy() == 0
+    assert list(tmp_path.iterdir()) == []
+
+    assert lake.store.create("_record", b"1")
+    assert not lake.store.create("_record", b"2")
+    lake.write("heap/users", "2026-01-01", ROWS)
+    assert lake.partitions("heap/users") == ["2026-01-01"]
+
+
+def test_a_file_is_no_lake(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_bytes(b"")
+    with pytest.raises(SettingsError, match="is a file"):
+        Lake.open(str(tmp_path / "lake"))
 
 
 def test_equal_inputs_write_nothing(lake: Lake) -> None:

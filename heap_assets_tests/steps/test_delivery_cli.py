@@ -20,6 +20,7 @@ from heap_assets.checks.verdict import Severity
 from heap_assets.cli.main import _group as commands
 from heap_assets.cli.sync import sync
 from heap_assets.demo.server_process import ServerProcess
+from heap_assets.destinations import salt
 from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.settings.load import PATH_VARIABLE
 from heap_assets.steps import delivery
@@ -99,7 +100,10 @@ def test_the_hash_of_a_rejected_row_leads_to_its_profile(call, heap: ServerProce
 
 
 def test_the_hash_of_a_tracked_event_leads_to_its_row(call) -> None:  # type: ignore[no-untyped-def]
-    world, _ = call
+    world, run = call
+    assert "hashes are of this call alone" in run("plan", "segment_track", "--day", str(DAY)).output
+    salt(world.platform.lake.store)  # as any run draws it
+    assert "of this call alone" not in run("plan", "segment_track", "--day", str(DAY)).output
     _, planned = delivery.plan(world.platform, "segment_track", DAY)
     [record] = _in_clear("sync/segment_track", "--day", str(DAY), "--key", planned["key_hash"][0])
     assert any(rows for place, rows in record["rows"].items() if place.startswith("rows of "))

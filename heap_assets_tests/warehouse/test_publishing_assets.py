@@ -108,6 +108,17 @@ def statuses(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     }
 
 
+def test_a_range_publishes_the_days_that_are_built_and_names_the_others(published: Published) -> None:
+    world, newest = published.world, str(published.world.company.until)
+    older = str(published.world.company.days[-2])
+    result = world.run(["publish/there/profiles"], older, newest)
+    assert result.success, why(result)
+    assert world.materialized("publish/there/profiles") == {newest}
+    seen = [e.asset_observation_data.asset_observation for e in result.all_events if e.is_asset_observation]
+    assert [(one.partition, "has no partition" in str(one.metadata["waits"].value)) for one in seen] == [(older, True)]
+    assert published.query(f"SELECT count(DISTINCT partition_day) FROM {published.prefix}.profiles") == [(1,)]
+
+
 def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published) -> None:
     world, day = published.world, str(published.world.company.until)
     tables = [table.asset for table in published_tables(world.platform, "there")]

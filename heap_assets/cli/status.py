@@ -1,0 +1,170 @@
+"""`heap-assets status`: how every table, sync and target stands, on one screen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import click
+
+from heap_assets import clock
+from heap_assets.cli.home import dagster_home
+from heap_assets.errors import HeapAssetsError
+from heap_assets.platform import Platform, open_platform
+from heap_assets.steps.exports import is_exported
+from heap_assets.steps.status import AssetStatus, State, asset_statuses, shown_assets
+from heap_assets.steps.waiting import dump_waits
+from heap_assets.versions import version_of
+
+_GROUPS = ("heap", "warehouse", "identity", "profiles", "sync", "publish")
+_WIDEST = 44
+
+
+@dataclass(frozen=True)
+class DumpsStatus:
+    """What Heap has delivered: ids of dumps, and tables of them that were rejected with the reason."""
+
+    pending: Sequence[int]
+    landed: int
+    newest_day: str | None
+    rejected: Sequence[Mapping[str, Any]]
+    waits: str
+    unreachable: str = ""
+
+
+@click.command()
+@click.option("--all", "show_all", is_flag=True, help="Also list what is ok, a line each")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
+@click.option("--fail", is_flag=True, help="End with status 1 if something failed")
+def status(show_all: bool, as_json: bool, fail: bool) -> None:
+    """Show how every table stands: pending, running, ok, failed, waiting (for what, until when), not judged.
+
+    Works while `heap-assets dev` runs and without it; writes nothing.
+    """
+    platform = open_platform()
+    dumps = None if is_exported(platform) else _dumps(platform)
+    dagster, assets = _assets(platform)
+    if as_json:
+        click.echo(json.dumps(_document(platform, dagster, dumps, assets), default=_plain))
+    else:
+        for line in _screen(platform, dagster, dumps, assets, show_all=show_all):
+            click.echo(line)
+    failed = any(one.state is State.FAILED for one in assets) or bool(dumps and (dumps.rejected or dumps.unreachable))
+    raise SystemExit(1 if fail and failed else 0)
+
+
+def _assets(platform: Platform) -> tuple[str, list[AssetStatus]]:
+    """Return how much is known of runs, in words, and how the assets stand."""
+    home, activity = dagster_home(), None
+    if home is not None:
+        os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
+        from heap_assets.assets.activity import activity_of  # Dagster takes seconds to import
+
+        activity = activity_of(home, shown_assets(platform))
+    if activity is None:
+        return "nothing has run here yet", asset_statuses(platform)
+    counts = Counter(one.state for one in activity.values())
+    told = ", ".join(f"{counts[state]} {state}" for state in ("running", "queued", "failed") if counts[state])
+    return f"newest runs of assets: {told or 'all done'}", asset_statuses(platform, activity)
+
+
+def _dumps(platform: Platform) -> DumpsStatus:
+    records = platform.landing.records()
+    rejected = [
+        {"dump": r.dump_id, "table": None, "reason": r.failure.told, "retry_at": r.retry_at}
+        for r in records.values()
+        if r.failure is not None
+    ]
+    rejected += [
+        {"dump": r.dump_id, "table": name, "reason": table.failure.told, "retry_at": table.retry_at}
+        for r in records.values()
+        for name, table in r.tables.items()
+        if table.failure is not None and platform.landing.config.tables.takes_table(name)
+    ]
+    newest = max((str(r.day) for r in records.values()), default=None)
+    waits = "; ".join(map(str, dump_waits(platform)))
+    try:
+        pending = [manifest.dump_id for manifest in platform.landing.waiting(platform.source())]
+    except HeapAssetsError as error:
+        return DumpsStatus([], len(records), newest, rejected, waits, str(error))
+    return DumpsStatus(pending, len(set(records) - set(pending)), newest, rejected, waits)
+
+
+def _document(
+    platform: Platform, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus]
+) -> dict[str, Any]:
+    return {
+        "at": clock.now(),
+        "settings": version_of(platform.settings.model_dump(mode="json")),
+        "dagster": dagster,
+        "dumps": asdict(dumps) if dumps else None,
+        "assets": [asdict(one) for one in assets],
+    }
+
+
+def _screen(
+    platform: Platform, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus], *, show_all: bool
+) -> Iterator[str]:
+    settings = version_of(platform.settings.model_dump(mode="json"))
+    yield f"{clock.now():%Y-%m-%d %H:%M} UTC  settings {settings}  {dagster}"
+    if dumps:
+        yield from _dump_lines(dumps)
+    for group in _GROUPS:
+        members = [one for one in assets if _group(one.asset) == group]
+        if not members:
+            continue
+        counts = Counter(one.state for one in members)
+        yield ""
+        yield f"{group:<11}" + ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+        yield from _lines([one for one in members if show_all or _is_shown(one)])
+
+
+def _is_shown(one: AssetStatus) -> bool:
+    """Syncs and warehouse tables have a schedule, which is shown also if all is well."""
+    return one.state is not State.OK or one.next_at is not None or one.asset.startswith("sync/")
+
+
+def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:
+    newest = f", the newest of {dumps.newest_day}" if dumps.newest_day else ""
+    yield f"dumps      {len(dumps.pending)} pending, {dumps.landed} landed{newest}, {len(dumps.rejected)} rejected"
+    if dumps.unreachable:
+        yield f"  the source cannot be listed: {dumps.unreachable}"
+    if dumps.waits:
+        yield f"  {dumps.waits}"
+    for one in dumps.rejected[:5]:
+        again = f"; tried again at {one['retry_at']:%Y-%m-%d %H:%M} UTC" if one["retry_at"] else ""
+        yield f"  dump {one['dump']} {one['table'] or 'manifest'}: {one['reason']}{again}"
+    if len(dumps.rejected) > 5:
+        yield f"  and {len(dumps.rejected) - 5} more: `heap-assets rejected`"
+
+
+def _lines(members: Sequence[AssetStatus]) -> Iterator[str]:
+    rows = [(one.asset, str(one.state), one.newest_day or "-", _when(one), _told(one)) for one in members]
+    widths = [min(_WIDEST, max((len(row[i]) for row in rows), default=0)) for i in range(4)]
+    for row in rows:
+        yield ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))).rstrip()
+
+
+def _when(one: AssetStatus) -> str:
+    if one.until is not None:
+        return f"until {one.until:%m-%d %H:%M}"
+    return f"next {one.next_at:%m-%d %H:%M}" if one.next_at is not None else ""
+
+
+def _told(one: AssetStatus) -> str:
+    last = f"{one.last_at:%m-%d %H:%M} {one.last or 'read'}" if one.last_at is not None else ""
+    return "; ".join(part for part in (last, one.reason) if part)
+
+
+def _group(asset: str) -> str:
+    head = asset.partition("/")[0]
+    return head if head in _GROUPS else "profiles"
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
