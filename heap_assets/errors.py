@@ -6,9 +6,17 @@ from heap_assets.redaction import redact
 
 
 class HeapAssetsError(Exception):
-    """Base of all errors this package raises on purpose. Texts are redacted: they may quote what a server said."""
+    """Base of all errors this package raises on purpose. Texts are redacted: they may quote what a server said.
+
+    Attributes
+    ----------
+    exit_status
+        Of a command that ends with it: 2 for a mistake, or for what is not there yet; 1 if the other side could not be
+        reached or refused, so that trying again later may help.
+    """
 
     is_redacted: ClassVar[bool] = True
+    exit_status: ClassVar[int] = 2
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(part) if isinstance(part, str) else part for part in args))
@@ -20,6 +28,8 @@ class SettingsError(HeapAssetsError):
 
 class SourceError(HeapAssetsError):
     """A source (bucket, folder, warehouse) cannot be read as configured."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class MissingInputError(HeapAssetsError):
@@ -33,6 +43,8 @@ class StaleWriterError(HeapAssetsError):
 class ConflictError(HeapAssetsError):
     """Others are writing the same thing and do not stop, or do not let go of it."""
 
+    exit_status: ClassVar[int] = 1
+
 
 class DamagedFileError(HeapAssetsError):
     """A file of the lake that cannot be understood: the message names it and what to do."""
@@ -40,6 +52,8 @@ class DamagedFileError(HeapAssetsError):
 
 class DeliveryError(HeapAssetsError):
     """A destination refused, or could not be reached; what was acknowledged is kept."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class HostNotAllowedError(HeapAssetsError):

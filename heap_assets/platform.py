@@ -43,6 +43,7 @@ from heap_assets.settings.heap import IdentifierTypes
 from heap_assets.settings.heap import S3Source as S3Settings
 from heap_assets.settings.models import HEAP_DEFAULT_IDENTIFIERS
 from heap_assets.warehouse import (
+    AccessError,
     Column,
     DuckDBWarehouse,
     Shape,
@@ -271,6 +272,8 @@ class Platform:
             choose_columns(wanted, existing, table.relation)
             shape = Shape.of(existing, self._existing(name, existing), table.relation)
             shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
+        except AccessError:
+            raise  # no mistake of the table's
         except WarehouseError as error:
             raise SettingsError(f"warehouse.tables.{name}: {error}") from error
 

@@ -9,7 +9,7 @@ import click
 
 from heap_assets import __version__
 from heap_assets.errors import HeapAssetsError
-from heap_assets.redaction import redacted_exception
+from heap_assets.redaction import redact, redacted_exception
 
 _COMMANDS = {
     "init": ("heap_assets.cli.setup", "Write a commented heap_assets.yaml to start from"),
@@ -61,14 +61,21 @@ def _group() -> None:
 
 
 def main() -> None:
-    """Run a command; a mistake of the user ends with its message and status 2, never with a traceback."""
+    """Run a command; what the user can act on ends with one message, never with a traceback.
+
+    Status 2 is a mistake of the user, or something that is not there yet; 1 says that the other side (a source, a
+    destination, the lake) could not be reached or refused, so that trying again later may help.
+    """
     try:
         _group(standalone_mode=True)
     except HeapAssetsError as error:
         click.echo(f"heap-assets: {error}", err=True)
-        sys.exit(2)
-    except Exception as error:  # a fault of ours: its place is shown, and no value that it quotes
-        fault = redacted_exception(error)
+        sys.exit(error.exit_status)
+    except Exception as error:
+        if type(error).__module__.startswith("obstore"):
+            click.echo(f"heap-assets: the lake cannot be reached: {redact(str(error)).splitlines()[0]}", err=True)
+            sys.exit(1)
+        fault = redacted_exception(error)  # a fault of ours: its place is shown, and no value that it quotes
     else:
         return
     raise fault

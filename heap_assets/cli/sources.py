@@ -35,7 +35,7 @@ from heap_assets.steps.exports import is_exported, open_export
 from heap_assets.steps.landing import month_quota
 from heap_assets.steps.publishing import open_publisher
 from heap_assets.steps.suites import thresholds
-from heap_assets.warehouse import Permission
+from heap_assets.warehouse import AccessError, Permission
 from heap_assets.warehouse.browse import SAMPLE_ROWS, datasets, describe, look, propose_yaml, tables_of
 
 
@@ -84,7 +84,7 @@ def _tables(platform: Platform) -> list[Permission]:
         try:
             platform.check_warehouse_table(name)
             found.append(Permission(name, True, f"{table.relation} has what is mapped"))
-        except SettingsError as error:
+        except (SettingsError, AccessError) as error:
             found.append(Permission(name, False, str(error)))
     return found
 

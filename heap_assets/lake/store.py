@@ -89,7 +89,7 @@ class Store:
             self._lock = lock or self.root / LOCK
         else:
             self.url = url.rstrip("/")
-            self._opened = from_url(self.url, **self.object_store_options)  # type: ignore[call-overload]
+            self._opened = self._remote()
 
     @property
     def _objects(self) -> ObjectStore:
@@ -106,6 +106,17 @@ class Store:
         if self.is_local:
             self.root.mkdir(parents=True, exist_ok=True)
         return self._objects
+
+    def _remote(self) -> ObjectStore:
+        """Open an object store; what its library makes of a wrong option (it panics) is a mistake in the settings."""
+        try:
+            store: ObjectStore = from_url(self.url, **self.object_store_options)  # type: ignore[call-overload]
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            named = ", ".join(self.options) or "none"
+            raise SettingsError(f"{self.url} cannot be opened with these options: {named} ({error})") from None
+        return store
 
     def child(self, prefix: str) -> Store:
         """Return the store of everything below `prefix`."""

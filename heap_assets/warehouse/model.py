@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 
@@ -24,9 +25,13 @@ class WarehouseError(SourceError):
 class RelationMissingError(WarehouseError):
     """There is no such table or view."""
 
+    exit_status: ClassVar[int] = 2
+
 
 class ColumnMissingError(WarehouseError):
     """The table has no such column or nested field."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class AccessError(WarehouseError):
@@ -173,7 +178,8 @@ class Warehouse(ABC):
 
     def table(self, relation: str) -> Table:
         """Describe one relation, with its number of rows where the engine knows it."""
-        return next(table for table in self.tables() if table.name == self.resolve(relation))
+        name = self.resolve(relation)
+        return next(table for table in self.tables() if table.name == name)
 
     @abstractmethod
     def resolve(self, relation: str) -> str:

@@ -1,0 +1,124 @@
+"""A command whose other side is gone says so in one message and ends with status 1; it never answers from memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from heap_assets.cli.main import main
+from heap_assets.demo.server_process import running_server
+from heap_assets.errors import SourceError
+from heap_assets.platform import open_platform
+from heap_assets.settings import load_settings
+from heap_assets_tests.foreign.deployment import s3_bucket, upload
+from heap_assets_tests.heap_connect.dump_builders import Bucket, event
+from heap_assets_tests.steps.delivery_world import NOW, make_base
+from heap_assets_tests.warehouse import servers
+
+_SETTINGS = """
+start_date: 2026-01-01
+lake: {lake}
+heap: {{app_id: "1", source: {source}}}
+identity: {{identifiers: [{{type: heap_identity}}, {{type: crm_id}}, {{type: heap_user_id, shared_above: 1}}]}}
+{more}
+"""
+_FOLDER = "{kind: folder, path: ./bucket}"
+Ran = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ran:
+    """Run a command as the shell does; gives status, what it printed, and its message."""
+    monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(tmp_path / "heap_assets.yaml"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["heap-assets", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+def _write(folder: Path, *, lake: str = "./lake", source: str = _FOLDER, more: str = "") -> None:
+    (folder / "heap_assets.yaml").write_text(_SETTINGS.format(lake=lake, source=source, more=more))
+
+
+def _is_one_message(said: str) -> bool:
+    return said.startswith("heap-assets: ") and said.count("\n") == 1
+
+
+def test_a_warehouse(tmp_path: Path, ran: Ran) -> None:
+    try:
+        with servers.postgres_cluster() as address:
+            tables = "{contacts: {relation: crm.contacts, key: id, identifiers: {id: crm_id}}}"
+            _write(
+                tmp_path,
+                more=f"warehouse: {{kind: postgres, dsn: 'postgresql://{address}/postgres', tables: {tables}}}",
+            )
+            assert ran("browse")[0] == 0
+            status, _, said = ran("browse", "crm.nothing")
+            assert status == 2, "a name that is wrong is a mistake, not an outage"
+    except servers.UnavailableError as missing:
+        pytest.skip(f"{missing}: a stopped PostgreSQL was NOT tested")
+    for command in (["browse"], ["browse", "crm.contacts"], ["check"]):
+        status, printed, said = ran(*command)
+        assert (status, printed) == (1, "")
+        assert _is_one_message(said)
+        assert "cannot be reached" in said
+
+
+def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket(tmp_path / "made")
+    bucket.dump(1, "2026-03-02T02:00:00", clicks=[event(1, "2026-03-01 10:00:00")])
+    with s3_bucket() as (endpoint, client):
+        upload(client, bucket.path, datetime(2026, 3, 2, 2, tzinfo=UTC))
+        source = f"{{kind: s3, bucket: heap-rs3-foreign, region: us-east-1, endpoint_url: '{endpoint}'}}"
+        _write(tmp_path, source=source)
+        status, printed, _ = ran("discover")
+        assert (status, "clicks" in printed) == (0, True)
+        platform = open_platform(load_settings())
+        assert len(platform.landing.pending(platform.source())) == 1
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between eight attempts
+    status, printed, said = ran("discover")
+    assert (status, printed) == (1, "")
+    assert _is_one_message(said)
+    with pytest.raises(SourceError, match="heap-rs3-foreign"):
+        platform.landing.pending(platform.source())
+
+
+def test_a_lake(tmp_path: Path, ran: Ran) -> None:
+    with s3_bucket() as (endpoint, _):
+        options = f"{{aws_endpoint_url: '{endpoint}', aws_region: us-east-1}}"
+        _write(tmp_path, lake=f"{{url: 's3://heap-rs3-foreign/lake', options: {options}}}")
+        assert ran("catalogue", "diff")[0] == 0
+    status, printed, said = ran("catalogue", "diff")
+    assert (status, printed) == (1, "")
+    assert _is_one_message(said)
+    assert "the lake cannot be reached" in said
+
+
+def test_a_lake_with_options_that_its_library_does_not_know(tmp_path: Path, ran: Ran) -> None:
+    _write(tmp_path, lake="{url: 's3://bucket/lake', options: {aws_region: us-east-1, aws_allow_http: 'true'}}")
+    status, _, said = ran("catalogue", "diff")
+    assert status == 2
+    assert "cannot be opened with these options: aws_region, aws_allow_http" in said
+
+
+def test_a_destination(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEAP_ASSETS_NOW", NOW)
+    base = make_base(tmp_path / "base")
+    with running_server("heap", tmp_path / "heap", arguments=["--app-id", "11"]) as heap:
+        world = base.copy(tmp_path / "world", "heap_user_properties: {properties: {Plan: plan}}", heap.base_url)
+        monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(world.folder / "heap_assets.yaml"))
+    status, printed, _ = ran("sync", "run", "heap_user_properties")
+    assert status == 1
+    assert "stopped, 0 sent" in printed
