@@ -295,7 +295,7 @@ class Landing:
             files,
             limits=self.config.limits,
         )
-        if known and known.state is TableState.LANDED and known.version == job.version:
+        if known and known.state is TableState.LANDED and job.is_done_by(known):
             return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
         with self._turn(files):
             staged = Stager(self.store, source, job).run()

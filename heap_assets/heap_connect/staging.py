@@ -22,15 +22,15 @@ from heap_assets.heap_connect.downloads import Downloads
 from heap_assets.heap_connect.manifest import ManifestTable
 from heap_assets.heap_connect.merging import Columns
 from heap_assets.heap_connect.parts import PendingRows
-from heap_assets.heap_connect.records import Counts, Part, SourceFile, table_folder
+from heap_assets.heap_connect.records import Counts, Part, SourceFile, TableRecord, table_folder
 from heap_assets.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
 from heap_assets.heap_connect.sources import DumpSource
-from heap_assets.heap_connect.values import Typed, typed
+from heap_assets.heap_connect.values import Typed, typed, was_misread
 from heap_assets.lake import Store
 
 HORIZON = timedelta(hours=48)
-FORMAT = 1
-"""Raised when landing writes other rows for the same files: everything then lands anew."""
+FORMAT = 2
+"""Raised when landing writes other rows for the same files; :meth:`Job.is_done_by` says what then lands anew."""
 
 _PART_BYTES = 160 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
@@ -65,8 +65,20 @@ class Job:
     @property
     def version(self) -> str:
         """A hash of all that the landed rows are a function of."""
+        return self._version(FORMAT)
+
+    def is_done_by(self, known: TableRecord) -> bool:
+        """Say whether a landed table has the rows that landing now would give.
+
+        Those of format 1 are the same, but for rows set aside for an id that their table does not have.
+        """
+        if known.version == self._version(1):
+            return not was_misread(known.table, known.rejected)
+        return known.version == self.version
+
+    def _version(self, form: int) -> str:
         document = {
-            "format": FORMAT,
+            "format": form,
             "dump": self.dump_id,
             "as_of": self.as_of.isoformat(),
             "incremental": self.table.incremental,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -40,6 +40,14 @@ def key_dtype(table: str, column: str) -> pl.DataType | None:
     if column in _IDS.get(table, _EVENT_IDS):
         return pl.Int64()
     return TIME if column in _TIMES.get(table, _EVENT_TIMES) else None
+
+
+def was_misread(table: str, reasons: Iterable[str]) -> bool:
+    """Say whether rows of a table were set aside for a column that is no id or time of it.
+
+    Former versions took a property that is called like an id of another table (`to_user_id`) for one.
+    """
+    return any(" is not " in reason and key_dtype(table, reason.partition(" is not ")[0]) is None for reason in reasons)
 
 
 @dataclass(frozen=True)

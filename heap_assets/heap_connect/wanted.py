@@ -12,6 +12,7 @@ from heap_assets.heap_connect.manifest import MOST_BYTES, ManifestError, parse_m
 from heap_assets.heap_connect.record_store import Records
 from heap_assets.heap_connect.records import DumpRecord, TableRecord, TableState
 from heap_assets.heap_connect.sources import DumpSource, ManifestFile, key_of
+from heap_assets.heap_connect.values import was_misread
 
 _READERS = 8
 
@@ -31,6 +32,8 @@ def is_wanted(
         return True
     selected = [t for name, t in record.tables.items() if config.tables.takes_table(name)]
     if any(t.state in {TableState.RESET, TableState.UNSELECTED} for t in selected):
+        return True
+    if any(t.state is TableState.LANDED and was_misread(t.table, t.rejected) for t in selected):
         return True
     failed = [t for t in selected if t.failure is not None]
     if any(t.retry_at is None or t.retry_at <= now for t in failed):

@@ -7,12 +7,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
+import pytest
 from dump_builders import Bucket, event, land_all, landing_in, migration, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heap_assets.column_names import apart
-from heap_assets.heap_connect import Catalogue, build_event_day, build_user_migrations, build_users
+from heap_assets.heap_connect import Catalogue, build_event_day, build_user_migrations, build_users, staging, values
 from heap_assets.identity import ColumnMapping, IdentifierRule, Rules, SourceTable
 from heap_assets.lake import Lake
 from heap_assets.lake.sql import SqlDoor
@@ -88,3 +89,24 @@ def _check_profiles(users: pl.DataFrame, looked: pl.DataFrame, under: dict[str, 
     definition = {"events": [{"type": "look", "properties": values}]}
     inside = members(parse_audience("a", definition), records.lazy(), events, datetime(2026, 3, 2, tzinfo=UTC))
     assert inside.collect()["profile_id"].to_list() == ["p1"]
+
+
+def test_rows_that_a_former_version_set_aside_for_an_id_of_another_table_land_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    rows = [event(1, "2026-03-01 10:00:00", to_user_id="ann"), event(2, "2026-03-01 11:00:00", to_user_id="7")]
+    bucket.dump(1, "2026-03-02T02:00:00", gift_sent=rows, clicks=[event(3, "2026-03-01 10:00:00")])
+    landing = landing_in(tmp_path / "lake")
+    with monkeypatch.context() as former:
+        former.setattr(values, "_EVENT_IDS", (*values._EVENT_IDS, "to_user_id"))
+        former.setattr(staging, "FORMAT", 1)
+        (report,) = land_all(landing, bucket)
+        assert {table.table: dict(table.rejected) for table in report.tables if table.rejected} == {
+            "gift_sent": {"to_user_id is not an id": 1}
+        }
+    (healed,) = land_all(landing, bucket)
+    assert [table.table for table in healed.tables] == ["gift_sent"], "what was right stays as it is"
+    built = build_event_day(landing, "gift_sent", date(2026, 3, 1), None).frame.collect()
+    assert built["to_user_id"].to_list() == ["ann", "7"]
+    assert land_all(landing, bucket) == []
