@@ -115,7 +115,7 @@ def blocks_of(path: Path, header: AvroHeader, schema: AvroSchema, limits: Limits
         Naming the first that is damaged, beyond the limits, or declares more rows than it can hold.
     """
     # No variable of a loop: a block may be as large as all that is left of the memory.
-    return map(_Opener(header, schema, limits), stored_blocks(path, header))
+    return map(_Opener(header, schema, limits), stored_blocks(path, header, limits))
 
 
 class _Opener:
@@ -139,8 +139,7 @@ class _Opener:
         try:
             return decompressed(self._codec, stored.data, self._limits.block_bytes)
         except TooLargeError as error:
-            reason = f"it becomes larger than {self._limits.block_bytes >> 20:,} MB (heap.limits.block_mb)"
-            raise BlockError(stored.number, reason) from error
+            raise BlockError(stored.number, self._limits.block_reason) from error
         except ValueError as error:
             reason = f"it does not decompress as {self._codec}, or its checksum is wrong"
             raise BlockError(stored.number, reason) from error

@@ -20,6 +20,7 @@ _HEADER_LIMIT = 16 << 20
 _MOST_ENTRIES = 10_000
 _LARGE = 16 << 20
 _READ_BYTES = 1 << 20
+_SLACK_BYTES = 1 << 16  # what cannot be compressed becomes larger: by a sixth, with snappy
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Limits:
 
     block_bytes: int = 256 << 20
     file_bytes: int = 32 << 30
+
+    @property
+    def block_reason(self) -> str:
+        """Why a block is refused that is larger."""
+        return f"it becomes larger than {self.block_bytes >> 20:,} MB (heap.limits.block_mb)"
 
 
 @dataclass(frozen=True)
@@ -78,21 +84,25 @@ def read_header(path: Path) -> AvroHeader:
         return _header(file)
 
 
-def stored_blocks(path: Path, header: AvroHeader) -> Iterator[StoredBlock]:
+def stored_blocks(path: Path, header: AvroHeader, limits: Limits) -> Iterator[StoredBlock]:
     """Yield a file's blocks one after the other.
 
     Raises
     ------
     BlockError
-        Naming the first that is cut short, or does not end with the file's sync marker.
+        Naming the first that is cut short, does not end with the file's sync marker, or is larger than a block within
+        the limits can be: that one is refused before it is read.
     """
+    most = limits.block_bytes
+    if header.codec != "null":
+        most += most // 4 + _SLACK_BYTES
     with path.open("rb", buffering=_READ_BYTES) as file:
         assert isinstance(file, BufferedReader)
         file.seek(header.blocks_at)
         for number in count():
             if not file.peek(1):
                 return
-            yield _block(file, header.sync, number)  # held by nobody here while it is worked on
+            yield _block(file, header.sync, number, limits, most)  # held by nobody here while it is worked on
 
 
 def encoded_long(number: int) -> bytes:
@@ -126,12 +136,15 @@ def _header(file: BinaryIO) -> AvroHeader:
     return AvroHeader(schema, codec, sync, file.tell())
 
 
-def _block(file: BinaryIO, sync: bytes, number: int) -> StoredBlock:
+def _block(file: BinaryIO, sync: bytes, number: int, limits: Limits, most: int) -> StoredBlock:
     try:
         rows = _varint(file)
         size = _varint(file)
         if size < 0:
             raise BlockError(number, "its length makes no sense: the file is damaged here")
+        if size > most:
+            _must_hold(file, size)
+            raise BlockError(number, limits.block_reason)
         data = _exactly(file, size)
         end = _exactly(file, _SYNC_SIZE)
     except EOFError as error:
@@ -182,11 +195,15 @@ def _varint(file: BinaryIO) -> int:
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
     if size > _LARGE:
-        here = file.tell()
-        if size > file.seek(0, 2) - here:  # a damaged length must not allocate what the file does not hold
-            raise EOFError
-        file.seek(here)
+        _must_hold(file, size)  # a damaged length must not allocate what the file does not hold
     data = file.read(size)
     if len(data) < size:
         raise EOFError
     return data
+
+
+def _must_hold(file: BinaryIO, size: int) -> None:
+    here = file.tell()
+    if size > file.seek(0, 2) - here:
+        raise EOFError
+    file.seek(here)

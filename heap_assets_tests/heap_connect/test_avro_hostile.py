@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -49,6 +50,27 @@ def test_a_small_block_that_becomes_gigabytes_is_refused(tmp_path: Path, codec: 
     before = peak()
     assert refused(path, SMALL).block == 0
     assert peak() - before < 24
+
+
+@pytest.mark.parametrize("codec", COMPRESS)
+def test_a_stored_block_beyond_what_is_allowed_is_refused_before_it_is_read(tmp_path: Path, codec: str) -> None:
+    path = avro_file(tmp_path / "a.avro", record({"x": NULLABLE_TEXT}), [], codec)
+    with path.open("ab") as file:
+        file.write(long(1) + long(1 << 30))
+        file.truncate(file.tell() + (1 << 30) + 16)  # takes no room on the disk
+    before = peak()
+    error = refused(path, SMALL)
+    assert (error.block, error.reason) == (0, "it becomes larger than 1 MB (heap.limits.block_mb)")
+    assert peak() - before < 24
+
+
+@pytest.mark.parametrize("codec", COMPRESS)
+def test_a_block_that_compression_makes_larger_is_as_large_as_allowed(tmp_path: Path, codec: str) -> None:
+    value = Random(1).randbytes(SMALL.block_bytes - 8)
+    block = text(value).ljust(SMALL.block_bytes, long(0))
+    rows = 1 + len(block) - len(text(value))
+    path = avro_file(tmp_path / "a.avro", record({"x": "bytes"}), [(rows, COMPRESS[codec](block))], codec)
+    assert read(path, SMALL)["x"][0] == value
 
 
 def peak() -> int:

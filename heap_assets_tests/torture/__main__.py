@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +23,7 @@ from random import Random
 from heap_assets.demo.server_process import running_server
 from heap_assets_tests.torture.delivery import APP, delivery_base
 from heap_assets_tests.torture.landings import kill_by_time, large_base
+from heap_assets_tests.torture.limited import HEAVY, do_within_limits, make, wrong_of
 from heap_assets_tests.torture.manifests import try_manifests
 from heap_assets_tests.torture.stages import STAGES
 from heap_assets_tests.torture.trials import (
@@ -36,12 +39,14 @@ from heap_assets_tests.torture.trials import (
 )
 from heap_assets_tests.torture.zygote import Zygote
 
+PARTS = ["stages", "time", "manifests", "memory", "tests"]
 EVERY_STAGE = [*STAGES, "delivery"]
 ROOT = Path(__file__).parent.parent.parent
 TESTS = {
     "mutated Avro files": (["heap_connect/test_mutated_files.py"], "HEAP_ASSETS_MUTATED_FILES", "files"),
     "a sync killed while it sends": (["destinations/test_delivery_kills.py"], "DELIVERY_KILLS", "kills"),
     "a table published to PostgreSQL and BigQuery, killed while it loads": (["warehouse/test_publish.py"], None, None),
+    "out of memory": (["torture/test_memory.py"], None, None),
     "hostile servers": (["destinations/test_delivery_to_hostile_servers.py"], None, None),
     "canaries: secrets and personal data": (["end_to_end/test_canaries.py"], None, None),
     "races: records, catalogue, partitions, leases": (
@@ -104,6 +109,19 @@ def _manifests(folder: Path, chosen: argparse.Namespace) -> Row:
     return _told(Row("mutated manifests", chosen.manifests, summary(ended), wrong, time.monotonic() - began))
 
 
+def _memory(folder: Path) -> Iterator[Row]:
+    for work, size in HEAVY.items():
+        began = time.monotonic()
+        place = folder / work.replace(" ", "-")
+        place.mkdir()
+        make(work, place, size)
+        ended = do_within_limits(work, place)
+        peak = f"peak {ended.said['peak_mb']:,} MB" if ended.said else f"exit {ended.code}"
+        what = f"memory: {work}, {size:,}{' MB' if work == 'one block' else ''}"
+        yield _told(Row(what, 1, peak, wrong_of(work, size, ended), time.monotonic() - began))
+        shutil.rmtree(place)
+
+
 def _tests(what: str, chosen: argparse.Namespace) -> Row:
     names, variable, count = TESTS[what]
     paths = [path for name in names if (path := Path("heap_assets_tests", name)) and (ROOT / path).exists()]
@@ -146,16 +164,16 @@ def _main() -> None:
     parser.add_argument("--manifests", type=int, default=2_000, help="mutated manifests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", nargs="*", default=EVERY_STAGE, choices=EVERY_STAGE)
-    parser.add_argument("--only", nargs="*", choices=["stages", "time", "manifests", "tests"])
+    parser.add_argument("--only", nargs="*", choices=PARTS)
     chosen = parser.parse_args()
-    wanted = chosen.only or ["stages", "time", "manifests", "tests"]
+    wanted = chosen.only or PARTS
     rows: list[Row] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server("heap", Path(folder, "server"), arguments=["--app-id", APP]) as server,
         Zygote(server.base_url) as zygote,
     ):
-        for name in ("small", "sync", "large", "manifests"):
+        for name in ("small", "sync", "large", "manifests", "memory"):
             Path(folder, name).mkdir()
         if "stages" in wanted and set(chosen.stages) & set(STAGES):
             rows += _stages(zygote, make_base(zygote, Path(folder, "small")), chosen)
@@ -165,6 +183,8 @@ def _main() -> None:
             rows.append(_by_time(zygote, Path(folder, "large"), chosen))
         if "manifests" in wanted:
             rows.append(_manifests(Path(folder, "manifests"), chosen))
+        if "memory" in wanted:
+            rows += _memory(Path(folder, "memory"))
     if "tests" in wanted:
         rows += [_tests(what, chosen) for what in TESTS]
     print(_table(rows))
