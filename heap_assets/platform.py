@@ -30,7 +30,6 @@ from heap_assets.identity import (
     HEAP_IDENTITY,
     HEAP_USER_ID,
     ColumnMapping,
-    IdentifierRule,
     Rules,
     SourceTable,
     Timeline,
@@ -152,18 +151,7 @@ class Platform:
     def rules(self) -> Rules:
         """The rules of identity resolution."""
         return Rules(
-            identifiers=tuple(
-                IdentifierRule(
-                    type=rule.type,
-                    max_per_profile=rule.max_per_profile,
-                    shared_above=rule.shared_above,
-                    normalise=rule.normalise,
-                    pattern=rule.pattern,
-                    blocked=tuple(rule.blocked),
-                    blocked_patterns=tuple(rule.blocked_patterns),
-                )
-                for rule in self.settings.identity.identifiers
-            ),
+            identifiers=tuple(rule.rule for rule in self.settings.identity.identifiers),
             order=self.settings.identity.order,
             suppressed=_suppressed(self.settings.identity.suppressed),
         )

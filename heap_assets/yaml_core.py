@@ -88,6 +88,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Hashable,
         made[str(key.value)] = loader.construct_object(value)
 
 
+# of explicit tags only these: `!!int 0x` and `!!timestamp` would be read by YAML 1.1's rules
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag in (_SEQUENCE, "tag:yaml.org,2002:null", None)
+}
 _Loader.add_constructor(_STRING, _scalar)
 _Loader.add_constructor(_MAP, _mapping)
 
@@ -106,10 +112,14 @@ def read_yaml(text: str, file: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"{file}, line {mark.line + 1}" if mark else file
         raise SettingsError(f"{where}: {error.problem or error.context or 'this is not YAML'}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        character = f"U+{ord(text[error.position]):04X}"
+        raise SettingsError(f"{file}, line {line}: the character {character} is not allowed in YAML") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    except (RecursionError, ValueError) as error:
-        raise SettingsError(f"{file} is not YAML: {type(error).__name__}") from None
+    except RecursionError:
+        raise SettingsError(f"{file} is not YAML: lists or mappings are nested too deeply") from None
 
 
 def write_yaml(document: Any) -> str:
@@ -126,6 +136,15 @@ def core(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: core(entry) for key, entry in value.items()}
     return [core(entry) for entry in value] if isinstance(value, list) else value
+
+
+def kind_of(value: object) -> str:
+    """Return what sort of value stands in the file."""
+    if value is None:
+        return "empty"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else repr(str(value))
 
 
 def line_of(text: str, path: Path) -> int | None:

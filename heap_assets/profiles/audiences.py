@@ -21,7 +21,7 @@ from heap_assets.column_names import apart, set_apart
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
-from heap_assets.yaml_core import core
+from heap_assets.yaml_core import core, kind_of
 
 _OWN = ("profile_id",)
 AT_LEAST_ONCE = Condition("gte", 1, "count")
@@ -215,7 +215,7 @@ def _column(schema: pl.Schema, name: str, where: str) -> tuple[pl.Expr, pl.DataT
 
 def _criteria(definitions: Any, where: str) -> tuple[EventCriterion, ...]:
     if not isinstance(definitions, list | tuple):
-        raise SettingsError(f"{where} is {type(definitions).__name__}, expected a list of events.")
+        raise SettingsError(f"{where} is {kind_of(definitions)}, expected a list of events.")
     return tuple(_criterion(definition, f"{where}[{i}]") for i, definition in enumerate(definitions))
 
 
@@ -237,7 +237,7 @@ def _criterion(definition: Any, where: str) -> EventCriterion:
 
 def _properties(definitions: Any, where: str) -> tuple[tuple[str, Condition], ...]:
     if not isinstance(definitions, Mapping):
-        raise SettingsError(f"{where} is {type(definitions).__name__}, expected property: condition.")
+        raise SettingsError(f"{where} is {kind_of(definitions)}, expected property: condition.")
     return tuple(
         (name, condition)
         for name, definition in definitions.items()
@@ -247,7 +247,7 @@ def _properties(definitions: Any, where: str) -> tuple[tuple[str, Condition], ..
 
 def _only(definition: Any, known: set[str], where: str) -> None:
     if not isinstance(definition, Mapping):
-        raise SettingsError(f"{where} is {type(definition).__name__}, expected a mapping.")
+        raise SettingsError(f"{where} is {kind_of(definition)}, expected a mapping.")
     for key in definition:
         if key not in known:
             raise SettingsError(f"{where}.{key} is unknown; known are {', '.join(sorted(known))}.")

@@ -159,7 +159,7 @@ class HeapSettings(Section):
     @field_validator("app_id")
     @classmethod
     def _is_digits(cls, value: str) -> str:
-        if not value.isdigit():
+        if not (value.isascii() and value.isdigit()):
             raise ValueError("Heap's environment ID, digits only (Account > Manage > Projects)")
         return value
 

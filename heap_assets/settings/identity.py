@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from heap_assets.errors import SettingsError
+from heap_assets.identity import IdentifierRule, RulesError
 from heap_assets.profiles import BEHAVIOUR, PROFILE_SCHEMA, Audience, parse_audience
 from heap_assets.settings.base import Section
 
@@ -23,6 +24,27 @@ class IdentifierType(Section):
     pattern: str | None = Field(default=None, description="A value that does not match is no identifier")
     blocked: list[str] = Field(default=[], description="Values that are no identifiers, compared after normalising")
     blocked_patterns: list[str] = []
+
+    @property
+    def rule(self) -> IdentifierRule:
+        """The rule as identity resolution takes it; RulesError says what it cannot be."""
+        return IdentifierRule(
+            type=self.type,
+            max_per_profile=self.max_per_profile,
+            shared_above=self.shared_above,
+            normalise=self.normalise,
+            pattern=self.pattern,
+            blocked=tuple(self.blocked),
+            blocked_patterns=tuple(self.blocked_patterns),
+        )
+
+    @model_validator(mode="after")
+    def _rule_is_possible(self) -> IdentifierType:
+        try:
+            _ = self.rule
+        except RulesError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class IdentitySettings(Section):

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from heap_assets.errors import SettingsError
 from heap_assets.redaction import keep_addresses, register_secrets
+from heap_assets.settings.expected import alternatives, one_line
 from heap_assets.settings.known_secrets import secrets_of, secrets_of_environment, texts_of
 from heap_assets.settings.models import Settings
 from heap_assets.settings.secrets import written_secret
@@ -57,9 +58,7 @@ def parse_settings(text: str, path: Path) -> Settings:
     try:
         settings = Settings.model_validate(filled)
     except ValidationError as error:
-        # a misspelt key is also a missing one: naming the misspelling helps more
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise SettingsError(_describe(file, first, filled)) from None
+        raise SettingsError(one_line(_describe(file, error.errors(), filled))) from None
     register_secrets(secrets_of(settings, os.environ))
     keep_addresses("\n".join(texts_of(settings)))
     if secret := written_secret(settings, raw):
@@ -108,8 +107,10 @@ def _fill(value: Any, file: _File, path: tuple[str | int, ...]) -> Any:
     return unquoted(_VARIABLE.sub(replace, value))
 
 
-def _describe(file: _File, error: ErrorDetails, raw: dict[str, Any]) -> str:
-    path = _path_of(error["loc"], raw)
+def _describe(file: _File, errors: Sequence[ErrorDetails], raw: dict[str, Any]) -> str:
+    # a misspelt key is also a missing one: naming the misspelling helps more
+    error = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    path = _path_of(error, raw)
     where, kind = spelled(path), error["type"]
     at = file.at(path)
     if kind == "extra_forbidden":
@@ -117,7 +118,7 @@ def _describe(file: _File, error: ErrorDetails, raw: dict[str, Any]) -> str:
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return f"{at}: {where} is not a known key. Known: {', '.join(known)}.{hint}"
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return f"{at}: {where} is missing"
     message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error" and isinstance(error["input"], dict):
@@ -128,31 +129,43 @@ def _describe(file: _File, error: ErrorDetails, raw: dict[str, Any]) -> str:
         return f"{at}: {where}: {message}"
     if kind == "string_type" and path[-1:] == ("credentials",):
         return f"{at}: {where} holds a key; expected: the path of a key file, or its JSON from the environment"
-    plain = isinstance(error["input"], str | int | float) and not _is_secret(error)
-    written = str(error["input"]) if isinstance(error["input"], Unquoted) else repr(error["input"])
-    shown = f" is {written}" if plain else ""
-    return f"{at}: {where}{shown}; expected: {message[:1].lower() + message[1:]}"
+    return _describe_value(file, errors, path, raw)
 
 
-def _is_secret(error: ErrorDetails) -> bool:
+def _describe_value(
+    file: _File, errors: Sequence[ErrorDetails], path: tuple[str | int, ...], raw: dict[str, Any]
+) -> str:
+    """Say what stands at the innermost place at or below `path` that is wrong, and what each alternative expects."""
+    below = [(_path_of(error, raw), error) for error in errors]
+    path = max((inner for inner, _ in below if inner[: len(path)] == path), key=len)
+    here = [error for inner, error in below if inner == path]
+    value = here[0]["input"]
+    if here[0]["type"] == "union_tag_invalid":
+        value = here[0]["ctx"]["tag"]
+    plain = isinstance(value, str | int | float) and not _is_secret(path)
+    shown = f" is {value if isinstance(value, Unquoted) else repr(value)}" if plain else ""
+    return f"{file.at(path)}: {spelled(path)}{shown}; expected: {alternatives(here)}"
+
+
+def _is_secret(path: Sequence[int | str]) -> bool:
     # an address may have a password or a token in it, and so may anything below options and headers
     words = ("secret", "key", "password", "dsn", "credentials", "url", "external_id")
-    return any(word in str(error["loc"][-1:]) for word in words) or bool({"options", "headers"} & {*error["loc"]})
+    return any(word in str(path[-1:]) for word in words) or bool({"options", "headers"} & {*path})
 
 
-def _path_of(loc: tuple[int | str, ...], raw: Any) -> tuple[str | int, ...]:
-    """Return a location as the user wrote it: union tags that pydantic adds are not keys of the file."""
+def _path_of(error: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
+    """Return the place of an error as the user wrote it: what pydantic adds for unions and keys is not in the file."""
     path: list[str | int] = []
-    here = raw
-    for index, part in enumerate(loc):
-        if index and isinstance(here, dict) and part not in here and part == here.get("kind", loc[index - 1]):
-            continue
-        if isinstance(part, int):
+    here: Any = raw
+    for part in error["loc"]:
+        in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if in_list or (isinstance(here, dict) and part in here):
             path.append(part)
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-        elif (isinstance(here, dict) and part in here) or index == len(loc) - 1:
-            path.append(part)
-            here = here.get(part) if isinstance(here, dict) else None
+            here = here[part]
+    if error["type"] in ("missing", "extra_forbidden") and path[-1:] != [error["loc"][-1]]:
+        path.append(error["loc"][-1])
+    if error["type"].startswith("union_tag_"):
+        path.append("kind")
     return tuple(path)
 
 

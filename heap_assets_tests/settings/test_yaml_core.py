@@ -52,7 +52,7 @@ def test_what_is_written_is_read_as_it_was(document: object) -> None:
         ("a: 1\nb: [", "file, line 2: "),
         ("? [x]\n: 1", "file, line 1: a key is a list or a mapping"),
         ("a: !python/name:os.system x", "file, line 1: could not determine a constructor"),
-        ("\x00", "file is not YAML"),
+        ("a: 1\nb: \x00", "file, line 2: the character U+0000"),
         ("[" * 5000, "file is not YAML"),
     ],
 )
