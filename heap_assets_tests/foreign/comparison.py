@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, sort_keys=True)
     text = str(value)
-    return json.dumps(json.loads(text), sort_keys=True) if text[:1] in "[{" else text
+    return json.dumps(json.loads(text), sort_keys=True) if text.startswith(("[", "{")) else text
 
 
 def _number(value: Decimal) -> str:
