@@ -169,9 +169,8 @@ class Publisher(ABC):
             rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
             published = self._replace(publication.named(names), day, rows)
         published = replace(published, renamed=_renamed(names))
+        self._remember_columns(publication.table, names.values())
         self._remember(self._key(publication.table, day), {"version": version, "rows": published.rows})
-        if published.added_columns:
-            self._forget_views(publication.table)
         return published
 
     def is_published(self, table: str, day: date | None, version: str) -> bool:
@@ -216,7 +215,9 @@ class Publisher(ABC):
         failures: list[str] = []
         for table in tables:
             key = f"{state_keys.PUBLISHED}/{self.target}/_views/{table}/{into}.json"
-            wanted = {"migrations": str(on.migrations), "graph": str(on.graph)}
+            # a view has the columns that its table had when it was made
+            columns = " ".join(sorted(self._remembered(self._columns_key(table))))
+            wanted = {"migrations": str(on.migrations), "graph": str(on.graph), "columns": columns}
             if self._remembered(key).items() >= wanted.items() and self.has_view(table, into):
                 continue
             try:
@@ -233,9 +234,11 @@ class Publisher(ABC):
             raise PublishError("; ".join(failures) + also)
         return made
 
-    def _forget_views(self, table: str) -> None:
-        for info in self._store.list(f"{state_keys.PUBLISHED}/{self.target}/_views/{table}"):
-            self._store.delete(info.key)
+    def _remember_columns(self, table: str, names: Iterable[str]) -> None:
+        """Keep which columns a table was given, before the version of the day: who dies in between does both again."""
+        key, given = self._columns_key(table), dict.fromkeys(names, "")
+        if not given.keys() <= self._remembered(key).keys():
+            self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), **given}).encode())
 
     def _names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
         """Return the published name of every column; one that was published keeps its name."""
@@ -251,6 +254,9 @@ class Publisher(ABC):
             return
         # What another publisher gave away meanwhile stays given.
         self._store.update(key, lambda data: json.dumps({**names, **self._record(key, data or b"{}")}).encode())
+
+    def _columns_key(self, table: str) -> str:
+        return f"{state_keys.PUBLISHED}/{self.target}/_columns/{table}.json"
 
     def _names_key(self, table: str) -> str:
         return f"{state_keys.PUBLISHED}/{self.target}/_names/{table}.json"

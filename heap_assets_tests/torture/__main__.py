@@ -25,6 +25,7 @@ from heap_assets_tests.torture.delivery import APP, delivery_base
 from heap_assets_tests.torture.landings import kill_by_time, large_base
 from heap_assets_tests.torture.limited import HEAVY, do_within_limits, make, wrong_of
 from heap_assets_tests.torture.manifests import try_manifests
+from heap_assets_tests.torture.publishing import TARGETS, publishing_base
 from heap_assets_tests.torture.stages import STAGES
 from heap_assets_tests.torture.trials import (
     ERRORS,
@@ -40,7 +41,7 @@ from heap_assets_tests.torture.trials import (
 from heap_assets_tests.torture.zygote import Zygote
 
 PARTS = ["stages", "time", "manifests", "memory", "tests"]
-EVERY_STAGE = [*STAGES, "delivery"]
+EVERY_STAGE = [*STAGES, *TARGETS, "delivery"]
 ROOT = Path(__file__).parent.parent.parent
 TESTS = {
     "mutated Avro files": (["heap_connect/test_mutated_files.py"], "HEAP_ASSETS_MUTATED_FILES", "files"),
@@ -175,8 +176,13 @@ def _main() -> None:
     ):
         for name in ("small", "sync", "large", "manifests", "memory"):
             Path(folder, name).mkdir()
-        if "stages" in wanted and set(chosen.stages) & set(STAGES):
-            rows += _stages(zygote, make_base(zygote, Path(folder, "small")), chosen)
+        if "stages" in wanted and set(chosen.stages) & {*STAGES, *TARGETS}:
+            base = make_base(zygote, Path(folder, "small"))
+            rows += _stages(zygote, base, chosen)
+            for kind in [kind for kind in TARGETS if kind in chosen.stages]:
+                Path(folder, kind).mkdir()
+                with TARGETS[kind]() as target:
+                    rows += _stages(zygote, publishing_base(zygote, Path(folder, kind), base, kind, target), chosen)
         if "stages" in wanted and "delivery" in chosen.stages:
             rows += _stages(zygote, delivery_base(zygote, Path(folder, "sync"), server), chosen)
         if "time" in wanted:

@@ -7,7 +7,7 @@ import itertools
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,11 +66,13 @@ class Faults:
         self.calls = 0
         self._numbers = itertools.count(1)
 
-    def install(self) -> None:
+    def install(self, more: Iterable[tuple[Any, Sequence[str]]] = ()) -> None:
+        """Let calls be counted: of the lake, of the dumps, and of `more` owners and their functions."""
         if self.kind == FILE_SIZE:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.at << 10, self.at << 10))
-        for owner, names in ((Store, _STORE), (FolderSource, _SOURCE), (Path, ("replace",)), (os, ("replace",))):
+        own = ((Store, _STORE), (FolderSource, _SOURCE), (Path, ("replace",)), (os, ("replace",)))
+        for owner, names in (*own, *more):
             for name in names:
                 setattr(owner, name, self._counted(getattr(owner, name)))
 

@@ -58,13 +58,14 @@ def make_world(folder: Path) -> None:
     (folder / "heap_assets.yaml").write_text(_SETTINGS)
 
 
-def _platform(folder: Path) -> Platform:
+def platform_of(folder: Path) -> Platform:
+    """Open a world as its settings say."""
     return open_platform(parse_settings((folder / "heap_assets.yaml").read_text(), folder / "heap_assets.yaml"))
 
 
 def landing(folder: Path) -> None:
     """Land what is pending, as runs of the sensor do: a dump whose run fails does not keep the next from its own."""
-    there = _platform(folder)
+    there = platform_of(folder)
     errors: list[Exception] = []
     for manifest in there.landing.pending(there.source()):
         try:
@@ -81,7 +82,7 @@ def landing(folder: Path) -> None:
 
 def catalogue(folder: Path) -> None:
     """Accept everything that landed."""
-    there = _platform(folder)
+    there = platform_of(folder)
     for table in there.catalogue.missing(there.landing).tables:
         Catalogue.update(
             there.settings.catalogue, lambda now, name=table: now.accept(now.missing(there.landing), [name])
@@ -90,7 +91,7 @@ def catalogue(folder: Path) -> None:
 
 def days(folder: Path) -> None:
     """Build every day of every event table."""
-    there = _platform(folder)
+    there = platform_of(folder)
     for table in there.event_tables:
         for day in sorted({*DAYS, *there.landing.days(table)}):
             built = build_event_day(there.landing, table, day, there.catalogue.columns(table))
@@ -100,7 +101,7 @@ def days(folder: Path) -> None:
 
 def people(folder: Path) -> None:
     """Fold users and migrations of every day."""
-    there = _platform(folder)
+    there = platform_of(folder)
     for day in DAYS:
         columns = there.catalogue.columns("users")
         users = build_users(there.landing, day, columns, lake=there.lake, asset=USERS)
@@ -111,7 +112,7 @@ def people(folder: Path) -> None:
 
 def identity(folder: Path) -> None:
     """Resolve two days, the second upon the first."""
-    there = _platform(folder)
+    there = platform_of(folder)
     for day in DAYS[1:]:
         for asset, made in identity_of_day(there, day).items():
             _write(there.lake, asset, day, made)
@@ -119,7 +120,7 @@ def identity(folder: Path) -> None:
 
 def profiles(folder: Path) -> None:
     """Make golden records and the audit of two days."""
-    there = _platform(folder)
+    there = platform_of(folder)
     for day in DAYS[1:]:
         for asset, make in ((PROFILES, profiles_of_day), (AUDIT, audit_of_day)):
             _write(there.lake, asset, day, make(there, day))
@@ -129,7 +130,7 @@ def profiles(folder: Path) -> None:
 def retention(folder: Path) -> None:
     """Forget what is not kept three months later."""
     os.environ[clock.VARIABLE] = (NOW + _LATER).isoformat()
-    there = _platform(folder)
+    there = platform_of(folder)
     forget(there, expired(there))
     forget_verdicts(there, old_verdicts(there))
 
@@ -150,7 +151,7 @@ def settle(stage: str, folder: Path) -> dict[str, Any]:
     for hours in range(0, 60, 7):
         os.environ[clock.VARIABLE] = (NOW + timedelta(hours=hours)).isoformat()
         STAGES[stage](folder)
-        there = _platform(folder)
+        there = platform_of(folder)
         failed = there.landing.reports()["error"].count()
         if stage != "landing" or not (failed or there.landing.pending(there.source())):
             break
@@ -160,7 +161,7 @@ def settle(stage: str, folder: Path) -> dict[str, Any]:
 
 def state(folder: Path) -> dict[str, Any]:
     """Return what a world holds, without what tells when and how it came about."""
-    there = _platform(folder)
+    there = platform_of(folder)
     landed = there.landing.index().drop("version").rows()
     announced = folder / "announced.jsonl"
     lines = [json.loads(line) for line in announced.read_text().splitlines()] if announced.exists() else []

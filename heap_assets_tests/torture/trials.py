@@ -27,7 +27,7 @@ class Base:
     after: dict[str, Any] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    reset: Callable[[], None] | None = None
+    reset: Callable[[], object] | None = None
     observe: Callable[[], Any] | None = None
     """What a server outside the world holds: put back before each trial, and compared after it."""
 

@@ -78,11 +78,11 @@ class Zygote:
 
 
 def _child(asked: dict[str, Any], answers: int) -> None:
-    from heap_assets_tests.torture.work import do
+    from heap_assets_tests.torture.work import calls, do
 
     os.dup2(2, 1)  # what is printed is no answer
     faults = Faults(asked.get("kind"), asked.get("at", 0))
-    faults.install()
+    faults.install(calls(asked))
     ended, said = "finished", None
     try:
         said = do(asked)

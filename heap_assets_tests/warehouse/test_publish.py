@@ -236,6 +236,26 @@ def test_resolved_views_give_todays_user_and_profile(target: Target) -> None:
     assert target.query(f"SELECT plan FROM {view}.heap_events_signup") == [("pro",)]
 
 
+def test_a_view_gets_the_column_of_a_run_that_died_before_it_said_so(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = target.publisher.publish
+    publish(Publication("heap_user_migrations"), MONDAY, pl.LazyFrame({"from_user_id": [1], "resolved_to": [2]}), "v")
+    graph = {"identifier_type": ["heap_user_id"], "identifier": ["2"], "profile_id": ["p"]}
+    publish(Publication("identity_graph"), MONDAY, pl.LazyFrame(graph), "v")
+    publish(Publication("t"), MONDAY, pl.LazyFrame({"user_id": [1]}), "v1")
+    view, on = f"heap_resolved_{uuid4().hex[:8]}", ResolvedOn(MONDAY, MONDAY)
+    target.publisher.resolve_views(["t"], into=view, on=on)
+    wider = pl.LazyFrame({"user_id": [1], "plan": ["pro"]})
+    with monkeypatch.context() as dying, pytest.raises(MemoryError):
+        dying.setattr(target.publisher, "_remember", lambda *_: (_ for _ in ()).throw(MemoryError))
+        publish(Publication("t"), MONDAY, wider, "v2")
+    publish(Publication("t"), MONDAY, wider, "v2")
+    assert target.publisher.resolve_views(["t"], into=view, on=on) == [f"{view}.t"]
+    assert target.query(f"SELECT plan FROM {view}.t") == [("pro",)]
+    assert target.publisher.resolve_views(["t"], into=view, on=on) == []
+
+
 def test_the_wide_table_is_resolved_though_its_user_id_is_text(target: Target) -> None:
     publish = target.publisher.publish
     publish(Publication("heap_user_migrations"), MONDAY, pl.LazyFrame({"from_user_id": [1], "resolved_to": [2]}), "v")
