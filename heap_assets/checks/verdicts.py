@@ -7,6 +7,7 @@ partition was judged, and how. A blocking check alone only stops the steps of it
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heap_assets.checks.verdict import Number, Severity, Verdict, is_hash
+from heap_assets.errors import DamagedFileError
 from heap_assets.lake import Lake, Store, state_keys
 
 ROOT = state_keys.VERDICTS
 WHOLE = "all"
 _HASH_KEY = f"{ROOT}/.key"
+_HASH_KEY_BYTES = 32
 _READERS = 8
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,25 +113,52 @@ def record(
 
 
 def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
-    """Return a stored verdict, or None if the check never judged that partition."""
+    """Return a stored verdict, or None if the check never judged that partition.
+
+    Raises
+    ------
+    DamagedFileError
+        If it cannot be read; the message names the file.
+    """
+    key = object_key(asset, check, partition)
     try:
-        return _parse(store.read(object_key(asset, check, partition)))
+        data = store.read(key)
     except FileNotFoundError:
+        return None
+    try:
+        return _parse(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(
+            f"{store.uri(key)} is damaged ({type(error).__name__}): run the check {check} of {asset} {partition} again"
+        ) from error
+
+
+def _read_or_tell(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
+    try:
+        return read(store, asset, check, partition)
+    except DamagedFileError as error:
+        _LOG.warning("%s", error)
         return None
 
 
 def read_many(store: Store, asset: str, check: str, partitions: Iterable[str]) -> list[StoredVerdict]:
-    """Return those verdicts of a check that exist, in the order of `partitions`; read side by side."""
+    """Return those verdicts of a check that exist, in the order of `partitions`; read side by side.
+
+    A damaged one is logged and left out.
+    """
     wanted = list(partitions)
     if not wanted:
         return []
     with ThreadPoolExecutor(min(_READERS, len(wanted))) as readers:
-        found = readers.map(lambda partition: read(store, asset, check, partition), wanted)
+        found = readers.map(lambda partition: _read_or_tell(store, asset, check, partition), wanted)
         return [verdict for verdict in found if verdict is not None]
 
 
 def newest(store: Store, since: str = "") -> list[StoredVerdict]:
-    """Return the verdicts on partitions not before `since` and on whole assets, sorted by asset, check, partition."""
+    """Return the verdicts on partitions not before `since` and on whole assets, sorted by asset, check, partition.
+
+    A damaged one is logged and left out.
+    """
     keys = [
         info.key
         for info in store.list(ROOT)
@@ -139,7 +170,8 @@ def newest(store: Store, since: str = "") -> list[StoredVerdict]:
 def read_keys(store: Store, keys: Sequence[str]) -> list[StoredVerdict]:
     """Return the verdicts of these object keys, in their order; read side by side."""
     with ThreadPoolExecutor(_READERS) as readers:
-        return [_parse(data) for data in readers.map(store.read, keys)]
+        found = readers.map(lambda key: _read_or_tell(store, *parts(key)), keys)
+        return [verdict for verdict in found if verdict is not None]
 
 
 def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str]) -> list[str]:
@@ -154,7 +186,11 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
         return [f"{asset} {partition} has not been built"]
     reasons = []
     for check in required_checks:
-        verdict = read(lake.store, asset, check, partition)
+        try:
+            verdict = read(lake.store, asset, check, partition)
+        except DamagedFileError as error:
+            reasons.append(str(error))
+            continue
         if verdict is None:
             reasons.append(f"{asset} {partition}: {check} has not judged it")
         elif verdict.version != version:
@@ -175,12 +211,15 @@ def hash_key(store: Store, *, keep: bool = True) -> bytes:
         Store what is made. Without, a lake that has none shows no hash yet, and none equals that of another call.
     """
     try:
-        return store.read(_HASH_KEY)
+        found = store.read(_HASH_KEY)
     except FileNotFoundError:
         if not keep:
-            return os.urandom(32)
-        store.create(_HASH_KEY, os.urandom(32))
-        return store.read(_HASH_KEY)
+            return os.urandom(_HASH_KEY_BYTES)
+        store.create(_HASH_KEY, os.urandom(_HASH_KEY_BYTES))
+        found = store.read(_HASH_KEY)
+    if len(found) != _HASH_KEY_BYTES:
+        raise DamagedFileError(f"{store.uri(_HASH_KEY)} is damaged: restore it, or delete it and hashes begin anew")
+    return found
 
 
 def _parse(data: bytes) -> StoredVerdict:

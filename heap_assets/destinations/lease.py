@@ -3,14 +3,20 @@
 Lease number n is the object `_sync/<sync>/lease/<n>.json`. Whoever creates n+1 holds the sync; that is allowed once n
 is released, silent for longer than its time, or held by a process of this machine that is dead. The number is the
 fencing number that every intent carries.
+
+How long a lease was silent is measured by one clock, that of the store: the time of the lease object, which every
+heartbeat writes anew, against the time of an object that is written now. No machine's own clock decides anything.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +25,9 @@ from heap_assets.errors import DeliveryError
 from heap_assets.lake import Store, state_keys
 from heap_assets.processes import machine, process_start
 
+_LOG = logging.getLogger(__name__)
 _KEPT = 5
+_NUMBERED = re.compile(r"/\d+\.json$")
 
 
 class LeaseHeldError(DeliveryError):
@@ -50,11 +58,11 @@ class Holder:
         facts: dict[str, Any] = json.loads(data)
         return cls(**{**facts, "heartbeat": datetime.fromisoformat(facts["heartbeat"])})
 
-    def is_gone(self, now: datetime) -> bool:
+    def is_gone(self, silent: Callable[[], timedelta]) -> bool:
         """Tell whether the lease may be taken over."""
-        if self.released or now - self.heartbeat > timedelta(seconds=self.ttl):
+        if self.released or (self.machine == machine() and process_start(self.pid) != self.started):
             return True
-        return self.machine == machine() and process_start(self.pid) != self.started
+        return silent() > timedelta(seconds=self.ttl)
 
 
 class Lease:
@@ -107,17 +115,33 @@ class Lease:
             raise LeaseLostError(f"{self._root}: run {self._run_id} lost its lease {self.fence}: {self._lost}")
 
     def _acquired(self) -> tuple[int, Holder | None, int]:
-        held = [info.key for info in self._store.list(self._root)]
-        number = int(held[-1].rsplit("/", 1)[-1].removesuffix(".json")) if held else 0
-        before = Holder.from_json(self._store.read(held[-1])) if held else None
-        if before is not None and not before.is_gone(datetime.now(UTC)):
+        held = [info for info in self._store.list(self._root) if _NUMBERED.search(info.key)]
+        number = int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) if held else 0
+        before = self._holder(held[-1].key, held[-1].last_modified) if held else None
+        if before is not None and not before.is_gone(lambda: self._now() - held[-1].last_modified):
             raise self._refused(before)
         if not self._store.create(self._key(number + 1), self._me().to_json()):
-            raise self._refused(Holder.from_json(self._store.read(self._key(number + 1))))
-        for key in held[:-_KEPT]:
-            self._store.delete(key)
+            raise self._refused(self._holder(self._key(number + 1), datetime.now(UTC)))
+        for info in held[:-_KEPT]:
+            self._store.delete(info.key)
         killed = before if before is not None and not before.released else None
         return number + 1, killed, number
+
+    def _holder(self, key: str, written_at: datetime) -> Holder:
+        """Return who holds a lease; one that cannot be read is held by somebody unknown until it is silent."""
+        try:
+            return Holder.from_json(self._store.read(key))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            where = self._store.uri(key)
+            _LOG.warning("%s is damaged: it counts as held by an unknown run until nobody writes it any more", where)
+            return Holder(f"unknown (damaged: {where})", "", 0, "", written_at, self._ttl)
+
+    def _now(self) -> datetime:
+        """Return what time it is by the clock of the store."""
+        key = f"{self._root}-clock"
+        self._store.write(key, b"")
+        info = self._store.head(key)
+        return info.last_modified if info else datetime.now(UTC)
 
     def _refused(self, holder: Holder) -> LeaseHeldError:
         return LeaseHeldError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import TypeVar
 import polars as pl
 
 from heap_assets.destinations.hashing import UNKNOWN
-from heap_assets.errors import DeliveryError
+from heap_assets.errors import DamagedFileError, DeliveryError
 from heap_assets.lake import Store, state_keys
 
 FIELD = "p:"
@@ -63,6 +64,7 @@ LEDGER_SCHEMA = pl.Schema(
         "reason": pl.String(),
     }
 )
+_LOG = logging.getLogger(__name__)
 _FOOTER = "heap_assets_log"
 _BASE = "base"
 _FENCE_DIGITS = 10
@@ -142,7 +144,11 @@ class Log:
         """Return the stored ledger; the base if there is no ledger built upon it."""
         key = f"{self.root}/ledger.parquet"
         if self.store.exists(key):
-            stored = self._snapshot(key)
+            try:
+                stored = self._snapshot(key)
+            except DamagedFileError as error:
+                _LOG.warning("%s; it is made anew from the log", error)
+                return self.base()
             if stored.base == self._newest_base():
                 return stored
         return self.base()
@@ -163,7 +169,9 @@ class Log:
 
     def _remove_before(self, state: Snapshot) -> None:
         bases = [i.key for i in self.store.list(f"{self.root}/log") if i.key.endswith(f"-{_BASE}.parquet")]
-        obsolete = [b for b in bases if not b.endswith(state.base)] + [f"{self.root}/log/{n}" for n in state.folded]
+        # A base that sorts later is that of a writer who took over meanwhile: it stands.
+        older = [base for base in bases if base < f"{self.root}/log/{state.base}"]
+        obsolete = older + [f"{self.root}/log/{n}" for n in state.folded]
         list(self._each(self.store.delete, obsolete))
 
     def _each(self, act: Callable[[str], T], keys: Sequence[str]) -> Iterator[T]:
@@ -180,9 +188,12 @@ class Log:
 
     def _snapshot(self, key: str, base: str = "") -> Snapshot:
         data = self.store.read(key)
-        facts = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_FOOTER])
-        frame = pl.read_parquet(io.BytesIO(data))
-        return Snapshot(frame, frozenset(facts["folded"]), facts["through"], base or facts["base"])
+        try:
+            facts = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_FOOTER])
+            frame = pl.read_parquet(io.BytesIO(data))
+            return Snapshot(frame, frozenset(facts["folded"]), facts["through"], base or facts["base"])
+        except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(key, error) from error
 
     def _write_snapshot(self, key: str, state: Snapshot) -> None:
         buffer = io.BytesIO()
@@ -200,7 +211,7 @@ class Log:
         for name in names:
             kind = "outcome" if name.endswith("-outcome.parquet") else "intent"
             frame = self._own.get(name)
-            frames[kind].append(pl.read_parquet(io.BytesIO(next(stored))) if frame is None else frame)
+            frames[kind].append(self._segment(name, next(stored)) if frame is None else frame)
         intents = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *frames["intent"]], how="diagonal")
         outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]])
         status = pl.coalesce(
@@ -208,6 +219,18 @@ class Log:
         )
         joined = intents.drop("status", "reason", strict=False).join(outcomes, on=["batch", "row"], how="left")
         return joined.with_columns(status=status).sort("batch", "row")
+
+    def _segment(self, name: str, data: bytes) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(io.BytesIO(data))
+        except pl.exceptions.ComputeError as error:
+            raise self._damaged(f"{self.root}/log/{name}", error) from error
+
+    def _damaged(self, key: str, error: Exception) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.store.uri(key)} is damaged ({type(error).__name__}): restore it from a backup; without it nobody "
+            "knows what was sent"
+        )
 
 
 def field_names(frame: pl.DataFrame) -> list[str]:
