@@ -138,7 +138,7 @@ class StepChecks:
                 )
                 for check in self._by_asset.get(asset, [])
                 if check.judge is None
-                and (found := verdicts.read(self._lake.store, asset, check.name, partition)) is not None
+                for found in verdicts.read_many(self._lake.store, asset, check.name, [partition])
             }
             yield from self.judge(asset, partition, known)
 

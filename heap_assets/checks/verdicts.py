@@ -24,6 +24,7 @@ WHOLE = "all"
 _HASH_KEY = f"{ROOT}/.key"
 _HASH_KEY_BYTES = 32
 _READERS = 8
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 _LOG = logging.getLogger(__name__)
 
 
@@ -90,7 +91,11 @@ def record(
     rule: str = "",
     run_id: str | None = None,
 ) -> StoredVerdict:
-    """Store a verdict in place of the one before it; offenders are stored hashed."""
+    """Store a verdict in place of the one before it; offenders are stored hashed.
+
+    One on a version that stands no more never takes the place of one on the version that stands: of two runs the one
+    that judged the older partition may be the last to finish. It is returned all the same.
+    """
     stored = StoredVerdict(
         asset=asset,
         check=check,
@@ -108,8 +113,22 @@ def record(
         run_id=run_id,
         not_judged=verdict.not_judged,
     )
-    store.write(object_key(asset, check, partition), json.dumps(asdict(stored), default=_plain).encode())
+    data = json.dumps(asdict(stored), default=_plain).encode()
+
+    def unless_overtaken(found: bytes | None) -> bytes | None:
+        return None if found is not None and _is_overtaken(Lake(store), stored, found) else data
+
+    store.update(object_key(asset, check, partition), unless_overtaken)
     return stored
+
+
+def _is_overtaken(lake: Lake, stored: StoredVerdict, found: bytes) -> bool:
+    """Whether what is stored judged the partition that stands, and a new verdict another one."""
+    try:
+        other = _parse(found).version
+    except _UNREADABLE:
+        return False
+    return other != stored.version and other == partition_version(lake, stored.asset, stored.partition)
 
 
 def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
@@ -127,7 +146,7 @@ def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict 
         return None
     try:
         return _parse(data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DamagedFileError(
             f"{store.uri(key)} is damaged ({type(error).__name__}): run the check {check} of {asset} {partition} again"
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -20,16 +22,7 @@ def lake(tmp_path: Path) -> Lake:
     lake = Lake.open(str(tmp_path))
     lake.write("profiles", DAY, pl.DataFrame({"a": [1]}))
     for check in ("one", "two"):
-        verdicts.record(
-            lake.store,
-            Verdict(passed=True),
-            asset="profiles",
-            check=check,
-            partition=DAY,
-            version=verdicts.partition_version(lake, "profiles", DAY),
-            severity=Severity.ERROR,
-            blocking=True,
-        )
+        _record(lake, check, verdicts.partition_version(lake, "profiles", DAY))
     return lake
 
 
@@ -54,3 +47,60 @@ def test_a_damaged_hash_key_is_named(lake: Lake) -> None:
     lake.store.write("_verdicts/.key", b"short")
     with pytest.raises(DamagedFileError, match=r"_verdicts/\.key is damaged"):
         verdicts.hash_key(lake.store)
+
+
+STALE = """
+import sys
+from heap_assets.checks import verdicts
+from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.lake import Lake
+lake, own = Lake.open(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    verdicts.record(lake.store, Verdict(passed=False), asset="profiles", check="one", partition="2026-11-01",
+                    version=own, severity=Severity.ERROR, blocking=True)
+"""
+
+
+def test_runs_that_judged_what_stands_no_more_do_not_replace_the_verdict_on_what_stands(lake: Lake) -> None:
+    older = verdicts.partition_version(lake, "profiles", DAY)
+    assert older is not None
+    stale = [
+        subprocess.Popen(
+            [sys.executable, "-c", STALE, lake.store.url, version],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for version in (older, "older still", older)
+    ]  # fmt: skip
+    for process in stale:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    lake.write("profiles", DAY, pl.DataFrame({"a": [1, 2]}))
+    standing = verdicts.partition_version(lake, "profiles", DAY)
+    for process in stale:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for _ in range(20):
+        _record(lake, "one", standing)
+    for process in stale:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in stale] == [0, 0, 0]
+    found = verdicts.read(lake.store, "profiles", "one", DAY)
+    assert found is not None
+    assert (found.version, found.passed) == (standing, True)
+    assert verdicts.gate(lake, "profiles", DAY, ["one"]) == []
+
+
+def _record(lake: Lake, check: str, version: str | None) -> None:
+    verdicts.record(
+        lake.store,
+        Verdict(passed=True),
+        asset="profiles",
+        check=check,
+        partition=DAY,
+        version=version,
+        severity=Severity.ERROR,
+        blocking=True,
+    )

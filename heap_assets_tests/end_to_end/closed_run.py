@@ -64,7 +64,7 @@ class Run:
         yield "publish", _command("publish")
         outbox = Outbox(self._platform.lake.store, channels(self._platform.settings.alerts), os.environ)
         outbox.tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
-        yield from ((f"alert by {name}", said) for name, said in outbox.down.items())
+        yield from ((f"alert by {name.partition('-')[0]}", said) for name, said in outbox.down.items())
 
     def _made(self, assets: list[str], *days: str) -> None:
         result = self._execute(assets, *days)
