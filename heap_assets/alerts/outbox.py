@@ -25,6 +25,7 @@ _OUTBOX = f"{ROOT}/outbox"
 _GIVEN_UP = f"{ROOT}/undeliverable"
 KEEP_TRYING = timedelta(days=7)
 _PER_TICK = 20
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 _log = logging.getLogger("heap_assets.alerts")
 
@@ -75,7 +76,8 @@ class Outbox:
 
     def open_alarms(self) -> list[Alarm]:
         """Return what has been told as wrong and not yet as right again."""
-        return [_alarm(self.store.read(info.key)) for info in self.store.list(_OPEN)]
+        found = [self._told(info.key) for info in self.store.list(_OPEN)]
+        return [alarm for alarm in found if alarm is not None]
 
     def waiting(self) -> int:
         """Return how many messages wait for a channel."""
@@ -85,7 +87,7 @@ class Outbox:
         news: dict[str, Alarm] = {}
         still_open = {info.key for info in self.store.list(_OPEN)}  # one listing, for runs with thousands of checks
         for alarm in alarms:
-            told = _alarm(self.store.read(_open_key(alarm))) if _open_key(alarm) in still_open else None
+            told = self._told(_open_key(alarm)) if _open_key(alarm) in still_open else None
             if alarm.recovered:
                 if told is not None:
                     news[alarm.key] = replace(alarm, kind=told.kind)
@@ -94,6 +96,16 @@ class Outbox:
             elif told is None or _worse(alarm, told):
                 news[alarm.key] = alarm
         return list(news.values())
+
+    def _told(self, key: str) -> Alarm | None:
+        """Return an alarm that was told; None if another sensor has told its end, or its file is damaged."""
+        try:
+            return _alarm(self.store.read(key))
+        except FileNotFoundError:
+            return None
+        except _DAMAGED:
+            _log.warning("%s is damaged: what it told of is told again", self.store.uri(key))
+            return None
 
     def _remember(self, news: Iterable[Alarm]) -> None:
         for alarm in news:
@@ -116,10 +128,17 @@ class Outbox:
         for key in waiting:
             if name in self.down:
                 break
-            message = Message.from_json(json.loads(self.store.read(key)))
+            try:
+                data = self.store.read(key)
+                message = Message.from_json(json.loads(data))
+            except FileNotFoundError:  # another sensor has sent it
+                continue
+            except _DAMAGED:
+                _log.error("%s is damaged: it is kept under %s", self.store.uri(key), _GIVEN_UP)
+                self._give_up(key, data)
+                continue
             if datetime.now(UTC) - message.at > KEEP_TRYING:
-                self.store.write(key.replace(_OUTBOX, _GIVEN_UP, 1), self.store.read(key))
-                self.store.delete(key)
+                self._give_up(key, data)
                 continue
             try:
                 send(channel, message, self.environ)
@@ -129,6 +148,10 @@ class Outbox:
             else:
                 self.store.delete(key)
         return bool(waiting)
+
+    def _give_up(self, key: str, data: bytes) -> None:
+        self.store.write(key.replace(_OUTBOX, _GIVEN_UP, 1), data)
+        self.store.delete(key)
 
 
 def _worse(alarm: Alarm, told: Alarm) -> bool:

@@ -156,9 +156,14 @@ def _key(sync: str, table: str, started: datetime, fence: int) -> str:
 
 def write_table(store: Store, key: str, frame: pl.DataFrame) -> None:
     """Replace a small table whole."""
+    store.write(key, parquet_bytes(frame))
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """Return a small table as the bytes of a Parquet file."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd")
-    store.write(key, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _read(store: Store, keys: list[str], schema: pl.Schema) -> pl.DataFrame:

@@ -15,7 +15,8 @@ from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
 from heap_assets.destinations.lease import Lease
 from heap_assets.destinations.log import INTENT_SCHEMA, Log, fold
 from heap_assets.destinations.spec import SyncSpec
-from heap_assets.destinations.tables import write_table
+from heap_assets.destinations.tables import parquet_bytes, write_table
+from heap_assets.errors import DamagedFileError
 from heap_assets.lake import Store, state_keys
 
 PAIR_SEPARATORS = (">", "\x1f")
@@ -101,22 +102,46 @@ def _forget_in_ledger(
         for separator in PAIR_SEPARATORS:
             theirs |= pl.col("key").str.ends_with(separator + key)
         known = state.frame.filter(theirs)["key"]
-        everything = frozenset(log.segments())
-        log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
         keys = pl.Series("key", sorted({key, *events, *known}), dtype=pl.String)
         hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
+        # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
+        _refuse(store, spec.name, hashes)
+        everything = frozenset(log.segments())
+        log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
         _forget_in_tables(store, folder, hashes)
-        kept = pl.Series("key_hash", sorted({*forgotten(store, spec.name).to_list(), *hashes}), dtype=pl.String)
-        write_table(store, f"{state_keys.SYNC}/{spec.name}/forgotten.parquet", kept.to_frame())
     return len(known)
 
 
 def forgotten(store: Store, sync: str) -> pl.Series:
     """Return the keyed hashes of the keys that must never be sent again."""
-    key = f"{state_keys.SYNC}/{sync}/forgotten.parquet"
-    if not store.exists(key):
+    try:
+        return _hashes(store, sync, store.read(_forgotten_key(sync)))
+    except FileNotFoundError:
         return pl.Series("key_hash", [], dtype=pl.String)
-    return pl.read_parquet(io.BytesIO(store.read(key)))["key_hash"]
+
+
+def _refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
+    """Add keys that must never be sent again to those that others add at the same time."""
+
+    def added(data: bytes | None) -> bytes:
+        known = [] if data is None else _hashes(store, sync, data).to_list()
+        return parquet_bytes(pl.Series("key_hash", sorted({*known, *hashes}), dtype=pl.String).to_frame())
+
+    store.update(_forgotten_key(sync), added)
+
+
+def _hashes(store: Store, sync: str, data: bytes) -> pl.Series:
+    try:
+        return pl.read_parquet(io.BytesIO(data))["key_hash"]
+    except pl.exceptions.PolarsError as error:
+        raise DamagedFileError(
+            f"{store.uri(_forgotten_key(sync))} is damaged ({type(error).__name__}): restore it from a backup; without "
+            "it people would be sent who must not be"
+        ) from error
+
+
+def _forgotten_key(sync: str) -> str:
+    return f"{state_keys.SYNC}/{sync}/forgotten.parquet"
 
 
 def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:

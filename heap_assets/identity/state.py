@@ -164,16 +164,18 @@ def load(store: Store) -> State | None:
     """Read the state that counts; None if there is none, or none that this version can read."""
     try:
         pointer: Mapping[str, Any] = json.loads(store.read(_POINTER))
-        if pointer["format"] != FORMAT:
-            return None
-        folder = pointer["folder"]
-        arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in _ARRAYS}
-        frames: dict[str, Any] = {
-            name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES
-        }
-    except (FileNotFoundError, KeyError, ValueError, OSError, pl.exceptions.PolarsError):
+        return _loaded(store, pointer) if pointer["format"] == FORMAT else None
+    except (LookupError, ValueError, TypeError, AttributeError, OSError, pl.exceptions.PolarsError):
         # whatever is wrong with a cache, computing anew is right; the caller notes that there was no state
         return None
+
+
+def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
+    folder = pointer["folder"]
+    arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in _ARRAYS}
+    frames: dict[str, Any] = {
+        name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES
+    }
     spare = dict(arrays)
     arrays = {name: array[: pointer["sizes"][name]] for name, array in arrays.items()}
     texts = Texts(arrays["facts"], arrays.pop("data"))

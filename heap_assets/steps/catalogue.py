@@ -147,10 +147,12 @@ def note_changes(platform: Platform) -> None:
         return
 
     def _noted(data: bytes | None) -> bytes:
-        standing = json.loads(data) if data else {}
+        standing = _read_changes(platform, data) if data is not None else {}
+        # of a damaged note nobody knows when columns changed: every day is built once more
+        unknown_since, standing = (now, {}) if standing is None else (None, standing)
         for name, digest in columns.items():
             if name not in standing:
-                standing[name] = {"columns": digest, "since": None}
+                standing[name] = {"columns": digest, "since": unknown_since}
             elif standing[name]["columns"] not in (digest, whole[name]):
                 standing[name] = {"columns": digest, "since": now}
         return json.dumps(standing, sort_keys=True).encode()
@@ -165,12 +167,22 @@ def columns_since(platform: Platform) -> dict[str, datetime]:
     }
 
 
-def _changes(platform: Platform) -> dict[str, dict[str, str]]:
+def _changes(platform: Platform) -> dict[str, dict[str, str | None]]:
     try:
-        standing: dict[str, dict[str, str]] = json.loads(platform.lake.store.read(_CHANGES_KEY))
+        data = platform.lake.store.read(_CHANGES_KEY)
     except FileNotFoundError:
         return {}
-    return standing
+    return _read_changes(platform, data) or {}
+
+
+def _read_changes(platform: Platform, data: bytes) -> dict[str, dict[str, str | None]] | None:
+    """Read what is noted of each table; None, and a warning, if it is damaged."""
+    try:
+        found = json.loads(data)
+        return {str(name): {"columns": one["columns"], "since": one["since"]} for name, one in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        _log.warning("%s is damaged: it is written anew", platform.lake.store.uri(_CHANGES_KEY))
+        return None
 
 
 def _changed(loaded: Catalogue, data: bytes | None, change: Callable[[Catalogue], Catalogue]) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 
 from heap_assets import clock
-from heap_assets.lake import state_keys
+from heap_assets.lake import Store, state_keys
 from heap_assets.names import PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.platform import Platform
 from heap_assets.settings import sync as kinds
@@ -15,6 +16,8 @@ from heap_assets.steps.delivery_destinations import ledger_folder
 from heap_assets.steps.delivery_gate import table_gate
 from heap_assets.steps.delivery_since import since_of
 from heap_assets.steps.delivery_tables import Forwarding
+
+_log = logging.getLogger("heap_assets.delivery")
 
 _LATE_DAYS = 31
 """How far back events of Heap are looked for that landed late; older days are sent by a backfill."""
@@ -83,7 +86,16 @@ def known_days(platform: Platform, name: str, table: str) -> dict[str, SentDay]:
     """Return day to what was last delivered of it, of one table of `segment_track`."""
     prefix = f"{state_keys.SYNC}/{ledger_folder(platform, name, table)}/days/"
     store = platform.lake.store
-    return {info.key.removeprefix(prefix): SentDay(**json.loads(store.read(info.key))) for info in store.list(prefix)}
+    found = {info.key.removeprefix(prefix): _sent_day(store, info.key) for info in store.list(prefix)}
+    return {day: sent for day, sent in found.items() if sent is not None}
+
+
+def _sent_day(store: Store, key: str) -> SentDay | None:
+    try:
+        return SentDay(**json.loads(store.read(key)))
+    except (ValueError, TypeError):
+        _log.warning("%s is damaged: the day is due again, and what was sent of it is not sent twice", store.uri(key))
+        return None
 
 
 def remember_day(platform: Platform, name: str, table: str, day: date, sent: SentDay) -> None:

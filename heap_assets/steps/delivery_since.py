@@ -6,6 +6,7 @@ import json
 from datetime import UTC, date, datetime, time
 
 from heap_assets import clock
+from heap_assets.errors import DamagedFileError
 from heap_assets.lake import state_keys
 from heap_assets.platform import Platform
 from heap_assets.steps.delivery_destinations import ledger_folder
@@ -28,16 +29,20 @@ def enabled_on(platform: Platform, name: str) -> date | None:
         return date.fromisoformat(json.loads(platform.lake.store.read(key))["enabled_on"])
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFileError(
+            f"{platform.lake.store.uri(key)} is damaged: write the day on which the sync first ran as "
+            f"sync.{name}.since, or delete the file, and events from today on are sent"
+        ) from error
 
 
-def remember_enabled(platform: Platform, name: str) -> date:
-    """Write down that a sync runs from today on, unless that is known; returns the day that is known.
+def remember_enabled(platform: Platform, name: str) -> None:
+    """Write down that a sync runs from today on, unless that is known.
 
     The day is that of the account which is written to now: what happened before is no news to another one either.
     """
     document = json.dumps({"enabled_on": clock.today().isoformat()})
     platform.lake.store.create(_key(ledger_folder(platform, name, claim=True)), document.encode())
-    return enabled_on(platform, name) or clock.today()
 
 
 def _key(folder: str) -> str:

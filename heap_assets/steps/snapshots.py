@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,8 @@ from heap_assets.steps.sync_columns import columns_of_syncs
 from heap_assets.steps.table import VALUES_LOST, VALUES_LOST_IN, Made, Task
 from heap_assets.warehouse import Shape, Tally, WarehouseError
 from heap_assets.warehouse.refresh import Observation, Refreshed, refreshed
+
+_log = logging.getLogger("heap_assets.warehouse")
 
 
 def snapshot_of_day(task: Task, name: str) -> Made | None:
@@ -74,7 +77,7 @@ def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
 
 def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     asset, started = warehouse_asset(name), clock.now()
-    seen = _seen(task, asset)
+    seen = _record_of(task.platform, asset)
     due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
     before = None if seen is None or due or seen.zone != table.time_zone else _before(task, asset, table.relation, seen)
     mapped = task.platform.mapped_columns(name)
@@ -152,26 +155,24 @@ def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | Non
 
 def last_read(platform: Platform, asset: str) -> datetime | None:
     """Return when the source of a table was last read (UTC), None if it never was."""
-    known = _record_of(platform, asset)
-    return datetime.fromisoformat(known["observed_at"]) if known else None
+    seen = _record_of(platform, asset)
+    return seen.observed_at if seen else None
 
 
-def _record_of(platform: Platform, asset: str) -> dict[str, Any]:
+def _record_of(platform: Platform, asset: str) -> _Seen | None:
+    """Return what was written down of the last observation; a damaged record tells nothing: everything is read."""
+    store, key = platform.lake.store, f"{state_keys.OBSERVED}/{asset}.json"
     try:
-        known: dict[str, Any] = json.loads(platform.lake.store.read(f"{state_keys.OBSERVED}/{asset}.json"))
+        known = json.loads(store.read(key))
+        tally = Tally(*known["tally"]) if known["tally"] else None
+        observed_at, whole_at = (datetime.fromisoformat(known[name]) for name in ("observed_at", "whole_at"))
+        zone, lost = known.get("zone", "UTC"), known.get("lost", {})
+        return _Seen(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost)
     except FileNotFoundError:
-        return {}
-    return known
-
-
-def _seen(task: Task, asset: str) -> _Seen | None:
-    known = _record_of(task.platform, asset)
-    if not known:
         return None
-    tally = Tally(*known["tally"]) if known["tally"] else None
-    observed_at, whole_at = (datetime.fromisoformat(known[key]) for key in ("observed_at", "whole_at"))
-    zone, lost = known.get("zone", "UTC"), known.get("lost", {})
-    return _Seen(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        _log.warning("%s is damaged: the table is read whole", store.uri(key))
+        return None
 
 
 def _remember(task: Task, asset: str, seen: _Seen) -> None:

@@ -195,9 +195,16 @@ class ExportLog:
         self._save(f"tables/{name}", {**asdict(seen), "days": days, "failure": failure})
 
     def _load(self, name: str) -> dict[str, Any]:
+        """Return a record; a damaged one tells nothing, so that the table is looked at as one never seen."""
+        key = f"{state_keys.EXPORTS}/{self.dataset}/{name}.json"
         try:
-            found: dict[str, Any] = json.loads(self.store.read(f"{state_keys.EXPORTS}/{self.dataset}/{name}.json"))
+            found = json.loads(self.store.read(key))
         except FileNotFoundError:
+            return {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            _log.warning("%s is damaged: what it tells of is looked at anew", self.store.uri(key))
             return {}
         return found
 

@@ -273,12 +273,11 @@ class Publisher(ABC):
 
     def _record(self, key: str, data: bytes) -> dict[str, str]:
         try:
-            record: dict[str, str] = json.loads(data)
-        except ValueError as error:
+            return {str(name): value for name, value in json.loads(data).items()}
+        except (ValueError, AttributeError) as error:
             raise DamagedFileError(
                 f"{self._store.uri(key)} is damaged: delete it, and what it tells of is published again"
             ) from error
-        return record
 
     def _remember(self, key: str, record: Mapping[str, object]) -> None:
         self._store.write(key, json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode())

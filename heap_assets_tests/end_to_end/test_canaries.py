@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
+import duckdb
+import fastavro
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -25,11 +28,14 @@ from heap_assets import clock
 from heap_assets.alerting import channels
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.alerts.run_alarms import finished_messages
+from heap_assets.checks.partition_check import asset_key
 from heap_assets.cli.main import _group
+from heap_assets.definitions import build_definitions
 from heap_assets.destinations import HeapApp, HeapDeletion
 from heap_assets.errors import HeapAssetsError
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Lake
+from heap_assets.partitions import DUMPS
 from heap_assets.platform import Platform
 from heap_assets.redaction import redact_error
 from heap_assets.settings import parse_settings
@@ -46,6 +52,7 @@ from heap_assets_tests.steps.delivery_world import (
     contacts,
     orders,
     users,
+    why,
 )
 from heap_assets_tests.warehouse import servers
 
@@ -230,6 +237,8 @@ def test_canaries_are_nowhere_but_in_data_tables(
             text = text.replace("account: {{from", "phone: {{from: [contacts.phone]}}\n    account: {{from")
             _choose(world, text.format(heap=server.url) + SYNCS.replace("{server}", server.url))
             said = _fail_everything(world, server)
+            said += _land_and_read(world)
+            said += _commands(world)
         said += "".join(capfd.readouterr())
         sent = b"".join(server.requests)
     # the servers did get what they must not pass on
@@ -278,6 +287,102 @@ def _fail_everything(world: World, server: Hostile) -> str:
                 _group, [*command, name], env={"HEAP_ASSETS_SETTINGS": str(world.folder / "heap_assets.yaml")}
             )
             told.append(answer.output + str(answer.exception or ""))
+    return "\n".join(told)
+
+
+def _land_and_read(world: World) -> str:
+    """Land dumps whose files, names and manifests are wrong in ways that libraries quote; read tables that fail."""
+    _plant_in_dumps(world.folder / "bucket")
+    _plant_in_warehouse(world.folder / "warehouse.duckdb")
+    told = []
+    platform = replace(world.platform)
+    for manifest in platform.landing.pending(platform.source()):
+        world.instance.add_dynamic_partitions(str(DUMPS.name), [str(manifest.dump_id)])
+        told.append(why(_landing(world, manifest.dump_id)))
+    assert platform.landing.reports()["error"].count() >= len(_BAD_COLUMNS), "these were to fail"
+    for table in ("contacts", "orders", "accounts"):
+        result = world.run([f"warehouse/{table}"], DAY)
+        assert not result.success, table
+        told.append(why(result))
+    world.run(["heap/events/signup", "heap/pageviews", "heap/users", "status"], DAY)
+    return "\n".join(told)
+
+
+def _landing(world: World, dump: int) -> dg.ExecuteInProcessResult:
+    job = build_definitions(replace(world.platform)).resolve_implicit_global_asset_job_def()
+    chosen = job.get_subset(asset_selection={asset_key("heap_connect/dumps")})
+    return chosen.execute_in_process(instance=world.instance, raise_on_error=False, partition_key=str(dump))
+
+
+def _plant_in_dumps(bucket: Path) -> None:
+    names = ["event_id", "user_id", "session_id", "time"]
+    values = {"event_id": 1, "user_id": 1, "session_id": 1, "time": f"{DAY} 10:00:00"}
+    told = {"plan": PLAN, "phone": PHONE, "mail": PEOPLE["ann"], "ip": ADDRESS}
+    for number, (kinds, wrong) in enumerate(_BAD_COLUMNS.values(), start=1):
+        fields = [{"name": name, "type": kinds.get(name, "string")} for name in {**values, **told, **wrong}]
+        fields = [{**f, "type": "long"} if f["name"] in names[:3] and f["name"] not in kinds else f for f in fields]
+        table = "signup" if number % 2 else "pageviews"
+        file = bucket / f"sync_{number}" / table / f"{PEOPLE['bob']}-{PLAN}.avro"
+        file.parent.mkdir(parents=True)
+        with file.open("wb") as target:
+            fastavro.writer(
+                target,
+                {"type": "record", "name": "r", "fields": fields},
+                [{**values, **told, **wrong}] * 3,
+                codec="null",
+            )
+        if not wrong:
+            file.write_bytes(file.read_bytes()[:-40])
+        document = {"name": table, "files": [f"s3://b/sync_{number}/{table}/{file.name}"], "columns": [*values, *told]}
+        _manifest(bucket, number, json.dumps({"dump_id": number, "tables": [{**document, "incremental": True}]}))
+    _manifest(bucket, 91, f'{{"dump_id": 91, "tables": [{{"name": "{PEOPLE["cat"]}", "files": ["{PLAN} {PHONE}"')
+    _manifest(bucket, 92, json.dumps({"dump_id": PEOPLE["cat"], "tables": PLAN}))
+
+
+def _manifest(bucket: Path, number: int, text: str) -> None:
+    (bucket / "manifests").mkdir(exist_ok=True)
+    (bucket / f"manifests/sync_{number}.json").write_text(text)
+
+
+def _plant_in_warehouse(path: Path) -> None:
+    """Make relations that cannot be read, with errors that quote a row."""
+    told = f"{PEOPLE['ann']} {PLAN} {PHONE} {ADDRESS} ticketCANARY"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE SCHEMA crm; CREATE SCHEMA shop")
+        connection.execute(f"CREATE TABLE crm.t AS SELECT 'c' AS contact_id, '{told}' AS email, '{PLAN}' AS plan")
+        columns = "contact_id, email, CAST(NULL AS TEXT) AS visitor, plan, now() AS created_at"
+        connection.execute(f"CREATE VIEW crm.contacts AS SELECT {columns}, error(email) AS account_id FROM crm.t")
+        connection.execute(
+            "CREATE VIEW crm.accounts AS SELECT email AS account_id, CAST(email AS INTEGER) AS size FROM crm.t"
+        )
+        connection.execute(
+            "CREATE VIEW shop.orders AS "
+            "SELECT email AS order_id, email, CAST(plan AS DATE) AS placed_at, 1.5 AS total FROM crm.t"
+        )
+
+
+_BAD_COLUMNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a file that is cut off": ({}, {}),
+    "times that are none": ({}, {"time": PEOPLE["ann"]}),
+    "numbers that are text": ({"event_id": "string"}, {"event_id": f"{PLAN} {PHONE}"}),
+    "a symbol": ({"kind": {"type": "enum", "name": "e", "symbols": ["planCANARYvalue"]}}, {"kind": "planCANARYvalue"}),
+    "a column named like a person": ({}, {PEOPLE["bob"]: PEOPLE["bob"], "event_id": -1}),
+}
+
+
+def _commands(world: World) -> str:
+    """Say what commands say of all this."""
+    told = []
+    for command in (
+        *(["check"], ["preflight"], ["discover"], ["browse"], ["rejected"], ["usage"], ["report"], ["publish"]),
+        *(["publish", "--dry-run"], ["catalogue", "diff"], ["catalogue", "accept"], ["prune", "--dry-run"]),
+    ):
+        answer = CliRunner().invoke(
+            _group, command, env={"HEAP_ASSETS_SETTINGS": str(world.folder / "heap_assets.yaml")}
+        )
+        error = answer.exception if not isinstance(answer.exception, SystemExit) else None
+        assert error is None or isinstance(error, HeapAssetsError), (command, error)
+        told.append(f"{command}: {answer.output} {error or ''}")
     return "\n".join(told)
 
 

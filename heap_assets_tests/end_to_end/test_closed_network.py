@@ -112,7 +112,7 @@ def test_the_watch_sees_calls_and_refuses_them(tmp_path: Path) -> None:
 
 
 def watched(folder: Path, arguments: list[str], environment: dict[str, str]) -> tuple[str, list[str]]:
-    """Run Python with every address of it written down, those of other machines refused; return output and addresses."""
+    """Run Python, its addresses written down, those of other machines refused; return output and addresses."""
     log = folder / "addresses.log"
     watch = {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "network_watch"), str(ROOT)]),

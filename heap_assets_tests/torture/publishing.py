@@ -130,26 +130,25 @@ def postgres() -> Iterator[Target]:
 @contextmanager
 def bigquery() -> Iterator[Target]:
     """Run a BigQuery emulator."""
-    with servers.bigquery_emulator() as emulator:
-        with BigQueryAccount("demo", endpoint=emulator.rest).client() as client:
+    with servers.bigquery_emulator() as emulator, BigQueryAccount("demo", endpoint=emulator.rest).client() as client:
 
-            def empty() -> None:
-                for dataset in (_VIEWS, _SCHEMA):
-                    client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
-                client.create_dataset(_SCHEMA)
+        def empty() -> None:
+            for dataset in (_VIEWS, _SCHEMA):
+                client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
+            client.create_dataset(_SCHEMA)
 
-            def rows(name: str) -> list[str]:
-                found = client.query(f"SELECT TO_JSON_STRING(t) FROM `{name}` t").result()
-                return sorted(row[0] for row in found)
+        def rows(name: str) -> list[str]:
+            found = client.query(f"SELECT TO_JSON_STRING(t) FROM `{name}` t").result()
+            return sorted(row[0] for row in found)
 
-            def held() -> dict[str, list[str]]:
-                tables = [table for dataset in (_SCHEMA, _VIEWS) for table in client.list_tables(dataset)]
-                names = [f"{table.dataset_id}.{table.table_id}" for table in tables]
-                # what a killed load left beside a table expires by itself
-                return {name: rows(name) for name in names if "__" not in name}
+        def held() -> dict[str, list[str]]:
+            tables = [table for dataset in (_SCHEMA, _VIEWS) for table in client.list_tables(dataset)]
+            names = [f"{table.dataset_id}.{table.table_id}" for table in tables]
+            # what a killed load left beside a table expires by itself
+            return {name: rows(name) for name in names if "__" not in name}
 
-            section = f"{{kind: bigquery, project: demo, dataset: {_SCHEMA}, endpoint: '{emulator.rest}', {_LISTS}}}"
-            yield Target(section, empty, held)
+        section = f"{{kind: bigquery, project: demo, dataset: {_SCHEMA}, endpoint: '{emulator.rest}', {_LISTS}}}"
+        yield Target(section, empty, held)
 
 
 TARGETS = {"postgres": postgres, "bigquery": bigquery}

@@ -18,7 +18,7 @@ from heap_assets.checks import verdicts
 from heap_assets.checks.verdict import Severity, Verdict
 from heap_assets.demo import write_company
 from heap_assets.heap_connect import Catalogue, build_event_day, build_user_migrations, build_users
-from heap_assets.lake import Inputs, Lake
+from heap_assets.lake import Inputs, Lake, Store
 from heap_assets.names import AUDIT, MIGRATIONS, PROFILES, USERS, heap_asset
 from heap_assets.platform import Platform, open_platform
 from heap_assets.settings import parse_settings
@@ -156,11 +156,18 @@ def settle(stage: str, folder: Path) -> dict[str, Any]:
         if stage != "landing" or not (failed or there.landing.pending(there.source())):
             break
     os.environ[clock.VARIABLE] = NOW.isoformat()
-    return state(folder)
+    return state(folder, landed_anew=stage in ("landing", "catalogue"))
 
 
-def state(folder: Path) -> dict[str, Any]:
-    """Return what a world holds, without what tells when and how it came about."""
+def state(folder: Path, *, landed_anew: bool = True) -> dict[str, Any]:
+    """Return what a world holds, without what tells when and how it came about.
+
+    Parameters
+    ----------
+    landed_anew
+        Whether what landed may have come about in another order: then days are built to compare them; otherwise no
+        file of it may have changed.
+    """
     there = platform_of(folder)
     landed = there.landing.index().drop("version").rows()
     announced = folder / "announced.jsonl"
@@ -172,7 +179,7 @@ def state(folder: Path) -> dict[str, Any]:
         "failed": there.landing.reports().filter(pl.col("error").is_not_null()).height,
         # Days that come while a table waits to be tried again are announced by their dump, otherwise by the sensor.
         "announced": sorted({(day, table) for day, names in lines for table in names if day <= str(NOW.date())}),
-        "days": {f"{t} {d}": _digest(build_event_day(there.landing, t, d).frame) for t in _events(there) for d in DAYS},
+        "days": _days(there) if landed_anew else _files(store),
         "catalogue": Path(there.settings.catalogue).read_text() if Path(there.settings.catalogue).exists() else "",
         "tables": {key: _digest(store.scan(key)) for key in tables if not key.startswith("heap_connect/")},
         "verdicts": sorted("/".join(verdicts.parts(info.key)) for info in store.list(verdicts.ROOT)),
@@ -190,6 +197,16 @@ def _partial_files(root: Path) -> int:
         os.utime(path, (0, 0))
     Lake.open(str(root)).store.tidy()
     return sum(path.name != ".tmp-lock" for path in root.rglob(".tmp-*"))
+
+
+def _days(there: Platform) -> dict[str, str]:
+    tables = _events(there)
+    return {f"{t} {d}": _digest(build_event_day(there.landing, t, d).frame) for t in tables for d in DAYS}
+
+
+def _files(store: Store) -> dict[str, str]:
+    landed = [info.key for info in store.list("_landing") if info.key.endswith(".parquet")]
+    return {key: hashlib.sha256(store.read(key)).hexdigest()[:16] for key in landed}
 
 
 def _events(there: Platform) -> list[str]:
