@@ -1,6 +1,6 @@
 """Group `publish`: assets of the lake as tables of a warehouse, one partition a day, nothing loaded twice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -14,7 +14,7 @@ from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.io import LakeResource
 from heap_assets.names import publish_asset
 from heap_assets.platform import Platform
-from heap_assets.redaction import redacting
+from heap_assets.redaction import redact_error, redacting
 from heap_assets.steps.publishing import (
     PublishedTable,
     make_views,
@@ -28,6 +28,7 @@ from heap_assets.warehouse import (
     AccessError,
     Published,
     Publisher,
+    PublishError,
     WarehouseBusyError,
     WarehouseError,
     told_counts,
@@ -79,8 +80,7 @@ def _tables(
             yield from _publish(context, there, publisher, tables[key], failures)
         if failures:
             reasons = "\n".join(str(error) for error in failures.values())
-            later = all(isinstance(error, WarehouseBusyError) for error in failures.values())
-            raise dg.Failure(f"{', '.join(failures)}\n{reasons}", allow_retries=later)
+            raise dg.Failure(f"{', '.join(failures)}\n{reasons}", allow_retries=_passes(failures.values()))
 
     return publish_tables
 
@@ -90,7 +90,11 @@ def _opened(there: Platform, target: str) -> Publisher:
     try:
         return open_publisher(there, target)
     except HeapAssetsError as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, WarehouseBusyError)) from None
+        raise dg.Failure(str(error), allow_retries=_passes([error])) from None
+
+
+def _passes(failures: Iterable[HeapAssetsError]) -> bool:
+    return all(isinstance(error, WarehouseBusyError) for error in failures)
 
 
 def _publish(
@@ -109,10 +113,13 @@ def _publish(
             done[day] = _metadata(publish_day(there, publisher, table, date.fromisoformat(day)))
         except MissingInputError as error:
             note_wait(context, table.asset, day, str(error))
-        except HeapAssetsError as error:
-            context.log.error("%s %s: %s", table.asset, day, error)  # noqa: TRY400  the message says all
-            failures[f"{table.asset} {day}"] = error
-            if isinstance(error, WarehouseError):
+        except Exception as error:  # whatever is wrong with one table stops that table
+            told = (
+                error if isinstance(error, HeapAssetsError) else PublishError(f"{table.asset}: {redact_error(error)}")
+            )
+            context.log.error("%s %s: %s", table.asset, day, told)  # noqa: TRY400  the message says all
+            failures[f"{table.asset} {day}"] = told
+            if isinstance(told, WarehouseError):
                 break
     yield from materializations(context, asset_key(table.asset), done)
 
@@ -130,6 +137,7 @@ def _views(loaded: Platform, platform: Callable[[LakeResource], Platform], targe
         metadata={"dagster/table_name": into},
         automation_condition=PUBLISHED_VIEWS,
         freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+        retry_policy=_LATER,
         pool=f"publish_{target}",
         description="Views of the published event tables with today's `resolved_user_id` and `profile_id`.\n\n"
         "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
@@ -138,9 +146,12 @@ def _views(loaded: Platform, platform: Callable[[LakeResource], Platform], targe
     @redacting
     def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
         there = platform(lake)
-        publisher = open_publisher(there, target)
-        publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
-        made = make_views(there, publisher, target)
+        publisher = _opened(there, target)
+        try:
+            publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
+            made = make_views(there, publisher, target)
+        except HeapAssetsError as error:
+            raise dg.Failure(str(error), allow_retries=_passes([error])) from None
         return dg.MaterializeResult(metadata={"views_made": len(made), "views": ", ".join(made) or "all unchanged"})
 
     return build

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -19,6 +20,8 @@ from heap_assets.destinations.log import FIELD, field_names
 from heap_assets.destinations.report import Status, SyncReport
 from heap_assets.destinations.spec import SyncSpec
 from heap_assets.lake import Store, state_keys
+
+_log = logging.getLogger("heap_assets.delivery")
 
 _NUMBERS = (
     *("planned", "added", "changed", "unchanged", "withdrawn", "removed", "superseded", "waiting", "known", "sent"),
@@ -111,8 +114,8 @@ def mark_killed(store: Store, sync: str, fence: int) -> None:
     """Say of a run that never ended that it was killed, unless it recorded its end itself."""
     names = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs") if i.key.endswith(f"/{fence:010d}.parquet")]
     for key in names:
-        frame = pl.read_parquet(io.BytesIO(store.read(key)))
-        if frame["status"][0] == "running":
+        frame = read_table(store, key)
+        if frame is not None and frame["status"][0] == "running":
             write_table(store, key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
 
 
@@ -166,8 +169,17 @@ def parquet_bytes(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def read_table(store: Store, key: str) -> pl.DataFrame | None:
+    """Read a small table that people look at; None, and a warning, if its file is damaged: the others are shown."""
+    try:
+        return pl.read_parquet(io.BytesIO(store.read(key)))
+    except pl.exceptions.PolarsError as error:
+        _log.warning("%s is damaged (%s) and left out: delete it", store.uri(key), type(error).__name__)
+        return None
+
+
 def _read(store: Store, keys: list[str], schema: pl.Schema) -> pl.DataFrame:
-    frames = [pl.read_parquet(io.BytesIO(store.read(key))) for key in keys]
+    frames = [frame for key in keys if (frame := read_table(store, key)) is not None]
     return (
         pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
         if frames

@@ -15,7 +15,7 @@ from heap_assets.destinations.hashing import hashed_key, hashed_keys, salt
 from heap_assets.destinations.lease import Lease
 from heap_assets.destinations.log import INTENT_SCHEMA, Log, fold
 from heap_assets.destinations.spec import SyncSpec
-from heap_assets.destinations.tables import parquet_bytes, write_table
+from heap_assets.destinations.tables import parquet_bytes, read_table, write_table
 from heap_assets.errors import DamagedFileError
 from heap_assets.lake import Store, state_keys
 
@@ -147,7 +147,10 @@ def _forgotten_key(sync: str) -> str:
 def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:
     for table in ("changelog", "set_aside"):
         for info in store.list(f"{state_keys.SYNC}/{sync}/{table}"):
-            frame = pl.read_parquet(io.BytesIO(store.read(info.key)))
+            frame = read_table(store, info.key)
+            if frame is None:  # nobody can tell whether the person is in it
+                store.delete(info.key)
+                continue
             kept = frame.filter(~pl.col("key_hash").is_in(list(hashes)).fill_null(value=False))
             if len(kept) < len(frame):
                 write_table(store, info.key, kept)

@@ -4,7 +4,7 @@ from heap_assets.identity.assign import assign
 from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.barrier import IdentityTables
 from heap_assets.identity.changes import changes
-from heap_assets.identity.errors import LinksError, MemoryLimitError, RulesError, StateError
+from heap_assets.identity.errors import LinksError, MemoryLimitError, RulesError
 from heap_assets.identity.explain import Explanation, explain
 from heap_assets.identity.extract import Extraction, extract, own_identify_links
 from heap_assets.identity.normalise import normalised, suppressed_values, why_not
@@ -60,7 +60,6 @@ __all__ = [
     "Rules",
     "RulesError",
     "SourceTable",
-    "StateError",
     "SweepError",
     "Timeline",
     "Variant",

@@ -15,7 +15,3 @@ class LinksError(HeapAssetsError):
 
 class MemoryLimitError(HeapAssetsError):
     """There is more to resolve than fits into the memory that this process may use."""
-
-
-class StateError(HeapAssetsError):
-    """What is kept under `_identity/` cannot be read; deleting it costs only time."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -21,6 +23,8 @@ from heap_assets.lake import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
 _STANDING: Final = f"{state_keys.IDENTITY}/standing"
+_MAGIC: Final = b"PAR1"
+_SMALLEST_PARQUET: Final = 12
 _KEY: Final = [*ENDS, "source"]
 
 
@@ -186,7 +190,7 @@ class Timeline:
         """Read an input at most once per version of it, its mapping and the rules; returns the files' common name."""
         file = self._file(given)
         links, refused = f"{file}-links.parquet", f"{file}-refused.parquet"
-        if not (self.store.exists(links) and self.store.exists(refused)):
+        if not (_is_whole(self.store, links) and _is_whole(self.store, refused)):
             own = None if given.own_identify is None else given.own_identify()
             extraction = extract(given.rows(), given.table, self.rules, given.day, own)
             self.store.sink(refused, extraction.refused)
@@ -208,7 +212,7 @@ class Timeline:
                 every = [f"{files[name, day]}-links.parquet" for day in days]
                 digest = hashlib.sha256("\x1f".join(every).encode()).hexdigest()[:32]
                 links = f"{_STANDING}/{name}/{digest}.parquet"
-                if not self.store.exists(links):
+                if not _is_whole(self.store, links):
                     self.store.sink(links, _since_first_stood([self.store.scan(file) for file in every]))
             found[name] = Standing(name, days[-1], self.store.scan(links), links, timeless)
         return found
@@ -237,6 +241,18 @@ class Timeline:
         for stored in self.store.list(_STANDING):
             if stored.key not in kept_files:
                 self.store.delete(stored.key)
+
+
+def _is_whole(store: Store, key: str) -> bool:
+    """Whether a file of the cache is there and ends as Parquet does: a power cut may leave a folder's files empty."""
+    info = store.head(key)
+    if info is None or info.size < _SMALLEST_PARQUET:
+        return False
+    if not store.is_local:
+        return True
+    with Path(store.uri(key)).open("rb") as file:
+        file.seek(-len(_MAGIC), os.SEEK_END)
+        return file.read() == _MAGIC
 
 
 def _checked(day: date, inputs: Sequence[DayInput]) -> dict[tuple[str, date], DayInput]:

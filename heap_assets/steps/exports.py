@@ -69,7 +69,8 @@ _SPELLED: Mapping[pl.DataType, str] = {
 
 def export_log(platform: Platform) -> ExportLog:
     """Return what was last seen of the export."""
-    return ExportLog(platform.lake.store, _source(platform).dataset)
+    source = _source(platform)
+    return ExportLog(platform.lake.store, source.dataset, source.project)
 
 
 def news(platform: Platform) -> tuple[str, SeenExport]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 import uuid
@@ -62,7 +63,8 @@ class BigQueryPublisher(Publisher):
     """
 
     def __init__(self, account: BigQueryAccount, dataset: str, store: Store, staging: Store | None = None) -> None:
-        super().__init__(store, f"bigquery-{account.project}-{dataset}")
+        where = f"-{re.sub(r'[^A-Za-z0-9.]+', '-', account.endpoint)}" if account.endpoint else ""
+        super().__init__(store, f"bigquery-{account.project}-{dataset}{where}")
         self._account = account
         self._staging_store = staging
         self.dataset = dataset

@@ -94,10 +94,14 @@ class TableLook:
 
 @dataclass(frozen=True)
 class ExportLog:
-    """The log of one dataset, in the lake's store below `_exports/`."""
+    """The log of one dataset, in the lake's store below `_exports/`.
+
+    What was seen of a dataset of this name in another `project` tells nothing of this one.
+    """
 
     store: Store
     dataset: str
+    project: str | None = None
 
     def state(self) -> SeenExport:
         found = self._load(_STATE)
@@ -206,10 +210,13 @@ class ExportLog:
         if not isinstance(found, dict):
             _log.warning("%s is damaged: what it tells of is looked at anew", self.store.uri(key))
             return {}
+        if found.get("project", self.project) != self.project:
+            _log.warning("%s is of project %s: what it tells of is looked at anew", key, found["project"])
+            return {}
         return found
 
     def _save(self, name: str, document: Mapping[str, Any]) -> None:
-        text = json.dumps(document, default=lambda moment: moment.isoformat())
+        text = json.dumps({**document, "project": self.project}, default=lambda moment: moment.isoformat())
         self.store.write(f"{state_keys.EXPORTS}/{self.dataset}/{name}.json", text.encode())
 
 

@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.lake import Store
 from heap_assets.warehouse.dsn import Dsn
-from heap_assets.warehouse.model import AccessError, Permission, WarehouseError
+from heap_assets.warehouse.model import AccessError, Permission, WarehouseBusyError, WarehouseError
 from heap_assets.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.warehouse.postgres import RAISED
 from heap_assets.warehouse.postgres_types import Carried, carried
@@ -38,6 +38,9 @@ from heap_assets.warehouse.publish import (
 _STAGING = "heap_assets_staging"
 _BATCH_ROWS = 65_536
 _CONNECT_TIMEOUT = 10
+_NOT_NOW = ("starting up", "shutting down", "not yet accepting connections", "recovery mode", "too many")
+_PASSING = ("08", "40", "53", "57")
+"""Classes of SQLSTATE that say nothing against the rows: connection, deadlock, resources, operator's intervention."""
 _WIDER = {
     "smallint": {"integer", "bigint", "numeric"},
     "integer": {"bigint", "numeric"},
@@ -171,7 +174,8 @@ class PostgresPublisher(Publisher):
             connection = dbapi.connect(self._dsn.connecting(_CONNECT_TIMEOUT))
         except adbc_driver_manager.Error as error:
             reason = self._dsn.hidden(_reason(error))
-            raise AccessError(f"{self.target} cannot be reached: {reason}") from None
+            unreached = WarehouseBusyError if _is_away(str(error)) else AccessError
+            raise unreached(f"{self.target} cannot be reached: {reason}") from None
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
@@ -180,7 +184,8 @@ class PostgresPublisher(Publisher):
         except adbc_driver_manager.Error as error:
             if error.sqlstate == "42501":
                 raise AccessError(f"{self.target}: {_reason(error)}: GRANT CREATE ON SCHEMA {self.schema}") from error
-            raise PublishError(f"{self.target}: {_reason(error)}") from error
+            failed = WarehouseBusyError if (error.sqlstate or "")[:2] in _PASSING else PublishError
+            raise failed(f"{self.target}: {_reason(error)}") from error
 
     def _quoted(self, table: str) -> str:
         return f"{_identifier(self.schema)}.{_identifier(table)}"
@@ -267,6 +272,11 @@ def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, types: Mapping
     cursor.execute("SELECT pg_current_xact_id()::text")
     [(transaction,)] = cursor.fetchall()
     return str(transaction)
+
+
+def _is_away(text: str) -> bool:
+    """Whether a connection failed for a reason that passes: a server that answers with FATAL is there, and refuses."""
+    return "FATAL:" not in text or any(words in text for words in _NOT_NOW)
 
 
 def _plain(kind: str) -> str:

@@ -37,7 +37,8 @@ from heap_assets_tests.steps.delivery_world import DAY, WRITE_KEY, World
 
 __all__ = ["at_three_in_the_morning", "base", "heap", "heap_process", "segment", "segment_process", "worlds"]
 
-CONTENTS = [b"", b"{", b"[]", b"null", b"{}", b"\xff"] if "HEAP_ASSETS_LONG" in os.environ else [b"{", b"[]"]
+CONTENTS = [b"{", b"[]", b"", b"null", b"{}", b"\xff"]
+WHOLE = "HEAP_ASSETS_LONG" in os.environ
 SYNCS = """
 heap_user_properties: {{properties: {{Plan: plan}}}}
 heap_events: {{source: orders, event_name: Ordered, properties: {{Total: total}}}}
@@ -84,23 +85,22 @@ def test_a_damaged_record_stops_only_who_needs_it(world: World) -> None:
     kinds = {_kind(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
     records = {kind: path for kind, path in kinds.items() if kind.startswith("_")}
     wrong = []
-    for kind, path in records.items():
+    for number, (kind, path) in enumerate(records.items()):
         if not path.exists():  # resolving anew replaces the state whole
             continue
         whole = path.read_bytes()
-        for content in CONTENTS:
+        for content in CONTENTS if WHOLE else [CONTENTS[number % 2]]:
             path.unlink(missing_ok=True)  # the file of the base may be the same
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            stopped = []
             for name, operation in operations(world.platform).items():
                 try:
                     operation()
                 except HeapAssetsError as error:
-                    stopped.append(f"{name}: {str(error)[:140]}")
+                    if "damaged" not in str(error):
+                        wrong.append(f"{kind} {content!r} {name}: {error}")
                 except Exception as error:
                     wrong.append(f"{kind} {content!r} {name}: {type(error).__name__} {str(error)[:100]}")
-            print(kind, content, stopped)
             path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(whole)

@@ -13,9 +13,11 @@ import pytest
 
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets_tests.torture.delivery import APP, delivery_base
+from heap_assets_tests.torture.publishing import TARGETS, publishing_base
 from heap_assets_tests.torture.stages import STAGES
 from heap_assets_tests.torture.trials import ERRORS, FILE_SIZE, Base, Trial, make_base, run_trial, trials
 from heap_assets_tests.torture.zygote import Zygote
+from heap_assets_tests.warehouse.servers import UnavailableError
 
 SEED = 14
 
@@ -58,6 +60,22 @@ def test_a_stage_in_which_a_call_fails_is_made_good(zygote: Zygote, base: Base, 
 def test_a_landing_that_cannot_write_large_files_is_made_good(zygote: Zygote, base: Base, kib: int) -> None:
     _, wrong = run_trial(zygote, base, Trial("landing", FILE_SIZE, kib))
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_publication_that_is_stopped_is_made_good(zygote: Zygote, base: Base, kind: str, tmp_path: Path) -> None:
+    chance = Random(SEED)
+    try:
+        with TARGETS[kind]() as target:
+            published = publishing_base(zygote, tmp_path, base, kind, target)
+            for trial in [
+                *trials(published, kind, ["SIGKILL"], 3, chance),
+                *trials(published, kind, chance.sample(ERRORS, 2), 1, chance),
+            ]:
+                _, wrong = run_trial(zygote, published, trial)
+                assert not wrong, (trial, wrong)
+    except UnavailableError as missing:
+        pytest.skip(f"{missing}: publishing was NOT stopped")
 
 
 def test_a_sync_that_is_stopped_is_made_good(zygote: Zygote, server: ServerProcess, tmp_path: Path) -> None:

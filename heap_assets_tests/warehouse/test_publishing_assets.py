@@ -23,6 +23,7 @@ from heap_assets.demo import Company, write_company
 from heap_assets.errors import SettingsError
 from heap_assets.heap_connect import Catalogue
 from heap_assets.lake import Lake
+from heap_assets.outgoing import allow_only
 from heap_assets.platform import Platform
 from heap_assets.settings import parse_settings
 from heap_assets.steps.publishing import due_days, open_publisher, published_tables
@@ -197,6 +198,30 @@ def test_the_command_line_publishes_what_is_due(published: Published, monkeypatc
     )
     lost = run(publish_command, ["--asset", "profiles", "--day", "2026-01-05"])
     assert (lost.exit_code, "profiles has no partition 2026-01-05" in lost.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "more", "retries"),
+    [
+        ("postgresql://127.0.0.1:1/db", "", 2),
+        ("postgresql://{address}/nodb", "", 0),
+        ("postgresql://bi.example/db", "allowed_hosts: [other.example]\n", 0),
+        ("host=bi port=x", "", 0),
+    ],
+    ids=["away", "refused by the server", "a host that is not allowed", "unreadable"],
+)
+def test_only_a_target_that_is_away_is_tried_again(
+    built: World, postgres_cluster: str, monkeypatch: pytest.MonkeyPatch, dsn: str, more: str, retries: int
+) -> None:
+    monkeypatch.setattr("heap_assets.assets.publish._LATER", dg.RetryPolicy(max_retries=2, delay=0))
+    target = f"  there: {{kind: postgres, dsn: '{dsn.format(address=postgres_cluster)}', assets: [heap/users]}}\n{more}"
+    try:
+        world = with_publish(built, target)
+        result = world.run(["publish/there/heap_users"], str(world.company.until))
+    finally:
+        allow_only(None)
+    assert not result.success
+    assert sum(event.is_step_up_for_retry for event in result.all_events) == retries, why(result)
 
 
 def test_a_server_that_is_away_is_never_unchanged(built: World, monkeypatch: pytest.MonkeyPatch) -> None:
