@@ -381,7 +381,16 @@ def _commands(world: World) -> str:
     """Say what commands say of all this."""
     told = []
     for command in (
-        *(["check"], ["preflight"], ["discover"], ["browse"], ["rejected"], ["usage"], ["report"], ["publish"]),
+        *(
+            ["check"],
+            ["preflight"],
+            ["discover"],
+            ["browse"],
+            ["rejected"],
+            ["usage"],
+            ["report", "--out", str(world.folder / "report.html")],
+            ["publish"],
+        ),
         *(["publish", "--dry-run"], ["catalogue", "diff"], ["catalogue", "accept"], ["prune", "--dry-run"]),
     ):
         answer = CliRunner().invoke(
