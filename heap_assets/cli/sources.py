@@ -29,6 +29,7 @@ from heap_assets.heap_connect import (
     usage as landed_rows,
 )
 from heap_assets.platform import CATALOGUE_KEY, Platform, open_platform, s3_access
+from heap_assets.redaction import redact
 from heap_assets.steps.catalogue import accept, first_day_of_source, uncommitted
 from heap_assets.steps.catalogue import missing as missing_tables
 from heap_assets.steps.exports import is_exported, open_export
@@ -233,7 +234,7 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
     files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
     if files.height:
         click.echo("Files in quarantine: tried again by themselves, at once if they change\n")
-        _frame(files)
+        _frame(files.with_columns(pl.col(pl.String).map_elements(redact, pl.String)))  # names of files are anybody's
         click.echo()
     click.echo(f"{aside.height:,} rows set aside")
     if aside.height:

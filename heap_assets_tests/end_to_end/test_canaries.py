@@ -189,9 +189,9 @@ def _texts(folder: Path) -> Iterator[tuple[str, bytes, bool]]:
         name = str(path.relative_to(folder))
         data = path.read_bytes()
         is_data = name.startswith("lake/") and not name.startswith("lake/_")
-        is_data |= name.startswith(("lake/_identity/", "lake/_landing/", "lake/_exports/")) and not name.endswith(
-            ".json"
-        )
+        # records of landing name the files that they are of, whatever those are called
+        is_data |= name.startswith("lake/_landing/")
+        is_data |= name.startswith(("lake/_identity/", "lake/_exports/")) and not name.endswith(".json")
         if data[:4] == b"PAR1":
             frame = pl.read_parquet(io.BytesIO(data))
             keyed = name.startswith("lake/_sync/") and ("/log/" in name or name.endswith("ledger.parquet"))
@@ -329,7 +329,7 @@ def _plant_in_dumps(bucket: Path) -> None:
         fields = [{"name": name, "type": kinds.get(name, "string")} for name in {**values, **told, **wrong}]
         fields = [{**f, "type": "long"} if f["name"] in names[:3] and f["name"] not in kinds else f for f in fields]
         table = "signup" if number % 2 else "pageviews"
-        file = bucket / f"sync_{number}" / table / f"{PEOPLE['bob']}-{PLAN}.avro"
+        file = bucket / f"sync_{number}" / table / f"{PEOPLE['bob']}.avro"
         file.parent.mkdir(parents=True)
         with file.open("wb") as target:
             fastavro.writer(
