@@ -234,14 +234,14 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
     files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
     if files.height:
         click.echo("Files in quarantine: tried again by themselves, at once if they change\n")
-        _frame(files.with_columns(pl.col(pl.String).map_elements(redact, pl.String)))  # names of files are anybody's
+        _frame(_redacted(files))
         click.echo()
     click.echo(f"{aside.height:,} rows set aside")
     if aside.height:
         click.echo()
         _frame(aside.group_by("table", "reason").len("rows").sort("table", "rows", descending=[False, True]))
         click.echo()
-        _frame((aside if content else aside.drop("content")).head(rows))
+        _frame(aside.head(rows) if content else _redacted(aside.drop("content").head(rows)))
 
 
 @click.command()
@@ -263,6 +263,11 @@ def usage(days: int) -> None:
     if by_day.height:
         click.echo()
         _frame(by_day.rename({"free": "first seven days"}))
+
+
+def _redacted(frame: pl.DataFrame) -> pl.DataFrame:
+    """Blank addresses and secrets in texts: files may be called after anybody."""
+    return frame.with_columns(pl.col(pl.String).map_elements(redact, pl.String))
 
 
 def _known_table(table: str, known: list[str]) -> None:

@@ -197,12 +197,12 @@ def unpublished_days(
 def make_views(platform: Platform, publisher: Publisher, target: str) -> list[str]:
     """Make the `heap_resolved` views of all tables that were published; returns those that were made anew."""
     into = platform.settings.publish[target].resolved_views
-    graph, migrations = publisher.published_days(_GRAPH), publisher.published_days(_MIGRATIONS)
+    graph, migrations = publisher.newest_published(_GRAPH), publisher.newest_published(_MIGRATIONS)
     tables = [table.publication.table for table in resolvable(platform, target)]
-    there = [name for name in tables if publisher.published_days(name)]
+    there = [name for name in tables if publisher.newest_published(name)]
     if into is None or not (graph and migrations and there):
         return []
-    return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations[-1], graph[-1]))
+    return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations, graph))
 
 
 def day_of(platform: Platform, table: PublishedTable, day: date) -> PublishedDay:

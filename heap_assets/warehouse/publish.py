@@ -7,6 +7,7 @@ partition. An equal version is not loaded again. The same is remembered of the `
 from __future__ import annotations
 
 import json
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ RESOLVED_COLUMNS = frozenset({"resolved_user_id", "profile_id"})
 """Columns that a `heap_resolved` view puts beside those of its table."""
 
 _WHOLE = "all"
+_TURN, _CONTESTED = "loading", "contested"
+"""In the record of a day: who is loading it, or that several did at once and the last of them is not known."""
 
 
 class PublishError(WarehouseError):
@@ -160,9 +163,11 @@ class Publisher(ABC):
         """
         if publication.by_day != (day is not None):
             raise PublishError(f"{publication.table} is {'' if publication.by_day else 'not '}published by day")
-        known = self._remembered(self._key(publication.table, day))
+        key = self._key(publication.table, day)
+        known = self._remembered(key)
         if not force and known.get("version") == version and self.exists(publication.table):
             return Published(PublishStatus.UNCHANGED, publication.table, day, int(known["rows"]))
+        turn = self._begin(key)
         with made_of(f"{publication.table} {day or ''}".strip()):
             names = self._names(publication, frame)
             self._remember_names(publication.table, names)
@@ -170,7 +175,7 @@ class Publisher(ABC):
             published = self._replace(publication.named(names), day, rows)
         published = replace(published, renamed=_renamed(names))
         self._remember_columns(publication.table, names.values())
-        self._remember(self._key(publication.table, day), {"version": version, "rows": published.rows})
+        self._end(key, turn, {"version": version, "rows": published.rows})
         return published
 
     def is_published(self, table: str, day: date | None, version: str) -> bool:
@@ -190,11 +195,12 @@ class Publisher(ABC):
         preview = self._preview(publication.named(names), with_day(rows, day))
         return replace(preview, renamed=_renamed(names))
 
-    def published_days(self, table: str) -> list[date]:
-        """Return the days of a table that were published, oldest first."""
+    def newest_published(self, table: str) -> date | None:
+        """Return the newest day of a table that was published; None if none was."""
         prefix = f"{state_keys.PUBLISHED}/{self.target}/{table}/"
         names = [info.key.removeprefix(prefix).removesuffix(".json") for info in self._store.list(prefix)]
-        return sorted(date.fromisoformat(name) for name in names if name != _WHOLE)
+        days = sorted((date.fromisoformat(name) for name in names if name != _WHOLE), reverse=True)
+        return next((day for day in days if "rows" in self._remembered(self._key(table, day))), None)
 
     def resolve_views(self, tables: Iterable[str], *, into: str, on: ResolvedOn) -> list[str]:
         """Create the views `<into>.<table>`: event rows with `resolved_user_id` and `profile_id`.
@@ -278,6 +284,27 @@ class Publisher(ABC):
             raise DamagedFileError(
                 f"{self._store.uri(key)} is damaged: delete it, and what it tells of is published again"
             ) from error
+
+    def _begin(self, key: str) -> str:
+        """Note that a day is being loaded; what was loaded before is still there."""
+        turn = uuid.uuid4().hex
+        self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), _TURN: turn}).encode())
+        return turn
+
+    def _end(self, key: str, turn: str, record: Mapping[str, object]) -> None:
+        """Remember what was loaded, unless somebody else has begun to load the day since.
+
+        Then nobody knows whose rows came last: neither of the two is remembered, and the day is loaded again.
+        """
+
+        def ended(data: bytes | None) -> bytes:
+            known = self._record(key, data or b"{}")
+            alone = known.get(_TURN) == turn
+            version = record["version"] if alone else ""
+            kept = {**record, "version": version, "at": datetime.now(UTC).isoformat()}
+            return json.dumps(kept if alone else {**kept, _TURN: _CONTESTED}).encode()
+
+        self._store.update(key, ended)
 
     def _remember(self, key: str, record: Mapping[str, object]) -> None:
         self._store.write(key, json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode())

@@ -236,6 +236,25 @@ def test_resolved_views_give_todays_user_and_profile(target: Target) -> None:
     assert target.query(f"SELECT plan FROM {view}.heap_events_signup") == [("pro",)]
 
 
+def test_of_two_who_load_a_day_at_once_neither_is_taken_for_the_last(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, replace = target.publisher.publish, target.publisher._replace
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(target.publisher, "_replace", replace)
+        assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.LOADED
+        return replace(*arguments)
+
+    monkeypatch.setattr(target.publisher, "_replace", overtaken)
+    publish(PEOPLE, MONDAY, people(1), "v1")
+    assert target.query(f"SELECT id FROM {target.prefix}.people") == [(1,)]
+    assert not target.publisher.is_published("people", MONDAY, "v2")
+    assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.LOADED
+    assert target.query(f"SELECT id FROM {target.prefix}.people") == [(2,)]
+    assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.UNCHANGED
+
+
 def test_a_view_gets_the_column_of_a_run_that_died_before_it_said_so(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +267,7 @@ def test_a_view_gets_the_column_of_a_run_that_died_before_it_said_so(
     target.publisher.resolve_views(["t"], into=view, on=on)
     wider = pl.LazyFrame({"user_id": [1], "plan": ["pro"]})
     with monkeypatch.context() as dying:
-        dying.setattr(target.publisher, "_remember", lambda *_: (_ for _ in ()).throw(MemoryError))
+        dying.setattr(target.publisher, "_end", lambda *_: (_ for _ in ()).throw(MemoryError))
         with pytest.raises(MemoryError):
             publish(Publication("t"), MONDAY, wider, "v2")
     publish(Publication("t"), MONDAY, wider, "v2")
