@@ -224,7 +224,7 @@ def _published(platform: Platform, lately: _Lately) -> Iterator[AssetStatus]:
             yield AssetStatus(f"publish/{target}", State.FAILED, reason=str(error))
             continue
         for table in tables:
-            done = publisher.published_days(table.publication.table)
+            done = publisher.newest_published(table.publication.table)
             due = len(unpublished_days(platform, publisher, table))
-            state, reason = _state(table.asset, lately, (), (), due, built=bool(done))
-            yield AssetStatus(table.asset, state, str(max(done)) if done else None, days_due=due, reason=reason)
+            state, reason = _state(table.asset, lately, (), (), due, built=done is not None)
+            yield AssetStatus(table.asset, state, str(done) if done else None, days_due=due, reason=reason)
