@@ -71,7 +71,7 @@ class Failure:
         place = self.file if self.file and self.file not in self.reason else ""
         block = f"block {self.block}" if self.block is not None else ""
         where = ", ".join(part for part in (place, block) if part)
-        return f"{where}: {self.reason}" if where else self.reason
+        return f"{redact(where)}: {self.reason}" if where else self.reason
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ _BATCH_ROWS = 65_536
 _INTERNAL_SCHEMAS = ("information_schema", "pg_catalog")
 _AS_TEXT = frozenset({"interval", "bit", "time with time zone", "uhugeint", "bignum", "union", "variant", "geometry"})
 """Types that Parquet and Polars do not share with DuckDB; they are read as DuckDB writes them."""
-_QUOTED = re.compile(r"'[^']*'")
+_QUOTED = re.compile(r"""["'](?:.*["']|.*)""")
+"""From the first quote to the last: what is quoted may hold quotes itself, and end in another line."""
+_VALUE = re.compile(r"\b([Vv]alue) \S+")
 _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>\S+)?.*?\(PID (?P<pid>\d+)\)", re.DOTALL)
 
 
@@ -302,7 +304,11 @@ def _literal(text: str) -> str:
 def _first_line(error: Exception) -> str:
     """The reason without the values it quotes, which may be somebody's."""
     line = str(error).splitlines()[0]
-    return _QUOTED.sub("'…'", line) if isinstance(error, duckdb.DataError | SourceFailedError) else line
+    if isinstance(error, duckdb.InvalidInputException):  # what a function, such as error(), says of a row
+        return f"{line.partition(':')[0]}: a function failed on a row; its text may hold values and is left out"
+    if isinstance(error, duckdb.DataError | SourceFailedError):
+        return _VALUE.sub(r"\1 …", _QUOTED.sub("'…'", line))
+    return line
 
 
 def _limited(limit: int | None) -> str:

@@ -27,6 +27,7 @@ from heap_assets.warehouse import (
     WarehouseBusyError,
     WarehouseError,
 )
+from heap_assets.warehouse.duckdb_file import _first_line
 
 CONTACTS = """
 CREATE SCHEMA crm;
@@ -52,6 +53,22 @@ def warehouse(folder: Path, script: str = CONTACTS, **options: float) -> DuckDBW
 def read(source: DuckDBWarehouse, relation: str, *columns: str, newer: Newer | None = None) -> pl.DataFrame:
     with source.snapshot(relation, columns or None, newer=newer) as snapshot:
         return snapshot.frame.collect()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "CAST('a ''7f'' \"7f\" 7f' AS DATE)", "CAST('7f' || chr(10) || 'x' AS INTEGER)", "error('it is 7f')",
+        "CAST(7171 AS UTINYINT)", "strptime('7f', '%Y')", "json_extract('{7f', '$.a')",
+    ],
+)  # fmt: skip
+def test_no_value_is_quoted(expression: str) -> None:
+    with duckdb.connect() as connection, pytest.raises(duckdb.Error) as refused:
+        connection.execute(f"SELECT {expression}").fetchall()
+    said = _first_line(refused.value)
+    assert "7f" not in said
+    assert "7171" not in said
+    assert ":" in said
 
 
 def test_tables_and_views_are_listed_with_their_rows(tmp_path: Path) -> None:
