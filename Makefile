@@ -31,7 +31,7 @@ test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## Land and build 2,000 random tables, each in a process of its own (an hour)
-	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/heap_connect/test_random_tables.py
+	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/sources/heap_connect/test_random_tables.py
 
 torture: $(READY) ## Try to break it for hours: kills, faults, mutated files, manifests, hostile servers, races (ARGS= for less)
 	@$(BIN)/python -m heap_assets_tests.torture $(ARGS)

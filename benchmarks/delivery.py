@@ -22,11 +22,11 @@ import delivery_limits
 import delivery_peer
 import polars as pl
 
+from heap_assets.activation import HeapApp, HeapUserProperties, Log, Retry, SyncSpec, deliver, dry_run, salt
+from heap_assets.activation.engine.difference import prepare
+from heap_assets.activation.engine.log import FIELD, LEDGER_SCHEMA, Snapshot
 from heap_assets.demo.server_process import ServerProcess, running_server
-from heap_assets.destinations import HeapApp, HeapUserProperties, Log, Retry, SyncSpec, deliver, dry_run, salt
-from heap_assets.destinations.difference import prepare
-from heap_assets.destinations.log import FIELD, LEDGER_SCHEMA, Snapshot
-from heap_assets.lake import Store
+from heap_assets.storage import Store
 
 DAY = date(2026, 11, 20)
 SPEC = SyncSpec(

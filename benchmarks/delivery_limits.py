@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import polars as pl
 
+from heap_assets.activation import HeapApp, HeapEvents, SyncSpec, deliver
+from heap_assets.activation.engine.transport import Transport
 from heap_assets.demo.server_limits import Limit, RateLimiter
-from heap_assets.destinations import HeapApp, HeapEvents, SyncSpec, deliver
-from heap_assets.destinations.transport import Transport
-from heap_assets.lake import Store
+from heap_assets.storage import Store
 
 APP, IDENTITY = Limit(15_000, 60), Limit(1000, 60)
 MINUTES = 4

@@ -222,12 +222,12 @@ def _plain(given: argparse.Namespace) -> dict[str, Any]:
 def _incremental(given: argparse.Namespace) -> dict[str, Any]:
     from identity_data import RULES
 
-    from heap_assets.identity.fold import fold
+    from heap_assets.identity.engine.native.fold import fold
+    from heap_assets.identity.engine.native.state import State, load, save
+    from heap_assets.identity.engine.native.tables import resolved
     from heap_assets.identity.resolve import as_resolution
     from heap_assets.identity.shapes import LINKS
-    from heap_assets.identity.state import State, load, save
-    from heap_assets.identity.tables import resolved
-    from heap_assets.lake import Store
+    from heap_assets.storage import Store
 
     folder = Path(given.folder)
     store = Store(str(folder / "store"))

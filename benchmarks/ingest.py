@@ -79,8 +79,8 @@ def _ours(endpoint: str, lake_folder: Path) -> None:
     """Land the dump and build every day it touched; runs as a process of its own."""
     # numba loads scipy if there is one, for a quarter of a second; only the tests install it, no user has it
     sys.modules["scipy"] = None  # type: ignore[assignment]
-    from heap_assets.heap_connect import Landing, LandingConfig, S3Source, build_event_day
-    from heap_assets.lake import Lake
+    from heap_assets.sources.heap_connect import Landing, LandingConfig, S3Source, build_event_day
+    from heap_assets.storage import Lake
 
     began = time.perf_counter()
     client = boto3.client("s3", endpoint_url=endpoint)
@@ -102,8 +102,8 @@ def _ours(endpoint: str, lake_folder: Path) -> None:
 ONCE = """
 import sys
 from datetime import date
-from heap_assets.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
-from heap_assets.lake import Lake
+from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
+from heap_assets.storage import Lake
 lake = Lake.open(sys.argv[2])
 landing = Landing(lake.store, LandingConfig(start_date=date(2026, 1, 1)))
 for manifest in landing.pending(FolderSource(sys.argv[1])):
@@ -221,7 +221,7 @@ READERS = {
     "fastavro": "import fastavro\nfor f in files: rows += sum(1 for _ in fastavro.reader(open(f, 'rb')))",
 }
 OURS_ALONE = (
-    "from pathlib import Path\nfrom heap_assets.heap_connect.avro import read_batches\n"
+    "from pathlib import Path\nfrom heap_assets.sources.heap_connect.avro import read_batches\n"
     "list(read_batches(Path(files[0])))\nbegan = time.perf_counter()\n"
     "for f in files:\n for d in read_batches(Path(f)): rows += d.rows.height"
 )

@@ -36,10 +36,10 @@ import json, time
 started = time.monotonic()
 import dagster, polars
 imported = time.monotonic()
-from heap_assets.assets.definitions import build_definitions
-from heap_assets.platform import open_platform
+from heap_assets.orchestration.definitions import build_definitions
+from heap_assets.project.project import open_project
 ours = time.monotonic()
-assets = len(build_definitions(open_platform()).get_repository_def().asset_graph.get_all_asset_keys())
+assets = len(build_definitions(open_project()).get_repository_def().asset_graph.get_all_asset_keys())
 done = time.monotonic()
 print(json.dumps({"assets": assets, "seconds_import_dagster": round(imported - started, 2),
                   "seconds_import": round(ours - imported, 2), "seconds_definitions": round(done - ours, 2)}))

@@ -44,13 +44,13 @@ def done(rows, seconds):
 OURS_READ = """
 from pathlib import Path
 if task["kind"] == "postgres":
-    from heap_assets.warehouse import PostgresWarehouse
+    from heap_assets.sources.warehouse import PostgresWarehouse
     warehouse = PostgresWarehouse(task["uri"])
 elif task["kind"] == "duckdb":
-    from heap_assets.warehouse import DuckDBWarehouse
+    from heap_assets.sources.warehouse import DuckDBWarehouse
     warehouse = DuckDBWarehouse(Path(task["path"]))
 else:
-    from heap_assets.warehouse import BigQueryAccount, BigQueryWarehouse
+    from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse
     warehouse = BigQueryWarehouse(BigQueryAccount("demo", endpoint=task["rest"], storage_endpoint=task["grpc"]))
 started = time.monotonic()
 reading = warehouse.read(task["relation"], None, Path(task["folder"]) / "out.parquet")
@@ -60,12 +60,12 @@ OURS_LAKE = """
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from heap_assets.heap_connect import Catalogue
-from heap_assets.lake import Lake
-from heap_assets.platform import Platform
-from heap_assets.settings import parse_settings
-from heap_assets.steps.snapshots import snapshot_of_day
-from heap_assets.steps.table import Task
+from heap_assets.sources.heap_connect import Catalogue
+from heap_assets.storage import Lake
+from heap_assets.project.project import Project
+from heap_assets.config import parse_settings
+from heap_assets.pipelines.snapshots import snapshot_of_day
+from heap_assets.pipelines.table import Task
 postgres = task["kind"] == "postgres"
 where = f"kind: postgres, dsn: '{task['uri']}'" if postgres else f"kind: duckdb, path: '{task['path']}'"
 schema = "public" if postgres else "main"
@@ -77,7 +77,7 @@ heap: {{app_id: "1", source: {{kind: folder, path: ./bucket}}}}
 identity: {{identifiers: [{{type: email}}]}}
 warehouse: {{{where}, tables: {{people: {table}}}}}
 ''', Path(task["folder"]) / "heap_assets.yaml")
-platform = Platform(settings, Catalogue(), Lake.open(settings.lake.url))
+platform = Project(settings, Catalogue(), Lake.open(settings.lake.url))
 day = datetime.now(UTC).date() - timedelta(days=1)
 def build():
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,15 +93,15 @@ done(written.partition.rows, time.monotonic() - started)
 OURS_PUBLISH = """
 from datetime import date
 import polars as pl
-from heap_assets.lake import Store
-from heap_assets.warehouse.publish import Publication
+from heap_assets.storage import Store
+from heap_assets.sources.warehouse.publish import Publication
 store = Store(task["folder"] + "/lake")
 if task["kind"] == "postgres":
-    from heap_assets.warehouse.postgres_publish import PostgresPublisher
+    from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
     publisher = PostgresPublisher(task["uri"], "ours", store)
 else:
-    from heap_assets.warehouse import BigQueryAccount
-    from heap_assets.warehouse.bigquery_publish import BigQueryPublisher
+    from heap_assets.sources.warehouse import BigQueryAccount
+    from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
     account = BigQueryAccount("demo", endpoint=task["rest"], storage_endpoint=task["grpc"])
     publisher = BigQueryPublisher(account, "bench", store)
 started = time.monotonic()
@@ -270,7 +270,7 @@ def _fill_postgres(uri: str, parquet: Path) -> None:
 def _fill_bigquery(task: dict[str, object], parquet: Path) -> None:
     from google.cloud import bigquery
 
-    from heap_assets.warehouse import BigQueryAccount
+    from heap_assets.sources.warehouse import BigQueryAccount
 
     account = BigQueryAccount("demo", endpoint=str(task["rest"]), storage_endpoint=str(task["grpc"]))
     with account.client() as client:

@@ -127,15 +127,15 @@ def _day() -> date:
 
 
 def _platform() -> Any:
-    from heap_assets.platform import open_platform
-    from heap_assets.settings import load_settings
+    from heap_assets.config import load_settings
+    from heap_assets.project.project import open_project
 
-    return open_platform(load_settings(Path("heap_assets.yaml")))
+    return open_project(load_settings(Path("heap_assets.yaml")))
 
 
 def land(_arguments: argparse.Namespace) -> dict[str, Any]:
     """Land the dump and accept its tables."""
-    from heap_assets.heap_connect import Catalogue
+    from heap_assets.sources.heap_connect import Catalogue
 
     platform = _platform()
     began = time.perf_counter()
@@ -147,11 +147,11 @@ def land(_arguments: argparse.Namespace) -> dict[str, Any]:
 
 def domain(_arguments: argparse.Namespace) -> dict[str, Any]:
     """Build and judge every table without Dagster, in a lake of its own."""
-    from heap_assets.checks.check import Subject
-    from heap_assets.heap_connect import build_event_day
-    from heap_assets.lake import Lake
-    from heap_assets.names import heap_asset
-    from heap_assets.steps.suites import checks_of
+    from heap_assets.pipelines.suites import checks_of
+    from heap_assets.quality.engine import Subject
+    from heap_assets.sources.heap_connect import build_event_day
+    from heap_assets.storage import Lake
+    from heap_assets.tables import heap_asset
 
     platform, lake, judged = _platform(), Lake.open("lake-of-domain"), 0
     shared: dict[str, Any] = {}
@@ -173,9 +173,9 @@ def run(_arguments: argparse.Namespace) -> dict[str, Any]:
     """Materialize all tables of the day as one run."""
     import dagster as dg
 
-    from heap_assets.assets.definitions import build_definitions
-    from heap_assets.checks.partition_check import asset_key
-    from heap_assets.names import heap_asset
+    from heap_assets.orchestration.checks import asset_key
+    from heap_assets.orchestration.definitions import build_definitions
+    from heap_assets.tables import heap_asset
 
     platform = _platform()
     definitions = build_definitions(platform)

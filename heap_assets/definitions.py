@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import dagster as dg
 
-from heap_assets.assets.definitions import build_definitions
-from heap_assets.platform import open_platform
-from heap_assets.steps.catalogue import accept_first
+from heap_assets.orchestration.definitions import build_definitions
+from heap_assets.pipelines.catalogue import accept_first
+from heap_assets.project import (
+    open_project,
+)
 
 
 @dg.definitions
@@ -15,6 +17,6 @@ def defs() -> dg.Definitions:
 
     A deployment whose catalogue is empty takes in what the source holds first (`heap.tables.accept`).
     """
-    platform = open_platform()
+    platform = open_project()
     news = accept_first(platform)
     return build_definitions(replace(platform, catalogue=news.catalogue) if news else platform)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from heap_assets.config import parse_settings
 from heap_assets.errors import HostNotAllowedError, SettingsError
-from heap_assets.heap_connect import Catalogue
-from heap_assets.hosts import apply_allowed_hosts, refused_hosts
-from heap_assets.lake import Lake
-from heap_assets.outgoing import allow_only, allowed_hosts
-from heap_assets.platform import Platform
-from heap_assets.settings import parse_settings
-from heap_assets.steps.publishing import open_publisher
-from heap_assets.warehouse import Dsn
+from heap_assets.http_client import allow_only, allowed_hosts
+from heap_assets.pipelines.publishing import open_publisher
+from heap_assets.project.allowed_hosts import apply_allowed_hosts, refused_hosts
+from heap_assets.project.project import Project
+from heap_assets.sources.heap_connect import Catalogue
+from heap_assets.sources.warehouse import Dsn
+from heap_assets.storage import Lake
 
 TEXT = """
 start_date: 2026-01-01
@@ -98,7 +98,7 @@ def test_what_is_listed_is_allowed(tmp_path: Path) -> None:
 
 def test_a_publish_target_on_another_host_is_not_opened(tmp_path: Path) -> None:
     read = settings(tmp_path, "allowed_hosts: [bi1]\n")
-    platform = Platform(read, Catalogue(), Lake.open(str(tmp_path / "lake")))
+    platform = Project(read, Catalogue(), Lake.open(str(tmp_path / "lake")))
     with pytest.raises(HostNotAllowedError, match="bi2"):
         open_publisher(platform, "bi")
 

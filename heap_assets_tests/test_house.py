@@ -1,49 +1,100 @@
-"""The rules of the house (docs/house.md): who may import whom, and what no file may be called."""
+"""The rules of the house (docs/architecture.md): which room may import which, by what door, and what no file may be."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from heap_assets_tests.import_allowances import DEEP_IMPORTS
+
 PACKAGE = Path(__file__).parent.parent / "heap_assets"
-DOMAIN = ("lake", "heap_connect", "identity", "profiles", "destinations", "warehouse", "demo", "settings")
+
+ROOMS = {
+    "clock": "",
+    "machine": "",
+    "processes": "",
+    "redaction": "",
+    "tables": "",
+    "values": "",
+    "errors": "redaction",
+    "yaml_core": "errors",
+    "versions": "yaml_core",
+    "http_client": "errors",
+    "storage": "errors values",
+    "identity": "errors machine storage values",
+    "profiles": "errors identity values yaml_core",
+    "sources.heap_connect": "errors redaction storage values yaml_core",
+    "sources.warehouse": "errors redaction storage values",
+    "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
+    "config": "clock errors identity profiles redaction sources.heap_connect yaml_core",
+    "activation": "errors http_client processes redaction sources.heap_connect storage values",
+    "quality": "clock errors identity profiles sources.heap_connect storage tables values",
+    "alerts": "config errors http_client redaction storage",
+    "report": "clock quality storage",
+    "project": "activation clock config errors http_client identity sources.heap_connect sources.warehouse storage "
+    "tables",
+    "pipelines": "activation clock config errors identity profiles project quality redaction sources.heap_bigquery "
+    "sources.heap_connect sources.warehouse storage tables values versions",
+    "orchestration": "activation alerts clock config errors identity pipelines processes project quality redaction "
+    "report sources.heap_connect sources.warehouse storage tables versions",
+    "definitions": "orchestration pipelines project",
+    "history": "orchestration",
+    "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
+    "sources.heap_connect tables yaml_core",
+    "cli": "activation clock config demo errors identity orchestration pipelines project quality redaction report "
+    "sources.heap_connect sources.warehouse storage tables versions",
+}
+"""Every room with the rooms that it may import, in an order in which none imports a later one."""
+DOORS = ("pipelines", "orchestration", "demo")
+"""Rooms each of whose modules is a door of its own: one for a thing that people or Dagster ask for."""
+DAGSTER = ("orchestration", "definitions")
+THROUGH_ORCHESTRATION = ("cli", "demo", "history")
+"""Rooms that reach Dagster, and only by way of `orchestration`."""
 
 
-def _modules(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
+def test_rooms_are_listed_after_what_they_import() -> None:
+    earlier: set[str] = set()
+    for room, imported in ROOMS.items():
+        assert set(imported.split()) <= earlier, f"{room} imports a room that is listed later: a circle"
+        earlier.add(room)
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+def test_every_module_is_in_a_room() -> None:
+    assert {_room(module) for module in _modules()} - {""} == set(ROOMS)
 
 
-@pytest.mark.parametrize("path", _modules(*DOMAIN), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_domain_code_does_not_know_dagster(path: Path) -> None:
-    guilty = [name for name in _imports(path) if name.split(".")[0].startswith("dagster")]
-    assert not guilty, f"{path} imports {guilty}: domain packages are usable without Dagster"
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_the_rooms_of_its_list(room: str) -> None:
+    allowed = {room, "", *ROOMS[room].split()}
+    wrong = [f"{m} imports {i}" for m in _modules() if _room(m) == room for i in _imports(m) if _room(i) not in allowed]
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", _modules(*DOMAIN), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_domain_packages_use_each_other_only_by_the_front_door(path: Path) -> None:
-    own = path.relative_to(PACKAGE).parts[0]
-    guilty = [
-        name
-        for name in _imports(path)
-        if name.startswith("heap_assets.")
-        and (parts := name.split("."))[1] in DOMAIN
-        and parts[1] != own
-        and len(parts) > 2
-        and own not in ("demo",)
-    ]
-    assert not guilty, f"{path} reaches into {guilty}: import from the package instead"
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_uses_others_by_their_public_interface(room: str) -> None:
+    """`from heap_assets.<room> import …`; what is allowed beside that is written down, and only ever becomes less."""
+    used = {i for m in _modules() if _room(m) == room for i in _imports(m) if _room(i) not in ("", room, i, *DOORS)}
+    allowed = set(DEEP_IMPORTS.get(room, ()))
+    assert not used - allowed, f"{room} reaches into {sorted(used - allowed)}: import from the room itself"
+    assert not allowed - used, f"take {sorted(allowed - used)} off the list of {room}: it is no longer needed"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in (*DAGSTER, *THROUGH_ORCHESTRATION)])
+def test_only_orchestration_reaches_dagster(room: str) -> None:
+    """Imports are followed transitively, inside functions too."""
+    reached = {m: _way_to_dagster(m) for m in _modules() if _room(m) == room}
+    assert not {m: way for m, way in reached.items() if way}
+
+
+@pytest.mark.parametrize("room", THROUGH_ORCHESTRATION)
+def test_rooms_beside_orchestration_do_not_import_dagster_themselves(room: str) -> None:
+    wrong = [m for m in _modules() if _room(m) == room and any(i.startswith("dagster") for i in _all_imports(m))]
+    assert not wrong
 
 
 def test_no_module_is_called_utils() -> None:
@@ -56,15 +107,68 @@ _ADDRESSES = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", _modules("."), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_module_handles_a_raw_memory_address(path: Path) -> None:
-    used = _ADDRESSES.findall(path.read_text())
-    assert not used, f"{path} uses {used}: pass arrays"
+def test_no_module_handles_a_raw_memory_address() -> None:
+    used = {module: found for module, path in _modules().items() if (found := _ADDRESSES.findall(path.read_text()))}
+    assert not used, "pass arrays"
+
+
+@cache
+def _modules() -> dict[str, Path]:
+    """Return every module of the package by its dotted name below `heap_assets`."""
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    return {name.removesuffix("__init__").removesuffix("."): path for name, path in names.items()}
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "sources" and len(parts) > 1 else parts[0] if parts != ["sources"] else ""
+
+
+@cache
+def _all_imports(module: str) -> frozenset[str]:
+    return frozenset(_written_imports(ast.parse(_modules()[module].read_text())))
+
+
+def _written_imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            # `from heap_assets.storage import lake` names a module by the room's own door
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"{name}#module" for name in full if name.removeprefix("heap_assets.") in _modules())
+
+
+def _imports(module: str) -> list[str]:
+    """Return the modules of the package that a module names in import statements."""
+    own = (name for name in _all_imports(module) if name.startswith("heap_assets.") and not name.endswith("#module"))
+    direct = (
+        n.removesuffix("#module") for n in _all_imports(module) if n.startswith("heap_assets.") and n.count(".") == 1
+    )
+    return sorted({name.removeprefix("heap_assets.") for name in (*own, *direct)})
+
+
+@cache
+def _way_to_dagster(module: str) -> str:
+    """Return the chain of imports from a module to Dagster, empty if there is none."""
+    ways = {module: module}
+    queue = [module]
+    while queue:
+        current = queue.pop()
+        for name in _all_imports(current):
+            target = name.removesuffix("#module").removeprefix("heap_assets.")
+            if target.split(".")[0].startswith("dagster"):
+                return f"{ways[current]} > {target}"
+            if name.startswith("heap_assets.") and target in _modules() and target not in ways:
+                ways[target] = f"{ways[current]} > {target}"
+                queue.append(target)
+    return ""
 
 
 def test_folders_of_state_are_named_in_one_place() -> None:
     """Whoever erases, keeps or backs up asks `state_keys`: a folder spelled elsewhere would be forgotten."""
-    from heap_assets.lake import state_keys
+    from heap_assets.storage import state_keys
 
     spelled = re.compile(rf"[\"'](?:{'|'.join(state_keys.ALL)})(?:/|[\"'])")
     others = [path for path in PACKAGE.rglob("*.py") if path.name != "state_keys.py"]

@@ -18,7 +18,7 @@ from heap_assets.alerts import channels
 from heap_assets.alerts.channels import EmailChannel, SlackChannel, WebhookChannel, send
 from heap_assets.alerts.message import Message
 from heap_assets.errors import DeliveryError
-from heap_assets.outgoing import LONGEST_ANSWER, Answer, HttpClient, NoAnswer, allow_only
+from heap_assets.http_client import LONGEST_ANSWER, Answer, HttpClient, NoAnswer, allow_only
 from heap_assets_tests.hostile_server import BOMB, DRIP, REFUSES, TAKES, hostile_server
 
 SECONDS = 0.5

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heap_assets.config.known_secrets import is_secret_name, secrets_of_environment
 from heap_assets.errors import SourceError
 from heap_assets.redaction import MASK, keep_addresses, redact, redact_error, redacting, register_secrets
-from heap_assets.settings.known_secrets import is_secret_name, secrets_of_environment
 
 SECRET = 'kQ7/"+tricky&secret=\\9'
 register_secrets([SECRET, "https://hooks.example/T00/abcd1234efgh?sig=zyxwvu98"])

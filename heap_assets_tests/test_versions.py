@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.heap_connect import Catalogue
-from heap_assets.lake import Lake
-from heap_assets.platform import Platform
-from heap_assets.settings import parse_settings
-from heap_assets.steps.golden import profiles_version
+from heap_assets.config import parse_settings
+from heap_assets.pipelines.golden import profiles_version
+from heap_assets.project.project import Project
+from heap_assets.sources.heap_connect import Catalogue
+from heap_assets.storage import Lake
 from heap_assets.versions import version_of
 from heap_assets.yaml_core import Unquoted
-from heap_assets_tests.settings.test_settings import GOOD
+from heap_assets_tests.config.test_settings import GOOD
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,6 @@ def test_only_what_makes_profiles_makes_their_version(tmp_path: Path, old: str, 
     assert (versions[0] == versions[1]) is same
 
 
-def platform(folder: Path, text: str) -> Platform:
+def platform(folder: Path, text: str) -> Project:
     settings = parse_settings(text, folder / "heap_assets.yaml")
-    return Platform(settings, Catalogue(), Lake.open(settings.lake.url))
+    return Project(settings, Catalogue(), Lake.open(settings.lake.url))

@@ -21,7 +21,7 @@ from time import time
 
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind, Message
 from heap_assets.errors import DeliveryError, HostNotAllowedError, SettingsError
-from heap_assets.outgoing import HttpClient, NoAnswer, allowed_hosts
+from heap_assets.http_client import HttpClient, NoAnswer, allowed_hosts
 
 _TIMEOUT_SECONDS = 10.0
 _SLACK_LIMIT = 3500  # characters; Slack cuts a text at 4,000

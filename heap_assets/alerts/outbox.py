@@ -17,7 +17,7 @@ from typing import Any
 from heap_assets.alerts.channels import Channel, channel_name, send
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.errors import HeapAssetsError
-from heap_assets.lake import Store, state_keys
+from heap_assets.storage import Store, state_keys
 
 ROOT = state_keys.ALERTS
 _OPEN = f"{ROOT}/open"

@@ -13,9 +13,9 @@ import click
 import httpx
 
 from heap_assets.cli.home import DEFAULT_DEMO_FOLDER, use_dagster_home, use_demo_folder
+from heap_assets.config import load_settings, settings_path
 from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
 from heap_assets.errors import SettingsError
-from heap_assets.settings import load_settings, settings_path
 
 _PORTS = {"heap": 7311, "segment": 7312}
 """Where heap_assets.yaml expects the demo's servers."""
@@ -55,8 +55,8 @@ def demo(
     folder = use_demo_folder(folder)
     _hold_demo_settings(folder)
     use_dagster_home()
-    from heap_assets.cli.demo_report import summary
-    from heap_assets.cli.demo_run import DemoRun
+    from heap_assets.demo.nights import DemoRun
+    from heap_assets.demo.report import summary
 
     with local_server("heap", folder) as heap, local_server("segment", folder):
         run = DemoRun(folder, heap, lambda text: click.echo(text, err=as_json))
@@ -68,7 +68,7 @@ def demo(
 
 def _plant_faults(only: tuple[str, ...], out: Path | None) -> None:
     """Print the fault table; a fault that nobody was told of ends with status 1."""
-    from heap_assets.cli.fault_table import document, fault_table
+    from heap_assets.demo.fault_table import document, fault_table
 
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     outcomes, quiet = fault_table(only, click.echo)

@@ -17,11 +17,14 @@ from filelock import FileLock, Timeout
 
 from heap_assets.cli.demo import local_server
 from heap_assets.cli.home import use_dagster_home, use_demo_folder, workspace_file
-from heap_assets.code_location import reload_when_the_catalogue_changes
+from heap_assets.config import UI_VARIABLE
 from heap_assets.errors import SettingsError
-from heap_assets.platform import Platform, open_platform
-from heap_assets.settings import UI_VARIABLE
-from heap_assets.steps.catalogue import accept_first
+from heap_assets.orchestration.code_location import reload_when_the_catalogue_changes
+from heap_assets.pipelines.catalogue import accept_first
+from heap_assets.project import (
+    Project,
+    open_project,
+)
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 15.0
@@ -34,14 +37,14 @@ _PATIENCE_SECONDS = 15.0
 def dev(port: int, host: str) -> None:
     """Open the Dagster UI and its daemon on this folder's state; the demo's servers too, if the demo was run."""
     folder = use_demo_folder(None)
-    platform = open_platform()
+    platform = open_project()
     os.environ.setdefault(UI_VARIABLE, f"http://{host}:{port}")
     home = use_dagster_home()
     with _only_one(home):
         _run(platform, host, port, home, folder)
 
 
-def _run(platform: Platform, host: str, port: int, home: Path, folder: Path) -> None:
+def _run(platform: Project, host: str, port: int, home: Path, folder: Path) -> None:
     ended = _end_orphaned_runs()
     if ended:
         click.echo(f"Ended {ended} runs of a process that was killed: what they left undone is done again")
@@ -76,7 +79,7 @@ def _only_one(home: Path) -> Iterator[None]:
 
 def _end_orphaned_runs() -> int:
     """End the runs of a `dev` that was killed: they would stay started for ever and keep the slots of their pools."""
-    from heap_assets.dead_runs import clear_orphaned_runs
+    from heap_assets.orchestration.dead_runs import clear_orphaned_runs
 
     return clear_orphaned_runs()
 

@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from heap_assets.settings import settings_path
+from heap_assets.config import settings_path
 
 DEMO_VARIABLE = "HEAP_ASSETS_DEMO"
 DEFAULT_DEMO_FOLDER = Path("data/demo")
@@ -50,4 +50,4 @@ def workspace_file(home: Path) -> Path:
 def dagster_file(name: str) -> str:
     """Return the text of one of :data:`DAGSTER_FILES`: the copy beside the settings, else the package's."""
     own = settings_path().parent / name
-    return own.read_text() if own.is_file() else resources.files("heap_assets.settings").joinpath(name).read_text()
+    return own.read_text() if own.is_file() else resources.files("heap_assets.config").joinpath(name).read_text()

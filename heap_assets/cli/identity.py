@@ -8,12 +8,21 @@ from pathlib import Path
 import click
 
 from heap_assets.errors import MissingInputError
-from heap_assets.identity.barrier import IdentityTables
-from heap_assets.identity.explain import explain as explain_identifiers
-from heap_assets.identity.what_if import what_if as sweep
-from heap_assets.names import CONFLICTS, GRAPH, SHARED
-from heap_assets.platform import Platform, open_platform
-from heap_assets.steps.readiness import links_as_of
+from heap_assets.identity import (
+    IdentityTables,
+)
+from heap_assets.identity import (
+    explain as explain_identifiers,
+)
+from heap_assets.identity import (
+    what_if as sweep,
+)
+from heap_assets.pipelines.readiness import links_as_of
+from heap_assets.project import (
+    Project,
+    open_project,
+)
+from heap_assets.tables import CONFLICTS, GRAPH, SHARED
 
 
 @click.command()
@@ -28,7 +37,7 @@ def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, svg: 
     """
     if len(identifiers) > 2:
         raise click.UsageError("one or two identifiers")
-    platform = open_platform()
+    platform = open_project()
     chosen = _day(platform, day)
     first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
     answer = explain_identifiers(first, second, _tables(platform, chosen), platform.rules)
@@ -48,7 +57,7 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool, svg: Path 
 
     heap-assets what-if email=1..5 device_id.shared_above=1,3,never order=first_seen block=email:info@acme.io
     """
-    platform = open_platform()
+    platform = open_project()
     answer = sweep(_tables(platform, _day(platform, day)).links, platform.rules, sweeps)
     if svg:
         svg.write_text(answer.svg())
@@ -56,7 +65,7 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool, svg: Path 
     click.echo(answer.json() if as_json else answer.text())
 
 
-def _day(platform: Platform, day: date | None) -> date:
+def _day(platform: Project, day: date | None) -> date:
     if day is not None:
         return date(day.year, day.month, day.day)
     known = platform.lake.partitions(GRAPH)
@@ -65,7 +74,7 @@ def _day(platform: Platform, day: date | None) -> date:
     return date.fromisoformat(known[-1])
 
 
-def _tables(platform: Platform, day: date) -> IdentityTables:
+def _tables(platform: Project, day: date) -> IdentityTables:
     """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
     lake, key = platform.lake, str(day)
     links = links_as_of(platform, day).collect()  # asked several times, and of many files

@@ -6,15 +6,17 @@ from collections import Counter
 
 import click
 
-from heap_assets.platform import open_platform
-from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts, tidy
+from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
+from heap_assets.project import (
+    open_project,
+)
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Say what would go, and delete nothing")
 def prune(dry_run: bool) -> None:
     """Delete days of snapshot-sized tables that `keep` no longer asks for; events and month ends stay."""
-    platform = open_platform()
+    platform = open_project()
     days = expired(platform)
     counts = Counter(day.asset for day in days) if dry_run else forget(platform, days)
     for asset, count in sorted(counts.items()):

@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 import click
 
 from heap_assets.errors import HeapAssetsError, SettingsError
-from heap_assets.platform import Platform, open_platform
-from heap_assets.steps.publishing import (
+from heap_assets.pipelines.publishing import (
     PublishedTable,
     due_days,
     make_views,
@@ -20,7 +19,11 @@ from heap_assets.steps.publishing import (
     publish_day,
     published_tables,
 )
-from heap_assets.warehouse import Publisher, told_counts, told_names
+from heap_assets.project import (
+    Project,
+    open_project,
+)
+from heap_assets.sources.warehouse import Publisher, told_counts, told_names
 
 
 @click.command()
@@ -35,7 +38,7 @@ def publish(
     """Publish to the warehouses of the settings: every day that is built and was not published as it now is."""
     if force and not days:
         raise click.UsageError("--force needs --day: name the days to load again")
-    platform = open_platform()
+    platform = open_project()
     known = platform.settings.publish
     if unknown := [name for name in targets if name not in known]:
         raise SettingsError(f"publish has no target {unknown[0]!r}. Targets: {', '.join(known) or 'none'}")
@@ -48,7 +51,7 @@ def publish(
 
 
 def _publish(
-    platform: Platform, target: str, assets: Sequence[str], days: Sequence[date], *, dry_run: bool, force: bool
+    platform: Project, target: str, assets: Sequence[str], days: Sequence[date], *, dry_run: bool, force: bool
 ) -> int:
     publisher = open_publisher(platform, target)
     tables = [table for table in published_tables(platform, target) if _is_chosen(table, assets)]
@@ -70,7 +73,7 @@ def _publish(
     return failed
 
 
-def _loaded(platform: Platform, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> str:
+def _loaded(platform: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> str:
     done = [publish_day(platform, publisher, table, day, force=force) for day in days]
     loaded = [one for one in done if one.status == "loaded"]
     if not loaded:
@@ -91,7 +94,7 @@ def _loaded(platform: Platform, publisher: Publisher, table: PublishedTable, day
     return ", ".join([told, *(f"{what}: {text}" for what, text in notes.items() if text)])
 
 
-def _previewed(platform: Platform, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
+def _previewed(platform: Project, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
     if not days:
         return "unchanged"
     preview = preview_day(platform, publisher, table, days[-1])

@@ -11,9 +11,12 @@ import click
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.platform import Platform, open_platform
-from heap_assets.steps.delivery_keys import rows_of_key
-from heap_assets.steps.offenders import Offender, Offenders, offenders_of, shown_by
+from heap_assets.pipelines.delivery_keys import rows_of_key
+from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, shown_by
+from heap_assets.project import (
+    Project,
+    open_project,
+)
 
 _SYNC_DIGITS = 16
 """Keys of syncs are hashed with another secret and to more digits than values of checks."""
@@ -42,7 +45,7 @@ def rows(
     heap-assets rows --key 3fa9c1d20b77                           of whichever check or sync shows it
     heap-assets rows sync/heap_user_properties --key 9b1f0c64d1a2e735
     """
-    platform = open_platform()
+    platform = open_project()
     partition = f"{day:%Y-%m-%d}" if day else None
     records = list(_records(platform, asset, check, keys, partition, most))
     if as_json:
@@ -59,7 +62,7 @@ def rows(
 
 
 def _records(
-    platform: Platform, asset: str | None, check: str | None, keys: tuple[str, ...], partition: str | None, most: int
+    platform: Project, asset: str | None, check: str | None, keys: tuple[str, ...], partition: str | None, most: int
 ) -> Iterator[Record]:
     if asset is not None and check is not None:
         yield from _of_check(offenders_of(platform, asset, check, partition, keys, most))
@@ -90,7 +93,7 @@ def _of_check(found: Offenders) -> Iterator[Record]:
         }
 
 
-def _of_sync(platform: Platform, name: str, keys: list[str], partition: str | None, most: int) -> Iterator[Record]:
+def _of_sync(platform: Project, name: str, keys: list[str], partition: str | None, most: int) -> Iterator[Record]:
     if name not in platform.settings.sync:
         raise SettingsError(f"there is no sync {name!r}. Syncs: {', '.join(platform.settings.sync) or 'none'}")
     day = datetime.strptime(partition, "%Y-%m-%d").date() if partition else None

@@ -13,10 +13,12 @@ import click
 
 from heap_assets import clock
 from heap_assets.cli.home import DAGSTER_FILES, dagster_file
+from heap_assets.config import Settings, load_settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
-from heap_assets.heap_connect import check_bucket
-from heap_assets.hosts import refused_hosts
-from heap_assets.settings import Settings, load_settings, settings_path
+from heap_assets.project import (
+    refused_hosts,
+)
+from heap_assets.sources.heap_connect import check_bucket
 
 
 @click.command()
@@ -37,7 +39,7 @@ def init(*, force: bool, folder: Path | None, bucket: str | None, endpoint_url: 
         )
     if path.exists() and not force:
         raise SettingsError(f"{path} exists already: `heap-assets check` reads it; --force overwrites it")
-    template = resources.files("heap_assets.settings").joinpath("template.yaml").read_text()
+    template = resources.files("heap_assets.config").joinpath("template.yaml").read_text()
     text = _with_source(template, folder, bucket, endpoint_url)
     start = clock.today() - timedelta(days=365)
     path.write_text(text.replace("{start_date}", start.isoformat()))
@@ -65,12 +67,14 @@ def _with_source(template: str, folder: Path | None, bucket: str | None, endpoin
 
 def _first_day(path: Path) -> date | None:
     """Return the first day of the source; None if it cannot be reached yet, which preflight then explains."""
-    from heap_assets.platform import open_platform
-    from heap_assets.steps.catalogue import first_day_of_source
+    from heap_assets.pipelines.catalogue import first_day_of_source
+    from heap_assets.project import (
+        open_project,
+    )
 
     os.environ.setdefault("HEAP_APP_ID", "1")  # of no account: nothing is sent
     try:
-        return first_day_of_source(open_platform(load_settings(path)))
+        return first_day_of_source(open_project(load_settings(path)))
     except HeapAssetsError as error:
         click.echo(f"The source cannot be read yet: {error}", err=True)
         return None
@@ -80,14 +84,16 @@ def _first_day(path: Path) -> date | None:
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def check(path: Path | None) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
-    from heap_assets.platform import open_platform
-    from heap_assets.steps.behaviour import check_events
-    from heap_assets.steps.filtering import check_columns
-    from heap_assets.steps.identity_proposal import identity_proposal
-    from heap_assets.steps.sync_columns import check_syncs, unknown_destinations
+    from heap_assets.pipelines.behaviour import check_events
+    from heap_assets.pipelines.filtering import check_columns
+    from heap_assets.pipelines.identity_proposal import identity_proposal
+    from heap_assets.pipelines.sync_columns import check_syncs, unknown_destinations
+    from heap_assets.project import (
+        open_project,
+    )
 
     settings = load_settings(path)
-    platform = open_platform(settings)
+    platform = open_project(settings)
     platform.check_columns()
     check_columns(platform)
     doubts = check_events(platform)

@@ -9,9 +9,22 @@ from datetime import datetime
 import click
 import polars as pl
 
-from heap_assets.code_location import reload_code_locations
 from heap_assets.errors import SettingsError
-from heap_assets.heap_connect import (
+from heap_assets.orchestration.code_location import reload_code_locations
+from heap_assets.pipelines.catalogue import accept, first_day_of_source, uncommitted
+from heap_assets.pipelines.catalogue import missing as missing_tables
+from heap_assets.pipelines.exports import is_exported, open_export
+from heap_assets.pipelines.landing import month_quota
+from heap_assets.pipelines.publishing import open_publisher
+from heap_assets.pipelines.suites import thresholds
+from heap_assets.project import (
+    CATALOGUE_KEY,
+    Project,
+    open_project,
+    s3_access,
+)
+from heap_assets.redaction import redact
+from heap_assets.sources.heap_connect import (
     Selection,
     caller_of,
     files_in_quarantine,
@@ -19,25 +32,19 @@ from heap_assets.heap_connect import (
     rows_set_aside,
     trust_policy,
 )
-from heap_assets.heap_connect import (
-    discover as discover_source,
+from heap_assets.sources.heap_connect import discover as discover_source
+from heap_assets.sources.heap_connect import preflight as preflight_source
+from heap_assets.sources.heap_connect import usage as landed_rows
+from heap_assets.sources.warehouse import (
+    SAMPLE_ROWS,
+    AccessError,
+    Permission,
+    datasets,
+    describe,
+    look,
+    propose_yaml,
+    tables_of,
 )
-from heap_assets.heap_connect import (
-    preflight as preflight_source,
-)
-from heap_assets.heap_connect import (
-    usage as landed_rows,
-)
-from heap_assets.platform import CATALOGUE_KEY, Platform, open_platform, s3_access
-from heap_assets.redaction import redact
-from heap_assets.steps.catalogue import accept, first_day_of_source, uncommitted
-from heap_assets.steps.catalogue import missing as missing_tables
-from heap_assets.steps.exports import is_exported, open_export
-from heap_assets.steps.landing import month_quota
-from heap_assets.steps.publishing import open_publisher
-from heap_assets.steps.suites import thresholds
-from heap_assets.warehouse import AccessError, Permission
-from heap_assets.warehouse.browse import SAMPLE_ROWS, datasets, describe, look, propose_yaml, tables_of
 
 
 @click.command()
@@ -47,7 +54,7 @@ def preflight(policy: bool, trust: str | None) -> None:
     """Try every connection and permission, one verdict each; nothing stays written."""
     import json
 
-    platform = open_platform()
+    platform = open_project()
     source = platform.settings.heap.source
     if policy or trust:
         if source.kind != "s3":
@@ -78,7 +85,7 @@ def preflight(policy: bool, trust: str | None) -> None:
     raise SystemExit(1 if failed else 0)
 
 
-def _tables(platform: Platform) -> list[Permission]:
+def _tables(platform: Project) -> list[Permission]:
     """Hold the mapped tables against the warehouse, each for itself."""
     found = []
     for name, table in (platform.settings.warehouse.tables if platform.settings.warehouse else {}).items():
@@ -95,7 +102,7 @@ def _tables(platform: Platform) -> list[Permission]:
 @click.option("--start-date", is_flag=True, help="Print the first day that the source holds, and nothing more")
 def discover(dumps: int | None, *, start_date: bool) -> None:
     """Show the tables, columns, types, dumps and sizes that Heap delivers, what is selected and what is new."""
-    platform = open_platform()
+    platform = open_project()
     tables = platform.settings.heap.tables
     selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
     first = first_day_of_source(platform)
@@ -119,7 +126,7 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
 @click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
 def browse(name: str | None, samples: int) -> None:
     """Show warehouse datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
-    platform = open_platform()
+    platform = open_project()
     warehouse = platform.warehouse()
     shown = platform.settings.warehouse.datasets if platform.settings.warehouse else []
     allowed = [warehouse.locate(dataset)[0] for dataset in shown]
@@ -159,7 +166,7 @@ def catalogue_diff(*, whole: bool) -> None:
     Where heap_catalogue.yaml cannot be written, what was taken in is kept in the lake; the patch that is then printed,
     or the file that --file prints, brings it into version control.
     """
-    platform = open_platform()
+    platform = open_project()
     if whole:
         click.echo(platform.catalogue.to_yaml(), nl=False)
         return
@@ -177,7 +184,7 @@ def catalogue_diff(*, whole: bool) -> None:
     _say_uncommitted(platform)
 
 
-def _say_uncommitted(platform: Platform) -> None:
+def _say_uncommitted(platform: Project) -> None:
     """Print as a patch what the lake keeps of the catalogue because its file is read-only."""
     text, path = uncommitted(platform), platform.settings.catalogue
     if text is None:
@@ -195,7 +202,7 @@ def _say_uncommitted(platform: Platform) -> None:
 @click.argument("tables", nargs=-1, metavar="[TABLE | TABLE.COLUMN]...")
 def catalogue_accept(tables: tuple[str, ...]) -> None:
     """Take new tables and columns in (all, or only those named); then reload the code location."""
-    platform = open_platform()
+    platform = open_project()
     missing = missing_tables(platform)
     if not missing:
         click.echo("the catalogue knows everything that was landed")
@@ -211,7 +218,7 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
 @click.confirmation_option(prompt="Its dumps will be landed again. Go on?")
 def reset(table: str) -> None:
     """Forget what was landed of one Heap table, so that its dumps are taken anew."""
-    platform = open_platform()
+    platform = open_project()
     if is_exported(platform):
         raise SettingsError("heap.source is Heap's export in BigQuery: it has no dumps that could land again")
     landing = platform.landing
@@ -228,7 +235,7 @@ def reset(table: str) -> None:
 @click.option("--content", is_flag=True, help="Show the rows themselves, as JSON (personal data!)")
 def rejected(table: str | None, rows: int, content: bool) -> None:
     """Show what could not be landed: files in quarantine, and rows with an id or a time that cannot be read."""
-    landing = open_platform().landing
+    landing = open_project().landing
     if table is not None:
         _known_table(table, landing.reports()["table"].unique().sort().to_list())
     files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
@@ -248,7 +255,7 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
 @click.option("--days", default=31, show_default=True, help="How many days to show, newest first")
 def usage(days: int) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
-    platform = open_platform()
+    platform = open_project()
     chosen, standing = platform.settings.heap.quota, month_quota(platform)
     of = "rows, without a limit" if standing.limit is None else f"of {standing.limit:,} rows ({standing.share:.1%})"
     click.echo(f"{standing.month}  {standing.rows:,} {of}")

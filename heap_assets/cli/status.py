@@ -15,10 +15,13 @@ import click
 from heap_assets import clock
 from heap_assets.cli.home import dagster_home
 from heap_assets.errors import HeapAssetsError
-from heap_assets.platform import Platform, open_platform
-from heap_assets.steps.exports import is_exported
-from heap_assets.steps.status import AssetStatus, State, asset_statuses, shown_assets
-from heap_assets.steps.waiting import dump_waits
+from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.status import AssetStatus, State, asset_statuses, shown_assets
+from heap_assets.pipelines.waiting import dump_waits
+from heap_assets.project import (
+    Project,
+    open_project,
+)
 from heap_assets.versions import version_of
 
 _GROUPS = ("heap", "warehouse", "identity", "profiles", "sync", "publish")
@@ -46,7 +49,7 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
 
     Works while `heap-assets dev` runs and without it; writes nothing.
     """
-    platform = open_platform()
+    platform = open_project()
     dumps = None if is_exported(platform) else _dumps(platform)
     dagster, assets = _assets(platform)
     if as_json:
@@ -58,12 +61,12 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
     raise SystemExit(1 if fail and failed else 0)
 
 
-def _assets(platform: Platform) -> tuple[str, list[AssetStatus]]:
+def _assets(platform: Project) -> tuple[str, list[AssetStatus]]:
     """Return how much is known of runs, in words, and how the assets stand."""
     home, activity = dagster_home(), None
     if home is not None:
         os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
-        from heap_assets.assets.activity import activity_of  # Dagster takes seconds to import
+        from heap_assets.orchestration.assets.activity import activity_of  # Dagster takes seconds to import
 
         activity = activity_of(home, shown_assets(platform))
     if activity is None:
@@ -73,7 +76,7 @@ def _assets(platform: Platform) -> tuple[str, list[AssetStatus]]:
     return f"newest runs of assets: {told or 'all done'}", asset_statuses(platform, activity)
 
 
-def _dumps(platform: Platform) -> DumpsStatus:
+def _dumps(platform: Project) -> DumpsStatus:
     records = platform.landing.records()
     rejected = [
         {"dump": r.dump_id, "table": None, "reason": r.failure.told, "retry_at": r.retry_at}
@@ -96,7 +99,7 @@ def _dumps(platform: Platform) -> DumpsStatus:
 
 
 def _document(
-    platform: Platform, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus]
+    platform: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus]
 ) -> dict[str, Any]:
     return {
         "at": clock.now(),
@@ -108,7 +111,7 @@ def _document(
 
 
 def _screen(
-    platform: Platform, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus], *, show_all: bool
+    platform: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus], *, show_all: bool
 ) -> Iterator[str]:
     settings = version_of(platform.settings.model_dump(mode="json"))
     yield f"{clock.now():%Y-%m-%d %H:%M} UTC  settings {settings}  {dagster}"

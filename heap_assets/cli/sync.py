@@ -10,10 +10,7 @@ from datetime import UTC, date, datetime
 import click
 import polars as pl
 
-from heap_assets.checks.check import Check
-from heap_assets.checks.verdicts import StoredVerdict
-from heap_assets.cli.home import dagster_home
-from heap_assets.destinations import (
+from heap_assets.activation import (
     LeaseHeldError,
     Status,
     SyncReport,
@@ -23,15 +20,23 @@ from heap_assets.destinations import (
     retry_rejected,
     runs,
 )
+from heap_assets.cli.home import dagster_home
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
-from heap_assets.platform import Platform, open_platform
+from heap_assets.pipelines import delivery
+from heap_assets.pipelines.delivery_checks import record_verdicts, undelivered_verdict, verdicts_of
+from heap_assets.pipelines.delivery_destinations import heap_deletion
+from heap_assets.pipelines.delivery_due import newest_day
+from heap_assets.pipelines.delivery_first import how_to_confirm, waits_for_confirmation
+from heap_assets.pipelines.delivery_forget import forget_person
+from heap_assets.project import (
+    Project,
+    open_project,
+)
+from heap_assets.quality import (
+    Check,
+    StoredVerdict,
+)
 from heap_assets.redaction import redact
-from heap_assets.steps import delivery
-from heap_assets.steps.delivery_checks import record_verdicts, undelivered_verdict, verdicts_of
-from heap_assets.steps.delivery_destinations import heap_deletion
-from heap_assets.steps.delivery_due import newest_day
-from heap_assets.steps.delivery_first import how_to_confirm, waits_for_confirmation
-from heap_assets.steps.delivery_forget import forget_person
 
 _SHOWN = 20
 _COUNTS = ("planned", "added", "changed", "unchanged", "withdrawn", "held", "invalid", "waiting")
@@ -119,15 +124,15 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
 
 
 def _tell_dagster(
-    platform: Platform, name: str, sent: delivery.Delivery, verdicts: Sequence[tuple[Check, StoredVerdict]]
+    platform: Project, name: str, sent: delivery.Delivery, verdicts: Sequence[tuple[Check, StoredVerdict]]
 ) -> None:
     """Report what was sent to the Dagster of this deployment, if there is one here; what was sent stays sent."""
     home = dagster_home()
     if home is None:
         click.echo("  the UI is not told: $DAGSTER_HOME is not set, and there is no .dagster beside the settings")
         return
-    from heap_assets.assets.in_process import instance_of  # seconds to import
-    from heap_assets.assets.sync_by_hand import report_delivery
+    from heap_assets.orchestration.assets.sync_by_hand import report_delivery
+    from heap_assets.orchestration.in_process import instance_of  # seconds to import
 
     try:
         with instance_of(home) as instance:
@@ -235,15 +240,15 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     click.echo(f"Try them at once: heap-assets sync retry {name}, then run the sync")
 
 
-def _platform(name: str) -> Platform:
-    platform = open_platform()
+def _platform(name: str) -> Project:
+    platform = open_project()
     known = platform.settings.sync
     if name not in known:
         raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(known) or 'none'}")
     return platform
 
 
-def _day(platform: Platform, name: str, day: datetime | None) -> date:
+def _day(platform: Project, name: str, day: datetime | None) -> date:
     if day is not None:
         return day.date()
     newest = newest_day(platform, name)

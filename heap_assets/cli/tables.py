@@ -7,10 +7,14 @@ from pathlib import Path
 import click
 import polars as pl
 
-from heap_assets.lake.sql import SqlDoor
-from heap_assets.platform import open_platform
+from heap_assets.config import settings_path
+from heap_assets.project import (
+    open_project,
+)
 from heap_assets.report import write_report
-from heap_assets.settings import settings_path
+from heap_assets.storage import (
+    SqlDoor,
+)
 
 
 @click.command()
@@ -21,7 +25,7 @@ def sql(query: str | None, as_csv: bool) -> None:
 
     heap-assets sql "select count(*) from heap.pageviews where partition_key = '2026-11-01'"
     """
-    lake = open_platform().settings.lake
+    lake = open_project().settings.lake
     with SqlDoor(lake.url, lake.options) as door:
         for table, reason in door.unreadable.items():
             click.echo(f"{table} cannot be shown: {reason}", err=True)
@@ -40,18 +44,18 @@ def sql(query: str | None, as_csv: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default="heap_assets_report.html", show_default=True)
 def report(out: Path) -> None:
     """Write a status page that can be sent to a colleague: one HTML file that opens without a network."""
-    click.echo(f"Wrote {write_report(open_platform().lake, out)}")
+    click.echo(f"Wrote {write_report(open_project().lake, out)}")
 
 
 @click.command()
 @click.option("--check", "only_check", is_flag=True, help="Only say whether the file is up to date; status 1 if not")
 def docs(only_check: bool) -> None:
     """Write docs/checks.md from the definitions."""
-    from heap_assets.assets.definitions import build_definitions
-    from heap_assets.checks.documents import checks_document  # Dagster takes seconds to import
+    from heap_assets.orchestration.check_docs import checks_document  # Dagster takes seconds to import
+    from heap_assets.orchestration.definitions import build_definitions
 
     path = settings_path().parent / "docs" / "checks.md"
-    text = checks_document(build_definitions(open_platform()))
+    text = checks_document(build_definitions(open_project()))
     if only_check:
         fresh = path.is_file() and path.read_text() == text
         click.echo(f"{path} is up to date" if fresh else f"{path} is out of date: run `make docs`")

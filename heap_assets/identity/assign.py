@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
-from heap_assets.column_names import PRIVATE
 from heap_assets.identity.errors import RulesError
 from heap_assets.identity.extract import MappedColumn
 from heap_assets.identity.rules import Rules, SourceTable
+from heap_assets.values import (
+    PRIVATE,
+)
 
 _ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{what}" for what in ("row", "value", "profile"))
 

@@ -9,13 +9,15 @@ from typing import Final
 
 import polars as pl
 
-from heap_assets.column_names import PRIVATE
 from heap_assets.identity.errors import RulesError
 from heap_assets.identity.normalise import as_text, composite, normalised, reason
 from heap_assets.identity.paths import resolve_path
 from heap_assets.identity.rules import ColumnMapping, Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, TIME, aggregated
-from heap_assets.text_times import read_times
+from heap_assets.values import (
+    PRIVATE,
+    read_times,
+)
 
 MAX_IDENTIFIERS: Final = 200
 """Identifiers on one record; an array with more is no person, and its links would grow with the square."""

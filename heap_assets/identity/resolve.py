@@ -12,7 +12,7 @@ import polars as pl
 from heap_assets.identity.rules import Rules
 
 if TYPE_CHECKING:
-    from heap_assets.identity.tables import Resolved
+    from heap_assets.identity.engine.native.tables import Resolved
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Resolution:
         metadata
             Goes into the file's footer.
         """
-        from heap_assets.identity.graph_file import write_graph
+        from heap_assets.identity.engine.native.graph_file import write_graph
 
         write_graph(self.result, path, metadata)
 
@@ -77,8 +77,8 @@ def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
         If there are more identifiers or links than fit into the memory that this process may use.
     """
     # numba and its compiled loops are loaded by the first resolution, not by importing the package
-    from heap_assets.identity.memory import failing_clearly
-    from heap_assets.identity.tables import resolved
+    from heap_assets.identity.engine.native.memory import failing_clearly
+    from heap_assets.identity.engine.native.tables import resolved
 
     with failing_clearly("resolving links"):
         return as_resolution(resolved(links, rules))
@@ -86,9 +86,9 @@ def resolve(links: pl.LazyFrame, rules: Rules) -> Resolution:
 
 def as_resolution(result: Resolved) -> Resolution:
     """Present arrays as lazy frames."""
-    from heap_assets.identity.graph import graph_table
-    from heap_assets.identity.shared import shared_table
-    from heap_assets.identity.tables import conflicts_table
+    from heap_assets.identity.engine.native.graph import graph_table
+    from heap_assets.identity.engine.native.shared import shared_table
+    from heap_assets.identity.engine.native.tables import conflicts_table
 
     return Resolution(
         graph=graph_table(result),

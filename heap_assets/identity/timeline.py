@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import polars as pl
 
-from heap_assets.identity.delta import Delta, Partition, Standing, delta_of
+from heap_assets.identity.engine.native.delta import Delta, Partition, Standing, delta_of
+from heap_assets.identity.engine.native.memory import failing_clearly
 from heap_assets.identity.errors import LinksError
 from heap_assets.identity.extract import extract
-from heap_assets.identity.memory import failing_clearly
 from heap_assets.identity.resolve import Resolution, as_resolution
 from heap_assets.identity.rules import Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, aggregated
-from heap_assets.lake import Store, state_keys
+from heap_assets.storage import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
 _STANDING: Final = f"{state_keys.IDENTITY}/standing"
@@ -147,9 +147,9 @@ class Timeline:
         self, events: Mapping[tuple[str, date], Partition], standing: Mapping[str, Standing]
     ) -> tuple[Resolution, dict[str, Any]]:
         # numba and its compiled loops are loaded by the first resolution, not by importing the package
-        from heap_assets.identity.fold import carry, fold
-        from heap_assets.identity.state import State, load, save
-        from heap_assets.identity.tables import resolved
+        from heap_assets.identity.engine.native.fold import carry, fold
+        from heap_assets.identity.engine.native.state import State, load, save
+        from heap_assets.identity.engine.native.tables import resolved
 
         inputs = {f"{part.table}|{part.day.isoformat()}": part.file for part in events.values()}
         stands = {name: part.version for name, part in standing.items()}

@@ -17,10 +17,13 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.column_names import apart, set_apart
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
+from heap_assets.values import (
+    apart,
+    set_apart,
+)
 from heap_assets.yaml_core import core, kind_of
 
 _OWN = ("profile_id",)
@@ -162,7 +165,7 @@ def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
 def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
     """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out.
 
-    A property that is called so goes under another name (:mod:`heap_assets.column_names`).
+    A property that is called so goes under another name (:mod:`heap_assets.values.column_names`).
     """
     users = graph.filter(
         (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from heap_assets.checks import verdicts
-from heap_assets.checks.verdict import Severity
-from heap_assets.checks.verdicts import WHOLE, StoredVerdict
-from heap_assets.lake import Lake, Store, state_keys
+from heap_assets.quality import (
+    WHOLE,
+    Severity,
+    StoredVerdict,
+    result_store,
+)
+from heap_assets.storage import Lake, Store, state_keys
 
 RECENCY = ("newest_row_is_recent", "newest_complete_day_delivered")
 GROUP_ORDER = ("heap_connect", "heap", "warehouse", "identity", "profiles", "audit", "sync")
@@ -83,7 +86,7 @@ def outcome(verdict: StoredVerdict) -> str:
 def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
     """Read what the last `days` days have to tell."""
     shown = [str(now.date() - timedelta(days=back)) for back in range(days, -1, -1)]
-    found = verdicts.newest(lake.store, since=shown[0])
+    found = result_store.newest(lake.store, since=shown[0])
     by_day = [verdict for verdict in found if verdict.partition != WHOLE]
     newest = _newest_of_each(found)
     return Status(

@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from heap_assets import clock
-from heap_assets.lake import Lake
 from heap_assets.report.collect import Status, collect
 from heap_assets.report.page import render
+from heap_assets.storage import Lake
 
 
 def status_page(lake: Lake, now: datetime | None = None, days: int = 30) -> tuple[str, Status]:

@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 
 from heap_assets.alerts.channels import Channel, EmailChannel, WebhookChannel
-from heap_assets.alerts.sensors import alert_sensors
-from heap_assets.checks.check import Check, Subject
-from heap_assets.checks.partition_check import check_step
-from heap_assets.checks.verdict import Severity, Verdict
 from heap_assets.errors import SourceError
-from heap_assets.lake import Lake
+from heap_assets.orchestration.alert_sensors import alert_sensors
+from heap_assets.orchestration.checks import check_step
+from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.results import Severity, Verdict
+from heap_assets.storage import Lake
 
 DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-08")
 UI = "http://localhost:3000"

@@ -10,14 +10,14 @@ from alert_toys import LakeResource, Toy
 
 from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.alerts.message import Kind
-from heap_assets.checks.verdict import Severity, Verdict
-from heap_assets.checks.verdicts import record
-from heap_assets.lake import Lake
+from heap_assets.quality.result_store import record
+from heap_assets.quality.results import Severity, Verdict
+from heap_assets.storage import Lake
 
 DAY = "2026-11-01"
 
 
-class Platform:
+class Project:
     """An instance, a toy, a webhook, and the two sensors with their cursors."""
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, inbox: Inbox, **route: object) -> None:
@@ -55,9 +55,9 @@ class Platform:
 
 
 @pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
+def platform(tmp_path: Path) -> Iterator[Project]:
     with dg.instance_for_test() as instance, http_receiver() as inbox:
-        yield Platform(tmp_path, instance, inbox)
+        yield Project(tmp_path, instance, inbox)
 
 
 def abouts(message: dict[str, object]) -> list[tuple[object, ...]]:
@@ -65,7 +65,7 @@ def abouts(message: dict[str, object]) -> list[tuple[object, ...]]:
     return [(alarm["about"], alarm["kind"], alarm["partition"], alarm["recovered"]) for alarm in alarms]
 
 
-def test_failed_and_warned_checks_of_a_green_run_arrive_in_one_message(platform: Platform) -> None:
+def test_failed_and_warned_checks_of_a_green_run_arrive_in_one_message(platform: Project) -> None:
     platform.toy.break_it("unique_keys", DAY)
     platform.toy.break_it("volume", DAY)
     assert platform.run()
@@ -81,7 +81,7 @@ def test_failed_and_warned_checks_of_a_green_run_arrive_in_one_message(platform:
     assert str(message["link"]).startswith("http://localhost:3000/runs/")
 
 
-def test_told_once_on_change_and_once_on_recovery(platform: Platform) -> None:
+def test_told_once_on_change_and_once_on_recovery(platform: Project) -> None:
     platform.toy.break_it("unique_keys", DAY)
     platform.run()
     assert len(platform.tick()) == 1
@@ -96,14 +96,14 @@ def test_told_once_on_change_and_once_on_recovery(platform: Platform) -> None:
     assert platform.tick() == []
 
 
-def test_another_partition_is_another_alarm(platform: Platform) -> None:
+def test_another_partition_is_another_alarm(platform: Project) -> None:
     for day in (DAY, "2026-11-02"):
         platform.toy.break_it("unique_keys", day)
         platform.run(day)
     assert [abouts(message)[0][2] for message in platform.tick()] == [DAY, "2026-11-02"]
 
 
-def test_the_runs_of_a_backfill_share_a_message(platform: Platform) -> None:
+def test_the_runs_of_a_backfill_share_a_message(platform: Project) -> None:
     for day in (DAY, "2026-11-02", "2026-11-03"):
         platform.toy.break_it("unique_keys", day)
         platform.run(day, backfill="abcd")
@@ -113,7 +113,7 @@ def test_the_runs_of_a_backfill_share_a_message(platform: Platform) -> None:
     assert message["link"] == "http://localhost:3000/runs/b/abcd"
 
 
-def test_a_failed_run_is_told_with_its_reason_and_taken_back(platform: Platform) -> None:
+def test_a_failed_run_is_told_with_its_reason_and_taken_back(platform: Project) -> None:
     platform.toy.break_it("step", DAY)
     assert not platform.run()
     [message] = platform.tick()
@@ -127,7 +127,7 @@ def test_a_failed_run_is_told_with_its_reason_and_taken_back(platform: Platform)
     assert abouts(message) == [("run_failed", "run_failed", DAY, True)]
 
 
-def test_a_dead_webhook_fails_nothing_and_what_was_said_arrives_later(platform: Platform) -> None:
+def test_a_dead_webhook_fails_nothing_and_what_was_said_arrives_later(platform: Project) -> None:
     platform.inbox.status = 500
     platform.toy.break_it("unique_keys", DAY)
     assert platform.run()
@@ -141,7 +141,7 @@ def test_a_dead_webhook_fails_nothing_and_what_was_said_arrives_later(platform: 
 
 def test_a_dead_channel_is_reported_to_the_others(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance, http_receiver() as good, http_receiver() as dead:
-        platform = Platform(tmp_path, instance, good)
+        platform = Project(tmp_path, instance, good)
         other = WebhookChannel(url=dead.url, name="dead")
         platform.defs = platform.toy.definitions([platform.channel, other], platform.lake_url)
         dead.status = 503
@@ -158,13 +158,13 @@ def test_a_dead_channel_is_reported_to_the_others(tmp_path: Path) -> None:
 
 def test_routing_by_asset_group(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance, http_receiver() as inbox:
-        platform = Platform(tmp_path, instance, inbox, groups=("sync",))
+        platform = Project(tmp_path, instance, inbox, groups=("sync",))
         platform.toy.break_it("unique_keys", DAY)
         platform.run()
         assert platform.tick() == []
 
 
-def recency(platform: Platform, *, passed: bool) -> None:
+def recency(platform: Project, *, passed: bool) -> None:
     record(
         Lake.open(platform.lake_url).store,
         Verdict(passed=passed, numbers={"hours_behind": 99.0}),
@@ -178,7 +178,7 @@ def recency(platform: Platform, *, passed: bool) -> None:
     )
 
 
-def test_staleness_is_told_from_the_stored_verdict_though_nothing_ran(platform: Platform) -> None:
+def test_staleness_is_told_from_the_stored_verdict_though_nothing_ran(platform: Project) -> None:
     check = dg.AssetCheckSpec("newest_row_is_recent", asset=["crm", "contacts"])
 
     @dg.multi_asset_check(name="recency", specs=[check])
@@ -200,13 +200,13 @@ def test_staleness_is_told_from_the_stored_verdict_though_nothing_ran(platform: 
 
 def test_a_dead_mans_switch_hears_a_sign_of_life_every_hour(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance, http_receiver() as inbox:
-        platform = Platform(tmp_path, instance, inbox, on=(Kind.ALIVE,))
+        platform = Project(tmp_path, instance, inbox, on=(Kind.ALIVE,))
         for _ in range(2):
             [message] = platform.tick("standing_alerts")
             assert abouts(message) == [("alive", "alive", None, False)]
 
 
-def test_an_error_that_may_hold_values_is_told_by_its_name_only(platform: Platform) -> None:
+def test_an_error_that_may_hold_values_is_told_by_its_name_only(platform: Project) -> None:
     def judge(_: object) -> Verdict:
         raise ValueError("ann@acme.test is odd")
 
@@ -217,7 +217,7 @@ def test_an_error_that_may_hold_values_is_told_by_its_name_only(platform: Platfo
     assert "could_not_judge: ValueError" in str(message)
 
 
-def _with_broken_judge(platform: Platform, judge: object) -> dg.Definitions:
+def _with_broken_judge(platform: Project, judge: object) -> dg.Definitions:
     from dataclasses import replace
 
     checks = [replace(check, judge=judge) for check in platform.toy.checks()]

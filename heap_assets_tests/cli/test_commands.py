@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets.cli.main import _group as commands
+from heap_assets.config import load_settings
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import HeapAssetsError
-from heap_assets.platform import open_platform
-from heap_assets.settings import load_settings
-from heap_assets_tests.heap_connect.dump_builders import Bucket, event
+from heap_assets.project.project import open_project
+from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_landed_is_shown_with_file_block_and_reason(folder: Path,
         "start_date: 2026-01-01\nlake: ./lake\nheap: {app_id: '1', source: {kind: folder, path: ./company/bucket}}\n"
     )
     (folder / "heap_assets.yaml").write_text(settings + "identity: {identifiers: [{type: heap_user_id}]}\n")
-    there = open_platform(load_settings(folder / "heap_assets.yaml"))
+    there = open_project(load_settings(folder / "heap_assets.yaml"))
     there.landing.land(there.source(), 1)
 
     shown = typed(folder, "rejected").stdout

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from heap_assets.assets.definitions import build_definitions
 from heap_assets.demo.plants import NOT_PLANTED, plants
-from heap_assets.platform import open_platform
+from heap_assets.orchestration.definitions import build_definitions
+from heap_assets.project.project import open_project
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 
 
 def test_every_check_of_the_definitions_has_a_fault_of_its_own() -> None:
-    graph = build_definitions(open_platform()).get_repository_def().asset_graph
+    graph = build_definitions(open_project()).get_repository_def().asset_graph
     planted = {plant.found_by for plant in plants()} | set(NOT_PLANTED)
     checks = {_rule(key.name) for key in graph.asset_check_keys}
     assert checks <= {_rule(name) for name in planted}, checks - {_rule(name) for name in planted}

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from heap_assets.cli.main import main
+from heap_assets.config import load_settings
 from heap_assets.demo.server_process import running_server
 from heap_assets.errors import SourceError
-from heap_assets.platform import open_platform
-from heap_assets.settings import load_settings
+from heap_assets.project.project import open_project
 from heap_assets_tests.foreign.deployment import s3_bucket, upload
-from heap_assets_tests.heap_connect.dump_builders import Bucket, event
-from heap_assets_tests.steps.delivery_world import NOW, make_base
-from heap_assets_tests.warehouse import servers
+from heap_assets_tests.pipelines.delivery_world import NOW, make_base
+from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
+from heap_assets_tests.sources.warehouse import servers
 
 _SETTINGS = """
 start_date: 2026-01-01
@@ -85,7 +85,7 @@ def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> 
         _write(tmp_path, source=source)
         status, printed, _ = ran("discover")
         assert (status, "clicks" in printed) == (0, True)
-        platform = open_platform(load_settings())
+        platform = open_project(load_settings())
         assert len(platform.landing.pending(platform.source())) == 1
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between eight attempts
     status, printed, said = ran("discover")

@@ -17,19 +17,19 @@ import dagster as dg
 from click.testing import CliRunner
 
 from heap_assets import clock
-from heap_assets.alerting import channels
+from heap_assets.alerts.factory import channels
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
-from heap_assets.checks.partition_check import asset_key
-from heap_assets.cli.demo_run import runs_for
 from heap_assets.cli.main import _group
 from heap_assets.definitions import build_definitions
+from heap_assets.demo.nights import runs_for
 from heap_assets.errors import HeapAssetsError
-from heap_assets.names import sync_asset, warehouse_asset
-from heap_assets.partitions import DUMPS
-from heap_assets.platform import Platform, open_platform
-from heap_assets.steps.readiness import unbuilt_days
-from heap_assets_tests.assets.company_platform import QUIET, why
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.pipelines.readiness import unbuilt_days
+from heap_assets.project.project import Project, open_project
+from heap_assets.tables import sync_asset, warehouse_asset
+from heap_assets_tests.orchestration.company_platform import QUIET, why
 
 _PEOPLE = ["identity/links", "identity/graph", "identity/conflicts", "identity/shared", "identity/changes"]
 
@@ -37,7 +37,7 @@ _PEOPLE = ["identity/links", "identity/graph", "identity/conflicts", "identity/s
 class Run:
     """One deployment, and a Dagster of its own."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Project) -> None:
         self._platform = platform
         self._job = build_definitions(platform).resolve_implicit_global_asset_job_def()
         self._instance = dg.DagsterInstance.ephemeral()
@@ -48,7 +48,7 @@ class Run:
         for manifest in platform.landing.pending(platform.source()):
             self._instance.add_dynamic_partitions(str(DUMPS.name), [str(manifest.dump_id)])
             self._made(["heap_connect/dumps"], str(manifest.dump_id))
-        for assets, first, last in runs_for(unbuilt_days(open_platform())):
+        for assets, first, last in runs_for(unbuilt_days(open_project())):
             self._made(assets, str(first), str(last))
         tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
         self._made(["heap/users", "heap/user_migrations", *map(warehouse_asset, tables)], str(day))
@@ -86,7 +86,7 @@ def _command(*arguments: str) -> str:
 
 
 def _main() -> None:
-    newest, run = clock.newest_complete_day(), Run(open_platform())
+    newest, run = clock.newest_complete_day(), Run(open_project())
     json.dump({"built": run.everything(newest), "said": dict(run.doors(newest))}, sys.stdout)
 
 

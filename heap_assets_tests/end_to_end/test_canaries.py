@@ -25,25 +25,25 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets import clock
-from heap_assets.alerting import channels
+from heap_assets.activation import HeapApp, HeapDeletion
+from heap_assets.alerts.factory import channels
 from heap_assets.alerts.outbox import Outbox
-from heap_assets.alerts.run_alarms import finished_messages
-from heap_assets.checks import verdicts
-from heap_assets.checks.partition_check import asset_key
 from heap_assets.cli.main import _group
+from heap_assets.config import parse_settings
 from heap_assets.definitions import build_definitions
-from heap_assets.destinations import HeapApp, HeapDeletion
 from heap_assets.errors import HeapAssetsError
-from heap_assets.heap_connect import Catalogue
-from heap_assets.lake import Lake
-from heap_assets.partitions import DUMPS
-from heap_assets.platform import Platform
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.run_alarms import finished_messages
+from heap_assets.pipelines import delivery
+from heap_assets.pipelines.publishing import open_publisher, publish_day, published_tables
+from heap_assets.project.project import Project
+from heap_assets.quality import result_store
 from heap_assets.redaction import redact_error
-from heap_assets.settings import parse_settings
-from heap_assets.steps import delivery
-from heap_assets.steps.publishing import open_publisher, publish_day, published_tables
+from heap_assets.sources.heap_connect import Catalogue
+from heap_assets.storage import Lake
 from heap_assets_tests.hostile_server import Answering, Hostile, hostile_server
-from heap_assets_tests.steps.delivery_world import (
+from heap_assets_tests.pipelines.delivery_world import (
     CATALOGUE,
     DAY,
     NOW,
@@ -55,7 +55,7 @@ from heap_assets_tests.steps.delivery_world import (
     users,
     why,
 )
-from heap_assets_tests.warehouse import servers
+from heap_assets_tests.sources.warehouse import servers
 
 SECRETS = {
     "HEAP_APP_ID": "8675309001",
@@ -170,7 +170,7 @@ def _choose(world: World, text: str) -> None:
     path.write_text(text)
     (world.folder / "heap_catalogue.yaml").write_text(CATALOGUE)
     settings = parse_settings(text, path)
-    world.platform = Platform(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
+    world.platform = Project(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
     world._job = None
 
 
@@ -308,7 +308,7 @@ def _land_and_read(world: World) -> str:
     assert platform.landing.reports()["error"].count() >= 3, "the cut file and both manifests"
     for table in ("contacts", "orders", "accounts"):
         told.append(why(world.run([f"warehouse/{table}"], DAY)))
-        judged = verdicts.read(world.lake.store, f"warehouse/{table}", "readable", str(DAY))
+        judged = result_store.read(world.lake.store, f"warehouse/{table}", "readable", str(DAY))
         assert judged is not None
         assert judged.failed, f"{table} was to be unreadable"
     world.run(["heap/events/signup", "heap/pageviews", "heap/users"], DAY)

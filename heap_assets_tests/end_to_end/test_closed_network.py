@@ -14,9 +14,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.demo import Company, write_company
-from heap_assets.settings.load import PATH_VARIABLE
-from heap_assets_tests.assets.company_platform import yesterday
+from heap_assets_tests.orchestration.company_platform import yesterday
 
 ROOT = Path(__file__).parent.parent.parent
 BUCKET = "heap-rs3-closed"
@@ -46,7 +46,7 @@ HOSTS = {
 
 
 SEND = """
-from heap_assets.outgoing import HttpClient
+from heap_assets.http_client import HttpClient
 print(HttpClient().exchange("POST", "https://heapanalytics.com/api/track", b"{}", {}, 5))
 """
 

@@ -20,7 +20,7 @@ from adbc_driver_postgresql import dbapi
 from heap_assets.demo import Company, write_company
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets_tests.end_to_end.dagster_process import ROOT, Dagster, dagster_dev, until
-from heap_assets_tests.warehouse import servers
+from heap_assets_tests.sources.warehouse import servers
 
 pytestmark = pytest.mark.slow
 

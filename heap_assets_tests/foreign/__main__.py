@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from heap_assets_tests.foreign.scenario import Scenario, Via, scenario
-from heap_assets_tests.warehouse import servers
+from heap_assets_tests.sources.warehouse import servers
 
 SETTINGS: tuple[tuple[Via, int], ...] = (("folder", 9), ("s3", 9), ("folder", 18), ("s3", 18))
 

@@ -9,7 +9,7 @@ import pytest
 
 from heap_assets_tests.foreign.company import MAY_FAIL
 from heap_assets_tests.foreign.scenario import Scenario, scenario
-from heap_assets_tests.warehouse import servers
+from heap_assets_tests.sources.warehouse import servers
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from heap_assets.identity.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
-from heap_assets.identity.plot import size_histogram
+from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
+from heap_assets.identity.explain.plot import size_histogram
 from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable, users_table
 from heap_assets.identity.shapes import CONFLICTS, GRAPH
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.identity.barrier import IdentityTables, Refused, SharedValue
-from heap_assets.identity.cluster import Identifier, Link, as_links, in_order, load_clusters, tree
-from heap_assets.identity.explain import Explanation, explain
-from heap_assets.identity.question import QuestionError, Verdict
+from heap_assets.identity.explain.blockers import IdentityTables, Refused, SharedValue
+from heap_assets.identity.explain.cluster import Identifier, Link, as_links, in_order, load_clusters, tree
+from heap_assets.identity.explain.explain import Explanation, explain
+from heap_assets.identity.explain.query import QuestionError, Verdict
 from heap_assets.identity.resolve import resolve
 from heap_assets.identity.rules import IdentifierRule, Rules
 from heap_assets.identity.shapes import LINKS

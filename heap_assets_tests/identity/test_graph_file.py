@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from heap_assets.identity import GRAPH, IdentifierRule, Resolution, Rules, graph_file, resolve
+from heap_assets.identity import GRAPH, IdentifierRule, Resolution, Rules, resolve
+from heap_assets.identity.engine.native import graph_file
 from heap_assets_tests.identity.builders import TYPES, books, links_frame, rows, rules_of, world
 from heap_assets_tests.identity.reference import Book, Row
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.identity import IdentifierRule, Rules, resolve
-from heap_assets.identity.encode import encode
-from heap_assets.identity.ids import hashed, in_order, profile_id
+from heap_assets.identity.engine.native.encode import encode
+from heap_assets.identity.engine.native.ids import hashed, in_order, profile_id
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
 

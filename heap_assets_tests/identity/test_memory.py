@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.identity.memory import Growing, aligned
+from heap_assets.identity.engine.native.memory import Growing, aligned
 
 LINKS = 400_000
 MEASURED = """

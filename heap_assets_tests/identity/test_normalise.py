@@ -25,7 +25,7 @@ from heap_assets.identity import (
 )
 from heap_assets.identity.normalise import IN_WORDS, REASONS, normalised
 from heap_assets.identity.rules import NORMALISERS
-from heap_assets.lake import Store
+from heap_assets.storage import Store
 
 ADDRESS = "josé@acme.io"
 RULES = Rules((IdentifierRule("heap_identity"), IdentifierRule("crm_id"), IdentifierRule("email")))

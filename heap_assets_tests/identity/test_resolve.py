@@ -15,8 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from heap_assets.identity import IdentifierRule, LinksError, Rules, resolve
+from heap_assets.identity.engine.native.tables import resolved
 from heap_assets.identity.resolve import as_resolution
-from heap_assets.identity.tables import resolved
 from heap_assets_tests.identity.builders import (
     TYPES,
     assert_agrees,

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.identity.kernel import NONE
-from heap_assets.identity.kernel_rows import match_rows
-from heap_assets.identity.rows import Rows, RowTable
+from heap_assets.identity.engine.native.kernel import NONE
+from heap_assets.identity.engine.native.kernel_rows import match_rows
+from heap_assets.identity.engine.native.rows import Rows, RowTable
 
 Row = tuple[int, int, int, int, int, bool]
 ENDS = st.integers(0, 4)

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from heap_assets.identity import IdentifierRule, Resolution, Rules, resolve, threads
+from heap_assets.identity import IdentifierRule, Resolution, Rules, resolve
+from heap_assets.identity.engine.native import threads
 
 LINKS = 400_000
 RULES = Rules(

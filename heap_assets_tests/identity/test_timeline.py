@@ -27,11 +27,11 @@ from heap_assets.identity import (
     SourceTable,
     Timeline,
     changes,
-    delta,
     resolve,
     user_migrations_table,
 )
-from heap_assets.lake import Store
+from heap_assets.identity.engine.native import delta
+from heap_assets.storage import Store
 
 START = date(2026, 1, 1)
 RULES = Rules(
@@ -305,7 +305,7 @@ def test_changes_turn_yesterdays_mapping_into_todays(two: list[Step]) -> None:
 _ADVANCE = """
 import sys
 from heap_assets.identity import Timeline
-from heap_assets.lake import Store
+from heap_assets.storage import Store
 from heap_assets_tests.identity.test_timeline import RULES, company, day, known_on
 history = company(3000, 3)
 timeline = Timeline(Store(sys.argv[1]), RULES)

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from heap_assets.checks.verdict import Severity, Verdict, could_not_judge, nothing_to_judge_by
-from heap_assets.checks.verdicts import record
-from heap_assets.lake import Lake
+from heap_assets.quality.result_store import record
+from heap_assets.quality.results import Severity, Verdict, could_not_judge, nothing_to_judge_by
 from heap_assets.report import collect, render, write_report
+from heap_assets.storage import Lake
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 TODAY = date(2026, 11, 20)

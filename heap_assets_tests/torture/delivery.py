@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from heap_assets.activation import HeapApp, HeapUserProperties, Log, Retry, SyncSpec, deliver, fold
 from heap_assets.demo.server_process import ServerProcess
-from heap_assets.destinations import HeapApp, HeapUserProperties, Log, Retry, SyncSpec, deliver, fold
-from heap_assets.lake import Store
+from heap_assets.storage import Store
 from heap_assets_tests.torture.stages import DAYS
 from heap_assets_tests.torture.trials import Base
 from heap_assets_tests.torture.zygote import SERVER_VARIABLE, Outcome, Zygote

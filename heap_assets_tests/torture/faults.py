@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import polars as pl
 from obstore.exceptions import GenericError
 
-from heap_assets.heap_connect import FolderSource
-from heap_assets.lake import Store
+from heap_assets.sources.heap_connect import FolderSource
+from heap_assets.storage import Store
 
 _STORE = ("read", "head", "write", "put", "create", "delete", "list", "update", "replace", "scan", "sink")
 _SOURCE = ("manifests", "list", "stat", "read", "fetch")

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.torture.memory import ROOM, ROW_BYTES, TABLE
-from heap_assets_tests.warehouse import servers
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = {"one block": 221, "eight files": 2_000_000, "links": 1_000_000, "a day for PostgreSQL": 1_000_000}

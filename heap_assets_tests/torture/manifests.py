@@ -13,8 +13,8 @@ from typing import Any
 
 import fastavro
 
-from heap_assets.heap_connect import FolderSource, Landing, LandingConfig
-from heap_assets.lake import Store
+from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig
+from heap_assets.storage import Store
 
 _START = date(2026, 1, 1)
 _GOOD, _BAD = 1, 7

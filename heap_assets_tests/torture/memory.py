@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import polars as pl
 
-from heap_assets.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
-from heap_assets.heap_connect.avro_container import encoded_long, read_header
 from heap_assets.identity import IdentifierRule, Rules, resolve
-from heap_assets.lake import Lake
+from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
+from heap_assets.sources.heap_connect.avro_container import encoded_long, read_header
+from heap_assets.storage import Lake
 
 TABLE, OTHER_TABLE, DUMP = "pageviews", "signups", 7
 DAY = date(2026, 10, 1)
@@ -98,8 +98,8 @@ def resolve_links(folder: Path) -> dict[str, Any]:
 
 def publish(folder: Path) -> dict[str, Any]:
     """Publish the day to PostgreSQL."""
-    from heap_assets.warehouse.postgres_publish import PostgresPublisher
-    from heap_assets.warehouse.publish import Publication
+    from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+    from heap_assets.sources.warehouse.publish import Publication
 
     lake = Lake.open(str(folder / "lake"))
     publisher = PostgresPublisher(os.environ["HEAP_ASSETS_TEST_POSTGRES"], "memory", lake.store)

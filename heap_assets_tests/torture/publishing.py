@@ -19,14 +19,14 @@ import requests
 from adbc_driver_manager import dbapi as driver
 from adbc_driver_postgresql import dbapi
 
-from heap_assets.names import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset
-from heap_assets.platform import Platform
-from heap_assets.steps.publishing import due_days, make_views, open_publisher, publish_day, published_tables
-from heap_assets.warehouse import BigQueryAccount
+from heap_assets.pipelines.publishing import due_days, make_views, open_publisher, publish_day, published_tables
+from heap_assets.project.project import Project
+from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset
+from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.torture.stages import DAYS, copy_world, platform_of
 from heap_assets_tests.torture.trials import Base
 from heap_assets_tests.torture.zygote import Outcome, Zygote
-from heap_assets_tests.warehouse import servers
 
 CALLS: Sequence[tuple[Any, Sequence[str]]] = (
     (dbapi, ("connect",)),
@@ -154,13 +154,13 @@ def bigquery() -> Iterator[Target]:
 TARGETS = {"postgres": postgres, "bigquery": bigquery}
 
 
-def _change(there: Platform, **columns: pl.Expr) -> None:
+def _change(there: Project, **columns: pl.Expr) -> None:
     for day in map(str, DAYS[1:]):
         rows = there.lake.scan(_CHANGING, day).with_columns(**columns).collect()
         there.lake.write(_CHANGING, day, rows)
 
 
-def _publish(there: Platform, only: Sequence[str] | None = None) -> None:
+def _publish(there: Project, only: Sequence[str] | None = None) -> None:
     publisher = open_publisher(there, _TARGET)
     for table in published_tables(there, _TARGET):
         for day in DAYS[1:]:

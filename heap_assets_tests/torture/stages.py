@@ -14,19 +14,19 @@ from typing import Any
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.checks import verdicts
-from heap_assets.checks.verdict import Severity, Verdict
+from heap_assets.config import parse_settings
 from heap_assets.demo import write_company
-from heap_assets.heap_connect import Catalogue, build_event_day, build_user_migrations, build_users
-from heap_assets.lake import Inputs, Lake, Store
-from heap_assets.names import AUDIT, MIGRATIONS, PROFILES, USERS, heap_asset
-from heap_assets.platform import Platform, open_platform
-from heap_assets.settings import parse_settings
-from heap_assets.steps.golden import audit_of_day, profiles_of_day
-from heap_assets.steps.landing import land
-from heap_assets.steps.resolve import identity_of_day
-from heap_assets.steps.retention import expired, forget, forget_verdicts, old_verdicts
-from heap_assets.steps.table import Made
+from heap_assets.pipelines.golden import audit_of_day, profiles_of_day
+from heap_assets.pipelines.landing import land
+from heap_assets.pipelines.resolve import identity_of_day
+from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts
+from heap_assets.pipelines.table import Made
+from heap_assets.project.project import Project, open_project
+from heap_assets.quality import result_store
+from heap_assets.quality.results import Severity, Verdict
+from heap_assets.sources.heap_connect import Catalogue, build_event_day, build_user_migrations, build_users
+from heap_assets.storage import Inputs, Lake, Store
+from heap_assets.tables import AUDIT, MIGRATIONS, PROFILES, USERS, heap_asset
 
 DAYS = [date(2026, 11, day) for day in (18, 19, 20)]
 NOW = datetime.fromisoformat("2026-11-21T06:00:00+00:00")
@@ -58,9 +58,9 @@ def make_world(folder: Path) -> None:
     (folder / "heap_assets.yaml").write_text(_SETTINGS)
 
 
-def platform_of(folder: Path) -> Platform:
+def platform_of(folder: Path) -> Project:
     """Open a world as its settings say."""
-    return open_platform(parse_settings((folder / "heap_assets.yaml").read_text(), folder / "heap_assets.yaml"))
+    return open_project(parse_settings((folder / "heap_assets.yaml").read_text(), folder / "heap_assets.yaml"))
 
 
 def landing(folder: Path) -> None:
@@ -182,7 +182,7 @@ def state(folder: Path, *, landed_anew: bool = True) -> dict[str, Any]:
         "days": _days(there) if landed_anew else _files(store),
         "catalogue": Path(there.settings.catalogue).read_text() if Path(there.settings.catalogue).exists() else "",
         "tables": {key: _digest(store.scan(key)) for key in tables if not key.startswith("heap_connect/")},
-        "verdicts": sorted("/".join(verdicts.parts(info.key)) for info in store.list(verdicts.ROOT)),
+        "verdicts": sorted("/".join(result_store.parts(info.key)) for info in store.list(result_store.ROOT)),
         "partial files": _partial_files(store.root),
     }
 
@@ -199,7 +199,7 @@ def _partial_files(root: Path) -> int:
     return sum(path.name != ".tmp-lock" for path in root.rglob(".tmp-*"))
 
 
-def _days(there: Platform) -> dict[str, str]:
+def _days(there: Project) -> dict[str, str]:
     tables = _events(there)
     return {f"{t} {d}": _digest(build_event_day(there.landing, t, d).frame) for t in tables for d in DAYS}
 
@@ -209,7 +209,7 @@ def _files(store: Store) -> dict[str, str]:
     return {key: hashlib.sha256(store.read(key)).hexdigest()[:16] for key in landed}
 
 
-def _events(there: Platform) -> list[str]:
+def _events(there: Project) -> list[str]:
     return [table for table in there.landing.tables() if table not in ("users", "user_migrations")]
 
 
@@ -224,13 +224,13 @@ def _write(lake: Lake, asset: str, day: date, made: Made) -> None:
 
 
 def _judged(lake: Lake, asset: str, day: date) -> None:
-    verdicts.record(
+    result_store.record(
         lake.store,
         Verdict(passed=True),
         asset=asset,
         check="readable",
         partition=str(day),
-        version=verdicts.partition_version(lake, asset, str(day)),
+        version=result_store.partition_version(lake, asset, str(day)),
         severity=Severity.ERROR,
         blocking=True,
     )

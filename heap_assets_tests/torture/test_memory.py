@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.torture.limited import (
     HEAVY,
     LIGHT,
@@ -22,7 +23,6 @@ from heap_assets_tests.torture.limited import (
     wrong_of,
 )
 from heap_assets_tests.torture.memory import ROW_BYTES
-from heap_assets_tests.warehouse import servers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -12,12 +12,12 @@ from random import Random
 import pytest
 
 from heap_assets.demo.server_process import ServerProcess, running_server
+from heap_assets_tests.sources.warehouse.servers import UnavailableError
 from heap_assets_tests.torture.delivery import APP, delivery_base
 from heap_assets_tests.torture.publishing import TARGETS, publishing_base
 from heap_assets_tests.torture.stages import STAGES
 from heap_assets_tests.torture.trials import ERRORS, FILE_SIZE, Base, Trial, make_base, run_trial, trials
 from heap_assets_tests.torture.zygote import Zygote
-from heap_assets_tests.warehouse.servers import UnavailableError
 
 SEED = 14
 

@@ -1,0 +1,101 @@
+"""Heap's user deletion API (heap.md 1.8): the other half of forgetting somebody."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from heap_assets.activation.connectors.base import Request, Response
+from heap_assets.activation.connectors.heap_properties import HOSTS, HeapApp
+from heap_assets.activation.engine.transport import Transport, Unanswered
+from heap_assets.errors import DeliveryError
+
+MOST_USERS = 10_000
+_TOKEN_SECONDS = 240
+"""Tokens live five minutes; this one is renewed after four."""
+_TIMEOUT = 30.0
+_ROOT = "/api/public/v0"
+
+
+class HeapDeletion:
+    """Asks Heap to delete users, in **all environments** of the account; that cannot be undone.
+
+    Parameters
+    ----------
+    app
+        The Main Production environment: no other may ask. Both regions use the same host.
+    api_key
+        From Heap: Account > Manage > Privacy & Security. Never shown.
+    """
+
+    def __init__(self, app: HeapApp, api_key: str, transport: Transport | None = None) -> None:
+        self._url = (app.base_url or HOSTS["us"]).rstrip("/") + _ROOT
+        self._basic = base64.b64encode(f"{app.app_id}:{api_key}".encode()).decode()
+        self._transport = transport or Transport()
+        self._token = ""
+        self._token_until = 0.0
+
+    def delete(self, identities: Sequence[str]) -> list[str]:
+        """Ask for the deletion of users by identity; returns one request id per 10,000 users.
+
+        Raises
+        ------
+        DeliveryError
+            If Heap refuses; requests made before are listed in the message.
+        """
+        requests: list[str] = []
+        for start in range(0, len(identities), MOST_USERS):
+            users = [{"identity": identity} for identity in identities[start : start + MOST_USERS]]
+            about = f"made before: {requests or 'none'}"
+            requests.append(self._call("POST", "/user_deletion", {"users": users}, about, "deletion_request_id"))
+        return requests
+
+    def status(self, request_id: str) -> str:
+        """Return `pending` or `complete`."""
+        return self._call("GET", f"/deletion_status/{request_id}", None, f"request {request_id}", "status")
+
+    def close(self) -> None:
+        """Close connections."""
+        self._transport.close()
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None, about: str, field: str) -> str:
+        response = self._send(method, path, body, f"Bearer {self._fresh_token()}")
+        if response.status == 401:
+            self._token_until = 0.0
+            response = self._send(method, path, body, f"Bearer {self._fresh_token()}")
+        return _read(response, f"{path.split('/')[1]} ({about})", field)
+
+    def _fresh_token(self) -> str:
+        if time.monotonic() >= self._token_until:
+            answer = self._send("POST", "/auth_token", None, f"Basic {self._basic}")
+            self._token = _read(answer, "auth_token", "access_token")
+            self._token_until = time.monotonic() + _TOKEN_SECONDS
+        return self._token
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, authorization: str) -> Response:
+        data = b"" if body is None else json.dumps(body).encode()
+        request = Request(self._url + path, data, method, {"Authorization": authorization})
+        answer = self._transport.send(request, _TIMEOUT)
+        if isinstance(answer, Unanswered):
+            raise DeliveryError(
+                f"Heap's user deletion API gave {answer.what}; ask again, a second request does no harm"
+            )
+        return answer
+
+
+def _read(response: Response, what: str, field: str) -> str:
+    if not response.accepted:
+        hint = "; the key must be that of the Main Production environment" if response.status == 401 else ""
+        raise DeliveryError(f"Heap's user deletion API answered HTTP {response.status} to {what}{hint}")
+    try:
+        answer = orjson.loads(response.body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get(field), str | int):
+        raise DeliveryError(f"Heap's user deletion API answered {what} without {field}; ask again, it does no harm")
+    return str(answer[field])

@@ -1,0 +1,180 @@
+"""Heap's identify: joins an anonymous user to an identity, for ever (heap.md 1.7). Off unless asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from heap_assets.activation.connectors.base import Limits, Request, Row
+from heap_assets.activation.connectors.heap_properties import (
+    IDENTITY_UNITS,
+    JUNK_IDENTITIES,
+    HeapApp,
+    HeapDestination,
+)
+from heap_assets.activation.engine.accounts import all_ledgers
+from heap_assets.activation.engine.hashing import salt
+from heap_assets.activation.engine.lease import Lease
+from heap_assets.activation.engine.log import INTENT_SCHEMA, OUTCOME_SCHEMA, Log, fold
+from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.storage import Store
+
+PER_MONTH = 10
+"""user_ids an identity takes in a month; the eleventh is ignored in silence (heap.md 1.7)."""
+STANDS_FOR = timedelta(days=14)
+"""How long a join must have stood before it is made irreversible (design.md, Sync: Identify)."""
+_MONTH = timedelta(days=31)
+_PAIR = "\x1f"
+
+
+class HeapIdentify(HeapDestination):
+    """Sends (user_id, identity) pairs, each once. Rows come from :func:`identify_candidates`.
+
+    A pair is `sent` until :func:`confirm_identified` finds it in an export: Heap answers 200 to calls it drops.
+    """
+
+    kind = "heap_identify"
+    mode = Mode.INSERT
+    path = "/api/v1/identify"
+    required = ("event_key", "user_id")
+    accepted = "sent"
+    limits = Limits(batch_rows=1, key_units=IDENTITY_UNITS, junk_keys=JUNK_IDENTITIES)
+
+    def __init__(self, app: HeapApp, *, enabled: bool = False) -> None:
+        super().__init__(app)
+        self._enabled = enabled
+
+    def refusal(self) -> str | None:
+        if self._enabled:
+            return None
+        return "identify cannot be undone at Heap, so it is off; read docs/delivery.md before you switch it on"
+
+    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        """Hold what Heap would drop in silence: a second identity for a user_id, an eleventh user_id in a month."""
+        sent = _pairs(ledger.filter(pl.col("status").is_in(["sent", "acknowledged", "unknown"])))
+        taken = sent.group_by("user_id").agg(pl.col("identity").first().alias("taken_by"))
+        recent = sent.filter(pl.col("acknowledged_at").fill_null(datetime.now(UTC)) > datetime.now(UTC) - _MONTH)
+        used = recent.group_by("identity").agg(used=pl.len())
+        pairs = rows.select("key").with_row_index("at")
+        pairs = _pairs(pairs).join(taken, on="user_id", how="left").join(used, on="identity", how="left").sort("at")
+        again = pl.col("taken_by") == pl.col("identity")
+        number = pl.int_range(1, pl.len() + 1).over("identity") + pl.col("used").fill_null(0)
+        return pairs.select(
+            reason=pl.when(pl.col("user_id").n_unique().over("user_id") != pl.len().over("user_id"))
+            .then(pl.lit("two identities want this user_id"))
+            .when(pl.col("taken_by").is_not_null() & ~again)
+            .then(pl.lit("this user_id was sent to another identity"))
+            .when((number > PER_MONTH) & ~again.fill_null(value=False))
+            .then(pl.lit("its identity took ten user_ids this month"))
+        )["reason"]
+
+    def element(self, row: Row) -> dict[str, Any]:
+        return {"identity": row.person, "user_id": str(row.extra["user_id"])}
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        return self._post(None, elements)
+
+
+def identify_candidates(
+    graph: pl.LazyFrame,
+    graph_then: pl.LazyFrame,
+    profiles: pl.LazyFrame,
+    users: pl.LazyFrame,
+    *,
+    user_id_type: str = "heap_user_id",
+    identity_type: str = "heap_identity",
+) -> pl.LazyFrame:
+    """Find the pairs that may be sent: anonymous, unshared, without conflicts, joined for at least 14 days.
+
+    Parameters
+    ----------
+    graph, graph_then
+        `identity/graph` of today and of 14 days ago (:data:`STANDS_FOR`).
+    profiles
+        `profile_id`, `heap_identities`, `conflicts`.
+    users
+        Newest `heap/users`: `user_id`, `identity`, `migrated_to`.
+
+    Returns
+    -------
+    LazyFrame
+        `key` (the identity), `user_id`, `event_key`, `profile_id`.
+    """
+    anonymous = users.filter(pl.col("identity").is_null(), pl.col("migrated_to").is_null())
+    anonymous = anonymous.select(identifier=pl.col("user_id").cast(pl.String))
+    single = profiles.filter(pl.col("heap_identities").list.len() == 1, pl.col("conflicts").fill_null(0) == 0)
+    single = single.select("profile_id", identity=pl.col("heap_identities").list.first())
+    known = users.filter(pl.col("migrated_to").is_null()).select("identity").drop_nulls().unique()
+    single = single.join(known, on="identity", how="semi")
+    unshared = pl.col("shared").fill_null(value=False).not_() & pl.col("profile_id").is_not_null()
+    devices = graph.filter(pl.col("identifier_type") == user_id_type, unshared)
+    devices = devices.join(anonymous, on="identifier", how="semi").select("identifier", "profile_id")
+    before = graph_then.filter(unshared).select("identifier_type", "identifier", then="profile_id")
+    devices_then = before.filter(pl.col("identifier_type") == user_id_type).select("identifier", "then")
+    people_then = before.filter(pl.col("identifier_type") == identity_type).select(identity="identifier", then="then")
+    pairs = devices.join(single, on="profile_id").join(devices_then, on="identifier")
+    pairs = pairs.join(people_then, on=["identity", "then"], how="semi")
+    return pairs.select(
+        key="identity",
+        user_id="identifier",
+        event_key=pl.concat_str("identifier", pl.lit(_PAIR), "identity"),
+        profile_id="profile_id",
+    ).sort("event_key")
+
+
+def sent_pairs(store: Store, sync: str) -> pl.DataFrame:
+    """Return `user_id`, `identity`, `status`, `acknowledged_at` of all pairs sent: our guesses, not Heap's word."""
+    logs = [Log(store, folder) for folder in all_ledgers(store, sync)]
+    ledger = pl.concat([fold(log, log.ledger()).frame for log in logs], how="diagonal")
+    return _pairs(ledger.filter(pl.col("status").is_in(["sent", "acknowledged", "unknown"]))).drop("key")
+
+
+def confirm_identified(store: Store, spec: SyncSpec, migrations: pl.LazyFrame, users: pl.LazyFrame, run_id: str) -> int:
+    """Acknowledge the sent pairs that show in an export; returns how many did.
+
+    Parameters
+    ----------
+    migrations
+        `heap/user_migrations`: `from_user_id`, `resolved_to`.
+    users
+        `heap/users`: `user_id`, `identity`.
+    """
+    salt(store, spec.salt)
+    homes = users.select(resolved_to="user_id", identity="identity").drop_nulls()
+    shown = migrations.join(homes, on="resolved_to").select("identity", user_id=pl.col("from_user_id").cast(pl.String))
+    with Lease(store, spec.folder, run_id, spec.lease_ttl) as lease:
+        log = Log(store, spec.folder, lease.fence)
+        before = log.ledger()
+        ledger = fold(log, before).frame
+        sent = _pairs(ledger.filter(pl.col("status").is_in(["sent", "unknown"])))
+        confirmed = sent.join(shown.unique().collect(), on=["user_id", "identity"], how="semi")
+        if len(confirmed):
+            _acknowledge(log, confirmed["key"], run_id)
+            log.save(fold(log, before), spec.compact_after)
+    return len(confirmed)
+
+
+def _acknowledge(log: Log, keys: pl.Series, run_id: str) -> None:
+    name = log.batch()
+    numbered = keys.to_frame("key").with_row_index("row")
+    facts = {"batch": name, "op": "confirm", "run_id": run_id, "fence": log.fence, "at": datetime.now(UTC)}
+    intent = numbered.with_columns(pl.lit(v, INTENT_SCHEMA[c]).alias(c) for c, v in facts.items())
+    missing = [pl.lit(None, t).alias(c) for c, t in INTENT_SCHEMA.items() if c not in intent.columns]
+    log.append(name, "intent", intent.with_columns(missing).select(*INTENT_SCHEMA))
+    outcome = numbered.select("row").with_columns(
+        batch=pl.lit(name), status=pl.lit("acknowledged"), answered_at=pl.lit(datetime.now(UTC))
+    )
+    missing = [pl.lit(None, t).alias(c) for c, t in OUTCOME_SCHEMA.items() if c not in outcome.columns]
+    log.append(
+        name, "outcome", outcome.with_columns(missing).select(pl.col(c).cast(t) for c, t in OUTCOME_SCHEMA.items())
+    )
+
+
+def _pairs(ledger: pl.DataFrame) -> pl.DataFrame:
+    parts = pl.col("key").str.split_exact(_PAIR, 1).struct
+    return ledger.with_columns(user_id=parts.field("field_0"), identity=parts.field("field_1")).select(
+        *(c for c in ("at", "key", "status", "acknowledged_at") if c in ledger.columns), "user_id", "identity"
+    )

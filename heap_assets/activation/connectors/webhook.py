@@ -1,0 +1,113 @@
+"""A destination from settings alone: signed JSON batches to any address."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from heap_assets.activation.connectors.base import BaseDestination, Limits, Rate, Request, Response, Row
+from heap_assets.activation.connectors.heap_properties import named_rows
+from heap_assets.activation.engine.events import derived_id
+from heap_assets.activation.engine.spec import Mode
+from heap_assets.errors import SettingsError
+
+_TOKEN = re.compile(r"(?i)token|secret|key|sig|pass|auth")
+
+
+@dataclass(frozen=True)
+class WebhookSettings:
+    """Where and how.
+
+    Attributes
+    ----------
+    url
+        Address, https or http. It may hold a secret and is never shown.
+    secret
+        Key of the signature; without it calls are not signed.
+    headers
+        Further headers, such as an API key. Never shown.
+    rows_per_minute
+        Rate limit of the receiver, if it has one.
+    """
+
+    url: str = field(repr=False)
+    secret: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    method: str = "POST"
+    batch_rows: int = 100
+    batch_bytes: int | None = 1_000_000
+    rows_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise SettingsError("webhook: url must be an http:// or https:// address")
+
+
+class Webhook(BaseDestination):
+    """Posts `{"sync", "rows": [{"key", "properties", ...}]}`.
+
+    Signed calls carry `X-Heap-Assets-Signature: t=<unix seconds>,v1=<hex>`, where hex is
+    HMAC-SHA256(secret, `<t>.` + body). Every row has an `id` that is the same on a resend.
+
+    Parameters
+    ----------
+    name
+        Of the sync.
+    mode
+        Upsert keeps keys up to date; insert sends each `event_key` once.
+    """
+
+    kind = "webhook"
+
+    def __init__(self, settings: WebhookSettings, *, name: str, mode: Mode = Mode.UPSERT) -> None:
+        self._settings = settings
+        self._name = name
+        self.mode = mode
+        self.required = ("event_key",) if mode is Mode.INSERT else ()
+        self.optional = ("event", "time") if mode is Mode.INSERT else ()
+        rate = (Rate(settings.rows_per_minute, 60),) if settings.rows_per_minute else ()
+        self.limits = Limits(batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, rates=rate)
+
+    @property
+    def target(self) -> str:
+        return f"{self.kind}:{self._settings.url}"
+
+    @property
+    def account(self) -> str:
+        """Name the receiver; another password or token in its address is no other receiver."""
+        parts = urlsplit(self._settings.url)
+        host = parts.netloc.rpartition("@")[2].lower()
+        kept = [pair for pair in parts.query.split("&") if not _TOKEN.search(pair.partition("=")[0])]
+        return f"{self.kind}:{parts.scheme.lower()}://{host}{parts.path.rstrip('/')}?{'&'.join(sorted(kept))}"
+
+    def element(self, row: Row) -> dict[str, Any]:
+        if self.mode is Mode.INSERT:
+            facts = {name: row.extra[name] for name in self.optional if row.extra.get(name) is not None}
+            return {"id": derived_id(self._name, row.key), "key": row.person, **facts, "properties": dict(row.values)}
+        content = f"{row.key}:{row.extra.get('row_hash')}"
+        row_id = derived_id(f"{self._name}:{row.extra.get('fence')}", content)
+        return {"id": row_id, "key": row.key, "properties": dict(row.values)}
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        prefix = b'{"sync":"' + self._name.encode() + b'","rows":['
+        body = prefix + b",".join(elements) + b"]}"
+        headers = {**self._settings.headers, "Idempotency-Key": hashlib.sha256(body).hexdigest()}
+        if self._settings.secret:
+            headers["X-Heap-Assets-Signature"] = signature(self._settings.secret, body, int(time.time()))
+        return Request(self._settings.url, body, self._settings.method, headers)
+
+    def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
+        return named_rows(response, len(rows))
+
+
+def signature(secret: str, body: bytes, at: int) -> str:
+    """Return the signature header of a body sent at `at` (unix seconds); receivers compare in constant time."""
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"

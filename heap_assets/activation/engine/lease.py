@@ -1,0 +1,173 @@
+"""One writer per sync and destination, on any object store, with nothing but create-if-absent.
+
+Lease number n is the object `_sync/<sync>/lease/<n>.json`. Whoever creates n+1 holds the sync; that is allowed once n
+is released, silent for longer than its time, or held by a process of this machine that is dead. The number is the
+fencing number that every intent carries.
+
+How long a lease was silent is measured by one clock, that of the store: the time of the lease object, which every
+heartbeat writes anew, against the time of an object that is written now. No machine's own clock decides anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from heap_assets.errors import DeliveryError
+from heap_assets.processes import machine, process_start
+from heap_assets.storage import Store, state_keys
+
+_LOG = logging.getLogger(__name__)
+_KEPT = 5
+_NUMBERED = re.compile(r"/\d+\.json$")
+
+
+class LeaseHeldError(DeliveryError):
+    """Somebody else is sending; the message names the run."""
+
+
+class LeaseLostError(DeliveryError):
+    """This run was silent for too long and another one took over; it stops sending."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease."""
+
+    run_id: str
+    machine: str
+    pid: int
+    started: str
+    heartbeat: datetime
+    ttl: float
+    released: bool = False
+
+    def to_json(self) -> bytes:
+        return json.dumps({**self.__dict__, "heartbeat": self.heartbeat.isoformat()}).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Holder:
+        facts: dict[str, Any] = json.loads(data)
+        return cls(**{**facts, "heartbeat": datetime.fromisoformat(facts["heartbeat"])})
+
+    def is_gone(self, silent: Callable[[], timedelta]) -> bool:
+        """Tell whether the lease may be taken over."""
+        if self.released or (self.machine == machine() and process_start(self.pid) != self.started):
+            return True
+        return silent() > timedelta(seconds=self.ttl)
+
+
+class Lease:
+    """A held lease. Use as a context manager; it beats by itself and is released at the end.
+
+    Attributes
+    ----------
+    fence
+        The fencing number.
+    previous
+        The holder before, if it never released: its run was killed.
+    """
+
+    def __init__(self, store: Store, sync: str, run_id: str, ttl: timedelta, margin: float = 0.0) -> None:
+        self._store = store
+        self._root = f"{state_keys.SYNC}/{sync}/lease"
+        self._run_id = run_id
+        self._ttl = ttl.total_seconds()
+        self._margin = margin
+        self._stop = threading.Event()
+        self._lost: str | None = None
+        self._last_beat = time.monotonic()
+        self.fence = 0
+        self.previous: Holder | None = None
+        self.previous_fence = 0
+
+    def __enter__(self) -> Lease:
+        self.fence, self.previous, self.previous_fence = self._acquired()
+        self._thread = threading.Thread(target=self._beat_until_stopped, name=f"lease-{self.fence}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._lost is None and not self._overtaken():
+            self._store.write(self._key(self.fence), self._me(released=True).to_json())
+
+    def check(self) -> None:
+        """Make sure that a call begun now ends before the lease can.
+
+        Raises
+        ------
+        LeaseLostError
+            If another run took over, or this one could not say for too long that it is alive.
+        """
+        if self._lost is None and time.monotonic() - self._last_beat > self._ttl - self._margin:
+            self._lost = "its heartbeat could not be written in time"
+        if self._lost is not None:
+            raise LeaseLostError(f"{self._root}: run {self._run_id} lost its lease {self.fence}: {self._lost}")
+
+    def _acquired(self) -> tuple[int, Holder | None, int]:
+        held = [info for info in self._store.list(self._root) if _NUMBERED.search(info.key)]
+        number = int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) if held else 0
+        before = self._holder(held[-1].key, held[-1].last_modified) if held else None
+        if before is not None and not before.is_gone(lambda: self._now() - held[-1].last_modified):
+            raise self._refused(before)
+        if not self._store.create(self._key(number + 1), self._me().to_json()):
+            raise self._refused(self._holder(self._key(number + 1), datetime.now(UTC)))
+        for info in held[:-_KEPT]:
+            self._store.delete(info.key)
+        killed = before if before is not None and not before.released else None
+        return number + 1, killed, number
+
+    def _holder(self, key: str, written_at: datetime) -> Holder:
+        """Return who holds a lease; one that cannot be read is held by somebody unknown until it is silent."""
+        try:
+            return Holder.from_json(self._store.read(key))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            where = self._store.uri(key)
+            _LOG.warning("%s is damaged: it counts as held by an unknown run until nobody writes it any more", where)
+            return Holder(f"unknown (damaged: {where})", "", 0, "", written_at, self._ttl)
+
+    def _now(self) -> datetime:
+        """Return what time it is by the clock of the store."""
+        key = f"{self._root}-clock"
+        self._store.write(key, b"")
+        info = self._store.head(key)
+        return info.last_modified if info else datetime.now(UTC)
+
+    def _refused(self, holder: Holder) -> LeaseHeldError:
+        return LeaseHeldError(
+            f"{self._root}: run {holder.run_id} (process {holder.pid}) is sending since its lease was taken and was "
+            f"last heard of at {holder.heartbeat:%Y-%m-%d %H:%M:%S} UTC. Wait for it, or stop it; if it died, its "
+            f"lease ends {holder.ttl:.0f} s after that"
+        )
+
+    def _me(self, *, released: bool = False) -> Holder:
+        pid = os.getpid()
+        now = datetime.now(UTC)
+        return Holder(self._run_id, machine(), pid, process_start(pid), now, self._ttl, released)
+
+    def _key(self, number: int) -> str:
+        return f"{self._root}/{number:010d}.json"
+
+    def _overtaken(self) -> bool:
+        return self._store.exists(self._key(self.fence + 1))
+
+    def _beat_until_stopped(self) -> None:
+        while not self._stop.wait(self._ttl / 6):
+            try:
+                if self._overtaken():
+                    self._lost = f"another run holds lease {self.fence + 1}"
+                    return
+                self._store.write(self._key(self.fence), self._me().to_json())
+                self._last_beat = time.monotonic()
+            except Exception:  # noqa: S112  whatever the store says, check() stops the sender in time
+                continue

@@ -1,0 +1,301 @@
+"""The append-only log of a sync: intents before a call, outcomes after it, notes from people.
+
+Segments are immutable Parquet objects `_sync/<sync>/log/<fence>-<sequence>-<kind>.parquet`. The fencing number of the
+writer comes first in the name, so that what a writer says after it lost its lease sorts before its successor.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import polars as pl
+
+from heap_assets.activation.engine.hashing import UNKNOWN
+from heap_assets.errors import DamagedFileError, DeliveryError
+from heap_assets.storage import Store, state_keys
+
+FIELD = "p:"
+"""Prefix of the columns that hold one keyed hash per property: null = nothing of ours, 0 = empty, 1 = unknown."""
+
+INTENT_SCHEMA = pl.Schema(
+    {
+        "batch": pl.String(),
+        "row": pl.UInt32(),
+        "key": pl.String(),
+        "op": pl.String(),
+        "day": pl.Date(),
+        "mapping": pl.String(),
+        "row_hash": pl.UInt64(),
+        "failures": pl.UInt32(),
+        "run_id": pl.String(),
+        "fence": pl.Int64(),
+        "at": pl.Datetime("us", "UTC"),
+    }
+)
+OUTCOME_SCHEMA = pl.Schema(
+    {
+        "batch": pl.String(),
+        "row": pl.UInt32(),
+        "status": pl.String(),
+        "http_status": pl.Int32(),
+        "reason": pl.String(),
+        "attempt": pl.UInt32(),
+        "answered_at": pl.Datetime("us", "UTC"),
+    }
+)
+LEDGER_SCHEMA = pl.Schema(
+    {
+        "key": pl.String(),
+        "day": pl.Date(),
+        "mapping": pl.String(),
+        "status": pl.String(),
+        "acknowledged_at": pl.Datetime("us", "UTC"),
+        "failures": pl.UInt32(),
+        "failed_hash": pl.UInt64(),
+        "failed_fence": pl.Int64(),
+        "failed_at": pl.Datetime("us", "UTC"),
+        "reason": pl.String(),
+    }
+)
+_LOG = logging.getLogger(__name__)
+_FOOTER = "heap_assets_log"
+_BASE = "base"
+_FENCE_DIGITS = 10
+_OWN_ROWS = 200_000
+"""So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
+_AT_ONCE = 16
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A folded state.
+
+    Attributes
+    ----------
+    folded
+        Names of the segments it contains that may still exist.
+    through
+        The newest segment it ever contained.
+    base
+        Name of the base it was built upon.
+    """
+
+    frame: pl.DataFrame
+    folded: frozenset[str] = frozenset()
+    through: str = ""
+    base: str = ""
+
+
+class Log:
+    """The log of one sync. Reading needs nothing; writing needs the fencing number of a lease."""
+
+    def __init__(self, store: Store, sync: str, fence: int = 0) -> None:
+        self.store = store
+        self.root = f"{state_keys.SYNC}/{sync}"
+        self.fence = fence
+        self._sequence = 0
+        self._lock = threading.Lock()
+        self._own: dict[str, pl.DataFrame] = {}
+        self._own_rows = 0
+
+    def batch(self) -> str:
+        """Draw the next batch id; ids sort in the order in which they were drawn."""
+        with self._lock:
+            self._sequence += 1
+            return f"{self.fence:010d}-{self._sequence:08d}"
+
+    def append(self, batch: str, kind: str, frame: pl.DataFrame) -> None:
+        """Write one segment. A segment is never replaced.
+
+        Raises
+        ------
+        DeliveryError
+            If a segment of that name exists: then two writers share a fencing number.
+        """
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer, compression="lz4", statistics=False)  # small and often: speed counts
+        if not self.store.create(f"{self.root}/log/{batch}-{kind}.parquet", buffer.getvalue()):
+            raise DeliveryError(f"{self.root}/log: segment {batch}-{kind} exists already; two writers are at work")
+        with self._lock:
+            if self._own_rows + len(frame) <= _OWN_ROWS:
+                self._own[f"{batch}-{kind}.parquet"] = frame
+                self._own_rows += len(frame)
+
+    def segments(self) -> list[str]:
+        """Return the names of all segments, in order, bases left out."""
+        names = [info.key.rsplit("/", 1)[-1] for info in self.store.list(f"{self.root}/log")]
+        return [name for name in names if not name.endswith(f"-{_BASE}.parquet")]
+
+    def base(self) -> Snapshot:
+        """Return the newest compacted state, empty if the log was never compacted."""
+        name = self._newest_base()
+        return self._snapshot(f"{self.root}/log/{name}", name) if name else Snapshot(pl.DataFrame(schema=LEDGER_SCHEMA))
+
+    def ledger(self) -> Snapshot:
+        """Return the stored ledger; the base if there is no ledger built upon it."""
+        key = f"{self.root}/ledger.parquet"
+        if self.store.exists(key):
+            try:
+                stored = self._snapshot(key)
+            except DamagedFileError as error:
+                _LOG.warning("%s; it is made anew from the log", error)
+                return self.base()
+            if stored.base == self._newest_base():
+                return stored
+        return self.base()
+
+    def save(self, state: Snapshot, compact_after: int) -> Snapshot:
+        """Store the ledger; fold the log into a new base first if it has grown beyond `compact_after` segments."""
+        existing = self.segments()
+        state = replace(state, folded=state.folded & set(existing))
+        compacting = len(state.folded) > compact_after
+        if compacting:
+            name = f"{self.batch()}-{_BASE}.parquet"
+            self._write_snapshot(f"{self.root}/log/{name}", replace(state, base=name))
+            state = replace(state, base=name)
+        self._write_snapshot(f"{self.root}/ledger.parquet", state)
+        if compacting:
+            self._remove_before(state)
+        return state
+
+    def _remove_before(self, state: Snapshot) -> None:
+        bases = [i.key for i in self.store.list(f"{self.root}/log") if i.key.endswith(f"-{_BASE}.parquet")]
+        # A base that sorts later is that of a writer who took over meanwhile: it stands.
+        older = [base for base in bases if base < f"{self.root}/log/{state.base}"]
+        obsolete = older + [f"{self.root}/log/{n}" for n in state.folded]
+        list(self._each(self.store.delete, obsolete))
+
+    def _each(self, act: Callable[[str], T], keys: Sequence[str]) -> Iterator[T]:
+        """Act on objects, several at once where each takes a round trip."""
+        if self.store.is_local or len(keys) < _AT_ONCE:
+            yield from map(act, keys)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(act, keys)
+
+    def _newest_base(self) -> str:
+        names = [i.key.rsplit("/", 1)[-1] for i in self.store.list(f"{self.root}/log") if f"-{_BASE}." in i.key]
+        return names[-1] if names else ""
+
+    def _snapshot(self, key: str, base: str = "") -> Snapshot:
+        data = self.store.read(key)
+        try:
+            facts = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_FOOTER])
+            frame = pl.read_parquet(io.BytesIO(data))
+            return Snapshot(frame, frozenset(facts["folded"]), facts["through"], base or facts["base"])
+        except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(key, error) from error
+
+    def _write_snapshot(self, key: str, state: Snapshot) -> None:
+        buffer = io.BytesIO()
+        facts = {"folded": sorted(state.folded), "through": state.through, "base": state.base}
+        state.frame.write_parquet(buffer, compression="zstd", metadata={_FOOTER: json.dumps(facts)})
+        self.store.write(key, buffer.getvalue())
+
+    def read(self, names: Sequence[str]) -> pl.DataFrame:
+        """Return intents and notes of the segments, one row each in order, with what came of them.
+
+        An intent without an outcome was in flight when its writer stopped: its status is `unknown`.
+        """
+        frames: dict[str, list[pl.DataFrame]] = {"intent": [], "outcome": []}
+        stored = self._each(self.store.read, [f"{self.root}/log/{name}" for name in names if name not in self._own])
+        for name in names:
+            kind = "outcome" if name.endswith("-outcome.parquet") else "intent"
+            frame = self._own.get(name)
+            frames[kind].append(self._segment(name, next(stored)) if frame is None else frame)
+        intents = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *frames["intent"]], how="diagonal")
+        outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]])
+        status = pl.coalesce(
+            "status", pl.when(pl.col("op") == "note").then(pl.lit("note")).otherwise(pl.lit("unknown"))
+        )
+        joined = intents.drop("status", "reason", strict=False).join(outcomes, on=["batch", "row"], how="left")
+        return joined.with_columns(status=status).sort("batch", "row")
+
+    def _segment(self, name: str, data: bytes) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(io.BytesIO(data))
+        except pl.exceptions.ComputeError as error:
+            raise self._damaged(f"{self.root}/log/{name}", error) from error
+
+    def _damaged(self, key: str, error: Exception) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.store.uri(key)} is damaged ({type(error).__name__}): restore it from a backup; without it nobody "
+            "knows what was sent"
+        )
+
+
+def field_names(frame: pl.DataFrame) -> list[str]:
+    """Return the property hash columns of a frame."""
+    return [name for name in frame.columns if name.startswith(FIELD)]
+
+
+def fold(log: Log, start: Snapshot | None = None) -> Snapshot:
+    """Fold the log into the ledger: one row per key, what the destination has acknowledged.
+
+    Parameters
+    ----------
+    start
+        A state that contains some segments already; the log's base if not given. Every start gives the same result,
+        unless a writer that had lost its lease spoke after `start`: what it sent then counts as unknown.
+    """
+    start = start or log.base()
+    names = [name for name in log.segments() if name not in start.folded]
+    if not names:
+        return start
+    return folded(start, names, log.read(names))
+
+
+def folded(start: Snapshot, names: Sequence[str], entries: pl.DataFrame) -> Snapshot:
+    """Fold the entries of segments that `start` does not contain, as :meth:`Log.read` gives them."""
+    stale = pl.col("batch").str.head(_FENCE_DIGITS) < start.through[:_FENCE_DIGITS]
+    entries = entries.with_columns(status=pl.when(stale).then(pl.lit("unknown")).otherwise("status"))
+    through = max(start.through, names[-1])
+    return Snapshot(_fold_onto(start.frame, entries), start.folded | set(names), through, start.base)
+
+
+def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
+    fields = sorted({*field_names(ledger), *field_names(entries)})
+    delta = _last_words(entries, fields)
+    columns = [name for name in LEDGER_SCHEMA if name != "key"] + fields
+    ledger = ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in ledger.columns)
+    delta = delta.select("key", *columns)
+    merged = ledger.select("key", *columns).join(delta, on="key", how="full", coalesce=True, suffix=":new")
+    return merged.select("key", *(pl.coalesce(f"{name}:new", name).alias(name) for name in columns)).sort("key")
+
+
+def _last_words(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
+    """Reduce entries (in order) to the last thing said about every column of every key."""
+    entries = entries.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in entries.columns)
+    acknowledged, unknown = pl.col("status").is_in(["acknowledged", "sent"]), pl.col("status") == "unknown"
+    rejected, note = pl.col("status") == "rejected", pl.col("status") == "note"
+    said = entries.filter(acknowledged | unknown | rejected | note).with_columns(
+        day=pl.when(acknowledged | note).then("day"),
+        mapping=pl.when(acknowledged | note).then("mapping").when(unknown).then(pl.lit("")),
+        acknowledged_at=pl.when(acknowledged).then("answered_at"),
+        failures=pl.when(rejected).then(pl.col("failures") + 1).when(acknowledged).then(0).when(note).then("failures"),
+        failed_hash=pl.when(rejected).then("row_hash"),
+        failed_fence=pl.when(rejected).then("fence"),
+        failed_at=pl.when(rejected).then("answered_at"),
+        reason=pl.when(rejected | unknown)
+        .then(pl.col("reason").fill_null("no answer"))
+        .when(acknowledged)
+        .then(pl.lit("")),
+        status=pl.when(note).then(None).otherwise("status"),
+        **{
+            f: pl.when(acknowledged | note).then(f).when(unknown & pl.col(f).is_not_null()).then(UNKNOWN)
+            for f in fields
+        },
+    )
+    columns = [name for name in LEDGER_SCHEMA if name != "key"] + fields
+    if said["key"].is_unique().all():
+        return said.select("key", *columns)
+    return said.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)

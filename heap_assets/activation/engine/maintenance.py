@@ -1,0 +1,191 @@
+"""What people ask of a sync between runs: retry rejected rows, send everything again, forget somebody."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import polars as pl
+
+from heap_assets.activation.engine.accounts import all_ledgers
+from heap_assets.activation.engine.difference import RESEND
+from heap_assets.activation.engine.hashing import hashed_key, hashed_keys, salt
+from heap_assets.activation.engine.lease import Lease
+from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, fold
+from heap_assets.activation.engine.spec import SyncSpec
+from heap_assets.activation.engine.tables import parquet_bytes, read_table, write_table
+from heap_assets.errors import DamagedFileError
+from heap_assets.storage import Store, state_keys
+
+PAIR_SEPARATORS = (">", "\x1f")
+"""What stands before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
+
+_FAILED = ("failures", "failed_at", "reason")
+
+
+def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
+    """Return the rows that stand as rejected or unanswered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
+    log = Log(store, spec.folder)
+    frame = _failed(fold(log, log.ledger()).frame, since)
+    return frame.select(hashed_keys(frame["key"], salt(store, spec.salt, keep=False)), "status", *_FAILED)
+
+
+def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.DataFrame:
+    """Return the keys of the ledger that reports and open tables show as these hashes, and how they stand.
+
+    Returns
+    -------
+    DataFrame
+        key_hash, key, status, failures, failed_at, reason. Personal data.
+    """
+    log = Log(store, spec.folder)
+    frame = fold(log, log.ledger()).frame
+    secret = salt(store, spec.salt, keep=False)
+    shown = frame.select(hashed_keys(frame["key"], secret), "key", "status", *_FAILED)
+    return shown.filter(pl.col("key_hash").is_in(list(hashes)))
+
+
+def retry_rejected(store: Store, spec: SyncSpec, run_id: str, since: datetime | None = None) -> int:
+    """Make the next run try rejected rows at once, however often they failed; returns how many.
+
+    Parameters
+    ----------
+    since
+        Only those rejected at this time or later: after an outage, for example.
+    """
+    return _noted(store, spec, run_id, lambda ledger: _failed(ledger, since)["key"], {"failures": 0})
+
+
+def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
+    """Make the next run send every known key again; returns how many.
+
+    For upserts. Events are sent once: their ledger is not touched by this.
+    """
+    return _noted(store, spec, run_id, lambda ledger: ledger["key"], {"mapping": RESEND})
+
+
+def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collection[str] = ()) -> int:
+    """Remove a person from the ledger, the log and the open tables, and never send to them again.
+
+    What remains is keyed hashes in `forgotten.parquet`, so that they can be refused. Deleting the person at Heap is
+    :class:`heap_assets.activation.HeapDeletion`.
+
+    Parameters
+    ----------
+    key
+        Of the person at the destination: an identity, a userId, an anonymousId.
+    events
+        Keys of the person's events, which the ledgers of syncs that send each row once hold instead. Keys that end with
+        the person's own (a pair of ids) are told by that.
+
+    Returns
+    -------
+    int
+        How many keys of the ledger were removed.
+    """
+    secret = salt(store, spec.salt)
+    # of all accounts that the sync ever wrote to, and of those to come: the hashes lie with the sync
+    return sum(
+        _forget_in_ledger(store, spec, folder, key, events, secret, run_id) for folder in all_ledgers(store, spec.name)
+    )
+
+
+def _forget_in_ledger(
+    store: Store, spec: SyncSpec, folder: str, key: str, events: Collection[str], secret: bytes, run_id: str
+) -> int:
+    with Lease(store, folder, run_id, spec.lease_ttl) as lease:
+        log = Log(store, folder, lease.fence)
+        state = fold(log, log.ledger())
+        theirs = pl.col("key").is_in([key, *events])
+        for separator in PAIR_SEPARATORS:
+            theirs |= pl.col("key").str.ends_with(separator + key)
+        known = state.frame.filter(theirs)["key"]
+        keys = pl.Series("key", sorted({key, *events, *known}), dtype=pl.String)
+        hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
+        # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
+        _refuse(store, spec.name, hashes)
+        everything = frozenset(log.segments())
+        log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
+        _forget_in_tables(store, folder, hashes)
+    return len(known)
+
+
+def forgotten(store: Store, sync: str) -> pl.Series:
+    """Return the keyed hashes of the keys that must never be sent again."""
+    try:
+        return _hashes(store, sync, store.read(_forgotten_key(sync)))
+    except FileNotFoundError:
+        return pl.Series("key_hash", [], dtype=pl.String)
+
+
+def _refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
+    """Add keys that must never be sent again to those that others add at the same time."""
+
+    def added(data: bytes | None) -> bytes:
+        known = [] if data is None else _hashes(store, sync, data).to_list()
+        return parquet_bytes(pl.Series("key_hash", sorted({*known, *hashes}), dtype=pl.String).to_frame())
+
+    store.update(_forgotten_key(sync), added)
+
+
+def _hashes(store: Store, sync: str, data: bytes) -> pl.Series:
+    try:
+        return pl.read_parquet(io.BytesIO(data))["key_hash"]
+    except pl.exceptions.PolarsError as error:
+        raise DamagedFileError(
+            f"{store.uri(_forgotten_key(sync))} is damaged ({type(error).__name__}): restore it from a backup; without "
+            "it people would be sent who must not be"
+        ) from error
+
+
+def _forgotten_key(sync: str) -> str:
+    return f"{state_keys.SYNC}/{sync}/forgotten.parquet"
+
+
+def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:
+    for table in ("changelog", "set_aside"):
+        for info in store.list(f"{state_keys.SYNC}/{sync}/{table}"):
+            frame = read_table(store, info.key)
+            if frame is None:  # nobody can tell whether the person is in it
+                store.delete(info.key)
+                continue
+            kept = frame.filter(~pl.col("key_hash").is_in(list(hashes)).fill_null(value=False))
+            if len(kept) < len(frame):
+                write_table(store, info.key, kept)
+
+
+def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
+    failed = ledger.filter(pl.col("status").is_in(["rejected", "unknown"]))
+    return failed if since is None else failed.filter(pl.col("failed_at").is_null() | (pl.col("failed_at") >= since))
+
+
+def _noted(
+    store: Store, spec: SyncSpec, run_id: str, keys: Callable[[pl.DataFrame], pl.Series], says: dict[str, object]
+) -> int:
+    """Append a note about some keys to the log and fold it into the ledger; about none, nothing is written.
+
+    A lease is a turn, and how often a refused row is tried is counted in turns.
+    """
+    standing = Log(store, spec.folder)
+    if not len(keys(fold(standing, standing.ledger()).frame)):
+        return 0
+    with Lease(store, spec.folder, run_id, spec.lease_ttl) as lease:
+        log = Log(store, spec.folder, lease.fence)
+        before = log.ledger()
+        noted = keys(fold(log, before).frame)
+        if len(noted):
+            _append_note(log, noted, run_id, says)
+            log.save(fold(log, before), spec.compact_after)
+    return len(noted)
+
+
+def _append_note(log: Log, keys: pl.Series, run_id: str, says: dict[str, object]) -> None:
+    name = log.batch()
+    facts = {"batch": name, "op": "note", "run_id": run_id, "fence": log.fence, "at": datetime.now(UTC), **says}
+    note = keys.to_frame("key").with_row_index("row")
+    note = note.with_columns(
+        pl.lit(facts.get(c), t).alias(c) for c, t in INTENT_SCHEMA.items() if c not in note.columns
+    )
+    log.append(name, "intent", note.select(*INTENT_SCHEMA))

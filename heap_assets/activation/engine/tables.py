@@ -1,0 +1,187 @@
+"""The open tables of a sync under `_sync/<sync>/`: runs, changelog, invalid, held. Any Parquet reader opens them.
+
+`runs/<day of sending>/<fence>.parquet`, `changelog/<day of sending>/<fence>.parquet`,
+`set_aside/<day of sending>/<fence>.parquet`. Keys stand in them as keyed hashes only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import polars as pl
+
+from heap_assets.activation.engine.hashing import hashed_keys
+from heap_assets.activation.engine.log import FIELD, field_names
+from heap_assets.activation.engine.report import Status, SyncReport
+from heap_assets.activation.engine.spec import SyncSpec
+from heap_assets.storage import Store, state_keys
+
+_log = logging.getLogger("heap_assets.delivery")
+
+_NUMBERS = (
+    *("planned", "added", "changed", "unchanged", "withdrawn", "removed", "superseded", "waiting", "known", "sent"),
+    *("rejected", "invalid", "held", "unknown", "aborted", "requests", "retried", "throttled", "recovered"),
+)
+RUN_SCHEMA = pl.Schema(
+    {
+        "sync": pl.String(),
+        "destination": pl.String(),
+        "run_id": pl.String(),
+        "fence": pl.Int64(),
+        "day": pl.Date(),
+        "newest_day": pl.Date(),
+        "status": pl.String(),
+        "reason": pl.String(),
+        "started_at": pl.Datetime("us", "UTC"),
+        "finished_at": pl.Datetime("us", "UTC"),
+        "seconds": pl.Float64(),
+        **{name: pl.Int64() for name in _NUMBERS},
+        "full_resend_reason": pl.String(),
+        "concerns": pl.List(pl.String()),
+        "new_properties": pl.List(pl.String()),
+        "rejections": pl.String(),
+        "invalid_reasons": pl.String(),
+        "held_reasons": pl.String(),
+    }
+)
+CHANGELOG_SCHEMA = pl.Schema(
+    {
+        "sync": pl.String(),
+        "run_id": pl.String(),
+        "key_hash": pl.String(),
+        "op": pl.String(),
+        "status": pl.String(),
+        "http_status": pl.Int32(),
+        "reason": pl.String(),
+        "attempt": pl.UInt32(),
+        "batch": pl.String(),
+        "day": pl.Date(),
+        "intended_at": pl.Datetime("us", "UTC"),
+        "answered_at": pl.Datetime("us", "UTC"),
+        "fields": pl.List(pl.String()),
+    }
+)
+SET_ASIDE_SCHEMA = pl.Schema(
+    {
+        "sync": pl.String(),
+        "run_id": pl.String(),
+        "day": pl.Date(),
+        "kind": pl.String(),
+        "profile_id": pl.String(),
+        "key_hash": pl.String(),
+        "reason": pl.String(),
+    }
+)
+
+
+def runs(store: Store, sync: str, last: int | None = None) -> pl.DataFrame:
+    """Return the runs of a sync, oldest first; `last`: only so many."""
+    keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
+    keys.sort(key=lambda key: key.rsplit("/", 1)[-1])
+    return _read(store, keys[-last:] if last else keys, RUN_SCHEMA)
+
+
+def changelog(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFrame:
+    """Return what was sent and what came of it, of one day of sending (`YYYY-MM-DD`) or of all."""
+    return _read(store, [i.key for i in store.list(_folder(sync, "changelog", sent_on))], CHANGELOG_SCHEMA)
+
+
+def set_aside(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFrame:
+    """Return invalid and held rows by run, with reasons."""
+    return _read(store, [i.key for i in store.list(_folder(sync, "set_aside", sent_on))], SET_ASIDE_SCHEMA)
+
+
+def write_run(
+    store: Store, folder: str, report: SyncReport, fence: int, started: datetime, newest_day: date | None
+) -> None:
+    """Record a run; the last record of a fencing number stands."""
+    facts: dict[str, Any] = report.as_dict()
+    for name in ("rejections", "invalid_reasons", "held_reasons"):
+        facts[name] = json.dumps(facts[name], ensure_ascii=False)
+    facts |= {"fence": fence, "day": report.day, "newest_day": newest_day, "started_at": started}
+    facts |= {"finished_at": datetime.now(UTC), "concerns": list(report.concerns)}
+    facts["new_properties"] = list(report.new_properties)
+    frame = pl.DataFrame([{name: facts[name] for name in RUN_SCHEMA}], schema=RUN_SCHEMA)
+    write_table(store, _key(folder, "runs", started, fence), frame)
+
+
+def mark_killed(store: Store, sync: str, fence: int) -> None:
+    """Say of a run that never ended that it was killed, unless it recorded its end itself."""
+    names = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs") if i.key.endswith(f"/{fence:010d}.parquet")]
+    for key in names:
+        frame = read_table(store, key)
+        if frame is not None and frame["status"][0] == "running":
+            write_table(store, key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
+
+
+def write_running(
+    store: Store, folder: str, report: SyncReport, fence: int, started: datetime, newest_day: date | None
+) -> None:
+    """Record that a run began."""
+    write_run(store, folder, replace(report, status="running"), fence, started, newest_day)  # type: ignore[arg-type]
+
+
+def write_changelog(
+    store: Store, spec: SyncSpec, entries: pl.DataFrame, salt: bytes, started: datetime, fence: int
+) -> None:
+    """Write what a run, and the killed runs before it, sent: one row per row and batch."""
+    if not len(entries):
+        return
+    sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(entries)]
+    frame = entries.select(
+        pl.lit(spec.name).alias("sync"),
+        *(c for c in CHANGELOG_SCHEMA if c in entries.columns),
+        hashed_keys(entries["key"], salt),
+        pl.col("at").alias("intended_at"),
+        (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
+    ).select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())
+    write_table(store, _key(spec.folder, "changelog", started, fence), frame)
+
+
+def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:
+    """Write the rows that a run did not send."""
+    if len(frame):
+        write_table(store, _key(sync, "set_aside", started, fence), frame)
+
+
+def _folder(sync: str, table: str, day: str | None) -> str:
+    return f"{state_keys.SYNC}/{sync}/{table}" + (f"/{day}" if day else "")
+
+
+def _key(sync: str, table: str, started: datetime, fence: int) -> str:
+    return f"{state_keys.SYNC}/{sync}/{table}/{started:%Y-%m-%d}/{fence:010d}.parquet"
+
+
+def write_table(store: Store, key: str, frame: pl.DataFrame) -> None:
+    """Replace a small table whole."""
+    store.write(key, parquet_bytes(frame))
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """Return a small table as the bytes of a Parquet file."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_table(store: Store, key: str) -> pl.DataFrame | None:
+    """Read a small table that people look at; None, and a warning, if its file is damaged: the others are shown."""
+    try:
+        return pl.read_parquet(io.BytesIO(store.read(key)))
+    except pl.exceptions.PolarsError as error:
+        _log.warning("%s is damaged (%s) and left out: delete it", store.uri(key), type(error).__name__)
+        return None
+
+
+def _read(store: Store, keys: list[str], schema: pl.Schema) -> pl.DataFrame:
+    frames = [frame for key in keys if (frame := read_table(store, key)) is not None]
+    return (
+        pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
+        if frames
+        else pl.DataFrame(schema=schema)
+    )

@@ -1,0 +1,177 @@
+"""The `heap:` section: which Heap environment, where its export lies, which tables are taken."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from heap_assets.config.base import Section
+from heap_assets.errors import SettingsError
+from heap_assets.profiles import Condition, parse_conditions
+from heap_assets.sources.heap_connect import FASTEST, SNAPSHOT_TABLES, Plan, check_bucket
+
+IdentifierTypes = str | list[str]
+"""One identifier type, several, or (under an identifier type's own name) the columns that make up one composite."""
+
+
+class Region(StrEnum):
+    """Heap's data centre; decides the host that syncs post to (heap.md 1.1)."""
+
+    US = "us"
+    EU = "eu"
+
+
+class FolderSource(Section):
+    """A folder laid out like the bucket: `manifests/` beside `sync_<dump id>/`."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+class S3Source(Section):
+    """Heap Connect's bucket. Keys come from the environment, a profile, or a role that is assumed."""
+
+    kind: Literal["s3"]
+    bucket: str = Field(description="Bucket name only, such as heap-rs3-acme")
+    region: str = "us-east-1"
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: SecretStr | None = None
+    endpoint_url: str | None = Field(default=None, description="For S3-compatible stores and tests")
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        try:
+            return check_bucket(value)
+        except SettingsError as error:
+            raise ValueError(f"a bucket name only: {error}") from error
+
+
+class BigQuerySource(Section):
+    """Heap Connect's dataset in BigQuery, such as main_production."""
+
+    kind: Literal["bigquery"]
+    project: str
+    dataset: str = Field(
+        description="Of one environment, as Heap Connect writes it; project.dataset in another project"
+    )
+    location: str | None = None
+    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
+    max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
+    events_table: str | None = Field(
+        default=None, description="Name of the one wide table of all events, where there is no view for each"
+    )
+    overlap_days: int = Field(default=3, ge=0, description="Days before the last sync that every look reads again")
+    look_back_days: int = Field(default=90, ge=0, description="How far back late rows are looked for now and then")
+    look_back_every_days: int = Field(default=7, ge=1)
+    endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
+    storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
+
+
+HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discriminator="kind")]
+
+
+class TableSelection(Section):
+    """Which tables and columns are loaded; patterns as in a shell (`*`, `?`). Keys always are."""
+
+    include: list[str] = ["*"]
+    exclude: list[str] = []
+    accept: Literal["first", "always", "never"] = Field(
+        default="first",
+        description="Which tables and columns become assets without `catalogue accept`: those that the source holds "
+        "when a deployment starts with an empty catalogue, all that ever come, or none",
+    )
+    columns: dict[str, list[str]] = Field(
+        default={}, description="Table pattern to column patterns; `!name` leaves one out"
+    )
+    leave_out: dict[str, dict[str, object] | list[dict[str, object]]] = Field(
+        default={},
+        description="Event table pattern to conditions by column (as of audiences): rows that meet all are left out; "
+        "of several such sets in a list, all of one",
+    )
+
+    @property
+    def leave_out_rules(self) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:
+        """`leave_out`, understood; SettingsError names the path of a mistake."""
+        found: dict[str, list[dict[str, tuple[Condition, ...]]]] = {}
+        for table, told in self.leave_out.items():
+            where = f"heap.tables.leave_out.{table}"
+            sets = told if isinstance(told, list) else [told]
+            if table in SNAPSHOT_TABLES:
+                raise SettingsError(f"{where}: only rows of event tables can be left out; {table} is a snapshot")
+            if not sets or not all(sets):
+                raise SettingsError(f"{where} has no condition: it would leave out every row")
+            found[table] = [
+                {column: parse_conditions(said, f"{where}.{column}") for column, said in one.items()} for one in sets
+            ]
+        return found
+
+    @model_validator(mode="after")
+    def _rules_are_understood(self) -> TableSelection:
+        try:
+            _ = self.leave_out_rules
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class RowQuota(Section):
+    """Rows a calendar month that may be landed: warned about at a share of it (`checks.quota`), stopped at if asked."""
+
+    rows_a_month: int | None = Field(default=None, ge=1, description="Instead of what the plan allows")
+    stop: bool = Field(default=False, description="Land no further dump this month once the quota is reached")
+    count_free_days: bool = Field(default=True, description="Whether rows of the first seven days count")
+
+
+class FileLimits(Section):
+    """What a data file of a dump may take up once it is decompressed; one that takes more is refused."""
+
+    block_mb: int = Field(default=256, ge=1, description="One block; decoding takes about twice as much memory")
+    file_mb: int = Field(default=32_768, ge=1, description="All blocks of one file")
+
+
+class HeapSettings(Section):
+    """Where Heap's data comes from, and which environment profiles are sent to."""
+
+    app_id: str = Field(description="Heap's environment ID: digits")
+    region: Region = Region.US
+    plan: Plan = Plan.PRO
+    base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
+    deletion_key: SecretStr | None = Field(
+        default=None, description="API key of Heap's user deletion, ${HEAP_DELETION_KEY}; of Main Production only"
+    )
+    source: HeapSource
+    tables: TableSelection = TableSelection()
+    quota: RowQuota = RowQuota()
+    limits: FileLimits = FileLimits()
+    cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
+    manifest_poll_seconds: int = Field(default=60, ge=30)
+    identifiers: dict[str, dict[str, IdentifierTypes]] = Field(
+        default={},
+        description="Table (`users`, `events` for all event tables, or one table's name) to column to identifier type",
+    )
+
+    @field_validator("app_id")
+    @classmethod
+    def _is_digits(cls, value: str) -> str:
+        if not (value.isascii() and value.isdigit()):
+            raise ValueError("Heap's environment ID, digits only (Account > Manage > Projects)")
+        return value
+
+    @model_validator(mode="after")
+    def _cadence_fits_plan(self) -> HeapSettings:
+        if self.cadence < (fastest := FASTEST[self.plan]):
+            raise ValueError(
+                f"cadence_hours is {self.cadence_hours}, but the {self.plan} plan exports at most every "
+                f"{fastest // timedelta(hours=1)} hours"
+            )
+        return self
+
+    @property
+    def cadence(self) -> timedelta:
+        return timedelta(hours=self.cadence_hours)

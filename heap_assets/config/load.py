@@ -1,0 +1,252 @@
+"""Read heap_assets.yaml: fill in ${VARIABLES}, validate, and turn every mistake into one clear message."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from heap_assets.config.expected import alternatives, one_line
+from heap_assets.config.known_secrets import secrets_of, secrets_of_environment, texts_of
+from heap_assets.config.models import Settings
+from heap_assets.config.secrets import written_secret
+from heap_assets.errors import SettingsError
+from heap_assets.redaction import keep_addresses, register_secrets
+from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
+
+FILE_NAME = "heap_assets.yaml"
+PATH_VARIABLE = "HEAP_ASSETS_SETTINGS"
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
+
+
+def settings_path() -> Path:
+    """Return the settings file in use: `$HEAP_ASSETS_SETTINGS`, else heap_assets.yaml of the current folder."""
+    return Path(os.environ.get(PATH_VARIABLE, FILE_NAME)).absolute()
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and validate the settings file.
+
+    Relative paths in it are relative to the file, not to the current folder.
+
+    Raises
+    ------
+    SettingsError
+        One message naming the key, its value and what was expected.
+    """
+    path = path or settings_path()
+    if not path.is_file():
+        raise SettingsError(f"{path} does not exist: `heap-assets init` writes one to start from")
+    return parse_settings(path.read_text(), path)
+
+
+def parse_settings(text: str, path: Path) -> Settings:
+    """Validate the text of a settings file that lies (or would lie) at `path`."""
+    raw = read_yaml(text, path.name)
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
+    register_secrets(secrets_of_environment(os.environ))
+    file = _File(path.name, text, raw)
+    filled = _fill(raw, file, ())
+    try:
+        settings = Settings.model_validate(filled)
+    except ValidationError as error:
+        raise SettingsError(one_line(_describe(file, error.errors(), filled))) from None
+    register_secrets(secrets_of(settings, os.environ))
+    keep_addresses("\n".join(texts_of(settings)))
+    if secret := written_secret(settings, raw):
+        raise SettingsError(
+            f"{file.at(secret.path)}: {spelled(secret.path)} holds {secret.what}; expected: {secret.expected}"
+        )
+    return _anchored(settings, path.parent)
+
+
+@dataclass(frozen=True)
+class _File:
+    """The file that a message is about."""
+
+    name: str
+    text: str
+    raw: Any
+
+    def at(self, path: Sequence[str | int]) -> str:
+        """Return the name of the file, and the line of the last part of `path` that stands in it."""
+        line = line_of(self.text, path)
+        return f"{self.name}, line {line}" if line else self.name
+
+
+def spelled(path: Sequence[str | int]) -> str:
+    """Spell a path as messages do: `identity.identifiers[2].normalise`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def _fill(value: Any, file: _File, path: tuple[str | int, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(entry, file, (*path, key)) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_fill(entry, file, (*path, index)) for index, entry in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        content = os.environ.get(match["name"], match["default"])
+        if content is None:
+            raise SettingsError(
+                f"{file.at(path)}: {spelled(path)} needs the environment variable {match['name']}, which is not set "
+                f"(write ${{{match['name']}:-value}} for a default)"
+            )
+        return content
+
+    return unquoted(_VARIABLE.sub(replace, value))
+
+
+def _describe(file: _File, errors: Sequence[ErrorDetails], raw: dict[str, Any]) -> str:
+    # a misspelt key is also a missing one: naming the misspelling helps more
+    error = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    path = _path_of(error, raw)
+    where, kind = spelled(path), error["type"]
+    at = file.at(path)
+    if kind == "extra_forbidden":
+        known = _known_keys(error["loc"], raw)
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return f"{at}: {where} is not a known key. Known: {', '.join(known)}.{hint}"
+    if kind in ("missing", "union_tag_not_found"):
+        return f"{at}: {where} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error" and isinstance(error["input"], dict):
+        # said by a section as a whole: what is wrong, not what a value should be
+        named = _path_in(message, raw)
+        if not where or named[: len(path)] == path:
+            return f"{file.at(named)}: {message}"
+        return f"{at}: {where}: {message}"
+    if kind == "string_type" and path[-1:] == ("credentials",):
+        return f"{at}: {where} holds a key; expected: the path of a key file, or its JSON from the environment"
+    return _describe_value(file, errors, path, raw)
+
+
+def _describe_value(
+    file: _File, errors: Sequence[ErrorDetails], path: tuple[str | int, ...], raw: dict[str, Any]
+) -> str:
+    """Say what stands at the innermost place at or below `path` that is wrong, and what each alternative expects."""
+    below = [(_path_of(error, raw), error) for error in errors]
+    path = max((inner for inner, _ in below if inner[: len(path)] == path), key=len)
+    here = [error for inner, error in below if inner == path]
+    value = here[0]["input"]
+    if here[0]["type"] == "union_tag_invalid":
+        value = here[0]["ctx"]["tag"]
+    plain = isinstance(value, str | int | float) and not _is_secret(path)
+    shown = f" is {value if isinstance(value, Unquoted) else repr(value)}" if plain else ""
+    return f"{file.at(path)}: {spelled(path)}{shown}; expected: {alternatives(here)}"
+
+
+def _is_secret(path: Sequence[int | str]) -> bool:
+    # an address may have a password or a token in it, and so may anything below options and headers
+    words = ("secret", "key", "password", "dsn", "credentials", "url", "external_id")
+    return any(word in str(path[-1:]) for word in words) or bool({"options", "headers"} & {*path})
+
+
+def _path_of(error: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
+    """Return the place of an error as the user wrote it: what pydantic adds for unions and keys is not in the file."""
+    path: list[str | int] = []
+    here: Any = raw
+    for part in error["loc"]:
+        in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if in_list or (isinstance(here, dict) and part in here):
+            path.append(part)
+            here = here[part]
+    if error["type"] in ("missing", "extra_forbidden") and path[-1:] != [error["loc"][-1]]:
+        path.append(error["loc"][-1])
+    if error["type"].startswith("union_tag_"):
+        path.append("kind")
+    return tuple(path)
+
+
+def _path_in(message: str, raw: Any) -> tuple[str | int, ...]:
+    """Return the path that a message begins with, as far as the file has it."""
+    path: list[str | int] = []
+    rest, here = message, raw
+    while True:
+        step = re.match(r"\[(\d+)\]", rest)
+        if isinstance(here, list) and step and int(step[1]) < len(here):
+            path.append(int(step[1]))
+            here, rest = here[int(step[1])], rest[step.end() :]
+        elif isinstance(here, dict) and (keys := [k for k in here if _begins(rest.removeprefix("."), k)]):
+            key = max(keys, key=len)
+            path.append(key)
+            here, rest = here[key], rest.removeprefix(".")[len(key) :]
+        else:
+            return tuple(path)
+
+
+def _begins(text: str, key: str) -> bool:
+    return text.startswith(key) and not re.match(r"\w", text[len(key) :])
+
+
+def _known_keys(loc: tuple[int | str, ...], raw: Any) -> list[str]:
+    model: Any = Settings
+    for part in loc[:-1]:
+        model = _descend(model, part)
+        if model is None:
+            return []
+    models = list(_models(model))
+    if len(models) != 1:
+        return []
+    model = models[0]
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _descend(model: Any, part: int | str) -> Any:
+    """Follow one step of a pydantic error location through models, lists, dictionaries and tagged unions."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        field = model.model_fields.get(str(part))
+        return field.annotation if field else None
+    if get_origin(model) in (dict, list):
+        return get_args(model)[-1]
+    models = list(_models(model))
+    for candidate in models:
+        kind = candidate.model_fields.get("kind")
+        if kind is not None and part in get_args(kind.annotation):
+            return candidate
+    return _descend(models[0], part) if len(models) == 1 else None
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation names, through unions and `Annotated`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) not in (dict, list):
+        for argument in get_args(annotation):
+            yield from _models(argument)
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Make the file's relative paths relative to the file."""
+    changes: dict[str, Any] = {"catalogue": folder / settings.catalogue}
+    if "://" not in settings.lake.url:
+        changes["lake"] = settings.lake.model_copy(update={"url": str(folder / settings.lake.url)})
+    source = settings.heap.source
+    if source.kind == "folder":
+        changes["heap"] = settings.heap.model_copy(
+            update={"source": source.model_copy(update={"path": folder / source.path})}
+        )
+    if settings.warehouse is not None and settings.warehouse.kind == "duckdb":
+        changes["warehouse"] = settings.warehouse.model_copy(update={"path": folder / settings.warehouse.path})
+    changes["sync"] = {
+        name: sync.model_copy(update={"tracking_plan": folder / sync.tracking_plan})
+        if sync.kind == "segment_track" and sync.tracking_plan
+        else sync
+        for name, sync in settings.sync.items()
+    }
+    if settings.identity.suppressed:
+        changes["identity"] = settings.identity.model_copy(
+            update={"suppressed": str(folder / settings.identity.suppressed)}
+        )
+    return settings.model_copy(update=changes)

@@ -1,0 +1,169 @@
+"""The whole of heap_assets.yaml, and the mistakes that only show when sections are read together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from heap_assets import clock
+from heap_assets.config.base import Day, Section
+from heap_assets.config.heap import HeapSettings, IdentifierTypes
+from heap_assets.config.identity import IdentitySettings, ProfilesSettings
+from heap_assets.config.operations import Alert, Host, Keep, RunSettings
+from heap_assets.config.publish import PublishTarget, TargetName
+from heap_assets.config.sync import Syncs
+from heap_assets.config.warehouse import WarehouseSettings
+
+HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
+    "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
+    "events": {"user_id": "heap_user_id"},
+}
+"""What Heap's own columns mean, unless the settings say otherwise; types that are not declared are left out."""
+
+
+class LakeSettings(Section):
+    """Where tables are stored: a folder, s3:// or gs://, with the object store's options."""
+
+    url: str
+    options: dict[str, str] = {}
+
+
+class Settings(Section):
+    """heap_assets.yaml."""
+
+    start_date: Day = Field(description="First day of every table; rows before it are counted and left out")
+    lake: LakeSettings
+    catalogue: Path = Field(default=Path("heap_catalogue.yaml"), description="Known event tables and columns")
+    heap: HeapSettings
+    warehouse: WarehouseSettings | None = None
+    identity: IdentitySettings
+    profiles: ProfilesSettings = ProfilesSettings()
+    sync: Syncs = {}
+    publish: dict[TargetName, PublishTarget] = {}
+    checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
+    alerts: list[Alert] = []
+    allowed_hosts: list[Host] | None = Field(
+        default=None,
+        description="Hosts that may be called besides those of lake and sources: host, host:port or *.domain; "
+        "[] for none, all unless given",
+    )
+    keep: Keep = Keep()
+    run: RunSettings = RunSettings()
+
+    @field_validator("lake", mode="before")
+    @classmethod
+    def _lake_may_be_one_word(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("start_date")
+    @classmethod
+    def _is_not_ahead(cls, value: date) -> date:
+        if value > clock.today():
+            raise ValueError(f"a day that has begun; today is {clock.today()} in UTC")
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_begins_ahead(self) -> Settings:
+        for name, sync in self.sync.items():
+            since = getattr(sync, "since", None)
+            if isinstance(since, date) and since > clock.today():
+                raise ValueError(
+                    f"sync.{name}.since is {since}, a day ahead: nothing would be sent. Today is {clock.today()} in UTC"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _types_are_declared(self) -> Settings:
+        declared = set(self.identity.types)
+        for where, mapped in self._mapped_types():
+            if mapped not in declared:
+                close = difflib.get_close_matches(mapped, declared, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise ValueError(
+                    f"{where} is {mapped!r}, which identity.identifiers does not declare. "
+                    f"Declared: {', '.join(self.identity.types)}.{hint}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Settings:
+        tables = self.warehouse.tables if self.warehouse else {}
+        for name, trait in self.profiles.traits.items():
+            for index, source in enumerate(trait.sources):
+                table = source.split(".")[0]
+                if table != "users" and table not in tables:
+                    raise ValueError(
+                        f"profiles.traits.{name}.from[{index}] is {source!r}, but there is no table {table!r}. "
+                        f"Tables: {', '.join(['users', *tables])}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _sent_properties_do_not_come_back(self) -> Settings:
+        sent = {prop for sync in self.sync.values() if sync.kind == "heap_user_properties" for prop in sync.properties}
+        fold = {p.lower().replace(" ", "_"): p for p in sent} | {p: p for p in sent}
+        for name, trait in self.profiles.traits.items():
+            for source in trait.sources:
+                table, column = source.split(".", 1)
+                if table == "users" and column in fold:
+                    raise ValueError(
+                        f"profiles.traits.{name}.from has {source!r}, a property that sync writes to Heap as "
+                        f"{fold[column]!r}: what is pushed comes back in the next dump and would prove itself"
+                    )
+        for column in self.heap.identifiers.get("users", {}):
+            if column in fold:
+                raise ValueError(
+                    f"heap.identifiers.users.{column} is a property that sync writes to Heap: "
+                    "what is pushed cannot identify anybody"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_of_syncs_exist(self) -> Settings:
+        tables = self.warehouse.tables if self.warehouse else {}
+        for name, sync in self.sync.items():
+            own = sync.source in get_args(type(sync).model_fields["source"].annotation)  # what the kind itself reads
+            if not own and sync.source not in ("profiles", *tables):
+                heap = ": only segment_track and segment_reidentify read Heap events" if sync.source == "heap" else ""
+                raise ValueError(
+                    f"sync.{name}.source is {sync.source!r}, which is no warehouse table{heap}. "
+                    f"Tables: {', '.join(tables) or 'none'}"
+                )
+            used = getattr(sync, "user_id", None) or (getattr(sync, "key", None) if sync.source == "profiles" else None)
+            if used is not None and used not in self.identity.types:
+                raise ValueError(
+                    f"sync.{name} addresses people by {used!r}, which identity.identifiers does not declare. "
+                    f"Declared: {', '.join(self.identity.types)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _traits_of_syncs_exist(self) -> Settings:
+        known = {*self.profiles.columns, "profile_id", "first_seen", "last_seen"}
+        for name, sync in self.sync.items():
+            if sync.source != "profiles":
+                continue
+            for prop, trait in sync.properties.items():
+                if trait not in known:
+                    raise ValueError(
+                        f"sync.{name}.properties.{prop} is {trait!r}, which is no trait. "
+                        f"Traits: {', '.join(sorted(known))}"
+                    )
+        return self
+
+    def _mapped_types(self) -> Iterator[tuple[str, str]]:
+        declared = set(self.identity.types)
+        tables = {f"heap.identifiers.{t}": m for t, m in self.heap.identifiers.items()}
+        if self.warehouse:
+            tables |= {f"warehouse.tables.{t}.identifiers": s.identifiers for t, s in self.warehouse.tables.items()}
+        for where, mapping in tables.items():
+            for column, types in mapping.items():
+                if isinstance(types, list) and column in declared and not set(types) & declared:
+                    continue  # a composite: an identifier type made of several columns
+                for one in [types] if isinstance(types, str) else types:
+                    yield f"{where}.{column}", one

@@ -1,0 +1,67 @@
+"""The `checks:`, `alerts:` and `run:` sections: how the platform is watched and run."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from heap_assets.config.base import Cron, Section
+
+Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered", "alive"]
+
+Host = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9._\-]+(:\d{1,5})?$|^\[?[0-9A-Fa-f:]+\]?$")]
+"""`host`, `host:port` or `*.domain`: no scheme, no path."""
+
+
+UI_VARIABLE = "HEAP_ASSETS_UI_URL"
+"""Where the Dagster UI answers, unless the settings say it."""
+
+
+class Alert(Section):
+    """Where to tell what. Secrets are named, not written: `*_env` is the name of an environment variable."""
+
+    kind: Literal["webhook", "slack", "email"]
+    name: str = ""
+    url: str = Field(default="", description="A webhook's address")
+    url_env: str = Field(default="", description="The variable that holds the address, where the address is a secret")
+    secret_env: str = Field(default="", description="The variable that holds the key a webhook's body is signed with")
+    host: str = Field(default="", description="SMTP server")
+    port: int = 587
+    sender: str = "heap_assets@localhost"
+    recipients: list[str] = []
+    starttls: bool = True
+    user_env: str = ""
+    password_env: str = ""
+    on: list[Occasion] = ["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered"]
+    groups: list[str] = Field(default=[], description="Asset groups; all unless given")
+
+
+class Keep(Section):
+    """How long days of snapshot-sized tables stay in the lake: users, warehouse tables, identity, profiles.
+
+    Event tables keep every day from `start_date`.
+    """
+
+    snapshot_days: int = Field(default=35, ge=8, description="So many days; the newest always")
+    month_ends: bool = Field(default=True, description="The last day of each month, for good")
+    verdict_days: int = Field(
+        default=120, ge=60, description="So many days of check results in the lake; Dagster keeps its own for good"
+    )
+
+
+class RunSettings(Section):
+    """How Dagster runs things."""
+
+    executor: Literal["in_process", "multiprocess"] = "in_process"
+    automation: Literal["running", "stopped"] = Field(
+        default="running", description="Whether sensors and schedules start by themselves"
+    )
+    days_per_run: int = Field(default=31, ge=1, description="Days of event tables that one backfill run takes")
+    ui_url: str = Field(
+        default_factory=lambda: os.environ.get(UI_VARIABLE, "http://localhost:3000"),
+        description="Links in alerts and reports lead here; `heap-assets dev` knows its own",
+    )
+    warehouse_schedule: Cron = "30 2 * * *"
+    owner: str = "team:data-eng"

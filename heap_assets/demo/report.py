@@ -1,0 +1,194 @@
+"""What the demo prints: what was ingested, how well people were told apart, what was sent, which faults were found."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from heap_assets.activation import (
+    runs,
+)
+from heap_assets.demo.nights import DemoRun
+from heap_assets.errors import MissingInputError
+from heap_assets.identity import (
+    quality,
+)
+from heap_assets.pipelines.delivery import ledgers
+from heap_assets.pipelines.readiness import links_as_of
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.quality import (
+    StoredVerdict,
+    result_store,
+)
+from heap_assets.tables import CONFLICTS, GRAPH, SHARED
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the demo says, as plain values."""
+
+    facts: dict[str, Any]
+
+    def json(self) -> str:
+        return json.dumps(self.facts, default=str)
+
+    def text(self) -> str:
+        return "\n".join(_lines(self.facts))
+
+
+def summary(run: DemoRun) -> Summary:
+    """Read everything back from the lake, the truth and the local Heap: nothing is remembered from the run itself."""
+    assert run.company is not None
+    platform, day = run.platform, str(run.company.until)
+    judged = result_store.newest(platform.lake.store)
+    return Summary(
+        {
+            "day": day,
+            "seconds": round(time.monotonic() - run.started, 1),
+            "ingested": _ingested(platform, run.dumps_landed),
+            "identified": _identified(platform, day, run),
+            "sent": [_sent(platform, name, run) for name in platform.settings.sync],
+            "heap": run.heap.state(only="summary", app_id=platform.settings.heap.app_id)["summary"],
+            "faults": [_fault(fault.as_dict(), judged) for fault in run.company.faults],
+            "checks": {"judged": len(judged), "failed": sum(v.failed for v in judged)},
+        }
+    )
+
+
+def _ingested(platform: Project, dumps: int) -> dict[str, Any]:
+    reports = platform.landing.reports()
+    landed = reports.filter(pl.col("state") == "landed")
+    tables = landed.group_by("table").agg(pl.col("rows_landed").sum()).sort("table")
+    return {
+        "dumps_landed_now": dumps,
+        "dumps": reports["dump_id"].n_unique(),
+        "tables": dict(tables.iter_rows()),
+        "rows": int(landed["rows_landed"].sum()),
+        "rejected": int(reports["rows_rejected"].sum()),
+        "late": int(landed["rows_late"].sum()),
+        "full_resyncs": landed.filter(~pl.col("incremental"), pl.col("table") != "user_migrations").height,
+        "failed_tables": reports.filter(pl.col("state") == "failed").height,
+    }
+
+
+def _identified(platform: Project, day: str, run: DemoRun) -> dict[str, Any]:
+    assert run.company is not None
+    lake = platform.lake
+    if day not in lake.versions(GRAPH):
+        raise MissingInputError(f"{GRAPH} {day} was not built: see the failed runs in the UI (`heap-assets dev`)")
+    graph = lake.scan(GRAPH, day)
+    truth = pl.scan_parquet(run.company.truth / "identifiers.parquet")
+    keys = ["identifier_type", "identifier"]
+    # the truth also knows identifiers that nobody has used yet
+    scores = quality(graph, truth.join(graph, on=keys, how="semi"))
+    found = lake.scan(SHARED, day).select(keys).collect()
+    devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
+    planted = devices.filter(pl.col("shared")).join(
+        _seen_with_several(platform, run, truth), on="identifier", how="semi"
+    )
+    wrongly = devices.filter(~pl.col("shared")).join(found, on=keys)
+    return {
+        "profiles": graph.select(pl.col("profile_id").drop_nulls().n_unique()).collect().item(),
+        "identifiers": graph.select(pl.len()).collect().item(),
+        "pairwise_precision": scores.precision,
+        "pairwise_recall": scores.recall,
+        "b_cubed_precision": scores.bcubed_precision,
+        "b_cubed_recall": scores.bcubed_recall,
+        "conflicts": lake.scan(CONFLICTS, day).select(pl.len()).collect().item(),
+        "shared_values": found.height,
+        "shared_devices_planted": planted.height,
+        "shared_devices_found": planted.join(found, on=keys).height,
+        "own_devices_taken_for_shared": wrongly.height,
+    }
+
+
+def _seen_with_several(platform: Project, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
+    """Return the devices that the data shows with several people; of others nobody can know that they are shared."""
+    assert run.company is not None
+    links = links_as_of(platform, run.company.until).filter(
+        (pl.col("type_a") == "device_id") != (pl.col("type_b") == "device_id")
+    )
+    is_a = pl.col("type_a") == "device_id"
+    pairs = links.select(
+        identifier=pl.when(is_a).then("value_a").otherwise("value_b"),
+        other_type=pl.when(is_a).then("type_b").otherwise("type_a"),
+        other=pl.when(is_a).then("value_b").otherwise("value_a"),
+    )
+    people = truth.select(other_type="identifier_type", other="identifier", person="person").drop_nulls("person")
+    counted = pairs.join(people, on=["other_type", "other"]).group_by("identifier").agg(pl.col("person").n_unique())
+    return counted.filter(pl.col("person") > 1).collect()
+
+
+def _sent(platform: Project, name: str, run: DemoRun) -> dict[str, Any]:
+    """Return this demo's runs of a sync; the last one's numbers stand beside what was sent in all of them."""
+    history = pl.concat([runs(platform.lake.store, spec.folder) for spec in ledgers(platform, name)]).sort("started_at")
+    mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
+    columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
+    last = history.tail(1).to_dicts()[0] if len(history) else {"status": "never ran: see the failed runs in the UI"}
+    return {
+        "sync": name,
+        **{column: int(mine[column].sum()) for column in columns},
+        **{column: int(last.get(column, 0)) for column in ("held", "invalid", "unchanged")},
+        "status": last["status"],
+    }
+
+
+def _fault(fault: dict[str, Any], judged: list[StoredVerdict]) -> dict[str, Any]:
+    counted = fault["counted_as"]
+    found = [
+        v
+        for v in judged
+        if v.asset == fault["asset"]
+        and v.check == fault["found_by"]
+        # a check may count what it tolerates: that is found, too
+        and (v.failed or (counted and v.numbers.get(counted, 0) > 0))
+    ]
+    return {**fault, "found": bool(found), "partitions": sorted({v.partition for v in found})}
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    ingested, who = facts["ingested"], facts["identified"]
+    faults = facts["faults"]
+    lines = [
+        "",
+        f"Ingested     {len(ingested['tables'])} tables, {ingested['rows']:,} rows in {ingested['dumps']} dumps "
+        f"({ingested['dumps_landed_now']} landed now), {ingested['late']:,} late rows, "
+        f"{ingested['full_resyncs']} full tables, {ingested['rejected']} rows rejected",
+    ]
+    lines += [f"             {table:<28}{rows:>9,}" for table, rows in ingested["tables"].items()]
+    lines += [
+        f"Identified   {who['profiles']:,} people from {who['identifiers']:,} identifiers",
+        f"             against the truth: pairwise precision {who['pairwise_precision']:.4f} recall "
+        f"{who['pairwise_recall']:.4f}, B-cubed precision {who['b_cubed_precision']:.4f} recall "
+        f"{who['b_cubed_recall']:.4f}",
+        f"             {who['shared_devices_found']} of {who['shared_devices_planted']} shared devices found, "
+        f"{who['own_devices_taken_for_shared']} people's own devices taken for shared; "
+        f"{who['shared_values']} shared values, {who['conflicts']} conflicts",
+    ]
+    for sent in facts["sent"]:
+        lines.append(
+            f"Sent         {sent['sent']:,} rows by {sent['sync']} in {sent['requests']} requests: "
+            f"{sent['added']:,} new, {sent['changed']:,} changed, {sent['withdrawn']:,} withdrawn"
+        )
+        lines.append(
+            f"             {sent['unchanged']:,} unchanged, {sent['held']:,} held (not in Heap), "
+            f"{sent['invalid']:,} invalid, {sent['rejected']:,} rejected; {sent['status']}"
+        )
+    lines.append(f"Checks       {sum(f['found'] for f in faults)} of {len(faults)} planted faults found")
+    for fault in faults:
+        mark = "found" if fault["found"] else "MISSED"
+        lines.append(f"             {mark:<7}{fault['name']:<24}{fault['asset']}: {fault['found_by']}")
+    lines += [
+        f"Took         {facts['seconds']} s",
+        "",
+        "Next         make dev                                   the Dagster UI on exactly this state",
+        "             make demo                                  again: nothing is new, 0 rows are sent",
+        "             .venv/bin/heap-assets explain <type:value> why an identifier is on its profile",
+    ]
+    return lines

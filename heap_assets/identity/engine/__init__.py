@@ -1,0 +1,1 @@
+"""Engines that resolve links into profiles."""

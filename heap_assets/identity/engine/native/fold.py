@@ -1,0 +1,318 @@
+"""Fold changed links into a state: only components that hold one are resolved again (rule 8).
+
+A component here is one of all links, before any is left out. Every rule decides within it, so resolving the touched
+ones alone, by the same code that resolves everything, gives what resolving everything gives. Links that are there
+already are taken as the numbers that they are: only the changed ones are read as text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity.engine.native import kernel, kernel_fold, kernel_rows, kernel_table
+from heap_assets.identity.engine.native.encode import SPILL, Encoded, LinkBatch, encode, grown
+from heap_assets.identity.engine.native.kernel import (
+    BEFORE,
+    FIRST,
+    KEY,
+    LAST,
+    NEVER,
+    NO_TYPE,
+    NONE,
+    PLACE,
+    PLACE_SHIFT,
+    U8,
+    U32,
+)
+from heap_assets.identity.engine.native.memory import Blocks, aligned
+from heap_assets.identity.engine.native.rows import Rows
+from heap_assets.identity.engine.native.shared import raw_components
+from heap_assets.identity.engine.native.state import State
+from heap_assets.identity.engine.native.tables import Resolved, decided
+from heap_assets.identity.engine.native.texts import Texts
+from heap_assets.identity.engine.native.threads import in_ranges
+from heap_assets.identity.rules import Rules
+from heap_assets.identity.shapes import ENDS, LINKS
+
+SEPARATOR: Final = "\x1f"
+"""Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
+
+_BATCH: Final = 1 << 18
+
+
+@dataclass(frozen=True)
+class Folded:
+    """How much was done."""
+
+    changed_links: int
+    touched_identifiers: int
+    touched_links: int
+
+
+def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> Folded:
+    """Take links out of a state, then put links in; a link that is there already is widened.
+
+    Parameters
+    ----------
+    gone
+        Ends and source of links.
+    came
+        Shape of links.
+    """
+    if gone.is_empty() and came.is_empty():
+        return Folded(0, 0, 0)
+    leaving = _Named.of(state, gone.select(*ENDS, "source"), rules)
+    coming = _Named.of(state, came.select(list(LINKS)), rules)
+    reached = np.zeros(state.components, np.uint8)
+    for named in (leaving, coming):
+        reached[state.component[named.home[named.home != NONE]]] = 1
+    nodes, rows = _reached_nodes(state, reached), _reached_rows(state, reached)
+    refused, report = _beyond(state, state.refused, "a", reached), _beyond(state, state.report, "node", reached)
+    known = state.ranks.size
+    coming.enter(state)
+    alive = _changed_rows(state, rows, leaving, coming)
+    part = _part(state, alive, rules)
+    _put_back(state, part, known, nodes)
+    state.refused = pl.concat([refused, part.refused])
+    state.report = pl.concat([report, part.report])
+    return Folded(gone.height + came.height, nodes.size, rows.size)
+
+
+def carry(state: State, origin: str, last: int) -> None:
+    """Let all rows of a table without record times be last seen at `last`, the day of the snapshot that stands now."""
+    codes = [code for code, name in enumerate(state.sources) if name.partition(SEPARATOR)[0] == origin]
+    rows = np.flatnonzero(np.isin(state.row_tag >> 1, codes) & (state.row_a != NONE))
+    state.row_last[rows] = last
+    for ends in (state.row_a[rows], state.row_b[rows]):
+        nodes = ends[ends != NONE]
+        state.facts[nodes, LAST] = np.maximum(state.facts[nodes, LAST], last)
+
+
+@dataclass
+class _Named:
+    """Links as text, read.
+
+    Attributes
+    ----------
+    home
+        The state's node of each node here; NONE for an identifier that the state never had.
+    """
+
+    encoded: Encoded
+    home: U32
+
+    @classmethod
+    def of(cls, state: State, links: pl.DataFrame, rules: Rules) -> _Named:
+        encoded = encode(links.lazy(), rules, keep_rows=True)
+        home = np.full(encoded.nodes, NONE, np.uint32)
+        in_ranges(
+            encoded.size,
+            lambda begin, end: kernel_table.look_up(
+                encoded.slots, encoded.size, encoded.facts, state.slots, state.size, state.facts, home, begin, end
+            ),
+        )
+        return cls(encoded, home)
+
+    def enter(self, state: State) -> None:
+        """Give identifiers that the state never had, or that are gone, their place in it."""
+        fresh = np.flatnonzero(self.home == NONE).astype(np.uint32)
+        self.home[fresh] = np.arange(state.ranks.size, state.ranks.size + fresh.size, dtype=np.uint32)
+        _enter(state, self.encoded, self.home, fresh)
+        kernel_fold.settle(state.ranks, self.home, self.encoded.ranks)
+
+    def rows(self, state: State) -> Rows:
+        """Return rows as the state has them: its nodes, its sources; those that it cannot have are left out."""
+        own = self.encoded.rows
+        numbers = {name: number for number, name in enumerate(state.sources)}
+        codes = np.array([numbers.get(name, -1) for name in self.encoded.sources], np.int32)
+        home = np.append(self.home, NONE)
+        a, b, code = home[own.a], home.take(own.b, mode="clip"), codes[own.tag >> 1]
+        there = (a != NONE) & ((own.b == NONE) | (b != NONE)) & (code >= 0)
+        tag = (code * 2 + (own.tag & 1)).astype(np.uint16)
+        return Rows(a, b, own.first, own.last, tag)[there]
+
+
+def _reached_nodes(state: State, reached: U8) -> U32:
+    def work(begin: int, end: int) -> U32:
+        nodes = np.empty(end - begin, np.uint32)
+        return nodes[: kernel_fold.reached_nodes(state.component, state.ranks, reached, nodes, begin, end)]
+
+    return np.concatenate(in_ranges(state.ranks.size, work))
+
+
+def _reached_rows(state: State, reached: U8) -> U32:
+    def work(begin: int, end: int) -> U32:
+        rows = np.empty(end - begin, np.uint32)
+        return rows[: kernel_fold.reached_rows(state.row_a, state.component, reached, rows, begin, end)]
+
+    return np.concatenate(in_ranges(state.row_a.size, work))
+
+
+def _beyond(state: State, frame: pl.DataFrame, column: str, reached: U8) -> pl.DataFrame:
+    """Return what is told of nodes that are not reached."""
+    return frame.filter(pl.Series(reached[state.component[frame[column].to_numpy()]] == 0))
+
+
+def _changed_rows(state: State, rows: U32, leaving: _Named, coming: _Named) -> U32:
+    """Write rows as they are from now on; returns those of the touched components that are there then."""
+    for name in coming.encoded.sources:
+        if name not in state.sources:
+            state.sources.append(name)
+    free = rows[_matched(state, rows, leaving.rows(state)) != NONE]
+    state.row_a[free] = NONE
+    rows = rows[state.row_a[rows] != NONE]
+    into = coming.rows(state)
+    found = _matched(state, rows, into)
+    again = into[found[found != NONE]]
+    kernel_fold.widen_rows(
+        rows[found != NONE], state.row_first, state.row_last, state.row_tag, again.first, again.last, again.tag
+    )
+    fresh = np.ones(into.a.size, np.bool_)
+    fresh[found[found != NONE]] = False
+    return np.concatenate([rows, _new_rows(state, into[fresh], free)])
+
+
+def _matched(state: State, rows: U32, links: Rows) -> U32:
+    """Find for each of some rows which of some links it is; NONE for none of them."""
+    found = np.full(rows.size, NONE, np.uint32)
+    if links.a.size:
+        kernel_rows.match_rows(
+            rows, state.row_a, state.row_b, state.row_tag, links.a, links.b, links.tag, links.table(), found
+        )
+    return found
+
+
+def _new_rows(state: State, links: Rows, free: U32) -> U32:
+    """Write new rows to the places of those that have gone, then at the end; returns where they are."""
+    size, reuse = state.row_a.size, min(free.size, links.a.size)
+    more = links.a.size - reuse
+    for name in ("a", "b", "first", "last", "tag"):
+        values = getattr(links, name)
+        state.array(f"row_{name}")[free[:reuse]] = values[:reuse]
+        state.widened(f"row_{name}", size + more)[size:] = values[reuse:]
+    return np.concatenate([free[:reuse], np.arange(size, size + more, dtype=np.uint32)])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Touched components, resolved anew; `nodes` are the state's, and so are those in `refused` and `report`.
+
+    `here` says of each node of the state whether it is one of them.
+    """
+
+    nodes: U32
+    here: U8
+    resolved: Resolved
+    component: U32
+    components: int
+
+    @property
+    def refused(self) -> pl.DataFrame:
+        found = self.resolved.clusters.refused
+        return found.with_columns(pl.Series(end, self.nodes[found[end].to_numpy()]) for end in ("a", "b"))
+
+    @property
+    def report(self) -> pl.DataFrame:
+        found = self.resolved.components.report
+        return found.with_columns(pl.Series("node", self.nodes[found["node"].to_numpy()]))
+
+
+def _part(state: State, rows: U32, rules: Rules) -> _Part:
+    here = np.zeros(state.ranks.size, np.uint8)
+    kernel_fold.mark_ends(state.row_a, state.row_b, rows, here)
+    nodes = np.flatnonzero(here).astype(np.uint32)
+    place = np.empty(state.ranks.size, np.uint32)
+    place[nodes] = np.arange(nodes.size, dtype=np.uint32)
+    ranks = state.ranks[nodes]
+    facts, texts = _facts(state, nodes)
+    room = Blocks()
+    batches = [
+        _batch(state, rows[begin : begin + _BATCH], place, ranks, facts, len(rules.types), room)
+        for begin in range(0, rows.size, _BATCH)
+    ]
+    encoded = Encoded(ranks, facts, np.zeros(1, np.uint64), 0, texts, state.sources, batches)
+    component, count = raw_components(encoded)
+    return _Part(nodes, here, decided(encoded, rules), component, count)
+
+
+def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
+    """Copy the text of some nodes; they have not been seen yet."""
+    facts = aligned((nodes.size + 1, 4), np.int64)
+    offsets, data = state.texts.gathered(nodes)
+    facts[:, FIRST], facts[:, LAST], facts[:, PLACE] = NEVER, BEFORE, offsets << PLACE_SHIFT
+    return facts, Texts(facts, data)
+
+
+def _batch(
+    state: State, rows: U32, place: U32, ranks: U8, facts: kernel.I64, types: int, room: Blocks
+) -> LinkBatch:  # fmt: skip
+    a, b = np.empty(rows.size, np.uint32), np.empty(rows.size, np.uint32)
+    rank_a, rank_b = np.empty(rows.size, np.uint8), np.empty(rows.size, np.uint8)
+    first, tag = np.empty(rows.size, np.int64), np.empty(rows.size, np.uint16)
+    kernel_fold.local_rows(
+        rows, state.row_a, state.row_b, state.row_first, state.row_last, state.row_tag, place, ranks,
+        a, b, rank_a, rank_b, first, tag, facts,
+    )  # fmt: skip
+    return LinkBatch.of(a, b, rank_a, rank_b, first, tag, types, room)
+
+
+def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
+    """Put a part in the place of what it was made of.
+
+    Parameters
+    ----------
+    known
+        How many nodes the state had.
+    before
+        Those that the touched components had.
+    """
+    nodes, size = part.nodes, state.ranks.size
+    left = before[part.here[before] == 0]
+    kernel_fold.settle_seen(state.facts, nodes, part.resolved.encoded.facts)
+    kernel_fold.settle(state.widened("shared", size), nodes, part.resolved.components.shared)
+    numbers, state.components = _numbers(
+        part.component, part.components, nodes, state.component[:known], state.components
+    )
+    kernel_fold.settle(state.widened("component", size), nodes, numbers[part.component])
+    clusters, labels = part.resolved.clusters, part.resolved.clusters.labels
+    numbers, count = _numbers(labels, clusters.count, nodes, state.labels[:known], state.high.size)
+    used = np.flatnonzero(numbers != NONE)
+    for name, ids in (("high", part.resolved.high), ("low", part.resolved.low)):
+        kernel_fold.settle(state.widened(name, count), numbers[used], ids[used])
+    with_none = np.append(numbers, NONE)
+    kernel_fold.settle(state.widened("labels", size), nodes, with_none[np.minimum(labels, clusters.count)])
+    state.ranks[left] = NO_TYPE
+    state.labels[left] = NONE
+
+
+def _numbers(groups: U32, count: int, nodes: U32, before: U32, following: int) -> tuple[U32, int]:
+    """Number groups of nodes in the state; returns the numbers, and the first that is free."""
+    numbers = np.full(count, NONE, np.uint32)
+    claimed = np.zeros(following, np.uint8)
+    return numbers, kernel_fold.renumber(groups, nodes, before, claimed, numbers, following)
+
+
+def _enter(state: State, part: Encoded, home: U32, fresh: U32) -> None:
+    """Add new identifiers: their text, their keys and their places in the table."""
+    known, used = state.ranks.size, state.texts.size
+    offsets, data = part.texts.gathered(fresh)
+    state.widened("data", used + data.size)[used:] = data
+    facts = state.widened("facts", known + fresh.size + 1)
+    rest = part.facts[fresh, PLACE] & ((1 << PLACE_SHIFT) - 1)
+    facts[known:-1, KEY] = part.facts[fresh, KEY]
+    facts[known:, PLACE] = (offsets + used) << PLACE_SHIFT
+    facts[known:-1, PLACE] |= rest
+    state.widened("ranks", known + fresh.size)[known:] = part.ranks[fresh]
+    size = grown(state.size, known + fresh.size)
+    if size > state.size:
+        longer = np.zeros(size + SPILL, np.uint64)
+        longer[: state.slots.size] = state.slots
+        kernel_table.spread(longer, state.size, size)
+        state.slots, state.size = longer, size
+    flags = np.zeros(part.nodes, np.uint8)
+    flags[fresh] = 1
+    kernel_table.put(part.slots, part.size, flags, home, state.slots, state.size)

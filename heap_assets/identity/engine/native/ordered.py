@@ -1,0 +1,153 @@
+"""Links taken in one total order under merge limits (rules 5 and 6), inside components that break one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity.engine.native import kernel
+from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
+from heap_assets.identity.engine.native.kernel import U8, U32
+from heap_assets.identity.engine.native.shared import Components, labelled
+from heap_assets.identity.engine.native.threads import in_parts, in_ranges
+from heap_assets.identity.rules import Rules
+
+STATES: Final = ("tree", "redundant", "refused")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Profiles as numbers.
+
+    Attributes
+    ----------
+    labels
+        Cluster of each node; NONE for a shared value that nothing ties to a profile.
+    count
+        Clusters are numbered below this; a number may be unused.
+    refused
+        One row per refused link whose ends are in different clusters: a, b: UInt32 (stronger end first), first: Int64,
+        sources: List(UInt16), broken: UInt8 (rank of the limited type), count_a, count_b: Int64.
+    """
+
+    labels: U32
+    count: int
+    refused: pl.DataFrame
+
+
+def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
+    """Apply merge limits; the labels of `found` become those of the clusters.
+
+    A component that meets all limits is a cluster as it is: no link in it could be refused (proof: reference,
+    identity.md 3.3). The others are resolved link by link.
+
+    Parameters
+    ----------
+    everywhere
+        Resolve all components link by link, for the proof that both ways agree.
+    """
+    limits = np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
+    over = _over(encoded, found, limits)
+    if everywhere:
+        over[:] = 1
+    labels = found.labels
+    count, refused = found.count, pl.DataFrame(schema=_REFUSED)
+    if over.any():
+        inside = np.empty(encoded.nodes, np.uint8)
+        kernel.mark(labels, over, inside)
+        links = ordered_links(encoded, found, inside, rules)
+        count, refused = _resolve(encoded, found, links, inside, limits)
+    if found.shared.any():
+        kernel.drop_lone(labels, found.shared, count)
+    return Clusters(labels, count, refused)
+
+
+_REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "a": pl.UInt32, "b": pl.UInt32, "first": pl.Int64, "sources": pl.List(pl.UInt16), "broken": pl.UInt8,
+    "count_a": pl.Int64, "count_b": pl.Int64,
+}  # fmt: skip
+
+
+def ordered_links(encoded: Encoded, found: Components, inside: U8, rules: Rules) -> pl.DataFrame:
+    """Return the links between marked nodes, which are whole components, in the total order of rule 5.
+
+    Returns
+    -------
+    DataFrame
+        a, b: UInt32, of one type the smaller value first; first: Int64; decided: UInt8; sources: List(UInt16).
+    """
+    taken = _taken(encoded, found, inside)
+    nodes = np.unique(np.concatenate([taken["a"].to_numpy(), taken["b"].to_numpy()]))
+    place = encoded.texts.take(nodes).rank("dense").cast(pl.UInt32)
+    ends = pl.DataFrame({"node": nodes, "rank": encoded.ranks[nodes], "place": place})
+    links = taken.join(ends, left_on="a", right_on="node", maintain_order="left").join(
+        ends, left_on="b", right_on="node", suffix="_b", maintain_order="left"
+    )
+    flipped = (pl.col("rank") == pl.col("rank_b")) & (pl.col("place") > pl.col("place_b"))
+    either = [pl.when(flipped).then(y).otherwise(x).alias(x) for x, y in (("a", "b"), ("place", "place_b"))]
+    other = [pl.when(flipped).then(x).otherwise(y).alias(y) for x, y in (("a", "b"), ("place", "place_b"))]
+    when = [pl.col("first")] if rules.order == "first_seen" else []
+    order = [*when, pl.col("decided") == 0, "rank_b", "rank", "first", "place", "place_b"]
+    return (
+        links.with_columns(*either, *other)
+        .group_by("a", "b")
+        .agg(
+            pl.col("first").min(),
+            pl.col("decided").max(),
+            pl.col("sources").unique().sort(),
+            pl.col("rank", "rank_b", "place", "place_b").first(),
+        )
+        .sort(order)
+        .select("a", "b", "first", "decided", "sources")
+    )
+
+
+def _over(encoded: Encoded, found: Components, limits: kernel.I64) -> U8:
+    """Mark components that hold more nodes of a type than its limit."""
+    most = int(limits.max(initial=-1))
+    counts = np.zeros((found.count, limits.size), np.uint8 if most < 255 else np.int64)
+    over = np.zeros(found.count, np.uint8)
+    in_ranges(
+        found.count,
+        lambda begin, end: kernel.over_limit(found.labels, encoded.ranks, limits, counts, over, most, begin, end),
+    )
+    return over
+
+
+def _taken(encoded: Encoded, found: Components, inside: U8) -> pl.DataFrame:
+    def work(part: int, parts: int) -> list[pl.DataFrame]:
+        return [_taken_of(batch, found.shared, inside) for batch in encoded.batches[part::parts]]
+
+    return pl.concat([frame for frames in in_parts(work) for frame in frames])
+
+
+def _taken_of(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
+    size = batch.a.size
+    a, b = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    first, tag = np.empty(size, np.int64), np.empty(size, np.uint16)
+    used = kernel.take_over(batch.a, batch.b, batch.first, batch.tag, shared, inside, a, b, first, tag)
+    a, b, first, tag = a[:used].copy(), b[:used].copy(), first[:used].copy(), tag[:used].copy()
+    return pl.DataFrame({"a": a, "b": b, "first": first, "decided": (tag & 1).astype(np.uint8), "sources": tag >> 1})
+
+
+def _resolve(
+    encoded: Encoded, found: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
+) -> tuple[int, pl.DataFrame]:
+    """Split marked components; writes new labels, returns their number and the refused links."""
+    inside = np.flatnonzero(marked).astype(np.uint32)
+    a, b = (np.searchsorted(inside, links[end].to_numpy()).astype(np.uint32) for end in ("a", "b"))
+    parent = np.arange(inside.size, dtype=np.uint32)
+    broken, state = np.zeros(a.size, np.uint8), np.zeros(a.size, np.uint8)
+    count_a, count_b = np.zeros(a.size, np.int64), np.zeros(a.size, np.int64)
+    decided = links["decided"].to_numpy()
+    kernel.merge_in_order(parent, a, b, decided, encoded.ranks[inside], limits, broken, count_a, count_b, state)
+    inner, parts = labelled(parent, np.empty(inside.size, np.uint32))
+    found.labels[inside] = inner + np.uint32(found.count)
+    conflict = (state == 2) & (inner[a] != inner[b])
+    refused = links.with_columns(
+        pl.Series("broken", broken), pl.Series("count_a", count_a), pl.Series("count_b", count_b)
+    ).filter(pl.Series(conflict))
+    return found.count + parts, refused.select(list(_REFUSED))

@@ -1,0 +1,163 @@
+"""Values that belong to several people, such as a kiosk's device (rule 4), and the components that remain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity.engine.native import kernel
+from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
+from heap_assets.identity.engine.native.kernel import U8, U32
+from heap_assets.identity.engine.native.threads import in_parts, in_ranges
+from heap_assets.identity.rules import Rules
+from heap_assets.identity.shapes import SHARED
+
+
+@dataclass(frozen=True)
+class Components:
+    """Plain components of the links that rule 4 leaves.
+
+    Attributes
+    ----------
+    labels
+        Component of each node, 0 to `count` - 1.
+    shared
+        1 for shared values.
+    report
+        node: UInt32; rank (of the stronger type): UInt8; groups: Int64. Which values are shared, and why.
+    """
+
+    labels: U32
+    count: int
+    shared: U8
+    report: pl.DataFrame
+
+
+def components(encoded: Encoded, rules: Rules) -> Components:
+    """Find shared values and plain components in one pass over the types, strongest first, on one union-find.
+
+    When type r is judged, the union-find holds exactly the links among strictly stronger types without values found
+    shared before, so a group is a root; types not yet reached are groups of their own.
+    """
+    parent = np.arange(encoded.nodes, dtype=np.uint32)
+    shared = np.zeros(encoded.nodes, np.uint8)
+    room = np.empty(encoded.nodes, np.uint32)
+    reports = []
+    for rank, thresholds in enumerate(rules.sharing):
+        for named, above in thresholds.items():
+            found = _several(encoded, rules, parent, shared, rank, named, room)
+            reports.append(found.filter(pl.col("groups") > above).with_columns(judged=pl.lit(rank, pl.UInt8)))
+        for report in reports[len(reports) - len(thresholds) :]:
+            shared[report["node"].to_numpy()] = 1
+        _unite(parent, [(batch, batch.of_rank(rank)) for batch in encoded.batches], shared)
+    if shared.any():
+        for batch in encoded.batches:
+            kernel.union_decided(parent, batch.a, batch.b, batch.tag, shared)
+    labels, count = labelled(parent, room)
+    empty = pl.DataFrame(schema={"node": pl.UInt32, "rank": pl.UInt8, "groups": pl.Int64, "judged": pl.UInt8})
+    return Components(labels, count, shared, pl.concat([empty, *reports]))
+
+
+def raw_components(encoded: Encoded) -> tuple[U32, int]:
+    """Label components of all links, shared values and all: what one change can reach at most."""
+    parent = np.arange(encoded.nodes, dtype=np.uint32)
+    _unite(parent, [(batch, slice(None)) for batch in encoded.batches], np.zeros(encoded.nodes, np.uint8))
+    return labelled(parent, np.empty(encoded.nodes, np.uint32))
+
+
+def _unite(parent: U32, links: list[tuple[LinkBatch, slice]], shared: U8) -> None:
+    def work(part: int, parts: int) -> None:
+        for batch, rows in links[part::parts]:
+            kernel.union(parent, batch.a[rows], batch.b[rows], shared)
+
+    in_parts(work)
+
+
+def labelled(parent: U32, labels: U32) -> tuple[U32, int]:
+    """Number components 0, 1, … in the order of their smallest node; writes `labels`, and returns them and how many."""
+    size = parent.size
+    roots = in_ranges(size, lambda begin, end: (begin, end, kernel.flatten(parent, begin, end)))
+    count = 0
+    for begin, end, more in roots:
+        kernel.number_roots(parent, begin, end, count, labels)
+        count += more
+    in_ranges(size, lambda begin, end: kernel.copy_labels(parent, begin, end, labels))
+    return labels, count
+
+
+def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
+    """Give the report the shape of identity/shared."""
+    types = pl.Series(rules.types, dtype=pl.String)
+    report = found.report
+    return (
+        pl.DataFrame(
+            {
+                "identifier_type": types.gather(report["judged"]),
+                "identifier": encoded.texts.take(np.array(report["node"], np.uint32)),
+                "stronger_type": types.gather(report["rank"]),
+                "groups": report["groups"],
+                "judged": report["judged"],
+                "rank": report["rank"],
+            }
+        )
+        .sort("judged", "identifier", "rank")
+        .select(pl.col(name).cast(dtype) for name, dtype in SHARED.items())
+    )
+
+
+def _several(
+    encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None, group: U32
+) -> pl.DataFrame:
+    """Count groups of the values of a type that touch two or more: node, rank of the strongest counted, groups.
+
+    `group` is room for a number per node: memory that is there already costs less than new memory.
+    """
+    lowest, highest = (0, rank) if named is None else (rules.rank(named), rules.rank(named) + 1)
+    group.fill(kernel.NONE)
+    several = np.zeros(encoded.nodes, np.uint8)
+    sides = list(_sides(encoded, rank, lowest))
+
+    def judge(begin: int, end: int) -> None:
+        for counted, judged in sides:
+            kernel.several_groups(
+                parent, counted, judged, encoded.ranks, lowest, highest, shared, group, several, begin, end
+            )
+
+    in_ranges(encoded.nodes, judge)
+    used = _list_groups(encoded, parent, shared, several, sides, lowest, highest, 0)[0]
+    _, values, groups, strongest = _list_groups(encoded, parent, shared, several, sides, lowest, highest, used)
+    return (
+        pl.DataFrame({"node": values, "group": groups, "rank": strongest})
+        .group_by("node")
+        .agg(pl.col("rank").min(), pl.col("group").n_unique().cast(pl.Int64).alias("groups"))
+    )
+
+
+def _list_groups(
+    encoded: Encoded, parent: U32, shared: U8, several: U8, sides: list[tuple[U32, U32]],
+    lowest: int, highest: int, size: int,
+) -> tuple[int, U32, U32, U8]:  # fmt: skip
+    values, groups, strongest = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.uint8)
+    used = 0
+    for counted, judged in sides:
+        used = kernel.groups_of(
+            parent, counted, judged, encoded.ranks, lowest, highest, shared, several, values, groups, strongest, used
+        )
+    return used, values, groups, strongest
+
+
+def _sides(encoded: Encoded, rank: int, named: int) -> Iterator[tuple[U32, U32]]:
+    """Yield (counted, judged) ends of the links that may speak about values of a type."""
+    for batch in encoded.batches:
+        links = batch.of_rank(max(rank, named))
+        if named < rank:
+            yield batch.a[links], batch.b[links]
+            continue
+        judged_is_a = encoded.ranks[batch.a[links]] == rank
+        a, b = batch.a[links][judged_is_a], batch.b[links][judged_is_a]
+        yield b, a
+        if named == rank:
+            yield a, b

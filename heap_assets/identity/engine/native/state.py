@@ -1,0 +1,211 @@
+"""A resolution as arrays that the next day can start from. A cache: written whole under `_identity/`, never trusted.
+
+The arrays lie in a folder of their own; one small object, replaced last, says which folder counts. A writer that is
+killed leaves a folder that nobody points to, and the next one removes it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import polars as pl
+
+from heap_assets.identity.engine.native.encode import Encoded
+from heap_assets.identity.engine.native.kernel import I64, NO_TYPE, PADDING, U8, U16, U32, U64
+from heap_assets.identity.engine.native.ordered import Clusters
+from heap_assets.identity.engine.native.shared import Components, raw_components
+from heap_assets.identity.engine.native.tables import Resolved
+from heap_assets.identity.engine.native.texts import Texts
+from heap_assets.identity.engine.native.threads import at_once
+from heap_assets.identity.rules import Rules
+from heap_assets.storage import Store, state_keys
+
+FORMAT: Final = f"3 polars {pl.__version__}"
+"""Polars' hashes hold within one version of it."""
+
+_POINTER: Final = f"{state_keys.IDENTITY}/state.json"
+_FOLDER: Final = f"{state_keys.IDENTITY}/state"
+
+
+@dataclass
+class State:
+    """Everything that is known, by node, by cluster and by row.
+
+    Attributes
+    ----------
+    ranks, facts, texts
+        By node, as in :class:`Encoded`; a node that is gone has NO_TYPE.
+    slots, size
+        The table that finds a node, gone or not.
+    component
+        Component of each node by all links, shared values included: what a change can reach.
+    labels, shared
+        Cluster of each node, and whether it is a shared value.
+    high, low
+        Ids of clusters.
+    row_a, row_b, row_first, row_last, row_tag
+        Links and sightings as in :class:`Rows`, by `sources`; `row_a` of a row that is gone is NONE.
+    refused, report
+        As in :class:`Clusters` and :class:`Components`.
+    inputs
+        What has been folded: `table|day` to the file of its links.
+    """
+
+    digest: str
+    ranks: U8
+    facts: I64
+    slots: U64
+    size: int
+    texts: Texts
+    component: U32
+    components: int
+    labels: U32
+    shared: U8
+    high: U64
+    low: U64
+    row_a: U32
+    row_b: U32
+    row_first: I64
+    row_last: I64
+    row_tag: U16
+    sources: list[str]
+    refused: pl.DataFrame
+    report: pl.DataFrame
+    inputs: dict[str, str] = field(default_factory=dict)
+    standing: dict[str, str] = field(default_factory=dict)
+    spare: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def widened(self, name: str, size: int) -> Any:
+        """Give an array room for `size` entries, in the slack it was stored with if that is enough."""
+        array = self.array(name)
+        if size <= array.shape[0]:
+            return array
+        full = self.spare.get(name)
+        if full is None or full.shape[0] < size:
+            full = np.empty((size + size // _SLACK, *array.shape[1:]), array.dtype)
+            full[: array.shape[0]] = array
+            self.spare[name] = full
+        grown = full[:size]
+        if name == "data":
+            self.texts.data = grown
+            return grown
+        setattr(self, name, grown)
+        if name == "facts":
+            self.texts.facts = grown
+        return grown
+
+    def array(self, name: str) -> Any:
+        """Return an array by its name; `data` is that of the text."""
+        return self.texts.data if name == "data" else getattr(self, name)
+
+    @classmethod
+    def of(cls, result: Resolved, digest: str) -> State:
+        """Keep a resolution whose rows were kept."""
+        encoded = result.encoded
+        component, count = raw_components(encoded)
+        rows = encoded.rows
+        texts = Texts(encoded.facts, encoded.texts.data[: encoded.texts.size + PADDING])
+        return cls(
+            digest, encoded.ranks, encoded.facts, encoded.slots, encoded.size, texts, component, count,
+            result.clusters.labels, result.components.shared, result.high, result.low,
+            rows.a, rows.b, rows.first, rows.last, rows.tag, list(encoded.sources),
+            result.clusters.refused, result.components.report,
+        )  # fmt: skip
+
+    def resolved(self, rules: Rules) -> Resolved:
+        """Present the state as a resolution."""
+        sources = [name.rpartition("\x1f")[2] for name in self.sources]
+        encoded = Encoded(self.ranks, self.facts, self.slots, self.size, self.texts, sources)
+        found = Components(self.component, self.components, self.shared, self.report)
+        split = Clusters(self.labels, self.high.size, self.refused)
+        return Resolved(rules, encoded, found, split, self.high, self.low)
+
+    @property
+    def identifiers(self) -> int:
+        """How many nodes are not gone."""
+        return int(np.count_nonzero(self.ranks != NO_TYPE))
+
+
+_ARRAYS: Final = (
+    "ranks", "facts", "slots", "component", "labels", "shared", "high", "low",
+    "row_a", "row_b", "row_first", "row_last", "row_tag", "data",
+)  # fmt: skip
+_FRAMES: Final = ("refused", "report")
+_SLACK: Final = 20
+"""Arrays are stored a twentieth longer than they are, so that a day's new entries need no copy of all the others."""
+
+
+def save(state: State, store: Store) -> None:
+    """Write a state and make it the one that counts."""
+    folder = f"{_FOLDER}/{uuid.uuid4().hex}"
+    at_once(*(partial(_save_array, store, f"{folder}/{name}.npy", state.array(name)) for name in _ARRAYS))
+    for name in _FRAMES:
+        store.sink(f"{folder}/{name}.parquet", getattr(state, name))
+    pointer = {
+        "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
+        "table_size": state.size, "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
+        "sizes": {name: state.array(name).shape[0] for name in _ARRAYS},
+    }  # fmt: skip
+    store.write(_POINTER, json.dumps(pointer).encode())
+    for left in store.list(_FOLDER):
+        if not left.key.startswith(folder):
+            store.delete(left.key)
+
+
+def load(store: Store) -> State | None:
+    """Read the state that counts; None if there is none, or none that this version can read."""
+    try:
+        pointer: Mapping[str, Any] = json.loads(store.read(_POINTER))
+        return _loaded(store, pointer) if pointer["format"] == FORMAT else None
+    except (LookupError, ValueError, TypeError, AttributeError, OSError, pl.exceptions.PolarsError):
+        # whatever is wrong with a cache, computing anew is right; the caller notes that there was no state
+        return None
+
+
+def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
+    folder = pointer["folder"]
+    arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in _ARRAYS}
+    frames: dict[str, Any] = {
+        name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES
+    }
+    spare = dict(arrays)
+    arrays = {name: array[: pointer["sizes"][name]] for name, array in arrays.items()}
+    texts = Texts(arrays["facts"], arrays.pop("data"))
+    return State(
+        digest=pointer["digest"], size=pointer["table_size"], texts=texts, components=pointer["components"],
+        sources=list(pointer["sources"]), inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]),
+        spare=spare, **arrays, **frames,
+    )  # fmt: skip
+
+
+def _save_array(store: Store, key: str, array: Any) -> None:
+    with store.staged(key) as path, path.open("wb") as file:
+        _write(file, array)
+
+
+def _write(file: BinaryIO, array: Any) -> None:
+    capacity = array.shape[0] + array.shape[0] // _SLACK
+    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (capacity, *array.shape[1:])}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    np.ascontiguousarray(array).tofile(file)
+    file.truncate(file.tell() + (capacity - array.shape[0]) * array.dtype.itemsize * math.prod(array.shape[1:]))
+
+
+def _array(store: Store, key: str) -> Any:
+    if store.is_local:
+        # pages are read when they are used; what is changed stays in memory
+        return (
+            np.load(store.root / key, mmap_mode="c")
+            if (store.root / key).stat().st_size > 128
+            else np.load(store.root / key)
+        )
+    return np.load(io.BytesIO(store.read(key)))

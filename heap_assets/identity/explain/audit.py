@@ -1,0 +1,282 @@
+"""How much of the company's data is about people that Heap knows, and what a join on one identifier would have done.
+
+"You won't know how large a subset until you audit": the numbers behind that sentence, per table, without truth data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from heap_assets.identity.assign import assign
+from heap_assets.identity.explain.naive import compared_columns, naive_column, naive_join
+from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, Rules, SourceTable
+from heap_assets.values import (
+    PRIVATE,
+)
+
+AUDIT_SCHEMA: Mapping[str, pl.DataType] = {
+    "metric": pl.String(),
+    "subject": pl.String(),
+    "value": pl.Float64(),
+    "share": pl.Float64(),
+}
+ALL = "all"
+REMEDY = "if both are email addresses, set heap.identifiers.users.identity: [heap_identity, email]"
+
+
+@dataclass(frozen=True)
+class AuditedTable:
+    """A warehouse table as it stands on the day, and how its columns map to identifiers."""
+
+    rows: pl.LazyFrame
+    table: SourceTable
+
+
+def audit(
+    graph: pl.LazyFrame,
+    conflicts: pl.LazyFrame,
+    users: pl.LazyFrame,
+    tables: Mapping[str, AuditedTable],
+    rules: Rules,
+    heap_users: SourceTable,
+) -> pl.LazyFrame:
+    """Report what the identity of a day covers (features.md M13).
+
+    Metrics, with the subject in brackets and what `share` is a share of:
+
+    - profiles [all]; profiles_in_heap, profiles_addressable (with a Heap identity), profiles_anonymous (in Heap,
+      without an identity), profiles_heap_only and profiles_warehouse_only (the two kinds of partial profile), all of
+      profiles; profiles_several_identities, of addressable ones.
+    - profile_size [identifiers: 1, 2, 3-4, 5-8, …], of profiles. profiles_at_limit [type whose limit is above one], of
+      profiles with the type.
+    - identifiers, identifiers_shared [type], the latter of the former. conflicts [type whose limit refused them].
+    - heap_users [all]: users that have not migrated away. anonymous_twins: those without an identity whose profile has
+      one, the same person twice in Heap, of heap_users. identities_on_several_profiles: Heap identities that differ in
+      case or outer blanks only and are on different profiles, of identities.
+    - rows [table]; rows_identified (on a profile), rows_in_heap, rows_addressable, of rows; cohort_size [table]: people
+      in Heap with a row, of profiles in Heap.
+    - naive_* [table]: what equality of one raw column with Heap's email or identity would have found:
+      see `heap_assets.identity.explain.naive`.
+
+    Parameters
+    ----------
+    graph, conflicts
+        `identity/graph` and `identity/conflicts` of the day.
+    users
+        `heap/users` of the day.
+    tables
+        Warehouse tables by name.
+    rules
+        The identity rules the graph was built with.
+    heap_users
+        How the columns of `heap/users` map to identifiers.
+
+    Returns
+    -------
+    LazyFrame
+        `AUDIT_SCHEMA`, one row per metric and subject, in a fixed order. A share of nothing is null.
+    """
+    members = graph.collect()
+    facts = _profile_facts(members)
+    assigned = {name: _row_profiles(audited, members.lazy(), rules) for name, audited in tables.items()}
+    report = [
+        *_profile_metrics(facts, assigned),
+        *_size_metrics(facts),
+        *_limit_metrics(members, rules),
+        *_identifier_metrics(members, rules),
+        *_conflict_metrics(conflicts),
+        *_heap_metrics(members, facts, users),
+    ]
+    for name, rows in assigned.items():
+        report += _table_metrics(name, rows, facts)
+        if (naive := naive_column(tables[name].rows, tables[name].table)) is not None:
+            compared = compared_columns(users, heap_users, naive[1])
+            report += [
+                (f"naive_{metric}", name, value, whole)
+                for metric, value, whole in naive_join(rows, members, users, compared)
+            ]
+    return pl.LazyFrame(
+        [(metric, subject, value, value / whole if whole else None) for metric, subject, value, whole in report],
+        schema=AUDIT_SCHEMA,
+        orient="row",
+    )
+
+
+Row = tuple[str, str, float, float | None]
+"""Metric, subject, value, and what the value is a part of."""
+
+
+def _profile_facts(members: pl.DataFrame) -> pl.DataFrame:
+    """Return profile_id, size, identities, users (counts of unshared identifiers)."""
+    own = ~pl.col("shared")
+    return (
+        members.filter(pl.col("profile_id").is_not_null())
+        .group_by("profile_id")
+        .agg(
+            size=pl.len(),
+            identities=(own & (pl.col("identifier_type") == HEAP_IDENTITY)).sum(),
+            users=(own & (pl.col("identifier_type") == HEAP_USER_ID)).sum(),
+        )
+        .with_columns(in_heap=(pl.col("identities") + pl.col("users")) > 0)
+    )
+
+
+def _row_profiles(audited: AuditedTable, graph: pl.LazyFrame, rules: Rules) -> pl.DataFrame:
+    """Return one row per row of the table: profile_id (null if it has none), naive_key."""
+    column = naive_column(audited.rows, audited.table)
+    key = pl.lit(None, pl.String) if column is None else pl.col(column[0])
+    profile = f"{PRIVATE}profile_id"
+    assigned = assign(audited.rows, audited.table, graph, rules, under=profile)
+    return assigned.select(profile_id=profile, naive_key=key).collect()
+
+
+def _profile_metrics(facts: pl.DataFrame, assigned: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
+    seen = [rows.select("profile_id").drop_nulls() for rows in assigned.values()]
+    stored = pl.concat(seen).unique() if seen else pl.DataFrame(schema={"profile_id": pl.String})
+    in_heap = facts.filter("in_heap")
+    addressable = int((facts["identities"] > 0).sum())
+    everyone = facts.height
+    yield "profiles", ALL, everyone, None
+    yield "profiles_in_heap", ALL, in_heap.height, everyone
+    yield "profiles_addressable", ALL, addressable, everyone
+    yield "profiles_anonymous", ALL, int((in_heap["identities"] == 0).sum()), everyone
+    yield "profiles_heap_only", ALL, in_heap.join(stored, on="profile_id", how="anti").height, everyone
+    outside = stored.join(in_heap, on="profile_id", how="anti")
+    yield "profiles_warehouse_only", ALL, outside.height, everyone
+    yield "profiles_several_identities", ALL, int((facts["identities"] > 1).sum()), addressable
+
+
+def _size_metrics(facts: pl.DataFrame) -> Iterator[Row]:
+    """Histogram of identifiers per profile, in powers of two: 1, 2, 3-4, 5-8, …"""
+    bins: Counter[int] = Counter()
+    for size, profiles in facts.group_by("size").len().iter_rows():
+        bins[(size - 1).bit_length()] += profiles
+    for power, profiles in sorted(bins.items()):
+        low, high = 2**power // 2 + 1, 2**power
+        yield "profile_size", str(high) if low >= high else f"{low}-{high}", profiles, facts.height
+
+
+def _limit_metrics(members: pl.DataFrame, rules: Rules) -> Iterator[Row]:
+    counts = members.filter(pl.col("profile_id").is_not_null()).group_by("identifier_type", "profile_id").len()
+    for rule in rules.identifiers:
+        if rule.max_per_profile is not None and rule.max_per_profile > 1:  # everybody is at a limit of one
+            of_type = counts.filter(pl.col("identifier_type") == rule.type)["len"]
+            yield "profiles_at_limit", rule.type, int((of_type >= rule.max_per_profile).sum()), len(of_type)
+
+
+def _identifier_metrics(members: pl.DataFrame, rules: Rules) -> Iterator[Row]:
+    counts = members.group_by("identifier_type").agg(pl.len(), pl.col("shared").sum())
+    by_type = {name: (total, shared) for name, total, shared in counts.iter_rows()}
+    for rule in rules.identifiers:
+        yield "identifiers", rule.type, by_type.get(rule.type, (0, 0))[0], None
+    for rule in rules.identifiers:
+        total, shared = by_type.get(rule.type, (0, 0))
+        yield "identifiers_shared", rule.type, shared, total
+
+
+def _conflict_metrics(conflicts: pl.LazyFrame) -> Iterator[Row]:
+    counts = conflicts.group_by("limited_type").len().sort("limited_type").collect()
+    total = int(counts["len"].sum())
+    yield "conflicts", ALL, total, None
+    for limited_type, refused in counts.iter_rows():
+        yield "conflicts", limited_type, refused, total
+
+
+def _heap_metrics(members: pl.DataFrame, facts: pl.DataFrame, users: pl.LazyFrame) -> Iterator[Row]:
+    current = users.filter(pl.col("migrated_to").is_null()).select("user_id", "identity").unique("user_id").collect()
+    on_profiles = members.filter(~pl.col("shared") & pl.col("profile_id").is_not_null())
+    anonymous = current.filter(pl.col("identity").is_null()).select(identifier=pl.col("user_id").cast(pl.String))
+    twins = (
+        anonymous.join(on_profiles.filter(pl.col("identifier_type") == HEAP_USER_ID), on="identifier")
+        .join(facts.filter(pl.col("identities") > 0), on="profile_id", how="semi")
+        .height
+    )
+    identities = on_profiles.filter(pl.col("identifier_type") == HEAP_IDENTITY)
+    spelt = identities.group_by(pl.col("identifier").str.strip_chars().str.to_lowercase()).agg(
+        pl.len(), profiles=pl.col("profile_id").n_unique()
+    )
+    variants = int(spelt.filter(pl.col("profiles") > 1)["len"].sum())
+    yield "heap_users", ALL, current.height, None
+    yield "heap_users_anonymous", ALL, anonymous.height, current.height
+    yield "anonymous_twins", ALL, twins, current.height
+    yield "identities_on_several_profiles", ALL, variants, identities.height
+
+
+def _table_metrics(name: str, rows: pl.DataFrame, facts: pl.DataFrame) -> Iterator[Row]:
+    known = rows.join(facts, on="profile_id")
+    in_heap = known.filter("in_heap")
+    yield "rows", name, rows.height, None
+    yield "rows_identified", name, known.height, rows.height
+    yield "rows_in_heap", name, in_heap.height, rows.height
+    yield "rows_addressable", name, int((known["identities"] > 0).sum()), rows.height
+    yield "cohort_size", name, in_heap["profile_id"].n_unique(), int(facts["in_heap"].sum())
+
+
+_SHARES_BY_TABLE = {
+    "identified": "rows_identified",
+    "matched": "rows_in_heap",
+    "naive_missed": "naive_rows_missed",
+    "naive_wrong": "naive_rows_wrong",
+}
+
+
+def audit_figures(report: pl.DataFrame) -> dict[str, float]:
+    """Return what of an audit is worth a line over time, by name.
+
+    Shares of all profiles (`profiles_in_heap_share` …), counts (`anonymous_twins`, `conflicts`,
+    `profiles_several_identities`, `at_limit_<type>`), and of each table's rows the shares `matched_<table>` (with a
+    person in Heap), `identified_<table>`, `naive_missed_<table>` and `naive_wrong_<table>`. A share of nothing is left
+    out.
+    """
+    known = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
+    found: dict[str, float] = {}
+    for name in ("profiles_in_heap", "profiles_addressable", "profiles_heap_only", "profiles_warehouse_only"):
+        if (share := known[name, ALL][1]) is not None:
+            found[f"{name}_share"] = share
+    for name in ("profiles_several_identities", "anonymous_twins", "conflicts"):
+        found[name] = int(known[name, ALL][0])
+    for (metric, subject), (value, _) in known.items():
+        if metric == "profiles_at_limit":
+            found[f"at_limit_{subject}"] = int(value)
+    for name, metric in _SHARES_BY_TABLE.items():
+        told = {subject: share for (other, subject), (_, share) in known.items() if other == metric}
+        found |= {f"{name}_{table}": share for table, share in told.items() if share is not None}
+    return {name: round(value, 5) for name, value in found.items()}
+
+
+def audit_text(report: pl.DataFrame) -> str:
+    """Say the most important figures of an audit in a few lines."""
+    figures = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
+
+    def said(metric: str, subject: str = ALL) -> str:
+        value, share = figures.get((metric, subject), (0.0, None))
+        return f"{value:,.0f}" if share is None else f"{value:,.0f} ({share:.1%})"
+
+    lines = [
+        f"People       {said('profiles')}   known to Heap {said('profiles_in_heap')}   "
+        f"with an identity {said('profiles_addressable')}",
+        f"             only in Heap {said('profiles_heap_only')}   "
+        f"only in the warehouse {said('profiles_warehouse_only')}",
+        f"Duplicates   on several identities {said('profiles_several_identities')}   "
+        f"anonymous twins {said('anonymous_twins')}   refused links {said('conflicts')}",
+    ]
+    tables = [subject for metric, subject in figures if metric == "rows"]
+    width = max(map(len, tables), default=0)
+    for table in tables:
+        line = f"{table:<{width}}   in Heap {said('rows_in_heap', table)} of {said('rows', table)} rows"
+        if ("naive_rows_right", table) in figures:
+            line += (
+                f"; a join on one raw column: missed {said('naive_rows_missed', table)}, "
+                f"wrong person {said('naive_rows_wrong', table)}, several people {said('naive_rows_ambiguous', table)}"
+            )
+        lines.append(line)
+        if figures.get(("naive_rows_uncompared", table), (0.0, None))[0]:
+            lines.append(
+                f"{'':<{width}}   {said('naive_rows_uncompared', table)} equal a value of Heap's users that is mapped "
+                f"to another type, so nothing joins them: {REMEDY}"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""What was asked: an identifier as the rules read it, and what the tables know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+
+import polars as pl
+
+from heap_assets.errors import HeapAssetsError
+from heap_assets.identity.explain.blockers import IdentityTables
+from heap_assets.identity.explain.cluster import Identifier
+from heap_assets.identity.normalise import normalised, reason
+from heap_assets.identity.rules import Rules
+
+
+class QuestionError(HeapAssetsError):
+    """What was asked cannot be understood; the message says how to ask."""
+
+
+class Verdict(StrEnum):
+    """The kinds of answer."""
+
+    PROFILE = "profile"
+    """One identifier was asked about; it is on a profile."""
+    JOINED = "joined"
+    LIMIT = "limit"
+    """Two profiles: a merge limit refused the link between them."""
+    SHARED = "shared"
+    """Only a shared value connects them, or one of them is one."""
+    BLOCKED = "blocked"
+    """One of them is no identifier by the rules."""
+    UNKNOWN = "unknown"
+    """One of them was never seen."""
+    UNCONNECTED = "unconnected"
+    """Two profiles, and nothing that would connect them."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the tables know of an identifier that was asked about.
+
+    Attributes
+    ----------
+    why_not
+        Why the rules take it for no identifier (`blocked`, `junk`, `pattern`, …), or None.
+    known
+        Whether the graph has it.
+    similar
+        Identifiers of the graph that differ in case or outer blanks only, if it has not.
+    elsewhere
+        The same value under other types, where it is not on the same profile: nothing has compared them.
+    """
+
+    identifier: Identifier
+    why_not: str | None = None
+    known: bool = False
+    profile_id: str | None = None
+    shared: bool = False
+    groups: int = 0
+    stronger_type: str | None = None
+    similar: tuple[Identifier, ...] = ()
+    elsewhere: tuple[Identifier, ...] = ()
+
+
+def parse_identifier(question: str, rules: Rules) -> Identifier:
+    """Read `type:value`; the value may hold colons.
+
+    Raises
+    ------
+    QuestionError
+        There is no type, or none that the rules know.
+    """
+    kind, colon, value = question.partition(":")
+    if not colon or not value:
+        raise QuestionError(f"{question!r} has no type; ask for type:value, such as email:ann@acme.io.")
+    if kind not in rules.types:
+        near = get_close_matches(kind, rules.types, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise QuestionError(f"unknown identifier type {kind!r}; types are {', '.join(rules.types)}.{hint}")
+    return Identifier(kind, value)
+
+
+def look_up(question: str, tables: IdentityTables, rules: Rules) -> Found:
+    """Normalise what was asked and find it in the graph."""
+    raw = parse_identifier(question, rules)
+    rule = rules[raw.type]
+    value, why_not = (
+        pl.DataFrame({"v": [raw.value]})
+        .select(v=normalised(pl.col("v"), rule.normaliser))
+        .select("v", why=reason(pl.col("v"), rule, rules))
+        .row(0)
+    )
+    identifier = Identifier(raw.type, value)
+    if why_not is not None:
+        return Found(identifier, why_not, elsewhere=_elsewhere(raw, value, None, tables, rules))
+    of_type = tables.graph.filter(pl.col("identifier_type") == raw.type)
+    row = of_type.filter(pl.col("identifier") == value).select("profile_id", "shared").collect()
+    if row.is_empty():
+        alike = pl.col("identifier").str.strip_chars().str.to_lowercase() == value.strip().lower()
+        similar = of_type.filter(alike).select("identifier").sort("identifier").head(5).collect()
+        return Found(
+            identifier,
+            similar=tuple(Identifier(raw.type, other) for other in similar["identifier"]),
+            elsewhere=_elsewhere(raw, value, None, tables, rules),
+        )
+    profile_id, shared = row.row(0)
+    if not shared:
+        elsewhere = _elsewhere(raw, value, profile_id, tables, rules)
+        return Found(identifier, known=True, profile_id=profile_id, elsewhere=elsewhere)
+    why = tables.shared.filter((pl.col("identifier_type") == raw.type) & (pl.col("identifier") == value))
+    reasons = why.select("groups", "stronger_type").sort("groups", descending=True).collect()
+    groups, stronger = reasons.row(0) if reasons.height else (0, None)
+    return Found(identifier, known=True, profile_id=profile_id, shared=True, groups=groups, stronger_type=stronger)
+
+
+def _elsewhere(
+    raw: Identifier, own: str | None, profile_id: str | None, tables: IdentityTables, rules: Rules
+) -> tuple[Identifier, ...]:
+    """Find a value, or what its own type makes of it (`own`), under other types on other profiles; strongest first."""
+    others = [rule for rule in rules.identifiers if rule.type != raw.type]
+    spelt = pl.DataFrame({"v": [raw.value, own]}).select(
+        normalised(pl.col("v"), rule.normaliser).alias(rule.type) for rule in others
+    )
+    same = [
+        (pl.col("identifier_type") == rule.type) & pl.col("identifier").is_in(spelt[rule.type].drop_nulls().to_list())
+        for rule in others
+    ]
+    if not same:
+        return ()
+    found = tables.graph.filter(pl.any_horizontal(same), pl.col("profile_id").ne_missing(profile_id)).collect()
+    named = {Identifier(kind, value) for kind, value in found.select("identifier_type", "identifier").iter_rows()}
+    return tuple(sorted(named, key=lambda identifier: rules.rank(identifier.type)))

@@ -1,0 +1,237 @@
+"""What would be if the rules were others: the real links resolved again in memory and compared with today.
+
+Nothing is written. Strings are read and encoded once; each variant costs only the resolution of integers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from heap_assets.identity.explain.plot import plot, row_name
+from heap_assets.identity.explain.variants import Variant, variants
+from heap_assets.identity.normalise import normalised
+from heap_assets.identity.rules import Rules
+
+if TYPE_CHECKING:
+    from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
+
+NO_PROFILE: Final = 0xFFFFFFFF
+BIGGEST: Final = 5
+KINDS: Final = ("unchanged", "resized", "merged", "split", "overlapping", "removed")
+"""What becomes of today's profiles; the four of the Case Count metric (identity.md 6), one that only gained or lost
+identifiers which are in no other profile (`resized`), and one all identifiers of which are in none (`removed`)."""
+
+_COUNT: Final = pl.Int64()
+WHAT_IF_SCHEMA: Final[dict[str, pl.DataType]] = {
+    "setting": pl.String(),
+    "value": pl.String(),
+    "today": pl.Boolean(),
+    "profiles": _COUNT,
+    **dict.fromkeys(KINDS, _COUNT),
+    "conflicts": _COUNT,
+    "shared": _COUNT,
+    "biggest": pl.List(pl.Int64),
+    "exact": pl.Boolean(),
+}
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """Variants against today.
+
+    Attributes
+    ----------
+    frame
+        `WHAT_IF_SCHEMA`; the first row is today, and `today` also marks variants that are today's rules. `unchanged` to
+        `removed` count today's profiles and add up to them; `conflicts` are refused links between profiles, `shared`
+        values that belong to several people, `biggest` the sizes of the five biggest profiles.
+    """
+
+    frame: pl.DataFrame
+
+    def text(self) -> str:
+        """Return an aligned table for people."""
+        head = ["", "profiles", *KINDS, "conflicts", "shared", "biggest"]
+        rows = [head, *(_cells(row) for row in self.frame.iter_rows(named=True))]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        text = (0, len(head) - 1)
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i in text else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        if not self.frame["exact"].all():
+            lines += ["", INEXACT]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def json(self) -> str:
+        """Return the table for machines."""
+        return json.dumps(self.frame.to_dicts(), ensure_ascii=False, indent=2)
+
+    def svg(self) -> str:
+        """Return a plot: per variant, what becomes of today's profiles; with conflicts and the biggest profile."""
+        return plot(self.frame)
+
+
+INEXACT = (
+    "~ resolved from links as they are. What is blocked or can be shared also decides which links records make:\n"
+    "  a run with these settings may join identifiers that only met on such a value."
+)
+
+
+def what_if(links: pl.LazyFrame, rules: Rules, sweeps: Sequence[str] | Sequence[Variant]) -> WhatIf:
+    """Resolve links by other rules and count what would become of today's profiles. Writes nothing.
+
+    Parameters
+    ----------
+    links
+        All links as of the day, in the shape of `identity/links`; read once.
+    rules
+        Today's rules.
+    sweeps
+        `email=1..5`, `device_id.shared_above=1,3,never`, `order=first_seen`, `block=email:info@acme.io`; or variants.
+
+    Raises
+    ------
+    SweepError
+        A sweep that cannot be read.
+    RulesError
+        A number that the rules do not allow.
+    """
+    from heap_assets.identity.engine.native.encode import encode  # Numba is loaded when it is first needed
+
+    wanted = [v for sweep in sweeps for v in ([sweep] if isinstance(sweep, Variant) else variants([sweep], rules))]
+    encoded = encode(links, rules)
+    today = _Outcome.of(encoded, rules)
+    rows = [_row(Variant("today", "", rules), today, today, is_today=True)]
+    for variant in wanted:
+        is_today = variant.blocked is None and variant.rules.digest == rules.digest
+        rows.append(_row(variant, today, today if is_today else _resolved(encoded, variant), is_today=is_today))
+    return WhatIf(pl.DataFrame(rows, schema=WHAT_IF_SCHEMA, orient="row"))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Profile of each node (`NO_PROFILE` for none), conflicts, shared values."""
+
+    labels: NDArray[np.uint32]
+    conflicts: int
+    shared: int
+
+    @classmethod
+    def of(cls, encoded: Encoded, rules: Rules) -> _Outcome:
+        from heap_assets.identity.engine.native.ordered import clusters
+        from heap_assets.identity.engine.native.shared import components
+
+        found = components(encoded, rules)
+        split = clusters(encoded, found, rules)
+        return cls(split.labels, split.refused.height, int(np.count_nonzero(found.shared)))
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Sizes of profiles, the biggest first."""
+        counts = np.bincount(self.labels[self.labels != NO_PROFILE])
+        return np.sort(counts[counts > 0])[::-1].astype(np.int64)
+
+
+def _resolved(encoded: Encoded, variant: Variant) -> _Outcome:
+    if variant.blocked is None:
+        return _Outcome.of(encoded, variant.rules)
+    gone = _nodes_of(encoded, variant.rules, *variant.blocked)
+    cut = [_without(batch, gone) for batch in encoded.batches]
+    outcome = _Outcome.of(replace(encoded, batches=cut), variant.rules)
+    labels = outcome.labels.copy()
+    labels[gone] = NO_PROFILE
+    return replace(outcome, labels=labels)
+
+
+def _nodes_of(encoded: Encoded, rules: Rules, name: str, value: str) -> NDArray[np.uint32]:
+    """Return the node of a value as an array of one, or none."""
+    wanted = pl.select(normalised(pl.lit(value), rules[name].normaliser)).item()
+    of_type = np.flatnonzero(encoded.ranks == rules.rank(name)).astype(np.uint32)
+    found: NDArray[np.uint32] = of_type[(encoded.texts.take(of_type) == wanted).to_numpy()]
+    return found
+
+
+def _without(batch: LinkBatch, gone: NDArray[np.uint32]) -> LinkBatch:
+    kept = ~(np.isin(batch.a, gone) | np.isin(batch.b, gone))
+    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    columns = {name: getattr(batch, name)[kept] for name in ("a", "b", "first", "tag")}
+    return replace(batch, **columns, starts=before[batch.starts])
+
+
+def _row(variant: Variant, today: _Outcome, other: _Outcome, *, is_today: bool) -> tuple[Any, ...]:
+    kinds = case_counts(today.labels, other.labels)
+    counts = [kinds[kind] for kind in KINDS]
+    biggest = other.sizes[:BIGGEST].tolist()
+    return (
+        variant.setting, variant.value, is_today, other.sizes.size, *counts, other.conflicts, other.shared, biggest,
+        variant.exact,
+    )  # fmt: skip
+
+
+def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[str, int]:
+    """Count what became of profiles: each is exactly one of `KINDS`.
+
+    Parameters
+    ----------
+    before, after
+        Profile of each identifier, `NO_PROFILE` for none; equal lengths.
+
+    Returns
+    -------
+    dict
+        merged: whole in a profile made of several whole ones. split: cut into profiles that hold nothing of others.
+        overlapping: neither. Identifiers that leave for no profile, or come from none, make a profile `resized` only.
+    """
+    cells = (
+        pl.LazyFrame({"old": before, "new": after})
+        .group_by("old", "new")
+        .agg(n=pl.len())
+        .with_columns(pl.when(pl.col(side) != NO_PROFILE).then(pl.col(side)) for side in ("old", "new"))
+        .collect()
+    )
+    pairs = cells.drop_nulls()
+    gained = cells.filter(pl.col("old").is_null()).select("new", gained=pl.lit(1))
+    lost = cells.filter(pl.col("new").is_null()).select("old", lost=pl.lit(1))
+    judged = (
+        pairs.with_columns(parts=pl.len().over("old"), sources=pl.len().over("new"))
+        .join(gained, on="new", how="left")
+        .join(lost, on="old", how="left")
+        # a profile made of whole ones only
+        .with_columns(whole=(pl.col("parts") == 1).all().over("new"))
+        .group_by("old")
+        .agg(
+            parts=pl.col("parts").first(),
+            alone=(pl.col("sources") == 1).all(),
+            whole=pl.col("whole").all(),
+            resized=pl.any_horizontal(pl.col("gained", "lost").is_not_null()).any(),
+        )
+    )
+    one, alone = pl.col("parts") == 1, pl.col("alone")
+    kind = (
+        pl.when(one & alone & ~pl.col("resized")).then(pl.lit("unchanged"))
+        .when(one & alone).then(pl.lit("resized"))
+        .when(one & pl.col("whole")).then(pl.lit("merged"))
+        .when(alone).then(pl.lit("split"))
+        .otherwise(pl.lit("overlapping"))
+    )  # fmt: skip
+    counts = dict(judged.group_by(kind=kind).len().iter_rows())
+    removed = lost.filter(pl.col("old").is_not_null()).join(pairs, on="old", how="anti").height
+    return dict.fromkeys(KINDS, 0) | counts | {"removed": removed}
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    kinds = [f"{row[kind]:,}" if row[kind] or kind == "unchanged" else "–" for kind in KINDS]
+    biggest = " ".join(f"{size:,}" for size in row["biggest"])
+    return [row_name(row), f"{row['profiles']:,}", *kinds, f"{row['conflicts']:,}", f"{row['shared']:,}", biggest]

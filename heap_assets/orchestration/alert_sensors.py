@@ -1,0 +1,154 @@
+"""The two sensors that tell people: one over finished runs, one hourly over what no run tells.
+
+Keep them tiny: open-source Dagster tells nobody when a sensor itself fails. What can go wrong on the way to a channel
+is kept by the outbox and never raised.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.alerts import (
+    Alarm,
+    Channel,
+    Kind,
+    Message,
+    Outbox,
+)
+from heap_assets.orchestration.run_alarms import GroupOf, finished_messages
+from heap_assets.orchestration.standing_alarms import (
+    freshness_alarms,
+    recency_alarms,
+    ticking_alarms,
+    watched_checks,
+)
+from heap_assets.redaction import redacting
+
+_RUNS_PER_TICK = 20
+_FIRST_LOOK_BACK = timedelta(hours=24)
+_REMEMBERED_RUNS = 500
+_OVERLAP = timedelta(minutes=2)
+
+
+def alert_sensors(
+    channels: Sequence[Channel],
+    base_url: str,
+    *,
+    status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
+    standing_interval_seconds: int = 3600,
+    run_interval_seconds: int = 30,
+) -> list[dg.SensorDefinition]:
+    """Return the sensors that alert `channels`; links in messages lead to `base_url`, the address of the UI."""
+
+    @dg.sensor(
+        name="run_alerts",
+        minimum_interval_seconds=run_interval_seconds,
+        default_status=status,
+        description="Tells of failed runs, and failed or warned checks of finished runs: once, and when they recover.",
+    )
+    @redacting
+    def run_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
+        outbox = Outbox(lake.open().store, channels, os.environ)
+        cursor = _Cursor.parse(context.cursor)
+        records = _finished(context.instance, cursor)
+        runs = [record.dagster_run for record in records]
+        messages = finished_messages(context.instance, runs, base_url, _groups(context), outbox.open_alarms())
+        told = sum(outbox.tell(message) for message in messages)
+        for record in records:
+            cursor.passed(record)
+        context.update_cursor(cursor.dump())
+        outbox.deliver()
+        return dg.SkipReason(f"{told} alarms told, {outbox.waiting()} messages wait")
+
+    @dg.sensor(
+        name="standing_alerts",
+        minimum_interval_seconds=standing_interval_seconds,
+        default_status=status,
+        description="Tells hourly what no run tells: stale tables, sensors and daemons that stand still.",
+    )
+    @redacting
+    def standing_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
+        outbox = Outbox(lake.open().store, channels, os.environ)
+        alarms = _standing(context, outbox)
+        told = outbox.tell(Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url))
+        alive = Alarm(Kind.ALIVE, "heap_assets", "alive", rule="The alert sensors tick.")
+        outbox.tell(Message("heap_assets is alive", (alive,), link=base_url))
+        return dg.SkipReason(f"{told} alarms told, {outbox.waiting()} messages wait")
+
+    return [run_alerts, standing_alerts]
+
+
+def _standing(context: dg.SensorEvaluationContext, outbox: Outbox) -> list[Alarm]:
+    now, group_of, graph = datetime.now(UTC), _groups(context), _graph(context)
+    keys = sorted(graph.materializable_asset_keys) if graph is not None else []
+    watched = watched_checks(graph) if graph is not None else []
+    return [
+        *recency_alarms(outbox.store, watched, now, group_of),
+        *freshness_alarms(context.instance, keys, group_of),
+        *ticking_alarms(context.instance, now, _instigators(context)),
+    ]
+
+
+def _graph(context: dg.SensorEvaluationContext) -> Any:
+    return context.repository_def.asset_graph if context.repository_def else None
+
+
+def _instigators(context: dg.SensorEvaluationContext) -> set[str]:
+    """Return the sensors and schedules that are defined now; storage remembers those of older definitions too."""
+    defined = context.repository_def
+    if defined is None:
+        return set()
+    return {sensor.name for sensor in defined.sensor_defs} | {schedule.name for schedule in defined.schedule_defs}
+
+
+def _groups(context: dg.SensorEvaluationContext) -> GroupOf:
+    graph = _graph(context)
+
+    def group_of(key: dg.AssetKey) -> str:
+        return (graph.get(key).group_name or "") if graph is not None and graph.has(key) else ""
+
+    return group_of
+
+
+class _Cursor:
+    """How far runs have been told: a time, and the runs near it, because times are not unique."""
+
+    def __init__(self, after: datetime, seen: list[str]) -> None:
+        self.after = after
+        self.seen = seen
+
+    @classmethod
+    def parse(cls, text: str | None) -> "_Cursor":
+        if not text:
+            return cls(datetime.now(UTC) - _FIRST_LOOK_BACK, [])
+        fields = json.loads(text)
+        return cls(datetime.fromisoformat(fields["after"]), fields["seen"])
+
+    def dump(self) -> str:
+        return json.dumps({"after": self.after.isoformat(), "seen": self.seen[-_REMEMBERED_RUNS:]})
+
+    def passed(self, record: dg.RunRecord) -> None:
+        self.after = max(self.after, _aware(record.update_timestamp))
+        self.seen.append(record.dagster_run.run_id)
+
+
+def _finished(instance: dg.DagsterInstance, cursor: _Cursor) -> list[dg.RunRecord]:
+    """Return finished runs that have not been told yet, oldest first.
+
+    Runs of the last two minutes are asked for again: rows of parallel writers may appear after newer ones.
+    """
+    wanted = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], updated_after=cursor.after - _OVERLAP
+    )
+    records = instance.get_run_records(
+        wanted, limit=_RUNS_PER_TICK + len(cursor.seen), order_by="update_timestamp", ascending=True
+    )
+    return [record for record in records if record.dagster_run.run_id not in cursor.seen][:_RUNS_PER_TICK]
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

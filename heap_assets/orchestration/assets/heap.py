@@ -1,0 +1,148 @@
+"""Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import dagster as dg
+
+from heap_assets.orchestration.assets.table_step import TableAsset, table_step
+from heap_assets.orchestration.automation import newest_touched_day, touched_days
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.resources import LakeResource
+from heap_assets.pipelines import exports
+from heap_assets.pipelines.filtering import without_left_out
+from heap_assets.pipelines.suites import checks_of, loaded_cadence
+from heap_assets.pipelines.table import UNREADABLE, Table, Task
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
+from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
+
+_ABOUT_USERS = (
+    "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "
+    "`migrated_to` names the user that a user has become."
+)
+_ABOUT_MIGRATIONS = (
+    "Which anonymous user became which identified one. `resolved_to` is the end of the chain; a cycle is marked and "
+    "resolved to its smallest id."
+)
+
+
+def event_tables(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the step that builds every event table of the catalogue; late days are rebuilt by themselves."""
+    tables, condition = [], touched_days(lambda: loaded)
+    for table in loaded.event_tables:
+        path = heap_asset(table)
+        known = loaded.catalogue.tables[table]
+        tables.append(
+            TableAsset(
+                path,
+                partial(_event_day, table=table),
+                _spec(loaded, path, f"Heap's `{known.display_name}` events.", condition),
+                checks_of(loaded, path),
+            )
+        )
+    return table_step(
+        "heap_event_tables",
+        tables,
+        platform,
+        partitions_def,
+        days_per_run=loaded.settings.run.days_per_run,
+        description="Builds days of Heap's event tables from landed dumps; any subset of tables in one step.",
+    )
+
+
+def people(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the step that builds `heap/users` and `heap/user_migrations`."""
+    condition = newest_touched_day(lambda: loaded)
+    tables = [
+        TableAsset(
+            USERS,
+            _users,
+            _spec(loaded, USERS, _ABOUT_USERS, condition),
+            checks_of(loaded, USERS),
+        ),
+        TableAsset(
+            MIGRATIONS,
+            _migrations,
+            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, condition),
+            checks_of(loaded, MIGRATIONS),
+        ),
+    ]
+    return table_step(
+        "heap_people",
+        tables,
+        platform,
+        partitions_def,
+        days_per_run=loaded.settings.run.days_per_run,
+        description="Folds dumps into users and user migrations as they stood at the end of each day.",
+    )
+
+
+def _event_day(task: Task, table: str) -> Table:
+    return without_left_out(task, table, _whole_day(task, table))
+
+
+def _whole_day(task: Task, table: str) -> Table:
+    there = task.platform
+    if exports.is_exported(there):
+        return exports.event_day(task, table)
+    built = build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
+    records = there.landing.records()
+    failed = [why for dump, why in built.notes["failed"].items() if records[dump].day == task.day]
+    return replace(built, notes={**built.notes, UNREADABLE: failed[-1]}) if failed else built
+
+
+def _users(task: Task) -> Table | None:
+    if exports.is_exported(task.platform):
+        return exports.users_of_day(task)
+    there = task.platform
+    return build_users(there.landing, task.day, there.catalogue.columns("users"), lake=there.lake, asset=USERS)
+
+
+def _migrations(task: Task) -> Table | None:
+    if exports.is_exported(task.platform):
+        return exports.migrations_of_day(task)
+    return build_user_migrations(task.platform.landing, task.day)
+
+
+def _spec(loaded: Project, path: str, description: str, condition: dg.AutomationCondition[dg.AssetKey]) -> dg.AssetSpec:
+    table = loaded.heap_tables[path]
+    return dg.AssetSpec(
+        asset_key(path),
+        deps=[asset_key(LANDED)],
+        description=description,
+        group_name="heap_events" if path.startswith("heap/events/") else "heap",
+        kinds={"polars", "parquet"},
+        owners=[loaded.settings.run.owner],
+        tags={"source": "heap", "table_kind": "snapshot" if table in SNAPSHOT_TABLES else "event"},
+        metadata={
+            "dagster/table_name": path.replace("/", "."),
+            "dagster/uri": loaded.lake.store.uri(path),
+            "dagster/column_schema": column_schema(loaded, table),
+        },
+        automation_condition=condition,
+        freshness_policy=policy_for("heap", loaded_cadence(loaded)),
+    )
+
+
+def column_schema(loaded: Project, table: str) -> dg.TableSchema:
+    """Return a Heap table's columns with what is known of them; personal data is tagged."""
+    known = loaded.catalogue.tables.get(table)
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, description=column.description, tags={"personal_data": ""} if column.pii else None)
+            for name, column in (known.columns if known else {}).items()
+        ]
+    )

@@ -1,0 +1,144 @@
+"""Group `heap_connect`: dumps as Heap delivers them, and the days that each of them touched."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.orchestration.assets.days import materializations
+from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
+from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
+from heap_assets.orchestration.resources import LakeResource
+from heap_assets.pipelines.landing import land
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.quality import (
+    Check,
+    Verdict,
+)
+from heap_assets.redaction import redacting
+from heap_assets.sources.heap_connect import DumpReport
+from heap_assets.tables import DUMPS, LANDED
+
+GROUP = "heap_connect"
+DUMPS_A_RUN = 20
+"""A run costs seconds to start, and a first look at a bucket may find a year of dumps."""
+
+
+def landed(partitions_def: dg.PartitionsDefinition[str], owner: str, reported_by: str, kind: str) -> dg.AssetSpec:
+    """Return the external asset of days that have new rows: what the tables' automation listens to.
+
+    Parameters
+    ----------
+    reported_by
+        The asset that reports them: dumps, or looks at Heap's export.
+    """
+    return dg.AssetSpec(
+        asset_key(LANDED),
+        description="Days of Heap's tables with rows that are new or were changed.\n\n"
+        f"`{reported_by}` reports one materialization for every day that it found touched, late days included, and "
+        "after a full resync every day the table ever had. Tables are then rebuilt for exactly those days.",
+        group_name=GROUP,
+        kinds={kind},
+        owners=[owner],
+        partitions_def=partitions_def,
+        deps=[asset_key(reported_by)],
+    )
+
+
+def dumps(platform: Callable[[LakeResource], Project], checks: Sequence[Check], owner: str) -> dg.AssetsDefinition:
+    """Return the asset that lands one dump a partition."""
+
+    spec = dg.AssetSpec(
+        asset_key(DUMPS),
+        description="Heap Connect's dumps, landed as Parquet: one partition a dump, a table whole or not at all.",
+        group_name=GROUP,
+        kinds={"avro", "s3"},
+        owners=[owner],
+        partitions_def=DUMP_PARTITIONS,
+        skippable=True,  # a dump that is gone from the source is named, and the others land
+    )
+
+    @dg.multi_asset(
+        name="heap_connect_dumps",
+        specs=[spec],
+        check_specs=check_specs(checks, DUMP_PARTITIONS),
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(DUMPS_A_RUN),
+        pool="heap_landing",
+        description="Lands dumps of Heap Connect, one after the other, table by table.",
+    )
+    @redacting
+    def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        there = platform(lake)
+        step = StepChecks(context, there.lake, checks)
+        verdicts: dict[str, Mapping[str, Verdict]] = {}
+        landed: dict[str, dict[str, Any]] = {}
+        delivered = {str(manifest.dump_id) for manifest in there.source().manifests()}
+        gone = [dump for dump in context.partition_keys if dump not in delivered]
+        for dump in sorted(set(context.partition_keys) & delivered, key=int):
+            done = land(there, int(dump))
+            for day, tables in sorted(done.days.items()):
+                context.log_event(day_landed(day, tables, done.report.dump_id))
+            there.landing.confirm(done.report.dump_id, done.report.touched)
+            landed[dump] = _metadata(done.report)
+            verdicts[dump] = done.verdicts
+        yield from materializations(context, asset_key(DUMPS), landed)
+        for dump, of_dump in verdicts.items():
+            yield from step.judge(DUMPS, dump, of_dump)
+        yield from step.finish()
+        if gone:
+            raise dg.Failure(f"{there.source().describe()} has no dump {', '.join(gone)}", allow_retries=False)
+
+    return heap_connect_dumps
+
+
+def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -> dg.AssetMaterialization:
+    """Return what tells the tables' automation that a day has new rows; a day that has come has no dump to name."""
+    metadata: dict[str, Any] = {"tables": len(tables), "names": ", ".join(sorted(tables))}
+    return dg.AssetMaterialization(
+        asset_key(LANDED),
+        partition=day.isoformat(),
+        metadata=metadata if dump_id is None else {"dump": dump_id, **metadata},
+    )
+
+
+_COUNTED = ("read", "new", "updated", "unchanged", "rejected", "late", "ahead", "before_start")
+
+
+def _metadata(report: DumpReport) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [
+        {
+            "table": table.table,
+            "state": str(table.state),
+            "incremental": table.incremental,
+            "files": table.files,
+            "bytes": table.bytes,
+            # None where there was nothing to compare with
+            **{name: getattr(table.counts, name) or 0 for name in _COUNTED},
+            "seconds": round(table.seconds, 3),
+            "reason": table.failure.told if table.failure else ", ".join(table.rejected),
+        }
+        for table in report.tables
+    ]
+    left_out = {table.table: ", ".join(table.columns_left_out) for table in report.tables if table.columns_left_out}
+    told = {
+        "tables": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land",
+        "not_selected": ", ".join(report.unselected),
+        "columns_not_selected": "; ".join(f"{table}: {columns}" for table, columns in left_out.items()),
+        "values_lost": ", ".join(
+            f"{table.table}.{name}: {count}" for table in report.tables for name, count in table.lost.items()
+        ),
+        "full_resyncs": ", ".join(table.table for table in report.full_resyncs),
+    }
+    return {
+        "as_of": dg.MetadataValue.timestamp(report.as_of),
+        "day": report.day.isoformat(),
+        "rows": report.rows,
+        **{name: sum(int(row[name]) for row in rows) for name in _COUNTED},
+        "bytes": sum(table.bytes for table in report.tables),
+        "seconds": round(sum(table.seconds for table in report.tables), 3),
+        **{name: text for name, text in told.items() if text},
+    }

@@ -1,0 +1,109 @@
+"""Group `identity`: who is who, as of the end of each day."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.errors import MissingInputError
+from heap_assets.orchestration.assets.days import materializations, note_wait
+from heap_assets.orchestration.automation import settled_graph
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
+from heap_assets.pipelines.resolve import REFUSED, figures, identity_of_day
+from heap_assets.pipelines.suites import loaded_cadence
+from heap_assets.pipelines.table import Made
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redacting
+from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+
+GROUP = "identity"
+_ABOUT = {
+    LINKS: "Identifiers seen on one record: the day's events, and the snapshot tables as they stand.\n\n"
+    "One row per link and source, with first and last sight. A sighting is an identifier seen alone.",
+    GRAPH: "Every identifier and the profile it belongs to.\n\n"
+    "Links are taken in one total order under merge limits, so neither arrival nor partitioning changes the answer; "
+    "the graph of a day computed from the day before equals the one computed at once.",
+    CONFLICTS: "Links that a merge limit refused: which limit, both profiles and both counts.",
+    SHARED: "Identifiers that belong to several people, such as a kiosk's device: they merge nobody.",
+    CHANGES: "What became of yesterday's profiles: merged, split, moved, renamed, created, removed.",
+}
+
+
+def identity(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the step that resolves who is who; a newest day is resolved by itself once its inputs are settled."""
+    condition = settled_graph(lambda: loaded)
+    sources = [asset_key(path) for path, table in loaded.sources.items() if table.mappings]
+
+    def spec(path: str) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            asset_key(path),
+            deps=sources if path == LINKS else [asset_key(LINKS)] if path == GRAPH else [asset_key(GRAPH)],
+            description=_ABOUT[path],
+            group_name=GROUP,
+            kinds={"polars", "parquet"},
+            owners=[loaded.settings.run.owner],
+            tags={"personal_data": ""} if path in (LINKS, GRAPH, CONFLICTS, SHARED) else {},
+            metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": loaded.lake.store.uri(path)},
+            automation_condition=condition,
+            freshness_policy=policy_for("identity", loaded_cadence(loaded)),
+            code_version="1",
+            skippable=True,  # a day whose inputs are not there yet is named and left out, and the others go on
+        )
+
+    @dg.multi_asset(
+        name="identity",
+        specs=[spec(path) for path in _ABOUT],
+        partitions_def=partitions_def,
+        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        pool="identity",
+        description="Resolves identities: links, order, limits, shared values, stable ids.",
+    )
+    @redacting
+    def resolve_identities(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        there = platform(lake)
+        resolved: dict[str, dict[str, dict[str, Any]]] = {}
+        for key in context.partition_keys:
+            try:
+                resolved[key] = _resolve_day(there, date.fromisoformat(key))
+            except MissingInputError as error:
+                note_wait(context, GRAPH, key, str(error))
+        for path in _ABOUT:
+            yield from materializations(
+                context, asset_key(path), {day: stored[path] for day, stored in resolved.items()}
+            )
+
+    return resolve_identities
+
+
+def _resolve_day(platform: Project, day: date) -> dict[str, dict[str, Any]]:
+    made = identity_of_day(platform, day)
+    return {path: _store(platform, path, day, table) for path, table in made.items()}
+
+
+def _store(platform: Project, path: str, day: date, made: Made) -> dict[str, Any]:
+    written = platform.lake.write(path, str(day), made.writer or made.frame, made.inputs, notes=made.notes)
+    schema = table_schema(platform.lake.scan(path, str(day)).collect_schema())
+    plain = {name: value for name, value in made.notes.items() if isinstance(value, int | float | str)}
+    return {
+        "status": str(written.status),
+        "dagster/column_schema": schema,
+        **(plain if path == GRAPH else {}),
+        **figures(platform, path, day),
+        **_refused(written.partition.notes.get(REFUSED, ())),
+        **partition_metadata(written.partition),
+    }
+
+
+def _refused(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values that are no identifiers as a table: where, of which type, why, how many; never themselves."""
+    rows = [dg.TableRecord({name: "" if value is None else value for name, value in row.items()}) for row in told]
+    return {"no_identifiers": dg.MetadataValue.table(rows)} if rows else {}

@@ -1,0 +1,134 @@
+"""Group `profiles`: golden records, and the audit of how well tables and people were matched."""
+
+import base64
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.identity import audit_text, size_histogram
+from heap_assets.orchestration.assets.days import Days
+from heap_assets.orchestration.automation import FOLLOWS_GRAPH
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
+from heap_assets.pipelines.behaviour import column_sources
+from heap_assets.pipelines.golden import audiences_of_day, audit_of_day, profiles_of_day
+from heap_assets.pipelines.suites import loaded_cadence
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redacting
+from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
+
+_ABOUT_PROFILES = (
+    "One row per person: identifiers, Heap identities, and traits by survivorship, each with the source that gave it."
+)
+_ABOUT_AUDIT = (
+    "How well it fits together: match rate per table, partial and duplicate profiles, anonymous twins, and what a "
+    "join on one identifier would have got wrong."
+)
+
+_ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, by the definitions in the settings."
+
+
+def profiles(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> list[dg.AssetsDefinition]:
+    """Return `profiles`, `audit`, and `audiences` if the settings name any."""
+    tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
+    sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
+    made = [
+        _day_asset(loaded, platform, partitions_def, PROFILES, sources, _ABOUT_PROFILES),
+        _day_asset(loaded, platform, partitions_def, AUDIT, sources, _ABOUT_AUDIT),
+    ]
+    if loaded.settings.profiles.audiences:
+        made.append(_day_asset(loaded, platform, partitions_def, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
+    return made
+
+
+_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day}
+
+
+def _day_asset(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+    path: str,
+    deps: list[str],
+    description: str,
+) -> dg.AssetsDefinition:
+    metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": loaded.lake.store.uri(path)}
+    if path == PROFILES:
+        metadata["dagster/column_lineage"] = trait_lineage(loaded)
+
+    @dg.asset(
+        key=asset_key(path),
+        deps=[asset_key(dep) for dep in deps],
+        description=description,
+        group_name="profiles",
+        kinds={"polars", "parquet"},
+        owners=[loaded.settings.run.owner],
+        tags={"personal_data": ""} if path == PROFILES else {},
+        metadata=metadata,
+        partitions_def=partitions_def,
+        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        automation_condition=FOLLOWS_GRAPH,
+        freshness_policy=policy_for("identity", loaded_cadence(loaded)),
+        pool=path,
+        output_required=False,  # a day whose inputs are not there yet is named and left out, and the others go on
+    )
+    @redacting
+    def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        there, days = platform(lake), Days(context, path)
+        for day in context.partition_keys:
+            days.build(day, partial(_build_day, there, path, day))
+        yield from days.results()
+
+    return build
+
+
+def _build_day(platform: Project, path: str, day: str) -> dict[str, Any]:
+    made = _BUILDERS[path](platform, date.fromisoformat(day))
+    written = platform.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
+    return (
+        {"status": str(written.status)}
+        | (_pictures(platform, day) if path == AUDIT else {})
+        | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
+        | partition_metadata(written.partition)
+        | {"dagster/column_schema": table_schema(platform.lake.scan(path, day).collect_schema())}
+    )
+
+
+def _pictures(platform: Project, day: str) -> dict[str, Any]:
+    """Return the audit for people: a few lines, and the sizes of profiles as a plot."""
+    rows = platform.lake.scan(AUDIT, day).collect()
+    plot = base64.b64encode(size_histogram(rows).encode()).decode()
+    return {
+        "in_words": dg.MetadataValue.md(f"```\n{audit_text(rows)}\n```"),
+        "profile_sizes": dg.MetadataValue.md(f"![sizes of profiles](data:image/svg+xml;base64,{plot})"),
+    }
+
+
+def trait_lineage(loaded: Project) -> dg.TableColumnLineage:
+    """Return, for every trait, behaviour and audience, the source columns it can come from."""
+    chosen = loaded.settings.profiles
+    traits = {name: [_source(text) for text in trait.sources] for name, trait in chosen.traits.items()}
+    did = {
+        name: [dg.TableColumnDep(asset_key(heap_asset(table)), column) for table, column in sorted(pairs)]
+        for name, pairs in column_sources(loaded).items()
+    }
+    for audience in chosen.parsed_audiences:
+        named = (name for name, _ in audience.user_properties)
+        did[audience.name] += [dep for name in named for dep in traits.get(name, did.get(name, []))]
+    return dg.TableColumnLineage({**traits, **did})
+
+
+def _source(text: str) -> dg.TableColumnDep:
+    table, _, column = text.partition(".")
+    asset = USERS if table == "users" else warehouse_asset(table)
+    return dg.TableColumnDep(asset_key(asset), column.partition(".")[0])

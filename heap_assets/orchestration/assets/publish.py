@@ -1,0 +1,197 @@
+"""Group `publish`: assets of the lake as tables of a warehouse, one partition a day, nothing loaded twice."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.errors import HeapAssetsError, MissingInputError
+from heap_assets.orchestration.assets.days import materializations, note_wait
+from heap_assets.orchestration.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.resources import LakeResource
+from heap_assets.pipelines.publishing import (
+    PublishedTable,
+    make_views,
+    open_publisher,
+    publish_day,
+    published_tables,
+    resolvable,
+)
+from heap_assets.pipelines.suites import loaded_cadence
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redact_error, redacting
+from heap_assets.sources.warehouse import (
+    AccessError,
+    Published,
+    Publisher,
+    PublishError,
+    WarehouseBusyError,
+    WarehouseError,
+    told_counts,
+    told_names,
+)
+from heap_assets.tables import publish_asset
+
+GROUP = "publish"
+GRAPH_TABLE = "identity_graph"
+_LATER = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For a quota that is used up or a server that is away; what is wrong stays wrong and is not tried again."""
+
+
+def publishing(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> Iterator[dg.AssetsDefinition]:
+    """Yield, for each target, the step that publishes its tables and the asset of its `heap_resolved` views."""
+    for target in loaded.settings.publish:
+        yield _tables(loaded, platform, partitions_def, target)
+        if resolvable(loaded, target):
+            yield _views(loaded, platform, target)
+
+
+def _tables(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+    target: str,
+) -> dg.AssetsDefinition:
+    tables = {asset_key(table.asset): table for table in published_tables(loaded, target)}
+
+    @dg.multi_asset(
+        name=f"publish_{target}",
+        specs=[_spec(loaded, target, table) for table in tables.values()],
+        partitions_def=partitions_def,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        retry_policy=_LATER,
+        pool=f"publish_{target}",
+        description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
+    )
+    @redacting
+    def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        there = platform(lake)
+        publisher = _opened(there, target)
+        failures: dict[str, HeapAssetsError] = {}
+        for key in sorted(context.selected_asset_keys):
+            yield from _publish(context, there, publisher, tables[key], failures)
+        if failures:
+            reasons = "\n".join(str(error) for error in failures.values())
+            raise dg.Failure(f"{', '.join(failures)}\n{reasons}", allow_retries=_passes(failures.values()))
+
+    return publish_tables
+
+
+def _opened(there: Project, target: str) -> Publisher:
+    """Open a target; a host that is not allowed or a connection string nobody can read is not tried again."""
+    try:
+        return open_publisher(there, target)
+    except HeapAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=_passes([error])) from None
+
+
+def _passes(failures: Iterable[HeapAssetsError]) -> bool:
+    return all(isinstance(error, WarehouseBusyError) for error in failures)
+
+
+def _publish(
+    context: dg.AssetExecutionContext,
+    there: Project,
+    publisher: Publisher,
+    table: PublishedTable,
+    failures: dict[str, HeapAssetsError],
+) -> Iterator[Any]:
+    """Publish a table's days, each for itself; a refusal by the target ends the table, one of access or quota all."""
+    if any(isinstance(error, AccessError | WarehouseBusyError) for error in failures.values()):
+        return
+    done: dict[str, dict[str, Any]] = {}
+    for day in context.partition_keys:
+        try:
+            done[day] = _metadata(publish_day(there, publisher, table, date.fromisoformat(day)))
+        except MissingInputError as error:
+            note_wait(context, table.asset, day, str(error))
+        except Exception as error:  # whatever is wrong with one table stops that table
+            told = (
+                error if isinstance(error, HeapAssetsError) else PublishError(f"{table.asset}: {redact_error(error)}")
+            )
+            context.log.error("%s %s: %s", table.asset, day, told)  # noqa: TRY400  the message says all
+            failures[f"{table.asset} {day}"] = told
+            if isinstance(told, WarehouseError):
+                break
+    yield from materializations(context, asset_key(table.asset), done)
+
+
+def _views(loaded: Project, platform: Callable[[LakeResource], Project], target: str) -> dg.AssetsDefinition:
+    chosen = loaded.settings.publish[target]
+    into = str(chosen.resolved_views)
+
+    @dg.asset(
+        key=asset_key(publish_asset(target, into)),
+        deps=[asset_key(table.asset) for table in [*resolvable(loaded, target), *_resolving(loaded, target)]],
+        group_name=GROUP,
+        kinds={chosen.kind, "view"},
+        owners=[loaded.settings.run.owner],
+        metadata={"dagster/table_name": into},
+        automation_condition=PUBLISHED_VIEWS,
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+        retry_policy=_LATER,
+        pool=f"publish_{target}",
+        description="Views of the published event tables with today's `resolved_user_id` and `profile_id`.\n\n"
+        "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
+        "heap/user_migrations and identity/graph, and read no other.",
+    )
+    @redacting
+    def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
+        there = platform(lake)
+        publisher = _opened(there, target)
+        try:
+            publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
+            made = make_views(there, publisher, target)
+        except HeapAssetsError as error:
+            raise dg.Failure(str(error), allow_retries=_passes([error])) from None
+        return dg.MaterializeResult(metadata={"views_made": len(made), "views": ", ".join(made) or "all unchanged"})
+
+    return build
+
+
+def _resolving(loaded: Project, target: str) -> list[PublishedTable]:
+    wanted = ("heap_user_migrations", GRAPH_TABLE)
+    return [table for table in published_tables(loaded, target) if table.publication.table in wanted]
+
+
+def _spec(loaded: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
+    chosen = loaded.settings.publish[target]
+    container = chosen.dataset if chosen.kind == "bigquery" else chosen.schema_name
+    return dg.AssetSpec(
+        asset_key(table.asset),
+        deps=[asset_key(source) for source in table.sources],
+        skippable=True,
+        description=f"{table.publication.description}.\n\nA day is replaced whole; a version that was loaded is not "
+        "loaded again.",
+        group_name=GROUP,
+        kinds={chosen.kind},
+        owners=[loaded.settings.run.owner],
+        tags={"target": target},
+        metadata={"dagster/table_name": f"{container}.{table.publication.table}"},
+        automation_condition=PUBLISHED_DAYS,
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+    )
+
+
+def _metadata(published: Published) -> dict[str, Any]:
+    return {
+        "status": str(published.status),
+        "dagster/partition_row_count": published.rows,
+        "bytes": published.bytes,
+        "seconds": round(published.seconds, 3),
+        "jobs": ", ".join(published.jobs) or "none",
+        "added_columns": ", ".join(published.added_columns) or "none",
+        "renamed_columns": told_names(published.renamed) or "none",
+        "values_lost": sum(published.lost.values()),
+        "values_lost_in": told_counts(published.lost) or "none",
+    }

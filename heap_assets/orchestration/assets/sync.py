@@ -1,0 +1,271 @@
+"""Group `sync`: what has been sent to Heap, Segment and others, one partition a day of data."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from heap_assets.activation import LeaseHeldError, Mode, Progress, Status, salt
+from heap_assets.errors import DeliveryError, HeapAssetsError
+from heap_assets.orchestration.assets.days import materializations, note_wait
+from heap_assets.orchestration.assets.sync_metadata import (
+    description,
+    metadata_of,
+    planned_rows,
+    progress_line,
+    property_lineage,
+)
+from heap_assets.orchestration.automation import never_sent
+from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
+from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.resources import LakeResource
+from heap_assets.pipelines import delivery
+from heap_assets.pipelines.delivery import Choices, Delivery
+from heap_assets.pipelines.delivery_checks import superseded_verdict, sync_checks, undelivered_verdict, verdicts_of
+from heap_assets.pipelines.delivery_due import built_days
+from heap_assets.pipelines.delivery_first import how_to_confirm, remember_shown, waits_for_confirmation
+from heap_assets.pipelines.suites import loaded_cadence
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redacting
+from heap_assets.tables import sync_asset
+
+GROUP = "sync"
+_SECONDS_BETWEEN_LINES = 5.0
+_SHOWN_REASON = 500
+
+
+class SyncConfig(dg.Config):
+    """What a person may choose in the launchpad for one run."""
+
+    dry_run: bool = Field(default=False, description="Show what would be sent; send nothing")
+    confirm: bool = Field(default=False, description="Send although the guard asks for confirmation")
+    force: bool = Field(default=False, description="Send although a newer day was delivered already")
+    full_resend: bool = Field(default=False, description="Send every known key again (not for events)")
+    retry_rejected: bool = Field(default=False, description="Try rejected rows at once, however often they failed")
+    rejected_since: str = Field(default="", description="Of those, only the ones refused since then: 2026-11-20T08:00")
+
+    @property
+    def choices(self) -> Choices:
+        """The same in the words of the step.
+
+        Raises
+        ------
+        DeliveryError
+            If `rejected_since` is no time.
+        """
+        retry = self.retry_rejected or bool(self.rejected_since)
+        return Choices(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
+
+
+def syncs(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+) -> list[dg.AssetsDefinition]:
+    """Return one asset per sync of the settings."""
+    return [_sync(loaded, platform, partitions_def, name) for name in loaded.settings.sync]
+
+
+def step_name(name: str) -> str:
+    """Return the name of a sync's step, under which a run is configured."""
+    return "sync__" + re.sub(r"\W", "_", name)
+
+
+def _sync(
+    loaded: Project,
+    platform: Callable[[LakeResource], Project],
+    partitions_def: dg.DailyPartitionsDefinition,
+    name: str,
+) -> dg.AssetsDefinition:
+    sync, inputs = loaded.settings.sync[name], delivery.inputs_of(loaded, name)
+    checks = sync_checks(loaded, name)
+    spec = dg.AssetSpec(
+        asset_key(sync_asset(name)),
+        deps=[asset_key(path) for path in inputs],
+        description=description(name, sync, inputs),
+        group_name=GROUP,
+        kinds={sync.vendor},
+        owners=[loaded.settings.run.owner],
+        tags={"destination": sync.vendor},
+        metadata={"dagster/column_lineage": property_lineage(loaded, name)},
+        automation_condition=never_sent(lambda: loaded) if sync.scheduled else None,
+        freshness_policy=policy_for("sync", loaded_cadence(loaded)) if sync.scheduled else None,
+        skippable=True,  # a dry run sends nothing and materializes nothing
+    )
+
+    @dg.multi_asset(
+        name=step_name(name),
+        specs=[spec],
+        check_specs=check_specs(checks, partitions_def),
+        partitions_def=partitions_def,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=f"sync_{sync.vendor}",
+        description=f"Sends to {sync.vendor} what `sync.{name}` in the settings says.",
+    )
+    @redacting
+    def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
+        there = platform(lake)
+        if not context.selected_asset_keys:
+            # the button "Execute" of a check must not send anything
+            step = StepChecks(context, there.lake, checks)
+            yield from step.judge_again(sync_asset(name), context.partition_keys)
+            yield from step.finish()
+            return
+        if config.dry_run:
+            yield from _dry_run(context, there, name, config)
+            return
+        delivery.check_choices(there, name, config.choices)
+        if not config.confirm and waits_for_confirmation(there, name):
+            yield from _dry_run(context, there, name, config)
+            remember_shown(there, name, date.fromisoformat(max(context.partition_keys)))
+            context.log.warning("sync/%s has never sent to this destination: %s", name, how_to_confirm(name))
+            return
+        yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.choices)
+
+    return send
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DeliveryError(f"rejected_since is {text!r}; expected a time such as 2026-11-20T08:00 (UTC)") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@dataclass
+class _Run:
+    """One run over one or several days: events send each day, upserts the newest one."""
+
+    context: dg.AssetExecutionContext
+    platform: Project
+    name: str
+    checks: StepChecks
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    superseded: list[str] = field(default_factory=list)
+
+    def go(self, choices: Choices) -> Iterator[Any]:
+        error = self._deliver(choices)
+        asset = sync_asset(self.name)
+        yield from self._materializations()
+        for day in self.superseded:
+            yield from self.checks.judge(asset, day, superseded_verdict(max(self.deliveries)))
+        for day, sent in self.deliveries.items():
+            yield from self.checks.judge(asset, day, verdicts_of(self.platform, self.name, sent))
+        if error is not None and not isinstance(error[1], LeaseHeldError):
+            yield from self.checks.judge(asset, error[0], undelivered_verdict(str(error[1])[:_SHOWN_REASON]))
+        yield from self.checks.finish()
+        if error is not None:
+            raise error[1]
+        self._fail_if_undelivered()
+
+    def _deliver(self, choices: Choices) -> tuple[str, HeapAssetsError] | None:
+        """Send day by day, and return the error that ended it, if any.
+
+        A day that was not built, or whose checks did not pass, is left out; one that the destination did not take
+        is the last.
+        """
+        *older, newest = self._there()
+        events = delivery.mode_of(self.platform, self.name) is Mode.INSERT
+        for day in [*older, newest] if events else [newest]:
+            try:
+                sent = delivery.send(
+                    self.platform,
+                    self.name,
+                    date.fromisoformat(day),
+                    self.context.run.run_id,
+                    choices,
+                    progress=_teller(self.context),
+                )
+            except HeapAssetsError as error:
+                return day, error
+            self.deliveries[day] = sent
+            self._tell(day, sent)
+            if not sent.arrived and sent.report.status is not Status.BLOCKED:
+                break
+        if not events and self.deliveries[newest].arrived:
+            self.superseded = older
+        return None
+
+    def _there(self) -> list[str]:
+        """Return the days that can be sent and say what the others wait for; all of them if there is none.
+
+        Nothing to send at all is told by the gate, as a failure: somebody asked for it.
+        """
+        days = list(self.context.partition_keys)
+        built = built_days(self.platform, self.name)
+        if len(there := [day for day in days if day in built]) in (0, len(days)):
+            return days
+        for day in sorted({*days} - {*there}):
+            note_wait(self.context, sync_asset(self.name), day, f"what it reads has not been built for {day}")
+        return there
+
+    def _materializations(self) -> Iterator[Any]:
+        """Report the days that arrived."""
+        told: dict[str, Mapping[str, Any]] = {
+            day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
+        }
+        told |= {day: metadata_of(self.platform, self.name, d) for day, d in self.deliveries.items() if d.arrived}
+        yield from materializations(self.context, asset_key(sync_asset(self.name)), told)
+
+    def _tell(self, day: str, sent: Delivery) -> None:
+        report = sent.report
+        self.context.log.info(
+            "%s %s: %s, %s sent, %s unchanged, %s rejected, %s invalid, %s held in %s requests",
+            *(sync_asset(self.name), day, report.status, f"{report.sent:,}", f"{report.unchanged:,}"),
+            *(report.rejected, report.invalid, report.held, report.requests),
+        )
+        for table, reason in sent.left_out.items():
+            self.context.log.warning("%s %s leaves out %s: %s", sync_asset(self.name), day, table, reason)
+
+    def _fail_if_undelivered(self) -> None:
+        lost = {day: sent for day, sent in self.deliveries.items() if not sent.arrived}
+        if not lost:
+            return
+        asks = any(sent.report.status is Status.NEEDS_CONFIRMATION for sent in lost.values())
+        raise dg.Failure(
+            "\n".join(
+                f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}"
+                for day, sent in lost.items()
+            )
+            + (f"; {how_to_confirm(self.name)}" if asks else ""),
+            metadata=metadata_of(self.platform, self.name, next(iter(lost.values()))),
+            allow_retries=False,
+        )
+
+
+def _dry_run(
+    context: dg.AssetExecutionContext, platform: Project, name: str, config: SyncConfig
+) -> Iterator[dg.AssetObservation]:
+    """Observe what would be sent: a dry run is no materialization, or the day would look delivered."""
+    salt(platform.lake.store)  # whoever reads the observation may ask `heap-assets rows` for a hash in it
+    for day in context.partition_keys:
+        planned, rows = delivery.plan(platform, name, date.fromisoformat(day), force=config.force)
+        metadata = metadata_of(platform, name, planned) | planned_rows(rows)
+        key = asset_key(sync_asset(name))
+        context.log_event(dg.AssetObservation(key, partition=day, metadata=metadata))
+        context.log.info("dry run: %s %s would send %s rows", sync_asset(name), day, f"{planned.report.planned:,}")
+    yield from ()
+
+
+def _teller(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
+    """Return what logs how far a delivery is, every few seconds."""
+    last = time.monotonic()
+
+    def tell(seen: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            context.log.info(progress_line(seen))
+
+    return tell

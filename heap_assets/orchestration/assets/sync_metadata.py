@@ -1,0 +1,139 @@
+"""What the UI says of a sync: numbers that plot, reasons and samples without a personal value, lineage."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from heap_assets.activation import Progress, SyncReport, runs
+from heap_assets.config import (
+    BaseSync,
+    SegmentTrack,
+)
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.pipelines import delivery
+from heap_assets.pipelines.delivery_destinations import ledger_folder
+from heap_assets.pipelines.delivery_tables import Forwarding
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.tables import heap_asset
+
+_SAMPLE = 10
+_RUNS_SHOWN = 10
+_NOT_SHOWN = ("sync", "run_id", "day", "destination")
+
+
+def metadata_of(platform: Project, name: str, sent: delivery.Delivery) -> dict[str, Any]:
+    """Return what a day's materialization (or failure, or dry run) says."""
+    found = report_metadata(sent.report)
+    if sent.confirmed:
+        found["confirmed_by_export"] = sent.confirmed
+    if sent.tables or sent.left_out:
+        found["tables"] = _tables(sent)
+    if sent.unchanged_tables:
+        found["unchanged_tables"] = sent.unchanged_tables
+    history = runs(platform.lake.store, ledger_folder(platform, name), last=_RUNS_SHOWN)
+    if len(history):
+        found["recent_runs"] = _history(history)
+    return found
+
+
+def report_metadata(report: SyncReport) -> dict[str, Any]:
+    """Return a report as metadata."""
+    facts = {name: value for name, value in report.as_dict().items() if name not in _NOT_SHOWN}
+    plain: dict[str, Any] = {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in facts.items()
+        if isinstance(value, bool | int | float | str)
+    }
+    plain["rejected_share"] = round(report.rejected_share, 5)
+    for name in ("rejections", "invalid_reasons", "held_reasons"):
+        if counted := getattr(report, name):
+            plain[name] = _table({"reason": reason, "rows": rows} for reason, rows in counted.items())
+    if seen := report.addressing_in_words:
+        plain["addressing"] = _table({"what": what, "rows": rows} for what, rows in seen.items())
+    if report.sample:
+        plain["rejected_sample"] = _table({"key_hash": key, "reason": reason} for key, reason in report.sample)
+        plain["rejected_in_clear"] = f"heap-assets rows sync/{report.sync} --key KEY_HASH"
+    if report.new_properties:
+        plain["new_properties"] = ", ".join(report.new_properties)
+    if report.concerns:
+        plain["concerns"] = "; ".join(report.concerns)
+    if report.forced:
+        plain["forced_keys"] = len(report.forced)
+    return plain
+
+
+def planned_rows(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return a sample of what a dry run would send: hashed keys and field names."""
+    if not len(rows):
+        return {}
+    shown = [
+        {n: ", ".join(v) if isinstance(v, list) else v or "" for n, v in r.items()}
+        for r in rows.head(_SAMPLE).to_dicts()
+    ]
+    return {"sample": _table(shown)}
+
+
+def progress_line(seen: Progress) -> str:
+    """Say how far a delivery is."""
+    rate = seen.acknowledged / seen.seconds if seen.seconds > 0 else 0.0
+    return (
+        f"{seen.acknowledged:,} of {seen.planned:,} rows acknowledged, {seen.rejected:,} rejected, "
+        f"{seen.requests:,} requests, {rate:,.0f} rows/s"
+    )
+
+
+def property_lineage(platform: Project, name: str) -> dg.TableColumnLineage:
+    """Return, for every property that is sent, the columns it comes from."""
+    sync = platform.settings.sync[name]
+    if not isinstance(sync, SegmentTrack):
+        source = delivery.inputs_of(platform, name)[0]
+        return dg.TableColumnLineage(
+            {prop: [dg.TableColumnDep(asset_key(source), column)] for prop, column in sync.properties.items()}
+        )
+    forwarding = Forwarding(platform, name, sync)
+    found: dict[str, list[dg.TableColumnDep]] = {}
+    for table in forwarding.tables:
+        for prop, column in forwarding.mapped(table, platform.catalogue.columns(table) or ()).items():
+            found.setdefault(prop, []).append(dg.TableColumnDep(asset_key(heap_asset(table)), column))
+    return dg.TableColumnLineage(found)
+
+
+def description(name: str, sync: BaseSync, inputs: Iterable[str]) -> str:
+    """Say what a sync does."""
+    properties = ", ".join(f"`{prop}`" for prop in sync.properties)
+    first = sync.description or f"Sends {properties or 'rows'} by `{sync.kind}`."
+    return (
+        f"{first}\n\nReads {', '.join(f'`{path}`' for path in list(inputs)[:5])}. Only what is new or changed is sent, "
+        "compared with what the destination has acknowledged. Nothing is sent while a blocking check of what it reads "
+        f"failed, is missing or judged another version.\n\nDry run: `heap-assets sync plan {name}`, or the launchpad."
+    )
+
+
+def _tables(sent: delivery.Delivery) -> dg.TableMetadataValue:
+    rows = [
+        {"table": table, "sent": r.sent, "unchanged": r.unchanged, "rejected": r.rejected, "reason": r.reason or ""}
+        for table, r in sent.tables.items()
+    ]
+    rows += [
+        {"table": table, "sent": 0, "unchanged": 0, "rejected": 0, "reason": f"left out: {reason}"}
+        for table, reason in sent.left_out.items()
+    ]
+    return _table(rows)
+
+
+def _history(history: pl.DataFrame) -> dg.TableMetadataValue:
+    shown = history.sort("started_at", descending=True).select(
+        pl.col("started_at").dt.strftime("%Y-%m-%d %H:%M"),
+        pl.col("day").cast(pl.String),
+        *("status", "planned", "sent", "rejected", "held", "requests"),
+        pl.col("seconds").round(1),
+    )
+    return _table(shown.fill_null("").to_dicts())
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

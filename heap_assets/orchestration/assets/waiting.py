@@ -1,0 +1,111 @@
+"""What waits, said unasked: on the page of each asset, and in the ticks of the sensors that ask for nothing."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dagster as dg
+
+# What a sensor's tick returns; it has no public name.
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster_shared.record import copy
+
+from heap_assets.errors import HeapAssetsError
+from heap_assets.orchestration.assets.days import WAITS
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.readiness import landing_pauses
+from heap_assets.pipelines.waiting import Wait, waits
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redacting
+
+NAME = "waits"
+UNTIL = "waits_until"
+_INTERVAL_SECONDS = 60
+_REMEMBERED_SECONDS = 30.0
+_SHOWN = 8
+
+
+def waiting_sensor(platform: Callable[[], Project], *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Return the sensor that writes an observation on each asset that begins to wait, or waits for something else."""
+
+    @dg.sensor(
+        name=NAME,
+        description="Writes on the page of an asset what it waits for and until when, once for each reason.",
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=status,
+    )
+    @redacting
+    def say_what_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        known: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        there = waits(platform())
+        return dg.SensorResult(
+            skip_reason=summary(there) or "nothing waits",
+            cursor=json.dumps({wait.asset: wait.cause for wait in there}),
+            asset_events=[_observation(wait) for wait in there if known.get(wait.asset) != wait.cause],
+        )
+
+    return say_what_waits
+
+
+class Reasons:
+    """Says why the sensors of groups of assets ask for nothing; looks at the lake twice a minute at most."""
+
+    def __init__(self, platform: Callable[[], Project]) -> None:
+        self._platform = platform
+        self._waits: Sequence[Wait] = ()
+        self._until = 0.0
+
+    def of(self, *prefixes: str, otherwise: str) -> Callable[[], str]:
+        """Return what says why assets whose paths begin with `prefixes` wait, or `otherwise` if they do not."""
+
+        def _why() -> str:
+            try:
+                return summary([wait for wait in self._now() if wait.asset.startswith(prefixes)]) or otherwise
+            except HeapAssetsError as error:
+                return str(error)  # the conditions were evaluated all the same
+
+        return _why
+
+    def of_tables(self) -> str:
+        """Say why no day of Heap's tables is built now."""
+        platform = self._platform()
+        if not is_exported(platform) and not landing_pauses(platform):
+            return "dumps are landing: the days that they touched are built when that pauses"
+        return self.of("heap/", otherwise="every day that was touched is built, being built, or failed")()
+
+    def _now(self) -> Sequence[Wait]:
+        if time.monotonic() >= self._until:
+            self._waits = waits(self._platform())
+            self._until = time.monotonic() + _REMEMBERED_SECONDS
+        return self._waits
+
+
+def _observation(wait: Wait) -> dg.AssetObservation:
+    until = {UNTIL: dg.MetadataValue.timestamp(wait.until)} if wait.until else {}
+    return dg.AssetObservation(asset_key(wait.asset), description=str(wait), metadata={WAITS: str(wait), **until})
+
+
+def summary(waiting: Sequence[Wait]) -> str:
+    """Return waits in one text; what waits for the same is said once."""
+    assets: dict[str, list[str]] = {}
+    for wait in waiting:
+        assets.setdefault(str(wait), []).append(wait.asset)
+    texts = [f"{', '.join(named)}: {reason}" for reason, named in assets.items()]
+    return "; ".join(texts[:_SHOWN]) + (f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+
+
+class TellingSensor(dg.AutomationConditionSensorDefinition):
+    """A sensor of automation conditions whose tick says why it asks for nothing, where Dagster says "empty result"."""
+
+    def __init__(self, name: str, *, why: Callable[[], str], **options: Any) -> None:
+        super().__init__(name, use_user_code_server=True, **options)
+        self._why = why
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
+        """Evaluate the conditions; a tick without runs gets the reason."""
+        data = super().evaluate_tick(context)
+        return data if data.run_requests else copy(data, skip_message=self._why())

@@ -1,0 +1,156 @@
+"""When assets run by themselves: one trigger per asset (design.md, Flow)."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.first_contact import first_runs, unread_tables
+from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+
+Condition = dg.AutomationCondition[Any]
+
+_NEWEST = timedelta(days=2)
+"""The running day and the newest complete one: a dump of the night after D carries D."""
+_REMEMBERED_SECONDS = 5.0
+
+FOLLOWS_GRAPH: Condition = (
+    dg.AutomationCondition.any_deps_updated()
+    # users and warehouse tables of a day are there before its graph is
+    & ~dg.AutomationCondition.any_deps_missing().allow(dg.AssetSelection.assets(asset_key(GRAPH)))
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("its graph was resolved, or a table that gives traits was read")
+
+
+PUBLISHED_DAYS: Condition = (
+    dg.AutomationCondition.any_deps_updated()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("what is published was built anew")
+"""Every day, however old, whose input was written; a write that changed nothing is found out by its version."""
+
+PUBLISHED_VIEWS: Condition = (
+    dg.AutomationCondition.any_deps_updated()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("a table was published")
+
+
+class DaysDue(dg.AutomationCondition[dg.AssetKey]):
+    """True for the days of an asset that the lake says are due, however long ago that became so.
+
+    Dagster's own conditions fire on what happens while they watch, one partition at a time. What is due is here a
+    function of what landed and what was built: nothing is missed by an asset that is new to the catalogue, by a daemon
+    that was down, or by a graph that is a function of all days.
+    """
+
+    def __init__(self, label: str, due: Callable[[], Mapping[str, Collection[date]]]) -> None:
+        self._label = label
+        self._due = due
+
+    @property
+    def name(self) -> str:
+        """What the UI calls it."""
+        return self._label
+
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        """Judge from the lake; days that the asset does not have are left out."""
+        view = context.asset_graph_view
+        partitions_def = view.asset_graph.get(context.key).partitions_def
+        due = {asset_key(path): days for path, days in self._due().items()}.get(context.key, ())
+        if not due or partitions_def is None:
+            return dg.AutomationResult(context, true_subset=view.get_empty_subset(key=context.key))
+        days = {day.isoformat() for day in due}
+        known = {key for key in days if partitions_def.has_partition_key(key)}
+        return dg.AutomationResult(
+            context, true_subset=view.get_subset_from_partition_keys(context.key, partitions_def, known)
+        )
+
+
+class _Recent:
+    """Remembers an answer for a moment: a tick asks once for each of hundreds of assets."""
+
+    def __init__(self, ask: Callable[[], Mapping[str, Collection[date]]]) -> None:
+        self._ask = ask
+        self._until = 0.0
+        self._answer: Mapping[str, Collection[date]] = {}
+
+    def __call__(self) -> Mapping[str, Collection[date]]:
+        if time.monotonic() >= self._until:
+            self._answer = self._ask()
+            self._until = time.monotonic() + _REMEMBERED_SECONDS
+        return self._answer
+
+
+def _in_time(condition: Condition) -> Condition:
+    """Ask for what is due unless it is on its way, or its last run failed and none of its inputs is new since."""
+    may_succeed = ~dg.AutomationCondition.execution_failed() | dg.AutomationCondition.any_deps_updated()
+    return condition & ~dg.AutomationCondition.in_progress() & may_succeed
+
+
+def _labelled(condition: Any, label: str) -> Condition:
+    labelled: Condition = condition.with_label(label)
+    return labelled
+
+
+def touched_days(platform: Callable[[], Project]) -> Condition:
+    """Return the condition of event tables: every day that a dump touched or whose columns changed, however old."""
+    return _after_landing(platform, unbuilt_days, "its rows or columns are newer than its last build")
+
+
+def newest_touched_day(platform: Callable[[], Project]) -> Condition:
+    """Return the condition of users and user_migrations: their newest days."""
+    if not is_exported(platform()):
+        return _after_landing(platform, unbuilt_people, "dumps are newer than its last build")
+    updated = (
+        dg.AutomationCondition.in_latest_time_window(_NEWEST)
+        & dg.AutomationCondition.any_deps_updated()
+        & ~dg.AutomationCondition.in_progress()
+    )
+    return _labelled(updated, "the export touched the newest day")
+
+
+def _after_landing(
+    platform: Callable[[], Project], due: Callable[[Project], Mapping[str, Collection[date]]], label: str
+) -> Condition:
+    """Ask for what is due once landing pauses; a look at an export reports all days at once and has no pause."""
+
+    def _due() -> Mapping[str, Collection[date]]:
+        project = platform()
+        return due(project) if is_exported(project) or landing_pauses(project) else {}
+
+    return _labelled(_in_time(DaysDue(label, _Recent(_due))), label)
+
+
+def unread_day(platform: Callable[[], Project]) -> Condition:
+    """Return the condition of warehouse tables: never read, or the schedule's time for the newest day was missed."""
+    due = DaysDue("the newest complete day was not read", _Recent(lambda: unread_tables(platform())))
+    return _labelled(_in_time(due), "it was never read, or its time was missed")
+
+
+def never_sent(platform: Callable[[], Project]) -> Condition:
+    """Return the condition of syncs: the first run, as soon as everything it reads is built and has passed."""
+    due = DaysDue("it has never run", _Recent(lambda: first_runs(platform())))
+    return _labelled(_in_time(due), "its first run is due; the schedule asks for all others")
+
+
+def settled_graph(platform: Callable[[], Project]) -> Condition:
+    """Return the condition of the identity group: every touched day is built and the inputs are not the graph's.
+
+    A graph must not be resolved while a resync is still rebuilding some of its days.
+    """
+
+    def _due() -> dict[str, list[date]]:
+        day = graph_is_due(platform())
+        return {} if day is None else {path: [day] for path in (LINKS, GRAPH, CONFLICTS, SHARED, CHANGES)}
+
+    return _in_time(DaysDue("its inputs are settled and new", _Recent(_due)))

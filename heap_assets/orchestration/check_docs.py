@@ -1,0 +1,157 @@
+"""docs/checks.md, made from the definitions themselves, so that it cannot rot."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import dagster as dg
+
+from heap_assets.alerts import (
+    DEFAULT_KINDS,
+    MEANINGS,
+)
+from heap_assets.quality import (
+    Thresholds,
+)
+
+_EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")
+_ANY_TABLE, _EVENT_TABLES, _WAREHOUSE_TABLES = "Every table", "Heap event tables", "Warehouse tables"
+_PLACES = (_ANY_TABLE, "heap_connect", _EVENT_TABLES, "heap", _WAREHOUSE_TABLES, "identity", "profiles", "sync")
+_GENERAL = {
+    _ANY_TABLE: [
+        (r"at most [\d.]+ hours old(, or as old as is usual for a rare event)?", "as young as the table's cadence asks")
+    ],
+    _EVENT_TABLES: [(r"session_id( and|, user_id)", r"event_id\1")],
+    _WAREHOUSE_TABLES: [
+        (r"^No \w+ is there", "No key is there"),
+        (r"^Every row has \w+", "Every row has its key"),
+        (r" \(.*\)\.$", "."),
+    ],
+}
+"""What tables of a kind share of a rule: their own column names and hours left out."""
+_HEAD = """# Checks, thresholds and alerts
+
+Generated from the definitions by `make docs`; do not edit.
+
+A check belongs to a day of a table and keeps a result per day, in backfills too. **Blocks** means that nothing is sent
+to Heap or Segment from that day while it fails, and that the rest of its run is skipped. WARN means look, ERROR means
+wrong. Results carry numbers that plot over time and at most ten offenders; what would name a person is shown as a
+keyed hash (the key lies in the lake: `_verdicts/.key`).
+
+From a failed check to the row, for those who may read the lake: `offenders_in_clear` in a result's metadata is the
+command. It prints values and rows in clear, and writes and sends nothing.
+
+```
+heap-assets rows profiles one_profile_per_identity --day 2026-11-01   # all offenders that the check shows
+heap-assets rows profiles one_profile_per_identity --key 3fa9c1d20b77 # the one that is shown as this hash
+heap-assets rows --key 3fa9c1d20b77                                   # of whichever check or sync shows it
+heap-assets rows sync/heap_user_properties --key 9b1f0c64d1a2e735     # a key of a sync: rejected, held, planned, sent
+```
+
+`--rows` says how many rows of each table, `--json` prints an object a line. The check is held against the day as it
+stands now; if that was built again since, this is said. `heap-assets explain` then shows how identifiers were joined.
+Hashes that `sync plan` shows in a lake in which no sync has run yet are of that call alone: it keeps no key.
+
+`claimed_by_one` and `unique_identifiers_not_shared` look at the same values, those of a type that is one person's and
+that resolution gave to one profile though the records of others name them. The first is a list to work off: one value
+is enough, and `checks.claimed_values` says how many are known and left. The second says that a whole source is wrong:
+it weighs their share of all values, and one value of many people, whatever is tolerated by the first.
+
+A check that cannot be judged has not passed: its result warns and says "Not judged" and why, the status page counts it
+apart, and the step of its table goes on. If there is nothing to compare with yet (no earlier day, a table that is not
+built), nothing is held up and no alert is sent. If it should have been judged and could not (a column of another type,
+an error), it alerts, and a blocking check holds syncs up as if it had failed.
+"""
+_ALERTS = """
+## Alerts
+
+One message a run, with a link to it. Told once when something goes wrong and once when it is right again. A channel
+that is down fails nothing: its messages wait and the other channels are told. A webhook's body is signed:
+`X-Heap-Assets-Signature: sha256=` HMAC-SHA256 of `<X-Heap-Assets-Timestamp>.<body>`.
+"""
+
+
+def checks_document(defs: dg.Definitions) -> str:
+    """Return docs/checks.md for these definitions: every check, threshold, alert kind and alert sensor."""
+    repository = defs.get_repository_def()
+    specs = [spec for assets in repository.asset_graph.assets_defs for spec in assets.check_specs]
+    sensors = sorted((s.name, s.description or "") for s in repository.sensor_defs if "alerts" in s.name)
+    kinds = [
+        (f"`{kind.value}`", told, "yes" if kind in DEFAULT_KINDS else "on request") for kind, told in MEANINGS.items()
+    ]
+    return "\n".join(
+        (
+            _HEAD,
+            _table(("On", "Check", "Severity", "Blocks", "Rule", "What mends it"), _check_rows(specs)),
+            "\n## Thresholds\n\nNames under `checks:` in heap_assets.yaml. Shares are fractions of one.\n",
+            _table(("Name", "Default", "Meaning"), _threshold_rows()),
+            _ALERTS,
+            _table(("Kind (`on:`)", "When", "By default"), kinds),
+            "",
+            _table(("Sensor", "What it does"), [(f"`{name}`", told) for name, told in sensors]),
+            "",
+        )
+    )
+
+
+def write_checks_document(defs: dg.Definitions, path: Path) -> Path:
+    """Write docs/checks.md."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(checks_document(defs))
+    return path
+
+
+def _check_rows(specs: Iterable[dg.AssetCheckSpec]) -> list[tuple[str, ...]]:
+    """Return a row per check; tables of a kind, of which there may be hundreds, share theirs."""
+    rows = set()
+    for spec in specs:
+        family, rule = _family(spec), str(spec.metadata.get("rule") or spec.description or "")
+        for pattern, told in _GENERAL.get(family, ()):
+            rule = re.sub(pattern, told, rule)
+        severity, mend = str(spec.metadata.get("severity", "")), str(spec.metadata.get("mend", ""))
+        rows.add((family, spec.name, severity, "yes" if spec.blocking else "", rule, mend))
+    return [
+        (family, f"`{name}`", *rest)
+        for family, name, *rest in sorted(rows, key=lambda row: (_place(row[0]), row[0], not row[3], row[1]))
+    ]
+
+
+def _family(spec: dg.AssetCheckSpec) -> str:
+    asset = spec.asset_key.to_user_string()
+    if spec.name == "newest_row_is_recent":
+        return _ANY_TABLE
+    if _EVENT_TABLE.match(asset):
+        return _EVENT_TABLES
+    return _WAREHOUSE_TABLES if asset.startswith("warehouse/") else asset
+
+
+def _place(family: str) -> int:
+    group = family if family in _PLACES else family.partition("/")[0]
+    return _PLACES.index(group) if group in _PLACES else len(_PLACES)
+
+
+def _threshold_rows() -> list[tuple[str, str, str]]:
+    """Read names and defaults from the fields, and meanings from the class's own documentation."""
+    meanings = _documented(Thresholds.__doc__ or "")
+    return [(f"`{field.name}`", str(field.default), meanings.get(field.name, "")) for field in fields(Thresholds)]
+
+
+def _documented(text: str) -> dict[str, str]:
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    for line in text.partition("----------\n")[2].splitlines():
+        told = line.strip()
+        if not told:
+            continue
+        if len(line) - len(line.lstrip()) == 4:
+            names = [name.strip() for name in told.split(",")]
+        else:
+            meanings |= {name: f"{meanings.get(name, '')} {told}".strip() for name in names}
+    return meanings
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)

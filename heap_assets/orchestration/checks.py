@@ -1,0 +1,284 @@
+"""Dagster side of checks: every partition of a run is judged on its own and keeps its own result.
+
+Dagster 1.13 stores the `AssetCheckResult` of a range run (every backfill of an asset with a `BackfillPolicy`) without
+its partition, and leaves the planned rows of the partitions as "Skipped". Results are therefore reported as
+`AssetCheckEvaluation` events that name their partition, in single runs too, and the check's output is yielded by hand.
+"""
+
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+# exported nowhere else, and the public `AssetCheckEvaluation` takes nothing else
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from heap_assets.errors import HeapAssetsError
+from heap_assets.orchestration.event_log import told_together
+from heap_assets.quality import (
+    WHOLE,
+    Check,
+    Judge,
+    Severity,
+    StoredVerdict,
+    Subject,
+    Verdict,
+    could_not_judge,
+    result_store,
+)
+from heap_assets.redaction import redacting
+from heap_assets.storage import Lake
+
+LAKE_RESOURCE = "lake"
+NOTHING_TO_JUDGE_BY, COULD_NOT_JUDGE = "nothing_to_judge_by", "could_not_judge"
+"""Metadata of a result that is no judgement: why. Dagster has no third state; such a result warns."""
+Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+Event = dg.AssetCheckEvaluation | dg.Output[None]
+_DAGSTER_SEVERITY = {Severity.WARN: dg.AssetCheckSeverity.WARN, Severity.ERROR: dg.AssetCheckSeverity.ERROR}
+
+
+def lake_of(context: Context) -> Lake:
+    """Return the lake of a run: the only place that knows how the resource is asked."""
+    lake: Lake = getattr(context.resources, LAKE_RESOURCE).open()
+    return lake
+
+
+def asset_key(asset: str) -> dg.AssetKey:
+    """Return the Dagster key of a lake asset (`heap/events/signup`)."""
+    return dg.AssetKey(asset.split("/"))
+
+
+def check_spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
+    """Return the spec of a check, for `check_specs=` of the step that builds the asset or for `check_step`."""
+    with warnings.catch_warnings():
+        # partitioned checks are "preview" in 1.13; this is the one place that knows
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return _spec(check, partitions_def)
+
+
+def _spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        name=check.name,
+        asset=asset_key(check.asset),
+        description=f"{check.rule} To mend: {check.mend}" if check.mend else check.rule,
+        blocking=check.blocking,
+        partitions_def=partitions_def if check.partitioned else None,
+        metadata={"severity": check.severity.value, "rule": check.rule, "mend": check.mend},
+    )
+
+
+def check_specs(
+    checks: Iterable[Check], partitions_def: dg.PartitionsDefinition[str] | None
+) -> list[dg.AssetCheckSpec]:
+    """Return the specs of several checks."""
+    return [check_spec(check, partitions_def) for check in checks]
+
+
+class StepChecks:
+    """The checks of one step: judges partition by partition, stores verdicts, and makes the events to yield.
+
+    In the step that builds tables, call `judge` after the partition's `MaterializeResult` was yielded, and `finish`
+    at the end of the step:
+
+    >>> checks = StepChecks(context, lake, all_checks)                                      # doctest: +SKIP
+    >>> for day in context.partition_keys:                                                  # doctest: +SKIP
+    ...     yield from checks.judge("heap/sessions", day)
+    >>> yield from checks.finish()                                                          # doctest: +SKIP
+    """
+
+    def __init__(self, context: Context, lake: Lake, checks: Sequence[Check]) -> None:
+        selected = context.selected_asset_check_keys
+        self._context = context
+        self._lake = lake
+        self._by_asset: dict[str, list[Check]] = {}
+        for check in checks:
+            if dg.AssetCheckKey(asset_key(check.asset), check.name) in selected:
+                self._by_asset.setdefault(check.asset, []).append(check)
+        self._judged: dict[tuple[str, str], Check] = {}
+        self._shared: dict[str, Any] = {}
+
+    @property
+    def assets(self) -> list[str]:
+        """Return the assets that this step has checks for."""
+        return list(self._by_asset)
+
+    def judge(
+        self, asset: str, partition: str | None = None, given: Mapping[str, Verdict] | None = None
+    ) -> Iterator[dg.AssetCheckEvaluation]:
+        """Judge one partition by every selected check of its asset; Dagster is told of all verdicts at once.
+
+        Parameters
+        ----------
+        given
+            Verdicts that the step itself knows, by check name. If `readable` is given and does not hold, nothing else
+            is judged: the partition in place is not the one that was asked for.
+        """
+        events = list(self._evaluations(asset, partition, given or {}))
+        with told_together(self._context.instance):
+            yield from events
+
+    def _evaluations(
+        self, asset: str, partition: str | None, given: Mapping[str, Verdict]
+    ) -> Iterator[dg.AssetCheckEvaluation]:
+        key = partition or WHOLE
+        subject = Subject(self._lake, asset, key, step_shared=self._shared)
+        version = result_store.partition_version(self._lake, asset, key)
+        readable = given.get("readable", Verdict(passed=True))
+        unreadable = readable.failed or bool(readable.not_judged)
+        target = None if unreadable else self._target(asset, partition)
+        for check in self._by_asset.get(asset, []):
+            verdict = given.get(check.name)
+            if verdict is None and check.judge is not None and not unreadable:
+                verdict = self._ask(check.judge, check, replace(subject, check=check.name))
+            if verdict is not None:
+                yield self._report(check, key, verdict, version, target)
+
+    def judge_again(self, asset: str, partitions: Iterable[str]) -> Iterator[dg.AssetCheckEvaluation]:
+        """Judge partitions as they stand, without building them; what only building can tell is told as it was then."""
+        for partition in partitions:
+            known = {
+                check.name: Verdict(
+                    found.passed, found.numbers, found.notes, memory=found.memory, not_judged=found.not_judged
+                )
+                for check in self._by_asset.get(asset, [])
+                if check.judge is None
+                for found in result_store.read_many(self._lake.store, asset, check.name, [partition])
+            }
+            yield from self.judge(asset, partition, known)
+
+    def finish(self) -> Iterator[dg.Output[None]]:
+        """Yield what Dagster expects at the end of the step.
+
+        Only a blocking check's output has somebody who waits for it. The others' would be one more event for each
+        check and run, and events are what checks cost: on SQLite more than judging does.
+        """
+        for check in filter(_is_awaited, self._judged.values()):
+            yield dg.Output(None, output_name=_spec(check, None).get_python_identifier())
+
+    def _ask(self, judge: Judge, check: Check, subject: Subject) -> Verdict:
+        """One check that cannot be carried out fails neither its table nor the verdicts of 200 others."""
+        try:
+            return judge(subject)
+        except Exception as error:
+            # an arbitrary exception's message may hold a row's values: where it happened is enough
+            where = "".join(traceback.format_tb(error.__traceback__))
+            self._context.log.error(  # noqa: TRY400
+                "%s on %s %s could not be judged: %s\n%s",
+                *(check.name, check.asset, subject.partition, type(error).__name__, where),
+            )
+            return could_not_judge(str(error) if isinstance(error, HeapAssetsError) else type(error).__name__)
+
+    def _report(
+        self, check: Check, partition: str, verdict: Verdict, version: str | None, target: Any
+    ) -> dg.AssetCheckEvaluation:
+        stored = result_store.record(
+            self._lake.store,
+            verdict,
+            asset=check.asset,
+            check=check.name,
+            partition=partition,
+            version=version,
+            severity=check.severity,
+            blocking=check.blocking,
+            rule=check.rule,
+            run_id=self._context.run.run_id,
+        )
+        self._judged[check.asset, check.name] = check
+        return evaluation(check, stored, partition if check.partitioned and self._partitioned else None, target)
+
+    @property
+    def _partitioned(self) -> bool:
+        return bool(self._context.has_partition_key or self._context.has_partition_key_range)
+
+    def _target(self, asset: str, partition: str | None) -> AssetCheckEvaluationTargetMaterializationData | None:
+        """Tie a result to the materialization it judged, as Dagster itself does for `AssetCheckResult`."""
+        wanted = dg.AssetRecordsFilter(asset_key(asset), asset_partitions=[partition] if partition else None)
+        found = self._context.instance.fetch_materializations(wanted, limit=1).records
+        if not found:
+            return None
+        entry = found[0].event_log_entry
+        return AssetCheckEvaluationTargetMaterializationData(
+            run_id=entry.run_id, storage_id=found[0].storage_id, timestamp=entry.timestamp
+        )
+
+
+def evaluation(
+    check: Check, stored: StoredVerdict, partition: str | None, target: Any = None
+) -> dg.AssetCheckEvaluation:
+    """Return a stored verdict as the event that Dagster keeps of it; `target` is the materialization it judges."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key(check.asset),
+        check_name=check.name,
+        passed=stored.passed and not stored.not_judged,
+        severity=dg.AssetCheckSeverity.WARN if stored.not_judged else _DAGSTER_SEVERITY[check.severity],
+        blocking=check.blocking,
+        description=f"Not judged: {stored.not_judged}" if stored.not_judged else check.rule,
+        partition=partition,
+        metadata=metadata(stored),
+        target_materialization_data=target,
+    )
+
+
+def _is_awaited(check: Check) -> bool:
+    return check.blocking
+
+
+def metadata(stored: StoredVerdict) -> dict[str, Any]:
+    """Return a verdict as Dagster metadata: numbers that plot, notes, and offenders as a small table."""
+    result: dict[str, Any] = {**stored.notes, **stored.numbers}
+    if stored.not_judged:
+        result[NOTHING_TO_JUDGE_BY if stored.passed else COULD_NOT_JUDGE] = stored.not_judged
+    if stored.sample:
+        columns = [dg.TableColumn(name) for name in stored.sample[0]]
+        records = [
+            dg.TableRecord({name: "" if value is None else value for name, value in row.items()})
+            for row in stored.sample
+        ]
+        result["offenders"] = dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+    if stored.hashes:
+        day = "" if stored.partition == WHOLE else f" --day {stored.partition}"
+        result["offenders_in_clear"] = f"heap-assets rows {stored.asset} {stored.check}{day}"
+    return result
+
+
+def check_step(
+    name: str,
+    checks: Sequence[Check],
+    partitions_def: dg.PartitionsDefinition[str] | None,
+    *,
+    description: str | None = None,
+    pool: str | None = None,
+) -> dg.AssetChecksDefinition:
+    """Build one step that judges several checks, on one or many assets; a process is started once for all of them."""
+    own = [check for check in checks if check.judge is not None]
+
+    @dg.multi_asset_check(
+        name=name,
+        specs=check_specs(own, partitions_def),
+        can_subset=True,
+        required_resource_keys={LAKE_RESOURCE},
+        description=description,
+        pool=pool,
+    )
+    @redacting
+    def judge_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
+        step = StepChecks(context, lake_of(context), own)
+        for asset in step.assets:
+            for partition in _partitions(context, own, asset):
+                yield from step.judge(asset, partition)
+        yield from step.finish()
+
+    return judge_partitions
+
+
+def _partitions(context: Context, checks: Sequence[Check], asset: str) -> Sequence[str | None]:
+    if not any(check.partitioned for check in checks if check.asset == asset):
+        return [None]
+    asked = list(context.partition_keys)
+    lake = lake_of(context)
+    built = [key for key in asked if result_store.partition_version(lake, asset, key) is not None]
+    # of a range, the days that wait for an input say so themselves; one that was asked for by itself is told
+    return built or asked

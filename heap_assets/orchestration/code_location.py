@@ -1,0 +1,49 @@
+"""Reloading the code location of a running webserver, so that a changed catalogue shows without a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+
+from heap_assets.config import Settings
+from heap_assets.errors import HeapAssetsError
+from heap_assets.project import (
+    load_catalogue,
+)
+from heap_assets.storage import Lake
+
+_POLL_SECONDS = 2.0
+_MOMENT_SECONDS = 3.0
+_MUTATION = "mutation { reloadWorkspace { __typename ... on PythonError { message } } }"
+
+
+def reload_code_locations(url: str, seconds: float = 60.0) -> bool:
+    """Ask a webserver to load all code locations anew; False if it cannot be reached or refuses."""
+    try:
+        answer = httpx.post(f"{url}/graphql", json={"query": _MUTATION}, timeout=seconds, trust_env=False)
+        return bool(answer.json()["data"]["reloadWorkspace"]["__typename"] == "Workspace")
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return False
+
+
+def reload_soon(url: str) -> None:
+    """Ask for a reload in a moment, from a thread: whoever asks may be in the code location that is replaced."""
+    timer = threading.Timer(_MOMENT_SECONDS, reload_code_locations, (url,))
+    timer.daemon = True
+    timer.start()
+
+
+def reload_when_the_catalogue_changes(settings: Settings, url: str) -> None:
+    """Watch the catalogue for ever and reload the code locations of `url` whenever another one stands there."""
+    lake = Lake.open(settings.lake.url, settings.lake.options)
+    loaded = load_catalogue(settings, lake)
+    while True:
+        time.sleep(_POLL_SECONDS)
+        try:
+            standing = load_catalogue(settings, lake)
+        except HeapAssetsError:
+            continue  # half edited by hand: the next look sees the whole
+        if standing != loaded and reload_code_locations(url):
+            loaded = standing

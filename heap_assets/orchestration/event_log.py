@@ -1,0 +1,222 @@
+"""Dagster's event log on SQLite: files stay open, and events that belong together are written together.
+
+A run of 200 tables writes some 5,000 events, each in two or three transactions. Dagster opens the file anew for each of
+them, and SQLite, when the last connection closes, moves its write-ahead log into the file and waits for the disk. Here
+
+* a file stays open, and `synchronous=NORMAL` waits at checkpoints only: a killed process loses nothing, and after a
+  power cut the newest events may be missing but the file is sound (https://www.sqlite.org/pragma.html#pragma_synchronous);
+* a batch of events is one transaction a file. Dagster makes such batches itself, of what a run plans for instance, once
+  `DAGSTER_EVENT_BATCH_SIZE` says so; it has to be set in the environment, there is no other place for it;
+* the verdicts on one partition are a batch (`told_together`): all of them are told or, if the process is killed before,
+  none, and the run that comes in its place judges again.
+
+What each event writes is Dagster's own code. What was landed, built and sent is not kept here.
+"""
+
+import inspect
+import logging
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+# What dagster.yaml defaults to: it has no public name.
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import QueuePool
+
+_OPEN_FILES = 8
+_BUSY_SECONDS = 60
+_EVENTS_AT_ONCE = 200  # other runs wait about as many milliseconds for the file
+_CHANGED = "Dagster %s has another %s in its SQLite event log: heap_assets leaves the log to Dagster, which is slower"
+_KNOWN = {  # what is called or replaced here, with its parameters
+    "__init__": ["self", "base_dir", "inst_data"],
+    "_connect": ["self", "shard"],
+    "_initdb": ["self", "engine", "for_index_shard"],
+    "conn_string_for_shard": ["self", "shard_name"],
+    "dispose": ["self"],
+    "has_table": ["self", "table_name"],
+    "path_for_shard": ["self", "run_id"],
+    "store_event": ["self", "event"],
+    "store_event_batch": ["self", "events"],
+}
+
+
+class EventLog(SqliteEventLogStorage):
+    """The default event log in its default place, `$DAGSTER_HOME/history/runs`; named in dagster.yaml."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(_EVENTS_AT_ONCE))
+        self._open: OrderedDict[str, tuple[int, Engine]] = OrderedDict()
+        self._there: set[str] = set()
+        self._turn = threading.RLock()
+        self._written_to: dict[str, Connection] | None = None
+        self._waiting: list[dg.EventLogEntry] = []
+        self._waits = 0  # the thread whose verdicts wait
+        super().__init__(base_dir, inst_data)
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
+    ) -> SqliteEventLogStorage:
+        """Return the log; Dagster's own, which is slower, if this Dagster is built otherwise than is known here."""
+        base_dir = config_value.get("base_dir") or _default_folder()
+        changed = _changed(SqliteEventLogStorage)
+        if not changed:
+            return cls(base_dir, inst_data)
+        logging.getLogger(__name__).warning(_CHANGED, dg.__version__, ", ".join(changed))
+        return SqliteEventLogStorage(base_dir, inst_data)
+
+    def has_table(self, table_name: str) -> bool:
+        """Dagster asks this of the file for every check; a table that is there stays there."""
+        if table_name not in self._there and super().has_table(table_name):
+            self._there.add(table_name)
+        return table_name in self._there
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Write an event; a verdict of a thread that tells several together waits for the others."""
+        if self._waits == threading.get_ident() and _is_verdict(event):
+            self._waiting.append(event)
+        else:
+            self.store_event_batch([event])
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Write events in one transaction a file: all or none of them."""
+        with self._turn:
+            self._tell_what_waits()
+            with self._one_transaction():
+                for entry in events:
+                    super().store_event(entry)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let verdicts of this thread wait until the end, or until anything else is written or read."""
+        self._waits = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._waits = 0
+            with self._turn:
+                self._tell_what_waits()
+
+    def _tell_what_waits(self) -> None:
+        if not self._waiting or self._written_to is not None:
+            return
+        try:
+            with self._one_transaction():
+                for entry in self._waiting:
+                    super().store_event(entry)
+            self._waiting = []
+        except Exception:
+            alone, self._waiting = self._waiting, []
+            for entry in alone:  # as Dagster does when a batch is refused
+                super().store_event(entry)
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[None]:
+        self._written_to = {}
+        try:
+            yield
+            for connection in self._written_to.values():
+                connection.commit()
+        finally:
+            connections, self._written_to = self._written_to, None
+            for connection in connections.values():
+                connection.close()
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._turn:
+            self._tell_what_waits()
+            if self._written_to is not None:
+                yield self._in_transaction(shard, self._written_to)
+            else:
+                with self._engine(shard).connect() as connection, connection.begin():
+                    yield connection
+
+    def _in_transaction(self, shard: str, connections: dict[str, Connection]) -> Connection:
+        if shard not in connections:
+            connections[shard] = self._engine(shard).connect()
+            connections[shard].begin()
+        return connections[shard]
+
+    def _engine(self, shard: str) -> Engine:
+        """Return the engine of a file that was opened before, unless it has been wiped or replaced since."""
+        inode, engine = self._open.pop(shard, (0, None))
+        if engine is not None and inode != self._inode(shard):
+            engine.dispose()
+            engine = None
+        if engine is None:
+            engine = self._opened(shard)
+        self._open[shard] = self._inode(shard), engine
+        if len(self._open) > _OPEN_FILES:
+            self._open.popitem(last=False)[1][1].dispose()
+        return engine
+
+    def _opened(self, shard: str) -> Engine:
+        engine = create_engine(
+            self.conn_string_for_shard(shard),
+            poolclass=QueuePool,
+            pool_size=1,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},  # one thread at a time has its turn
+        )
+        if shard not in self._initialized_dbs or not self._inode(shard):
+            self._initdb(engine)
+            self._initialized_dbs.add(shard)
+        engine.dispose()  # what was opened before the file was write-ahead is not told to wait less
+        event.listen(engine, "connect", _wait_at_checkpoints_only)
+        return engine
+
+    def _inode(self, shard: str) -> int:
+        try:
+            return Path(self.path_for_shard(shard)).stat().st_ino
+        except FileNotFoundError:
+            return 0
+
+    def dispose(self) -> None:
+        with self._turn:
+            self._tell_what_waits()
+            while self._open:
+                self._open.popitem()[1][1].dispose()
+        super().dispose()
+
+
+@contextmanager
+def told_together(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Write the verdicts of a block at once, at its end; any other event log than this one writes each for itself."""
+    log = instance.event_log_storage
+    if isinstance(log, EventLog):
+        with log.together():
+            yield
+    else:
+        yield
+
+
+def _is_verdict(entry: dg.EventLogEntry) -> bool:
+    return entry.is_dagster_event and entry.dagster_event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+
+
+def _changed(kind: type) -> list[str]:
+    """Return what is called or replaced here and is missing in `kind`, or takes other parameters."""
+    found = {name: list(inspect.signature(m).parameters) for name in _KNOWN if (m := getattr(kind, name, None))}
+    return [name for name, parameters in _KNOWN.items() if found.get(name) != parameters]
+
+
+def _default_folder() -> str:
+    return str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs")
+
+
+def _wait_at_checkpoints_only(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,0 +1,176 @@
+"""Jobs: what people do by hand with syncs, and keeping the lake small; everything else is a button on the assets."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
+
+from heap_assets.activation import Mode
+from heap_assets.orchestration.assets.sync import step_name
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.resources import LakeResource
+from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
+from heap_assets.pipelines.suites import hourly_checks
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redacting
+from heap_assets.tables import sync_asset
+
+_AT_ONCE = (
+    "and tries rejected rows at once, however often they failed: after an outage, or when the destination was taught "
+    "to take them. `rejected_since` in the launchpad leaves older ones alone."
+)
+
+
+def sync_jobs(loaded: Project) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs over the syncs; none if there is no sync. Forgetting a key is for the command line.
+
+    A key names a person, and Dagster keeps the configuration of every run.
+    """
+    syncs = loaded.settings.sync
+    if not syncs:
+        return []
+    retry = {"retry_rejected": True}
+    by_vendor = {vendor: [n for n, s in syncs.items() if s.vendor == vendor] for vendor in _vendors(loaded)}
+    upserts = [name for name, sync in syncs.items() if getattr(sync, "mode", "") == Mode.UPSERT]
+    return [
+        _job(
+            loaded,
+            "dry_run_of_all_syncs",
+            list(syncs),
+            {"dry_run": True},
+            "Shows what every sync would send of a day: counts, new property names, a sample with hashed keys. "
+            "Sends nothing and materializes nothing; look at the observations of the assets.",
+        ),
+        _job(loaded, "retry_rejected_rows", list(syncs), retry, f"Sends a day by every sync {_AT_ONCE}"),
+        *(
+            _job(loaded, f"retry_rejected_rows_at_{vendor}", names, retry, f"Sends a day to {vendor} alone {_AT_ONCE}")
+            for vendor, names in by_vendor.items()
+            if len(by_vendor) > 1
+        ),
+        *(
+            [
+                _job(
+                    loaded,
+                    "full_resend",
+                    upserts,
+                    {"full_resend": True},
+                    "Sends every known key of a day again by every sync that keeps keys up to date: when the "
+                    "destination has lost what it had. Events are sent once and are not among them.",
+                )
+            ]
+            if upserts
+            else []
+        ),
+    ]
+
+
+def _vendors(loaded: Project) -> list[str]:
+    return sorted({sync.vendor for sync in loaded.settings.sync.values()})
+
+
+def rebuilding_jobs(loaded: Project) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs that build days again by hand; equal inputs write nothing, so asking twice costs little."""
+    found = [
+        dg.define_asset_job(
+            "rebuild_heap_days",
+            selection=_without_hourly_checks(loaded, "heap", "heap_events"),
+            description="Builds days of Heap's tables again from what has landed; choose days by a backfill. After "
+            "the catalogue took in a column, or when a check says that a table cannot be read.",
+        ),
+        dg.define_asset_job(
+            "rebuild_identities",
+            selection=_without_hourly_checks(loaded, "identity", "profiles"),
+            description="Resolves who is who and makes the profiles of a day again: after a change of `identity:` or "
+            "`profiles:` in the settings. Older days follow on request only; nothing is sent.",
+        ),
+    ]
+    if loaded.settings.warehouse and loaded.settings.warehouse.tables:
+        found.append(
+            dg.define_asset_job(
+                "read_the_warehouse_again",
+                selection=_without_hourly_checks(loaded, "warehouse"),
+                description="Reads the warehouse's tables for the newest complete day: after a correction there.",
+            )
+        )
+    return found
+
+
+def _job(
+    loaded: Project,
+    name: str,
+    syncs: Sequence[str],
+    config: Mapping[str, Any],
+    description: str,
+) -> UnresolvedAssetJobDefinition:
+    chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync)) for sync in syncs))
+    return dg.define_asset_job(
+        name,
+        selection=chosen - dg.AssetSelection.checks(*_hourly(loaded)),
+        config={"ops": {step_name(sync): {"config": dict(config)} for sync in syncs}},
+        description=description,
+    )
+
+
+def _without_hourly_checks(loaded: Project, *groups: str) -> dg.AssetSelection:
+    """The hourly checks of recency belong to the assets too, but not to a run that builds or sends them."""
+    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*_hourly(loaded))
+
+
+def _hourly(loaded: Project) -> list[dg.AssetCheckKey]:
+    return [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
+
+
+class RetentionConfig(dg.Config):
+    """What one run of `retention` does."""
+
+    dry_run: bool = Field(default=False, description="Say what would go, and delete nothing")
+
+
+def retention_job(platform: Callable[[LakeResource], Project]) -> dg.JobDefinition:
+    """Return the job that deletes the days which `keep` in the settings no longer asks for."""
+
+    @dg.op(name="forget_expired_days", pool="retention")
+    @redacting
+    def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
+        there = platform(lake)
+        days = expired(there)
+        results = old_verdicts(there)
+        leftovers = 0
+        if not config.dry_run:
+            forget(there, days)
+            forget_verdicts(there, results)
+            leftovers = tidy(there)
+        counts = Counter(day.asset for day in days)
+        word = "would go" if config.dry_run else "gone"
+        context.log.info("%s days are %s: %s", len(days), word, dict(counts))
+        context.add_output_metadata(
+            {"days": len(days), "check_results": len(results), "leftovers": leftovers, "dry_run": config.dry_run}
+            | dict(counts)
+        )
+
+    @dg.job(
+        name="retention",
+        description="Deletes days of snapshot-sized tables (users, warehouse, identity, profiles) that are older than "
+        "`keep.snapshot_days` and no month ends. Events stay. Set dry_run to see what would go.",
+    )
+    def retention() -> None:
+        forget_expired_days()
+
+    return retention
+
+
+def retention_schedule(job: dg.JobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """Return the schedule of `retention`: once a day, when the night's work is done."""
+    return dg.ScheduleDefinition(
+        name="keep_the_lake_small",
+        job=job,
+        cron_schedule="40 5 * * *",
+        execution_timezone="UTC",
+        default_status=status,
+        description="Deletes days of snapshot-sized tables that `keep` no longer asks for.",
+    )

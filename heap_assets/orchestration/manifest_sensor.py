@@ -1,0 +1,173 @@
+"""The manifest sensor: what Heap has delivered and has not landed yet becomes one run a dump."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import date
+
+import dagster as dg
+
+from heap_assets import clock
+from heap_assets.errors import SourceError
+from heap_assets.orchestration.assets.heap_connect import DUMPS_A_RUN, day_landed
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.code_location import reload_soon
+from heap_assets.orchestration.dead_runs import clear_dead_runs
+from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
+from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
+from heap_assets.pipelines.landing import days_that_came, stopped_by_quota
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.redaction import redacting
+from heap_assets.sources.heap_connect import (
+    DumpRecord,
+    ManifestFile,
+)
+from heap_assets.tables import DUMPS
+
+DUMPS_TAG = "heap/dump_ids"
+"""Of a run: the dumps that it lands, with commas between them."""
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_RUNS_LOOKED_AT = 200
+_RUNS_A_TICK = 20
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+def manifest_sensor(
+    platform: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """Return the sensor that lists manifests and requests what is wanted: listed, less landed with equal ETags."""
+
+    @dg.sensor(
+        name="heap_manifests",
+        description="Lists Heap Connect's manifests and lands what is new or was changed, oldest first. Days that rows "
+        "came ahead of are built when they have come.",
+        asset_selection=dg.AssetSelection.assets(asset_key(DUMPS)),
+        minimum_interval_seconds=interval_seconds,
+        default_status=status,
+    )
+    @redacting
+    def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        clear_dead_runs(context.instance)
+        there = platform()
+        take_news(context, there)
+        today = clock.today()
+        since = date.fromisoformat(context.cursor) if context.cursor else today
+        came = [day_landed(day, tables) for day, tables in days_that_came(there, since).items()]
+        runs, waits = _wanted(there, context.instance)
+        manifests = [manifest for run in runs for manifest in run]
+        return dg.SensorResult(
+            skip_reason=waits,
+            cursor=today.isoformat(),
+            asset_events=came,
+            run_requests=[_request(there, context.instance, run) for run in runs],
+            dynamic_partitions_requests=[
+                DUMP_PARTITIONS.build_add_request([str(manifest.dump_id) for manifest in manifests])
+            ]
+            if manifests
+            else None,
+        )
+
+    return heap_manifests
+
+
+def take_news(context: dg.SensorEvaluationContext, there: Project) -> None:
+    """Take new tables and columns into the catalogue as the settings allow, and note when known columns changed."""
+    news = accept_by_itself(there)
+    if news:
+        context.log.info("took %s into %s", news.summary, news.place)
+        reload_soon(there.settings.run.ui_url)
+    note_changes(there)
+
+
+def _wanted(there: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
+    """Return what this tick lands as one list of dumps a run, oldest first, or why nothing."""
+    try:
+        pending = there.landing.pending(there.source())
+    except SourceError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    if not pending:
+        return [], "every dump that Heap delivered has landed"
+    if full := stopped_by_quota(there):
+        return [], (
+            f"{len(pending)} dumps wait for {full.resumes}: {full.rows:,} of the {full.limit:,} rows of "
+            f"{full.month} have landed, and heap.quota.stop is set"
+        )
+    landing, failures = _runs_of_dumps(instance)
+    ready = [m for m in pending if m.dump_id not in landing and _may_try(failures.get(m.dump_id, []))]
+    if not ready:
+        return [], f"{len(pending)} dumps are being landed, or their run failed and is tried again after a while"
+    if there.settings.heap.quota.stop:
+        # with a quota to stop at, the next dump is chosen once this one is counted
+        return [ready[:1]], None
+    return _grouped(instance, ready, set(failures)), None
+
+
+def _runs_of_dumps(instance: dg.DagsterInstance) -> tuple[set[int], dict[int, list[float]]]:
+    """Return the dumps that a run is landing, and when the newest failed runs of others ended."""
+    landing = {dump for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) for dump in _dumps_of(run)}
+    failures: dict[int, list[float]] = {}
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+    for record in instance.get_run_records(failed, limit=_RUNS_LOOKED_AT):
+        for dump in _dumps_of(record.dagster_run):
+            failures.setdefault(dump, []).append(record.end_time or record.update_timestamp.timestamp())
+    return landing, failures
+
+
+def _dumps_of(run: dg.DagsterRun) -> list[int]:
+    return [int(dump) for dump in run.tags.get(DUMPS_TAG, "").split(",") if dump]
+
+
+def _may_try(failures: Sequence[float]) -> bool:
+    """Say whether a dump may be tried again: after 1, 2, 4 minutes and so on up to an hour, by the clock of runs."""
+    if not failures:
+        return True
+    wait: float = min(_FIRST_WAIT_S * 2 ** (len(failures) - 1), _LONGEST_WAIT_S)
+    return time.time() >= max(failures) + wait
+
+
+def _grouped(
+    instance: dg.DagsterInstance, ready: Sequence[ManifestFile], alone: Collection[int]
+) -> list[list[ManifestFile]]:
+    """Put neighbours into one run, as Dagster orders the partitions; a dump whose run failed gets one of its own."""
+    known = instance.get_dynamic_partitions(str(DUMP_PARTITIONS.name))
+    place = {dump: index for index, dump in enumerate(known)}
+    added = [str(m.dump_id) for m in ready if str(m.dump_id) not in place]
+    place |= {dump: len(known) + index for index, dump in enumerate(added)}
+    runs: list[list[ManifestFile]] = []
+    before = None
+    for manifest in sorted(ready, key=lambda m: place[str(m.dump_id)]):
+        at = place[str(manifest.dump_id)]
+        together = before is not None and at == before + 1 and len(runs[-1]) < DUMPS_A_RUN
+        if together and manifest.dump_id not in alone:
+            runs[-1].append(manifest)
+        else:
+            runs.append([manifest])
+        before = None if manifest.dump_id in alone else at
+    return sorted(runs, key=lambda run: run[0].dump_id)[:_RUNS_A_TICK]
+
+
+def _request(there: Project, instance: dg.DagsterInstance, run: Sequence[ManifestFile]) -> dg.RunRequest:
+    """Ask for one run, under a key of its own: what is wanted again must not pass for the run that it had before."""
+    dumps = [str(manifest.dump_id) for manifest in run]
+    tags = {DUMPS_TAG: ",".join(dumps)}
+    records = there.landing.records()
+    failures = sum(attempts(records.get(manifest.dump_id)) for manifest in run)
+    key = f"{tags[DUMPS_TAG]}:{failures}:{instance.get_runs_count(dg.RunsFilter(tags=tags))}"
+    if len(dumps) == 1:
+        return dg.RunRequest(run_key=key, partition_key=dumps[0], tags=tags)
+    return dg.RunRequest(run_key=key, tags=tags | {_RANGE_START: dumps[0], _RANGE_END: dumps[-1]})
+
+
+def attempts(record: DumpRecord | None) -> int:
+    """Count the failed attempts at a dump so far."""
+    if record is None:
+        return 0
+    return record.attempts + sum(table.attempts for table in record.tables.values())

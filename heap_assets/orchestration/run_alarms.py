@@ -1,0 +1,213 @@
+"""What a finished run has to tell: its failed and warned checks, its failed steps, and what is right again.
+
+A failed check that does not block leaves its run green, and Dagster tells nobody: every finished run is looked into.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+from heap_assets.alerts import (
+    Alarm,
+    Kind,
+    Message,
+)
+from heap_assets.errors import HeapAssetsError
+from heap_assets.orchestration.checks import NOTHING_TO_JUDGE_BY
+
+RECENCY_CHECKS = ("newest_row_is_recent", "newest_complete_day_delivered")
+_START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_PARTITION = "dagster/partition"
+_BACKFILL = "dagster/backfill"
+_WILL_RETRY = "dagster/will_retry"
+_CHECK_FAILED_ERROR = "DagsterAssetCheckFailedError"
+_NUMBERS_SHOWN = 6
+_DETAIL = 300
+GroupOf = Callable[[dg.AssetKey], str]
+
+
+def finished_messages(
+    instance: dg.DagsterInstance,
+    runs: Sequence[dg.DagsterRun],
+    base_url: str,
+    group_of: GroupOf,
+    still_open: Sequence[Alarm],
+) -> list[Message]:
+    """Return what finished runs say, news or not: one message a run, and one for the runs of a backfill.
+
+    Parameters
+    ----------
+    runs
+        Finished runs, oldest first; what a newer one says of a partition stands.
+    group_of
+        Asset key to asset group.
+    still_open
+        Alarms that were told before; a run that succeeds takes back those of its steps and partitions.
+    """
+    together: dict[str, list[dg.DagsterRun]] = {}
+    for run in runs:
+        together.setdefault(run.tags.get(_BACKFILL, run.run_id), []).append(run)
+    messages = []
+    for own in together.values():
+        said = {alarm.key: alarm for run in own for alarm in _run_alarms(instance, run, group_of, still_open)}
+        if said:
+            messages.append(_message(own, tuple(said.values()), base_url.rstrip("/")))
+    return messages
+
+
+def check_alarm(evaluation: dg.AssetCheckEvaluation, group: str) -> Alarm:
+    """Return what one check result says: an alarm, or that there is no (more) reason for one."""
+    severe = evaluation.severity == dg.AssetCheckSeverity.ERROR
+    kind = Kind.CHECK_FAILED if severe else Kind.CHECK_WARNED
+    numbers = {
+        name: value.value or 0
+        for name, value in evaluation.metadata.items()
+        if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
+    }
+    texts = [
+        f"{name}: {value.value}"
+        for name, value in evaluation.metadata.items()
+        if isinstance(value, dg.TextMetadataValue) and value.value
+    ]
+    return Alarm(
+        Kind.STALE if evaluation.check_name in RECENCY_CHECKS else kind,
+        evaluation.asset_key.to_user_string(),
+        evaluation.check_name,
+        rule=evaluation.description or "",
+        partition=evaluation.partition,
+        group=group,
+        blocking=bool(evaluation.blocking) and severe,
+        numbers=dict(list(numbers.items())[:_NUMBERS_SHOWN]),
+        detail="; ".join(texts)[:_DETAIL],
+        recovered=evaluation.passed,
+    )
+
+
+def run_partitions(run: dg.DagsterRun) -> tuple[str, str] | None:
+    """Return the first and last partition of a run, None if it has none."""
+    if one := run.tags.get(_PARTITION):
+        return one, one
+    if run.tags.get(_START) and run.tags.get(_END):
+        return run.tags[_START], run.tags[_END]
+    return None
+
+
+def _run_alarms(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, still_open: Sequence[Alarm]
+) -> list[Alarm]:
+    alarms = list(_check_alarms(instance, run, group_of))
+    if run.status == dg.DagsterRunStatus.FAILURE:
+        group = _group_of_run(instance, run, group_of)
+        return [*alarms, *(replace(alarm, group=group) for alarm in _step_alarms(instance, run, alarms))]
+    return [*alarms, *_recovered_steps(instance, run, still_open)]
+
+
+def _group_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> str:
+    """Return the asset group that a run was to build; empty if there are several, which concerns everybody."""
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    records = instance.get_records_for_run(run.run_id, of_type=planned).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    groups = {group_of(event.asset_key) for event in events if event is not None and event.asset_key is not None}
+    return groups.pop() if len(groups) == 1 else ""
+
+
+def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url: str) -> Message:
+    run = runs[-1]
+    failed = sum(one.status == dg.DagsterRunStatus.FAILURE for one in runs)
+    backfill = run.tags.get(_BACKFILL)
+    if backfill and len(runs) > 1:
+        title = f"Backfill {backfill}, {len(runs)} runs{f', {failed} of them failed' if failed else ''}"
+        return Message(title, alarms, link=f"{base_url}/runs/b/{backfill}", run_id=run.run_id)
+    title = f"Run {run.run_id[:8]} {'failed' if failed else 'finished'}"
+    return Message(title, alarms, link=f"{base_url}/runs/{run.run_id}", run_id=run.run_id)
+
+
+def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> Iterator[Alarm]:
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        if event is not None:
+            evaluation = event.asset_check_evaluation_data
+            if evaluation.check_name in RECENCY_CHECKS and run_partitions(run):
+                # a run that loads history in pieces says nothing of how new the table is when all is loaded
+                continue
+            if NOTHING_TO_JUDGE_BY in evaluation.metadata:
+                continue  # neither wrong nor right again
+            yield check_alarm(evaluation, group_of(evaluation.asset_key))
+
+
+def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[Alarm]) -> Iterator[Alarm]:
+    """Tell a failed run by its failed steps, but not those that failed because of a check that is told anyway."""
+    if run.tags.get(_WILL_RETRY) == "true":
+        return
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    told = False
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        error = event.step_failure_data.error if event else None
+        told = True
+        if event is None or (error and error.cls_name == _CHECK_FAILED_ERROR and checks):
+            continue
+        yield _run_failed(run, event.step_key or run.job_name, _said(error))
+    if not told:
+        yield _run_failed(run, run.job_name, "the run ended without a failed step: its process was lost or not started")
+
+
+def _said(error: SerializableErrorInfo | None) -> str:
+    """Return the message of an error of our own; that of any other may hold a row's values."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None or error.cls_name not in _own_errors():
+        return f"{error.cls_name if error else 'error'}: see the run's log"
+    return error.message.partition(": ")[2].strip()[:_DETAIL]
+
+
+def _run_failed(run: dg.DagsterRun, subject: str, detail: str) -> Alarm:
+    return Alarm(
+        Kind.RUN_FAILED,
+        subject,
+        "run_failed",
+        rule="Every run finishes.",
+        partition=_span(run),
+        detail=detail,
+    )
+
+
+def _recovered_steps(instance: dg.DagsterInstance, run: dg.DagsterRun, still_open: Iterable[Alarm]) -> Iterator[Alarm]:
+    failures = [alarm for alarm in still_open if alarm.kind is Kind.RUN_FAILED]
+    if not failures:
+        return
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS).records
+    done = {run.job_name} | {record.event_log_entry.step_key for record in records}
+    span = run_partitions(run)
+    for alarm in failures:
+        if alarm.subject in done and _covers(span, alarm.partition):
+            yield Alarm(
+                Kind.RUN_FAILED,
+                alarm.subject,
+                "run_failed",
+                rule=alarm.rule,
+                partition=alarm.partition,
+                group=alarm.group,
+                recovered=True,
+            )
+
+
+def _covers(span: tuple[str, str] | None, told: str | None) -> bool:
+    if told is None or span is None:
+        return told is None and span is None
+    first, _, last = told.partition("...")
+    return span[0] <= first and (last or first) <= span[1]
+
+
+def _span(run: dg.DagsterRun) -> str | None:
+    span = run_partitions(run)
+    if span is None:
+        return None
+    return span[0] if span[0] == span[1] else f"{span[0]}...{span[1]}"
+
+
+def _own_errors(base: type[HeapAssetsError] = HeapAssetsError) -> set[str]:
+    return {base.__name__}.union(*(_own_errors(child) for child in base.__subclasses__()))

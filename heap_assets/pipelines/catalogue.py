@@ -1,0 +1,238 @@
+"""Taking tables and columns of Heap into the catalogue: by itself as `heap.tables.accept` says, or when asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from heap_assets.errors import HeapAssetsError, SourceError
+from heap_assets.pipelines import exports
+from heap_assets.pipelines.first_dumps import news_of_first_dumps, note_taken, remember
+from heap_assets.project import (
+    CATALOGUE_KEY,
+    Project,
+    is_writable,
+)
+from heap_assets.sources.heap_connect import (
+    OWN_COLUMNS,
+    Catalogue,
+    ManifestError,
+    ManifestFile,
+    Missing,
+    first_day,
+    parse_manifest,
+    plain_columns,
+)
+from heap_assets.storage import state_keys
+from heap_assets.values import (
+    apart,
+)
+from heap_assets.versions import version_of
+
+_CHANGES_KEY = f"{state_keys.CATALOGUE}/changes.json"
+_READERS = 8
+_log = logging.getLogger("heap_assets")
+
+
+@dataclass(frozen=True)
+class CatalogueNews:
+    """What was taken into the catalogue, and where that is written down."""
+
+    catalogue: Catalogue
+    taken: Missing
+    place: str
+
+    @property
+    def summary(self) -> str:
+        """What was taken, in numbers."""
+        columns = sum(len(names) for names in (*self.taken.tables.values(), *self.taken.columns.values()))
+        tables = len(self.taken.tables) + len(self.taken.columns)
+        return f"{columns} columns of {tables} tables"
+
+
+def first_day_of_source(platform: Project) -> date | None:
+    """Return the first day of which the source holds events; None if none could be read, or it is an export."""
+    if exports.is_exported(platform):
+        return None
+    return first_day(platform.source(), platform.landing.config.tables)
+
+
+def accept_first(platform: Project) -> CatalogueNews | None:
+    """Take in what the source holds if the catalogue is empty and the settings allow it; None if nothing was taken.
+
+    What only the files of these dumps tell is taken once they have landed, by :func:`accept_by_itself`. A source that
+    cannot be reached is logged and asked again with the next load.
+    """
+    if platform.catalogue.tables or platform.settings.heap.tables.accept == "never":
+        return None
+    try:
+        offered = exports.missing(platform) if exports.is_exported(platform) else _offered_by_manifests(platform)
+        news = accept(platform, offered) if offered else None
+    except HeapAssetsError as error:
+        _log.warning("the catalogue stays empty: what the source holds cannot be listed: %s", error)
+        return None
+    if news:
+        _log.info("took %s into %s (heap.tables.accept: first)", news.summary, news.place)
+    return news
+
+
+def accept_by_itself(platform: Project) -> CatalogueNews | None:
+    """Take in what has landed and is new, if the settings ask for that without being asked; None if nothing was."""
+    choice = platform.settings.heap.tables.accept
+    if choice == "never":
+        return None
+    if choice == "first":
+        return _accept_of_first_dumps(platform) if platform.catalogue.tables else accept_first(platform)
+    landed = missing(platform)
+    return accept(platform, landed) if landed else None
+
+
+def _accept_of_first_dumps(platform: Project) -> CatalogueNews | None:
+    news = None if exports.is_exported(platform) else news_of_first_dumps(platform)
+    if news is None:
+        return None
+    taken = accept(platform, news) if news else None
+    note_taken(platform, {**news.tables, **news.columns})
+    return taken
+
+
+def missing(platform: Project) -> Missing:
+    """Return what landed, or what the export has, that the catalogue does not know."""
+    return exports.missing(platform) if exports.is_exported(platform) else platform.catalogue.missing(platform.landing)
+
+
+def accept(platform: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueNews:
+    """Take tables and columns into the catalogue file, or into the lake where the file cannot be written.
+
+    Parameters
+    ----------
+    only
+        Names as `table` or `table.column`; all that is offered unless given.
+    """
+    chosen = None if only is None else list(only)
+
+    def _change(standing: Catalogue) -> Catalogue:
+        return standing.accept(offered, chosen)
+
+    path = platform.settings.catalogue
+    if is_writable(path):
+        return CatalogueNews(Catalogue.update(path, _change), _of(offered, chosen), str(path))
+    store = platform.lake.store
+    store.update(CATALOGUE_KEY, lambda data: _changed(platform.catalogue, data, _change))
+    kept = Catalogue.parse(store.read(CATALOGUE_KEY), store.uri(CATALOGUE_KEY))
+    return CatalogueNews(kept, _of(offered, chosen), store.uri(CATALOGUE_KEY))
+
+
+def uncommitted(platform: Project) -> str | None:
+    """Return what the catalogue file would have to hold; None if it can be written, or holds that already.
+
+    Where the file is read-only, what was taken in is kept in the lake until somebody puts it into the file.
+    """
+    path = platform.settings.catalogue
+    if is_writable(path) or Catalogue.load(path) == platform.catalogue:
+        return None
+    return platform.catalogue.to_yaml()
+
+
+def note_changes(platform: Project) -> None:
+    """Note since when the columns of each table are known as they are: days built before that are built again.
+
+    Tables that nobody noted yet count as known for ever, so that nothing is rebuilt on account of an upgrade.
+    """
+    now = datetime.now(UTC).isoformat()
+    tables = platform.catalogue.tables
+    # days have the columns of other types whether they are known or not: knowing them is no reason to build again
+    columns = {name: version_of(plain_columns(table.columns)) for name, table in tables.items()}
+    whole = {name: version_of(list(table.columns)) for name, table in tables.items()}  # noted so by former versions
+    known = _changes(platform)
+    if all(name in known and known[name]["columns"] in (columns[name], whole[name]) for name in columns):
+        return
+
+    def _noted(data: bytes | None) -> bytes:
+        standing = _read_changes(platform, data) if data is not None else {}
+        # of a damaged note nobody knows when columns changed: every day is built once more
+        unknown_since, standing = (now, {}) if standing is None else (None, standing)
+        for name, digest in columns.items():
+            if name not in standing:
+                standing[name] = {"columns": digest, "since": unknown_since}
+            elif standing[name]["columns"] not in (digest, whole[name]):
+                standing[name] = {"columns": digest, "since": now}
+        return json.dumps(standing, sort_keys=True).encode()
+
+    platform.lake.store.update(_CHANGES_KEY, _noted)
+
+
+def columns_since(platform: Project) -> dict[str, datetime]:
+    """Return table to when its known columns last changed; tables whose columns never did are left out."""
+    return {
+        name: datetime.fromisoformat(entry["since"]) for name, entry in _changes(platform).items() if entry["since"]
+    }
+
+
+def _changes(platform: Project) -> dict[str, dict[str, str | None]]:
+    try:
+        data = platform.lake.store.read(_CHANGES_KEY)
+    except FileNotFoundError:
+        return {}
+    return _read_changes(platform, data) or {}
+
+
+def _read_changes(platform: Project, data: bytes) -> dict[str, dict[str, str | None]] | None:
+    """Read what is noted of each table; None, and a warning, if it is damaged."""
+    try:
+        found = json.loads(data)
+        return {str(name): {"columns": one["columns"], "since": one["since"]} for name, one in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        _log.warning("%s is damaged: it is written anew", platform.lake.store.uri(_CHANGES_KEY))
+        return None
+
+
+def _changed(loaded: Catalogue, data: bytes | None, change: Callable[[Catalogue], Catalogue]) -> bytes:
+    standing = Catalogue.parse(data, CATALOGUE_KEY) if data else Catalogue()
+    return change(loaded.with_news(standing)).to_yaml().encode()
+
+
+def _of(offered: Missing, chosen: list[str] | None) -> Missing:
+    picked = offered.picked(chosen)
+
+    def _of_these(tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {name: picked[name] for name in tables if name in picked}
+
+    return Missing(_of_these(offered.tables), _of_these(offered.columns), offered.other_types)
+
+
+def _offered_by_manifests(platform: Project) -> Missing:
+    """Return the selected tables and columns that the source's manifests list; nothing else is read.
+
+    Which dumps they are is remembered.
+    """
+    source, selection = platform.source(), platform.landing.config.tables
+    columns: dict[str, dict[str, None]] = {}
+
+    def _tables(manifest: ManifestFile) -> list[tuple[str, tuple[str, ...]]]:
+        try:
+            tables = parse_manifest(source.read(manifest.key), manifest.key, manifest.dump_id).tables
+        except (ManifestError, SourceError):
+            return []  # its landing will say what is wrong with it
+        return [(table.name, table.columns) for table in tables]
+
+    manifests = source.manifests()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for tables in readers.map(_tables, manifests):
+            for name, listed in tables:
+                own = OWN_COLUMNS.get(name, ())
+                columns.setdefault(name, {}).update(dict.fromkeys(apart(column, own) for column in listed))
+    offered = platform.catalogue.compare(
+        {
+            name: selection.chosen(name, list(listed))
+            for name, listed in sorted(columns.items())
+            if selection.takes_table(name)
+        }
+    )
+    if offered:
+        remember(platform, [manifest.dump_id for manifest in manifests], offered.tables)
+    return offered

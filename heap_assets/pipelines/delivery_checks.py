@@ -1,0 +1,111 @@
+"""The checks of a sync by its settings, and the verdicts of what it did on a day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import polars as pl
+
+from heap_assets.activation import Log, Status
+from heap_assets.config import (
+    BaseSync,
+    HeapUserProperties,
+)
+from heap_assets.pipelines.delivery import Delivery
+from heap_assets.pipelines.delivery_destinations import ledger_folder
+from heap_assets.pipelines.delivery_rows import newest_users
+from heap_assets.pipelines.suites import thresholds
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.quality import (
+    DELIVERED,
+    Check,
+    StoredVerdict,
+    Thresholds,
+    Verdict,
+    checks_for_sync,
+    result_store,
+    sync_verdicts,
+)
+from heap_assets.tables import sync_asset
+
+ONE_ROW_PER_KEY = "one_row_per_key"
+_TWICE = ("two profiles have this key", "two rows have this key")
+
+
+def sync_checks(platform: Project, name: str) -> list[Check]:
+    """Return the checks of one sync; its own `max_rejected` stands above `checks.sync_rejected`."""
+    sync, asset = platform.settings.sync[name], sync_asset(name)
+    not_meant = set() if isinstance(sync, HeapUserProperties) else {"no_ghost_users"}
+    checks = [check for check in checks_for_sync(asset, _thresholds(platform, sync)) if check.name not in not_meant]
+    twice = Check(
+        asset,
+        ONE_ROW_PER_KEY,
+        "No two rows of the day write to one key of the destination.",
+        mend="neither is sent: `heap-assets explain` says why two profiles have one identity.",
+    )
+    return [*checks, twice]
+
+
+def verdicts_of(platform: Project, name: str, delivery: Delivery) -> dict[str, Verdict]:
+    """Judge what a sync did on a day."""
+    sync, report = platform.settings.sync[name], delivery.report
+    left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
+    told: dict[str, pl.LazyFrame] = {}
+    if isinstance(sync, HeapUserProperties):
+        told["ledger"], told["users"] = sent_and_known(platform, name)
+    stopped = f"left out {left_out}" if left_out and delivery.arrived else None
+    found = sync_verdicts(report, _thresholds(platform, sync), stopped=stopped, **told)
+    clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
+    found[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
+    if report.status in (Status.BLOCKED, Status.REFUSED):
+        return {DELIVERED: found[DELIVERED]}
+    return found
+
+
+def sent_and_known(platform: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Return the keys that the destination of a sync has acknowledged, and the users that Heap exports."""
+    ledger = Log(platform.lake.store, ledger_folder(platform, name)).ledger().frame
+    return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(platform)
+
+
+def superseded_verdict(newer_day: str) -> Mapping[str, Verdict]:
+    """Return the verdict on a day that a newer one of the same run has made superfluous."""
+    return {DELIVERED: Verdict(passed=True, notes={"superseded_by": newer_day})}
+
+
+def undelivered_verdict(reason: str) -> Mapping[str, Verdict]:
+    """Return the verdict on a day whose delivery ended with an error."""
+    return {DELIVERED: Verdict(passed=False, notes={"reason": reason})}
+
+
+def record_verdicts(
+    platform: Project, name: str, day: str, found: Mapping[str, Verdict], run_id: str
+) -> list[tuple[Check, StoredVerdict]]:
+    """Store the verdicts of a delivery that no run of Dagster made; returns them with their checks."""
+    return [
+        (
+            check,
+            result_store.record(
+                platform.lake.store,
+                found[check.name],
+                asset=check.asset,
+                check=check.name,
+                partition=day,
+                version=None,
+                severity=check.severity,
+                blocking=check.blocking,
+                rule=check.rule,
+                run_id=run_id,
+            ),
+        )
+        for check in sync_checks(platform, name)
+        if check.name in found
+    ]
+
+
+def _thresholds(platform: Project, sync: BaseSync) -> Thresholds:
+    found = thresholds(platform)
+    return found if sync.max_rejected is None else replace(found, sync_rejected=sync.max_rejected)

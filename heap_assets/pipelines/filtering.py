@@ -1,0 +1,78 @@
+"""Rows of event tables that the settings leave out: internal traffic, test events, a noisy path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import polars as pl
+
+from heap_assets.errors import SettingsError
+from heap_assets.pipelines.table import Made, Table, Task
+from heap_assets.profiles import Condition, holds
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.storage import Inputs
+from heap_assets.tables import heap_asset
+from heap_assets.versions import version_of
+
+Rule = Mapping[str, tuple[Condition, ...]]
+"""Column to conditions; a row for which all of them hold is left out."""
+
+
+def rules_of(platform: Project, table: str) -> list[Rule]:
+    """Return what `heap.tables.leave_out` says of an event table; a row that meets one of the rules is left out."""
+    chosen = platform.settings.heap.tables.leave_out_rules
+    return [rule for pattern, rules in chosen.items() if fnmatchcase(table, pattern) for rule in rules]
+
+
+def without_left_out(task: Task, table: str, made: Table) -> Table:
+    """Return a day without the rows that the settings leave out, and how many those are as the note `left_out`.
+
+    The rules are among the partition's inputs: with other ones the day is written anew when it is built again.
+    """
+    rules = rules_of(task.platform, table)
+    if not rules:
+        return made
+    given = made.inputs or Inputs({})
+    spelled = version_of(rules)
+    inputs = Inputs({**given.versions, "left_out": spelled}, given.seen)
+    lake, asset, day = task.platform.lake, heap_asset(table), str(task.day)
+    stored = lake.find(asset, day)
+    if stored is not None and stored.inputs.versions == dict(inputs.versions):
+        return Made(lake.scan(asset, day), inputs, {**made.notes, "left_out": stored.notes.get("left_out", 0)})
+    out = _is_left_out(rules, made.frame.collect_schema())
+    count = made.frame.select(out.sum()).collect(engine="streaming").item()
+    return Made(made.frame.filter(~out), inputs, {**made.notes, "left_out": int(count or 0)})
+
+
+def check_columns(platform: Project) -> None:
+    """Hold the columns that rules of one table name against the catalogue; a pattern's may be missing in some tables.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key of the first column that its table does not have.
+    """
+    for table, rules in platform.settings.heap.tables.leave_out_rules.items():
+        known = platform.catalogue.columns(table)
+        for column in (name for rule in rules for name in rule):
+            if known is not None and column not in known:
+                raise SettingsError(
+                    f"heap.tables.leave_out.{table} names the column {column!r}, which {table} does not have. "
+                    f"Columns: {', '.join(known)}"
+                )
+
+
+def _is_left_out(rules: list[Rule], schema: pl.Schema) -> pl.Expr:
+    """Return a Boolean expression, never null; a value that is missing meets no condition but `exists: false`."""
+    missing = pl.lit(None, pl.String)
+    return pl.any_horizontal(
+        pl.all_horizontal(
+            holds(condition, pl.col(column) if column in schema else missing, schema.get(column, pl.String()))
+            for column, conditions in rule.items()
+            for condition in conditions
+        )
+        for rule in rules
+    )

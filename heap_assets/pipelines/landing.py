@@ -1,0 +1,114 @@
+"""One dump landed: its report, the days it touched, and the verdicts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from heap_assets import clock
+from heap_assets.pipelines.first_dumps import first_dumps
+from heap_assets.pipelines.suites import thresholds
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.quality import (
+    CATALOGUE,
+    QUOTA,
+    TABLES_LANDED,
+    Verdict,
+    landed_verdict,
+    news_verdict,
+    quota_verdict,
+)
+from heap_assets.sources.heap_connect import DumpReport, Quota, QuotaStatus, quota
+from heap_assets.tables import DUMPS
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What landing one dump did.
+
+    Attributes
+    ----------
+    days
+        Days to build again, to the tables that the dump brought rows of; none after today.
+    verdicts
+        By check name.
+    """
+
+    report: DumpReport
+    days: Mapping[date, frozenset[str]]
+    verdicts: Mapping[str, Verdict]
+
+
+def land(platform: Project, dump_id: int) -> Landed:
+    """Land what a dump still has to land; tables that fail are in the report and in its verdict.
+
+    Once whoever builds the days has been told of them, call `platform.landing.confirm(dump_id, report.touched)`.
+    """
+    report = platform.landing.land(platform.source(), dump_id, confirm_later=True)
+    # the report is the dump's table in the lake: `select * from heap_connect.dumps`
+    platform.lake.write(DUMPS, str(dump_id), platform.landing.reports(dump_id))
+    verdicts = {
+        TABLES_LANDED: landed_verdict(report),
+        CATALOGUE: _news(platform, report),
+        QUOTA: quota_verdict(month_quota(platform), thresholds(platform).quota),
+    }
+    return Landed(report, _days(report, platform.settings.start_date), verdicts)
+
+
+def month_quota(platform: Project) -> Quota:
+    """Return where the month stands against `heap.quota`, or the plan's rows."""
+    chosen = platform.settings.heap.quota
+    return quota(
+        platform.landing,
+        platform.settings.heap.plan,
+        clock.now(),
+        rows_a_month=chosen.rows_a_month,
+        count_free_days=chosen.count_free_days,
+    )
+
+
+def stopped_by_quota(platform: Project) -> Quota | None:
+    """Return the quota if no further dump may land this month, else None."""
+    if not platform.settings.heap.quota.stop:
+        return None
+    standing = month_quota(platform)
+    return standing if standing.status is QuotaStatus.REACHED else None
+
+
+def days_that_came(platform: Project, since: date) -> dict[date, frozenset[str]]:
+    """Return the days after `since` until today that dumps brought rows for before they came, to their tables.
+
+    Rows of Heap's may be up to 48 hours ahead of the clock (design.md, Time); they wait in landing for their day.
+    """
+    ahead = [since + timedelta(days=n) for n in range(1, (clock.today() - since).days + 1)]
+    if not ahead:
+        return {}
+    tables = {name: set(platform.landing.days(name)) for name in platform.event_tables}
+    found = {day: frozenset(name for name, days in tables.items() if day in days) for day in ahead}
+    return {day: names for day, names in found.items() if names}
+
+
+def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
+    """Return the days to rebuild; the dump's own day always, so that quiet tables get their empty partition."""
+    days: dict[date, set[str]] = {report.day: set()}
+    for table, touched in report.touched.items():
+        for day in touched:
+            days.setdefault(day, set()).add(table)
+    return {day: frozenset(tables) for day, tables in days.items() if start <= day <= clock.today()}
+
+
+def _news(platform: Project, report: DumpReport) -> Verdict:
+    """Judge what this dump landed; what is not selected, and what is taken in by itself, is nobody's news."""
+    choice = platform.settings.heap.tables.accept
+    missing = platform.catalogue.missing(platform.landing)
+    first = first_dumps(platform) if choice == "first" and missing else None
+    if choice == "always" or (first is not None and not first.complete and report.dump_id in first.dumps):
+        return news_verdict([], {})
+    brought = {table.table for table in report.landed}
+    return news_verdict(
+        [name for name in missing.tables if name in brought],
+        {name: columns for name, columns in missing.columns.items() if name in brought},
+    )

@@ -1,0 +1,292 @@
+"""What is published where: the tables of each target of the settings, and a day of one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from fnmatch import fnmatchcase
+
+import polars as pl
+
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.project import (
+    Project,
+    check_publish_hosts,
+)
+from heap_assets.sources.heap_bigquery import events_table as wide
+from heap_assets.sources.warehouse import (
+    RESOLVED_COLUMNS,
+    Preview,
+    Publication,
+    Published,
+    Publisher,
+    PublishStatus,
+    ResolvedOn,
+    table_name,
+    table_names,
+)
+from heap_assets.storage import Store
+from heap_assets.tables import (
+    AUDIT,
+    CHANGES,
+    CONFLICTS,
+    GRAPH,
+    LINKS,
+    MIGRATIONS,
+    PROFILES,
+    SHARED,
+    SNAPSHOT_TABLES,
+    USERS,
+    heap_asset,
+    publish_asset,
+    warehouse_asset,
+)
+
+EVENTS = "events"
+"""The name in `assets` of the wide table of all event tables."""
+
+_CLUSTERED = {
+    USERS: ("user_id",),
+    MIGRATIONS: ("from_user_id",),
+    LINKS: ("type_a", "value_a"),
+    GRAPH: ("identifier_type", "identifier"),
+    CONFLICTS: ("type_a", "value_a"),
+    SHARED: ("identifier_type", "identifier"),
+    CHANGES: ("kind",),
+    PROFILES: ("profile_id",),
+    AUDIT: (),
+}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of a target, and the assets of the lake that it is made of."""
+
+    target: str
+    publication: Publication
+    sources: tuple[str, ...]
+
+    @property
+    def asset(self) -> str:
+        return publish_asset(self.target, self.publication.table)
+
+
+@dataclass(frozen=True)
+class PublishedDay:
+    """A day of a table about to be published: its rows, the version that they are, and what making them lost."""
+
+    frame: pl.LazyFrame
+    version: str
+    lost: Callable[[], Mapping[str, int]] = dict
+
+
+def publishable(platform: Project) -> list[str]:
+    """Return the assets that can be published, in the order of the pipeline."""
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    events = [heap_asset(table) for table in platform.event_tables]
+    return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *list(_CLUSTERED)[2:], EVENTS]
+
+
+def published_tables(platform: Project, target: str) -> list[PublishedTable]:
+    """Return the tables that a target of the settings asks for.
+
+    Raises
+    ------
+    SettingsError
+        If it names an asset that there is not.
+    """
+    settings, known = platform.settings.publish[target], publishable(platform)
+    for index, pattern in enumerate(settings.assets):
+        if not any(sign in pattern for sign in "*?[") and pattern not in known:
+            raise SettingsError(
+                f"publish.{target}.assets[{index}] is {pattern!r}, which is no asset. Assets: {', '.join(known)}"
+            )
+
+    def chosen(asset: str) -> bool:
+        named = any(fnmatchcase(asset, pattern) for pattern in settings.assets)
+        return named and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
+
+    names = table_names(known)
+    return [_table(platform, target, asset, names[asset]) for asset in known if chosen(asset)]
+
+
+def resolvable(platform: Project, target: str) -> list[PublishedTable]:
+    """Return the tables that get a `heap_resolved` view; none unless graph and migrations are published too."""
+    tables = {table.publication.table: table for table in published_tables(platform, target)}
+    if not platform.settings.publish[target].resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
+        return []
+    events = {heap_asset(table) for table in platform.event_tables}
+    return [table for name, table in tables.items() if name == EVENTS or table.sources[0] in events]
+
+
+def open_publisher(platform: Project, target: str) -> Publisher:
+    """Return the publisher of a target; it connects only while something is published."""
+    chosen, store = platform.settings.publish[target], platform.lake.store
+    check_publish_hosts(platform.settings, target)
+    if chosen.kind == "postgres":
+        from heap_assets.sources.warehouse import (
+            PostgresPublisher,
+        )
+
+        return PostgresPublisher(chosen.dsn.get_secret_value(), chosen.schema_name, store)
+    from heap_assets.sources.warehouse import (
+        BigQueryAccount,
+        BigQueryPublisher,
+    )
+
+    credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
+    account = BigQueryAccount(chosen.project, credentials, chosen.location, chosen.endpoint)
+    staging = Store(chosen.staging, chosen.staging_options) if chosen.staging else None
+    if staging is None and platform.lake.store.url.startswith("gs://"):
+        staging = platform.lake.store.child("_publishing")
+    return BigQueryPublisher(account, chosen.dataset, store, staging)
+
+
+def publish_day(
+    platform: Project, publisher: Publisher, table: PublishedTable, day: date, *, force: bool = False
+) -> Published:
+    """Publish one day of a table; `unchanged` if what it is made of was published already.
+
+    Raises
+    ------
+    MissingInputError
+        If the day has not been built: a missing day is never published as an empty one.
+    """
+    made = day_of(platform, table, day)
+    published = publisher.publish(table.publication, day, made.frame, made.version, force=force)
+    if published.status is not PublishStatus.LOADED:
+        return published
+    return replace(published, lost=dict(Counter(published.lost) + Counter(made.lost())))
+
+
+def preview_day(platform: Project, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
+    """Say what publishing a day would do to its table, and change nothing."""
+    return publisher.preview(table.publication, day_of(platform, table, day).frame, day)
+
+
+def due_days(platform: Project, publisher: Publisher, table: PublishedTable) -> list[date]:
+    """Return the days that are built and the target does not have as they now are, oldest first.
+
+    Raises
+    ------
+    WarehouseError
+        If the target cannot be reached: what was published is remembered here, that it is still there is not.
+    """
+    return unpublished_days(platform, publisher, table, exists=publisher.exists(table.publication.table))
+
+
+def unpublished_days(
+    platform: Project, publisher: Publisher, table: PublishedTable, *, exists: bool = True
+) -> list[date]:
+    """Return the days that are built and were not published as they now are, oldest first; asks nobody.
+
+    Parameters
+    ----------
+    exists
+        Whether the target still has the table; without it every day is to be published.
+    """
+    versions = {asset: platform.lake.versions(asset) for asset in table.sources}
+    names = _event_names(platform, table)
+    asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]
+    days = sorted({day for asset in asked for day in versions[asset]})
+    return [
+        day
+        for day in map(date.fromisoformat, days)
+        if not exists
+        or not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day), names))
+    ]
+
+
+def make_views(platform: Project, publisher: Publisher, target: str) -> list[str]:
+    """Make the `heap_resolved` views of all tables that were published; returns those that were made anew."""
+    into = platform.settings.publish[target].resolved_views
+    graph, migrations = publisher.newest_published(_GRAPH), publisher.newest_published(_MIGRATIONS)
+    tables = [table.publication.table for table in resolvable(platform, target)]
+    there = [name for name in tables if publisher.newest_published(name)]
+    if into is None or not (graph and migrations and there):
+        return []
+    return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations, graph))
+
+
+def day_of(platform: Project, table: PublishedTable, day: date) -> PublishedDay:
+    """Return the rows of a day; see :func:`publish_day`."""
+    lake = platform.lake
+    versions = {asset: lake.versions(asset) for asset in table.sources}
+    standing = _standing(versions, table, day)
+    if not set(standing) & set(table.sources[: max(1, len(table.sources) - 1)]):
+        raise MissingInputError(f"{table.sources[0]} has no partition {day}: materialize it first")
+    frames = {asset: lake.scan(asset, key) for asset, (key, _) in standing.items()}
+    if table.publication.table != EVENTS:
+        return PublishedDay(frames[table.sources[0]], _version(standing))
+    users = frames.pop(USERS, None)
+    events = {platform.heap_tables[asset]: frame for asset, frame in frames.items()}
+    names = _event_names(platform, table)
+    rows = wide.events_table(events, users, names)
+    return PublishedDay(rows, _version(standing, names), lambda: wide.values_lost(events, users))
+
+
+_GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
+
+
+def _table(platform: Project, target: str, asset: str, name: str) -> PublishedTable:
+    if asset == EVENTS:
+        sources = (*(heap_asset(table) for table in platform.event_tables), USERS)
+        return PublishedTable(target, wide.PUBLICATION, sources)
+    description, descriptions = _described(platform, asset)
+    cluster = _CLUSTERED.get(asset) or (("user_id",) if asset.startswith("heap/") else ())
+    own = RESOLVED_COLUMNS if asset in map(heap_asset, platform.event_tables) else frozenset[str]()
+    return PublishedTable(
+        target,
+        Publication(name, description=description, descriptions=descriptions, cluster_by=cluster, own=own),
+        (asset,),
+    )
+
+
+def _described(platform: Project, asset: str) -> tuple[str, dict[str, str]]:
+    """Return what a table and its columns mean, from the catalogue and the settings."""
+    name = asset.rpartition("/")[2]
+    if asset.startswith("heap/"):
+        name = platform.heap_tables[asset]
+        known = platform.catalogue.tables.get(name)
+        columns = {column: about.description for column, about in known.columns.items()} if known else {}
+        kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"
+        return f"Heap's {known.display_name if known else name}, {kind}", columns
+    if asset.startswith("warehouse/") and platform.settings.warehouse:
+        table = platform.settings.warehouse.tables[name]
+        return table.description or f"{table.relation} as it stood at the end of partition_day", {}
+    if asset == PROFILES:
+        traits = platform.settings.profiles.traits
+        about = {name: trait.description for name, trait in traits.items() if trait.description}
+        return "One row per person, as of the end of partition_day", about
+    return f"{asset} as of the end of partition_day", {}
+
+
+def _standing(versions: dict[str, dict[str, str]], table: PublishedTable, day: date) -> dict[str, tuple[str, str]]:
+    """Return asset to partition and version of what a day is made of.
+
+    Users join the wide table as they stood that day; for days before the first that was kept, as they first stood.
+    """
+    found = {asset: (str(day), known[str(day)]) for asset, known in versions.items() if str(day) in known}
+    if table.publication.table == EVENTS and (kept := sorted(versions[USERS])):
+        earlier = [key for key in kept if key <= str(day)]
+        key = earlier[-1] if earlier else kept[0]
+        found[USERS] = (key, versions[USERS][key])
+    return found
+
+
+def _event_names(platform: Project, table: PublishedTable) -> dict[str, str]:
+    """Return what people call the events of the wide table; nothing for other tables."""
+    if table.publication.table != EVENTS:
+        return {}
+    known = platform.catalogue.tables
+    return {name: known[name].display_name for name in platform.event_tables if name in known}
+
+
+def _version(standing: dict[str, tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
+    """Return the version of a day: of its sources, and of the names of events that are written into it."""
+    spelled = "\n".join(f"{asset}@{key} {version}" for asset, (key, version) in sorted(standing.items()))
+    spelled += "".join(f"\n{table} is {name}" for table, name in sorted((names or {}).items()))
+    return hashlib.sha256(spelled.encode()).hexdigest()[:32]

@@ -1,0 +1,166 @@
+"""Which checks watch which asset, from the settings; the gate of every sync reads the same list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from heap_assets.config import (
+    WarehouseTable,
+)
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.quality import (
+    Cadence,
+    Check,
+    Thresholds,
+    WarehouseKeys,
+    blocking_checks,
+    checks_for_audiences,
+    checks_for_dumps,
+    checks_for_event_table,
+    checks_for_identity,
+    checks_for_migrations,
+    checks_for_profiles,
+    checks_for_users,
+    checks_for_warehouse_table,
+    delivery_recency_check,
+    recency_checks,
+)
+from heap_assets.sources.heap_connect import known_columns
+from heap_assets.tables import DUMPS, GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, sync_asset, warehouse_asset
+
+_HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
+
+
+def thresholds(platform: Project) -> Thresholds:
+    """Return what checks tolerate; a name in `checks:` that no check knows is an error."""
+    return Thresholds.from_settings(platform.settings.checks)
+
+
+def checks_of(platform: Project, asset: str) -> list[Check]:
+    """Return the checks of one asset of the lake."""
+    tolerated = thresholds(platform)
+    if asset == USERS:
+        return checks_for_users(tolerated, [heap_asset(table) for table in platform.event_tables])
+    if asset == MIGRATIONS:
+        return checks_for_migrations(tolerated)
+    if asset.startswith("heap/"):
+        table = platform.heap_tables[asset]
+        custom = platform.catalogue.tables[table].columns
+        built_in = set(known_columns(table))
+        return checks_for_event_table(
+            asset,
+            properties=[name for name in custom if name not in built_in],
+            accepted=[name for name, column in custom.items() if column.pii],
+            thresholds=tolerated,
+        )
+    if asset.startswith("warehouse/") and platform.settings.warehouse:
+        mapped = platform.settings.warehouse.tables[asset.removeprefix("warehouse/")]
+        return checks_for_warehouse_table(
+            asset,
+            key=mapped.key,
+            identifiers=plain_columns(platform, asset),
+            patterns={rule.type: rule.value_pattern for rule in platform.rules.identifiers if rule.value_pattern},
+            normalisers={rule.type: rule.normaliser for rule in platform.rules.identifiers},
+            thresholds=tolerated,
+        )
+    return [check for check in [*identity_checks(platform), *profile_checks(platform)] if check.asset == asset]
+
+
+def dump_checks(platform: Project) -> list[Check]:
+    """Return the checks of `heap_connect/dumps`."""
+    return checks_for_dumps(DUMPS, thresholds(platform))
+
+
+def identity_checks(platform: Project) -> list[Check]:
+    """Return the checks of `identity/*`."""
+    rules = platform.rules
+    return checks_for_identity(
+        limits={rule.type: rule.max_per_profile for rule in rules.identifiers if rule.max_per_profile is not None},
+        heap_types=[t for t in rules.types if t in _HEAP_TYPES],
+        other_types=[t for t in rules.types if t not in _HEAP_TYPES],
+        unique_types=_unique_types(rules),
+        thresholds=thresholds(platform),
+    )
+
+
+def profile_checks(platform: Project) -> list[Check]:
+    """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
+    rules = platform.rules
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
+    keys = [
+        WarehouseKeys(warehouse_asset(name), table.key, plain_columns(platform, warehouse_asset(name)), normalisers)
+        for name, table in tables.items()
+        if table.identifiers
+    ]
+    duplicates = checks_for_profiles(
+        unique_types=_unique_types(rules),
+        warehouse_keys=keys,
+        thresholds=thresholds(platform),
+    )
+    audiences = checks_for_audiences(thresholds(platform)) if platform.settings.profiles.audiences else []
+    return [*duplicates, *audiences]
+
+
+def _unique_types(rules: Rules) -> list[str]:
+    return [rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]]
+
+
+def loaded_cadence(platform: Project) -> Cadence:
+    """Return how often Heap's tables are new, and identity and profiles with them."""
+    return Cadence.of_heap(platform.settings.heap.cadence_hours)
+
+
+def table_cadence(table: WarehouseTable) -> Cadence:
+    """Return how often a warehouse table is expected to change."""
+    return Cadence(every=timedelta(hours=table.cadence_hours))
+
+
+def hourly_checks(platform: Project) -> list[Check]:
+    """Return the checks of how new the newest row of every table is, and the newest day that every sync delivered."""
+    heap = loaded_cadence(platform)
+    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    timed = {name: table.updated_at or table.created_at for name, table in tables.items()}
+    return [
+        *recency_checks(
+            {heap_asset(table): heap for table in platform.event_tables},
+            {
+                USERS: heap,
+                MIGRATIONS: heap,
+                GRAPH: heap,
+                PROFILES: heap,
+                **{warehouse_asset(name): table_cadence(tables[name]) for name, time in timed.items() if not time},
+            },
+        ),
+        *(
+            check
+            for name, time in timed.items()
+            if time
+            for check in recency_checks({warehouse_asset(name): table_cadence(tables[name])}, {}, time)
+        ),
+        *(
+            delivery_recency_check(sync_asset(name), heap)
+            for name, sync in platform.settings.sync.items()
+            if sync.scheduled
+        ),
+    ]
+
+
+def required_checks(platform: Project, asset: str) -> list[str]:
+    """Return the blocking checks that must have passed on a partition before anything is sent from it."""
+    return blocking_checks(checks_of(platform, asset), asset)
+
+
+def plain_columns(platform: Project, asset: str, types: Collection[str] | None = None) -> dict[str, str]:
+    """Return column to strongest identifier type (of `types`, if given), without composites and nested paths."""
+    found: dict[str, str] = {}
+    mappings = [m for m in platform.snapshot_sources[asset].mappings if types is None or m.type in types]
+    for mapping in sorted(mappings, key=lambda m: platform.rules.rank(m.type)):
+        (column, *more) = mapping.columns
+        if not more and "." not in column and "[" not in column:
+            found.setdefault(column, mapping.type)
+    return found

@@ -1,0 +1,181 @@
+"""What waits for what, and until when: asked of the lake alone, so that every tick can afford it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+from croniter import croniter  # type: ignore[import-untyped]
+
+from heap_assets import clock
+from heap_assets.activation import Status as SyncStatus
+from heap_assets.activation import runs
+from heap_assets.pipelines import exports
+from heap_assets.pipelines.delivery_destinations import ledger_folder
+from heap_assets.pipelines.delivery_due import due_days, newest_day, read_by_day
+from heap_assets.pipelines.delivery_first import has_run, how_to_confirm, waits_for_confirmation, was_shown
+from heap_assets.pipelines.delivery_gate import sync_gate
+from heap_assets.pipelines.first_contact import unread_tables
+from heap_assets.pipelines.landing import stopped_by_quota
+from heap_assets.pipelines.readiness import identity_inputs
+from heap_assets.project import (
+    Project,
+)
+from heap_assets.quality import result_store
+from heap_assets.tables import (
+    AUDIENCES,
+    AUDIT,
+    DUMPS,
+    GRAPH,
+    PROFILES,
+    SNAPSHOT_TABLES,
+    heap_asset,
+    sync_asset,
+    warehouse_asset,
+)
+
+_SHOWN = 5
+_COUNTED = re.compile(r"\d+ (days|more|dumps)\b")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """An asset that is not brought up to date yet, why, and until when (UTC) if that is known."""
+
+    asset: str
+    reason: str
+    until: datetime | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reason}, until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else self.reason
+
+    @property
+    def cause(self) -> str:
+        """The wait without what counts down while it lasts: it is another one when this has changed."""
+        return _COUNTED.sub("", str(self))
+
+
+def waits(platform: Project) -> list[Wait]:
+    """Return everything that waits, in the order of the pipeline; empty if all is up to date or being built."""
+    warehouse = list(_warehouse(platform))
+    people = [*dump_waits(platform), *_snapshots(platform), *warehouse]
+    identity = list(_identity(platform, {wait.asset: wait for wait in people}))
+    return [*people, *identity, *_syncs(platform)]
+
+
+def next_tick(cron: str) -> datetime:
+    """Return when a schedule has its next turn (UTC)."""
+    tick: datetime = croniter(cron, clock.now()).get_next(datetime)
+    return tick
+
+
+def dump_waits(platform: Project) -> Iterator[Wait]:
+    """Yield why dumps, or tables of them, do not land now: the quota of the month, or the back-off after a failure."""
+    if exports.is_exported(platform):
+        return
+    if full := stopped_by_quota(platform):
+        until = datetime.combine(full.resumes, time.min, UTC)
+        yield Wait(DUMPS, f"the month's quota of {full.limit:,} rows is used up and heap.quota.stop is set", until)
+        return
+    retries: dict[str, datetime | None] = {}
+    for record in platform.landing.records().values():
+        if record.failure is not None:
+            retries[f"manifest of dump {record.dump_id}"] = record.retry_at
+        for name, table in record.tables.items():
+            if table.failure is not None and platform.landing.config.tables.takes_table(name):
+                retries[f"{name} of dump {record.dump_id}"] = table.retry_at
+    later = {what: moment for what, moment in retries.items() if moment is not None and moment > clock.now()}
+    if later:
+        reason = f"what could not be landed is tried again by itself: {_some(list(later))}"
+        yield Wait(DUMPS, reason, min(later.values()))
+
+
+def _snapshots(platform: Project) -> Iterator[Wait]:
+    """Yield Heap's users and migrations while no dump has brought them; of an export they are always there."""
+    if exports.is_exported(platform):
+        return
+    landed = {
+        name
+        for record in platform.landing.records().values()
+        for name, table in record.tables.items()
+        if table.landed_at is not None
+    }
+    for table in SNAPSHOT_TABLES:
+        if table not in landed:
+            why = f"no dump that has landed holds {table}" if landed else "no dump has landed yet"
+            yield Wait(heap_asset(table), why)
+
+
+def _warehouse(platform: Project) -> Iterator[Wait]:
+    """Yield the tables that were not read for the newest complete day and that nobody reads at once."""
+    settings, day = platform.settings, clock.newest_complete_day()
+    if settings.warehouse is None or day < settings.start_date:
+        return
+    at_once = unread_tables(platform)
+    for name in settings.warehouse.tables:
+        asset = warehouse_asset(name)
+        if asset in at_once or str(day) in platform.lake.partitions(asset):
+            continue
+        tried = result_store.read(platform.lake.store, asset, "readable", str(day))
+        why = f"{day} could not be read; the schedule read_warehouse reads it again" if tried else ""
+        yield Wait(asset, why or f"the schedule read_warehouse reads {day}", next_tick(settings.run.warehouse_schedule))
+
+
+def _identity(platform: Project, known: dict[str, Wait]) -> Iterator[Wait]:
+    """Yield the graph of the newest complete day while it lacks inputs, and what follows from the graph."""
+    day = clock.newest_complete_day()
+    if day < platform.settings.start_date or str(day) in platform.lake.partitions(GRAPH):
+        return
+    missing = identity_inputs(platform, day).waiting_for
+    if not missing:
+        return
+    moments = [wait.until for asset, wait in known.items() if wait.until and any(asset in why for why in missing)]
+    until = max(moments, default=None)
+    yield Wait(GRAPH, f"the graph of {day} waits: {_some(missing)}", until)
+    for asset in (PROFILES, AUDIT, *([AUDIENCES] if platform.settings.profiles.audiences else [])):
+        yield Wait(asset, f"{GRAPH} {day} is not resolved", until)
+
+
+def _syncs(platform: Project) -> Iterator[Wait]:
+    for name, sync in platform.settings.sync.items():
+        asset = sync_asset(name)
+        if waits_for_confirmation(platform, name) and was_shown(platform, name):
+            yield Wait(asset, f"nothing was ever sent to this destination: {how_to_confirm(name)}")
+            continue
+        if question := _question(platform, name):
+            yield Wait(asset, f"its last run asks for confirmation ({question}): {how_to_confirm(name)}")
+            continue
+        day = newest_day(platform, name)
+        if day is None:
+            read = " and ".join(read_by_day(platform, name)) if sync.kind != "segment_track" else "a table of events"
+            yield Wait(asset, f"{read} has not been built yet")
+        elif not sync.scheduled:
+            if not has_run(platform, name):
+                yield Wait(asset, f"it has no schedule and never ran: `heap-assets sync run {name}`")
+        elif not has_run(platform, name):
+            if shut := sync_gate(platform, name, day):
+                yield Wait(asset, f"its first run waits: {_some(shut)}")
+        elif _is_due(platform, name, day):
+            yield Wait(asset, f"the schedule send_{name} sends {day}", next_tick(str(sync.schedule)))
+
+
+def _question(platform: Project, name: str) -> str:
+    """Return why the last run of a sync asked for confirmation; nothing if it did not."""
+    if platform.settings.sync[name].kind == "segment_track":
+        return ""
+    last = runs(platform.lake.store, ledger_folder(platform, name), last=1)
+    asked = last.height and last["status"][0] == SyncStatus.NEEDS_CONFIRMATION
+    return str(last["reason"][0] or "an unusual number of changes") if asked else ""
+
+
+def _is_due(platform: Project, name: str, day: date) -> bool:
+    """Say whether a day is there that no run has looked at; of Heap's events, one that is due."""
+    if platform.settings.sync[name].kind == "segment_track":
+        return bool(due_days(platform, name))
+    return result_store.read(platform.lake.store, sync_asset(name), "delivered", str(day)) is None
+
+
+def _some(reasons: list[str]) -> str:
+    return "; ".join(reasons[:_SHOWN]) + (f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else "")

@@ -1,0 +1,351 @@
+"""Settings, catalogue and lake put together: what both the Dagster layer and the command line work with."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from heap_assets import clock
+from heap_assets.config import (
+    HEAP_DEFAULT_IDENTIFIERS,
+    IdentifierTypes,
+    Settings,
+    load_settings,
+)
+from heap_assets.config import (
+    S3Source as S3Settings,
+)
+from heap_assets.errors import SettingsError
+from heap_assets.identity import (
+    HEAP_IDENTITY,
+    HEAP_USER_ID,
+    ColumnMapping,
+    Rules,
+    SourceTable,
+    Timeline,
+    user_migrations_table,
+)
+from heap_assets.project.allowed_hosts import apply_allowed_hosts
+from heap_assets.sources.heap_connect import (
+    Catalogue,
+    DumpSource,
+    FolderSource,
+    Landing,
+    LandingConfig,
+    Limits,
+    S3Access,
+    S3Source,
+    Selection,
+    keys_of,
+    s3_client,
+)
+from heap_assets.sources.warehouse import (
+    AccessError,
+    Column,
+    DuckDBWarehouse,
+    Shape,
+    Warehouse,
+    WarehouseError,
+    choose_columns,
+    family_of,
+)
+from heap_assets.storage import Lake, state_keys
+from heap_assets.tables import MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, warehouse_asset
+
+
+def open_project(settings: Settings | None = None) -> Project:
+    """Return the platform of a settings file (the one in use unless given), with its own lake and catalogue."""
+    settings = settings or load_settings()
+    lake = Lake.open(settings.lake.url, settings.lake.options)
+    return Project(settings, load_catalogue(settings, lake), lake)
+
+
+CATALOGUE_KEY = f"{state_keys.CATALOGUE}/heap_catalogue.yaml"
+"""Where the lake keeps the catalogue of a deployment that may not write beside its settings."""
+
+
+def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
+    """Return the known tables and columns: those of the file, and what the lake keeps where the file cannot be written.
+
+    The lake is asked only where the file is read-only, so that loading needs no network elsewhere.
+    """
+    catalogue = Catalogue.load(settings.catalogue)
+    if is_writable(settings.catalogue) or not lake.store.exists(CATALOGUE_KEY):
+        return catalogue
+    return catalogue.with_news(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
+
+
+def is_writable(path: Path) -> bool:
+    """Say whether a file can be written: it and its folder, or the folder alone where there is no file yet."""
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything that the settings describe, ready to use; nothing is opened before it is needed."""
+
+    settings: Settings
+    catalogue: Catalogue
+    lake: Lake
+
+    def __post_init__(self) -> None:
+        apply_allowed_hosts(self.settings)
+
+    @cached_property
+    def landing(self) -> Landing:
+        """Where dumps land."""
+        tables, limits = self.settings.heap.tables, self.settings.heap.limits
+        return Landing(
+            self.lake.store,
+            LandingConfig(
+                start_date=self.settings.start_date,
+                tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
+                limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
+                now=clock.now,
+            ),
+        )
+
+    def source(self) -> DumpSource:
+        """Open the bucket or folder that Heap Connect writes to."""
+        source = self.settings.heap.source
+        if source.kind == "folder":
+            return FolderSource(source.path)
+        if source.kind == "s3":
+            return S3Source(s3_client(s3_access(source)), source.bucket)
+        raise SettingsError(
+            "heap.source is Heap's export in BigQuery: it has no dumps; `heap-assets catalogue diff` shows its tables"
+        )
+
+    def warehouse(self) -> Warehouse:
+        """Return the warehouse; it is connected to only while something is asked of it."""
+        chosen = self.settings.warehouse
+        if chosen is None:
+            raise SettingsError("there is no `warehouse:` section in the settings")
+        if chosen.kind == "duckdb":
+            return DuckDBWarehouse(chosen.path)
+        from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, PostgresWarehouse  # heavy clients
+
+        if chosen.kind == "postgres":
+            return PostgresWarehouse(chosen.dsn.get_secret_value())
+        credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
+        account = BigQueryAccount(
+            chosen.project, credentials, chosen.location, chosen.endpoint, chosen.storage_endpoint
+        )
+        relations = tuple(table.relation for table in chosen.tables.values())
+        return BigQueryWarehouse(account, tuple(chosen.datasets), chosen.max_bytes_billed, relations)
+
+    @cached_property
+    def event_tables(self) -> list[str]:
+        """Heap tables whose rows belong to the day they happened, as Heap names them."""
+        chosen = Selection(tuple(self.settings.heap.tables.include), tuple(self.settings.heap.tables.exclude))
+        return [
+            name for name in sorted(self.catalogue.tables) if name not in SNAPSHOT_TABLES and chosen.takes_table(name)
+        ]
+
+    @cached_property
+    def heap_tables(self) -> dict[str, str]:
+        """Lake asset of every Heap table to the name that Heap has for it."""
+        return {heap_asset(table): table for table in (*self.catalogue.tables, *SNAPSHOT_TABLES)}
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of identity resolution."""
+        return Rules(
+            identifiers=tuple(rule.rule for rule in self.settings.identity.identifiers),
+            order=self.settings.identity.order,
+            suppressed=_suppressed(self.settings.identity.suppressed),
+        )
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The identity graph over the days."""
+        return Timeline(self.lake.store, self.rules)
+
+    @cached_property
+    def event_sources(self) -> dict[str, SourceTable]:
+        """Lake asset of every event table to how it names people."""
+        return {
+            heap_asset(table): SourceTable(heap_asset(table), "event", self._heap_mappings(table, "events"), "time")
+            for table in self.event_tables
+        }
+
+    @cached_property
+    def snapshot_sources(self) -> dict[str, SourceTable]:
+        """Lake asset of every snapshot table to how it names people."""
+        users = SourceTable(
+            USERS,
+            "snapshot",
+            self._heap_mappings("users", "users"),
+            "joindate",
+            authoritative=((HEAP_USER_ID, HEAP_IDENTITY),),
+        )
+        tables = {USERS: users}
+        if HEAP_USER_ID in self.rules.types:
+            tables[MIGRATIONS] = user_migrations_table(MIGRATIONS)
+        if self.settings.warehouse:
+            for name, table in self.settings.warehouse.tables.items():
+                mappings = _mappings(table.identifiers, self.rules)
+                tables[warehouse_asset(name)] = SourceTable(name, "snapshot", mappings, table.created_at)
+        return tables
+
+    @property
+    def sources(self) -> dict[str, SourceTable]:
+        """All tables that identify people."""
+        return self.event_sources | self.snapshot_sources
+
+    def required(self, asset: str) -> bool:
+        """Say whether identity waits for this snapshot table (others are carried forward)."""
+        if self.settings.warehouse and asset.startswith("warehouse/"):
+            return self.settings.warehouse.tables[asset.removeprefix("warehouse/")].required
+        return True
+
+    def check_columns(self) -> None:
+        """Hold mapped columns against the catalogue and the warehouse itself.
+
+        Raises
+        ------
+        SettingsError
+            Naming the key of the first column that its table does not have.
+        """
+        self.check_heap_columns()
+        for name in self.settings.warehouse.tables if self.settings.warehouse else ():
+            self.check_warehouse_table(name)
+        self._check_traits()
+
+    def check_heap_columns(self) -> None:
+        """Hold mapped columns of Heap's tables against the catalogue: needs no network, so it is done at load."""
+        for table in self.settings.heap.identifiers:
+            known = self.catalogue.columns(table)
+            for mapping in self._heap_mappings(table, table) if known is not None else ():
+                for column in mapping.columns:
+                    if column.partition(".")[0] not in (known or ()):
+                        raise SettingsError(
+                            f"heap.identifiers.{table} maps the column {column!r}, which {table} does not have. "
+                            f"Columns: {', '.join(known or ())}"
+                        )
+
+    def mapped_columns(self, name: str) -> list[str]:
+        """Return the columns of a warehouse table that the settings give a meaning."""
+        tables = self.settings.warehouse.tables if self.settings.warehouse else {}
+        table = tables[name]
+        mapped = [table.key, table.created_at, table.updated_at]
+        mapped += [column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns]
+        for trait in self.settings.profiles.traits.values():
+            mapped += [column for asset, _, column in (s.partition(".") for s in trait.sources) if asset == name]
+        return sorted({column for column in mapped if column})
+
+    def _existing(self, name: str, columns: Sequence[Column]) -> list[str]:
+        """Return the mapped columns that exist; traits' are asked for one by one, by their own key."""
+        relation = self.settings.warehouse.tables[name].relation if self.settings.warehouse else ""
+        found = []
+        for column in self.mapped_columns(name):
+            with suppress(WarehouseError):
+                choose_columns([column], columns, relation)
+                found.append(column)
+        return found
+
+    def check_warehouse_table(self, name: str) -> None:
+        """Hold one mapped table against the warehouse: its columns, their spelling, and those that tell times.
+
+        Raises
+        ------
+        SettingsError
+            Naming the table, the column and what there is.
+        """
+        table = (self.settings.warehouse.tables if self.settings.warehouse else {})[name]
+        mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
+        wanted = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
+        try:
+            existing = self.warehouse().columns(table.relation)
+            choose_columns(wanted, existing, table.relation)
+            shape = Shape.of(existing, self._existing(name, existing), table.relation)
+            shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
+        except AccessError:
+            raise  # no mistake of the table's
+        except WarehouseError as error:
+            raise SettingsError(f"warehouse.tables.{name}: {error}") from error
+
+    def _check_traits(self) -> None:
+        tables = self.settings.warehouse.tables if self.settings.warehouse else {}
+        for name, trait in self.settings.profiles.traits.items():
+            for index, source in enumerate(trait.sources):
+                table, _, column = source.partition(".")
+                where = f"profiles.traits.{name}.from[{index}]"
+                if table == "users":
+                    known = self.catalogue.columns("users")
+                    if known is not None and column not in known:
+                        raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
+                    continue
+                relation = tables[table].relation
+                columns = self.warehouse().columns(relation)
+                try:
+                    choose_columns([column], columns, relation)
+                except WarehouseError as error:
+                    raise SettingsError(f"{where} is {source!r}: {error}") from error
+                wanted, kind = _CHOICES.get(trait.choose), family_of(columns, column)
+                if wanted and kind and kind != wanted:
+                    raise SettingsError(
+                        f"profiles.traits.{name}.choose is {trait.choose!r}, which needs a {wanted}; "
+                        f"{source} holds a {kind}"
+                    )
+
+    def _heap_mappings(self, table: str, fallback: str) -> tuple[ColumnMapping, ...]:
+        chosen = self.settings.heap.identifiers
+        mapping = chosen.get(table) or chosen.get(fallback) or HEAP_DEFAULT_IDENTIFIERS[fallback]
+        known = set(self.rules.types)
+        if table not in chosen and (columns := self.catalogue.columns(table)) is not None:
+            # a mapping for all event tables names columns that only some of them have
+            mapping = {column: types for column, types in mapping.items() if column in (*keys_of(table), *columns)}
+        declared = {
+            column: kept
+            for column, types in mapping.items()
+            if (kept := [t for t in ([types] if isinstance(types, str) else types) if t in known])
+        }
+        return _mappings(declared, self.rules)
+
+
+_CHOICES = {"sum": "number", "any": "truth value"}
+"""What kind of value a rule of survivorship needs."""
+
+
+def s3_access(source: S3Settings) -> S3Access:
+    """Return how the bucket of the settings is reached; without profile or role, boto3 looks where it always does."""
+    return S3Access(
+        region=source.region,
+        endpoint_url=source.endpoint_url,
+        profile=source.profile,
+        role_arn=source.role_arn,
+        external_id=source.external_id.get_secret_value() if source.external_id else None,
+    )
+
+
+def _mappings(identifiers: Mapping[str, IdentifierTypes], rules: Rules) -> tuple[ColumnMapping, ...]:
+    """Turn `column: type`, `column: [types]` and `type: [columns]` (a composite) into mappings."""
+    found = []
+    for name, value in identifiers.items():
+        values = [value] if isinstance(value, str) else value
+        if name in rules.types and not set(values) & set(rules.types):
+            found.append(ColumnMapping(name, tuple(values)))
+        else:
+            found += [ColumnMapping(one, (name,)) for one in values]
+    return tuple(found)
+
+
+def _suppressed(file: str | None) -> frozenset[tuple[str, str]]:
+    if file is None:
+        return frozenset()
+    path = Path(file)
+    if not path.is_file():
+        raise SettingsError(f"identity.suppressed is {file!r}, which does not exist")
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines)
+        if not {"identifier_type", "identifier"} <= {*(rows.fieldnames or ())}:
+            raise SettingsError(
+                f"identity.suppressed is {file!r}; its first line must name the columns identifier_type and identifier"
+            )
+        return frozenset((row["identifier_type"] or "", row["identifier"] or "") for row in rows)

@@ -1,0 +1,232 @@
+"""Is today's figure like those before it? Comparisons that survive seasons of the week, growth and small numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+
+from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
+from heap_assets.quality.thresholds import Thresholds
+
+_WEEKS_TO_TREND = 4
+_PAIRS_TO_TELL = 4
+_ROWS_OF_A_PERSON = 10
+"""Rows of one person in a day are much alike, so a small table's shares move more than its rows let one think."""
+
+
+def volume_as_usual(
+    rows: int, same_weekdays: Sequence[Number], thresholds: Thresholds, week: float | None = None
+) -> Verdict:
+    """Judge a day's rows against the same weekday of earlier weeks.
+
+    Two expectations, and being near one of them is enough: the median of the weekday moved by its usual growth, and
+    last week's weekday moved by how this week has gone so far. Tolerated is `volume_change` of the expectation, or
+    four times the median deviation of weekdays that scatter more, and what chance does to small counts.
+
+    Parameters
+    ----------
+    same_weekdays
+        Rows of the same weekday, newest first; weeks without a partition are left out.
+    week
+        Rows of the six days before, as a multiple of the same days a week earlier; None if not known.
+    """
+    history = _since_it_began(same_weekdays[: thresholds.volume_weeks])
+    if len(history) < thresholds.volume_min_weeks:
+        return _too_early(rows, len(history), thresholds.volume_min_weeks)
+    expectations = [median(history) * _growth(history)]
+    if week is not None:
+        expectations.append(history[0] * min(max(week, 0.5), 2.0))
+    spread = median(abs(count - median(history)) for count in history)
+    bands = [(e, max(thresholds.volume_change * e, 4 * spread) + 3 * e**0.5) for e in expectations]
+    quiet = max(rows, *expectations) < thresholds.volume_min_rows
+    return Verdict(
+        passed=quiet or any(abs(rows - expected) <= tolerated for expected, tolerated in bands),
+        numbers={
+            "rows": rows,
+            "expected_rows": round(expectations[0]),
+            "at_least": max(round(min(expected - tolerated for expected, tolerated in bands)), 0),
+            "at_most": round(max(expected + tolerated for expected, tolerated in bands)),
+        },
+        notes={"said": "too few rows to tell"} if quiet else {},
+    )
+
+
+def week_against_last(rows_by_days_back: Mapping[int, Number]) -> float | None:
+    """Return the rows of the six days before as a multiple of the same days a week earlier; None if too few are known.
+
+    Parameters
+    ----------
+    rows_by_days_back
+        Days back (1 is the day before) to rows.
+    """
+    pairs = [
+        (rows_by_days_back[n], rows_by_days_back[n + 7])
+        for n in range(1, 7)
+        if n in rows_by_days_back and n + 7 in rows_by_days_back
+    ]
+    before = sum(old for _, old in pairs)
+    return sum(new for new, _ in pairs) / before if len(pairs) >= _PAIRS_TO_TELL and before else None
+
+
+def filled_as_usual(
+    rows: int,
+    null_shares: Mapping[str, float],
+    earlier: Sequence[tuple[int, Mapping[str, float]]],
+    thresholds: Thresholds,
+) -> Verdict:
+    """Judge that no column is emptier than it used to be.
+
+    Days of fewer than `null_min_rows` rows are neither judged nor compared with. Tolerated is `null_change` above the
+    median of the earlier days, and three standard errors of the difference between two shares; a person's rows are much
+    alike, so :data:`_ROWS_OF_A_PERSON` of them count as one.
+
+    Parameters
+    ----------
+    null_shares
+        Column to its share of nulls today.
+    earlier
+        Rows, and the same, of earlier days, newest first.
+    """
+    memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
+    if rows < thresholds.null_min_rows:
+        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"}, memory=memory)
+    large = [(count, shares) for count, shares in earlier if count >= thresholds.null_min_rows]
+    if len(large) < thresholds.null_min_days:
+        said = f"{len(large)} of {thresholds.null_min_days} days are there to compare the share of nulls with"
+        return nothing_to_judge_by(said, {"rows": rows}, memory)
+    worse: dict[str, float] = {}
+    for name, share in null_shares.items():
+        before = [(count, shares[name]) for count, shares in large if name in shares]
+        if len(before) >= thresholds.null_min_days:
+            usual = median(of_day for _, of_day in before)
+            chance = 3 * _error(usual, rows, sum(count for count, _ in before))
+            if share - usual > thresholds.null_change + chance:
+                worse[name] = share - usual
+    return Verdict(
+        passed=not worse,
+        numbers={
+            "rows": rows,
+            "emptier_columns": len(worse),
+            "worst_rise": round(max(worse.values(), default=0.0), 4),
+        },
+        notes={"emptier": ", ".join(sorted(worse))} if worse else {},
+        memory=memory,
+    )
+
+
+def _error(share: float, rows: int, rows_before: int) -> float:
+    """Return the standard error of the difference between the shares of two samples that have `share` in common.
+
+    One success and one failure are added to what was counted before (Laplace), so that a share of 0 has an error too.
+    """
+    now, before = rows / _ROWS_OF_A_PERSON, rows_before / _ROWS_OF_A_PERSON
+    likely = (share * before + 1) / (before + 2)
+    return float((likely * (1 - likely) * (1 / now + 1 / before)) ** 0.5)
+
+
+def columns_as_before(
+    columns: Mapping[str, str], before: Mapping[str, str] | None, uncatalogued: Sequence[str] = ()
+) -> Verdict:
+    """Judge that a table has the columns and types that it had; Heap adds properties whenever a team tracks one.
+
+    Parameters
+    ----------
+    columns, before
+        Column to type, today and when last looked at (None: never).
+    uncatalogued
+        Columns that landing found and that the catalogue does not have yet.
+    """
+    memory = {"columns": dict(columns)}
+    if before is None and not uncatalogued:
+        return nothing_to_judge_by("no earlier day tells the columns", {"columns": len(columns)}, memory)
+    before = columns if before is None else before
+    new = sorted({*columns} - {*before} | {*uncatalogued})
+    vanished = sorted({*before} - {*columns})
+    retyped = sorted(name for name in {*columns} & {*before} if columns[name] != before[name])
+    news = {"new": new, "vanished": vanished, "retyped": retyped}
+    return Verdict(
+        passed=not (new or vanished or retyped),
+        numbers={"columns": len(columns), **{f"{kind}_columns": len(names) for kind, names in news.items()}},
+        notes={kind: ", ".join(names[:20]) for kind, names in news.items() if names},
+        memory=memory,
+    )
+
+
+def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: float, least: int) -> Verdict:
+    """Judge that a count is not far above its median of the days before.
+
+    Parameters
+    ----------
+    name
+        What is counted, for the metadata (`conflicts`).
+    allowed_rise
+        Share of the median by which it may rise, and what chance does to small counts; rises of fewer than `least` are
+        never remarkable.
+    """
+    if not earlier:
+        return nothing_to_judge_by("there is no earlier day to compare with", {name: count})
+    usual = median(float(n) for n in earlier)
+    rise = count - usual
+    return Verdict(
+        passed=rise < least or rise <= allowed_rise * usual + 2 * usual**0.5,
+        numbers={name: count, f"usual_{name}": round(usual, 1), "rise": round(rise, 1)},
+    )
+
+
+def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], allowed_fall: float) -> Verdict:
+    """Judge that no share has fallen more than `allowed_fall` points below its median of the days before."""
+    numbers, memory = {name: round(share, 4) for name, share in shares.items()}, {"shares": dict(shares)}
+    if shares and not any(name in day for day in earlier for name in shares):
+        return nothing_to_judge_by("there is no earlier day to compare with", numbers, memory)
+    fallen: dict[str, float] = {}
+    for name, share in shares.items():
+        before = [day[name] for day in earlier if name in day]
+        if before and median(before) - share > allowed_fall:
+            fallen[name] = median(before) - share
+    return Verdict(
+        passed=not fallen,
+        numbers={**numbers, "fallen": len(fallen)},
+        notes={"fallen_below_usual": ", ".join(sorted(fallen))} if fallen else {},
+        memory=memory,
+    )
+
+
+def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> Verdict:
+    """Judge that a snapshot has not lost more than `max_shrink` of its rows since the one before it."""
+    if before is None:
+        return nothing_to_judge_by("there is no earlier snapshot to compare with", {"rows": rows})
+    if before < thresholds.shrink_min_rows:
+        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"})
+    lost = max(before - rows, 0) / before
+    return Verdict(
+        passed=lost <= thresholds.max_shrink,
+        numbers={
+            "rows": rows,
+            "rows_before": before,
+            "lost_share": round(lost, 4),
+            "allowed_share": thresholds.max_shrink,
+        },
+    )
+
+
+def _since_it_began(counts: Sequence[Number]) -> list[float]:
+    """Leave out the weeks before a table's first row."""
+    history = [float(count) for count in counts]
+    while history and history[-1] == 0:
+        history.pop()
+    return history
+
+
+def _growth(history: Sequence[float]) -> float:
+    """Return how much a week usually adds, from the middle of the window to today; 1.0 if nothing can be told."""
+    ratios = [new / old for new, old in pairwise(history) if old > 0 and new > 0]
+    if len(ratios) < _WEEKS_TO_TREND - 1:
+        return 1.0
+    weekly = min(max(median(ratios), 0.8), 1.25)
+    return float(weekly ** ((len(history) + 1) / 2))
+
+
+def _too_early(rows: int, weeks: int, needed: int) -> Verdict:
+    said = f"{weeks} of {needed} weeks are there to compare with"
+    return nothing_to_judge_by(said, {"rows": rows})

@@ -1,0 +1,231 @@
+"""Judges of identity resolution: is a profile one person, and are there more surprises than yesterday?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from heap_assets.quality.results import SAMPLE_ROWS, Verdict
+from heap_assets.values import (
+    PRIVATE,
+)
+
+SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
+_DISTURBING = ("merged", "split", "moved", "renamed", "removed")
+
+
+def not_over_merged(graph: pl.LazyFrame, most: int) -> Verdict:
+    """Judge that no profile holds so many identifiers that it must be several people.
+
+    Parameters
+    ----------
+    graph
+        identity/graph: identifier_type, identifier, profile_id String; shared Boolean.
+    most
+        Identifiers that one person may have.
+    """
+    sizes = graph.drop_nulls("profile_id").group_by("profile_id").agg(pl.len().alias("identifiers"))
+    totals, buckets, sample = pl.collect_all(
+        [
+            sizes.select(
+                pl.len().alias("profiles"),
+                pl.col("identifiers").max().fill_null(0).alias("largest"),
+                pl.col("identifiers").mean().fill_null(0.0).alias("mean"),
+                (pl.col("identifiers") > most).sum().alias("over"),
+            ),
+            sizes.group_by(_bucket("identifiers")).agg(pl.len().alias("profiles")).sort("least"),
+            sizes.sort(["identifiers", "profile_id"], descending=[True, False]).head(SAMPLE_ROWS),
+        ]
+    )
+    found = totals.row(0, named=True)
+    return Verdict(
+        passed=found["over"] == 0,
+        numbers={
+            "profiles": found["profiles"],
+            "largest_profile": found["largest"],
+            "mean_identifiers": round(found["mean"], 3),
+            "profiles_too_large": found["over"],
+            "allowed_identifiers": most,
+        },
+        offenders=sample.filter(pl.col("identifiers") > most) if found["over"] else None,
+        plain=("identifiers",),
+        memory={"sizes": {str(least): count for least, count in buckets.iter_rows()}},
+    )
+
+
+def migrations_followed(graph: pl.LazyFrame, migrations: pl.LazyFrame) -> Verdict:
+    """Judge that the two users of every migration are one person: Heap has decided that, and no limit undoes it.
+
+    A user that is no identifier (blocked, suppressed) is on no profile and is not judged.
+
+    Parameters
+    ----------
+    migrations
+        heap/user_migrations: from_user_id, to_user_id.
+    """
+    users = graph.filter(pl.col("identifier_type") == "heap_user_id").drop_nulls("profile_id")
+    profile = users.select("identifier", "profile_id")
+    ends = migrations.select(
+        pl.col("from_user_id").cast(pl.String).alias("from"), pl.col("to_user_id").cast(pl.String).alias("to")
+    ).drop_nulls()
+    joined = ends.join(profile, left_on="from", right_on="identifier").join(
+        profile, left_on="to", right_on="identifier", suffix="_to"
+    )
+    apart = joined.filter(pl.col("profile_id") != pl.col("profile_id_to"))
+    judged, offenders = pl.collect_all([joined.select(pl.len()), apart.select("from", "to")])
+    return Verdict(
+        passed=offenders.is_empty(),
+        numbers={"migrations": judged.item(), "migrations_apart": offenders.height},
+        offenders=offenders.sort("from", "to").head(SAMPLE_ROWS) if offenders.height else None,
+    )
+
+
+def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float, least: int = 1) -> Verdict:
+    """Judge that few profiles are as large as a merge limit lets them be; many mean that the limit is what shapes them.
+
+    Parameters
+    ----------
+    limits
+        Identifier type to `max_per_profile`. Limits of one are left out: every profile is at them.
+    least
+        Fewer profiles than this make no share worth a word.
+    """
+    judged = {kind: limit for kind, limit in limits.items() if limit > 1}
+    if not judged:
+        return Verdict(passed=True, notes={"said": "no limit above one is set"})
+    named = graph.drop_nulls("profile_id").filter(pl.col("identifier_type").is_in(list(judged)))
+    limit = pl.col("identifier_type").replace_strict(judged, return_dtype=pl.Int64)
+    counts = named.group_by("profile_id", "identifier_type").agg(pl.len().alias("held"))
+    per_type = counts.group_by("identifier_type").agg(
+        pl.len().alias("profiles"), (pl.col("held") >= limit.first()).sum().alias("at_limit")
+    )
+    found = {kind: (profiles, at) for kind, profiles, at in per_type.collect().iter_rows()}
+    shares = {kind: at / profiles if profiles else 0.0 for kind, (profiles, at) in found.items()}
+    over = sorted(kind for kind, share in shares.items() if share > allowed and found[kind][1] >= least)
+    return Verdict(
+        passed=not over,
+        numbers={
+            "allowed_share": allowed,
+            **{f"at_limit_{kind}": at for kind, (_, at) in sorted(found.items())},
+            **{f"share_at_limit_{kind}": round(share, 4) for kind, share in sorted(shares.items())},
+        },
+        notes={"types": ", ".join(over)} if over else {},
+    )
+
+
+def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
+    """Return how many profiles claim each identifier: the one that holds it, and those whose records name it too.
+
+    Resolution gives such a value to one profile and refuses its links to the others. Each refused link counts for that
+    of its ends which has more of them, the weaker one in doubt: a mailbox that five contacts name has four refused
+    links and each contact one; a CRM id that two customers carry has two, each customer one.
+
+    Parameters
+    ----------
+    conflicts
+        identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String.
+    types
+        Types of which one value is one person's; other identifiers are left out.
+
+    Returns
+    -------
+    LazyFrame
+        identifier_type, identifier String; people UInt32, two or more.
+    """
+    apart = conflicts.filter(pl.col("type_b").is_in(list(types)) & (pl.col("profile_a") != pl.col("profile_b")))
+    partners = [
+        pl.col(f"profile_{other}").n_unique().over(f"type_{end}", f"value_{end}").alias(f"{PRIVATE}{end}")
+        for end, other in ("ab", "ba")
+    ]
+    by_a = pl.col("type_a").is_in(list(types)) & (pl.col(f"{PRIVATE}a") > pl.col(f"{PRIVATE}b"))
+    return (
+        apart.with_columns(partners)
+        .select(
+            pl.when(by_a).then("type_a").otherwise("type_b").alias("identifier_type"),
+            pl.when(by_a).then("value_a").otherwise("value_b").alias("identifier"),
+            pl.when(by_a).then("profile_b").otherwise("profile_a").alias(f"{PRIVATE}by"),
+        )
+        .group_by("identifier_type", "identifier")
+        .agg((pl.col(f"{PRIVATE}by").n_unique() + 1).alias("people"))
+    )
+
+
+def claimed_by_one(conflicts: pl.LazyFrame, types: Sequence[str], allowed: int) -> Verdict:
+    """Judge that no identifier of a person's own is claimed by several profiles.
+
+    Parameters
+    ----------
+    conflicts, types
+        As of `claims`.
+    allowed
+        Identifiers that may be claimed by several.
+    """
+    claimed = claims(conflicts, types)
+    by_type, worst = pl.collect_all(
+        [
+            claimed.group_by("identifier_type").agg(pl.len().alias("values")).sort("identifier_type"),
+            claimed.sort(["people", "identifier_type", "identifier"], descending=[True, False, False]).head(
+                SAMPLE_ROWS
+            ),
+        ]
+    )
+    counts: dict[str, int] = dict(by_type.iter_rows())
+    total = sum(counts.values())
+    return Verdict(
+        passed=total <= allowed,
+        numbers={
+            "claimed_values": total,
+            "allowed_values": allowed,
+            "most_people": worst["people"][0] if total else 0,
+            **{f"claimed_{kind}": count for kind, count in counts.items()},
+        },
+        offenders=worst if total else None,
+        plain=("identifier_type", "people"),
+    )
+
+
+def match_shares(graph: pl.LazyFrame, heap_types: Sequence[str], other_types: Sequence[str]) -> dict[str, float]:
+    """Return, for each type of the company's own systems, the share of its profiles that are also known to Heap."""
+    per_profile = graph.drop_nulls("profile_id").group_by("profile_id").agg(pl.col("identifier_type").unique())
+    kinds = pl.col("identifier_type")
+    in_heap = pl.any_horizontal(*(kinds.list.contains(kind) for kind in heap_types))
+    figures = []
+    for kind in other_types:
+        has = kinds.list.contains(kind)
+        figures += [has.sum().alias(f"all {kind}"), (has & in_heap).sum().alias(f"both {kind}")]
+    if not figures:
+        return {}
+    found = per_profile.select(figures).collect().row(0, named=True)
+    return {
+        f"matched_{kind}": (found[f"both {kind}"] or 0) / found[f"all {kind}"]
+        for kind in other_types
+        if found[f"all {kind}"]
+    }
+
+
+def ids_stable(changes: pl.LazyFrame, profiles: int, allowed: float) -> Verdict:
+    """Judge that hardly any profile got another id since the day before.
+
+    Parameters
+    ----------
+    changes
+        identity/changes: kind String, one row per overlapping pair of profiles.
+    profiles
+        Profiles of the day.
+    """
+    counts = dict(changes.group_by("kind").agg(pl.len()).sort("kind").collect().iter_rows())
+    disturbed = sum(count for kind, count in counts.items() if kind in _DISTURBING)
+    share = disturbed / profiles if profiles else 0.0
+    return Verdict(
+        passed=share <= allowed,
+        numbers={"profiles": profiles, "share": share, "allowed_share": allowed, **counts},
+    )
+
+
+def _bucket(column: str) -> pl.Expr:
+    """Return the lower edge of the size class a count falls into."""
+    edge = pl.lit(0)
+    for least in SIZE_EDGES:
+        edge = pl.when(pl.col(column) >= least).then(pl.lit(least)).otherwise(edge)
+    return edge.alias("least")

@@ -1,0 +1,180 @@
+"""Personal data in event properties, by name and by value, before anything is forwarded.
+
+Heap forbids it, Segment passes it on to everybody. Values are looked at in a fixed sample of the day and never leave
+this module: what is reported are column names, kinds and counts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from heap_assets.quality.results import Verdict
+from heap_assets.values import (
+    PRIVATE,
+)
+
+_ROWS = f"{PRIVATE}rows"
+
+_PERSONAL_NAME = re.compile(
+    r"(^|_)(e_?mail(_address)?|phone(_number)?|mobile(_number)?|ssn|social_security(_number)?|card_number|pan"
+    r"|credit_card(_number)?|iban|passport(_number)?|password|ip(_address)?|date_of_birth|birth_?date|dob"
+    r"|first_name|last_name|full_name|surname|street(_address)?|postal_address)$"
+)
+_ABOUT_A_NAME = re.compile(r"^(has|is|num|n|count|total|needs|show|hide|sent|opened|clicked|valid|verified)_")
+_VERSION_NAME = re.compile(r"version|release|build|firmware", re.IGNORECASE)
+_EMAIL = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}"
+_SSN = r"(?:^|[^\d\-])\d{3}-\d{2}-\d{4}(?:$|[^\d\-])"
+_PHONE = r"^\s*(?:\+[1-9][\d \-().]{7,18}\d|\(\d{3}\)[ \-.]?\d{3}[ \-.]\d{4}|\d{3}[\-. ]\d{3}[\-. ]\d{4})\s*$"
+_DIGITS_LIKE_A_CARD = r"^\s*\d(?:[ \-]?\d){12,18}\s*$"
+_GROUPED_CARD = r"\d{4}([ \-])\d{4}[ \-]\d{4}[ \-]\d{1,7}"
+_IPV4 = r"^\s*\d{1,3}(?:\.\d{1,3}){3}\s*$"
+_MOST = 0.5
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of personal data.
+
+    Attributes
+    ----------
+    pattern
+        What candidates look like (Rust regex).
+    confirm
+        What a candidate must hold besides.
+    mostly
+        True if such values occur by chance (an order number can pass the card checksum): then most values of the
+        column must be of the kind before it is said.
+    """
+
+    name: str
+    pattern: str
+    confirm: Callable[[str], bool] | None = None
+    mostly: bool = False
+
+
+def luhn(digits: str) -> bool:
+    """Return whether digits pass the checksum of ISO/IEC 7812-1."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        doubled = int(digit) * (1 + place % 2)
+        total += doubled - 9 if doubled > 9 else doubled
+    return total % 10 == 0
+
+
+def is_card(value: str) -> bool:
+    """Return whether a text is a payment card number: length and prefix of a known issuer, and the checksum."""
+    digits = re.sub(r"[ \-]", "", value.strip())
+    prefixes = {13: r"4", 14: r"3[068]", 15: r"3[47]", 16: r"4|5[1-5]|2[2-7]|6011|65|35", 19: r"4|6"}
+    prefix = prefixes.get(len(digits))
+    return bool(prefix and re.match(prefix, digits) and len(set(digits)) > 1 and luhn(digits))
+
+
+def _holds_card(value: str) -> bool:
+    found = re.search(_GROUPED_CARD, value)
+    return bool(found and is_card(found.group()))
+
+
+def _is_ssn(value: str) -> bool:
+    found = re.search(r"(\d{3})-(\d{2})-(\d{4})", value)
+    if not found:
+        return False
+    area, group, serial = found.groups()
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _is_public_address(value: str) -> bool:
+    try:
+        return ipaddress.ip_address(value.strip()).is_global
+    except ValueError:
+        return False
+
+
+KINDS = (
+    Kind("email", _EMAIL),
+    Kind("social_security_number", _SSN, _is_ssn),
+    Kind("card_number", _GROUPED_CARD, _holds_card),
+    Kind("card_number", _DIGITS_LIKE_A_CARD, is_card, mostly=True),
+    Kind("phone", _PHONE, mostly=True),
+    Kind("ip_address", _IPV4, _is_public_address, mostly=True),
+)
+_NUMBERED = tuple(enumerate(KINDS))
+
+
+def no_personal_data(
+    rows: pl.LazyFrame, properties: Iterable[str], accepted: Iterable[str], *, rows_searched: int, allowed: float
+) -> Verdict:
+    """Judge that no event property looks like personal data.
+
+    Parameters
+    ----------
+    properties
+        Columns that the company tracks itself; Heap's own columns are known and not searched.
+    accepted
+        Properties that somebody has marked as personal data on purpose (`pii: true` in the catalogue).
+    rows_searched
+        Size of the sample: every n-th row of the day.
+    allowed
+        Share of a column's values that may look like one kind by accident.
+    """
+    schema = rows.collect_schema()
+    skipped = set(accepted)
+    searched = [name for name in properties if name in schema and schema[name] == pl.String and name not in skipped]
+    if not searched:
+        return Verdict(passed=True, numbers={"properties_searched": 0})
+    total = rows.select(pl.len()).collect().item()
+    sample = rows.select(searched).gather_every(max(total // rows_searched, 1)).collect()
+    found = [hit for name in searched for hit in _search(name, sample[name], allowed)]
+    table = pl.DataFrame(found, schema=["property", "kind", "by", "values", "share"], orient="row") if found else None
+    return Verdict(
+        passed=not found,
+        numbers={
+            "properties_searched": len(searched),
+            "rows_searched": sample.height,
+            "properties_with_personal_data": len({hit[0] for hit in found}),
+        },
+        notes={"properties": ", ".join(sorted({hit[0] for hit in found}))} if found else {},
+        offenders=table,
+        plain=("property", "kind", "by", "values", "share"),
+    )
+
+
+def named_like_personal_data(name: str) -> bool:
+    """Return whether a property is called like a piece of personal data (`user_email`, not `email_template`)."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return bool(_PERSONAL_NAME.search(snake)) and not _ABOUT_A_NAME.search(snake)
+
+
+Hit = tuple[str, str, str, int, float]
+
+
+def _search(name: str, column: pl.Series, allowed: float) -> list[Hit]:
+    values = column.drop_nulls()
+    values = values.filter(values.str.strip_chars() != "")
+    if values.is_empty():
+        return []
+    counts = values.value_counts(name=_ROWS)
+    looks = counts.select(
+        _ROWS, name, *(pl.col(name).str.contains(k.pattern).alias(f"{PRIVATE}{n}") for n, k in _NUMBERED)
+    )
+    hits: dict[str, Hit] = {}
+    for number, kind in _NUMBERED:
+        if kind.name == "ip_address" and _VERSION_NAME.search(name):
+            continue
+        matching = looks.filter(looks[f"{PRIVATE}{number}"])
+        confirm = kind.confirm
+        rows = sum(n for n, value in matching.select(_ROWS, name).iter_rows() if confirm is None or confirm(value))
+        share = rows / len(values)
+        if rows and share > (_MOST if kind.mostly else allowed):
+            hits.setdefault(kind.name, (name, kind.name, "value", rows, round(share, 4)))
+    if not hits and named_like_personal_data(name) and not _are_flags(counts[name]):
+        return [(name, "named like it", "name", len(values), 1.0)]
+    return list(hits.values())
+
+
+def _are_flags(values: pl.Series) -> bool:
+    return bool(values.str.to_lowercase().is_in(["true", "false", "yes", "no", "0", "1"]).all())

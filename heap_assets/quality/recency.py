@@ -1,0 +1,166 @@
+"""How new the newest row is: the freshness that backfilling an old day cannot fool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+
+import polars as pl
+
+from heap_assets.errors import HeapAssetsError
+from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
+from heap_assets.quality.thresholds import Cadence
+from heap_assets.storage import Lake
+
+_LOOK_BACK = 45
+_DAYS_TO_TELL = 6
+_RARE = 9.2
+"""-ln(1/10,000): so many times the usual distance between rows are without one by chance that seldom."""
+
+
+class NoTimeError(HeapAssetsError):
+    """A column that should tell how new a table is holds no times."""
+
+
+def newest_row_is_recent(
+    newest: datetime | None, now: datetime, cadence: Cadence, quiet: timedelta | None = timedelta(0)
+) -> Verdict:
+    """Judge the age of the newest row by the asset's own cadence.
+
+    Parameters
+    ----------
+    newest
+        Time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
+    quiet
+        How long the table is used to be without rows (`usual_quiet`); None if it has too few days to tell.
+
+    Returns
+    -------
+    Verdict
+        `hours_behind`, `allowed_hours`; `memory["late"]` is true from `cadence.warn_after` on.
+    """
+    limit = cadence.fail_after + (quiet or timedelta(0))
+    allowed = limit / timedelta(hours=1)
+    if newest is None:
+        return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_row": "there is none"})
+    if quiet is None:
+        return nothing_to_judge_by(f"fewer than {_DAYS_TO_TELL} days have rows: the event is too rare to tell")
+    behind = (now - newest) / timedelta(hours=1)
+    numbers: dict[str, Number] = {"hours_behind": round(behind, 2), "allowed_hours": allowed}
+    return Verdict(
+        passed=now - newest <= limit,
+        numbers=numbers,
+        notes={"newest_row": newest.isoformat(timespec="seconds")},
+        memory={"late": now - newest > cadence.warn_after},
+    )
+
+
+def usual_quiet(rows_by_day: Mapping[date, Number]) -> timedelta | None:
+    """Return how much longer than a day a table may be without rows.
+
+    Nobody upgrades every day, and some events rest at weekends: half as long again as it ever was without rows. And
+    chance leaves gaps: at r rows a day, a gap of 9.2 / r days comes once in 10,000. None if there are too few days with
+    rows to tell.
+
+    Parameters
+    ----------
+    rows_by_day
+        Rows of days before; days without rows may be left out.
+    """
+    days = sorted(day for day, rows in rows_by_day.items() if rows)
+    if len(days) < _DAYS_TO_TELL:
+        return None
+    longest = max(later - earlier for earlier, later in pairwise(days))
+    a_day = sum(rows_by_day.values()) / ((days[-1] - days[0]).days + 1)
+    return max((longest - timedelta(days=1)) * 1.5, timedelta(days=_RARE / a_day) - timedelta(days=1), timedelta(0))
+
+
+def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = "time") -> datetime | None:
+    """Return the time of the newest row of an event table, not after `now`.
+
+    Walks back from the newest partition over days without rows. What an older partition was rewritten with does not
+    matter, nor when anything was written. Rows dated in the future do not count. A time without zone is UTC, a date its
+    midnight.
+
+    Raises
+    ------
+    NoTimeError
+        If the column is text, a number or anything else.
+    """
+    for partition in _newest_first(lake, asset, now):
+        rows = lake.scan(asset, partition)
+        dtype = rows.collect_schema().get(time_column)
+        if dtype is None or not isinstance(dtype, pl.Datetime | pl.Date):
+            kind = "is not in the table" if dtype is None else f"is of type {dtype}"
+            raise NoTimeError(
+                f"the column {time_column} of {asset} {kind}: only timestamps and dates tell how new it is"
+            )
+        moment = _in_utc(pl.col(time_column), dtype)
+        found = rows.select(moment.filter(moment <= now).max()).collect(engine="streaming").item()
+        if found is not None:
+            return _utc(found)
+    return None
+
+
+def grain(lake: Lake, asset: str, now: datetime, time_column: str) -> timedelta:
+    """Return how much later than it says a time of the newest partition may be: a date says no hour."""
+    for partition in _newest_first(lake, asset, now):
+        dated = lake.scan(asset, partition).collect_schema().get(time_column) == pl.Date
+        return timedelta(days=1 if dated else 0)
+    return timedelta(0)
+
+
+def newest_observation(lake: Lake, asset: str, now: datetime) -> datetime | None:
+    """Return up to when the newest snapshot of a table tells how things stood.
+
+    That is `observed_at` of the newest partition that was read from the source; partitions that were carried forward
+    (`observed: false`) say nothing new. Tables folded from dumps carry `as_of`; without either it is the end of the
+    partition's day, but never later than its writing.
+    """
+    for partition in _newest_first(lake, asset, now):
+        found = lake.find(asset, partition)
+        if found is None or found.notes.get("observed") is False:
+            continue
+        told = found.notes.get("observed_at") or found.notes.get("as_of")
+        if told:
+            return min(_utc(datetime.fromisoformat(str(told))), now)
+        end_of_day = datetime.combine(datetime.fromisoformat(partition), time.min, UTC) + timedelta(days=1)
+        return min(end_of_day, _utc(found.written_at), now)
+    return None
+
+
+def newest_complete_day_delivered(delivered: str | None, now: datetime, cadence: Cadence) -> Verdict:
+    """Judge that a sync has delivered the newest day that is over.
+
+    Parameters
+    ----------
+    delivered
+        The newest day whose rows the destination has acknowledged, `YYYY-MM-DD`, None if never.
+    """
+    allowed = cadence.fail_after / timedelta(hours=1)
+    if delivered is None:
+        return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_day_delivered": "none"})
+    end = datetime.combine(datetime.fromisoformat(delivered), time.min, UTC) + timedelta(days=1)
+    behind = max((now - end) / timedelta(hours=1), 0.0)
+    return Verdict(
+        passed=now - end <= cadence.fail_after,
+        numbers={"hours_behind": round(behind, 2), "allowed_hours": allowed},
+        notes={"newest_day_delivered": delivered},
+        memory={"late": now - end > cadence.warn_after},
+    )
+
+
+def _in_utc(moment: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return moment.dt.convert_time_zone("UTC")
+    return moment.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _newest_first(lake: Lake, asset: str, now: datetime) -> list[str]:
+    days = [key for key in lake.partitions(asset) if key <= now.date().isoformat()]
+    return sorted(days, reverse=True)[:_LOOK_BACK]
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

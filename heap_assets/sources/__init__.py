@@ -1,0 +1,1 @@
+"""Where data comes from: Heap Connect dumps, Heap exports in BigQuery, and warehouses."""

@@ -1,0 +1,120 @@
+"""Heap Connect's dumps, from a bucket or a folder into typed tables by day."""
+
+from heap_assets.sources.heap_connect.avro import AvroError
+from heap_assets.sources.heap_connect.avro_container import Limits
+from heap_assets.sources.heap_connect.catalogue import (
+    Catalogue,
+    CatalogueColumn,
+    CatalogueTable,
+    Missing,
+    landed_columns,
+    plain_columns,
+)
+from heap_assets.sources.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
+from heap_assets.sources.heap_connect.config import LandingConfig
+from heap_assets.sources.heap_connect.discover import Discovery, discover, first_day
+from heap_assets.sources.heap_connect.iam import read_policy, trust_policy
+from heap_assets.sources.heap_connect.landing import INDEX_SCHEMA, Landing
+from heap_assets.sources.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
+from heap_assets.sources.heap_connect.own_events import OWN_MARK, OWN_VALUE, without_own
+from heap_assets.sources.heap_connect.preflight import Verdict, preflight
+from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
+from heap_assets.sources.heap_connect.records import (
+    Counts,
+    DumpRecord,
+    Failure,
+    TableState,
+)
+from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
+from heap_assets.sources.heap_connect.resyncs import resynced_users
+from heap_assets.sources.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
+from heap_assets.sources.heap_connect.selection import (
+    OWN_COLUMNS,
+    SNAPSHOT_TABLES,
+    USER_MIGRATIONS,
+    USERS,
+    Selection,
+    keys_of,
+)
+from heap_assets.sources.heap_connect.set_aside import files_in_quarantine, rows_set_aside
+from heap_assets.sources.heap_connect.snapshots import (
+    MIGRATIONS_SCHEMA,
+    build_user_migrations,
+    build_users,
+    resolved,
+)
+from heap_assets.sources.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
+from heap_assets.sources.heap_connect.tables import Built, TableError, build_event_day
+from heap_assets.sources.heap_connect.values import key_dtype, read_times
+
+__all__ = [
+    "FASTEST",
+    "INDEX_SCHEMA",
+    "MIGRATIONS_SCHEMA",
+    "OWN_COLUMNS",
+    "OWN_MARK",
+    "OWN_VALUE",
+    "REPORT_SCHEMA",
+    "SNAPSHOT_TABLES",
+    "USERS",
+    "USER_MIGRATIONS",
+    "AvroError",
+    "Built",
+    "Catalogue",
+    "CatalogueColumn",
+    "CatalogueTable",
+    "ColumnKnowledge",
+    "Counts",
+    "Discovery",
+    "DumpRecord",
+    "DumpReport",
+    "DumpSource",
+    "Failure",
+    "FolderSource",
+    "Landing",
+    "LandingConfig",
+    "Limits",
+    "Manifest",
+    "ManifestError",
+    "ManifestFile",
+    "ManifestTable",
+    "Missing",
+    "Plan",
+    "Quota",
+    "QuotaStatus",
+    "S3Access",
+    "S3Source",
+    "Selection",
+    "SourceObject",
+    "TableError",
+    "TableReport",
+    "TableState",
+    "Verdict",
+    "build_event_day",
+    "build_user_migrations",
+    "build_users",
+    "caller_of",
+    "check_bucket",
+    "discover",
+    "files_in_quarantine",
+    "first_day",
+    "key_dtype",
+    "keys_of",
+    "knowledge_of",
+    "known_columns",
+    "landed_columns",
+    "parse_manifest",
+    "plain_columns",
+    "preflight",
+    "quota",
+    "read_policy",
+    "read_times",
+    "resolved",
+    "resynced_users",
+    "role_arn",
+    "rows_set_aside",
+    "s3_client",
+    "trust_policy",
+    "usage",
+    "without_own",
+]

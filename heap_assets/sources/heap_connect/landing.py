@@ -1,0 +1,392 @@
+"""Landing: dumps become Parquet that can be read by day, table by table, each whole or not at all (design.md).
+
+Nothing here trusts a bookmark. What is wanted is what the source lists, less what landed with the same ETags; what
+landed is what a record names. A process may be killed between any two steps: the next run does what is missing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time as clock
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from functools import partial
+
+import polars as pl
+
+from heap_assets.errors import SourceError
+from heap_assets.sources.heap_connect.avro import AvroError
+from heap_assets.sources.heap_connect.comparing import compare
+from heap_assets.sources.heap_connect.config import LandingConfig
+from heap_assets.sources.heap_connect.manifest import (
+    MOST_BYTES,
+    Manifest,
+    ManifestError,
+    ManifestTable,
+    parse_manifest,
+    printable,
+)
+from heap_assets.sources.heap_connect.outcome import columns_seen, report_of
+from heap_assets.sources.heap_connect.progress import Progress
+from heap_assets.sources.heap_connect.record_store import Records
+from heap_assets.sources.heap_connect.records import (
+    Delivery,
+    DumpRecord,
+    Failure,
+    SourceFile,
+    TableRecord,
+    TableState,
+    days_ever,
+    deliveries,
+)
+from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
+from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES
+from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
+from heap_assets.sources.heap_connect.staging import Job, Stager, files_of
+from heap_assets.sources.heap_connect.unexpected import UNEXPECTED, failure_of
+from heap_assets.sources.heap_connect.wanted import complete, is_wanted
+from heap_assets.storage import Store
+
+INDEX_SCHEMA = pl.Schema(
+    {
+        "table": pl.String(),
+        "dump_id": pl.Int64(),
+        "day": pl.Date(),
+        "rows": pl.Int64(),
+        "incremental": pl.Boolean(),
+        "standing": pl.Boolean(),
+        "dump_day": pl.Date(),
+        "as_of": pl.Datetime("us", "UTC"),
+        "version": pl.String(),
+    }
+)
+
+_LARGE_TABLE_BYTES = 32 << 20
+_MOST_REASON = 500
+
+
+class Landing:
+    """The landing area of a store."""
+
+    def __init__(self, store: Store, config: LandingConfig) -> None:
+        self.store = store
+        self.config = config
+        self._records = Records(store)
+        self._large_tables = threading.Lock()
+
+    def records(self) -> Mapping[int, DumpRecord]:
+        """Return all that is known of all dumps, by id."""
+        return self._records.load()
+
+    def pending(self, source: DumpSource) -> list[ManifestFile]:
+        """Return the dumps that have something to land, in dump order.
+
+        A dump is wanted if it is unknown, its manifest or a data file has another ETag than it had, a landing of it
+        stopped before its last table, a table failed and its time to try again has come, a table is selected that was
+        not, or nobody confirmed to know of the days that it touched. Of records of former versions, which do not say
+        whether a landing stopped, the manifests are read once.
+        """
+        manifests = source.manifests()
+        records = complete(self._records, self.records(), manifests, source, self.config)
+        newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
+        recheck = {manifest.dump_id for manifest in newest}
+        return [m for m in manifests if is_wanted(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)]
+
+    def waiting(self, source: DumpSource) -> list[ManifestFile]:
+        """Return the dumps that are pending, for those who only look: nothing is written, and no data file is listed.
+
+        A file that was changed in place shows only to :meth:`pending`. A dump whose record is of a former version
+        counts as pending until that was asked.
+        """
+        records = self.records()
+        return [
+            m for m in source.manifests() if is_wanted(m, records.get(m.dump_id), source, self.config, recheck=False)
+        ]
+
+    def land(self, source: DumpSource, dump_id: int | ManifestFile, *, confirm_later: bool = False) -> DumpReport:
+        """Land what a dump still has to land. A table that fails is recorded and does not stop the others.
+
+        Parameters
+        ----------
+        confirm_later
+            The days that the report calls touched are reported again, by the next landing of this dump, until
+            :meth:`confirm` says that they were passed on. The dump stays pending until then.
+
+        Raises
+        ------
+        SourceError
+            If the source does not have the dump, or cannot be listed.
+        """
+        file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
+        records = self.records()
+        try:
+            manifest = parse_manifest(source.read(file.key, MOST_BYTES + 1), file.key, file.dump_id)
+        except (ManifestError, SourceError) as error:
+            return self._refused(file, Failure(str(error), file=file.key))
+        record = self._records.update(file.dump_id, lambda current: self._begun(current, file, manifest))
+        known = {table for other in records.values() for table in other.tables}
+        columns_before = {table: columns_seen(records, table) for table in known}
+        listed = self._listed(source, file.dump_id, manifest)
+        progress = Progress(self._records, records, record)
+        one_table = partial(self._table, source, records, record, listed)
+        with progress, ThreadPoolExecutor(self.config.workers) as pool:
+            for table, result in zip(manifest.tables, pool.map(one_table, manifest.tables), strict=True):
+                progress.add(table.name, result)
+        if not confirm_later:
+            self.confirm(file.dump_id, progress.record.unannounced)
+        return report_of(records, progress.record, progress.landed, manifest, columns_before)
+
+    def confirm(self, dump_id: int, days: Mapping[str, Collection[date]]) -> None:
+        """Note that whoever builds tables has been told of these days, by table."""
+        if not days:
+            return
+
+        def _confirmed(record: DumpRecord | None) -> DumpRecord:
+            if record is None:
+                raise SourceError(f"dump {dump_id} has no record: it never landed")
+            left = {
+                table: kept for table, all_ in record.unannounced.items() if (kept := all_ - {*days.get(table, ())})
+            }
+            return replace(record, unannounced=left)
+
+        self._records.update(dump_id, _confirmed)
+
+    def damaged_records(self) -> list[str]:
+        """Return the addresses of records that cannot be read; their dumps are pending."""
+        return self._records.damaged()
+
+    def index(self) -> pl.DataFrame:
+        """Return rows by table, dump and day. `standing` is false for what a full resync has replaced."""
+        records = self.records()
+        names = sorted({name for record in records.values() for name in record.tables})
+        standing = {(t, d.dump.dump_id) for t in names for d in deliveries(records, t)}
+        rows = [
+            (name, r.dump_id, day, count, t.incremental, (name, r.dump_id) in standing, r.day, r.as_of, t.version)
+            for r in records.values()
+            for name, t in r.tables.items()
+            if t.state is TableState.LANDED
+            for day, count in (t.days if name not in SNAPSHOT_TABLES else {r.day: t.counts.landed}).items()
+        ]
+        return pl.DataFrame(rows, schema=INDEX_SCHEMA, orient="row").sort("table", "dump_id", "day")
+
+    def reports(self, dump_id: int | None = None) -> pl.DataFrame:
+        """Return the newest report of every table of every dump, or of one: files, bytes, rows, seconds, failures."""
+        records = [record for known, record in self.records().items() if dump_id in (None, known)]
+        rows = [row for record in records for row in report_rows(record)]
+        return pl.DataFrame(rows, schema=REPORT_SCHEMA, orient="row").sort("dump_id", "table")
+
+    def tables(self) -> list[str]:
+        """Return the tables that ever landed, sorted."""
+        landed = {n for r in self.records().values() for n, t in r.tables.items() if t.state is TableState.LANDED}
+        return sorted(landed)
+
+    def days(self, table: str) -> list[date]:
+        """Return every day that a table ever had rows of, sorted."""
+        return sorted(days_ever(self.records().values(), table))
+
+    def deliveries(self, table: str, until: date | None = None) -> list[Delivery]:
+        """Return the landed deliveries of a table that stand, in dump order."""
+        return deliveries(self.records(), table, until)
+
+    def reset(self, table: str) -> int:
+        """Forget what landed of a table: its dumps are pending again. Days it had are remembered.
+
+        Returns
+        -------
+        int
+            The number of dumps that will land again.
+        """
+        count = 0
+        for record in self.records().values():
+            known = record.tables.get(table)
+            if known is None or known.state in {TableState.RESET, TableState.UNSELECTED}:
+                continue
+            forgotten = TableRecord(
+                table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever, metered=known.metered
+            )
+            self._records.update(record.dump_id, partial(_with_table, record, forgotten))
+            for key in _keys(known):
+                self.store.delete(key)
+            count += 1
+        return count
+
+    def _begun(self, record: DumpRecord | None, file: ManifestFile, manifest: Manifest) -> DumpRecord:
+        """Return the record with all that is still to be done: it is saved before anything is."""
+        record = self._unselect(_with_manifest(record, file), manifest)
+        names = tuple(table.name for table in manifest.tables if self.config.tables.takes_table(table.name))
+        return replace(record, failure=None, attempts=0, retry_at=None, outstanding=names)
+
+    def _refused(self, file: ManifestFile, failure: Failure) -> DumpReport:
+        def _failed(record: DumpRecord | None) -> DumpRecord:
+            record = _with_manifest(record, file)
+            attempts = record.attempts + 1
+            return replace(
+                record,
+                failure=failure,
+                attempts=attempts,
+                retry_at=self.config.retry_at(attempts),
+                outstanding=record.outstanding or (),
+            )
+
+        record = self._records.update(file.dump_id, _failed)
+        table = TableReport(
+            "(manifest)", TableState.FAILED, failure=failure, attempts=record.attempts, retry_at=record.retry_at
+        )
+        return DumpReport(record.dump_id, record.as_of, record.day, tables=[table])
+
+    def _unselect(self, record: DumpRecord, manifest: Manifest) -> DumpRecord:
+        for table in manifest.tables:
+            known = record.tables.get(table.name)
+            if self.config.tables.takes_table(table.name) or (known and known.state is TableState.LANDED):
+                continue
+            left_out = TableRecord(table.name, TableState.UNSELECTED, left_out=table.columns)
+            record = record.with_table(left_out)
+        return record
+
+    def _listed(self, source: DumpSource, dump_id: int, manifest: Manifest) -> dict[str, SourceFile]:
+        """Return the dump's data files by address, from one listing rather than a question for each."""
+        found = {o.key: o for o in source.list(f"sync_{dump_id}/")}
+        addresses = {uri: key_of(uri) for t in manifest.tables for uri in t.files}
+        return {u: SourceFile(u, found[k].etag, found[k].size) for u, k in addresses.items() if k in found}
+
+    def _table(
+        self,
+        source: DumpSource,
+        records: Mapping[int, DumpRecord],
+        record: DumpRecord,
+        listed: Mapping[str, SourceFile],
+        table: ManifestTable,
+    ) -> TableRecord | None:
+        """Land one table; None if there is nothing to do."""
+        if not self.config.tables.takes_table(table.name):
+            return None
+        known = record.tables.get(table.name)
+        files: tuple[SourceFile, ...] = ()
+        try:
+            if table.problem is not None:
+                raise SourceError(table.problem)
+            files = files_of(source, table, listed)
+            return self._landed(source, records, record, table, files)
+        except SourceError as error:
+            return self._failed(known, table, files, _failure_of_source(error))
+        except UNEXPECTED as error:
+            return self._failed(known, table, files, failure_of(error))
+
+    def _landed(
+        self,
+        source: DumpSource,
+        records: Mapping[int, DumpRecord],
+        record: DumpRecord,
+        table: ManifestTable,
+        files: tuple[SourceFile, ...],
+    ) -> TableRecord | None:
+        began = clock.perf_counter()
+        known = record.tables.get(table.name)
+        job = Job(
+            table,
+            record.dump_id,
+            record.as_of,
+            record.day,
+            self.config.start_date,
+            self.config.tables,
+            files,
+            limits=self.config.limits,
+        )
+        if known and known.state is TableState.LANDED and job.is_done_by(known):
+            return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
+        with self._turn(files):
+            staged = Stager(self.store, source, job).run()
+        landed = TableRecord(
+            table=table.name,
+            state=TableState.LANDED,
+            version=job.version,
+            incremental=table.incremental,
+            files=files,
+            parts=tuple(staged.parts),
+            schema=staged.schema,
+            origins=staged.origins,
+            left_out=staged.left_out,
+            counts=staged.counts,
+            rejected=staged.rejected,
+            rejected_keys=tuple(staged.rejected_keys),
+            lost=staged.lost,
+        )
+        landed = self._compared(records, record, landed, job)
+        metered, today = dict(known.metered) if known else {}, self.config.now().date()
+        return replace(
+            landed,
+            metered=metered | {today: metered.get(today, 0) + staged.counts.read},
+            days_ever=frozenset(landed.days) | frozenset(landed.moved) | (known.days_ever if known else frozenset()),
+            # by the clock that objects of the lake are dated by: a build is compared with it, also in simulated time
+            landed_at=datetime.now(UTC),
+            seconds=clock.perf_counter() - began,
+        )
+
+    @contextmanager
+    def _turn(self, files: tuple[SourceFile, ...]) -> Iterator[None]:
+        """Large tables land one after the other: each is decoded on all cores, and memory is that of one."""
+        if sum(file.bytes for file in files) < _LARGE_TABLE_BYTES:
+            yield
+            return
+        with self._large_tables:
+            yield
+
+    def _compared(
+        self, records: Mapping[int, DumpRecord], record: DumpRecord, landed: TableRecord, job: Job
+    ) -> TableRecord:
+        own = Delivery(record, landed)
+        others = [d for d in deliveries(records, landed.table) if d.dump.dump_id != record.dump_id]
+        replaced_already = any(not d.table.incremental and d.dump.dump_id > record.dump_id for d in others)
+        if replaced_already:
+            return landed
+        found = compare(self.store, own, others, f"{job.folder}/moved.parquet")
+        counts = replace(landed.counts, new=found.new, updated=found.updated, unchanged=found.unchanged)
+        return replace(landed, counts=counts, moved=found.moved, moved_key=found.moved_key)
+
+    def _failed(
+        self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], failure: Failure
+    ) -> TableRecord:
+        attempts = (known.attempts if known else 0) + 1
+        # What landed before stays in place: a file that was broken later takes nothing away.
+        base = known if known and known.state is TableState.LANDED else TableRecord(table.name, TableState.FAILED)
+        return replace(
+            base,
+            incremental=base.incremental if base is known else table.incremental,
+            files=files,
+            failure=replace(failure, reason=printable(failure.reason)[:_MOST_REASON]),
+            attempts=attempts,
+            retry_at=self.config.retry_at(attempts),
+            days_ever=known.days_ever if known else frozenset(),
+            metered=known.metered if known else {},
+        )
+
+
+def _with_manifest(record: DumpRecord | None, file: ManifestFile) -> DumpRecord:
+    if record is None:
+        return DumpRecord(file.dump_id, file.key, file.etag, file.last_modified)
+    # as_of stays what it was when the dump was first seen: a manifest written anew moves no day.
+    return replace(record, manifest_key=file.key, manifest_etag=file.etag)
+
+
+def _with_table(record: DumpRecord, table: TableRecord, current: DumpRecord | None) -> DumpRecord:
+    return (current or record).with_table(table)
+
+
+def _failure_of_source(error: SourceError) -> Failure:
+    if isinstance(error, AvroError):
+        return Failure(error.reason, error.file, error.block)
+    return Failure(str(error))
+
+
+def _manifest(source: DumpSource, dump_id: int) -> ManifestFile:
+    for manifest in source.manifests():
+        if manifest.dump_id == dump_id:
+            return manifest
+    raise SourceError(f"dump {dump_id} has no manifest in {source.describe()}: list them with `heap-assets discover`")
+
+
+def _keys(table: TableRecord) -> list[str]:
+    return [key for key in (*(p.key for p in table.parts), *table.rejected_keys, table.moved_key) if key]

@@ -1,0 +1,105 @@
+"""Rows a month against the plan: counted durably with each landing, never estimated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+
+import polars as pl
+
+from heap_assets.sources.heap_connect.landing import Landing
+
+WARN_AT = 0.8
+FREE_DAYS = 7
+USAGE_SCHEMA = pl.Schema({"day": pl.Date(), "month": pl.String(), "rows": pl.Int64(), "free": pl.Boolean()})
+
+
+class Plan(StrEnum):
+    """Heap's plans by what they export (rows a calendar month, and how often)."""
+
+    GROWTH = "growth"
+    PRO = "pro"
+    PREMIER = "premier"
+
+
+ROWS_A_MONTH: dict[Plan, int | None] = {Plan.GROWTH: 100_000, Plan.PRO: 1_000_000, Plan.PREMIER: None}
+FASTEST: dict[Plan, timedelta] = {
+    Plan.GROWTH: timedelta(days=1),
+    Plan.PRO: timedelta(hours=1),
+    Plan.PREMIER: timedelta(0),
+}
+
+
+class QuotaStatus(StrEnum):
+    """Where a month stands."""
+
+    WITHIN = "within"
+    WARN = "warn"
+    REACHED = "reached"
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A month's rows against its limit (None: unlimited). `resumes` is the first day of the next month."""
+
+    month: str
+    rows: int
+    limit: int | None
+    status: QuotaStatus
+    resumes: date
+
+    @property
+    def share(self) -> float | None:
+        return None if self.limit is None else self.rows / self.limit
+
+
+def usage(landing: Landing) -> pl.DataFrame:
+    """Return rows read by UTC day of landing; what landed again counts again.
+
+    `free` marks the first seven days after the first landing.
+    """
+    rows: dict[date, int] = {}
+    for record in landing.records().values():
+        for table in record.tables.values():
+            for day, count in table.metered.items():
+                rows[day] = rows.get(day, 0) + count
+    first = min(rows, default=None)
+    days = [(d, f"{d:%Y-%m}", n, first is not None and (d - first).days < FREE_DAYS) for d, n in sorted(rows.items())]
+    return pl.DataFrame(days, schema=USAGE_SCHEMA, orient="row")
+
+
+def quota(
+    landing: Landing,
+    plan: Plan | str,
+    now: datetime,
+    *,
+    rows_a_month: int | None = None,
+    count_free_days: bool = True,
+) -> Quota:
+    """Say where the running month stands.
+
+    Stopping is for the caller, between dumps and never inside one: a dump that was begun is finished, the next one
+    waits until :attr:`Quota.resumes`.
+
+    Parameters
+    ----------
+    rows_a_month
+        A limit agreed on instead of the plan's.
+    count_free_days
+        Whether rows of the first seven days count.
+    """
+    month = f"{now.astimezone(UTC):%Y-%m}"
+    spent = usage(landing).filter(pl.col("month") == month)
+    if not count_free_days:
+        spent = spent.filter(~pl.col("free"))
+    rows = int(spent["rows"].sum())
+    limit = ROWS_A_MONTH[Plan(plan)] if rows_a_month is None else rows_a_month
+    first = now.astimezone(UTC).date().replace(day=1)
+    return Quota(month, rows, limit, _status(rows, limit), (first + timedelta(days=32)).replace(day=1))
+
+
+def _status(rows: int, limit: int | None) -> QuotaStatus:
+    if limit is None or rows < WARN_AT * limit:
+        return QuotaStatus.WITHIN
+    return QuotaStatus.WARN if rows < limit else QuotaStatus.REACHED

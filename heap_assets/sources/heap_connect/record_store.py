@@ -1,0 +1,216 @@
+"""Records as JSON objects in a store: one a dump, replaced whole, each change made to what stands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time as clock
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from heap_assets.errors import DamagedFileError
+from heap_assets.sources.heap_connect.dtypes import from_json, to_json
+from heap_assets.sources.heap_connect.records import (
+    DUMPS,
+    ROOT,
+    Counts,
+    DumpRecord,
+    Failure,
+    Part,
+    SourceFile,
+    TableRecord,
+    TableState,
+)
+from heap_assets.storage import Store
+
+_LOG = logging.getLogger(__name__)
+_DUMPS = f"{ROOT}/{DUMPS}/"
+_KEY = re.compile(rf"{_DUMPS}\d+\.json")
+_FRESH_SECONDS = 2.0
+
+
+class Records:
+    """The records of all dumps in a store.
+
+    Reading again costs one listing and the records that changed; within two seconds, nothing, so that a step that
+    builds hundreds of tables lists once. What this object saves it sees at once.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, tuple[str, DumpRecord | None]] = {}
+        self._loaded: dict[int, DumpRecord] = {}
+        self._fresh_until = 0.0
+        self._lock = threading.Lock()
+
+    def load(self) -> Mapping[int, DumpRecord]:
+        """Return dump id to record, in dump order."""
+        with self._lock:
+            if clock.monotonic() < self._fresh_until:
+                return self._loaded
+            known: dict[str, tuple[str, DumpRecord | None]] = {}
+            for info in self.store.list(_DUMPS):
+                if _KEY.fullmatch(info.key) is None:
+                    continue
+                cached = self._known.get(info.key)
+                if cached is None or cached[0] != info.etag:
+                    cached = info.etag, self._read(info.key, self.store.read(info.key))
+                known[info.key] = cached
+            self._known = known
+            found = [record for _, record in known.values() if record is not None]
+            records = sorted(found, key=lambda record: record.dump_id)
+            self._loaded = {record.dump_id: record for record in records}
+            self._fresh_until = clock.monotonic() + _FRESH_SECONDS
+            return self._loaded
+
+    def update(self, dump_id: int, change: Callable[[DumpRecord | None], DumpRecord]) -> DumpRecord:
+        """Change a dump's record as it stands now, and return it: what it names becomes visible at this moment.
+
+        `change` gets None if there is no record, and may be called again if another landing was quicker.
+        """
+        key = f"{_DUMPS}{dump_id:020d}.json"
+        changed: list[DumpRecord] = []
+
+        def _changed(data: bytes | None) -> bytes:
+            changed.append(change(None if data is None else self._read(key, data)))
+            return _written(changed[-1])
+
+        self.store.update(key, _changed)
+        with self._lock:
+            self._fresh_until = 0.0
+        return changed[-1]
+
+    def damaged(self) -> list[str]:
+        """Return the addresses of records that cannot be read: their dumps count as never landed, and land anew."""
+        self.load()
+        return [self.store.uri(key) for key, (_, record) in self._known.items() if record is None]
+
+    def _read(self, key: str, data: bytes) -> DumpRecord | None:
+        try:
+            return _read(data)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            where, kind = self.store.uri(key), type(error).__name__
+            _LOG.warning("%s is damaged (%s): its dump counts as never landed, and lands anew", where, kind)
+            return None
+
+
+def _written(record: DumpRecord) -> bytes:
+    document = asdict(replace(record, tables={}))
+    document["tables"] = [_table_json(table) for table in record.tables.values()]
+    document["unannounced"] = {name: sorted(days) for name, days in record.unannounced.items()}
+    return json.dumps(document, default=_plain, separators=(",", ":")).encode()
+
+
+def _table_json(table: TableRecord) -> dict[str, Any]:
+    document = {name: getattr(table, name) for name in table.__dataclass_fields__}
+    document["files"] = [[f.uri, f.etag, f.bytes] for f in table.files]
+    document["parts"] = [[p.key, p.rows, _days_json(p.days)] for p in table.parts]
+    # As text: the same few schemas come again in every dump, and equal text is read once.
+    document["schema"] = json.dumps([[name, to_json(dtype)] for name, dtype in table.schema.items()])
+    document["metered"] = _days_json(table.metered)
+    document["moved"] = _days_json(table.moved)
+    document["days_ever"] = sorted(day.isoformat() for day in table.days_ever)
+    document["counts"] = asdict(table.counts)
+    document["failure"] = asdict(table.failure) if table.failure else None
+    return document
+
+
+def _days_json(days: Mapping[date, int]) -> dict[str, int]:
+    return {day.isoformat(): rows for day, rows in sorted(days.items())}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+class _Tables(Mapping[str, TableRecord]):
+    """A dump's tables, each understood when it is asked for: a year of dumps has tens of thousands."""
+
+    def __init__(self, dump_id: int, entries: dict[str, dict[str, Any]]) -> None:
+        self._dump_id = dump_id
+        self._entries = entries
+        self._read: dict[str, TableRecord] = {}
+
+    def __getitem__(self, name: str) -> TableRecord:
+        known = self._read.get(name)
+        if known is None:
+            entry = self._entries[name]
+            try:
+                known = self._read[name] = _table(entry)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise DamagedFileError(
+                    f"the record of dump {self._dump_id} in {_DUMPS} is damaged at table {name} "
+                    f"({type(error).__name__}): delete it, and the dump lands anew"
+                ) from error
+        return known
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _read(data: bytes) -> DumpRecord:
+    document = json.loads(data)
+    tables = document.pop("tables")
+    return DumpRecord(
+        **{
+            **document,
+            "as_of": datetime.fromisoformat(document["as_of"]),
+            "retry_at": _moment(document["retry_at"]),
+            "failure": Failure(**document["failure"]) if document["failure"] else None,
+            "tables": _Tables(document["dump_id"], {entry["table"]: entry for entry in tables}),
+            "outstanding": None if (names := document.get("outstanding")) is None else tuple(names),
+            "unannounced": {
+                name: frozenset(date.fromisoformat(day) for day in days)
+                for name, days in document.get("unannounced", {}).items()
+            },
+        }
+    )
+
+
+def _table(entry: dict[str, Any]) -> TableRecord:
+    return TableRecord(
+        **{
+            **entry,
+            "state": TableState(entry["state"]),
+            "files": tuple(SourceFile(*file) for file in entry["files"]),
+            "parts": tuple(Part(key, rows, _days(days)) for key, rows, days in entry["parts"]),
+            "schema": _schema(entry["schema"]),
+            "left_out": tuple(entry["left_out"]),
+            "rejected_keys": tuple(entry["rejected_keys"]),
+            "counts": Counts(**entry["counts"]),
+            "moved": _days(entry["moved"]),
+            "metered": _days(entry["metered"]),
+            "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),
+            "failure": Failure(**entry["failure"]) if entry["failure"] else None,
+            "retry_at": _moment(entry["retry_at"]),
+            "landed_at": _moment(entry["landed_at"]),
+        }
+    )
+
+
+@lru_cache(maxsize=4096)
+def _schema(text: str) -> Mapping[str, pl.DataType]:
+    return {name: from_json(dtype) for name, dtype in json.loads(text)}
+
+
+def _days(days: Mapping[str, int]) -> dict[date, int]:
+    return {date.fromisoformat(day): rows for day, rows in days.items()}
+
+
+def _moment(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None

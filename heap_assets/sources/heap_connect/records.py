@@ -1,0 +1,255 @@
+"""What landing remembers: one record per dump, written whole, naming every file that counts.
+
+A landed file that no record names does not exist for readers: that is what makes a table land whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import polars as pl
+
+from heap_assets.redaction import redact
+from heap_assets.storage import folder_name, state_keys
+
+ROOT = state_keys.LANDING
+DUMPS = "_dumps"
+DAY_SHIFT = timedelta(hours=12)
+
+
+def table_folder(table: str) -> str:
+    """Return the folder of everything that landed of a table; see :func:`heap_assets.storage.folder_name`."""
+    return f"{ROOT}/{folder_name(table, reserved=(DUMPS,))}"
+
+
+class TableState(StrEnum):
+    """How a table of a dump stands."""
+
+    LANDED = "landed"
+    FAILED = "failed"
+    UNSELECTED = "unselected"
+    RESET = "reset"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A data file as it was when it was read."""
+
+    uri: str
+    etag: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A landed Parquet file and the rows it has of each day; a snapshot table's rows belong to no day."""
+
+    key: str
+    rows: int
+    days: Mapping[date, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a table or a manifest could not be landed. `block` counts from 0; None if it is not about a block."""
+
+    reason: str
+    file: str | None = None
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
+
+    @property
+    def told(self) -> str:
+        """Which file, which block of it, and why, in one line."""
+        place = self.file if self.file and self.file not in self.reason else ""
+        block = f"block {self.block}" if self.block is not None else ""
+        where = ", ".join(part for part in (place, block) if part)
+        return f"{redact(where)}: {self.reason}" if where else self.reason
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of one table of one dump.
+
+    Attributes
+    ----------
+    read, landed, rejected
+        As the files hold them; kept; unreadable and set aside.
+    before_start
+        Older than the start date: left out.
+    ahead
+        Of days after the dump's own moment: they wait for their day.
+    late
+        Of days before the dump's day, in an incremental dump.
+    new, updated, unchanged
+        Landed rows by what earlier dumps had of their key; None where it was not compared.
+    """
+
+    read: int = 0
+    landed: int = 0
+    rejected: int = 0
+    before_start: int = 0
+    ahead: int = 0
+    late: int = 0
+    new: int | None = None
+    updated: int | None = None
+    unchanged: int | None = None
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """One table of one dump.
+
+    Attributes
+    ----------
+    version
+        A hash of the files, their ETags and the settings that decide what is kept: equal versions, equal rows.
+    days_ever
+        Days that this table of this dump ever had rows of or took rows from, in any version of it.
+    origins
+        Columns of the schema that hold values of a property that is called otherwise (`plan__long`), with that.
+    metered
+        Rows read by UTC day of reading, over all times this table of this dump landed: what the quota counts.
+    lost
+        Values that are null because their type cannot hold them, by column.
+    moved
+        Rows of other dumps' days that this dump delivered again for another day, by day.
+    """
+
+    table: str
+    state: TableState
+    version: str = ""
+    incremental: bool = True
+    files: tuple[SourceFile, ...] = ()
+    parts: tuple[Part, ...] = ()
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected_keys: tuple[str, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+    moved: Mapping[date, int] = field(default_factory=dict)
+    moved_key: str | None = None
+    days_ever: frozenset[date] = frozenset()
+    metered: Mapping[date, int] = field(default_factory=dict)
+    failure: Failure | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+    landed_at: datetime | None = None
+    seconds: float = 0.0
+
+    @property
+    def days(self) -> dict[date, int]:
+        """Rows by day, over all parts."""
+        rows: dict[date, int] = {}
+        for part in self.parts:
+            for day, count in part.days.items():
+                rows[day] = rows.get(day, 0) + count
+        return rows
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class DumpRecord:
+    """A dump: when it was written, as first seen, and how each of its tables stands.
+
+    Attributes
+    ----------
+    outstanding
+        Selected tables that the manifest lists and that no landing has come to since it was read: set before the first
+        of them lands. None in records of former versions, which did not say.
+    unannounced
+        Table to the days that its landing touched and that nobody has confirmed to have been told of.
+    """
+
+    dump_id: int
+    manifest_key: str
+    manifest_etag: str
+    as_of: datetime
+    tables: Mapping[str, TableRecord] = field(default_factory=dict)
+    failure: Failure | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+    outstanding: tuple[str, ...] | None = None
+    unannounced: Mapping[str, frozenset[date]] = field(default_factory=dict)
+
+    @property
+    def day(self) -> date:
+        """The UTC day it belongs to: the dump of the night after D carries D (design.md, Day of a dump)."""
+        return (self.as_of - DAY_SHIFT).date()
+
+    def with_table(self, table: TableRecord) -> DumpRecord:
+        return replace(self, tables={**self.tables, table.table: table})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One landed table together with the dump it came in."""
+
+    dump: DumpRecord
+    table: TableRecord
+
+    @property
+    def input_id(self) -> str:
+        return f"dump {self.dump.dump_id}"
+
+
+def deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
+    """Return the landed deliveries of a table that stand, in dump order: those since its last full resync.
+
+    Parameters
+    ----------
+    until
+        Only dumps that belong to this day or an earlier one: how things stood then.
+    """
+    landed = [
+        Delivery(dump, found)
+        for dump in records.values()
+        if (found := dump.tables.get(table))
+        and found.state is TableState.LANDED
+        and (until is None or dump.day <= until)
+    ]
+    full = max((i for i, d in enumerate(landed) if not d.table.incremental), default=0)
+    return landed[full:]
+
+
+def days_ever(records: Iterable[DumpRecord], table: str) -> frozenset[date]:
+    """Return every day that a table ever had rows of."""
+    return frozenset().union(*(dump.tables[table].days_ever for dump in records if table in dump.tables))
+
+
+def seen_until(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
+    """Return the ids of all dumps until a day that brought a snapshot table, also of those that count no more.
+
+    What a writer has seen only ever grows: a full resync or a reset must not make it look like a stale one.
+    """
+    return frozenset(f"dump {r.dump_id}" for r in records.values() if r.day <= until and table in r.tables)
+
+
+def rejected_notes(tables: Iterable[TableRecord]) -> dict[str, Any]:
+    """Return how many rows were set aside, why (no values), and in which files of the lake they are.
+
+    With them, if there are any, the values that are null because their type cannot hold them, by column.
+    """
+    found = list(tables)
+    reasons: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for table in found:
+        reasons.update(table.rejected)
+        lost.update(table.lost)
+    keys = [key for table in found for key in table.rejected_keys]
+    told: dict[str, Any] = {"rejected_reasons": dict(reasons), "set_aside": keys} if keys else {}
+    if lost:
+        told |= {"values_lost": lost.total(), "values_lost_in": dict(sorted(lost.items()))}
+    return {"rejected": sum(table.counts.rejected for table in found), **told}

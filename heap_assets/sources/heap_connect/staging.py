@@ -1,0 +1,279 @@
+"""The data files of one table of one dump, as Parquet parts that can be read by day."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from heap_assets.errors import SourceError
+from heap_assets.sources.heap_connect.ahead import ahead, in_turn
+from heap_assets.sources.heap_connect.avro import read_batches
+from heap_assets.sources.heap_connect.avro_container import Limits
+from heap_assets.sources.heap_connect.columns import known_columns
+from heap_assets.sources.heap_connect.downloads import Downloads
+from heap_assets.sources.heap_connect.manifest import ManifestTable
+from heap_assets.sources.heap_connect.merging import Columns
+from heap_assets.sources.heap_connect.parts import PendingRows
+from heap_assets.sources.heap_connect.records import Counts, Part, SourceFile, TableRecord, table_folder
+from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
+from heap_assets.sources.heap_connect.sources import DumpSource
+from heap_assets.sources.heap_connect.values import Typed, typed, was_misread
+from heap_assets.storage import Store
+
+HORIZON = timedelta(hours=48)
+FORMAT = 2
+"""Raised when landing writes other rows for the same files; :meth:`Job.is_done_by` says what then lands anew."""
+
+_PART_BYTES = 160 << 20
+_SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
+_SET_ASIDE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be landed, and the choices that decide which rows are kept."""
+
+    table: ManifestTable
+    dump_id: int
+    as_of: datetime
+    dump_day: date
+    start_date: date
+    selection: Selection
+    files: tuple[SourceFile, ...]
+    decoders: int = 2
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.table.name in SNAPSHOT_TABLES
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        keys = keys_of(self.table.name)
+        if self.table.name == USERS:
+            return keys[:1]
+        return keys[:2] if self.is_snapshot else ("event_id", "user_id", "time")
+
+    @property
+    def version(self) -> str:
+        """A hash of all that the landed rows are a function of."""
+        return self._version(FORMAT)
+
+    def is_done_by(self, known: TableRecord) -> bool:
+        """Say whether a landed table has the rows that landing now would give.
+
+        Those of format 1 are the same, but for rows set aside for an id that their table does not have.
+        """
+        if known.version == self._version(1):
+            return not was_misread(known.table, known.rejected)
+        return known.version == self.version
+
+    def _version(self, form: int) -> str:
+        document = {
+            "format": form,
+            "dump": self.dump_id,
+            "as_of": self.as_of.isoformat(),
+            "incremental": self.table.incremental,
+            "files": sorted([file.uri, file.etag] for file in self.files),
+            "start": None if self.is_snapshot else self.start_date.isoformat(),
+            "columns": self.selection.patterns(self.table.name),
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def folder(self) -> str:
+        return f"{table_folder(self.table.name)}/{self.dump_id}/{self.version}"
+
+
+@dataclass
+class Staged:
+    """The outcome: parts, types, counts and what was set aside."""
+
+    parts: list[Part] = field(default_factory=list)
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    rejected: dict[str, int] = field(default_factory=dict)
+    rejected_keys: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Decoded rows of one file, with ids and times read; `rejected` is rows to set aside, if there are any."""
+
+    read: Typed
+    rejected: pl.DataFrame | None
+    left_out: tuple[str, ...]
+    lost: Mapping[str, int]
+
+
+class Stager:
+    """Streams one table's files into parts; memory is bounded by the size of one part."""
+
+    def __init__(self, store: Store, source: DumpSource, job: Job) -> None:
+        self.store = store
+        self.source = source
+        self.job = job
+        self._columns = Columns()
+        self._left_out: dict[str, None] = {}
+        self._pending = PendingRows()
+        self._set_aside: list[pl.DataFrame] = []
+        self._result = Staged()
+        self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late"), 0)
+
+    def run(self) -> Staged:
+        """Land all files, in the order of their addresses: file order decides nothing.
+
+        Raises
+        ------
+        AvroError, SourceError
+            If a file is missing, unreadable, lacks a key column, or changed while it was read.
+        """
+        files = sorted(self.job.files, key=lambda f: f.uri)
+        small = sum(file.bytes for file in files) < _SMALL_TABLE_BYTES
+        with (
+            tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch,
+            Downloads(self.source, files, Path(scratch)) as downloads,
+        ):
+            decoded = partial(self._decoded, downloads)
+            for _, batch in in_turn(files, decoded) if small else ahead(files, decoded, self.job.decoders):
+                self._take(batch)
+        self._flush()
+        self._flush_set_aside()
+        self._result.schema = self._columns.dtypes
+        self._result.origins = self._columns.origins
+        self._result.left_out = tuple(self._left_out)
+        self._result.counts = Counts(**self._totals)
+        return self._result
+
+    def _decoded(self, downloads: Downloads, file: SourceFile) -> Iterator[_Decoded]:
+        """Decode one file; runs on a thread of its own and touches nothing shared."""
+        table = self.job.table.name
+        own = known_columns(table)
+        path = downloads.take(file)
+        offset = 0
+        for batch in read_batches(path, name=file.uri, limits=self.job.limits):
+            rows = batch.rows
+            chosen = self.job.selection.chosen(table, rows.columns)
+            if missing := [column for column in self.job.required if column not in chosen]:
+                raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
+            read = typed(rows.select(chosen), table, self.job.required, own)
+            read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
+            left_out = tuple(column for column in rows.columns if column not in chosen)
+            rejected = None if read.clean else _rejected(rows, read, offset, file.uri)
+            yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in chosen})
+            offset += rows.height
+        # What was fetched is what was listed; a file read in place must still be so.
+        if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:
+            raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
+
+    def _take(self, decoded: _Decoded) -> None:
+        self._left_out.update(dict.fromkeys(decoded.left_out))
+        for name, count in decoded.lost.items():
+            self._result.lost[name] = self._result.lost.get(name, 0) + count
+        read = decoded.read
+        rows = read.rows
+        self._totals["read"] += rows.height
+        if decoded.rejected is not None:
+            self._note_rejected(decoded.rejected)
+            rows = rows.filter(read.reasons.is_null())
+        self._keep(rows if self.job.is_snapshot else self._since_start(rows))
+
+    def _not_too_far_ahead(self, read: Typed) -> Typed:
+        beyond = read.rows["time"] > self.job.as_of + HORIZON
+        if not beyond.any():
+            return read
+        reasons = read.reasons.set(beyond & read.reasons.is_null(), "time is more than 48 hours after the dump")
+        return Typed(read.rows, reasons)
+
+    def _note_rejected(self, rejected: pl.DataFrame) -> None:
+        self._set_aside.append(rejected)
+        if sum(rows.estimated_size() for rows in self._set_aside) > _SET_ASIDE_BYTES:
+            self._flush_set_aside()
+        for reason, count in rejected["reason"].value_counts().iter_rows():
+            self._result.rejected[reason] = self._result.rejected.get(reason, 0) + count
+        self._totals["rejected"] += rejected.height
+
+    def _flush_set_aside(self) -> None:
+        if self._set_aside:
+            key = f"{self.job.folder}/rejected-{len(self._result.rejected_keys)}.parquet"
+            self.store.sink(key, pl.concat(self._set_aside))
+            self._result.rejected_keys.append(key)
+            self._set_aside = []
+
+    def _since_start(self, rows: pl.DataFrame) -> pl.DataFrame:
+        start = datetime.combine(self.job.start_date, time(), UTC)
+        before = int((rows["time"] < start).sum())
+        if before:
+            self._totals["before_start"] += before
+            rows = rows.filter(pl.col("time") >= start)
+        days = rows["time"].dt.date()
+        self._totals["ahead"] += int((days > self.job.as_of.date()).sum())
+        if self.job.table.incremental:
+            self._totals["late"] += int((days < self.job.dump_day).sum())
+        return rows
+
+    def _keep(self, rows: pl.DataFrame) -> None:
+        self._totals["landed"] += rows.height
+        names = self._columns.take(rows.schema)
+        self._pending.add(rows.rename({old: new for old, new in names.items() if old != new}))
+        if self._pending.nbytes >= _PART_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending.height:
+            return
+        height = self._pending.height
+        key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
+        with self.store.staged(key) as path:
+            # days in a row, and next to nothing left to sort later
+            days = self._pending.write(path, self._columns.dtypes, by_time=not self.job.is_snapshot)
+        self._result.parts.append(Part(key, height, days))
+
+
+def _rejected(rows: pl.DataFrame, read: Typed, offset: int, uri: str) -> pl.DataFrame:
+    """Return what is set aside of rows that begin at row `offset` of their file: content as the file spells it."""
+    bad = read.reasons.is_not_null()
+    content = rows.filter(bad)
+    return pl.DataFrame(
+        {
+            "file": pl.repeat(uri, content.height, eager=True),
+            "row": bad.arg_true().cast(pl.Int64) + offset,
+            "reason": read.reasons.filter(bad),
+            "content": content.select(_as_json(content)).to_series(),
+        }
+    )
+
+
+def _as_json(batch: pl.DataFrame) -> pl.Expr:
+    """Write rows as JSON text, so that what was set aside can be looked at and mended."""
+    columns = [
+        pl.col(name).bin.encode("hex") if dtype == pl.Binary else pl.col(name) for name, dtype in batch.schema.items()
+    ]
+    return pl.struct(columns).struct.json_encode().alias("content")
+
+
+def files_of(source: DumpSource, table: ManifestTable, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:
+    """Say which version of each of a table's files stands, asking the source only for what was not listed.
+
+    A file that does not exist has no ETag; its coming into being is then a change like any other.
+    """
+    return tuple(listed.get(uri) or _stat(source, uri) for uri in table.files)
+
+
+def _stat(source: DumpSource, uri: str) -> SourceFile:
+    try:
+        found = source.stat(uri)
+    except SourceError:
+        return SourceFile(uri, "", 0)
+    return SourceFile(uri, found.etag, found.size)

@@ -1,0 +1,85 @@
+"""What is wanted: what the source lists, less what landed with the same ETags. No bookmark, no high-water mark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from heap_assets.errors import SourceError
+from heap_assets.sources.heap_connect.config import LandingConfig
+from heap_assets.sources.heap_connect.manifest import MOST_BYTES, ManifestError, parse_manifest
+from heap_assets.sources.heap_connect.record_store import Records
+from heap_assets.sources.heap_connect.records import DumpRecord, TableRecord, TableState
+from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
+from heap_assets.sources.heap_connect.values import was_misread
+
+_READERS = 8
+
+
+def is_wanted(
+    manifest: ManifestFile, record: DumpRecord | None, source: DumpSource, config: LandingConfig, recheck: bool
+) -> bool:
+    """Say whether a dump has something to land; `recheck`: also look for files that were changed in place."""
+    if record is None or record.manifest_etag != manifest.etag:
+        return True
+    now = config.now()
+    if record.failure is not None:
+        return record.retry_at is None or record.retry_at <= now
+    if record.outstanding is None or record.unannounced:
+        return True
+    if any(config.tables.takes_table(name) for name in record.outstanding):
+        return True
+    selected = [t for name, t in record.tables.items() if config.tables.takes_table(name)]
+    if any(t.state in {TableState.RESET, TableState.UNSELECTED} for t in selected):
+        return True
+    if any(t.state is TableState.LANDED and was_misread(t.table, t.rejected) for t in selected):
+        return True
+    failed = [t for t in selected if t.failure is not None]
+    if any(t.retry_at is None or t.retry_at <= now for t in failed):
+        return True
+    return (recheck or bool(failed)) and _changed_in_place(source, record, selected)
+
+
+def complete(
+    store: Records,
+    records: Mapping[int, DumpRecord],
+    manifests: Sequence[ManifestFile],
+    source: DumpSource,
+    config: LandingConfig,
+) -> Mapping[int, DumpRecord]:
+    """Say of records of former versions which tables of their manifest they lack; the answer is kept with them."""
+    unsure = [m for m in manifests if _is_unsure(records.get(m.dump_id), m)]
+    if not unsure:
+        return records
+
+    def _completed(manifest: ManifestFile) -> DumpRecord | None:
+        try:
+            listed = parse_manifest(source.read(manifest.key, MOST_BYTES + 1), manifest.key, manifest.dump_id).tables
+        except (ManifestError, SourceError):
+            return None  # the dump is wanted, and its landing will say what is wrong
+        names = [table.name for table in listed if config.tables.takes_table(table.name)]
+
+        def _with_outstanding(current: DumpRecord | None) -> DumpRecord:
+            record = current or records[manifest.dump_id]
+            if record.outstanding is not None:
+                return record
+            return replace(record, outstanding=tuple(name for name in names if name not in record.tables))
+
+        return store.update(manifest.dump_id, _with_outstanding)
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = [record for record in readers.map(_completed, unsure) if record is not None]
+    return {**records, **{record.dump_id: record for record in found}}
+
+
+def _is_unsure(record: DumpRecord | None, manifest: ManifestFile) -> bool:
+    if record is None or record.outstanding is not None or record.failure is not None:
+        return False
+    return record.manifest_etag == manifest.etag
+
+
+def _changed_in_place(source: DumpSource, record: DumpRecord, tables: list[TableRecord]) -> bool:
+    known = {key_of(file.uri): file.etag for t in tables for file in t.files}
+    listed = {found.key: found.etag for found in source.list(f"sync_{record.dump_id}/")}
+    return any(listed.get(key, etag) != etag for key, etag in known.items())

@@ -1,0 +1,101 @@
+"""Google's errors in words that name the table and what to do, without values of the data and without keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import google.auth.exceptions
+import requests
+from google.api_core import exceptions as google_errors
+
+from heap_assets.sources.warehouse.base import AccessError, RelationMissingError, WarehouseBusyError, WarehouseError
+
+_QUOTA = frozenset({"quotaExceeded", "rateLimitExceeded", "resourcesExceeded"})
+_REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ")
+_VALUE = re.compile(r"((?:Bad|Invalid|Could not parse|Could not cast)[^:'\"]*)[:'\"].*", re.DOTALL)
+_CLIENT = ("google.", "requests", "grpc")
+"""Modules of Google's client: what they raise besides Google's errors is about answers that they do not understand."""
+
+
+READING = (
+    "grant roles/bigquery.dataViewer on the dataset, roles/bigquery.jobUser and roles/bigquery.readSessionUser "
+    "on the project"
+)
+WRITING = "grant roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
+
+
+@contextmanager
+def explained(subject: str, remedy: str = READING) -> Iterator[None]:
+    """Turn Google's errors into ours; `subject` is the table or project they are about, `remedy` what to grant.
+
+    Raises
+    ------
+    AccessError, RelationMissingError
+        What is refused, and what is not there.
+    WarehouseBusyError
+        A quota that is used up, a service that does not answer: trying later helps.
+    WarehouseError
+        Everything else, an answer that nobody understands among it.
+    """
+    try:
+        yield
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        raise AccessError(
+            "no BigQuery credentials: set warehouse.credentials, or run `gcloud auth application-default login`"
+        ) from error
+    except google.auth.exceptions.TransportError as error:
+        raise WarehouseBusyError(f"{subject}: Google cannot be reached: {_message(error)}") from None
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise AccessError(
+            f"BigQuery refuses the credentials for {subject} ({type(error).__name__}): "
+            "is the key revoked, or of another project?"
+        ) from None
+    except google_errors.NotFound as error:
+        raise RelationMissingError(f"{subject}: {_message(error)}") from error
+    except google_errors.Forbidden as error:
+        if _reasons(error) & _QUOTA:
+            raise WarehouseBusyError(f"{subject}: BigQuery's quota is used up: {_message(error)}") from error
+        raise AccessError(f"{subject}: {_message(error)}{f': {remedy}' if remedy else ''}") from error
+    except google_errors.Unauthorized as error:
+        raise AccessError(f"{subject}: BigQuery refuses the credentials: is the key revoked?") from error
+    except google_errors.RetryError as error:
+        last = error.cause or error
+        raise WarehouseBusyError(
+            f"{subject}: BigQuery is not available, given up after retries: {_message(last)}"
+        ) from error
+    except (google_errors.TooManyRequests, google_errors.ServiceUnavailable) as error:
+        raise WarehouseBusyError(f"{subject}: BigQuery is not available now: {_message(error)}") from error
+    except google_errors.GoogleAPIError as error:
+        raise WarehouseError(f"{subject}: {_message(error)}") from error
+    except requests.exceptions.JSONDecodeError:
+        raise WarehouseError(f"{subject}: {_STRANGE}") from None
+    except requests.exceptions.RequestException as error:
+        raise WarehouseBusyError(f"{subject}: BigQuery cannot be reached ({type(error).__name__})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if not _raised_in_client(error):
+            raise
+        raise WarehouseError(f"{subject}: {_STRANGE}") from None
+
+
+_STRANGE = "BigQuery's answer cannot be understood: is there a proxy on the way, or is the endpoint another service's?"
+
+
+def _raised_in_client(error: Exception) -> bool:
+    at = error.__traceback__
+    while at is not None:
+        if str(at.tb_frame.f_globals.get("__name__", "")).startswith(_CLIENT):
+            return True
+        at = at.tb_next
+    return False
+
+
+def _reasons(error: google_errors.GoogleAPICallError) -> set[str]:
+    return {str(entry.get("reason")) for entry in error.errors if isinstance(entry, dict)}
+
+
+def _message(error: Exception) -> str:
+    """The first line of the reason, without the values that errors about data quote."""
+    text = str(getattr(error, "message", "") or error).splitlines()[0]
+    return _VALUE.sub(r"\1 …", _REQUEST.sub("", text.partition("; reason:")[0]))

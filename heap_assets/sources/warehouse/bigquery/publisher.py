@@ -1,0 +1,338 @@
+"""Publishing to BigQuery: tables with an explicit schema, a day's partition replaced by one load job."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from google.api_core import exceptions as google_errors
+from google.cloud import bigquery
+
+from heap_assets.sources.warehouse.base import Permission
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.errors import WRITING, explained
+from heap_assets.sources.warehouse.bigquery.fit import write_fitted
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
+from heap_assets.sources.warehouse.bigquery.tables import type_text
+from heap_assets.sources.warehouse.bigquery.types import (
+    changes,
+    in_table_order,
+    kind_of,
+    retyped,
+    schema_of,
+    spelled,
+    write_ndjson,
+)
+from heap_assets.sources.warehouse.publish import (
+    DAY_COLUMN,
+    Preview,
+    Publication,
+    Published,
+    Publisher,
+    PublishError,
+    PublishStatus,
+    ResolvedOn,
+    resolved_view,
+    with_day,
+)
+from heap_assets.storage import Store
+
+_STAGING_LIFE = timedelta(hours=6)
+
+
+class BigQueryPublisher(Publisher):
+    """Publishes into one dataset, which must exist.
+
+    On Google's service a day is loaded into its partition (`table$20261101`, WRITE_TRUNCATE): one free, atomic job.
+    bqemulator knows no partition addresses; there the file is loaded beside the table and swapped in by one MERGE.
+
+    Parameters
+    ----------
+    staging
+        A place on gs:// that files go through on their way: BigQuery fetches them from there, instead of having them
+        sent by this process. They are removed afterwards.
+    """
+
+    def __init__(self, account: BigQueryAccount, dataset: str, store: Store, staging: Store | None = None) -> None:
+        where = f"-{re.sub(r'[^A-Za-z0-9.]+', '-', account.endpoint)}" if account.endpoint else ""
+        super().__init__(store, f"bigquery-{account.project}-{dataset}{where}")
+        self._account = account
+        self._staging_store = staging
+        self.dataset = dataset
+
+    def exists(self, table: str) -> bool:
+        with self._account.client() as client:
+            return _table_or_none(client, self._name(table)) is not None
+
+    def has_view(self, table: str, into: str) -> bool:
+        with self._account.client() as client:
+            return _table_or_none(client, f"{self._account.project}.{into}.{table}") is not None
+
+    def preflight(self) -> list[Permission]:
+        from heap_assets.sources.warehouse.bigquery.preflight import preflight
+
+        return preflight(BigQueryWarehouse(self._account), write_to=self.dataset)
+
+    def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
+        started = time.monotonic()
+        rows = with_day(frame, day)
+        name = self._name(publication.table)
+        with self._account.client() as client, explained(name, WRITING), tempfile.TemporaryDirectory() as folder:
+            table = _table_or_none(client, name)
+            rows = spelled(rows, table.schema if table else ())
+            empty = _EmptyColumns(rows)
+            fields, added = self._prepare(client, publication, rows.collect_schema(), table, empty)
+            path, raw = Path(folder) / "rows", Path(folder) / "raw"
+            in_table_order(rows, fields, empty.found).sink_parquet(raw, engine="streaming")
+            lost = write_fitted(raw, path, name, fields)
+            if publication.json_columns:
+                path.rename(raw)
+                write_ndjson(pl.scan_parquet(raw), publication.json_columns, path)
+            if path.stat().st_size == 0:
+                jobs = [self._empty(client, name, day)]
+            elif day is not None and self._account.is_emulated:
+                jobs = self._swap(client, publication, day, fields, path)
+            else:
+                jobs = [self._load(client, destination(name, day), publication, fields, path)]
+            size = path.stat().st_size
+        loaded, seconds = int(getattr(jobs[0], "output_rows", 0) or 0), time.monotonic() - started
+        ids = tuple(str(job.job_id) for job in jobs)
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, ids, lost)
+
+    def _prepare(
+        self,
+        client: bigquery.Client,
+        publication: Publication,
+        schema: pl.Schema,
+        table: bigquery.Table | None,
+        empty: _EmptyColumns,
+    ) -> tuple[Sequence[bigquery.SchemaField], list[str]]:
+        """Create the table, or add and widen columns; refuse before anything is changed."""
+        wanted = schema_of(publication, schema)
+        name = self._name(publication.table)
+        if table is None:
+            client.create_table(new_table(name, publication, wanted), exists_ok=True)
+            return wanted, []
+        added, widened = changes(name, table.schema, wanted, empty)
+        for column in (column for column, kind in widened if kind == "FLOAT64"):
+            _refuse_rounding(client, name, column)
+        for column, kind in widened:
+            client.query(widen_column_statement(name, column, kind)).result()
+        for entry in added:
+            client.query(add_column_statement(name, entry)).result()
+        kinds = dict(widened)
+        kept = [retyped(entry, kinds[entry.name]) if entry.name in kinds else entry for entry in table.schema]
+        return [*kept, *added], [entry.name for entry in added]
+
+    def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
+        name = self._name(publication.table)
+        with self._account.client() as client, explained(name, WRITING):
+            table = _table_or_none(client, name)
+        rows = spelled(frame, table.schema if table else ())
+        wanted = schema_of(publication, rows.collect_schema())
+        if table is None:
+            return Preview(creates=True)
+        added, widened = changes(name, table.schema, wanted, _EmptyColumns(rows))
+        return Preview(False, tuple(entry.name for entry in added), tuple(column for column, _ in widened))
+
+    def _empty(self, client: bigquery.Client, name: str, day: date | None) -> Any:
+        """Remove the rows of a day, since a file of no JSON lines cannot be uploaded; whole partitions go for free."""
+        job = client.query(delete_statement(name, day))
+        job.result()
+        return job
+
+    def _load(
+        self,
+        client: bigquery.Client,
+        target: str,
+        publication: Publication,
+        fields: Sequence[bigquery.SchemaField],
+        path: Path,
+    ) -> Any:
+        config = load_config(publication, fields)
+        if self._staging_store is not None:
+            with _on_the_way(self._staging_store, path) as uri:
+                job = client.load_table_from_uri(uri, target, job_config=config)
+                job.result()
+            return job
+        with path.open("rb") as file:
+            job = client.load_table_from_file(file, target, job_config=config)
+        job.result()
+        return job
+
+    def _swap(
+        self,
+        client: bigquery.Client,
+        publication: Publication,
+        day: date,
+        fields: Sequence[bigquery.SchemaField],
+        path: Path,
+    ) -> list[Any]:
+        with self._beside(client, publication, fields) as beside:
+            loaded = self._load(client, beside, publication, fields, path)
+            names = [entry.name for entry in fields]
+            swap = client.query(swap_statement(self._name(publication.table), beside, day, names))
+            swap.result()
+        return [loaded, swap]
+
+    @contextmanager
+    def _beside(
+        self, client: bigquery.Client, publication: Publication, fields: Sequence[bigquery.SchemaField]
+    ) -> Iterator[str]:
+        """A table that expires by itself should this process die."""
+        name = f"{self._name(publication.table)}__{uuid.uuid4().hex[:12]}"
+        table = bigquery.Table(name, fields)
+        table.expires = datetime.now(UTC) + _STAGING_LIFE
+        client.create_table(table)
+        try:
+            yield name
+        finally:
+            client.delete_table(name, not_found_ok=True)
+
+    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+        with self._account.client() as client, explained(f"{into}.{table}", WRITING):
+            source = client.get_table(self._name(table))
+            text = {entry.name: kind_of(entry) for entry in source.schema}.get("user_id") == "STRING"
+            _make_dataset(client, into, self.dataset)
+            statement = view_statement(self._account.project, self.dataset, table, into, on, user_is_text=text)
+            client.query(statement).result()
+
+    def _name(self, table: str) -> str:
+        return f"{self._account.project}.{self.dataset}.{table}"
+
+
+class _EmptyColumns:
+    """Which columns of rows have no value at all; asked of the rows only where their type is in doubt."""
+
+    def __init__(self, rows: pl.LazyFrame) -> None:
+        self._rows = rows
+        self.found: set[str] = set()
+
+    def __call__(self, name: str) -> bool:
+        has_value = self._rows.select(pl.col(name).is_not_null().any()).collect(engine="streaming").item()
+        if not has_value:
+            self.found.add(name)
+        return not has_value
+
+
+def _refuse_rounding(client: bigquery.Client, table: str, column: str) -> None:
+    """PublishError if a column holds integers that FLOAT64 would round."""
+    [row] = client.query(rounded_query(table, column)).result()
+    if row[0]:
+        raise PublishError(
+            f"{table}: column {column!r} holds {row[0]} integers beyond 2^53, which FLOAT64 would round: rename the "
+            "column, or drop the table to have it made anew"
+        )
+
+
+def _table_or_none(client: bigquery.Client, name: str) -> bigquery.Table | None:
+    try:
+        return client.get_table(name)
+    except google_errors.NotFound:
+        return None
+
+
+def _make_dataset(client: bigquery.Client, name: str, beside: str) -> None:
+    """Make a dataset where another one lies; whoever may not make datasets has made it before (docs/bigquery.md)."""
+    try:
+        client.get_dataset(name)
+    except google_errors.NotFound:
+        made = bigquery.Dataset(f"{client.project}.{name}")
+        made.location = client.get_dataset(beside).location
+        client.create_dataset(made, exists_ok=True)
+
+
+@contextmanager
+def _on_the_way(staging: Store, path: Path) -> Iterator[str]:
+    key = f"{uuid.uuid4().hex}/{path.name}"
+    staging.put(key, path)
+    try:
+        yield staging.uri(key)
+    finally:
+        staging.delete(key)
+
+
+def new_table(name: str, publication: Publication, fields: Sequence[bigquery.SchemaField]) -> bigquery.Table:
+    """Describe a table: explicit schema, a partition per day, clustered."""
+    table = bigquery.Table(name, fields)
+    table.description = publication.description or None
+    if publication.by_day:
+        table.time_partitioning = bigquery.TimePartitioning(field=DAY_COLUMN)
+    if publication.cluster_by:
+        table.clustering_fields = list(publication.cluster_by)[:4]  # BigQuery clusters by four columns at most
+    return table
+
+
+def destination(name: str, day: date | None) -> str:
+    """Address a table, or one partition of it."""
+    return name if day is None else f"{name}${day:%Y%m%d}"
+
+
+def load_config(publication: Publication, fields: Sequence[bigquery.SchemaField]) -> bigquery.LoadJobConfig:
+    """Configure a load job that replaces its destination; not one bad row is let pass."""
+    config = bigquery.LoadJobConfig(schema=list(fields), write_disposition="WRITE_TRUNCATE", max_bad_records=0)
+    if publication.json_columns:
+        config.source_format = "NEWLINE_DELIMITED_JSON"
+        return config
+    config.source_format = "PARQUET"
+    options = bigquery.ParquetOptions()
+    options.enable_list_inference = True
+    config.parquet_options = options
+    return config
+
+
+def add_column_statement(name: str, entry: bigquery.SchemaField) -> str:
+    """Write the statement that adds a column; the rows there are get null."""
+    options = f" OPTIONS (description = {json.dumps(entry.description)})" if entry.description else ""
+    return f"ALTER TABLE `{name}` ADD COLUMN IF NOT EXISTS `{entry.name}` {type_text(entry)}{options}"
+
+
+def swap_statement(name: str, staging: str, day: date, columns: Sequence[str]) -> str:
+    """Write the one statement that puts the rows of `staging` in place of a day's rows."""
+    quoted = [f"`{column}`" for column in columns]
+    return (
+        f"MERGE `{name}` AS t USING `{staging}` AS s ON FALSE "
+        f"WHEN NOT MATCHED BY SOURCE AND t.{DAY_COLUMN} = DATE '{day.isoformat()}' THEN DELETE "
+        f"WHEN NOT MATCHED THEN INSERT ({', '.join(quoted)}) VALUES ({', '.join(f's.{column}' for column in quoted)})"
+    )
+
+
+def delete_statement(name: str, day: date | None) -> str:
+    """Write the statement that removes a day's rows, or all."""
+    where = "TRUE" if day is None else f"{DAY_COLUMN} = DATE '{day.isoformat()}'"
+    return f"DELETE FROM `{name}` WHERE {where}"
+
+
+def rounded_query(name: str, column: str) -> str:
+    """Write the query that counts the integers of a column that a double does not hold."""
+    return f"SELECT COUNTIF(`{column}` NOT BETWEEN -9007199254740992 AND 9007199254740992) FROM `{name}`"
+
+
+def widen_column_statement(name: str, column: str, kind: str) -> str:
+    """Write the statement that gives a column a type which holds all its values."""
+    return f"ALTER TABLE `{name}` ALTER COLUMN `{column}` SET DATA TYPE {kind}"
+
+
+def view_statement(
+    project: str, dataset: str, table: str, into: str, on: ResolvedOn, *, user_is_text: bool = False
+) -> str:
+    """Write the statement that creates a `heap_resolved` view; `user_is_text` as in the wide events table."""
+    source = f"{project}.{dataset}"
+    query = resolved_view(
+        f"`{source}.{table}`",
+        f"`{source}.heap_user_migrations`",
+        f"`{source}.identity_graph`",
+        on,
+        user="CAST(e.user_id AS INT64)" if user_is_text else "e.user_id",
+        text="STRING",
+    )
+    return f"CREATE OR REPLACE VIEW `{project}.{into}.{table}` AS\n{query}"

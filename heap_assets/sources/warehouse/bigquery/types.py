@@ -1,0 +1,257 @@
+"""Polars types as BigQuery fields, what may become of a table's schema, and rows in a form that load jobs take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from google.cloud import bigquery
+
+from heap_assets.sources.warehouse.publish import Publication, PublishError
+from heap_assets.values import (
+    value_as_json,
+)
+
+_SCALARS: Mapping[type[pl.DataType], str] = {
+    pl.Int8: "INT64", pl.Int16: "INT64", pl.Int32: "INT64", pl.Int64: "INT64",
+    pl.UInt8: "INT64", pl.UInt16: "INT64", pl.UInt32: "INT64", pl.UInt64: "NUMERIC",
+    pl.Float32: "FLOAT64", pl.Float64: "FLOAT64", pl.Boolean: "BOOL", pl.String: "STRING",
+    pl.Categorical: "STRING", pl.Enum: "STRING", pl.Null: "STRING", pl.Binary: "BYTES",
+    pl.Date: "DATE", pl.Time: "TIME",
+}  # fmt: skip
+_LEGACY = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
+_WIDER = {
+    "INT64": frozenset({"NUMERIC", "BIGNUMERIC", "FLOAT64"}),
+    "NUMERIC": frozenset({"BIGNUMERIC"}),
+}
+"""Changes of type that BigQuery makes in place (ALTER COLUMN SET DATA TYPE) and that lose nothing.
+
+To FLOAT64 only of integers that a double holds: the publisher asks for others before. A decimal is no double.
+"""
+_IN_TEXT = (pl.Duration, pl.Int128, pl.UInt128, pl.Object)
+
+
+def field_of(name: str, dtype: pl.DataType, description: str = "", *, json: bool = False) -> bigquery.SchemaField:
+    """Return the BigQuery field of a column; PublishError for lists in lists, which BigQuery does not have."""
+    mode = "NULLABLE"
+    if isinstance(dtype, pl.List | pl.Array):
+        mode, dtype = "REPEATED", _instance(dtype.inner)
+        if isinstance(dtype, pl.List | pl.Array):
+            raise PublishError(f"column {name!r} is a list of lists, which BigQuery does not have")
+    fields: Sequence[bigquery.SchemaField] = ()
+    if isinstance(dtype, pl.Struct):
+        kind = "STRUCT"
+        fields = [field_of(child.name, _instance(child.dtype)) for child in dtype.fields]
+    else:
+        kind = "JSON" if json else _scalar(name, dtype)
+    return bigquery.SchemaField(name, kind, mode, description=description or None, fields=fields)
+
+
+def _instance(dtype: Any) -> pl.DataType:
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
+
+
+def _scalar(name: str, dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Datetime):
+        return "TIMESTAMP" if dtype.time_zone else "DATETIME"
+    if isinstance(dtype, pl.Decimal):
+        precision, scale = dtype.precision or 38, dtype.scale
+        return "NUMERIC" if scale <= 9 and precision - scale <= 29 else "BIGNUMERIC"
+    kind = next((kind for known, kind in _SCALARS.items() if isinstance(dtype, known)), None)
+    if kind is None:
+        raise PublishError(f"column {name!r} is of type {dtype}, which BigQuery does not have")
+    return kind
+
+
+def schema_of(publication: Publication, schema: pl.Schema) -> list[bigquery.SchemaField]:
+    """Return the fields of a publication, described; a column that is null throughout and of no type waits for one."""
+    return [
+        field_of(name, dtype, publication.descriptions.get(name, ""), json=name in publication.json_columns)
+        for name, dtype in schema.items()
+        if not is_untyped(dtype)
+    ]
+
+
+def is_untyped(dtype: pl.DataType) -> bool:
+    """Whether a column, or the elements of its lists, have no type since no row has a value."""
+    return dtype == pl.Null() or (isinstance(dtype, pl.List) and is_untyped(_instance(dtype.inner)))
+
+
+def spelled(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) -> pl.LazyFrame:
+    """Write as text what BigQuery has no type for: durations, nanoseconds, lists of lists, integers of 128 bits.
+
+    Nanoseconds of a column that is a time in BigQuery already stay times; those that have a rest are lost there.
+    """
+    times = {entry.name.casefold() for entry in existing if kind_of(entry) in ("TIMESTAMP", "DATETIME")}
+    schema = frame.collect_schema()
+    return frame.with_columns(
+        _spelled(name, dtype)
+        for name, dtype in schema.items()
+        if _is_foreign(dtype) and not (isinstance(dtype, pl.Datetime) and name.casefold() in times)
+    )
+
+
+def _is_foreign(dtype: pl.DataType, *, in_list: bool = False) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        return in_list or _is_foreign(_instance(dtype.inner), in_list=True)
+    if isinstance(dtype, pl.Struct):
+        return any(_is_foreign(_instance(child.dtype)) for child in dtype.fields)
+    return isinstance(dtype, _IN_TEXT) or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
+
+
+def _spelled(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if isinstance(dtype, pl.Duration):
+        return column.dt.to_string("iso")
+    if isinstance(dtype, pl.Datetime):
+        return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.9f" + ("Z" if dtype.time_zone else ""))
+    if dtype.is_nested() or isinstance(dtype, pl.Object):
+        return column.map_batches(_json, return_dtype=pl.String, is_elementwise=True)
+    return column.cast(pl.String)
+
+
+def _json(values: pl.Series) -> pl.Series:
+    return pl.Series(
+        values.name, [None if each is None else value_as_json(each) for each in values.to_list()], pl.String
+    )
+
+
+def kind_of(entry: bigquery.SchemaField) -> str:
+    return str(_LEGACY.get(entry.field_type, entry.field_type))
+
+
+def changes(
+    table: str,
+    existing: Sequence[bigquery.SchemaField],
+    wanted: Sequence[bigquery.SchemaField],
+    is_empty: Callable[[str], bool] = lambda _: False,
+) -> tuple[list[bigquery.SchemaField], list[tuple[str, str]]]:
+    """Compare a table with what is to be loaded.
+
+    A column of the table may be wider than what is loaded, as after one that was widened by a newer day, and REQUIRED.
+
+    Parameters
+    ----------
+    is_empty
+        Whether no row has a value in a column: then its type does not matter.
+
+    Returns
+    -------
+    tuple
+        Columns to add, and columns to widen with their new type.
+
+    Raises
+    ------
+    PublishError
+        If a type would narrow or become another one; names column and both types.
+    """
+    known = {entry.name.casefold(): entry for entry in existing}
+    added = [entry for entry in wanted if entry.name.casefold() not in known]
+    widened = []
+    for entry in wanted:
+        old = known.get(entry.name.casefold())
+        if old is None or _same(old, entry) or _holds(old, entry):
+            continue
+        if _is_repeated(old) == _is_repeated(entry) and kind_of(entry) in _WIDER.get(kind_of(old), frozenset()):
+            widened.append((old.name, kind_of(entry)))
+        elif not is_empty(entry.name):
+            raise PublishError(
+                f"{table}: column {entry.name!r} is {_shown(old)} in BigQuery and would become {_shown(entry)}: "
+                "a type can only be widened. Rename the column, or drop the table to have it made anew"
+            )
+    return added, widened
+
+
+def _holds(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
+    """Whether the table's type holds the values of the other one as they are."""
+    return _is_repeated(old) == _is_repeated(new) and kind_of(old) in _WIDER.get(kind_of(new), frozenset())
+
+
+def _is_repeated(entry: bigquery.SchemaField) -> bool:
+    return bool(entry.mode == "REPEATED")
+
+
+def retyped(entry: bigquery.SchemaField, kind: str) -> bigquery.SchemaField:
+    """Return the field with another type."""
+    return bigquery.SchemaField(entry.name, kind, entry.mode, description=entry.description)
+
+
+def _same(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
+    if _is_repeated(old) != _is_repeated(new) or kind_of(old) != kind_of(new):
+        return False
+    return [f.name for f in old.fields] == [f.name for f in new.fields] and all(
+        _same(a, b) for a, b in zip(old.fields, new.fields, strict=True)
+    )
+
+
+def _shown(entry: bigquery.SchemaField) -> str:
+    inner = f"<{', '.join(f'{f.name} {_shown(f)}' for f in entry.fields)}>" if entry.fields else ""
+    return f"{'REPEATED ' if entry.mode == 'REPEATED' else ''}{kind_of(entry)}{inner}"
+
+
+_DTYPES: Mapping[str, pl.DataType] = {
+    "INT64": pl.Int64(), "FLOAT64": pl.Float64(), "BOOL": pl.Boolean(), "BYTES": pl.Binary(), "DATE": pl.Date(),
+    "TIME": pl.Time(), "TIMESTAMP": pl.Datetime("us", "UTC"), "DATETIME": pl.Datetime("us"),
+    "NUMERIC": pl.Decimal(38, 9), "BIGNUMERIC": pl.Decimal(38, 9),
+}  # fmt: skip
+
+
+def dtype_of(entry: bigquery.SchemaField) -> pl.DataType:
+    """Return the Polars type of a column that the frame lacks."""
+    kind: pl.DataType = _DTYPES.get(kind_of(entry), pl.String())
+    if entry.fields:
+        kind = pl.Struct({child.name: dtype_of(child) for child in entry.fields})
+    return pl.List(kind) if entry.mode == "REPEATED" else kind
+
+
+def in_table_order(
+    frame: pl.LazyFrame, fields: Sequence[bigquery.SchemaField], empty: Collection[str] = ()
+) -> pl.LazyFrame:
+    """Select the table's columns in its order; one that the frame lacks, or that is `empty`, is null."""
+    schema = frame.collect_schema()
+    own = {name.casefold(): name for name in schema.names()}
+    selected = []
+    for entry in fields:
+        name = own.get(entry.name.casefold())
+        if name is None or name in empty or is_untyped(schema[name]):
+            selected.append(pl.lit(None, dtype_of(entry)).alias(entry.name))
+            continue
+        text = isinstance(schema[name], pl.Categorical | pl.Enum)
+        selected.append((pl.col(name).cast(pl.String) if text else pl.col(name)).alias(entry.name))
+    return frame.select(selected)
+
+
+def write_ndjson(frame: pl.LazyFrame, json_columns: frozenset[str], path: Path) -> None:
+    """Write one JSON object per line, with the text of JSON columns as JSON and not as a quoted string.
+
+    Parquet cannot be loaded into a JSON column (BigQuery: "Unsupported field type: JSON"); text in a string would
+    become a JSON string.
+    """
+    schema = frame.collect_schema()
+    plain = [_text(name, dtype) for name, dtype in schema.items() if name not in json_columns]
+    line = pl.struct(plain).struct.json_encode().str.strip_suffix("}")
+    parts: list[pl.Expr] = [line]
+    for name in schema.names():
+        if name in json_columns:
+            parts += [pl.lit(f',"{name}":'), pl.col(name).str.replace_all("\n", " ", literal=True).fill_null("null")]
+    lines = frame.select(pl.concat_str([*parts, pl.lit("}")]).alias("line"))
+    lines.sink_csv(path, include_header=False, quote_style="never", separator="\x1f")
+
+
+def _text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Bring a value into the form that BigQuery reads from JSON."""
+    if isinstance(dtype, pl.Datetime):
+        return pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f" + ("Z" if dtype.time_zone else ""))
+    if isinstance(dtype, pl.Time):
+        return pl.col(name).dt.to_string("%H:%M:%S%.f")
+    if isinstance(dtype, pl.Float32 | pl.Float64):
+        special = {"inf": "Infinity", "-inf": "-Infinity"}
+        return pl.col(name).cast(pl.String).replace(special)
+    if isinstance(dtype, pl.Date | pl.Decimal):
+        return pl.col(name).cast(pl.String)
+    if isinstance(dtype, pl.Binary):
+        return pl.col(name).bin.encode("base64")
+    return pl.col(name)

@@ -1,0 +1,1 @@
+"""PostgreSQL as a warehouse to read from and to publish to."""

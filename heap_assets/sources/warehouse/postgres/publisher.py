@@ -1,0 +1,301 @@
+"""Publishing to PostgreSQL: a day's rows replaced in one transaction, loaded by COPY in binary form."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import date
+from pathlib import Path
+
+import adbc_driver_manager
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+
+from heap_assets.sources.warehouse.base import AccessError, Permission, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
+from heap_assets.sources.warehouse.postgres.dsn import Dsn
+from heap_assets.sources.warehouse.postgres.reader import RAISED
+from heap_assets.sources.warehouse.postgres.types import Carried, carried
+from heap_assets.sources.warehouse.publish import (
+    DAY_COLUMN,
+    Preview,
+    Publication,
+    Published,
+    Publisher,
+    PublishError,
+    PublishStatus,
+    ResolvedOn,
+    resolved_view,
+    with_day,
+)
+from heap_assets.storage import Store
+
+_STAGING = "heap_assets_staging"
+_BATCH_ROWS = 65_536
+_CONNECT_TIMEOUT = 10
+_NOT_NOW = ("starting up", "shutting down", "not yet accepting connections", "recovery mode", "too many")
+_PASSING = ("08", "40", "53", "57")
+"""Classes of SQLSTATE that say nothing against the rows: connection, deadlock, resources, operator's intervention."""
+_WIDER = {
+    "smallint": {"integer", "bigint", "numeric"},
+    "integer": {"bigint", "numeric"},
+    "bigint": {"numeric"},
+    "real": {"double precision"},
+}
+
+
+class PostgresPublisher(Publisher):
+    """Publishes into one schema, which is made if it is missing; structs become jsonb.
+
+    Parameters
+    ----------
+    uri
+        Anything that libpq takes; shown nowhere.
+    """
+
+    longest_name = LONGEST_IN_POSTGRES
+
+    def __init__(self, uri: str, schema: str, store: Store) -> None:
+        self._dsn = Dsn.parse(uri)
+        server = re.sub(r"[^A-Za-z0-9.]+", "-", self._dsn.server)
+        super().__init__(store, f"postgres-{server}-{schema}")
+        self.schema = schema
+
+    def exists(self, table: str) -> bool:
+        with self._transaction() as cursor:
+            return bool(self._existing(cursor, table))
+
+    def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
+        started = time.monotonic()
+        rows = with_day(frame, day)
+        columns = {name: carried(name, dtype, publication) for name, dtype in rows.collect_schema().items()}
+        types = {name: column.kind for name, column in columns.items()}
+        with tempfile.TemporaryDirectory() as folder, self._transaction() as cursor:
+            path = Path(folder) / "rows.parquet"
+            lost = _sink(rows, columns, path)
+            size = path.stat().st_size
+            added = self._prepare(cursor, publication, types)
+            loaded = _stage(cursor, path)
+            transaction = _exchange(cursor, self._quoted(publication.table), day, types)
+        seconds = time.monotonic() - started
+        jobs = (f"transaction {transaction}",)
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, jobs, lost)
+
+    def _prepare(self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str]) -> list[str]:
+        """Create the table, or add and widen columns; PublishError if a type would narrow."""
+        target = self._quoted(publication.table)
+        _alone(cursor, target)
+        existing = self._existing(cursor, publication.table)
+        if not existing:
+            _make_schema(cursor, self.schema)
+            columns = ", ".join(f"{_identifier(name)} {kind}" for name, kind in types.items())
+            cursor.execute(f"CREATE TABLE {target} ({columns})")
+            cursor.execute(f"COMMENT ON TABLE {target} IS {_literal(publication.description)}")
+            self._describe(cursor, publication, list(types))
+            for column in ([DAY_COLUMN] if publication.by_day else []) + list(publication.cluster_by):
+                cursor.execute(f"CREATE INDEX ON {target} ({_identifier(column)})")
+            return []
+        added, widened = _changes(f"{self.schema}.{publication.table}", existing, types)
+        with _views_aside(cursor, target) if widened else nullcontext():
+            for name in widened:
+                cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {_identifier(name)} TYPE {types[name]}")
+        for name in added:
+            cursor.execute(f"ALTER TABLE {target} ADD COLUMN {_identifier(name)} {types[name]}")
+        self._describe(cursor, publication, added)
+        return added
+
+    def _describe(self, cursor: dbapi.Cursor, publication: Publication, columns: list[str]) -> None:
+        for name in columns:
+            if text := publication.descriptions.get(name):
+                column = f"{self._quoted(publication.table)}.{_identifier(name)}"
+                cursor.execute(f"COMMENT ON COLUMN {column} IS {_literal(text)}")
+
+    def _existing(self, cursor: dbapi.Cursor, table: str) -> dict[str, str]:
+        cursor.execute(
+            "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
+            f"WHERE a.attrelid = to_regclass({_literal(self._quoted(table))}) AND a.attnum > 0 AND NOT a.attisdropped"
+        )
+        return dict(cursor.fetchall())
+
+    def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
+        types = {name: carried(name, dtype, publication).kind for name, dtype in frame.collect_schema().items()}
+        with self._transaction() as cursor:
+            existing = self._existing(cursor, publication.table)
+        if not existing:
+            return Preview(creates=True)
+        added, widened = _changes(f"{self.schema}.{publication.table}", existing, types)
+        return Preview(False, tuple(added), tuple(widened))
+
+    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+        view = f"{_identifier(into)}.{_identifier(table)}"
+        with self._transaction() as cursor:
+            text = self._existing(cursor, table).get("user_id") == "text"
+            query = resolved_view(
+                self._quoted(table),
+                self._quoted("heap_user_migrations"),
+                self._quoted("identity_graph"),
+                on,
+                user="CAST(e.user_id AS bigint)" if text else "e.user_id",
+                text="text",
+            )
+            _alone(cursor, view)
+            _make_schema(cursor, into)
+            cursor.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
+
+    def has_view(self, table: str, into: str) -> bool:
+        with self._transaction() as cursor:
+            view = _literal(f"{_identifier(into)}.{_identifier(table)}")
+            cursor.execute(f"SELECT to_regclass({view}) IS NOT NULL")
+            return bool(cursor.fetchall()[0][0])
+
+    def preflight(self) -> list[Permission]:
+        try:
+            with self._transaction() as cursor:
+                if not _has_schema(cursor, self.schema):
+                    cursor.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
+                    detail, remedy = f"may make the schema {self.schema}", "GRANT CREATE ON DATABASE … TO …"
+                else:
+                    cursor.execute(f"SELECT has_schema_privilege({_literal(self.schema)}, 'CREATE')")
+                    detail, remedy = f"may write to {self.schema}", f"GRANT USAGE, CREATE ON SCHEMA {self.schema} TO …"
+                [(may,)] = cursor.fetchall()
+        except WarehouseError as error:
+            return [Permission("connect", False, str(error), "check dsn and that the server lets this host in")]
+        said = detail if may else detail.replace("may", "may not")
+        return [Permission("connect", True, self.target), Permission("write", bool(may), said, remedy)]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[dbapi.Cursor]:
+        try:
+            connection = dbapi.connect(self._dsn.connecting(_CONNECT_TIMEOUT))
+        except adbc_driver_manager.Error as error:
+            reason = self._dsn.hidden(_reason(error))
+            unreached = WarehouseBusyError if _is_away(str(error)) else AccessError
+            raise unreached(f"{self.target} cannot be reached: {reason}") from None
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute("SET TIME ZONE 'UTC'")
+                yield cursor
+                connection.commit()
+        except adbc_driver_manager.Error as error:
+            if error.sqlstate == "42501":
+                raise AccessError(f"{self.target}: {_reason(error)}: GRANT CREATE ON SCHEMA {self.schema}") from error
+            failed = WarehouseBusyError if (error.sqlstate or "")[:2] in _PASSING else PublishError
+            raise failed(f"{self.target}: {_reason(error)}") from error
+
+    def _quoted(self, table: str) -> str:
+        return f"{_identifier(self.schema)}.{_identifier(table)}"
+
+
+def _changes(table: str, existing: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return columns to add and columns to widen; PublishError if a type would narrow."""
+    widened = []
+    for name, kind in wanted.items():
+        old = existing.get(name)
+        if old is None or _plain(old) == _plain(kind):
+            continue
+        if _plain(kind) not in _WIDER.get(_plain(old), set()):
+            raise PublishError(
+                f"{table}: column {name!r} is {old} in PostgreSQL and would become "
+                f"{kind}: a type can only be widened. Rename the column, or drop the table to have it made anew"
+            )
+        widened.append(name)
+    return [name for name in wanted if name not in existing], widened
+
+
+@contextmanager
+def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
+    """Take the views on a table away while its types change, which PostgreSQL demands, and put them back as they were.
+
+    All of it is in the transaction: nobody sees the table without its views.
+    """
+    cursor.execute(
+        "SELECT DISTINCT v.oid::regclass::text, pg_get_viewdef(v.oid) FROM pg_depend d "
+        "JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class "
+        f"WHERE d.refobjid = {_literal(table)}::regclass AND v.relkind = 'v'"
+    )
+    views = cursor.fetchall()
+    for name, _ in views:
+        cursor.execute(f"DROP VIEW {name}")
+    yield
+    for name, definition in views:
+        cursor.execute(f"CREATE VIEW {name} AS {definition}")
+
+
+def _alone(cursor: dbapi.Cursor, name: str) -> None:
+    """Let one publisher at a time make or change something: PostgreSQL fails two who make one name at once."""
+    cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({_literal('heap_assets ' + name)}, 0))")
+
+
+def _make_schema(cursor: dbapi.Cursor, name: str) -> None:
+    if not _has_schema(cursor, name):
+        _alone(cursor, _identifier(name))
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(name)}")
+
+
+def _has_schema(cursor: dbapi.Cursor, name: str) -> bool:
+    cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {_literal(name)})")
+    [(there,)] = cursor.fetchall()
+    return bool(there)
+
+
+def _sink(rows: pl.LazyFrame, columns: Mapping[str, Carried], path: Path) -> dict[str, int]:
+    """Write rows in the form that COPY carries; returns how many values of which column have no place."""
+    counts = [
+        column.lost.sum().cast(pl.Int64).alias(name) for name, column in columns.items() if column.lost is not None
+    ]
+    lost = rows.select(counts).collect(engine="streaming").row(0, named=True) if counts else {}
+    rows.select(column.value.alias(name) for name, column in columns.items()).sink_parquet(path, engine="streaming")
+    return {name: count for name, count in lost.items() if count}
+
+
+def _stage(cursor: dbapi.Cursor, path: Path) -> int:
+    """Stream a Parquet file into a temporary table."""
+    with pq.ParquetFile(path) as file:
+        reader = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(_BATCH_ROWS))
+        cursor.adbc_ingest(_STAGING, reader, mode="create", temporary=True)
+        return int(file.metadata.num_rows)
+
+
+def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, types: Mapping[str, str]) -> str:
+    """Put the staged rows in place of a day's, or of all; returns the transaction's number."""
+    cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")  # one writer at a time; readers go on
+    where = "" if day is None else f" WHERE {DAY_COLUMN} = DATE '{day.isoformat()}'"
+    cursor.execute(f"DELETE FROM {table}{where}")
+    names = ", ".join(_identifier(name) for name in types)
+    values = ", ".join(f"{_identifier(name)}::{kind}" for name, kind in types.items())
+    cursor.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM pg_temp.{_STAGING}")
+    cursor.execute("SELECT pg_current_xact_id()::text")
+    [(transaction,)] = cursor.fetchall()
+    return str(transaction)
+
+
+def _is_away(text: str) -> bool:
+    """Whether a connection failed for a reason that passes: a server that answers with FATAL is there, and refuses."""
+    return "FATAL:" not in text or any(words in text for words in _NOT_NOW)
+
+
+def _plain(kind: str) -> str:
+    return kind.partition("(")[0]
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _reason(error: adbc_driver_manager.Error) -> str:
+    """The server's own line; what errors about data (classes 22 and 23) quote is blanked out."""
+    text = str(error)
+    if (error.sqlstate or "").startswith("P0"):
+        return RAISED
+    line = (text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text).strip().splitlines()[0]
+    about_data = (error.sqlstate or "")[:2] in ("22", "23")
+    return re.sub(r'"[^"]*"', '"…"', line) if about_data else line

@@ -1,0 +1,409 @@
+"""Publishing: assets of the lake as tables of a warehouse, a day replaced whole, nothing loaded twice.
+
+What was loaded last is remembered per table and day beside the lake (`_published/…`), with the version of the
+partition. An equal version is not loaded again. The same is remembered of the `heap_resolved` views.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from enum import StrEnum
+
+import polars as pl
+
+from heap_assets.errors import DamagedFileError
+from heap_assets.redaction import redact_error
+from heap_assets.sources.warehouse.base import AccessError, Permission, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names, safe_name
+from heap_assets.storage import Store, state_keys
+
+DAY_COLUMN = "partition_day"
+"""First column of every table published by day: the partition of the lake that a row comes from."""
+
+RESOLVED_COLUMNS = frozenset({"resolved_user_id", "profile_id"})
+"""Columns that a `heap_resolved` view puts beside those of its table."""
+
+_WHOLE = "all"
+_TURN, _CONTESTED = "loading", "contested"
+"""In the record of a day: who is loading it, or that several did at once and the last of them is not known."""
+
+
+class PublishError(WarehouseError):
+    """A table cannot be published as it is; nothing of it was."""
+
+
+class PublishStatus(StrEnum):
+    """What became of a publication."""
+
+    LOADED = "loaded"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A table to publish.
+
+    Attributes
+    ----------
+    table
+        Its name at the target, such as `heap_events_signup`.
+    by_day
+        Whether it holds one partition per day; otherwise each publication replaces all rows.
+    descriptions
+        Column to what it means.
+    cluster_by
+        Columns to cluster or index by, most selective first.
+    json_columns
+        String columns whose text is JSON, published as such.
+    own
+        Names that the platform puts beside the columns, which no column may have: those of the resolved views.
+    """
+
+    table: str
+    by_day: bool = True
+    description: str = ""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    cluster_by: tuple[str, ...] = ()
+    json_columns: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+
+    def named(self, names: Mapping[str, str]) -> Publication:
+        """Return this publication with columns under their published names; what was renamed says its own name."""
+        told = {column: text for column, text in self.descriptions.items() if column in names}
+        told |= {
+            column: f"{column}: {self.descriptions[column]}" if column in self.descriptions else column
+            for column, name in names.items()
+            if column != name
+        }
+        return replace(
+            self,
+            descriptions={names[column]: text for column, text in told.items()},
+            cluster_by=tuple(names.get(column, column) for column in self.cluster_by),
+            json_columns=frozenset(names.get(column, column) for column in self.json_columns),
+        )
+
+
+@dataclass(frozen=True)
+class Published:
+    """The outcome of one publication.
+
+    Attributes
+    ----------
+    bytes
+        Of the file that was loaded, compressed.
+    jobs
+        What the target calls the work it did: BigQuery's job ids, PostgreSQL's transaction.
+    lost
+        Column to the number of values that the target cannot hold (docs/values.md).
+    renamed
+        Column to its name at the target, where they differ (docs/warehouse.md).
+    """
+
+    status: PublishStatus
+    table: str
+    day: date | None
+    rows: int
+    added_columns: tuple[str, ...] = ()
+    seconds: float = 0.0
+    bytes: int = 0
+    jobs: tuple[str, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What publishing would do to a table: make it, add columns to it, widen some; `renamed` as in Published."""
+
+    creates: bool
+    added_columns: tuple[str, ...] = ()
+    widened_columns: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResolvedOn:
+    """The published days of `heap_user_migrations` and `identity_graph` that the views resolve with."""
+
+    migrations: date
+    graph: date
+
+
+class Publisher(ABC):
+    """Publishes to one target, and remembers in `store` what it has published."""
+
+    longest_name = LONGEST_IN_BIGQUERY
+
+    def __init__(self, store: Store, target: str) -> None:
+        self._store = store
+        self.target = target
+
+    def publish(
+        self, publication: Publication, day: date | None, frame: pl.LazyFrame, version: str, *, force: bool = False
+    ) -> Published:
+        """Replace one day of a table, or the whole table if it is not kept by day.
+
+        Readers see the old rows or the new ones, never a part; killed at any moment, the old ones stay.
+
+        Parameters
+        ----------
+        version
+            Of the partition. The version that was loaded last is not loaded again unless `force`.
+
+        Raises
+        ------
+        PublishError
+            If a name, a type, or a change of type cannot be published, or the rows cannot be made.
+        """
+        if publication.by_day != (day is not None):
+            raise PublishError(f"{publication.table} is {'' if publication.by_day else 'not '}published by day")
+        key = self._key(publication.table, day)
+        known = self._remembered(key)
+        if not force and known.get("version") == version and self.exists(publication.table):
+            return Published(PublishStatus.UNCHANGED, publication.table, day, int(known["rows"]))
+        turn = self._begin(key)
+        with made_of(f"{publication.table} {day or ''}".strip()):
+            names = self._names(publication, frame)
+            self._remember_names(publication.table, names)
+            rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
+            published = self._replace(publication.named(names), day, rows)
+        published = replace(published, renamed=_renamed(names))
+        self._remember_columns(publication.table, names.values())
+        self._end(key, turn, {"version": version, "rows": published.rows})
+        return published
+
+    def is_published(self, table: str, day: date | None, version: str) -> bool:
+        """Whether this version was the last one loaded, by what is remembered; nothing is asked of the target."""
+        return self._remembered(self._key(table, day)).get("version") == version
+
+    def preview(self, publication: Publication, frame: pl.LazyFrame, day: date | None) -> Preview:
+        """Say what publishing a frame would do to its table, and change nothing.
+
+        Raises
+        ------
+        PublishError
+            If it would be refused.
+        """
+        names = self._names(publication, frame)
+        rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
+        preview = self._preview(publication.named(names), with_day(rows, day))
+        return replace(preview, renamed=_renamed(names))
+
+    def newest_published(self, table: str) -> date | None:
+        """Return the newest day of a table that was published; None if none was."""
+        prefix = f"{state_keys.PUBLISHED}/{self.target}/{table}/"
+        names = [info.key.removeprefix(prefix).removesuffix(".json") for info in self._store.list(prefix)]
+        days = sorted((date.fromisoformat(name) for name in names if name != _WHOLE), reverse=True)
+        return next((day for day in days if "rows" in self._remembered(self._key(table, day))), None)
+
+    def resolve_views(self, tables: Iterable[str], *, into: str, on: ResolvedOn) -> list[str]:
+        """Create the views `<into>.<table>`: event rows with `resolved_user_id` and `profile_id`.
+
+        The days are written into the view, so that no engine reads more than one partition of the graph.
+
+        Returns
+        -------
+        list[str]
+            The views that were made anew; the others stand as they should.
+
+        Raises
+        ------
+        PublishError
+            If one could not be made; the others are.
+        """
+        made: list[str] = []
+        failures: list[str] = []
+        for table in tables:
+            key = f"{state_keys.PUBLISHED}/{self.target}/_views/{table}/{into}.json"
+            # a view has the columns that its table had when it was made
+            columns = " ".join(sorted(self._remembered(self._columns_key(table))))
+            wanted = {"migrations": str(on.migrations), "graph": str(on.graph), "columns": columns}
+            if self._remembered(key).items() >= wanted.items() and self.has_view(table, into):
+                continue
+            try:
+                self._create_view(table, into, on)
+            except (AccessError, WarehouseBusyError):
+                raise
+            except WarehouseError as error:
+                failures.append(f"{into}.{table}: {error}")
+                continue
+            self._remember(key, wanted)
+            made.append(f"{into}.{table}")
+        if failures:
+            also = f" (made: {', '.join(made)})" if made else ""
+            raise PublishError("; ".join(failures) + also)
+        return made
+
+    def _remember_columns(self, table: str, names: Iterable[str]) -> None:
+        """Keep which columns a table was given, before the version of the day: who dies in between does both again."""
+        key, given = self._columns_key(table), dict.fromkeys(names, "")
+        if not given.keys() <= self._remembered(key).keys():
+            self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), **given}).encode())
+
+    def _names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
+        """Return the published name of every column; one that was published keeps its name."""
+        own = publication.own | ({DAY_COLUMN} if publication.by_day else frozenset())
+        known = {str(k): str(v) for k, v in self._remembered(self._names_key(publication.table)).items()}
+        names = frame.collect_schema().names()
+        return published_names(names, own=own, known=known, longest=self.longest_name)
+
+    def _remember_names(self, table: str, names: Mapping[str, str]) -> None:
+        """Keep names that differ, and those of their table with them: none of them may be given away later."""
+        key = self._names_key(table)
+        if names.items() <= self._remembered(key).items():
+            return
+        # What another publisher gave away meanwhile stays given.
+        self._store.update(key, lambda data: json.dumps({**names, **self._record(key, data or b"{}")}).encode())
+
+    def _columns_key(self, table: str) -> str:
+        return f"{state_keys.PUBLISHED}/{self.target}/_columns/{table}.json"
+
+    def _names_key(self, table: str) -> str:
+        return f"{state_keys.PUBLISHED}/{self.target}/_names/{table}.json"
+
+    def _key(self, table: str, day: date | None) -> str:
+        return f"{state_keys.PUBLISHED}/{self.target}/{table}/{day or _WHOLE}.json"
+
+    def _remembered(self, key: str) -> dict[str, str]:
+        try:
+            data = self._store.read(key)
+        except FileNotFoundError:
+            return {}
+        return self._record(key, data)
+
+    def _record(self, key: str, data: bytes) -> dict[str, str]:
+        try:
+            return {str(name): value for name, value in json.loads(data).items()}
+        except (ValueError, AttributeError) as error:
+            raise DamagedFileError(
+                f"{self._store.uri(key)} is damaged: delete it, and what it tells of is published again"
+            ) from error
+
+    def _begin(self, key: str) -> str:
+        """Note that a day is being loaded; what was loaded before is still there."""
+        turn = uuid.uuid4().hex
+        self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), _TURN: turn}).encode())
+        return turn
+
+    def _end(self, key: str, turn: str, record: Mapping[str, object]) -> None:
+        """Remember what was loaded, unless somebody else has begun to load the day since.
+
+        Then nobody knows whose rows came last: neither of the two is remembered, and the day is loaded again.
+        """
+
+        def ended(data: bytes | None) -> bytes:
+            known = self._record(key, data or b"{}")
+            alone = known.get(_TURN) == turn
+            version = record["version"] if alone else ""
+            kept = {**record, "version": version, "at": datetime.now(UTC).isoformat()}
+            return json.dumps(kept if alone else {**kept, _TURN: _CONTESTED}).encode()
+
+        self._store.update(key, ended)
+
+    def _remember(self, key: str, record: Mapping[str, object]) -> None:
+        self._store.write(key, json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode())
+
+    @abstractmethod
+    def exists(self, table: str) -> bool:
+        """Whether the target has the table."""
+
+    @abstractmethod
+    def has_view(self, table: str, into: str) -> bool:
+        """Whether the target has the `heap_resolved` view of a table."""
+
+    @abstractmethod
+    def preflight(self) -> list[Permission]:
+        """Try what publishing needs, one by one, and say what to grant for what fails."""
+
+    @abstractmethod
+    def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
+        """Load the frame in place of what the day holds."""
+
+    @abstractmethod
+    def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
+        """Compare rows with the table; PublishError if they would be refused."""
+
+    @abstractmethod
+    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+        """Make or replace one view."""
+
+
+@contextmanager
+def made_of(what: str) -> Iterator[None]:
+    """Turn Polars' failures while rows are made into ours, without the cells that they quote."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise PublishError(f"{what}: its rows cannot be made: {redact_error(error)}") from None
+
+
+def table_name(asset: str) -> str:
+    """Return the table of an asset: `heap/events/signup` is published as `heap_events_signup`."""
+    return safe_name(asset.replace("/", "_"))
+
+
+def table_names(assets: Iterable[str]) -> dict[str, str]:
+    """Return the table of each asset of a target; no two are the same."""
+    spelled = {asset: asset.replace("/", "_") for asset in assets}
+    names = published_names(spelled.values())
+    return {asset: names[name] for asset, name in spelled.items()}
+
+
+def told_counts(counts: Mapping[str, int]) -> str:
+    """Write counts by column: `note: 2, valid_to: 1`."""
+    return ", ".join(f"{column}: {count}" for column, count in sorted(counts.items()))
+
+
+def told_names(names: Mapping[str, str]) -> str:
+    """Write renamed columns: `cart value as cart_value`."""
+    return ", ".join(f"{column} as {name}" for column, name in sorted(names.items()))
+
+
+def _renamed(names: Mapping[str, str]) -> dict[str, str]:
+    return {column: name for column, name in names.items() if column != name}
+
+
+def with_day(frame: pl.LazyFrame, day: date | None) -> pl.LazyFrame:
+    """Put the day in front, if there is one."""
+    return frame if day is None else frame.select(pl.lit(day, pl.Date).alias(DAY_COLUMN), pl.all())
+
+
+RESOLVED_VIEW = """\
+SELECT COALESCE(m.resolved_to, {user}) AS resolved_user_id, g.profile_id, e.*
+FROM {events} AS e
+LEFT JOIN (
+  SELECT from_user_id, resolved_to FROM {migrations} WHERE {day} = DATE '{migrations_day}'
+) AS m ON m.from_user_id = {user}
+LEFT JOIN (
+  SELECT identifier, profile_id FROM {graph}
+  WHERE {day} = DATE '{graph_day}' AND identifier_type = 'heap_user_id'
+) AS g ON g.identifier = CAST(COALESCE(m.resolved_to, {user}) AS {text})
+"""
+"""Event rows with today's user and profile: old partitions keep `user_id` as exported (design: heap tables).
+
+Its own columns come first: a column that the table gains is then the view's last one, which PostgreSQL can add.
+"""
+
+
+def resolved_view(events: str, migrations: str, graph: str, on: ResolvedOn, *, user: str, text: str) -> str:
+    """Write the query of a `heap_resolved` view.
+
+    Parameters
+    ----------
+    events, migrations, graph
+        Quoted table names.
+    user
+        The event's user_id as an integer, from `e`.
+    text
+        The dialect's text type.
+    """
+    return RESOLVED_VIEW.format(
+        events=events, migrations=migrations, graph=graph, user=user, text=text, day=DAY_COLUMN,
+        migrations_day=on.migrations, graph_day=on.graph,
+    )  # fmt: skip

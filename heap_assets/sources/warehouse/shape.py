@@ -1,0 +1,198 @@
+"""What becomes of a relation's columns on their way into the lake: the settings' spelling, and times in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from heap_assets.sources.warehouse.base import Column, ColumnMissingError, WarehouseError, choose_path
+
+_DAY = timedelta(days=1)
+
+
+class TimeKind(StrEnum):
+    """What a column can tell as a time."""
+
+    INSTANT = "instant"
+    LOCAL = "local"
+    DATE = "date"
+    TEXT = "text"
+    OTHER = "other"
+
+
+def time_kind(engine_type: str, *, timestamps_are_instants: bool = False) -> TimeKind:
+    """Return what a type, as an engine writes it, tells as a time: `timestamp(3) with time zone` is an instant.
+
+    Parameters
+    ----------
+    timestamps_are_instants
+        As in BigQuery, which calls a time without zone DATETIME.
+    """
+    kind = engine_type.upper()
+    if kind.endswith("]") or kind.startswith("ARRAY"):
+        return TimeKind.OTHER
+    if kind.startswith(("TIMESTAMP", "DATETIME")):
+        zoned = "WITH TIME ZONE" in kind or kind == "TIMESTAMPTZ"
+        return TimeKind.INSTANT if zoned or (timestamps_are_instants and kind == "TIMESTAMP") else TimeKind.LOCAL
+    if kind == "DATE":
+        return TimeKind.DATE
+    return TimeKind.TEXT if kind.startswith(("VARCHAR", "TEXT", "STRING", "CHAR")) else TimeKind.OTHER
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The columns of one relation: their kinds, and how the settings spell them.
+
+    Attributes
+    ----------
+    spellings
+        Path as the relation spells it (parts in a tuple) to the last part as the settings do.
+    zone
+        Of times without zone; None if they stay without.
+    """
+
+    columns: tuple[Column, ...]
+    spellings: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    zone: str | None = None
+    timestamps_are_instants: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[Column],
+        spelled: Iterable[str],
+        relation: str,
+        zone: str | None = None,
+        *,
+        timestamps_are_instants: bool = False,
+    ) -> Shape:
+        """Hold the spelling of columns and paths against those of a relation.
+
+        Raises
+        ------
+        ColumnMissingError
+            If one does not exist, or two spell one column in different ways.
+        """
+        shape = cls(tuple(columns), {}, zone, timestamps_are_instants)
+        for path in dict.fromkeys(spelled):
+            shape = shape.spelling(path, relation)
+        return shape
+
+    def spelling(self, path: str, relation: str) -> Shape:
+        """Return this shape with one more column or path spelled as the settings do; see :meth:`of`."""
+        spellings = dict(self.spellings)
+        own, wanted = choose_path(path, self.columns, relation), path.replace("[]", "")
+        parts = own if wanted == ".".join(own) else wanted.split(".")
+        for depth, name in enumerate(parts, start=1):
+            known = spellings.setdefault(own[:depth], name)
+            if known != name:
+                raise ColumnMissingError(
+                    f"{relation}: the settings spell the column {'.'.join(own[:depth])!r} both {known!r} and "
+                    f"{name!r}: spell it in one way"
+                )
+        return replace(self, spellings=spellings)
+
+    @property
+    def names(self) -> list[str]:
+        """Top-level names as the lake has them."""
+        return self.renamed([column.name for column in self.columns])
+
+    def renamed(self, names: Iterable[str]) -> list[str]:
+        """Return the relation's top-level names as the lake has them."""
+        return [self.spellings.get((name,), name) for name in names]
+
+    def renamed_counts(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return counts by the lake's names."""
+        return dict(zip(self.renamed(counts), counts.values(), strict=True))
+
+    def source(self, name: str) -> str:
+        """Return the relation's own spelling of a top-level name."""
+        own = {new: path[0] for path, new in self.spellings.items() if len(path) == 1}
+        return own.get(name, name)
+
+    def kind(self, name: str) -> TimeKind:
+        """Return what a top-level column tells as a time; OTHER for paths and what does not exist."""
+        types = {column.name: column.type for column in self.columns}
+        return time_kind(types.get(self.source(name), ""), timestamps_are_instants=self.timestamps_are_instants)
+
+    def check_times(self, relation: str, **settings: str | None) -> None:
+        """Refuse columns that cannot tell a time; text can, if its values do, and a path is judged when it is used.
+
+        Parameters
+        ----------
+        settings
+            Key of the settings (`updated_at`) to the column that it names.
+
+        Raises
+        ------
+        WarehouseError
+            With table, column and type.
+        """
+        for key, name in settings.items():
+            column = next((column for column in self.columns if column.name == self.source(name or "")), None)
+            if column is not None and time_kind(column.type) is TimeKind.OTHER:
+                raise WarehouseError(
+                    f"{relation}: {key} is the column {column.name!r} of type {column.type}, which tells no time: name "
+                    "a timestamp, a date or ISO text, or read a view that makes one of it (of seconds: to_timestamp)"
+                )
+
+    def moment_of(self, name: str, moment: datetime) -> datetime:
+        """Return the time that a column of the relation has at a moment, as if it were UTC."""
+        if self.zone is None or self.kind(name) is not TimeKind.LOCAL:
+            return moment
+        return moment.astimezone(ZoneInfo(self.zone)).replace(tzinfo=UTC)
+
+    def changes(self, frame: pl.LazyFrame) -> bool:
+        """Whether `apply` does anything to a frame."""
+        times = any(isinstance(d, pl.Datetime) and d.time_zone is None for d in frame.collect_schema().values())
+        respelled = any(path[-1] != name for path, name in self.spellings.items())
+        return respelled or (self.zone is not None and times)
+
+    def apply(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Spell the columns as the settings do, and turn times of the zone into UTC."""
+        if not self.changes(frame):
+            return frame
+        return frame.select(self._column(name, dtype) for name, dtype in frame.collect_schema().items())
+
+    def _column(self, name: str, dtype: pl.DataType) -> pl.Expr:
+        value = pl.col(name)
+        if self.zone is not None and isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
+            value = in_utc(value, self.zone)
+        deeper = [p for p, new in self.spellings.items() if len(p) > 1 and p[0] == name and p[-1] != new]
+        if deeper:
+            value = self._respelled(value, dtype, (name,))
+        return value.alias(self.spellings.get((name,), name))
+
+    def _respelled(self, value: pl.Expr, dtype: Any, path: tuple[str, ...]) -> pl.Expr:
+        if isinstance(dtype, pl.List):
+            return value.list.eval(self._respelled(pl.element(), dtype.inner, path))
+        if not isinstance(dtype, pl.Struct):
+            return value
+        fields = [
+            self._respelled(value.struct.field(child.name), child.dtype, (*path, child.name)).alias(
+                self.spellings.get((*path, child.name), child.name)
+            )
+            for child in dtype.fields
+        ]
+        return pl.when(value.is_not_null()).then(pl.struct(fields))
+
+
+def in_utc(value: pl.Expr, zone: str) -> pl.Expr:
+    """Turn local times into UTC; an hour that comes twice is its first, one that a clock skips has the offset before.
+
+    Parameters
+    ----------
+    value
+        Datetime without zone.
+    """
+
+    def zoned(local: pl.Expr) -> pl.Expr:
+        return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+    return pl.coalesce(zoned(value), zoned(value - _DAY) + _DAY)

@@ -1,0 +1,326 @@
+"""The SQL door: all assets of a lake as DuckDB views, for Python and for BI tools; nothing can be written through it.
+
+    from heap_assets.storage.sql import SqlDoor
+    SqlDoor("data/lake").sql("SELECT * FROM heap.pageviews LIMIT 5")
+
+Each asset is a view named after its key, `heap/events/signup` as `heap.events_signup`, over all its partitions with
+the partition's key as column `partition_key`. `latest.heap_users` (group and name) holds the newest partition only,
+which is what a snapshot table means by now. `resolved.events_signup` adds today's user and profile to an event table.
+`sync.runs`, `sync.changelog`, `sync.set_aside` and `sync.ledger_<sync>` tell what was sent, what was not, and why.
+
+A column of a table that is called like one that a view adds is shown as `property_<name>`
+(:mod:`heap_assets.values.column_names`);
+of columns whose names differ in case only, the later ones are `<name>_1` and so on.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from heap_assets.errors import HeapAssetsError, SettingsError
+from heap_assets.storage import state_keys
+from heap_assets.storage.store import Store
+from heap_assets.values import (
+    PRIVATE,
+    set_apart,
+)
+
+_SUFFIX = ".parquet"
+_SYNCS = state_keys.SYNC
+_SYNC_TABLES = ("runs", "changelog", "set_aside")
+_PARTITION_KEY = "partition_key"
+_FILE = f"{PRIVATE}file"
+_RESOLVED = ("resolved_user_id", "profile_id")
+_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+
+
+class SqlError(HeapAssetsError):
+    """A statement that the lake cannot answer, with DuckDB's reason."""
+
+
+class SqlDoor:
+    """A lake open for SELECT statements, until :meth:`close`.
+
+    Parameters
+    ----------
+    url, options
+        Of the lake, as its settings spell them: a folder, `s3://…` or `gs://…`.
+    assets
+        Asset keys to show; empty means all.
+
+    Attributes
+    ----------
+    unreadable
+        Tables that cannot be shown, with the reason; the others can.
+
+    Raises
+    ------
+    SettingsError
+        If there is no asset to show.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str] | None = None, *, assets: Sequence[str] = ()) -> None:
+        store = Store(url, options)
+        # what does not fit into memory goes to a folder of its own, not to one beside the caller
+        self._scratch = tempfile.TemporaryDirectory(prefix="heap-assets-")
+        config = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",  # else a name in a query may mean a variable of this process
+            "temp_directory": self._scratch.name,
+        }
+        self._connection = duckdb.connect(config=config)
+        views = _Views(self._connection, store)
+        self.unreadable: Mapping[str, str] = views.unreadable
+        try:
+            self._connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
+            if not store.is_local:
+                _open_remote(self._connection, store)
+            views.create_all(assets)
+            _close_doors(self._connection, store, views.files)
+        except BaseException:
+            self.close()
+            raise
+
+    def tables(self) -> list[str]:
+        """Return the views as `schema.name`."""
+        rows = self._connection.execute(
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1"
+        ).fetchall()
+        return [name for (name,) in rows]
+
+    def sql(self, statement: str) -> pl.DataFrame:
+        """Answer one SELECT.
+
+        Raises
+        ------
+        SqlError
+            If it is no SELECT, or DuckDB refuses it.
+        """
+        try:
+            self._check_it_only_reads(statement)
+            answer: pl.DataFrame = self._connection.sql(statement).pl()
+        except duckdb.Error as error:
+            hidden = f" (cannot be shown: {', '.join(self.unreadable)})" if self.unreadable else ""
+            raise SqlError(str(error).partition("\n\nLINE")[0] + hidden) from error
+        return answer
+
+    def _check_it_only_reads(self, statement: str) -> None:
+        explained = _EXPLAIN.match(statement)  # EXPLAIN ANALYZE runs what it explains
+        parsed = self._connection.extract_statements(statement[explained.end() :] if explained else statement)
+        if [one.type for one in parsed] != [duckdb.StatementType.SELECT]:
+            raise SqlError("the lake answers one SELECT at a time and takes nothing else: it is read-only")
+        # a WITH clause may write, but only at the top level: one level deeper, DuckDB refuses to bind it
+        self._connection.execute(f"EXPLAIN SELECT * FROM (\n{parsed[0].query.strip().rstrip(';')}\n)").fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> SqlDoor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_database(url: str, path: Path) -> None:
+    """Write a DuckDB file of nothing but the views of a local lake, for BI tools that open DuckDB files.
+
+    It holds no rows; write it again when partitions were added.
+    """
+    store = Store(url)
+    if not store.is_local:
+        raise SettingsError(f"{url} is not a folder: a file of views would have to hold its credentials")
+    with _replaced(path) as staging, duckdb.connect(str(staging)) as connection:
+        _Views(connection, store).create_all(())
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    staging = path.with_name(f".tmp-{path.name}")
+    staging.unlink(missing_ok=True)
+    try:
+        yield staging
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+class _Views:
+    """The views of a lake, made in a connection; one that cannot be made stops no other."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+        self._connection = connection
+        self._store = store
+        self.unreadable: dict[str, str] = {}
+        self.files: list[str] = []
+
+    def create_all(self, assets: Sequence[str]) -> None:
+        partitions = _partitions(self._store, assets)
+        if not partitions:
+            called = f" called {', '.join(assets)}" if assets else ""
+            raise SettingsError(f"{self._store.url} holds no asset{called} yet")
+        shown = {}
+        for asset, keys in sorted(partitions.items()):
+            schema, name = view_name(asset)
+            files = [f"{asset}/{key}{_SUFFIX}" for key in sorted(keys)]
+            whole = self._create(asset, schema, name, files, keyed=True)
+            long_name = name if schema == "main" else f"{schema}_{name}"
+            newest = self._create(asset, "latest", long_name, files[-1:], keyed=True)
+            if whole and newest:
+                shown[asset] = whole, newest
+        self._create_resolved(shown)
+        if not assets:
+            for name, files in sorted(_sync_tables(self._store).items()):
+                self._create(f"sync/{name}", "sync", name, files, keyed=False)
+
+    def _create(self, asset: str, schema: str, name: str, files: Sequence[str], *, keyed: bool) -> str | None:
+        """Make one view and return its quoted name; None if it cannot be made."""
+        uris = ", ".join(_literal(self._store.uri(key)) for key in files)
+        source = f"read_parquet([{uris}], union_by_name = true, hive_partitioning = false"
+        free = self._free_name(schema, name)
+        view = f"{_identifier(schema)}.{_identifier(free)}"
+        try:
+            self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(schema)}")
+            if not keyed:
+                self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {source})")
+            else:
+                self._create_keyed(view, schema, free, f"{source}, filename = {_literal(_FILE)})")
+        except duckdb.Error as error:
+            self.unreadable[asset] = str(error).partition("\n")[0]
+            return None
+        self.files.extend(files)
+        return view
+
+    def _create_keyed(self, view: str, schema: str, name: str, source: str) -> None:
+        key = f"parse_filename({_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
+        everything = f"* EXCLUDE ({_identifier(_FILE)})"
+        self._connection.execute(f"CREATE VIEW {view} AS SELECT {everything}, {key} FROM {source}")
+        *others, _ = self._columns(schema, name)
+        clashing = _renaming(set_apart(others, [_PARTITION_KEY]))
+        if clashing:
+            self._connection.execute(
+                f"CREATE OR REPLACE VIEW {view} AS SELECT {everything} {clashing}, {key} FROM {source}"
+            )
+
+    def _columns(self, schema: str, name: str) -> list[str]:
+        rows = self._connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE schema_name = ? AND table_name = ? ORDER BY column_index",
+            [schema, name],
+        ).fetchall()
+        return [column for (column,) in rows]
+
+    def _free_name(self, schema: str, name: str) -> str:
+        taken = {
+            known.casefold()
+            for (known,) in self._connection.execute(
+                "SELECT view_name FROM duckdb_views() WHERE schema_name = ?", [schema]
+            ).fetchall()
+        }
+        free, number = name, 1
+        while free.casefold() in taken:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+    def _create_resolved(self, shown: Mapping[str, tuple[str, str]]) -> None:
+        """Event rows with today's user and profile; only once both are known."""
+        if not {"heap/user_migrations", "identity/graph"} <= shown.keys():
+            return
+        migrations, graph = shown["heap/user_migrations"][1], shown["identity/graph"][1]
+        self._connection.execute("CREATE SCHEMA resolved")
+        for asset in filter(_is_event_table, shown):
+            source = shown[asset][0]
+            schema, name = (part.strip('"').replace('""', '"') for part in re.findall(r'"(?:[^"]|"")*"', source))
+            clashing = _renaming(set_apart(self._columns(schema, name), _RESOLVED))
+            try:
+                self._connection.execute(
+                    f"""
+                    CREATE VIEW resolved.{_identifier(name)} AS
+                    SELECT e.* {clashing}, coalesce(m.resolved_to, e.user_id) AS resolved_user_id,
+                        g.profile_id AS profile_id
+                    FROM {source} AS e
+                    LEFT JOIN {migrations} AS m ON m.from_user_id = e.user_id
+                    LEFT JOIN {graph} AS g ON g.identifier_type = 'heap_user_id'
+                        AND g.identifier = CAST(coalesce(m.resolved_to, e.user_id) AS VARCHAR)
+                    """
+                )
+            except duckdb.Error as error:
+                self.unreadable[f"resolved.{name}"] = str(error).partition("\n")[0]
+
+
+def _renaming(names: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{_identifier(old)} AS {_identifier(new)}" for old, new in names.items())
+    return f"RENAME ({listed})" if listed else ""
+
+
+def view_name(asset: str) -> tuple[str, str]:
+    """Return schema and name of an asset's view: `identity/graph` is `identity.graph`, `profiles` `main.profiles`."""
+    group, _, rest = asset.partition("/")
+    return (group, re.sub(r"\W", "_", rest)) if rest else ("main", group)
+
+
+def _partitions(store: Store, assets: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for info in store.list():
+        asset, _, name = info.key.rpartition("/")
+        if not name.endswith(_SUFFIX) or not asset or asset.startswith("_") or "/." in asset:
+            continue  # what begins with an underscore is the platform's own; an event table of Heap's may do so, too
+        if not assets or asset in assets:
+            found.setdefault(asset, []).append(name.removesuffix(_SUFFIX))
+    return found
+
+
+def _is_event_table(asset: str) -> bool:
+    return asset in ("heap/pageviews", "heap/sessions") or asset.startswith("heap/events/")
+
+
+def _sync_tables(store: Store) -> dict[str, list[str]]:
+    """Return what syncs have done, view to files: runs, changelog, set_aside, and a ledger for each."""
+    tables: dict[str, list[str]] = {}
+    for info in store.list(_SYNCS):
+        sync, _, path = info.key.removeprefix(f"{_SYNCS}/").partition("/")
+        table = path.partition("/")[0]
+        if table in _SYNC_TABLES and path.endswith(_SUFFIX):
+            tables.setdefault(table, []).append(info.key)
+        elif path == f"ledger{_SUFFIX}":
+            tables[f"ledger_{re.sub(r'[^A-Za-z0-9_]', '_', sync)}"] = [info.key]
+    return {name: sorted(keys) for name, keys in tables.items()}
+
+
+def _open_remote(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """Let DuckDB read through the client that writes the lake: the same credentials, and no extension to install."""
+    from obstore.fsspec import FsspecStore
+
+    protocol = store.url.partition("://")[0]
+    # every file system is a kind of its own there: a cached one would answer with another lake's credentials
+    options: dict[str, Any] = {**store.object_store_options, "skip_instance_cache": True}
+    connection.register_filesystem(FsspecStore(protocol, **options))  # type: ignore[call-overload]
+
+
+def _close_doors(connection: duckdb.DuckDBPyConnection, store: Store, files: Sequence[str]) -> None:
+    """From here on nothing but the tables' own folders can be read, and nobody can undo that."""
+    folders = sorted({key.rpartition("/")[0] for key in files if not key.startswith("_")})
+    own = [_literal(store.uri(f"{folder}/")) for folder in folders]
+    single = [_literal(store.uri(key)) for key in files if key.startswith("_")]
+    connection.execute(f"SET allowed_directories = [{', '.join(own)}]")
+    connection.execute(f"SET allowed_paths = [{', '.join(single)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,33 @@
+"""How values are spelled: JSON with all digits, times in text, column names."""
+
+from heap_assets.values.column_names import (
+    PREFIX,
+    PRIVATE,
+    apart,
+    original,
+    set_apart,
+)
+from heap_assets.values.json_text import (
+    json_lost,
+    json_safe,
+    json_text,
+    value_as_json,
+)
+from heap_assets.values.text_times import (
+    TIME,
+    read_times,
+)
+
+__all__ = [
+    "PREFIX",
+    "PRIVATE",
+    "TIME",
+    "apart",
+    "json_lost",
+    "json_safe",
+    "json_text",
+    "original",
+    "read_times",
+    "set_apart",
+    "value_as_json",
+]

@@ -1,0 +1,125 @@
+"""Commands that only look leave no trace: not in a lake, not beside it, and not where there is no lake yet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from heap_assets.cli.main import _group as commands
+from heap_assets.errors import HeapAssetsError
+from heap_assets_tests.orchestration.company_platform import ROOT, World
+
+READING = (
+    "check",
+    "preflight",
+    "discover",
+    "browse",
+    "browse crm.contacts",
+    "catalogue diff",
+    "rejected",
+    "usage",
+    "rows profiles unique_keys",
+    "rows sync/heap_user_properties --key 0123456789abcdef",
+    "explain email:nobody@acme.test",
+    "what-if email=1..2",
+    "prune --dry-run",
+    "sync plan heap_user_properties",
+    "sync plan heap_events --json",
+    "sync runs heap_user_properties",
+    "sync rejected heap_user_properties",
+    "publish --dry-run",
+    "sql",
+    "sql select(1)",
+    "status",
+    "status --all --json",
+    "docs --check",
+)
+WRITING = {
+    *("init", "report", "reset", "demo", "dev", "catalogue accept"),
+    *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
+}
+
+
+def _leaves(group: click.Group, above: str = "") -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _leaves(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}"
+
+
+def _tree(*folders: Path) -> dict[Path, tuple[int, int]]:
+    """Return every file and folder with its size and time of last change."""
+    found = {path: path.stat() for folder in folders for path in [folder, *folder.rglob("*")]}
+    return {path: (told.st_size, told.st_mtime_ns) for path, told in found.items()}
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    """Return what every file holds: SQLite makes files beside a database while it is open, and removes them."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _typed(line: str) -> str:
+    """Type a command; it may say that something is missing, but must not end in a traceback."""
+    done = CliRunner().invoke(commands, line.split())
+    if done.exception is not None and not isinstance(done.exception, SystemExit | HeapAssetsError):
+        raise done.exception
+    return done.stdout
+
+
+@pytest.fixture
+def settings(resolved: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the settings of the company, whose lake is still to be named, in a folder that is the current one."""
+    text = (ROOT / "heap_assets.yaml").read_text().replace("${HEAP_ASSETS_DEMO:-./data/demo}/lake", "LAKE")
+    assert "LAKE" in text
+    (tmp_path / "heap_assets.yaml").write_text(text)
+    shutil.copy(ROOT / "heap_catalogue.yaml", tmp_path)
+    monkeypatch.setenv("HEAP_ASSETS_DEMO", str(resolved.company.folder))
+    monkeypatch.delenv("HEAP_ASSETS_SETTINGS", raising=False)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "heap_assets.yaml"
+
+
+def test_every_command_is_known_to_read_or_to_write() -> None:
+    reading = {leaf for leaf in _leaves(commands) if any(line.split(" -")[0].startswith(leaf) for line in READING)}
+    assert reading | WRITING == set(_leaves(commands))
+
+
+def test_commands_that_read_make_no_lake(settings: Path, resolved: World) -> None:
+    settings.write_text(settings.read_text().replace("LAKE", str(settings.parent / "deep" / "lake")))
+    before = _tree(settings.parent, resolved.company.folder)
+    for line in READING:
+        _typed(line)
+        assert _tree(settings.parent, resolved.company.folder) == before, line
+
+
+def test_commands_that_read_change_nothing_in_a_lake(
+    settings: Path, resolved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Path(resolved.platform.lake.store.url)
+    settings.write_text(settings.read_text().replace("LAKE", str(lake)))
+    home = settings.parent.with_name("home")
+    home.mkdir()
+    shutil.copy(ROOT / "dagster.yaml", home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("profiles"))
+    before, stored = _tree(settings.parent, lake, resolved.company.folder), _contents(home)
+    for line in READING:
+        told = _typed(line)
+        if not line.startswith(("docs", "publish", "explain")):
+            assert told, line
+        assert _tree(settings.parent, lake, resolved.company.folder) == before, line
+        assert _contents(home) == stored, line
+    stands = {one["asset"]: one["state"] for one in json.loads(_typed("status --json"))["assets"]}
+    assert stands["profiles"] in ("ok", "not judged")

@@ -1,0 +1,113 @@
+"""Each record that the platform keeps beside its tables, damaged: it is named or made anew, and stops who needs it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from heap_assets.activation import forget, runs
+from heap_assets.alerts.channels import WebhookChannel
+from heap_assets.alerts.message import Alarm, Kind, Message
+from heap_assets.alerts.outbox import Outbox
+from heap_assets.definitions import build_definitions
+from heap_assets.demo.server_process import ServerProcess
+from heap_assets.errors import HeapAssetsError
+from heap_assets.pipelines import delivery
+from heap_assets.pipelines.catalogue import columns_since, note_changes
+from heap_assets.pipelines.delivery_destinations import spec_of
+from heap_assets.pipelines.delivery_due import due_days
+from heap_assets.pipelines.resolve import identity_of_day
+from heap_assets.project.project import Project
+from heap_assets.quality import result_store
+from heap_assets_tests.pipelines.delivery_fixtures import (
+    Worlds,
+    at_three_in_the_morning,
+    base,
+    heap,
+    heap_process,
+    segment,
+    segment_process,
+    worlds,
+)
+from heap_assets_tests.pipelines.delivery_world import DAY, WRITE_KEY, World
+
+__all__ = ["at_three_in_the_morning", "base", "heap", "heap_process", "segment", "segment_process", "worlds"]
+
+CONTENTS = [b"{", b"[]", b"", b"null", b"{}", b"\xff"]
+WHOLE = "HEAP_ASSETS_LONG" in os.environ
+SYNCS = """
+heap_user_properties: {{properties: {{Plan: plan}}}}
+heap_events: {{source: orders, event_name: Ordered, properties: {{Total: total}}}}
+segment_track: {{url: '{segment}', write_key: {key}, since: beginning, columns: [plan]}}
+"""
+
+
+def operations(platform: Project) -> dict[str, Callable[[], object]]:
+    """Everything that reads records, as schedules, runs and commands do."""
+    done: dict[str, Callable[[], object]] = {
+        "definitions": lambda: build_definitions(platform),
+        "catalogue": lambda: (note_changes(platform), columns_since(platform)),
+        "identity": lambda: identity_of_day(platform, DAY),
+        "alerts": lambda: _outbox(platform).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "other", "failed"),))),
+        "report": lambda: result_store.newest(platform.lake.store),
+    }
+    for name in platform.settings.sync:
+        done[f"days of {name}"] = lambda name=name: due_days(platform, name)
+        done[f"plan of {name}"] = lambda name=name: delivery.plan(platform, name, DAY)
+        done[f"run of {name}"] = lambda name=name: delivery.send(platform, name, DAY, "again")
+        done[f"runs of {name}"] = lambda name=name: [
+            runs(platform.lake.store, s.folder) for s in delivery.ledgers(platform, name)
+        ]
+    return done
+
+
+def _outbox(platform: Project) -> Outbox:
+    return Outbox(platform.lake.store, [WebhookChannel(url="http://127.0.0.1:9/in")], {})
+
+
+@pytest.fixture
+def world(worlds: Worlds, heap: ServerProcess, segment: ServerProcess) -> World:
+    made = worlds(SYNCS.format(segment=segment.base_url, key=WRITE_KEY))
+    note_changes(made.platform)
+    for name in made.platform.settings.sync:
+        delivery.send(made.platform, name, DAY, "first", delivery.Choices(confirmed=True))
+    _outbox(made.platform).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
+    forget(made.lake.store, spec_of(made.platform, "heap_user_properties"), "nobody@x.example", "gdpr")
+    return made
+
+
+def test_a_damaged_record_stops_only_who_needs_it(world: World) -> None:
+    root = Path(world.lake.store.url)
+    kinds = {_kind(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
+    records = {kind: path for kind, path in kinds.items() if kind.startswith("_")}
+    wrong = []
+    for number, (kind, path) in enumerate(records.items()):
+        if not path.exists():  # resolving anew replaces the state whole
+            continue
+        whole = path.read_bytes()
+        for content in CONTENTS if WHOLE else [CONTENTS[number % 2]]:
+            path.unlink(missing_ok=True)  # the file of the base may be the same
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            for name, operation in operations(world.platform).items():
+                try:
+                    operation()
+                except HeapAssetsError as error:
+                    if "damaged" not in str(error):
+                        wrong.append(f"{kind} {content!r} {name}: {error}")
+                except Exception as error:
+                    wrong.append(f"{kind} {content!r} {name}: {type(error).__name__} {str(error)[:100]}")
+            path.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(whole)
+    assert wrong == []
+
+
+def _kind(path: Path) -> str:
+    """Return what a record is, whatever its number, day or sync."""
+    named = re.sub(r"(?<=_identity/extracted/).*/|(?<=_verdicts/).*/", "", str(path))
+    return re.sub(r"[0-9a-f-]{8,}|\d+", "#", named)

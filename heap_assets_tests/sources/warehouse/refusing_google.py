@@ -1,0 +1,175 @@
+"""A server that speaks BigQuery's REST as far as our requests go, keeps them, and answers one of them with an error."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from google.auth.credentials import Credentials
+from google.oauth2.credentials import Credentials as Token
+
+from heap_assets.sources.warehouse import BigQueryAccount
+
+FIELDS = [{"name": "partition_day", "type": "DATE"}, {"name": "id", "type": "INTEGER"}]
+
+
+@dataclass(frozen=True)
+class Google(BigQueryAccount):
+    """An account on Google's own service, as far as the code can tell."""
+
+    @property
+    def is_emulated(self) -> bool:
+        return False
+
+    def _credentials(self) -> Credentials | None:
+        return Token("of an hour")
+
+
+@dataclass
+class RefusingGoogle:
+    """What was asked, and what is refused.
+
+    Attributes
+    ----------
+    refuses
+        Part of a path to status, reason and message of the answer; `job` is the outcome of every job.
+    times
+        Part of a path to how often it is refused; always, unless it is named.
+    babbles
+        Part of a path to an answer that is none.
+    scans
+        Part of a query to the bytes that it would scan; of several parts the last one that fits.
+    kinds
+        Table to what it is, if it is no table.
+    """
+
+    url: str = ""
+    storage: str = ""
+    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+    refuses: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    babbles: dict[str, bytes] = field(default_factory=dict)
+    scans: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"people": FIELDS})
+
+    @property
+    def account(self) -> BigQueryAccount:
+        return Google("p", endpoint=self.url, storage_endpoint=self.storage or None)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the configurations of the jobs that were asked for."""
+        return [body["configuration"] for _, path, body in self.asked if body and "configuration" in body]
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+        self.asked.append((method, path, body))
+        for part, (status, reason, message) in self.refuses.items():
+            if part != "job" and part in path and self.times.get(part, 1) > 0:
+                self.times[part] = self.times.get(part, 2**30) - 1
+                return status, _error(status, reason, message)
+        if path.endswith("/token"):
+            return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+        if "/jobs" in path or "/queries" in path:
+            return 200, self._job(body or {})
+        name = path.rpartition("/")[2].partition("?")[0]
+        if "/tables/" in path and name not in self.tables:
+            return 404, _error(404, "notFound", f"Not found: Table p:d.{name}")
+        reference, kind = {"projectId": "p", "datasetId": "d", "tableId": name}, self.kinds.get(name, "TABLE")
+        described = {"schema": {"fields": self.tables.get(name, [])}, "type": kind, "etag": "e", "numRows": "1"}
+        own = {"projectId": "p", "datasetId": "d"}
+        tables = [{"tableReference": {**own, "tableId": table}, "type": "TABLE"} for table in self.tables]
+        listed: dict[str, list[Any]] = {"tables": tables, "datasets": [{"datasetReference": own}]}
+        return 200, {"tableReference": reference, "datasetReference": reference, **described, **listed}
+
+    def _job(self, body: dict[str, Any]) -> dict[str, Any]:
+        status: dict[str, Any] = {"state": "DONE"}
+        if "job" in self.refuses and self.times.get("job", 1) > 0:
+            self.times["job"] = self.times.get("job", 2**30) - 1
+            _, reason, message = self.refuses["job"]
+            status |= {"errorResult": {"reason": reason, "message": message}}
+        reference = {"projectId": "p", "jobId": "j1", "location": "EU"}
+        one = {
+            "rows": [{"f": [{"v": "1"}]}],
+            "totalRows": "1",
+            "schema": {"fields": [{"name": "one", "type": "INTEGER"}]},
+        }
+        done = {"jobReference": reference, "status": status, "jobComplete": True, **one}
+        configuration = body.get("configuration", {"query": {}})
+        text = configuration.get("query", {}).get("query", "")
+        scanned = str(next((size for part, size in reversed(self.scans.items()) if part in text), 0))
+        query = {"totalBytesProcessed": scanned, "totalBytesBilled": scanned}
+        statistics = {"load": {"outputRows": "1"}, "query": query, "totalBytesProcessed": scanned}
+        return {**done, "configuration": configuration, "statistics": statistics}
+
+
+def _error(status: int, reason: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": status, "message": message, "errors": [{"reason": reason, "message": message}]}}
+
+
+@contextmanager
+def refusing_google() -> Iterator[RefusingGoogle]:
+    """Run the server."""
+    google = RefusingGoogle()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self) -> None:
+            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            try:
+                body = json.loads(data) if data[:1] == b"{" else None
+            except ValueError:
+                body = None
+            starts = "uploadType=resumable" in self.path and self.command == "POST"
+            if self.command == "PUT":
+                body = google.asked[-1][2]  # the session's configuration came with the POST
+            status, answer = google.answer(self.command, self.path, body)
+            content = json.dumps(answer).encode()
+            content = next((text for part, text in google.babbles.items() if part in self.path), content)
+            self.send_response(status)
+            if starts:
+                self.send_header("Location", f"{google.url}/upload/jobs?upload_id=1")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_one
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    google.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield google
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def refusing_storage(code: grpc.StatusCode, message: str) -> Iterator[str]:
+    """Run a Storage Read API that refuses every call; gives its address."""
+
+    def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, message)
+        return b""
+
+    class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Refusing(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)

@@ -1,0 +1,164 @@
+"""Browsing shows what is there, proposes mappings that can be pasted, and shows no value unless asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import pytest
+import yaml
+from google.cloud import bigquery as gcp
+
+from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, DuckDBWarehouse
+from heap_assets.sources.warehouse.browse import datasets, describe, look, propose, propose_yaml, tables_of
+from heap_assets_tests.sources.warehouse.refusing_google import refusing_google
+
+SCRIPT = """
+CREATE SCHEMA crm;
+CREATE TABLE crm.contacts AS SELECT
+    range AS contact_id, 'Person' || range || '@Example.com' AS login, 'x' AS work_email, 'n' || range AS full_name,
+    TIMESTAMP '2026-01-01' AS created_at, DATE '2026-01-01' AS updated_at,
+    {'email': 'p' || range || '@example.com', 'zip': '1000'} AS addr,
+    [{'device_id': 'd' || range, 'phone': 'none'}] AS devices, '+44 20 7946 0' || (100 + range % 800) AS phone
+FROM range(2000);
+CREATE TABLE crm.companies AS SELECT 1 AS id, 'Acme' AS title;
+CREATE VIEW crm.v AS SELECT 1 AS one;
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
+    path: Path = tmp_path_factory.mktemp("browse") / "w.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(SCRIPT)
+    return DuckDBWarehouse(path)
+
+
+def test_datasets_and_tables_with_their_rows(source: DuckDBWarehouse) -> None:
+    assert datasets(source) == {"crm": 3}
+    assert [(table.name, table.rows) for table in tables_of(source, "crm")] == [
+        ("crm.companies", 1),
+        ("crm.contacts", 2000),
+        ("crm.v", None),
+    ]
+
+
+def test_a_table_is_described_with_nested_paths_and_no_values(source: DuckDBWarehouse) -> None:
+    view = describe(source, "crm.contacts")
+    shown = {path: (kind, mode) for path, kind, mode, _ in view.rows()}
+    assert shown["addr.email"] == ("VARCHAR", "NULLABLE")
+    assert shown["devices[].device_id"] == ("VARCHAR", "NULLABLE")
+    assert shown["devices[]"][1] == "REPEATED"
+    assert "@" not in str(view)
+    assert "@Example.com" in describe(source, "crm.contacts", samples=2).samples["login"][1]
+
+
+def test_identifiers_are_proposed_from_names_and_values(source: DuckDBWarehouse) -> None:
+    proposals = propose(source, "crm.contacts")
+    assert {proposal.path: proposal.identifier_type for proposal in proposals} == {
+        "contact_id": "crm_id",
+        "login": "email",
+        "work_email": "email",
+        "addr.email": "email",
+        "devices[].device_id": "device_id",
+        "phone": "phone",
+    }
+    reasons = {proposal.path: proposal.reason for proposal in proposals}
+    assert reasons["login"] == "100% of 1000 values look like emails"
+    assert reasons["work_email"].startswith("by name; only 0%")
+    assert "@" not in str(proposals)
+
+
+def test_the_proposal_is_yaml_to_paste(source: DuckDBWarehouse) -> None:
+    [(name, table)] = yaml.safe_load(propose_yaml(source, "crm.contacts")).items()
+    assert name == "crm_contacts"
+    assert {k: v for k, v in table.items() if k != "identifiers"} == {
+        "relation": "crm.contacts",
+        "key": "contact_id",
+        "created_at": "created_at",
+        "updated_at": "updated_at",
+    }
+    assert table["identifiers"]["devices[].device_id"] == "device_id"
+
+
+def test_a_table_without_identifiers_says_so(source: DuckDBWarehouse) -> None:
+    assert yaml.safe_load(propose_yaml(source, "crm.companies")) == {
+        "crm_companies": {"relation": "crm.companies", "key": "id", "identifiers": {}}
+    }
+
+
+@pytest.fixture
+def in_bigquery(bigquery_emulator: object) -> Iterator[BigQueryWarehouse]:
+    """Give a warehouse that may scan one byte."""
+    rest, grpc = bigquery_emulator.rest, bigquery_emulator.grpc  # type: ignore[attr-defined]
+    account = BigQueryAccount("demo", endpoint=rest, storage_endpoint=grpc)
+    dataset = f"browse_{uuid4().hex[:8]}"
+    rows = "SELECT x AS contact_id, CONCAT('p', CAST(x AS STRING), '@example.com') AS login, STRUCT('z' AS zip) AS addr"
+    with account.client() as client:
+        client.create_dataset(dataset)
+        client.query(f"CREATE TABLE {dataset}.contacts AS {rows} FROM UNNEST(GENERATE_ARRAY(1, 50)) AS x").result()
+        client.query(f"CREATE VIEW {dataset}.v AS SELECT * FROM {dataset}.contacts").result()
+        yield BigQueryWarehouse(account, (dataset,), maximum_bytes=1)
+        client.delete_dataset(dataset, delete_contents=True)
+
+
+@pytest.mark.parametrize(("table", "queries", "cost"), [("contacts", 0, "costs nothing"), ("v", 1, "bytes billed")])
+def test_a_table_is_browsed_for_nothing_and_a_view_by_one_query(
+    in_bigquery: BigQueryWarehouse, table: str, queries: int, cost: str
+) -> None:
+    relation = f"{in_bigquery.datasets[0]}.{table}"
+    with in_bigquery.account.client() as client:
+
+        def asked() -> int:
+            jobs = client.list_jobs(max_results=10_000)
+            return sum(isinstance(job, gcp.QueryJob) and not job.dry_run and relation in job.query for job in jobs)
+
+        before = asked()
+        seen = look(in_bigquery, relation)
+        view = describe(in_bigquery, relation, 3, seen)
+        proposal = yaml.safe_load(propose_yaml(in_bigquery, relation, seen))
+        assert asked() - before == queries
+    assert seen.sample.frame is not None
+    assert seen.sample.frame.height == 50
+    assert cost in seen.sample.cost
+    assert len(view.samples["login"]) == 3
+    assert proposal[relation.replace(".", "_")]["identifiers"] == {"login": "email", "contact_id": "crm_id"}
+
+
+TIMED = [
+    {"name": "email", "type": "STRING"},
+    {"name": "addr", "type": "RECORD", "fields": [{"name": "city", "type": "STRING"}]},
+    {"name": "seen_at", "type": "TIMESTAMP"},
+    {"name": "day", "type": "DATE"},
+]
+
+
+def test_of_a_view_over_the_limit_newer_rows_are_sampled_where_that_scans_less() -> None:
+    with refusing_google() as google:
+        google.tables["people"], google.kinds["people"] = TIMED, "VIEW"
+        google.scans = {"FROM `p.d.people`": 5_000, "`day` >= DATE": 90}
+        warehouse = BigQueryWarehouse(google.account, ("d",), maximum_bytes=100)
+        sample = warehouse.sample("d.people", 10)
+        run = [job["query"]["query"] for job in google.jobs() if not job.get("dryRun")]
+    assert "90 bytes billed" in sample.cost
+    assert len(run) == 1
+    assert "`day` >= DATE" in run[0]
+    assert run[0].endswith("LIMIT 10")
+
+
+def test_a_view_that_cannot_be_sampled_within_the_limit_is_described_and_says_so() -> None:
+    with refusing_google() as google:
+        google.tables["people"], google.kinds["people"] = TIMED, "VIEW"
+        google.scans = {"FROM `p.d.people`": 5_000}
+        warehouse = BigQueryWarehouse(google.account, ("d",), maximum_bytes=100)
+        seen = look(warehouse, "d.people")
+        assert not [job for job in google.jobs() if not job.get("dryRun")]
+    assert "would scan 5,000 bytes, more than warehouse.max_bytes_billed (100)" in seen.sample.cost
+    assert [path for path, *_ in describe(warehouse, "d.people", 2, seen).rows()] == [
+        "email", "addr", "addr.city", "seen_at", "day",
+    ]  # fmt: skip
+    table = yaml.safe_load(propose_yaml(warehouse, "d.people", seen))["d_people"]
+    assert table["identifiers"] == {"email": "email"}
+    assert table["key"].startswith("???")

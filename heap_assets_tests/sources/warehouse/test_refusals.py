@@ -1,0 +1,166 @@
+"""What goes wrong in a warehouse is one clear error that names it, and leaves nothing half published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from heap_assets.sources.heap_bigquery.events_table import PUBLICATION, events_table
+from heap_assets.sources.warehouse import (
+    AccessError,
+    BigQueryAccount,
+    BigQueryWarehouse,
+    RelationMissingError,
+    WarehouseBusyError,
+    WarehouseError,
+)
+from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.publish import Publication
+from heap_assets.storage import Store
+from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google
+
+MONDAY = date(2026, 11, 2)
+PEOPLE = Publication("people")
+ROWS = pl.LazyFrame({"id": [1, 2]})
+TOO_LARGE = "Error while reading data, error message: Row size is larger than: 104857600."
+
+
+@pytest.fixture
+def google() -> Iterator[RefusingGoogle]:
+    with refusing_google() as server:
+        yield server
+
+
+@pytest.fixture
+def publisher(google: RefusingGoogle, tmp_path: Path) -> BigQueryPublisher:
+    return BigQueryPublisher(google.account, "d", Store(str(tmp_path / "lake")))
+
+
+@pytest.mark.parametrize(
+    ("part", "answer", "kind", "said"),
+    [
+        ("/tables", (404, "notFound", "Not found: Dataset p:d"), RelationMissingError, "Not found: Dataset p:d"),
+        (
+            "/tables/",
+            (403, "accessDenied", "Access Denied: Table p:d.people"),
+            AccessError,
+            "roles/bigquery.dataEditor",
+        ),
+        ("/tables/", (401, "authError", "Request had invalid credentials"), AccessError, "is the key revoked"),
+        ("job", (200, "quotaExceeded", "Quota exceeded: load jobs per table"), WarehouseBusyError, "quota is used up"),
+        ("job", (200, "accessDenied", "Access Denied: Table p:d.people"), AccessError, "roles/bigquery.dataEditor"),
+        ("job", (200, "invalid", TOO_LARGE), WarehouseError, "Row size is larger than"),
+        ("job", (200, "invalid", "Field plan has changed type from STRING to INTEGER"), WarehouseError, "Field plan"),
+    ],
+)
+def test_a_refused_publication_is_one_error_and_is_not_taken_for_done(
+    google: RefusingGoogle,
+    publisher: BigQueryPublisher,
+    part: str,
+    answer: tuple[int, str, str],
+    kind: type[Exception],
+    said: str,
+) -> None:
+    google.refuses[part] = answer
+    with pytest.raises(kind, match=said) as caught:
+        publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+    assert "people" in str(caught.value) or "p:d" in str(caught.value)
+    assert not publisher.is_published("people", MONDAY, "v1")
+    assert len(google.jobs()) <= 2, "the one job that failed, and its upload; nothing after it"
+
+
+def test_a_value_that_an_error_quotes_is_not_repeated(google: RefusingGoogle, publisher: BigQueryPublisher) -> None:
+    google.refuses["job"] = (200, "invalid", "Could not parse 'ann@acme.io' as INT64 for field id (position 0)")
+    with pytest.raises(WarehouseError) as caught:
+        publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+    assert "ann@acme.io" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        ((404, "notFound", "Not found: Table p:d.people"), RelationMissingError, "d.people: Not found: Table"),
+        ((403, "accessDenied", "Access Denied"), AccessError, "people: Access Denied: grant roles/bigquery.dataViewer"),
+        ((403, "quotaExceeded", "Quota exceeded: bytes scanned"), WarehouseBusyError, "Quota exceeded"),
+        ((401, "authError", "invalid"), AccessError, "is the key revoked"),
+    ],
+)
+def test_a_refused_read_is_one_error_and_leaves_no_file(
+    google: RefusingGoogle, tmp_path: Path, answer: tuple[int, str, str], kind: type[Exception], said: str
+) -> None:
+    google.refuses["/tables/people"] = answer
+    with pytest.raises(kind, match=said):
+        BigQueryWarehouse(google.account, ("d",)).read("d.people", ["id"], tmp_path / "out.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_revoked_key_is_told_before_anything_is_asked_and_is_not_repeated(google: RefusingGoogle) -> None:
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key = {
+        "type": "service_account",
+        "project_id": "p",
+        "private_key": pem.decode(),
+        "private_key_id": "k1",
+        "client_email": "heap-assets@p.iam.gserviceaccount.com",
+        "token_uri": f"{google.url}/token",
+    }
+    with pytest.raises(AccessError, match=r"BigQuery refuses the credentials for d\.people.*revoked") as caught:
+        BigQueryWarehouse(BigQueryAccount("p", json.dumps(key)), ("d",)).columns("d.people")
+    assert pem.decode()[40:80] not in str(caught.value)
+
+
+class TestWhatIsAskedOfGoogle:
+    """The requests of the paths that no emulator takes."""
+
+    def test_a_day_is_one_load_into_its_partition(self, google: RefusingGoogle, publisher: BigQueryPublisher) -> None:
+        published = publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+        load = google.jobs()[0]["load"]
+        assert load["destinationTable"]["tableId"] == "people$20261102"
+        assert (load["writeDisposition"], load["sourceFormat"]) == ("WRITE_TRUNCATE", "PARQUET")
+        assert [entry["name"] for entry in load["schema"]["fields"]] == ["partition_day", "id"]
+        assert published.jobs
+        assert not [job for job in google.jobs() if "query" in job]
+
+    def test_a_file_on_gs_is_loaded_by_its_address(self, google: RefusingGoogle, tmp_path: Path) -> None:
+        staging = OnGoogle(str(tmp_path / "staging"))
+        publisher = BigQueryPublisher(google.account, "d", Store(str(tmp_path / "lake")), staging)
+        publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+        [load] = [job["load"] for job in google.jobs()]
+        [uri] = load["sourceUris"]
+        assert uri.startswith("gs://bucket/staging/")
+        assert load["destinationTable"]["tableId"] == "people$20261102"
+        assert staging.list() == [], "what went through is removed"
+        google.refuses["job"] = (200, "invalid", TOO_LARGE)
+        with pytest.raises(WarehouseError):
+            publisher.publish(PEOPLE, MONDAY, ROWS, "v2")
+        assert staging.list() == []
+
+    def test_an_empty_day_of_events_is_removed_by_its_partition(
+        self, google: RefusingGoogle, publisher: BigQueryPublisher
+    ) -> None:
+        event = {"event_id": [1], "user_id": [1], "session_id": [1], "time": [datetime(2026, 11, 2, tzinfo=UTC)]}
+        frame = events_table({"signup": pl.LazyFrame(event)}).head(0)
+        google.tables["events"] = [
+            {"name": name, "type": "TIMESTAMP" if name == "time" else "JSON" if "properties" in name else "STRING"}
+            for name in frame.collect_schema()
+        ]
+        google.tables["events"].insert(0, {"name": "partition_day", "type": "DATE"})
+        publisher.publish(PUBLICATION, MONDAY, frame, "v1")
+        [query] = [job["query"]["query"] for job in google.jobs() if "query" in job]
+        assert query == "DELETE FROM `p.d.events` WHERE partition_day = DATE '2026-11-02'"
+
+
+class OnGoogle(Store):
+    """A folder that says it is on gs://."""
+
+    def uri(self, key: str) -> str:
+        return f"gs://bucket/staging/{key}"
