@@ -1,6 +1,6 @@
 """Checks as data, the rules of each subject, stored results, and the numbers they compare with."""
 
-from heap_assets.quality.audiences_suite import (
+from heap_assets.quality.audiences import (
     checks_for_audiences,
 )
 from heap_assets.quality.engine import (
@@ -9,18 +9,16 @@ from heap_assets.quality.engine import (
     Subject,
     blocking_checks,
 )
-from heap_assets.quality.heap_suite import (
+from heap_assets.quality.heap_tables import (
     checks_for_event_table,
     checks_for_migrations,
     checks_for_users,
 )
 from heap_assets.quality.identity import (
     SIZE_EDGES,
-)
-from heap_assets.quality.identity_suite import (
     checks_for_identity,
 )
-from heap_assets.quality.landing_suite import (
+from heap_assets.quality.landing import (
     CATALOGUE,
     QUOTA,
     TABLES_LANDED,
@@ -29,11 +27,11 @@ from heap_assets.quality.landing_suite import (
     news_verdict,
     quota_verdict,
 )
-from heap_assets.quality.profiles_suite import (
+from heap_assets.quality.profiles import (
     WarehouseKeys,
     checks_for_profiles,
 )
-from heap_assets.quality.recency_suite import (
+from heap_assets.quality.recency import (
     recency_checks,
 )
 from heap_assets.quality.result_store import (
@@ -47,7 +45,7 @@ from heap_assets.quality.results import (
     hashed,
     nothing_to_judge_by,
 )
-from heap_assets.quality.sync_suite import (
+from heap_assets.quality.sync import (
     DELIVERED,
     checks_for_sync,
     delivery_recency_check,
@@ -57,7 +55,7 @@ from heap_assets.quality.thresholds import (
     Cadence,
     Thresholds,
 )
-from heap_assets.quality.warehouse_suite import (
+from heap_assets.quality.warehouse import (
     checks_for_warehouse_table,
 )
 

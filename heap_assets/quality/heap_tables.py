@@ -1,78 +1,49 @@
-"""Judges of Heap's own tables: ids, times, rejected rows, names of others, user migrations."""
+"""Heap's own tables: ids, times, rejected rows, names of others, user migrations; rules and checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import polars as pl
 
-from heap_assets.quality.results import SAMPLE_ROWS, Verdict
+from heap_assets import clock
+from heap_assets.quality import (
+    baselines,
+    measures,
+)
+from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.measures import (
+    MIGRATIONS,
+    SESSIONS,
+    USERS,
+    TableFacts,
+    column_check,
+    facts_of,
+    inside_day,
+    readable_check,
+    rejected_check,
+    shrink_check,
+    unique_keys,
+    values_check,
+)
+from heap_assets.quality.personal_data import no_personal_data
+from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by, together
+from heap_assets.quality.thresholds import Thresholds
 from heap_assets.values import (
     PRIVATE,
 )
 
 _ROWS = f"{PRIVATE}rows"
-_OUTSIDE = f"{PRIVATE}outside"
-
-
-@dataclass(frozen=True)
-class TableFacts:
-    """What one pass over a partition tells.
-
-    `nulls` counts by column; `outside` are rows whose time is not in the partition's day (0 for snapshots).
-    """
-
-    rows: int
-    columns: Mapping[str, str]
-    nulls: Mapping[str, int]
-    outside: int = 0
-
-    @property
-    def null_shares(self) -> dict[str, float]:
-        """Return column to share of nulls, empty for a table without rows."""
-        return {name: count / self.rows for name, count in self.nulls.items()} if self.rows else {}
-
-
-def table_facts(rows: pl.LazyFrame, day: date | None = None, time_column: str = "time") -> TableFacts:
-    """Read a partition once.
-
-    Parameters
-    ----------
-    day
-        The partition's UTC day for event tables; None for snapshots, whose rows have no day.
-    """
-    schema = rows.collect_schema()
-    figures = [pl.len().alias(_ROWS), *(pl.col(name).null_count() for name in schema)]
-    if day is not None and time_column in schema:
-        figures.append((~_inside(time_column, day)).sum().alias(_OUTSIDE))
-    found = rows.select(figures).collect(engine="streaming").row(0, named=True)
-    return TableFacts(
-        rows=found.pop(_ROWS),
-        outside=found.pop(_OUTSIDE, 0) or 0,
-        columns={name: str(dtype) for name, dtype in schema.items()},
-        nulls=found,
-    )
-
-
-def ids_present(facts: TableFacts, required: Sequence[str]) -> Verdict:
-    """Judge that every row names who and what it is about."""
-    absent = [name for name in required if name not in facts.columns]
-    missing = {name: facts.nulls[name] for name in required if facts.nulls.get(name)}
-    return Verdict(
-        passed=not missing and not absent,
-        numbers={"rows": facts.rows, **{f"rows_without_{name}": count for name, count in missing.items()}},
-        notes={"absent_columns": ", ".join(absent)} if absent else {},
-    )
 
 
 def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_column: str = "time") -> Verdict:
     """Judge that every row happened on the UTC day that its partition stands for."""
     sample = None
     if facts.outside:
-        outside = rows.filter(~_inside(time_column, day))
+        outside = rows.filter(~inside_day(time_column, day))
         sample = outside.select(pl.col(time_column).dt.date().alias("day")).group_by("day").len("rows")
         sample = sample.sort("rows", "day", descending=[True, False]).head(SAMPLE_ROWS)
     return Verdict(
@@ -80,24 +51,6 @@ def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_colu
         numbers={"rows": facts.rows, "rows_of_other_days": facts.outside},
         offenders=sample.collect() if sample is not None else None,
         plain=("day", "rows"),
-    )
-
-
-def rejected_rows(rows: int, rejected: int, reasons: Mapping[str, int], allowed: float) -> Verdict:
-    """Judge that hardly any row was unreadable.
-
-    Parameters
-    ----------
-    reasons
-        Reason (`user_id is no integer`) to rows; holds no values.
-    """
-    share = rejected / (rows + rejected) if rejected else 0.0
-    table = pl.DataFrame({"reason": list(reasons), "rows": list(reasons.values())}) if reasons else None
-    return Verdict(
-        passed=share <= allowed,
-        numbers={"rows": rows, "rejected_rows": rejected, "rejected_share": share, "allowed_share": allowed},
-        offenders=table,
-        plain=("reason", "rows"),
     )
 
 
@@ -206,18 +159,212 @@ def migration_chains_short(migrations: pl.LazyFrame, longest: int) -> Verdict:
     )
 
 
-def reasons_of(notes: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
-    """Return rejected rows and their reasons from a footer's notes (`rejected`, `rejected_reasons`)."""
-    reasons = notes.get("rejected_reasons") or {}
-    return int(notes.get("rejected") or 0), {str(reason): int(n) for reason, n in reasons.items()}
-
-
 def _is_known(name: str, values: pl.Series) -> pl.Expr:
     """Return whether a column's values are among `values`; a retyped column is for another check to say."""
     return pl.col(name).cast(values.dtype, strict=False).is_in(values.implode()).fill_null(value=False)
 
 
-def _inside(time_column: str, day: date) -> pl.Expr:
-    start = datetime.combine(day, time.min, UTC)
-    moment = pl.col(time_column)
-    return (moment >= start) & (moment < start + timedelta(days=1))
+_NOT_OVER = "the day is not over"
+_MEND_VALUES = "such values are null (docs/values.md): track the property as text, or correct it where it is tracked."
+
+
+def checks_for_event_table(
+    asset: str,
+    *,
+    properties: Sequence[str] = (),
+    accepted: Sequence[str] = (),
+    thresholds: Thresholds | None = None,
+) -> list[Check]:
+    """Return the checks of `heap/events/<t>`, `heap/pageviews` or `heap/sessions`.
+
+    Parameters
+    ----------
+    properties
+        Columns that the company tracks itself, searched for personal data.
+    accepted
+        Those of them that are personal data on purpose (`pii: true` in the catalogue).
+    """
+    t = thresholds or Thresholds()
+    ids = ("event_id", "user_id", "time") if asset != SESSIONS else ("session_id", "user_id", "time")
+    key = ids[:2]
+
+    def personal(s: Subject) -> Verdict:
+        return no_personal_data(s.rows(), properties, accepted, rows_searched=t.personal_rows, allowed=t.personal_share)
+
+    return [
+        readable_check(asset),
+        rejected_check(asset, t),
+        values_check(asset, _MEND_VALUES),
+        Check(
+            asset,
+            "unique_keys",
+            f"No two rows have the same {' and '.join(key)}.",
+            lambda s: unique_keys(s.rows(), key),
+            blocking=True,
+            mend="materialize the partition again; if it stays, the dump itself repeats rows.",
+        ),
+        Check(
+            asset,
+            "ids_and_times",
+            f"Every row has {', '.join(ids)}, and happened on the UTC day of its partition.",
+            lambda s: together(
+                measures.ids_present(facts_of(s), ids),
+                times_inside_day(s.rows(), facts_of(s), s.day),
+            ),
+        ),
+        Check(
+            asset,
+            "volume_as_usual",
+            f"The day has about as many rows as the same weekday before (within {t.volume_change:.0%}).",
+            lambda s: _volume(s, t),
+            Severity.WARN,
+            mend="look for a release that stopped or doubled tracking, or for a dump that has not landed.",
+        ),
+        column_check(asset, t),
+        Check(
+            asset,
+            "names_known",
+            f"At most {t.unknown_names:.1%} of the rows name a user or session that Heap has not exported.",
+            lambda s: names_known(s.rows(), _known_names(s), t.unknown_names),
+            Severity.WARN,
+        ),
+        Check(
+            asset,
+            "no_personal_data",
+            "No event property holds emails, card, social-security or phone numbers or IP addresses.",
+            personal,
+            blocking=True,
+            mend="stop tracking the property, exclude it in heap.tables, or mark it `pii: true` in the catalogue.",
+        ),
+    ]
+
+
+def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str] = ()) -> list[Check]:
+    """Return the checks of `heap/users`; `events` are the event tables whose rows name them."""
+    t = thresholds or Thresholds()
+    named = Check(
+        USERS,
+        "users_of_events_known",
+        f"At most {t.unknown_names:.1%} of the day's event rows name a user that Heap has not exported.",
+        lambda s: _users_of_events_known(s, events, t.unknown_names),
+        Severity.WARN,
+        mend="see whether a dump came without its users table; until they come, nobody can be told who these are.",
+    )
+    return [
+        *([named] if events else []),
+        readable_check(USERS),
+        rejected_check(USERS, t),
+        values_check(USERS, _MEND_VALUES),
+        Check(
+            USERS,
+            "unique_keys",
+            "No user_id is there twice.",
+            lambda s: unique_keys(s.rows(), ["user_id"]),
+            blocking=True,
+            mend="materialize the partition again.",
+        ),
+        Check(
+            USERS,
+            "ids_present",
+            "Every row has a user_id.",
+            lambda s: measures.ids_present(facts_of(s), ["user_id"]),
+        ),
+        shrink_check(USERS, t),
+        column_check(USERS, t),
+    ]
+
+
+def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
+    """Return the checks of `heap/user_migrations`."""
+    t = thresholds or Thresholds()
+    ends = ["from_user_id", "to_user_id"]
+    return [
+        readable_check(MIGRATIONS),
+        rejected_check(MIGRATIONS, t),
+        values_check(MIGRATIONS, _MEND_VALUES),
+        Check(
+            MIGRATIONS,
+            "ids_present",
+            "Every migration has both of its users.",
+            lambda s: measures.ids_present(facts_of(s), ends),
+        ),
+        Check(
+            MIGRATIONS,
+            "no_cycles",
+            "Every chain of migrations ends at one user.",
+            lambda s: no_migration_cycles(s.rows()),
+            mend="the users of a cycle keep their own ids; report them to Heap's support.",
+        ),
+        Check(
+            MIGRATIONS,
+            "chains_short",
+            f"No user migrates more than {t.migration_chain} times.",
+            lambda s: migration_chains_short(s.rows(), t.migration_chain),
+            Severity.WARN,
+            mend="look for a script that calls identify in a loop, or for shared test accounts.",
+        ),
+    ]
+
+
+def _volume(s: Subject, t: Thresholds) -> Verdict:
+    rows = facts_of(s).rows
+    complete = bool(s.notes().get("complete", s.day < clock.today()))
+    if not complete:
+        return nothing_to_judge_by(_NOT_OVER, {"rows": rows}, {"complete": False})
+    complete_days = {
+        (s.day - date.fromisoformat(v.partition)).days: v.numbers["rows"]
+        for v in s.earlier_days(sorted({*range(1, 14), *range(7, 7 * t.volume_weeks + 1, 7)}))
+        if v.memory.get("complete") and "rows" in v.numbers
+    }
+    same_weekdays = [complete_days[n] for n in sorted(complete_days) if n % 7 == 0]
+    verdict = baselines.volume_as_usual(rows, same_weekdays, t, baselines.week_against_last(complete_days))
+    return replace(verdict, memory={"complete": True})
+
+
+def _known_names(s: Subject) -> dict[str, pl.Series | None]:
+    """Return all users there are, and the sessions of the day and the day before: sessions run over midnight."""
+    users = s.once_in_step(f"users {s.partition}", lambda: _users(s))
+    if s.asset == SESSIONS:
+        return {"user_id": users}
+    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _sessions(s)) if _sessions_as_new(s) else None
+    return {"user_id": users, "session_id": sessions}
+
+
+def _users_of_events_known(s: Subject, events: Sequence[str], allowed: float) -> Verdict:
+    named = _event_users(s, events)
+    if named is None:
+        return nothing_to_judge_by("no event table of the day is built")
+    return users_of_events_known(named, s.rows(), allowed)
+
+
+def _event_users(s: Subject, events: Sequence[str]) -> pl.LazyFrame | None:
+    """Return the users that rows of the day name, of the tables that are built: user_id, rows; None if none is."""
+    built = [frame for frame in (s.other(asset) for asset in events) if frame is not None]
+    counted = [frame.group_by("user_id").agg(pl.len().alias("rows")) for frame in built]
+    return pl.concat(counted) if counted else None
+
+
+def _users(s: Subject) -> pl.Series | None:
+    """Read the newest users, if they are not older than the day: users add up, and a late event may name a new one."""
+    newest = max(s.lake.partitions(USERS), default="")
+    if newest < s.partition:
+        return None
+    return s.lake.scan(USERS, newest).select("user_id").unique().collect()["user_id"]
+
+
+def _sessions_as_new(s: Subject) -> bool:
+    """Say whether the day's sessions were built from a dump as new as this table's; else they are about to be."""
+    found = s.lake.find(SESSIONS, s.partition)
+    return found is None or _newest_dump(found.notes) >= _newest_dump(s.notes())
+
+
+def _newest_dump(notes: Mapping[str, Any]) -> int:
+    return max((int(dump) for dump in notes.get("dumps", ())), default=0)
+
+
+def _sessions(s: Subject) -> pl.Series | None:
+    frames = [s.other(SESSIONS), s.other(SESSIONS, days_back=1)]
+    if frames[0] is None:
+        return None
+    there = [frame.select("session_id") for frame in frames if frame is not None]
+    return pl.concat(there).unique().collect()["session_id"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from heap_assets.quality import baselines, heap_tables, warehouse
+import polars as pl
+
+from heap_assets.quality import baselines
 from heap_assets.quality.engine import Check, Subject
-from heap_assets.quality.heap_tables import TableFacts, table_facts
-from heap_assets.quality.results import Severity, Verdict, together
+from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, together
 from heap_assets.quality.thresholds import Thresholds
+from heap_assets.values import PRIVATE
 
 USERS = "heap/users"
 SESSIONS = "heap/sessions"
@@ -17,6 +21,107 @@ MIGRATIONS = "heap/user_migrations"
 
 LOOK_BACK_DAYS = 7
 _SNAPSHOT_GAP_DAYS = 7
+
+_ROWS = f"{PRIVATE}rows"
+_OUTSIDE = f"{PRIVATE}outside"
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What one pass over a partition tells.
+
+    `nulls` counts by column; `outside` are rows whose time is not in the partition's day (0 for snapshots).
+    """
+
+    rows: int
+    columns: Mapping[str, str]
+    nulls: Mapping[str, int]
+    outside: int = 0
+
+    @property
+    def null_shares(self) -> dict[str, float]:
+        """Return column to share of nulls, empty for a table without rows."""
+        return {name: count / self.rows for name, count in self.nulls.items()} if self.rows else {}
+
+
+def table_facts(rows: pl.LazyFrame, day: date | None = None, time_column: str = "time") -> TableFacts:
+    """Read a partition once.
+
+    Parameters
+    ----------
+    day
+        The partition's UTC day for event tables; None for snapshots, whose rows have no day.
+    """
+    schema = rows.collect_schema()
+    figures = [pl.len().alias(_ROWS), *(pl.col(name).null_count() for name in schema)]
+    if day is not None and time_column in schema:
+        figures.append((~inside_day(time_column, day)).sum().alias(_OUTSIDE))
+    found = rows.select(figures).collect(engine="streaming").row(0, named=True)
+    return TableFacts(
+        rows=found.pop(_ROWS),
+        outside=found.pop(_OUTSIDE, 0) or 0,
+        columns={name: str(dtype) for name, dtype in schema.items()},
+        nulls=found,
+    )
+
+
+def ids_present(facts: TableFacts, required: Sequence[str]) -> Verdict:
+    """Judge that every row names who and what it is about."""
+    absent = [name for name in required if name not in facts.columns]
+    missing = {name: facts.nulls[name] for name in required if facts.nulls.get(name)}
+    return Verdict(
+        passed=not missing and not absent,
+        numbers={"rows": facts.rows, **{f"rows_without_{name}": count for name, count in missing.items()}},
+        notes={"absent_columns": ", ".join(absent)} if absent else {},
+    )
+
+
+def rejected_rows(rows: int, rejected: int, reasons: Mapping[str, int], allowed: float) -> Verdict:
+    """Judge that hardly any row was unreadable.
+
+    Parameters
+    ----------
+    reasons
+        Reason (`user_id is no integer`) to rows; holds no values.
+    """
+    share = rejected / (rows + rejected) if rejected else 0.0
+    table = pl.DataFrame({"reason": list(reasons), "rows": list(reasons.values())}) if reasons else None
+    return Verdict(
+        passed=share <= allowed,
+        numbers={"rows": rows, "rejected_rows": rejected, "rejected_share": share, "allowed_share": allowed},
+        offenders=table,
+        plain=("reason", "rows"),
+    )
+
+
+def reasons_of(notes: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
+    """Return rejected rows and their reasons from a footer's notes (`rejected`, `rejected_reasons`)."""
+    reasons = notes.get("rejected_reasons") or {}
+    return int(notes.get("rejected") or 0), {str(reason): int(n) for reason, n in reasons.items()}
+
+
+def inside_day(time_column: str, day: date) -> pl.Expr:
+    """Return whether a row happened on a UTC day."""
+    start = datetime.combine(day, time.min, UTC)
+    moment = pl.col(time_column)
+    return (moment >= start) & (moment < start + timedelta(days=1))
+
+
+def values_kept(notes: Mapping[str, object]) -> Verdict:
+    """Judge that every value could be kept: what no type of the lake holds is null instead (docs/values.md).
+
+    Parameters
+    ----------
+    notes
+        Of the partition; `values_lost_in` has column to count.
+    """
+    lost = notes.get("values_lost_in")
+    counts = {str(name): int(count) for name, count in lost.items()} if isinstance(lost, Mapping) else {}
+    return Verdict(
+        passed=not counts,
+        numbers={"values_lost": sum(counts.values())},
+        notes={"columns": ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))} if counts else {},
+    )
 
 
 def facts_of(s: Subject) -> TableFacts:
@@ -45,7 +150,7 @@ def values_check(asset: str, mend: str) -> Check:
         asset,
         "values_kept",
         "Every value of the table fits a type of the lake.",
-        lambda s: warehouse.values_kept(s.notes()),
+        lambda s: values_kept(s.notes()),
         Severity.WARN,
         mend=mend,
     )
@@ -55,8 +160,8 @@ def rejected_check(asset: str, t: Thresholds) -> Check:
     """Return the check that hardly any row of a Heap table was set aside."""
 
     def rejected(s: Subject) -> Verdict:
-        count, reasons = heap_tables.reasons_of(s.notes())
-        return heap_tables.rejected_rows(facts_of(s).rows, count, reasons, t.rejected_rows)
+        count, reasons = reasons_of(s.notes())
+        return rejected_rows(facts_of(s).rows, count, reasons, t.rejected_rows)
 
     return Check(
         asset,
@@ -113,3 +218,35 @@ def _rows_before(s: Subject) -> int | None:
         if found is not None:
             return found.rows
     return None
+
+
+def unique_keys(rows: pl.LazyFrame, key: Sequence[str]) -> Verdict:
+    """Judge that no two rows have the same key; a null in a key is for `ids_present`, not for this rule.
+
+    Parameters
+    ----------
+    rows
+        Holds the columns `key`.
+
+    Returns
+    -------
+    Verdict
+        `rows`, `repeated_keys`, `extra_rows` (rows beyond the first of each key).
+    """
+    columns = list(key)
+    count = "rows" if "rows" not in columns else "rows_"
+    repeated = rows.drop_nulls(columns).group_by(columns).agg(pl.len().alias(count)).filter(pl.col(count) > 1)
+    counted, totals, sample = pl.collect_all(
+        [
+            rows.select(pl.len().alias("rows")),
+            repeated.select(pl.len().alias("keys"), (pl.col(count).sum() - pl.len()).alias("extra")),
+            repeated.sort([count, *columns], descending=[True] + [False] * len(columns)).head(SAMPLE_ROWS),
+        ]
+    )
+    keys, extra = totals.row(0)
+    return Verdict(
+        passed=keys == 0,
+        numbers={"rows": counted.item(), "repeated_keys": keys, "extra_rows": extra},
+        offenders=sample if keys else None,
+        plain=(count,),
+    )

@@ -15,7 +15,7 @@ from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
-from heap_assets.quality.audiences_suite import checks_for_audiences
+from heap_assets.quality.audiences import checks_for_audiences
 from heap_assets.quality.engine import Subject
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.tables import AUDIENCES, PROFILES

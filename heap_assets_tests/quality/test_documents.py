@@ -14,9 +14,9 @@ from heap_assets.orchestration.checks import check_step
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.recency import recency_job
 from heap_assets.project.project import open_project
-from heap_assets.quality.heap_suite import checks_for_event_table
-from heap_assets.quality.profiles_suite import checks_for_profiles
-from heap_assets.quality.recency_suite import recency_checks
+from heap_assets.quality.heap_tables import checks_for_event_table
+from heap_assets.quality.profiles import checks_for_profiles
+from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.thresholds import Cadence, Thresholds
 
 

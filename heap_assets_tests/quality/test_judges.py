@@ -9,7 +9,14 @@ from check_toys import events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.quality import duplicates, heap_tables, identity, sync, warehouse
+from heap_assets.quality import (
+    heap_tables,
+    identity,
+    measures,
+    profiles,
+    sync,
+    warehouse,
+)
 from heap_assets.quality.baselines import (
     columns_as_before,
     filled_as_usual,
@@ -19,8 +26,8 @@ from heap_assets.quality.baselines import (
     volume_as_usual,
     week_against_last,
 )
+from heap_assets.quality.measures import unique_keys
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.quality.uniqueness import unique_keys
 
 T = Thresholds()
 DAY = date(2026, 11, 1)
@@ -44,19 +51,19 @@ def graph(*rows: tuple[str, str, str | None], shared: bool = False) -> pl.LazyFr
 class TestDuplicates:
     def test_a_person_on_two_identities(self) -> None:
         people = profiles(("p1", ["a", "b", "c"], []), ("p2", ["d"], []), ("p3", [], []))
-        verdict = duplicates.one_identity_per_profile(people, allowed=0.4)
+        verdict = profiles.one_identity_per_profile(people, allowed=0.4)
         assert not verdict.passed
         assert verdict.numbers["profiles_on_several_identities"] == 1
         assert verdict.numbers["surplus_identities"] == 2
         assert verdict.numbers["identified_profiles"] == 2
-        assert duplicates.one_identity_per_profile(people, allowed=0.5).passed
+        assert profiles.one_identity_per_profile(people, allowed=0.5).passed
 
     def test_nobody_is_no_duplicate(self) -> None:
-        assert duplicates.one_identity_per_profile(profiles(), allowed=0.0).passed
-        assert duplicates.one_profile_per_identity(profiles()).passed
+        assert profiles.one_identity_per_profile(profiles(), allowed=0.0).passed
+        assert profiles.one_profile_per_identity(profiles()).passed
 
     def test_an_identity_on_two_profiles(self) -> None:
-        verdict = duplicates.one_profile_per_identity(profiles(("p1", ["a", "b"], []), ("p2", ["b"], [])))
+        verdict = profiles.one_profile_per_identity(profiles(("p1", ["a", "b"], []), ("p2", ["b"], [])))
         assert not verdict.passed
         assert verdict.numbers == {"identities": 2, "identities_on_several_profiles": 1}
         assert {v for row in verdict.sample(b"key") for v in row.values()}.isdisjoint({"b", "p1", "p2"})
@@ -66,19 +73,19 @@ class TestDuplicates:
             {"user_id": [1, 2, 3, 4], "identity": ["a", None, None, None], "migrated_to": [None, None, 1, None]}
         )
         people = profiles(("p1", ["a"], [1, 2, 3]), ("p2", [], [4]))
-        verdict = duplicates.no_anonymous_twins(people, users, allowed=0.0)
+        verdict = profiles.no_anonymous_twins(people, users, allowed=0.0)
         assert not verdict.passed
         assert verdict.numbers["anonymous_users"] == 1  # 3 has migrated, 4 is nobody's twin
 
     def test_a_shared_email_is_remarked_and_a_shared_device_is_not(self) -> None:
         rows = pl.concat([graph(("email", "x", None), shared=True), graph(("device_id", "d", None), shared=True)])
-        assert duplicates.unique_identifiers_not_shared(rows, None, ("email",), 0).numbers["shared_values"] == 1
-        assert duplicates.unique_identifiers_not_shared(rows, None, ("crm_id",), 0).passed
+        assert profiles.unique_identifiers_not_shared(rows, None, ("email",), 0).numbers["shared_values"] == 1
+        assert profiles.unique_identifiers_not_shared(rows, None, ("crm_id",), 0).passed
 
     def test_a_contact_whose_email_and_id_are_two_people(self) -> None:
         known = graph(("email", "a@x", "p1"), ("crm_id", "1", "p2"), ("crm_id", "2", "p1"))
         rows = pl.LazyFrame({"id": ["1", "2"], "mail": ["a@x", "a@x"]})
-        verdict = duplicates.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known, 0)
+        verdict = profiles.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known, 0)
         assert not verdict.passed
         assert verdict.numbers["keys_with_a_profile"] == 2
         assert verdict.numbers["keys_on_several_profiles"] == 1
@@ -95,7 +102,7 @@ class TestDuplicates:
                 "profile_b": ["p1", "p1"],
             }
         )
-        verdict = duplicates.unique_identifiers_not_shared(rows, refused, ("email",), 0.1)
+        verdict = profiles.unique_identifiers_not_shared(rows, refused, ("email",), 0.1)
         assert not verdict.passed
         assert verdict.numbers["shared_email"] == 1
         assert verdict.sample(b"key")[0]["people"] == 3
@@ -110,11 +117,11 @@ class TestHeapTables:
     def test_a_null_key_is_not_a_repeated_one(self) -> None:
         rows = events("2026-11-01").with_columns(user_id=pl.lit(None, pl.Int64)).lazy()
         assert unique_keys(rows, ["event_id", "user_id"]).passed
-        assert not heap_tables.ids_present(heap_tables.table_facts(rows), ["user_id"]).passed
+        assert not measures.ids_present(measures.table_facts(rows), ["user_id"]).passed
 
     def test_rows_of_another_day(self) -> None:
         rows = pl.concat([events("2026-11-01"), events("2026-11-02", 2)]).lazy()
-        facts = heap_tables.table_facts(rows, DAY)
+        facts = measures.table_facts(rows, DAY)
         verdict = heap_tables.times_inside_day(rows, facts, DAY)
         assert verdict.numbers["rows_of_other_days"] == 2
         assert verdict.sample(b"")[0] == {"day": "2026-11-02", "rows": 2}
@@ -122,13 +129,13 @@ class TestHeapTables:
     def test_the_day_ends_before_midnight(self) -> None:
         edges = [datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 1, 23, 59, 59, 999999, tzinfo=UTC)]
         rows = pl.LazyFrame({"time": edges}, schema={"time": pl.Datetime("us", "UTC")})
-        assert heap_tables.table_facts(rows, DAY).outside == 0
+        assert measures.table_facts(rows, DAY).outside == 0
 
     def test_unreadable_rows(self) -> None:
-        verdict = heap_tables.rejected_rows(99, 1, {"user_id is no integer": 1}, 0.001)
+        verdict = measures.rejected_rows(99, 1, {"user_id is no integer": 1}, 0.001)
         assert not verdict.passed
         assert verdict.numbers["rejected_share"] == 0.01
-        assert heap_tables.rejected_rows(0, 0, {}, 0.0).passed
+        assert measures.rejected_rows(0, 0, {}, 0.0).passed
 
     def test_events_of_unknown_users(self) -> None:
         known = {"user_id": pl.Series([0, 1]), "session_id": None}

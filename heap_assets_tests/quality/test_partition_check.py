@@ -9,9 +9,9 @@ from check_toys import DAYS, events
 
 from heap_assets.orchestration.checks import StepChecks, check_specs, check_step, lake_of
 from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.measures import unique_keys
 from heap_assets.quality.result_store import gate, read, record
 from heap_assets.quality.results import Severity, Verdict, nothing_to_judge_by
-from heap_assets.quality.uniqueness import unique_keys
 from heap_assets.storage import Lake
 
 TABLE = "heap/events/signup"

@@ -10,15 +10,15 @@ import pytest
 
 from heap_assets import clock
 from heap_assets.quality.engine import Check, Subject, blocking_checks
-from heap_assets.quality.heap_suite import checks_for_event_table, checks_for_migrations, checks_for_users
-from heap_assets.quality.identity_suite import checks_for_identity
-from heap_assets.quality.profiles_suite import WarehouseKeys, checks_for_profiles
-from heap_assets.quality.recency_suite import recency_checks
+from heap_assets.quality.heap_tables import checks_for_event_table, checks_for_migrations, checks_for_users
+from heap_assets.quality.identity import checks_for_identity
+from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles
+from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import gate, partition_version, record
 from heap_assets.quality.results import Verdict
-from heap_assets.quality.sync_suite import checks_for_sync, delivery_recency_check, sync_verdicts
+from heap_assets.quality.sync import checks_for_sync, delivery_recency_check, sync_verdicts
 from heap_assets.quality.thresholds import Cadence
-from heap_assets.quality.warehouse_suite import checks_for_warehouse_table
+from heap_assets.quality.warehouse import checks_for_warehouse_table
 from heap_assets.storage import Lake
 
 START = date(2026, 9, 1)
