@@ -82,7 +82,7 @@ day = datetime.now(UTC).date() - timedelta(days=1)
 def build():
     with tempfile.TemporaryDirectory() as scratch:
         made = snapshot_of_day(Task(platform, day, Path(scratch)), name="people")
-        return platform.lake.write("warehouse/people", str(day), made.frame, made.inputs, notes=made.notes), made.notes
+        return project.lake.write("warehouse/people", str(day), made.frame, made.inputs, notes=made.notes), made.notes
 if task.get("again"):
     build()
 started = time.monotonic()

@@ -137,11 +137,11 @@ def land(_arguments: argparse.Namespace) -> dict[str, Any]:
     """Land the dump and accept its tables."""
     from heap_assets.sources.heap_connect import Catalogue
 
-    platform = _platform()
+    project = _platform()
     began = time.perf_counter()
-    report = platform.landing.land(platform.source(), DUMP)
+    report = project.landing.land(project.source(), DUMP)
     seconds = time.perf_counter() - began
-    Catalogue().accept(Catalogue().missing(platform.landing)).save("heap_catalogue.yaml")
+    Catalogue().accept(Catalogue().missing(project.landing)).save("heap_catalogue.yaml")
     return {"s": round(seconds, 2), "tables": len(report.tables)}
 
 
@@ -153,15 +153,15 @@ def domain(_arguments: argparse.Namespace) -> dict[str, Any]:
     from heap_assets.storage import Lake
     from heap_assets.tables import heap_asset
 
-    platform, lake, judged = _platform(), Lake.open("lake-of-domain"), 0
+    project, lake, judged = _platform(), Lake.open("lake-of-domain"), 0
     shared: dict[str, Any] = {}
     began, cpu = time.perf_counter(), time.process_time()
-    for table in platform.event_tables:
-        built = build_event_day(platform.landing, table, _day(), platform.catalogue.columns(table))
+    for table in project.event_tables:
+        built = build_event_day(project.landing, table, _day(), project.catalogue.columns(table))
         lake.write(heap_asset(table), str(_day()), built.frame, built.inputs, notes=built.notes)
     written = time.perf_counter()
-    for table in platform.event_tables:
-        for check in checks_of(platform, heap_asset(table)):
+    for table in project.event_tables:
+        for check in checks_of(project, heap_asset(table)):
             if check.judge is not None:
                 check.judge(Subject(lake, heap_asset(table), str(_day()), step_shared=shared, check=check.name))
                 judged += 1
@@ -177,9 +177,9 @@ def run(_arguments: argparse.Namespace) -> dict[str, Any]:
     from heap_assets.orchestration.definitions import build_definitions
     from heap_assets.tables import heap_asset
 
-    platform = _platform()
-    definitions = build_definitions(platform)
-    keys = {asset_key(heap_asset(table)) for table in platform.event_tables}
+    project = _platform()
+    definitions = build_definitions(project)
+    keys = {asset_key(heap_asset(table)) for table in project.event_tables}
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
     with dg.DagsterInstance.get() as instance:
         began, cpu = time.perf_counter(), time.process_time()

@@ -17,6 +17,6 @@ def defs() -> dg.Definitions:
 
     A deployment whose catalogue is empty takes in what the source holds first (`heap.tables.accept`).
     """
-    platform = open_project()
-    news = accept_first(platform)
-    return build_definitions(replace(platform, catalogue=news.catalogue) if news else platform)
+    project = open_project()
+    news = accept_first(project)
+    return build_definitions(replace(project, catalogue=news.catalogue) if news else project)

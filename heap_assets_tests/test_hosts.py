@@ -98,9 +98,9 @@ def test_what_is_listed_is_allowed(tmp_path: Path) -> None:
 
 def test_a_publish_target_on_another_host_is_not_opened(tmp_path: Path) -> None:
     read = settings(tmp_path, "allowed_hosts: [bi1]\n")
-    platform = Project(read, Catalogue(), Lake.open(str(tmp_path / "lake")))
+    project = Project(read, Catalogue(), Lake.open(str(tmp_path / "lake")))
     with pytest.raises(HostNotAllowedError, match="bi2"):
-        open_publisher(platform, "bi")
+        open_publisher(project, "bi")
 
 
 @pytest.mark.parametrize("wrong", ["https://a.example", "a.example/path", "a b", ""])

@@ -58,10 +58,10 @@ AUDIENCE = "from: [crm_contacts.plan]}\n  audiences: {a: {user_properties: {plan
     ],
 )
 def test_only_what_makes_profiles_makes_their_version(tmp_path: Path, old: str, new: str, *, same: bool) -> None:
-    versions = [profiles_version(platform(tmp_path, text)) for text in (GOOD, GOOD.replace(old, new))]
+    versions = [profiles_version(project(tmp_path, text)) for text in (GOOD, GOOD.replace(old, new))]
     assert (versions[0] == versions[1]) is same
 
 
-def platform(folder: Path, text: str) -> Project:
+def project(folder: Path, text: str) -> Project:
     settings = parse_settings(text, folder / "heap_assets.yaml")
     return Project(settings, Catalogue(), Lake.open(settings.lake.url))

@@ -37,28 +37,26 @@ _PATIENCE_SECONDS = 15.0
 def dev(port: int, host: str) -> None:
     """Open the Dagster UI and its daemon on this folder's state; the demo's servers too, if the demo was run."""
     folder = use_demo_folder(None)
-    platform = open_project()
+    project = open_project()
     os.environ.setdefault(UI_VARIABLE, f"http://{host}:{port}")
     home = use_dagster_home()
     with _only_one(home):
-        _run(platform, host, port, home, folder)
+        _run(project, host, port, home, folder)
 
 
-def _run(platform: Project, host: str, port: int, home: Path, folder: Path) -> None:
+def _run(project: Project, host: str, port: int, home: Path, folder: Path) -> None:
     ended = _end_orphaned_runs()
     if ended:
         click.echo(f"Ended {ended} runs of a process that was killed: what they left undone is done again")
-    news = accept_first(platform)
+    news = accept_first(project)
     if news:
-        click.echo(
-            f"Took {news.summary} into {news.place} (heap.tables.accept: {platform.settings.heap.tables.accept})"
-        )
+        click.echo(f"Took {news.summary} into {news.place} (heap.tables.accept: {project.settings.heap.tables.accept})")
     url = f"http://{host}:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
     command += ["--workspace", str(workspace_file(home))]
     servers = [local_server("heap", folder), local_server("segment", folder)] if (folder / "servers").is_dir() else []
     click.echo(f"Opening {url} (state in {home}; stop with Ctrl+C)")
-    watcher = threading.Thread(target=reload_when_the_catalogue_changes, args=(platform.settings, url), daemon=True)
+    watcher = threading.Thread(target=reload_when_the_catalogue_changes, args=(project.settings, url), daemon=True)
     watcher.start()
     raise SystemExit(run_group(command, servers))
 

@@ -37,10 +37,10 @@ def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, svg: 
     """
     if len(identifiers) > 2:
         raise click.UsageError("one or two identifiers")
-    platform = open_project()
-    chosen = _day(platform, day)
+    project = open_project()
+    chosen = _day(project, day)
     first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
-    answer = explain_identifiers(first, second, _tables(platform, chosen), platform.rules)
+    answer = explain_identifiers(first, second, _tables(project, chosen), project.rules)
     if svg:
         svg.write_text(answer.svg())
         click.echo(f"Wrote {svg}", err=True)
@@ -57,25 +57,25 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool, svg: Path 
 
     heap-assets what-if email=1..5 device_id.shared_above=1,3,never order=first_seen block=email:info@acme.io
     """
-    platform = open_project()
-    answer = sweep(_tables(platform, _day(platform, day)).links, platform.rules, sweeps)
+    project = open_project()
+    answer = sweep(_tables(project, _day(project, day)).links, project.rules, sweeps)
     if svg:
         svg.write_text(answer.svg())
         click.echo(f"Wrote {svg}", err=True)
     click.echo(answer.json() if as_json else answer.text())
 
 
-def _day(platform: Project, day: date | None) -> date:
+def _day(project: Project, day: date | None) -> date:
     if day is not None:
         return date(day.year, day.month, day.day)
-    known = platform.lake.partitions(GRAPH)
+    known = project.lake.partitions(GRAPH)
     if not known:
         raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
     return date.fromisoformat(known[-1])
 
 
-def _tables(platform: Project, day: date) -> IdentityTables:
+def _tables(project: Project, day: date) -> IdentityTables:
     """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
-    lake, key = platform.lake, str(day)
-    links = links_as_of(platform, day).collect()  # asked several times, and of many files
+    lake, key = project.lake, str(day)
+    links = links_as_of(project, day).collect()  # asked several times, and of many files
     return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))

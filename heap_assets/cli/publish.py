@@ -38,34 +38,34 @@ def publish(
     """Publish to the warehouses of the settings: every day that is built and was not published as it now is."""
     if force and not days:
         raise click.UsageError("--force needs --day: name the days to load again")
-    platform = open_project()
-    known = platform.settings.publish
+    project = open_project()
+    known = project.settings.publish
     if unknown := [name for name in targets if name not in known]:
         raise SettingsError(f"publish has no target {unknown[0]!r}. Targets: {', '.join(known) or 'none'}")
     if not known:
         raise SettingsError("there is no `publish:` section in the settings: docs/warehouse.md shows one")
     failed = 0
     for target in targets or known:
-        failed += _publish(platform, target, assets, [day.date() for day in days], dry_run=dry_run, force=force)
+        failed += _publish(project, target, assets, [day.date() for day in days], dry_run=dry_run, force=force)
     raise SystemExit(1 if failed else 0)
 
 
 def _publish(
-    platform: Project, target: str, assets: Sequence[str], days: Sequence[date], *, dry_run: bool, force: bool
+    project: Project, target: str, assets: Sequence[str], days: Sequence[date], *, dry_run: bool, force: bool
 ) -> int:
-    publisher = open_publisher(platform, target)
-    tables = [table for table in published_tables(platform, target) if _is_chosen(table, assets)]
+    publisher = open_publisher(project, target)
+    tables = [table for table in published_tables(project, target) if _is_chosen(table, assets)]
     click.echo(f"{target} ({publisher.target})")
     failed = 0
     for table in tables:
         try:
-            wanted = list(days) or due_days(platform, publisher, table)
-            told = (_previewed if dry_run else _loaded)(platform, publisher, table, wanted, force)
+            wanted = list(days) or due_days(project, publisher, table)
+            told = (_previewed if dry_run else _loaded)(project, publisher, table, wanted, force)
         except HeapAssetsError as error:
             failed, told = failed + 1, f"FAILED {error}"
         click.echo(f"  {table.publication.table:<32} {told}")
     try:
-        if not dry_run and (made := make_views(platform, publisher, target)):
+        if not dry_run and (made := make_views(project, publisher, target)):
             click.echo(f"  {'views':<32} {', '.join(made)}")
     except HeapAssetsError as error:
         failed += 1
@@ -73,8 +73,8 @@ def _publish(
     return failed
 
 
-def _loaded(platform: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> str:
-    done = [publish_day(platform, publisher, table, day, force=force) for day in days]
+def _loaded(project: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> str:
+    done = [publish_day(project, publisher, table, day, force=force) for day in days]
     loaded = [one for one in done if one.status == "loaded"]
     if not loaded:
         return "unchanged"
@@ -94,10 +94,10 @@ def _loaded(platform: Project, publisher: Publisher, table: PublishedTable, days
     return ", ".join([told, *(f"{what}: {text}" for what, text in notes.items() if text)])
 
 
-def _previewed(platform: Project, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
+def _previewed(project: Project, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
     if not days:
         return "unchanged"
-    preview = preview_day(platform, publisher, table, days[-1])
+    preview = preview_day(project, publisher, table, days[-1])
     told = f"{len(days)} days would be loaded ({days[0]} to {days[-1]})"
     if preview.creates:
         renamed = f"; columns renamed: {told_names(preview.renamed)}" if preview.renamed else ""

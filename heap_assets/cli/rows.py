@@ -45,9 +45,9 @@ def rows(
     heap-assets rows --key 3fa9c1d20b77                           of whichever check or sync shows it
     heap-assets rows sync/heap_user_properties --key 9b1f0c64d1a2e735
     """
-    platform = open_project()
+    project = open_project()
     partition = f"{day:%Y-%m-%d}" if day else None
-    records = list(_records(platform, asset, check, keys, partition, most))
+    records = list(_records(project, asset, check, keys, partition, most))
     if as_json:
         for record in records:
             click.echo(json.dumps(record, default=str, ensure_ascii=False))
@@ -62,22 +62,22 @@ def rows(
 
 
 def _records(
-    platform: Project, asset: str | None, check: str | None, keys: tuple[str, ...], partition: str | None, most: int
+    project: Project, asset: str | None, check: str | None, keys: tuple[str, ...], partition: str | None, most: int
 ) -> Iterator[Record]:
     if asset is not None and check is not None:
-        yield from _of_check(offenders_of(platform, asset, check, partition, keys, most))
+        yield from _of_check(offenders_of(project, asset, check, partition, keys, most))
         return
     if not keys:
         raise click.UsageError("name an asset and a check, or give --key")
     of_sync = [key for key in keys if len(key) == _SYNC_DIGITS]
-    syncs = [asset.removeprefix("sync/")] if asset else list(platform.settings.sync)
+    syncs = [asset.removeprefix("sync/")] if asset else list(project.settings.sync)
     for name in syncs if of_sync else ():
-        yield from _of_sync(platform, name, of_sync, partition, most)
+        yield from _of_sync(project, name, of_sync, partition, most)
     of_checks = [key for key in keys if key not in of_sync]
-    for shown_on, shown_check, newest in shown_by(platform, of_checks) if of_checks else ():
+    for shown_on, shown_check, newest in shown_by(project, of_checks) if of_checks else ():
         if asset in (None, shown_on):
             day = partition or newest
-            yield from _of_check(offenders_of(platform, shown_on, shown_check, day, of_checks, most))
+            yield from _of_check(offenders_of(project, shown_on, shown_check, day, of_checks, most))
 
 
 def _of_check(found: Offenders) -> Iterator[Record]:
@@ -93,12 +93,12 @@ def _of_check(found: Offenders) -> Iterator[Record]:
         }
 
 
-def _of_sync(platform: Project, name: str, keys: list[str], partition: str | None, most: int) -> Iterator[Record]:
-    if name not in platform.settings.sync:
-        raise SettingsError(f"there is no sync {name!r}. Syncs: {', '.join(platform.settings.sync) or 'none'}")
+def _of_sync(project: Project, name: str, keys: list[str], partition: str | None, most: int) -> Iterator[Record]:
+    if name not in project.settings.sync:
+        raise SettingsError(f"there is no sync {name!r}. Syncs: {', '.join(project.settings.sync) or 'none'}")
     day = datetime.strptime(partition, "%Y-%m-%d").date() if partition else None
     for key in keys:
-        found = rows_of_key(platform, name, key, day, most)
+        found = rows_of_key(project, name, key, day, most)
         if found:
             yield {"asset": f"sync/{name}", "key": key, "rows": {place: _dicts(f) for place, f in found.items()}}
 

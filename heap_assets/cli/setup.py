@@ -93,18 +93,18 @@ def check(path: Path | None) -> None:
     )
 
     settings = load_settings(path)
-    platform = open_project(settings)
-    platform.check_columns()
-    check_columns(platform)
-    doubts = check_events(platform)
-    check_syncs(platform)
-    click.echo(_understood(settings, sorted(platform.event_tables)))
-    proposal = identity_proposal(platform)
+    project = open_project(settings)
+    project.check_columns()
+    check_columns(project)
+    doubts = check_events(project)
+    check_syncs(project)
+    click.echo(_understood(settings, sorted(project.event_tables)))
+    proposal = identity_proposal(project)
     if proposal:
         click.echo(f"Proposal      {proposal}")
     for doubt in doubts:
         click.echo(f"Not yet       {doubt}")
-    if unknown := unknown_destinations(platform, make=True):
+    if unknown := unknown_destinations(project, make=True):
         raise SettingsError("\n".join(unknown.values()))
 
 

@@ -54,8 +54,8 @@ def preflight(policy: bool, trust: str | None) -> None:
     """Try every connection and permission, one verdict each; nothing stays written."""
     import json
 
-    platform = open_project()
-    source = platform.settings.heap.source
+    project = open_project()
+    source = project.settings.heap.source
     if policy or trust:
         if source.kind != "s3":
             raise click.UsageError("heap.source is not s3")
@@ -65,32 +65,32 @@ def preflight(policy: bool, trust: str | None) -> None:
         return
     access = s3_access(source) if source.kind == "s3" else None
     failed = 0
-    if is_exported(platform):
-        for permission in open_export(platform).preflight():
+    if is_exported(project):
+        for permission in open_export(project).preflight():
             failed += not permission.passed
             _say(f"heap: {permission.name}", permission.passed, permission.detail, permission.remedy)
     else:
-        for verdict in preflight_source(platform.source(), (lambda: caller_of(access)) if access else None):
+        for verdict in preflight_source(project.source(), (lambda: caller_of(access)) if access else None):
             failed += not verdict.passed
             _say(f"heap: {verdict.step}", verdict.passed, verdict.detail)
-    if platform.settings.warehouse:
-        tried = platform.warehouse().preflight()
-        for permission in tried + (_tables(platform) if all(one.passed for one in tried) else []):
+    if project.settings.warehouse:
+        tried = project.warehouse().preflight()
+        for permission in tried + (_tables(project) if all(one.passed for one in tried) else []):
             failed += not permission.passed
             _say(f"warehouse: {permission.name}", permission.passed, permission.detail, permission.remedy)
-    for target in platform.settings.publish:
-        for permission in open_publisher(platform, target).preflight():
+    for target in project.settings.publish:
+        for permission in open_publisher(project, target).preflight():
             failed += not permission.passed
             _say(f"publish {target}: {permission.name}", permission.passed, permission.detail, permission.remedy)
     raise SystemExit(1 if failed else 0)
 
 
-def _tables(platform: Project) -> list[Permission]:
+def _tables(project: Project) -> list[Permission]:
     """Hold the mapped tables against the warehouse, each for itself."""
     found = []
-    for name, table in (platform.settings.warehouse.tables if platform.settings.warehouse else {}).items():
+    for name, table in (project.settings.warehouse.tables if project.settings.warehouse else {}).items():
         try:
-            platform.check_warehouse_table(name)
+            project.check_warehouse_table(name)
             found.append(Permission(name, True, f"{table.relation} has what is mapped"))
         except (SettingsError, AccessError) as error:
             found.append(Permission(name, False, str(error)))
@@ -102,21 +102,21 @@ def _tables(platform: Project) -> list[Permission]:
 @click.option("--start-date", is_flag=True, help="Print the first day that the source holds, and nothing more")
 def discover(dumps: int | None, *, start_date: bool) -> None:
     """Show the tables, columns, types, dumps and sizes that Heap delivers, what is selected and what is new."""
-    platform = open_project()
-    tables = platform.settings.heap.tables
+    project = open_project()
+    tables = project.settings.heap.tables
     selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
-    first = first_day_of_source(platform)
+    first = first_day_of_source(project)
     if start_date:
         if first is None:
-            raise SettingsError(f"{platform.source().describe()} holds no event that could be read")
+            raise SettingsError(f"{project.source().describe()} holds no event that could be read")
         click.echo(first)
         return
-    found = discover_source(platform.source(), selection, platform.catalogue, dumps)
+    found = discover_source(project.source(), selection, project.catalogue, dumps)
     _frame(found.tables)
     click.echo()
     _frame(found.columns)
-    if first and first != platform.settings.start_date:
-        click.echo(f"\nThe first day of the source is {first}; start_date is {platform.settings.start_date}")
+    if first and first != project.settings.start_date:
+        click.echo(f"\nThe first day of the source is {first}; start_date is {project.settings.start_date}")
     for dump, reason in found.unreadable.items():
         click.echo(f"manifest of dump {dump} cannot be read: {reason}", err=True)
 
@@ -126,9 +126,9 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
 @click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
 def browse(name: str | None, samples: int) -> None:
     """Show warehouse datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
-    platform = open_project()
-    warehouse = platform.warehouse()
-    shown = platform.settings.warehouse.datasets if platform.settings.warehouse else []
+    project = open_project()
+    warehouse = project.warehouse()
+    shown = project.settings.warehouse.datasets if project.settings.warehouse else []
     allowed = [warehouse.locate(dataset)[0] for dataset in shown]
     dataset, table = warehouse.locate(name) if name is not None else ("", None)
     if allowed and name is not None and dataset not in allowed:
@@ -166,11 +166,11 @@ def catalogue_diff(*, whole: bool) -> None:
     Where heap_catalogue.yaml cannot be written, what was taken in is kept in the lake; the patch that is then printed,
     or the file that --file prints, brings it into version control.
     """
-    platform = open_project()
+    project = open_project()
     if whole:
-        click.echo(platform.catalogue.to_yaml(), nl=False)
+        click.echo(project.catalogue.to_yaml(), nl=False)
         return
-    missing = missing_tables(platform)
+    missing = missing_tables(project)
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
@@ -181,17 +181,17 @@ def catalogue_diff(*, whole: bool) -> None:
             click.echo(f"new type    {table}: {origin} came in another type; those values are built as {column}")
     if not missing:
         click.echo("the catalogue knows everything that was landed")
-    _say_uncommitted(platform)
+    _say_uncommitted(project)
 
 
-def _say_uncommitted(platform: Project) -> None:
+def _say_uncommitted(project: Project) -> None:
     """Print as a patch what the lake keeps of the catalogue because its file is read-only."""
-    text, path = uncommitted(platform), platform.settings.catalogue
+    text, path = uncommitted(project), project.settings.catalogue
     if text is None:
         return
     standing = path.read_text() if path.exists() else ""
     names = f"a/{path.name}" if standing else "/dev/null", f"b/{path.name}"
-    place = platform.lake.store.uri(CATALOGUE_KEY)
+    place = project.lake.store.uri(CATALOGUE_KEY)
     click.echo(f"\n{path} cannot be written: what was taken in is kept in {place}.")
     click.echo("To commit (or: heap-assets catalogue diff --file > heap_catalogue.yaml):\n")
     lines = difflib.unified_diff(standing.splitlines(keepends=True), text.splitlines(keepends=True), *names)
@@ -202,13 +202,13 @@ def _say_uncommitted(platform: Project) -> None:
 @click.argument("tables", nargs=-1, metavar="[TABLE | TABLE.COLUMN]...")
 def catalogue_accept(tables: tuple[str, ...]) -> None:
     """Take new tables and columns in (all, or only those named); then reload the code location."""
-    platform = open_project()
-    missing = missing_tables(platform)
+    project = open_project()
+    missing = missing_tables(project)
     if not missing:
         click.echo("the catalogue knows everything that was landed")
         return
-    news = accept(platform, missing, tables or None)
-    shown = reload_code_locations(platform.settings.run.ui_url, seconds=30)
+    news = accept(project, missing, tables or None)
+    shown = reload_code_locations(project.settings.run.ui_url, seconds=30)
     then = "the UI shows the new assets" if shown else "reload the code location in the UI to see the new assets"
     click.echo(f"Wrote {news.place}: {then}; every day they have is then built by itself")
 
@@ -218,10 +218,10 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
 @click.confirmation_option(prompt="Its dumps will be landed again. Go on?")
 def reset(table: str) -> None:
     """Forget what was landed of one Heap table, so that its dumps are taken anew."""
-    platform = open_project()
-    if is_exported(platform):
+    project = open_project()
+    if is_exported(project):
         raise SettingsError("heap.source is Heap's export in BigQuery: it has no dumps that could land again")
-    landing = platform.landing
+    landing = project.landing
     dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
     known = dumps["table"].unique().sort().to_list()
     _known_table(table, known)
@@ -255,8 +255,8 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
 @click.option("--days", default=31, show_default=True, help="How many days to show, newest first")
 def usage(days: int) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
-    platform = open_project()
-    chosen, standing = platform.settings.heap.quota, month_quota(platform)
+    project = open_project()
+    chosen, standing = project.settings.heap.quota, month_quota(project)
     of = "rows, without a limit" if standing.limit is None else f"of {standing.limit:,} rows ({standing.share:.1%})"
     click.echo(f"{standing.month}  {standing.rows:,} {of}")
     if standing.limit is not None:
@@ -265,8 +265,8 @@ def usage(days: int) -> None:
             if chosen.stop
             else "landing goes on, as heap.quota.stop is not set"
         )
-        click.echo(f"         warned at {thresholds(platform).quota:.0%}; at the limit {then}")
-    by_day = landed_rows(platform.landing).sort("day", descending=True).head(days)
+        click.echo(f"         warned at {thresholds(project).quota:.0%}; at the limit {then}")
+    by_day = landed_rows(project.landing).sort("day", descending=True).head(days)
     if by_day.height:
         click.echo()
         _frame(by_day.rename({"free": "first seven days"}))

@@ -49,35 +49,35 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
 
     Works while `heap-assets dev` runs and without it; writes nothing.
     """
-    platform = open_project()
-    dumps = None if is_exported(platform) else _dumps(platform)
-    dagster, assets = _assets(platform)
+    project = open_project()
+    dumps = None if is_exported(project) else _dumps(project)
+    dagster, assets = _assets(project)
     if as_json:
-        click.echo(json.dumps(_document(platform, dagster, dumps, assets), default=_plain))
+        click.echo(json.dumps(_document(project, dagster, dumps, assets), default=_plain))
     else:
-        for line in _screen(platform, dagster, dumps, assets, show_all=show_all):
+        for line in _screen(project, dagster, dumps, assets, show_all=show_all):
             click.echo(line)
     failed = any(one.state is State.FAILED for one in assets) or bool(dumps and (dumps.rejected or dumps.unreachable))
     raise SystemExit(1 if fail and failed else 0)
 
 
-def _assets(platform: Project) -> tuple[str, list[AssetStatus]]:
+def _assets(project: Project) -> tuple[str, list[AssetStatus]]:
     """Return how much is known of runs, in words, and how the assets stand."""
     home, activity = dagster_home(), None
     if home is not None:
         os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
         from heap_assets.orchestration.assets.activity import activity_of  # Dagster takes seconds to import
 
-        activity = activity_of(home, shown_assets(platform))
+        activity = activity_of(home, shown_assets(project))
     if activity is None:
-        return "nothing has run here yet", asset_statuses(platform)
+        return "nothing has run here yet", asset_statuses(project)
     counts = Counter(one.state for one in activity.values())
     told = ", ".join(f"{counts[state]} {state}" for state in ("running", "queued", "failed") if counts[state])
-    return f"newest runs of assets: {told or 'all done'}", asset_statuses(platform, activity)
+    return f"newest runs of assets: {told or 'all done'}", asset_statuses(project, activity)
 
 
-def _dumps(platform: Project) -> DumpsStatus:
-    records = platform.landing.records()
+def _dumps(project: Project) -> DumpsStatus:
+    records = project.landing.records()
     rejected = [
         {"dump": r.dump_id, "table": None, "reason": r.failure.told, "retry_at": r.retry_at}
         for r in records.values()
@@ -87,23 +87,23 @@ def _dumps(platform: Project) -> DumpsStatus:
         {"dump": r.dump_id, "table": name, "reason": table.failure.told, "retry_at": table.retry_at}
         for r in records.values()
         for name, table in r.tables.items()
-        if table.failure is not None and platform.landing.config.tables.takes_table(name)
+        if table.failure is not None and project.landing.config.tables.takes_table(name)
     ]
     newest = max((str(r.day) for r in records.values()), default=None)
-    waits = "; ".join(map(str, dump_waits(platform)))
+    waits = "; ".join(map(str, dump_waits(project)))
     try:
-        pending = [manifest.dump_id for manifest in platform.landing.waiting(platform.source())]
+        pending = [manifest.dump_id for manifest in project.landing.waiting(project.source())]
     except HeapAssetsError as error:
         return DumpsStatus([], len(records), newest, rejected, waits, str(error))
     return DumpsStatus(pending, len(set(records) - set(pending)), newest, rejected, waits)
 
 
 def _document(
-    platform: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus]
+    project: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus]
 ) -> dict[str, Any]:
     return {
         "at": clock.now(),
-        "settings": version_of(platform.settings.model_dump(mode="json")),
+        "settings": version_of(project.settings.model_dump(mode="json")),
         "dagster": dagster,
         "dumps": asdict(dumps) if dumps else None,
         "assets": [asdict(one) for one in assets],
@@ -111,9 +111,9 @@ def _document(
 
 
 def _screen(
-    platform: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus], *, show_all: bool
+    project: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus], *, show_all: bool
 ) -> Iterator[str]:
-    settings = version_of(platform.settings.model_dump(mode="json"))
+    settings = version_of(project.settings.model_dump(mode="json"))
     yield f"{clock.now():%Y-%m-%d %H:%M} UTC  settings {settings}  {dagster}"
     if dumps:
         yield from _dump_lines(dumps)

@@ -57,8 +57,8 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     """Show what would be sent, without sending or writing anything."""
     import json
 
-    platform = _platform(name)
-    planned, sample = delivery.plan(platform, name, _day(platform, name, day))
+    project = _platform(name)
+    planned, sample = delivery.plan(project, name, _day(project, name, day))
     if as_json:
         tables = {table: report.as_dict() for table, report in planned.tables.items()}
         click.echo(json.dumps({**planned.report.as_dict(), "tables": tables, "left_out": dict(planned.left_out)}))
@@ -72,7 +72,7 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     if len(sample) and rows:
         click.echo()
         _table(sample.head(rows).with_columns(pl.col(pl.List(pl.String)).list.join(", ")))
-        if not has_salt(platform.lake.store):
+        if not has_salt(project.lake.store):
             click.echo("No sync has run in this lake: the hashes are of this call alone, `heap-assets rows` finds none")
 
 
@@ -93,24 +93,24 @@ def confirm(name: str, day: datetime | None) -> None:
 
 
 def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
-    platform = _platform(name)
-    chosen = _day(platform, name, day)
-    if not confirmed and waits_for_confirmation(platform, name):
-        planned, _ = delivery.plan(platform, name, chosen)
+    project = _platform(name)
+    chosen = _day(project, name, day)
+    if not confirmed and waits_for_confirmation(project, name):
+        planned, _ = delivery.plan(project, name, chosen)
         click.echo(f"sync/{name} {chosen}: nothing was ever sent to this destination, and nothing was now")
         _say_report(planned.report)
         click.echo(f"  {how_to_confirm(name)}")
         raise SystemExit(1)
     run_id = _by_hand()
     try:
-        sent = delivery.send(platform, name, chosen, run_id, delivery.Choices(confirmed=confirmed))
+        sent = delivery.send(project, name, chosen, run_id, delivery.Choices(confirmed=confirmed))
     except LeaseHeldError:
         raise
     except HeapAssetsError as error:
-        record_verdicts(platform, name, str(chosen), undelivered_verdict(str(error)), run_id)
+        record_verdicts(project, name, str(chosen), undelivered_verdict(str(error)), run_id)
         raise
     report = sent.report
-    verdicts = record_verdicts(platform, name, str(chosen), verdicts_of(platform, name, sent), run_id)
+    verdicts = record_verdicts(project, name, str(chosen), verdicts_of(project, name, sent), run_id)
     click.echo(
         f"sync/{name} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
         f"{report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
@@ -119,12 +119,12 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
         click.echo(f"  {report.reason}")
     if report.status is Status.NEEDS_CONFIRMATION:
         click.echo(f"  {how_to_confirm(name)}")
-    _tell_dagster(platform, name, sent, verdicts)
+    _tell_dagster(project, name, sent, verdicts)
     raise SystemExit(0 if sent.arrived else 1)
 
 
 def _tell_dagster(
-    platform: Project, name: str, sent: delivery.Delivery, verdicts: Sequence[tuple[Check, StoredVerdict]]
+    project: Project, name: str, sent: delivery.Delivery, verdicts: Sequence[tuple[Check, StoredVerdict]]
 ) -> None:
     """Report what was sent to the Dagster of this deployment, if there is one here; what was sent stays sent."""
     home = dagster_home()
@@ -136,7 +136,7 @@ def _tell_dagster(
 
     try:
         with instance_of(home) as instance:
-            report_delivery(instance, platform, name, sent, verdicts)
+            report_delivery(instance, project, name, sent, verdicts)
     except Exception as error:  # whatever Dagster's storage is made of
         click.echo(f"  sent, but the Dagster of {home} could not be told: {redact(str(error))}", err=True)
 
@@ -146,10 +146,10 @@ def _tell_dagster(
 @click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
 def retry(name: str, since: datetime | None) -> None:
     """Let the next run try rejected and unanswered rows at once, however often they failed."""
-    platform = _platform(name)
+    project = _platform(name)
     moment = since.replace(tzinfo=UTC) if since else None
-    store = platform.lake.store
-    count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in delivery.ledgers(platform, name))
+    store = project.lake.store
+    count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in delivery.ledgers(project, name))
     click.echo(f"sync/{name}: {count:,} rows will be tried again by the next run")
 
 
@@ -158,10 +158,10 @@ def retry(name: str, since: datetime | None) -> None:
 @click.confirmation_option(prompt="The next run will send every known key again. Go on?")
 def resend(name: str) -> None:
     """Let the next run send every known key again. Not for events, which are sent once."""
-    platform = _platform(name)
-    delivery.check_choices(platform, name, delivery.Choices(full_resend=True))
-    store = platform.lake.store
-    count = sum(full_resend(store, spec, _by_hand()) for spec in delivery.ledgers(platform, name))
+    project = _platform(name)
+    delivery.check_choices(project, name, delivery.Choices(full_resend=True))
+    store = project.lake.store
+    count = sum(full_resend(store, spec, _by_hand()) for spec in delivery.ledgers(project, name))
     click.echo(f"sync/{name}: {count:,} keys will be sent again by the next run")
 
 
@@ -176,9 +176,9 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
     Of syncs that send events, all events of the person are dropped from the ledger. Do this before the person is put on
     the list of identity.suppressed: afterwards nobody knows which events were theirs.
     """
-    platform = _platform(name)
-    deletion = heap_deletion(platform, name) if delete_in_heap else None
-    known = forget_person(platform, name, key, _by_hand())
+    project = _platform(name)
+    deletion = heap_deletion(project, name) if delete_in_heap else None
+    known = forget_person(project, name, key, _by_hand())
     said = f", {known:,} keys of the ledger" if known else ", though it was never sent"
     click.echo(f"sync/{name}: forgotten{said}. It will not be sent to again")
     if deletion is None:
@@ -194,9 +194,9 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 @click.option("--last", default=_SHOWN, show_default=True, help="How many runs")
 def show_runs(name: str, last: int) -> None:
     """Show the last runs, newest first."""
-    platform = _platform(name)
-    specs = delivery.ledgers(platform, name)
-    found = pl.concat([runs(platform.lake.store, spec.folder, last=last) for spec in specs])
+    project = _platform(name)
+    specs = delivery.ledgers(project, name)
+    found = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
     if not len(found):
         click.echo(f"sync/{name} has not run yet")
         return
@@ -222,11 +222,11 @@ def show_runs(name: str, last: int) -> None:
 @click.option("--rows", default=_SHOWN, show_default=True, help="How many rows")
 def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
-    platform = _platform(name)
+    project = _platform(name)
     moment = since.replace(tzinfo=UTC) if since else None
-    specs = delivery.ledgers(platform, name)
+    specs = delivery.ledgers(project, name)
     found = pl.concat(
-        [rejected(platform.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
+        [rejected(project.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
     )
     click.echo(f"sync/{name}: {len(found):,} rows stand as rejected or unanswered")
     if not len(found):
@@ -241,17 +241,17 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
 
 
 def _platform(name: str) -> Project:
-    platform = open_project()
-    known = platform.settings.sync
+    project = open_project()
+    known = project.settings.sync
     if name not in known:
         raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(known) or 'none'}")
-    return platform
+    return project
 
 
-def _day(platform: Project, name: str, day: datetime | None) -> date:
+def _day(project: Project, name: str, day: datetime | None) -> date:
     if day is not None:
         return day.date()
-    newest = newest_day(platform, name)
+    newest = newest_day(project, name)
     if newest is None:
         raise MissingInputError(f"sync.{name} has nothing to read yet: materialize its inputs first, or give --day")
     return newest

@@ -208,7 +208,7 @@ class _Stage:
 
     def _send(self, day: date) -> None:
         self.run.know_users()
-        for name in self.run.platform.settings.sync:
+        for name in self.run.project.settings.sync:
             self.run.send(name, day)
 
     def _look_at_time(self) -> None:
@@ -219,7 +219,7 @@ class _Stage:
         """Do what is no part of a night: partitions rewritten by a stranger, a day asked for late, broken machinery."""
         if plant.rewrite:
             self.planted_at = self.now
-            lake, rows = self.run.platform.lake, self.run.platform.lake.scan(plant.asset, str(day)).collect()
+            lake, rows = self.run.project.lake, self.run.project.lake.scan(plant.asset, str(day)).collect()
             lake.write(plant.asset, str(day), plant.rewrite(rows))
             self._step(self._next_tick(), lambda: self._check_again(plant.asset, day))
         elif _LATE in plant.settings:
@@ -276,7 +276,7 @@ class _Stage:
                 self.told_at, self.told_as = self.now, str(alarm["kind"])
 
     def _outcome(self, plant: Plant) -> Outcome:
-        judged = [v for v in result_store.newest(self.run.platform.lake.store) if v.asset == plant.asset]
+        judged = [v for v in result_store.newest(self.run.project.lake.store) if v.asset == plant.asset]
         mine = [v for v in judged if v.check == plant.found_by]
         failed = [v for v in mine if v.failed]
         others = {f"{a['subject']}: {a['about']}" for a in self.inbox.wrong()} - {f"{plant.asset}: {plant.found_by}"}
@@ -295,7 +295,7 @@ class _Stage:
         os.environ[clock.VARIABLE] = when.isoformat()
 
     def _next_poll(self) -> datetime:
-        return self.now + timedelta(seconds=self.run.platform.settings.heap.manifest_poll_seconds)
+        return self.now + timedelta(seconds=self.run.project.settings.heap.manifest_poll_seconds)
 
     def _next_tick(self) -> datetime:
         return self.now + _TICK

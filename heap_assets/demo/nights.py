@@ -67,8 +67,8 @@ class DemoRun:
 
     def open(self) -> None:
         """Load the definitions that the settings describe now."""
-        self.platform = open_project()
-        self.location = CodeLocation(self.platform, self.instance)
+        self.project = open_project()
+        self.location = CodeLocation(self.project, self.instance)
 
     def night(self, day: date) -> None:
         """Do what the night after `day` does: land, build touched days, resolve, check, send."""
@@ -79,14 +79,14 @@ class DemoRun:
             self.read_warehouse(day)
             self.resolve(day)
         self.know_users()
-        for name in self.platform.settings.sync:
+        for name in self.project.settings.sync:
             self.send(name, day)
         self._tell(f"{day}  sent what changed")
         self.judge_recency()
 
     def land(self, day: date) -> None:
         """Do what the manifest sensor asks for, up to the dump of `day`."""
-        pending = [m for m in self.platform.landing.pending(self.platform.source()) if dump_day(m) <= day]
+        pending = [m for m in self.project.landing.pending(self.project.source()) if dump_day(m) <= day]
         for manifest in pending:
             self._land(manifest)
         if pending:
@@ -109,7 +109,7 @@ class DemoRun:
     def resolve(self, day: date) -> None:
         """Resolve who is who on a day, as automation does once its inputs are settled."""
         made = ["identity/links", "identity/graph", "identity/conflicts", "identity/shared", "identity/changes"]
-        named = [AUDIENCES] if self.platform.settings.profiles.audiences else []
+        named = [AUDIENCES] if self.project.settings.profiles.audiences else []
         self.run(str(day), [*made, "profiles", "audit", *named])
         self._tell(f"{day}  resolved who is who")
 
@@ -125,8 +125,8 @@ class DemoRun:
 
     def build_touched(self, day: date) -> None:
         """Build, of every table, the days that dumps touched and the day itself."""
-        due = unbuilt_days(replace(self.platform))  # what runs in between have landed is news to this object
-        every = [heap_asset(table) for table in self.platform.event_tables]
+        due = unbuilt_days(replace(self.project))  # what runs in between have landed is news to this object
+        every = [heap_asset(table) for table in self.project.event_tables]
         wanted = {asset: due.get(asset, set()) | ({day} if self._is_new(day) else set()) for asset in every}
         for asset, days in self._failed(every).items():
             wanted[asset] |= days
@@ -139,10 +139,10 @@ class DemoRun:
     def _failed(self, assets: Sequence[str]) -> dict[str, set[date]]:
         """Return the days of dumps in which a table could not be read and that have not been tried yet."""
         found: dict[str, set[date]] = {}
-        for record in replace(self.platform).landing.records().values():
+        for record in replace(self.project).landing.records().values():
             for name, table in record.tables.items():
                 asset, day = heap_asset(name), record.day
-                untried = result_store.read(self.platform.lake.store, asset, "readable", str(day)) is None
+                untried = result_store.read(self.project.lake.store, asset, "readable", str(day)) is None
                 if table.failure is not None and asset in assets and untried:
                     found.setdefault(asset, set()).add(day)
         return found
@@ -152,17 +152,17 @@ class DemoRun:
         self.location.evaluate_recency()
 
     def _is_new(self, day: date) -> bool:
-        return str(day) not in self.platform.lake.versions("profiles")
+        return str(day) not in self.project.lake.versions("profiles")
 
     def _warehouse(self) -> list[str]:
-        tables = self.platform.settings.warehouse.tables if self.platform.settings.warehouse else {}
+        tables = self.project.settings.warehouse.tables if self.project.settings.warehouse else {}
         return [warehouse_asset(name) for name in tables]
 
     def know_users(self) -> None:
         """The local Heap knows whom the real one would: the identities of its own export."""
-        newest = self.platform.lake.partitions("heap/users")[-1]
-        identities = self.platform.lake.scan("heap/users", newest).select("identity").drop_nulls().collect()
-        self.heap.seed(identities["identity"].unique().sort().to_list(), app_id=self.platform.settings.heap.app_id)
+        newest = self.project.lake.partitions("heap/users")[-1]
+        identities = self.project.lake.scan("heap/users", newest).select("identity").drop_nulls().collect()
+        self.heap.seed(identities["identity"].unique().sort().to_list(), app_id=self.project.settings.heap.app_id)
 
     def run(self, partition: str | tuple[str, str], assets: Sequence[str]) -> RunResult:
         """Materialize assets, and print why steps failed."""

@@ -45,24 +45,24 @@ class Summary:
 def summary(run: DemoRun) -> Summary:
     """Read everything back from the lake, the truth and the local Heap: nothing is remembered from the run itself."""
     assert run.company is not None
-    platform, day = run.platform, str(run.company.until)
-    judged = result_store.newest(platform.lake.store)
+    project, day = run.project, str(run.company.until)
+    judged = result_store.newest(project.lake.store)
     return Summary(
         {
             "day": day,
             "seconds": round(time.monotonic() - run.started, 1),
-            "ingested": _ingested(platform, run.dumps_landed),
-            "identified": _identified(platform, day, run),
-            "sent": [_sent(platform, name, run) for name in platform.settings.sync],
-            "heap": run.heap.state(only="summary", app_id=platform.settings.heap.app_id)["summary"],
+            "ingested": _ingested(project, run.dumps_landed),
+            "identified": _identified(project, day, run),
+            "sent": [_sent(project, name, run) for name in project.settings.sync],
+            "heap": run.heap.state(only="summary", app_id=project.settings.heap.app_id)["summary"],
             "faults": [_fault(fault.as_dict(), judged) for fault in run.company.faults],
             "checks": {"judged": len(judged), "failed": sum(v.failed for v in judged)},
         }
     )
 
 
-def _ingested(platform: Project, dumps: int) -> dict[str, Any]:
-    reports = platform.landing.reports()
+def _ingested(project: Project, dumps: int) -> dict[str, Any]:
+    reports = project.landing.reports()
     landed = reports.filter(pl.col("state") == "landed")
     tables = landed.group_by("table").agg(pl.col("rows_landed").sum()).sort("table")
     return {
@@ -77,9 +77,9 @@ def _ingested(platform: Project, dumps: int) -> dict[str, Any]:
     }
 
 
-def _identified(platform: Project, day: str, run: DemoRun) -> dict[str, Any]:
+def _identified(project: Project, day: str, run: DemoRun) -> dict[str, Any]:
     assert run.company is not None
-    lake = platform.lake
+    lake = project.lake
     if day not in lake.versions(GRAPH):
         raise MissingInputError(f"{GRAPH} {day} was not built: see the failed runs in the UI (`heap-assets dev`)")
     graph = lake.scan(GRAPH, day)
@@ -90,7 +90,7 @@ def _identified(platform: Project, day: str, run: DemoRun) -> dict[str, Any]:
     found = lake.scan(SHARED, day).select(keys).collect()
     devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
     planted = devices.filter(pl.col("shared")).join(
-        _seen_with_several(platform, run, truth), on="identifier", how="semi"
+        _seen_with_several(project, run, truth), on="identifier", how="semi"
     )
     wrongly = devices.filter(~pl.col("shared")).join(found, on=keys)
     return {
@@ -108,10 +108,10 @@ def _identified(platform: Project, day: str, run: DemoRun) -> dict[str, Any]:
     }
 
 
-def _seen_with_several(platform: Project, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
+def _seen_with_several(project: Project, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
     """Return the devices that the data shows with several people; of others nobody can know that they are shared."""
     assert run.company is not None
-    links = links_as_of(platform, run.company.until).filter(
+    links = links_as_of(project, run.company.until).filter(
         (pl.col("type_a") == "device_id") != (pl.col("type_b") == "device_id")
     )
     is_a = pl.col("type_a") == "device_id"
@@ -125,9 +125,9 @@ def _seen_with_several(platform: Project, run: DemoRun, truth: pl.LazyFrame) -> 
     return counted.filter(pl.col("person") > 1).collect()
 
 
-def _sent(platform: Project, name: str, run: DemoRun) -> dict[str, Any]:
+def _sent(project: Project, name: str, run: DemoRun) -> dict[str, Any]:
     """Return this demo's runs of a sync; the last one's numbers stand beside what was sent in all of them."""
-    history = pl.concat([runs(platform.lake.store, spec.folder) for spec in ledgers(platform, name)]).sort("started_at")
+    history = pl.concat([runs(project.lake.store, spec.folder) for spec in ledgers(project, name)]).sort("started_at")
     mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
     columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
     last = history.tail(1).to_dicts()[0] if len(history) else {"status": "never ran: see the failed runs in the UI"}

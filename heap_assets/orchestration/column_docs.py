@@ -112,24 +112,24 @@ _BEHAVIOUR: Mapping[str, str] = {
 }
 
 
-def words_for(platform: Project, path: str) -> dict[str, Words]:
+def words_for(project: Project, path: str) -> dict[str, Words]:
     """Return column to its meaning, as far as settings and code know it before anything is built."""
     found = dict(_OWN.get(path, {}))
     if path == PROFILES:
-        return found | _traits(platform)
+        return found | _traits(project)
     if path.startswith("warehouse/"):
-        return found | _warehouse(platform, path)
+        return found | _warehouse(project, path)
     if path.startswith("sync/"):
-        return _properties(platform, path.removeprefix("sync/"))
+        return _properties(project, path.removeprefix("sync/"))
     if path.startswith("heap/"):
-        table = platform.catalogue.tables.get(platform.heap_tables.get(path, ""))
+        table = project.catalogue.tables.get(project.heap_tables.get(path, ""))
         known = {name: Words(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
         return known | found
     return found
 
 
-def _traits(platform: Project) -> dict[str, Words]:
-    profiles, found = platform.settings.profiles, {}
+def _traits(project: Project) -> dict[str, Words]:
+    profiles, found = project.settings.profiles, {}
     for name, trait in profiles.traits.items():
         told = f"{trait.description.rstrip('.')}. " if trait.description else ""
         found[name] = Words(
@@ -145,18 +145,18 @@ def _traits(platform: Project) -> dict[str, Words]:
     return found
 
 
-def _warehouse(platform: Project, path: str) -> dict[str, Words]:
-    settings = platform.settings.warehouse
+def _warehouse(project: Project, path: str) -> dict[str, Words]:
+    settings = project.settings.warehouse
     table = settings.tables[path.removeprefix("warehouse/")] if settings else None
     found: dict[str, Words] = {}
-    for mapping in platform.snapshot_sources[path].mappings:
+    for mapping in project.snapshot_sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):
             before = f"{found[column].text.rstrip('.')}, " if column in found else "Identifies a person: "
             found[column] = Words(f"{before}{mapping.type}.", personal=True)
     for column, text in _roles(table.key, table.created_at, table.updated_at) if table else ():
         told = f"{text} {found[column].text}" if column in found else text
         found[column] = Words(told, column in found and found[column].personal)
-    for name, trait in platform.settings.profiles.traits.items():
+    for name, trait in project.settings.profiles.traits.items():
         for source in trait.sources:
             asset, _, column = source.partition(".")
             if warehouse_asset(asset) == path:
@@ -172,10 +172,10 @@ def _roles(key: str | None, created: str | None, updated: str | None) -> list[tu
     return [(column, text) for column, text in roles if column]
 
 
-def _properties(platform: Project, name: str) -> dict[str, Words]:
+def _properties(project: Project, name: str) -> dict[str, Words]:
     """Say of each property that is sent where it comes from, back to the columns of the source tables."""
-    sync = platform.settings.sync[name]
-    traits = platform.settings.profiles.traits
+    sync = project.settings.sync[name]
+    traits = project.settings.profiles.traits
     found = {}
     for prop, column in sync.properties.items():
         if getattr(sync, "source", PROFILES) == PROFILES and column in traits:

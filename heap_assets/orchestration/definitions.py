@@ -65,7 +65,7 @@ def _definitions(loaded: Project) -> dg.Definitions:
     run = settings.run
     partitions_def = days(settings.start_date)
 
-    def platform(lake: LakeResource) -> Project:
+    def project(lake: LakeResource) -> Project:
         return Project(settings, loaded.catalogue, lake.open())
 
     def standing() -> Project:
@@ -75,27 +75,27 @@ def _definitions(loaded: Project) -> dg.Definitions:
     schedule_status = (
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
-    retention = retention_job(platform)
+    retention = retention_job(project)
     recency = recency_job(hourly_checks(loaded), status=schedule_status)
     exported = is_exported(loaded)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
-        [landed(partitions_def, run.owner, EXPORTS, "bigquery"), exports(platform, run.owner)]
+        [landed(partitions_def, run.owner, EXPORTS, "bigquery"), exports(project, run.owner)]
         if exported
-        else [landed(partitions_def, run.owner, DUMPS, "parquet"), dumps(platform, dump_checks(loaded), run.owner)]
+        else [landed(partitions_def, run.owner, DUMPS, "parquet"), dumps(project, dump_checks(loaded), run.owner)]
     )
     arrival_sensor = exports_sensor if exported else manifest_sensor
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         *arrivals,
-        event_tables(loaded, platform, partitions_def),
-        people(loaded, platform, partitions_def),
-        identity(loaded, platform, partitions_def),
-        *profiles(loaded, platform, partitions_def),
-        *syncs(loaded, platform, partitions_def),
-        status_report(loaded, platform),
-        *publishing(loaded, platform, partitions_def),
+        event_tables(loaded, project, partitions_def),
+        people(loaded, project, partitions_def),
+        identity(loaded, project, partitions_def),
+        *profiles(loaded, project, partitions_def),
+        *syncs(loaded, project, partitions_def),
+        status_report(loaded, project),
+        *publishing(loaded, project, partitions_def),
     ]
     if settings.warehouse and settings.warehouse.tables:
-        assets.append(warehouse_tables(loaded, platform, partitions_def))
+        assets.append(warehouse_tables(loaded, project, partitions_def))
     return dg.Definitions(
         assets=presented(loaded, assets),
         asset_checks=[
@@ -129,10 +129,10 @@ def _definitions(loaded: Project) -> dg.Definitions:
 
 
 def automation_sensors(
-    platform: Callable[[], Project], status: dg.DefaultSensorStatus
+    project: Callable[[], Project], status: dg.DefaultSensorStatus
 ) -> list[dg.AutomationConditionSensorDefinition]:
     """Return the sensors that run assets by their automation conditions."""
-    reasons = Reasons(platform)
+    reasons = Reasons(project)
     tables = dg.AssetSelection.groups("heap", "heap_events")
     people = dg.AssetSelection.groups("identity", "profiles")
     return [

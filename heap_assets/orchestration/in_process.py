@@ -52,11 +52,11 @@ class RunResult:
 class CodeLocation:
     """The definitions of a project and a Dagster instance to execute them on."""
 
-    def __init__(self, platform: Project, instance: dg.DagsterInstance) -> None:
+    def __init__(self, project: Project, instance: dg.DagsterInstance) -> None:
         if not sqlalchemy.event.contains(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk):
             sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
         self._instance = instance
-        self._definitions = build_definitions(platform)
+        self._definitions = build_definitions(project)
         self._job = self._definitions.resolve_implicit_global_asset_job_def()
 
     def materialize(self, assets: Sequence[str], partition: str | tuple[str, str]) -> RunResult:

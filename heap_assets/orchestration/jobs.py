@@ -131,13 +131,13 @@ class RetentionConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Say what would go, and delete nothing")
 
 
-def retention_job(platform: Callable[[LakeResource], Project]) -> dg.JobDefinition:
+def retention_job(project: Callable[[LakeResource], Project]) -> dg.JobDefinition:
     """Return the job that deletes the days which `keep` in the settings no longer asks for."""
 
     @dg.op(name="forget_expired_days", pool="retention")
     @redacting
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
-        there = platform(lake)
+        there = project(lake)
         days = expired(there)
         results = old_verdicts(there)
         leftovers = 0

@@ -41,7 +41,7 @@ _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset
 
 
 def manifest_sensor(
-    platform: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
+    project: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
 ) -> dg.SensorDefinition:
     """Return the sensor that lists manifests and requests what is wanted: listed, less landed with equal ETags."""
 
@@ -56,7 +56,7 @@ def manifest_sensor(
     @redacting
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         clear_dead_runs(context.instance)
-        there = platform()
+        there = project()
         take_news(context, there)
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today

@@ -16,14 +16,14 @@ from heap_assets.tables import sync_asset, warehouse_asset
 
 
 def schedules(
-    loaded: Project, platform: Callable[[], Project], status: dg.DefaultScheduleStatus
+    loaded: Project, project: Callable[[], Project], status: dg.DefaultScheduleStatus
 ) -> Iterator[dg.ScheduleDefinition]:
     """Yield the warehouse's schedule and one for each sync that has a cron."""
     if loaded.settings.warehouse and loaded.settings.warehouse.tables:
         yield _warehouse(loaded, status)
     for name, sync in loaded.settings.sync.items():
         if sync.scheduled:
-            yield _sync(name, str(sync.schedule), platform, status)
+            yield _sync(name, str(sync.schedule), project, status)
 
 
 def _warehouse(loaded: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
@@ -46,7 +46,7 @@ def _warehouse(loaded: Project, status: dg.DefaultScheduleStatus) -> dg.Schedule
 
 
 def _sync(
-    name: str, cron: str, platform: Callable[[], Project], status: dg.DefaultScheduleStatus
+    name: str, cron: str, project: Callable[[], Project], status: dg.DefaultScheduleStatus
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"send_{name}",
@@ -58,7 +58,7 @@ def _sync(
     )
     @redacting
     def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        there = platform()
+        there = project()
         if waits_for_confirmation(there, name) and was_shown(there, name):
             return dg.SkipReason(f"nothing was ever sent to this destination: {how_to_confirm(name)}")
         days = due_days(there, name)

@@ -49,7 +49,7 @@ class Window:
         return datetime(self.day.year, self.day.month, self.day.day, tzinfo=UTC) + timedelta(days=1)
 
 
-def window(platform: Project, day: date) -> Window:
+def window(project: Project, day: date) -> Window:
     """Find the event days that behaviour and audiences of a day look at; none if the settings ask for neither.
 
     Raises
@@ -58,28 +58,28 @@ def window(platform: Project, day: date) -> Window:
         An audience or a feature names an event that the catalogue does not know; where it knows no event table at all,
         such an event has never happened.
     """
-    chosen = platform.settings.profiles
-    reach = reaches(platform)
+    chosen = project.settings.profiles
+    reach = reaches(project)
     days = {}
     for table, back in reach.items():
         first = date.min if back is None else day - timedelta(days=back)
-        there = platform.lake.partitions(heap_asset(table))
+        there = project.lake.partitions(heap_asset(table))
         days[table] = [key for key in there if str(first) < key <= str(day)] if chosen.columns else []
     return Window(day, days)
 
 
-def reaches(platform: Project) -> dict[str, int | None]:
+def reaches(project: Project) -> dict[str, int | None]:
     """Return how many days back each event table is looked at; None is all of them."""
-    chosen = platform.settings.profiles
+    chosen = project.settings.profiles
     found: dict[str, int | None] = {}
-    if not platform.event_tables:
+    if not project.event_tables:
         return found
     if chosen.behaviour:
         for flag, event in chosen.behaviour.features.items():
-            _known(platform, event, f"profiles.behaviour.features.{flag}")
-        found = dict.fromkeys(platform.event_tables, chosen.behaviour.days)
+            _known(project, event, f"profiles.behaviour.features.{flag}")
+        found = dict.fromkeys(project.event_tables, chosen.behaviour.days)
     for event, within in events_needed(chosen.parsed_audiences).items():
-        table = _known(platform, event, "profiles.audiences")
+        table = _known(project, event, "profiles.audiences")
         longest = found.get(table, 0)
         # a window that is not whole days reaches into one day more
         found[table] = None if within is None or longest is None else max(longest, -int(-within // 1))
@@ -87,7 +87,7 @@ def reaches(platform: Project) -> dict[str, int | None]:
 
 
 def with_what_they_did(
-    platform: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, seen: Window
+    project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, seen: Window
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     """Add the columns of `profiles.behaviour` and one true/false column per audience.
 
@@ -95,19 +95,19 @@ def with_what_they_did(
     -------
     The profiles, and of audiences whose conditions cannot be judged (their column is null) why not.
     """
-    chosen = platform.settings.profiles
+    chosen = project.settings.profiles
     if chosen.behaviour:
         features = {
-            flag: _known(platform, event, f"profiles.behaviour.features.{flag}")
+            flag: _known(project, event, f"profiles.behaviour.features.{flag}")
             for flag, event in chosen.behaviour.features.items()
         }
-        stream = {table: _rows(platform, table, days, _STREAM) for table, days in seen.days.items() if days}
+        stream = {table: _rows(project, table, days, _STREAM) for table, days in seen.days.items() if days}
         events = event_stream(stream, graph)
         profiles = joined(profiles, graph, events, seen.as_of, features, chosen.behaviour.days)
     if not chosen.audiences:
         return profiles, {}
-    needed = {_known(platform, event, "profiles.audiences") for event in events_needed(chosen.parsed_audiences)}
-    tables = {table: events_of_profiles(_rows(platform, table, seen.days.get(table, ())), graph) for table in needed}
+    needed = {_known(project, event, "profiles.audiences") for event in events_needed(chosen.parsed_audiences)}
+    tables = {table: events_of_profiles(_rows(project, table, seen.days.get(table, ())), graph) for table in needed}
     set_aside = {}
     for audience in chosen.parsed_audiences:
         try:
@@ -118,28 +118,28 @@ def with_what_they_did(
     return profiles, set_aside
 
 
-def column_sources(platform: Project) -> dict[str, set[tuple[str, str]]]:
+def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     """Return every column of behaviour and audiences to the (event table, column) pairs that it is made of."""
-    chosen = platform.settings.profiles
-    if not platform.event_tables:
+    chosen = project.settings.profiles
+    if not project.event_tables:
         return {name: set() for name in chosen.columns if name not in chosen.traits}
     found: dict[str, set[tuple[str, str]]] = {}
     if chosen.behaviour:
-        everything = {(table, column) for table in platform.event_tables for column in _STREAM}
+        everything = {(table, column) for table in project.event_tables for column in _STREAM}
         found = dict.fromkeys(BEHAVIOUR, everything)
         for flag, event in chosen.behaviour.features.items():
-            table = _known(platform, event, f"profiles.behaviour.features.{flag}")
+            table = _known(project, event, f"profiles.behaviour.features.{flag}")
             found[flag] = {(table, "user_id"), (table, "time")}
     for audience in chosen.parsed_audiences:
         found[audience.name] = {
-            (_known(platform, criterion.type, criterion.where), column)
+            (_known(project, criterion.type, criterion.where), column)
             for criterion in (*audience.events, *audience.exclude_events)
             for column in ("user_id", "time", *(name for name, _ in criterion.properties))
         }
     return found
 
 
-def check_events(platform: Project) -> list[str]:
+def check_events(project: Project) -> list[str]:
     """Hold the events and properties that behaviour and audiences name against the catalogue.
 
     Returns
@@ -152,20 +152,20 @@ def check_events(platform: Project) -> list[str]:
     SettingsError
         Naming the key of what Heap's tables do not have.
     """
-    chosen = platform.settings.profiles
-    if not platform.event_tables:
+    chosen = project.settings.profiles
+    if not project.event_tables:
         features = chosen.behaviour.features.values() if chosen.behaviour else ()
-        forwarded = [f"sync.{name}" for name, sync in platform.settings.sync.items() if isinstance(sync, SegmentTrack)]
+        forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if isinstance(sync, SegmentTrack)]
         named = [*sorted({*features, *events_needed(chosen.parsed_audiences)}), *forwarded]
         if not named:
             return []
         asked = ", ".join(named)
         return [f"no event table is known yet: whether Heap has what is asked for ({asked}) shows with the first dump"]
-    reaches(platform)
+    reaches(project)
     for audience in chosen.parsed_audiences:
         for criterion in (*audience.events, *audience.exclude_events):
-            table = _known(platform, criterion.type, criterion.where)
-            columns = platform.catalogue.columns(table) or []
+            table = _known(project, criterion.type, criterion.where)
+            columns = project.catalogue.columns(table) or []
             for column, condition in criterion.properties:
                 if column not in columns:
                     raise SettingsError(
@@ -174,35 +174,35 @@ def check_events(platform: Project) -> list[str]:
     return []
 
 
-def _known(platform: Project, event: str, where: str) -> str:
+def _known(project: Project, event: str, where: str) -> str:
     """Return the table of an event; where no event table is known at all, the event by its own name."""
-    if not platform.event_tables:
+    if not project.event_tables:
         return event
-    table = event_table(event, dict.fromkeys(platform.event_tables))
+    table = event_table(event, dict.fromkeys(project.event_tables))
     if table is None:
         raise SettingsError(
-            f"{where} names the event {event!r}, which no table holds. Tables: {', '.join(platform.event_tables)}"
+            f"{where} names the event {event!r}, which no table holds. Tables: {', '.join(project.event_tables)}"
         )
     return table
 
 
-def _rows(platform: Project, table: str, days: Iterable[str], columns: Iterable[str] = ()) -> pl.LazyFrame:
+def _rows(project: Project, table: str, days: Iterable[str], columns: Iterable[str] = ()) -> pl.LazyFrame:
     """Scan days of a table without what we sent to Heap ourselves.
 
     A table without days has the catalogue's columns; one that the catalogue does not know, those that audiences name.
     """
     keys = list(days)
     if not keys:
-        names = platform.catalogue.columns(table) or _asked_for(platform, table)
+        names = project.catalogue.columns(table) or _asked_for(project, table)
         return pl.LazyFrame(schema={name: _TYPES.get(name, pl.String()) for name in (*_TYPES, *names)})
-    rows = without_own(platform.lake.scan(heap_asset(table), keys))
+    rows = without_own(project.lake.scan(heap_asset(table), keys))
     return rows.select(columns) if columns else rows
 
 
-def _asked_for(platform: Project, event: str) -> list[str]:
+def _asked_for(project: Project, event: str) -> list[str]:
     criteria = [
         criterion
-        for audience in platform.settings.profiles.parsed_audiences
+        for audience in project.settings.profiles.parsed_audiences
         for criterion in (*audience.events, *audience.exclude_events)
     ]
     return [column for criterion in criteria if criterion.type == event for column, _ in criterion.properties]

@@ -54,24 +54,24 @@ class CatalogueNews:
         return f"{columns} columns of {tables} tables"
 
 
-def first_day_of_source(platform: Project) -> date | None:
+def first_day_of_source(project: Project) -> date | None:
     """Return the first day of which the source holds events; None if none could be read, or it is an export."""
-    if exports.is_exported(platform):
+    if exports.is_exported(project):
         return None
-    return first_day(platform.source(), platform.landing.config.tables)
+    return first_day(project.source(), project.landing.config.tables)
 
 
-def accept_first(platform: Project) -> CatalogueNews | None:
+def accept_first(project: Project) -> CatalogueNews | None:
     """Take in what the source holds if the catalogue is empty and the settings allow it; None if nothing was taken.
 
     What only the files of these dumps tell is taken once they have landed, by :func:`accept_by_itself`. A source that
     cannot be reached is logged and asked again with the next load.
     """
-    if platform.catalogue.tables or platform.settings.heap.tables.accept == "never":
+    if project.catalogue.tables or project.settings.heap.tables.accept == "never":
         return None
     try:
-        offered = exports.missing(platform) if exports.is_exported(platform) else _offered_by_manifests(platform)
-        news = accept(platform, offered) if offered else None
+        offered = exports.missing(project) if exports.is_exported(project) else _offered_by_manifests(project)
+        news = accept(project, offered) if offered else None
     except HeapAssetsError as error:
         _log.warning("the catalogue stays empty: what the source holds cannot be listed: %s", error)
         return None
@@ -80,32 +80,32 @@ def accept_first(platform: Project) -> CatalogueNews | None:
     return news
 
 
-def accept_by_itself(platform: Project) -> CatalogueNews | None:
+def accept_by_itself(project: Project) -> CatalogueNews | None:
     """Take in what has landed and is new, if the settings ask for that without being asked; None if nothing was."""
-    choice = platform.settings.heap.tables.accept
+    choice = project.settings.heap.tables.accept
     if choice == "never":
         return None
     if choice == "first":
-        return _accept_of_first_dumps(platform) if platform.catalogue.tables else accept_first(platform)
-    landed = missing(platform)
-    return accept(platform, landed) if landed else None
+        return _accept_of_first_dumps(project) if project.catalogue.tables else accept_first(project)
+    landed = missing(project)
+    return accept(project, landed) if landed else None
 
 
-def _accept_of_first_dumps(platform: Project) -> CatalogueNews | None:
-    news = None if exports.is_exported(platform) else news_of_first_dumps(platform)
+def _accept_of_first_dumps(project: Project) -> CatalogueNews | None:
+    news = None if exports.is_exported(project) else news_of_first_dumps(project)
     if news is None:
         return None
-    taken = accept(platform, news) if news else None
-    note_taken(platform, {**news.tables, **news.columns})
+    taken = accept(project, news) if news else None
+    note_taken(project, {**news.tables, **news.columns})
     return taken
 
 
-def missing(platform: Project) -> Missing:
+def missing(project: Project) -> Missing:
     """Return what landed, or what the export has, that the catalogue does not know."""
-    return exports.missing(platform) if exports.is_exported(platform) else platform.catalogue.missing(platform.landing)
+    return exports.missing(project) if exports.is_exported(project) else project.catalogue.missing(project.landing)
 
 
-def accept(platform: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueNews:
+def accept(project: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueNews:
     """Take tables and columns into the catalogue file, or into the lake where the file cannot be written.
 
     Parameters
@@ -118,42 +118,42 @@ def accept(platform: Project, offered: Missing, only: Iterable[str] | None = Non
     def _change(standing: Catalogue) -> Catalogue:
         return standing.accept(offered, chosen)
 
-    path = platform.settings.catalogue
+    path = project.settings.catalogue
     if is_writable(path):
         return CatalogueNews(Catalogue.update(path, _change), _of(offered, chosen), str(path))
-    store = platform.lake.store
-    store.update(CATALOGUE_KEY, lambda data: _changed(platform.catalogue, data, _change))
+    store = project.lake.store
+    store.update(CATALOGUE_KEY, lambda data: _changed(project.catalogue, data, _change))
     kept = Catalogue.parse(store.read(CATALOGUE_KEY), store.uri(CATALOGUE_KEY))
     return CatalogueNews(kept, _of(offered, chosen), store.uri(CATALOGUE_KEY))
 
 
-def uncommitted(platform: Project) -> str | None:
+def uncommitted(project: Project) -> str | None:
     """Return what the catalogue file would have to hold; None if it can be written, or holds that already.
 
     Where the file is read-only, what was taken in is kept in the lake until somebody puts it into the file.
     """
-    path = platform.settings.catalogue
-    if is_writable(path) or Catalogue.load(path) == platform.catalogue:
+    path = project.settings.catalogue
+    if is_writable(path) or Catalogue.load(path) == project.catalogue:
         return None
-    return platform.catalogue.to_yaml()
+    return project.catalogue.to_yaml()
 
 
-def note_changes(platform: Project) -> None:
+def note_changes(project: Project) -> None:
     """Note since when the columns of each table are known as they are: days built before that are built again.
 
     Tables that nobody noted yet count as known for ever, so that nothing is rebuilt on account of an upgrade.
     """
     now = datetime.now(UTC).isoformat()
-    tables = platform.catalogue.tables
+    tables = project.catalogue.tables
     # days have the columns of other types whether they are known or not: knowing them is no reason to build again
     columns = {name: version_of(plain_columns(table.columns)) for name, table in tables.items()}
     whole = {name: version_of(list(table.columns)) for name, table in tables.items()}  # noted so by former versions
-    known = _changes(platform)
+    known = _changes(project)
     if all(name in known and known[name]["columns"] in (columns[name], whole[name]) for name in columns):
         return
 
     def _noted(data: bytes | None) -> bytes:
-        standing = _read_changes(platform, data) if data is not None else {}
+        standing = _read_changes(project, data) if data is not None else {}
         # of a damaged note nobody knows when columns changed: every day is built once more
         unknown_since, standing = (now, {}) if standing is None else (None, standing)
         for name, digest in columns.items():
@@ -163,31 +163,29 @@ def note_changes(platform: Project) -> None:
                 standing[name] = {"columns": digest, "since": now}
         return json.dumps(standing, sort_keys=True).encode()
 
-    platform.lake.store.update(_CHANGES_KEY, _noted)
+    project.lake.store.update(_CHANGES_KEY, _noted)
 
 
-def columns_since(platform: Project) -> dict[str, datetime]:
+def columns_since(project: Project) -> dict[str, datetime]:
     """Return table to when its known columns last changed; tables whose columns never did are left out."""
-    return {
-        name: datetime.fromisoformat(entry["since"]) for name, entry in _changes(platform).items() if entry["since"]
-    }
+    return {name: datetime.fromisoformat(entry["since"]) for name, entry in _changes(project).items() if entry["since"]}
 
 
-def _changes(platform: Project) -> dict[str, dict[str, str | None]]:
+def _changes(project: Project) -> dict[str, dict[str, str | None]]:
     try:
-        data = platform.lake.store.read(_CHANGES_KEY)
+        data = project.lake.store.read(_CHANGES_KEY)
     except FileNotFoundError:
         return {}
-    return _read_changes(platform, data) or {}
+    return _read_changes(project, data) or {}
 
 
-def _read_changes(platform: Project, data: bytes) -> dict[str, dict[str, str | None]] | None:
+def _read_changes(project: Project, data: bytes) -> dict[str, dict[str, str | None]] | None:
     """Read what is noted of each table; None, and a warning, if it is damaged."""
     try:
         found = json.loads(data)
         return {str(name): {"columns": one["columns"], "since": one["since"]} for name, one in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        _log.warning("%s is damaged: it is written anew", platform.lake.store.uri(_CHANGES_KEY))
+        _log.warning("%s is damaged: it is written anew", project.lake.store.uri(_CHANGES_KEY))
         return None
 
 
@@ -205,12 +203,12 @@ def _of(offered: Missing, chosen: list[str] | None) -> Missing:
     return Missing(_of_these(offered.tables), _of_these(offered.columns), offered.other_types)
 
 
-def _offered_by_manifests(platform: Project) -> Missing:
+def _offered_by_manifests(project: Project) -> Missing:
     """Return the selected tables and columns that the source's manifests list; nothing else is read.
 
     Which dumps they are is remembered.
     """
-    source, selection = platform.source(), platform.landing.config.tables
+    source, selection = project.source(), project.landing.config.tables
     columns: dict[str, dict[str, None]] = {}
 
     def _tables(manifest: ManifestFile) -> list[tuple[str, tuple[str, ...]]]:
@@ -226,7 +224,7 @@ def _offered_by_manifests(platform: Project) -> Missing:
             for name, listed in tables:
                 own = OWN_COLUMNS.get(name, ())
                 columns.setdefault(name, {}).update(dict.fromkeys(apart(column, own) for column in listed))
-    offered = platform.catalogue.compare(
+    offered = project.catalogue.compare(
         {
             name: selection.chosen(name, list(listed))
             for name, listed in sorted(columns.items())
@@ -234,5 +232,5 @@ def _offered_by_manifests(platform: Project) -> Missing:
         }
     )
     if offered:
-        remember(platform, [manifest.dump_id for manifest in manifests], offered.tables)
+        remember(project, [manifest.dump_id for manifest in manifests], offered.tables)
     return offered

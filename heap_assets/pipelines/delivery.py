@@ -112,7 +112,7 @@ class Delivery:
 
 
 def send(
-    platform: Project,
+    project: Project,
     name: str,
     day: date,
     run_id: str,
@@ -121,21 +121,21 @@ def send(
 ) -> Delivery:
     """Bring the destination of a sync up to date with a day; nothing is sent while its gate is shut."""
     chosen = choices or Choices()
-    check_choices(platform, name, chosen)
-    sync, store = platform.settings.sync[name], platform.lake.store
-    shut = sync_gate(platform, name, day)
+    check_choices(project, name, chosen)
+    sync, store = project.settings.sync[name], project.lake.store
+    shut = sync_gate(project, name, day)
     if shut:
-        return Delivery(day, _blocked(platform, name, day, run_id, shut))
-    remember_enabled(platform, name)
-    confirmed = _confirm(platform, name, run_id) if isinstance(sync, kinds.HeapIdentify) and sync.enabled else 0
-    left_out = left_out_tables(platform, name, day)
+        return Delivery(day, _blocked(project, name, day, run_id, shut))
+    remember_enabled(project, name)
+    confirmed = _confirm(project, name, run_id) if isinstance(sync, kinds.HeapIdentify) and sync.enabled else 0
+    left_out = left_out_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     unchanged = 0
-    for shipment in _shipments(platform, name, day, left_out):
-        if shipment.table and not chosen.anything and _is_done(platform, name, shipment, day):
+    for shipment in _shipments(project, name, day, left_out):
+        if shipment.table and not chosen.anything and _is_done(project, name, shipment, day):
             unchanged += 1
             continue
-        _upkeep(platform, shipment, run_id, chosen)
+        _upkeep(project, shipment, run_id, chosen)
         # a destination that refuses says so before its rows are put together
         refused = shipment.destination.refusal() is not None
         report = deliver(
@@ -154,31 +154,31 @@ def send(
             break
         if shipment.table and report.status in _DELIVERED:
             unfinished = report.rejected + report.unknown + report.waiting
-            remember_day(platform, name, shipment.table, day, SentDay(shipment.version, unfinished))
-    whole = merged(name, platform.settings.sync[name].kind, run_id, day, reports, left_out)
+            remember_day(project, name, shipment.table, day, SentDay(shipment.version, unfinished))
+    whole = merged(name, project.settings.sync[name].kind, run_id, day, reports, left_out)
     return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed, unchanged)
 
 
-def plan(platform: Project, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
+def plan(project: Project, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
     """Say what :func:`send` would do: its reports, and the rows with hashed keys and field names. Writes nothing."""
-    left_out = left_out_tables(platform, name, day)
+    left_out = left_out_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     rows = []
-    for shipment in _shipments(platform, name, day, left_out):
+    for shipment in _shipments(project, name, day, left_out):
         report, planned = dry_run(
-            shipment.spec, shipment.destination, shipment.rows(), platform.lake.store, day, force=force
+            shipment.spec, shipment.destination, shipment.rows(), project.lake.store, day, force=force
         )
         reports[shipment.table] = report
         rows.append(planned.with_columns(table=pl.lit(shipment.table)) if shipment.table else planned)
-    report = merged(name, platform.settings.sync[name].kind, "dry run", day, reports, left_out, Status.PLANNED)
-    shut = sync_gate(platform, name, day)
+    report = merged(name, project.settings.sync[name].kind, "dry run", day, reports, left_out, Status.PLANNED)
+    shut = sync_gate(project, name, day)
     if shut:
         report = replace(report, reason=f"the gate is shut: {'; '.join(shut)}")
     planned = pl.concat(rows, how="diagonal_relaxed") if rows else pl.DataFrame(schema={"key_hash": pl.String})
     return Delivery(day, report, reports if "" not in reports else {}, left_out), planned
 
 
-def check_choices(platform: Project, name: str, choices: Choices) -> None:
+def check_choices(project: Project, name: str, choices: Choices) -> None:
     """Refuse what makes no sense for a sync before anything is done.
 
     Raises
@@ -186,16 +186,16 @@ def check_choices(platform: Project, name: str, choices: Choices) -> None:
     DeliveryError
         For a full resend of events, which are sent once.
     """
-    if choices.full_resend and mode_of(platform, name) is Mode.INSERT:
+    if choices.full_resend and mode_of(project, name) is Mode.INSERT:
         raise DeliveryError(f"sync {name} sends events, each once: there is no full resend of them")
 
 
-def inputs_of(platform: Project, name: str) -> list[str]:
+def inputs_of(project: Project, name: str) -> list[str]:
     """Return the assets that a sync reads."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     match sync:
         case kinds.SegmentTrack():
-            tables = [heap_asset(table) for table in Forwarding(platform, name, sync).tables]
+            tables = [heap_asset(table) for table in Forwarding(project, name, sync).tables]
             return [*tables, USERS, MIGRATIONS, GRAPH, PROFILES]
         case kinds.SegmentReidentify():
             return [MIGRATIONS, USERS]
@@ -209,69 +209,67 @@ def inputs_of(platform: Project, name: str) -> list[str]:
     return [own, USERS] if sync.kind in ("heap_user_properties", "segment_identify") else [own]
 
 
-def ledgers(platform: Project, name: str) -> list[SyncSpec]:
+def ledgers(project: Project, name: str) -> list[SyncSpec]:
     """Return the specs of all ledgers that a sync keeps: one, or one per table of `segment_track`."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if not isinstance(sync, kinds.SegmentTrack):
-        return [spec_of(platform, name)]
-    return [spec_of(platform, name, table=table) for table in Forwarding(platform, name, sync).tables]
+        return [spec_of(project, name)]
+    return [spec_of(project, name, table=table) for table in Forwarding(project, name, sync).tables]
 
 
-def mode_of(platform: Project, name: str) -> Mode:
+def mode_of(project: Project, name: str) -> Mode:
     """Return whether a sync keeps keys up to date or sends each row once."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if isinstance(sync, kinds.Custom):
-        return destination_of(platform, name).mode
+        return destination_of(project, name).mode
     return Mode(sync.mode)
 
 
-def _shipments(platform: Project, name: str, day: date, left_out: Mapping[str, str]) -> Iterator[Shipment]:
-    sync = platform.settings.sync[name]
+def _shipments(project: Project, name: str, day: date, left_out: Mapping[str, str]) -> Iterator[Shipment]:
+    sync = project.settings.sync[name]
     if not isinstance(sync, kinds.SegmentTrack):
-        yield Shipment(
-            "", spec_of(platform, name), destination_of(platform, name), lambda: rows_of(platform, name, day)
-        )
+        yield Shipment("", spec_of(project, name), destination_of(project, name), lambda: rows_of(project, name, day))
         return
-    forwarding = Forwarding(platform, name, sync)
+    forwarding = Forwarding(project, name, sync)
     for table in forwarding.tables:
         if table not in left_out:
-            yield _shipment_of_table(platform, forwarding, table, day)
+            yield _shipment_of_table(project, forwarding, table, day)
 
 
-def _shipment_of_table(platform: Project, forwarding: Forwarding, table: str, day: date) -> Shipment:
+def _shipment_of_table(project: Project, forwarding: Forwarding, table: str, day: date) -> Shipment:
     name = forwarding.name
-    version = forwarding.version(platform.lake.versions(heap_asset(table))[str(day)])
+    version = forwarding.version(project.lake.versions(heap_asset(table))[str(day)])
     return Shipment(
         table,
-        spec_of(platform, name, table=table, properties=forwarding.properties(table, day)),
-        destination_of(platform, name, table=table),
+        spec_of(project, name, table=table, properties=forwarding.properties(table, day)),
+        destination_of(project, name, table=table),
         lambda: forwarding.rows(table, day),
         version,
     )
 
 
-def _is_done(platform: Project, name: str, shipment: Shipment, day: date) -> bool:
-    return known_days(platform, name, shipment.table).get(str(day)) == SentDay(shipment.version)
+def _is_done(project: Project, name: str, shipment: Shipment, day: date) -> bool:
+    return known_days(project, name, shipment.table).get(str(day)) == SentDay(shipment.version)
 
 
-def _upkeep(platform: Project, shipment: Shipment, run_id: str, choices: Choices) -> None:
-    store = platform.lake.store
+def _upkeep(project: Project, shipment: Shipment, run_id: str, choices: Choices) -> None:
+    store = project.lake.store
     if choices.full_resend:
         full_resend(store, shipment.spec, run_id)
     if choices.retry_rejected:
         retry_rejected(store, shipment.spec, run_id, choices.rejected_since)
 
 
-def _confirm(platform: Project, name: str, run_id: str) -> int:
-    store, spec = platform.lake.store, spec_of(platform, name)
+def _confirm(project: Project, name: str, run_id: str) -> int:
+    store, spec = project.lake.store, spec_of(project, name)
     if not store.list(f"{state_keys.SYNC}/{spec.folder}/log"):
         return 0
-    return confirm_identified(store, spec, newest(platform, MIGRATIONS), newest_users(platform), run_id)
+    return confirm_identified(store, spec, newest(project, MIGRATIONS), newest_users(project), run_id)
 
 
-def _blocked(platform: Project, name: str, day: date, run_id: str, shut: list[str]) -> SyncReport:
+def _blocked(project: Project, name: str, day: date, run_id: str, shut: list[str]) -> SyncReport:
     reason = "checks did not pass: " + "; ".join(shut)
-    return SyncReport(name, platform.settings.sync[name].kind, run_id, day, Status.BLOCKED, reason)
+    return SyncReport(name, project.settings.sync[name].kind, run_id, day, Status.BLOCKED, reason)
 
 
 def _nothing() -> pl.LazyFrame:

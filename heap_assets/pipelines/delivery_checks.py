@@ -35,11 +35,11 @@ ONE_ROW_PER_KEY = "one_row_per_key"
 _TWICE = ("two profiles have this key", "two rows have this key")
 
 
-def sync_checks(platform: Project, name: str) -> list[Check]:
+def sync_checks(project: Project, name: str) -> list[Check]:
     """Return the checks of one sync; its own `max_rejected` stands above `checks.sync_rejected`."""
-    sync, asset = platform.settings.sync[name], sync_asset(name)
+    sync, asset = project.settings.sync[name], sync_asset(name)
     not_meant = set() if isinstance(sync, HeapUserProperties) else {"no_ghost_users"}
-    checks = [check for check in checks_for_sync(asset, _thresholds(platform, sync)) if check.name not in not_meant]
+    checks = [check for check in checks_for_sync(asset, _thresholds(project, sync)) if check.name not in not_meant]
     twice = Check(
         asset,
         ONE_ROW_PER_KEY,
@@ -49,15 +49,15 @@ def sync_checks(platform: Project, name: str) -> list[Check]:
     return [*checks, twice]
 
 
-def verdicts_of(platform: Project, name: str, delivery: Delivery) -> dict[str, Verdict]:
+def verdicts_of(project: Project, name: str, delivery: Delivery) -> dict[str, Verdict]:
     """Judge what a sync did on a day."""
-    sync, report = platform.settings.sync[name], delivery.report
+    sync, report = project.settings.sync[name], delivery.report
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
     told: dict[str, pl.LazyFrame] = {}
     if isinstance(sync, HeapUserProperties):
-        told["ledger"], told["users"] = sent_and_known(platform, name)
+        told["ledger"], told["users"] = sent_and_known(project, name)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
-    found = sync_verdicts(report, _thresholds(platform, sync), stopped=stopped, **told)
+    found = sync_verdicts(report, _thresholds(project, sync), stopped=stopped, **told)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
     found[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
     if report.status in (Status.BLOCKED, Status.REFUSED):
@@ -65,10 +65,10 @@ def verdicts_of(platform: Project, name: str, delivery: Delivery) -> dict[str, V
     return found
 
 
-def sent_and_known(platform: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+def sent_and_known(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Return the keys that the destination of a sync has acknowledged, and the users that Heap exports."""
-    ledger = Log(platform.lake.store, ledger_folder(platform, name)).ledger().frame
-    return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(platform)
+    ledger = Log(project.lake.store, ledger_folder(project, name)).ledger().frame
+    return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(project)
 
 
 def superseded_verdict(newer_day: str) -> Mapping[str, Verdict]:
@@ -82,14 +82,14 @@ def undelivered_verdict(reason: str) -> Mapping[str, Verdict]:
 
 
 def record_verdicts(
-    platform: Project, name: str, day: str, found: Mapping[str, Verdict], run_id: str
+    project: Project, name: str, day: str, found: Mapping[str, Verdict], run_id: str
 ) -> list[tuple[Check, StoredVerdict]]:
     """Store the verdicts of a delivery that no run of Dagster made; returns them with their checks."""
     return [
         (
             check,
             result_store.record(
-                platform.lake.store,
+                project.lake.store,
                 found[check.name],
                 asset=check.asset,
                 check=check.name,
@@ -101,11 +101,11 @@ def record_verdicts(
                 run_id=run_id,
             ),
         )
-        for check in sync_checks(platform, name)
+        for check in sync_checks(project, name)
         if check.name in found
     ]
 
 
-def _thresholds(platform: Project, sync: BaseSync) -> Thresholds:
-    found = thresholds(platform)
+def _thresholds(project: Project, sync: BaseSync) -> Thresholds:
+    found = thresholds(project)
     return found if sync.max_rejected is None else replace(found, sync_rejected=sync.max_rejected)

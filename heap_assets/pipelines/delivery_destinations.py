@@ -49,7 +49,7 @@ _NAMES_ACCOUNT = re.compile(
 )
 
 
-def spec_of(platform: Project, name: str, *, table: str = "", properties: dict[str, str] | None = None) -> SyncSpec:
+def spec_of(project: Project, name: str, *, table: str = "", properties: dict[str, str] | None = None) -> SyncSpec:
     """Return a sync in the terms of the delivery engine.
 
     Parameters
@@ -59,15 +59,15 @@ def spec_of(platform: Project, name: str, *, table: str = "", properties: dict[s
     properties
         Destination property to column, where the rows name them otherwise than the settings.
     """
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     nulls = getattr(sync, "nulls", {})
     mapped = sync.properties if properties is None else properties
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     if properties is None and sync.source in tables:
         mapped = {prop: apart(column, own_columns(sync)) for prop, column in mapped.items()}
     spec = SyncSpec(
         name=ledger_name(name, table),
-        account=_account(platform, name, table),
+        account=_account(project, name, table),
         properties={prop: Property(column, on_null=nulls.get(prop, "skip")) for prop, column in mapped.items()},
         changed_fields_only=getattr(sync, "changed_fields_only", False),
         on_withdrawn=OnWithdrawn(getattr(sync, "on_withdrawn", "keep")),
@@ -75,7 +75,7 @@ def spec_of(platform: Project, name: str, *, table: str = "", properties: dict[s
         concurrency=sync.requests_in_flight,
         guard=Guard(removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value),
     )
-    return at_account(platform.lake.store, spec, claim=False)
+    return at_account(project.lake.store, spec, claim=False)
 
 
 def ledger_name(name: str, table: str = "") -> str:
@@ -83,7 +83,7 @@ def ledger_name(name: str, table: str = "") -> str:
     return f"{name}.{table}" if table else name
 
 
-def ledger_folder(platform: Project, name: str, table: str = "", *, claim: bool = False) -> str:
+def ledger_folder(project: Project, name: str, table: str = "", *, claim: bool = False) -> str:
     """Return the folder below `_sync/` of the ledger of a sync at the account that it writes to now.
 
     Parameters
@@ -91,12 +91,12 @@ def ledger_folder(platform: Project, name: str, table: str = "", *, claim: bool 
     claim
         Write down whose it is: only who sends does that.
     """
-    account = _account(platform, name, table)
-    return ledger_of(platform.lake.store, ledger_name(name, table), account, claim=claim)
+    account = _account(project, name, table)
+    return ledger_of(project.lake.store, ledger_name(name, table), account, claim=claim)
 
 
-def _account(platform: Project, name: str, table: str) -> str:
-    sync, destination = platform.settings.sync[name], destination_of(platform, name, table=table)
+def _account(project: Project, name: str, table: str) -> str:
+    sync, destination = project.settings.sync[name], destination_of(project, name, table=table)
     account = str(getattr(destination, "account", destination.target))
     if isinstance(sync, kinds.Custom):
         # a class that says nothing of its account is told from others by the options that name one
@@ -104,15 +104,15 @@ def _account(platform: Project, name: str, table: str) -> str:
     return account
 
 
-def destination_of(platform: Project, name: str, *, table: str = "") -> Destination:
+def destination_of(project: Project, name: str, *, table: str = "") -> Destination:
     """Return the destination that a sync sends to."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if isinstance(sync, kinds.Custom):
         return custom_destination(sync.destination, **sync.options)
-    return cast("Destination", _built_in(platform, name, sync, table))
+    return cast("Destination", _built_in(project, name, sync, table))
 
 
-def heap_deletion(platform: Project, name: str) -> HeapDeletion:
+def heap_deletion(project: Project, name: str) -> HeapDeletion:
     """Return what asks Heap to delete users; keys of the sync must be Heap identities.
 
     Raises
@@ -120,16 +120,16 @@ def heap_deletion(platform: Project, name: str) -> HeapDeletion:
     SettingsError
         The sync sends elsewhere, or the settings have no key for it.
     """
-    heap = platform.settings.heap
-    if not isinstance(platform.settings.sync[name], kinds.HeapUserProperties | kinds.HeapEvents):
+    heap = project.settings.heap
+    if not isinstance(project.settings.sync[name], kinds.HeapUserProperties | kinds.HeapEvents):
         raise SettingsError(f"sync.{name} is not addressed by Heap identity: Heap cannot be asked to delete its keys")
     if heap.deletion_key is None:
         raise SettingsError("heap.deletion_key is not set: an API key from Account > Manage > Privacy & Security")
     return HeapDeletion(HeapApp(heap.app_id, heap.region.value, heap.base_url), heap.deletion_key.get_secret_value())
 
 
-def _built_in(platform: Project, name: str, sync: Sync, table: str) -> BaseDestination:
-    heap = platform.settings.heap
+def _built_in(project: Project, name: str, sync: Sync, table: str) -> BaseDestination:
+    heap = project.settings.heap
     app = HeapApp(heap.app_id, heap.region.value, heap.base_url)
     match sync:
         case kinds.HeapUserProperties():
@@ -137,7 +137,7 @@ def _built_in(platform: Project, name: str, sync: Sync, table: str) -> BaseDesti
         case kinds.HeapAccountProperties():
             configured = sync.account_id_configured
             return HeapAccountProperties(
-                app, account_id_configured=configured, users_synced=users_synced(platform), cleared=sync.cleared_value
+                app, account_id_configured=configured, users_synced=users_synced(project), cleared=sync.cleared_value
             )
         case kinds.HeapEvents():
             return HeapEvents(app, source=sync.source)
@@ -148,12 +148,12 @@ def _built_in(platform: Project, name: str, sync: Sync, table: str) -> BaseDesti
     return _segment(name, sync, table)
 
 
-def users_synced(platform: Project) -> bool:
+def users_synced(project: Project) -> bool:
     """Say whether users ever reached Heap: accounts mean nothing before (features.md H5)."""
-    store = platform.lake.store
+    store = project.lake.store
     return any(
-        sync.kind == "heap_user_properties" and bool((runs(store, ledger_folder(platform, name))["sent"] > 0).any())
-        for name, sync in platform.settings.sync.items()
+        sync.kind == "heap_user_properties" and bool((runs(store, ledger_folder(project, name))["sent"] > 0).any())
+        for name, sync in project.settings.sync.items()
     )
 
 

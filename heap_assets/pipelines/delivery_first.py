@@ -18,31 +18,29 @@ from heap_assets.storage import state_keys
 _SHOWN = state_keys.FIRST_RUNS
 
 
-def waits_for_confirmation(platform: Project, name: str) -> bool:
+def waits_for_confirmation(project: Project, name: str) -> bool:
     """Say whether nothing was ever sent by a sync and its destination is not on this machine: then it asks first.
 
     A custom destination is the deployment's own code and is not asked about.
     """
-    sync = platform.settings.sync[name]
-    if isinstance(sync, kinds.Custom) or _is_here(_address(platform, name)):
+    sync = project.settings.sync[name]
+    if isinstance(sync, kinds.Custom) or _is_here(_address(project, name)):
         return False
-    return not has_run(platform, name)
+    return not has_run(project, name)
 
 
-def ledger_folders(platform: Project, name: str) -> list[str]:
+def ledger_folders(project: Project, name: str) -> list[str]:
     """Return the folders of all ledgers of a sync at the account that it writes to now."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if isinstance(sync, kinds.SegmentTrack):
-        tables = Forwarding(platform, name, sync).tables
-        return [ledger_folder(platform, name, table) for table in tables] or [name]
-    return [ledger_folder(platform, name)]
+        tables = Forwarding(project, name, sync).tables
+        return [ledger_folder(project, name, table) for table in tables] or [name]
+    return [ledger_folder(project, name)]
 
 
-def has_run(platform: Project, name: str) -> bool:
+def has_run(project: Project, name: str) -> bool:
     """Say whether a sync ever ran against the account that it writes to now; a dry run is none."""
-    return any(
-        platform.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in ledger_folders(platform, name)
-    )
+    return any(project.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in ledger_folders(project, name))
 
 
 def how_to_confirm(name: str) -> str:
@@ -53,25 +51,25 @@ def how_to_confirm(name: str) -> str:
     )
 
 
-def was_shown(platform: Project, name: str) -> bool:
+def was_shown(project: Project, name: str) -> bool:
     """Say whether what the first run would send has been shown, so that it need not be shown each hour."""
-    return platform.lake.store.exists(_key(platform, name))
+    return project.lake.store.exists(_key(project, name))
 
 
-def remember_shown(platform: Project, name: str, day: date) -> None:
+def remember_shown(project: Project, name: str, day: date) -> None:
     """Write down that the dry run of the first day has been shown."""
-    platform.lake.store.write(_key(platform, name), json.dumps({"day": str(day)}).encode())
+    project.lake.store.write(_key(project, name), json.dumps({"day": str(day)}).encode())
 
 
-def _key(platform: Project, name: str) -> str:
-    return f"{_SHOWN}/{ledger_folders(platform, name)[0]}.json"
+def _key(project: Project, name: str) -> str:
+    return f"{_SHOWN}/{ledger_folders(project, name)[0]}.json"
 
 
-def _address(platform: Project, name: str) -> str | None:
-    sync = platform.settings.sync[name]
+def _address(project: Project, name: str) -> str | None:
+    sync = project.settings.sync[name]
     if isinstance(sync, kinds.Webhook):
         return sync.url.get_secret_value()
-    return platform.settings.heap.base_url if sync.vendor == "heap" else getattr(sync, "url", None)
+    return project.settings.heap.base_url if sync.vendor == "heap" else getattr(sync, "url", None)
 
 
 def _is_here(url: str | None) -> bool:

@@ -19,7 +19,7 @@ from heap_assets.project import (
 from heap_assets.tables import heap_asset, warehouse_asset
 
 
-def forget_person(platform: Project, name: str, key: str, run_id: str) -> int:
+def forget_person(project: Project, name: str, key: str, run_id: str) -> int:
     """Remove a person from all ledgers of a sync, and never send to them again; returns how many keys went.
 
     Parameters
@@ -27,42 +27,42 @@ def forget_person(platform: Project, name: str, key: str, run_id: str) -> int:
     key
         As the destination has it: an identity, a userId, or (Segment) an anonymousId.
     """
-    sync, store = platform.settings.sync[name], platform.lake.store
+    sync, store = project.settings.sync[name], project.lake.store
     if isinstance(sync, kinds.SegmentTrack):
-        forwarding = Forwarding(platform, name, sync)
-        users = _users_of(platform, forwarding, key)
+        forwarding = Forwarding(project, name, sync)
+        users = _users_of(project, forwarding, key)
         return sum(
-            forget(store, spec_of(platform, name, table=table), key, run_id, [*_event_ids(platform, table, users)])
+            forget(store, spec_of(project, name, table=table), key, run_id, [*_event_ids(project, table, users)])
             for table in forwarding.tables
         )
-    return forget(store, spec_of(platform, name), key, run_id, _sent_events(platform, name, key))
+    return forget(store, spec_of(project, name), key, run_id, _sent_events(project, name, key))
 
 
-def _users_of(platform: Project, forwarding: Forwarding, key: str) -> list[int]:
+def _users_of(project: Project, forwarding: Forwarding, key: str) -> list[int]:
     people = forwarding.identities.collect()
     named = people.filter(pl.col("identity") == key)["user_id"].to_list()
-    own = anonymous_id(platform.settings.heap.app_id, pl.lit(""))
+    own = anonymous_id(project.settings.heap.app_id, pl.lit(""))
     prefix = str(pl.select(own).item())
     alone = key.removeprefix(prefix)
     return [*named, int(alone)] if key.startswith(prefix) and alone.isdecimal() else named
 
 
-def _event_ids(platform: Project, table: str, users: list[int]) -> Iterator[str]:
+def _event_ids(project: Project, table: str, users: list[int]) -> Iterator[str]:
     asset = heap_asset(table)
-    for day in platform.lake.partitions(asset) if users else ():
-        rows = platform.lake.scan(asset, day).filter(pl.col("user_id").is_in(users))
+    for day in project.lake.partitions(asset) if users else ():
+        rows = project.lake.scan(asset, day).filter(pl.col("user_id").is_in(users))
         yield from rows.select(pl.col("event_id").cast(pl.String)).collect()["event_id"].drop_nulls()
 
 
-def _sent_events(platform: Project, name: str, key: str) -> list[str]:
+def _sent_events(project: Project, name: str, key: str) -> list[str]:
     """Return the keys of the events that now are the person's, of a sync that sends rows of a warehouse table once."""
-    sync = platform.settings.sync[name]
-    if sync.source not in (platform.settings.warehouse.tables if platform.settings.warehouse else {}):
+    sync = project.settings.sync[name]
+    if sync.source not in (project.settings.warehouse.tables if project.settings.warehouse else {}):
         return []
-    day = standing_partition(platform.lake, warehouse_asset(sync.source), clock.today())
+    day = standing_partition(project.lake, warehouse_asset(sync.source), clock.today())
     if day is None:
         return []
-    addressed = rows_of(platform, name, day)
+    addressed = rows_of(project, name, day)
     rows = addressed.rows if isinstance(addressed, Addressed) else addressed
     if "event_key" not in rows.collect_schema():
         return []

@@ -18,90 +18,90 @@ from heap_assets.quality import result_store
 from heap_assets.tables import GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 
 
-def sync_gate(platform: Project, name: str, day: date) -> list[str]:
+def sync_gate(project: Project, name: str, day: date) -> list[str]:
     """Return why nothing at all may be sent of a day; empty if the gate is open.
 
     `segment_track` has a gate for each of its tables instead, see :func:`left_out_tables`.
     """
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if isinstance(sync, kinds.SegmentTrack):
         return []
     if isinstance(sync, kinds.SegmentReidentify):
-        found = platform.lake.partitions(USERS)
-        return table_gate(platform, USERS, found[-1]) if found else [f"{USERS} has not been built"]
+        found = project.lake.partitions(USERS)
+        return table_gate(project, USERS, found[-1]) if found else [f"{USERS} has not been built"]
     if sync.source == PROFILES:
-        reasons = [*profiles_gate(platform, day), *_traits_gate(platform, day, sync.properties.values())]
-        if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(platform, sync, day) is None:
+        reasons = [*profiles_gate(project, day), *_traits_gate(project, day, sync.properties.values())]
+        if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(project, sync, day) is None:
             reasons.append(f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood")
         return reasons
-    reasons = table_gate(platform, warehouse_asset(sync.source), day)
+    reasons = table_gate(project, warehouse_asset(sync.source), day)
     if isinstance(sync, kinds.HeapEvents):
-        people = newest_profiles_day(platform)
-        reasons += profiles_gate(platform, people) if people else [f"{PROFILES} has not been built"]
+        people = newest_profiles_day(project)
+        reasons += profiles_gate(project, people) if people else [f"{PROFILES} has not been built"]
     if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
-        reasons += [*profiles_gate(platform, day), *_traits_gate(platform, day, [sync.member_trait])]
+        reasons += [*profiles_gate(project, day), *_traits_gate(project, day, [sync.member_trait])]
     return reasons
 
 
-def _traits_gate(platform: Project, day: date, columns: Iterable[str]) -> list[str]:
+def _traits_gate(project: Project, day: date, columns: Iterable[str]) -> list[str]:
     """Return which columns of profiles are null for want of a trait that could not be made: sent, they would clear it.
 
     An audience is as good as the traits that its conditions are on.
     """
-    found = platform.lake.find(PROFILES, str(day))
+    found = project.lake.find(PROFILES, str(day))
     set_aside = found.notes.get(SET_ASIDE) if found else None
     if not set_aside:
         return []
     needed = {column: {column} for column in columns}
-    for audience in platform.settings.profiles.parsed_audiences:
+    for audience in project.settings.profiles.parsed_audiences:
         if audience.name in needed:
             needed[audience.name] |= {trait for trait, _ in audience.user_properties}
     wanted = {trait for traits in needed.values() for trait in traits}
     return [f"{PROFILES} {day}: {why}" for trait, why in sorted(set_aside.items()) if trait in wanted]
 
 
-def left_out_tables(platform: Project, name: str, day: date) -> dict[str, str]:
+def left_out_tables(project: Project, name: str, day: date) -> dict[str, str]:
     """Return the tables of `segment_track` whose gate is shut on a day, with the reason."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if not isinstance(sync, kinds.SegmentTrack):
         return {}
-    tables = Forwarding(platform, name, sync).tables
-    unbuilt = unbuilt_days(platform)
-    shut = {table: _table_reasons(platform, heap_asset(table), day, unbuilt) for table in tables}
+    tables = Forwarding(project, name, sync).tables
+    unbuilt = unbuilt_days(project)
+    shut = {table: _table_reasons(project, heap_asset(table), day, unbuilt) for table in tables}
     return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
 
 
-def _table_reasons(platform: Project, asset: str, day: date, unbuilt: Mapping[str, set[date]]) -> list[str]:
+def _table_reasons(project: Project, asset: str, day: date, unbuilt: Mapping[str, set[date]]) -> list[str]:
     """A table that a full resync rebuilds waits for its last day: until then its days do not fit together."""
     rebuilding = [f"{asset} rebuilds {len(unbuilt[asset])} days"] if asset in unbuilt else []
-    return [*rebuilding, *table_gate(platform, asset, day)]
+    return [*rebuilding, *table_gate(project, asset, day)]
 
 
-def table_gate(platform: Project, asset: str, day: date | str) -> list[str]:
+def table_gate(project: Project, asset: str, day: date | str) -> list[str]:
     """Return why nothing may be sent from a partition of a table; empty if its blocking checks passed on it."""
-    return result_store.gate(platform.lake, asset, str(day), required_checks(platform, asset))
+    return result_store.gate(project.lake, asset, str(day), required_checks(project, asset))
 
 
-def profiles_gate(platform: Project, day: date | str) -> list[str]:
+def profiles_gate(project: Project, day: date | str) -> list[str]:
     """Return why nothing may be sent from a day's profiles.
 
     Their own blocking checks count, and those of every snapshot that gave them identifiers or traits: a collapsed CRM
     makes profiles that look sound and send withdrawals. What counts is the verdict on the very version that the
     profiles were built from. Event tables do not count: one bad table must not stop everybody's properties.
     """
-    return [*table_gate(platform, PROFILES, day), *_snapshot_gates(platform, day)]
+    return [*table_gate(project, PROFILES, day), *_snapshot_gates(project, day)]
 
 
-def _snapshot_gates(platform: Project, day: date | str) -> Iterator[str]:
-    lake = platform.lake
+def _snapshot_gates(project: Project, day: date | str) -> Iterator[str]:
+    lake = project.lake
     found = lake.find(PROFILES, str(day))
     if found is None:
         return
     for given, version in found.inputs.versions.items():
         asset, _, partition = given.partition("@")
-        if not partition or asset not in feeding_snapshots(platform):
+        if not partition or asset not in feeding_snapshots(project):
             continue
-        required = required_checks(platform, asset)
+        required = required_checks(project, asset)
         standing = result_store.partition_version(lake, asset, partition)
         if required and standing is not None and standing != version:
             yield f"{PROFILES} {day} was built from an older {asset} {partition}: materialize {PROFILES} again"
@@ -111,10 +111,10 @@ def _snapshot_gates(platform: Project, day: date | str) -> Iterator[str]:
             yield from result_store.gate(lake, asset, partition, required)
 
 
-def feeding_snapshots(platform: Project) -> set[str]:
+def feeding_snapshots(project: Project) -> set[str]:
     """Return the snapshot tables that give profiles identifiers or traits."""
     traits = {
-        source.partition(".")[0] for trait in platform.settings.profiles.traits.values() for source in trait.sources
+        source.partition(".")[0] for trait in project.settings.profiles.traits.values() for source in trait.sources
     }
     feeding = {warehouse_asset(table) for table in traits if table != "users"} | {USERS}
-    return feeding | {asset for asset, table in platform.snapshot_sources.items() if table.mappings}
+    return feeding | {asset for asset, table in project.snapshot_sources.items() if table.mappings}

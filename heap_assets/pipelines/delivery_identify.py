@@ -32,15 +32,15 @@ class OwnPairs:
         return self.frame.lazy()
 
 
-def own_pairs(platform: Project) -> OwnPairs | None:
+def own_pairs(project: Project) -> OwnPairs | None:
     """Return what `heap_identify` syncs of the settings have sent, switched off since or not; None if nothing."""
-    store = platform.lake.store
-    names = [name for name, sync in platform.settings.sync.items() if isinstance(sync, HeapIdentify)]
+    store = project.lake.store
+    names = [name for name, sync in project.settings.sync.items() if isinstance(sync, HeapIdentify)]
     sent = [sent_pairs(store, name) for name in names]
-    users_day = standing_partition(platform.lake, USERS, clock.today())
+    users_day = standing_partition(project.lake, USERS, clock.today())
     if not any(len(pairs) for pairs in sent) or users_day is None:
         return None
     pairs = pl.concat(sent).select(pl.col("user_id").cast(pl.Int64), "identity").unique()
-    users = platform.lake.scan(USERS, str(users_day)).select("user_id", "identity")
+    users = project.lake.scan(USERS, str(users_day)).select("user_id", "identity")
     frame = own_identify_links(pairs.lazy(), users).collect().sort(pl.all())
     return OwnPairs(frame, hashlib.sha256(repr(frame.rows()).encode()).hexdigest()[:16])

@@ -23,7 +23,7 @@ from heap_assets.tables import PROFILES, heap_asset
 _KEYS = ("key", "event_key", "anonymous_id")
 
 
-def rows_of_key(platform: Project, name: str, key_hash: str, day: date | None, most: int) -> dict[str, pl.DataFrame]:
+def rows_of_key(project: Project, name: str, key_hash: str, day: date | None, most: int) -> dict[str, pl.DataFrame]:
     """Return where a key of a sync stands: in the ledger, among the rows of a day, set aside, and on which profiles.
 
     Parameters
@@ -38,35 +38,35 @@ def rows_of_key(platform: Project, name: str, key_hash: str, day: date | None, m
     dict
         Place to rows, in clear; empty if the sync knows no such key.
     """
-    store = platform.lake.store
+    store = project.lake.store
     found: dict[str, pl.DataFrame] = {}
     profiles: set[str] = set()
-    for spec in ledgers(platform, name):
+    for spec in ledgers(project, name):
         found[f"ledger of {spec.name}"] = keys_behind(store, spec, [key_hash])
         aside = set_aside(store, spec.folder).filter(pl.col("key_hash") == key_hash)
         found[f"set aside by {spec.name}"] = aside.unique(["day", "kind", "reason", "profile_id"]).sort("day")
         profiles |= set(aside["profile_id"].drop_nulls())
-    day = day or newest_day(platform, name)
-    for place, rows in _rows_of_day(platform, name, day) if day else ():
-        matching = _matching(rows, key_hash, salt(store, ledgers(platform, name)[0].salt, keep=False))
+    day = day or newest_day(project, name)
+    for place, rows in _rows_of_day(project, name, day) if day else ():
+        matching = _matching(rows, key_hash, salt(store, ledgers(project, name)[0].salt, keep=False))
         found[f"{place} of {day}"] = matching
         if "profile_id" in matching.columns:
             profiles |= set(matching["profile_id"].drop_nulls())
-    standing = newest_profiles_day(platform)
+    standing = newest_profiles_day(project)
     if standing and profiles:
-        rows = platform.lake.scan(PROFILES, str(standing)).filter(pl.col("profile_id").is_in(sorted(profiles)))
+        rows = project.lake.scan(PROFILES, str(standing)).filter(pl.col("profile_id").is_in(sorted(profiles)))
         found[f"{PROFILES} {standing}"] = rows.collect()
     return {place: frame.head(most) for place, frame in found.items() if frame.height}
 
 
-def _rows_of_day(platform: Project, name: str, day: date) -> Iterator[tuple[str, pl.LazyFrame]]:
-    sync = platform.settings.sync[name]
+def _rows_of_day(project: Project, name: str, day: date) -> Iterator[tuple[str, pl.LazyFrame]]:
+    sync = project.settings.sync[name]
     if not isinstance(sync, SegmentTrack):
-        yield from _parts("rows", rows_of(platform, name, day))
+        yield from _parts("rows", rows_of(project, name, day))
         return
-    forwarding = Forwarding(platform, name, sync)
+    forwarding = Forwarding(project, name, sync)
     for table in forwarding.tables:
-        if str(day) in platform.lake.partitions(heap_asset(table)):
+        if str(day) in project.lake.partitions(heap_asset(table)):
             yield from _parts(f"rows of {table}", forwarding.rows(table, day))
 
 

@@ -58,76 +58,76 @@ _PROFILE = f"{PRIVATE}profile_id"
 Rows = pl.LazyFrame | Addressed
 
 
-def rows_of(platform: Project, name: str, day: date) -> Rows:
+def rows_of(project: Project, name: str, day: date) -> Rows:
     """Return the rows of a day; of every kind but `segment_track`, whose tables have rows of their own."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     match sync:
         case kinds.HeapUserProperties(source="profiles"):
-            profiles = platform.lake.scan(PROFILES, str(day))
-            refused = _refused(platform, profiles)
-            return addressed(profiles, newest_users(platform), _policy(platform, sync), refused)
+            profiles = project.lake.scan(PROFILES, str(day))
+            refused = _refused(project, profiles)
+            return addressed(profiles, newest_users(project), _policy(project, sync), refused)
         case kinds.HeapUserProperties():
-            return _table_of_identities(platform, sync, day)
+            return _table_of_identities(project, sync, day)
         case kinds.HeapAccountProperties():
-            return _keyed(platform, sync, sync.key, day)
+            return _keyed(project, sync, sync.key, day)
         case kinds.HeapEvents():
-            return _events(platform, name, sync, day)
+            return _events(project, name, sync, day)
         case kinds.HeapIdentify():
-            return _identify(platform, sync, day)
+            return _identify(project, sync, day)
         case kinds.SegmentIdentify():
-            return by_identifier(platform, sync.user_id, sync.identities, day)
+            return by_identifier(project, sync.user_id, sync.identities, day)
         case kinds.SegmentGroup():
-            return _groups(platform, sync, day)
+            return _groups(project, sync, day)
         case kinds.SegmentReidentify():
-            return _reidentify(platform, name)
+            return _reidentify(project, name)
         case kinds.Webhook() | kinds.Custom():
-            return _anywhere(platform, name, sync, day)
+            return _anywhere(project, name, sync, day)
     raise SettingsError(f"sync.{name}.kind is {sync.kind!r}, which has no rows of its own")
 
 
-def newest(platform: Project, asset: str) -> pl.LazyFrame:
+def newest(project: Project, asset: str) -> pl.LazyFrame:
     """Return how a snapshot table stands now."""
-    found = standing_partition(platform.lake, asset, clock.today())
+    found = standing_partition(project.lake, asset, clock.today())
     if found is None:
         raise MissingInputError(f"{asset} has no partition yet: nothing can be sent before it is materialized")
-    return platform.lake.scan(asset, str(found))
+    return project.lake.scan(asset, str(found))
 
 
-def newest_users(platform: Project) -> pl.LazyFrame:
+def newest_users(project: Project) -> pl.LazyFrame:
     """Return Heap's users as they stand now."""
-    return newest(platform, USERS)
+    return newest(project, USERS)
 
 
-def newest_profiles_day(platform: Project) -> date | None:
+def newest_profiles_day(project: Project) -> date | None:
     """Return the newest day that has both a graph and the profiles made of it."""
-    both = set(platform.lake.partitions(GRAPH)) & set(platform.lake.partitions(PROFILES))
+    both = set(project.lake.partitions(GRAPH)) & set(project.lake.partitions(PROFILES))
     days = [day for day in both if day <= clock.today().isoformat()]
     return date.fromisoformat(max(days)) if days else None
 
 
 def by_identifier(
-    platform: Project, identifier_type: str, identities: Literal["all", "one", "none"], day: date
+    project: Project, identifier_type: str, identities: Literal["all", "one", "none"], day: date
 ) -> Addressed:
     """Return profiles by identifiers of a type, new ones too: only Heap makes ghosts of unknown keys."""
-    rows = platform.lake.scan(PROFILES, str(day))
+    rows = project.lake.scan(PROFILES, str(day))
     if identifier_type != HEAP_IDENTITY:
         rows = rows.with_columns(heap_identities=_values(identifier_type)).drop("heap_identity", strict=False)
-    users = newest_users(platform) if identifier_type == HEAP_IDENTITY else _no_users()
+    users = newest_users(project) if identifier_type == HEAP_IDENTITY else _no_users()
     policy = AddressPolicy(
         identities=identities,
         allow_new=True,
-        suppressed=_suppressed(platform, identifier_type),
+        suppressed=_suppressed(project, identifier_type),
     )
     if identifier_type == HEAP_IDENTITY:
-        return addressed(rows, users, policy, _refused(platform, rows))
+        return addressed(rows, users, policy, _refused(project, rows))
     return addressed(rows, users, replace(policy, missing=f"the profile has no {identifier_type} yet"))
 
 
-def _refused(platform: Project, profiles: pl.LazyFrame) -> pl.LazyFrame:
+def _refused(project: Project, profiles: pl.LazyFrame) -> pl.LazyFrame:
     """Return profile_id, reason: profiles of Heap users whose identity the rules take for none, and why."""
-    why = why_not(pl.col("identity"), HEAP_IDENTITY, platform.rules)
+    why = why_not(pl.col("identity"), HEAP_IDENTITY, project.rules)
     refused = (
-        newest_users(platform)
+        newest_users(project)
         .filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
         .select("user_id", why=why)
         .filter(pl.col("why").is_not_null())
@@ -157,77 +157,77 @@ def _no_users() -> pl.LazyFrame:
     return pl.LazyFrame(schema={"identity": pl.String(), "migrated_to": pl.Int64(), "last_modified": moment})
 
 
-def _table_of_identities(platform: Project, sync: kinds.HeapUserProperties, day: date) -> Addressed:
+def _table_of_identities(project: Project, sync: kinds.HeapUserProperties, day: date) -> Addressed:
     """Rows of a table as if each were a profile: two rows of one identity are nobody's, unknown ones are held."""
-    rows = _rows_of_table(platform, sync, day)
+    rows = _rows_of_table(project, sync, day)
     label = pl.concat_str(pl.lit(f"{sync.source} row "), pl.int_range(pl.len()).cast(pl.String))
     key = pl.col(apart(str(sync.key), own_columns(sync))).cast(pl.String)
     lists = pl.when(key.is_not_null()).then(pl.concat_list(key)).otherwise(pl.lit([], pl.List(pl.String)))
     rows = rows.with_columns(profile_id=label, heap_identities=lists)
-    policy = replace(_policy(platform, sync), missing=f"the row has no {sync.key}")
-    return addressed(rows, newest_users(platform), policy)
+    policy = replace(_policy(project, sync), missing=f"the row has no {sync.key}")
+    return addressed(rows, newest_users(project), policy)
 
 
-def _keyed(platform: Project, sync: BaseSync, key: str | None, day: date) -> pl.LazyFrame:
-    column = key or table_settings(platform, sync.source).key
+def _keyed(project: Project, sync: BaseSync, key: str | None, day: date) -> pl.LazyFrame:
+    column = key or table_settings(project, sync.source).key
     under = apart(column, own_columns(sync))
-    rows = _rows_of_table(platform, sync, day)
+    rows = _rows_of_table(project, sync, day)
     if under not in rows.collect_schema():
         raise SettingsError(f"{warehouse_asset(sync.source)} has no column {column!r} to be the destination's key")
     return rows.with_columns(pl.col(under).cast(pl.String).alias("key"))
 
 
-def _keyed_people(platform: Project, sync: kinds.Webhook | kinds.Custom, day: date) -> Addressed:
+def _keyed_people(project: Project, sync: kinds.Webhook | kinds.Custom, day: date) -> Addressed:
     """Rows of a table by key; those that name a suppressed person are held: neither sent nor cleared."""
-    rows = _keyed(platform, sync, sync.key, day)
+    rows = _keyed(project, sync, sync.key, day)
     asset = warehouse_asset(sync.source)
-    key = pl.col(sync.key or table_settings(platform, sync.source).key).cast(pl.String)
-    stored = platform.lake.scan(asset, str(day))
-    named = only_suppressed(stored, platform.snapshot_sources[asset], platform.rules).select(key=key).collect()["key"]
+    key = pl.col(sync.key or table_settings(project, sync.source).key).cast(pl.String)
+    stored = project.lake.scan(asset, str(day))
+    named = only_suppressed(stored, project.snapshot_sources[asset], project.rules).select(key=key).collect()["key"]
     held = named.drop_nulls().unique().sort().to_frame().select(
         profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
     )  # fmt: skip
     return Addressed(rows.filter(~pl.col("key").is_in(held["key"].implode())), held.lazy(), nobody())
 
 
-def _rows_of_table(platform: Project, sync: BaseSync, day: date) -> pl.LazyFrame:
+def _rows_of_table(project: Project, sync: BaseSync, day: date) -> pl.LazyFrame:
     """Scan a warehouse table, its columns apart from those that addressing puts beside them."""
-    rows = platform.lake.scan(warehouse_asset(sync.source), str(day))
+    rows = project.lake.scan(warehouse_asset(sync.source), str(day))
     return rows.rename(set_apart(rows.collect_schema(), own_columns(sync)))
 
 
-def _events(platform: Project, name: str, sync: kinds.HeapEvents, day: date) -> Addressed:
+def _events(project: Project, name: str, sync: kinds.HeapEvents, day: date) -> Addressed:
     """Rows of the day's table, each to the identity that its profile has in the newest graph."""
     asset = warehouse_asset(sync.source)
-    graph_day = newest_profiles_day(platform)
+    graph_day = newest_profiles_day(project)
     if graph_day is None:
         raise MissingInputError(f"{PROFILES} has no partition yet: events go to people")
-    table = platform.snapshot_sources[asset]
+    table = project.snapshot_sources[asset]
     if not table.mappings:
         raise SettingsError(
             f"sync.{name}: warehouse.tables.{sync.source} maps no identifiers, so nobody is meant by it"
         )
-    graph = platform.lake.scan(GRAPH, str(graph_day))
+    graph = project.lake.scan(GRAPH, str(graph_day))
 
     def belonging(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return assign(rows, table, graph, platform.rules, under=_PROFILE)
+        return assign(rows, table, graph, project.rules, under=_PROFILE)
 
-    rows, since = _new_events(platform, name, sync, day, belonging)
-    profiles = platform.lake.scan(PROFILES, str(graph_day))
+    rows, since = _new_events(project, name, sync, day, belonging)
+    profiles = project.lake.scan(PROFILES, str(graph_day))
     return addressed_events(
         rows.rename({_PROFILE: "profile_id"}),
         profiles,
-        newest_users(platform),
-        _policy(platform, sync),
+        newest_users(project),
+        _policy(project, sync),
         day=day,
         since=since,
         hold_days=sync.hold_days,
-        refused=_refused(platform, profiles),
+        refused=_refused(project, profiles),
     )
 
 
 def _new_events(
-    platform: Project,
+    project: Project,
     name: str,
     sync: kinds.HeapEvents | kinds.Webhook | kinds.Custom,
     day: date,
@@ -237,30 +237,30 @@ def _new_events(
 
     Rows without a time are new if the newest partition before `since` does not have them.
     """
-    asset, settings = warehouse_asset(sync.source), table_settings(platform, sync.source)
+    asset, settings = warehouse_asset(sync.source), table_settings(project, sync.source)
     stamp = sync.timestamp_column or settings.created_at
     mapping = EventMapping(sync.event_name, sync.event_name_column, sync.event_key, stamp)
-    scanned = platform.lake.scan(asset, str(day))
+    scanned = project.lake.scan(asset, str(day))
     columns = scanned.collect_schema().names()
-    scanned = without_suppressed(scanned, platform.snapshot_sources[asset], platform.rules)
-    rows, since = event_rows(also(scanned), mapping, columns), since_of(platform, name)
+    scanned = without_suppressed(scanned, project.snapshot_sources[asset], project.rules)
+    rows, since = event_rows(also(scanned), mapping, columns), since_of(project, name)
     if since is None or stamp is not None:
         return rows, since
-    before = [key for key in platform.lake.partitions(asset) if key < since.date().isoformat()]
+    before = [key for key in project.lake.partitions(asset) if key < since.date().isoformat()]
     if not before:
         raise SettingsError(
             f"sync.{name}: {sync.source} has no timestamp_column (nor created_at) and no day before {since:%Y-%m-%d} "
             "to compare with, so its history cannot be told from news: name a column, or set since: beginning"
         )
-    known = platform.lake.scan(asset, before[-1])
+    known = project.lake.scan(asset, before[-1])
     shared = [column for column in columns if column in known.collect_schema()]
     old = event_rows(known, mapping, shared).select("event_key")
     return rows.join(old, on="event_key", how="anti"), None
 
 
-def _identify(platform: Project, sync: kinds.HeapIdentify, day: date) -> pl.LazyFrame:
-    lake = platform.lake
-    then = graph_then(platform, sync, day)
+def _identify(project: Project, sync: kinds.HeapIdentify, day: date) -> pl.LazyFrame:
+    lake = project.lake
+    then = graph_then(project, sync, day)
     if then is None:
         raise MissingInputError(
             f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood"
@@ -269,20 +269,20 @@ def _identify(platform: Project, sync: kinds.HeapIdentify, day: date) -> pl.Lazy
         lake.scan(GRAPH, str(day)),
         lake.scan(GRAPH, str(then)),
         lake.scan(PROFILES, str(day)),
-        newest_users(platform),
+        newest_users(project),
         user_id_type=HEAP_USER_ID,
         identity_type=HEAP_IDENTITY,
     )
 
 
-def _reidentify(platform: Project, name: str) -> pl.LazyFrame:
+def _reidentify(project: Project, name: str) -> pl.LazyFrame:
     """People whose history changed since the sync first ran: merged users, and those in a full resync."""
     resynced = None
-    if platform.settings.heap.source.kind != "bigquery":
-        resynced = resynced_users(platform.landing, enabled_on(platform, name) or clock.today())
-    app_id = platform.settings.heap.app_id
-    rows = reidentify_rows(newest(platform, MIGRATIONS), newest_users(platform), app_id, resynced)
-    gone = suppressed_users(platform)
+    if project.settings.heap.source.kind != "bigquery":
+        resynced = resynced_users(project.landing, enabled_on(project, name) or clock.today())
+    app_id = project.settings.heap.app_id
+    rows = reidentify_rows(newest(project, MIGRATIONS), newest_users(project), app_id, resynced)
+    gone = suppressed_users(project)
     if gone.is_empty():
         return rows
     unnamed = gone.select(name=anonymous_id(app_id, pl.col("user_id")))["name"]
@@ -290,53 +290,53 @@ def _reidentify(platform: Project, name: str) -> pl.LazyFrame:
     return rows.filter(~pl.col("key").is_in(identities.implode()), ~pl.col("anonymous_id").is_in(unnamed.implode()))
 
 
-def graph_then(platform: Project, sync: kinds.HeapIdentify, day: date) -> date | None:
+def graph_then(project: Project, sync: kinds.HeapIdentify, day: date) -> date | None:
     """Return the newest graph that is old enough to say which joins have stood."""
-    return standing_partition(platform.lake, GRAPH, date.fromordinal(day.toordinal() - sync.stands_days))
+    return standing_partition(project.lake, GRAPH, date.fromordinal(day.toordinal() - sync.stands_days))
 
 
-def _groups(platform: Project, sync: kinds.SegmentGroup, day: date) -> pl.LazyFrame:
+def _groups(project: Project, sync: kinds.SegmentGroup, day: date) -> pl.LazyFrame:
     """Accounts with one of their members: who it is does not count as a change."""
-    rows = _keyed(platform, sync, sync.key, day)
+    rows = _keyed(project, sync, sync.key, day)
     if sync.member_column is not None:
         member = pl.col(apart(sync.member_column, own_columns(sync))).cast(pl.String)
-        gone = sorted(_suppressed(platform, sync.user_id))
+        gone = sorted(_suppressed(project, sync.user_id))
         return rows.with_columns(user_id=pl.when(~member.is_in(gone)).then(member))
-    people = by_identifier(platform, sync.user_id, "all", day).rows
+    people = by_identifier(project, sync.user_id, "all", day).rows
     members = people.group_by(_account=pl.col(str(sync.member_trait)).cast(pl.String)).agg(user_id=pl.col("key").min())
     return rows.join(members, left_on="key", right_on="_account", how="left")
 
 
-def _anywhere(platform: Project, name: str, sync: kinds.Webhook | kinds.Custom, day: date) -> Rows:
+def _anywhere(project: Project, name: str, sync: kinds.Webhook | kinds.Custom, day: date) -> Rows:
     if sync.source == PROFILES:
-        return by_identifier(platform, sync.key or HEAP_IDENTITY, sync.identities, day)
+        return by_identifier(project, sync.key or HEAP_IDENTITY, sync.identities, day)
     if sync.event_name is None and sync.event_name_column is None:
-        return _keyed_people(platform, sync, day)
-    rows, since = _new_events(platform, name, sync, day)
+        return _keyed_people(project, sync, day)
+    rows, since = _new_events(project, name, sync, day)
     happened = read_times(pl.col("time"))
     kept = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
-    column = apart(sync.key or table_settings(platform, sync.source).key, own_columns(sync))
+    column = apart(sync.key or table_settings(project, sync.source).key, own_columns(sync))
     return kept.with_columns(pl.col(column).cast(pl.String).alias("key"))
 
 
-def table_settings(platform: Project, table: str) -> WarehouseTable:
+def table_settings(project: Project, table: str) -> WarehouseTable:
     """Return the settings of a warehouse table."""
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     return tables[table]
 
 
-def _policy(platform: Project, sync: kinds.HeapUserProperties | kinds.HeapEvents) -> AddressPolicy:
+def _policy(project: Project, sync: kinds.HeapUserProperties | kinds.HeapEvents) -> AddressPolicy:
     """Return who may be written to: identities in the newest users, which must not be older than two cadences."""
-    cadence = platform.settings.heap.cadence
-    as_of = users_as_of(platform)
+    cadence = project.settings.heap.cadence
+    as_of = users_as_of(project)
     policy = AddressPolicy(identities=sync.identities, users_as_of=as_of, cadence=cadence, now=clock.now())
-    return replace(policy, suppressed=_suppressed(platform, HEAP_IDENTITY))
+    return replace(policy, suppressed=_suppressed(project, HEAP_IDENTITY))
 
 
-def users_as_of(platform: Project) -> datetime | None:
+def users_as_of(project: Project) -> datetime | None:
     """Return when the newest users were exported: what their partition notes, else the end of its day."""
-    day = standing_partition(platform.lake, USERS, clock.today())
-    found = platform.lake.find(USERS, str(day)) if day else None
+    day = standing_partition(project.lake, USERS, clock.today())
+    found = project.lake.find(USERS, str(day)) if day else None
     if day is None or found is None:
         return None
     noted = found.notes.get("as_of")
@@ -346,8 +346,8 @@ def users_as_of(platform: Project) -> datetime | None:
     return datetime.combine(day, time.min, UTC) + timedelta(days=1)
 
 
-def _suppressed(platform: Project, identifier_type: str) -> frozenset[str]:
-    listed = suppressed_values(platform.rules, identifier_type)
+def _suppressed(project: Project, identifier_type: str) -> frozenset[str]:
+    listed = suppressed_values(project.rules, identifier_type)
     if identifier_type != HEAP_IDENTITY:
         return listed
-    return listed | frozenset(suppressed_users(platform)["identity"].drop_nulls())
+    return listed | frozenset(suppressed_users(project)["identity"].drop_nulls())

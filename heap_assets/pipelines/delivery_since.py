@@ -14,37 +14,37 @@ from heap_assets.project import (
 from heap_assets.storage import state_keys
 
 
-def since_of(platform: Project, name: str) -> datetime | None:
+def since_of(project: Project, name: str) -> datetime | None:
     """Return the moment before which events are left alone, None if there is none."""
-    chosen = getattr(platform.settings.sync[name], "since", None)
+    chosen = getattr(project.settings.sync[name], "since", None)
     if chosen == "beginning":
         return None
     if not isinstance(chosen, date):
-        chosen = enabled_on(platform, name) or clock.today()
+        chosen = enabled_on(project, name) or clock.today()
     return datetime.combine(chosen, time.min, UTC)
 
 
-def enabled_on(platform: Project, name: str) -> date | None:
+def enabled_on(project: Project, name: str) -> date | None:
     """Return the day on which a sync first ran for the account that it writes to now, None if it never did."""
-    key = _key(ledger_folder(platform, name))
+    key = _key(ledger_folder(project, name))
     try:
-        return date.fromisoformat(json.loads(platform.lake.store.read(key))["enabled_on"])
+        return date.fromisoformat(json.loads(project.lake.store.read(key))["enabled_on"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(
-            f"{platform.lake.store.uri(key)} is damaged: write the day on which the sync first ran as "
+            f"{project.lake.store.uri(key)} is damaged: write the day on which the sync first ran as "
             f"sync.{name}.since, or delete the file, and events from today on are sent"
         ) from error
 
 
-def remember_enabled(platform: Project, name: str) -> None:
+def remember_enabled(project: Project, name: str) -> None:
     """Write down that a sync runs from today on, unless that is known.
 
     The day is that of the account which is written to now: what happened before is no news to another one either.
     """
     document = json.dumps({"enabled_on": clock.today().isoformat()})
-    platform.lake.store.create(_key(ledger_folder(platform, name, claim=True)), document.encode())
+    project.lake.store.create(_key(ledger_folder(project, name, claim=True)), document.encode())
 
 
 def _key(folder: str) -> str:

@@ -40,14 +40,14 @@ _NOBODY = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl
 class Forwarding:
     """The choices of one `segment_track` sync."""
 
-    platform: Project
+    project: Project
     name: str
     sync: SegmentTrack
 
     @cached_property
     def tables(self) -> list[str]:
         """Event tables that are forwarded, as Heap names them."""
-        known = [table for table in self.platform.event_tables if table not in _NOT_EVENTS]
+        known = [table for table in self.project.event_tables if table not in _NOT_EVENTS]
         return [table for table in known if _chosen(table, self.sync.tables)]
 
     @cached_property
@@ -63,7 +63,7 @@ class Forwarding:
     def mapped(self, table: str, columns: Iterable[str]) -> dict[str, str]:
         """Return property to column of one table, before the tracking plan; what is not mapped is not sent."""
         there = list(columns)
-        known = self.platform.catalogue.tables[table].columns if table in self.platform.catalogue.tables else {}
+        known = self.project.catalogue.tables[table].columns if table in self.project.catalogue.tables else {}
         personal = {name for name, column in known.items() if column.pii}
         # a tracking plan knows properties by their names, beside which those of addresses stand
         apart_from = _ADDRESSING if self.plan else ()
@@ -79,7 +79,7 @@ class Forwarding:
     @cached_property
     def _choices(self) -> str:
         sync = self.sync
-        chosen = [sync.properties, sync.columns, sync.event_names, sync.user_id, since_of(self.platform, self.name)]
+        chosen = [sync.properties, sync.columns, sync.event_names, sync.user_id, since_of(self.project, self.name)]
         return version_of([*chosen, self.plan], length=12)
 
     def properties(self, table: str, day: date) -> dict[str, str]:
@@ -98,12 +98,12 @@ class Forwarding:
         columns = events.collect_schema().names()
         mapped = self.mapped(table, columns)
         events = events.rename(set_apart(columns, _OWN))
-        since = since_of(self.platform, self.name)
+        since = since_of(self.project, self.name)
         early = 0
         if since is not None:
             early = events.filter(pl.col("time") < since).select(pl.len()).collect().item()
             events = events.filter(pl.col("time") >= since)
-        rows = track_rows(events, self._event_name(table), self.identities, self.platform.settings.heap.app_id)
+        rows = track_rows(events, self._event_name(table), self.identities, self.project.settings.heap.app_id)
         counts = {"before_since": early} | ({"suppressed": suppressed} if suppressed else {})
         before = Addressed(rows, pl.LazyFrame(schema=_NOBODY), pl.LazyFrame(schema=_NOBODY), None, counts)
         if self.plan is None:
@@ -124,7 +124,7 @@ class Forwarding:
         whatever it comes from. Where the graph knows none yet, Heap's own identity, migrations followed; a shared user
         is nobody.
         """
-        day = newest_profiles_day(self.platform)
+        day = newest_profiles_day(self.project)
         if day is None and self.sync.user_id != HEAP_IDENTITY:
             raise SettingsError(
                 f"sync.{self.name}.user_id is {self.sync.user_id!r}, but no graph has been resolved yet"
@@ -132,7 +132,7 @@ class Forwarding:
         users = self._graph_users(day)
         people = pl.DataFrame(schema={"profile_id": pl.String(), "identity": pl.String()})
         if day is not None:
-            rows = by_identifier(self.platform, self.sync.user_id, "one", day).rows
+            rows = by_identifier(self.project, self.sync.user_id, "one", day).rows
             people = rows.select("profile_id", identity="key").collect()
         resolved = users.join(people, on="profile_id").select("user_id", "identity")
         if self.sync.user_id == HEAP_IDENTITY:
@@ -147,7 +147,7 @@ class Forwarding:
         """Return `user_id`, `profile_id` of the Heap users in the graph; null for shared ones, who are nobody."""
         if day is None:
             return pl.DataFrame(schema={"user_id": pl.Int64(), "profile_id": pl.String()})
-        users = self.platform.lake.scan(GRAPH, str(day)).filter(pl.col("identifier_type") == HEAP_USER_ID)
+        users = self.project.lake.scan(GRAPH, str(day)).filter(pl.col("identifier_type") == HEAP_USER_ID)
         return users.select(
             user_id=pl.col("identifier").cast(pl.Int64, strict=False),
             profile_id=pl.when(~pl.col("shared")).then("profile_id"),
@@ -155,29 +155,29 @@ class Forwarding:
 
     @cached_property
     def _suppressed(self) -> pl.DataFrame:
-        return suppressed_users(self.platform)
+        return suppressed_users(self.project)
 
     def _without_suppressed(self, table: str, events: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
-        rules = self.platform.rules
+        rules = self.project.rules
         if not rules.suppressed:
             return events, 0
-        known = without_suppressed(events, self.platform.event_sources[heap_asset(table)], rules)
+        known = without_suppressed(events, self.project.event_sources[heap_asset(table)], rules)
         kept = known.filter(~pl.col("user_id").is_in(self._suppressed["user_id"].implode()))
         counts = pl.collect_all([events.select(pl.len()), kept.select(pl.len())])
         return kept, counts[0].item() - counts[1].item()
 
     def _heap_identities(self) -> pl.LazyFrame:
-        users = newest_users(self.platform)
+        users = newest_users(self.project)
         homes = users.filter(pl.col("migrated_to").is_null()).select("user_id", "identity").drop_nulls()
-        moved = newest(self.platform, MIGRATIONS).select(user_id="from_user_id", home="resolved_to").drop_nulls()
+        moved = newest(self.project, MIGRATIONS).select(user_id="from_user_id", home="resolved_to").drop_nulls()
         joined = moved.join(homes, left_on="home", right_on="user_id").select("user_id", "identity")
         return pl.concat([homes, joined])
 
     def _events(self, table: str, day: date) -> pl.LazyFrame:
-        return self.platform.lake.scan(heap_asset(table), str(day))
+        return self.project.lake.scan(heap_asset(table), str(day))
 
     def _event_name(self, table: str) -> str:
-        known = self.platform.catalogue.tables.get(table)
+        known = self.project.catalogue.tables.get(table)
         return self.sync.event_names.get(table) or (known.display_name if known else "") or table
 
 

@@ -57,19 +57,19 @@ class Looked:
     days: dict[date, frozenset[str]]
 
 
-def is_exported(platform: Project) -> bool:
+def is_exported(project: Project) -> bool:
     """Whether Heap's tables come from its export in a warehouse and not from dumps."""
-    return platform.settings.heap.source.kind == "bigquery"
+    return project.settings.heap.source.kind == "bigquery"
 
 
-def open_export(platform: Project) -> HeapExport:
+def open_export(project: Project) -> HeapExport:
     """Return Heap's dataset; it is connected to only while something is asked of it."""
     from heap_assets.sources.warehouse import (  # nobody else waits for Google's client
         BigQueryAccount,
         BigQueryWarehouse,
     )
 
-    source = _source(platform)
+    source = _source(project)
     credentials = source.credentials.get_secret_value() if source.credentials else None
     account = BigQueryAccount(source.project, credentials, source.location, source.endpoint, source.storage_endpoint)
     warehouse = BigQueryWarehouse(account, (source.dataset,), source.max_bytes_billed)
@@ -86,25 +86,25 @@ _SPELLED: Mapping[pl.DataType, str] = {
 """Types of the columns of Heap's export: ids, properties, times."""
 
 
-def export_log(platform: Project) -> ExportLog:
+def export_log(project: Project) -> ExportLog:
     """Return what was last seen of the export."""
-    source = _source(platform)
-    return ExportLog(platform.lake.store, source.dataset, source.project)
+    source = _source(project)
+    return ExportLog(project.lake.store, source.dataset, source.project)
 
 
-def news(platform: Project) -> tuple[str, SeenExport]:
+def news(project: Project) -> tuple[str, SeenExport]:
     """Return the version of the export, from metadata where that tells, and what was last looked at.
 
     An export without `_sync_info` has a new version with every cadence.
     """
-    version = open_export(platform).version()
+    version = open_export(project).version()
     if not version:
-        every = int(platform.settings.heap.cadence.total_seconds())
+        every = int(project.settings.heap.cadence.total_seconds())
         version = f"at {int(clock.now().timestamp()) // every}"
-    return version, export_log(platform).state()
+    return version, export_log(project).state()
 
 
-def look(platform: Project, since: date | None = None) -> Looked:
+def look(project: Project, since: date | None = None) -> Looked:
     """Look at every selected table, and say which days are to be built; the newest ones always are.
 
     Raises
@@ -112,15 +112,15 @@ def look(platform: Project, since: date | None = None) -> Looked:
     SourceError
         If no table could be looked at.
     """
-    source = _source(platform)
+    source = _source(project)
     back = LookBack(
         timedelta(days=source.overlap_days),
         timedelta(days=source.look_back_days),
         timedelta(days=source.look_back_every_days),
     )
-    start, now = platform.settings.start_date, clock.now()
-    version, _ = news(platform)
-    found = export_log(platform).look(open_export(platform), platform.event_tables, start, now, version, back, since)
+    start, now = project.settings.start_date, clock.now()
+    version, _ = news(project)
+    found = export_log(project).look(open_export(project), project.event_tables, start, now, version, back, since)
     failures = [one.failure for one in found if one.failure]
     if failures and len(failures) == len(found):
         raise SourceError(failures[0])
@@ -131,10 +131,10 @@ def look(platform: Project, since: date | None = None) -> Looked:
     return Looked(found, {day: frozenset(tables) for day, tables in days.items()})
 
 
-def touched(platform: Project) -> dict[str, dict[date, datetime]]:
+def touched(project: Project) -> dict[str, dict[date, datetime]]:
     """Return table to day to when it was last found changed."""
-    log = export_log(platform)
-    return {table: {day: seen.since for day, seen in log.table(table).days.items()} for table in platform.event_tables}
+    log = export_log(project)
+    return {table: {day: seen.since for day, seen in log.table(table).days.items()} for table in project.event_tables}
 
 
 def event_day(task: Task, table: str) -> Made:
@@ -145,15 +145,15 @@ def event_day(task: Task, table: str) -> Made:
     MissingInputError
         Before the first look at the export.
     """
-    platform, asset = task.platform, heap_asset(table)
-    seen = export_log(platform).table(table)
+    project, asset = task.project, heap_asset(table)
+    seen = export_log(project).table(table)
     if seen.looked_at is None:
         why = seen.failure or "materialize heap_connect/exports first"
         raise MissingInputError(f"{table} was not looked at in Heap's export yet: {why}")
-    columns = platform.catalogue.columns(table) or []
+    columns = project.catalogue.columns(table) or []
     schema = _schema(table, _EVENT_KEYS, columns)
     day = seen.days.get(task.day)
-    inputs = _inputs(platform, table, "none" if day is None or not day.rows else f"{day.fingerprint:016x}", schema)
+    inputs = _inputs(project, table, "none" if day is None or not day.rows else f"{day.fingerprint:016x}", schema)
     notes = {"complete": _is_complete(seen.synced_to or seen.looked_at, task.day), "user_id": _MODE}
     if seen.failure:
         notes[UNREADABLE] = seen.failure
@@ -161,7 +161,7 @@ def event_day(task: Task, table: str) -> Made:
         return same
     if day is None or not day.rows:
         return Made(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
-    rows, reading = open_export(platform).read_day(table, task.day, columns, task.scratch / "day.parquet")
+    rows, reading = open_export(project).read_day(table, task.day, columns, task.scratch / "day.parquet")
     frame = conform(rows.frame, pl.Schema(schema)).sort("time", "event_id", "user_id")
     return Made(frame, inputs, {**notes, **rows.notes(), "bytes_billed": reading.bytes_billed or 0})
 
@@ -173,10 +173,10 @@ def users_of_day(task: Task) -> Made | None:
     """
     if is_over(task):
         return kept_or_carried(task, USERS, "the export")
-    platform = task.platform
+    project = task.project
     own = OWN_COLUMNS["users"]
-    schema = _schema("users", _USER_KEYS, [original(name, own) for name in platform.catalogue.columns("users") or []])
-    export = open_export(platform)
+    schema = _schema("users", _USER_KEYS, [original(name, own) for name in project.catalogue.columns("users") or []])
+    export = open_export(project)
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
     moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
     ends = _migrations(moves.frame).filter(pl.col("from_user_id") != pl.col("resolved_to"))
@@ -194,24 +194,24 @@ def migrations_of_day(task: Task) -> Made | None:
     """Return user_migrations as they stand, for the newest days only, each followed to its end."""
     if is_over(task):
         return kept_or_carried(task, MIGRATIONS, "the export")
-    rows, reading = open_export(task.platform).read_user_migrations(task.scratch / "moves.parquet")
+    rows, reading = open_export(task.project).read_user_migrations(task.scratch / "moves.parquet")
     notes = {**_observed(task.day, reading.observed_at, reading.bytes_billed or 0), **rows.notes()}
     return _made(task, MIGRATIONS, _migrations(rows.frame), notes)
 
 
-def missing(platform: Project) -> Missing:
+def missing(project: Project) -> Missing:
     """Compare the export's tables and columns with the catalogue."""
-    export, found = open_export(platform), {}
+    export, found = open_export(project), {}
     for name in [*export.tables(), "users", "user_migrations"]:
         try:
             found[name] = [apart(column, OWN_COLUMNS.get(name, ())) for column in export.columns(name)]
         except WarehouseError as error:  # a view that cannot be described is for its own table to tell
             _log.warning("left out of the comparison: %s", error)
-    return platform.catalogue.compare(found)
+    return project.catalogue.compare(found)
 
 
-def _source(platform: Project) -> BigQuerySource:
-    source = platform.settings.heap.source
+def _source(project: Project) -> BigQuerySource:
+    source = project.settings.heap.source
     if source.kind != "bigquery":
         raise SettingsError("heap.source is not Heap's export in BigQuery")
     return source
@@ -221,8 +221,8 @@ def _schema(table: str, keys: Sequence[str], columns: Sequence[str]) -> dict[str
     return {name: key_dtype(table, name) or pl.String() for name in dict.fromkeys([*keys, *columns])}
 
 
-def _inputs(platform: Project, table: str, version: str, schema: dict[str, pl.DataType]) -> Inputs:
-    return Inputs({f"{_source(platform).dataset}.{table}": version, "columns": columns_version(schema)})
+def _inputs(project: Project, table: str, version: str, schema: dict[str, pl.DataType]) -> Inputs:
+    return Inputs({f"{_source(project).dataset}.{table}": version, "columns": columns_version(schema)})
 
 
 def columns_version(schema: Mapping[str, pl.DataType]) -> str:
@@ -236,10 +236,10 @@ def columns_version(schema: Mapping[str, pl.DataType]) -> str:
 
 def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object]) -> Made | None:
     """Return what is stored if it was built from the same, so that nothing is read."""
-    stored = task.platform.lake.find(asset, str(task.day))
+    stored = task.project.lake.find(asset, str(task.day))
     if task.force or stored is None or stored.inputs.versions != dict(inputs.versions):
         return None
-    return Made(task.platform.lake.scan(asset, str(task.day)), inputs, {**notes, "bytes_billed": 0})
+    return Made(task.project.lake.scan(asset, str(task.day)), inputs, {**notes, "bytes_billed": 0})
 
 
 def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -253,8 +253,8 @@ def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
 
 def _made(task: Task, asset: str, rows: pl.DataFrame, notes: dict[str, object]) -> Made:
     """Return a live table's rows; their version is their content, so that equal rows are not written again."""
-    source = f"{_source(task.platform).dataset}.{asset}"
-    stored = task.platform.lake.find(asset, str(task.day))
+    source = f"{_source(task.project).dataset}.{asset}"
+    stored = task.project.lake.find(asset, str(task.day))
     before = stored.inputs.versions.get(source, "") if stored else ""
     if before and not before.startswith(CONTENT_SCHEME):
         notes = {

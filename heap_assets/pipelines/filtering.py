@@ -21,9 +21,9 @@ Rule = Mapping[str, tuple[Condition, ...]]
 """Column to conditions; a row for which all of them hold is left out."""
 
 
-def rules_of(platform: Project, table: str) -> list[Rule]:
+def rules_of(project: Project, table: str) -> list[Rule]:
     """Return what `heap.tables.leave_out` says of an event table; a row that meets one of the rules is left out."""
-    chosen = platform.settings.heap.tables.leave_out_rules
+    chosen = project.settings.heap.tables.leave_out_rules
     return [rule for pattern, rules in chosen.items() if fnmatchcase(table, pattern) for rule in rules]
 
 
@@ -32,13 +32,13 @@ def without_left_out(task: Task, table: str, made: Table) -> Table:
 
     The rules are among the partition's inputs: with other ones the day is written anew when it is built again.
     """
-    rules = rules_of(task.platform, table)
+    rules = rules_of(task.project, table)
     if not rules:
         return made
     given = made.inputs or Inputs({})
     spelled = version_of(rules)
     inputs = Inputs({**given.versions, "left_out": spelled}, given.seen)
-    lake, asset, day = task.platform.lake, heap_asset(table), str(task.day)
+    lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
     stored = lake.find(asset, day)
     if stored is not None and stored.inputs.versions == dict(inputs.versions):
         return Made(lake.scan(asset, day), inputs, {**made.notes, "left_out": stored.notes.get("left_out", 0)})
@@ -47,7 +47,7 @@ def without_left_out(task: Task, table: str, made: Table) -> Table:
     return Made(made.frame.filter(~out), inputs, {**made.notes, "left_out": int(count or 0)})
 
 
-def check_columns(platform: Project) -> None:
+def check_columns(project: Project) -> None:
     """Hold the columns that rules of one table name against the catalogue; a pattern's may be missing in some tables.
 
     Raises
@@ -55,8 +55,8 @@ def check_columns(platform: Project) -> None:
     SettingsError
         Naming the key of the first column that its table does not have.
     """
-    for table, rules in platform.settings.heap.tables.leave_out_rules.items():
-        known = platform.catalogue.columns(table)
+    for table, rules in project.settings.heap.tables.leave_out_rules.items():
+        known = project.catalogue.columns(table)
         for column in (name for rule in rules for name in rule):
             if known is not None and column not in known:
                 raise SettingsError(

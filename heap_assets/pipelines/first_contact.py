@@ -23,39 +23,39 @@ _GRACE = timedelta(minutes=15)
 """How long the schedule has for itself before its time counts as missed."""
 
 
-def unread_tables(platform: Project) -> dict[str, list[date]]:
+def unread_tables(project: Project) -> dict[str, list[date]]:
     """Return warehouse table to the newest complete day, if it must be read without waiting for the schedule.
 
     That is so for a table that has never been read, and for one that nobody read when its time had come. A read that
     was tried and failed is not asked for again: the schedule does that.
     """
-    settings, day = platform.settings, clock.newest_complete_day()
+    settings, day = project.settings, clock.newest_complete_day()
     if settings.warehouse is None or day < settings.start_date:
         return {}
     is_missed = _last_tick(settings.run.warehouse_schedule).date() > day
     unread = {}
     for name in settings.warehouse.tables:
         asset = warehouse_asset(name)
-        known = platform.lake.partitions(asset)
+        known = project.lake.partitions(asset)
         is_due = not known or (is_missed and str(day) not in known)
-        if is_due and not platform.lake.store.exists(f"{result_store.ROOT}/{asset}/readable/{day}.json"):
+        if is_due and not project.lake.store.exists(f"{result_store.ROOT}/{asset}/readable/{day}.json"):
             unread[asset] = [day]
     return unread
 
 
-def first_runs(platform: Project) -> dict[str, list[date]]:
+def first_runs(project: Project) -> dict[str, list[date]]:
     """Return sync to the day of its first run, if it never ran, has a schedule, and may send that day."""
     first = {}
-    unknown = unknown_destinations(platform)
-    for name, sync in platform.settings.sync.items():
+    unknown = unknown_destinations(project)
+    for name, sync in project.settings.sync.items():
         if not sync.scheduled or sync.kind == "segment_track" or name in unknown:
             continue  # the events of every day are due: the schedule asks for all of them
-        day = newest_day(platform, name)
-        if day is None or platform.lake.store.list(f"{state_keys.SYNC}/{ledger_folder(platform, name)}/runs/"):
+        day = newest_day(project, name)
+        if day is None or project.lake.store.list(f"{state_keys.SYNC}/{ledger_folder(project, name)}/runs/"):
             continue
-        if waits_for_confirmation(platform, name) and was_shown(platform, name):
+        if waits_for_confirmation(project, name) and was_shown(project, name):
             continue
-        if not sync_gate(platform, name, day):
+        if not sync_gate(project, name, day):
             first[sync_asset(name)] = [day]
     return first
 

@@ -49,31 +49,31 @@ class FirstDumps:
         return tuple(column for column in columns if column not in self.offered.get(table, ()))
 
 
-def first_dumps(platform: Project) -> FirstDumps | None:
+def first_dumps(project: Project) -> FirstDumps | None:
     """Return the dumps of the first start; None if nothing was taken in by itself then."""
     try:
-        return _parsed(platform.lake.store.read(_KEY))
+        return _parsed(project.lake.store.read(_KEY))
     except FileNotFoundError:
         return None
 
 
-def remember(platform: Project, dumps: Collection[int], offered: Tables) -> None:
+def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
     """Keep which dumps there were at the first start, and what their manifests offered."""
     columns = {name: frozenset(names) for name, names in offered.items()}
-    platform.lake.store.write(_KEY, _written(FirstDumps(frozenset(dumps), columns)))
+    project.lake.store.write(_KEY, _written(FirstDumps(frozenset(dumps), columns)))
 
 
-def news_of_first_dumps(platform: Project) -> Missing | None:
+def news_of_first_dumps(project: Project) -> Missing | None:
     """Return what the first dumps have brought since and nobody was offered yet, None if nothing more can come."""
-    first = first_dumps(platform)
+    first = first_dumps(project)
     if first is None or first.complete:
         return None
-    return first.news(platform.catalogue.compare(landed_columns(platform.landing, first.dumps)))
+    return first.news(project.catalogue.compare(landed_columns(project.landing, first.dumps)))
 
 
-def note_taken(platform: Project, taken: Tables) -> None:
+def note_taken(project: Project, taken: Tables) -> None:
     """Keep what was taken of the first dumps, and whether all of them have landed whole."""
-    landed = _all_landed(platform)
+    landed = _all_landed(project)
 
     def _noted(data: bytes | None) -> bytes | None:
         if data is None:
@@ -84,15 +84,15 @@ def note_taken(platform: Project, taken: Tables) -> None:
             offered[name] = offered.get(name, frozenset()) | frozenset(columns)
         return _written(FirstDumps(first.dumps, offered, complete=first.dumps <= landed))
 
-    platform.lake.store.update(_KEY, _noted)
+    project.lake.store.update(_KEY, _noted)
 
 
-def _all_landed(platform: Project) -> frozenset[int]:
+def _all_landed(project: Project) -> frozenset[int]:
     """Return the dumps of which every selected table has landed."""
-    takes = platform.landing.config.tables.takes_table
+    takes = project.landing.config.tables.takes_table
     return frozenset(
         record.dump_id
-        for record in platform.landing.records().values()
+        for record in project.landing.records().values()
         if record.failure is None
         and not any(takes(name) for name in record.outstanding or ())
         and all(table.state is not TableState.FAILED for name, table in record.tables.items() if takes(name))

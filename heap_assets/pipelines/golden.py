@@ -20,15 +20,15 @@ from heap_assets.tables import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, wa
 from heap_assets.versions import version_of
 
 
-def profiles_of_day(platform: Project, day: date) -> Made:
+def profiles_of_day(project: Project, day: date) -> Made:
     """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
-    lake, traits = platform.lake, platform.settings.profiles.traits
-    standing = _standing(platform, day)
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    lake, traits = project.lake, project.settings.profiles.traits
+    standing = _standing(project, day)
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     sources = {
         _trait_name(asset): TraitSource(
             lake.scan(asset, str(found)),
-            platform.snapshot_sources[asset],
+            project.snapshot_sources[asset],
             "last_modified" if asset == USERS else tables[_trait_name(asset)].updated_at,
         )
         for asset, found in standing.items()
@@ -42,18 +42,18 @@ def profiles_of_day(platform: Project, day: date) -> Made:
         lake.scan(GRAPH, str(day)),
         sources,
         kept,
-        platform.rules,
+        project.rules,
         lake.scan(CONFLICTS, str(day)),
         _merged_away(lake.scan(USERS, str(standing[USERS]))),
     )
     missing = [rule.name for rule in rules if not rule.sources]
     whole = _typed_as_before(lake, day, _with_empty_traits(made.frame, missing), {*missing, *made.set_aside})
-    seen = window(platform, day)
+    seen = window(project, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, seen)}
-    frame, doubtful = with_what_they_did(platform, whole, lake.scan(GRAPH, str(day)), seen)
+    frame, doubtful = with_what_they_did(project, whole, lake.scan(GRAPH, str(day)), seen)
     return Made(
         frame,
-        _inputs(platform, day, standing, profiles_version(platform), events),
+        _inputs(project, day, standing, profiles_version(project), events),
         {
             "traits": len(traits),
             "traits_without_source": len(missing),
@@ -64,18 +64,18 @@ def profiles_of_day(platform: Project, day: date) -> Made:
     )
 
 
-def profiles_version(platform: Project) -> str:
+def profiles_version(project: Project) -> str:
     """Return a name for what the settings say of profiles, as far as it makes their content.
 
     Descriptions and marks are no part of it: to edit one rebuilds nothing.
     """
-    chosen = platform.settings.profiles
+    chosen = project.settings.profiles
     traits = [[name, trait.sources, trait.choose] for name, trait in chosen.traits.items()]
     behaviour = [chosen.behaviour.days, [*chosen.behaviour.features.items()]] if chosen.behaviour else None
-    return version_of([traits, behaviour, chosen.parsed_audiences, platform.rules.digest])
+    return version_of([traits, behaviour, chosen.parsed_audiences, project.rules.digest])
 
 
-def audiences_of_day(platform: Project, day: date) -> Made:
+def audiences_of_day(project: Project, day: date) -> Made:
     """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`.
 
     Raises
@@ -83,8 +83,8 @@ def audiences_of_day(platform: Project, day: date) -> Made:
     MissingInputError
         If the profiles of the day were not built, or before the settings had one of the audiences.
     """
-    names = list(platform.settings.profiles.audiences)
-    profiles = platform.lake.scan(PROFILES, str(day))
+    names = list(project.settings.profiles.audiences)
+    profiles = project.lake.scan(PROFILES, str(day))
     if unknown := [name for name in names if name not in profiles.collect_schema()]:
         raise MissingInputError(f"{PROFILES} {day} is older than the audience {unknown[0]!r}: materialize it again")
     rows = (
@@ -96,28 +96,28 @@ def audiences_of_day(platform: Project, day: date) -> Made:
         .collect()
     )
     sizes = {f"members_{name}": rows.filter(pl.col("audience") == name).height for name in names}
-    return Made(rows.lazy(), Inputs({f"{PROFILES}@{day}": platform.lake.versions(PROFILES)[str(day)]}), sizes)
+    return Made(rows.lazy(), Inputs({f"{PROFILES}@{day}": project.lake.versions(PROFILES)[str(day)]}), sizes)
 
 
-def audit_of_day(platform: Project, day: date) -> Made:
+def audit_of_day(project: Project, day: date) -> Made:
     """Return the audit of a day in long form: metric, subject, value, share."""
-    lake = platform.lake
-    standing = _standing(platform, day)
+    lake = project.lake
+    standing = _standing(project, day)
     audited = {
-        _trait_name(asset): AuditedTable(lake.scan(asset, str(found)), platform.snapshot_sources[asset])
+        _trait_name(asset): AuditedTable(lake.scan(asset, str(found)), project.snapshot_sources[asset])
         for asset, found in standing.items()
-        if asset != USERS and platform.snapshot_sources[asset].mappings  # others identify nobody
+        if asset != USERS and project.snapshot_sources[asset].mappings  # others identify nobody
     }
     frame = audit(
         lake.scan(GRAPH, str(day)),
         lake.scan(CONFLICTS, str(day)),
         lake.scan(USERS, str(standing[USERS])),
         audited,
-        platform.rules,
-        platform.snapshot_sources[USERS],
+        project.rules,
+        project.snapshot_sources[USERS],
     )
     report = frame.collect()
-    return Made(report.lazy(), _inputs(platform, day, standing, platform.rules.digest), audit_figures(report))
+    return Made(report.lazy(), _inputs(project, day, standing, project.rules.digest), audit_figures(report))
 
 
 def standing_partition(lake: Lake, asset: str, day: date) -> date | None:
@@ -126,10 +126,10 @@ def standing_partition(lake: Lake, asset: str, day: date) -> date | None:
     return date.fromisoformat(found[-1]) if found else None
 
 
-def _standing(platform: Project, day: date) -> dict[str, date]:
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+def _standing(project: Project, day: date) -> dict[str, date]:
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     assets = [USERS, *(warehouse_asset(name) for name in tables)]
-    standing = {asset: standing_partition(platform.lake, asset, day) for asset in assets}
+    standing = {asset: standing_partition(project.lake, asset, day) for asset in assets}
     if standing[USERS] is None:
         raise MissingInputError(f"{USERS} has no partition up to {day}: materialize it first")
     return {asset: found for asset, found in standing.items() if found is not None}
@@ -166,13 +166,13 @@ def _event_versions(lake: Lake, seen: Window) -> Iterator[tuple[str, str, str]]:
 
 
 def _inputs(
-    platform: Project,
+    project: Project,
     day: date,
     standing: dict[str, date],
     settings: str,
     events: Mapping[str, str] | None = None,
 ) -> Inputs:
-    lake = platform.lake
+    lake = project.lake
     wanted = {GRAPH: day, CONFLICTS: day} | standing
     versions = {f"{asset}@{found}": lake.versions(asset)[str(found)] for asset, found in wanted.items()}
     return Inputs({**versions, **(events or {}), "settings": settings})

@@ -9,15 +9,15 @@ from heap_assets.project import (
 from heap_assets.tables import USERS
 
 
-def identity_proposal(platform: Project) -> str | None:
+def identity_proposal(project: Project) -> str | None:
     """Return one sentence if many Heap identities are email addresses that nothing maps to emails; else None.
 
     The newest `heap/users` is looked at; before it is built there is nothing to judge by.
     """
-    days = platform.lake.partitions(USERS)
-    mapped = {mapping.type for mapping in platform.snapshot_sources[USERS].mappings if mapping.columns == ("identity",)}
-    if not days or EMAIL in mapped or EMAIL not in platform.rules.types:
+    days = project.lake.partitions(USERS)
+    mapped = {mapping.type for mapping in project.snapshot_sources[USERS].mappings if mapping.columns == ("identity",)}
+    if not days or EMAIL in mapped or EMAIL not in project.rules.types:
         return None
-    identities = platform.lake.scan(USERS, days[-1]).select("identity").collect()["identity"]
+    identities = project.lake.scan(USERS, days[-1]).select("identity").collect()["identity"]
     values = identity_values(identities)
     return values.summary if values.types != (HEAP_IDENTITY,) else None

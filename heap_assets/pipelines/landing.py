@@ -42,43 +42,43 @@ class Landed:
     verdicts: Mapping[str, Verdict]
 
 
-def land(platform: Project, dump_id: int) -> Landed:
+def land(project: Project, dump_id: int) -> Landed:
     """Land what a dump still has to land; tables that fail are in the report and in its verdict.
 
     Once whoever builds the days has been told of them, call `platform.landing.confirm(dump_id, report.touched)`.
     """
-    report = platform.landing.land(platform.source(), dump_id, confirm_later=True)
+    report = project.landing.land(project.source(), dump_id, confirm_later=True)
     # the report is the dump's table in the lake: `select * from heap_connect.dumps`
-    platform.lake.write(DUMPS, str(dump_id), platform.landing.reports(dump_id))
+    project.lake.write(DUMPS, str(dump_id), project.landing.reports(dump_id))
     verdicts = {
         TABLES_LANDED: landed_verdict(report),
-        CATALOGUE: _news(platform, report),
-        QUOTA: quota_verdict(month_quota(platform), thresholds(platform).quota),
+        CATALOGUE: _news(project, report),
+        QUOTA: quota_verdict(month_quota(project), thresholds(project).quota),
     }
-    return Landed(report, _days(report, platform.settings.start_date), verdicts)
+    return Landed(report, _days(report, project.settings.start_date), verdicts)
 
 
-def month_quota(platform: Project) -> Quota:
+def month_quota(project: Project) -> Quota:
     """Return where the month stands against `heap.quota`, or the plan's rows."""
-    chosen = platform.settings.heap.quota
+    chosen = project.settings.heap.quota
     return quota(
-        platform.landing,
-        platform.settings.heap.plan,
+        project.landing,
+        project.settings.heap.plan,
         clock.now(),
         rows_a_month=chosen.rows_a_month,
         count_free_days=chosen.count_free_days,
     )
 
 
-def stopped_by_quota(platform: Project) -> Quota | None:
+def stopped_by_quota(project: Project) -> Quota | None:
     """Return the quota if no further dump may land this month, else None."""
-    if not platform.settings.heap.quota.stop:
+    if not project.settings.heap.quota.stop:
         return None
-    standing = month_quota(platform)
+    standing = month_quota(project)
     return standing if standing.status is QuotaStatus.REACHED else None
 
 
-def days_that_came(platform: Project, since: date) -> dict[date, frozenset[str]]:
+def days_that_came(project: Project, since: date) -> dict[date, frozenset[str]]:
     """Return the days after `since` until today that dumps brought rows for before they came, to their tables.
 
     Rows of Heap's may be up to 48 hours ahead of the clock (design.md, Time); they wait in landing for their day.
@@ -86,7 +86,7 @@ def days_that_came(platform: Project, since: date) -> dict[date, frozenset[str]]
     ahead = [since + timedelta(days=n) for n in range(1, (clock.today() - since).days + 1)]
     if not ahead:
         return {}
-    tables = {name: set(platform.landing.days(name)) for name in platform.event_tables}
+    tables = {name: set(project.landing.days(name)) for name in project.event_tables}
     found = {day: frozenset(name for name, days in tables.items() if day in days) for day in ahead}
     return {day: names for day, names in found.items() if names}
 
@@ -100,11 +100,11 @@ def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
     return {day: frozenset(tables) for day, tables in days.items() if start <= day <= clock.today()}
 
 
-def _news(platform: Project, report: DumpReport) -> Verdict:
+def _news(project: Project, report: DumpReport) -> Verdict:
     """Judge what this dump landed; what is not selected, and what is taken in by itself, is nobody's news."""
-    choice = platform.settings.heap.tables.accept
-    missing = platform.catalogue.missing(platform.landing)
-    first = first_dumps(platform) if choice == "first" and missing else None
+    choice = project.settings.heap.tables.accept
+    missing = project.catalogue.missing(project.landing)
+    first = first_dumps(project) if choice == "first" and missing else None
     if choice == "always" or (first is not None and not first.complete and report.dump_id in first.dumps):
         return news_verdict([], {})
     brought = {table.table for table in report.landed}

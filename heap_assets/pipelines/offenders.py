@@ -60,7 +60,7 @@ class Offenders:
 
 
 def offenders_of(
-    platform: Project, asset: str, check: str, partition: str | None = None, keys: Collection[str] = (), most: int = 20
+    project: Project, asset: str, check: str, partition: str | None = None, keys: Collection[str] = (), most: int = 20
 ) -> Offenders:
     """Hold a check against a partition again, and return its offenders with their rows.
 
@@ -80,36 +80,36 @@ def offenders_of(
     MissingInputError
         If it has not judged the partition, or the partition is gone.
     """
-    judged = _check(platform, asset, check)
-    partition = partition or _newest(platform, asset, check)
-    stored = result_store.read(platform.lake.store, asset, check, partition)
+    judged = _check(project, asset, check)
+    partition = partition or _newest(project, asset, check)
+    stored = result_store.read(project.lake.store, asset, check, partition)
     if stored is None:
         raise MissingInputError(f"{check} has not judged {asset} {partition} yet")
-    subject = Subject(platform.lake, asset, partition, check)
-    verdict = _verdict(platform, judged, subject)
-    version = result_store.partition_version(platform.lake, asset, partition)
-    secret = result_store.hash_key(platform.lake.store, keep=False)
+    subject = Subject(project.lake, asset, partition, check)
+    verdict = _verdict(project, judged, subject)
+    version = result_store.partition_version(project.lake, asset, partition)
+    secret = result_store.hash_key(project.lake.store, keep=False)
     found = []
     for offender in verdict.shown().iter_slices(1):
         values = offender.row(0, named=True)
         hashes = {name: hashed(value, secret) or "" for name, value in values.items() if name not in verdict.plain}
         if not keys or any(key in shown.split() for key in keys for shown in hashes.values()):
-            rows = _rows_behind(platform, subject, offender, verdict.plain, most)
+            rows = _rows_behind(project, subject, offender, verdict.plain, most)
             found.append(Offender(values, hashes, rows))
     return Offenders(asset, check, partition, stored.version != version, found)
 
 
-def shown_by(platform: Project, keys: Collection[str]) -> list[tuple[str, str, str]]:
+def shown_by(project: Project, keys: Collection[str]) -> list[tuple[str, str, str]]:
     """Return asset, check and newest partition of the verdicts that show one of these hashes."""
     newest: dict[tuple[str, str], str] = {}
-    for verdict in result_store.newest(platform.lake.store):
+    for verdict in result_store.newest(project.lake.store):
         if verdict.hashes & set(keys):
             newest[verdict.asset, verdict.check] = verdict.partition  # partitions come in order
     return [(asset, check, partition) for (asset, check), partition in newest.items()]
 
 
-def _check(platform: Project, asset: str, check: str) -> Check:
-    found = {one.name: one for one in _checks_on(platform, asset)}
+def _check(project: Project, asset: str, check: str) -> Check:
+    found = {one.name: one for one in _checks_on(project, asset)}
     if check not in found:
         close = get_close_matches(check, found, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -118,41 +118,41 @@ def _check(platform: Project, asset: str, check: str) -> Check:
     return found[check]
 
 
-def _checks_on(platform: Project, asset: str) -> list[Check]:
+def _checks_on(project: Project, asset: str) -> list[Check]:
     folder, _, name = asset.partition("/")
     if folder == "sync":
-        return sync_checks(platform, name) if name in platform.settings.sync else []
+        return sync_checks(project, name) if name in project.settings.sync else []
     if asset == DUMPS:
-        return dump_checks(platform)
+        return dump_checks(project)
     try:
-        return checks_of(platform, asset)
+        return checks_of(project, asset)
     except KeyError:  # no such table
         return []
 
 
-def _newest(platform: Project, asset: str, check: str) -> str:
-    stored = [result_store.parts(info.key) for info in platform.lake.store.list(f"{result_store.ROOT}/{asset}/{check}")]
+def _newest(project: Project, asset: str, check: str) -> str:
+    stored = [result_store.parts(info.key) for info in project.lake.store.list(f"{result_store.ROOT}/{asset}/{check}")]
     partitions = [partition for of, name, partition in stored if (of, name) == (asset, check)]
     if not partitions:
         raise MissingInputError(f"{check} has not judged any partition of {asset} yet")
     return max(partitions)
 
 
-def _verdict(platform: Project, check: Check, subject: Subject) -> Verdict:
+def _verdict(project: Project, check: Check, subject: Subject) -> Verdict:
     if check.judge is not None:
         return check.judge(subject)
     if check.name == "no_ghost_users":
-        ledger, users = sent_and_known(platform, check.asset.partition("/")[2])
+        ledger, users = sent_and_known(project, check.asset.partition("/")[2])
         return sync_judges.no_ghost_users(ledger, users, allowed=0.0)
     return Verdict(passed=True)  # the step that builds it judged it by counts
 
 
 def _rows_behind(
-    platform: Project, subject: Subject, offender: pl.DataFrame, plain: Collection[str], most: int
+    project: Project, subject: Subject, offender: pl.DataFrame, plain: Collection[str], most: int
 ) -> dict[str, pl.DataFrame]:
     look = _LOOK.get(subject.check, _key_of_warehouse_table if subject.check.endswith("_key") else None)
     shown = offender.drop(plain, strict=False)
-    found = look(platform, subject, offender) if look else _alike(subject, shown)
+    found = look(project, subject, offender) if look else _alike(subject, shown)
     rows = {asset: frame.head(most).collect() for asset, frame in found.items()}
     return {asset: frame for asset, frame in rows.items() if frame.height}
 
@@ -165,14 +165,14 @@ def _alike(subject: Subject, shown: pl.DataFrame) -> Behind:
     return {subject.asset: rows.join(shown.select(common).lazy(), on=common, how="semi")} if common else {}
 
 
-def _of_identity(platform: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _of_identity(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
     """Return the profiles on which a Heap identity stands, and the rows that name it."""
     [identity] = offender["heap_identity"]
     holds = pl.col("heap_identities").list.contains(identity)
-    return {PROFILES: subject.rows().filter(holds), **_naming(platform, subject, "heap_identity", [identity])}
+    return {PROFILES: subject.rows().filter(holds), **_naming(project, subject, "heap_identity", [identity])}
 
 
-def _of_identifier(platform: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _of_identifier(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
     """Return where an identifier stands, which links of it were refused, and the rows that name it."""
     kind, value = offender["identifier_type"][0], offender["identifier"][0]
     refused = pl.any_horizontal((pl.col(f"type_{end}") == kind) & (pl.col(f"value_{end}") == value) for end in "ab")
@@ -180,11 +180,11 @@ def _of_identifier(platform: Project, subject: Subject, offender: pl.DataFrame) 
     return {
         **_there(subject, GRAPH, stands),
         **_there(subject, CONFLICTS, refused),
-        **_naming(platform, subject, kind, [value]),
+        **_naming(project, subject, kind, [value]),
     }
 
 
-def _of_migration(platform: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _of_migration(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
     """Return the two users of a migration in the graph, and the migration."""
     ends = [offender["from"][0], offender["to"][0]]
     stands = (pl.col("identifier_type") == HEAP_USER_ID) & pl.col("identifier").is_in(ends)
@@ -192,20 +192,20 @@ def _of_migration(platform: Project, subject: Subject, offender: pl.DataFrame) -
     return {**_there(subject, GRAPH, stands), **_there(subject, MIGRATIONS, moved)}
 
 
-def _key_of_warehouse_table(platform: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _key_of_warehouse_table(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
     """Return the row of a warehouse table that speaks of several profiles, and these."""
     table = subject.check.removeprefix("one_profile_per_").removesuffix("_key")
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     key = pl.col(tables[table].key).cast(pl.String) == offender["key"][0]
     on = pl.col("profile_id").is_in(offender["ids"][0].to_list())
     return {**_there(subject, warehouse_asset(table), key), **_there(subject, PROFILES, on)}
 
 
-def _ghost(platform: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _ghost(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
     """Return the profile of an identity that was sent to and that Heap does not export, and the rows that name it."""
     [identity] = offender["key"]
     holds = pl.col("heap_identities").list.contains(identity)
-    return {**_there(subject, PROFILES, holds), **_naming(platform, subject, "heap_identity", [identity])}
+    return {**_there(subject, PROFILES, holds), **_naming(project, subject, "heap_identity", [identity])}
 
 
 _LOOK: Mapping[str, Callable[[Project, Subject, pl.DataFrame], Behind]] = {
@@ -223,14 +223,14 @@ def _there(subject: Subject, asset: str, which: pl.Expr) -> dict[str, pl.LazyFra
     return {} if rows is None else {asset: rows.filter(which)}
 
 
-def _naming(platform: Project, subject: Subject, kind: str, values: Iterable[str]) -> dict[str, pl.LazyFrame]:
+def _naming(project: Project, subject: Subject, kind: str, values: Iterable[str]) -> dict[str, pl.LazyFrame]:
     """Return the rows of the day's snapshots that name an identifier."""
     if subject.partition == WHOLE:
         return {}
-    rules = {rule.type: rule.normaliser for rule in platform.rules.identifiers}
+    rules = {rule.type: rule.normaliser for rule in project.rules.identifiers}
     found = {}
-    for asset in platform.snapshot_sources:
-        columns = [name for name, of in plain_columns(platform, asset, {kind}).items() if of == kind]
+    for asset in project.snapshot_sources:
+        columns = [name for name, of in plain_columns(project, asset, {kind}).items() if of == kind]
         rows = subject.other(asset)
         there = [] if rows is None else [name for name in columns if name in rows.collect_schema()]
         if rows is not None and there:

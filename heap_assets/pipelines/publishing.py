@@ -83,14 +83,14 @@ class PublishedDay:
     lost: Callable[[], Mapping[str, int]] = dict
 
 
-def publishable(platform: Project) -> list[str]:
+def publishable(project: Project) -> list[str]:
     """Return the assets that can be published, in the order of the pipeline."""
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
-    events = [heap_asset(table) for table in platform.event_tables]
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    events = [heap_asset(table) for table in project.event_tables]
     return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *list(_CLUSTERED)[2:], EVENTS]
 
 
-def published_tables(platform: Project, target: str) -> list[PublishedTable]:
+def published_tables(project: Project, target: str) -> list[PublishedTable]:
     """Return the tables that a target of the settings asks for.
 
     Raises
@@ -98,7 +98,7 @@ def published_tables(platform: Project, target: str) -> list[PublishedTable]:
     SettingsError
         If it names an asset that there is not.
     """
-    settings, known = platform.settings.publish[target], publishable(platform)
+    settings, known = project.settings.publish[target], publishable(project)
     for index, pattern in enumerate(settings.assets):
         if not any(sign in pattern for sign in "*?[") and pattern not in known:
             raise SettingsError(
@@ -110,22 +110,22 @@ def published_tables(platform: Project, target: str) -> list[PublishedTable]:
         return named and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
 
     names = table_names(known)
-    return [_table(platform, target, asset, names[asset]) for asset in known if chosen(asset)]
+    return [_table(project, target, asset, names[asset]) for asset in known if chosen(asset)]
 
 
-def resolvable(platform: Project, target: str) -> list[PublishedTable]:
+def resolvable(project: Project, target: str) -> list[PublishedTable]:
     """Return the tables that get a `heap_resolved` view; none unless graph and migrations are published too."""
-    tables = {table.publication.table: table for table in published_tables(platform, target)}
-    if not platform.settings.publish[target].resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
+    tables = {table.publication.table: table for table in published_tables(project, target)}
+    if not project.settings.publish[target].resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
         return []
-    events = {heap_asset(table) for table in platform.event_tables}
+    events = {heap_asset(table) for table in project.event_tables}
     return [table for name, table in tables.items() if name == EVENTS or table.sources[0] in events]
 
 
-def open_publisher(platform: Project, target: str) -> Publisher:
+def open_publisher(project: Project, target: str) -> Publisher:
     """Return the publisher of a target; it connects only while something is published."""
-    chosen, store = platform.settings.publish[target], platform.lake.store
-    check_publish_hosts(platform.settings, target)
+    chosen, store = project.settings.publish[target], project.lake.store
+    check_publish_hosts(project.settings, target)
     if chosen.kind == "postgres":
         from heap_assets.sources.warehouse import (
             PostgresPublisher,
@@ -140,13 +140,13 @@ def open_publisher(platform: Project, target: str) -> Publisher:
     credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
     account = BigQueryAccount(chosen.project, credentials, chosen.location, chosen.endpoint)
     staging = Store(chosen.staging, chosen.staging_options) if chosen.staging else None
-    if staging is None and platform.lake.store.url.startswith("gs://"):
-        staging = platform.lake.store.child("_publishing")
+    if staging is None and project.lake.store.url.startswith("gs://"):
+        staging = project.lake.store.child("_publishing")
     return BigQueryPublisher(account, chosen.dataset, store, staging)
 
 
 def publish_day(
-    platform: Project, publisher: Publisher, table: PublishedTable, day: date, *, force: bool = False
+    project: Project, publisher: Publisher, table: PublishedTable, day: date, *, force: bool = False
 ) -> Published:
     """Publish one day of a table; `unchanged` if what it is made of was published already.
 
@@ -155,19 +155,19 @@ def publish_day(
     MissingInputError
         If the day has not been built: a missing day is never published as an empty one.
     """
-    made = day_of(platform, table, day)
+    made = day_of(project, table, day)
     published = publisher.publish(table.publication, day, made.frame, made.version, force=force)
     if published.status is not PublishStatus.LOADED:
         return published
     return replace(published, lost=dict(Counter(published.lost) + Counter(made.lost())))
 
 
-def preview_day(platform: Project, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
+def preview_day(project: Project, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
     """Say what publishing a day would do to its table, and change nothing."""
-    return publisher.preview(table.publication, day_of(platform, table, day).frame, day)
+    return publisher.preview(table.publication, day_of(project, table, day).frame, day)
 
 
-def due_days(platform: Project, publisher: Publisher, table: PublishedTable) -> list[date]:
+def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> list[date]:
     """Return the days that are built and the target does not have as they now are, oldest first.
 
     Raises
@@ -175,11 +175,11 @@ def due_days(platform: Project, publisher: Publisher, table: PublishedTable) -> 
     WarehouseError
         If the target cannot be reached: what was published is remembered here, that it is still there is not.
     """
-    return unpublished_days(platform, publisher, table, exists=publisher.exists(table.publication.table))
+    return unpublished_days(project, publisher, table, exists=publisher.exists(table.publication.table))
 
 
 def unpublished_days(
-    platform: Project, publisher: Publisher, table: PublishedTable, *, exists: bool = True
+    project: Project, publisher: Publisher, table: PublishedTable, *, exists: bool = True
 ) -> list[date]:
     """Return the days that are built and were not published as they now are, oldest first; asks nobody.
 
@@ -188,8 +188,8 @@ def unpublished_days(
     exists
         Whether the target still has the table; without it every day is to be published.
     """
-    versions = {asset: platform.lake.versions(asset) for asset in table.sources}
-    names = _event_names(platform, table)
+    versions = {asset: project.lake.versions(asset) for asset in table.sources}
+    names = _event_names(project, table)
     asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]
     days = sorted({day for asset in asked for day in versions[asset]})
     return [
@@ -200,20 +200,20 @@ def unpublished_days(
     ]
 
 
-def make_views(platform: Project, publisher: Publisher, target: str) -> list[str]:
+def make_views(project: Project, publisher: Publisher, target: str) -> list[str]:
     """Make the `heap_resolved` views of all tables that were published; returns those that were made anew."""
-    into = platform.settings.publish[target].resolved_views
+    into = project.settings.publish[target].resolved_views
     graph, migrations = publisher.newest_published(_GRAPH), publisher.newest_published(_MIGRATIONS)
-    tables = [table.publication.table for table in resolvable(platform, target)]
+    tables = [table.publication.table for table in resolvable(project, target)]
     there = [name for name in tables if publisher.newest_published(name)]
     if into is None or not (graph and migrations and there):
         return []
     return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations, graph))
 
 
-def day_of(platform: Project, table: PublishedTable, day: date) -> PublishedDay:
+def day_of(project: Project, table: PublishedTable, day: date) -> PublishedDay:
     """Return the rows of a day; see :func:`publish_day`."""
-    lake = platform.lake
+    lake = project.lake
     versions = {asset: lake.versions(asset) for asset in table.sources}
     standing = _standing(versions, table, day)
     if not set(standing) & set(table.sources[: max(1, len(table.sources) - 1)]):
@@ -222,8 +222,8 @@ def day_of(platform: Project, table: PublishedTable, day: date) -> PublishedDay:
     if table.publication.table != EVENTS:
         return PublishedDay(frames[table.sources[0]], _version(standing))
     users = frames.pop(USERS, None)
-    events = {platform.heap_tables[asset]: frame for asset, frame in frames.items()}
-    names = _event_names(platform, table)
+    events = {project.heap_tables[asset]: frame for asset, frame in frames.items()}
+    names = _event_names(project, table)
     rows = wide.events_table(events, users, names)
     return PublishedDay(rows, _version(standing, names), lambda: wide.values_lost(events, users))
 
@@ -231,13 +231,13 @@ def day_of(platform: Project, table: PublishedTable, day: date) -> PublishedDay:
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
 
 
-def _table(platform: Project, target: str, asset: str, name: str) -> PublishedTable:
+def _table(project: Project, target: str, asset: str, name: str) -> PublishedTable:
     if asset == EVENTS:
-        sources = (*(heap_asset(table) for table in platform.event_tables), USERS)
+        sources = (*(heap_asset(table) for table in project.event_tables), USERS)
         return PublishedTable(target, wide.PUBLICATION, sources)
-    description, descriptions = _described(platform, asset)
+    description, descriptions = _described(project, asset)
     cluster = _CLUSTERED.get(asset) or (("user_id",) if asset.startswith("heap/") else ())
-    own = RESOLVED_COLUMNS if asset in map(heap_asset, platform.event_tables) else frozenset[str]()
+    own = RESOLVED_COLUMNS if asset in map(heap_asset, project.event_tables) else frozenset[str]()
     return PublishedTable(
         target,
         Publication(name, description=description, descriptions=descriptions, cluster_by=cluster, own=own),
@@ -245,20 +245,20 @@ def _table(platform: Project, target: str, asset: str, name: str) -> PublishedTa
     )
 
 
-def _described(platform: Project, asset: str) -> tuple[str, dict[str, str]]:
+def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
     """Return what a table and its columns mean, from the catalogue and the settings."""
     name = asset.rpartition("/")[2]
     if asset.startswith("heap/"):
-        name = platform.heap_tables[asset]
-        known = platform.catalogue.tables.get(name)
+        name = project.heap_tables[asset]
+        known = project.catalogue.tables.get(name)
         columns = {column: about.description for column, about in known.columns.items()} if known else {}
         kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"
         return f"Heap's {known.display_name if known else name}, {kind}", columns
-    if asset.startswith("warehouse/") and platform.settings.warehouse:
-        table = platform.settings.warehouse.tables[name]
+    if asset.startswith("warehouse/") and project.settings.warehouse:
+        table = project.settings.warehouse.tables[name]
         return table.description or f"{table.relation} as it stood at the end of partition_day", {}
     if asset == PROFILES:
-        traits = platform.settings.profiles.traits
+        traits = project.settings.profiles.traits
         about = {name: trait.description for name, trait in traits.items() if trait.description}
         return "One row per person, as of the end of partition_day", about
     return f"{asset} as of the end of partition_day", {}
@@ -277,12 +277,12 @@ def _standing(versions: dict[str, dict[str, str]], table: PublishedTable, day: d
     return found
 
 
-def _event_names(platform: Project, table: PublishedTable) -> dict[str, str]:
+def _event_names(project: Project, table: PublishedTable) -> dict[str, str]:
     """Return what people call the events of the wide table; nothing for other tables."""
     if table.publication.table != EVENTS:
         return {}
-    known = platform.catalogue.tables
-    return {name: known[name].display_name for name in platform.event_tables if name in known}
+    known = project.catalogue.tables
+    return {name: known[name].display_name for name in project.event_tables if name in known}
 
 
 def _version(standing: dict[str, tuple[str, str]], names: Mapping[str, str] | None = None) -> str:

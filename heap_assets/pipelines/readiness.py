@@ -53,22 +53,20 @@ class IdentityInputs:
         return Inputs(versions, frozenset(versions))
 
 
-def identity_inputs(platform: Project, day: date) -> IdentityInputs:
+def identity_inputs(project: Project, day: date) -> IdentityInputs:
     """Find the inputs of a day's graph and say what is missing (design.md, "A live source has no past")."""
     inputs: list[DayInput] = []
     carried: dict[str, date] = {}
-    waiting = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(platform).items()]
-    for asset, table in platform.event_sources.items():
-        inputs += [
-            given for given in _stored(platform, asset, table) if platform.settings.start_date <= given.day <= day
-        ]
-    for asset, table in platform.snapshot_sources.items():
+    waiting = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(project).items()]
+    for asset, table in project.event_sources.items():
+        inputs += [given for given in _stored(project, asset, table) if project.settings.start_date <= given.day <= day]
+    for asset, table in project.snapshot_sources.items():
         if not table.mappings:
             continue  # it identifies nobody: accounts, for example
-        kept = [given for given in _stored(platform, asset, table) if given.day <= day]
+        kept = [given for given in _stored(project, asset, table) if given.day <= day]
         newest = max((given.day for given in kept), default=None)
-        if newest is None or newest < _oldest_that_stands(platform, asset, day):
-            if platform.required(asset):
+        if newest is None or newest < _oldest_that_stands(project, asset, day):
+            if project.required(asset):
                 waiting.append(f"{asset} {day} is not built")
             continue
         if newest != day:
@@ -78,17 +76,17 @@ def identity_inputs(platform: Project, day: date) -> IdentityInputs:
     return IdentityInputs(day, inputs, carried, waiting)
 
 
-def links_as_of(platform: Project, day: date) -> pl.LazyFrame:
+def links_as_of(project: Project, day: date) -> pl.LazyFrame:
     """Return all links that the graph of a day was resolved from, one row per link and source. Writes nothing."""
-    return platform.timeline.links(day, identity_inputs(platform, day).inputs)
+    return project.timeline.links(day, identity_inputs(project, day).inputs)
 
 
-def landing_pauses(platform: Project) -> bool:
+def landing_pauses(project: Project) -> bool:
     """Say whether tables should be built now: nothing landed within 12 s, or landing has gone on for five minutes.
 
     Dumps of one delivery land one after the other; building after each of them would build the same days again.
     """
-    records = platform.landing.records().values()
+    records = project.landing.records().values()
     moments = sorted((t.landed_at for r in records for t in r.tables.values() if t.landed_at), reverse=True)
     now = datetime.now(UTC)
     began = now
@@ -99,30 +97,30 @@ def landing_pauses(platform: Project) -> bool:
     return began == now or now - began > _LONGEST_DELIVERY
 
 
-def unbuilt_days(platform: Project) -> dict[str, set[date]]:
+def unbuilt_days(project: Project) -> dict[str, set[date]]:
     """Return event table to the days that a dump touched, or whose columns changed, and no step tried to build since.
 
     Days of a table that is new to the catalogue are among them, however long ago they landed.
     """
-    touched, since = _touched(platform), columns_since(platform)
+    touched, since = _touched(project), columns_since(project)
     unbuilt = {}
-    for table in platform.event_tables:
+    for table in project.event_tables:
         asset = heap_asset(table)
         at = {day: max(moment, since.get(table, _NEVER)) for day, moment in touched.get(table, {}).items()}
-        if days := _untried(platform, asset, at):
+        if days := _untried(project, asset, at):
             unbuilt[asset] = days
     return unbuilt
 
 
-def unbuilt_people(platform: Project) -> dict[str, set[date]]:
+def unbuilt_people(project: Project) -> dict[str, set[date]]:
     """Return Heap's snapshot tables to those of their newest days that are to be built.
 
     The newest complete day always, once something landed: where every dump is of a later day, it takes the oldest one.
     The running day if a dump belongs to it. Older days are built on request.
     """
-    if exports.is_exported(platform):
+    if exports.is_exported(project):
         return {}
-    records, since = platform.landing.records(), columns_since(platform)
+    records, since = project.landing.records(), columns_since(project)
     unbuilt = {}
     for table in SNAPSHOT_TABLES:
         landed = {
@@ -134,89 +132,89 @@ def unbuilt_people(platform: Project) -> dict[str, set[date]]:
         newest = min(max(records[dump].day for dump, moment in landed.items() if moment is not None), clock.today())
         days = {clock.newest_complete_day(), newest} & {clock.newest_complete_day(), clock.today()}
         at = max(*moments, since.get(table, _NEVER))
-        if due := _untried(platform, heap_asset(table), dict.fromkeys(days, at)):
-            unbuilt[heap_asset(table)] = {day for day in due if day >= platform.settings.start_date}
+        if due := _untried(project, heap_asset(table), dict.fromkeys(days, at)):
+            unbuilt[heap_asset(table)] = {day for day in due if day >= project.settings.start_date}
     return unbuilt
 
 
-def _untried(platform: Project, asset: str, touched: Mapping[date, datetime]) -> set[date]:
+def _untried(project: Project, asset: str, touched: Mapping[date, datetime]) -> set[date]:
     if not touched:
         return set()
-    tried = _tried(platform, asset)
+    tried = _tried(project, asset)
     return {day for day, moment in touched.items() if tried.get(day.isoformat(), _NEVER) < moment}
 
 
-def _touched(platform: Project) -> dict[str, dict[date, datetime]]:
+def _touched(project: Project) -> dict[str, dict[date, datetime]]:
     """Return table to day to when a dump last landed rows for it; a full resync touches all days there ever were."""
-    if exports.is_exported(platform):
-        return exports.touched(platform)
+    if exports.is_exported(project):
+        return exports.touched(project)
     newest: dict[str, dict[date, datetime]] = {}
-    for record in platform.landing.records().values():
+    for record in project.landing.records().values():
         for name, table in record.tables.items():
             if table.landed_at is None:
                 continue
             # the dump's own day always, so that quiet tables get their empty partition
             own = {*table.days, *table.moved, record.day}
-            touched = own if table.incremental else own | set(platform.landing.days(name))
+            touched = own if table.incremental else own | set(project.landing.days(name))
             days = newest.setdefault(name, {})
             for day in touched:
-                if platform.settings.start_date <= day <= clock.today():
+                if project.settings.start_date <= day <= clock.today():
                     days[day] = max(days.get(day, _NEVER), table.landed_at)
     return newest
 
 
-def _tried(platform: Project, asset: str) -> dict[str, datetime]:
+def _tried(project: Project, asset: str) -> dict[str, datetime]:
     """Return day to when a step last tried to build it: every try leaves a verdict, also the one that failed."""
     prefix = f"{result_store.ROOT}/{asset}/readable/"
     return {
         info.key.removeprefix(prefix).removesuffix(".json"): info.last_modified
-        for info in platform.lake.store.list(prefix)
+        for info in project.lake.store.list(prefix)
     }
 
 
-def newest_days(platform: Project) -> list[date]:
+def newest_days(project: Project) -> list[date]:
     """Return the days whose graph is resolved by itself, the newest first: the running and the newest complete one.
 
     Those before the newest day that Heap has delivered users for are left out where it is older than both.
     """
-    days = [day for day in platform.lake.partitions(USERS) if day <= clock.today().isoformat()]
+    days = [day for day in project.lake.partitions(USERS) if day <= clock.today().isoformat()]
     newest = clock.newest_complete_day().isoformat()
     return [date.fromisoformat(day) for day in reversed(days) if day >= min(newest, days[-1])]
 
 
-def graph_is_due(platform: Project) -> date | None:
+def graph_is_due(project: Project) -> date | None:
     """Return the newest day whose graph can be built, unless it is what its inputs would give; else None.
 
     A running day whose warehouse tables are yet to be read does not keep the day before waiting.
     """
-    for day in newest_days(platform):
-        ready = identity_inputs(platform, day)
+    for day in newest_days(project):
+        ready = identity_inputs(project, day)
         if ready.waiting_for:
             continue
-        stands = platform.lake.find(GRAPH, day.isoformat())
-        is_current = stands is not None and stands.inputs.versions == graph_inputs(platform, ready).versions
+        stands = project.lake.find(GRAPH, day.isoformat())
+        is_current = stands is not None and stands.inputs.versions == graph_inputs(project, ready).versions
         return None if is_current else day
     return None
 
 
-def graph_inputs(platform: Project, given: IdentityInputs) -> Inputs:
+def graph_inputs(project: Project, given: IdentityInputs) -> Inputs:
     """Return what a graph is a function of: its inputs and the rules."""
-    return Inputs({**given.provenance.versions, "rules": platform.rules.digest})
+    return Inputs({**given.provenance.versions, "rules": project.rules.digest})
 
 
-def _stored(platform: Project, asset: str, table: SourceTable) -> Iterator[DayInput]:
-    own = own_pairs(platform) if asset == MIGRATIONS else None
-    for day, version in platform.lake.versions(asset).items():
-        given = DayInput(table, date.fromisoformat(day), version, _rows(platform, asset, day))
+def _stored(project: Project, asset: str, table: SourceTable) -> Iterator[DayInput]:
+    own = own_pairs(project) if asset == MIGRATIONS else None
+    for day, version in project.lake.versions(asset).items():
+        given = DayInput(table, date.fromisoformat(day), version, _rows(project, asset, day))
         # what we told Heap by identify is no proof when it comes back (design.md, identity rule 3)
         yield replace(given, version=f"{version}+{own.version}", own_identify=own.links) if own else given
 
 
-def _oldest_that_stands(platform: Project, asset: str, day: date) -> date:
-    return day if platform.required(asset) else day - timedelta(days=platform.settings.identity.carry_max_days)
+def _oldest_that_stands(project: Project, asset: str, day: date) -> date:
+    return day if project.required(asset) else day - timedelta(days=project.settings.identity.carry_max_days)
 
 
-def _rows(platform: Project, asset: str, day: str) -> Callable[[], pl.LazyFrame]:
-    if asset in platform.event_sources:
-        return lambda: without_own(platform.lake.scan(asset, day))
-    return partial(platform.lake.scan, asset, day)
+def _rows(project: Project, asset: str, day: str) -> Callable[[], pl.LazyFrame]:
+    if asset in project.event_sources:
+        return lambda: without_own(project.lake.scan(asset, day))
+    return partial(project.lake.scan, asset, day)

@@ -24,7 +24,7 @@ REFUSED = "refused"
 """The note of `identity/links`: how many values are no identifiers, by source, column, type and reason."""
 
 
-def identity_of_day(platform: Project, day: date) -> dict[str, Made]:
+def identity_of_day(project: Project, day: date) -> dict[str, Made]:
     """Resolve who is who as of the end of a day.
 
     Raises
@@ -32,13 +32,13 @@ def identity_of_day(platform: Project, day: date) -> dict[str, Made]:
     MissingInputError
         Naming the inputs that are not there yet.
     """
-    given = identity_inputs(platform, day)
+    given = identity_inputs(project, day)
     if given.waiting_for:
         raise MissingInputError(f"identity {day} waits: {'; '.join(given.waiting_for[:5])}")
-    advanced = platform.timeline.advance(day, given.inputs)
+    advanced = project.timeline.advance(day, given.inputs)
     resolution = advanced.resolution
-    inputs = graph_inputs(platform, given)
-    before, earlier = _graph_before(platform, day)
+    inputs = graph_inputs(project, given)
+    before, earlier = _graph_before(project, day)
     notes = {**advanced.notes, "carried_forward": ", ".join(given.carried) or "nothing"}
     refused = advanced.refused.drop("day").collect().to_dicts()
     return {
@@ -50,19 +50,19 @@ def identity_of_day(platform: Project, day: date) -> dict[str, Made]:
     }
 
 
-def figures(platform: Project, path: str, day: date) -> dict[str, int]:
+def figures(project: Project, path: str, day: date) -> dict[str, int]:
     """Count what a stored identity table says.
 
     Values that are no identifiers by reason, profiles, conflicts by limit, shared values by type, changes by kind.
     """
-    rows = platform.lake.scan(path, str(day))
+    rows = project.lake.scan(path, str(day))
     if path == GRAPH:
         counts = rows.select(
             identifiers=pl.len(), profiles=pl.col("profile_id").drop_nulls().n_unique(), shared=pl.col("shared").sum()
         )
         return {name: int(value) for name, value in counts.collect().row(0, named=True).items()}
     if path == LINKS:
-        found = platform.lake.find(LINKS, str(day))
+        found = project.lake.find(LINKS, str(day))
         told = found.notes.get(REFUSED, ()) if found else ()
         refused = Counter[str]()
         for row in told:
@@ -76,9 +76,9 @@ def figures(platform: Project, path: str, day: date) -> dict[str, int]:
     return {f"{prefix}{value}": int(count) for value, count in counted.iter_rows()}
 
 
-def _graph_before(platform: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
-    earlier = standing_partition(platform.lake, GRAPH, day - timedelta(days=1))
+def _graph_before(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
+    earlier = standing_partition(project.lake, GRAPH, day - timedelta(days=1))
     if earlier is None:
         return None, {}
-    version = platform.lake.versions(GRAPH)[str(earlier)]
-    return platform.lake.scan(GRAPH, str(earlier)), {f"{GRAPH}@{earlier}": version}
+    version = project.lake.versions(GRAPH)[str(earlier)]
+    return project.lake.scan(GRAPH, str(earlier)), {f"{GRAPH}@{earlier}": version}

@@ -30,24 +30,24 @@ class Expired:
     partition: str
 
 
-def expired(platform: Project) -> list[Expired]:
+def expired(project: Project) -> list[Expired]:
     """Return the days that are older than `keep.snapshot_days` and no month ends.
 
     The newest day of a table always stays: it stands for the days after it. So do all days of a table that names
     people and has no record time: a link of it is as old as the first day that it stood on.
     """
-    keep = platform.settings.keep
+    keep = project.settings.keep
     first = clock.today() - timedelta(days=keep.snapshot_days)
     return [
         Expired(asset, partition)
-        for asset in _snapshots(platform)
-        for partition in sorted(_past(platform.lake.partitions(asset), first, month_ends=keep.month_ends))
+        for asset in _snapshots(project)
+        for partition in sorted(_past(project.lake.partitions(asset), first, month_ends=keep.month_ends))
     ]
 
 
-def forget(platform: Project, days: Iterable[Expired]) -> Counter[str]:
+def forget(project: Project, days: Iterable[Expired]) -> Counter[str]:
     """Delete days and the verdicts on them; return how many of each table went."""
-    lake = platform.lake
+    lake = project.lake
     by_asset: dict[str, set[str]] = {}
     for day in days:
         by_asset.setdefault(day.asset, set()).add(day.partition)
@@ -61,51 +61,51 @@ def forget(platform: Project, days: Iterable[Expired]) -> Counter[str]:
     return Counter({asset: len(partitions) for asset, partitions in by_asset.items()})
 
 
-def old_verdicts(platform: Project) -> list[str]:
+def old_verdicts(project: Project) -> list[str]:
     """Return the verdicts that nobody asks for any more: older than `keep.verdict_days`, on days that stand.
 
     Those stay that say more than how it was: whether a day was tried (`readable`), and whether anything may be sent
     from it (blocking rules). Verdicts on dumps go by when they were given.
     """
-    keep = platform.settings.keep.verdict_days
+    keep = project.settings.keep.verdict_days
     first, given = str(clock.today() - timedelta(days=keep)), clock.now() - timedelta(days=keep)
     awaited: dict[str, set[str]] = {}
     found = []
-    for info in platform.lake.store.list(result_store.ROOT):
+    for info in project.lake.store.list(result_store.ROOT):
         asset, check, partition = result_store.parts(info.key)
         old = partition < first if _is_day(partition) else partition.isdigit() and info.last_modified < given
         if not old or check == _TRIED:
             continue
         if asset not in awaited:
-            awaited[asset] = set(required_checks(platform, asset)) if _has_checks(platform, asset) else set()
+            awaited[asset] = set(required_checks(project, asset)) if _has_checks(project, asset) else set()
         if check not in awaited[asset]:
             found.append(info.key)
     return found
 
 
-def forget_verdicts(platform: Project, keys: Iterable[str]) -> None:
+def forget_verdicts(project: Project, keys: Iterable[str]) -> None:
     """Delete verdicts."""
     for key in keys:
-        platform.lake.store.delete(key)
+        project.lake.store.delete(key)
 
 
-def tidy(platform: Project) -> int:
+def tidy(project: Project) -> int:
     """Remove what killed processes left (partial files of the lake, scratch folders of this machine); count them."""
-    return platform.lake.store.tidy() + len(remove_scratch_folders())
+    return project.lake.store.tidy() + len(remove_scratch_folders())
 
 
-def _has_checks(platform: Project, asset: str) -> bool:
-    return asset in platform.sources or asset in _MADE_OF_ALL
+def _has_checks(project: Project, asset: str) -> bool:
+    return asset in project.sources or asset in _MADE_OF_ALL
 
 
 def _is_day(partition: str) -> bool:
     return len(partition) == _DAY_LENGTH and partition[4] == "-"
 
 
-def _snapshots(platform: Project) -> list[str]:
+def _snapshots(project: Project) -> list[str]:
     of_sources = [
         asset
-        for asset, table in platform.snapshot_sources.items()
+        for asset, table in project.snapshot_sources.items()
         if table.time_column is not None or not table.mappings
     ]
     return [*of_sources, *_MADE_OF_ALL]

@@ -51,12 +51,12 @@ def snapshot_of_day(task: Task, name: str) -> Made | None:
     MissingInputError
         An older day with nothing before it that could be carried forward.
     """
-    platform, asset = task.platform, warehouse_asset(name)
-    if platform.settings.warehouse is None:
+    project, asset = task.project, warehouse_asset(name)
+    if project.settings.warehouse is None:
         raise SettingsError(f"{asset} is an asset, but the settings have no warehouse any more: reload definitions")
     if is_over(task):
         return kept_or_carried(task, asset, "the warehouse")
-    return _observed(task, name, platform.settings.warehouse.tables[name])
+    return _observed(task, name, project.settings.warehouse.tables[name])
 
 
 def is_over(task: Task) -> bool:
@@ -72,7 +72,7 @@ def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
     MissingInputError
         If there is nothing that could be carried forward.
     """
-    lake = task.platform.lake
+    lake = task.project.lake
     if lake.find(asset, str(task.day)) is not None:
         return None
     earlier = standing_partition(lake, asset, task.day)
@@ -86,19 +86,19 @@ def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
 
 def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     asset, started = warehouse_asset(name), clock.now()
-    seen = _record_of(task.platform, asset)
+    seen = _record_of(task.project, asset)
     due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
     before = None if seen is None or due or seen.zone != table.time_zone else _before(task, asset, table.relation, seen)
-    mapped = task.platform.mapped_columns(name)
-    existing = task.platform.warehouse().columns(table.relation)
+    mapped = task.project.mapped_columns(name)
+    existing = task.project.warehouse().columns(table.relation)
     # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
     shape = Shape.of(existing, [*mapped, *(table.columns or ())], table.relation)
     shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
-    sent = _sent(task.platform, name, shape, table.relation)
+    sent = _sent(task.project, name, shape, table.relation)
     columns = None if table.columns is None else sorted({*table.columns, *mapped, *sent})
     path = task.scratch / "snapshot.parquet"
     with refreshed(
-        task.platform.warehouse(),
+        task.project.warehouse(),
         table.relation,
         columns,
         key=table.key,
@@ -153,7 +153,7 @@ class _Before:
 
 def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | None:
     """Return the rows of the last observation, if the newest partition still holds them."""
-    lake = task.platform.lake
+    lake = task.project.lake
     day = standing_partition(lake, asset, task.day)
     stored = lake.find(asset, str(day)) if day else None
     if stored is None or stored.inputs.versions != {relation: seen.digest}:
@@ -162,15 +162,15 @@ def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | Non
     return _Before(Observation(rows, seen.observed_at, seen.version, seen.tally), seen.digest)
 
 
-def last_read(platform: Project, asset: str) -> datetime | None:
+def last_read(project: Project, asset: str) -> datetime | None:
     """Return when the source of a table was last read (UTC), None if it never was."""
-    seen = _record_of(platform, asset)
+    seen = _record_of(project, asset)
     return seen.observed_at if seen else None
 
 
-def _record_of(platform: Project, asset: str) -> _Seen | None:
+def _record_of(project: Project, asset: str) -> _Seen | None:
     """Return what was written down of the last observation; a damaged record tells nothing: everything is read."""
-    store, key = platform.lake.store, f"{state_keys.OBSERVED}/{asset}.json"
+    store, key = project.lake.store, f"{state_keys.OBSERVED}/{asset}.json"
     try:
         known = json.loads(store.read(key))
         tally = Tally(*known["tally"]) if known["tally"] else None
@@ -195,7 +195,7 @@ def _remember(task: Task, asset: str, seen: _Seen) -> None:
         "zone": seen.zone,
         "lost": dict(seen.lost),
     }
-    task.platform.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
+    task.project.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
 
 
 def _lost(found: Refreshed, seen: _Seen | None) -> dict[str, int]:
@@ -204,10 +204,10 @@ def _lost(found: Refreshed, seen: _Seen | None) -> dict[str, int]:
     return {name: max(known.get(name, 0), found.lost.get(name, 0)) for name in {*known, *found.lost}}
 
 
-def _sent(platform: Project, name: str, shape: Shape, relation: str) -> list[str]:
+def _sent(project: Project, name: str, shape: Shape, relation: str) -> list[str]:
     """Return the columns that syncs name and that the table has: one that is wrong stops its sync and nobody else."""
     found: list[str] = []
-    for column in sorted(columns_of_syncs(platform, name)):
+    for column in sorted(columns_of_syncs(project, name)):
         with suppress(WarehouseError):
             shape = shape.spelling(column, relation)
             found.append(column)

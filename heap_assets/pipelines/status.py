@@ -111,7 +111,7 @@ class _Lately:
     activity: Mapping[str, Activity] = field(default_factory=dict)
 
 
-def asset_statuses(platform: Project, activity: Mapping[str, Activity] | None = None) -> list[AssetStatus]:
+def asset_statuses(project: Project, activity: Mapping[str, Activity] | None = None) -> list[AssetStatus]:
     """Return how every asset stands, in the order of the pipeline: tables, identity, profiles, syncs, targets.
 
     Parameters
@@ -119,42 +119,42 @@ def asset_statuses(platform: Project, activity: Mapping[str, Activity] | None = 
     activity
         Asset to what Dagster says of it; without, nothing is running and no run has failed.
     """
-    waiting = {wait.asset: wait for wait in waits(platform)}
+    waiting = {wait.asset: wait for wait in waits(project)}
     if GRAPH in waiting:
         waiting |= dict.fromkeys(RESOLVED, waiting[GRAPH])
     lately = _Lately(
         waiting,
-        days_due(platform),
-        newest_verdicts(platform),
-        {**not_landed(platform), **not_sent(platform)},
+        days_due(project),
+        newest_verdicts(project),
+        {**not_landed(project), **not_sent(project)},
         activity or {},
     )
-    known = [_of_lake(platform, asset, lately) for asset in _assets(platform)]
-    return [*known, *_published(platform, lately)]
+    known = [_of_lake(project, asset, lately) for asset in _assets(project)]
+    return [*known, *_published(project, lately)]
 
 
-def shown_assets(platform: Project) -> list[str]:
+def shown_assets(project: Project) -> list[str]:
     """Return the assets that :func:`asset_statuses` tells of."""
-    published = [table.asset for target in platform.settings.publish for table in published_tables(platform, target)]
-    return [*_assets(platform), *published]
+    published = [table.asset for target in project.settings.publish for table in published_tables(project, target)]
+    return [*_assets(project), *published]
 
 
-def _assets(platform: Project) -> list[str]:
-    warehouse = platform.settings.warehouse.tables if platform.settings.warehouse else {}
-    audiences = [AUDIENCES] if platform.settings.profiles.audiences else []
+def _assets(project: Project) -> list[str]:
+    warehouse = project.settings.warehouse.tables if project.settings.warehouse else {}
+    audiences = [AUDIENCES] if project.settings.profiles.audiences else []
     return [
-        *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *platform.event_tables)),
+        *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
         *(warehouse_asset(name) for name in warehouse),
         *(*RESOLVED, PROFILES, AUDIT, *audiences),
-        *(sync_asset(name) for name in platform.settings.sync),
+        *(sync_asset(name) for name in project.settings.sync),
     ]
 
 
-def _of_lake(platform: Project, asset: str, lately: _Lately) -> AssetStatus:
+def _of_lake(project: Project, asset: str, lately: _Lately) -> AssetStatus:
     found = lately.verdicts.get(asset, [])
     failed = [v for v in found if v.failed and v.severity is Severity.ERROR]
     unjudged = [v for v in found if v.not_judged and not v.passed]
-    newest, written_at = newest_day(platform, asset, found)
+    newest, written_at = newest_day(project, asset, found)
     due = len(lately.due.get(asset, ()))
     state, reason = _state(asset, lately, failed, unjudged, due, built=newest is not None)
     wait = lately.waits.get(asset)
@@ -166,8 +166,8 @@ def _of_lake(platform: Project, asset: str, lately: _Lately) -> AssetStatus:
         due,
         reason,
         wait.until if wait and state is State.WAITING else None,
-        next_turn(platform, asset),
-        *last_time(platform, asset),
+        next_turn(project, asset),
+        *last_time(project, asset),
         tuple(f"{v.check} {v.partition}" for v in failed),
         tuple(f"{v.check} {v.partition}" for v in unjudged),
     )
@@ -218,17 +218,17 @@ def _why(verdict: StoredVerdict) -> str:
     return f": {reason}" if reason else ""
 
 
-def _published(platform: Project, lately: _Lately) -> Iterator[AssetStatus]:
+def _published(project: Project, lately: _Lately) -> Iterator[AssetStatus]:
     """Yield the published tables by what was published from here; the targets themselves are not asked."""
-    for target in platform.settings.publish:
+    for target in project.settings.publish:
         try:
-            publisher = open_publisher(platform, target)
-            tables = published_tables(platform, target)
+            publisher = open_publisher(project, target)
+            tables = published_tables(project, target)
         except HeapAssetsError as error:
             yield AssetStatus(f"publish/{target}", State.FAILED, reason=str(error))
             continue
         for table in tables:
             done = publisher.newest_published(table.publication.table)
-            due = len(unpublished_days(platform, publisher, table))
+            due = len(unpublished_days(project, publisher, table))
             state, reason = _state(table.asset, lately, (), (), due, built=done is not None)
             yield AssetStatus(table.asset, state, str(done) if done else None, days_due=due, reason=reason)

@@ -44,27 +44,27 @@ _FORGOTTEN = timedelta(days=31)
 _BROKEN = (SyncStatus.STOPPED, SyncStatus.REFUSED, SyncStatus.BLOCKED, SyncStatus.KILLED)
 
 
-def days_due(platform: Project) -> dict[str, set[date]]:
-    due = {**unbuilt_days(platform), **unbuilt_people(platform)}
-    for asset, days in (*unread_tables(platform).items(), *first_runs(platform).items()):
+def days_due(project: Project) -> dict[str, set[date]]:
+    due = {**unbuilt_days(project), **unbuilt_people(project)}
+    for asset, days in (*unread_tables(project).items(), *first_runs(project).items()):
         due[asset] = set(days)
-    if day := graph_is_due(platform):
+    if day := graph_is_due(project):
         due |= {asset: {day} for asset in RESOLVED}
-    graphs = set(platform.lake.partitions(GRAPH))
+    graphs = set(project.lake.partitions(GRAPH))
     for asset in (PROFILES, AUDIT, AUDIENCES):
         newest = max(graphs, default=None)
-        if newest and newest not in platform.lake.partitions(asset):
+        if newest and newest not in project.lake.partitions(asset):
             due[asset] = {date.fromisoformat(newest)}
     return due
 
 
-def newest_verdicts(platform: Project) -> dict[str, list[StoredVerdict]]:
+def newest_verdicts(project: Project) -> dict[str, list[StoredVerdict]]:
     """Return asset to the newest verdict of each check; of `readable`, which leaves holes, the last seven days'.
 
     Checks that the settings no longer ask for stop counting a month after they were last made.
     """
     partitions: dict[tuple[str, str], list[str]] = {}
-    for info in platform.lake.store.list(result_store.ROOT):
+    for info in project.lake.store.list(result_store.ROOT):
         asset, check, partition = result_store.parts(info.key)
         if asset:
             partitions.setdefault((asset, check), []).append(partition)
@@ -73,7 +73,7 @@ def newest_verdicts(platform: Project) -> dict[str, list[StoredVerdict]]:
         for (asset, check), found in partitions.items()
         for partition in sorted(found)[-_HOLES if check == READABLE else -1 :]
     ]
-    read = result_store.read_keys(platform.lake.store, keys)
+    read = result_store.read_keys(project.lake.store, keys)
     oldest = max((verdict.judged_at for verdict in read), default=clock.now()) - _FORGOTTEN
     by_asset: dict[str, list[StoredVerdict]] = {}
     for verdict in read:
@@ -82,10 +82,10 @@ def newest_verdicts(platform: Project) -> dict[str, list[StoredVerdict]]:
     return by_asset
 
 
-def not_landed(platform: Project) -> dict[str, str]:
+def not_landed(project: Project) -> dict[str, str]:
     """Return Heap's tables that the newest dump with them could not land, and why."""
     why: dict[str, str] = {}
-    for record in platform.landing.records().values():
+    for record in project.landing.records().values():
         for name, table in record.tables.items():
             asset = heap_asset(name)
             why.pop(asset, None)
@@ -94,9 +94,9 @@ def not_landed(platform: Project) -> dict[str, str]:
     return why
 
 
-def not_sent(platform: Project) -> dict[str, str]:
+def not_sent(project: Project) -> dict[str, str]:
     """Return syncs whose last run ended otherwise than it should, by whomever it was started."""
-    last = {sync_asset(name): _last_run(platform, name) for name in platform.settings.sync}
+    last = {sync_asset(name): _last_run(project, name) for name in project.settings.sync}
     return {
         asset: f"its last run ended as {run['status']}: {run['reason'] or 'no reason is known'}"
         for asset, run in last.items()
@@ -104,45 +104,45 @@ def not_sent(platform: Project) -> dict[str, str]:
     }
 
 
-def newest_day(platform: Project, asset: str, found: Sequence[StoredVerdict]) -> tuple[str | None, datetime | None]:
+def newest_day(project: Project, asset: str, found: Sequence[StoredVerdict]) -> tuple[str | None, datetime | None]:
     """Return the newest day of an asset and when it was written; of a sync, the newest that was delivered."""
     if asset.startswith("sync/"):
         sent = [v for v in found if v.check == "delivered" and v.passed]
         return (sent[-1].partition, sent[-1].judged_at) if sent else (None, None)
     stored: list[ObjectInfo] = [
-        i for i in platform.lake.store.list(f"{asset}/") if i.key.count("/") == asset.count("/") + 1
+        i for i in project.lake.store.list(f"{asset}/") if i.key.count("/") == asset.count("/") + 1
     ]
     if not stored:
         return None, None
     return stored[-1].key.rpartition("/")[2].removesuffix(".parquet"), stored[-1].last_modified
 
 
-def next_turn(platform: Project, asset: str) -> datetime | None:
+def next_turn(project: Project, asset: str) -> datetime | None:
     kind, _, name = asset.partition("/")
-    if platform.settings.run.automation != "running":
+    if project.settings.run.automation != "running":
         return None
     if kind == "warehouse":
-        return next_tick(platform.settings.run.warehouse_schedule)
-    if kind == "sync" and platform.settings.sync[name].scheduled:
-        return next_tick(str(platform.settings.sync[name].schedule))
+        return next_tick(project.settings.run.warehouse_schedule)
+    if kind == "sync" and project.settings.sync[name].scheduled:
+        return next_tick(str(project.settings.sync[name].schedule))
     return None
 
 
-def last_time(platform: Project, asset: str) -> tuple[datetime | None, str]:
+def last_time(project: Project, asset: str) -> tuple[datetime | None, str]:
     """Return when a warehouse table was last read or a sync last ran, and how that ended."""
     kind, _, name = asset.partition("/")
     if kind == "warehouse":
-        return last_read(platform, asset), ""
+        return last_read(project, asset), ""
     if kind != "sync":
         return None, ""
-    run = _last_run(platform, name)
+    run = _last_run(project, name)
     if not run:
         return None, ""
     return run["started_at"], f"{run['status']}, {run['sent']:,} of {run['planned']:,} rows sent"
 
 
-def _last_run(platform: Project, name: str) -> dict[str, Any]:
+def _last_run(project: Project, name: str) -> dict[str, Any]:
     """Return the newest recorded run of a sync, over all its ledgers; empty if it never ran."""
-    found = [runs(platform.lake.store, folder, last=1) for folder in ledger_folders(platform, name)]
+    found = [runs(project.lake.store, folder, last=1) for folder in ledger_folders(project, name)]
     newest = pl.concat(found).sort("started_at").tail(1).to_dicts() if found else []
     return newest[0] if newest else {}

@@ -35,21 +35,21 @@ from heap_assets.tables import DUMPS, GRAPH, MIGRATIONS, PROFILES, USERS, heap_a
 _HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
 
 
-def thresholds(platform: Project) -> Thresholds:
+def thresholds(project: Project) -> Thresholds:
     """Return what checks tolerate; a name in `checks:` that no check knows is an error."""
-    return Thresholds.from_settings(platform.settings.checks)
+    return Thresholds.from_settings(project.settings.checks)
 
 
-def checks_of(platform: Project, asset: str) -> list[Check]:
+def checks_of(project: Project, asset: str) -> list[Check]:
     """Return the checks of one asset of the lake."""
-    tolerated = thresholds(platform)
+    tolerated = thresholds(project)
     if asset == USERS:
-        return checks_for_users(tolerated, [heap_asset(table) for table in platform.event_tables])
+        return checks_for_users(tolerated, [heap_asset(table) for table in project.event_tables])
     if asset == MIGRATIONS:
         return checks_for_migrations(tolerated)
     if asset.startswith("heap/"):
-        table = platform.heap_tables[asset]
-        custom = platform.catalogue.tables[table].columns
+        table = project.heap_tables[asset]
+        custom = project.catalogue.tables[table].columns
         built_in = set(known_columns(table))
         return checks_for_event_table(
             asset,
@@ -57,52 +57,52 @@ def checks_of(platform: Project, asset: str) -> list[Check]:
             accepted=[name for name, column in custom.items() if column.pii],
             thresholds=tolerated,
         )
-    if asset.startswith("warehouse/") and platform.settings.warehouse:
-        mapped = platform.settings.warehouse.tables[asset.removeprefix("warehouse/")]
+    if asset.startswith("warehouse/") and project.settings.warehouse:
+        mapped = project.settings.warehouse.tables[asset.removeprefix("warehouse/")]
         return checks_for_warehouse_table(
             asset,
             key=mapped.key,
-            identifiers=plain_columns(platform, asset),
-            patterns={rule.type: rule.value_pattern for rule in platform.rules.identifiers if rule.value_pattern},
-            normalisers={rule.type: rule.normaliser for rule in platform.rules.identifiers},
+            identifiers=plain_columns(project, asset),
+            patterns={rule.type: rule.value_pattern for rule in project.rules.identifiers if rule.value_pattern},
+            normalisers={rule.type: rule.normaliser for rule in project.rules.identifiers},
             thresholds=tolerated,
         )
-    return [check for check in [*identity_checks(platform), *profile_checks(platform)] if check.asset == asset]
+    return [check for check in [*identity_checks(project), *profile_checks(project)] if check.asset == asset]
 
 
-def dump_checks(platform: Project) -> list[Check]:
+def dump_checks(project: Project) -> list[Check]:
     """Return the checks of `heap_connect/dumps`."""
-    return checks_for_dumps(DUMPS, thresholds(platform))
+    return checks_for_dumps(DUMPS, thresholds(project))
 
 
-def identity_checks(platform: Project) -> list[Check]:
+def identity_checks(project: Project) -> list[Check]:
     """Return the checks of `identity/*`."""
-    rules = platform.rules
+    rules = project.rules
     return checks_for_identity(
         limits={rule.type: rule.max_per_profile for rule in rules.identifiers if rule.max_per_profile is not None},
         heap_types=[t for t in rules.types if t in _HEAP_TYPES],
         other_types=[t for t in rules.types if t not in _HEAP_TYPES],
         unique_types=_unique_types(rules),
-        thresholds=thresholds(platform),
+        thresholds=thresholds(project),
     )
 
 
-def profile_checks(platform: Project) -> list[Check]:
+def profile_checks(project: Project) -> list[Check]:
     """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
-    rules = platform.rules
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    rules = project.rules
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
     keys = [
-        WarehouseKeys(warehouse_asset(name), table.key, plain_columns(platform, warehouse_asset(name)), normalisers)
+        WarehouseKeys(warehouse_asset(name), table.key, plain_columns(project, warehouse_asset(name)), normalisers)
         for name, table in tables.items()
         if table.identifiers
     ]
     duplicates = checks_for_profiles(
         unique_types=_unique_types(rules),
         warehouse_keys=keys,
-        thresholds=thresholds(platform),
+        thresholds=thresholds(project),
     )
-    audiences = checks_for_audiences(thresholds(platform)) if platform.settings.profiles.audiences else []
+    audiences = checks_for_audiences(thresholds(project)) if project.settings.profiles.audiences else []
     return [*duplicates, *audiences]
 
 
@@ -110,9 +110,9 @@ def _unique_types(rules: Rules) -> list[str]:
     return [rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]]
 
 
-def loaded_cadence(platform: Project) -> Cadence:
+def loaded_cadence(project: Project) -> Cadence:
     """Return how often Heap's tables are new, and identity and profiles with them."""
-    return Cadence.of_heap(platform.settings.heap.cadence_hours)
+    return Cadence.of_heap(project.settings.heap.cadence_hours)
 
 
 def table_cadence(table: WarehouseTable) -> Cadence:
@@ -120,14 +120,14 @@ def table_cadence(table: WarehouseTable) -> Cadence:
     return Cadence(every=timedelta(hours=table.cadence_hours))
 
 
-def hourly_checks(platform: Project) -> list[Check]:
+def hourly_checks(project: Project) -> list[Check]:
     """Return the checks of how new the newest row of every table is, and the newest day that every sync delivered."""
-    heap = loaded_cadence(platform)
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+    heap = loaded_cadence(project)
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     timed = {name: table.updated_at or table.created_at for name, table in tables.items()}
     return [
         *recency_checks(
-            {heap_asset(table): heap for table in platform.event_tables},
+            {heap_asset(table): heap for table in project.event_tables},
             {
                 USERS: heap,
                 MIGRATIONS: heap,
@@ -144,22 +144,22 @@ def hourly_checks(platform: Project) -> list[Check]:
         ),
         *(
             delivery_recency_check(sync_asset(name), heap)
-            for name, sync in platform.settings.sync.items()
+            for name, sync in project.settings.sync.items()
             if sync.scheduled
         ),
     ]
 
 
-def required_checks(platform: Project, asset: str) -> list[str]:
+def required_checks(project: Project, asset: str) -> list[str]:
     """Return the blocking checks that must have passed on a partition before anything is sent from it."""
-    return blocking_checks(checks_of(platform, asset), asset)
+    return blocking_checks(checks_of(project, asset), asset)
 
 
-def plain_columns(platform: Project, asset: str, types: Collection[str] | None = None) -> dict[str, str]:
+def plain_columns(project: Project, asset: str, types: Collection[str] | None = None) -> dict[str, str]:
     """Return column to strongest identifier type (of `types`, if given), without composites and nested paths."""
     found: dict[str, str] = {}
-    mappings = [m for m in platform.snapshot_sources[asset].mappings if types is None or m.type in types]
-    for mapping in sorted(mappings, key=lambda m: platform.rules.rank(m.type)):
+    mappings = [m for m in project.snapshot_sources[asset].mappings if types is None or m.type in types]
+    for mapping in sorted(mappings, key=lambda m: project.rules.rank(m.type)):
         (column, *more) = mapping.columns
         if not more and "." not in column and "[" not in column:
             found.setdefault(column, mapping.type)

@@ -13,20 +13,20 @@ from heap_assets.project import (
 from heap_assets.tables import MIGRATIONS, USERS
 
 
-def suppressed_users(platform: Project) -> pl.DataFrame:
+def suppressed_users(project: Project) -> pl.DataFrame:
     """Return the Heap users that are suppressed people: `user_id` Int64, `identity` String (null for anonymous ones).
 
     A user is one whose row names a suppressed identifier, and whoever has become, or has been, such a user.
     """
     nobody = pl.DataFrame(schema={"user_id": pl.Int64(), "identity": pl.String()})
-    if not platform.rules.suppressed:
+    if not project.rules.suppressed:
         return nobody
-    users = _newest(platform, USERS)
+    users = _newest(project, USERS)
     if users is None:
         return nobody
-    named = only_suppressed(users, platform.snapshot_sources[USERS], platform.rules)
+    named = only_suppressed(users, project.snapshot_sources[USERS], project.rules)
     ids = set(named.select("user_id").collect()["user_id"].drop_nulls())
-    migrations = _newest(platform, MIGRATIONS)
+    migrations = _newest(project, MIGRATIONS)
     if migrations is not None:
         moved = migrations.select("from_user_id", "resolved_to").drop_nulls().collect()
         ends = set(moved.filter(pl.col("from_user_id").is_in(list(ids)))["resolved_to"]) | ids
@@ -36,6 +36,6 @@ def suppressed_users(platform: Project) -> pl.DataFrame:
     return pl.concat([known, others], how="diagonal")
 
 
-def _newest(platform: Project, asset: str) -> pl.LazyFrame | None:
-    day = standing_partition(platform.lake, asset, clock.today())
-    return platform.lake.scan(asset, str(day)) if day else None
+def _newest(project: Project, asset: str) -> pl.LazyFrame | None:
+    day = standing_partition(project.lake, asset, clock.today())
+    return project.lake.scan(asset, str(day)) if day else None

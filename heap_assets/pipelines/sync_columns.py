@@ -28,13 +28,13 @@ def columns_named(sync: BaseSync) -> Iterator[tuple[str, str]]:
             yield key, column
 
 
-def columns_of_syncs(platform: Project, table: str) -> set[str]:
+def columns_of_syncs(project: Project, table: str) -> set[str]:
     """Return the columns of a warehouse table that syncs send or go by: kept, whatever `columns` leaves out."""
-    reading = [sync for sync in platform.settings.sync.values() if sync.source == table]
+    reading = [sync for sync in project.settings.sync.values() if sync.source == table]
     return {column for sync in reading for _, column in columns_named(sync)}
 
 
-def check_syncs(platform: Project) -> None:
+def check_syncs(project: Project) -> None:
     """Hold what syncs name against the warehouse, the catalogue and tracking plans.
 
     Raises
@@ -42,15 +42,15 @@ def check_syncs(platform: Project) -> None:
     SettingsError
         Naming the key of the first mistake.
     """
-    tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
-    for name, sync in platform.settings.sync.items():
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    for name, sync in project.settings.sync.items():
         if sync.source in tables:
-            _check_columns(platform, name, sync, tables[sync.source].relation)
+            _check_columns(project, name, sync, tables[sync.source].relation)
         if isinstance(sync, kinds.SegmentTrack):
-            _check_forwarding(Forwarding(platform, name, sync))
+            _check_forwarding(Forwarding(project, name, sync))
 
 
-def unknown_destinations(platform: Project, *, make: bool = False) -> dict[str, str]:
+def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, str]:
     """Return syncs of kind `custom` that cannot send, with the reason: others go on without them.
 
     Parameters
@@ -60,7 +60,7 @@ def unknown_destinations(platform: Project, *, make: bool = False) -> dict[str, 
     """
     found = {}
     there = set(registered())
-    for name, sync in platform.settings.sync.items():
+    for name, sync in project.settings.sync.items():
         if isinstance(sync, kinds.Custom) and (make or sync.destination not in there):
             try:
                 custom_destination(sync.destination, **sync.options)
@@ -69,9 +69,9 @@ def unknown_destinations(platform: Project, *, make: bool = False) -> dict[str, 
     return found
 
 
-def _check_columns(platform: Project, name: str, sync: BaseSync, relation: str) -> None:
-    there = platform.warehouse().columns(relation)
-    shape = Shape.of(there, platform.mapped_columns(sync.source), relation)
+def _check_columns(project: Project, name: str, sync: BaseSync, relation: str) -> None:
+    there = project.warehouse().columns(relation)
+    shape = Shape.of(there, project.mapped_columns(sync.source), relation)
     for key, column in columns_named(sync):
         try:
             shape = shape.spelling(column, relation)
@@ -81,8 +81,8 @@ def _check_columns(platform: Project, name: str, sync: BaseSync, relation: str) 
 
 def _check_forwarding(forwarding: Forwarding) -> None:
     """Read the tracking plan, and hold that some forwarded table has each column that is named."""
-    new_lake = not forwarding.platform.event_tables  # check_events says that nothing could be held against it yet
-    catalogue = forwarding.platform.catalogue
+    new_lake = not forwarding.project.event_tables  # check_events says that nothing could be held against it yet
+    catalogue = forwarding.project.catalogue
     known = {column for table in forwarding.tables for column in catalogue.columns(table) or ()}
     for prop, column in forwarding.sync.properties.items():
         if column not in known and not new_lake:

@@ -24,7 +24,7 @@ VALUES_LOST, VALUES_LOST_IN = "values_lost", "values_lost_in"
 class Task:
     """Build one day of one table; files below `scratch` live until the partition is stored."""
 
-    platform: Project
+    project: Project
     day: date
     scratch: Path
     force: bool = False

@@ -57,12 +57,12 @@ class Wait:
         return _COUNTED.sub("", str(self))
 
 
-def waits(platform: Project) -> list[Wait]:
+def waits(project: Project) -> list[Wait]:
     """Return everything that waits, in the order of the pipeline; empty if all is up to date or being built."""
-    warehouse = list(_warehouse(platform))
-    people = [*dump_waits(platform), *_snapshots(platform), *warehouse]
-    identity = list(_identity(platform, {wait.asset: wait for wait in people}))
-    return [*people, *identity, *_syncs(platform)]
+    warehouse = list(_warehouse(project))
+    people = [*dump_waits(project), *_snapshots(project), *warehouse]
+    identity = list(_identity(project, {wait.asset: wait for wait in people}))
+    return [*people, *identity, *_syncs(project)]
 
 
 def next_tick(cron: str) -> datetime:
@@ -71,20 +71,20 @@ def next_tick(cron: str) -> datetime:
     return tick
 
 
-def dump_waits(platform: Project) -> Iterator[Wait]:
+def dump_waits(project: Project) -> Iterator[Wait]:
     """Yield why dumps, or tables of them, do not land now: the quota of the month, or the back-off after a failure."""
-    if exports.is_exported(platform):
+    if exports.is_exported(project):
         return
-    if full := stopped_by_quota(platform):
+    if full := stopped_by_quota(project):
         until = datetime.combine(full.resumes, time.min, UTC)
         yield Wait(DUMPS, f"the month's quota of {full.limit:,} rows is used up and heap.quota.stop is set", until)
         return
     retries: dict[str, datetime | None] = {}
-    for record in platform.landing.records().values():
+    for record in project.landing.records().values():
         if record.failure is not None:
             retries[f"manifest of dump {record.dump_id}"] = record.retry_at
         for name, table in record.tables.items():
-            if table.failure is not None and platform.landing.config.tables.takes_table(name):
+            if table.failure is not None and project.landing.config.tables.takes_table(name):
                 retries[f"{name} of dump {record.dump_id}"] = table.retry_at
     later = {what: moment for what, moment in retries.items() if moment is not None and moment > clock.now()}
     if later:
@@ -92,13 +92,13 @@ def dump_waits(platform: Project) -> Iterator[Wait]:
         yield Wait(DUMPS, reason, min(later.values()))
 
 
-def _snapshots(platform: Project) -> Iterator[Wait]:
+def _snapshots(project: Project) -> Iterator[Wait]:
     """Yield Heap's users and migrations while no dump has brought them; of an export they are always there."""
-    if exports.is_exported(platform):
+    if exports.is_exported(project):
         return
     landed = {
         name
-        for record in platform.landing.records().values()
+        for record in project.landing.records().values()
         for name, table in record.tables.items()
         if table.landed_at is not None
     }
@@ -108,73 +108,73 @@ def _snapshots(platform: Project) -> Iterator[Wait]:
             yield Wait(heap_asset(table), why)
 
 
-def _warehouse(platform: Project) -> Iterator[Wait]:
+def _warehouse(project: Project) -> Iterator[Wait]:
     """Yield the tables that were not read for the newest complete day and that nobody reads at once."""
-    settings, day = platform.settings, clock.newest_complete_day()
+    settings, day = project.settings, clock.newest_complete_day()
     if settings.warehouse is None or day < settings.start_date:
         return
-    at_once = unread_tables(platform)
+    at_once = unread_tables(project)
     for name in settings.warehouse.tables:
         asset = warehouse_asset(name)
-        if asset in at_once or str(day) in platform.lake.partitions(asset):
+        if asset in at_once or str(day) in project.lake.partitions(asset):
             continue
-        tried = result_store.read(platform.lake.store, asset, "readable", str(day))
+        tried = result_store.read(project.lake.store, asset, "readable", str(day))
         why = f"{day} could not be read; the schedule read_warehouse reads it again" if tried else ""
         yield Wait(asset, why or f"the schedule read_warehouse reads {day}", next_tick(settings.run.warehouse_schedule))
 
 
-def _identity(platform: Project, known: dict[str, Wait]) -> Iterator[Wait]:
+def _identity(project: Project, known: dict[str, Wait]) -> Iterator[Wait]:
     """Yield the graph of the newest complete day while it lacks inputs, and what follows from the graph."""
     day = clock.newest_complete_day()
-    if day < platform.settings.start_date or str(day) in platform.lake.partitions(GRAPH):
+    if day < project.settings.start_date or str(day) in project.lake.partitions(GRAPH):
         return
-    missing = identity_inputs(platform, day).waiting_for
+    missing = identity_inputs(project, day).waiting_for
     if not missing:
         return
     moments = [wait.until for asset, wait in known.items() if wait.until and any(asset in why for why in missing)]
     until = max(moments, default=None)
     yield Wait(GRAPH, f"the graph of {day} waits: {_some(missing)}", until)
-    for asset in (PROFILES, AUDIT, *([AUDIENCES] if platform.settings.profiles.audiences else [])):
+    for asset in (PROFILES, AUDIT, *([AUDIENCES] if project.settings.profiles.audiences else [])):
         yield Wait(asset, f"{GRAPH} {day} is not resolved", until)
 
 
-def _syncs(platform: Project) -> Iterator[Wait]:
-    for name, sync in platform.settings.sync.items():
+def _syncs(project: Project) -> Iterator[Wait]:
+    for name, sync in project.settings.sync.items():
         asset = sync_asset(name)
-        if waits_for_confirmation(platform, name) and was_shown(platform, name):
+        if waits_for_confirmation(project, name) and was_shown(project, name):
             yield Wait(asset, f"nothing was ever sent to this destination: {how_to_confirm(name)}")
             continue
-        if question := _question(platform, name):
+        if question := _question(project, name):
             yield Wait(asset, f"its last run asks for confirmation ({question}): {how_to_confirm(name)}")
             continue
-        day = newest_day(platform, name)
+        day = newest_day(project, name)
         if day is None:
-            read = " and ".join(read_by_day(platform, name)) if sync.kind != "segment_track" else "a table of events"
+            read = " and ".join(read_by_day(project, name)) if sync.kind != "segment_track" else "a table of events"
             yield Wait(asset, f"{read} has not been built yet")
         elif not sync.scheduled:
-            if not has_run(platform, name):
+            if not has_run(project, name):
                 yield Wait(asset, f"it has no schedule and never ran: `heap-assets sync run {name}`")
-        elif not has_run(platform, name):
-            if shut := sync_gate(platform, name, day):
+        elif not has_run(project, name):
+            if shut := sync_gate(project, name, day):
                 yield Wait(asset, f"its first run waits: {_some(shut)}")
-        elif _is_due(platform, name, day):
+        elif _is_due(project, name, day):
             yield Wait(asset, f"the schedule send_{name} sends {day}", next_tick(str(sync.schedule)))
 
 
-def _question(platform: Project, name: str) -> str:
+def _question(project: Project, name: str) -> str:
     """Return why the last run of a sync asked for confirmation; nothing if it did not."""
-    if platform.settings.sync[name].kind == "segment_track":
+    if project.settings.sync[name].kind == "segment_track":
         return ""
-    last = runs(platform.lake.store, ledger_folder(platform, name), last=1)
+    last = runs(project.lake.store, ledger_folder(project, name), last=1)
     asked = last.height and last["status"][0] == SyncStatus.NEEDS_CONFIRMATION
     return str(last["reason"][0] or "an unusual number of changes") if asked else ""
 
 
-def _is_due(platform: Project, name: str, day: date) -> bool:
+def _is_due(project: Project, name: str, day: date) -> bool:
     """Say whether a day is there that no run has looked at; of Heap's events, one that is due."""
-    if platform.settings.sync[name].kind == "segment_track":
-        return bool(due_days(platform, name))
-    return result_store.read(platform.lake.store, sync_asset(name), "delivered", str(day)) is None
+    if project.settings.sync[name].kind == "segment_track":
+        return bool(due_days(project, name))
+    return result_store.read(project.lake.store, sync_asset(name), "delivered", str(day)) is None
 
 
 def _some(reasons: list[str]) -> str:

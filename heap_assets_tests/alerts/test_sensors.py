@@ -55,7 +55,7 @@ class Project:
 
 
 @pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Project]:
+def project(tmp_path: Path) -> Iterator[Project]:
     with dg.instance_for_test() as instance, http_receiver() as inbox:
         yield Project(tmp_path, instance, inbox)
 
@@ -65,11 +65,11 @@ def abouts(message: dict[str, object]) -> list[tuple[object, ...]]:
     return [(alarm["about"], alarm["kind"], alarm["partition"], alarm["recovered"]) for alarm in alarms]
 
 
-def test_failed_and_warned_checks_of_a_green_run_arrive_in_one_message(platform: Project) -> None:
-    platform.toy.break_it("unique_keys", DAY)
-    platform.toy.break_it("volume", DAY)
-    assert platform.run()
-    [message] = platform.tick()
+def test_failed_and_warned_checks_of_a_green_run_arrive_in_one_message(project: Project) -> None:
+    project.toy.break_it("unique_keys", DAY)
+    project.toy.break_it("volume", DAY)
+    assert project.run()
+    [message] = project.tick()
     assert abouts(message) == [
         ("unique_keys", "check_failed", DAY, False),
         ("volume", "check_warned", DAY, False),
@@ -81,92 +81,92 @@ def test_failed_and_warned_checks_of_a_green_run_arrive_in_one_message(platform:
     assert str(message["link"]).startswith("http://localhost:3000/runs/")
 
 
-def test_told_once_on_change_and_once_on_recovery(platform: Project) -> None:
-    platform.toy.break_it("unique_keys", DAY)
-    platform.run()
-    assert len(platform.tick()) == 1
-    assert platform.tick() == []
-    platform.run()
-    assert platform.tick() == [], "it fails still, and that has been told"
-    platform.toy.mend("unique_keys", DAY)
-    platform.run()
-    [message] = platform.tick()
+def test_told_once_on_change_and_once_on_recovery(project: Project) -> None:
+    project.toy.break_it("unique_keys", DAY)
+    project.run()
+    assert len(project.tick()) == 1
+    assert project.tick() == []
+    project.run()
+    assert project.tick() == [], "it fails still, and that has been told"
+    project.toy.mend("unique_keys", DAY)
+    project.run()
+    [message] = project.tick()
     assert abouts(message) == [("unique_keys", "check_failed", DAY, True)]
-    platform.run()
-    assert platform.tick() == []
+    project.run()
+    assert project.tick() == []
 
 
-def test_another_partition_is_another_alarm(platform: Project) -> None:
+def test_another_partition_is_another_alarm(project: Project) -> None:
     for day in (DAY, "2026-11-02"):
-        platform.toy.break_it("unique_keys", day)
-        platform.run(day)
-    assert [abouts(message)[0][2] for message in platform.tick()] == [DAY, "2026-11-02"]
+        project.toy.break_it("unique_keys", day)
+        project.run(day)
+    assert [abouts(message)[0][2] for message in project.tick()] == [DAY, "2026-11-02"]
 
 
-def test_the_runs_of_a_backfill_share_a_message(platform: Project) -> None:
+def test_the_runs_of_a_backfill_share_a_message(project: Project) -> None:
     for day in (DAY, "2026-11-02", "2026-11-03"):
-        platform.toy.break_it("unique_keys", day)
-        platform.run(day, backfill="abcd")
-    [message] = platform.tick()
+        project.toy.break_it("unique_keys", day)
+        project.run(day, backfill="abcd")
+    [message] = project.tick()
     assert [alarm[2] for alarm in abouts(message)] == [DAY, "2026-11-02", "2026-11-03"]
     assert message["headline"] == "Backfill abcd, 3 runs: 3 to look at"
     assert message["link"] == "http://localhost:3000/runs/b/abcd"
 
 
-def test_a_failed_run_is_told_with_its_reason_and_taken_back(platform: Project) -> None:
-    platform.toy.break_it("step", DAY)
-    assert not platform.run()
-    [message] = platform.tick()
+def test_a_failed_run_is_told_with_its_reason_and_taken_back(project: Project) -> None:
+    project.toy.break_it("step", DAY)
+    assert not project.run()
+    [message] = project.tick()
     assert abouts(message) == [("run_failed", "run_failed", DAY, False)]
     assert message["alarms"][0]["detail"] == "crm.contacts cannot be read: the warehouse is closed"  # type: ignore[index]
-    platform.toy.mend("step", DAY)
-    platform.run("2026-11-02")
-    assert platform.tick() == [], "another day proves nothing about this one"
-    platform.run(DAY)
-    [message] = platform.tick()
+    project.toy.mend("step", DAY)
+    project.run("2026-11-02")
+    assert project.tick() == [], "another day proves nothing about this one"
+    project.run(DAY)
+    [message] = project.tick()
     assert abouts(message) == [("run_failed", "run_failed", DAY, True)]
 
 
-def test_a_dead_webhook_fails_nothing_and_what_was_said_arrives_later(platform: Project) -> None:
-    platform.inbox.status = 500
-    platform.toy.break_it("unique_keys", DAY)
-    assert platform.run()
-    assert platform.tick() == []
-    assert platform.tick() == []
-    platform.inbox.status = 200
-    told = [abouts(message)[0][0] for message in platform.tick()]
+def test_a_dead_webhook_fails_nothing_and_what_was_said_arrives_later(project: Project) -> None:
+    project.inbox.status = 500
+    project.toy.break_it("unique_keys", DAY)
+    assert project.run()
+    assert project.tick() == []
+    assert project.tick() == []
+    project.inbox.status = 200
+    told = [abouts(message)[0][0] for message in project.tick()]
     assert told[0] == "unique_keys"
-    assert platform.tick() == []
+    assert project.tick() == []
 
 
 def test_a_dead_channel_is_reported_to_the_others(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance, http_receiver() as good, http_receiver() as dead:
-        platform = Project(tmp_path, instance, good)
+        project = Project(tmp_path, instance, good)
         other = WebhookChannel(url=dead.url, name="dead")
-        platform.defs = platform.toy.definitions([platform.channel, other], platform.lake_url)
+        project.defs = project.toy.definitions([project.channel, other], project.lake_url)
         dead.status = 503
-        platform.toy.break_it("unique_keys", DAY)
-        platform.run()
-        told = {abouts(message)[0][0] for message in platform.tick()}
+        project.toy.break_it("unique_keys", DAY)
+        project.run()
+        told = {abouts(message)[0][0] for message in project.tick()}
         assert told == {"unique_keys", "undelivered"}
-        assert platform.tick() == []
+        assert project.tick() == []
         dead.status = 200
-        [message] = platform.tick()
+        [message] = project.tick()
         assert abouts(message) == [("undelivered", "alert_undelivered", None, True)]
         assert abouts(dead.json()[0])[0][0] == "unique_keys"
 
 
 def test_routing_by_asset_group(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance, http_receiver() as inbox:
-        platform = Project(tmp_path, instance, inbox, groups=("sync",))
-        platform.toy.break_it("unique_keys", DAY)
-        platform.run()
-        assert platform.tick() == []
+        project = Project(tmp_path, instance, inbox, groups=("sync",))
+        project.toy.break_it("unique_keys", DAY)
+        project.run()
+        assert project.tick() == []
 
 
-def recency(platform: Project, *, passed: bool) -> None:
+def recency(project: Project, *, passed: bool) -> None:
     record(
-        Lake.open(platform.lake_url).store,
+        Lake.open(project.lake_url).store,
         Verdict(passed=passed, numbers={"hours_behind": 99.0}),
         asset="crm/contacts",
         check="newest_row_is_recent",
@@ -178,48 +178,48 @@ def recency(platform: Project, *, passed: bool) -> None:
     )
 
 
-def test_staleness_is_told_from_the_stored_verdict_though_nothing_ran(platform: Project) -> None:
+def test_staleness_is_told_from_the_stored_verdict_though_nothing_ran(project: Project) -> None:
     check = dg.AssetCheckSpec("newest_row_is_recent", asset=["crm", "contacts"])
 
     @dg.multi_asset_check(name="recency", specs=[check])
     def never_run() -> Iterator[dg.AssetCheckResult]:
         yield dg.AssetCheckResult(passed=True)
 
-    platform.defs = dg.Definitions.merge(platform.defs, dg.Definitions(asset_checks=[never_run]))
-    [message] = platform.tick("standing_alerts")
+    project.defs = dg.Definitions.merge(project.defs, dg.Definitions(asset_checks=[never_run]))
+    [message] = project.tick("standing_alerts")
     assert ("recency_not_judged", "not_ticking", None, False) in abouts(message)
-    recency(platform, passed=False)
-    [message] = platform.tick("standing_alerts")
+    recency(project, passed=False)
+    [message] = project.tick("standing_alerts")
     assert ("newest_row_is_recent", "stale", None, False) in abouts(message)
     assert ("recency_not_judged", "not_ticking", None, True) in abouts(message)
-    assert platform.tick("standing_alerts") == []
-    recency(platform, passed=True)
-    [message] = platform.tick("standing_alerts")
+    assert project.tick("standing_alerts") == []
+    recency(project, passed=True)
+    [message] = project.tick("standing_alerts")
     assert abouts(message) == [("newest_row_is_recent", "stale", None, True)]
 
 
 def test_a_dead_mans_switch_hears_a_sign_of_life_every_hour(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance, http_receiver() as inbox:
-        platform = Project(tmp_path, instance, inbox, on=(Kind.ALIVE,))
+        project = Project(tmp_path, instance, inbox, on=(Kind.ALIVE,))
         for _ in range(2):
-            [message] = platform.tick("standing_alerts")
+            [message] = project.tick("standing_alerts")
             assert abouts(message) == [("alive", "alive", None, False)]
 
 
-def test_an_error_that_may_hold_values_is_told_by_its_name_only(platform: Project) -> None:
+def test_an_error_that_may_hold_values_is_told_by_its_name_only(project: Project) -> None:
     def judge(_: object) -> Verdict:
         raise ValueError("ann@acme.test is odd")
 
-    platform.defs = _with_broken_judge(platform, judge)
-    platform.run()
-    [message] = platform.tick()
+    project.defs = _with_broken_judge(project, judge)
+    project.run()
+    [message] = project.tick()
     assert "ann@" not in str(message)
     assert "could_not_judge: ValueError" in str(message)
 
 
-def _with_broken_judge(platform: Project, judge: object) -> dg.Definitions:
+def _with_broken_judge(project: Project, judge: object) -> dg.Definitions:
     from dataclasses import replace
 
-    checks = [replace(check, judge=judge) for check in platform.toy.checks()]
-    platform.toy.checks = lambda: checks  # type: ignore[method-assign,assignment]
-    return platform.toy.definitions([platform.channel], platform.lake_url)
+    checks = [replace(check, judge=judge) for check in project.toy.checks()]
+    project.toy.checks = lambda: checks  # type: ignore[method-assign,assignment]
+    return project.toy.definitions([project.channel], project.lake_url)

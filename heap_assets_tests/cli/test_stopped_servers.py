@@ -85,14 +85,14 @@ def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> 
         _write(tmp_path, source=source)
         status, printed, _ = ran("discover")
         assert (status, "clicks" in printed) == (0, True)
-        platform = open_project(load_settings())
-        assert len(platform.landing.pending(platform.source())) == 1
+        project = open_project(load_settings())
+        assert len(project.landing.pending(project.source())) == 1
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between eight attempts
     status, printed, said = ran("discover")
     assert (status, printed) == (1, "")
     assert _is_one_message(said)
     with pytest.raises(SourceError, match="heap-rs3-foreign"):
-        platform.landing.pending(platform.source())
+        project.landing.pending(project.source())
 
 
 def test_a_lake(tmp_path: Path, ran: Ran) -> None:

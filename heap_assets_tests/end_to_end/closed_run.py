@@ -37,23 +37,23 @@ _PEOPLE = ["identity/links", "identity/graph", "identity/conflicts", "identity/s
 class Run:
     """One deployment, and a Dagster of its own."""
 
-    def __init__(self, platform: Project) -> None:
-        self._platform = platform
-        self._job = build_definitions(platform).resolve_implicit_global_asset_job_def()
+    def __init__(self, project: Project) -> None:
+        self._platform = project
+        self._job = build_definitions(project).resolve_implicit_global_asset_job_def()
         self._instance = dg.DagsterInstance.ephemeral()
 
     def everything(self, day: date) -> list[str]:
         """Land every dump and build up to audiences of a day; return the assets of the lake."""
-        platform = self._platform
-        for manifest in platform.landing.pending(platform.source()):
+        project = self._platform
+        for manifest in project.landing.pending(project.source()):
             self._instance.add_dynamic_partitions(str(DUMPS.name), [str(manifest.dump_id)])
             self._made(["heap_connect/dumps"], str(manifest.dump_id))
         for assets, first, last in runs_for(unbuilt_days(open_project())):
             self._made(assets, str(first), str(last))
-        tables = platform.settings.warehouse.tables if platform.settings.warehouse else {}
+        tables = project.settings.warehouse.tables if project.settings.warehouse else {}
         self._made(["heap/users", "heap/user_migrations", *map(warehouse_asset, tables)], str(day))
         self._made([*_PEOPLE, "profiles", "audiences"], str(day))
-        return sorted(asset for asset in [*_PEOPLE, "profiles", "audiences"] if platform.lake.find(asset, str(day)))
+        return sorted(asset for asset in [*_PEOPLE, "profiles", "audiences"] if project.lake.find(asset, str(day)))
 
     def doors(self, day: date) -> Iterator[tuple[str, str]]:
         """Yield what each way out says: syncs as Dagster runs them and by hand, publishing, alerts."""

@@ -170,7 +170,7 @@ def _choose(world: World, text: str) -> None:
     path.write_text(text)
     (world.folder / "heap_catalogue.yaml").write_text(CATALOGUE)
     settings = parse_settings(text, path)
-    world.platform = Project(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
+    world.project = Project(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
     world._job = None
 
 
@@ -257,8 +257,8 @@ def test_canaries_are_nowhere_but_in_data_tables(
 
 def _fail_everything(world: World, server: Hostile) -> str:
     """Run every sync, publication, alert and command against a server that echoes; returns what commands said."""
-    platform, told = world.platform, []
-    syncs = list(platform.settings.sync) if WHOLE else ["heap_user_properties", "segment_track", "webhook"]
+    project, told = world.project, []
+    syncs = list(project.settings.sync) if WHOLE else ["heap_user_properties", "segment_track", "webhook"]
     for status in STATUSES:
         server.refuse(_echo(status))
         monkey = [
@@ -268,11 +268,11 @@ def _fail_everything(world: World, server: Hostile) -> str:
         ]
         for name in monkey:
             world.run([f"sync/{name}"], DAY)
-            delivery.plan(platform, name, DAY)
+            delivery.plan(project, name, DAY)
     server.refuse(_echo("403 No"))
-    [table] = published_tables(platform, "dead")
+    [table] = published_tables(project, "dead")
     with pytest.raises(HeapAssetsError) as away:  # at once: a run would try again for minutes
-        publish_day(platform, open_publisher(platform, "dead"), table, DAY)
+        publish_day(project, open_publisher(project, "dead"), table, DAY)
     told.append(str(away.value))
     for target in ("bi", "bq"):
         tables = [f"publish/{target}/heap_users"] + (["publish/bi/warehouse_contacts"] if target == "bi" else [])
@@ -297,15 +297,15 @@ def _land_and_read(world: World) -> str:
     _plant_in_dumps(world.folder / "bucket")
     _plant_in_warehouse(world.folder / "warehouse.duckdb")
     told = []
-    platform = replace(world.platform)
-    for manifest in platform.landing.pending(platform.source()):
+    project = replace(world.project)
+    for manifest in project.landing.pending(project.source()):
         world.instance.add_dynamic_partitions(str(DUMPS.name), [str(manifest.dump_id)])
         landing = _of(world, "heap_connect/dumps")
         done = landing.execute_in_process(
             instance=world.instance, raise_on_error=False, partition_key=str(manifest.dump_id)
         )
         told.append(why(done))
-    assert platform.landing.reports()["error"].count() >= 3, "the cut file and both manifests"
+    assert project.landing.reports()["error"].count() >= 3, "the cut file and both manifests"
     for table in ("contacts", "orders", "accounts"):
         told.append(why(world.run([f"warehouse/{table}"], DAY)))
         judged = result_store.read(world.lake.store, f"warehouse/{table}", "readable", str(DAY))
@@ -318,7 +318,7 @@ def _land_and_read(world: World) -> str:
 
 
 def _of(world: World, asset: str) -> dg.JobDefinition:
-    job = build_definitions(replace(world.platform)).resolve_implicit_global_asset_job_def()
+    job = build_definitions(replace(world.project)).resolve_implicit_global_asset_job_def()
     return job.get_subset(asset_selection={asset_key(asset)})
 
 
@@ -407,7 +407,7 @@ def _alert(world: World, server: Hostile) -> None:
     runs = [r for r in world.instance.get_runs() if r.status is dg.DagsterRunStatus.FAILURE]
     assert runs
     messages = finished_messages(world.instance, runs, "http://localhost:3000", lambda key: "", [])
-    outbox = Outbox(world.lake.store, channels(world.platform.settings.alerts), os.environ)
+    outbox = Outbox(world.lake.store, channels(world.project.settings.alerts), os.environ)
     for message in messages:
         outbox.tell(replace(message, at=datetime.now(UTC)))
     assert outbox.waiting()

@@ -31,13 +31,13 @@ class World:
     """Definitions over a company, with an instance to run them on."""
 
     company: Company
-    platform: Project
+    project: Project
     definitions: dg.Definitions
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
 
     @property
     def event_assets(self) -> list[str]:
-        return [heap_asset(table) for table in self.platform.event_tables]
+        return [heap_asset(table) for table in self.project.event_tables]
 
     def run(self, assets: Sequence[str], *days: str) -> dg.ExecuteInProcessResult:
         """Materialize assets for one partition, or for the range between two."""
@@ -74,8 +74,8 @@ def make_world(company: Company, lake: Path) -> World:
     text = (ROOT / "heap_assets.yaml").read_text().replace("${HEAP_ASSETS_DEMO:-./data/demo}", str(company.folder))
     settings = parse_settings(text, lake / "heap_assets.yaml")
     settings = settings.model_copy(update={"lake": settings.lake.model_copy(update={"url": str(lake / "lake")})})
-    platform = Project(settings, Catalogue.load(ROOT / "heap_catalogue.yaml"), Lake.open(settings.lake.url))
-    return World(company, platform, build_definitions(platform))
+    project = Project(settings, Catalogue.load(ROOT / "heap_catalogue.yaml"), Lake.open(settings.lake.url))
+    return World(company, project, build_definitions(project))
 
 
 def yesterday() -> Any:

@@ -29,9 +29,9 @@ def world(company: Company, tmp_path_factory: pytest.TempPathFactory) -> World:
 def resolved(world: World) -> World:
     """The same with every table, identity, profiles and audit of the newest day built."""
     newest = str(world.company.until)
-    for assets, first, last in runs_for(unbuilt_days(world.platform)):
+    for assets, first, last in runs_for(unbuilt_days(world.project)):
         world.run(assets, str(first), str(last))
-    warehouse = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
+    warehouse = [f"warehouse/{name}" for name in world.project.settings.warehouse.tables]  # type: ignore[union-attr]
     assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
     result = world.run([*IDENTITY, "profiles", "audit"], newest)
     assert result.success, why(result)

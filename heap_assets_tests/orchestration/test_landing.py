@@ -48,17 +48,17 @@ class Landing:
         self.instance = dg.DagsterInstance.ephemeral()
         self.catalogue = Catalogue({})
 
-    def platform(self) -> Project:
+    def project(self) -> Project:
         settings = parse_settings(
             _SETTINGS.format(quota=self.quota, tables=self.tables), self.folder / "heap_assets.yaml"
         )
         return Project(settings, self.catalogue, Lake.open(str(self.folder / "lake")))
 
     def definitions(self) -> dg.Definitions:
-        return build_definitions(self.platform())
+        return build_definitions(self.project())
 
     def accept_news(self) -> None:
-        self.catalogue = self.catalogue.accept(self.catalogue.missing(self.platform().landing))
+        self.catalogue = self.catalogue.accept(self.catalogue.missing(self.project().landing))
 
     def tick(self, cursor: str | None = None) -> dg.SensorResult:
         sensor = self.definitions().resolve_sensor_def("heap_manifests")
@@ -138,7 +138,7 @@ def test_a_file_in_quarantine_is_named_with_its_block_and_reason(landing: Landin
     judged = landing.land(1)["every_table_landed"]
     assert not judged.passed
     assert re.search(rf"{broken.name}, block 0: the file ends inside it", str(judged.metadata["taps"].value))
-    [repaired_later] = landing.platform().landing.reports().filter(state="failed").to_dicts()
+    [repaired_later] = landing.project().landing.reports().filter(state="failed").to_dicts()
     assert (repaired_later["error_block"], repaired_later["attempts"]) == (0, 1)
 
 
@@ -266,18 +266,18 @@ def test_after_a_full_resync_every_day_that_the_table_ever_had_waits_to_be_built
     landing.land(1)
     landing.accept_news()
     asset = "heap/events/clicks"
-    assert unbuilt_days(landing.platform()) == {asset: {date.fromisoformat(day) for day in days}}
+    assert unbuilt_days(landing.project()) == {asset: {date.fromisoformat(day) for day in days}}
     landing.build("clicks", days[0])
-    assert unbuilt_days(landing.platform()) == {asset: {date(2026, 5, 2)}}
+    assert unbuilt_days(landing.project()) == {asset: {date(2026, 5, 2)}}
     landing.build("clicks", days[1])
-    assert unbuilt_days(landing.platform()) == {}
+    assert unbuilt_days(landing.project()) == {}
 
     # later than any build: a build is as old as its verdict's file
     monkeypatch.setenv("HEAP_ASSETS_NOW", "2099-05-04T02:00:00Z")
     landing.bucket.dump(2, "2026-05-04T01:00:00", full=["clicks"], clicks=rows("2026-05-03", 1, 9))
     landing.land(2)
 
-    assert unbuilt_days(landing.platform()) == {asset: {date(2026, 5, day) for day in (1, 2, 3)}}
+    assert unbuilt_days(landing.project()) == {asset: {date(2026, 5, day) for day in (1, 2, 3)}}
 
 
 ODD_NAMES = ("sign_up", "sign-up", "Sign Up", "anmeldung_größe", "café_signup", "${HOME}", "日本語", "a" * 200)
@@ -294,7 +294,7 @@ def test_tables_whose_names_dagster_cannot_hold_get_keys_of_their_own(landing: L
     assert len(set(keys.values())) == len(ODD_NAMES)
     for number, name in enumerate(ODD_NAMES):
         assert landing.build(keys[name], "2026-05-02")["dagster/partition_row_count"] == 1, name
-        lake = landing.platform().lake
+        lake = landing.project().lake
         assert lake.scan(heap_asset(name), "2026-05-02").collect()["event_id"].to_list() == [number]
     specs = {spec.key: spec.description or "" for spec in landing.definitions().resolve_all_asset_specs()}
     assert "`Sign Up`" in specs[asset_key(heap_asset("Sign Up"))], "its own name is shown"

@@ -22,7 +22,7 @@ def test_a_day_is_resolved_with_profiles_checks_and_audit(resolved: World) -> No
     newest = str(resolved.company.until)
     for asset in (*IDENTITY, "profiles", "audit"):
         assert newest in resolved.materialized(asset)
-    profiles = resolved.platform.lake.scan("profiles", newest).collect()
+    profiles = resolved.project.lake.scan("profiles", newest).collect()
     assert profiles["profile_id"].n_unique() == profiles.height > 0
     assert {"plan", "plan__source", "heap_identities"} <= set(profiles.columns)
 
@@ -55,10 +55,10 @@ def test_values_that_are_no_identifiers_are_counted_by_column_and_reason(resolve
 
 def test_a_second_run_changes_nothing(resolved: World) -> None:
     newest = str(resolved.company.until)
-    before = {asset: resolved.platform.lake.versions(asset)[newest] for asset in (*IDENTITY, "profiles")}
+    before = {asset: resolved.project.lake.versions(asset)[newest] for asset in (*IDENTITY, "profiles")}
     result = resolved.run([*IDENTITY, "profiles"], newest)
     assert result.success
-    assert {asset: resolved.platform.lake.versions(asset)[newest] for asset in before} == before
+    assert {asset: resolved.project.lake.versions(asset)[newest] for asset in before} == before
 
 
 def test_blocking_checks_keep_a_verdict_for_the_partition(resolved: World) -> None:
@@ -103,7 +103,7 @@ def test_a_range_of_the_warehouse_names_the_days_that_were_never_observed(resolv
     result = resolved.run(["warehouse/crm_contacts"], older, newest)
     assert result.success, why(result)
     assert waits_of(result, "warehouse/crm_contacts") == {older}
-    kept = result_store.read(resolved.platform.lake.store, "warehouse/crm_contacts", "readable", older)
+    kept = result_store.read(resolved.project.lake.store, "warehouse/crm_contacts", "readable", older)
     assert kept is not None
     assert not kept.failed, "that there is no past is no fault"
     assert "never observed" in kept.not_judged
@@ -120,19 +120,19 @@ def test_a_range_of_dumps_lands_those_that_are_there_and_names_the_others(resolv
 
 
 def test_the_newest_graph_is_due_until_it_is_built(resolved: World) -> None:
-    assert graph_is_due(resolved.platform) is None
-    resolved.platform.lake.delete("identity/graph", str(resolved.company.until))
-    assert graph_is_due(resolved.platform) == resolved.company.until
+    assert graph_is_due(resolved.project) is None
+    resolved.project.lake.delete("identity/graph", str(resolved.company.until))
+    assert graph_is_due(resolved.project) == resolved.company.until
     resolved.run(IDENTITY, str(resolved.company.until))
-    assert graph_is_due(resolved.platform) is None
+    assert graph_is_due(resolved.project) is None
 
 
 def test_identity_waits_while_a_touched_day_is_not_built(resolved: World, tmp_path: Any) -> None:
     fresh = make_world(resolved.company, tmp_path)
     for dump in resolved.company.dump_ids.values():
         fresh.land(dump)
-    assert unbuilt_days(fresh.platform)
-    assert identity_inputs(fresh.platform, resolved.company.until).waiting_for
+    assert unbuilt_days(fresh.project)
+    assert identity_inputs(fresh.project, resolved.company.until).waiting_for
 
 
 def test_a_dump_asks_for_exactly_the_days_it_touched(
@@ -152,7 +152,7 @@ def test_a_dump_asks_for_exactly_the_days_it_touched(
     world.land(newest)
     touched = {
         table: {
-            str(day) for day in replace(world.platform).landing.records()[newest].tables[table.rpartition("/")[2]].days
+            str(day) for day in replace(world.project).landing.records()[newest].tables[table.rpartition("/")[2]].days
         }
         for table in tables
     }
@@ -163,7 +163,7 @@ def test_a_dump_asks_for_exactly_the_days_it_touched(
 def _requested(world: World, tables: list[str]) -> dict[str, set[str]]:
     """Return what automation asks for on its first look."""
     result = dg.evaluate_automation_conditions(
-        defs=build_definitions(replace(world.platform)),  # with nothing remembered
+        defs=build_definitions(replace(world.project)),  # with nothing remembered
         instance=dg.DagsterInstance.ephemeral(),
         asset_selection=dg.AssetSelection.assets(*map(asset_key, tables)),
     )

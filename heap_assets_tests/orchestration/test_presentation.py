@@ -20,13 +20,13 @@ WITHOUT_COLUMNS = ("heap_connect/", "status/", "publish/")
 
 
 @pytest.fixture(scope="module")
-def platform() -> Project:
+def project() -> Project:
     return open_project()
 
 
 @pytest.fixture(scope="module")
-def definitions(platform: Project) -> dg.Definitions:
-    return build_definitions(platform)
+def definitions(project: Project) -> dg.Definitions:
+    return build_definitions(project)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def test_columns_are_described_and_personal_data_is_marked(specs: dict[str, dg.A
 
 
 def test_every_property_that_is_sent_leads_back_to_columns_of_a_source(
-    platform: Project, specs: dict[str, dg.AssetSpec]
+    project: Project, specs: dict[str, dg.AssetSpec]
 ) -> None:
     lineage = {path: spec.metadata[LINEAGE].deps_by_column for path, spec in specs.items() if LINEAGE in spec.metadata}
-    for name, sync in platform.settings.sync.items():
+    for name, sync in project.settings.sync.items():
         for prop in sync.properties:
             ends = _followed(lineage, f"sync/{name}", prop)
             assert ends, (name, prop)

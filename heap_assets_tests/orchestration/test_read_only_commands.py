@@ -106,7 +106,7 @@ def test_commands_that_read_make_no_lake(settings: Path, resolved: World) -> Non
 def test_commands_that_read_change_nothing_in_a_lake(
     settings: Path, resolved: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake = Path(resolved.platform.lake.store.url)
+    lake = Path(resolved.project.lake.store.url)
     settings.write_text(settings.read_text().replace("LAKE", str(lake)))
     home = settings.parent.with_name("home")
     home.mkdir()

@@ -230,7 +230,7 @@ def test_no_secret_and_no_person_is_in_what_dagster_keeps(
         "properties: {plan: plan}}"
     )
     heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
-    for name in world.platform.settings.sync:
+    for name in world.project.settings.sync:
         world.run([f"sync/{name}"], DAY, config={"dry_run": True})
         world.run([f"sync/{name}"], DAY)
     heap.fail()
@@ -257,7 +257,7 @@ def test_progress_is_told_while_rows_are_sent(
 def test_two_runs_at_once_are_one_that_sends_and_one_that_names_it(worlds: Worlds, heap: ServerProcess) -> None:
     world = worlds(USERS)
     heap.fail({"kind": "slow", "seconds": 4})
-    first = threading.Thread(target=delivery.send, args=(world.platform, "heap_user_properties", DAY, "the-first"))
+    first = threading.Thread(target=delivery.send, args=(world.project, "heap_user_properties", DAY, "the-first"))
     first.start()
     while calls(heap) == 0 and first.is_alive():
         time.sleep(0.05)
@@ -285,7 +285,7 @@ def test_jobs_and_lineage_describe_what_is_sent(worlds: Worlds, segment: ServerP
     world = worlds(
         f"{USERS}\nsegment_track: {{url: '{segment.base_url}', write_key: {WRITE_KEY}, properties: {{Plan: plan}}}}"
     )
-    definitions = build_definitions(world.platform)
+    definitions = build_definitions(world.project)
     jobs = {job.name: job for job in definitions.resolve_all_job_defs()}
     assert "Sends nothing" in str(jobs["dry_run_of_all_syncs"].description)
     dry = jobs["dry_run_of_all_syncs"].execute_in_process(
@@ -311,7 +311,7 @@ def test_schedules_ask_for_the_newest_day_and_for_days_that_landed_late(
         f"{USERS}\nsegment_track: {{url: '{segment.base_url}', write_key: {WRITE_KEY}, since: 2026-11-19, "
         "columns: [plan]}"
     )
-    definitions = build_definitions(world.platform)
+    definitions = build_definitions(world.project)
     repository = definitions.get_repository_def()
     asked = {}
     for name in ("send_heap_user_properties", "send_segment_track"):

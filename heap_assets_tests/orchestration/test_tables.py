@@ -29,18 +29,18 @@ def test_event_tables_are_built_for_a_range_with_a_result_per_day(world: World) 
         assert set(days) <= world.materialized(asset)
         assert world.checked(result, asset, "readable") == dict.fromkeys(days, True)
         assert world.checked(result, asset, "unique_keys") == dict.fromkeys(days, True)
-        rows += sum(found.rows for day in days if (found := world.platform.lake.find(asset, day)))
+        rows += sum(found.rows for day in days if (found := world.project.lake.find(asset, day)))
     assert rows > 0
 
 
 def test_a_day_whose_inputs_did_not_change_is_not_written(world: World) -> None:
     day = str(world.company.days[4])
     world.run(["heap/pageviews"], day)
-    before = world.platform.lake.versions("heap/pageviews")[day]
+    before = world.project.lake.versions("heap/pageviews")[day]
     result = world.run(["heap/pageviews"], day)
     [event] = result.asset_materializations_for_node("heap_event_tables")
     assert event.metadata["status"].value == "unchanged"
-    assert world.platform.lake.versions("heap/pageviews")[day] == before
+    assert world.project.lake.versions("heap/pageviews")[day] == before
 
 
 def test_users_and_migrations_for_one_day_and_for_a_range(world: World) -> None:
@@ -51,7 +51,7 @@ def test_users_and_migrations_for_one_day_and_for_a_range(world: World) -> None:
     result = world.run(assets, days[0], days[-1])
     assert result.success
     assert world.checked(result, "heap/users", "unique_keys") == dict.fromkeys(days, True)
-    counts = [found.rows for day in days if (found := world.platform.lake.find("heap/users", day))]
+    counts = [found.rows for day in days if (found := world.project.lake.find("heap/users", day))]
     assert counts == sorted(counts)
 
 

@@ -36,12 +36,12 @@ def ticked(world: World, name: str, cursor: str | None = None) -> Any:
         return repository.get_sensor_def(name).evaluate_tick(context)
 
 
-def by_asset(platform: Project) -> dict[str, Wait]:
-    return {wait.asset: wait for wait in waits(replace(platform))}
+def by_asset(project: Project) -> dict[str, Wait]:
+    return {wait.asset: wait for wait in waits(replace(project))}
 
 
-def statuses(platform: Project, **activity: Activity) -> dict[str, AssetStatus]:
-    told = asset_statuses(replace(platform), {name.replace("__", "/"): one for name, one in activity.items()})
+def statuses(project: Project, **activity: Activity) -> dict[str, AssetStatus]:
+    told = asset_statuses(replace(project), {name.replace("__", "/"): one for name, one in activity.items()})
     return {one.asset: one for one in told}
 
 
@@ -60,7 +60,7 @@ def test_what_waits_is_written_on_its_page_once_for_each_reason(fresh: World, tm
     fresh.land(fresh.company.dump_ids[fresh.company.until])
     news = ticked(make_world(fresh.company, tmp_path), "waits", first.cursor)
     changed = {event.asset_key.to_user_string() for event in news.asset_events}
-    assert "heap/users" not in changed | set(by_asset(fresh.platform))
+    assert "heap/users" not in changed | set(by_asset(fresh.project))
     assert "identity/graph" in changed, "it waits for other tables now"
     counted_down = [Wait("a", f"b rebuilds {days} days").cause for days in (30, 29)]
     assert counted_down[0] == counted_down[1], "what counts down is no news"
@@ -80,24 +80,24 @@ def test_a_warehouse_table_waits_for_its_schedule_until_it_is_read(
 ) -> None:
     day = date(2026, 6, 10)
     asset = "warehouse/crm_contacts"
-    platform = replace(fresh.platform, settings=fresh.platform.settings.model_copy(update={"start_date": day}))
-    lake = platform.lake
+    project = replace(fresh.project, settings=fresh.project.settings.model_copy(update={"start_date": day}))
+    lake = project.lake
     lake.write(asset, str(day - timedelta(days=1)), ROWS)
     monkeypatch.setenv(clock.VARIABLE, "2026-06-11T01:00:00+00:00")
-    told = by_asset(platform)
+    told = by_asset(project)
     assert told[asset].until == datetime(2026, 6, 11, 2, 30, tzinfo=UTC)
     assert "read_warehouse reads 2026-06-10" in str(told[asset])
     assert str(told[asset]).endswith("until 2026-06-11 02:30 UTC")
     assert told["identity/graph"].until == told[asset].until
-    assert statuses(platform)[asset].state is State.WAITING
+    assert statuses(project)[asset].state is State.WAITING
     lake.write(asset, str(day), ROWS)
-    assert asset not in by_asset(platform)
-    assert statuses(platform)[asset].next_at == datetime(2026, 6, 11, 2, 30, tzinfo=UTC)
+    assert asset not in by_asset(project)
+    assert statuses(project)[asset].next_at == datetime(2026, 6, 11, 2, 30, tzinfo=UTC)
 
 
 def test_every_asset_has_one_state(fresh: World) -> None:
-    lake = fresh.platform.lake
-    started = statuses(fresh.platform)
+    lake = fresh.project.lake
+    started = statuses(fresh.project)
     assert started["heap/pageviews"].state is State.PENDING
     assert started["heap/users"].state is State.WAITING
     assert started["sync/heap_events"].state is State.WAITING
@@ -105,17 +105,17 @@ def test_every_asset_has_one_state(fresh: World) -> None:
     newest = str(clock.newest_complete_day())
     lake.write("heap/pageviews", newest, ROWS)
     judged(lake, "heap/pageviews", "unique_keys", newest, Verdict(passed=True))
-    assert statuses(fresh.platform)["heap/pageviews"].state is State.OK
+    assert statuses(fresh.project)["heap/pageviews"].state is State.OK
     judged(lake, "heap/pageviews", "names_known", newest, could_not_judge("there are no sessions yet"))
-    told = statuses(fresh.platform)["heap/pageviews"]
+    told = statuses(fresh.project)["heap/pageviews"]
     assert (told.state, told.newest_day) == (State.NOT_JUDGED, newest)
     assert "there are no sessions yet" in told.reason
-    queued = statuses(fresh.platform, heap__pageviews=Activity("queued", "0123456789"))["heap/pageviews"]
+    queued = statuses(fresh.project, heap__pageviews=Activity("queued", "0123456789"))["heap/pageviews"]
     assert (queued.state, queued.reason) == (State.PENDING, "run 01234567 is queued")
     judged(lake, "heap/pageviews", "unique_keys", newest, Verdict(passed=False))
-    failed = statuses(fresh.platform)["heap/pageviews"]
+    failed = statuses(fresh.project)["heap/pageviews"]
     assert (failed.state, failed.failed_checks) == (State.FAILED, (f"unique_keys {newest}",))
-    runs = statuses(fresh.platform, heap__pageviews=Activity("running", "r"), profiles=Activity("failed", "r"))
+    runs = statuses(fresh.project, heap__pageviews=Activity("running", "r"), profiles=Activity("failed", "r"))
     assert runs["heap/pageviews"].state is State.RUNNING
 
 

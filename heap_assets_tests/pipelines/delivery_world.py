@@ -188,13 +188,13 @@ class World:
         path = self.folder / "heap_assets.yaml"
         path.write_text(text)
         settings = parse_settings(text, path)
-        self.platform = Project(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
+        self.project = Project(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
         self._job: dg.JobDefinition | None = None
         return self
 
     @property
     def lake(self) -> Lake:
-        return self.platform.lake
+        return self.project.lake
 
     def write(self, asset: str, day: date, frame: pl.DataFrame, *, passed: bool = True) -> None:
         """Store a partition and the verdicts of its blocking checks."""
@@ -204,7 +204,7 @@ class World:
 
     def judge(self, asset: str, day: date, *, passed: bool = True, only: str = "") -> None:
         """Record verdicts of the blocking checks on what stands now."""
-        for check in required_checks(self.platform, asset):
+        for check in required_checks(self.project, asset):
             if not only or check == only:
                 result_store.record(
                     self.lake.store,
@@ -233,7 +233,7 @@ class World:
 
     def run(self, assets: list[str], *days: date, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
         """Materialize assets for one day, or for the range between two."""
-        self._job = self._job or build_definitions(self.platform).resolve_implicit_global_asset_job_def()
+        self._job = self._job or build_definitions(self.project).resolve_implicit_global_asset_job_def()
         chosen = self._job.get_subset(asset_selection={asset_key(asset) for asset in assets})
         where: dict[str, Any] = {"partition_key": str(days[0])}
         if len(days) == 2:

@@ -33,7 +33,7 @@ def asking(world: World, text: str = _ASKED) -> World:
     """Return the world with behaviour and audiences in its settings."""
     path = world.folder / "heap_assets.yaml"
     settings = parse_settings((SETTINGS.replace("profiles:\n", text)).format(heap=world.heap) + "  {}", path)
-    world.platform = Project(settings, world.platform.catalogue, world.lake)
+    world.project = Project(settings, world.project.catalogue, world.lake)
     return world
 
 
@@ -85,7 +85,7 @@ def test_events_that_we_sent_prove_nothing(world: World) -> None:
     assert cat["signed_up"].to_list() == [False]
     read = {
         (given.table.name, str(given.day)): given.rows().collect().height
-        for given in identity_inputs(world.platform, DAY).inputs
+        for given in identity_inputs(world.project, DAY).inputs
         if given.table.kind == "event"
     }
     assert read["heap/events/signup", str(DAY)] == 0
@@ -141,14 +141,14 @@ def test_a_mistake_in_the_settings_names_its_path(world: World, text: str, said:
 )
 def test_an_event_that_heap_does_not_have_is_an_error_at_load(world: World, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        build_definitions(asking(world, text).platform)
+        build_definitions(asking(world, text).project)
 
 
 def test_a_new_lake_loads_and_builds_before_any_event_table_is_known(world: World) -> None:
     asked = _ASKED.replace("Pageviews", "Pricing Page Viewed")
     asking(world, asked)
-    world.platform = replace(world.platform, catalogue=Catalogue())
-    assert check_events(world.platform) == [
+    world.project = replace(world.project, catalogue=Catalogue())
+    assert check_events(world.project) == [
         "no event table is known yet: whether Heap has what is asked for (Pricing Page Viewed, signup) shows with the "
         "first dump"
     ]
@@ -163,7 +163,7 @@ def test_a_new_lake_loads_and_builds_before_any_event_table_is_known(world: Worl
 def test_once_tables_are_known_an_event_that_is_none_of_them_is_refused(world: World) -> None:
     asking(world, _ASKED.replace("Pageviews", "Pricing Page Viewed"))
     with pytest.raises(SettingsError, match=r"'Pricing Page Viewed', which no table holds\. Tables: pageviews, signup"):
-        check_events(world.platform)
+        check_events(world.project)
 
 
 def test_an_audience_that_cannot_be_judged_stops_itself_and_the_syncs_that_send_it(world: World) -> None:

@@ -43,16 +43,16 @@ class Start:
         self.settings = parse_settings(_SETTINGS, folder / "heap_assets.yaml")
         self.bucket = Bucket(folder / "bucket")
 
-    def platform(self) -> Project:
+    def project(self) -> Project:
         lake = Lake.open(self.settings.lake.url)
         return Project(self.settings, load_catalogue(self.settings, lake), lake)
 
     def land(self, dump: int) -> bool:
         """Land a dump, and return whether its check of the catalogue passed."""
-        return land(self.platform(), dump).verdicts["catalogue_is_complete"].passed
+        return land(self.project(), dump).verdicts["catalogue_is_complete"].passed
 
     def catalogue(self) -> dict[str, list[str]]:
-        known = self.platform().catalogue.tables
+        known = self.project().catalogue.tables
         return {name: [c for c in table.columns if not c.endswith(("_id", "time"))] for name, table in known.items()}
 
     def dump_with_hidden_columns(self, dump: int, as_of: str) -> None:
@@ -74,39 +74,39 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 
 def test_all_that_the_first_dumps_hold_is_taken_and_nothing_of_later_ones(start: Start) -> None:
-    assert accept_first(start.platform()) is not None
+    assert accept_first(start.project()) is not None
     assert start.catalogue() == {"clicks": ["plan"]}
     assert start.land(1)
     assert start.land(2), "what is taken by itself is no news"
-    accept_by_itself(start.platform())
+    accept_by_itself(start.project())
     assert start.catalogue() == {"clicks": ["plan", "secret", "plan__long"]}
 
     start.bucket.dump(3, "2026-05-04 00:30", clicks=[event(30, "2026-05-03 01:00:00", later="x")])
     assert not start.land(3)
-    assert accept_by_itself(start.platform()) is None
-    assert missing_tables(start.platform()).columns == {"clicks": ("later",)}
+    assert accept_by_itself(start.project()) is None
+    assert missing_tables(start.project()).columns == {"clicks": ("later",)}
 
 
 def test_a_first_dump_that_lands_after_a_later_one_is_still_taken(start: Start) -> None:
-    accept_first(start.platform())
+    accept_first(start.project())
     start.bucket.dump(3, "2026-05-04 00:30", clicks=[event(30, "2026-05-03 01:00:00", later="x")])
     start.land(1)
     start.land(3)
-    accept_by_itself(start.platform())
+    accept_by_itself(start.project())
     start.land(2)
-    accept_by_itself(start.platform())
+    accept_by_itself(start.project())
     assert start.catalogue() == {"clicks": ["plan", "secret", "plan__long"]}
 
 
 def test_a_column_that_was_removed_by_hand_stays_out(start: Start) -> None:
-    accept_first(start.platform())
+    accept_first(start.project())
     start.land(1)
     start.land(2)
-    accept_by_itself(start.platform())
+    accept_by_itself(start.project())
     path = start.settings.catalogue
     path.write_text(path.read_text().replace("    secret:\n      description: ''\n      pii: false\n", ""))
     assert start.catalogue() == {"clicks": ["plan", "plan__long"]}
-    assert accept_by_itself(start.platform()) is None
+    assert accept_by_itself(start.project()) is None
     assert start.catalogue() == {"clicks": ["plan", "plan__long"]}
 
 

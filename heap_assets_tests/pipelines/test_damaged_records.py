@@ -46,37 +46,37 @@ segment_track: {{url: '{segment}', write_key: {key}, since: beginning, columns: 
 """
 
 
-def operations(platform: Project) -> dict[str, Callable[[], object]]:
+def operations(project: Project) -> dict[str, Callable[[], object]]:
     """Everything that reads records, as schedules, runs and commands do."""
     done: dict[str, Callable[[], object]] = {
-        "definitions": lambda: build_definitions(platform),
-        "catalogue": lambda: (note_changes(platform), columns_since(platform)),
-        "identity": lambda: identity_of_day(platform, DAY),
-        "alerts": lambda: _outbox(platform).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "other", "failed"),))),
-        "report": lambda: result_store.newest(platform.lake.store),
+        "definitions": lambda: build_definitions(project),
+        "catalogue": lambda: (note_changes(project), columns_since(project)),
+        "identity": lambda: identity_of_day(project, DAY),
+        "alerts": lambda: _outbox(project).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "other", "failed"),))),
+        "report": lambda: result_store.newest(project.lake.store),
     }
-    for name in platform.settings.sync:
-        done[f"days of {name}"] = lambda name=name: due_days(platform, name)
-        done[f"plan of {name}"] = lambda name=name: delivery.plan(platform, name, DAY)
-        done[f"run of {name}"] = lambda name=name: delivery.send(platform, name, DAY, "again")
+    for name in project.settings.sync:
+        done[f"days of {name}"] = lambda name=name: due_days(project, name)
+        done[f"plan of {name}"] = lambda name=name: delivery.plan(project, name, DAY)
+        done[f"run of {name}"] = lambda name=name: delivery.send(project, name, DAY, "again")
         done[f"runs of {name}"] = lambda name=name: [
-            runs(platform.lake.store, s.folder) for s in delivery.ledgers(platform, name)
+            runs(project.lake.store, s.folder) for s in delivery.ledgers(project, name)
         ]
     return done
 
 
-def _outbox(platform: Project) -> Outbox:
-    return Outbox(platform.lake.store, [WebhookChannel(url="http://127.0.0.1:9/in")], {})
+def _outbox(project: Project) -> Outbox:
+    return Outbox(project.lake.store, [WebhookChannel(url="http://127.0.0.1:9/in")], {})
 
 
 @pytest.fixture
 def world(worlds: Worlds, heap: ServerProcess, segment: ServerProcess) -> World:
     made = worlds(SYNCS.format(segment=segment.base_url, key=WRITE_KEY))
-    note_changes(made.platform)
-    for name in made.platform.settings.sync:
-        delivery.send(made.platform, name, DAY, "first", delivery.Choices(confirmed=True))
-    _outbox(made.platform).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
-    forget(made.lake.store, spec_of(made.platform, "heap_user_properties"), "nobody@x.example", "gdpr")
+    note_changes(made.project)
+    for name in made.project.settings.sync:
+        delivery.send(made.project, name, DAY, "first", delivery.Choices(confirmed=True))
+    _outbox(made.project).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
+    forget(made.lake.store, spec_of(made.project, "heap_user_properties"), "nobody@x.example", "gdpr")
     return made
 
 
@@ -93,7 +93,7 @@ def test_a_damaged_record_stops_only_who_needs_it(world: World) -> None:
             path.unlink(missing_ok=True)  # the file of the base may be the same
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            for name, operation in operations(world.platform).items():
+            for name, operation in operations(world.project).items():
                 try:
                     operation()
                 except HeapAssetsError as error:

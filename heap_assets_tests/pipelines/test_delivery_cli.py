@@ -66,14 +66,14 @@ def test_refused_rows_are_shown_and_tried_again(call, heap: ServerProcess) -> No
     world, run = call
     assert "has not run yet" in run("runs", "heap_user_properties").output
     heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
-    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    delivery.send(world.project, "heap_user_properties", DAY, "r1")
     heap.fail()
     shown = run("rejected", "heap_user_properties").output
     assert "1 rows stand as rejected" in shown
     assert "bob" not in shown
     assert "partial" in run("runs", "heap_user_properties").output
     assert "1 rows will be tried again" in run("retry", "heap_user_properties").output
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 1
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r2").report.sent == 1
 
 
 def _in_clear(*arguments: str) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def _in_clear(*arguments: str) -> list[dict[str, Any]]:
 def test_the_hash_of_a_rejected_row_leads_to_its_profile(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
     world, run = call
     heap.fail({"kind": "refuse_rows", "match": "^bob", "status": 400})
-    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    delivery.send(world.project, "heap_user_properties", DAY, "r1")
     heap.fail()
     shown = run("rejected", "heap_user_properties").output
     [key] = re.findall(r"^([0-9a-f]{16}) ", shown, re.MULTILINE)
@@ -102,20 +102,20 @@ def test_the_hash_of_a_rejected_row_leads_to_its_profile(call, heap: ServerProce
 def test_the_hash_of_a_tracked_event_leads_to_its_row(call) -> None:  # type: ignore[no-untyped-def]
     world, run = call
     assert "hashes are of this call alone" in run("plan", "segment_track", "--day", str(DAY)).output
-    salt(world.platform.lake.store)  # as any run draws it
+    salt(world.project.lake.store)  # as any run draws it
     assert "of this call alone" not in run("plan", "segment_track", "--day", str(DAY)).output
-    _, planned = delivery.plan(world.platform, "segment_track", DAY)
+    _, planned = delivery.plan(world.project, "segment_track", DAY)
     [record] = _in_clear("sync/segment_track", "--day", str(DAY), "--key", planned["key_hash"][0])
     assert any(rows for place, rows in record["rows"].items() if place.startswith("rows of "))
 
 
 def test_the_hash_of_a_ghost_leads_to_who_was_sent(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
     world, _ = call
-    lake = world.platform.lake
-    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    lake = world.project.lake
+    delivery.send(world.project, "heap_user_properties", DAY, "r1")
     everybody = lake.scan("heap/users", str(DAY)).collect()
     lake.write("heap/users", str(DAY), everybody.filter(pl.col("identity") != "bob@x.example"))
-    ledger, users = sent_and_known(world.platform, "heap_user_properties")
+    ledger, users = sent_and_known(world.project, "heap_user_properties")
     asset, check = "sync/heap_user_properties", "no_ghost_users"
     stored = result_store.record(
         lake.store,
@@ -135,21 +135,21 @@ def test_the_hash_of_a_ghost_leads_to_who_was_sent(call, heap: ServerProcess) ->
 
 def test_everything_is_sent_again_only_when_confirmed(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
     world, run = call
-    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    delivery.send(world.project, "heap_user_properties", DAY, "r1")
     assert run("resend", "heap_user_properties", say="n\n").exit_code == 1
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 0
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r2").report.sent == 0
     assert "3 keys will be sent again" in run("resend", "heap_user_properties", say="y\n").output
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r3").report.sent == 3
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r3").report.sent == 3
     with pytest.raises(DeliveryError, match="each once"):
         run("resend", "segment_track", say="y\n")
 
 
 def test_a_forgotten_key_is_never_sent_to_again(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
     world, run = call
-    delivery.send(world.platform, "heap_user_properties", DAY, "r1")
+    delivery.send(world.project, "heap_user_properties", DAY, "r1")
     assert "forgotten" in run("forget", "heap_user_properties", "ann@x.example", say="y\n").output
     run("resend", "heap_user_properties", say="y\n")
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r2").report.sent == 2
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r2").report.sent == 2
 
 
 def test_heap_is_asked_to_delete_somebody(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]
@@ -185,11 +185,11 @@ def test_a_run_by_command_sends_through_the_gate_and_a_new_vendor_is_asked_about
     assert asked.exit_code == 1
     assert "nothing was ever sent to this destination" in asked.output
     assert "heap-assets sync confirm segment_identify" in asked.output
-    assert waits_for_confirmation(world.platform, "segment_identify")
-    assert not waits_for_confirmation(world.platform, "heap_user_properties")
-    assert first_runs(world.platform) == {"sync/segment_identify": [DAY]}
-    remember_shown(world.platform, "segment_identify", DAY)
-    assert first_runs(world.platform) == {}
+    assert waits_for_confirmation(world.project, "segment_identify")
+    assert not waits_for_confirmation(world.project, "heap_user_properties")
+    assert first_runs(world.project) == {"sync/segment_identify": [DAY]}
+    remember_shown(world.project, "segment_identify", DAY)
+    assert first_runs(world.project) == {}
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -213,7 +213,7 @@ def test_dagster_and_the_gates_know_what_a_command_sent(
         check = dg.AssetCheckKey(key, "delivered")
         [evaluated] = instance.event_log_storage.get_asset_check_execution_history(check, limit=5)
         assert evaluated.partition == str(DAY)
-    stored = result_store.read(world.platform.lake.store, "sync/heap_user_properties", "delivered", str(DAY))
+    stored = result_store.read(world.project.lake.store, "sync/heap_user_properties", "delivered", str(DAY))
     assert stored is not None
     assert stored.passed != refused
     shutil.rmtree(home)

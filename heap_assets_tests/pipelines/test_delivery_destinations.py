@@ -30,9 +30,9 @@ def test_a_destination_that_no_package_has_stops_nothing_else(
         "heap_user_properties: {properties: {Plan: plan}, schedule: '0 5 * * *'}"
     )  # its definitions load
     reason = "sync.acme: sync kind 'acme_crm' is not known"
-    assert unknown_destinations(world.platform)["acme"].startswith(reason)
-    assert first_runs(world.platform) == {"sync/heap_user_properties": [DAY]}
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r1").report.sent == 3
+    assert unknown_destinations(world.project)["acme"].startswith(reason)
+    assert first_runs(world.project) == {"sync/heap_user_properties": [DAY]}
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r1").report.sent == 3
     monkeypatch.setenv(PATH_VARIABLE, str(world.folder / "heap_assets.yaml"))
     monkeypatch.setattr("heap_assets.project.project.Project.check_columns", lambda _: None)  # of no warehouse here
     checked = CliRunner().invoke(check)
@@ -45,8 +45,8 @@ def test_events_are_sent_since_the_account_was_first_sent_to(
     worlds: Worlds, segment: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = worlds(f"segment_track: {{url: '{segment.base_url}', write_key: {WRITE_KEY}, columns: ['*']}}")
-    delivery.send(world.platform, "segment_track", DAY, "r1")
-    first = since_of(world.platform, "segment_track")
+    delivery.send(world.project, "segment_track", DAY, "r1")
+    first = since_of(world.project, "segment_track")
     settings = world.folder / "heap_assets.yaml"
     settings.write_text(settings.read_text().replace(WRITE_KEY, "wk-another-account"))
     other = open_project(load_settings(settings))
@@ -54,4 +54,4 @@ def test_events_are_sent_since_the_account_was_first_sent_to(
         monkeypatch.setenv(clock.VARIABLE, now)
         remember_enabled(other, "segment_track")
         assert since_of(other, "segment_track") == datetime(2026, 11, 24, tzinfo=UTC)
-        assert since_of(world.platform, "segment_track") == first
+        assert since_of(world.project, "segment_track") == first

@@ -17,7 +17,7 @@ USERS = "heap_user_properties: {properties: {Plan: plan}}"
 
 
 def blocked(world: World, heap: ServerProcess, name: str = "heap_user_properties") -> str:
-    sent = delivery.send(world.platform, name, DAY, "r")
+    sent = delivery.send(world.project, name, DAY, "r")
     assert sent.report.status is Status.BLOCKED
     assert not sent.arrived
     assert calls(heap) == 0
@@ -43,9 +43,9 @@ def test_a_collapsed_table_shuts_the_gate_of_profiles(worlds: Worlds, heap: Serv
 @pytest.mark.parametrize("asset", ["warehouse/accounts", "heap/events/signup"])
 def test_tables_that_give_profiles_nothing_stop_nobody(worlds: Worlds, heap: ServerProcess, asset: str) -> None:
     world = worlds(USERS)
-    assert asset not in feeding_snapshots(world.platform)
+    assert asset not in feeding_snapshots(world.project)
     world.judge(asset, DAY, passed=False)
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r").report.sent == 3
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r").report.sent == 3
 
 
 def test_a_trait_that_clashes_stops_the_syncs_that_send_it_and_no_others(worlds: Worlds, heap: ServerProcess) -> None:
@@ -58,7 +58,7 @@ def test_a_trait_that_clashes_stops_the_syncs_that_send_it_and_no_others(worlds:
     assert told is not None
     assert told.failed
     world.choose("heap_user_properties: {properties: {Account: account}}")
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r").report.sent == 3
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r").report.sent == 3
 
 
 def test_a_trait_that_is_set_aside_keeps_its_type_for_those_who_read_it(worlds: Worlds, heap: ServerProcess) -> None:
@@ -85,7 +85,7 @@ def test_profiles_older_than_their_table_wait_for_new_ones(worlds: Worlds, heap:
     world.write("warehouse/contacts", DAY, contacts("enterprise"))
     assert "was built from an older warehouse/contacts" in blocked(world, heap)
     world.resolve(DAY)
-    assert delivery.send(world.platform, "heap_user_properties", DAY, "r").report.sent == 3
+    assert delivery.send(world.project, "heap_user_properties", DAY, "r").report.sent == 3
 
 
 def test_a_check_that_never_judged_shuts_the_gate(worlds: Worlds, heap: ServerProcess) -> None:
@@ -106,7 +106,7 @@ def test_events_need_their_table_and_the_profiles_they_go_to(worlds: Worlds, hea
 def test_a_dry_run_says_that_the_gate_is_shut(worlds: Worlds, heap: ServerProcess) -> None:
     world = worlds(USERS)
     world.judge("profiles", DAY, passed=False, only="unique_keys")
-    planned, rows = delivery.plan(world.platform, "heap_user_properties", DAY)
+    planned, rows = delivery.plan(world.project, "heap_user_properties", DAY)
     assert (planned.report.planned, len(rows)) == (3, 3)
     assert "the gate is shut" in str(planned.report.reason)
     assert calls(heap) == 0

@@ -13,7 +13,7 @@ from heap_assets_tests.pipelines.delivery_world import DAY, contacts, migrations
 
 def test_our_own_pair_is_an_ordinary_link_when_it_comes_back(worlds: Worlds, heap: ServerProcess) -> None:
     world = worlds("heap_identify: {enabled: true}")
-    assert delivery.send(world.platform, "heap_identify", DAY, "r1").report.sent == 1
+    assert delivery.send(world.project, "heap_identify", DAY, "r1").report.sent == 1
     world.write("heap/user_migrations", DAY, migrations((900, 1), (901, 2)))
     # the CRM was wrong: the visitor is nobody it knows, so nothing but our own guess joins them
     world.write("warehouse/contacts", DAY, contacts().with_columns(visitor=pl.lit(None, pl.String)))
@@ -27,10 +27,10 @@ def test_our_own_pair_is_an_ordinary_link_when_it_comes_back(worlds: Worlds, hea
 
 def test_new_pairs_are_a_new_version_of_the_migrations(worlds: Worlds, heap: ServerProcess) -> None:
     world = worlds("heap_identify: {enabled: true}")
-    before = {given.version for given in identity_inputs(world.platform, DAY).inputs}
-    delivery.send(world.platform, "heap_identify", DAY, "r1")
-    after = {given.version for given in identity_inputs(world.platform, DAY).inputs}
+    before = {given.version for given in identity_inputs(world.project, DAY).inputs}
+    delivery.send(world.project, "heap_identify", DAY, "r1")
+    after = {given.version for given in identity_inputs(world.project, DAY).inputs}
     assert before != after
-    assert graph_is_due(world.platform) == DAY
+    assert graph_is_due(world.project) == DAY
     world.resolve(DAY)
-    assert graph_is_due(world.platform) is None
+    assert graph_is_due(world.project) is None

@@ -36,11 +36,11 @@ def suppress(world: World, *people: tuple[str, str]) -> None:
     (world.folder / "suppressed.csv").write_text("\n".join(lines) + "\n")
     path = world.folder / "heap_assets.yaml"
     text = path.read_text().replace("identity:\n", "identity:\n  suppressed: ./suppressed.csv\n", 1)
-    world.platform = open_project(parse_settings(text, path))
+    world.project = open_project(parse_settings(text, path))
 
 
 def send(world: World, name: str) -> delivery.Delivery:
-    return delivery.send(world.platform, name, DAY, "run")
+    return delivery.send(world.project, name, DAY, "run")
 
 
 def who(segment: ServerProcess) -> set[tuple[str | None, str]]:
@@ -65,7 +65,7 @@ def test_no_event_of_a_suppressed_person_is_forwarded(
 def test_a_row_of_a_suppressed_person_is_held_and_not_cleared(worlds: Worlds) -> None:
     world = worlds("webhook: {url: 'http://127.0.0.1:9', source: contacts, properties: {Plan: plan}}")
     suppress(world, ("email", ANN))
-    rows = rows_of(world.platform, "webhook", DAY)
+    rows = rows_of(world.project, "webhook", DAY)
     assert isinstance(rows, Addressed)
     assert rows.rows.collect()["key"].sort().to_list() == ["c-bob", "c-cat", "c-dan"]
     assert rows.held.collect().select("key", "reason").rows() == [("c-ann", "suppressed")]
@@ -76,7 +76,7 @@ def test_a_list_without_its_columns_is_refused(worlds: Worlds, segment: ServerPr
     suppress(world, ("email", ANN))
     (world.folder / "suppressed.csv").write_text(f"email\n{ANN}\n")
     with pytest.raises(SettingsError, match="must name the columns identifier_type and identifier"):
-        _ = world.platform.rules
+        _ = world.project.rules
 
 
 def test_no_suppressed_person_is_identified_again(worlds: Worlds, segment: ServerProcess) -> None:
@@ -111,18 +111,18 @@ def test_a_forgotten_person_is_in_no_ledger_and_is_not_sent_again(
         world.write("heap/user_migrations", DAY, migrations((900, 1), (901, 2)))
     send(world, name)
     before = ledger_of(world, name)
-    assert forget_person(world.platform, name, ANN, "by hand") == events
+    assert forget_person(world.project, name, ANN, "by hand") == events
     after = ledger_of(world, name)
     assert len(before) - len(after) == events
     assert not [key for key in after if ANN in key]
-    again = delivery.send(world.platform, name, DAY, "later", delivery.Choices(force=True))
+    again = delivery.send(world.project, name, DAY, "later", delivery.Choices(force=True))
     assert again.report.sent == 0
     assert ledger_of(world, name) == after
 
 
 def ledger_of(world: World, name: str) -> list[str]:
     keys: list[str] = []
-    for spec in delivery.ledgers(world.platform, name):
+    for spec in delivery.ledgers(world.project, name):
         log = Log(world.lake.store, spec.name)
         keys += fold(log, log.ledger()).frame["key"].to_list()
     return sorted(keys)
@@ -134,7 +134,7 @@ def test_a_day_noted_under_another_scheme_of_versions_is_looked_at_again_and_not
     world = worlds(track(segment))
     assert send(world, "segment_track").report.sent == 6
     for table in ("signup", "pageviews"):
-        remember_day(world.platform, "segment_track", table, DAY, SentDay("what an older release wrote"))
+        remember_day(world.project, "segment_track", table, DAY, SentDay("what an older release wrote"))
     again = send(world, "segment_track")
     assert (again.unchanged_tables, again.report.sent) == (0, 0)
 
@@ -149,7 +149,7 @@ def test_people_in_a_full_resync_are_identified_again_once(worlds: Worlds, segme
             event(number * 10 + user, "2026-11-18 10:00:00") | {"user_id": user} for user in users
         ]
         bucket.dump(number, as_of, full=full, signup=rows)
-        land_all(world.platform.landing, bucket)
+        land_all(world.project.landing, bucket)
 
     dump(1, "2026-11-19T02:00:00", ("signup",), 1, 2)
     assert send(world, "segment_reidentify").report.sent == 0, "a first delivery is no resync"

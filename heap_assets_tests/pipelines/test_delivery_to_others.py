@@ -61,7 +61,7 @@ def messages(segment: ServerProcess, kind: str) -> list[dict[str, Any]]:
 
 
 def send(world: World, name: str, day: date = DAY) -> delivery.Delivery:
-    return delivery.send(world.platform, name, day, f"run-{day}")
+    return delivery.send(world.project, name, day, f"run-{day}")
 
 
 def test_events_of_heap_are_forwarded_once_with_only_what_is_mapped(worlds: Worlds, segment: ServerProcess) -> None:
@@ -97,7 +97,7 @@ def test_a_table_whose_gate_is_shut_is_left_out_and_named(worlds: Worlds, segmen
     sent = send(world, "segment_track")
     assert (sent.report.status, sent.report.sent, list(sent.tables)) == (Status.PARTIAL, 3, ["pageviews"])
     assert "no_personal_data failed" in sent.left_out["signup"]
-    assert due_days(world.platform, "segment_track") == [BEFORE.replace(day=5), BEFORE, DAY]
+    assert due_days(world.project, "segment_track") == [BEFORE.replace(day=5), BEFORE, DAY]
     world.judge("heap/events/signup", DAY)
     assert send(world, "segment_track").report.sent == 3
 
@@ -106,16 +106,16 @@ def test_old_days_whose_gate_is_shut_are_not_asked_for_hour_after_hour(worlds: W
     world = worlds(track(segment, ", columns: ['*'], tables: [signup]"))
     for day in (BEFORE, DAY):
         world.judge("heap/events/signup", day, passed=False, only="no_personal_data")
-    assert due_days(world.platform, "segment_track") == [BEFORE.replace(day=5), DAY]
+    assert due_days(world.project, "segment_track") == [BEFORE.replace(day=5), DAY]
 
 
 def test_days_that_landed_late_are_due_again(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(track(segment, ", columns: ['*']"))
-    for day in due_days(world.platform, "segment_track"):
+    for day in due_days(world.project, "segment_track"):
         send(world, "segment_track", day)
-    assert due_days(world.platform, "segment_track") == []
+    assert due_days(world.project, "segment_track") == []
     world.write("heap/pageviews", BEFORE, events(BEFORE, "pageviews", (BEFORE.toordinal() * 10 + 1, 1), (77, 3)))
-    assert due_days(world.platform, "segment_track") == [BEFORE]
+    assert due_days(world.project, "segment_track") == [BEFORE]
     assert send(world, "segment_track", BEFORE).report.sent == 1
 
 
@@ -124,7 +124,7 @@ def test_what_was_delivered_is_not_read_again_until_the_choices_change(worlds: W
     assert send(world, "segment_track").report.addressing["before_since"] == 3
     assert send(world, "segment_track").unchanged_tables == 1
     world.choose(track(segment, ", columns: ['*'], tables: [signup]"))
-    assert DAY in due_days(world.platform, "segment_track")
+    assert DAY in due_days(world.project, "segment_track")
     assert send(world, "segment_track").report.sent == 3
 
 
@@ -133,7 +133,7 @@ def test_refused_events_keep_their_day_due(worlds: Worlds, segment: ServerProces
     segment.fail({"kind": "status", "status": 400})
     stopped = send(world, "segment_track")
     assert stopped.report.rejected + stopped.report.unknown == 3
-    assert DAY in due_days(world.platform, "segment_track")
+    assert DAY in due_days(world.project, "segment_track")
     segment.fail()
     assert send(world, "segment_track").report.sent == 3
 
@@ -264,5 +264,5 @@ def test_a_destination_of_ones_own_is_installed_like_any_package(
 def test_each_table_keeps_its_runs(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(track(segment, ", tables: [signup], columns: [plan]"))
     send(world, "segment_track")
-    [ledger] = delivery.ledgers(world.platform, "segment_track")
+    [ledger] = delivery.ledgers(world.project, "segment_track")
     assert runs(world.lake.store, ledger.name)["sent"].to_list() == [3]

@@ -44,10 +44,10 @@ def _platform(folder: Path, mapped: str) -> Project:
 def test_addresses_as_identities_are_proposed_as_emails(
     tmp_path: Path, identities: list[str | None], mapped: str, proposed: bool
 ) -> None:
-    platform = _platform(tmp_path, mapped)
-    assert identity_proposal(platform) is None, "nothing is built yet"
-    platform.lake.write("heap/users", "2026-01-01", pl.DataFrame({"identity": identities}))
-    proposal = identity_proposal(platform)
+    project = _platform(tmp_path, mapped)
+    assert identity_proposal(project) is None, "nothing is built yet"
+    project.lake.write("heap/users", "2026-01-01", pl.DataFrame({"identity": identities}))
+    proposal = identity_proposal(project)
     assert (proposal is not None) == proposed
     if proposal:
         assert "[heap_identity, email]" in proposal

@@ -117,7 +117,7 @@ SHOW_KEYS = {
 
 
 @pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     (tmp_path / "heap_assets.yaml").write_text(_SETTINGS)
     (tmp_path / "heap_catalogue.yaml").write_text(_CATALOGUE)
     monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(tmp_path / "heap_assets.yaml"))
@@ -129,13 +129,13 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return made
 
 
-def _judge(platform: Project, asset: str) -> None:
-    version = result_store.partition_version(platform.lake, asset, DAY)
-    for check in checks_of(platform, asset):
+def _judge(project: Project, asset: str) -> None:
+    version = result_store.partition_version(project.lake, asset, DAY)
+    for check in checks_of(project, asset):
         if check.judge is not None and check.partitioned:
-            verdict = check.judge(Subject(platform.lake, asset, DAY, check.name))
+            verdict = check.judge(Subject(project.lake, asset, DAY, check.name))
             result_store.record(
-                platform.lake.store,
+                project.lake.store,
                 verdict,
                 asset=asset,
                 check=check.name,
@@ -154,34 +154,34 @@ def _shown(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_every_hash_that_a_check_shows_leads_to_its_rows(platform: Project) -> None:
-    secret, shown = result_store.hash_key(platform.lake.store), dict[str, set[str]]()
-    for verdict in result_store.newest(platform.lake.store):
+def test_every_hash_that_a_check_shows_leads_to_its_rows(project: Project) -> None:
+    secret, shown = result_store.hash_key(project.lake.store), dict[str, set[str]]()
+    for verdict in result_store.newest(project.lake.store):
         if verdict.hashes:
             shown.setdefault(verdict.asset, set()).add(verdict.check)
         for key in verdict.hashes:
-            offender = offenders_of(platform, verdict.asset, verdict.check, DAY, [key]).offenders[0]
+            offender = offenders_of(project, verdict.asset, verdict.check, DAY, [key]).offenders[0]
             cells = [cell if isinstance(cell, list) else [cell] for cell in offender.values.values()]
             assert key in {hashed(value, secret) for cell in cells for value in cell}
             assert offender.rows, f"{verdict.asset} {verdict.check} shows {offender.values} and no row of it"
     assert shown == SHOW_KEYS
 
 
-def test_a_hash_alone_finds_the_check_that_shows_it(platform: Project) -> None:
-    key = hashed("c-1", result_store.hash_key(platform.lake.store)) or ""
+def test_a_hash_alone_finds_the_check_that_shows_it(project: Project) -> None:
+    key = hashed("c-1", result_store.hash_key(project.lake.store)) or ""
     [record] = _shown("--key", key)
     assert (record["asset"], record["check"]) == (CONTACTS, "unique_keys")
     assert [row["note"] for row in record["rows"][CONTACTS]] == ["first", "second"]
 
 
-def test_a_shared_inbox_leads_to_the_records_that_name_it_however_they_spell_it(platform: Project) -> None:
+def test_a_shared_inbox_leads_to_the_records_that_name_it_however_they_spell_it(project: Project) -> None:
     [record] = _shown("identity/conflicts", "claimed_by_one")
     assert record["offender"]["identifier"]["value"] == "billing@acme.example"
     assert [row["contact_id"] for row in record["rows"][CONTACTS]] == ["c-2"]
     assert record["rows"]["identity/conflicts"][0]["value_a"] == "c-2"
 
 
-def test_a_row_that_names_two_people_leads_to_both_profiles(platform: Project) -> None:
+def test_a_row_that_names_two_people_leads_to_both_profiles(project: Project) -> None:
     [record] = _shown("profiles", "one_profile_per_contacts_key")
     assert record["rows"][CONTACTS][0]["note"] == "names two people"
     assert {row["profile_id"] for row in record["rows"]["profiles"]} == {"p1", "p2"}
@@ -197,13 +197,13 @@ def test_a_row_that_names_two_people_leads_to_both_profiles(platform: Project) -
         (["profiles", "traits_made"], "traits_made shows no row of profiles"),
     ],
 )
-def test_what_leads_nowhere_is_said(platform: Project, arguments: list[str], message: str) -> None:
+def test_what_leads_nowhere_is_said(project: Project, arguments: list[str], message: str) -> None:
     with pytest.raises(HeapAssetsError, match=message):
         _shown(*arguments)
 
 
-def test_a_day_that_was_built_again_is_said_to_be(platform: Project) -> None:
-    platform.lake.write(CONTACTS, DAY, FAULTS[CONTACTS].with_columns(note=pl.lit("later")))
+def test_a_day_that_was_built_again_is_said_to_be(project: Project) -> None:
+    project.lake.write(CONTACTS, DAY, FAULTS[CONTACTS].with_columns(note=pl.lit("later")))
     done = CliRunner().invoke(commands, ["rows", CONTACTS, "unique_keys"])
     assert "was built again since unique_keys judged it" in done.stderr
     assert '"note": "later"' in done.stdout

@@ -33,24 +33,24 @@ def world(base: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World
 def test_old_days_go_and_the_newest_and_month_ends_stay(world: World) -> None:
     end = date(2026, 10, 31)
     world.lake.write(AUDIT, str(end), ROWS)
-    days = expired(world.platform)
+    days = expired(world.project)
     assert Expired(PROFILES, str(LONG_AGO)) in days
     assert not {Expired(PROFILES, str(DAY)), Expired(AUDIT, str(end)), Expired(USERS, str(DAY))} & set(days)
     assert not [day for day in days if day.asset in (CHANGES, "heap/pageviews", "heap/events/signup")]
 
-    gone = forget(world.platform, days)
+    gone = forget(world.project, days)
 
     assert sum(gone.values()) == len(days) > 0
     assert world.lake.partitions(PROFILES) == [str(DAY)]
     assert result_store.read(world.lake.store, PROFILES, "one_profile_per_identity", str(LONG_AGO)) is None
     assert result_store.read(world.lake.store, PROFILES, "one_profile_per_identity", str(DAY)) is not None
-    assert expired(world.platform) == []
+    assert expired(world.project) == []
 
 
 def test_what_identity_reads_does_not_change(world: World) -> None:
-    before = identity_inputs(world.platform, DAY).provenance.versions
-    forget(world.platform, expired(world.platform))
-    assert identity_inputs(world.platform, DAY).provenance.versions == before
+    before = identity_inputs(world.project, DAY).provenance.versions
+    forget(world.project, expired(world.project))
+    assert identity_inputs(world.project, DAY).provenance.versions == before
     # `moves` has no record time: how old its links are is told by the days that it stood on
     assert str(LONG_AGO) in world.lake.partitions("warehouse/moves")
     assert str(LONG_AGO) not in world.lake.partitions("warehouse/contacts")
@@ -58,7 +58,7 @@ def test_what_identity_reads_does_not_change(world: World) -> None:
 
 def test_a_shorter_keep_is_the_users_choice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(clock.VARIABLE, at(DAY + timedelta(days=16)).isoformat())
-    assert expired(world.platform) == []
+    assert expired(world.project) == []
     settings = world.folder / "heap_assets.yaml"
     settings.write_text(settings.read_text() + "\nkeep: {snapshot_days: 20}\n")
     monkeypatch.setenv(PATH_VARIABLE, str(settings))
@@ -73,7 +73,7 @@ def test_a_shorter_keep_is_the_users_choice(world: World, monkeypatch: pytest.Mo
 def test_the_job_deletes_and_its_dry_run_does_not(world: World) -> None:
     from heap_assets.orchestration.definitions import build_definitions
 
-    job = build_definitions(world.platform).resolve_job_def("retention")
+    job = build_definitions(world.project).resolve_job_def("retention")
     ask = {"ops": {"forget_expired_days": {"config": {"dry_run": True}}}}
     assert job.execute_in_process(instance=world.instance, run_config=ask).success
     assert str(LONG_AGO) in world.lake.partitions(PROFILES)
@@ -84,13 +84,13 @@ def test_the_job_deletes_and_its_dry_run_does_not(world: World) -> None:
 def test_old_check_results_go_but_those_that_a_day_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     store = world.lake.store
     told = {"version": None, "severity": Severity.ERROR, "blocking": False}
-    table = next(iter(world.platform.event_sources))
+    table = next(iter(world.project.event_sources))
     for check in ("volume_as_usual", "readable", "unique_keys"):
         record(store, Verdict(True), asset=table, check=check, partition=str(DAY), **told)  # type: ignore[arg-type]
-    assert old_verdicts(world.platform) == []
+    assert old_verdicts(world.project) == []
     monkeypatch.setenv(clock.VARIABLE, at(DAY + timedelta(days=200)).isoformat())
-    old = old_verdicts(world.platform)
-    forget_verdicts(world.platform, old)
+    old = old_verdicts(world.project)
+    forget_verdicts(world.project, old)
     left = {
         check
         for check in ("volume_as_usual", "readable", "unique_keys")
@@ -98,4 +98,4 @@ def test_old_check_results_go_but_those_that_a_day_needs(world: World, monkeypat
     }
     assert left == {"readable", "unique_keys"}, "whether it was tried, and whether anything may be sent from it"
     assert result_store.read(store, PROFILES, "one_profile_per_identity", str(DAY)) is not None
-    assert old_verdicts(world.platform) == []
+    assert old_verdicts(world.project) == []

@@ -33,7 +33,7 @@ T = Thresholds()
 DAY = date(2026, 11, 1)
 
 
-def profiles(*rows: tuple[str, list[str], list[int]]) -> pl.LazyFrame:
+def profile_rows(*rows: tuple[str, list[str], list[int]]) -> pl.LazyFrame:
     schema = {"profile_id": pl.String, "heap_identities": pl.List(pl.String), "heap_user_ids": pl.List(pl.Int64)}
     return pl.LazyFrame(rows, schema=schema, orient="row")
 
@@ -50,7 +50,7 @@ def graph(*rows: tuple[str, str, str | None], shared: bool = False) -> pl.LazyFr
 
 class TestDuplicates:
     def test_a_person_on_two_identities(self) -> None:
-        people = profiles(("p1", ["a", "b", "c"], []), ("p2", ["d"], []), ("p3", [], []))
+        people = profile_rows(("p1", ["a", "b", "c"], []), ("p2", ["d"], []), ("p3", [], []))
         verdict = profiles.one_identity_per_profile(people, allowed=0.4)
         assert not verdict.passed
         assert verdict.numbers["profiles_on_several_identities"] == 1
@@ -59,11 +59,11 @@ class TestDuplicates:
         assert profiles.one_identity_per_profile(people, allowed=0.5).passed
 
     def test_nobody_is_no_duplicate(self) -> None:
-        assert profiles.one_identity_per_profile(profiles(), allowed=0.0).passed
-        assert profiles.one_profile_per_identity(profiles()).passed
+        assert profiles.one_identity_per_profile(profile_rows(), allowed=0.0).passed
+        assert profiles.one_profile_per_identity(profile_rows()).passed
 
     def test_an_identity_on_two_profiles(self) -> None:
-        verdict = profiles.one_profile_per_identity(profiles(("p1", ["a", "b"], []), ("p2", ["b"], [])))
+        verdict = profiles.one_profile_per_identity(profile_rows(("p1", ["a", "b"], []), ("p2", ["b"], [])))
         assert not verdict.passed
         assert verdict.numbers == {"identities": 2, "identities_on_several_profiles": 1}
         assert {v for row in verdict.sample(b"key") for v in row.values()}.isdisjoint({"b", "p1", "p2"})
@@ -72,7 +72,7 @@ class TestDuplicates:
         users = pl.LazyFrame(
             {"user_id": [1, 2, 3, 4], "identity": ["a", None, None, None], "migrated_to": [None, None, 1, None]}
         )
-        people = profiles(("p1", ["a"], [1, 2, 3]), ("p2", [], [4]))
+        people = profile_rows(("p1", ["a"], [1, 2, 3]), ("p2", [], [4]))
         verdict = profiles.no_anonymous_twins(people, users, allowed=0.0)
         assert not verdict.passed
         assert verdict.numbers["anonymous_users"] == 1  # 3 has migrated, 4 is nobody's twin

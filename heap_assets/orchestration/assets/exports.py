@@ -28,7 +28,7 @@ class LookConfig(dg.Config):
     since: str = ""
 
 
-def exports(platform: Callable[[LakeResource], Project], owner: str) -> dg.AssetsDefinition:
+def exports(project: Callable[[LakeResource], Project], owner: str) -> dg.AssetsDefinition:
     """Return the asset that looks for what has changed in Heap's export."""
 
     @dg.asset(
@@ -50,7 +50,7 @@ def exports(platform: Callable[[LakeResource], Project], owner: str) -> dg.Asset
         context: dg.AssetExecutionContext, lake: LakeResource, config: LookConfig
     ) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
-        found = look(platform(lake), date.fromisoformat(config.since) if config.since else None)
+        found = look(project(lake), date.fromisoformat(config.since) if config.since else None)
         for day, tables in sorted(found.days.items()):
             context.log_event(day_landed(day, tables))
         yield dg.MaterializeResult(metadata=_metadata(found))
@@ -63,7 +63,7 @@ def exports(platform: Callable[[LakeResource], Project], owner: str) -> dg.Asset
 
 
 def exports_sensor(
-    platform: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
+    project: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
 ) -> dg.SensorDefinition:
     """Return the sensor that asks for a look when `_sync_info` has changed."""
 
@@ -77,7 +77,7 @@ def exports_sensor(
     @redacting
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            version, seen = news(platform())
+            version, seen = news(project())
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         if version == seen.version:

@@ -33,7 +33,7 @@ _ABOUT_MIGRATIONS = (
 
 def event_tables(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that builds every event table of the catalogue; late days are rebuilt by themselves."""
@@ -52,7 +52,7 @@ def event_tables(
     return table_step(
         "heap_event_tables",
         tables,
-        platform,
+        project,
         partitions_def,
         days_per_run=loaded.settings.run.days_per_run,
         description="Builds days of Heap's event tables from landed dumps; any subset of tables in one step.",
@@ -61,7 +61,7 @@ def event_tables(
 
 def people(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that builds `heap/users` and `heap/user_migrations`."""
@@ -83,7 +83,7 @@ def people(
     return table_step(
         "heap_people",
         tables,
-        platform,
+        project,
         partitions_def,
         days_per_run=loaded.settings.run.days_per_run,
         description="Folds dumps into users and user migrations as they stood at the end of each day.",
@@ -95,7 +95,7 @@ def _event_day(task: Task, table: str) -> Table:
 
 
 def _whole_day(task: Task, table: str) -> Table:
-    there = task.platform
+    there = task.project
     if exports.is_exported(there):
         return exports.event_day(task, table)
     built = build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
@@ -105,16 +105,16 @@ def _whole_day(task: Task, table: str) -> Table:
 
 
 def _users(task: Task) -> Table | None:
-    if exports.is_exported(task.platform):
+    if exports.is_exported(task.project):
         return exports.users_of_day(task)
-    there = task.platform
+    there = task.project
     return build_users(there.landing, task.day, there.catalogue.columns("users"), lake=there.lake, asset=USERS)
 
 
 def _migrations(task: Task) -> Table | None:
-    if exports.is_exported(task.platform):
+    if exports.is_exported(task.project):
         return exports.migrations_of_day(task)
-    return build_user_migrations(task.platform.landing, task.day)
+    return build_user_migrations(task.project.landing, task.day)
 
 
 def _spec(loaded: Project, path: str, description: str, condition: dg.AutomationCondition[dg.AssetKey]) -> dg.AssetSpec:

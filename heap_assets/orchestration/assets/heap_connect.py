@@ -48,7 +48,7 @@ def landed(partitions_def: dg.PartitionsDefinition[str], owner: str, reported_by
     )
 
 
-def dumps(platform: Callable[[LakeResource], Project], checks: Sequence[Check], owner: str) -> dg.AssetsDefinition:
+def dumps(project: Callable[[LakeResource], Project], checks: Sequence[Check], owner: str) -> dg.AssetsDefinition:
     """Return the asset that lands one dump a partition."""
 
     spec = dg.AssetSpec(
@@ -72,7 +72,7 @@ def dumps(platform: Callable[[LakeResource], Project], checks: Sequence[Check], 
     )
     @redacting
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = platform(lake)
+        there = project(lake)
         step = StepChecks(context, there.lake, checks)
         verdicts: dict[str, Mapping[str, Verdict]] = {}
         landed: dict[str, dict[str, Any]] = {}

@@ -36,7 +36,7 @@ _ABOUT = {
 
 def identity(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that resolves who is who; a newest day is resolved by itself once its inputs are settled."""
@@ -69,7 +69,7 @@ def identity(
     )
     @redacting
     def resolve_identities(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = platform(lake)
+        there = project(lake)
         resolved: dict[str, dict[str, dict[str, Any]]] = {}
         for key in context.partition_keys:
             try:
@@ -84,20 +84,20 @@ def identity(
     return resolve_identities
 
 
-def _resolve_day(platform: Project, day: date) -> dict[str, dict[str, Any]]:
-    made = identity_of_day(platform, day)
-    return {path: _store(platform, path, day, table) for path, table in made.items()}
+def _resolve_day(project: Project, day: date) -> dict[str, dict[str, Any]]:
+    made = identity_of_day(project, day)
+    return {path: _store(project, path, day, table) for path, table in made.items()}
 
 
-def _store(platform: Project, path: str, day: date, made: Made) -> dict[str, Any]:
-    written = platform.lake.write(path, str(day), made.writer or made.frame, made.inputs, notes=made.notes)
-    schema = table_schema(platform.lake.scan(path, str(day)).collect_schema())
+def _store(project: Project, path: str, day: date, made: Made) -> dict[str, Any]:
+    written = project.lake.write(path, str(day), made.writer or made.frame, made.inputs, notes=made.notes)
+    schema = table_schema(project.lake.scan(path, str(day)).collect_schema())
     plain = {name: value for name, value in made.notes.items() if isinstance(value, int | float | str)}
     return {
         "status": str(written.status),
         "dagster/column_schema": schema,
         **(plain if path == GRAPH else {}),
-        **figures(platform, path, day),
+        **figures(project, path, day),
         **_refused(written.partition.notes.get(REFUSED, ())),
         **partition_metadata(written.partition),
     }

@@ -36,18 +36,18 @@ _ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, b
 
 def profiles(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> list[dg.AssetsDefinition]:
     """Return `profiles`, `audit`, and `audiences` if the settings name any."""
     tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
     made = [
-        _day_asset(loaded, platform, partitions_def, PROFILES, sources, _ABOUT_PROFILES),
-        _day_asset(loaded, platform, partitions_def, AUDIT, sources, _ABOUT_AUDIT),
+        _day_asset(loaded, project, partitions_def, PROFILES, sources, _ABOUT_PROFILES),
+        _day_asset(loaded, project, partitions_def, AUDIT, sources, _ABOUT_AUDIT),
     ]
     if loaded.settings.profiles.audiences:
-        made.append(_day_asset(loaded, platform, partitions_def, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
+        made.append(_day_asset(loaded, project, partitions_def, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
     return made
 
 
@@ -56,7 +56,7 @@ _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audience
 
 def _day_asset(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
     path: str,
     deps: list[str],
@@ -84,7 +84,7 @@ def _day_asset(
     )
     @redacting
     def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there, days = platform(lake), Days(context, path)
+        there, days = project(lake), Days(context, path)
         for day in context.partition_keys:
             days.build(day, partial(_build_day, there, path, day))
         yield from days.results()
@@ -92,21 +92,21 @@ def _day_asset(
     return build
 
 
-def _build_day(platform: Project, path: str, day: str) -> dict[str, Any]:
-    made = _BUILDERS[path](platform, date.fromisoformat(day))
-    written = platform.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
+def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
+    made = _BUILDERS[path](project, date.fromisoformat(day))
+    written = project.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
     return (
         {"status": str(written.status)}
-        | (_pictures(platform, day) if path == AUDIT else {})
+        | (_pictures(project, day) if path == AUDIT else {})
         | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
         | partition_metadata(written.partition)
-        | {"dagster/column_schema": table_schema(platform.lake.scan(path, day).collect_schema())}
+        | {"dagster/column_schema": table_schema(project.lake.scan(path, day).collect_schema())}
     )
 
 
-def _pictures(platform: Project, day: str) -> dict[str, Any]:
+def _pictures(project: Project, day: str) -> dict[str, Any]:
     """Return the audit for people: a few lines, and the sizes of profiles as a plot."""
-    rows = platform.lake.scan(AUDIT, day).collect()
+    rows = project.lake.scan(AUDIT, day).collect()
     plot = base64.b64encode(size_histogram(rows).encode()).decode()
     return {
         "in_words": dg.MetadataValue.md(f"```\n{audit_text(rows)}\n```"),

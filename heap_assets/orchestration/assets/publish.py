@@ -45,19 +45,19 @@ _LATER = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL,
 
 def publishing(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> Iterator[dg.AssetsDefinition]:
     """Yield, for each target, the step that publishes its tables and the asset of its `heap_resolved` views."""
     for target in loaded.settings.publish:
-        yield _tables(loaded, platform, partitions_def, target)
+        yield _tables(loaded, project, partitions_def, target)
         if resolvable(loaded, target):
-            yield _views(loaded, platform, target)
+            yield _views(loaded, project, target)
 
 
 def _tables(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
     target: str,
 ) -> dg.AssetsDefinition:
@@ -75,7 +75,7 @@ def _tables(
     )
     @redacting
     def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = platform(lake)
+        there = project(lake)
         publisher = _opened(there, target)
         failures: dict[str, HeapAssetsError] = {}
         for key in sorted(context.selected_asset_keys):
@@ -126,7 +126,7 @@ def _publish(
     yield from materializations(context, asset_key(table.asset), done)
 
 
-def _views(loaded: Project, platform: Callable[[LakeResource], Project], target: str) -> dg.AssetsDefinition:
+def _views(loaded: Project, project: Callable[[LakeResource], Project], target: str) -> dg.AssetsDefinition:
     chosen = loaded.settings.publish[target]
     into = str(chosen.resolved_views)
 
@@ -147,7 +147,7 @@ def _views(loaded: Project, platform: Callable[[LakeResource], Project], target:
     )
     @redacting
     def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
-        there = platform(lake)
+        there = project(lake)
         publisher = _opened(there, target)
         try:
             publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away

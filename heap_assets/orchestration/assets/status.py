@@ -23,7 +23,7 @@ _SHOWN = 12
 _TWO_HOURS = timedelta(hours=2)
 
 
-def status_report(loaded: Project, platform: Callable[[LakeResource], Project]) -> dg.AssetsDefinition:
+def status_report(loaded: Project, project: Callable[[LakeResource], Project]) -> dg.AssetsDefinition:
     """Return the asset of the status page; it has no partitions: a page tells how things stand."""
     told_of = [PROFILES, AUDIT, *(sync_asset(name) for name in loaded.settings.sync)]
 
@@ -40,7 +40,7 @@ def status_report(loaded: Project, platform: Callable[[LakeResource], Project]) 
     )
     @redacting
     def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[Any]:
-        there = platform(lake)
+        there = project(lake)
         page, status = status_page(there.lake)
         there.lake.store.write(PAGE, page.encode())
         return dg.MaterializeResult(metadata=_metadata(there, page, status))
@@ -60,9 +60,9 @@ def status_schedule(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     )
 
 
-def _metadata(platform: Project, page: str, status: Status) -> dict[str, Any]:
+def _metadata(project: Project, page: str, status: Status) -> dict[str, Any]:
     outcomes = [outcome(verdict) for verdict in status.newest]
-    uri = f"{platform.lake.store.url.rstrip('/')}/{PAGE}"
+    uri = f"{project.lake.store.url.rstrip('/')}/{PAGE}"
     return {
         "page": dg.MetadataValue.path(uri) if "://" not in uri else dg.MetadataValue.url(uri),
         "bytes": len(page.encode()),

@@ -66,11 +66,11 @@ class SyncConfig(dg.Config):
 
 def syncs(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> list[dg.AssetsDefinition]:
     """Return one asset per sync of the settings."""
-    return [_sync(loaded, platform, partitions_def, name) for name in loaded.settings.sync]
+    return [_sync(loaded, project, partitions_def, name) for name in loaded.settings.sync]
 
 
 def step_name(name: str) -> str:
@@ -80,7 +80,7 @@ def step_name(name: str) -> str:
 
 def _sync(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
     name: str,
 ) -> dg.AssetsDefinition:
@@ -112,7 +112,7 @@ def _sync(
     )
     @redacting
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
-        there = platform(lake)
+        there = project(lake)
         if not context.selected_asset_keys:
             # the button "Execute" of a check must not send anything
             step = StepChecks(context, there.lake, checks)
@@ -148,7 +148,7 @@ class _Run:
     """One run over one or several days: events send each day, upserts the newest one."""
 
     context: dg.AssetExecutionContext
-    platform: Project
+    project: Project
     name: str
     checks: StepChecks
     deliveries: dict[str, Delivery] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class _Run:
         for day in self.superseded:
             yield from self.checks.judge(asset, day, superseded_verdict(max(self.deliveries)))
         for day, sent in self.deliveries.items():
-            yield from self.checks.judge(asset, day, verdicts_of(self.platform, self.name, sent))
+            yield from self.checks.judge(asset, day, verdicts_of(self.project, self.name, sent))
         if error is not None and not isinstance(error[1], LeaseHeldError):
             yield from self.checks.judge(asset, error[0], undelivered_verdict(str(error[1])[:_SHOWN_REASON]))
         yield from self.checks.finish()
@@ -176,11 +176,11 @@ class _Run:
         is the last.
         """
         *older, newest = self._there()
-        events = delivery.mode_of(self.platform, self.name) is Mode.INSERT
+        events = delivery.mode_of(self.project, self.name) is Mode.INSERT
         for day in [*older, newest] if events else [newest]:
             try:
                 sent = delivery.send(
-                    self.platform,
+                    self.project,
                     self.name,
                     date.fromisoformat(day),
                     self.context.run.run_id,
@@ -203,7 +203,7 @@ class _Run:
         Nothing to send at all is told by the gate, as a failure: somebody asked for it.
         """
         days = list(self.context.partition_keys)
-        built = built_days(self.platform, self.name)
+        built = built_days(self.project, self.name)
         if len(there := [day for day in days if day in built]) in (0, len(days)):
             return days
         for day in sorted({*days} - {*there}):
@@ -215,7 +215,7 @@ class _Run:
         told: dict[str, Mapping[str, Any]] = {
             day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
         }
-        told |= {day: metadata_of(self.platform, self.name, d) for day, d in self.deliveries.items() if d.arrived}
+        told |= {day: metadata_of(self.project, self.name, d) for day, d in self.deliveries.items() if d.arrived}
         yield from materializations(self.context, asset_key(sync_asset(self.name)), told)
 
     def _tell(self, day: str, sent: Delivery) -> None:
@@ -239,19 +239,19 @@ class _Run:
                 for day, sent in lost.items()
             )
             + (f"; {how_to_confirm(self.name)}" if asks else ""),
-            metadata=metadata_of(self.platform, self.name, next(iter(lost.values()))),
+            metadata=metadata_of(self.project, self.name, next(iter(lost.values()))),
             allow_retries=False,
         )
 
 
 def _dry_run(
-    context: dg.AssetExecutionContext, platform: Project, name: str, config: SyncConfig
+    context: dg.AssetExecutionContext, project: Project, name: str, config: SyncConfig
 ) -> Iterator[dg.AssetObservation]:
     """Observe what would be sent: a dry run is no materialization, or the day would look delivered."""
-    salt(platform.lake.store)  # whoever reads the observation may ask `heap-assets rows` for a hash in it
+    salt(project.lake.store)  # whoever reads the observation may ask `heap-assets rows` for a hash in it
     for day in context.partition_keys:
-        planned, rows = delivery.plan(platform, name, date.fromisoformat(day), force=config.force)
-        metadata = metadata_of(platform, name, planned) | planned_rows(rows)
+        planned, rows = delivery.plan(project, name, date.fromisoformat(day), force=config.force)
+        metadata = metadata_of(project, name, planned) | planned_rows(rows)
         key = asset_key(sync_asset(name))
         context.log_event(dg.AssetObservation(key, partition=day, metadata=metadata))
         context.log.info("dry run: %s %s would send %s rows", sync_asset(name), day, f"{planned.report.planned:,}")

@@ -19,14 +19,14 @@ from heap_assets.tables import sync_asset
 
 def report_delivery(
     instance: dg.DagsterInstance,
-    platform: Project,
+    project: Project,
     name: str,
     delivery: Delivery,
     verdicts: Sequence[tuple[Check, StoredVerdict]],
 ) -> None:
     """Report a delivery without a run: a materialization if the day arrived, else an observation, and its checks."""
     key, day = asset_key(sync_asset(name)), str(delivery.day)
-    metadata = {"by": f"heap-assets sync run {name}", **metadata_of(platform, name, delivery)}
+    metadata = {"by": f"heap-assets sync run {name}", **metadata_of(project, name, delivery)}
     kind = dg.AssetMaterialization if delivery.arrived else dg.AssetObservation
     instance.report_runless_asset_event(kind(key, partition=day, metadata=metadata))
     for check, stored in verdicts:

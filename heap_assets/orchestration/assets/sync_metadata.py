@@ -25,7 +25,7 @@ _RUNS_SHOWN = 10
 _NOT_SHOWN = ("sync", "run_id", "day", "destination")
 
 
-def metadata_of(platform: Project, name: str, sent: delivery.Delivery) -> dict[str, Any]:
+def metadata_of(project: Project, name: str, sent: delivery.Delivery) -> dict[str, Any]:
     """Return what a day's materialization (or failure, or dry run) says."""
     found = report_metadata(sent.report)
     if sent.confirmed:
@@ -34,7 +34,7 @@ def metadata_of(platform: Project, name: str, sent: delivery.Delivery) -> dict[s
         found["tables"] = _tables(sent)
     if sent.unchanged_tables:
         found["unchanged_tables"] = sent.unchanged_tables
-    history = runs(platform.lake.store, ledger_folder(platform, name), last=_RUNS_SHOWN)
+    history = runs(project.lake.store, ledger_folder(project, name), last=_RUNS_SHOWN)
     if len(history):
         found["recent_runs"] = _history(history)
     return found
@@ -86,18 +86,18 @@ def progress_line(seen: Progress) -> str:
     )
 
 
-def property_lineage(platform: Project, name: str) -> dg.TableColumnLineage:
+def property_lineage(project: Project, name: str) -> dg.TableColumnLineage:
     """Return, for every property that is sent, the columns it comes from."""
-    sync = platform.settings.sync[name]
+    sync = project.settings.sync[name]
     if not isinstance(sync, SegmentTrack):
-        source = delivery.inputs_of(platform, name)[0]
+        source = delivery.inputs_of(project, name)[0]
         return dg.TableColumnLineage(
             {prop: [dg.TableColumnDep(asset_key(source), column)] for prop, column in sync.properties.items()}
         )
-    forwarding = Forwarding(platform, name, sync)
+    forwarding = Forwarding(project, name, sync)
     found: dict[str, list[dg.TableColumnDep]] = {}
     for table in forwarding.tables:
-        for prop, column in forwarding.mapped(table, platform.catalogue.columns(table) or ()).items():
+        for prop, column in forwarding.mapped(table, project.catalogue.columns(table) or ()).items():
             found.setdefault(prop, []).append(dg.TableColumnDep(asset_key(heap_asset(table)), column))
     return dg.TableColumnLineage(found)
 

@@ -51,7 +51,7 @@ class TableAsset:
 def table_step(
     name: str,
     tables: Sequence[TableAsset],
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
     *,
     days_per_run: int,
@@ -73,7 +73,7 @@ def table_step(
     )
     @redacting
     def build_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = platform(lake)
+        there = project(lake)
         step = StepChecks(context, there.lake, checks)
         # sessions first: checks of the other tables ask which sessions there are
         for key in sorted(context.selected_asset_keys, key=lambda k: (k.path[-1] != "sessions", k.path)):
@@ -88,13 +88,13 @@ def table_step(
 
 
 def _build_table(
-    context: dg.AssetExecutionContext, platform: Project, table: TableAsset, step: StepChecks
+    context: dg.AssetExecutionContext, project: Project, table: TableAsset, step: StepChecks
 ) -> Iterator[Any]:
     verdicts: dict[str, Verdict] = {}
     built: dict[str, dict[str, Any]] = {}
     for day in context.partition_keys:
         try:
-            metadata = _build_day(platform, table, day)
+            metadata = _build_day(project, table, day)
         except MissingInputError as error:
             note_wait(context, table.path, day, str(error))
             verdicts[day] = nothing_to_judge_by(f"waits: {error}"[:_SHOWN_REASON])
@@ -111,11 +111,11 @@ def _build_table(
         yield from step.judge(table.path, day, {"readable": readable})
 
 
-def _build_day(platform: Project, table: TableAsset, day: str) -> dict[str, Any]:
+def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:
     started = time.monotonic()
-    lake = platform.lake
+    lake = project.lake
     with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
-        made = table.build(Task(platform, date.fromisoformat(day), Path(scratch)))
+        made = table.build(Task(project, date.fromisoformat(day), Path(scratch)))
         if made is None:
             kept = lake.find(table.path, day)
             return {"status": "kept"} | (partition_metadata(kept) if kept else {})

@@ -29,7 +29,7 @@ _REMEMBERED_SECONDS = 30.0
 _SHOWN = 8
 
 
-def waiting_sensor(platform: Callable[[], Project], *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def waiting_sensor(project: Callable[[], Project], *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Return the sensor that writes an observation on each asset that begins to wait, or waits for something else."""
 
     @dg.sensor(
@@ -41,7 +41,7 @@ def waiting_sensor(platform: Callable[[], Project], *, status: dg.DefaultSensorS
     @redacting
     def say_what_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
-        there = waits(platform())
+        there = waits(project())
         return dg.SensorResult(
             skip_reason=summary(there) or "nothing waits",
             cursor=json.dumps({wait.asset: wait.cause for wait in there}),
@@ -54,8 +54,8 @@ def waiting_sensor(platform: Callable[[], Project], *, status: dg.DefaultSensorS
 class Reasons:
     """Says why the sensors of groups of assets ask for nothing; looks at the lake twice a minute at most."""
 
-    def __init__(self, platform: Callable[[], Project]) -> None:
-        self._platform = platform
+    def __init__(self, project: Callable[[], Project]) -> None:
+        self._platform = project
         self._waits: Sequence[Wait] = ()
         self._until = 0.0
 
@@ -72,8 +72,8 @@ class Reasons:
 
     def of_tables(self) -> str:
         """Say why no day of Heap's tables is built now."""
-        platform = self._platform()
-        if not is_exported(platform) and not landing_pauses(platform):
+        project = self._platform()
+        if not is_exported(project) and not landing_pauses(project):
             return "dumps are landing: the days that they touched are built when that pauses"
         return self.of("heap/", otherwise="every day that was touched is built, being built, or failed")()
 

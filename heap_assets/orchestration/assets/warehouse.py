@@ -23,7 +23,7 @@ from heap_assets.tables import warehouse_asset
 
 def warehouse_tables(
     loaded: Project,
-    platform: Callable[[LakeResource], Project],
+    project: Callable[[LakeResource], Project],
     partitions_def: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
     """Return the step that reads the warehouse; only the newest days are read, older ones are kept as they were."""
@@ -40,7 +40,7 @@ def warehouse_tables(
     return table_step(
         "warehouse_tables",
         tables,
-        platform,
+        project,
         partitions_def,
         days_per_run=loaded.settings.run.days_per_run,
         description="Reads the mapped warehouse tables. A live source has no past: older days are never read again.",

@@ -80,8 +80,8 @@ def world_of(company: Company, folder: Path, source: str) -> World:
     settings = parse_settings(text, folder / "heap_assets.yaml")
     settings = settings.model_copy(update={"lake": settings.lake.model_copy(update={"url": str(folder / "lake")})})
     catalogue = Catalogue.load(ROOT / "heap_catalogue.yaml")
-    platform = Project(settings, catalogue, Lake.open(settings.lake.url))
-    return World(company, platform, build_definitions(platform))
+    project = Project(settings, catalogue, Lake.open(settings.lake.url))
+    return World(company, project, build_definitions(project))
 
 
 def look(world: World, since: str = "") -> dg.ExecuteInProcessResult:
@@ -110,7 +110,7 @@ def today_users(world: World, asset: str, day: str) -> pl.DataFrame:
 
     Some tables' dumps tell times in seconds, BigQuery always in microseconds.
     """
-    lake, newest = world.platform.lake, str(world.company.until)
+    lake, newest = world.project.lake, str(world.company.until)
     moves = lake.scan("heap/user_migrations", newest).select(pl.col("from_user_id").alias("user_id"), "resolved_to")
     rows = lake.scan(asset, day).join(moves, on="user_id", how="left")
     rows = rows.with_columns(pl.coalesce("resolved_to", "user_id").alias("user_id"), pl.col("time").dt.truncate("1s"))
@@ -129,7 +129,7 @@ def test_the_same_truth_gives_equal_rows_once_user_ids_go_through_migrations(bot
     assert rows > 50
     for asset in PEOPLE:
         frames = [
-            world.platform.lake.scan(asset, both.days[-1]).collect().with_columns(pl.all().cast(pl.String))
+            world.project.lake.scan(asset, both.days[-1]).collect().with_columns(pl.all().cast(pl.String))
             for world in (both.dumps, both.bigquery)
         ]
         keys = [name for name in ("user_id", "from_user_id") if name in frames[0].columns]
@@ -141,14 +141,14 @@ def test_ids_and_times_have_the_types_they_have_from_dumps(both: Both) -> None:
     for asset in [*both.dumps.event_assets, *PEOPLE]:
         found = []
         for world in (both.dumps, both.bigquery):
-            schema = world.platform.lake.scan(asset, both.days[-1]).collect_schema()
+            schema = world.project.lake.scan(asset, both.days[-1]).collect_schema()
             found.append({name: schema[name] for name in keys if name in schema})
         assert found[0] == found[1]
 
 
 def test_a_second_look_with_nothing_changed_reads_no_rows_and_builds_nothing(both: Both) -> None:
     world = both.bigquery
-    before = world.platform.lake.versions("heap/pageviews")
+    before = world.project.lake.versions("heap/pageviews")
     result = look(world)
     assert result.success
     assert (numbers(result)["days_changed"], numbers(result)["rows"]) == (0, 0)
@@ -156,13 +156,13 @@ def test_a_second_look_with_nothing_changed_reads_no_rows_and_builds_nothing(bot
     built = world.run(world.event_assets, both.days[0], both.days[-1])
     assert built.success
     assert both.exported.jobs() == jobs, "no query was run"
-    assert world.platform.lake.versions("heap/pageviews") == before
+    assert world.project.lake.versions("heap/pageviews") == before
 
 
 def test_the_sensor_asks_only_after_a_sync_and_runs_no_query(both: Both) -> None:
     world = both.bigquery
     look(world)
-    sensor = exports_sensor(lambda: world.platform, interval_seconds=60, status=dg.DefaultSensorStatus.STOPPED)
+    sensor = exports_sensor(lambda: world.project, interval_seconds=60, status=dg.DefaultSensorStatus.STOPPED)
     jobs = both.exported.jobs()
     assert isinstance(sensor(dg.build_sensor_context(instance=world.instance)), dg.SkipReason)
     both.exported.synced("sign_up", f"{both.days[-1]} 23:59:59+00")
@@ -193,12 +193,12 @@ def test_late_rows_and_users_that_changed_rebuild_their_own_days_only(both: Both
     assert numbers(result)["days_changed"] == 2
     today = datetime.now(UTC).date()
     assert landed_by(result) == {late, changed, str(today), str(today - timedelta(days=1))}
-    assert unbuilt_days(world.platform)["heap/pageviews"] >= {date.fromisoformat(late), date.fromisoformat(changed)}
-    before = world.platform.lake.versions("heap/pageviews")
+    assert unbuilt_days(world.project)["heap/pageviews"] >= {date.fromisoformat(late), date.fromisoformat(changed)}
+    before = world.project.lake.versions("heap/pageviews")
     assert world.run(["heap/pageviews"], both.days[0], both.days[-1]).success
-    after = world.platform.lake.versions("heap/pageviews")
+    after = world.project.lake.versions("heap/pageviews")
     assert {day for day in after if before.get(day) != after[day]} == {late, changed}
-    rows = world.platform.lake.scan("heap/pageviews", [late, changed]).collect()
+    rows = world.project.lake.scan("heap/pageviews", [late, changed]).collect()
     assert rows.filter(pl.col("event_id") == 77).height == 1
     assert rows.filter(pl.col("event_id") == event)["user_id"].to_list() == [4242]
 
@@ -214,7 +214,7 @@ def test_one_view_that_is_gone_stops_no_other_and_is_named(both: Both) -> None:
         result = look(world, since=both.days[0])
         assert result.success
         assert world.checked(result, "heap_connect/exports", "every_table_seen") == {None: False}
-        assert "sign_up" in str(exports.export_log(world.platform).table("sign_up").failure)
+        assert "sign_up" in str(exports.export_log(world.project).table("sign_up").failure)
         built = world.run(["heap/events/sign_up", "heap/sessions"], both.days[-1])
         assert world.checked(built, "heap/events/sign_up", "readable") == {both.days[-1]: False}
         assert world.checked(built, "heap/sessions", "readable") == {both.days[-1]: True}
@@ -223,7 +223,7 @@ def test_one_view_that_is_gone_stops_no_other_and_is_named(both: Both) -> None:
 
 
 def test_the_catalogue_is_held_against_the_views(both: Both) -> None:
-    empty = Project(both.bigquery.platform.settings, Catalogue(), both.bigquery.platform.lake)
+    empty = Project(both.bigquery.project.settings, Catalogue(), both.bigquery.project.lake)
     found = exports.missing(empty)
     assert {"pageviews", "sign_up", "users", "user_migrations"} <= set(found.tables)
     assert "dump_number" not in found.tables["pageviews"]
@@ -237,7 +237,7 @@ def people_of(both: Both, tmp_path: Path, statements: str) -> Project:
     both.exported.client.create_dataset(dataset)
     for statement in statements.format(d=dataset).split(";"):
         both.exported.client.query(statement).result()
-    settings = both.bigquery.platform.settings
+    settings = both.bigquery.project.settings
     source = settings.heap.source.model_copy(update={"dataset": dataset})
     settings = settings.model_copy(update={"heap": settings.heap.model_copy(update={"source": source})})
     column = CatalogueColumn()
@@ -252,8 +252,8 @@ CREATE TABLE {d}.user_migrations AS SELECT 1 AS from_user_id, 2 AS to_user_id
 
 
 def test_a_property_called_like_a_column_of_ours_gets_another_name(both: Both, tmp_path: Path) -> None:
-    platform = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS)
-    made = exports.users_of_day(Task(platform, yesterday(), tmp_path))
+    project = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS)
+    made = exports.users_of_day(Task(project, yesterday(), tmp_path))
     assert made is not None
     rows = made.frame.select("user_id", "plan", "migrated_to", "property_migrated_to").collect()
     assert rows.rows() == [(1, "pro", 2, "Berlin"), (2, None, None, None)]
@@ -262,21 +262,21 @@ def test_a_property_called_like_a_column_of_ours_gets_another_name(both: Both, t
 def test_users_are_written_once_more_when_their_version_was_computed_in_an_older_way(
     both: Both, tmp_path: Path
 ) -> None:
-    platform, day = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS), yesterday()
+    project, day = people_of(both, tmp_path, PROPERTY_CALLED_LIKE_OURS), yesterday()
 
     def build() -> tuple[str, object]:
-        made = exports.users_of_day(Task(platform, day, tmp_path))
+        made = exports.users_of_day(Task(project, day, tmp_path))
         assert made is not None
-        written = platform.lake.write("heap/users", str(day), made.frame, made.inputs, notes=made.notes)
+        written = project.lake.write("heap/users", str(day), made.frame, made.inputs, notes=made.notes)
         return str(written.status), made.notes.get("rewritten")
 
     assert build() == ("written", None)
     assert build() == ("unchanged", None)
-    stored = platform.lake.find("heap/users", str(day))
+    stored = project.lake.find("heap/users", str(day))
     assert stored is not None
     older = {name: "2-6fd1" if name.endswith("users") else version for name, version in stored.inputs.versions.items()}
-    rows = platform.lake.scan("heap/users", str(day)).collect().lazy()
-    platform.lake.write("heap/users", str(day), rows, Inputs(older))
+    rows = project.lake.scan("heap/users", str(day)).collect().lazy()
+    project.lake.write("heap/users", str(day), rows, Inputs(older))
     status, said = build()
     assert status == "written"
     assert "in a new way" in str(said)
@@ -284,7 +284,7 @@ def test_users_are_written_once_more_when_their_version_was_computed_in_an_older
 
 
 def test_preflight_names_what_the_dataset_lacks(both: Both) -> None:
-    assert all(permission.passed for permission in exports.open_export(both.bigquery.platform).preflight())
+    assert all(permission.passed for permission in exports.open_export(both.bigquery.project).preflight())
 
 
 def test_the_graph_is_resolved_from_the_export_as_from_dumps(both: Both) -> None:

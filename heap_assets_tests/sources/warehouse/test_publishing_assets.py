@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> World:
     newest, touched = str(company.until), sorted(world.materialized("heap_connect/landed"))
     assert world.run(world.event_assets, touched[0], touched[-1]).success
     assert world.run(["heap/users", "heap/user_migrations"], newest).success
-    tables = [f"warehouse/{name}" for name in world.platform.settings.warehouse.tables]  # type: ignore[union-attr]
+    tables = [f"warehouse/{name}" for name in world.project.settings.warehouse.tables]  # type: ignore[union-attr]
     assert world.run(tables, newest).success
     identity = [f"identity/{name}" for name in ("links", "graph", "conflicts", "shared", "changes")]
     result = world.run([*identity, "profiles"], newest)
@@ -82,12 +82,12 @@ def published(request: pytest.FixtureRequest, built: World, tmp_path: Path) -> I
             yield Published(world, lambda text: [tuple(row.values()) for row in client.query(text).result()], dataset)
             client.delete_dataset(dataset, delete_contents=True)
             client.delete_dataset("heap_resolved", delete_contents=True, not_found_ok=True)
-    for info in built.platform.lake.store.list("_published"):
-        built.platform.lake.store.delete(info.key)
+    for info in built.project.lake.store.list("_published"):
+        built.project.lake.store.delete(info.key)
 
 
 def with_publish(built: World, section: str) -> World:
-    lake = built.platform.settings.lake.url
+    lake = built.project.settings.lake.url
     return world_of(built.company, Path(lake).parent, lake, f"\npublish:\n{section}\n")
 
 
@@ -97,8 +97,8 @@ def world_of(company: Company, folder: Path, lake: str, more: str = "") -> World
     text = text.replace("${HEAP_ASSETS_DEMO:-./data/demo}", str(company.folder)) + more
     settings = parse_settings(text, folder / "heap_assets.yaml")
     settings = settings.model_copy(update={"lake": settings.lake.model_copy(update={"url": lake})})
-    platform = Project(settings, Catalogue.load(ROOT / "heap_catalogue.yaml"), Lake.open(lake))
-    return World(company, platform, build_definitions(platform))
+    project = Project(settings, Catalogue.load(ROOT / "heap_catalogue.yaml"), Lake.open(lake))
+    return World(company, project, build_definitions(project))
 
 
 def statuses(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -122,14 +122,14 @@ def test_a_range_publishes_the_days_that_are_built_and_names_the_others(publishe
 
 def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published) -> None:
     world, day = published.world, str(published.world.company.until)
-    tables = [table.asset for table in published_tables(world.platform, "there")]
+    tables = [table.asset for table in published_tables(world.project, "there")]
     assert tables[-1] == "publish/there/events"
 
     first = world.run(tables, day)
 
     assert first.success, why(first)
     assert statuses(first) == dict.fromkeys(tables, "loaded")
-    rows = world.platform.lake.scan("heap/pageviews", day).collect().height
+    rows = world.project.lake.scan("heap/pageviews", day).collect().height
     count = f"SELECT count(*) FROM {published.prefix}.heap_pageviews"
     assert published.query(count) == [(rows,)]
     again = world.run(tables, day)
@@ -151,7 +151,7 @@ def test_a_range_of_days_is_published_in_one_run_with_a_result_for_each(publishe
     assert world.run(["publish/there/events"], days[0], days[-1]).success
     assert set(days) <= world.materialized("publish/there/events")
     wanted = [
-        sum(world.platform.lake.find(asset, day).rows for asset in world.event_assets)  # type: ignore[union-attr]
+        sum(world.project.lake.find(asset, day).rows for asset in world.event_assets)  # type: ignore[union-attr]
         for day in days
     ]
     counted = published.query(
@@ -164,7 +164,7 @@ def test_a_range_of_days_is_published_in_one_run_with_a_result_for_each(publishe
 def test_one_table_that_is_refused_does_not_keep_the_others_back(published: Published) -> None:
     world, day = published.world, str(published.world.company.until)
     assert world.run(["publish/there/heap_pageviews"], day).success
-    lake = world.platform.lake
+    lake = world.project.lake
     before = lake.scan("heap/pageviews", day).collect()
     try:
         lake.write("heap/pageviews", day, before.with_columns(pl.lit(1).alias("title")))
@@ -180,7 +180,7 @@ def test_one_table_that_is_refused_does_not_keep_the_others_back(published: Publ
 @pytest.mark.parametrize("published", ["bigquery"], indirect=True)
 def test_the_command_line_publishes_what_is_due(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     world = published.world
-    monkeypatch.setattr("heap_assets.cli.publish.open_project", lambda: world.platform)
+    monkeypatch.setattr("heap_assets.cli.publish.open_project", lambda: world.project)
     run = CliRunner().invoke
     dry = run(publish_command, ["--asset", "heap/pageviews", "--dry-run"])
     assert "days would be loaded" in dry.output, dry.output
@@ -190,10 +190,10 @@ def test_the_command_line_publishes_what_is_due(published: Published, monkeypatc
     assert done.output.count("days loaded") == 2
     again = run(publish_command, ["--asset", "heap/pageviews", "--asset", "events"])
     assert again.output.count("unchanged") == 2
-    publisher = open_publisher(world.platform, "there")
+    publisher = open_publisher(world.project, "there")
     assert not any(
-        due_days(world.platform, publisher, table)
-        for table in published_tables(world.platform, "there")
+        due_days(world.project, publisher, table)
+        for table in published_tables(world.project, "there")
         if table.publication.table in ("heap_pageviews", "events")
     )
     lost = run(publish_command, ["--asset", "profiles", "--day", "2026-01-05"])
@@ -231,8 +231,8 @@ def test_a_server_that_is_away_is_never_unchanged(built: World, monkeypatch: pyt
         uri = f"postgresql://{address}/postgres"
         target = f"  there: {{kind: postgres, dsn: '{uri}', schema: pub, assets: [heap/users], resolved_views: null}}"
         world = with_publish(built, target)
-        monkeypatch.setattr("heap_assets.cli.publish.open_project", lambda: world.platform)
-        monkeypatch.setattr("heap_assets.cli.sources.open_project", lambda: world.platform)
+        monkeypatch.setattr("heap_assets.cli.publish.open_project", lambda: world.project)
+        monkeypatch.setattr("heap_assets.cli.sources.open_project", lambda: world.project)
         done = run(publish_command, only)
         assert (done.exit_code, "1 days loaded" in done.output) == (0, True), done.output
         assert "unchanged" in run(publish_command, only).output

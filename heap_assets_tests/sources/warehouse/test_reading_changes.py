@@ -34,20 +34,20 @@ STATEMENTS = (
 
 @dataclass(frozen=True)
 class Source:
-    platform: Project
+    project: Project
     execute: Callable[[str], object]
 
     def build(self, scratch: Path, day: object = YESTERDAY, *, force: bool = False) -> Written:
         """Read the table as its asset does; the notes of what was done are the stored ones' or the newest."""
         folder = scratch / uuid4().hex
         folder.mkdir()
-        made = snapshot_of_day(Task(self.platform, day, folder, force), name="t")  # type: ignore[arg-type]
+        made = snapshot_of_day(Task(self.project, day, folder, force), name="t")  # type: ignore[arg-type]
         assert made is not None
-        written = self.platform.lake.write(warehouse_asset("t"), str(day), made.frame, made.inputs, notes=made.notes)
+        written = self.project.lake.write(warehouse_asset("t"), str(day), made.frame, made.inputs, notes=made.notes)
         return replace(written, partition=replace(written.partition, notes=made.notes))
 
     def rows(self, day: object = YESTERDAY) -> list[tuple[object, ...]]:
-        return self.platform.lake.scan(warehouse_asset("t"), str(day)).sort("id").select("id", "email").collect().rows()
+        return self.project.lake.scan(warehouse_asset("t"), str(day)).sort("id").select("id", "email").collect().rows()
 
 
 @pytest.fixture(params=["duckdb", "postgres", "bigquery"])
@@ -135,7 +135,7 @@ def test_everything_is_read_when_it_was_forced_or_the_partition_is_not_the_one_o
 ) -> None:
     source.build(tmp_path)
     assert source.build(tmp_path, force=True).partition.notes["read"] == "full"
-    source.platform.lake.delete(warehouse_asset("t"), str(YESTERDAY))
+    source.project.lake.delete(warehouse_asset("t"), str(YESTERDAY))
     assert source.build(tmp_path).partition.notes["read"] == "full"
 
 
@@ -146,8 +146,8 @@ def test_a_week_later_everything_is_read_for_times_may_not_tell(
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE TABLE main.t (id INT, email VARCHAR, updated_at TIMESTAMPTZ)")
         connection.execute("INSERT INTO main.t VALUES (1, 'a', TIMESTAMPTZ '2026-01-01 00:00+00')")
-    platform = platform_of(tmp_path, f"{{kind: duckdb, path: '{path}', tables: {{t: {TABLE.format(d='main')}}}}}")
-    source = Source(platform, lambda _: None)
+    project = platform_of(tmp_path, f"{{kind: duckdb, path: '{path}', tables: {{t: {TABLE.format(d='main')}}}}}")
+    source = Source(project, lambda _: None)
     source.build(tmp_path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE main.t SET email = 'silently'")
@@ -180,14 +180,14 @@ def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_th
     types = "{type: crm_id}, {type: email, normalise: email}, {type: device_id}, {type: tag}"
     sync = "{webhook: {url: '${HOOK}', source: t, properties: {Plan: plan, Gone: gone}}}"
     warehouse = f"{{kind: duckdb, path: '{path}', tables: {{t: {table}}}}}\nsync: {sync}"
-    platform = platform_of(tmp_path, warehouse, types)
-    platform.check_columns()
-    Source(platform, lambda _: None).build(tmp_path)
+    project = platform_of(tmp_path, warehouse, types)
+    project.check_columns()
+    Source(project, lambda _: None).build(tmp_path)
 
-    stored = platform.lake.scan(warehouse_asset("t"), str(YESTERDAY))
+    stored = project.lake.scan(warehouse_asset("t"), str(YESTERDAY))
     assert stored.collect().height == 3, "an empty array keeps its row"
-    found = extract(stored, platform.snapshot_sources[warehouse_asset("t")], platform.rules, YESTERDAY)
-    graph = resolve(found.links, platform.rules).graph.collect()
+    found = extract(stored, project.snapshot_sources[warehouse_asset("t")], project.rules, YESTERDAY)
+    graph = resolve(found.links, project.rules).graph.collect()
 
     people = graph.group_by("profile_id").agg(pl.concat_str("identifier_type", pl.lit(":"), "identifier").sort())
     assert "note" not in stored.collect_schema(), "what is neither mapped nor asked for is not read"
@@ -204,9 +204,9 @@ def test_a_path_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) 
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE TABLE t (id INT, addr STRUCT(email VARCHAR))")
     table = "{relation: main.t, key: id, identifiers: {addr.mail: email}}"
-    platform = platform_of(tmp_path, f"{{kind: duckdb, path: '{path}', tables: {{t: {table}}}}}")
+    project = platform_of(tmp_path, f"{{kind: duckdb, path: '{path}', tables: {{t: {table}}}}}")
     with pytest.raises(SettingsError, match=r"warehouse.tables.t: main.t has no column 'addr.mail'.*'addr.email'"):
-        platform.check_columns()
+        project.check_columns()
 
 
 def test_only_the_datasets_of_the_settings_may_be_mapped(tmp_path: Path) -> None:
