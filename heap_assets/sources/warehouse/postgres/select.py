@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,21 +20,33 @@ KEPT = frozenset(
 """Base types that the driver brings into Arrow as they are; enums too. Others are read as text."""
 _CASTS = {"oid": "bigint"}  # the driver's is of 32 bits with a sign
 _GUARD = "heap_assets_dimensions_"
+_NULL = "heap_assets_null_"
+_AT = "heap_assets_position"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Expressions of a SELECT, and the columns among its last ones that tell of arrays of several dimensions."""
+    """Expressions of a SELECT, and the columns among them that only tell of others.
+
+    Attributes
+    ----------
+    guards
+        Column to the one whose arrays it tells of: whether any has several dimensions.
+    nulls
+        Column to the place of a composite, which is its column and the fields below: whether it is null there; a list
+        for arrays of composites.
+    """
 
     expressions: tuple[str, ...]
     guards: Mapping[str, str] = field(default_factory=dict)
+    nulls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         return ", ".join(self.expressions)
 
     def checked(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        """Yield batches without the guards.
+        """Yield batches without the guards, composites null where they are.
 
         Raises
         ------
@@ -45,11 +57,29 @@ class Selection:
             for guard, column in self.guards.items():
                 if pc.any(batch.column(guard)).as_py():
                     raise MisfitError(column, "a list of one dimension")
-            yield batch.select([name for name in batch.schema.names if name not in self.guards])
+            nulls = {place: batch.column(name) for name, place in self.nulls.items()}
+            schema = self.schema(batch.schema)
+            columns = [_composites(batch.column(name), (name,), nulls) for name in schema.names]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Return a schema without the guards."""
-        return pa.schema([each for each in schema if each.name not in self.guards])
+        return pa.schema([each for each in schema if each.name not in self.guards and each.name not in self.nulls])
+
+
+def _composites(array: pa.Array, place: tuple[str, ...], nulls: Mapping[tuple[str, ...], pa.Array]) -> pa.Array:
+    """Give composites, none of which was null when the driver had them, their nulls back."""
+    if place not in nulls:
+        return array
+    if pa.types.is_list(array.type):
+        values = _composites(array.values, place, nulls)
+        return pa.ListArray.from_arrays(array.offsets, values, type=array.type, mask=array.is_null())
+    mask = nulls[place]
+    fields = list(array.type)
+    children = [_composites(array.field(index), (*place, each.name), nulls) for index, each in enumerate(fields)]
+    return pa.StructArray.from_arrays(
+        children, fields=fields, mask=mask.flatten() if pa.types.is_list(mask.type) else mask
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +90,7 @@ class _Type:
     kind: str
     element: int
     relation: int
+    spelled: str
     is_domain: bool = False
 
 
@@ -77,16 +108,24 @@ def selection(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], text:
     found = {name: types.resolved(oid) for name, oid in types.attributes(relation)}
     expressions: list[str] = []
     guards: dict[str, str] = {}
+    nulls: dict[str, tuple[str, ...]] = {}
     for name in columns:
         quoted = identifier(name)
         expression, arrays = types.expression(quoted, found[name], as_text=name in text)
+        composites = types.nulls(quoted, found[name], (name,)) if expression == quoted else {}
+        if composites:
+            expression = types.filled(quoted, found[name])
         expressions.append(quoted if expression == quoted else f"{expression} AS {quoted}")
+        for place, is_null in composites.items():
+            column = f"{_NULL}{len(nulls)}"
+            nulls[column] = place
+            expressions.append(f"({is_null}) AS {column}")
         if arrays:
             guard = f"{_GUARD}{len(guards)}"
             several = " OR ".join(f"coalesce(array_ndims({array}) > 1, false)" for array in arrays)
             guards[guard] = name
             expressions.append(f"({several}) AS {guard}")
-    return Selection(tuple(expressions), guards)
+    return Selection(tuple(expressions), guards, nulls)
 
 
 def identifier(name: str) -> str:
@@ -111,14 +150,15 @@ class _Types:
         if oid not in self._known:
             self.cursor.execute(
                 "SELECT typname::text, typtype::text, CASE WHEN typcategory = 'A' THEN typelem::bigint ELSE 0 END, "
-                f"typrelid::bigint, typbasetype::bigint FROM pg_type WHERE oid = {oid}"
+                "typrelid::bigint, typbasetype::bigint, format_type(oid, NULL) "
+                f"FROM pg_type WHERE oid = {oid}"
             )
-            [(name, kind, element, relation, base)] = self.cursor.fetchall()
+            [(name, kind, element, relation, base, spelled)] = self.cursor.fetchall()
             if kind == "d":
                 inner = self.resolved(base)
-                self._known[oid] = _Type(inner.name, inner.kind, inner.element, inner.relation, is_domain=True)
+                self._known[oid] = replace(inner, is_domain=True)
             else:
-                self._known[oid] = _Type(name, kind, element, relation)
+                self._known[oid] = _Type(name, kind, element, relation, spelled)
         return self._known[oid]
 
     def expression(self, value: str, kind: _Type, *, as_text: bool) -> tuple[str, list[str]]:
@@ -143,22 +183,51 @@ class _Types:
             return self._money
         return _CASTS.get(kind.name, "" if kind.kind == "e" or kind.name in KEPT else "text")
 
+    def filled(self, value: str, kind: _Type) -> str:
+        """Return a value with rows of nulls for null composites: the driver fails after one, or loses those behind."""
+        if kind.element:
+            inner = self.resolved(kind.element)
+            filled = self.filled(f"({value})[{_AT}]", inner)
+            each = f"ARRAY(SELECT {filled} FROM generate_subscripts({value}, 1) AS {_AT})"
+            return f"CASE WHEN {value} IS NOT NULL THEN {each} END" if inner.relation else value
+        if not kind.relation:
+            return value
+        fields = [
+            self.filled(f"({value}).{identifier(name)}", self.resolved(oid))
+            for name, oid in self.attributes(str(kind.relation))
+        ]
+        return f"ROW({', '.join(fields)})::{kind.spelled}"
+
+    def nulls(self, value: str, kind: _Type, place: tuple[str, ...]) -> dict[tuple[str, ...], str]:
+        """Return for each composite in a value, by its place, the expression that tells whether it is null."""
+        if kind.element:
+            found = self.nulls(f"({value})[{_AT}]", self.resolved(kind.element), place)
+            each = f"FROM generate_subscripts({value}, 1) AS {_AT}"
+            return {deeper: f"ARRAY(SELECT {is_null} {each})" for deeper, is_null in found.items()}
+        if not kind.relation:
+            return {}
+        found = {place: f"{value} IS NOT DISTINCT FROM NULL"}
+        for name, oid in self.attributes(str(kind.relation)):
+            found |= self.nulls(f"({value}).{identifier(name)}", self.resolved(oid), (*place, name))
+        return found
+
     def _arrays(self, value: str, composite: _Type) -> list[str] | None:
         """Return the arrays among the fields of a composite type; None if the driver lacks a type of one of them."""
         arrays: list[str] = []
         for name, oid in self.attributes(str(composite.relation)):
             kind, inner = self.resolved(oid), f"({value}).{identifier(name)}"
+            element = self.resolved(kind.element) if kind.element else kind
+            if kind.is_domain or (not element.relation and self._cast(element)):
+                return None
             if kind.relation:
                 deeper = self._arrays(inner, kind)
-                if deeper is None or kind.is_domain:
+                if deeper is None:
                     return None
                 arrays += deeper
-            elif kind.element and not kind.is_domain and not self.resolved(kind.element).relation:
-                if self._cast(self.resolved(kind.element)):
+            elif kind.element:
+                if element.relation and not self._fits(element):
                     return None
                 arrays.append(inner)
-            elif kind.is_domain or (not self._fits(self.resolved(kind.element)) if kind.element else self._cast(kind)):
-                return None
         return arrays
 
     def _fits(self, kind: _Type) -> bool:
