@@ -17,6 +17,7 @@ from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Cadence
 from heap_assets.storage import Lake
+from heap_assets.values import read_times
 
 _LOOK_BACK = 45
 _DAYS_TO_TELL = 6
@@ -86,32 +87,43 @@ def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = 
 
     Walks back from the newest partition over days without rows. What an older partition was rewritten with does not
     matter, nor when anything was written. Rows dated in the future do not count. A time without zone is UTC, a date its
-    midnight.
+    midnight; text counts where it is a time (:mod:`heap_assets.values.text_times`).
 
     Raises
     ------
     NoTimeError
-        If the column is text, a number or anything else.
+        If the column is a number or anything else, or text none of which is a time.
     """
     for partition in _newest_first(lake, asset, now):
         rows = lake.scan(asset, partition)
         dtype = rows.collect_schema().get(time_column)
-        if dtype is None or not isinstance(dtype, pl.Datetime | pl.Date):
+        if dtype is None or not isinstance(dtype, pl.Datetime | pl.Date | pl.String):
             kind = "is not in the table" if dtype is None else f"is of type {dtype}"
             raise NoTimeError(
-                f"the column {time_column} of {asset} {kind}: only timestamps and dates tell how new it is"
+                f"the column {time_column} of {asset} {kind}: only timestamps, dates and text times tell how new it is"
             )
         moment = _in_utc(pl.col(time_column), dtype)
-        found = rows.select(moment.filter(moment <= now).max()).collect(engine="streaming").item()
+        newest = moment.filter(moment <= now).max().alias("newest")
+        asked = rows.select(newest, values=pl.col(time_column).count(), times=moment.count())
+        found, values, times = asked.collect(engine="streaming").row(0)
+        if values and not times:
+            raise NoTimeError(
+                f"the column {time_column} of {asset} is text, and none of its {values:,} values is a time"
+            )
         if found is not None:
             return _utc(found)
     return None
 
 
 def grain(lake: Lake, asset: str, now: datetime, time_column: str) -> timedelta:
-    """Return how much later than it says a time of the newest partition may be: a date says no hour."""
+    """Return how much later than it says a time of the newest partition may be: a date, text or not, says no hour."""
     for partition in _newest_first(lake, asset, now):
-        dated = lake.scan(asset, partition).collect_schema().get(time_column) == pl.Date
+        rows = lake.scan(asset, partition)
+        dtype = rows.collect_schema().get(time_column)
+        dated = dtype == pl.Date
+        if dtype == pl.String:
+            hours = _in_utc(pl.col(time_column), pl.String()).dt.time() != time(0)
+            dated = not rows.select(hours.any()).collect(engine="streaming").item()
         return timedelta(days=1 if dated else 0)
     return timedelta(0)
 
@@ -157,6 +169,8 @@ def newest_complete_day_delivered(delivered: str | None, now: datetime, cadence:
 
 
 def _in_utc(moment: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.String:
+        return read_times(moment)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         return moment.dt.convert_time_zone("UTC")
     return moment.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")

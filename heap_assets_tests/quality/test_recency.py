@@ -55,11 +55,31 @@ class TestRecency:
         newest = recency.newest_event_time(lake, "warehouse/crm", self.now, "updated_at")
         assert newest == (moment.replace(hour=0, minute=0) if kind == pl.Date else moment)
 
-    @pytest.mark.parametrize("kind", [pl.String, pl.Int64])
-    def test_text_and_numbers_tell_no_age_and_are_named(self, lake: Lake, kind: pl.DataType) -> None:
+    @pytest.mark.parametrize(
+        ("texts", "newest", "days"),
+        [
+            (["2026-11-20T09:30:00Z", "2026-11-25", "soon", None], datetime(2026, 11, 20, 9, 30, tzinfo=UTC), 0),
+            (["2026-11-20 18:30:00+09:00", "2026/11/20 3:00"], datetime(2026, 11, 20, 9, 30, tzinfo=UTC), 0),
+            (["2026-11-19", "2026-11-20", None], datetime(2026, 11, 20, tzinfo=UTC), 1),
+        ],
+    )
+    def test_text_that_holds_times_tells_them(
+        self, lake: Lake, texts: list[str | None], newest: datetime, days: int
+    ) -> None:
+        lake.write("warehouse/crm", "2026-11-20", pl.DataFrame({"updated_at": texts}))
+        assert recency.newest_event_time(lake, "warehouse/crm", self.now, "updated_at") == newest
+        assert recency.grain(lake, "warehouse/crm", self.now, "updated_at") == timedelta(days=days)
+
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [
+            (pl.String, "is text, and none of its 1 values is a time"),
+            (pl.Int64, "is of type Int64: only timestamps, dates and text times"),
+        ],
+    )
+    def test_what_tells_no_age_is_named(self, lake: Lake, kind: pl.DataType, told: str) -> None:
         lake.write("warehouse/crm", "2026-11-20", pl.DataFrame({"updated_at": ["1"]}).cast(kind))
-        told = f"the column updated_at of warehouse/crm is of type {kind}: only timestamps and dates"
-        with pytest.raises(recency.NoTimeError, match=told):
+        with pytest.raises(recency.NoTimeError, match=f"the column updated_at of warehouse/crm {told}"):
             recency.newest_event_time(lake, "warehouse/crm", self.now, "updated_at")
 
     def test_a_missing_table_is_stale(self, lake: Lake) -> None:
