@@ -8,7 +8,9 @@ from heap_assets.values.column_names import (
     set_apart,
 )
 from heap_assets.values.json_text import (
+    exact_json,
     json_lost,
+    json_or_exact,
     json_safe,
     json_text,
     value_as_json,
@@ -23,7 +25,9 @@ __all__ = [
     "PRIVATE",
     "TIME",
     "apart",
+    "exact_json",
     "json_lost",
+    "json_or_exact",
     "json_safe",
     "json_text",
     "original",

@@ -38,15 +38,50 @@ def json_lost(value: pl.Expr, dtype: Any) -> pl.Expr:
     return pl.when(value.is_null()).then(pl.lit(0, pl.UInt32)).otherwise(pl.lit(0, pl.UInt32))
 
 
-def json_safe(value: pl.Expr, dtype: Any) -> pl.Expr:
-    """Turn values into those that Polars writes as the JSON of :func:`json_text`."""
+def exact_json(value: pl.Expr, dtype: Any) -> pl.Expr:
+    """Write values as JSON in which nothing is lost: decimals are numbers, NaN and infinities are text; row by row."""
+    safe = json_safe(value, dtype, decimals=False)
+    return safe.map_batches(_written, return_dtype=pl.String, is_elementwise=True)
+
+
+def json_or_exact(value: pl.Expr, dtype: Any) -> pl.Expr:
+    """Write values as :func:`json_text`, but NaN and infinities as text."""
+    whole = pl.struct(
+        json_text(value, dtype).alias("v"), json_lost(value, dtype).alias("lost"), json_safe(value, dtype).alias("safe")
+    )
+    return whole.map_batches(_endless_as_text, return_dtype=pl.String, is_elementwise=True)
+
+
+def _endless_as_text(whole: pl.Series) -> pl.Series:
+    parts = whole.struct.unnest()
+    endless = (parts["lost"] > 0).arg_true()
+    texts = parts["v"]
+    return texts.scatter(endless, _written(parts["safe"].gather(endless))) if len(endless) else texts
+
+
+def _written(values: pl.Series) -> pl.Series:
+    texts = [None if each is None else value_as_json(each) for each in values.to_list()]
+    return pl.Series(values.name, texts, pl.String)
+
+
+def json_safe(value: pl.Expr, dtype: Any, *, decimals: bool = True) -> pl.Expr:
+    """Turn values into those that Polars writes as the JSON of :func:`json_text`.
+
+    Parameters
+    ----------
+    decimals
+        Whether decimals become text.
+    """
     if isinstance(dtype, pl.Struct):
-        fields = [json_safe(value.struct.field(child.name), child.dtype).alias(child.name) for child in dtype.fields]
+        fields = [
+            json_safe(value.struct.field(child.name), child.dtype, decimals=decimals).alias(child.name)
+            for child in dtype.fields
+        ]
         return pl.when(value.is_not_null()).then(pl.struct(fields)) if fields else value
     if isinstance(dtype, pl.Array):
-        return json_safe(value.arr.to_list(), pl.List(dtype.inner))
+        return json_safe(value.arr.to_list(), pl.List(dtype.inner), decimals=decimals)
     if isinstance(dtype, pl.List):
-        return value.list.eval(json_safe(pl.element(), dtype.inner))
+        return value.list.eval(json_safe(pl.element(), dtype.inner, decimals=decimals))
     if isinstance(dtype, pl.Datetime):
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
         return utc.dt.strftime(ISO + ("Z" if dtype.time_zone else ""))
@@ -56,7 +91,7 @@ def json_safe(value: pl.Expr, dtype: Any) -> pl.Expr:
         return value.bin.encode("base64")
     if isinstance(dtype, pl.Duration):
         return value.dt.to_string("iso")
-    if isinstance(dtype, pl.Categorical | pl.Enum | pl.Decimal):
+    if isinstance(dtype, pl.Categorical | pl.Enum) or (decimals and isinstance(dtype, pl.Decimal)):
         return value.cast(pl.String)
     return value
 

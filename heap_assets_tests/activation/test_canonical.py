@@ -103,6 +103,12 @@ def test_a_decimal_that_is_a_number_has_the_hash_of_the_number() -> None:
         (pl.Series([[[1, 2], [3]]]), "[[1,2],[3]]"),
         (pl.Series([[{"a": Decimal("1.10"), "t": time(1, 2, 3, 4)}]]), '[{"a":"1.10","t":"01:02:03.000004"}]'),
         (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), "1||2"),
+        (pl.Series([[1.5, math.nan]]), "1.5||NaN"),
+        (
+            pl.Series([[{"x": math.nan, "y": 2**60}, {"x": -math.inf}]]),
+            '[{"x":"nan","y":1152921504606846976},{"x":"-inf","y":null}]',
+        ),
+        (pl.Series([[[0.1], [math.inf]]]), '[[0.1],["inf"]]'),
     ],
 )
 def test_what_is_sent(values: pl.Series, told: Any) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from heap_assets.activation.engine.spec import Property, SyncSpec
 from heap_assets.errors import SettingsError
 from heap_assets.values import (
-    json_text,
+    json_or_exact,
 )
 
 EXACT = 2**53
@@ -78,7 +78,7 @@ def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
         return sendable(value.arr.to_list(), pl.List(dtype.inner), what)
     if isinstance(dtype, pl.List):
         if isinstance(dtype.inner, pl.Struct | pl.List | pl.Array):
-            return json_text(value, dtype)
+            return json_or_exact(value, dtype)
         parts = _element_text(pl.element(), cast("pl.DataType", dtype.inner), what)
         return value.list.eval(parts).list.join("||", ignore_nulls=True)
     text = _text(value, dtype)

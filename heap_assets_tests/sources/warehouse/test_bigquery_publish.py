@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -196,3 +197,23 @@ def test_times_of_any_unit_are_exact_or_counted(numbers: list[int], unit: Any) -
         exact = number * 10**6 % per_second == 0
         assert found == (number * 10**6 // per_second if fits and exact else None)
     assert lost.get("at", 0) == read.null_count()
+
+
+def test_json_text_keeps_nanoseconds_and_durations_of_any_depth() -> None:
+    nanos = pl.Series("n", [1, 4_681_893_313_888_648_195], pl.Int64)
+    rows = pl.DataFrame(
+        [nanos.cast(pl.Datetime("ns", "UTC")).alias("at"), nanos.cast(pl.Duration("ns")).alias("span")]
+    ).with_columns(
+        clock=pl.Series([999, 86_399_999_999_999]).cast(pl.Time),
+        paid=Decimal("1.50"),
+        ratio=pl.Series([0.5, float("inf")]),
+    )
+    whole = rows.select(s=pl.struct(pl.all()), pair=pl.concat_list("at", "at"))
+    told = spelled(whole.lazy()).collect()
+    assert told.row(0) == (
+        '{"at":"1970-01-01T00:00:00.000000001Z","span":"PT0.000000001S","clock":"00:00:00.000000999",'
+        '"paid":1.50,"ratio":0.5}',
+        '["1970-01-01T00:00:00.000000001Z","1970-01-01T00:00:00.000000001Z"]',
+    )
+    last = json.loads(told["s"][1], parse_float=Decimal)
+    assert (last["at"], last["ratio"]) == ("2118-05-13T13:55:13.888648195Z", "inf")

@@ -11,7 +11,7 @@ from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.values import (
-    value_as_json,
+    exact_json,
 )
 
 _SCALARS: Mapping[type[pl.DataType], str] = {
@@ -109,14 +109,8 @@ def _spelled(name: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.9f" + ("Z" if dtype.time_zone else ""))
     if dtype.is_nested() or isinstance(dtype, pl.Object):
-        return column.map_batches(_json, return_dtype=pl.String, is_elementwise=True)
+        return exact_json(column, dtype).alias(name)
     return column.cast(pl.String)
-
-
-def _json(values: pl.Series) -> pl.Series:
-    return pl.Series(
-        values.name, [None if each is None else value_as_json(each) for each in values.to_list()], pl.String
-    )
 
 
 def kind_of(entry: bigquery.SchemaField) -> str:
