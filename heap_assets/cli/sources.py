@@ -40,8 +40,10 @@ from heap_assets.sources.warehouse import (
     AccessError,
     Permission,
     datasets,
+    declare_yaml,
     describe,
     look,
+    propose,
     propose_yaml,
     tables_of,
 )
@@ -150,6 +152,9 @@ def browse(name: str | None, samples: int) -> None:
             click.echo(f"{column}: {', '.join(values)}")
         click.echo("\nProposal for heap_assets.yaml, below warehouse.tables:\n")
         click.echo(propose_yaml(warehouse, name, seen))
+        if types := declare_yaml(propose(warehouse, name, seen), project.settings.identity.types):
+            click.echo("below identity.identifiers, each where it belongs, for the list is in order of strength:\n")
+            click.echo(types)
         click.echo(f"sampled: {seen.sample.cost}", err=True)
 
 

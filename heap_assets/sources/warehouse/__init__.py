@@ -26,8 +26,10 @@ from heap_assets.sources.warehouse.base import (
 from heap_assets.sources.warehouse.browse import (
     SAMPLE_ROWS,
     datasets,
+    declare_yaml,
     describe,
     look,
+    propose,
     propose_yaml,
     tables_of,
 )
@@ -115,9 +117,11 @@ __all__ = [
     "choose_columns",
     "content_digest",
     "datasets",
+    "declare_yaml",
     "describe",
     "family_of",
     "look",
+    "propose",
     "propose_yaml",
     "refreshed",
     "row_fingerprints",

@@ -35,7 +35,17 @@ class ColumnMissingError(WarehouseError):
 
 
 class AccessError(WarehouseError):
-    """The warehouse cannot be reached, or refuses these credentials or this permission."""
+    """The warehouse cannot be reached, or refuses these credentials or this permission.
+
+    Parameters
+    ----------
+    remedy
+        What mends it, where that is not what usually does.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class WarehouseBusyError(WarehouseError):

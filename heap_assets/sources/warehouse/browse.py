@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -29,6 +29,18 @@ _NAMES: Sequence[tuple[str, str]] = (
     (r"user_?id|external_?id|member_?id", "user_id"),
 )
 """How columns are called that hold a person's identifier; the last part of a nested path counts."""
+_RULES: Mapping[str, str] = {
+    "heap_identity": "max_per_profile: 2",
+    "user_id": "max_per_profile: 1",
+    "customer_id": "max_per_profile: 1",
+    "crm_id": "max_per_profile: 1",
+    "email": "max_per_profile: 3, normalise: email",
+    "phone": "max_per_profile: 3, normalise: digits",
+    "device_id": "max_per_profile: 20, shared_above: 1",
+    "cookie": "max_per_profile: 20, shared_above: 1",
+    "heap_user_id": "shared_above: 1",
+}
+"""How a type is declared to begin with, strongest first, as `init` declares its own."""
 _CREATED = ("created_at", "created", "created_on", "signup_at", "signed_up_at", "registered_at", "inserted_at")
 _UPDATED = ("updated_at", "modified_at", "last_modified", "updated", "last_updated", "systemmodstamp")
 _TIME_TYPES = ("TIMESTAMP", "DATETIME", "DATE")
@@ -146,6 +158,12 @@ def propose_yaml(warehouse: Warehouse, relation: str, seen: Look | None = None) 
     width = max((len(f"{p.path}: {p.identifier_type}") for p in proposals), default=0)
     lines += [f"    {f'{_yaml(p.path)}: {p.identifier_type}':<{width}}  # {p.reason}" for p in proposals]
     return "\n".join(lines) + "\n"
+
+
+def declare_yaml(proposals: Sequence[Proposal], declared: Collection[str]) -> str:
+    """Write for `identity.identifiers` the types that proposals name and the settings do not declare; empty if none."""
+    lacking = {proposal.identifier_type for proposal in proposals} - set(declared)
+    return "".join(f"- {{type: {name}, {rule}}}\n" for name, rule in _RULES.items() if name in lacking)
 
 
 def _table_key(relation: str) -> str:

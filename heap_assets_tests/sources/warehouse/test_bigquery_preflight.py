@@ -18,6 +18,7 @@ from heap_assets.sources.warehouse import (
     WarehouseBusyError,
     WarehouseError,
 )
+from heap_assets.sources.warehouse.bigquery.errors import explained
 from heap_assets.sources.warehouse.bigquery.preflight import preflight
 from heap_assets.sources.warehouse.bigquery.retries import said_so
 from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google, refusing_storage
@@ -45,7 +46,7 @@ def test_everything_is_tried_on_a_warehouse_that_allows_it(bigquery_emulator: ob
         client.query(f"CREATE TABLE {dataset}.contacts AS SELECT 1 AS id").result()
         client.query(f"CREATE VIEW {views}.v AS SELECT 1 AS id").result()
         warehouse = BigQueryWarehouse(account, (dataset, views, "nowhere"), maximum_bytes=1)
-        tried = by_name(preflight(warehouse, write_to=dataset, patience=2))
+        tried = by_name(preflight(warehouse, write_to=dataset, patience=60))
         assert {name: permission.passed for name, permission in tried.items()} == {
             "credentials and API": True,
             "query": True,
@@ -61,7 +62,7 @@ def test_everything_is_tried_on_a_warehouse_that_allows_it(bigquery_emulator: ob
         missing = by_name(preflight(warehouse, write_to="nowhere", patience=2))["write to nowhere"]
         assert (missing.passed, missing.remedy) == (False, "make the dataset: bq mk --dataset demo:nowhere")
         mapped = BigQueryWarehouse(account, (), relations=(f"{dataset}.contacts", f"{dataset}.gone"))
-        read = {name: one.passed for name, one in by_name(preflight(mapped, patience=2)).items() if "read" in name}
+        read = {name: one.passed for name, one in by_name(preflight(mapped, patience=60)).items() if "read" in name}
         assert read == {f"read {dataset}.contacts": True, f"read {dataset}.gone": False}
         for name in (dataset, views):
             client.delete_dataset(name, delete_contents=True)
@@ -90,11 +91,38 @@ def test_a_refusal_has_the_remedy_of_its_own_kind(
     assert "roles/" not in tried[failed].detail, "what to grant is said once"
 
 
+@pytest.mark.parametrize(
+    ("reason", "message", "remedy"),
+    [
+        ("billingNotEnabled", "Billing has not been enabled for this project.", "attach a billing account"),
+        ("accessNotConfigured", "BigQuery API has not been used in project p before", "enable the APIs: gcloud"),
+        ("vpcServiceControls", "VPC Service Controls: prohibited by policy", "have this service account"),
+        ("accessDenied", "Access Denied: Table p:billing.invoices", "grant roles/bigquery.jobUser on the project"),
+    ],
+)
+def test_what_no_role_mends_has_another_remedy(
+    google: RefusingGoogle, reason: str, message: str, remedy: str, tmp_path: Path
+) -> None:
+    google.refuses |= dict.fromkeys(("/jobs", "/queries"), (403, reason, message))
+    with refusing_storage(grpc.StatusCode.PERMISSION_DENIED, message) as google.storage:
+        tried = by_name(preflight(BigQueryWarehouse(google.account, ("d",)), patience=2))
+        with pytest.raises(AccessError, match=r"d\.people: ") as refused:
+            BigQueryWarehouse(google.account).read("d.people", None, tmp_path / "rows.parquet")
+    assert tried["query"].remedy.startswith(remedy)
+    assert ("grant roles/" in str(refused.value)) is remedy.startswith("grant")
+
+
+def test_a_query_that_waits_for_its_turn_is_no_crash() -> None:
+    with pytest.raises(WarehouseBusyError, match=r"^p: BigQuery did not answer in time$"), explained("p"):
+        raise TimeoutError
+
+
 def test_tables_that_may_be_listed_and_not_read_fail(google: RefusingGoogle) -> None:
     with refusing_storage(grpc.StatusCode.PERMISSION_DENIED, REFUSED) as google.storage:
         tried = by_name(preflight(BigQueryWarehouse(google.account, ("d",)), patience=2))
     assert {name for name, permission in tried.items() if not permission.passed} == {"read d.people"}
-    assert "getData denied" in tried["read d.people"].detail
+    detail = "d.people: Permission bigquery.tables.getData denied on table p:d.people"
+    assert tried["read d.people"].detail == detail, "of the table, not of the project; what to grant is said once"
 
 
 @pytest.mark.parametrize("part", ["/datasets/d?", "/tables/people"])

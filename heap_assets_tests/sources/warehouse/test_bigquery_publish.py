@@ -217,3 +217,18 @@ def test_json_text_keeps_nanoseconds_and_durations_of_any_depth() -> None:
     )
     last = json.loads(told["s"][1], parse_float=Decimal)
     assert (last["at"], last["ratio"]) == ("2118-05-13T13:55:13.888648195Z", "inf")
+
+
+def test_structs_that_bigquery_has_no_type_for_are_json_text(target: Target) -> None:
+    whole = [{"sku": "x", "qty": 2}]
+    blank, own, none = [{"cart value": 1}], [{"_TABLE_a": 1}], pl.Series([{}], dtype=pl.Struct({}))
+    target.publish(MONDAY, id=[1], whole=whole, blank=blank, own=own, none=none, several=[own])
+    assert target.rows("whole.qty, blank, own, none, several") == [
+        (2, '{"cart value":1}', '{"_TABLE_a":1}', "{}", '[{"_TABLE_a":1}]')
+    ]
+
+
+def test_a_table_without_any_typed_column_is_refused_by_name(target: Target) -> None:
+    nothing = Publication("nothing", by_day=False)
+    with pytest.raises(PublishError, match=r"nothing: no column has a value yet that tells its type"):
+        target.publisher.publish(nothing, None, pl.LazyFrame({"note": [None]}), "v1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,8 +12,20 @@ import pytest
 import yaml
 from google.cloud import bigquery as gcp
 
+from heap_assets.config import Settings
+from heap_assets.config.identity import IdentifierType
 from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, DuckDBWarehouse
-from heap_assets.sources.warehouse.browse import datasets, describe, look, propose, propose_yaml, tables_of
+from heap_assets.sources.warehouse.browse import (
+    _NAMES,
+    Proposal,
+    datasets,
+    declare_yaml,
+    describe,
+    look,
+    propose,
+    propose_yaml,
+    tables_of,
+)
 from heap_assets_tests.sources.warehouse.refusing_google import refusing_google
 
 SCRIPT = """
@@ -81,6 +94,29 @@ def test_the_proposal_is_yaml_to_paste(source: DuckDBWarehouse) -> None:
         "updated_at": "updated_at",
     }
     assert table["identifiers"]["devices[].device_id"] == "device_id"
+
+
+def test_types_that_the_settings_lack_are_declared_with_the_proposal(source: DuckDBWarehouse) -> None:
+    text = resources.files("heap_assets.config").joinpath("template.yaml").read_text()
+    settings = yaml.safe_load(text.replace("{start_date}", "2026-01-01").replace("${HEAP_APP_ID}", "'1'"))
+    declared = settings["identity"]["identifiers"]
+    types = [each["type"] for each in declared]
+    proposals = propose(source, "crm.contacts")
+    lacking = yaml.safe_load(declare_yaml(proposals, types))
+    assert lacking == [{"type": "phone", "max_per_profile": 3, "normalise": "digits"}]
+    assert declare_yaml(proposals, [*types, "phone"]) == ""
+    settings["warehouse"]["tables"] = yaml.safe_load(propose_yaml(source, "crm.contacts"))
+    with pytest.raises(ValueError, match=r"identity\.identifiers does not declare"):
+        Settings.model_validate(settings)
+    declared += lacking
+    assert Settings.model_validate(settings).identity.types[-1] == "phone"
+
+
+def test_every_type_that_is_proposed_can_be_declared() -> None:
+    kinds = dict.fromkeys(kind for _, kind in _NAMES)
+    declared = yaml.safe_load(declare_yaml([Proposal("x", kind, "") for kind in kinds], []))
+    rules = [IdentifierType.model_validate(rule) for rule in declared]
+    assert {rule.type for rule in rules} == set(kinds)
 
 
 def test_a_table_without_identifiers_says_so(source: DuckDBWarehouse) -> None:
@@ -162,3 +198,14 @@ def test_a_view_that_cannot_be_sampled_within_the_limit_is_described_and_says_so
     table = yaml.safe_load(propose_yaml(warehouse, "d.people", seen))["d_people"]
     assert table["identifiers"] == {"email": "email"}
     assert table["key"].startswith("???")
+
+
+def test_of_tables_by_day_the_newest_is_listed_which_costs_nothing(in_bigquery: BigQueryWarehouse) -> None:
+    dataset = in_bigquery.datasets[0]
+    with in_bigquery.account.client() as client:
+        for day in ("20260101", "20260102"):
+            client.query(f"CREATE TABLE {dataset}.days_{day} AS SELECT {day} AS id").result()
+    sample = in_bigquery.sample(f"{dataset}.days_*", 10)
+    assert sample.frame is not None
+    assert sample.frame["id"].to_list() == [20260102]
+    assert sample.cost == "1 rows of days_20260102 listed, which costs nothing"

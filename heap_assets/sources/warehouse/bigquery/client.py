@@ -68,7 +68,7 @@ class BigQueryAccount:
 
     @contextmanager
     def storage(self) -> Iterator[BigQueryReadClient]:
-        """Give a client of the Storage Read API."""
+        """Give a client of the Storage Read API; its errors are the caller's, who knows the table they are about."""
         import grpc  # type: ignore[import-untyped]
         from google.cloud.bigquery_storage_v1 import BigQueryReadClient
         from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
@@ -81,10 +81,10 @@ class BigQueryAccount:
                     self.storage_endpoint, options=[("grpc.max_receive_message_length", 128 * 1024 * 1024)]
                 )
                 client = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
-            try:
-                yield client
-            finally:
-                client.transport.close()
+        try:
+            yield client
+        finally:
+            client.transport.close()
 
     def storage_options(self) -> dict[str, Any]:
         """Return how long a call of the Storage Read API is tried, as its methods take it."""

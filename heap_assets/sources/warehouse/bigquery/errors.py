@@ -12,6 +12,21 @@ from google.api_core import exceptions as google_errors
 
 from heap_assets.sources.warehouse.base import AccessError, RelationMissingError, WarehouseBusyError, WarehouseError
 
+_OF_THE_PROJECT = (
+    (
+        r"billingNotEnabled|billing has not been enabled|billing account \S+ (is )?(disabled|closed)",
+        "attach a billing account to the project, or mend the one that it has",
+    ),
+    (
+        r"has not been used in project|accessNotConfigured|SERVICE_DISABLED",
+        "enable the APIs: gcloud services enable bigquery.googleapis.com bigquerystorage.googleapis.com",
+    ),
+    (
+        r"VPC Service Controls|vpcServiceControls",
+        "have this service account, or this machine, let into the project's VPC Service Controls perimeter",
+    ),
+)
+"""What no role mends: pattern of reason and message, and what does."""
 _QUOTA = frozenset({"quotaExceeded", "rateLimitExceeded", "resourcesExceeded"})
 _REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ")
 _VALUE = re.compile(r"((?:Bad|Invalid|Could not parse|Could not cast)[^:'\"]*)[:'\"].*", re.DOTALL)
@@ -57,7 +72,9 @@ def explained(subject: str, remedy: str = READING) -> Iterator[None]:
     except google_errors.Forbidden as error:
         if _reasons(error) & _QUOTA:
             raise WarehouseBusyError(f"{subject}: BigQuery's quota is used up: {_message(error)}") from error
-        raise AccessError(f"{subject}: {_message(error)}{f': {remedy}' if remedy else ''}") from error
+        own = _remedy_of_project(error)
+        advice = (own or remedy) if remedy else ""
+        raise AccessError(f"{subject}: {_message(error)}{f': {advice}' if advice else ''}", remedy=own) from error
     except google_errors.Unauthorized as error:
         raise AccessError(f"{subject}: BigQuery refuses the credentials: is the key revoked?") from error
     except google_errors.RetryError as error:
@@ -73,6 +90,8 @@ def explained(subject: str, remedy: str = READING) -> Iterator[None]:
         raise WarehouseError(f"{subject}: {_STRANGE}") from None
     except requests.exceptions.RequestException as error:
         raise WarehouseBusyError(f"{subject}: BigQuery cannot be reached ({type(error).__name__})") from None
+    except TimeoutError:
+        raise WarehouseBusyError(f"{subject}: BigQuery did not answer in time") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         if not _raised_in_client(error):
             raise
@@ -89,6 +108,12 @@ def _raised_in_client(error: Exception) -> bool:
             return True
         at = at.tb_next
     return False
+
+
+def _remedy_of_project(error: google_errors.Forbidden) -> str:
+    """Return what mends a refusal that is about no permission; empty if a role does."""
+    told = " ".join([*sorted(_reasons(error)), str(error.message)])
+    return next((remedy for pattern, remedy in _OF_THE_PROJECT if re.search(pattern, told, re.IGNORECASE)), "")
 
 
 def _reasons(error: google_errors.GoogleAPICallError) -> set[str]:

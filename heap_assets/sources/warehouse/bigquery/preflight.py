@@ -49,7 +49,7 @@ def _remedy(error: WarehouseError, refused: str, missing: str) -> str:
     if isinstance(error, RelationMissingError):
         return missing
     if isinstance(error, AccessError):
-        return refused
+        return error.remedy or refused
     return _BUSY if isinstance(error, WarehouseBusyError) else ""
 
 

@@ -120,6 +120,10 @@ class BigQueryPublisher(Publisher):
         wanted = schema_of(publication, schema)
         name = self._name(publication.table)
         if table is None:
+            if not wanted:
+                raise PublishError(
+                    f"{name}: no column has a value yet that tells its type: BigQuery makes no such table"
+                )
             client.create_table(new_table(name, publication, wanted), exists_ok=True)
             return wanted, []
         added, widened = changes(name, table.schema, wanted, empty)

@@ -192,16 +192,20 @@ class BigQueryWarehouse(Warehouse):
             return f"a query would scan {_estimate(client, query):,} bytes"
 
     def sample(self, relation: str, rows: int) -> Sample:
-        """Take rows of a table from its listing, which is free; of a view by one query, of newest rows if need be."""
+        """Take rows of a table from its listing, which is free; of a view by one query, of newest rows if need be.
+
+        Of tables by day the newest is listed.
+        """
         with self.account.client() as client, explained(relation), tempfile.TemporaryDirectory() as folder:
             source = self._source(client, relation)
             path = Path(folder) / "sample.parquet"
-            if source.kind == "TABLE":
+            if source.kind in ("TABLE", "SHARDED"):
                 fields = [entry for entry in source.table.schema if not has_interval(entry)]
                 result = client.list_rows(source.table, selected_fields=fields, max_results=rows)
                 _written(source, *_with_schema(result, result.to_arrow_iterable()), path)
                 frame = pl.read_parquet(path)
-                return Sample(frame, f"{frame.height} rows listed, which costs nothing")
+                of = f" of {source.table.table_id}" if source.kind == "SHARDED" else ""
+                return Sample(frame, f"{frame.height} rows{of} listed, which costs nothing")
             query, scanned = self._affordable_sample(client, source, rows)
             if query is None:
                 limit = f"warehouse.max_bytes_billed ({self.maximum_bytes:,})"

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from google.cloud import bigquery
 
+from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.values import (
     exact_json,
@@ -83,6 +84,8 @@ def is_untyped(dtype: pl.DataType) -> bool:
 def spelled(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) -> pl.LazyFrame:
     """Write as text what BigQuery has no type for: durations, nanoseconds, lists of lists, integers of 128 bits.
 
+    So are structs without a field, or with a field whose name BigQuery refuses.
+
     Nanoseconds of a column that is a time in BigQuery already stay times; those that have a rest are lost there.
     """
     times = {entry.name.casefold() for entry in existing if kind_of(entry) in ("TIMESTAMP", "DATETIME")}
@@ -98,7 +101,9 @@ def _is_foreign(dtype: pl.DataType, *, in_list: bool = False) -> bool:
     if isinstance(dtype, pl.List | pl.Array):
         return in_list or _is_foreign(_instance(dtype.inner), in_list=True)
     if isinstance(dtype, pl.Struct):
-        return any(_is_foreign(_instance(child.dtype)) for child in dtype.fields)
+        names = [child.name for child in dtype.fields]
+        legal = names and published_names(names, longest=LONGEST_IN_BIGQUERY) == dict(zip(names, names, strict=True))
+        return not legal or any(_is_foreign(_instance(child.dtype)) for child in dtype.fields)
     return isinstance(dtype, _IN_TEXT) or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
 
 
