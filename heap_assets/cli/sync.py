@@ -39,7 +39,8 @@ from heap_assets.quality import (
 from heap_assets.redaction import redact
 
 _SHOWN = 20
-_COUNTS = ("planned", "added", "changed", "unchanged", "withdrawn", "held", "invalid", "waiting")
+_COUNTS = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "held", "invalid", "waiting")
+_EMPTY = "empty: no mapped property has a value, and nothing of theirs was sent before"
 _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -113,7 +114,7 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     verdicts = record_verdicts(project, name, str(chosen), verdicts_of(project, name, sent), run_id)
     click.echo(
         f"sync/{name} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
-        f"{report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
+        f"{report.empty:,} empty, {report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
     )
     if report.reason:
         click.echo(f"  {report.reason}")
@@ -259,6 +260,8 @@ def _day(project: Project, name: str, day: datetime | None) -> date:
 
 def _say_report(report: SyncReport) -> None:
     numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in _COUNTS if getattr(report, name))
+    if report.empty:
+        numbers += f" ({_EMPTY})"
     click.echo(f"  {numbers or 'nothing to send'}")
     if report.new_properties:
         click.echo(f"  new property names: {', '.join(report.new_properties)}")

@@ -18,7 +18,7 @@ _MARK = {"pass": "✓ passes", "warn": "! warns", "error": "✕ fails", "unjudge
 _TABLES_DRAWN = 24
 _RUNS_SHOWN = 12
 _FAILING_SHOWN = 60
-_RUN_COUNTS = ("planned", "sent", "unchanged", "rejected", "invalid", "held", "withdrawn")
+_RUN_COUNTS = ("planned", "sent", "unchanged", "empty", "rejected", "invalid", "held", "withdrawn")
 
 
 def render(status: Status) -> str:

@@ -116,6 +116,18 @@ def test_a_crashed_newer_day_is_not_overwritten_key_by_key(heap: ServerProcess, 
     assert kit.properties(heap)["u9@x.example"]["Plan"] == "new"
 
 
+def test_rows_without_a_value_are_empty_until_something_of_theirs_was_sent(heap: ServerProcess, lake: Store) -> None:
+    half = kit.people(4).with_columns(plan=None, seats=pl.when(pl.col("seats") < 1).then("seats"))
+    first = kit.send(heap, lake, half)
+    assert (first.sent, first.unchanged, first.empty) == (1, 0, 3)
+    second = kit.send(heap, lake, half, day=kit.later(1))
+    assert (second.sent, second.unchanged, second.empty) == (0, 1, 3)
+    kit.send(heap, lake, kit.people(2), day=kit.later(2), confirmed=True)
+    nothing = kit.people(4).with_columns(plan=pl.lit(None, pl.String), seats=pl.lit(None, pl.Int64))
+    kept = kit.send(heap, lake, nothing, day=kit.later(3), on_withdrawn=OnWithdrawn.KEEP)
+    assert (kept.planned, kept.unchanged, kept.empty) == (0, 2, 2)
+
+
 def test_a_new_mapping_sends_everything_again_and_says_so(heap: ServerProcess, lake: Store) -> None:
     kit.send(heap, lake, kit.people(50))
     report = kit.send(heap, lake, kit.people(50), properties={"Plan": "plan", "Licences": "seats"})

@@ -55,7 +55,7 @@ class Plan:
         One row per key: `key`, `op`, `row_hash`, `failures`, addressing columns, `v:` values and `p:` hashes. A null
         hash means that the field is not part of the call, 0 that it is cleared or sent as null.
     counts
-        added, changed, unchanged, withdrawn, removed, superseded, waiting, known.
+        added, changed, unchanged, empty, withdrawn, removed, superseded, waiting, known.
     """
 
     send: pl.DataFrame
@@ -140,7 +140,8 @@ def plan_upsert(
     moving = _moving(prepared, ledger, spec, mapping)
     older = (moving["day"] > day).fill_null(value=False)
     forced = moving.filter(older)["key"] if force else pl.Series("key", [], dtype=pl.String)
-    unchanged = len(prepared.rows) - len(moving)
+    empty = _empty(prepared, ledger)
+    unchanged = len(prepared.rows) - len(moving) - empty
     moving = moving if force else moving.filter(~older)
     due = _due(moving, fence, spec)
     ready = moving if due.all() else moving.filter(due)
@@ -149,6 +150,7 @@ def plan_upsert(
         "added": int((ready["op"] == "add").sum()),
         "changed": int((ready["op"] == "change").sum()),
         "unchanged": unchanged,
+        "empty": empty,
         "withdrawn": _withdrawn_keys(ready, prepared) + len(gone),
         "removed": len(gone),
         "superseded": 0 if force else int(older.sum()),
@@ -175,6 +177,16 @@ def _moving(prepared: Prepared, ledger: pl.DataFrame, spec: SyncSpec, mapping: s
     values = prepared.rows.select(c for c in prepared.rows.columns if c != "key" and c not in fields)
     moving = moving.hstack(values[moving["_at"]]).drop("_at")
     return moving.with_columns(row_hash=combined([moving[f] for f in fields], len(moving)))
+
+
+def _empty(prepared: Prepared, ledger: pl.DataFrame) -> int:
+    """Count the rows without a value that have nothing to send: at the destination there is nothing of theirs."""
+    if prepared.send_null:
+        return 0
+    fields = [FIELD + n for n in prepared.names]
+    without = prepared.rows.lazy().filter(~_any(pl.col(f).is_not_null() for f in fields)).select("key")
+    known = ledger.lazy().filter(_any(pl.col(f).is_not_null() for f in fields)).select("key")
+    return int(without.join(known, on="key", how="anti").select(pl.len()).collect().item())
 
 
 def _intents(prepared: Prepared, spec: SyncSpec, mapping: str) -> list[pl.Expr]:

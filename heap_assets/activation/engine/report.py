@@ -45,6 +45,8 @@ class SyncReport:
     ----------
     planned
         Rows the run set out to send: added + changed + vanished keys whose values are withdrawn.
+    empty
+        Rows none of whose mapped properties has a value, and of which the destination holds nothing: nothing to send.
     withdrawn
         Keys of which at least one value is withdrawn; among them `removed`, the vanished ones.
     sent
@@ -77,6 +79,7 @@ class SyncReport:
     added: int = 0
     changed: int = 0
     unchanged: int = 0
+    empty: int = 0
     withdrawn: int = 0
     removed: int = 0
     superseded: int = 0

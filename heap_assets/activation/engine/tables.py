@@ -24,7 +24,19 @@ from heap_assets.storage import Store, state_keys
 _log = logging.getLogger("heap_assets.delivery")
 
 _NUMBERS = (
-    *("planned", "added", "changed", "unchanged", "withdrawn", "removed", "superseded", "waiting", "known", "sent"),
+    *(
+        "planned",
+        "added",
+        "changed",
+        "unchanged",
+        "empty",
+        "withdrawn",
+        "removed",
+        "superseded",
+        "waiting",
+        "known",
+        "sent",
+    ),
     *("rejected", "invalid", "held", "unknown", "aborted", "requests", "retried", "throttled", "recovered"),
 )
 RUN_SCHEMA = pl.Schema(

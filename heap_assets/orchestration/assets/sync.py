@@ -221,9 +221,9 @@ class _Run:
     def _tell(self, day: str, sent: Delivery) -> None:
         report = sent.report
         self.context.log.info(
-            "%s %s: %s, %s sent, %s unchanged, %s rejected, %s invalid, %s held in %s requests",
+            "%s %s: %s, %s sent, %s unchanged, %s empty, %s rejected, %s invalid, %s held in %s requests",
             *(sync_asset(self.name), day, report.status, f"{report.sent:,}", f"{report.unchanged:,}"),
-            *(report.rejected, report.invalid, report.held, report.requests),
+            *(f"{report.empty:,}", report.rejected, report.invalid, report.held, report.requests),
         )
         for table, reason in sent.left_out.items():
             self.context.log.warning("%s %s leaves out %s: %s", sync_asset(self.name), day, table, reason)
