@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -27,8 +28,8 @@ from heap_assets.project import (
 )
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 15.0
-"""How long processes may take to end by themselves before they are killed."""
+_PATIENCE_SECONDS = 6.0
+"""How long processes may take to end by themselves before they are killed: what a run had done is kept all the same."""
 
 
 @click.command()
@@ -52,7 +53,7 @@ def _run(project: Project, host: str, port: int, home: Path, folder: Path) -> No
     if news:
         click.echo(f"Took {news.summary} into {news.place} (heap.tables.accept: {project.settings.heap.tables.accept})")
     url = f"http://{host}:{port}"
-    command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "heap_assets.cli.dagster_dev", "dev", "--host", host, "--port", str(port)]
     command += ["--workspace", str(workspace_file(home))]
     servers = [local_server("heap", folder), local_server("segment", folder)] if (folder / "servers").is_dir() else []
     click.echo(f"Opening {url} (state in {home}; stop with Ctrl+C)")
@@ -85,17 +86,18 @@ def _end_orphaned_runs() -> int:
 def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[object]] = ()) -> int:
     """Run a command and all its children as one process group that ends with this process.
 
-    SIGINT and SIGTERM are passed on to every process of the group; what has not ended 15 s later is killed.
+    SIGINT and SIGTERM are passed on to every process of the group; what has not ended 6 s later is killed, at once if a
+    second signal comes.
 
     Returns
     -------
     int
         The command's exit code; 0 if it was asked to stop.
     """
-    asked = threading.Event()
+    asked, urged = threading.Event(), threading.Event()
 
     def _stop(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        (urged if asked.is_set() else asked).set()
 
     # Libraries written in Rust install handlers of their own when they are imported: ours must be the last.
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -109,32 +111,32 @@ def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[o
                 while process.poll() is None and not asked.wait(_POLL_SECONDS):
                     pass
             finally:
-                _end_group(process)
+                _end_group(process, urged)
             return 0 if asked.is_set() else process.returncode
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number, seconds in ((signal.SIGINT, _PATIENCE_SECONDS), (signal.SIGKILL, _PATIENCE_SECONDS)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        if _group_ended(process, seconds):
-            break
-    process.poll()
+def _end_group(process: subprocess.Popen[bytes], urged: threading.Event) -> None:
+    """Ask the processes of a group to end, and kill those that do not; `urged` ends the patience."""
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        if not _group_ended(process, urged):
+            os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    # only our own child is waited for: the others are init's, and stay in the group until it takes notice of them
+    process.wait()
 
 
-def _group_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait until no process of the group is left."""
-    waited = threading.Event()
-    for _ in range(int(seconds / _POLL_SECONDS)):
+def _group_ended(process: subprocess.Popen[bytes], urged: threading.Event) -> bool:
+    """Wait until no process of the group is left, by the clock: on a busy machine a look takes long as well."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < until and not urged.wait(_POLL_SECONDS):
         process.poll()
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
             return True
-        waited.wait(_POLL_SECONDS)
     return False
