@@ -35,7 +35,8 @@ def suppress(world: World, *people: tuple[str, str]) -> None:
     lines = ["identifier_type,identifier", *(",".join(person) for person in people)]
     (world.folder / "suppressed.csv").write_text("\n".join(lines) + "\n")
     path = world.folder / "heap_assets.yaml"
-    text = path.read_text().replace("identity:\n", "identity:\n  suppressed: ./suppressed.csv\n", 1)
+    text = path.read_text().replace("  suppressed: ./suppressed.csv\n", "")
+    text = text.replace("identity:\n", "identity:\n  suppressed: ./suppressed.csv\n", 1)
     world.project = open_project(parse_settings(text, path))
 
 
@@ -77,6 +78,28 @@ def test_a_list_without_its_columns_is_refused(worlds: Worlds, segment: ServerPr
     (world.folder / "suppressed.csv").write_text(f"email\n{ANN}\n")
     with pytest.raises(SettingsError, match="must name the columns identifier_type and identifier"):
         _ = world.project.rules
+
+
+def test_an_erased_person_is_on_no_profile_and_one_identifier_left_off_the_list_is(worlds: Worlds) -> None:
+    """What docs/production.md says of erasing a person."""
+    world = worlds("heap_user_properties: {properties: {Plan: plan}}")
+    named = [("heap_identity", ANN), ("email", ANN), ("heap_user_id", "1"), ("heap_user_id", "900")]
+    suppress(world, *named)
+    world.resolve(DAY)
+    assert remaining(world) == ["c-ann"]
+    suppress(world, *named, ("crm_id", "c-ann"))
+    world.resolve(DAY)
+    assert remaining(world) == []
+    assert ANN in world.lake.scan("heap/users", str(DAY)).collect()["identity"].to_list(), "what is stored stays"
+
+
+def remaining(world: World) -> list[str]:
+    """Return Ann's identifiers on any profile."""
+    graph = world.lake.scan("identity/graph", str(DAY)).collect()["identifier"].to_list()
+    listed = str(world.lake.scan("profiles", str(DAY)).collect()["identifiers"].to_list())
+    known = [ANN, "c-ann", "1", "900"]
+    assert [each for each in known if f"'{each}'" in listed] == [each for each in known if each in graph]
+    return [each for each in known if each in graph]
 
 
 def test_no_suppressed_person_is_identified_again(worlds: Worlds, segment: ServerProcess) -> None:
