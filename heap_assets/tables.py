@@ -4,10 +4,20 @@ import hashlib
 import re
 import unicodedata
 
+LANDING = "heap_connect/"
+HEAP = "heap/"
+EVENTS = "heap/events/"
+WAREHOUSE = "warehouse/"
+IDENTITY = "identity/"
+SYNCS = "sync/"
+"""What the paths of a group of assets start with."""
+
 DUMPS = "heap_connect/dumps"
 LANDED = "heap_connect/landed"
 EXPORTS = "heap_connect/exports"
 USERS = "heap/users"
+SESSIONS = "heap/sessions"
+PAGEVIEWS = "heap/pageviews"
 MIGRATIONS = "heap/user_migrations"
 LINKS = "identity/links"
 GRAPH = "identity/graph"
@@ -26,7 +36,7 @@ _WITHOUT_EVENTS_PREFIX = ("sessions", "pageviews", *SNAPSHOT_TABLES)
 
 def heap_asset(table: str) -> str:
     """Return the lake asset of a Heap table: `heap/sessions`, `heap/users`, `heap/events/<key of the table>`."""
-    return f"heap/{table}" if table in _WITHOUT_EVENTS_PREFIX else f"heap/events/{event_key(table)}"
+    return f"{HEAP}{table}" if table in _WITHOUT_EVENTS_PREFIX else f"{EVENTS}{event_key(table)}"
 
 
 def event_key(table: str) -> str:
@@ -48,14 +58,44 @@ def event_key(table: str) -> str:
 
 def warehouse_asset(table: str) -> str:
     """Return the lake asset of a warehouse table."""
-    return f"warehouse/{table}"
+    return f"{WAREHOUSE}{table}"
 
 
 def sync_asset(name: str) -> str:
     """Return the asset of a sync."""
-    return f"sync/{name}"
+    return f"{SYNCS}{name}"
 
 
 def publish_asset(target: str, table: str) -> str:
     """Return the asset of a table published to a target."""
     return f"publish/{target}/{table}"
+
+
+def is_heap_table(asset: str) -> bool:
+    """Return whether an asset is a table of Heap, snapshots included."""
+    return asset.startswith(HEAP)
+
+
+def is_event_table(asset: str) -> bool:
+    """Return whether an asset is an event table of Heap other than sessions and pageviews."""
+    return asset.startswith(EVENTS)
+
+
+def is_warehouse_table(asset: str) -> bool:
+    """Return whether an asset is a table of the warehouse."""
+    return asset.startswith(WAREHOUSE)
+
+
+def is_sync(asset: str) -> bool:
+    """Return whether an asset is a sync."""
+    return asset.startswith(SYNCS)
+
+
+def warehouse_table(asset: str) -> str:
+    """Return the name that the settings give a warehouse table."""
+    return asset.removeprefix(WAREHOUSE)
+
+
+def sync_name(asset: str) -> str:
+    """Return the name that the settings give a sync."""
+    return asset.removeprefix(SYNCS)

@@ -25,17 +25,17 @@ ROOMS = {
     "yaml_core": "errors",
     "versions": "yaml_core",
     "http_client": "errors",
-    "storage": "errors values",
-    "identity": "errors machine storage values",
+    "storage": "errors values tables",
+    "identity": "errors machine storage values tables",
     "profiles": "errors identity values yaml_core",
-    "sources.heap_connect": "errors redaction storage values yaml_core",
+    "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
-    "config": "clock errors identity profiles redaction sources.heap_connect yaml_core",
-    "activation": "errors http_client processes redaction sources.heap_connect storage values",
+    "config": "clock errors identity profiles redaction sources.heap_connect yaml_core tables",
+    "activation": "errors http_client processes redaction sources.heap_connect storage values tables",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
-    "report": "clock quality storage",
+    "report": "clock quality storage tables",
     "project": "activation clock config errors http_client identity sources.heap_connect sources.warehouse storage "
     "tables",
     "pipelines": "activation clock config errors identity profiles project quality redaction sources.heap_bigquery "
@@ -172,4 +172,12 @@ def test_folders_of_state_are_named_in_one_place() -> None:
 
     spelled = re.compile(rf"[\"'](?:{'|'.join(state_keys.ALL)})(?:/|[\"'])")
     others = [path for path in PACKAGE.rglob("*.py") if path.name != "state_keys.py"]
+    assert not {str(path): found for path in others if (found := spelled.findall(path.read_text()))}
+
+
+def test_paths_of_assets_are_named_in_one_place() -> None:
+    spelled = re.compile(
+        r"(?<![\w/])f?[\"'](?:heap|warehouse|identity|sync)/(?:events/|users|user_migrations|graph|links)?[\"'{]"
+    )
+    others = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "tables.py" and "demo" not in p.parts]
     assert not {str(path): found for path in others if (found := spelled.findall(path.read_text()))}

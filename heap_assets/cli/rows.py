@@ -17,6 +17,7 @@ from heap_assets.project import (
     Project,
     open_project,
 )
+from heap_assets.tables import sync_asset, sync_name
 
 _SYNC_DIGITS = 16
 """Keys of syncs are hashed with another secret and to more digits than values of checks."""
@@ -70,7 +71,7 @@ def _records(
     if not keys:
         raise click.UsageError("name an asset and a check, or give --key")
     of_sync = [key for key in keys if len(key) == _SYNC_DIGITS]
-    syncs = [asset.removeprefix("sync/")] if asset else list(project.settings.sync)
+    syncs = [sync_name(asset)] if asset else list(project.settings.sync)
     for name in syncs if of_sync else ():
         yield from _of_sync(project, name, of_sync, partition, most)
     of_checks = [key for key in keys if key not in of_sync]
@@ -100,7 +101,7 @@ def _of_sync(project: Project, name: str, keys: list[str], partition: str | None
     for key in keys:
         found = rows_of_key(project, name, key, day, most)
         if found:
-            yield {"asset": f"sync/{name}", "key": key, "rows": {place: _dicts(f) for place, f in found.items()}}
+            yield {"asset": f"{sync_asset(name)}", "key": key, "rows": {place: _dicts(f) for place, f in found.items()}}
 
 
 def _with_hash(offender: Offender, name: str) -> Any:

@@ -22,6 +22,7 @@ from heap_assets.project import (
     Project,
     open_project,
 )
+from heap_assets.tables import is_sync
 from heap_assets.versions import version_of
 
 _GROUPS = ("heap", "warehouse", "identity", "profiles", "sync", "publish")
@@ -129,7 +130,7 @@ def _screen(
 
 def _is_shown(one: AssetStatus) -> bool:
     """Syncs and warehouse tables have a schedule, which is shown also if all is well."""
-    return one.state is not State.OK or one.next_at is not None or one.asset.startswith("sync/")
+    return one.state is not State.OK or one.next_at is not None or is_sync(one.asset)
 
 
 def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:

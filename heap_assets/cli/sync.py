@@ -37,6 +37,7 @@ from heap_assets.quality import (
     StoredVerdict,
 )
 from heap_assets.redaction import redact
+from heap_assets.tables import sync_asset
 
 _SHOWN = 20
 _COUNTS = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "held", "invalid", "waiting")
@@ -64,7 +65,7 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
         tables = {table: report.as_dict() for table, report in planned.tables.items()}
         click.echo(json.dumps({**planned.report.as_dict(), "tables": tables, "left_out": dict(planned.left_out)}))
         return
-    click.echo(f"sync/{name} {planned.day}: dry run, nothing was sent")
+    click.echo(f"{sync_asset(name)} {planned.day}: dry run, nothing was sent")
     _say_report(planned.report)
     for table, report in planned.tables.items():
         click.echo(f"  {table:<28}{report.planned:>10,} to send {report.unchanged:>10,} unchanged")
@@ -98,7 +99,7 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     chosen = _day(project, name, day)
     if not confirmed and waits_for_confirmation(project, name):
         planned, _ = delivery.plan(project, name, chosen)
-        click.echo(f"sync/{name} {chosen}: nothing was ever sent to this destination, and nothing was now")
+        click.echo(f"{sync_asset(name)} {chosen}: nothing was ever sent to this destination, and nothing was now")
         _say_report(planned.report)
         click.echo(f"  {how_to_confirm(name)}")
         raise SystemExit(1)
@@ -113,7 +114,7 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     report = sent.report
     verdicts = record_verdicts(project, name, str(chosen), verdicts_of(project, name, sent), run_id)
     click.echo(
-        f"sync/{name} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
+        f"{sync_asset(name)} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
         f"{report.empty:,} empty, {report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
     )
     if report.reason:
@@ -151,7 +152,7 @@ def retry(name: str, since: datetime | None) -> None:
     moment = since.replace(tzinfo=UTC) if since else None
     store = project.lake.store
     count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in delivery.ledgers(project, name))
-    click.echo(f"sync/{name}: {count:,} rows will be tried again by the next run")
+    click.echo(f"{sync_asset(name)}: {count:,} rows will be tried again by the next run")
 
 
 @sync.command("resend")
@@ -163,7 +164,7 @@ def resend(name: str) -> None:
     delivery.check_choices(project, name, delivery.Choices(full_resend=True))
     store = project.lake.store
     count = sum(full_resend(store, spec, _by_hand()) for spec in delivery.ledgers(project, name))
-    click.echo(f"sync/{name}: {count:,} keys will be sent again by the next run")
+    click.echo(f"{sync_asset(name)}: {count:,} keys will be sent again by the next run")
 
 
 @sync.command("forget")
@@ -181,7 +182,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
     deletion = heap_deletion(project, name) if delete_in_heap else None
     known = forget_person(project, name, key, _by_hand())
     said = f", {known:,} keys of the ledger" if known else ", though it was never sent"
-    click.echo(f"sync/{name}: forgotten{said}. It will not be sent to again")
+    click.echo(f"{sync_asset(name)}: forgotten{said}. It will not be sent to again")
     if deletion is None:
         click.echo("The person is still at the destination; for Heap: --delete-in-heap")
         return
@@ -199,7 +200,7 @@ def show_runs(name: str, last: int) -> None:
     specs = delivery.ledgers(project, name)
     found = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
     if not len(found):
-        click.echo(f"sync/{name} has not run yet")
+        click.echo(f"{sync_asset(name)} has not run yet")
         return
     shown = found.sort("started_at", descending=True).head(last)
     columns = ("planned", "sent", "rejected", "held", "invalid", "unknown", "requests")
@@ -229,7 +230,7 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     found = pl.concat(
         [rejected(project.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
     )
-    click.echo(f"sync/{name}: {len(found):,} rows stand as rejected or unanswered")
+    click.echo(f"{sync_asset(name)}: {len(found):,} rows stand as rejected or unanswered")
     if not len(found):
         return
     by_reason = found.group_by("status", "reason").len("rows").sort("rows", "reason", descending=[True, False])

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from heap_assets.config.base import Section
+from heap_assets.tables import GRAPH, HEAP, PROFILES
 
-DEFAULT_ASSETS = ["heap/*", "identity/graph", "profiles", "events"]
+DEFAULT_ASSETS = [f"{HEAP}*", GRAPH, PROFILES, "events"]
 
 
 class _Target(Section):

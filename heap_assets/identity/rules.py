@@ -17,6 +17,7 @@ from typing import Final, Literal
 import polars as pl
 
 from heap_assets.identity.errors import RulesError
+from heap_assets.tables import MIGRATIONS, USERS
 
 HEAP_USER_ID: Final = "heap_user_id"
 HEAP_IDENTITY: Final = "heap_identity"
@@ -273,7 +274,7 @@ class SourceTable:
         return hashlib.sha256(json.dumps([content, decided]).encode()).hexdigest()[:32]
 
 
-def user_migrations_table(name: str = "heap/user_migrations") -> SourceTable:
+def user_migrations_table(name: str = MIGRATIONS) -> SourceTable:
     """Return the mapping of Heap's user migrations: each row is one authoritative link (rule 3)."""
     columns = ("from_user_id", "to_user_id")
     mappings = tuple(ColumnMapping(HEAP_USER_ID, (column,)) for column in columns)
@@ -281,7 +282,7 @@ def user_migrations_table(name: str = "heap/user_migrations") -> SourceTable:
 
 
 def users_table(
-    name: str = "heap/users",
+    name: str = USERS,
     mappings: tuple[ColumnMapping, ...] = (
         ColumnMapping(HEAP_USER_ID, ("user_id",)),
         ColumnMapping(HEAP_IDENTITY, ("identity",)),

@@ -14,6 +14,7 @@ from heap_assets.alerts import (
 from heap_assets.quality import (
     Thresholds,
 )
+from heap_assets.tables import is_warehouse_table
 
 _EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")
 _ANY_TABLE, _EVENT_TABLES, _WAREHOUSE_TABLES = "Every table", "Heap event tables", "Warehouse tables"
@@ -123,7 +124,7 @@ def _family(spec: dg.AssetCheckSpec) -> str:
         return _ANY_TABLE
     if _EVENT_TABLE.match(asset):
         return _EVENT_TABLES
-    return _WAREHOUSE_TABLES if asset.startswith("warehouse/") else asset
+    return _WAREHOUSE_TABLES if is_warehouse_table(asset) else asset
 
 
 def _place(family: str) -> int:

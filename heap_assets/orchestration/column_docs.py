@@ -18,7 +18,12 @@ from heap_assets.tables import (
     PROFILES,
     SHARED,
     USERS,
+    is_heap_table,
+    is_sync,
+    is_warehouse_table,
+    sync_name,
     warehouse_asset,
+    warehouse_table,
 )
 
 
@@ -117,11 +122,11 @@ def words_for(project: Project, path: str) -> dict[str, Words]:
     found = dict(_OWN.get(path, {}))
     if path == PROFILES:
         return found | _traits(project)
-    if path.startswith("warehouse/"):
+    if is_warehouse_table(path):
         return found | _warehouse(project, path)
-    if path.startswith("sync/"):
-        return _properties(project, path.removeprefix("sync/"))
-    if path.startswith("heap/"):
+    if is_sync(path):
+        return _properties(project, sync_name(path))
+    if is_heap_table(path):
         table = project.catalogue.tables.get(project.heap_tables.get(path, ""))
         known = {name: Words(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
         return known | found
@@ -147,7 +152,7 @@ def _traits(project: Project) -> dict[str, Words]:
 
 def _warehouse(project: Project, path: str) -> dict[str, Words]:
     settings = project.settings.warehouse
-    table = settings.tables[path.removeprefix("warehouse/")] if settings else None
+    table = settings.tables[warehouse_table(path)] if settings else None
     found: dict[str, Words] = {}
     for mapping in project.snapshot_sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):

@@ -37,11 +37,11 @@ from heap_assets.pipelines.sync_columns import unknown_destinations
 from heap_assets.project import (
     Project,
 )
-from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, PROFILES
+from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
 
 _AUTOMATION_SECONDS = 15
-_PEOPLE = ("identity/", PROFILES, AUDIT, AUDIENCES)
+_PEOPLE = (IDENTITY, PROFILES, AUDIT, AUDIENCES)
 
 
 def build_definitions(loaded: Project) -> dg.Definitions:
@@ -154,7 +154,7 @@ def automation_sensors(
         ),
         TellingSensor(
             "first_reads_and_sends",
-            why=reasons.of("warehouse/", "sync/", otherwise="what is to be read or sent waits for its schedule"),
+            why=reasons.of(WAREHOUSE, SYNCS, otherwise="what is to be read or sent waits for its schedule"),
             target=dg.AssetSelection.groups("warehouse", "sync"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,

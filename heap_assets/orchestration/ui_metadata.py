@@ -23,25 +23,38 @@ from heap_assets.project import (
     Project,
 )
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
-from heap_assets.tables import AUDIT, GRAPH, LINKS, MIGRATIONS, PROFILES, USERS
+from heap_assets.tables import (
+    AUDIT,
+    GRAPH,
+    HEAP,
+    IDENTITY,
+    LANDING,
+    LINKS,
+    MIGRATIONS,
+    PROFILES,
+    SYNCS,
+    USERS,
+    WAREHOUSE,
+    is_sync,
+)
 
 SCHEMA, LINEAGE, CODE = "dagster/column_schema", "dagster/column_lineage", "dagster/code_references"
 ORIGINS = "where_it_comes_from"
 _PERSONAL = {"personal_data": ""}
 Deps = Mapping[str, list[dg.TableColumnDep]]
 _CODE: Mapping[str, Callable[..., Any]] = {
-    "heap_connect/": Landing.land,
+    LANDING: Landing.land,
     USERS: build_users,
     MIGRATIONS: build_user_migrations,
-    "heap/": build_event_day,
-    "warehouse/": snapshot_of_day,
-    "identity/": identity_of_day,
+    HEAP: build_event_day,
+    WAREHOUSE: snapshot_of_day,
+    IDENTITY: identity_of_day,
     PROFILES: profiles_of_day,
     AUDIT: audit_of_day,
-    "sync/": delivery.send,
+    SYNCS: delivery.send,
 }
 """Asset, or how its name begins, to the function that makes it; the first that fits."""
-_SECTIONS = {"warehouse/": "    {}:", "sync/": "  {}:", PROFILES: "profiles:", "identity/": "identity:"}
+_SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", PROFILES: "profiles:", IDENTITY: "identity:"}
 
 
 def presented(
@@ -64,7 +77,7 @@ def _presented(loaded: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
         )
     if lineage := {**column_lineage(loaded, path), **_deps(metadata.get(LINEAGE))}:
         metadata[LINEAGE] = dg.TableColumnLineage(lineage)
-    if path.startswith("sync/") and lineage:
+    if is_sync(path) and lineage:
         metadata[ORIGINS] = _origins(loaded, lineage)
     if CODE not in metadata and (references := _references(path)):
         metadata[CODE] = dg.CodeReferencesMetadataValue(code_references=references)

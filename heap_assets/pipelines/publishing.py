@@ -41,6 +41,8 @@ from heap_assets.tables import (
     SNAPSHOT_TABLES,
     USERS,
     heap_asset,
+    is_heap_table,
+    is_warehouse_table,
     publish_asset,
     warehouse_asset,
 )
@@ -236,7 +238,7 @@ def _table(project: Project, target: str, asset: str, name: str) -> PublishedTab
         sources = (*(heap_asset(table) for table in project.event_tables), USERS)
         return PublishedTable(target, wide.PUBLICATION, sources)
     description, descriptions = _described(project, asset)
-    cluster = _CLUSTERED.get(asset) or (("user_id",) if asset.startswith("heap/") else ())
+    cluster = _CLUSTERED.get(asset) or (("user_id",) if is_heap_table(asset) else ())
     own = RESOLVED_COLUMNS if asset in map(heap_asset, project.event_tables) else frozenset[str]()
     return PublishedTable(
         target,
@@ -248,13 +250,13 @@ def _table(project: Project, target: str, asset: str, name: str) -> PublishedTab
 def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
     """Return what a table and its columns mean, from the catalogue and the settings."""
     name = asset.rpartition("/")[2]
-    if asset.startswith("heap/"):
+    if is_heap_table(asset):
         name = project.heap_tables[asset]
         known = project.catalogue.tables.get(name)
         columns = {column: about.description for column, about in known.columns.items()} if known else {}
         kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"
         return f"Heap's {known.display_name if known else name}, {kind}", columns
-    if asset.startswith("warehouse/") and project.settings.warehouse:
+    if is_warehouse_table(asset) and project.settings.warehouse:
         table = project.settings.warehouse.tables[name]
         return table.description or f"{table.relation} as it stood at the end of partition_day", {}
     if asset == PROFILES:

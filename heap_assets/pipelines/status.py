@@ -38,6 +38,7 @@ from heap_assets.tables import (
     PROFILES,
     SNAPSHOT_TABLES,
     heap_asset,
+    is_sync,
     sync_asset,
     warehouse_asset,
 )
@@ -186,7 +187,7 @@ def _state(
     if now is not None and now.state == "running":
         return State.RUNNING, f"run {now.run_id[:8]}"
     # what asks for confirmation has failed its check of delivery for no other reason
-    if failed and not (wait and asset.startswith("sync/")):
+    if failed and not (wait and is_sync(asset)):
         named = "; ".join(f"check {v.check} failed{_where(v)}{_why(v)}" for v in failed[:3])
         return State.FAILED, named + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
     if asset in lately.broken:

@@ -34,6 +34,7 @@ from heap_assets.tables import (
     PROFILES,
     SHARED,
     heap_asset,
+    is_sync,
     sync_asset,
 )
 
@@ -106,7 +107,7 @@ def not_sent(project: Project) -> dict[str, str]:
 
 def newest_day(project: Project, asset: str, found: Sequence[StoredVerdict]) -> tuple[str | None, datetime | None]:
     """Return the newest day of an asset and when it was written; of a sync, the newest that was delivered."""
-    if asset.startswith("sync/"):
+    if is_sync(asset):
         sent = [v for v in found if v.check == "delivered" and v.passed]
         return (sent[-1].partition, sent[-1].judged_at) if sent else (None, None)
     stored: list[ObjectInfo] = [

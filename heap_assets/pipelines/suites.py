@@ -30,7 +30,19 @@ from heap_assets.quality import (
     recency_checks,
 )
 from heap_assets.sources.heap_connect import known_columns
-from heap_assets.tables import DUMPS, GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, sync_asset, warehouse_asset
+from heap_assets.tables import (
+    DUMPS,
+    GRAPH,
+    MIGRATIONS,
+    PROFILES,
+    USERS,
+    heap_asset,
+    is_heap_table,
+    is_warehouse_table,
+    sync_asset,
+    warehouse_asset,
+    warehouse_table,
+)
 
 _HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
 
@@ -47,7 +59,7 @@ def checks_of(project: Project, asset: str) -> list[Check]:
         return checks_for_users(tolerated, [heap_asset(table) for table in project.event_tables])
     if asset == MIGRATIONS:
         return checks_for_migrations(tolerated)
-    if asset.startswith("heap/"):
+    if is_heap_table(asset):
         table = project.heap_tables[asset]
         custom = project.catalogue.tables[table].columns
         built_in = set(known_columns(table))
@@ -57,8 +69,8 @@ def checks_of(project: Project, asset: str) -> list[Check]:
             accepted=[name for name, column in custom.items() if column.pii],
             thresholds=tolerated,
         )
-    if asset.startswith("warehouse/") and project.settings.warehouse:
-        mapped = project.settings.warehouse.tables[asset.removeprefix("warehouse/")]
+    if is_warehouse_table(asset) and project.settings.warehouse:
+        mapped = project.settings.warehouse.tables[warehouse_table(asset)]
         return checks_for_warehouse_table(
             asset,
             key=mapped.key,

@@ -55,7 +55,15 @@ from heap_assets.sources.warehouse import (
     family_of,
 )
 from heap_assets.storage import Lake, state_keys
-from heap_assets.tables import MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, warehouse_asset
+from heap_assets.tables import (
+    MIGRATIONS,
+    SNAPSHOT_TABLES,
+    USERS,
+    heap_asset,
+    is_warehouse_table,
+    warehouse_asset,
+    warehouse_table,
+)
 
 
 def open_project(settings: Settings | None = None) -> Project:
@@ -200,8 +208,8 @@ class Project:
 
     def required(self, asset: str) -> bool:
         """Say whether identity waits for this snapshot table (others are carried forward)."""
-        if self.settings.warehouse and asset.startswith("warehouse/"):
-            return self.settings.warehouse.tables[asset.removeprefix("warehouse/")].required
+        if self.settings.warehouse and is_warehouse_table(asset):
+            return self.settings.warehouse.tables[warehouse_table(asset)].required
         return True
 
     def check_columns(self) -> None:

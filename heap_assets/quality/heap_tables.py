@@ -16,9 +16,6 @@ from heap_assets.quality import (
 )
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.measures import (
-    MIGRATIONS,
-    SESSIONS,
-    USERS,
     TableFacts,
     column_check,
     facts_of,
@@ -32,6 +29,7 @@ from heap_assets.quality.measures import (
 from heap_assets.quality.personal_data import no_personal_data
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by, together
 from heap_assets.quality.thresholds import Thresholds
+from heap_assets.tables import MIGRATIONS, SESSIONS, USERS
 from heap_assets.values import (
     PRIVATE,
 )

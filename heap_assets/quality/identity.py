@@ -10,9 +10,10 @@ from heap_assets.quality import (
     baselines,
 )
 from heap_assets.quality.engine import Check, Subject
-from heap_assets.quality.measures import LOOK_BACK_DAYS, MIGRATIONS, remembered
+from heap_assets.quality.measures import LOOK_BACK_DAYS, remembered
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Thresholds
+from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, MIGRATIONS, SHARED
 from heap_assets.values import (
     PRIVATE,
 )
@@ -237,10 +238,6 @@ def _bucket(column: str) -> pl.Expr:
     return edge.alias("least")
 
 
-GRAPH = "identity/graph"
-CONFLICTS = "identity/conflicts"
-SHARED = "identity/shared"
-CHANGES = "identity/changes"
 _FEW = 5
 
 

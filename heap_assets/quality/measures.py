@@ -13,11 +13,8 @@ from heap_assets.quality import baselines
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, together
 from heap_assets.quality.thresholds import Thresholds
+from heap_assets.tables import MIGRATIONS, USERS, is_heap_table
 from heap_assets.values import PRIVATE
-
-USERS = "heap/users"
-SESSIONS = "heap/sessions"
-MIGRATIONS = "heap/user_migrations"
 
 LOOK_BACK_DAYS = 7
 _SNAPSHOT_GAP_DAYS = 7
@@ -125,7 +122,7 @@ def values_kept(notes: Mapping[str, object]) -> Verdict:
 
 
 def facts_of(s: Subject) -> TableFacts:
-    is_event = s.asset not in (USERS, MIGRATIONS) and s.asset.startswith("heap/")
+    is_event = s.asset not in (USERS, MIGRATIONS) and is_heap_table(s.asset)
     return s.once("facts", lambda: table_facts(s.rows(), s.day if is_event else None))
 
 
@@ -193,7 +190,7 @@ def column_check(asset: str, t: Thresholds) -> Check:
         judge,
         Severity.WARN,
         mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped."
-        if asset.startswith("heap/")
+        if is_heap_table(asset)
         else "map a new one in `warehouse.tables` if it is wanted; ask the loader's owner for one that is gone.",
     )
 

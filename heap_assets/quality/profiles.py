@@ -13,10 +13,11 @@ from heap_assets.quality import (
     result_store,
 )
 from heap_assets.quality.engine import Check, Subject
-from heap_assets.quality.identity import CONFLICTS, GRAPH, claims
-from heap_assets.quality.measures import USERS, unique_keys
+from heap_assets.quality.identity import claims
+from heap_assets.quality.measures import unique_keys
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Thresholds
+from heap_assets.tables import CONFLICTS, GRAPH, USERS
 from heap_assets.values import (
     PRIVATE,
 )

@@ -17,6 +17,7 @@ from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Cadence
 from heap_assets.storage import Lake
+from heap_assets.tables import is_event_table
 from heap_assets.values import read_times
 
 _LOOK_BACK = 45
@@ -198,7 +199,7 @@ def recency_checks(
             cadence,
             lambda s, now: newest_event_time(s.lake, s.asset, now, time_column),
             grain=lambda s, now: grain(s.lake, s.asset, now, time_column),
-            quiet_by_nature=asset.startswith("heap/events/"),
+            quiet_by_nature=is_event_table(asset),
         )
         for asset, cadence in event_tables.items()
     ]

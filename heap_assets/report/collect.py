@@ -14,6 +14,7 @@ from heap_assets.quality import (
     result_store,
 )
 from heap_assets.storage import Lake, Store, state_keys
+from heap_assets.tables import is_event_table
 
 RECENCY = ("newest_row_is_recent", "newest_complete_day_delivered")
 GROUP_ORDER = ("heap_connect", "heap", "warehouse", "identity", "profiles", "audit", "sync")
@@ -99,7 +100,7 @@ def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
         ),
         strips=_strips(by_day),
         volumes=_numbers_by_asset(by_day, "volume_as_usual", "rows")
-        | _numbers_by_asset((v for v in by_day if not v.asset.startswith("heap/events")), "not_shrunk", "rows"),
+        | _numbers_by_asset((v for v in by_day if not is_event_table(v.asset)), "not_shrunk", "rows"),
         duplicates=_duplicates(by_day),
         matches=_prefixed(by_day, "matched_as_before", "matched_"),
         identity=_lines(

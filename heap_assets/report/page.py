@@ -13,6 +13,7 @@ from heap_assets.quality import (
 )
 from heap_assets.report.charts import bar_chart, line_chart, number, sparkline, strip
 from heap_assets.report.collect import Status, SyncRun, outcome
+from heap_assets.tables import EVENTS
 
 _MARK = {"pass": "✓ passes", "warn": "! warns", "error": "✕ fails", "unjudged": "– not judged"}
 _TABLES_DRAWN = 24
@@ -155,7 +156,7 @@ def _volumes(status: Status) -> str:
     by_size = sorted(status.volumes.items(), key=lambda item: -item[1][max(item[1])])
     newest = max(max(line) for line in status.volumes.values())
     cards = "".join(
-        f"<section class=card><h3>{_breakable(asset.removeprefix('heap/events/'))}</h3>"
+        f"<section class=card><h3>{_breakable(asset.removeprefix(EVENTS))}</h3>"
         f"{sparkline(line, status.days, f'Rows of {asset} by day')}<small>{number(line[max(line)])} rows"
         f"{'' if max(line) == newest else f', <b>last on {max(line)}</b>'}</small></section>"
         for asset, line in by_size[:_TABLES_DRAWN]

@@ -28,6 +28,7 @@ import polars as pl
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.storage import state_keys
 from heap_assets.storage.store import Store
+from heap_assets.tables import GRAPH, MIGRATIONS, PAGEVIEWS, SESSIONS, is_event_table, sync_asset
 from heap_assets.values import (
     PRIVATE,
     set_apart,
@@ -181,7 +182,7 @@ class _Views:
         self._create_resolved(shown)
         if not assets:
             for name, files in sorted(_sync_tables(self._store).items()):
-                self._create(f"sync/{name}", "sync", name, files, keyed=False)
+                self._create(f"{sync_asset(name)}", "sync", name, files, keyed=False)
 
     def _create(self, asset: str, schema: str, name: str, files: Sequence[str], *, keyed: bool) -> str | None:
         """Make one view and return its quoted name; None if it cannot be made."""
@@ -234,9 +235,9 @@ class _Views:
 
     def _create_resolved(self, shown: Mapping[str, tuple[str, str]]) -> None:
         """Event rows with today's user and profile; only once both are known."""
-        if not {"heap/user_migrations", "identity/graph"} <= shown.keys():
+        if not {MIGRATIONS, GRAPH} <= shown.keys():
             return
-        migrations, graph = shown["heap/user_migrations"][1], shown["identity/graph"][1]
+        migrations, graph = shown[MIGRATIONS][1], shown[GRAPH][1]
         self._connection.execute("CREATE SCHEMA resolved")
         for asset in filter(_is_event_table, shown):
             source = shown[asset][0]
@@ -281,7 +282,7 @@ def _partitions(store: Store, assets: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _is_event_table(asset: str) -> bool:
-    return asset in ("heap/pageviews", "heap/sessions") or asset.startswith("heap/events/")
+    return asset in (PAGEVIEWS, SESSIONS) or is_event_table(asset)
 
 
 def _sync_tables(store: Store) -> dict[str, list[str]]:

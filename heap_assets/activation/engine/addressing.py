@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from heap_assets.errors import DeliveryError
+from heap_assets.tables import USERS
 
 _SET_ASIDE = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl.String()})
 
@@ -77,7 +78,7 @@ def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFr
         age = policy.now - policy.users_as_of
         if age > 2 * policy.cadence:
             raise DeliveryError(
-                f"heap/users is {age.total_seconds() / 3600:.0f} hours old, more than two exports: identities may have "
+                f"{USERS} is {age.total_seconds() / 3600:.0f} hours old, more than two exports: identities may have "
                 "migrated since. Land the newest dump first; nothing was sent"
             )
     known = users.filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())

@@ -19,7 +19,14 @@ from heap_assets.project import (
     Project,
 )
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
-from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
+from heap_assets.tables import (
+    LANDED,
+    MIGRATIONS,
+    SNAPSHOT_TABLES,
+    USERS,
+    heap_asset,
+    is_event_table,
+)
 
 _ABOUT_USERS = (
     "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "
@@ -123,7 +130,7 @@ def _spec(loaded: Project, path: str, description: str, condition: dg.Automation
         asset_key(path),
         deps=[asset_key(LANDED)],
         description=description,
-        group_name="heap_events" if path.startswith("heap/events/") else "heap",
+        group_name="heap_events" if is_event_table(path) else "heap",
         kinds={"polars", "parquet"},
         owners=[loaded.settings.run.owner],
         tags={"source": "heap", "table_kind": "snapshot" if table in SNAPSHOT_TABLES else "event"},

@@ -35,7 +35,7 @@ from heap_assets.sources.warehouse import (
     told_counts,
     told_names,
 )
-from heap_assets.tables import publish_asset
+from heap_assets.tables import GRAPH, MIGRATIONS, publish_asset
 
 GROUP = "publish"
 GRAPH_TABLE = "identity_graph"
@@ -143,7 +143,7 @@ def _views(loaded: Project, project: Callable[[LakeResource], Project], target: 
         pool=f"publish_{target}",
         description="Views of the published event tables with today's `resolved_user_id` and `profile_id`.\n\n"
         "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
-        "heap/user_migrations and identity/graph, and read no other.",
+        f"{MIGRATIONS} and {GRAPH}, and read no other.",
     )
     @redacting
     def build(lake: LakeResource) -> dg.MaterializeResult[Any]:

@@ -21,6 +21,7 @@ from heap_assets.project import (
     Project,
 )
 from heap_assets.redaction import redacting
+from heap_assets.tables import HEAP
 
 NAME = "waits"
 UNTIL = "waits_until"
@@ -75,7 +76,7 @@ class Reasons:
         project = self._platform()
         if not is_exported(project) and not landing_pauses(project):
             return "dumps are landing: the days that they touched are built when that pauses"
-        return self.of("heap/", otherwise="every day that was touched is built, being built, or failed")()
+        return self.of(HEAP, otherwise="every day that was touched is built, being built, or failed")()
 
     def _now(self) -> Sequence[Wait]:
         if time.monotonic() >= self._until:

@@ -25,6 +25,7 @@ from heap_assets.sources.heap_connect.tables import (
 )
 from heap_assets.sources.heap_connect.values import TIME
 from heap_assets.storage import Inputs, Lake, Store
+from heap_assets.tables import heap_asset
 
 _DAYS_LOOKED_AT = 3
 _USER_COLUMNS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
@@ -45,7 +46,7 @@ def build_users(
     columns: Sequence[str] | None = None,
     *,
     lake: Lake | None = None,
-    asset: str = f"heap/{USERS}",
+    asset: str = heap_asset(USERS),
 ) -> Built:
     """Build the users as they stood at the end of a day.
 
