@@ -222,7 +222,7 @@ def test_a_command_that_a_text_names_exists() -> None:
     }
     assert len(named) > 20
 
-    for path, command, below in sorted(named):
+    for path, command, below in sorted(named, key=str):
         found = commands.get_command(click.Context(commands), command)
         assert found is not None, f"{path} names `heap-assets {command}`"
         if isinstance(found, click.Group) and below:

@@ -58,7 +58,7 @@ lake, own = Lake.open(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
-    verdicts.record(lake.store, Verdict(passed=False), asset="profiles", check="one", partition="2026-11-01",
+    result_store.record(lake.store, Verdict(passed=False), asset="profiles", check="one", partition="2026-11-01",
                     version=own, severity=Severity.ERROR, blocking=True)
 """
 
