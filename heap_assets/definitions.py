@@ -6,9 +6,7 @@ import dagster as dg
 
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.catalogue import accept_first
-from heap_assets.project import (
-    open_project,
-)
+from heap_assets.project import open_project
 
 
 @dg.definitions

@@ -1,14 +1,6 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
-from heap_assets.activation.connectors.base import (
-    BaseDestination,
-    Destination,
-    Limits,
-    Rate,
-    Request,
-    Response,
-    Row,
-)
+from heap_assets.activation.connectors.base import BaseDestination, Destination, Limits, Rate, Request, Response, Row
 from heap_assets.activation.connectors.heap_deletion import HeapDeletion
 from heap_assets.activation.connectors.heap_events import HeapEvents
 from heap_assets.activation.connectors.heap_identify import (
@@ -35,21 +27,9 @@ from heap_assets.activation.connectors.segment import (
 from heap_assets.activation.connectors.tracking_plan import TrackingPlan, Violation
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets.activation.engine.accounts import all_ledgers, at_account, ledger_of
-from heap_assets.activation.engine.addressing import (
-    Addressed,
-    AddressPolicy,
-    addressed,
-    nobody,
-    writable_identities,
-)
+from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody, writable_identities
 from heap_assets.activation.engine.deliver import deliver, dry_run
-from heap_assets.activation.engine.events import (
-    EVENT_COLUMNS,
-    KEY_COLUMNS,
-    EventMapping,
-    addressed_events,
-    event_rows,
-)
+from heap_assets.activation.engine.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, addressed_events, event_rows
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.lease import LeaseHeldError, LeaseLostError
 from heap_assets.activation.engine.log import Log, fold

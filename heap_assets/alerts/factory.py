@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from heap_assets.alerts.channels import Channel, EmailChannel, SlackChannel, WebhookChannel
 from heap_assets.alerts.message import Kind
-from heap_assets.config import (
-    Alert,
-)
+from heap_assets.config import Alert
 from heap_assets.errors import SettingsError
 
 

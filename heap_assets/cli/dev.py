@@ -22,10 +22,7 @@ from heap_assets.config import UI_VARIABLE
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.code_location import reload_when_the_catalogue_changes
 from heap_assets.pipelines.catalogue import accept_first
-from heap_assets.project import (
-    Project,
-    open_project,
-)
+from heap_assets.project import Project, open_project
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 6.0

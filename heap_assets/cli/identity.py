@@ -8,20 +8,11 @@ from pathlib import Path
 import click
 
 from heap_assets.errors import MissingInputError
-from heap_assets.identity import (
-    IdentityTables,
-)
-from heap_assets.identity import (
-    explain as explain_identifiers,
-)
-from heap_assets.identity import (
-    what_if as sweep,
-)
+from heap_assets.identity import IdentityTables
+from heap_assets.identity import explain as explain_identifiers
+from heap_assets.identity import what_if as sweep
 from heap_assets.pipelines.readiness import links_as_of
-from heap_assets.project import (
-    Project,
-    open_project,
-)
+from heap_assets.project import Project, open_project
 from heap_assets.tables import CONFLICTS, GRAPH, SHARED
 
 

@@ -7,9 +7,7 @@ from collections import Counter
 import click
 
 from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
-from heap_assets.project import (
-    open_project,
-)
+from heap_assets.project import open_project
 
 
 @click.command()

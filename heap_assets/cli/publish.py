@@ -19,10 +19,7 @@ from heap_assets.pipelines.publishing import (
     publish_day,
     published_tables,
 )
-from heap_assets.project import (
-    Project,
-    open_project,
-)
+from heap_assets.project import Project, open_project
 from heap_assets.sources.warehouse import Publisher, told_counts, told_names
 
 

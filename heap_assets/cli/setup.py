@@ -15,9 +15,7 @@ from heap_assets import clock
 from heap_assets.cli.home import DAGSTER_FILES, dagster_file
 from heap_assets.config import Settings, load_settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
-from heap_assets.project import (
-    refused_hosts,
-)
+from heap_assets.project import refused_hosts
 from heap_assets.sources.heap_connect import check_bucket
 
 
@@ -68,9 +66,7 @@ def _with_source(template: str, folder: Path | None, bucket: str | None, endpoin
 def _first_day(path: Path) -> date | None:
     """Return the first day of the source; None if it cannot be reached yet, which preflight then explains."""
     from heap_assets.pipelines.catalogue import first_day_of_source
-    from heap_assets.project import (
-        open_project,
-    )
+    from heap_assets.project import open_project
 
     os.environ.setdefault("HEAP_APP_ID", "1")  # of no account: nothing is sent
     try:
@@ -88,9 +84,7 @@ def check(path: Path | None) -> None:
     from heap_assets.pipelines.filtering import check_columns
     from heap_assets.pipelines.identity_proposal import identity_proposal
     from heap_assets.pipelines.sync_columns import check_syncs, unknown_destinations
-    from heap_assets.project import (
-        open_project,
-    )
+    from heap_assets.project import open_project
 
     settings = load_settings(path)
     project = open_project(settings)

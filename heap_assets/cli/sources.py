@@ -17,12 +17,7 @@ from heap_assets.pipelines.exports import is_exported, open_export
 from heap_assets.pipelines.landing import month_quota
 from heap_assets.pipelines.publishing import open_publisher
 from heap_assets.pipelines.suites import thresholds
-from heap_assets.project import (
-    CATALOGUE_KEY,
-    Project,
-    open_project,
-    s3_access,
-)
+from heap_assets.project import CATALOGUE_KEY, Project, open_project, s3_access
 from heap_assets.redaction import redact
 from heap_assets.sources.heap_connect import (
     Selection,

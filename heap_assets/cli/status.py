@@ -18,10 +18,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.status import AssetStatus, State, asset_statuses, shown_assets
 from heap_assets.pipelines.waiting import dump_waits
-from heap_assets.project import (
-    Project,
-    open_project,
-)
+from heap_assets.project import Project, open_project
 from heap_assets.tables import is_sync
 from heap_assets.versions import version_of
 

@@ -28,14 +28,8 @@ from heap_assets.pipelines.delivery_destinations import heap_deletion
 from heap_assets.pipelines.delivery_due import newest_day
 from heap_assets.pipelines.delivery_first import how_to_confirm, waits_for_confirmation
 from heap_assets.pipelines.delivery_forget import forget_person
-from heap_assets.project import (
-    Project,
-    open_project,
-)
-from heap_assets.quality import (
-    Check,
-    StoredVerdict,
-)
+from heap_assets.project import Project, open_project
+from heap_assets.quality import Check, StoredVerdict
 from heap_assets.redaction import redact
 from heap_assets.tables import sync_asset
 

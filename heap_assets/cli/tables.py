@@ -8,13 +8,9 @@ import click
 import polars as pl
 
 from heap_assets.config import settings_path
-from heap_assets.project import (
-    open_project,
-)
+from heap_assets.project import open_project
 from heap_assets.report import write_report
-from heap_assets.storage import (
-    SqlDoor,
-)
+from heap_assets.storage import SqlDoor
 
 
 @click.command()

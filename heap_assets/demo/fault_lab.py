@@ -21,9 +21,7 @@ from typing import Any
 import yaml
 
 from heap_assets import clock
-from heap_assets.alerts import (
-    Kind,
-)
+from heap_assets.alerts import Kind
 from heap_assets.config import settings_path
 from heap_assets.demo import Company, grow, read_company, show_warehouse, write_company
 from heap_assets.demo.fault_inbox import Inbox, receiver

@@ -17,10 +17,7 @@ from heap_assets.demo import Company, DemoError, read_company, show_warehouse, w
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.orchestration.in_process import CodeLocation, RunResult, default_instance
 from heap_assets.pipelines.readiness import unbuilt_days
-from heap_assets.project import (
-    Project,
-    open_project,
-)
+from heap_assets.project import Project, open_project
 from heap_assets.quality import result_store
 from heap_assets.sources.heap_connect import ManifestFile
 from heap_assets.tables import AUDIENCES, DUMPS, heap_asset, sync_asset, warehouse_asset

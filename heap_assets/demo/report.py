@@ -9,23 +9,14 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation import (
-    runs,
-)
+from heap_assets.activation import runs
 from heap_assets.demo.nights import DemoRun
 from heap_assets.errors import MissingInputError
-from heap_assets.identity import (
-    quality,
-)
+from heap_assets.identity import quality
 from heap_assets.pipelines.delivery import ledgers
 from heap_assets.pipelines.readiness import links_as_of
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    StoredVerdict,
-    result_store,
-)
+from heap_assets.project import Project
+from heap_assets.quality import StoredVerdict, result_store
 from heap_assets.tables import CONFLICTS, GRAPH, SHARED
 
 

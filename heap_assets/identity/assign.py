@@ -7,9 +7,7 @@ import polars as pl
 from heap_assets.identity.errors import RulesError
 from heap_assets.identity.extract import MappedColumn
 from heap_assets.identity.rules import Rules, SourceTable
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 _ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{what}" for what in ("row", "value", "profile"))
 

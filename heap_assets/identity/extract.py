@@ -14,10 +14,7 @@ from heap_assets.identity.normalise import as_text, composite, normalised, reaso
 from heap_assets.identity.paths import resolve_path
 from heap_assets.identity.rules import ColumnMapping, Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, TIME, aggregated
-from heap_assets.values import (
-    PRIVATE,
-    read_times,
-)
+from heap_assets.values import PRIVATE, read_times
 
 MAX_IDENTIFIERS: Final = 200
 """Identifiers on one record; an array with more is no person, and its links would grow with the square."""

@@ -12,20 +12,9 @@ from typing import Any
 
 import dagster as dg
 
-from heap_assets.alerts import (
-    Alarm,
-    Channel,
-    Kind,
-    Message,
-    Outbox,
-)
+from heap_assets.alerts import Alarm, Channel, Kind, Message, Outbox
 from heap_assets.orchestration.run_alarms import GroupOf, finished_messages
-from heap_assets.orchestration.standing_alarms import (
-    freshness_alarms,
-    recency_alarms,
-    ticking_alarms,
-    watched_checks,
-)
+from heap_assets.orchestration.standing_alarms import freshness_alarms, recency_alarms, ticking_alarms, watched_checks
 from heap_assets.redaction import redacting
 
 _RUNS_PER_TICK = 20

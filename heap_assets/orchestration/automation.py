@@ -11,9 +11,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.first_contact import first_runs, unread_tables
 from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 
 Condition = dg.AutomationCondition[Any]

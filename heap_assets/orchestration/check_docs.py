@@ -7,13 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from heap_assets.alerts import (
-    DEFAULT_KINDS,
-    MEANINGS,
-)
-from heap_assets.quality import (
-    Thresholds,
-)
+from heap_assets.alerts import DEFAULT_KINDS, MEANINGS
+from heap_assets.quality import Thresholds
 from heap_assets.tables import is_warehouse_table
 
 _EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")

@@ -9,9 +9,7 @@ import httpx
 
 from heap_assets.config import Settings
 from heap_assets.errors import HeapAssetsError
-from heap_assets.project import (
-    load_catalogue,
-)
+from heap_assets.project import load_catalogue
 from heap_assets.storage import Lake
 
 _POLL_SECONDS = 2.0

@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from heap_assets.alerts import (
-    channels,
-)
+from heap_assets.alerts import channels
 from heap_assets.config import Settings
 from heap_assets.orchestration.alert_sensors import alert_sensors
 from heap_assets.orchestration.assets.exports import exports, exports_sensor
@@ -34,9 +32,7 @@ from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.filtering import check_columns
 from heap_assets.pipelines.suites import dump_checks, hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_columns import unknown_destinations
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
 

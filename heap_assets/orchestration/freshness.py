@@ -9,9 +9,7 @@ from typing import Literal
 
 import dagster as dg
 
-from heap_assets.quality import (
-    Cadence,
-)
+from heap_assets.quality import Cadence
 
 Kind = Literal["heap", "warehouse", "identity", "sync"]
 

@@ -29,9 +29,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.partitions import DUMPS
 from heap_assets.orchestration.recency import NAME as RECENCY
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 RECENCY_JOB = f"{RECENCY}_job"

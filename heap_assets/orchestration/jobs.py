@@ -14,9 +14,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
 from heap_assets.pipelines.suites import hourly_checks
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset
 

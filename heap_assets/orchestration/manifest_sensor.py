@@ -15,14 +15,9 @@ from heap_assets.orchestration.dead_runs import clear_dead_runs
 from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
 from heap_assets.pipelines.landing import days_that_came, stopped_by_quota
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
-from heap_assets.sources.heap_connect import (
-    DumpRecord,
-    ManifestFile,
-)
+from heap_assets.sources.heap_connect import DumpRecord, ManifestFile
 from heap_assets.tables import DUMPS
 
 DUMPS_TAG = "heap/dump_ids"

@@ -7,9 +7,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from heap_assets.orchestration.checks import check_step
-from heap_assets.quality import (
-    Check,
-)
+from heap_assets.quality import Check
 
 NAME = "recency"
 

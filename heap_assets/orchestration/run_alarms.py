@@ -9,11 +9,7 @@ from dataclasses import replace
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
-from heap_assets.alerts import (
-    Alarm,
-    Kind,
-    Message,
-)
+from heap_assets.alerts import Alarm, Kind, Message
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import NOTHING_TO_JUDGE_BY
 

@@ -9,16 +9,9 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.scheduler.instigation import InstigatorStatus, SensorInstigatorData, TickStatus
 
-from heap_assets.alerts import (
-    Alarm,
-    Kind,
-)
+from heap_assets.alerts import Alarm, Kind
 from heap_assets.orchestration.run_alarms import RECENCY_CHECKS, GroupOf
-from heap_assets.quality import (
-    WHOLE,
-    StoredVerdict,
-    result_store,
-)
+from heap_assets.quality import WHOLE, StoredVerdict, result_store
 from heap_assets.storage import Store
 
 _JUDGED_WITHIN = timedelta(hours=3)

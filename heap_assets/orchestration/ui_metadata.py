@@ -19,9 +19,7 @@ from heap_assets.pipelines import delivery
 from heap_assets.pipelines.golden import audit_of_day, profiles_of_day
 from heap_assets.pipelines.resolve import identity_of_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
 from heap_assets.tables import (
     AUDIT,

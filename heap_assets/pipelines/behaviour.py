@@ -8,22 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from heap_assets.config import (
-    SegmentTrack,
-)
+from heap_assets.config import SegmentTrack
 from heap_assets.errors import SettingsError
-from heap_assets.profiles import (
-    BEHAVIOUR,
-    event_stream,
-    event_table,
-    events_needed,
-    events_of_profiles,
-    with_audiences,
-)
+from heap_assets.profiles import BEHAVIOUR, event_stream, event_table, events_needed, events_of_profiles, with_audiences
 from heap_assets.profiles import with_behaviour as joined
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.tables import heap_asset
 

@@ -12,11 +12,7 @@ from datetime import UTC, date, datetime
 from heap_assets.errors import HeapAssetsError, SourceError
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.first_dumps import news_of_first_dumps, note_taken, remember
-from heap_assets.project import (
-    CATALOGUE_KEY,
-    Project,
-    is_writable,
-)
+from heap_assets.project import CATALOGUE_KEY, Project, is_writable
 from heap_assets.sources.heap_connect import (
     OWN_COLUMNS,
     Catalogue,
@@ -28,9 +24,7 @@ from heap_assets.sources.heap_connect import (
     plain_columns,
 )
 from heap_assets.storage import state_keys
-from heap_assets.values import (
-    apart,
-)
+from heap_assets.values import apart
 from heap_assets.versions import version_of
 
 _CHANGES_KEY = f"{state_keys.CATALOGUE}/changes.json"

@@ -30,9 +30,7 @@ from heap_assets.pipelines.delivery_merge import merged
 from heap_assets.pipelines.delivery_rows import Rows, newest, newest_users, rows_of
 from heap_assets.pipelines.delivery_since import remember_enabled
 from heap_assets.pipelines.delivery_tables import Forwarding
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import state_keys
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, warehouse_asset
 

@@ -8,17 +8,12 @@ from dataclasses import replace
 import polars as pl
 
 from heap_assets.activation import Log, Status
-from heap_assets.config import (
-    BaseSync,
-    HeapUserProperties,
-)
+from heap_assets.config import BaseSync, HeapUserProperties
 from heap_assets.pipelines.delivery import Delivery
 from heap_assets.pipelines.delivery_destinations import ledger_folder
 from heap_assets.pipelines.delivery_rows import newest_users
 from heap_assets.pipelines.suites import thresholds
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import (
     DELIVERED,
     Check,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from heap_assets.activation import EVENT_COLUMNS, KEY_COLUMNS
-from heap_assets.config import (
-    BaseSync,
-)
+from heap_assets.config import BaseSync
 from heap_assets.config import sync as kinds
 
 

@@ -31,18 +31,12 @@ from heap_assets.activation import (
     ledger_of,
     runs,
 )
-from heap_assets.config import (
-    Sync,
-)
+from heap_assets.config import Sync
 from heap_assets.config import sync as kinds
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines.delivery_columns import own_columns
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.values import (
-    apart,
-)
+from heap_assets.project import Project
+from heap_assets.values import apart
 
 _NAMES_ACCOUNT = re.compile(
     r"(?i)(^|_)(url|host|address|endpoint|region|account|app|project|workspace|tenant|site|org|environment|id)(_id)?$"

@@ -13,9 +13,7 @@ from heap_assets.pipelines.delivery_destinations import ledger_folder
 from heap_assets.pipelines.delivery_gate import table_gate
 from heap_assets.pipelines.delivery_since import since_of
 from heap_assets.pipelines.delivery_tables import Forwarding
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import Store, state_keys
 from heap_assets.tables import PROFILES, USERS, heap_asset, warehouse_asset
 

@@ -10,9 +10,7 @@ from urllib.parse import urlsplit
 from heap_assets.config import sync as kinds
 from heap_assets.pipelines.delivery_destinations import ledger_folder
 from heap_assets.pipelines.delivery_tables import Forwarding
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import state_keys
 
 _SHOWN = state_keys.FIRST_RUNS

@@ -13,9 +13,7 @@ from heap_assets.pipelines.delivery_destinations import spec_of
 from heap_assets.pipelines.delivery_rows import rows_of
 from heap_assets.pipelines.delivery_tables import Forwarding
 from heap_assets.pipelines.golden import standing_partition
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import heap_asset, warehouse_asset
 
 

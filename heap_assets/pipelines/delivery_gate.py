@@ -11,9 +11,7 @@ from heap_assets.pipelines.delivery_tables import Forwarding
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.pipelines.suites import required_checks
 from heap_assets.profiles import SET_ASIDE
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.tables import GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 

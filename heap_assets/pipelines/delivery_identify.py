@@ -9,14 +9,10 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation import sent_pairs
-from heap_assets.config import (
-    HeapIdentify,
-)
+from heap_assets.config import HeapIdentify
 from heap_assets.identity import own_identify_links
 from heap_assets.pipelines.golden import standing_partition
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import USERS
 
 

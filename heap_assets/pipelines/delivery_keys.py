@@ -8,16 +8,12 @@ from datetime import date
 import polars as pl
 
 from heap_assets.activation import Addressed, hashed_keys, keys_behind, salt, set_aside
-from heap_assets.config import (
-    SegmentTrack,
-)
+from heap_assets.config import SegmentTrack
 from heap_assets.pipelines.delivery import ledgers
 from heap_assets.pipelines.delivery_due import newest_day
 from heap_assets.pipelines.delivery_rows import Rows, newest_profiles_day, rows_of
 from heap_assets.pipelines.delivery_tables import Forwarding
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import PROFILES, heap_asset
 
 _KEYS = ("key", "event_key", "anonymous_id")

@@ -22,10 +22,7 @@ from heap_assets.activation import (
     nobody,
     reidentify_rows,
 )
-from heap_assets.config import (
-    BaseSync,
-    WarehouseTable,
-)
+from heap_assets.config import BaseSync, WarehouseTable
 from heap_assets.config import sync as kinds
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import (
@@ -41,17 +38,10 @@ from heap_assets.pipelines.delivery_columns import own_columns
 from heap_assets.pipelines.delivery_since import enabled_on, since_of
 from heap_assets.pipelines.golden import standing_partition
 from heap_assets.pipelines.suppression import suppressed_users
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.sources.heap_connect import resynced_users
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, warehouse_asset
-from heap_assets.values import (
-    PRIVATE,
-    apart,
-    read_times,
-    set_apart,
-)
+from heap_assets.values import PRIVATE, apart, read_times, set_apart
 
 _PROFILE = f"{PRIVATE}profile_id"
 

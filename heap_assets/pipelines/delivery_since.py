@@ -8,9 +8,7 @@ from datetime import UTC, date, datetime, time
 from heap_assets import clock
 from heap_assets.errors import DamagedFileError
 from heap_assets.pipelines.delivery_destinations import ledger_folder
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import state_keys
 
 

@@ -11,22 +11,15 @@ from functools import cached_property
 import polars as pl
 
 from heap_assets.activation import Addressed, TrackingPlan, track_rows
-from heap_assets.config import (
-    SegmentTrack,
-)
+from heap_assets.config import SegmentTrack
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, without_suppressed
 from heap_assets.pipelines.delivery_rows import by_identifier, newest, newest_profiles_day, newest_users
 from heap_assets.pipelines.delivery_since import since_of
 from heap_assets.pipelines.suppression import suppressed_users
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset
-from heap_assets.values import (
-    apart,
-    set_apart,
-)
+from heap_assets.values import apart, set_apart
 from heap_assets.versions import version_of
 
 _NOT_EVENTS = ("sessions",)

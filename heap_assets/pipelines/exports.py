@@ -11,36 +11,17 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.config import (
-    BigQuerySource,
-)
+from heap_assets.config import BigQuerySource
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
 from heap_assets.pipelines.snapshots import is_over, kept_or_carried
 from heap_assets.pipelines.table import UNREADABLE, Made, Task
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.sources.heap_bigquery import (
-    ExportLog,
-    HeapExport,
-    LookBack,
-    SeenExport,
-    TableLook,
-    WideExport,
-)
+from heap_assets.project import Project
+from heap_assets.sources.heap_bigquery import ExportLog, HeapExport, LookBack, SeenExport, TableLook, WideExport
 from heap_assets.sources.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
-from heap_assets.sources.warehouse import (
-    CONTENT_SCHEME,
-    WarehouseError,
-    content_digest,
-)
+from heap_assets.sources.warehouse import CONTENT_SCHEME, WarehouseError, content_digest
 from heap_assets.storage import Inputs, conform
 from heap_assets.tables import MIGRATIONS, USERS, heap_asset
-from heap_assets.values import (
-    apart,
-    original,
-    set_apart,
-)
+from heap_assets.values import apart, original, set_apart
 
 _log = logging.getLogger("heap_assets.exports")
 

@@ -10,9 +10,7 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines.table import Made, Table, Task
 from heap_assets.profiles import Condition, holds
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import Inputs
 from heap_assets.tables import heap_asset
 from heap_assets.versions import version_of

@@ -12,9 +12,7 @@ from heap_assets.pipelines.delivery_due import newest_day
 from heap_assets.pipelines.delivery_first import waits_for_confirmation, was_shown
 from heap_assets.pipelines.delivery_gate import sync_gate
 from heap_assets.pipelines.sync_columns import unknown_destinations
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.storage import state_keys
 from heap_assets.tables import sync_asset, warehouse_asset

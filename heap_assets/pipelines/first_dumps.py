@@ -10,9 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.sources.heap_connect import Missing, TableState, landed_columns
 from heap_assets.storage import state_keys
 

@@ -12,9 +12,7 @@ from heap_assets.identity import AuditedTable, audit, audit_figures
 from heap_assets.pipelines.behaviour import Window, window, with_what_they_did
 from heap_assets.pipelines.table import Made
 from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import Inputs, Lake
 from heap_assets.tables import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 from heap_assets.versions import version_of

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from heap_assets.identity import EMAIL, HEAP_IDENTITY, identity_values
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import USERS
 
 

@@ -9,18 +9,8 @@ from datetime import date, timedelta
 from heap_assets import clock
 from heap_assets.pipelines.first_dumps import first_dumps
 from heap_assets.pipelines.suites import thresholds
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    CATALOGUE,
-    QUOTA,
-    TABLES_LANDED,
-    Verdict,
-    landed_verdict,
-    news_verdict,
-    quota_verdict,
-)
+from heap_assets.project import Project
+from heap_assets.quality import CATALOGUE, QUOTA, TABLES_LANDED, Verdict, landed_verdict, news_verdict, quota_verdict
 from heap_assets.sources.heap_connect import DumpReport, Quota, QuotaStatus, quota
 from heap_assets.tables import DUMPS
 

@@ -12,10 +12,7 @@ from fnmatch import fnmatchcase
 import polars as pl
 
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.project import (
-    Project,
-    check_publish_hosts,
-)
+from heap_assets.project import Project, check_publish_hosts
 from heap_assets.sources.heap_bigquery import events_table as wide
 from heap_assets.sources.warehouse import (
     RESOLVED_COLUMNS,
@@ -129,15 +126,10 @@ def open_publisher(project: Project, target: str) -> Publisher:
     chosen, store = project.settings.publish[target], project.lake.store
     check_publish_hosts(project.settings, target)
     if chosen.kind == "postgres":
-        from heap_assets.sources.warehouse import (
-            PostgresPublisher,
-        )
+        from heap_assets.sources.warehouse import PostgresPublisher
 
         return PostgresPublisher(chosen.dsn.get_secret_value(), chosen.schema_name, store)
-    from heap_assets.sources.warehouse import (
-        BigQueryAccount,
-        BigQueryPublisher,
-    )
+    from heap_assets.sources.warehouse import BigQueryAccount, BigQueryPublisher
 
     credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
     account = BigQueryAccount(chosen.project, credentials, chosen.location, chosen.endpoint)

@@ -14,9 +14,7 @@ from heap_assets.identity import DayInput, SourceTable
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.catalogue import columns_since
 from heap_assets.pipelines.delivery_identify import own_pairs
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.storage import Inputs

@@ -14,9 +14,7 @@ from heap_assets.identity import changes
 from heap_assets.pipelines.golden import standing_partition
 from heap_assets.pipelines.readiness import graph_inputs, identity_inputs
 from heap_assets.pipelines.table import Made
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import Inputs
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 

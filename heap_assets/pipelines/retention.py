@@ -9,9 +9,7 @@ from datetime import date, timedelta
 
 from heap_assets import clock
 from heap_assets.pipelines.suites import required_checks
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.storage import remove_scratch_folders
 from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, SHARED

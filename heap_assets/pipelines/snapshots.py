@@ -15,25 +15,14 @@ from pathlib import Path
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.config import (
-    WarehouseTable,
-)
+from heap_assets.config import WarehouseTable
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.pipelines.golden import standing_partition
 from heap_assets.pipelines.sync_columns import columns_of_syncs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made, Task
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redact_error
-from heap_assets.sources.warehouse import (
-    Observation,
-    Refreshed,
-    Shape,
-    Tally,
-    WarehouseError,
-    refreshed,
-)
+from heap_assets.sources.warehouse import Observation, Refreshed, Shape, Tally, WarehouseError, refreshed
 from heap_assets.storage import Inputs, state_keys
 from heap_assets.tables import warehouse_asset
 

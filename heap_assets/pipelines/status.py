@@ -23,14 +23,8 @@ from heap_assets.pipelines.status_facts import (
     not_sent,
 )
 from heap_assets.pipelines.waiting import Wait, waits
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    Severity,
-    StoredVerdict,
-    result_store,
-)
+from heap_assets.project import Project
+from heap_assets.quality import Severity, StoredVerdict, result_store
 from heap_assets.tables import (
     AUDIENCES,
     AUDIT,

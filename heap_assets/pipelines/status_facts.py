@@ -16,13 +16,8 @@ from heap_assets.pipelines.first_contact import first_runs, unread_tables
 from heap_assets.pipelines.readiness import graph_is_due, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.snapshots import last_read
 from heap_assets.pipelines.waiting import next_tick
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    StoredVerdict,
-    result_store,
-)
+from heap_assets.project import Project
+from heap_assets.quality import StoredVerdict, result_store
 from heap_assets.storage import ObjectInfo
 from heap_assets.tables import (
     AUDIENCES,

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from heap_assets.config import (
-    WarehouseTable,
-)
+from heap_assets.config import WarehouseTable
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import (
     Cadence,
     Check,

@@ -7,9 +7,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.identity import only_suppressed
 from heap_assets.pipelines.golden import standing_partition
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import MIGRATIONS, USERS
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heap_assets.activation import custom_destination, registered
-from heap_assets.config import (
-    BaseSync,
-)
+from heap_assets.config import BaseSync
 from heap_assets.config import sync as kinds
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines.delivery_tables import Forwarding
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.sources.warehouse import Shape, WarehouseError
 
 _COLUMN_KEYS = ("event_name_column", "event_key", "timestamp_column", "member_column")

@@ -8,9 +8,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.storage import FileWriter, Inputs
 
 UNREADABLE = "unreadable"

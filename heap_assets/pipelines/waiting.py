@@ -20,9 +20,7 @@ from heap_assets.pipelines.delivery_gate import sync_gate
 from heap_assets.pipelines.first_contact import unread_tables
 from heap_assets.pipelines.landing import stopped_by_quota
 from heap_assets.pipelines.readiness import identity_inputs
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.tables import (
     AUDIENCES,

@@ -20,10 +20,7 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
-from heap_assets.values import (
-    apart,
-    set_apart,
-)
+from heap_assets.values import apart, set_apart
 from heap_assets.yaml_core import core, kind_of
 
 _OWN = ("profile_id",)

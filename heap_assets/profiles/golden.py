@@ -12,9 +12,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
 from heap_assets.profiles.survivorship import TraitRule, survivors
 from heap_assets.profiles.trait_rows import PROFILE, ROW_TIME, UNREADABLE, TraitRows, TraitSource, assigned_rows
-from heap_assets.values import (
-    TIME,
-)
+from heap_assets.values import TIME
 
 PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "profile_id": pl.String(),

@@ -10,11 +10,7 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.identity import Rules, RulesError, SourceTable, assign, resolve_path
 from heap_assets.profiles.survivorship import present
-from heap_assets.values import (
-    PRIVATE,
-    TIME,
-    read_times,
-)
+from heap_assets.values import PRIVATE, TIME, read_times
 
 PROFILE, ROW_TIME, UNREADABLE = (f"{PRIVATE}{name}" for name in ("profile", "time", "unreadable"))
 

@@ -1,17 +1,7 @@
 """Settings, catalogue and lake of a deployment, opened once."""
 
-from heap_assets.project.allowed_hosts import (
-    check_publish_hosts,
-    refused_hosts,
-)
-from heap_assets.project.project import (
-    CATALOGUE_KEY,
-    Project,
-    is_writable,
-    load_catalogue,
-    open_project,
-    s3_access,
-)
+from heap_assets.project.allowed_hosts import check_publish_hosts, refused_hosts
+from heap_assets.project.project import CATALOGUE_KEY, Project, is_writable, load_catalogue, open_project, s3_access
 
 __all__ = [
     "CATALOGUE_KEY",

@@ -11,15 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from heap_assets import clock
-from heap_assets.config import (
-    HEAP_DEFAULT_IDENTIFIERS,
-    IdentifierTypes,
-    Settings,
-    load_settings,
-)
-from heap_assets.config import (
-    S3Source as S3Settings,
-)
+from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings, load_settings
+from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import (
     HEAP_IDENTITY,

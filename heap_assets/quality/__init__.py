@@ -1,23 +1,9 @@
 """Checks as data, the rules of each subject, stored results, and the numbers they compare with."""
 
-from heap_assets.quality.audiences import (
-    checks_for_audiences,
-)
-from heap_assets.quality.engine import (
-    Check,
-    Judge,
-    Subject,
-    blocking_checks,
-)
-from heap_assets.quality.heap_tables import (
-    checks_for_event_table,
-    checks_for_migrations,
-    checks_for_users,
-)
-from heap_assets.quality.identity import (
-    SIZE_EDGES,
-    checks_for_identity,
-)
+from heap_assets.quality.audiences import checks_for_audiences
+from heap_assets.quality.engine import Check, Judge, Subject, blocking_checks
+from heap_assets.quality.heap_tables import checks_for_event_table, checks_for_migrations, checks_for_users
+from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
 from heap_assets.quality.landing import (
     CATALOGUE,
     QUOTA,
@@ -27,37 +13,13 @@ from heap_assets.quality.landing import (
     news_verdict,
     quota_verdict,
 )
-from heap_assets.quality.profiles import (
-    WarehouseKeys,
-    checks_for_profiles,
-)
-from heap_assets.quality.recency import (
-    recency_checks,
-)
-from heap_assets.quality.result_store import (
-    WHOLE,
-    StoredVerdict,
-)
-from heap_assets.quality.results import (
-    Severity,
-    Verdict,
-    could_not_judge,
-    hashed,
-    nothing_to_judge_by,
-)
-from heap_assets.quality.sync import (
-    DELIVERED,
-    checks_for_sync,
-    delivery_recency_check,
-    sync_verdicts,
-)
-from heap_assets.quality.thresholds import (
-    Cadence,
-    Thresholds,
-)
-from heap_assets.quality.warehouse import (
-    checks_for_warehouse_table,
-)
+from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles
+from heap_assets.quality.recency import recency_checks
+from heap_assets.quality.result_store import WHOLE, StoredVerdict
+from heap_assets.quality.results import Severity, Verdict, could_not_judge, hashed, nothing_to_judge_by
+from heap_assets.quality.sync import DELIVERED, checks_for_sync, delivery_recency_check, sync_verdicts
+from heap_assets.quality.thresholds import Cadence, Thresholds
+from heap_assets.quality.warehouse import checks_for_warehouse_table
 
 __all__ = [
     "CATALOGUE",

@@ -10,10 +10,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.quality import (
-    baselines,
-    measures,
-)
+from heap_assets.quality import baselines, measures
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.measures import (
     TableFacts,
@@ -30,9 +27,7 @@ from heap_assets.quality.personal_data import no_personal_data
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by, together
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import MIGRATIONS, SESSIONS, USERS
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 _ROWS = f"{PRIVATE}rows"
 

@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from heap_assets.quality import (
-    baselines,
-)
+from heap_assets.quality import baselines
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.measures import LOOK_BACK_DAYS, remembered
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, MIGRATIONS, SHARED
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
 _DISTURBING = ("merged", "split", "moved", "renamed", "removed")

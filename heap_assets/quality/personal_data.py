@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from heap_assets.quality.results import Verdict
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 _ROWS = f"{PRIVATE}rows"
 

@@ -9,18 +9,14 @@ import polars as pl
 
 from heap_assets.identity import normalised
 from heap_assets.profiles import SET_ASIDE
-from heap_assets.quality import (
-    result_store,
-)
+from heap_assets.quality import result_store
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.identity import claims
 from heap_assets.quality.measures import unique_keys
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import CONFLICTS, GRAPH, USERS
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 
 def one_identity_per_profile(profiles: pl.LazyFrame, allowed: float) -> Verdict:

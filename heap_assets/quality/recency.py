@@ -10,9 +10,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import HeapAssetsError
-from heap_assets.quality import (
-    result_store,
-)
+from heap_assets.quality import result_store
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Cadence

@@ -10,10 +10,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.quality import (
-    recency,
-    result_store,
-)
+from heap_assets.quality import recency, result_store
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Cadence, Thresholds

@@ -12,9 +12,7 @@ from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.measures import column_check, facts_of, readable_check, shrink_check, unique_keys, values_check
 from heap_assets.quality.results import Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 _ROWS = f"{PRIVATE}rows"
 _ANY = f"{PRIVATE}any"

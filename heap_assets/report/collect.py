@@ -7,12 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from heap_assets.quality import (
-    WHOLE,
-    Severity,
-    StoredVerdict,
-    result_store,
-)
+from heap_assets.quality import WHOLE, Severity, StoredVerdict, result_store
 from heap_assets.storage import Lake, Store, state_keys
 from heap_assets.tables import is_event_table
 

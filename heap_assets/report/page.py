@@ -6,11 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from heap_assets.quality import (
-    SIZE_EDGES,
-    WHOLE,
-    StoredVerdict,
-)
+from heap_assets.quality import SIZE_EDGES, WHOLE, StoredVerdict
 from heap_assets.report.charts import bar_chart, line_chart, number, sparkline, strip
 from heap_assets.report.collect import Status, SyncRun, outcome
 from heap_assets.tables import EVENTS

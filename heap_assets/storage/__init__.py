@@ -4,9 +4,7 @@ from heap_assets.storage.files import update_file
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
 from heap_assets.storage.leftovers import SCRATCH, remove_scratch_folders
 from heap_assets.storage.names import folder_name
-from heap_assets.storage.sql import (
-    SqlDoor,
-)
+from heap_assets.storage.sql import SqlDoor
 from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_frame
 
 __all__ = [

@@ -29,10 +29,7 @@ from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.storage import state_keys
 from heap_assets.storage.store import Store
 from heap_assets.tables import GRAPH, MIGRATIONS, PAGEVIEWS, SESSIONS, is_event_table, sync_asset
-from heap_assets.values import (
-    PRIVATE,
-    set_apart,
-)
+from heap_assets.values import PRIVATE, set_apart
 
 _SUFFIX = ".parquet"
 _SYNCS = state_keys.SYNC

@@ -1,24 +1,8 @@
 """How values are spelled: JSON with all digits, times in text, column names."""
 
-from heap_assets.values.column_names import (
-    PREFIX,
-    PRIVATE,
-    apart,
-    original,
-    set_apart,
-)
-from heap_assets.values.json_text import (
-    exact_json,
-    json_lost,
-    json_or_exact,
-    json_safe,
-    json_text,
-    value_as_json,
-)
-from heap_assets.values.text_times import (
-    TIME,
-    read_times,
-)
+from heap_assets.values.column_names import PREFIX, PRIVATE, apart, original, set_apart
+from heap_assets.values.json_text import exact_json, json_lost, json_or_exact, json_safe, json_text, value_as_json
+from heap_assets.values.text_times import TIME, read_times
 
 __all__ = [
     "PREFIX",

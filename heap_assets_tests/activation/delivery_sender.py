@@ -18,15 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import delivery_kit as kit
 
-from heap_assets.activation import (
-    BaseDestination,
-    HeapApp,
-    HeapEvents,
-    HeapUserProperties,
-    Retry,
-    SyncSpec,
-    deliver,
-)
+from heap_assets.activation import BaseDestination, HeapApp, HeapEvents, HeapUserProperties, Retry, SyncSpec, deliver
 from heap_assets.storage import Store
 
 

@@ -8,16 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from heap_assets.identity import (
-    ColumnMapping,
-    IdentifierRule,
-    Quality,
-    Rules,
-    SourceTable,
-    extract,
-    quality,
-    resolve,
-)
+from heap_assets.identity import ColumnMapping, IdentifierRule, Quality, Rules, SourceTable, extract, quality, resolve
 
 SSN = ColumnMapping("ssn", ("soc_sec_id",))
 NAME_AND_BIRTH = ColumnMapping("name_dob", ("given_name", "surname", "date_of_birth"))

@@ -17,16 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from heap_assets.identity import IdentifierRule, LinksError, Rules, resolve
 from heap_assets.identity.engine.native.tables import resolved
 from heap_assets.identity.resolve import as_resolution
-from heap_assets_tests.identity.builders import (
-    TYPES,
-    assert_agrees,
-    books,
-    flipped,
-    links_frame,
-    rows,
-    rules_of,
-    world,
-)
+from heap_assets_tests.identity.builders import TYPES, assert_agrees, books, flipped, links_frame, rows, rules_of, world
 from heap_assets_tests.identity.reference import Book, Row, answer
 
 FREE = Rules(tuple(IdentifierRule(kind, shared_above="never") for kind in TYPES))

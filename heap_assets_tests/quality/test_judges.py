@@ -9,14 +9,7 @@ from check_toys import events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.quality import (
-    heap_tables,
-    identity,
-    measures,
-    profiles,
-    sync,
-    warehouse,
-)
+from heap_assets.quality import heap_tables, identity, measures, profiles, sync, warehouse
 from heap_assets.quality.baselines import (
     columns_as_before,
     filled_as_usual,

@@ -12,16 +12,7 @@ from pathlib import Path
 import pytest
 
 from heap_assets_tests.sources.warehouse import servers
-from heap_assets_tests.torture.limited import (
-    HEAVY,
-    LIGHT,
-    do,
-    do_until,
-    do_within_limits,
-    make,
-    one_gibibyte,
-    wrong_of,
-)
+from heap_assets_tests.torture.limited import HEAVY, LIGHT, do, do_until, do_within_limits, make, one_gibibyte, wrong_of
 from heap_assets_tests.torture.memory import ROW_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

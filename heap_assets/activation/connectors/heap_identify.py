@@ -9,12 +9,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.activation.connectors.base import Limits, Request, Row
-from heap_assets.activation.connectors.heap_properties import (
-    IDENTITY_UNITS,
-    JUNK_IDENTITIES,
-    HeapApp,
-    HeapDestination,
-)
+from heap_assets.activation.connectors.heap_properties import IDENTITY_UNITS, JUNK_IDENTITIES, HeapApp, HeapDestination
 from heap_assets.activation.engine.accounts import all_ledgers
 from heap_assets.activation.engine.hashing import salt
 from heap_assets.activation.engine.lease import Lease

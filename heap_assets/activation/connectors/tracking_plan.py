@@ -23,9 +23,7 @@ import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.errors import SettingsError
-from heap_assets.values import (
-    read_times,
-)
+from heap_assets.values import read_times
 
 _TYPES: Mapping[str, pl.DataType] = {
     "string": pl.String(),

@@ -9,9 +9,7 @@ import polars as pl
 
 from heap_assets.activation.engine.spec import Property, SyncSpec
 from heap_assets.errors import SettingsError
-from heap_assets.values import (
-    json_or_exact,
-)
+from heap_assets.values import json_or_exact
 
 EXACT = 2**53
 """Whole numbers up to here survive a reader that makes them floats."""

@@ -12,10 +12,7 @@ import polars as pl
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable
 from heap_assets.errors import SettingsError
-from heap_assets.values import (
-    apart,
-    read_times,
-)
+from heap_assets.values import apart, read_times
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 KEY_COLUMNS = ("key", "profile_id", "heap_identities")

@@ -14,9 +14,7 @@ import polars as pl
 from heap_assets.identity.assign import assign
 from heap_assets.identity.explain.naive import compared_columns, naive_column, naive_join
 from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, Rules, SourceTable
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 AUDIT_SCHEMA: Mapping[str, pl.DataType] = {
     "metric": pl.String(),

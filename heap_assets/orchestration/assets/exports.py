@@ -12,9 +12,7 @@ from heap_assets.orchestration.assets.heap_connect import day_landed
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines.exports import Looked, look, news
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import EXPORTS
 

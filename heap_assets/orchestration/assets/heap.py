@@ -15,18 +15,9 @@ from heap_assets.pipelines import exports
 from heap_assets.pipelines.filtering import without_left_out
 from heap_assets.pipelines.suites import checks_of, loaded_cadence
 from heap_assets.pipelines.table import UNREADABLE, Table, Task
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
-from heap_assets.tables import (
-    LANDED,
-    MIGRATIONS,
-    SNAPSHOT_TABLES,
-    USERS,
-    heap_asset,
-    is_event_table,
-)
+from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, is_event_table
 
 _ABOUT_USERS = (
     "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "

@@ -11,13 +11,8 @@ from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines.landing import land
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    Check,
-    Verdict,
-)
+from heap_assets.project import Project
+from heap_assets.quality import Check, Verdict
 from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpReport
 from heap_assets.tables import DUMPS, LANDED

@@ -15,9 +15,7 @@ from heap_assets.orchestration.resources import LakeResource, partition_metadata
 from heap_assets.pipelines.resolve import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.table import Made
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 

@@ -17,9 +17,7 @@ from heap_assets.orchestration.resources import LakeResource, partition_metadata
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.golden import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.suites import loaded_cadence
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 

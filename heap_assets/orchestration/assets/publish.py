@@ -21,9 +21,7 @@ from heap_assets.pipelines.publishing import (
     resolvable,
 )
 from heap_assets.pipelines.suites import loaded_cadence
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redact_error, redacting
 from heap_assets.sources.warehouse import (
     AccessError,

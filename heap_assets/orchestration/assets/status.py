@@ -8,9 +8,7 @@ import dagster as dg
 
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.report import Status, outcome, status_page
 from heap_assets.storage import state_keys

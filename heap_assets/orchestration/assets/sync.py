@@ -30,9 +30,7 @@ from heap_assets.pipelines.delivery_checks import superseded_verdict, sync_check
 from heap_assets.pipelines.delivery_due import built_days
 from heap_assets.pipelines.delivery_first import how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.pipelines.suites import loaded_cadence
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset
 

@@ -7,13 +7,8 @@ import dagster as dg
 from heap_assets.orchestration.assets.sync_metadata import metadata_of
 from heap_assets.orchestration.checks import asset_key, evaluation
 from heap_assets.pipelines.delivery import Delivery
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    Check,
-    StoredVerdict,
-)
+from heap_assets.project import Project
+from heap_assets.quality import Check, StoredVerdict
 from heap_assets.tables import sync_asset
 
 

@@ -7,17 +7,12 @@ import dagster as dg
 import polars as pl
 
 from heap_assets.activation import Progress, SyncReport, runs
-from heap_assets.config import (
-    BaseSync,
-    SegmentTrack,
-)
+from heap_assets.config import BaseSync, SegmentTrack
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery_destinations import ledger_folder
 from heap_assets.pipelines.delivery_tables import Forwarding
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.tables import heap_asset
 
 _SAMPLE = 10

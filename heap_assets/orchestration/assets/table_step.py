@@ -20,14 +20,8 @@ from heap_assets.orchestration.assets.days import materializations, note_wait
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
 from heap_assets.pipelines.table import UNREADABLE, VALUES_LOST_IN, Table, Task
-from heap_assets.project import (
-    Project,
-)
-from heap_assets.quality import (
-    Check,
-    Verdict,
-    nothing_to_judge_by,
-)
+from heap_assets.project import Project
+from heap_assets.quality import Check, Verdict, nothing_to_judge_by
 from heap_assets.redaction import redacting
 from heap_assets.storage import Status
 

@@ -17,9 +17,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import landing_pauses
 from heap_assets.pipelines.waiting import Wait, waits
-from heap_assets.project import (
-    Project,
-)
+from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import HEAP
 

@@ -10,14 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from heap_assets.sources.warehouse import (
-    Publication,
-)
-from heap_assets.values import (
-    PRIVATE,
-    json_lost,
-    json_safe,
-)
+from heap_assets.sources.warehouse import Publication
+from heap_assets.values import PRIVATE, json_lost, json_safe
 
 JSON_COLUMNS = frozenset({"event_properties", "user_properties"})
 COLUMNS: Mapping[str, str] = {

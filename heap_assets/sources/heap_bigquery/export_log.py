@@ -18,9 +18,7 @@ import polars as pl
 from heap_assets.errors import HeapAssetsError
 from heap_assets.redaction import redact_error
 from heap_assets.sources.heap_bigquery.export import OVERLAP, HeapExport, changed_days
-from heap_assets.sources.warehouse import (
-    FINGERPRINT_SCHEME,
-)
+from heap_assets.sources.warehouse import FINGERPRINT_SCHEME
 from heap_assets.storage import Store, state_keys
 
 _log = logging.getLogger("heap_assets.exports")

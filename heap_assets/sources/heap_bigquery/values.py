@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from heap_assets.sources.heap_connect import key_dtype, read_times
-from heap_assets.values import (
-    value_as_json,
-)
+from heap_assets.values import value_as_json
 
 _REQUIRED = {"users": ("user_id",), "user_migrations": ("from_user_id", "to_user_id")}
 _EVENT_REQUIRED = ("event_id", "user_id", "time")

@@ -20,16 +20,8 @@ import polars as pl
 
 from heap_assets.sources.heap_bigquery.export import Fingerprints, HeapExport, fingerprints_of, midnight
 from heap_assets.sources.heap_bigquery.values import HeapRows, heap_rows, only_once
-from heap_assets.sources.warehouse import (
-    Newer,
-    Permission,
-    Reading,
-    Snapshot,
-)
-from heap_assets.values import (
-    PRIVATE,
-    value_as_json,
-)
+from heap_assets.sources.warehouse import Newer, Permission, Reading, Snapshot
+from heap_assets.values import PRIVATE, value_as_json
 
 _KEYS = ("event_id", "user_id", "session_id", "time")
 _OWN = ("referrer", "device_type", "browser", "platform", "country", "region", "city")

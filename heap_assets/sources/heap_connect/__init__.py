@@ -19,12 +19,7 @@ from heap_assets.sources.heap_connect.manifest import Manifest, ManifestError, M
 from heap_assets.sources.heap_connect.own_events import OWN_MARK, OWN_VALUE, without_own
 from heap_assets.sources.heap_connect.preflight import Verdict, preflight
 from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
-from heap_assets.sources.heap_connect.records import (
-    Counts,
-    DumpRecord,
-    Failure,
-    TableState,
-)
+from heap_assets.sources.heap_connect.records import Counts, DumpRecord, Failure, TableState
 from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
 from heap_assets.sources.heap_connect.resyncs import resynced_users
 from heap_assets.sources.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
@@ -37,12 +32,7 @@ from heap_assets.sources.heap_connect.selection import (
     keys_of,
 )
 from heap_assets.sources.heap_connect.set_aside import files_in_quarantine, rows_set_aside
-from heap_assets.sources.heap_connect.snapshots import (
-    MIGRATIONS_SCHEMA,
-    build_user_migrations,
-    build_users,
-    resolved,
-)
+from heap_assets.sources.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.sources.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
 from heap_assets.sources.heap_connect.tables import Built, TableError, build_event_day
 from heap_assets.sources.heap_connect.values import key_dtype, read_times

@@ -15,9 +15,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.sources.heap_connect.avro_logical import Logical, Scaled, logical_of, plain_text
-from heap_assets.values import (
-    PRIVATE,
-)
+from heap_assets.values import PRIVATE
 
 MOST_DEPTH = 32
 MOST_FIELDS = 10_000

@@ -15,9 +15,7 @@ from heap_assets.sources.heap_connect.merging import Columns, origin_of
 from heap_assets.sources.heap_connect.records import TableState, deliveries
 from heap_assets.sources.heap_connect.selection import OWN_COLUMNS
 from heap_assets.storage import update_file
-from heap_assets.values import (
-    apart,
-)
+from heap_assets.values import apart
 from heap_assets.yaml_core import core, read_yaml, write_yaml
 
 _HEADER = """\

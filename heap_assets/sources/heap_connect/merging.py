@@ -8,10 +8,7 @@ from collections.abc import Collection, Container, Mapping
 import polars as pl
 
 from heap_assets.sources.heap_connect.dtypes import KINDS, kind_of
-from heap_assets.values import (
-    PREFIX,
-    apart,
-)
+from heap_assets.values import PREFIX, apart
 
 _APART = re.compile(rf"(?P<origin>.+)__(?:{'|'.join(KINDS)})_*\Z", re.DOTALL)
 

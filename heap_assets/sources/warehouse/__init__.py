@@ -33,12 +33,7 @@ from heap_assets.sources.warehouse.browse import (
     propose_yaml,
     tables_of,
 )
-from heap_assets.sources.warehouse.content import (
-    CONTENT_SCHEME,
-    FINGERPRINT_SCHEME,
-    content_digest,
-    row_fingerprints,
-)
+from heap_assets.sources.warehouse.content import CONTENT_SCHEME, FINGERPRINT_SCHEME, content_digest, row_fingerprints
 from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
 from heap_assets.sources.warehouse.families import family_of
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
@@ -56,11 +51,7 @@ from heap_assets.sources.warehouse.publish import (
     told_counts,
     told_names,
 )
-from heap_assets.sources.warehouse.refresh import (
-    Observation,
-    Refreshed,
-    refreshed,
-)
+from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets.sources.warehouse.shape import Shape, TimeKind
 
 if TYPE_CHECKING:

@@ -11,17 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from heap_assets.identity.engine.native.intrinsics import big_endian, copy_words, element, load8, prefetch
-from heap_assets.identity.engine.native.kernel import (
-    AHEAD,
-    I64,
-    PADDING,
-    PLACE,
-    PLACE_SHIFT,
-    U8,
-    U32,
-    U64,
-    compiled,
-)
+from heap_assets.identity.engine.native.kernel import AHEAD, I64, PADDING, PLACE, PLACE_SHIFT, U8, U32, U64, compiled
 
 _LANES: Final = 16
 _BLOCK: Final = 64

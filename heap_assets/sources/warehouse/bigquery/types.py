@@ -11,9 +11,7 @@ from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names
 from heap_assets.sources.warehouse.publish import Publication, PublishError
-from heap_assets.values import (
-    exact_json,
-)
+from heap_assets.values import exact_json
 
 _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Int8: "INT64", pl.Int16: "INT64", pl.Int32: "INT64", pl.Int64: "INT64",

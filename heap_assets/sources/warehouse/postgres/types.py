@@ -9,10 +9,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.sources.warehouse.publish import Publication, PublishError
-from heap_assets.values import (
-    json_lost,
-    json_text,
-)
+from heap_assets.values import json_lost, json_text
 
 _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Int8: "smallint", pl.Int16: "smallint", pl.Int32: "integer", pl.Int64: "bigint",
