@@ -56,6 +56,9 @@ def make_base(zygote: Zygote, folder: Path, stages: Sequence[str] = tuple(STAGES
     for stage in STAGES:
         base.before[stage] = folder / f"before-{stage}"
         copy_world(world, base.before[stage])
+        if stage == "identity":  # compiling its loops, once a machine, reads and writes files that no later run does
+            copy_world(world, folder / "compiling")
+            _finished(zygote.ask(stage, folder / "compiling"))
         outcome = _finished(zygote.ask(stage, world))
         base.calls[stage], base.seconds[stage] = outcome.calls, outcome.seconds
         base.after[stage] = _finished(zygote.ask("settle", world, stage=stage)).said
