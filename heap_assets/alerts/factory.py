@@ -10,7 +10,7 @@ from heap_assets.config import Alert
 from heap_assets.errors import SettingsError
 
 
-def channels(alerts: Sequence[Alert]) -> list[Channel]:
+def configured_channels(alerts: Sequence[Alert]) -> list[Channel]:
     """Return the channels that alerts go to."""
     return [_channel(alert, f"alerts[{index}]") for index, alert in enumerate(alerts)]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from heap_assets.alerts import channels
+from heap_assets.alerts import configured_channels
 from heap_assets.config import Settings
 from heap_assets.orchestration.alert_sensors import alert_sensors
 from heap_assets.orchestration.assets.exports import exports, exports_sensor
@@ -111,7 +111,7 @@ def _definitions(loaded: Project) -> dg.Definitions:
             arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
             *automation_sensors(standing, sensor_status),
             waiting_sensor(standing, status=sensor_status),
-            *alert_sensors(channels(settings.alerts), run.ui_url, status=sensor_status),
+            *alert_sensors(configured_channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
         schedules=[
             *schedules(loaded, standing, schedule_status),

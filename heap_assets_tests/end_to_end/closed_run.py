@@ -17,7 +17,6 @@ import dagster as dg
 from click.testing import CliRunner
 
 from heap_assets import clock
-from heap_assets.alerts.factory import channels
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.cli.main import _group
