@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from enum import StrEnum
-from typing import cast
 
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles.common_type import ORDER, together
 
 
 class Choose(StrEnum):
@@ -99,46 +97,29 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
     # most profiles have one candidate: only the others are worth sorting
     chosen = _CHOICES[rule.choose](typed.filter(~alone), rule.sources)
     only = typed.filter(alone).select("profile", "value", source=_source_name(pl.col("rank"), rule.sources))
-    dtype = chosen.collect_schema()["value"]  # a sum may need a wider type than any of its numbers
-    return pl.concat([only.with_columns(pl.col("value").cast(dtype)), chosen.select("profile", "value", "source")])
+    return pl.concat([only, chosen.select("profile", "value", "source")])
 
 
 def _first(candidates: pl.LazyFrame, sources: Sequence[str], order: Mapping[str, bool]) -> pl.LazyFrame:
     """Keep the first row of a profile by `order`: column to descending; nulls are last either way."""
-    numbered = ORDER in candidates.collect_schema()
-    columns = [ORDER if numbered and column == "value" else column for column in order]
-    ordered = candidates.sort(columns, descending=list(order.values()), nulls_last=True)
+    ordered = candidates.sort(list(order), descending=list(order.values()), nulls_last=True)
     kept = ordered.unique("profile", keep="first", maintain_order=True)
     return kept.with_columns(source=_source_name(pl.col("rank"), sources))
 
 
 def _sum(candidates: pl.LazyFrame, sources: Sequence[str]) -> pl.LazyFrame:
+    is_text = candidates.collect_schema()["value"] == pl.String
+    total = pl.col("value").map_elements(_exact_sum, return_dtype=pl.String) if is_text else pl.col("value").list.sum()
     # sums of floats depend on their order, which a parallel aggregation does not keep: collect, sort, then add
     grouped = candidates.group_by("profile").agg(pl.col("value").sort(), source=pl.col("rank").unique().sort())
     names = pl.col("source").list.eval(_source_name(pl.element(), sources)).list.join("+")
-    rows = grouped.with_columns(source=names).collect()
-    return rows.with_columns(_totals(rows["value"])).lazy()
+    return grouped.with_columns(total, source=names)
 
 
-def _totals(numbers: pl.Series) -> pl.Series:
-    """Add lists of numbers: whole ones beyond 64 bits are decimals, decimals beyond 38 digits and text are text."""
-    inner = cast("pl.DataType", cast("pl.List", numbers.dtype).inner)
-    if inner == pl.Int64:
-        totals = numbers.cast(pl.List(pl.Int128)).list.sum()
-        fits = totals.is_between(-(2**63), 2**63 - 1).all()
-        return totals.cast(pl.Int64 if fits else pl.Decimal(38, 0))
-    if inner.is_float():
-        return numbers.list.sum()
-    try:
-        return numbers.list.sum() if inner.is_numeric() else _exact_sums(numbers)
-    except pl.exceptions.ComputeError:
-        return _exact_sums(numbers)
-
-
-def _exact_sums(numbers: pl.Series) -> pl.Series:
-    with localcontext(Context(prec=_DIGITS, traps=[])):  # infinities of both signs are no number, and no error
-        totals = [format(sum(map(Decimal, each), Decimal(0)), "f") for each in numbers.to_list()]
-    return pl.Series(numbers.name, totals, pl.String)
+def _exact_sum(numbers: pl.Series) -> str:
+    """Add decimals that are spelled as text, since no numeric type holds them all."""
+    with localcontext(prec=_DIGITS):
+        return format(sum(map(Decimal, numbers), Decimal(0)), "f")
 
 
 def _by(order: Mapping[str, bool]) -> Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]:
@@ -170,7 +151,11 @@ def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
         _require(rule, dtype, named)
     if len({_family(dtype) for dtype in known}) > 1:
         raise SettingsError(f"trait {rule.name!r} mixes types that cannot be compared: {named}.")
-    return together(candidates)
+    widened = [
+        frame.with_columns(pl.col("value").cast(pl.Int64)) if dtype.is_integer() else frame
+        for frame, dtype in zip(candidates, types, strict=True)
+    ]
+    return pl.concat(widened, how="vertical_relaxed")
 
 
 def _numbers_as_text(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> list[pl.LazyFrame]:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from fractions import Fraction
+from datetime import UTC, datetime
 from functools import cmp_to_key
 from typing import Any
 
@@ -103,74 +101,3 @@ def test_decimals_that_are_spelled_as_text_add_up_exactly() -> None:
     assert dict(sums.select("profile", "value").iter_rows()) == {"a": "33.433333333333333333", "b": "9"}
     with pytest.raises(SettingsError, match=r"billing.mrr is text, of which 1 values are no numbers"):
         survivors([numbers.with_columns(value=pl.Series(["1", "n/a", "2"]))], replace(rule, sources=("billing.mrr",)))
-
-
-BIG = 2**53 + 1
-
-
-@pytest.mark.parametrize(
-    ("choose", "sources", "value"),
-    [
-        (Choose.SUM, [(pl.Int64, [2**63 - 1, 1])], Decimal(2**63)),
-        (Choose.SUM, [(pl.Int64, [2**62, -5])], 2**62 - 5),
-        (Choose.SUM, [(pl.UInt64, [2**64 - 1, 1])], Decimal(2**64)),
-        (Choose.SUM, [(pl.Decimal(38, 0), [Decimal(10**38 - 1), Decimal(1)])], str(10**38)),
-        (Choose.SUM, [(pl.Int64, [BIG]), (pl.Float64, [0.5])], f"{BIG}.5"),
-        (Choose.SUM, [(pl.Int64, [4]), (pl.Float64, [0.5])], 4.5),
-        (Choose.FIRST_PRESENT, [(pl.UInt64, [2**64 - 1])], Decimal(2**64 - 1)),
-        (Choose.FIRST_PRESENT, [(pl.Int64, [BIG]), (pl.Float64, [0.5])], str(BIG)),
-        (Choose.FIRST_PRESENT, [(pl.Decimal(38, 9), [Decimal("12345678901234567890.123456789")]), (pl.Float64, [0.5])],
-         "12345678901234567890.123456789"),
-        (Choose.FIRST_PRESENT, [(pl.Decimal(38, 9), [Decimal("0.1")]), (pl.Float64, [0.5])], 0.1),
-        (Choose.FIRST_PRESENT, [(pl.Decimal(38, 0), [Decimal(10**37)]), (pl.Decimal(38, 30), [Decimal("0.1")])],
-         str(10**37)),
-        (Choose.MAX, [(pl.Int64, [9, BIG]), (pl.Float64, [10.5])], str(BIG)),
-        (Choose.MIN, [(pl.Int64, [9, BIG]), (pl.Float64, [10.5])], "9"),
-        (Choose.FIRST_PRESENT, [(pl.Datetime("us"), [datetime(2026, 1, 1)]), (pl.Date, [date(2027, 1, 1)])],
-         datetime(2026, 1, 1, tzinfo=UTC)),
-        (Choose.MIN, [(pl.Datetime("us"), [datetime(2026, 1, 1)]), (TIME, [datetime(2027, 1, 1, tzinfo=UTC)])],
-         datetime(2026, 1, 1, tzinfo=UTC)),
-        (Choose.MAX, [(pl.Date, [date(2026, 1, 1)]), (pl.Datetime("ns"), [datetime(2025, 1, 1)])],
-         datetime(2026, 1, 1, tzinfo=UTC)),
-        (Choose.MIN, [(TIME, [datetime(9999, 1, 1, tzinfo=UTC)]), (pl.Datetime("ns"), [datetime(2025, 1, 1)])],
-         "2025-01-01T00:00:00.000000000Z"),
-    ],
-)  # fmt: skip
-def test_sources_of_several_types_give_a_value_exactly_or_as_text(
-    choose: Choose, sources: list[tuple[Any, list[Any]]], value: Any
-) -> None:
-    frames = [
-        pl.LazyFrame({"value": pl.Series(values, dtype=dtype)}).select(
-            profile=1, rank=pl.lit(rank, pl.UInt32), time=pl.lit(None, TIME), value="value"
-        )
-        for rank, (dtype, values) in enumerate(sources)
-    ]
-    found = survivors(frames, TraitRule("x", SOURCES[: len(frames)], choose)).collect()["value"].item()
-    assert (type(found), found) == (type(value), value)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    whole=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=3),
-    decimals=st.lists(st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(f"{n}e-9")), max_size=3),
-    floats=st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=3),
-    choose=st.sampled_from([Choose.MAX, Choose.MIN, Choose.SUM]),
-)
-def test_numbers_of_any_types_are_compared_and_added_exactly(
-    whole: list[int], decimals: list[Decimal], floats: list[float], choose: Choose
-) -> None:
-    columns = [pl.Series(whole, dtype=pl.Int64), pl.Series(decimals, dtype=pl.Decimal(38, 9))]
-    columns += [pl.Series(floats, dtype=pl.Float64)] if floats else []
-    frames = [
-        column.alias("value").to_frame().lazy().select(
-            profile=1, rank=pl.lit(rank, pl.UInt32), time=pl.lit(None, TIME), value="value"
-        )
-        for rank, column in enumerate(columns)
-    ]  # fmt: skip
-    found = survivors(frames, TraitRule("x", SOURCES[: len(frames)], choose)).collect()["value"].item()
-    exact = [Fraction(n) for n in (*whole, *decimals)] + [Fraction(str(x)) for x in floats]
-    wanted = {Choose.MAX: max, Choose.MIN: min, Choose.SUM: sum}[choose](exact)
-    if isinstance(found, float):
-        assert found == pytest.approx(float(wanted), rel=1e-12, abs=1e-12 * max(map(abs, map(float, exact))))
-    else:
-        assert Fraction(found) == wanted
