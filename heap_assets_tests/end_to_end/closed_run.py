@@ -61,7 +61,7 @@ class Run:
             yield f"sync confirm {name}", _command("sync", "confirm", name)
             yield f"run of {name}", why(self._execute([sync_asset(name)], str(day)))
         yield "publish", _command("publish")
-        outbox = Outbox(self._platform.lake.store, channels(self._platform.settings.alerts), os.environ)
+        outbox = Outbox(self._platform.lake.store, configured_channels(self._platform.settings.alerts), os.environ)
         outbox.tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
         yield from ((f"alert by {name.partition('-')[0]}", said) for name, said in outbox.down.items())
 

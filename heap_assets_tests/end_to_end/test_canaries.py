@@ -406,7 +406,7 @@ def _alert(world: World, server: Hostile) -> None:
     runs = [r for r in world.instance.get_runs() if r.status is dg.DagsterRunStatus.FAILURE]
     assert runs
     messages = finished_messages(world.instance, runs, "http://localhost:3000", lambda key: "", [])
-    outbox = Outbox(world.lake.store, channels(world.project.settings.alerts), os.environ)
+    outbox = Outbox(world.lake.store, configured_channels(world.project.settings.alerts), os.environ)
     for message in messages:
         outbox.tell(replace(message, at=datetime.now(UTC)))
     assert outbox.waiting()
