@@ -17,6 +17,7 @@ import dagster as dg
 from click.testing import CliRunner
 
 from heap_assets import clock
+from heap_assets.alerts import configured_channels
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.cli.main import _group

@@ -26,6 +26,7 @@ from click.testing import CliRunner
 
 from heap_assets import clock
 from heap_assets.activation import HeapApp, HeapDeletion
+from heap_assets.alerts import configured_channels
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.cli.main import _group
 from heap_assets.config import parse_settings
