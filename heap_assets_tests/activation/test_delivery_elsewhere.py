@@ -57,7 +57,7 @@ def test_accounts_are_refused_until_heap_can_use_them(heap: ServerProcess, lake:
 
 def test_accounts_answer_in_plain_text(heap: ServerProcess, lake: Store) -> None:
     report = accounts(heap, lake, account_id_configured=True, users_synced=True)
-    assert (report.status, report.sent, report.unchanged) == (Status.SUCCEEDED, 1, 1)
+    assert (report.status, report.sent, report.unchanged, report.empty) == (Status.SUCCEEDED, 1, 0, 1)
     assert heap.state()["accounts"] == {"acme": {"MRR": 120.5}}
 
 
