@@ -24,6 +24,9 @@ GRAPH = "identity/graph"
 CONFLICTS = "identity/conflicts"
 SHARED = "identity/shared"
 CHANGES = "identity/changes"
+RESOLVED = (LINKS, GRAPH, CONFLICTS, SHARED, CHANGES)
+"""What one resolution of a day makes."""
+
 PROFILES = "profiles"
 AUDIENCES = "audiences"
 AUDIT = "audit"

@@ -76,8 +76,8 @@ class Outbox:
 
     def open_alarms(self) -> list[Alarm]:
         """Return what has been told as wrong and not yet as right again."""
-        found = [self._told(info.key) for info in self.store.list(_OPEN)]
-        return [alarm for alarm in found if alarm is not None]
+        alarms = [self._told(info.key) for info in self.store.list(_OPEN)]
+        return [alarm for alarm in alarms if alarm is not None]
 
     def waiting(self) -> int:
         """Return how many messages wait for a channel."""
@@ -87,13 +87,13 @@ class Outbox:
         news: dict[str, Alarm] = {}
         still_open = {info.key for info in self.store.list(_OPEN)}  # one listing, for runs with thousands of checks
         for alarm in alarms:
-            told = self._told(_open_key(alarm)) if _open_key(alarm) in still_open else None
+            earlier = self._told(_open_key(alarm)) if _open_key(alarm) in still_open else None
             if alarm.recovered:
-                if told is not None:
-                    news[alarm.key] = replace(alarm, kind=told.kind)
+                if earlier is not None:
+                    news[alarm.key] = replace(alarm, kind=earlier.kind)
                 else:
                     news.pop(alarm.key, None)
-            elif told is None or _worse(alarm, told):
+            elif earlier is None or _worse(alarm, earlier):
                 news[alarm.key] = alarm
         return list(news.values())
 
@@ -154,8 +154,8 @@ class Outbox:
         self.store.delete(key)
 
 
-def _worse(alarm: Alarm, told: Alarm) -> bool:
-    return told.kind is Kind.CHECK_WARNED and alarm.kind is Kind.CHECK_FAILED
+def _worse(alarm: Alarm, earlier: Alarm) -> bool:
+    return earlier.kind is Kind.CHECK_WARNED and alarm.kind is Kind.CHECK_FAILED
 
 
 def _open_key(alarm: Alarm) -> str:

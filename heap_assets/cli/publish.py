@@ -56,11 +56,11 @@ def _publish(
     failed = 0
     for table in tables:
         try:
-            wanted = list(days) or due_days(project, publisher, table)
-            told = (_previewed if dry_run else _loaded)(project, publisher, table, wanted, force)
+            chosen = list(days) or due_days(project, publisher, table)
+            outcome = (_previewed if dry_run else _loaded)(project, publisher, table, chosen, force)
         except HeapAssetsError as error:
-            failed, told = failed + 1, f"FAILED {error}"
-        click.echo(f"  {table.publication.table:<32} {told}")
+            failed, outcome = failed + 1, f"FAILED {error}"
+        click.echo(f"  {table.publication.table:<32} {outcome}")
     try:
         if not dry_run and (made := make_views(project, publisher, target)):
             click.echo(f"  {'views':<32} {', '.join(made)}")
@@ -87,24 +87,24 @@ def _loaded(project: Project, publisher: Publisher, table: PublishedTable, days:
         "renamed": told_names(renamed),
         "values that the target cannot hold": told_counts(lost),
     }
-    told = f"{len(loaded)} days loaded, {rows:,} rows, {size:,} bytes"
-    return ", ".join([told, *(f"{what}: {text}" for what, text in notes.items() if text)])
+    summary = f"{len(loaded)} days loaded, {rows:,} rows, {size:,} bytes"
+    return ", ".join([summary, *(f"{what}: {text}" for what, text in notes.items() if text)])
 
 
 def _previewed(project: Project, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
     if not days:
         return "unchanged"
     preview = preview_day(project, publisher, table, days[-1])
-    told = f"{len(days)} days would be loaded ({days[0]} to {days[-1]})"
+    summary = f"{len(days)} days would be loaded ({days[0]} to {days[-1]})"
     if preview.creates:
         renamed = f"; columns renamed: {told_names(preview.renamed)}" if preview.renamed else ""
-        return f"{told}; the table would be made{renamed}"
+        return f"{summary}; the table would be made{renamed}"
     changes = {
         "added": preview.added_columns,
         "widened": preview.widened_columns,
         "renamed": [told_names(preview.renamed)] if preview.renamed else [],
     }
-    return "; ".join([told, *(f"columns {what}: {', '.join(names)}" for what, names in changes.items() if names)])
+    return "; ".join([summary, *(f"columns {what}: {', '.join(names)}" for what, names in changes.items() if names)])
 
 
 def _is_chosen(table: PublishedTable, patterns: Sequence[str]) -> bool:

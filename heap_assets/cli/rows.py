@@ -78,14 +78,14 @@ def _records(
             yield from _of_check(offenders_of(project, shown_on, shown_check, day, of_checks, most))
 
 
-def _of_check(found: Offenders) -> Iterator[Record]:
-    if found.rebuilt:
-        click.echo(f"{found.asset} {found.partition} was built again since {found.check} judged it", err=True)
-    for offender in found.offenders:
+def _of_check(result: Offenders) -> Iterator[Record]:
+    if result.rebuilt:
+        click.echo(f"{result.asset} {result.partition} was built again since {result.check} judged it", err=True)
+    for offender in result.offenders:
         yield {
-            "asset": found.asset,
-            "check": found.check,
-            "partition": found.partition,
+            "asset": result.asset,
+            "check": result.check,
+            "partition": result.partition,
             "offender": {name: _with_hash(offender, name) for name in offender.values},
             "rows": {asset: _dicts(frame) for asset, frame in offender.rows.items()},
         }
@@ -96,9 +96,9 @@ def _of_sync(project: Project, name: str, keys: list[str], partition: str | None
         raise SettingsError(f"there is no sync {name!r}. Syncs: {', '.join(project.settings.sync) or 'none'}")
     day = datetime.strptime(partition, "%Y-%m-%d").date() if partition else None
     for key in keys:
-        found = rows_of_key(project, name, key, day, most)
-        if found:
-            yield {"asset": f"{sync_asset(name)}", "key": key, "rows": {place: _dicts(f) for place, f in found.items()}}
+        by_place = rows_of_key(project, name, key, day, most)
+        if by_place:
+            yield {"asset": sync_asset(name), "key": key, "rows": {p: _dicts(frame) for p, frame in by_place.items()}}
 
 
 def _with_hash(offender: Offender, name: str) -> Any:
@@ -113,11 +113,11 @@ def _dicts(frame: pl.DataFrame) -> list[Record]:
 def _text(record: Mapping[str, Any]) -> str:
     lines = [" ".join(str(record[name]) for name in ("asset", "check", "partition", "key") if name in record)]
     for name, value in record.get("offender", {}).items():
-        told = f"{_cell(value['value'])}   (shown as {value['hash']})" if isinstance(value, dict) else _cell(value)
-        lines.append(f"  {name}: {told}")
-    for place, found in record["rows"].items():
+        text = f"{_cell(value['value'])}   (shown as {value['hash']})" if isinstance(value, dict) else _cell(value)
+        lines.append(f"  {name}: {text}")
+    for place, rows_there in record["rows"].items():
         lines.append(f"  {place}")
-        lines += [f"    {json.dumps(row, default=str, ensure_ascii=False)}" for row in found]
+        lines += [f"    {json.dumps(row, default=str, ensure_ascii=False)}" for row in rows_there]
     return "\n".join(lines)
 
 

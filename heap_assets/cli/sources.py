@@ -108,13 +108,13 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
             raise SettingsError(f"{project.source().describe()} holds no event that could be read")
         click.echo(first)
         return
-    found = discover_source(project.source(), selection, project.catalogue, dumps)
-    _frame(found.tables)
+    discovered = discover_source(project.source(), selection, project.catalogue, dumps)
+    _frame(discovered.tables)
     click.echo()
-    _frame(found.columns)
+    _frame(discovered.columns)
     if first and first != project.settings.start_date:
         click.echo(f"\nThe first day of the source is {first}; start_date is {project.settings.start_date}")
-    for dump, reason in found.unreadable.items():
+    for dump, reason in discovered.unreadable.items():
         click.echo(f"manifest of dump {dump} cannot be read: {reason}", err=True)
 
 

@@ -70,8 +70,8 @@ def _assets(project: Project) -> tuple[str, list[AssetStatus]]:
     if activity is None:
         return "nothing has run here yet", asset_statuses(project)
     counts = Counter(one.state for one in activity.values())
-    told = ", ".join(f"{counts[state]} {state}" for state in ("running", "queued", "failed") if counts[state])
-    return f"newest runs of assets: {told or 'all done'}", asset_statuses(project, activity)
+    counted = ", ".join(f"{counts[state]} {state}" for state in ("running", "queued", "failed") if counts[state])
+    return f"newest runs of assets: {counted or 'all done'}", asset_statuses(project, activity)
 
 
 def _dumps(project: Project) -> DumpsStatus:

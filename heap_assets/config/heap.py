@@ -12,7 +12,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from heap_assets.config.base import Section
 from heap_assets.errors import SettingsError
 from heap_assets.profiles import Condition, parse_conditions
-from heap_assets.sources.heap_connect import FASTEST, SNAPSHOT_TABLES, Plan, check_bucket
+from heap_assets.sources.heap_connect import FASTEST, Plan, check_bucket
+from heap_assets.tables import SNAPSHOT_TABLES
 
 IdentifierTypes = str | list[str]
 """One identifier type, several, or (under an identifier type's own name) the columns that make up one composite."""

@@ -20,7 +20,18 @@ from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project import Project, open_project
 from heap_assets.quality import result_store
 from heap_assets.sources.heap_connect import ManifestFile
-from heap_assets.tables import AUDIENCES, DUMPS, heap_asset, sync_asset, warehouse_asset
+from heap_assets.tables import (
+    AUDIENCES,
+    AUDIT,
+    DUMPS,
+    MIGRATIONS,
+    PROFILES,
+    RESOLVED,
+    USERS,
+    heap_asset,
+    sync_asset,
+    warehouse_asset,
+)
 
 _NIGHTS = 3
 """The last nights are run one by one, so that there is a yesterday to compare with."""
@@ -91,7 +102,7 @@ class DemoRun:
 
     def read_users(self, day: date) -> None:
         """Fold users and migrations of a day, as automation does."""
-        self.run(str(day), ["heap/users", "heap/user_migrations"])
+        self.run(str(day), [USERS, MIGRATIONS])
 
     def read_warehouse(self, day: date) -> None:
         """Let the warehouse stand as it did on `day`, and read it, as its schedule does."""
@@ -105,9 +116,8 @@ class DemoRun:
 
     def resolve(self, day: date) -> None:
         """Resolve who is who on a day, as automation does once its inputs are settled."""
-        made = ["identity/links", "identity/graph", "identity/conflicts", "identity/shared", "identity/changes"]
         named = [AUDIENCES] if self.project.settings.profiles.audiences else []
-        self.run(str(day), [*made, "profiles", "audit", *named])
+        self.run(str(day), [*RESOLVED, PROFILES, AUDIT, *named])
         self._tell(f"{day}  resolved who is who")
 
     def send(self, name: str, day: date) -> None:

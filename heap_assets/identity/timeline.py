@@ -100,14 +100,14 @@ class Timeline:
         LinksError
             If an input is of a later day, or one day of a table is given twice.
         """
-        wanted = _checked(day, inputs)
-        files = {key: self._extracted(given) for key, given in sorted(wanted.items())}
+        by_key = _checked(day, inputs)
+        files = {key: self._extracted(given) for key, given in sorted(by_key.items())}
         events = {
             key: Partition(*key, self.store.scan(f"{file}-links.parquet"), file)
             for key, file in files.items()
-            if wanted[key].table.kind == "event"
+            if by_key[key].table.kind == "event"
         }
-        standing = self._standing(wanted, files)
+        standing = self._standing(by_key, files)
         with failing_clearly(f"resolving {day}"):
             result, notes = self._resolved(events, standing)
         self._tidy(files, standing)
@@ -119,7 +119,7 @@ class Timeline:
             all_links=_together([part.links for part in events.values()] + [part.links for part in standing.values()]),
             refused=self._refused(day, files, standing),
             resolution=result,
-            notes={**notes, "inputs": len(wanted)},
+            notes={**notes, "inputs": len(by_key)},
         )
 
     def links(self, day: date, inputs: Sequence[DayInput]) -> pl.LazyFrame:
@@ -127,12 +127,12 @@ class Timeline:
 
         Inputs that no resolution has read yet are read here, and not kept.
         """
-        wanted = _checked(day, inputs)
-        links = {key: self._read_links(given) for key, given in sorted(wanted.items())}
-        parts = [links[key] for key, given in wanted.items() if given.table.kind == "event"]
-        for name in sorted({key[0] for key, given in wanted.items() if given.table.kind == "snapshot"}):
-            days = sorted(at for table, at in wanted if table == name)
-            timeless = wanted[name, days[-1]].table.time_column is None
+        by_key = _checked(day, inputs)
+        links = {key: self._read_links(given) for key, given in sorted(by_key.items())}
+        parts = [links[key] for key, given in by_key.items() if given.table.kind == "event"]
+        for name in sorted({key[0] for key, given in by_key.items() if given.table.kind == "snapshot"}):
+            days = sorted(at for table, at in by_key if table == name)
+            timeless = by_key[name, days[-1]].table.time_column is None
             parts.append(_since_first_stood([links[name, at] for at in days]) if timeless else links[name, days[-1]])
         return _together(parts)
 
@@ -198,14 +198,14 @@ class Timeline:
         return file
 
     def _standing(
-        self, wanted: Mapping[tuple[str, date], DayInput], files: Mapping[tuple[str, date], str]
+        self, by_key: Mapping[tuple[str, date], DayInput], files: Mapping[tuple[str, date], str]
     ) -> dict[str, Standing]:
         """Find how snapshot tables stand: the newest partition of each, links as old as they ever stood."""
         found = {}
-        for name in sorted({key[0] for key, given in wanted.items() if given.table.kind == "snapshot"}):
-            days = sorted(day for table, day in wanted if table == name)
+        for name in sorted({key[0] for key, given in by_key.items() if given.table.kind == "snapshot"}):
+            days = sorted(day for table, day in by_key if table == name)
             newest = files[name, days[-1]]
-            timeless = wanted[name, days[-1]].table.time_column is None
+            timeless = by_key[name, days[-1]].table.time_column is None
             if not timeless or len(days) == 1:
                 links = f"{newest}-links.parquet"
             else:
@@ -256,13 +256,13 @@ def _is_whole(store: Store, key: str) -> bool:
 
 
 def _checked(day: date, inputs: Sequence[DayInput]) -> dict[tuple[str, date], DayInput]:
-    wanted: dict[tuple[str, date], DayInput] = {}
+    by_key: dict[tuple[str, date], DayInput] = {}
     for given in inputs:
         if given.day > day:
             raise LinksError(f"{given.table.name} of {given.day} was given for {day}: later days are not known yet")
-        if wanted.setdefault((given.table.name, given.day), given) is not given:
+        if by_key.setdefault((given.table.name, given.day), given) is not given:
             raise LinksError(f"{given.table.name} of {given.day} was given twice")
-    return wanted
+    return by_key
 
 
 def _since_first_stood(days: Sequence[pl.LazyFrame]) -> pl.LazyFrame:

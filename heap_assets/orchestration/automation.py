@@ -12,7 +12,7 @@ from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.first_contact import first_runs, unread_tables
 from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
 from heap_assets.project import Project
-from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+from heap_assets.tables import GRAPH, RESOLVED
 
 Condition = dg.AutomationCondition[Any]
 
@@ -149,6 +149,6 @@ def settled_graph(project: Callable[[], Project]) -> Condition:
 
     def _due() -> dict[str, list[date]]:
         day = graph_is_due(project())
-        return {} if day is None else {path: [day] for path in (LINKS, GRAPH, CONFLICTS, SHARED, CHANGES)}
+        return {} if day is None else {path: [day] for path in RESOLVED}
 
     return _in_time(DaysDue("its inputs are settled and new", _Recent(_due)))

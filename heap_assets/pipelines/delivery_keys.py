@@ -35,24 +35,24 @@ def rows_of_key(project: Project, name: str, key_hash: str, day: date | None, mo
         Place to rows, in clear; empty if the sync knows no such key.
     """
     store = project.lake.store
-    found: dict[str, pl.DataFrame] = {}
+    places: dict[str, pl.DataFrame] = {}
     profiles: set[str] = set()
     for spec in ledgers(project, name):
-        found[f"ledger of {spec.name}"] = keys_behind(store, spec, [key_hash])
+        places[f"ledger of {spec.name}"] = keys_behind(store, spec, [key_hash])
         aside = set_aside(store, spec.folder).filter(pl.col("key_hash") == key_hash)
-        found[f"set aside by {spec.name}"] = aside.unique(["day", "kind", "reason", "profile_id"]).sort("day")
+        places[f"set aside by {spec.name}"] = aside.unique(["day", "kind", "reason", "profile_id"]).sort("day")
         profiles |= set(aside["profile_id"].drop_nulls())
     day = day or newest_day(project, name)
     for place, rows in _rows_of_day(project, name, day) if day else ():
         matching = _matching(rows, key_hash, salt(store, ledgers(project, name)[0].salt, keep=False))
-        found[f"{place} of {day}"] = matching
+        places[f"{place} of {day}"] = matching
         if "profile_id" in matching.columns:
             profiles |= set(matching["profile_id"].drop_nulls())
     standing = newest_profiles_day(project)
     if standing and profiles:
         rows = project.lake.scan(PROFILES, str(standing)).filter(pl.col("profile_id").is_in(sorted(profiles)))
-        found[f"{PROFILES} {standing}"] = rows.collect()
-    return {place: frame.head(most) for place, frame in found.items() if frame.height}
+        places[f"{PROFILES} {standing}"] = rows.collect()
+    return {place: frame.head(most) for place, frame in places.items() if frame.height}
 
 
 def _rows_of_day(project: Project, name: str, day: date) -> Iterator[tuple[str, pl.LazyFrame]]:

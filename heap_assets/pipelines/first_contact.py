@@ -7,14 +7,12 @@ from datetime import date, datetime, timedelta
 from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets import clock
-from heap_assets.pipelines.delivery_destinations import ledger_folder
 from heap_assets.pipelines.delivery_due import newest_day
-from heap_assets.pipelines.delivery_first import waits_for_confirmation, was_shown
+from heap_assets.pipelines.delivery_first import has_run, waits_for_confirmation, was_shown
 from heap_assets.pipelines.delivery_gate import sync_gate
 from heap_assets.pipelines.sync_columns import unknown_destinations
 from heap_assets.project import Project
 from heap_assets.quality import result_store
-from heap_assets.storage import state_keys
 from heap_assets.tables import sync_asset, warehouse_asset
 
 _GRACE = timedelta(minutes=15)
@@ -49,7 +47,7 @@ def first_runs(project: Project) -> dict[str, list[date]]:
         if not sync.scheduled or sync.kind == "segment_track" or name in unknown:
             continue  # the events of every day are due: the schedule asks for all of them
         day = newest_day(project, name)
-        if day is None or project.lake.store.list(f"{state_keys.SYNC}/{ledger_folder(project, name)}/runs/"):
+        if day is None or has_run(project, name):
             continue
         if waits_for_confirmation(project, name) and was_shown(project, name):
             continue

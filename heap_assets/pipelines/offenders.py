@@ -15,7 +15,7 @@ from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
 from heap_assets.project import Project
 from heap_assets.quality import WHOLE, Check, Subject, Verdict, hashed, result_store
 from heap_assets.quality import sync as sync_judges
-from heap_assets.tables import CONFLICTS, DUMPS, GRAPH, MIGRATIONS, PROFILES, warehouse_asset
+from heap_assets.tables import CONFLICTS, DUMPS, GRAPH, MIGRATIONS, PROFILES, is_sync, sync_name, warehouse_asset
 
 Behind = Mapping[str, pl.LazyFrame]
 
@@ -80,14 +80,14 @@ def offenders_of(
     verdict = _verdict(project, judged, subject)
     version = result_store.partition_version(project.lake, asset, partition)
     secret = result_store.hash_key(project.lake.store, keep=False)
-    found = []
+    offenders = []
     for offender in verdict.shown().iter_slices(1):
         values = offender.row(0, named=True)
         hashes = {name: hashed(value, secret) or "" for name, value in values.items() if name not in verdict.plain}
         if not keys or any(key in shown.split() for key in keys for shown in hashes.values()):
             rows = _rows_behind(project, subject, offender, verdict.plain, most)
-            found.append(Offender(values, hashes, rows))
-    return Offenders(asset, check, partition, stored.version != version, found)
+            offenders.append(Offender(values, hashes, rows))
+    return Offenders(asset, check, partition, stored.version != version, offenders)
 
 
 def shown_by(project: Project, keys: Collection[str]) -> list[tuple[str, str, str]]:
@@ -100,18 +100,18 @@ def shown_by(project: Project, keys: Collection[str]) -> list[tuple[str, str, st
 
 
 def _check(project: Project, asset: str, check: str) -> Check:
-    found = {one.name: one for one in _checks_on(project, asset)}
-    if check not in found:
-        close = get_close_matches(check, found, n=1)
+    checks = {one.name: one for one in _checks_on(project, asset)}
+    if check not in checks:
+        close = get_close_matches(check, checks, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        there = ", ".join(found) or "none: is it an asset, such as profiles or heap/users?"
-        raise SettingsError(f"{asset} has no check {check!r}. Checks: {there}.{hint}")
-    return found[check]
+        names = ", ".join(checks) or "none: is it an asset, such as profiles or heap/users?"
+        raise SettingsError(f"{asset} has no check {check!r}. Checks: {names}.{hint}")
+    return checks[check]
 
 
 def _checks_on(project: Project, asset: str) -> list[Check]:
-    folder, _, name = asset.partition("/")
-    if folder == "sync":
+    if is_sync(asset):
+        name = sync_name(asset)
         return sync_checks(project, name) if name in project.settings.sync else []
     if asset == DUMPS:
         return dump_checks(project)
@@ -133,7 +133,7 @@ def _verdict(project: Project, check: Check, subject: Subject) -> Verdict:
     if check.judge is not None:
         return check.judge(subject)
     if check.name == "no_ghost_users":
-        ledger, users = sent_and_known(project, check.asset.partition("/")[2])
+        ledger, users = sent_and_known(project, sync_name(check.asset))
         return sync_judges.no_ghost_users(ledger, users, allowed=0.0)
     return Verdict(passed=True)  # the step that builds it judged it by counts
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines.publishing import open_publisher, published_tables, unpublished_days
 from heap_assets.pipelines.status_facts import (
-    RESOLVED,
     days_due,
+    last_runs,
     last_time,
     newest_day,
     newest_verdicts,
@@ -30,6 +31,7 @@ from heap_assets.tables import (
     AUDIT,
     GRAPH,
     PROFILES,
+    RESOLVED,
     SNAPSHOT_TABLES,
     heap_asset,
     is_sync,
@@ -103,6 +105,7 @@ class _Lately:
     due: Mapping[str, set[date]]
     verdicts: Mapping[str, list[StoredVerdict]]
     broken: Mapping[str, str]
+    runs: Mapping[str, Mapping[str, Any]]
     activity: Mapping[str, Activity] = field(default_factory=dict)
 
 
@@ -117,11 +120,13 @@ def asset_statuses(project: Project, activity: Mapping[str, Activity] | None = N
     waiting = {wait.asset: wait for wait in waits(project)}
     if GRAPH in waiting:
         waiting |= dict.fromkeys(RESOLVED, waiting[GRAPH])
+    runs = last_runs(project)
     lately = _Lately(
         waiting,
         days_due(project),
         newest_verdicts(project),
-        {**not_landed(project), **not_sent(project)},
+        {**not_landed(project), **not_sent(runs)},
+        runs,
         activity or {},
     )
     known = [_of_lake(project, asset, lately) for asset in _assets(project)]
@@ -162,7 +167,7 @@ def _of_lake(project: Project, asset: str, lately: _Lately) -> AssetStatus:
         reason,
         wait.until if wait and state is State.WAITING else None,
         next_turn(project, asset),
-        *last_time(project, asset),
+        *last_time(project, asset, lately.runs),
         tuple(f"{v.check} {v.partition}" for v in failed),
         tuple(f"{v.check} {v.partition}" for v in unjudged),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -22,18 +22,16 @@ from heap_assets.storage import ObjectInfo
 from heap_assets.tables import (
     AUDIENCES,
     AUDIT,
-    CHANGES,
-    CONFLICTS,
     GRAPH,
-    LINKS,
     PROFILES,
-    SHARED,
+    RESOLVED,
     heap_asset,
     is_sync,
+    is_warehouse_table,
     sync_asset,
+    sync_name,
 )
 
-RESOLVED = (LINKS, GRAPH, CONFLICTS, SHARED, CHANGES)
 READABLE = "readable"
 _HOLES = 7
 _FORGOTTEN = timedelta(days=31)
@@ -90,13 +88,18 @@ def not_landed(project: Project) -> dict[str, str]:
     return why
 
 
-def not_sent(project: Project) -> dict[str, str]:
-    """Return syncs whose last run ended otherwise than it should, by whomever it was started."""
+def last_runs(project: Project) -> dict[str, dict[str, Any]]:
+    """Return sync to its newest recorded run, over all its ledgers; without those that never ran."""
     last = {sync_asset(name): _last_run(project, name) for name in project.settings.sync}
+    return {asset: run for asset, run in last.items() if run}
+
+
+def not_sent(last: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return syncs whose last run ended otherwise than it should, by whomever it was started."""
     return {
         asset: f"its last run ended as {run['status']}: {run['reason'] or 'no reason is known'}"
         for asset, run in last.items()
-        if run and run["status"] in _BROKEN
+        if run["status"] in _BROKEN
     }
 
 
@@ -114,31 +117,26 @@ def newest_day(project: Project, asset: str, found: Sequence[StoredVerdict]) -> 
 
 
 def next_turn(project: Project, asset: str) -> datetime | None:
-    kind, _, name = asset.partition("/")
     if project.settings.run.automation != "running":
         return None
-    if kind == "warehouse":
+    if is_warehouse_table(asset):
         return next_tick(project.settings.run.warehouse_schedule)
-    if kind == "sync" and project.settings.sync[name].scheduled:
-        return next_tick(str(project.settings.sync[name].schedule))
+    if is_sync(asset) and (sync := project.settings.sync[sync_name(asset)]).scheduled:
+        return next_tick(str(sync.schedule))
     return None
 
 
-def last_time(project: Project, asset: str) -> tuple[datetime | None, str]:
+def last_time(project: Project, asset: str, last: Mapping[str, Mapping[str, Any]]) -> tuple[datetime | None, str]:
     """Return when a warehouse table was last read or a sync last ran, and how that ended."""
-    kind, _, name = asset.partition("/")
-    if kind == "warehouse":
+    if is_warehouse_table(asset):
         return last_read(project, asset), ""
-    if kind != "sync":
-        return None, ""
-    run = _last_run(project, name)
-    if not run:
+    if (run := last.get(asset)) is None:
         return None, ""
     return run["started_at"], f"{run['status']}, {run['sent']:,} of {run['planned']:,} rows sent"
 
 
 def _last_run(project: Project, name: str) -> dict[str, Any]:
     """Return the newest recorded run of a sync, over all its ledgers; empty if it never ran."""
-    found = [runs(project.lake.store, folder, last=1) for folder in ledger_folders(project, name)]
-    newest = pl.concat(found).sort("started_at").tail(1).to_dicts() if found else []
+    newest_each = [runs(project.lake.store, folder, last=1) for folder in ledger_folders(project, name)]
+    newest = pl.concat(newest_each).sort("started_at").tail(1).to_dicts() if newest_each else []
     return newest[0] if newest else {}

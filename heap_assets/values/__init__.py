@@ -1,7 +1,15 @@
 """How values are spelled: JSON with all digits, times in text, column names."""
 
 from heap_assets.values.column_names import PREFIX, PRIVATE, apart, original, set_apart
-from heap_assets.values.json_text import exact_json, json_lost, json_or_exact, json_safe, json_text, value_as_json
+from heap_assets.values.json_text import (
+    exact_json,
+    json_lost,
+    json_or_exact,
+    json_safe,
+    json_text,
+    json_texts,
+    value_as_json,
+)
 from heap_assets.values.text_times import TIME, read_times
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "json_or_exact",
     "json_safe",
     "json_text",
+    "json_texts",
     "original",
     "read_times",
     "set_apart",

@@ -41,7 +41,7 @@ def json_lost(value: pl.Expr, dtype: Any) -> pl.Expr:
 def exact_json(value: pl.Expr, dtype: Any) -> pl.Expr:
     """Write values as JSON in which nothing is lost: decimals are numbers, NaN and infinities are text; row by row."""
     safe = json_safe(value, dtype, decimals=False)
-    return safe.map_batches(_written, return_dtype=pl.String, is_elementwise=True)
+    return safe.map_batches(json_texts, return_dtype=pl.String, is_elementwise=True)
 
 
 def json_or_exact(value: pl.Expr, dtype: Any) -> pl.Expr:
@@ -56,10 +56,11 @@ def _endless_as_text(whole: pl.Series) -> pl.Series:
     parts = whole.struct.unnest()
     endless = (parts["lost"] > 0).arg_true()
     texts = parts["v"]
-    return texts.scatter(endless, _written(parts["safe"].gather(endless))) if len(endless) else texts
+    return texts.scatter(endless, json_texts(parts["safe"].gather(endless))) if len(endless) else texts
 
 
-def _written(values: pl.Series) -> pl.Series:
+def json_texts(values: pl.Series) -> pl.Series:
+    """Write each value of a column by :func:`value_as_json`; null stays null."""
     texts = [None if each is None else value_as_json(each) for each in values.to_list()]
     return pl.Series(values.name, texts, pl.String)
 

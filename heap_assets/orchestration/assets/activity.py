@@ -31,14 +31,14 @@ def activity_of(home: Path, assets: Iterable[str]) -> Mapping[str, Activity] | N
     with dg.DagsterInstance.from_config(str(home)) as instance:
         records = {record.asset_entry.asset_key: record for record in instance.get_asset_records(list(keys))}
         newest = {key: record.asset_entry.last_run_id for key, record in records.items()}
-        wanted = sorted({run for run in newest.values() if run})
-        runs = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=wanted))} if wanted else {}
-    found = {}
+        run_ids = sorted({run for run in newest.values() if run})
+        runs = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=run_ids))} if run_ids else {}
+    activities = {}
     for key, run_id in newest.items():
         run = runs.get(run_id or "")
         state = _STATES.get(run.status) if run else None
         done = records[key].asset_entry.last_materialization_record
         if run is None or state is None or (done is not None and done.run_id == run.run_id and state == "failed"):
             continue
-        found[keys[key]] = Activity(state, run.run_id)
-    return found
+        activities[keys[key]] = Activity(state, run.run_id)
+    return activities

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from heap_assets.sources.heap_connect import key_dtype, read_times
-from heap_assets.values import value_as_json
+from heap_assets.values import json_texts
 
 _REQUIRED = {"users": ("user_id",), "user_migrations": ("from_user_id", "to_user_id")}
 _EVENT_REQUIRED = ("event_id", "user_id", "time")
@@ -121,14 +121,8 @@ def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Binary):
         return column.bin.encode("base64")
     if dtype.is_nested() or isinstance(dtype, pl.Object):
-        return column.map_batches(_json, return_dtype=pl.String, is_elementwise=True)
+        return column.map_batches(json_texts, return_dtype=pl.String, is_elementwise=True)
     return column.cast(pl.String)
-
-
-def _json(values: pl.Series) -> pl.Series:
-    return pl.Series(
-        values.name, [None if each is None else value_as_json(each) for each in values.to_list()], pl.String
-    )
 
 
 def only_once(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:

@@ -23,14 +23,7 @@ from heap_assets.sources.heap_connect.records import Counts, DumpRecord, Failure
 from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
 from heap_assets.sources.heap_connect.resyncs import resynced_users
 from heap_assets.sources.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
-from heap_assets.sources.heap_connect.selection import (
-    OWN_COLUMNS,
-    SNAPSHOT_TABLES,
-    USER_MIGRATIONS,
-    USERS,
-    Selection,
-    keys_of,
-)
+from heap_assets.sources.heap_connect.selection import OWN_COLUMNS, USER_MIGRATIONS, USERS, Selection, keys_of
 from heap_assets.sources.heap_connect.set_aside import files_in_quarantine, rows_set_aside
 from heap_assets.sources.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
 from heap_assets.sources.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
@@ -45,7 +38,6 @@ __all__ = [
     "OWN_MARK",
     "OWN_VALUE",
     "REPORT_SCHEMA",
-    "SNAPSHOT_TABLES",
     "USERS",
     "USER_MIGRATIONS",
     "AvroError",

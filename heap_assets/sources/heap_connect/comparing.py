@@ -10,8 +10,8 @@ import polars as pl
 
 from heap_assets.sources.heap_connect.records import Delivery
 from heap_assets.sources.heap_connect.seen import DAY, DUMP, Seen, row_key
-from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES
 from heap_assets.storage import Store
+from heap_assets.tables import SNAPSHOT_TABLES
 
 OTHER, VERSION = "_other", "_version"
 _MOST_ROWS = 5_000_000

@@ -14,9 +14,10 @@ from heap_assets.errors import SourceError
 from heap_assets.sources.heap_connect.catalogue import Catalogue
 from heap_assets.sources.heap_connect.manifest import ManifestError, ManifestTable, parse_manifest
 from heap_assets.sources.heap_connect.preflight import header_of
-from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES, Selection
+from heap_assets.sources.heap_connect.selection import Selection
 from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.sources.heap_connect.values import read_times
+from heap_assets.tables import SNAPSHOT_TABLES
 
 _LOOKED_INTO = 64 << 20
 

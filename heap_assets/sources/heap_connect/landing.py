@@ -43,12 +43,12 @@ from heap_assets.sources.heap_connect.records import (
     deliveries,
 )
 from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
-from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES
 from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.sources.heap_connect.staging import Job, Stager, files_of
 from heap_assets.sources.heap_connect.unexpected import UNEXPECTED, failure_of
 from heap_assets.sources.heap_connect.wanted import complete, is_wanted
 from heap_assets.storage import Store
+from heap_assets.tables import SNAPSHOT_TABLES
 
 INDEX_SCHEMA = pl.Schema(
     {

@@ -8,7 +8,7 @@ from datetime import date
 from heap_assets.sources.heap_connect.manifest import Manifest
 from heap_assets.sources.heap_connect.records import DumpRecord, TableRecord, TableState, days_ever, deliveries
 from heap_assets.sources.heap_connect.reports import DumpReport, TableReport
-from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES
+from heap_assets.tables import SNAPSHOT_TABLES
 
 
 def report_of(

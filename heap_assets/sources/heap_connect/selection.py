@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 
 USERS = "users"
 USER_MIGRATIONS = "user_migrations"
-SNAPSHOT_TABLES = frozenset({USERS, USER_MIGRATIONS})
 
 EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
 USER_KEYS = ("user_id", "identity", "joindate", "last_modified")

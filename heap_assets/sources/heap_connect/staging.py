@@ -23,10 +23,11 @@ from heap_assets.sources.heap_connect.manifest import ManifestTable
 from heap_assets.sources.heap_connect.merging import Columns
 from heap_assets.sources.heap_connect.parts import PendingRows
 from heap_assets.sources.heap_connect.records import Counts, Part, SourceFile, TableRecord, table_folder
-from heap_assets.sources.heap_connect.selection import SNAPSHOT_TABLES, USERS, Selection, keys_of
+from heap_assets.sources.heap_connect.selection import USERS, Selection, keys_of
 from heap_assets.sources.heap_connect.sources import DumpSource
 from heap_assets.sources.heap_connect.values import Typed, typed, was_misread
 from heap_assets.storage import Store
+from heap_assets.tables import SNAPSHOT_TABLES
 
 HORIZON = timedelta(hours=48)
 FORMAT = 2

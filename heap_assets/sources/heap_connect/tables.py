@@ -20,9 +20,10 @@ from heap_assets.sources.heap_connect.large_days import Run, day_rows
 from heap_assets.sources.heap_connect.merging import Columns, fitted, origin_of
 from heap_assets.sources.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
 from heap_assets.sources.heap_connect.seen import DAY, DUMP
-from heap_assets.sources.heap_connect.selection import EVENT_KEYS, OWN_COLUMNS, SNAPSHOT_TABLES
+from heap_assets.sources.heap_connect.selection import EVENT_KEYS, OWN_COLUMNS
 from heap_assets.sources.heap_connect.values import key_dtype
 from heap_assets.storage import FileWriter, Inputs, Store
+from heap_assets.tables import SNAPSHOT_TABLES
 from heap_assets.values import PRIVATE, apart
 
 _EVENT_ORDER = ("time", "event_id", "user_id")
