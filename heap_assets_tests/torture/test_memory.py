@@ -44,7 +44,9 @@ def test_memory_that_python_does_not_get_fails_one_table_and_says_so(tmp_path: P
     assert ended.said["rows"] == {"signups": 100}
     assert list(ended.said["failed"]) == ["pageviews"]
     reason = ended.said["failed"]["pageviews"]
-    assert reason.startswith("landing stopped with MemoryError (memory ran out) at heap_connect/avro_container.py:")
+    assert reason.startswith(
+        "landing stopped with MemoryError (memory ran out) at sources/heap_connect/avro_container.py:"
+    )
     assert reason.endswith("; the table is tried again")
 
 

@@ -49,7 +49,7 @@ class AccessError(WarehouseError):
 
 
 class WarehouseBusyError(WarehouseError):
-    """Somebody else holds the warehouse in a way that keeps readers out; trying later helps."""
+    """The warehouse is away, or somebody holds it in a way that keeps others out; trying later helps."""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_an_error_that_nobody_expected_ends_one_table(
     report = landing.land(StoppingSource(bucket.path, "t06", error), 1)
     [failed] = report.failed
     assert failed.failure is not None
-    assert re.search(rf"landing stopped with .*{told}.* at heap_connect/", failed.failure.reason)
+    assert re.search(rf"landing stopped with .*{told}.* at sources/heap_connect/", failed.failure.reason)
     assert "ann@example.com" not in str(landing.reports().to_dicts())
     assert landing.tables() == [name for name in TABLES if name != "t06"]
     assert landing.pending(bucket.source) == []

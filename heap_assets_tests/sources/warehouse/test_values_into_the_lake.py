@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +125,15 @@ def hold(found: pl.DataFrame, reading: Reading, columns: Mapping[str, list[tuple
         wanted = [value for _, value in values]
         gone = sum(value is LOST for value in wanted)
         assert all(map(same, found[f"a{index}"].to_list(), wanted)), kind
+        if kind.startswith("numeric") and any(isinstance(value, Decimal) and abs(value) >= 10**29 for value in wanted):
+            # inside arrays and composites a numeric has no precision of its own: one that does not fit makes all text
+            texts = ["NaN" if value is LOST else value for value in wanted]
+            assert json.loads(found[f"l{index}"][0], parse_int=Decimal) == texts, f"{kind} in a list"
+            assert [json.loads(row, parse_int=Decimal)["v"] for row in found[f"s{index}"]] == texts, (
+                f"{kind} in a struct"
+            )
+            assert [lost.pop(f"{shape}{index}", 0) for shape in "als"] == [gone, 0, 0], kind
+            continue
         assert same(found[f"l{index}"].to_list()[0], wanted), f"{kind} in a list"
         assert all(same(row["v"], value) for row, value in zip(found[f"s{index}"].to_list(), wanted, strict=True)), (
             f"{kind} in a struct"

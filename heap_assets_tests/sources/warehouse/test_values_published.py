@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from heap_assets.sources.heap_bigquery.events_table import events_table
-from heap_assets.sources.warehouse import AccessError, PostgresWarehouse, PublishError
+from heap_assets.sources.warehouse import PostgresWarehouse, PublishError, WarehouseBusyError
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
 from heap_assets.sources.warehouse.publish import Publication, ResolvedOn
 from heap_assets.storage import Store
@@ -221,7 +221,7 @@ def test_what_was_published_elsewhere_is_not_unchanged_here(postgres: str, tmp_p
     here.publish(Publication("t"), MONDAY, pl.LazyFrame({"id": [1]}), "v1")
     gone = PostgresPublisher("postgresql://heap@127.0.0.1:1/" + postgres.rpartition("/")[2], "pub", store)
     assert gone.target != here.target
-    with pytest.raises(AccessError):
+    with pytest.raises(WarehouseBusyError):
         gone.publish(Publication("t"), MONDAY, pl.LazyFrame({"id": [1]}), "v1")
 
 
