@@ -44,31 +44,36 @@ PARTS = ["stages", "time", "manifests", "memory", "tests"]
 EVERY_STAGE = [*STAGES, *TARGETS, "delivery"]
 ROOT = Path(__file__).parent.parent.parent
 TESTS: dict[str, tuple[str, list[str], str, str]] = {
-    "mutated": ("mutated Avro files", ["heap_connect/test_mutated_files.py"], "HEAP_ASSETS_MUTATED_FILES", "files"),
+    "mutated": (
+        "mutated Avro files",
+        ["sources/heap_connect/test_mutated_files.py"],
+        "HEAP_ASSETS_MUTATED_FILES",
+        "files",
+    ),
     "sending": (
         "a sync killed while it sends",
-        ["destinations/test_delivery_kills.py", "steps/test_delivery_killed.py"],
+        ["activation/test_delivery_kills.py", "pipelines/test_delivery_killed.py"],
         "DELIVERY_KILLS",
         "kills",
     ),
     "memory": ("out of memory", ["torture/test_memory.py"], "", ""),
-    "hostile": ("hostile servers", ["destinations/test_delivery_to_hostile_servers.py"], "", ""),
+    "hostile": ("hostile servers", ["activation/test_delivery_to_hostile_servers.py"], "", ""),
     "canaries": ("canaries: secrets and personal data", ["end_to_end/test_canaries.py"], "", ""),
     "network": ("a run that may call nobody", ["end_to_end/test_closed_network.py"], "", ""),
     "damage": (
         "damaged records, each kind",
-        ["steps/test_damaged_records.py", "checks/test_stored_verdicts.py"],
+        ["pipelines/test_damaged_records.py", "quality/test_stored_verdicts.py"],
         "",
         "",
     ),
     "races": (
         "races: records, catalogue, partitions, verdicts, leases",
         [
-            "lake/test_object_stores.py",
-            "heap_connect/test_table_columns.py",
-            "heap_connect/test_interrupted.py",
-            "checks/test_stored_verdicts.py",
-            "destinations/test_delivery_lease.py",
+            "storage/test_object_stores.py",
+            "sources/heap_connect/test_table_columns.py",
+            "sources/heap_connect/test_interrupted.py",
+            "quality/test_stored_verdicts.py",
+            "activation/test_delivery_lease.py",
         ],
         "",
         "",
@@ -165,7 +170,8 @@ def _table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _main() -> None:
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Return what a command asks for; ends the process, as argparse does, if it names a stage or test that is none."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument(
         "--points", type=int, help="calls of each stage at which each kind of fault is tried; all if not given"
@@ -178,7 +184,11 @@ def _main() -> None:
     parser.add_argument("--stages", nargs="*", default=EVERY_STAGE, choices=EVERY_STAGE)
     parser.add_argument("--tests", nargs="*", default=list(TESTS), choices=list(TESTS))
     parser.add_argument("--only", nargs="*", choices=PARTS)
-    chosen = parser.parse_args()
+    return parser.parse_args(given)
+
+
+def _main() -> None:
+    chosen = arguments()
     wanted = chosen.only or PARTS
     rows: list[Row] = []
     with (

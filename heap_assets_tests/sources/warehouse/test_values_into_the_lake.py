@@ -125,7 +125,9 @@ def hold(found: pl.DataFrame, reading: Reading, columns: Mapping[str, list[tuple
         wanted = [value for _, value in values]
         gone = sum(value is LOST for value in wanted)
         assert all(map(same, found[f"a{index}"].to_list(), wanted)), kind
-        if kind.startswith("numeric") and any(isinstance(value, Decimal) and value.copy_abs() >= 10**29 for value in wanted):
+        if kind.startswith("numeric") and any(
+            isinstance(value, Decimal) and value.copy_abs() >= 10**29 for value in wanted
+        ):
             # inside arrays and composites a numeric has no precision of its own: one that does not fit makes all text
             texts = ["NaN" if value is LOST else value for value in wanted]
             assert json.loads(found[f"l{index}"][0], parse_int=Decimal) == texts, f"{kind} in a list"
