@@ -222,10 +222,10 @@ def _plain(given: argparse.Namespace) -> dict[str, Any]:
 def _incremental(given: argparse.Namespace) -> dict[str, Any]:
     from identity_data import RULES
 
+    from heap_assets.identity.engine.native.engine import as_resolution
     from heap_assets.identity.engine.native.fold import fold
     from heap_assets.identity.engine.native.state import State, load, save
     from heap_assets.identity.engine.native.tables import resolved
-    from heap_assets.identity.resolve import as_resolution
     from heap_assets.identity.shapes import LINKS
     from heap_assets.storage import Store
 

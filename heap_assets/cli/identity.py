@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 
 import click
 
@@ -20,8 +19,8 @@ from heap_assets.tables import CONFLICTS, GRAPH, SHARED
 @click.argument("identifiers", nargs=-1, required=True, metavar="TYPE:VALUE [TYPE:VALUE]")
 @click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Graph of this day [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.option("--svg", type=click.Path(path_type=Path), help="Write a picture of the profiles to this file")
-def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, svg: Path | None) -> None:
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart of the profiles")
+def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, as_mermaid: bool) -> None:
     """Say why two identifiers are one person, or what keeps them apart; or what one identifier belongs to.
 
     heap-assets explain email:ann@acme.io heap_user_id:123
@@ -32,27 +31,20 @@ def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, svg: 
     chosen = _day(project, day)
     first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
     answer = explain_identifiers(first, second, _tables(project, chosen), project.rules)
-    if svg:
-        svg.write_text(answer.svg())
-        click.echo(f"Wrote {svg}", err=True)
-    click.echo(answer.json() if as_json else answer.text())
+    click.echo(answer.json() if as_json else answer.mermaid() if as_mermaid else answer.text())
 
 
 @click.command()
 @click.argument("sweeps", nargs=-1, required=True, metavar="SWEEP...")
 @click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Links of this day [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.option("--svg", type=click.Path(path_type=Path), help="Write a plot to this file")
-def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool, svg: Path | None) -> None:
+def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool) -> None:
     """Say what other limits, thresholds, orders or blocked values would change. Writes nothing.
 
     heap-assets what-if email=1..5 device_id.shared_above=1,3,never order=first_seen block=email:info@acme.io
     """
     project = open_project()
     answer = sweep(_tables(project, _day(project, day)).links, project.rules, sweeps)
-    if svg:
-        svg.write_text(answer.svg())
-        click.echo(f"Wrote {svg}", err=True)
     click.echo(answer.json() if as_json else answer.text())
 
 

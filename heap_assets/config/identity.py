@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
 from heap_assets.errors import SettingsError
-from heap_assets.identity import IdentifierRule, RulesError
+from heap_assets.identity import EngineName, IdentifierRule, RulesError
 from heap_assets.profiles import BEHAVIOUR, PROFILE_SCHEMA, Audience, parse_audience
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
@@ -50,6 +50,7 @@ class IdentifierType(Section):
 class IdentitySettings(Section):
     """Which identifiers make a person, how strong each is, and where merging stops."""
 
+    engine: EngineName = Field(default="native", description="native, or reference: the same rows, slowly and plainly")
     order: Literal["priority", "first_seen"] = "priority"
     identifiers: list[IdentifierType] = Field(min_length=1, description="Strongest first")
     suppressed: str | None = Field(default=None, description="CSV file (identifier_type, identifier) of erased people")

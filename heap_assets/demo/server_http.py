@@ -176,7 +176,7 @@ def _reset(transport: asyncio.Transport) -> None:
 
 
 def serve(make_handler: Callable[[Sequence[int]], Handler], ports: Sequence[int], port_file: Path | None) -> None:
-    """Serve on loopback until SIGTERM or SIGINT.
+    """Serve on loopback until SIGTERM, or SIGINT where nobody waits for the ports.
 
     Parameters
     ----------
@@ -185,7 +185,8 @@ def serve(make_handler: Callable[[Sequence[int]], Handler], ports: Sequence[int]
     ports
         0 means any free port.
     port_file
-        Gets one bound port per line, written whole once the server accepts connections.
+        Gets one bound port per line, written whole once the server accepts connections. Who reads it stops the server;
+        Ctrl-C in the terminal, which reaches both, must not take the server from under the reader.
     """
     asyncio.run(_serve(make_handler, ports, port_file))
 
@@ -195,8 +196,8 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set if port_file is None else lambda: None)
     sockets = [_bound(port) for port in ports]
     bound = [int(sock.getsockname()[1]) for sock in sockets]
     handler = make_handler(bound)

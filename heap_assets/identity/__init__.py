@@ -2,11 +2,12 @@
 
 from heap_assets.identity.assign import assign
 from heap_assets.identity.changes import changes
+from heap_assets.identity.engine import EngineName
+from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.errors import LinksError, MemoryLimitError, RulesError
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.explain.blockers import IdentityTables
 from heap_assets.identity.explain.explain import Explanation, explain
-from heap_assets.identity.explain.plot import size_histogram
 from heap_assets.identity.explain.query import QuestionError, Verdict
 from heap_assets.identity.explain.variants import SweepError, Variant, variants
 from heap_assets.identity.explain.what_if import WHAT_IF_SCHEMA, WhatIf, what_if
@@ -15,7 +16,7 @@ from heap_assets.identity.normalise import normalised, suppressed_values, why_no
 from heap_assets.identity.paths import resolve_path
 from heap_assets.identity.proposal import IdentityValues, identity_values
 from heap_assets.identity.quality import Quality, QualityError, quality
-from heap_assets.identity.resolve import Resolution, resolve
+from heap_assets.identity.resolve import resolve
 from heap_assets.identity.rules import (
     EMAIL,
     HEAP_IDENTITY,
@@ -46,6 +47,7 @@ __all__ = [
     "AuditedTable",
     "ColumnMapping",
     "DayInput",
+    "EngineName",
     "Explanation",
     "Extraction",
     "IdentifierRule",
@@ -79,7 +81,6 @@ __all__ = [
     "quality",
     "resolve",
     "resolve_path",
-    "size_histogram",
     "suppressed_values",
     "user_migrations_table",
     "users_table",

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from heap_assets.identity.engine.native.delta import Delta, Partition, Standing, delta_of
-from heap_assets.identity.engine.native.memory import failing_clearly
+from heap_assets.identity.engine import EngineName, engine_named
+from heap_assets.identity.engine.base import ExtractedLinks, LinksOfDay, Resolution, StandingSnapshot
 from heap_assets.identity.errors import LinksError
 from heap_assets.identity.extract import extract
-from heap_assets.identity.resolve import Resolution, as_resolution
 from heap_assets.identity.rules import Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, aggregated
 from heap_assets.storage import Store, state_keys
@@ -78,12 +77,14 @@ class Timeline:
     Parameters
     ----------
     store
-        Where state lives, under `_identity/`. It is a cache: deleting it costs time and nothing else.
+        Where links that have been read and the engine's state live, under `_identity/`. It is a cache: deleting it
+        costs time and nothing else.
     """
 
-    def __init__(self, store: Store, rules: Rules) -> None:
+    def __init__(self, store: Store, rules: Rules, engine: EngineName = "native") -> None:
         self.store = store
         self.rules = rules
+        self.engine = engine
 
     def advance(self, day: date, inputs: Sequence[DayInput]) -> Advanced:
         """Compute the tables of a day.
@@ -103,13 +104,12 @@ class Timeline:
         by_key = _checked(day, inputs)
         files = {key: self._extracted(given) for key, given in sorted(by_key.items())}
         events = {
-            key: Partition(*key, self.store.scan(f"{file}-links.parquet"), file)
+            key: ExtractedLinks(*key, self.store.scan(f"{file}-links.parquet"), file)
             for key, file in files.items()
             if by_key[key].table.kind == "event"
         }
         standing = self._standing(by_key, files)
-        with failing_clearly(f"resolving {day}"):
-            result, notes = self._resolved(events, standing)
+        resolution, notes = engine_named(self.engine).advance(self.store, LinksOfDay(day, events, standing), self.rules)
         self._tidy(files, standing)
         of_day = [part.links for part in events.values() if part.day == day] + [
             part.links for part in standing.values()
@@ -118,7 +118,7 @@ class Timeline:
             links=_together(of_day).sort(_KEY),
             all_links=_together([part.links for part in events.values()] + [part.links for part in standing.values()]),
             refused=self._refused(day, files, standing),
-            resolution=result,
+            resolution=resolution,
             notes={**notes, "inputs": len(by_key)},
         )
 
@@ -143,43 +143,6 @@ class Timeline:
         own = None if given.own_identify is None else given.own_identify()
         return extract(given.rows(), given.table, self.rules, given.day, own).links
 
-    def _resolved(
-        self, events: Mapping[tuple[str, date], Partition], standing: Mapping[str, Standing]
-    ) -> tuple[Resolution, dict[str, Any]]:
-        # numba and its compiled loops are loaded by the first resolution, not by importing the package
-        from heap_assets.identity.engine.native.fold import carry, fold
-        from heap_assets.identity.engine.native.state import State, load, save
-        from heap_assets.identity.engine.native.tables import resolved
-
-        inputs = {f"{part.table}|{part.day.isoformat()}": part.file for part in events.values()}
-        stands = {name: part.version for name, part in standing.items()}
-        state = load(self.store)
-        why = "no state of this version" if state is None else ""
-        if state is not None and state.digest != self.rules.digest:
-            why = "the rules changed"
-        change: Delta | None = None
-        if state is not None and not why:
-            change, why = delta_of(self.store, state.inputs, state.standing, state.row_a.size, events, standing)
-        if state is None or change is None:
-            parts = [part.tagged() for part in events.values()] + [part.tagged() for part in standing.values()]
-            links = pl.concat(parts) if parts else pl.LazyFrame(schema=LINKS)
-            state = State.of(resolved(links, self.rules, keep_rows=True), self.rules.digest)
-            state.inputs, state.standing = inputs, stands
-            save(state, self.store)
-            return as_resolution(state.resolved(self.rules)), {"mode": "full", "why": why}
-        if state.inputs == inputs and state.standing == stands:
-            return as_resolution(state.resolved(self.rules)), {"mode": "unchanged", "why": "no input changed"}
-        done = fold(state, change.gone, change.came, self.rules)
-        for name, last in change.carried.items():
-            carry(state, name, last)
-        state.inputs, state.standing = inputs, stands
-        save(state, self.store)
-        notes = {
-            "mode": "incremental", "why": f"{change.inputs} inputs changed", "changed_links": done.changed_links,
-            "touched_identifiers": done.touched_identifiers, "touched_links": done.touched_links,
-        }  # fmt: skip
-        return as_resolution(state.resolved(self.rules)), notes
-
     def _file(self, given: DayInput) -> str:
         """Return the common name of an input's files, by its version, its mapping and the rules."""
         version = "\x1f".join((given.version, given.table.digest, self.rules.value_digest))
@@ -199,9 +162,9 @@ class Timeline:
 
     def _standing(
         self, by_key: Mapping[tuple[str, date], DayInput], files: Mapping[tuple[str, date], str]
-    ) -> dict[str, Standing]:
+    ) -> dict[str, StandingSnapshot]:
         """Find how snapshot tables stand: the newest partition of each, links as old as they ever stood."""
-        found = {}
+        standing = {}
         for name in sorted({key[0] for key, given in by_key.items() if given.table.kind == "snapshot"}):
             days = sorted(day for table, day in by_key if table == name)
             newest = files[name, days[-1]]
@@ -214,11 +177,11 @@ class Timeline:
                 links = f"{_STANDING}/{name}/{digest}.parquet"
                 if not _is_whole(self.store, links):
                     self.store.sink(links, _since_first_stood([self.store.scan(file) for file in every]))
-            found[name] = Standing(name, days[-1], self.store.scan(links), links, timeless)
-        return found
+            standing[name] = StandingSnapshot(name, days[-1], self.store.scan(links), links, timeless)
+        return standing
 
     def _refused(
-        self, day: date, files: Mapping[tuple[str, date], str], standing: Mapping[str, Standing]
+        self, day: date, files: Mapping[tuple[str, date], str], standing: Mapping[str, StandingSnapshot]
     ) -> pl.LazyFrame:
         shown = [
             self.store.scan(f"{file}-refused.parquet").select(
@@ -229,7 +192,7 @@ class Timeline:
         ]
         return pl.concat(shown) if shown else pl.LazyFrame(schema={"source": pl.String, "day": pl.Date, **REFUSED})
 
-    def _tidy(self, files: Mapping[tuple[str, date], str], standing: Mapping[str, Standing]) -> None:
+    def _tidy(self, files: Mapping[tuple[str, date], str], standing: Mapping[str, StandingSnapshot]) -> None:
         """Remove what other versions of the same inputs have left."""
         of_input = {f"{_EXTRACTED}/{name}/{day.isoformat()}-": file for (name, day), file in files.items()}
         for stored in self.store.list(_EXTRACTED):

@@ -165,7 +165,7 @@ class Project:
     @cached_property
     def timeline(self) -> Timeline:
         """The identity graph over the days."""
-        return Timeline(self.lake.store, self.rules)
+        return Timeline(self.lake.store, self.rules, self.settings.identity.engine)
 
     @cached_property
     def event_sources(self) -> dict[str, SourceTable]:

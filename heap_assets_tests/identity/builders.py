@@ -1,20 +1,34 @@
-"""Small worlds for the tests of the engine, and the way from the judge's rows to frames and back."""
+"""Small worlds for the tests of the engines, and the way from rows to frames and back."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 from hypothesis import strategies as st
 
 from heap_assets.identity import LINKS, IdentifierRule, Resolution, Rules
-from heap_assets_tests.identity.reference import Answer, Book, Identifier, Row
+from heap_assets.identity.engine.reference import Identifier, People, Row, people_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TYPES = ["account", "email", "device", "cookie"]
+
+
+@dataclass(frozen=True)
+class Book:
+    """The rules: types strongest first, limits, and what each type counts to call a value shared."""
+
+    types: list[str]
+    limits: dict[str, int] = field(default_factory=dict)
+    sharing: dict[str, dict[str | None, int]] = field(default_factory=dict)
+    order: str = "priority"
+
+
+def answer(rows: list[Row], book: Book) -> People:
+    return people_of(rows, rules_of(book))
 
 
 def links_frame(rows: Iterable[Row]) -> pl.LazyFrame:
@@ -38,7 +52,7 @@ def rules_of(book: Book) -> Rules:
     )
 
 
-def as_answer(
+def rows_by_identifier(
     resolution: Resolution,
 ) -> tuple[dict[Identifier, tuple[object, ...]], set[tuple[object, ...]], set[object]]:
     graph = {(row[0], row[1]): tuple(row[2:]) for row in resolution.graph.collect().rows()}
@@ -46,8 +60,8 @@ def as_answer(
     return graph, conflicts, set(resolution.shared.collect().rows())
 
 
-def assert_agrees(resolution: Resolution, expected: Answer) -> None:
-    graph, conflicts, shared = as_answer(resolution)
+def assert_agrees(resolution: Resolution, expected: People) -> None:
+    graph, conflicts, shared = rows_by_identifier(resolution)
     assert shared == expected.shared
     assert graph == expected.graph
     assert conflicts == expected.conflicts

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any
-from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -194,28 +193,32 @@ def test_an_identifier_alone_and_one_asked_twice_read_well() -> None:
 @pytest.mark.parametrize("question", [("email:ann@acme.io", "email:bob@x.io"), ("heap_user_id:1", "device_id:phone"),
                                       ("email:bob@x.io", "email:cid@x.io"), ("email:ann@acme.io", None),
                                       ("device_id:kiosk", None), ("email:x@y.zz", "email:ann@acme.io")])  # fmt: skip
-def test_every_answer_is_json_and_a_picture_that_parses(question: tuple[str, str | None]) -> None:
+def test_every_answer_is_json_and_a_flowchart_of_its_profiles(question: tuple[str, str | None]) -> None:
     answer = ask(*question)
     facts = json.loads(answer.json())
     assert facts["verdict"] == answer.verdict
     assert len(facts["steps"]) == len(answer.steps)
-    words = " ".join(text.text or "" for text in ElementTree.fromstring(answer.svg()).iter() if text.text)
+    drawn = answer.mermaid().splitlines()
+    assert drawn[1] == "flowchart LR"
+    assert sum(line.startswith("subgraph ") for line in drawn) == drawn.count("end") == len(answer.clusters)
     for cluster in answer.clusters:
-        assert all(str(member.identifier) in words for member in cluster.members)
+        assert all(f'["{member.identifier}"]' in answer.mermaid() for member in cluster.members)
+    between_drawn = () if answer.verdict is Verdict.PROFILE else (*answer.steps, *answer.others)
+    assert (" --x " in answer.mermaid()) == any(isinstance(step, Refused) for step in between_drawn)
 
 
-def test_values_from_outside_are_escaped_in_the_picture() -> None:
+def test_values_from_outside_are_escaped_in_the_flowchart() -> None:
     nasty = tables(("crm_id:<script>&\"'", "email:ann@acme.io", "crm", 1, False))
-    drawn = ask("email:ann@acme.io", of=nasty).svg()
+    drawn = ask("email:ann@acme.io", of=nasty).mermaid()
     assert "<script>" not in drawn
-    ElementTree.fromstring(drawn)
+    assert "crm_id:%3Cscript%3E%26%22'" in drawn
 
 
-def test_a_very_large_profile_is_cut_in_text_and_picture_and_says_so() -> None:
+def test_a_very_large_profile_is_cut_in_text_and_flowchart_and_says_so() -> None:
     many = tables(*[("heap_identity:ann", f"heap_user_id:{i}", "heap/users", 1, True) for i in range(300)])
     answer = ask("heap_identity:ann", of=many)
     assert "more lines: ask for JSON" in answer.text()
-    assert "301 identifiers, 241 not drawn" in answer.svg()
+    assert "301 identifiers, 241 not drawn" in answer.mermaid()
     assert len(json.loads(answer.json())["profiles"][0]["identifiers"]) == 301
 
 

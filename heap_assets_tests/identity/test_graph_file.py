@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 
 from heap_assets.identity import GRAPH, IdentifierRule, Resolution, Rules, resolve
 from heap_assets.identity.engine.native import graph_file
-from heap_assets_tests.identity.builders import TYPES, books, links_frame, rows, rules_of, world
-from heap_assets_tests.identity.reference import Book, Row
+from heap_assets.identity.engine.reference import Row
+from heap_assets_tests.identity.builders import TYPES, Book, books, links_frame, rows, rules_of, world
 
 LIMITS = Rules(
     (

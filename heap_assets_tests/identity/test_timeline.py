@@ -30,6 +30,7 @@ from heap_assets.identity import (
     resolve,
     user_migrations_table,
 )
+from heap_assets.identity.engine import EngineName
 from heap_assets.identity.engine.native import delta
 from heap_assets.storage import Store
 
@@ -107,8 +108,8 @@ def assert_same(one: Advanced, other: Advanced) -> None:
             raise AssertionError(f"{name} differs:\n{error}\n{left}\n{right}") from error
 
 
-def at_once(history: History, number: int) -> Advanced:
-    advanced = Timeline(Store(tempfile.mkdtemp()), RULES).advance(day(number), known_on(history, number))
+def at_once(history: History, number: int, engine: EngineName = "native") -> Advanced:
+    advanced = Timeline(Store(tempfile.mkdtemp()), RULES, engine).advance(day(number), known_on(history, number))
     assert advanced.notes["mode"] == "full"
     return advanced
 
@@ -159,6 +160,7 @@ def test_incremental_equals_full_through_any_history(history_steps: list[Step]) 
             only_looked_at = timeline.links(day(step.number), known).sort(pl.all()).collect()
             assert stored(folder) == before, "who only looks writes nothing"
             assert_same(timeline.advance(day(step.number), known), at_once(history, step.number))
+            assert_same(timeline.advance(day(step.number), known), at_once(history, step.number, "reference"))
             every = timeline.advance(day(step.number), known).all_links.sort(pl.all()).collect()
             for looked_at in (only_looked_at, timeline.links(day(step.number), known).sort(pl.all()).collect()):
                 assert_frame_equal(looked_at, every)

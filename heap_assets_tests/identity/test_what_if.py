@@ -4,7 +4,6 @@ import json
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -178,7 +177,7 @@ def test_a_sweep_that_cannot_be_read_says_what_can_be_asked(sweep: str, message:
         variants([sweep], RULES)
 
 
-def test_reads_as_a_table_as_json_and_as_a_plot() -> None:
+def test_reads_as_a_table_and_as_json() -> None:
     result = what_if(HOUSEHOLD, RULES, ["crm_id=1..2", "block=email:home@x.io"])
     lines = result.text().splitlines()
     assert lines[0].split() == ["profiles", *KINDS, "conflicts", "shared", "biggest"]
@@ -187,11 +186,8 @@ def test_reads_as_a_table_as_json_and_as_a_plot() -> None:
     assert lines[4].startswith("block=email:home@x.io ~")
     assert result.text().endswith(INEXACT)
     assert [row["setting"] for row in json.loads(result.json())][:2] == ["today", "crm_id.max_per_profile"]
-    drawn = ElementTree.fromstring(result.svg())
-    assert "crm_id=2" in {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
 
 
 def test_without_links_nothing_changes_and_nothing_breaks() -> None:
     result = what_if(pl.LazyFrame(schema=LINKS), RULES, ["email=1"])
     assert result.frame["profiles"].to_list() == [0, 0]
-    ElementTree.fromstring(result.svg())

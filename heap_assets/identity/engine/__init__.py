@@ -1,1 +1,21 @@
-"""Engines that resolve links into profiles."""
+"""Engines that resolve links into profiles, by the name that `identity.engine` has for them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from heap_assets.identity.engine.base import Engine
+
+EngineName = Literal["native", "reference"]
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+
+
+def engine_named(name: EngineName) -> Engine:
+    """Return an engine. Its code is imported here: Numba and its compiled loops cost a second to load."""
+    if name == "reference":
+        from heap_assets.identity.engine.reference import ReferenceEngine
+
+        return ReferenceEngine()
+    from heap_assets.identity.engine.native.engine import NativeEngine
+
+    return NativeEngine()

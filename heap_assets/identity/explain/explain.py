@@ -19,7 +19,7 @@ from heap_assets.identity.explain.blockers import (
     search,
 )
 from heap_assets.identity.explain.cluster import Cluster, Identifier, Link, in_order, load_clusters
-from heap_assets.identity.explain.picture import picture
+from heap_assets.identity.explain.mermaid import flowchart
 from heap_assets.identity.explain.query import Found, Verdict, look_up
 from heap_assets.identity.explain.text import as_json, as_text
 from heap_assets.identity.rules import Rules
@@ -65,9 +65,9 @@ class Explanation:
         """Return the same facts for machines."""
         return as_json(self)
 
-    def svg(self) -> str:
-        """Return a picture of the profiles on the way; without the network, fonts or scripts."""
-        return picture(self)
+    def mermaid(self) -> str:
+        """Return the profiles on the way as a Mermaid flowchart."""
+        return flowchart(self)
 
 
 def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules, max_hops: int = 3) -> Explanation:

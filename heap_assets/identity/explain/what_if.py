@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from heap_assets.identity.explain.plot import plot, row_name
 from heap_assets.identity.explain.variants import Variant, variants
 from heap_assets.identity.normalise import normalised
 from heap_assets.identity.rules import Rules
@@ -77,10 +76,6 @@ class WhatIf:
     def json(self) -> str:
         """Return the table for machines."""
         return json.dumps(self.frame.to_dicts(), ensure_ascii=False, indent=2)
-
-    def svg(self) -> str:
-        """Return a plot: per variant, what becomes of today's profiles; with conflicts and the biggest profile."""
-        return plot(self.frame)
 
 
 INEXACT = (
@@ -229,6 +224,14 @@ def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[s
     counts = dict(judged.group_by(kind=kind).len().iter_rows())
     removed = lost.filter(pl.col("old").is_not_null()).join(pairs, on="old", how="anti").height
     return dict.fromkeys(KINDS, 0) | counts | {"removed": removed}
+
+
+def row_name(row: dict[str, Any]) -> str:
+    """Return what a variant changes, as it was asked for."""
+    if not row["value"]:
+        return "today"
+    mark = " (today)" if row["today"] else ("" if row["exact"] else " ~")
+    return f"{row['setting'].removesuffix('.max_per_profile')}={row['value']}{mark}"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -1,14 +1,14 @@
 """Group `profiles`: golden records, and the audit of how well tables and people were matched."""
 
-import base64
 from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
-from heap_assets.identity import audit_text, size_histogram
+from heap_assets.identity import audit_text
 from heap_assets.orchestration.assets.days import Days
 from heap_assets.orchestration.automation import FOLLOWS_GRAPH
 from heap_assets.orchestration.checks import asset_key
@@ -95,20 +95,26 @@ def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
     written = project.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
     return (
         {"status": str(written.status)}
-        | (_pictures(project, day) if path == AUDIT else {})
+        | (_audit_metadata(project, day) if path == AUDIT else {})
         | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
         | partition_metadata(written.partition)
         | {"dagster/column_schema": table_schema(project.lake.scan(path, day).collect_schema())}
     )
 
 
-def _pictures(project: Project, day: str) -> dict[str, Any]:
-    """Return the audit for people: a few lines, and the sizes of profiles as a plot."""
+def _audit_metadata(project: Project, day: str) -> dict[str, Any]:
+    """Return the audit for people: a few lines, and how many profiles have how many identifiers."""
     rows = project.lake.scan(AUDIT, day).collect()
-    plot = base64.b64encode(size_histogram(rows).encode()).decode()
+    sizes = rows.filter(pl.col("metric") == "profile_size").select("subject", "value", "share")
     return {
         "in_words": dg.MetadataValue.md(f"```\n{audit_text(rows)}\n```"),
-        "profile_sizes": dg.MetadataValue.md(f"![sizes of profiles](data:image/svg+xml;base64,{plot})"),
+        "profile_sizes": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"identifiers": bin_, "profiles": int(value), "share": f"{share or 0:.2%}"})
+                for bin_, value, share in sizes.iter_rows()
+            ],
+            schema=dg.TableSchema([dg.TableColumn(name) for name in ("identifiers", "profiles", "share")]),
+        ),
     }
 
 

@@ -9,44 +9,13 @@ from typing import Final
 
 import polars as pl
 
+from heap_assets.identity.engine.base import LinksOfDay
 from heap_assets.identity.shapes import ENDS, LINKS, aggregated
 from heap_assets.storage import Store
 
 _KEY: Final = [*ENDS, "source"]
 _TOO_MUCH: Final = 0.4
 """Share of changed links above which computing all at once is no slower."""
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Links of one day of an event table, and the name of the files they are in."""
-
-    table: str
-    day: date
-    links: pl.LazyFrame
-    file: str
-
-    def tagged(self) -> pl.LazyFrame:
-        return _tagged(self.links, self.table)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Links of a snapshot table as it stands; `day` is the partition that stands, `file` where the links are."""
-
-    table: str
-    day: date
-    links: pl.LazyFrame
-    file: str
-    timeless: bool
-
-    def tagged(self) -> pl.LazyFrame:
-        return _tagged(self.links, self.table)
-
-    @property
-    def version(self) -> str:
-        """What a state remembers."""
-        return f"{self.day.isoformat()}|{int(self.timeless)}|{self.file}"
 
 
 @dataclass(frozen=True)
@@ -64,15 +33,14 @@ def delta_of(
     folded: Mapping[str, str],
     stood: Mapping[str, str],
     size: int,
-    events: Mapping[tuple[str, date], Partition],
-    standing: Mapping[str, Standing],
+    now: LinksOfDay,
 ) -> tuple[Delta | None, str]:
     """Compare inputs.
 
     Parameters
     ----------
     folded, stood
-        What the state has folded: `table|day` to file, and snapshot table to :attr:`Standing.version`.
+        What the state has folded: `table|day` to file, and snapshot table to :attr:`StandingSnapshot.version`.
     size
         How many links the state has.
 
@@ -81,42 +49,42 @@ def delta_of(
     The delta; or None and the reason why only computing all at once will do.
     """
     gone, came, inputs = [pl.LazyFrame(schema={key: LINKS[key] for key in _KEY})], [pl.LazyFrame(schema=LINKS)], 0
-    wanted = {f"{part.table}|{part.day.isoformat()}": part for part in events.values()}
-    changed = {key for key in {*folded, *wanted} if folded.get(key) != (wanted[key].file if key in wanted else None)}
+    current = {f"{part.table}|{part.day.isoformat()}": part for part in now.events.values()}
+    changed = {key for key in {*folded, *current} if folded.get(key) != (current[key].file if key in current else None)}
     for table in sorted({key.rpartition("|")[0] for key in changed}):
         mine = sorted(key for key in changed if key.rpartition("|")[0] == table)
         lost = [f"{folded[key]}-links.parquet" for key in mine if key in folded]
         if not all(map(store.exists, lost)):
             return None, f"links of {table} that were folded are no longer there"
-        added = [wanted[key].links for key in mine if key in wanted]
+        added = [current[key].links for key in mine if key in current]
         reduced = _reduced(
             [
-                (store.scan(f"{folded[k]}-links.parquet"), wanted[k].links if k in wanted else None)
+                (store.scan(f"{folded[k]}-links.parquet"), current[k].links if k in current else None)
                 for k in mine
                 if k in folded
             ]
         )
-        left = [part.links for part in events.values() if part.table == table]
+        left = [part.links for part in now.events.values() if part.table == table]
         again = pl.concat(left).join(reduced, on=_KEY, how="semi", nulls_equal=True) if left and lost else None
-        gone.append(_tagged(reduced, table))
-        came.extend(_tagged(part, table) for part in (*added, *([again] if again is not None else [])))
+        gone.append(tagged(reduced, table))
+        came.extend(tagged(part, table) for part in (*added, *([again] if again is not None else [])))
         inputs += len(mine)
     carried = {}
-    for table in sorted({*stood, *standing}):
-        now = standing.get(table)
-        if now is not None and stood.get(table) == now.version:
+    for table in sorted({*stood, *now.standing}):
+        stands = now.standing.get(table)
+        if stands is not None and stood.get(table) == stands.version:
             continue
         day, timeless, file = stood.get(table, "||").split("|", 2)
         if file and not store.exists(file):
             return None, f"links of {table} that were folded are no longer there"
         before = store.scan(file) if file else pl.LazyFrame(schema=LINKS)
-        after = pl.LazyFrame(schema=LINKS) if now is None else now.links
-        carries = now is not None and now.timeless and timeless == "1" and date.fromisoformat(day) <= now.day
+        after = pl.LazyFrame(schema=LINKS) if stands is None else stands.links
+        carries = stands is not None and stands.timeless and timeless == "1" and date.fromisoformat(day) <= stands.day
         compared = [*_KEY, "first_seen", "authoritative", *([] if carries else ["last_seen"])]
-        gone.append(_tagged(before.join(after, on=compared, how="anti", nulls_equal=True).select(_KEY), table))
-        came.append(_tagged(after.join(before, on=compared, how="anti", nulls_equal=True), table))
-        if carries and now is not None:
-            carried[table] = int(datetime.combine(now.day, time(), UTC).timestamp()) * 1_000_000
+        gone.append(tagged(before.join(after, on=compared, how="anti", nulls_equal=True).select(_KEY), table))
+        came.append(tagged(after.join(before, on=compared, how="anti", nulls_equal=True), table))
+        if carries and stands is not None:
+            carried[table] = int(datetime.combine(stands.day, time(), UTC).timestamp()) * 1_000_000
         inputs += 1
     out, into = pl.concat(gone).unique().collect(), aggregated(pl.concat(came)).select(list(LINKS)).collect()
     if out.height + into.height > _TOO_MUCH * max(size, 1):
@@ -142,5 +110,6 @@ def _reduced(versions: Sequence[tuple[pl.LazyFrame, pl.LazyFrame | None]]) -> pl
     return pl.concat(found).unique()
 
 
-def _tagged(links: pl.LazyFrame, table: str) -> pl.LazyFrame:
+def tagged(links: pl.LazyFrame, table: str) -> pl.LazyFrame:
+    """Put the table before each source: a state keeps the links of each table apart."""
     return links.with_columns(pl.lit(f"{table}\x1f").add(pl.col("source")).alias("source"))
