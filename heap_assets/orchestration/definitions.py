@@ -24,7 +24,7 @@ from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, reten
 from heap_assets.orchestration.manifest_sensor import manifest_sensor
 from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.recency import recency_job
-from heap_assets.orchestration.resources import LakeResource, lake_io_manager
+from heap_assets.orchestration.resources import LakeResource
 from heap_assets.orchestration.schedules import schedules
 from heap_assets.orchestration.ui_metadata import presented
 from heap_assets.pipelines.behaviour import check_events
@@ -105,7 +105,6 @@ def _definitions(loaded: Project) -> dg.Definitions:
                 options=settings.lake.options,
                 settings=version_of(settings.model_dump(mode="json")),
             ),
-            "io_manager": lake_io_manager,
         },
         sensors=[
             arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 22
@@ -13,7 +14,7 @@ _WORD = {"pass": "passed", "warn": "warned", "error": "failed"}
 
 def line_chart(
     series: Mapping[str, Mapping[str, float]], days: Sequence[str], label: str, *, share: bool = False
-) -> str:
+) -> Markup:
     """Draw one line per series over days; a day without a value is a gap in the line.
 
     Parameters
@@ -30,7 +31,7 @@ def line_chart(
     return _svg(WIDTH, HEIGHT, label, parts) + _legend(list(series))
 
 
-def bar_chart(bars: Mapping[str, float], label: str, unit: str) -> str:
+def bar_chart(bars: Mapping[str, float], label: str, unit: str) -> Markup:
     """Draw horizontal bars with their values written beside them."""
     most = max(bars.values(), default=0.0) or 1.0
     rows = []
@@ -46,7 +47,7 @@ def bar_chart(bars: Mapping[str, float], label: str, unit: str) -> str:
     return _svg(WIDTH, max(len(bars) * 24, 24), label, rows)
 
 
-def strip(days: Sequence[str], outcomes: Mapping[str, str], label: str) -> str:
+def strip(days: Sequence[str], outcomes: Mapping[str, str], label: str) -> Markup:
     """Draw one cell a day: passed, warned, failed, or not judged; height tells what colour tells."""
     cells = []
     for index, day in enumerate(days):
@@ -59,11 +60,11 @@ def strip(days: Sequence[str], outcomes: Mapping[str, str], label: str) -> str:
     return _svg(len(days) * (_CELL + _GAP), 14, label, cells, css="strip")
 
 
-def sparkline(line: Mapping[str, float], days: Sequence[str], label: str) -> str:
+def sparkline(line: Mapping[str, float], days: Sequence[str], label: str) -> Markup:
     """Draw one small line without axes."""
     known = [(index, line[day]) for index, day in enumerate(days) if day in line]
     if not known:
-        return ""
+        return Markup()
     most = max(value for _, value in known) or 1.0
     step = 150 / max(len(days) - 1, 1)
     points = " ".join(f"{index * step + 3:.1f},{30 - value / most * 26:.1f}" for index, value in known)
@@ -120,11 +121,11 @@ def _axis(top: float, days: Sequence[str], *, share: bool) -> str:
     return "".join(lines)
 
 
-def _legend(names: Sequence[str]) -> str:
+def _legend(names: Sequence[str]) -> Markup:
     if len(names) < 2:
-        return ""
+        return Markup()
     items = "".join(f'<li><i class="s{index % 6}"></i>{escape(name)}</li>' for index, name in enumerate(names))
-    return f'<ul class="legend">{items}</ul>'
+    return Markup(f'<ul class="legend">{items}</ul>')  # noqa: S704  names have been escaped
 
 
 def _nice_top(most: float, *, share: bool) -> float:
@@ -144,8 +145,8 @@ def _y(value: float, top: float) -> float:
     return _TOP + (1 - value / top) * (HEIGHT - _TOP - _BOTTOM)
 
 
-def _svg(width: int, height: int, label: str, parts: Sequence[str], css: str = "chart") -> str:
-    return (
+def _svg(width: int, height: int, label: str, parts: Sequence[str], css: str = "chart") -> Markup:
+    return Markup(  # noqa: S704  text in it has been escaped
         f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
