@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.torture.memory import ROOM, ROW_BYTES, TABLE
@@ -25,7 +22,6 @@ LIMIT_MB = 1024
 ROOM_MB = {"one block": 1000, "eight files": 1500, "links": 1000, "a day for PostgreSQL": 2500}
 """Of address space, beyond what the libraries take."""
 _SECONDS = 900
-_SCOPE = ("systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "MemoryMax=1G", "-p", "MemorySwapMax=0")
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,14 @@ def do(work: str, folder: Path, *, room_mb: int | None = None, within: Sequence[
     return _run(within, [work, str(folder), "0"], {**more, **({ROOM: str(room_mb)} if room_mb is not None else {})})
 
 
-def do_within_limits(work: str, folder: Path) -> Ended:
-    """Do it within :data:`ROOM_MB`; with a PostgreSQL server of its own, if it needs one."""
+def do_within_limits(work: str, folder: Path, within: Sequence[str] = ()) -> Ended:
+    """Do it below a command that limits it, or else within :data:`ROOM_MB`; with a PostgreSQL, if it needs one."""
+    room = None if within else ROOM_MB[work]
     if work != "a day for PostgreSQL":
-        return do(work, folder, room_mb=ROOM_MB[work])
+        return do(work, folder, room_mb=room, within=within)
     with servers.postgres_cluster() as address:
         uri = f"postgresql://{address}/postgres"
-        return do(work, folder, room_mb=ROOM_MB[work], HEAP_ASSETS_TEST_POSTGRES=uri)
+        return do(work, folder, room_mb=room, within=within, HEAP_ASSETS_TEST_POSTGRES=uri)
 
 
 def do_until(work: str, folder: Path, resident_mb: int) -> int:
@@ -86,15 +83,6 @@ def wrong_of(work: str, size: int, ended: Ended) -> list[str]:
     if ended.said["peak_mb"] >= LIMIT_MB:
         wrong.append(f"it took {ended.said['peak_mb']} MB")
     return wrong
-
-
-def one_gibibyte() -> Sequence[str]:
-    """Return the command that runs another in a cgroup of 1 GiB without swap, or skip, saying what was not tested."""
-    if shutil.which(_SCOPE[0]) is not None:
-        tried = subprocess.run([*_SCOPE, "true"], capture_output=True, check=False)
-        if tried.returncode == 0 and Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            return _SCOPE
-    pytest.skip("no cgroup (version 2) can be made here: what a limit of memory does was NOT tested, only RLIMIT_AS")
 
 
 def _run(within: Sequence[str], arguments: list[str], more: dict[str, str]) -> Ended:

@@ -58,7 +58,7 @@ def make_files(folder: Path, rows: int) -> None:
 
 
 def make_links(folder: Path, links: int) -> None:
-    """Write links of two devices to each of half as many people."""
+    """Write links of two devices to each of half as many people; compile what resolves them, which takes room too."""
     number = pl.int_range(links, eager=True).alias("n").to_frame().lazy()
     number.select(
         type_a=pl.lit("email"),
@@ -66,6 +66,7 @@ def make_links(folder: Path, links: int) -> None:
         type_b=pl.lit("device"),
         value_b=pl.format("device-{}", "n"),
     ).sink_parquet(folder / "links.parquet")
+    resolve(pl.scan_parquet(folder / "links.parquet").head(2), _RULES).graph.collect()
 
 
 def make_day(folder: Path, rows: int) -> None:
