@@ -32,6 +32,7 @@ _COMMANDS = {
     "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
     "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
+    "warm": ("heap_assets.cli.warm", "Compile ahead, for an image build"),
     "docs": ("heap_assets.cli.tables", "Write the generated tables of docs/"),
 }
 

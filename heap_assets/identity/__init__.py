@@ -2,7 +2,7 @@
 
 from heap_assets.identity.assign import assign
 from heap_assets.identity.changes import changes
-from heap_assets.identity.engine import EngineName
+from heap_assets.identity.engine import EngineName, compile_engine
 from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.errors import LinksError, MemoryLimitError, RulesError
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
@@ -72,6 +72,7 @@ __all__ = [
     "audit_figures",
     "audit_text",
     "changes",
+    "compile_engine",
     "explain",
     "extract",
     "identity_values",

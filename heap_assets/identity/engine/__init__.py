@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 from heap_assets.identity.engine.base import Engine
@@ -19,3 +20,10 @@ def engine_named(name: EngineName) -> Engine:
     from heap_assets.identity.engine.native.engine import NativeEngine
 
     return NativeEngine()
+
+
+def compile_engine() -> tuple[Path | None, int]:
+    """Compile the native engine ahead of its first use, see :func:`native.warm.compile_all`."""
+    from heap_assets.identity.engine.native.warm import compile_all
+
+    return compile_all()

@@ -1,7 +1,7 @@
 """Compiled loops of the engine: dense ids, union-find, ordered merging. Plain arrays in and out, no rules in here.
 
-Importing this module imports Numba, so the engine does it when it first resolves; compiled code is cached beside the
-module, and a second process starts at once. Kernels release the GIL.
+Importing this module imports Numba, so the engine does it when it first resolves; compiled code is cached (`cache`),
+and a second process starts at once. Kernels release the GIL.
 
 Conventions: a node is a dense uint32; `NONE` is no node. Times are int64 microseconds; `NEVER` stands for none and
 sorts last.
@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from heap_assets.identity.engine.native.cache import choose_cache
 from heap_assets.identity.engine.native.intrinsics import prefetch, swapped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,9 +45,12 @@ PADDING: Final = 8
 """Loops read and write text eight bytes at once, so arrays of it have as many bytes behind the last text."""
 
 
+_CACHED: Final = choose_cache() is not None
+
+
 def compiled(function: F) -> F:
     """Compile a loop when it is first called, keep the machine code on disk, release the GIL while it runs."""
-    return cast("F", numba.njit(cache=True, nogil=True)(function))
+    return cast("F", numba.njit(cache=_CACHED, nogil=True)(function))
 
 
 @compiled
