@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-import heap_assets
+from heap_assets_tests.torture.read_only import PACKAGE, read_only_package
 
-PACKAGE = Path(heap_assets.__file__).parent
 BESIDE = PACKAGE / "identity" / "engine" / "native" / "__pycache__"
 RESOLVE = """
 import json
@@ -65,16 +64,6 @@ def run(code: str, within: Sequence[str] = (), **variables: str) -> Mapping[str,
 
 
 @pytest.fixture
-def read_only_package() -> Sequence[str]:
-    """The command below which nobody can write into the package."""
-    mounted = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
-    within = ["unshare", "--mount", "sh", "-c", mounted, str(PACKAGE)]
-    if os.getuid() != 0 or subprocess.run([*within, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no read-only mount can be made here (root only): a read-only package was NOT tested")
-    return within
-
-
-@pytest.fixture
 def of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith(("NUMBA_", "XDG_"))]:
         monkeypatch.delenv(name)
@@ -82,17 +71,17 @@ def of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("of_nobody")
-def test_a_read_only_package_runs_what_was_compiled_beside_it(read_only_package: Sequence[str], tmp_path: Path) -> None:
+def test_a_read_only_package_runs_what_was_compiled_beside_it(tmp_path: Path) -> None:
     ahead = run(RESOLVE)
     assert (ahead["cache"], ahead["profiles"]) == (str(BESIDE), 1)
-    later = run(RESOLVE, read_only_package)
+    later = run(RESOLVE, read_only_package())
     assert (later["written"], later["profiles"]) == (False, 1)
     assert Path(later["cache"]).is_relative_to(tmp_path / ".cache" / "heap_assets")
     assert later["names"] == ahead["names"], "copied, and nothing was compiled once more"
 
 
 @pytest.mark.usefixtures("of_nobody")
-def test_a_home_that_cannot_be_written_is_no_obstacle(read_only_package: Sequence[str], tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     code = (
         "import json; from heap_assets.identity.engine.native.cache import choose_cache\n"
         "print(json.dumps(str(choose_cache())))"
@@ -100,7 +89,7 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(read_only_package: Sequenc
     (tmp_path / "file").touch()
     (tmp_path / "temporary").mkdir()
     places = {"HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "temporary")}
-    assert Path(str(run(code, read_only_package, **places))).is_relative_to(tmp_path / "temporary")
+    assert Path(str(run(code, read_only_package(), **places))).is_relative_to(tmp_path / "temporary")
 
 
 def test_warming_compiles_every_loop() -> None:

@@ -16,6 +16,7 @@ from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.torture.cgroups import limited_to
 from heap_assets_tests.torture.limited import HEAVY, LIGHT, LIMIT_MB, do, do_until, do_within_limits, make, wrong_of
 from heap_assets_tests.torture.memory import ROW_BYTES
+from heap_assets_tests.torture.read_only import read_only_package
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -40,6 +41,14 @@ def test_a_cgroup_of_a_gibibyte_is_enough(tmp_path: Path, work: str) -> None:
             ended = do_within_limits(work, tmp_path, within)
         except servers.UnavailableError as missing:
             pytest.skip(f"{missing}: publishing within a cgroup was NOT tested")
+    assert not wrong_of(work, SIZES[work], ended)
+
+
+@pytest.mark.parametrize("work", ["eight files", "links"])
+def test_a_container_of_two_gibibytes_with_a_read_only_package_is_enough(tmp_path: Path, work: str) -> None:
+    make(work, tmp_path, SIZES[work])
+    with limited_to(2 * LIMIT_MB) as within:
+        ended = do(work, tmp_path, within=[*read_only_package(), *within], HOME=str(tmp_path))
     assert not wrong_of(work, SIZES[work], ended)
 
 
