@@ -63,7 +63,7 @@ from pathlib import Path
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Lake
 from heap_assets.project.project import Project
-from heap_assets.config import parse_settings
+from heap_assets.project import parse_settings
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.table import Task
 postgres = task["kind"] == "postgres"

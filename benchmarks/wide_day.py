@@ -127,7 +127,7 @@ def _day() -> date:
 
 
 def _platform() -> Any:
-    from heap_assets.config import load_settings
+    from heap_assets.project import load_settings
     from heap_assets.project.project import open_project
 
     return open_project(load_settings(Path("heap_assets.yaml")))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.config import parse_settings
 from heap_assets.errors import HostNotAllowedError, SettingsError
 from heap_assets.http_client import allow_only, allowed_hosts
 from heap_assets.pipelines.publishing import open_publisher
+from heap_assets.project import parse_settings
 from heap_assets.project.allowed_hosts import apply_allowed_hosts, refused_hosts
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue

@@ -30,7 +30,8 @@ ROOMS = {
     "sources.warehouse": "errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
     "config": "clock errors identity profiles redaction sources.heap_connect yaml_core tables",
-    "activation": "errors http_client processes redaction sources.heap_connect storage values tables",
+    "activation": "clock config errors http_client identity processes redaction sources.heap_connect storage tables "
+    "values versions yaml_core",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",

@@ -13,9 +13,10 @@ import click
 import httpx
 
 from heap_assets.cli.home import DEFAULT_DEMO_FOLDER, use_dagster_home, use_demo_folder
-from heap_assets.config import load_settings, settings_path
+from heap_assets.config import settings_path
 from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
 from heap_assets.errors import SettingsError
+from heap_assets.project import load_settings
 
 _PORTS = {"heap": 7311, "segment": 7312}
 """Where heap_assets.yaml expects the demo's servers."""

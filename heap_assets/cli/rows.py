@@ -11,8 +11,8 @@ import click
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.pipelines.delivery_keys import rows_of_key
 from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, shown_by
+from heap_assets.pipelines.sync_keys import rows_of_key
 from heap_assets.project import Project, open_project
 from heap_assets.tables import sync_asset, sync_name
 

@@ -13,9 +13,9 @@ import click
 
 from heap_assets import clock
 from heap_assets.cli.home import DAGSTER_FILES, dagster_file
-from heap_assets.config import Settings, load_settings, settings_path
+from heap_assets.config import Settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
-from heap_assets.project import refused_hosts
+from heap_assets.project import load_settings, refused_hosts
 from heap_assets.sources.heap_connect import check_bucket
 
 
@@ -83,7 +83,7 @@ def check(path: Path | None) -> None:
     from heap_assets.pipelines.behaviour import check_events
     from heap_assets.pipelines.filtering import check_columns
     from heap_assets.pipelines.identity_proposal import identity_proposal
-    from heap_assets.pipelines.sync_columns import check_syncs, unknown_destinations
+    from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
     from heap_assets.project import open_project
 
     settings = load_settings(path)

@@ -14,8 +14,10 @@ from heap_assets.activation import (
     LeaseHeldError,
     Status,
     SyncReport,
+    connector_of,
     full_resend,
     has_salt,
+    heap_deletion,
     rejected,
     retry_rejected,
     runs,
@@ -23,11 +25,9 @@ from heap_assets.activation import (
 from heap_assets.cli.home import dagster_home
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery_checks import record_verdicts, undelivered_verdict, verdicts_of
-from heap_assets.pipelines.delivery_destinations import heap_deletion
-from heap_assets.pipelines.delivery_due import newest_day
-from heap_assets.pipelines.delivery_first import how_to_confirm, waits_for_confirmation
-from heap_assets.pipelines.delivery_forget import forget_person
+from heap_assets.pipelines.sync_checks import record_verdicts, undelivered_verdict, verdicts_of
+from heap_assets.pipelines.sync_keys import forget_person
+from heap_assets.pipelines.sync_schedule import how_to_confirm, newest_day, waits_for_confirmation
 from heap_assets.project import Project, open_project
 from heap_assets.quality import Check, StoredVerdict
 from heap_assets.redaction import redact
@@ -99,7 +99,7 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
         raise SystemExit(1)
     run_id = _by_hand()
     try:
-        sent = delivery.send(project, name, chosen, run_id, delivery.Choices(confirmed=confirmed))
+        sent = delivery.send(project, name, chosen, run_id, delivery.RunOptions(confirmed=confirmed))
     except LeaseHeldError:
         raise
     except HeapAssetsError as error:
@@ -145,7 +145,7 @@ def retry(name: str, since: datetime | None) -> None:
     project = _platform(name)
     moment = since.replace(tzinfo=UTC) if since else None
     store = project.lake.store
-    count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in delivery.ledgers(project, name))
+    count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in connector_of(project, name).specs())
     click.echo(f"{sync_asset(name)}: {count:,} rows will be tried again by the next run")
 
 
@@ -155,9 +155,9 @@ def retry(name: str, since: datetime | None) -> None:
 def resend(name: str) -> None:
     """Let the next run send every known key again. Not for events, which are sent once."""
     project = _platform(name)
-    delivery.check_choices(project, name, delivery.Choices(full_resend=True))
+    delivery.check_options(project, name, delivery.RunOptions(full_resend=True))
     store = project.lake.store
-    count = sum(full_resend(store, spec, _by_hand()) for spec in delivery.ledgers(project, name))
+    count = sum(full_resend(store, spec, _by_hand()) for spec in connector_of(project, name).specs())
     click.echo(f"{sync_asset(name)}: {count:,} keys will be sent again by the next run")
 
 
@@ -191,7 +191,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 def show_runs(name: str, last: int) -> None:
     """Show the last runs, newest first."""
     project = _platform(name)
-    specs = delivery.ledgers(project, name)
+    specs = connector_of(project, name).specs()
     found = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
     if not len(found):
         click.echo(f"{sync_asset(name)} has not run yet")
@@ -220,7 +220,7 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
     project = _platform(name)
     moment = since.replace(tzinfo=UTC) if since else None
-    specs = delivery.ledgers(project, name)
+    specs = connector_of(project, name).specs()
     found = pl.concat(
         [rejected(project.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
     )

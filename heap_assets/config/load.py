@@ -15,8 +15,9 @@ from pydantic_core import ErrorDetails
 
 from heap_assets.config.expected import alternatives, one_line
 from heap_assets.config.known_secrets import secrets_of, secrets_of_environment, texts_of
-from heap_assets.config.models import Settings
+from heap_assets.config.models import Settings, settings_model
 from heap_assets.config.secrets import written_secret
+from heap_assets.config.sync import SyncKinds
 from heap_assets.errors import SettingsError
 from heap_assets.redaction import keep_addresses, register_secrets
 from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
@@ -31,10 +32,15 @@ def settings_path() -> Path:
     return Path(os.environ.get(PATH_VARIABLE, FILE_NAME)).absolute()
 
 
-def load_settings(path: Path | None = None) -> Settings:
+def load_settings(kinds: SyncKinds, path: Path | None = None) -> Settings:
     """Read and validate the settings file.
 
     Relative paths in it are relative to the file, not to the current folder.
+
+    Parameters
+    ----------
+    kinds
+        What its `sync:` section may hold.
 
     Raises
     ------
@@ -44,19 +50,19 @@ def load_settings(path: Path | None = None) -> Settings:
     path = path or settings_path()
     if not path.is_file():
         raise SettingsError(f"{path} does not exist: `heap-assets init` writes one to start from")
-    return parse_settings(path.read_text(), path)
+    return parse_settings(path.read_text(), path, kinds)
 
 
-def parse_settings(text: str, path: Path) -> Settings:
+def parse_settings(text: str, path: Path, kinds: SyncKinds) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
     raw = read_yaml(text, path.name)
     if not isinstance(raw, dict):
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
     register_secrets(secrets_of_environment(os.environ))
-    file = _File(path.name, text, raw)
+    file = _File(path.name, text, raw, settings_model(tuple(kinds)))
     filled = _fill(raw, file, ())
     try:
-        settings = Settings.model_validate(filled)
+        settings = file.model.model_validate(filled)
     except ValidationError as error:
         raise SettingsError(one_line(_describe(file, error.errors(), filled))) from None
     register_secrets(secrets_of(settings, os.environ))
@@ -75,6 +81,7 @@ class _File:
     name: str
     text: str
     raw: Any
+    model: type[Settings]
 
     def at(self, path: Sequence[str | int]) -> str:
         """Return the name of the file, and the line of the last part of `path` that stands in it."""
@@ -114,7 +121,7 @@ def _describe(file: _File, errors: Sequence[ErrorDetails], raw: dict[str, Any]) 
     where, kind = spelled(path), error["type"]
     at = file.at(path)
     if kind == "extra_forbidden":
-        known = _known_keys(error["loc"], raw)
+        known = _known_keys(file.model, error["loc"])
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return f"{at}: {where} is not a known key. Known: {', '.join(known)}.{hint}"
@@ -190,8 +197,8 @@ def _begins(text: str, key: str) -> bool:
     return text.startswith(key) and not re.match(r"\w", text[len(key) :])
 
 
-def _known_keys(loc: tuple[int | str, ...], raw: Any) -> list[str]:
-    model: Any = Settings
+def _known_keys(settings: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = settings
     for part in loc[:-1]:
         model = _descend(model, part)
         if model is None:
@@ -239,12 +246,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         )
     if settings.warehouse is not None and settings.warehouse.kind == "duckdb":
         changes["warehouse"] = settings.warehouse.model_copy(update={"path": folder / settings.warehouse.path})
-    changes["sync"] = {
-        name: sync.model_copy(update={"tracking_plan": folder / sync.tracking_plan})
-        if sync.kind == "segment_track" and sync.tracking_plan
-        else sync
-        for name, sync in settings.sync.items()
-    }
+    changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}
     if settings.identity.suppressed:
         changes["identity"] = settings.identity.model_copy(
             update={"suppressed": str(folder / settings.identity.suppressed)}

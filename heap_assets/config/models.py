@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from heap_assets import clock
 from heap_assets.config.base import Day, Section
@@ -16,7 +17,7 @@ from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.publish import PublishTarget, TargetName
-from heap_assets.config.sync import Syncs
+from heap_assets.config.sync import SyncKinds, SyncSettings, sync_section
 from heap_assets.config.warehouse import WarehouseSettings
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
@@ -34,7 +35,9 @@ class LakeSettings(Section):
 
 
 class Settings(Section):
-    """heap_assets.yaml."""
+    """heap_assets.yaml. Which kinds its `sync:` section may hold is handed in (:func:`settings_model`)."""
+
+    sync_kinds: ClassVar[SyncKinds] = ()
 
     start_date: Day = Field(description="First day of every table; rows before it are counted and left out")
     lake: LakeSettings
@@ -43,7 +46,7 @@ class Settings(Section):
     warehouse: WarehouseSettings | None = None
     identity: IdentitySettings
     profiles: ProfilesSettings = ProfilesSettings()
-    sync: Syncs = {}
+    sync: dict[str, SyncSettings] = {}
     publish: dict[TargetName, PublishTarget] = {}
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = []
@@ -70,7 +73,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _nothing_begins_ahead(self) -> Settings:
         for name, sync in self.sync.items():
-            since = getattr(sync, "since", None)
+            since = sync.first_day
             if isinstance(since, date) and since > clock.today():
                 raise ValueError(
                     f"sync.{name}.since is {since}, a day ahead: nothing would be sent. Today is {clock.today()} in UTC"
@@ -105,7 +108,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sent_properties_do_not_come_back(self) -> Settings:
-        sent = {prop for sync in self.sync.values() if sync.kind == "heap_user_properties" for prop in sync.properties}
+        sent = {prop for sync in self.sync.values() if sync.writes_heap_users for prop in sync.properties}
         fold = {p.lower().replace(" ", "_"): p for p in sent} | {p: p for p in sent}
         for name, trait in self.profiles.traits.items():
             for source in trait.sources:
@@ -127,14 +130,15 @@ class Settings(Section):
     def _sources_of_syncs_exist(self) -> Settings:
         tables = self.warehouse.tables if self.warehouse else {}
         for name, sync in self.sync.items():
-            own = sync.source in get_args(type(sync).model_fields["source"].annotation)  # what the kind itself reads
-            if not own and sync.source not in ("profiles", *tables):
-                heap = ": only segment_track and segment_reidentify read Heap events" if sync.source == "heap" else ""
+            if sync.source not in (*sync.own_sources(), "profiles", *tables):
+                readers = [kind for kind in self.sync_kinds if "heap" in kind.own_sources()]
+                names = " and ".join(kind.kind_name() for kind in sorted(readers, key=lambda kind: not kind.by_table))
+                heap = f": only {names} read Heap events" if sync.source == "heap" else ""
                 raise ValueError(
                     f"sync.{name}.source is {sync.source!r}, which is no warehouse table{heap}. "
                     f"Tables: {', '.join(tables) or 'none'}"
                 )
-            used = getattr(sync, "user_id", None) or (getattr(sync, "key", None) if sync.source == "profiles" else None)
+            used = sync.identifier_type
             if used is not None and used not in self.identity.types:
                 raise ValueError(
                     f"sync.{name} addresses people by {used!r}, which identity.identifiers does not declare. "
@@ -156,6 +160,11 @@ class Settings(Section):
                     )
         return self
 
+    def columns_of_syncs(self, table: str) -> set[str]:
+        """Return the columns of a warehouse table that syncs send or go by: kept, whatever `columns` leaves out."""
+        reading = [sync for sync in self.sync.values() if sync.source == table]
+        return {column for sync in reading for _, column in sync.named_columns()}
+
     def _mapped_types(self) -> Iterator[tuple[str, str]]:
         declared = set(self.identity.types)
         tables = {f"heap.identifiers.{t}": m for t, m in self.heap.identifiers.items()}
@@ -167,3 +176,11 @@ class Settings(Section):
                     continue  # a composite: an identifier type made of several columns
                 for one in [types] if isinstance(types, str) else types:
                     yield f"{where}.{column}", one
+
+
+@cache
+def settings_model(kinds: tuple[type[SyncSettings], ...]) -> type[Settings]:
+    """Return the model of a settings file whose `sync:` section may hold these kinds."""
+    model = create_model("Settings", __base__=Settings, sync=(sync_section(kinds), {}))
+    model.sync_kinds = kinds
+    return model

@@ -1,17 +1,23 @@
-"""The `sync:` section: what is sent where, and how carefully. One model per kind: another kind's key is a mistake."""
+"""The `sync:` section: what every sync has. What a kind has besides is in `activation/connectors/<kind>.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, Union, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from heap_assets.config.base import Cron, Day, Section
-from heap_assets.config.heap import Region
-from heap_assets.yaml_core import core
+from heap_assets.config.heap import HeapSettings
 
-Property = Field(min_length=1, description="Destination property to trait or column; nothing else is ever sent")
+Since = Literal["beginning"] | Day | None
+"""Which events are sent: all, those from a day on, or those from the day on which the sync first ran."""
+
+
+PROPERTIES: Any = Field(min_length=1, description="Destination property to trait or column; nothing else is ever sent")
+"""The field `properties` of a kind that sends nothing without them."""
 
 
 class SyncGuard(Section):
@@ -22,8 +28,30 @@ class SyncGuard(Section):
     max_same_value: float = Field(default=0.20, ge=0, le=1, description="Share of keys that newly take one same value")
 
 
-class BaseSync(Section):
-    """What every sync has; its name is its asset's name below sync/, and its kind unless that is given."""
+class UpsertRules(NamedTuple):
+    """How the values of a key are kept up to date; what a sync does that says nothing of it."""
+
+    nulls: Mapping[str, Literal["skip", "send"]] = {}
+    on_withdrawn: Literal["clear", "keep"] = "keep"
+    changed_fields_only: bool = False
+
+
+class SyncSettings(Section):
+    """What every sync has; its name is its asset's name below sync/, and its kind unless that is given.
+
+    Attributes
+    ----------
+    by_table
+        It forwards Heap's event tables, each with a ledger and a gate of its own.
+    by_heap_identity
+        Its keys are Heap identities.
+    writes_heap_users
+        Its properties become columns of Heap's users, which the next dump brings back.
+    """
+
+    by_table: ClassVar[bool] = False
+    by_heap_identity: ClassVar[bool] = False
+    writes_heap_users: ClassVar[bool] = False
 
     kind: str
     source: str
@@ -37,6 +65,16 @@ class BaseSync(Section):
     )
     guard: SyncGuard = SyncGuard()
 
+    @classmethod
+    def kind_name(cls) -> str:
+        """Return the kind that this is the model of."""
+        return str(cls.model_fields["kind"].default)
+
+    @classmethod
+    def own_sources(cls) -> tuple[str, ...]:
+        """Return what the kind itself reads, besides profiles and warehouse tables."""
+        return get_args(cls.model_fields["source"].annotation)
+
     @property
     def vendor(self) -> str:
         """The destination as people call it: `heap`, `segment`, `webhook`, `custom`."""
@@ -47,239 +85,129 @@ class BaseSync(Section):
         """Whether it runs by itself."""
         return self.schedule is not None
 
+    @property
+    def is_upsert(self) -> bool:
+        """Whether the settings alone say that it keeps keys up to date; else its rows are sent once each."""
+        return False
 
-class Upsert(BaseSync):
+    @property
+    def upsert_rules(self) -> UpsertRules:
+        """How the values of a key are kept up to date."""
+        return UpsertRules()
+
+    @property
+    def first_day(self) -> Literal["beginning"] | date | None:
+        """Which events are sent, as :data:`Since` says."""
+        return None
+
+    @property
+    def identifier_type(self) -> str | None:
+        """The identifier type by which people are addressed, if the settings name one."""
+        return None
+
+    def named_columns(self) -> Iterator[tuple[str, str]]:
+        """Yield key of the settings and the column of the source that it names."""
+        yield from ((f"properties.{prop}", column) for prop, column in self.properties.items())
+
+    def called_url(self, heap: HeapSettings) -> str | None:
+        """Return the URL that is called; None if only the destination's own code knows it."""
+        del heap
+        return None
+
+    def anchored(self, folder: Path) -> Self:
+        """Return the settings with the file's relative paths made relative to the file."""
+        del folder
+        return self
+
+
+class UpsertSettings(SyncSettings):
     """A sync that keeps each key of the destination as the newest row says."""
 
-    mode: Literal["upsert"] = "upsert"
     nulls: dict[str, Literal["skip", "send"]] = Field(default={}, description="Per property; skip unless said")
     on_withdrawn: Literal["clear", "keep"] = Field(
         default="clear", description="What happens to a value that is no longer true"
     )
     changed_fields_only: bool = Field(default=False, description="Else all mapped fields of a changed key are sent")
 
+    @property
+    def is_upsert(self) -> bool:
+        """Whether the settings alone say that it keeps keys up to date."""
+        return True
 
-class EventSource(Section):
+    @property
+    def upsert_rules(self) -> UpsertRules:
+        """How the values of a key are kept up to date."""
+        return UpsertRules(self.nulls, self.on_withdrawn, self.changed_fields_only)
+
+
+def named(**columns: str | None) -> Iterator[tuple[str, str]]:
+    """Yield key and column of the keys that name one."""
+    yield from ((key, column) for key, column in columns.items() if column is not None)
+
+
+class KeyedSettings(SyncSettings):
+    """A sync whose key is chosen: an identifier type of profiles, or a column of a table."""
+
+    key: str | None = None
+
+    @property
+    def identifier_type(self) -> str | None:
+        """The identifier type by which people are addressed, if the settings name one."""
+        return self.key if self.source == "profiles" else None
+
+    def named_columns(self) -> Iterator[tuple[str, str]]:
+        """Yield key of the settings and the column of the source that it names."""
+        yield from super().named_columns()
+        yield from named(key=self.key)
+
+
+class EventSettings(SyncSettings):
     """How rows of a warehouse table become events."""
 
     event_name: str | None = Field(default=None, description="A constant; or event_name_column")
     event_name_column: str | None = None
     event_key: str | None = Field(default=None, description="The table's own key; else the hash of all its columns")
     timestamp_column: str | None = Field(default=None, description="When it happened; the table's created_at if any")
-    since: Literal["beginning"] | Day | None = Field(
-        default=None, description="Events before it stay; the day the sync was first run unless given"
-    )
-
-
-class HeapUserProperties(Upsert):
-    """User properties of Heap users, by identity. Only identities that Heap knows are written to."""
-
-    kind: Literal["heap_user_properties"] = "heap_user_properties"
-    source: str = Field(default="profiles", description="profiles, or a warehouse table with a column of identities")
-    key: str | None = Field(default=None, description="Column of identities, for a warehouse table")
-    properties: dict[str, str] = Property
-    identities: Literal["all", "one", "none"] = Field(
-        default="all", description="What to send to when a profile has several Heap identities"
-    )
-    cleared_value: str = Field(default="(none)", description="What a withdrawn value is overwritten with")
-
-    @model_validator(mode="after")
-    def _table_has_key(self) -> HeapUserProperties:
-        if self.source != "profiles" and self.key is None:
-            raise ValueError(f"key: which column of {self.source} holds the Heap identity?")
-        return self
-
-
-class HeapAccountProperties(Upsert):
-    """Account properties, by account id."""
-
-    kind: Literal["heap_account_properties"] = "heap_account_properties"
-    source: str = Field(description="A warehouse table with one row per account")
-    key: str | None = Field(default=None, description="Column of account ids; the table's key unless given")
-    properties: dict[str, str] = Property
-    account_id_configured: bool = Field(default=False, description="Account ID is set in Heap: Account > Manage")
-    cleared_value: str = "(none)"
-
-
-class HeapEvents(EventSource, BaseSync):
-    """Rows of a warehouse table as events, each once, to the identity its person has then."""
-
-    kind: Literal["heap_events"] = "heap_events"
-    mode: Literal["insert"] = "insert"
-    source: str = Field(description="A warehouse table whose identifiers are mapped")
-    identities: Literal["one", "none"] = Field(
-        default="one", description="A person on several identities: the one Heap changed last, or none"
-    )
-    hold_days: int = Field(default=30, ge=0, description="Days an event waits for its person to appear in Heap")
-
-    @model_validator(mode="after")
-    def _is_named(self) -> HeapEvents:
-        if (self.event_name is None) == (self.event_name_column is None):
-            raise ValueError("either event_name (a constant) or event_name_column (a column that holds it)")
-        return self
-
-
-class HeapIdentify(BaseSync):
-    """Joins anonymous users to an identity, for ever: off unless `enabled: true`."""
-
-    kind: Literal["heap_identify"] = "heap_identify"
-    mode: Literal["insert"] = "insert"
-    source: Literal["profiles"] = "profiles"
-    properties: dict[str, str] = Field(default={}, max_length=0, description="Identify takes none")
-    enabled: bool = Field(default=False, description="Identify cannot be undone at Heap")
-    stands_days: int = Field(default=14, ge=14, description="How long a join must have stood; 14 at least")
+    since: Since = Field(default=None, description="Events before it stay; the day the sync was first run unless given")
 
     @property
-    def scheduled(self) -> bool:
-        """Whether it runs by itself: not before it is switched on."""
-        return self.enabled and self.schedule is not None
+    def first_day(self) -> Literal["beginning"] | date | None:
+        """Which events are sent."""
+        return self.since
+
+    @property
+    def sends_events(self) -> bool:
+        """Whether its rows are events, which have a name."""
+        return self.event_name is not None or self.event_name_column is not None
+
+    def named_columns(self) -> Iterator[tuple[str, str]]:
+        """Yield key of the settings and the column of the source that it names."""
+        yield from super().named_columns()
+        yield from named(
+            event_name_column=self.event_name_column,
+            event_key=self.event_key,
+            timestamp_column=self.timestamp_column,
+        )
 
 
-class _ToSegment(BaseSync):
-    write_key: SecretStr = Field(description="Segment's write key, as ${SEGMENT_WRITE_KEY}")
-    region: Region = Field(default=Region.US, description="An EU workspace loses what is posted to the US host")
-    url: str | None = Field(default=None, description="Base URL instead of Segment's own")
+SyncKinds = Sequence[type[SyncSettings]]
+"""The models of all kinds that a `sync:` section may hold."""
 
 
-class SegmentIdentify(Upsert, _ToSegment):
-    """Traits of profiles as Identify."""
-
-    kind: Literal["segment_identify"] = "segment_identify"
-    source: Literal["profiles"] = "profiles"
-    user_id: str = Field(default="heap_identity", description="Identifier type that is Segment's userId")
-    properties: dict[str, str] = Property
-    identities: Literal["all", "one", "none"] = Field(default="all", description="A profile with several userIds")
-
-
-class SegmentTrack(_ToSegment):
-    """Heap events of the day as Track; never those we sent ourselves. One ledger per table."""
-
-    kind: Literal["segment_track"] = "segment_track"
-    mode: Literal["insert"] = "insert"
-    source: Literal["heap"] = "heap"
-    tables: list[str] = Field(default=["*"], description="Patterns of Heap event tables; `!pattern` leaves out")
-    columns: list[str] = Field(
-        default=[],
-        description="Patterns of columns forwarded under their own names; `!pattern` leaves out, personal ones are",
-    )
-    event_names: dict[str, str] = Field(default={}, description="Table to event name; the catalogue's unless given")
-    user_id: str = Field(default="heap_identity", description="Identifier type that is Segment's userId")
-    tracking_plan: Path | None = Field(default=None, description="JSON file: which events and properties may leave")
-    since: Literal["beginning"] | Day | None = Field(
-        default=None, description="Events before it stay; the day the sync was first run unless given"
-    )
-
-
-class SegmentGroup(Upsert, _ToSegment):
-    """Accounts as Group."""
-
-    kind: Literal["segment_group"] = "segment_group"
-    source: str = Field(description="A warehouse table with one row per account")
-    key: str | None = Field(default=None, description="Column of group ids; the table's key unless given")
-    user_id: str = Field(default="heap_identity", description="Identifier type that is Segment's userId")
-    member_trait: str | None = Field(default=None, description="Trait of profiles that names their account")
-    member_column: str | None = Field(default=None, description="Or the source's column with a member's userId")
-    properties: dict[str, str] = Property
-
-    @model_validator(mode="after")
-    def _names_a_member(self) -> SegmentGroup:
-        if (self.member_trait is None) == (self.member_column is None):
-            raise ValueError("either member_trait or member_column: Segment wants a member's userId with every group")
-        return self
-
-
-class SegmentReidentify(_ToSegment):
-    """One Identify per user whose history changed (a migration), with both ids, once."""
-
-    kind: Literal["segment_reidentify"] = "segment_reidentify"
-    mode: Literal["insert"] = "insert"
-    source: Literal["heap"] = "heap"
-    properties: dict[str, str] = Field(default={}, max_length=0)
-
-
-class _Keyed(EventSource, BaseSync):
-    source: str = Field(default="profiles", description="profiles, or a warehouse table")
-    key: str | None = Field(
-        default=None,
-        description="Identifier type (profiles; heap_identity unless given) or column (a table; its key unless given)",
-    )
-    identities: Literal["all", "one", "none"] = "all"
-    nulls: dict[str, Literal["skip", "send"]] = {}
-    on_withdrawn: Literal["clear", "keep"] = "clear"
-    changed_fields_only: bool = False
-
-
-class Webhook(_Keyed):
-    """Signed JSON batches to any address."""
-
-    kind: Literal["webhook"] = "webhook"
-    mode: Literal["upsert", "insert"] = "upsert"
-    url: SecretStr = Field(description="http:// or https:// address; it may hold a secret and is never shown")
-    secret: SecretStr | None = Field(default=None, description="Signs the body")
-    headers: dict[str, SecretStr] = Field(default={}, description="Such as an API key")
-    method: Literal["POST", "PUT", "PATCH"] = "POST"
-    batch_rows: int = Field(default=100, ge=1)
-    rows_per_minute: int | None = Field(default=None, ge=1, description="Rate limit of the receiver")
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("http://", "https://")):
-            raise ValueError("an address that begins with http:// or https://")
-        return value
-
-    @model_validator(mode="after")
-    def _events_come_from_tables(self) -> Webhook:
-        if self.mode == "insert" and self.source == "profiles":
-            raise ValueError("mode: insert sends rows of a warehouse table; profiles are upserted")
-        if self.mode == "insert" and (self.event_name is None) == (self.event_name_column is None):
-            raise ValueError("mode: insert needs either event_name or event_name_column")
-        return self
-
-
-class Custom(_Keyed):
-    """A destination of an installed package (entry point group `heap_assets.activation`)."""
-
-    kind: Literal["custom"] = "custom"
-    destination: str = Field(description="Name of the entry point")
-    options: dict[str, Any] = Field(default={}, description="Given to its class", repr=False)
-
-    @field_validator("options", mode="before")
-    @classmethod
-    def _are_typed(cls, value: Any) -> Any:
-        return core(value)
-
-
-KINDS: dict[str, type[BaseSync]] = {
-    str(model.model_fields["kind"].default): model
-    for model in (
-        *(HeapUserProperties, HeapAccountProperties, HeapEvents, HeapIdentify),
-        *(SegmentIdentify, SegmentTrack, SegmentGroup, SegmentReidentify, Webhook, Custom),
-    )
-}
+def sync_section(kinds: SyncKinds) -> Any:
+    """Return the type of a `sync:` section: name to settings of a kind, in which another kind's key is a mistake."""
+    names = [model.kind_name() for model in kinds]
+    message = f"a kind (the sync's name unless given), one of {', '.join(names)}"
+    tagged: Any = tuple(Annotated[model, Tag(name)] for model, name in zip(kinds, names, strict=True))
+    union: Any = Annotated[
+        Union[tagged],  # noqa: UP007  built of a list
+        Discriminator(_kind, custom_error_type="sync_kind", custom_error_message=message),
+    ]
+    return Annotated[dict[str, union], BeforeValidator(_with_kinds)]
 
 
 def _kind(value: Any) -> Any:
-    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
-Sync = Annotated[
-    Annotated[HeapUserProperties, Tag("heap_user_properties")]
-    | Annotated[HeapAccountProperties, Tag("heap_account_properties")]
-    | Annotated[HeapEvents, Tag("heap_events")]
-    | Annotated[HeapIdentify, Tag("heap_identify")]
-    | Annotated[SegmentIdentify, Tag("segment_identify")]
-    | Annotated[SegmentTrack, Tag("segment_track")]
-    | Annotated[SegmentGroup, Tag("segment_group")]
-    | Annotated[SegmentReidentify, Tag("segment_reidentify")]
-    | Annotated[Webhook, Tag("webhook")]
-    | Annotated[Custom, Tag("custom")],
-    Discriminator(
-        _kind,
-        custom_error_type="sync_kind",
-        custom_error_message=f"a kind (the sync's name unless given), one of {', '.join(KINDS)}",
-    ),
-]
+    return value.get("kind") if isinstance(value, dict) else value.kind if isinstance(value, SyncSettings) else None
 
 
 def _with_kinds(value: Any) -> Any:
@@ -290,6 +218,3 @@ def _with_kinds(value: Any) -> Any:
         name: {**sync, "kind": sync.get("kind") or name} if isinstance(sync, dict) else sync
         for name, sync in value.items()
     }
-
-
-Syncs = Annotated[dict[str, Sync], BeforeValidator(_with_kinds)]

@@ -9,11 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation import runs
+from heap_assets.activation import connector_of, runs
 from heap_assets.demo.nights import DemoRun
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import quality
-from heap_assets.pipelines.delivery import ledgers
 from heap_assets.pipelines.readiness import links_as_of
 from heap_assets.project import Project
 from heap_assets.quality import StoredVerdict, result_store
@@ -118,7 +117,8 @@ def _seen_with_several(project: Project, run: DemoRun, truth: pl.LazyFrame) -> p
 
 def _sent(project: Project, name: str, run: DemoRun) -> dict[str, Any]:
     """Return this demo's runs of a sync; the last one's numbers stand beside what was sent in all of them."""
-    history = pl.concat([runs(project.lake.store, spec.folder) for spec in ledgers(project, name)]).sort("started_at")
+    specs = connector_of(project, name).specs()
+    history = pl.concat([runs(project.lake.store, spec.folder) for spec in specs]).sort("started_at")
     mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
     columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
     last = history.tail(1).to_dicts()[0] if len(history) else {"status": "never ran: see the failed runs in the UI"}

@@ -181,9 +181,9 @@ def _properties(project: Project, name: str) -> dict[str, Words]:
     traits = project.settings.profiles.traits
     found = {}
     for prop, column in sync.properties.items():
-        if getattr(sync, "source", PROFILES) == PROFILES and column in traits:
+        if sync.source == PROFILES and column in traits:
             told = f"Trait `{column}` of profiles, from {' or '.join(traits[column].sources)}."
             found[prop] = Words(told, traits[column].personal)
         else:
-            found[prop] = Words(f"Column `{column}` of {getattr(sync, 'source', PROFILES)}.")
+            found[prop] = Words(f"Column `{column}` of {sync.source}.")
     return found

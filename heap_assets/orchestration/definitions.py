@@ -31,7 +31,7 @@ from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.filtering import check_columns
 from heap_assets.pipelines.suites import dump_checks, hourly_checks, identity_checks, profile_checks
-from heap_assets.pipelines.sync_columns import unknown_destinations
+from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.project import Project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of

@@ -8,7 +8,6 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
-from heap_assets.activation import Mode
 from heap_assets.orchestration.assets.sync import step_name
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
@@ -34,7 +33,7 @@ def sync_jobs(loaded: Project) -> list[UnresolvedAssetJobDefinition]:
         return []
     retry = {"retry_rejected": True}
     by_vendor = {vendor: [n for n, s in syncs.items() if s.vendor == vendor] for vendor in _vendors(loaded)}
-    upserts = [name for name, sync in syncs.items() if getattr(sync, "mode", "") == Mode.UPSERT]
+    upserts = [name for name, sync in syncs.items() if sync.is_upsert]
     return [
         _job(
             loaded,

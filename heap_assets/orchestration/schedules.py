@@ -6,8 +6,7 @@ import dagster as dg
 
 from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.pipelines.delivery_due import due_days
-from heap_assets.pipelines.delivery_first import how_to_confirm, waits_for_confirmation, was_shown
+from heap_assets.pipelines.sync_schedule import due_days, how_to_confirm, waits_for_confirmation, was_shown
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset, warehouse_asset

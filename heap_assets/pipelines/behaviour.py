@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from heap_assets.config import SegmentTrack
 from heap_assets.errors import SettingsError
 from heap_assets.profiles import BEHAVIOUR, event_stream, event_table, events_needed, events_of_profiles, with_audiences
 from heap_assets.profiles import with_behaviour as joined
@@ -144,7 +143,7 @@ def check_events(project: Project) -> list[str]:
     chosen = project.settings.profiles
     if not project.event_tables:
         features = chosen.behaviour.features.values() if chosen.behaviour else ()
-        forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if isinstance(sync, SegmentTrack)]
+        forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if sync.by_table]
         named = [*sorted({*features, *events_needed(chosen.parsed_audiences)}), *forwarded]
         if not named:
             return []

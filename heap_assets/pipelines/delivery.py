@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
+from functools import partial
+from typing import Any
 
 import polars as pl
 
 from heap_assets.activation import (
+    Connector,
     Destination,
     Mode,
     Progress,
+    Rows,
     Status,
     SyncReport,
     SyncSpec,
-    confirm_identified,
+    connector_of,
     deliver,
     dry_run,
     full_resend,
     retry_rejected,
 )
-from heap_assets.config import sync as kinds
 from heap_assets.errors import DeliveryError
-from heap_assets.pipelines.delivery_destinations import destination_of, spec_of
-from heap_assets.pipelines.delivery_due import SentDay, known_days, remember_day
-from heap_assets.pipelines.delivery_gate import left_out_tables, sync_gate
-from heap_assets.pipelines.delivery_merge import merged
-from heap_assets.pipelines.delivery_rows import Rows, newest, newest_users, rows_of
-from heap_assets.pipelines.delivery_since import remember_enabled
-from heap_assets.pipelines.delivery_tables import Forwarding
+from heap_assets.pipelines.sync_gate import left_out_tables, sync_gate
+from heap_assets.pipelines.sync_schedule import SentDay, remember_day, sent_days
 from heap_assets.project import Project
-from heap_assets.storage import state_keys
-from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset, warehouse_asset
+from heap_assets.storage import Store
+from heap_assets.tables import heap_asset
 
 _DELIVERED = (Status.SUCCEEDED, Status.PARTIAL)
+_WORST_FIRST = (
+    *(Status.STOPPED, Status.REFUSED, Status.NEEDS_CONFIRMATION, Status.BLOCKED, Status.PARTIAL, Status.SUPERSEDED),
+    *(Status.PLANNED, Status.SUCCEEDED),
+)
+_NOT_ADDED = ("sync", "destination", "run_id", "day", "status", "reason", "full_resend_reason")
+_SAMPLE = 10
 
 
 @dataclass(frozen=True)
-class Choices:
+class RunOptions:
     """What a person may choose for one run.
 
     Attributes
@@ -64,12 +69,18 @@ class Choices:
     @property
     def anything(self) -> bool:
         """Whether anything was chosen at all."""
-        return self != Choices()
+        return self != RunOptions()
 
 
 @dataclass(frozen=True)
-class Shipment:
-    """What goes to one ledger on one day; nothing of it is read before it is asked for."""
+class SyncBatch:
+    """What goes to one ledger on one day; nothing of it is read before it is asked for.
+
+    Attributes
+    ----------
+    version
+        Of the table's partition under the sync's choices, of a sync that forwards event tables.
+    """
 
     table: str
     spec: SyncSpec
@@ -87,13 +98,13 @@ class Delivery:
     report
         One for the whole sync.
     tables
-        Of `segment_track`: a report for each table that was sent.
+        Of a sync that forwards event tables: a report for each that was sent.
     left_out
         Table to why its gate is shut; the others went on.
     confirmed
-        Of `heap_identify`: joins that Heap's export shows by now.
+        Rows sent earlier that Heap's export shows by now (`heap_identify`).
     unchanged_tables
-        Of `segment_track`: tables of which this very version was delivered before; they were not read.
+        Event tables of which this very version was delivered before; they were not read.
     """
 
     day: date
@@ -114,32 +125,32 @@ def send(
     name: str,
     day: date,
     run_id: str,
-    choices: Choices | None = None,
+    options: RunOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Delivery:
     """Bring the destination of a sync up to date with a day; nothing is sent while its gate is shut."""
-    chosen = choices or Choices()
-    check_choices(project, name, chosen)
-    sync, store = project.settings.sync[name], project.lake.store
+    chosen = options or RunOptions()
+    check_options(project, name, chosen)
+    store, connector = project.lake.store, connector_of(project, name)
     shut = sync_gate(project, name, day)
     if shut:
         return Delivery(day, _blocked(project, name, day, run_id, shut))
-    remember_enabled(project, name)
-    confirmed = _confirm(project, name, run_id) if isinstance(sync, kinds.HeapIdentify) and sync.enabled else 0
+    connector.remember_enabled()
+    confirmed = connector.before_sending(run_id)
     left_out = left_out_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     unchanged = 0
-    for shipment in _shipments(project, name, day, left_out):
-        if shipment.table and not chosen.anything and _is_done(project, name, shipment, day):
+    for batch in _batches(connector, day, left_out):
+        if batch.table and not chosen.anything and _is_done(connector, batch, day):
             unchanged += 1
             continue
-        _upkeep(project, shipment, run_id, chosen)
+        _maintain(store, batch, run_id, chosen)
         # a destination that refuses says so before its rows are put together
-        refused = shipment.destination.refusal() is not None
+        refused = batch.destination.refusal() is not None
         report = deliver(
-            shipment.spec,
-            shipment.destination,
-            _nothing() if refused else shipment.rows(),
+            batch.spec,
+            batch.destination,
+            _nothing() if refused else batch.rows(),
             store,
             day,
             run_id,
@@ -147,13 +158,13 @@ def send(
             force=chosen.force,
             progress=progress,
         )
-        reports[shipment.table] = report
+        reports[batch.table] = report
         if report.status is Status.STOPPED:
             break
-        if shipment.table and report.status in _DELIVERED:
+        if batch.table and report.status in _DELIVERED:
             unfinished = report.rejected + report.unknown + report.waiting
-            remember_day(project, name, shipment.table, day, SentDay(shipment.version, unfinished))
-    whole = merged(name, project.settings.sync[name].kind, run_id, day, reports, left_out)
+            remember_day(connector, batch.table, day, SentDay(batch.version, unfinished))
+    whole = combined_report(name, connector.kind(), run_id, day, reports, left_out)
     return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed, unchanged)
 
 
@@ -162,13 +173,12 @@ def plan(project: Project, name: str, day: date, *, force: bool = False) -> tupl
     left_out = left_out_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     rows = []
-    for shipment in _shipments(project, name, day, left_out):
-        report, planned = dry_run(
-            shipment.spec, shipment.destination, shipment.rows(), project.lake.store, day, force=force
-        )
-        reports[shipment.table] = report
-        rows.append(planned.with_columns(table=pl.lit(shipment.table)) if shipment.table else planned)
-    report = merged(name, project.settings.sync[name].kind, "dry run", day, reports, left_out, Status.PLANNED)
+    for batch in _batches(connector_of(project, name), day, left_out):
+        report, planned = dry_run(batch.spec, batch.destination, batch.rows(), project.lake.store, day, force=force)
+        reports[batch.table] = report
+        rows.append(planned.with_columns(table=pl.lit(batch.table)) if batch.table else planned)
+    kind = project.settings.sync[name].kind
+    report = combined_report(name, kind, "dry run", day, reports, left_out, Status.PLANNED)
     shut = sync_gate(project, name, day)
     if shut:
         report = replace(report, reason=f"the gate is shut: {'; '.join(shut)}")
@@ -176,7 +186,7 @@ def plan(project: Project, name: str, day: date, *, force: bool = False) -> tupl
     return Delivery(day, report, reports if "" not in reports else {}, left_out), planned
 
 
-def check_choices(project: Project, name: str, choices: Choices) -> None:
+def check_options(project: Project, name: str, options: RunOptions) -> None:
     """Refuse what makes no sense for a sync before anything is done.
 
     Raises
@@ -184,85 +194,33 @@ def check_choices(project: Project, name: str, choices: Choices) -> None:
     DeliveryError
         For a full resend of events, which are sent once.
     """
-    if choices.full_resend and mode_of(project, name) is Mode.INSERT:
+    if options.full_resend and connector_of(project, name).mode is Mode.INSERT:
         raise DeliveryError(f"sync {name} sends events, each once: there is no full resend of them")
 
 
-def inputs_of(project: Project, name: str) -> list[str]:
-    """Return the assets that a sync reads."""
-    sync = project.settings.sync[name]
-    match sync:
-        case kinds.SegmentTrack():
-            tables = [heap_asset(table) for table in Forwarding(project, name, sync).tables]
-            return [*tables, USERS, MIGRATIONS, GRAPH, PROFILES]
-        case kinds.SegmentReidentify():
-            return [MIGRATIONS, USERS]
-        case kinds.HeapIdentify():
-            return [PROFILES, GRAPH, USERS, MIGRATIONS]
-        case kinds.HeapEvents():
-            return [warehouse_asset(sync.source), PROFILES, GRAPH, USERS]
-        case kinds.SegmentGroup(member_trait=str()):
-            return [warehouse_asset(sync.source), PROFILES]
-    own = PROFILES if sync.source == PROFILES else warehouse_asset(sync.source)
-    return [own, USERS] if sync.kind in ("heap_user_properties", "segment_identify") else [own]
+def _batches(connector: Connector[Any], day: date, left_out: Mapping[str, str]) -> Iterator[SyncBatch]:
+    for table in connector.ledger_tables:
+        if table in left_out:
+            continue
+        partition = connector.deployment.lake.versions(heap_asset(table))[str(day)] if table else ""
+        yield SyncBatch(
+            table,
+            connector.spec(table, day),
+            connector.destination(table),
+            partial(connector.rows, day, table),
+            connector.version(table, partition),
+        )
 
 
-def ledgers(project: Project, name: str) -> list[SyncSpec]:
-    """Return the specs of all ledgers that a sync keeps: one, or one per table of `segment_track`."""
-    sync = project.settings.sync[name]
-    if not isinstance(sync, kinds.SegmentTrack):
-        return [spec_of(project, name)]
-    return [spec_of(project, name, table=table) for table in Forwarding(project, name, sync).tables]
+def _is_done(connector: Connector[Any], batch: SyncBatch, day: date) -> bool:
+    return sent_days(connector, batch.table).get(str(day)) == SentDay(batch.version)
 
 
-def mode_of(project: Project, name: str) -> Mode:
-    """Return whether a sync keeps keys up to date or sends each row once."""
-    sync = project.settings.sync[name]
-    if isinstance(sync, kinds.Custom):
-        return destination_of(project, name).mode
-    return Mode(sync.mode)
-
-
-def _shipments(project: Project, name: str, day: date, left_out: Mapping[str, str]) -> Iterator[Shipment]:
-    sync = project.settings.sync[name]
-    if not isinstance(sync, kinds.SegmentTrack):
-        yield Shipment("", spec_of(project, name), destination_of(project, name), lambda: rows_of(project, name, day))
-        return
-    forwarding = Forwarding(project, name, sync)
-    for table in forwarding.tables:
-        if table not in left_out:
-            yield _shipment_of_table(project, forwarding, table, day)
-
-
-def _shipment_of_table(project: Project, forwarding: Forwarding, table: str, day: date) -> Shipment:
-    name = forwarding.name
-    version = forwarding.version(project.lake.versions(heap_asset(table))[str(day)])
-    return Shipment(
-        table,
-        spec_of(project, name, table=table, properties=forwarding.properties(table, day)),
-        destination_of(project, name, table=table),
-        lambda: forwarding.rows(table, day),
-        version,
-    )
-
-
-def _is_done(project: Project, name: str, shipment: Shipment, day: date) -> bool:
-    return known_days(project, name, shipment.table).get(str(day)) == SentDay(shipment.version)
-
-
-def _upkeep(project: Project, shipment: Shipment, run_id: str, choices: Choices) -> None:
-    store = project.lake.store
-    if choices.full_resend:
-        full_resend(store, shipment.spec, run_id)
-    if choices.retry_rejected:
-        retry_rejected(store, shipment.spec, run_id, choices.rejected_since)
-
-
-def _confirm(project: Project, name: str, run_id: str) -> int:
-    store, spec = project.lake.store, spec_of(project, name)
-    if not store.list(f"{state_keys.SYNC}/{spec.folder}/log"):
-        return 0
-    return confirm_identified(store, spec, newest(project, MIGRATIONS), newest_users(project), run_id)
+def _maintain(store: Store, batch: SyncBatch, run_id: str, options: RunOptions) -> None:
+    if options.full_resend:
+        full_resend(store, batch.spec, run_id)
+    if options.retry_rejected:
+        retry_rejected(store, batch.spec, run_id, options.rejected_since)
 
 
 def _blocked(project: Project, name: str, day: date, run_id: str, shut: list[str]) -> SyncReport:
@@ -272,3 +230,47 @@ def _blocked(project: Project, name: str, day: date, run_id: str, shut: list[str
 
 def _nothing() -> pl.LazyFrame:
     return pl.LazyFrame(schema={"key": pl.String})
+
+
+def combined_report(
+    name: str,
+    kind: str,
+    run_id: str,
+    day: date,
+    reports: Mapping[str, SyncReport],
+    left_out: Mapping[str, str],
+    status: Status = Status.SUCCEEDED,
+) -> SyncReport:
+    """Add up the reports of a sync's tables; a sync without tables has one, which is returned.
+
+    Its status is the worst of them; a table that was left out makes the whole `partial`, all of them `blocked`.
+    """
+    if "" in reports:
+        return reports[""]
+    every = list(reports.values())
+    worst = min((r.status for r in every), key=_WORST_FIRST.index, default=status)
+    if left_out and worst is Status.SUCCEEDED:
+        worst = Status.PARTIAL if every else Status.BLOCKED
+    reasons = [f"{table}: {r.reason}" for table, r in reports.items() if r.reason]
+    reasons += [f"{table} left out: {reason}" for table, reason in left_out.items()]
+    facts: dict[str, Any] = {"reason": "; ".join(reasons) or None}
+    for name_of in (one.name for one in fields(SyncReport) if one.name not in _NOT_ADDED):
+        facts[name_of] = _added(name_of, [getattr(report, name_of) for report in every])
+    return SyncReport(name, kind, run_id, day, worst, **{k: v for k, v in facts.items() if v is not None})
+
+
+def _added(name: str, values: list[Any]) -> Any:
+    if not values:
+        return None
+    if isinstance(values[0], dict):
+        counted: Counter[str] = Counter()
+        for value in values:
+            counted.update(value)
+        return dict(counted)
+    if isinstance(values[0], tuple):
+        return _distinct(values)[: _SAMPLE if name == "sample" else None]
+    return sum(values)
+
+
+def _distinct(values: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(one for value in values for one in value))

@@ -7,10 +7,9 @@ from datetime import date, datetime, timedelta
 from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets import clock
-from heap_assets.pipelines.delivery_due import newest_day
-from heap_assets.pipelines.delivery_first import has_run, waits_for_confirmation, was_shown
-from heap_assets.pipelines.delivery_gate import sync_gate
-from heap_assets.pipelines.sync_columns import unknown_destinations
+from heap_assets.pipelines.sync_checks import unknown_destinations
+from heap_assets.pipelines.sync_gate import sync_gate
+from heap_assets.pipelines.sync_schedule import has_run, newest_day, waits_for_confirmation, was_shown
 from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.tables import sync_asset, warehouse_asset
@@ -44,7 +43,7 @@ def first_runs(project: Project) -> dict[str, list[date]]:
     first = {}
     unknown = unknown_destinations(project)
     for name, sync in project.settings.sync.items():
-        if not sync.scheduled or sync.kind == "segment_track" or name in unknown:
+        if not sync.scheduled or sync.by_table or name in unknown:
             continue  # the events of every day are due: the schedule asks for all of them
         day = newest_day(project, name)
         if day is None or has_run(project, name):

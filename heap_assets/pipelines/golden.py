@@ -118,16 +118,10 @@ def audit_of_day(project: Project, day: date) -> Made:
     return Made(report.lazy(), _inputs(project, day, standing, project.rules.digest), audit_figures(report))
 
 
-def standing_partition(lake: Lake, asset: str, day: date) -> date | None:
-    """Return the newest partition of a snapshot table that is not after `day`."""
-    found = [key for key in lake.partitions(asset) if key <= str(day)]
-    return date.fromisoformat(found[-1]) if found else None
-
-
 def _standing(project: Project, day: date) -> dict[str, date]:
     tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     assets = [USERS, *(warehouse_asset(name) for name in tables)]
-    standing = {asset: standing_partition(project.lake, asset, day) for asset in assets}
+    standing = {asset: project.lake.newest_partition(asset, day) for asset in assets}
     if standing[USERS] is None:
         raise MissingInputError(f"{USERS} has no partition up to {day}: materialize it first")
     return {asset: found for asset, found in standing.items() if found is not None}
@@ -152,7 +146,7 @@ def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
 
 def _typed_as_before(lake: Lake, day: date, frame: pl.LazyFrame, empty: set[str]) -> pl.LazyFrame:
     """Give columns that are null for everybody the type that they had when they were not: readers rely on it."""
-    earlier = standing_partition(lake, PROFILES, day)
+    earlier = lake.newest_partition(PROFILES, day)
     known = lake.scan(PROFILES, str(earlier)).collect_schema() if earlier and empty else {}
     return frame.with_columns(pl.lit(None, known[name]).alias(name) for name in sorted(empty) if name in known)
 

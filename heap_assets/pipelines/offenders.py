@@ -10,8 +10,8 @@ import polars as pl
 
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_USER_ID, normalised
-from heap_assets.pipelines.delivery_checks import sent_and_known, sync_checks
 from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
+from heap_assets.pipelines.sync_checks import sent_and_known, sync_checks
 from heap_assets.project import Project
 from heap_assets.quality import WHOLE, Check, Subject, Verdict, hashed, result_store
 from heap_assets.quality import sync as sync_judges

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -10,10 +11,10 @@ from functools import partial
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.identity import DayInput, SourceTable
+from heap_assets.activation import connector_of
+from heap_assets.identity import DayInput, SourceTable, own_identify_links
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.catalogue import columns_since
-from heap_assets.pipelines.delivery_identify import own_pairs
 from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.sources.heap_connect import without_own
@@ -201,11 +202,27 @@ def graph_inputs(project: Project, given: IdentityInputs) -> Inputs:
 
 
 def _stored(project: Project, asset: str, table: SourceTable) -> Iterator[DayInput]:
-    own = own_pairs(project) if asset == MIGRATIONS else None
+    own = _own_links(project) if asset == MIGRATIONS else None
     for day, version in project.lake.versions(asset).items():
         given = DayInput(table, date.fromisoformat(day), version, _rows(project, asset, day))
         # what we told Heap by identify is no proof when it comes back (design.md, identity rule 3)
-        yield replace(given, version=f"{version}+{own.version}", own_identify=own.links) if own else given
+        if own is None:
+            yield given
+        else:
+            own_version = hashlib.sha256(repr(own.rows()).encode()).hexdigest()[:16]
+            yield replace(given, version=f"{version}+{own_version}", own_identify=own.lazy)
+
+
+def _own_links(project: Project) -> pl.DataFrame | None:
+    """Return type_a, value_a, type_b, value_b of the links that Heap reports only because a sync sent them."""
+    links = [connector_of(project, name).own_links() for name in project.settings.sync]
+    pairs = [sent for sent in links if sent is not None]
+    users_day = project.lake.newest_partition(USERS, clock.today())
+    if not any(len(sent) for sent in pairs) or users_day is None:
+        return None
+    sent = pl.concat(pairs).select(pl.col("user_id").cast(pl.Int64), "identity").unique()
+    users = project.lake.scan(USERS, str(users_day)).select("user_id", "identity")
+    return own_identify_links(sent.lazy(), users).collect().sort(pl.all())
 
 
 def _oldest_that_stands(project: Project, asset: str, day: date) -> date:

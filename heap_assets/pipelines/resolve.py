@@ -11,7 +11,6 @@ import polars as pl
 
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import changes
-from heap_assets.pipelines.golden import standing_partition
 from heap_assets.pipelines.readiness import graph_inputs, identity_inputs
 from heap_assets.pipelines.table import Made
 from heap_assets.project import Project
@@ -75,7 +74,7 @@ def figures(project: Project, path: str, day: date) -> dict[str, int]:
 
 
 def _graph_before(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
-    earlier = standing_partition(project.lake, GRAPH, day - timedelta(days=1))
+    earlier = project.lake.newest_partition(GRAPH, day - timedelta(days=1))
     if earlier is None:
         return None, {}
     version = project.lake.versions(GRAPH)[str(earlier)]

@@ -17,8 +17,6 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.config import WarehouseTable
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.pipelines.golden import standing_partition
-from heap_assets.pipelines.sync_columns import columns_of_syncs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made, Task
 from heap_assets.project import Project
 from heap_assets.redaction import redact_error
@@ -64,7 +62,7 @@ def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
     lake = task.project.lake
     if lake.find(asset, str(task.day)) is not None:
         return None
-    earlier = standing_partition(lake, asset, task.day)
+    earlier = lake.newest_partition(asset, task.day)
     if earlier is None:
         raise MissingInputError(
             f"{asset} {task.day} was never observed and nothing before it was: {source} only knows how things stand now"
@@ -143,7 +141,7 @@ class _Before:
 def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | None:
     """Return the rows of the last observation, if the newest partition still holds them."""
     lake = task.project.lake
-    day = standing_partition(lake, asset, task.day)
+    day = lake.newest_partition(asset, task.day)
     stored = lake.find(asset, str(day)) if day else None
     if stored is None or stored.inputs.versions != {relation: seen.digest}:
         return None
@@ -196,7 +194,7 @@ def _lost(found: Refreshed, seen: _Seen | None) -> dict[str, int]:
 def _sent(project: Project, name: str, shape: Shape, relation: str) -> list[str]:
     """Return the columns that syncs name and that the table has: one that is wrong stops its sync and nobody else."""
     found: list[str] = []
-    for column in sorted(columns_of_syncs(project, name)):
+    for column in sorted(project.settings.columns_of_syncs(name)):
         with suppress(WarehouseError):
             shape = shape.spelling(column, relation)
             found.append(column)

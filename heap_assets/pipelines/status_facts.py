@@ -11,10 +11,10 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.activation import Status as SyncStatus
 from heap_assets.activation import runs
-from heap_assets.pipelines.delivery_first import ledger_folders
 from heap_assets.pipelines.first_contact import first_runs, unread_tables
 from heap_assets.pipelines.readiness import graph_is_due, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.snapshots import last_read
+from heap_assets.pipelines.sync_schedule import ledger_folders
 from heap_assets.pipelines.waiting import next_tick
 from heap_assets.project import Project
 from heap_assets.quality import StoredVerdict, result_store

@@ -11,15 +11,20 @@ from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets import clock
 from heap_assets.activation import Status as SyncStatus
-from heap_assets.activation import runs
+from heap_assets.activation import connector_of, runs
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.delivery_destinations import ledger_folder
-from heap_assets.pipelines.delivery_due import due_days, newest_day, read_by_day
-from heap_assets.pipelines.delivery_first import has_run, how_to_confirm, waits_for_confirmation, was_shown
-from heap_assets.pipelines.delivery_gate import sync_gate
 from heap_assets.pipelines.first_contact import unread_tables
 from heap_assets.pipelines.landing import stopped_by_quota
 from heap_assets.pipelines.readiness import identity_inputs
+from heap_assets.pipelines.sync_gate import sync_gate
+from heap_assets.pipelines.sync_schedule import (
+    due_days,
+    has_run,
+    how_to_confirm,
+    newest_day,
+    waits_for_confirmation,
+    was_shown,
+)
 from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.tables import (
@@ -147,8 +152,8 @@ def _syncs(project: Project) -> Iterator[Wait]:
             continue
         day = newest_day(project, name)
         if day is None:
-            read = " and ".join(read_by_day(project, name)) if sync.kind != "segment_track" else "a table of events"
-            yield Wait(asset, f"{read} has not been built yet")
+            read = ["a table of events"] if sync.by_table else connector_of(project, name).read_by_day()
+            yield Wait(asset, f"{' and '.join(read)} has not been built yet")
         elif not sync.scheduled:
             if not has_run(project, name):
                 yield Wait(asset, f"it has no schedule and never ran: `heap-assets sync run {name}`")
@@ -161,16 +166,16 @@ def _syncs(project: Project) -> Iterator[Wait]:
 
 def _question(project: Project, name: str) -> str:
     """Return why the last run of a sync asked for confirmation; nothing if it did not."""
-    if project.settings.sync[name].kind == "segment_track":
+    if project.settings.sync[name].by_table:
         return ""
-    last = runs(project.lake.store, ledger_folder(project, name), last=1)
+    last = runs(project.lake.store, connector_of(project, name).ledger_folder(), last=1)
     asked = last.height and last["status"][0] == SyncStatus.NEEDS_CONFIRMATION
     return str(last["reason"][0] or "an unusual number of changes") if asked else ""
 
 
 def _is_due(project: Project, name: str, day: date) -> bool:
     """Say whether a day is there that no run has looked at; of Heap's events, one that is due."""
-    if project.settings.sync[name].kind == "segment_track":
+    if project.settings.sync[name].by_table:
         return bool(due_days(project, name))
     return result_store.read(project.lake.store, sync_asset(name), "delivered", str(day)) is None
 

@@ -2,6 +2,7 @@
 
 from heap_assets.project.allowed_hosts import check_publish_hosts, refused_hosts
 from heap_assets.project.project import CATALOGUE_KEY, Project, is_writable, load_catalogue, open_project, s3_access
+from heap_assets.project.settings import load_settings, parse_settings
 
 __all__ = [
     "CATALOGUE_KEY",
@@ -9,7 +10,9 @@ __all__ = [
     "check_publish_hosts",
     "is_writable",
     "load_catalogue",
+    "load_settings",
     "open_project",
+    "parse_settings",
     "refused_hosts",
     "s3_access",
 ]

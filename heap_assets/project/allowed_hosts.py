@@ -63,16 +63,9 @@ def _source_hosts(settings: Settings) -> Iterator[str]:
 
 
 def _sync_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
-    from heap_assets.activation import HEAP_HOSTS, SEGMENT_HOSTS  # Polars, which a quick command does not wait for
-
-    heap = settings.heap.base_url or HEAP_HOSTS[settings.heap.region.value]
     for name, sync in settings.sync.items():
-        if sync.kind == "webhook":
-            yield f"sync.{name}", _of_url(sync.url.get_secret_value())
-        elif sync.kind.startswith("segment_"):
-            yield f"sync.{name}", _of_url(getattr(sync, "url", None) or SEGMENT_HOSTS[sync.region.value])  # type: ignore[union-attr]
-        elif sync.kind.startswith("heap_"):
-            yield f"sync.{name}", _of_url(heap)
+        if (url := sync.called_url(settings.heap)) is not None:
+            yield f"sync.{name}", _of_url(url)
 
 
 def _alert_hosts(settings: Settings) -> Iterator[tuple[str, str]]:

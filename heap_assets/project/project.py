@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from heap_assets import clock
-from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings, load_settings
+from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings
 from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import (
@@ -24,6 +24,7 @@ from heap_assets.identity import (
     user_migrations_table,
 )
 from heap_assets.project.allowed_hosts import apply_allowed_hosts
+from heap_assets.project.settings import load_settings
 from heap_assets.sources.heap_connect import (
     Catalogue,
     DumpSource,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -106,6 +106,11 @@ class Lake:
     def partitions(self, asset: AssetPath) -> list[str]:
         """Return the stored partition keys of an asset, sorted."""
         return sorted(self.versions(asset))
+
+    def newest_partition(self, asset: AssetPath, up_to: date) -> date | None:
+        """Return the newest day of an asset that is not after `up_to`: how a snapshot table stands then."""
+        days = [key for key in self.partitions(asset) if key <= str(up_to)]
+        return date.fromisoformat(days[-1]) if days else None
 
     def find(self, asset: AssetPath, partition: str | None = None) -> Partition | None:
         """Describe a stored partition, or None if it was never built."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation import HeapApp, HeapUserProperties, Log, Retry, SyncReport, SyncSpec, deliver, fold
+from heap_assets.activation import Log, Retry, SyncReport, SyncSpec, deliver, fold
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.storage import Store
 

@@ -18,7 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import delivery_kit as kit
 
-from heap_assets.activation import BaseDestination, HeapApp, HeapEvents, HeapUserProperties, Retry, SyncSpec, deliver
+from heap_assets.activation import BaseDestination, Retry, SyncSpec, deliver
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_events import HeapEvents
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
 from heap_assets.storage import Store
 
 

@@ -13,25 +13,24 @@ import pytest
 
 from heap_assets.activation import (
     BaseDestination,
-    HeapApp,
-    HeapEvents,
-    HeapUserProperties,
     LeaseHeldError,
     Mode,
     Row,
-    SegmentIdentify,
-    SegmentSource,
     Status,
     SyncReport,
     SyncSpec,
-    Webhook,
-    WebhookSettings,
     deliver,
     dry_run,
     forget,
     retry_rejected,
     runs,
 )
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_events import HeapEvents
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
+from heap_assets.activation.connectors.segment import SegmentSource
+from heap_assets.activation.connectors.segment_identify import SegmentIdentify
+from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.activation.engine.transport import Transport
 from heap_assets.errors import DeliveryError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import delivery_kit as kit
 import pytest
 
-from heap_assets.activation import HeapApp, HeapDeletion
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_deletion import HeapDeletion
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DeliveryError
 from heap_assets.storage import Store

@@ -17,8 +17,6 @@ import pytest
 
 from heap_assets.activation import (
     BaseDestination,
-    HeapAccountProperties,
-    HeapApp,
     Limits,
     Mode,
     Request,
@@ -27,12 +25,13 @@ from heap_assets.activation import (
     Status,
     SyncReport,
     SyncSpec,
-    Webhook,
-    WebhookSettings,
-    custom_destination,
     deliver,
 )
-from heap_assets.activation.connectors import registry
+from heap_assets.activation.connectors import custom
+from heap_assets.activation.connectors.custom import custom_destination
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_account_properties import HeapAccountProperties
+from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Store
@@ -158,8 +157,8 @@ class Mailing(BaseDestination):
 def test_a_class_of_ones_own_gets_batching_retries_and_the_ledger(
     receiver: Receiver, lake: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point = EntryPoint("mailing", f"{__name__}:Mailing", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints([point]).select(group=group))
+    point = EntryPoint("mailing", f"{__name__}:Mailing", custom.GROUP)
+    monkeypatch.setattr(custom, "entry_points", lambda group: EntryPoints([point]).select(group=group))
     mailing = custom_destination("mailing", url=receiver.url)
     receiver.refuse = frozenset({"u2@x.example"})
     report = deliver(kit.spec(name="mail"), mailing, kit.people(3).lazy(), lake, kit.DAY, "r")

@@ -14,18 +14,9 @@ import delivery_kit as kit
 import polars as pl
 import pytest
 
-from heap_assets.activation import (
-    HeapApp,
-    HeapUserProperties,
-    LeaseHeldError,
-    Retry,
-    Status,
-    changelog,
-    deliver,
-    rejected,
-    retry_rejected,
-    runs,
-)
+from heap_assets.activation import LeaseHeldError, Retry, Status, changelog, deliver, rejected, retry_rejected, runs
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets.storage import Store
 

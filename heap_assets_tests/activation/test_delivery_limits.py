@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.activation import HeapApp, HeapEvents, Rate, SyncSpec, deliver
+from heap_assets.activation import Rate, SyncSpec, deliver
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_events import HeapEvents
 from heap_assets.activation.engine.rate_limit import Limiter, Window
 from heap_assets.activation.engine.transport import Transport
 from heap_assets.demo.server_limits import Limit, RateLimiter

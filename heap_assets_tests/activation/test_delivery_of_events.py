@@ -9,18 +9,10 @@ import delivery_kit as kit
 import polars as pl
 import pytest
 
-from heap_assets.activation import (
-    AddressPolicy,
-    EventMapping,
-    HeapApp,
-    HeapEvents,
-    Status,
-    SyncReport,
-    SyncSpec,
-    addressed_events,
-    deliver,
-    event_rows,
-)
+from heap_assets.activation import AddressPolicy, Status, SyncReport, SyncSpec, deliver
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_events import HeapEvents
+from heap_assets.activation.engine.events import EventMapping, addressed_events, event_rows
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Store

@@ -5,14 +5,11 @@ from __future__ import annotations
 import delivery_kit as kit
 import polars as pl
 
-from heap_assets.activation import (
-    HeapApp,
+from heap_assets.activation import Status, SyncReport, SyncSpec, deliver
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_identify import (
     HeapIdentify,
-    Status,
-    SyncReport,
-    SyncSpec,
     confirm_identified,
-    deliver,
     identify_candidates,
     sent_pairs,
 )

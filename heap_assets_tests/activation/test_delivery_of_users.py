@@ -11,8 +11,6 @@ import pytest
 from heap_assets.activation import (
     Addressed,
     Guard,
-    HeapApp,
-    HeapUserProperties,
     OnWithdrawn,
     Property,
     Status,
@@ -22,6 +20,8 @@ from heap_assets.activation import (
     runs,
     set_aside,
 )
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Store

@@ -13,28 +13,18 @@ import delivery_kit as kit
 import polars as pl
 import pytest
 
-from heap_assets.activation import (
-    BaseDestination,
-    HeapAccountProperties,
-    HeapApp,
-    HeapEvents,
-    HeapIdentify,
-    HeapUserProperties,
-    Limits,
-    Mode,
-    Request,
-    Retry,
-    SegmentGroup,
-    SegmentIdentify,
-    SegmentReidentify,
-    SegmentSource,
-    SegmentTrack,
-    Status,
-    SyncSpec,
-    Webhook,
-    WebhookSettings,
-    deliver,
-)
+from heap_assets.activation import BaseDestination, Limits, Mode, Request, Retry, Status, SyncSpec, deliver
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_account_properties import HeapAccountProperties
+from heap_assets.activation.connectors.heap_events import HeapEvents
+from heap_assets.activation.connectors.heap_identify import HeapIdentify
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
+from heap_assets.activation.connectors.segment import SegmentSource
+from heap_assets.activation.connectors.segment_group import SegmentGroup
+from heap_assets.activation.connectors.segment_identify import SegmentIdentify
+from heap_assets.activation.connectors.segment_reidentify import SegmentReidentify
+from heap_assets.activation.connectors.segment_track import SegmentTrack
+from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets_tests.hostile_server import REFUSES, TAKES, Hostile, hostile_server
 
 HASTY = Retry(

@@ -9,18 +9,12 @@ import delivery_kit as kit
 import polars as pl
 import pytest
 
-from heap_assets.activation import (
-    SegmentGroup,
-    SegmentIdentify,
-    SegmentReidentify,
-    SegmentSource,
-    SegmentTrack,
-    Status,
-    SyncSpec,
-    deliver,
-    reidentify_rows,
-    track_rows,
-)
+from heap_assets.activation import Status, SyncSpec, deliver
+from heap_assets.activation.connectors.segment import SegmentSource
+from heap_assets.activation.connectors.segment_group import SegmentGroup
+from heap_assets.activation.connectors.segment_identify import SegmentIdentify
+from heap_assets.activation.connectors.segment_reidentify import SegmentReidentify, reidentify_rows
+from heap_assets.activation.connectors.segment_track import SegmentTrack, track_rows
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Store

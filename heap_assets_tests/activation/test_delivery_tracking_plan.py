@@ -7,7 +7,7 @@ import json
 import polars as pl
 import pytest
 
-from heap_assets.activation import TrackingPlan
+from heap_assets.activation.connectors.tracking_plan import TrackingPlan
 from heap_assets.errors import SettingsError
 
 PLAN = {

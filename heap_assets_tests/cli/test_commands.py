@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets.cli.main import _group as commands
-from heap_assets.config import load_settings
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import HeapAssetsError
+from heap_assets.project import load_settings
 from heap_assets.project.project import open_project
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from heap_assets.cli.main import main
-from heap_assets.config import load_settings
 from heap_assets.demo.server_process import running_server
 from heap_assets.errors import SourceError
+from heap_assets.project import load_settings
 from heap_assets.project.project import open_project
 from heap_assets_tests.foreign.deployment import s3_bucket, upload
 from heap_assets_tests.pipelines.delivery_world import NOW, make_base

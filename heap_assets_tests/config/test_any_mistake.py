@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heap_assets import redaction
-from heap_assets.config import parse_settings
 from heap_assets.errors import SettingsError
+from heap_assets.project import parse_settings
 from heap_assets.yaml_core import Unquoted, read_yaml
 
 FULL = (Path(__file__).parent / "every_key.yaml").read_text()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from heap_assets.config import parse_settings
 from heap_assets.config.models import Settings
 from heap_assets.errors import SettingsError
+from heap_assets.project import parse_settings
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLES = ("HEAP_APP_ID", "HEAP_EXTERNAL_ID", "WAREHOUSE_DSN", "BIGQUERY_KEY", "PUBLISH_DSN", "ALERT_WEBHOOK_URL")

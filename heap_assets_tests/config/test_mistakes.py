@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.config import parse_settings
 from heap_assets.errors import SettingsError
+from heap_assets.project import parse_settings
 from heap_assets_tests.config.test_settings import GOOD, parse
 
 SYNC = "sync:\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.config import load_settings, parse_settings
 from heap_assets.config.models import Settings
 from heap_assets.errors import SettingsError
+from heap_assets.project import load_settings, parse_settings
 
 GOOD = """
 start_date: 2026-01-01

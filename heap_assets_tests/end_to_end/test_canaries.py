@@ -25,11 +25,11 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets import clock
-from heap_assets.activation import HeapApp, HeapDeletion
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_deletion import HeapDeletion
 from heap_assets.alerts import configured_channels
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.cli.main import _group
-from heap_assets.config import parse_settings
 from heap_assets.definitions import build_definitions
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import asset_key
@@ -37,6 +37,7 @@ from heap_assets.orchestration.partitions import DUMPS
 from heap_assets.orchestration.run_alarms import finished_messages
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.publishing import open_publisher, publish_day, published_tables
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
 from heap_assets.redaction import redact_error

@@ -10,11 +10,11 @@ from typing import Any
 
 import dagster as dg
 
-from heap_assets.config import parse_settings
 from heap_assets.demo import Company
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Lake

@@ -14,11 +14,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from heap_assets.config import parse_settings
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.suites import required_checks
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
 from heap_assets.quality.results import Severity, Verdict

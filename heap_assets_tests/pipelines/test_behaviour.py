@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from heap_assets.config import parse_settings
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.readiness import identity_inputs
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
 from heap_assets.quality.audiences import checks_for_audiences

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets.cli.main import _group as commands
-from heap_assets.config import load_settings, parse_settings
 from heap_assets.pipelines.catalogue import accept_by_itself, accept_first
 from heap_assets.pipelines.catalogue import missing as missing_tables
 from heap_assets.pipelines.landing import land
+from heap_assets.project import load_settings, parse_settings
 from heap_assets.project.project import Project, load_catalogue
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Lake

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.activation import forget, runs
+from heap_assets.activation import connector_of, forget, runs
 from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
@@ -18,9 +18,8 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.catalogue import columns_since, note_changes
-from heap_assets.pipelines.delivery_destinations import spec_of
-from heap_assets.pipelines.delivery_due import due_days
 from heap_assets.pipelines.resolve import identity_of_day
+from heap_assets.pipelines.sync_schedule import due_days
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
 from heap_assets_tests.pipelines.delivery_fixtures import (
@@ -60,7 +59,7 @@ def operations(project: Project) -> dict[str, Callable[[], object]]:
         done[f"plan of {name}"] = lambda name=name: delivery.plan(project, name, DAY)
         done[f"run of {name}"] = lambda name=name: delivery.send(project, name, DAY, "again")
         done[f"runs of {name}"] = lambda name=name: [
-            runs(project.lake.store, s.folder) for s in delivery.ledgers(project, name)
+            runs(project.lake.store, s.folder) for s in connector_of(project, name).specs()
         ]
     return done
 
@@ -74,9 +73,9 @@ def world(worlds: Worlds, heap: ServerProcess, segment: ServerProcess) -> World:
     made = worlds(SYNCS.format(segment=segment.base_url, key=WRITE_KEY))
     note_changes(made.project)
     for name in made.project.settings.sync:
-        delivery.send(made.project, name, DAY, "first", delivery.Choices(confirmed=True))
+        delivery.send(made.project, name, DAY, "first", delivery.RunOptions(confirmed=True))
     _outbox(made.project).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
-    forget(made.lake.store, spec_of(made.project, "heap_user_properties"), "nobody@x.example", "gdpr")
+    forget(made.lake.store, connector_of(made.project, "heap_user_properties").spec(), "nobody@x.example", "gdpr")
     return made
 
 

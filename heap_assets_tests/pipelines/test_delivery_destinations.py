@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets import clock
+from heap_assets.activation import connector_of
 from heap_assets.cli.setup import check
-from heap_assets.config import load_settings
 from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery_since import remember_enabled, since_of
 from heap_assets.pipelines.first_contact import first_runs
-from heap_assets.pipelines.sync_columns import unknown_destinations
+from heap_assets.pipelines.sync_checks import unknown_destinations
+from heap_assets.project import load_settings
 from heap_assets.project.project import open_project
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import DAY, WRITE_KEY
@@ -46,12 +46,12 @@ def test_events_are_sent_since_the_account_was_first_sent_to(
 ) -> None:
     world = worlds(f"segment_track: {{url: '{segment.base_url}', write_key: {WRITE_KEY}, columns: ['*']}}")
     delivery.send(world.project, "segment_track", DAY, "r1")
-    first = since_of(world.project, "segment_track")
+    first = connector_of(world.project, "segment_track").since()
     settings = world.folder / "heap_assets.yaml"
     settings.write_text(settings.read_text().replace(WRITE_KEY, "wk-another-account"))
     other = open_project(load_settings(settings))
     for now in ("2026-11-24T03:00:00+00:00", "2026-11-29T03:00:00+00:00"):
         monkeypatch.setenv(clock.VARIABLE, now)
-        remember_enabled(other, "segment_track")
-        assert since_of(other, "segment_track") == datetime(2026, 11, 24, tzinfo=UTC)
-        assert since_of(world.project, "segment_track") == first
+        connector_of(other, "segment_track").remember_enabled()
+        assert connector_of(other, "segment_track").since() == datetime(2026, 11, 24, tzinfo=UTC)
+        assert connector_of(world.project, "segment_track").since() == first

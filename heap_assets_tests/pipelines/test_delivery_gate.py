@@ -8,7 +8,7 @@ import pytest
 from heap_assets.activation import Status
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery_gate import feeding_snapshots
+from heap_assets.pipelines.sync_gate import feeding_snapshots
 from heap_assets.quality import result_store
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, World, calls, contacts

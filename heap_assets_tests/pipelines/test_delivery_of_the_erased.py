@@ -7,14 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from heap_assets.activation import Addressed, Log, fold
-from heap_assets.config import parse_settings
+from heap_assets.activation import Addressed, Log, connector_of, fold
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery_due import SentDay, remember_day
-from heap_assets.pipelines.delivery_forget import forget_person
-from heap_assets.pipelines.delivery_rows import rows_of
+from heap_assets.pipelines.sync_keys import forget_person
+from heap_assets.pipelines.sync_schedule import SentDay, remember_day
+from heap_assets.project import parse_settings
 from heap_assets.project.project import open_project
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import DAY, WRITE_KEY, World, migrations
@@ -66,7 +65,7 @@ def test_no_event_of_a_suppressed_person_is_forwarded(
 def test_a_row_of_a_suppressed_person_is_held_and_not_cleared(worlds: Worlds) -> None:
     world = worlds("webhook: {url: 'http://127.0.0.1:9', source: contacts, properties: {Plan: plan}}")
     suppress(world, ("email", ANN))
-    rows = rows_of(world.project, "webhook", DAY)
+    rows = connector_of(world.project, "webhook").rows(DAY)
     assert isinstance(rows, Addressed)
     assert rows.rows.collect()["key"].sort().to_list() == ["c-bob", "c-cat", "c-dan"]
     assert rows.held.collect().select("key", "reason").rows() == [("c-ann", "suppressed")]
@@ -138,14 +137,14 @@ def test_a_forgotten_person_is_in_no_ledger_and_is_not_sent_again(
     after = ledger_of(world, name)
     assert len(before) - len(after) == events
     assert not [key for key in after if ANN in key]
-    again = delivery.send(world.project, name, DAY, "later", delivery.Choices(force=True))
+    again = delivery.send(world.project, name, DAY, "later", delivery.RunOptions(force=True))
     assert again.report.sent == 0
     assert ledger_of(world, name) == after
 
 
 def ledger_of(world: World, name: str) -> list[str]:
     keys: list[str] = []
-    for spec in delivery.ledgers(world.project, name):
+    for spec in connector_of(world.project, name).specs():
         log = Log(world.lake.store, spec.name)
         keys += fold(log, log.ledger()).frame["key"].to_list()
     return sorted(keys)
@@ -157,7 +156,7 @@ def test_a_day_noted_under_another_scheme_of_versions_is_looked_at_again_and_not
     world = worlds(track(segment))
     assert send(world, "segment_track").report.sent == 6
     for table in ("signup", "pageviews"):
-        remember_day(world.project, "segment_track", table, DAY, SentDay("what an older release wrote"))
+        remember_day(connector_of(world.project, "segment_track"), table, DAY, SentDay("what an older release wrote"))
     again = send(world, "segment_track")
     assert (again.unchanged_tables, again.report.sent) == (0, 0)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.config import parse_settings
 from heap_assets.config.models import Settings
 from heap_assets.errors import SettingsError
+from heap_assets.project import parse_settings
 from heap_assets_tests.pipelines.delivery_world import SETTINGS
 
 

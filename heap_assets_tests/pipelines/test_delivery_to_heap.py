@@ -9,7 +9,7 @@ from heap_assets.activation import Status
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery import Choices
+from heap_assets.pipelines.delivery import RunOptions
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import (
     BEFORE,
@@ -166,5 +166,5 @@ def test_a_withdrawn_value_is_cleared_and_a_full_resend_sends_all(worlds: Worlds
     sent = delivery.send(world.project, "heap_user_properties", DAY, "r2")
     assert (sent.report.sent, sent.report.withdrawn, sent.report.changed) == (2, 1, 2)
     assert properties(heap)["ann@x.example"] == {"Plan": "(none)"}
-    again = delivery.send(world.project, "heap_user_properties", DAY, "r3", Choices(full_resend=True))
+    again = delivery.send(world.project, "heap_user_properties", DAY, "r3", RunOptions(full_resend=True))
     assert again.report.sent == 2, "nothing is left to say of Ann"

@@ -13,11 +13,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from heap_assets.activation import Status, runs
+from heap_assets.activation import Status, connector_of, runs
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery_due import due_days
+from heap_assets.pipelines.sync_schedule import due_days
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import (
     BEFORE,
@@ -264,5 +264,5 @@ def test_a_destination_of_ones_own_is_installed_like_any_package(
 def test_each_table_keeps_its_runs(worlds: Worlds, segment: ServerProcess) -> None:
     world = worlds(track(segment, ", tables: [signup], columns: [plan]"))
     send(world, "segment_track")
-    [ledger] = delivery.ledgers(world.project, "segment_track")
+    [ledger] = connector_of(world.project, "segment_track").specs()
     assert runs(world.lake.store, ledger.name)["sent"].to_list() == [3]

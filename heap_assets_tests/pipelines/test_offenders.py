@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets.cli.main import _group as commands
-from heap_assets.config import load_settings
 from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines.offenders import offenders_of
 from heap_assets.pipelines.suites import checks_of
+from heap_assets.project import load_settings
 from heap_assets.project.project import Project, open_project
 from heap_assets.quality import result_store
 from heap_assets.quality.engine import Subject

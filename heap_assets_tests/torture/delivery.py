@@ -8,7 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation import HeapApp, HeapUserProperties, Log, Retry, SyncSpec, deliver, fold
+from heap_assets.activation import Log, Retry, SyncSpec, deliver, fold
+from heap_assets.activation.connectors.heap import HeapApp
+from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.storage import Store
 from heap_assets_tests.torture.stages import DAYS

@@ -14,13 +14,13 @@ from typing import Any
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.config import parse_settings
 from heap_assets.demo import write_company
 from heap_assets.pipelines.golden import audit_of_day, profiles_of_day
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.resolve import identity_of_day
 from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts
 from heap_assets.pipelines.table import Made
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project, open_project
 from heap_assets.quality import result_store
 from heap_assets.quality.results import Severity, Verdict

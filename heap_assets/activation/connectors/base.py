@@ -1,194 +1,307 @@
-"""What a destination has to say for itself; everything else is the engine's."""
+"""What a kind of sync says of itself in one file: settings, inputs, rows, requests and answers, limits, docs.
+
+A connector is made for one sync of a deployment. Whatever can be derived for all kinds (difference, ledger, batches,
+retries, schedule, gate, checks) is the engine's and the pipelines'; they ask a connector, and never which kind it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import polars as pl
 
-from heap_assets.activation.engine.spec import Mode
+from heap_assets import clock
+from heap_assets.activation.engine.accounts import at_account, ledger_of
+from heap_assets.activation.engine.addressing import Addressed
+from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.events import KEY_COLUMNS
+from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
+from heap_assets.config import Settings, SyncSettings, WarehouseTable
+from heap_assets.errors import DamagedFileError
+from heap_assets.identity import Rules, SourceTable
+from heap_assets.sources.heap_connect import Catalogue, Landing
+from heap_assets.storage import Lake, state_keys
+from heap_assets.tables import PROFILES, USERS, warehouse_asset
+from heap_assets.values import apart
+
+Rows = pl.LazyFrame | Addressed
+"""Rows with a `key`, or rows with those that are held and invalid."""
+
+
+class Deployment(Protocol):
+    """What a connector may ask of the deployment that it works in; a :class:`heap_assets.project.Project` is one."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def catalogue(self) -> Catalogue: ...
+    @property
+    def lake(self) -> Lake: ...
+    @property
+    def rules(self) -> Rules: ...
+    @property
+    def landing(self) -> Landing: ...
+    @property
+    def event_tables(self) -> list[str]: ...
+    @property
+    def event_sources(self) -> dict[str, SourceTable]: ...
+    @property
+    def snapshot_sources(self) -> dict[str, SourceTable]: ...
 
 
 @dataclass(frozen=True)
-class Rate:
-    """At most `rows` rows (or calls, if `per_call`) in any `seconds`, over the app or per key."""
-
-    rows: int
-    seconds: float
-    per_key: bool = False
-    per_call: bool = False
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Documented limits of one kind of call.
+class Requirement:
+    """A partition whose blocking checks must have passed before anything is sent.
 
     Attributes
     ----------
-    batch_rows, batch_bytes, row_bytes
-        Most rows and bytes of a request, most bytes of one row.
-    key_units, name_units, value_units
-        Most UTF-16 code units of a key, a property name and a text value.
-    rates
-        Rate limits.
-    junk_keys
-        Keys that are never one person ("null", "guest").
-    forbidden_names
-        Lower-case names a property must not have in any casing.
+    columns
+        Of profiles: the columns that are sent. One that could not be made is null, and would be cleared.
     """
 
-    batch_rows: int = 1
-    batch_bytes: int | None = None
-    row_bytes: int | None = None
-    key_units: int | None = None
-    name_units: int | None = None
-    value_units: int | None = None
-    rates: tuple[Rate, ...] = ()
-    junk_keys: frozenset[str] = frozenset()
-    forbidden_names: frozenset[str] = frozenset()
+    asset: str
+    day: str
+    columns: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class Row:
-    """One row of a batch as a destination sees it.
+S = TypeVar("S", bound=SyncSettings)
 
-    Attributes
-    ----------
-    key
-        What the ledger knows the row by: the destination's key, or the event key.
-    person
-        Who it is about: the key of an upsert, the identity an event goes to.
-    values
-        Mapped properties: text, number or boolean; None for one that is sent as null.
-    extra
-        Addressing columns of the rows other than the key (`event`, `time`, `event_key`, ...).
+
+class Connector(ABC, Generic[S]):
+    """One sync of a deployment, of one kind.
+
+    A kind is a subclass with `settings_model`, :meth:`inputs`, :meth:`rows` and :meth:`destination`, which says how
+    rows become requests and what an answer means. The rest has defaults for a sync of one ledger that reads profiles or
+    a warehouse table. The docstring of its settings model is what people read about the kind.
     """
 
-    key: str
-    person: str
-    values: Mapping[str, Any]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    settings_model: ClassVar[type[SyncSettings]]
 
+    def __init__(self, name: str, settings: S, deployment: Deployment) -> None:
+        self.name = name
+        self.settings = settings
+        self.deployment = deployment
 
-@dataclass(frozen=True)
-class Request:
-    """One HTTP call, ready to send. Never logged."""
+    @classmethod
+    def kind(cls) -> str:
+        """Return the kind as settings name it."""
+        return cls.settings_model.kind_name()
 
-    url: str
-    body: bytes
-    method: str = "POST"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    @classmethod
+    def docs(cls) -> str:
+        """Return what people read about the kind."""
+        return inspect.cleandoc(cls.settings_model.__doc__ or "")
 
+    @abstractmethod
+    def destination(self, table: str = "") -> Destination:
+        """Return what makes requests of rows and reads answers.
 
-@dataclass(frozen=True)
-class Response:
-    """What came back."""
+        Parameters
+        ----------
+        table
+            The event table whose rows are sent, of a kind that keeps a ledger for each.
+        """
 
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    @abstractmethod
+    def inputs(self) -> list[str]:
+        """Return the assets that are read, the one whose columns are sent first."""
 
-    @property
-    def accepted(self) -> bool:
-        """Tell whether the call as a whole was taken: any 2xx (heap.md 1.1)."""
-        return 200 <= self.status < 300
-
-
-@runtime_checkable
-class Destination(Protocol):
-    """Where rows go. Subclass :class:`BaseDestination` and fill in `element` and `request`.
-
-    Attributes
-    ----------
-    kind, mode, limits
-        Its name, how rows become calls, and what a call may hold.
-    required, optional
-        Columns of the rows it needs or takes besides the key and the mapped ones.
-    key_may_be_null
-        Rows may be addressed otherwise.
-    accepted
-        Status of a row that the destination took: `acknowledged`, or `sent` where only a later export proves it.
-    """
-
-    kind: str
-    mode: Mode
-    limits: Limits
-    cleared: Any
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    key_may_be_null: bool
-    accepted: str
+    @abstractmethod
+    def rows(self, day: date, table: str = "") -> Rows:
+        """Return the rows of a day, each with the key of the destination."""
 
     @property
-    def target(self) -> str:
-        """Name the account written to, without secrets: another target is another ledger's worth of rows."""
-        ...
-
-    def refusal(self) -> str | None:
-        """Say why nothing can be sent yet, or None."""
-        ...
-
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        """Return reason -> expression that is true for rows that must not be sent."""
-        ...
-
-    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
-        """Return for planned rows why history forbids them (text), or null."""
-        ...
-
-    def element(self, row: Row) -> Any:
-        """Return the JSON value that stands for one row in a request."""
-        ...
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        """Build one call from encoded elements."""
-        ...
-
-    def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        """Return index -> reason of the rows this answer refuses, or None if it does not say."""
-        ...
-
-
-class BaseDestination:
-    """Defaults for destinations: one row a call, nothing refused row by row."""
-
-    kind: str = "custom"
-    mode: Mode = Mode.UPSERT
-    limits: Limits = Limits()
-    cleared: Any = None
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    key_may_be_null: bool = False
-    accepted: str = "acknowledged"
+    def mode(self) -> Mode:
+        """Whether keys are kept up to date or each row is sent once."""
+        return Mode.UPSERT if self.settings.is_upsert else Mode.INSERT
 
     @property
-    def target(self) -> str:
-        return self.kind
+    def source_asset(self) -> str:
+        """The asset that `source` names."""
+        own = {PROFILES: PROFILES, "heap": USERS}
+        return own.get(self.settings.source) or warehouse_asset(self.settings.source)
 
     @property
-    def account(self) -> str:
-        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
-        return self.target
+    def own_columns(self) -> tuple[str, ...]:
+        """Columns that addressing puts beside those of a table (:mod:`heap_assets.values.column_names`)."""
+        return KEY_COLUMNS
 
-    def refusal(self) -> str | None:
+    def read_by_day(self) -> list[str]:
+        """Return the assets of which the very day is read that is sent; of others, the newest."""
+        return [self.source_asset]
+
+    def requirements(self, day: date) -> Iterator[Requirement | str]:
+        """Yield what must have passed its checks before a day is sent, and why nothing can be sent at all."""
+        columns = frozenset(self.settings.properties.values())
+        yield Requirement(self.source_asset, str(day), columns)
+
+    def unavailable(self, *, make: bool) -> str | None:
+        """Say why there is no destination, or None: other syncs go on.
+
+        Parameters
+        ----------
+        make
+            Also make the destination, which may run code of another package.
+        """
+        del make
         return None
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        del rows
-        return {}
+    def before_sending(self, run_id: str) -> int:
+        """Do what has to be done before each run; returns how many rows sent earlier are confirmed by now."""
+        del run_id
+        return 0
 
-    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
-        del ledger
-        return pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(rows))
-
-    def element(self, row: Row) -> Any:
-        return {"key": row.key, "properties": dict(row.values)}
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError(f"{type(self).__name__} does not say how a batch becomes a request")
-
-    def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        del response, rows
+    def own_links(self) -> pl.DataFrame | None:
+        """Return `user_id`, `identity` of the pairs that Heap has only from this sync, None if it makes none."""
         return None
+
+    def check(self) -> None:
+        """Hold the settings against what the deployment has.
+
+        Raises
+        ------
+        SettingsError
+            Naming the key of the first mistake.
+        """
+
+    def lineage(self) -> Iterator[tuple[str, str, str]]:
+        """Yield property, and the asset and the column that it comes from."""
+        for prop, column in self.settings.properties.items():
+            yield prop, self.inputs()[0], column
+
+    @property
+    def tables(self) -> list[str]:
+        """Event tables with a ledger of their own each, of a kind that forwards Heap's events."""
+        return []
+
+    def version(self, table: str, partition: str) -> str:
+        """Return a name for "this version of a table's partition under these choices"; empty without tables."""
+        del table, partition
+        return ""
+
+    def columns_sent(self, table: str, day: date | None) -> Mapping[str, str]:
+        """Return property to column, as the rows of a day name it."""
+        del table, day
+        mapped = self.settings.properties
+        if self.settings.source not in self.warehouse_tables:
+            return mapped
+        return {prop: apart(column, self.own_columns) for prop, column in mapped.items()}
+
+    def event_keys(self, person: str, table: str = "") -> Sequence[str]:
+        """Return the keys of the events that are a person's now, of a sync that sends rows once.
+
+        Parameters
+        ----------
+        person
+            As the destination knows them.
+        """
+        del table
+        lake, asset = self.deployment.lake, self.source_asset
+        day = lake.newest_partition(asset, clock.today())
+        if self.settings.source not in self.warehouse_tables or day is None:
+            return []
+        addressed = self.rows(day)
+        rows = addressed.rows if isinstance(addressed, Addressed) else addressed
+        if "event_key" not in rows.collect_schema():
+            return []
+        return rows.filter(pl.col("key") == person).select("event_key").collect()["event_key"].drop_nulls().to_list()
+
+    @property
+    def ledger_tables(self) -> list[str]:
+        """Tables with a ledger each; one without a name for a sync that has one ledger."""
+        return self.tables if self.settings.by_table else [""]
+
+    @property
+    def warehouse_tables(self) -> Mapping[str, WarehouseTable]:
+        """Warehouse tables of the settings."""
+        warehouse = self.deployment.settings.warehouse
+        return warehouse.tables if warehouse else {}
+
+    def account(self, table: str = "") -> str:
+        """Name the address and account that are written to; only a hash of it is kept."""
+        return self.destination(table).account
+
+    def ledger_name(self, table: str = "") -> str:
+        """Return the name of the ledger, of one table of it."""
+        return f"{self.name}.{table}" if table else self.name
+
+    def ledger_folder(self, table: str = "", *, claim: bool = False) -> str:
+        """Return the folder below `_sync/` of the ledger of the account that is written to now.
+
+        Parameters
+        ----------
+        claim
+            Write down whose it is: only who sends does that.
+        """
+        return ledger_of(self.deployment.lake.store, self.ledger_name(table), self.account(table), claim=claim)
+
+    def spec(self, table: str = "", day: date | None = None) -> SyncSpec:
+        """Return the sync in the terms of the engine.
+
+        Parameters
+        ----------
+        day
+            Whose rows are sent, where their columns depend on it.
+        """
+        sync, rules = self.settings, self.settings.upsert_rules
+        spec = SyncSpec(
+            name=self.ledger_name(table),
+            account=self.account(table),
+            properties={
+                prop: Property(column, on_null=rules.nulls.get(prop, "skip"))
+                for prop, column in self.columns_sent(table, day).items()
+            },
+            changed_fields_only=rules.changed_fields_only,
+            on_withdrawn=OnWithdrawn(rules.on_withdrawn),
+            rate_share=sync.limit_share,
+            concurrency=sync.requests_in_flight,
+            guard=Guard(
+                removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value
+            ),
+        )
+        return at_account(self.deployment.lake.store, spec, claim=False)
+
+    def specs(self) -> list[SyncSpec]:
+        """Return the sync in the terms of the engine, once for each of its ledgers."""
+        return [self.spec(table) for table in self.ledger_tables]
+
+    def since(self) -> datetime | None:
+        """Return the moment before which events are left alone, None if there is none."""
+        chosen = self.settings.first_day
+        if chosen == "beginning":
+            return None
+        if not isinstance(chosen, date):
+            chosen = self.enabled_on or clock.today()
+        return datetime.combine(chosen, time.min, UTC)
+
+    @property
+    def enabled_on(self) -> date | None:
+        """The day on which the sync first ran for the account that it writes to now, None if it never did."""
+        store, key = self.deployment.lake.store, _enabled(self.ledger_folder())
+        try:
+            return date.fromisoformat(json.loads(store.read(key))["enabled_on"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedFileError(
+                f"{store.uri(key)} is damaged: write the day on which the sync first ran as "
+                f"sync.{self.name}.since, or delete the file, and events from today on are sent"
+            ) from error
+
+    def remember_enabled(self) -> None:
+        """Write down that the sync runs from today on, unless that is known.
+
+        The day is that of the account which is written to now: what happened before is no news to another one either.
+        """
+        document = json.dumps({"enabled_on": clock.today().isoformat()})
+        self.deployment.lake.store.create(_enabled(self.ledger_folder(claim=True)), document.encode())
+
+
+def _enabled(folder: str) -> str:
+    return f"{state_keys.SYNC}/{folder}/enabled.json"

@@ -10,10 +10,11 @@ from typing import Any
 
 import orjson
 
-from heap_assets.activation.connectors.base import Request, Response
-from heap_assets.activation.connectors.heap_properties import HOSTS, HeapApp
+from heap_assets.activation.connectors.base import Deployment
+from heap_assets.activation.connectors.heap import HOSTS, HeapApp
+from heap_assets.activation.engine.destination import Request, Response
 from heap_assets.activation.engine.transport import Transport, Unanswered
-from heap_assets.errors import DeliveryError
+from heap_assets.errors import DeliveryError, SettingsError
 
 MOST_USERS = 10_000
 _TOKEN_SECONDS = 240
@@ -86,6 +87,22 @@ class HeapDeletion:
                 f"Heap's user deletion API gave {answer.what}; ask again, a second request does no harm"
             )
         return answer
+
+
+def heap_deletion(deployment: Deployment, name: str) -> HeapDeletion:
+    """Return what asks Heap to delete users; keys of the sync must be Heap identities.
+
+    Raises
+    ------
+    SettingsError
+        The sync sends elsewhere, or the settings have no key for it.
+    """
+    heap = deployment.settings.heap
+    if not deployment.settings.sync[name].by_heap_identity:
+        raise SettingsError(f"sync.{name} is not addressed by Heap identity: Heap cannot be asked to delete its keys")
+    if heap.deletion_key is None:
+        raise SettingsError("heap.deletion_key is not set: an API key from Account > Manage > Privacy & Security")
+    return HeapDeletion(HeapApp.of(heap), heap.deletion_key.get_secret_value())
 
 
 def _read(response: Response, what: str, field: str) -> str:

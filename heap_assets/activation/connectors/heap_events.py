@@ -1,14 +1,16 @@
-"""Heap's server-side API: events (heap.md 1.2, 1.3)."""
+"""Rows of a warehouse table as events of Heap users (heap.md 1.2, 1.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field, model_validator
 
-from heap_assets.activation.connectors.base import Limits, Rate, Request, Row
-from heap_assets.activation.connectors.heap_properties import (
+from heap_assets.activation.connectors.base import Connector, Requirement
+from heap_assets.activation.connectors.heap import (
     BULK_ROWS,
     EVENT_UNITS,
     IDENTITY_UNITS,
@@ -18,16 +20,97 @@ from heap_assets.activation.connectors.heap_properties import (
     VALUE_UNITS,
     HeapApp,
     HeapDestination,
+    ToHeap,
 )
-from heap_assets.activation.engine.canonical import utf16_units
-from heap_assets.activation.engine.events import ISO_TIME, derived_id
+from heap_assets.activation.connectors.rows import (
+    address_policy,
+    newest_profiles_day,
+    newest_users,
+    refused_profiles,
+    table_events,
+)
+from heap_assets.activation.engine.addressing import Addressed
+from heap_assets.activation.engine.destination import Limits, Rate, Request, Row
+from heap_assets.activation.engine.events import EVENT_COLUMNS, addressed_events, derived_id, event_faults
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.config import EventSettings
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.identity import assign
 from heap_assets.sources.heap_connect import OWN_MARK, OWN_VALUE
+from heap_assets.tables import GRAPH, PROFILES, USERS
+from heap_assets.values import PRIVATE
 
 BULK_RATES = (Rate(15_000, 60), Rate(1000, 60, per_key=True))
 """Events a minute per app, and per identity (heap.md 1.4)."""
 SENT_BY = {OWN_MARK: OWN_VALUE}
 """Marks our events, so that they are not taken for the customer's when they come back in an export."""
+_PROFILE = f"{PRIVATE}profile_id"
+
+
+class HeapEventsSync(ToHeap, EventSettings):
+    """Rows of a warehouse table as events, each once, to the identity its person has then."""
+
+    by_heap_identity: ClassVar[bool] = True
+
+    kind: Literal["heap_events"] = "heap_events"
+    mode: Literal["insert"] = "insert"
+    source: str = Field(description="A warehouse table whose identifiers are mapped")
+    identities: Literal["one", "none"] = Field(
+        default="one", description="A person on several identities: the one Heap changed last, or none"
+    )
+    hold_days: int = Field(default=30, ge=0, description="Days an event waits for its person to appear in Heap")
+
+    @model_validator(mode="after")
+    def _is_named(self) -> HeapEventsSync:
+        if (self.event_name is None) == (self.event_name_column is None):
+            raise ValueError("either event_name (a constant) or event_name_column (a column that holds it)")
+        return self
+
+
+class HeapEventsConnector(Connector[HeapEventsSync]):
+    """Rows of the day's table, each to the identity that its profile has in the newest graph."""
+
+    settings_model = HeapEventsSync
+    own_columns = EVENT_COLUMNS
+
+    def destination(self, table: str = "") -> HeapEvents:
+        return HeapEvents(HeapApp.of(self.deployment.settings.heap), source=self.settings.source)
+
+    def inputs(self) -> list[str]:
+        return [self.source_asset, PROFILES, GRAPH, USERS]
+
+    def requirements(self, day: date) -> Iterator[Requirement | str]:
+        yield from super().requirements(day)
+        people = newest_profiles_day(self.deployment)
+        yield Requirement(PROFILES, str(people)) if people else f"{PROFILES} has not been built"
+
+    def rows(self, day: date, table: str = "") -> Addressed:
+        deployment, sync = self.deployment, self.settings
+        graph_day = newest_profiles_day(deployment)
+        if graph_day is None:
+            raise MissingInputError(f"{PROFILES} has no partition yet: events go to people")
+        source = deployment.snapshot_sources[self.source_asset]
+        if not source.mappings:
+            raise SettingsError(
+                f"sync.{self.name}: warehouse.tables.{sync.source} maps no identifiers, so nobody is meant by it"
+            )
+        graph = deployment.lake.scan(GRAPH, str(graph_day))
+
+        def belonging(rows: pl.LazyFrame) -> pl.LazyFrame:
+            return assign(rows, source, graph, deployment.rules, under=_PROFILE)
+
+        rows, since = table_events(self, sync, day, belonging)
+        profiles = deployment.lake.scan(PROFILES, str(graph_day))
+        return addressed_events(
+            rows.rename({_PROFILE: "profile_id"}),
+            profiles,
+            newest_users(deployment),
+            address_policy(deployment, sync.identities),
+            day=day,
+            since=since,
+            hold_days=sync.hold_days,
+            refused=refused_profiles(deployment, profiles),
+        )
 
 
 class HeapEvents(HeapDestination):
@@ -75,15 +158,3 @@ class HeapEvents(HeapDestination):
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         return self._post("events" if self._bulk else None, elements)
-
-
-def event_faults(rows: pl.LazyFrame, name_units: int) -> dict[str, pl.Expr]:
-    """Return what makes a row unusable as an event, by reason."""
-    faults = {
-        "event key is null": pl.col("event_key").is_null(),
-        "event name is null or blank": pl.col("event").is_null() | (pl.col("event").str.strip_chars() == ""),
-        f"event name is longer than {name_units} characters": utf16_units(pl.col("event")) > name_units,
-    }
-    if "time" in rows.collect_schema():
-        faults["time cannot be read"] = pl.col("time").is_not_null() & ~pl.col("time").str.contains(ISO_TIME)
-    return faults

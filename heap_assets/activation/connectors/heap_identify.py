@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
 
 import polars as pl
+from pydantic import Field
 
-from heap_assets.activation.connectors.base import Limits, Request, Row
-from heap_assets.activation.connectors.heap_properties import IDENTITY_UNITS, JUNK_IDENTITIES, HeapApp, HeapDestination
+from heap_assets.activation.connectors.base import Connector, Requirement
+from heap_assets.activation.connectors.heap import IDENTITY_UNITS, JUNK_IDENTITIES, HeapApp, HeapDestination, ToHeap
+from heap_assets.activation.connectors.rows import newest, newest_users
 from heap_assets.activation.engine.accounts import all_ledgers
+from heap_assets.activation.engine.destination import Limits, Request, Row
 from heap_assets.activation.engine.hashing import salt
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.activation.engine.log import INTENT_SCHEMA, OUTCOME_SCHEMA, Log, fold
 from heap_assets.activation.engine.spec import Mode, SyncSpec
-from heap_assets.storage import Store
+from heap_assets.errors import MissingInputError
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
+from heap_assets.storage import Store, state_keys
+from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
 
 PER_MONTH = 10
 """user_ids an identity takes in a month; the eleventh is ignored in silence (heap.md 1.7)."""
@@ -23,6 +29,71 @@ STANDS_FOR = timedelta(days=14)
 """How long a join must have stood before it is made irreversible (design.md, Sync: Identify)."""
 _MONTH = timedelta(days=31)
 _PAIR = "\x1f"
+
+
+class HeapIdentifySync(ToHeap):
+    """Joins anonymous users to an identity, for ever: off unless `enabled: true`."""
+
+    kind: Literal["heap_identify"] = "heap_identify"
+    mode: Literal["insert"] = "insert"
+    source: Literal["profiles"] = "profiles"
+    properties: dict[str, str] = Field(default={}, max_length=0, description="Identify takes none")
+    enabled: bool = Field(default=False, description="Identify cannot be undone at Heap")
+    stands_days: int = Field(default=14, ge=14, description="How long a join must have stood; 14 at least")
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether it runs by itself: not before it is switched on."""
+        return self.enabled and self.schedule is not None
+
+
+class HeapIdentifyConnector(Connector[HeapIdentifySync]):
+    """Anonymous users of a profile to its identity, once their join has stood long enough."""
+
+    settings_model = HeapIdentifySync
+
+    def destination(self, table: str = "") -> HeapIdentify:
+        return HeapIdentify(HeapApp.of(self.deployment.settings.heap), enabled=self.settings.enabled)
+
+    def inputs(self) -> list[str]:
+        return [PROFILES, GRAPH, USERS, MIGRATIONS]
+
+    def requirements(self, day: date) -> Iterator[Requirement | str]:
+        yield from super().requirements(day)
+        if self.settings.enabled and self._graph_then(day) is None:
+            yield self._no_graph_then(day)
+
+    def rows(self, day: date, table: str = "") -> pl.LazyFrame:
+        lake, then = self.deployment.lake, self._graph_then(day)
+        if then is None:
+            raise MissingInputError(self._no_graph_then(day))
+        return identify_candidates(
+            lake.scan(GRAPH, str(day)),
+            lake.scan(GRAPH, str(then)),
+            lake.scan(PROFILES, str(day)),
+            newest_users(self.deployment),
+            user_id_type=HEAP_USER_ID,
+            identity_type=HEAP_IDENTITY,
+        )
+
+    def before_sending(self, run_id: str) -> int:
+        """Acknowledge the pairs that Heap's export shows by now; returns how many."""
+        store = self.deployment.lake.store
+        if not self.settings.enabled or not store.list(f"{state_keys.SYNC}/{self.ledger_folder()}/log"):
+            return 0
+        migrations = newest(self.deployment, MIGRATIONS)
+        return confirm_identified(store, self.spec(), migrations, newest_users(self.deployment), run_id)
+
+    def own_links(self) -> pl.DataFrame:
+        """Return what was sent, whether it is switched off since or not: our guesses, not Heap's word."""
+        return sent_pairs(self.deployment.lake.store, self.name)
+
+    def _graph_then(self, day: date) -> date | None:
+        """Return the newest graph that is old enough to say which joins have stood."""
+        return self.deployment.lake.newest_partition(GRAPH, day - timedelta(days=self.settings.stands_days))
+
+    def _no_graph_then(self, day: date) -> str:
+        return f"{GRAPH} has no partition of {self.settings.stands_days} days before {day}: joins must have stood"
 
 
 class HeapIdentify(HeapDestination):

@@ -1,56 +1,65 @@
-"""Destinations of one's own: Python classes announced as entry points of the group `heap_assets.activation`."""
+"""The one place that knows which kinds of sync there are: modules of this folder, and entry points of packages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import inspect
+import logging
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import entry_points
+from typing import Any
 
-from heap_assets.activation.connectors.base import Destination
-from heap_assets.errors import SettingsError
+from heap_assets.activation import connectors as package
+from heap_assets.activation.connectors.base import Connector, Deployment
+from heap_assets.config import SyncKinds
+from heap_assets.redaction import redact
 
-GROUP = "heap_assets.activation"
-BUILT_IN = (
-    "heap_user_properties",
-    "heap_account_properties",
-    "heap_events",
-    "heap_identify",
-    "segment_track",
-    "segment_identify",
-    "segment_reidentify",
-    "segment_group",
-    "webhook",
-)
+GROUP = "heap_assets.connectors"
+"""Entry points of this group name connectors of other packages."""
+
+_log = logging.getLogger("heap_assets.delivery")
 
 
-def registered() -> list[str]:
-    """Return the kinds that installed packages announce."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+@cache
+def connectors() -> dict[str, type[Connector[Any]]]:
+    """Return kind to connector: those of this package first; a plug-in cannot take the place of one."""
+    built_in = {connector.kind(): connector for connector in _built_in()}
+    return built_in | {connector.kind(): connector for connector in _plugged_in() if connector.kind() not in built_in}
 
 
-def custom_destination(kind: str, **options: object) -> Destination:
-    """Make a destination of a kind that an installed package announces.
+def sync_kinds() -> SyncKinds:
+    """Return the settings models of all kinds: what a `sync:` section may hold."""
+    return tuple(connector.settings_model for connector in connectors().values())
 
-    Parameters
-    ----------
-    options
-        Given to the class as they stand in the settings.
 
-    Raises
-    ------
-    SettingsError
-        If no package announces the kind, or what it announces is no destination.
-    """
-    points = [point for point in entry_points(group=GROUP) if point.name == kind]
-    if not points:
-        known = ", ".join([*BUILT_IN, *registered()])
-        raise SettingsError(
-            f"sync kind {kind!r} is not known; known are {known}. Is the package installed that has it?"
-        )
-    factory: Callable[..., object] = points[0].load()
-    try:
-        made = factory(**options)
-    except TypeError as error:
-        raise SettingsError(f"sync kind {kind!r} ({points[0].value}) does not take these options: {error}") from error
-    if not isinstance(made, Destination):
-        raise SettingsError(f"sync kind {kind!r}: {points[0].value} is no destination; derive it from BaseDestination")
-    return made
+def connector_of(deployment: Deployment, name: str) -> Connector[Any]:
+    """Return the connector of a sync of the settings."""
+    settings = deployment.settings.sync[name]
+    return connectors()[settings.kind](name, settings, deployment)
+
+
+def _built_in() -> Iterator[type[Connector[Any]]]:
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        for member in vars(module).values():
+            if _is_connector(member) and member.__module__ == module.__name__:
+                yield member
+
+
+def _plugged_in() -> Iterator[type[Connector[Any]]]:
+    for point in entry_points(group=GROUP):
+        try:
+            member = point.load()
+        except Exception as error:  # whatever the package does when it is imported
+            _log.warning("the connector %s (%s) cannot be loaded: %s", point.name, point.value, redact(str(error)))
+            continue
+        if _is_connector(member):
+            yield member
+        else:
+            _log.warning("the connector %s (%s) is no subclass of Connector", point.name, point.value)
+
+
+def _is_connector(member: object) -> bool:
+    return isinstance(member, type) and issubclass(member, Connector) and not inspect.isabstract(member)

@@ -1,21 +1,21 @@
-"""Segment's HTTP tracking API: Track, Identify, Group in batches (heap.md 5)."""
+"""What the kinds that write to Segment's HTTP tracking API have in common (heap.md 5)."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
+from pydantic import Field, SecretStr
 
-from heap_assets.activation.connectors.base import BaseDestination, Limits, Rate, Request, Response, Row
-from heap_assets.activation.connectors.heap_events import event_faults
-from heap_assets.activation.connectors.heap_properties import JUNK_IDENTITIES, named_rows
+from heap_assets.activation.connectors.heap import JUNK_IDENTITIES
+from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, named_rows
 from heap_assets.activation.engine.events import derived_id
-from heap_assets.activation.engine.spec import Mode
+from heap_assets.config import HeapSettings, Region, SyncSettings
 from heap_assets.errors import SettingsError
-from heap_assets.sources.heap_connect import without_own
+from heap_assets.identity import HEAP_IDENTITY
 
 HOSTS: Mapping[str, str] = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 """EU workspaces that post to the US host get no error and lose the data (heap.md 5)."""
@@ -44,9 +44,38 @@ class SegmentSource:
         if self.region not in HOSTS:
             raise SettingsError(f"segment: region is {self.region!r}; it must be us or eu")
 
+    @classmethod
+    def of(cls, sync: ToSegment) -> Self:
+        """Return the source that a sync's settings name."""
+        return cls(sync.write_key.get_secret_value(), sync.region.value, sync.url)
+
     @property
     def url(self) -> str:
         return (self.base_url or HOSTS[self.region]).rstrip("/")
+
+
+class ToSegment(SyncSettings):
+    """Settings of a sync that calls Segment."""
+
+    write_key: SecretStr = Field(description="Segment's write key, as ${SEGMENT_WRITE_KEY}")
+    region: Region = Field(default=Region.US, description="An EU workspace loses what is posted to the US host")
+    url: str | None = Field(default=None, description="Base URL instead of Segment's own")
+
+    def called_url(self, heap: HeapSettings) -> str:
+        """Return the URL that is called."""
+        del heap
+        return self.url or HOSTS[self.region.value]
+
+
+class ToSegmentUser(ToSegment):
+    """Settings of a sync that names users of Segment."""
+
+    user_id: str = Field(default=HEAP_IDENTITY, description="Identifier type that is Segment's userId")
+
+    @property
+    def identifier_type(self) -> str | None:
+        """The identifier type by which people are addressed."""
+        return self.user_id or super().identifier_type
 
 
 class SegmentDestination(BaseDestination):
@@ -94,159 +123,6 @@ class SegmentDestination(BaseDestination):
         return "heap_assets-" + derived_id(f"{self.kind}:{row.extra['fence']}", f"{row.key}:{row.extra['row_hash']}")
 
 
-class SegmentTrack(SegmentDestination):
-    """Sends events as Track, each once; a resend has the same messageId and is dropped by Segment.
-
-    Rows need `key` or `anonymous_id`, `event_key`, `event`; `time` is optional ISO 8601 text.
-
-    Parameters
-    ----------
-    table
-        Name of the event table; with the event key it makes the messageId.
-    """
-
-    kind = "segment_track"
-    mode = Mode.INSERT
-    required = ("event_key", "event")
-    optional = ("anonymous_id", "time")
-
-    def __init__(self, source: SegmentSource, *, table: str) -> None:
-        super().__init__(source)
-        self._table = table
-
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        return {**super().unusable(rows), **event_faults(rows, 1024)}
-
-    def element(self, row: Row) -> dict[str, Any]:
-        message_id = "heap_assets-" + derived_id(self._table, row.key)
-        message = {**self._addressed("track", row, message_id), "event": row.extra["event"]}
-        if row.extra.get("time") is not None:
-            message["timestamp"] = row.extra["time"]
-        return {**message, "properties": dict(row.values), "integrations": {"Heap": False}}
-
-
-class SegmentIdentify(SegmentDestination):
-    """Upserts traits as Identify, keyed by userId."""
-
-    kind = "segment_identify"
-    mode = Mode.UPSERT
-    optional = ("anonymous_id",)
-    key_may_be_null = False
-
-    def element(self, row: Row) -> dict[str, Any]:
-        message = self._addressed("identify", row, self._upsert_id(row))
-        return {**message, "traits": dict(row.values), "integrations": {"Heap": False}}
-
-
-class SegmentReidentify(SegmentDestination):
-    """Sends one Identify per change of somebody's history (a migration, a resync), with both ids, once.
-
-    Rows come from :func:`reidentify_rows`.
-    """
-
-    kind = "segment_reidentify"
-    mode = Mode.INSERT
-    required = ("event_key",)
-    optional = ("anonymous_id",)
-    key_may_be_null = False
-
-    def element(self, row: Row) -> dict[str, Any]:
-        message = self._addressed("identify", row, "heap_assets-" + derived_id(self.kind, row.key))
-        return {**message, "traits": dict(row.values), "integrations": {"Heap": False}}
-
-
-class SegmentGroup(SegmentDestination):
-    """Upserts account traits as Group: `key` is the group, `user_id` one of its members.
-
-    Segment wants somebody with every Group call; who that is does not count as a change.
-    """
-
-    kind = "segment_group"
-    mode = Mode.UPSERT
-    required = ("user_id",)
-    key_may_be_null = False
-
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        return {"no member of the group is known": pl.col("user_id").is_null()} if _has(rows, "user_id") else {}
-
-    def element(self, row: Row) -> dict[str, Any]:
-        message = {"type": "group", "messageId": self._upsert_id(row), "groupId": row.key}
-        member = row.extra.get("user_id") or row.key
-        return {**message, "userId": member, "traits": dict(row.values), "integrations": {"Heap": False}}
-
-
-def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id: str) -> pl.LazyFrame:
-    """Turn rows of a Heap event table into Track rows; our own events are left out, they would echo.
-
-    Parameters
-    ----------
-    events
-        `event_id`, `user_id`, `time`, then properties.
-    identities
-        `user_id` Int64, `identity` String: who a user is today, migrations followed.
-
-    Returns
-    -------
-    LazyFrame
-        `key` is the identity, null for anonymous users; `anonymous_id` is the original user_id, named by environment
-        (heap.md 4), so that Segment can join it later.
-    """
-    people = (
-        identities.select("user_id", key="identity").drop_nulls().unique("user_id", keep="first", maintain_order=True)
-    )
-    joined = without_own(events).drop("key", strict=False).join(people, on="user_id", how="left", maintain_order="left")
-    return joined.with_columns(
-        anonymous_id=anonymous_id(app_id, pl.col("user_id")),
-        event_key=pl.col("event_id").cast(pl.String),
-        event=pl.lit(name),
-        time=pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"),
-    ).unique("event_key", keep="first", maintain_order=True)
-
-
-def reidentify_rows(
-    migrations: pl.LazyFrame, users: pl.LazyFrame, app_id: str, resynced: pl.LazyFrame | None = None
-) -> pl.LazyFrame:
-    """Return one row per user whose history changed and who has an identity today.
-
-    Parameters
-    ----------
-    migrations
-        `heap/user_migrations`: `from_user_id`, `resolved_to`. Segment has not heard of these joins.
-    users
-        `heap/users`: `user_id`, `identity`.
-    resynced
-        `user_id`, `resync` String: users whose events a full resync brought anew, and a name for that resync; each
-        identity is sent once per resync, whichever of its users were in it.
-    """
-    homes = users.select(resolved_to="user_id", key="identity").drop_nulls()
-    joined = migrations.select("from_user_id", "resolved_to").drop_nulls().join(homes, on="resolved_to")
-    rows = joined.select(
-        "key",
-        anonymous_id=anonymous_id(app_id, pl.col("from_user_id")),
-        event_key=pl.concat_str(pl.col("from_user_id").cast(pl.String), pl.lit(">"), "key"),
-    )
-    if resynced is not None:
-        moved = migrations.select("resolved_to", user_id="from_user_id").drop_nulls()
-        renewed = (
-            resynced.drop_nulls()
-            .join(moved, on="user_id", how="left")
-            .with_columns(pl.coalesce("resolved_to", "user_id").alias("resolved_to"))
-            .join(homes, on="resolved_to")
-            .sort("user_id")
-        )
-        again = renewed.select(
-            "key",
-            anonymous_id=anonymous_id(app_id, pl.col("user_id")),
-            event_key=pl.concat_str(pl.lit("resync "), "resync", pl.lit(">"), "key"),
-        )
-        rows = pl.concat([rows, again])
-    return rows.unique("event_key", keep="first", maintain_order=True)
-
-
 def anonymous_id(app_id: str, user_id: pl.Expr) -> pl.Expr:
     """Return the anonymousId under which a Heap user_id is known at Segment: `heap|<app>|<user_id>`."""
     return pl.concat_str(pl.lit(f"heap|{app_id}|"), user_id.cast(pl.String))
-
-
-def _has(rows: pl.LazyFrame, column: str) -> bool:
-    return column in rows.collect_schema()

@@ -1,4 +1,4 @@
-"""A destination from settings alone: signed JSON batches to any address."""
+"""Signed JSON batches to any address: a destination from settings alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,83 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from heap_assets.activation.connectors.base import BaseDestination, Limits, Rate, Request, Response, Row
-from heap_assets.activation.connectors.heap_properties import named_rows
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from heap_assets.activation.connectors.generic import GenericConnector, GenericSettings
+from heap_assets.activation.engine.destination import (
+    BaseDestination,
+    Limits,
+    Rate,
+    Request,
+    Response,
+    Row,
+    named_rows,
+)
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.config import HeapSettings
 from heap_assets.errors import SettingsError
 
 _TOKEN = re.compile(r"(?i)token|secret|key|sig|pass|auth")
+
+
+class WebhookSync(GenericSettings):
+    """Signed JSON batches to any address."""
+
+    kind: Literal["webhook"] = "webhook"
+    mode: Literal["upsert", "insert"] = "upsert"
+    url: SecretStr = Field(description="http:// or https:// address; it may hold a secret and is never shown")
+    secret: SecretStr | None = Field(default=None, description="Signs the body")
+    headers: dict[str, SecretStr] = Field(default={}, description="Such as an API key")
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    batch_rows: int = Field(default=100, ge=1)
+    rows_per_minute: int | None = Field(default=None, ge=1, description="Rate limit of the receiver")
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("an address that begins with http:// or https://")
+        return value
+
+    @model_validator(mode="after")
+    def _events_come_from_tables(self) -> WebhookSync:
+        if self.mode == "insert" and self.source == "profiles":
+            raise ValueError("mode: insert sends rows of a warehouse table; profiles are upserted")
+        if self.mode == "insert" and (self.event_name is None) == (self.event_name_column is None):
+            raise ValueError("mode: insert needs either event_name or event_name_column")
+        return self
+
+    @property
+    def is_upsert(self) -> bool:
+        """Whether it keeps keys up to date."""
+        return self.mode == "upsert"
+
+    def called_url(self, heap: HeapSettings) -> str:
+        """Return the URL that is called."""
+        del heap
+        return self.url.get_secret_value()
+
+
+class WebhookConnector(GenericConnector[WebhookSync]):
+    """Rows as they come, to an address."""
+
+    settings_model = WebhookSync
+
+    def destination(self, table: str = "") -> Webhook:
+        sync = self.settings
+        target = WebhookSettings(
+            sync.url.get_secret_value(),
+            secret=sync.secret.get_secret_value() if sync.secret else None,
+            headers={name: value.get_secret_value() for name, value in sync.headers.items()},
+            method=sync.method,
+            batch_rows=sync.batch_rows,
+            rows_per_minute=sync.rows_per_minute,
+        )
+        return Webhook(target, name=self.name, mode=self.mode)
 
 
 @dataclass(frozen=True)

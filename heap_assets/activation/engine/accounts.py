@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from heap_assets.activation.connectors.base import Destination
+from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.errors import DeliveryError
 from heap_assets.storage import Store, state_keys
@@ -30,7 +30,7 @@ def at_account(store: Store, spec: SyncSpec, destination: Destination | None = N
     claim
         Write down whose ledger it is; without, nothing is written: only who sends makes a ledger an account's.
     """
-    account = spec.account or str(getattr(destination, "account", "") or getattr(destination, "target", spec.name))
+    account = spec.account or (spec.name if destination is None else str(destination.account))
     return replace(spec, account=account, ledger=ledger_of(store, spec.name, account, claim=claim))
 
 

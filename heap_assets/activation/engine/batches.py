@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from heap_assets.activation.connectors.base import Destination, Row
 from heap_assets.activation.engine.canonical import EXACT, json_values
+from heap_assets.activation.engine.destination import Destination, Row
 from heap_assets.activation.engine.hashing import EMPTY
 from heap_assets.activation.engine.log import FIELD, INTENT_SCHEMA, OUTCOME_SCHEMA
 from heap_assets.activation.engine.validation import VALUE

@@ -10,9 +10,9 @@ from typing import cast
 
 import polars as pl
 
-from heap_assets.activation.connectors.base import Destination
 from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.addressing import Addressed
+from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import Plan
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import Tally

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation.connectors.base import Destination
 from heap_assets.activation.engine.canonical import property_columns
+from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.hashing import EMPTY, UNKNOWN, combined, hashed_values
 from heap_assets.activation.engine.log import FIELD, field_names
 from heap_assets.activation.engine.spec import Mode, OnWithdrawn, SyncSpec

@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta
 import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
-from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable
+from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable, utf16_units
 from heap_assets.errors import SettingsError
 from heap_assets.values import apart, read_times
 
@@ -197,3 +197,15 @@ def _one(policy: AddressPolicy) -> AddressPolicy:
 def derived_id(source: str, event_key: str) -> str:
     """Return the id under which an event is known at a destination: the same on every resend, 40 hex digits."""
     return hashlib.sha256(f"{source}{_FIELD}{event_key}".encode()).hexdigest()[:40]
+
+
+def event_faults(rows: pl.LazyFrame, name_units: int) -> dict[str, pl.Expr]:
+    """Return what makes a row unusable as an event, by reason."""
+    faults = {
+        "event key is null": pl.col("event_key").is_null(),
+        "event name is null or blank": pl.col("event").is_null() | (pl.col("event").str.strip_chars() == ""),
+        f"event name is longer than {name_units} characters": utf16_units(pl.col("event")) > name_units,
+    }
+    if "time" in rows.collect_schema():
+        faults["time cannot be read"] = pl.col("time").is_not_null() & ~pl.col("time").str.contains(ISO_TIME)
+    return faults

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from heap_assets.activation.connectors.base import Request, Response
+from heap_assets.activation.engine.destination import Request, Response
 from heap_assets.activation.engine.http_status import PASSING, STOPPING, advice, retry_after
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
 from heap_assets.activation.engine.rate_limit import Limiter, backoff

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from heap_assets.activation.connectors.base import Response
+from heap_assets.activation.engine.destination import Response
 
 STOPPING = frozenset({401, 402, 403, 404, 405, 407, 410})
 """Statuses that no retry and no splitting will change."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation.connectors.base import Destination
 from heap_assets.activation.engine.addressing import Addressed, nobody
+from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import Plan, Prepared, plan_insert, plan_upsert, prepare
 from heap_assets.activation.engine.guard import concerns
 from heap_assets.activation.engine.hashing import hashed_keys

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from heap_assets.activation.connectors.base import Rate
+from heap_assets.activation.engine.destination import Rate
 
 _MARGIN = 0.002
 

@@ -12,8 +12,8 @@ from datetime import date
 import orjson
 import polars as pl
 
-from heap_assets.activation.connectors.base import Destination, Response, Row
 from heap_assets.activation.engine.batches import Outcome, intent_frame, outcome_frame, rows_of, with_facts
+from heap_assets.activation.engine.destination import Destination, Response, Row
 from heap_assets.activation.engine.http_client import Caller, RunStopped, Tally
 from heap_assets.activation.engine.http_status import reason_of
 from heap_assets.activation.engine.lease import Lease, LeaseLostError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from heap_assets.activation.connectors.base import Request, Response
+from heap_assets.activation.engine.destination import Request, Response
 from heap_assets.activation.engine.rate_limit import Clock, RealClock
 from heap_assets.http_client import HttpClient, NoAnswer
 

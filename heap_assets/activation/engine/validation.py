@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from heap_assets.activation.connectors.base import Destination, Limits
 from heap_assets.activation.engine.canonical import utf16_longer_than
+from heap_assets.activation.engine.destination import Destination, Limits
 from heap_assets.errors import SettingsError
 
 VALUE = "v:"

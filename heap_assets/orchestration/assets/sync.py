@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from heap_assets.activation import LeaseHeldError, Mode, Progress, Status, salt
+from heap_assets.activation import LeaseHeldError, Mode, Progress, Status, connector_of, salt
 from heap_assets.errors import DeliveryError, HeapAssetsError
 from heap_assets.orchestration.assets.days import materializations, note_wait
 from heap_assets.orchestration.assets.sync_metadata import (
@@ -25,11 +25,10 @@ from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.freshness import policy_for
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery import Choices, Delivery
-from heap_assets.pipelines.delivery_checks import superseded_verdict, sync_checks, undelivered_verdict, verdicts_of
-from heap_assets.pipelines.delivery_due import built_days
-from heap_assets.pipelines.delivery_first import how_to_confirm, remember_shown, waits_for_confirmation
+from heap_assets.pipelines.delivery import Delivery, RunOptions
 from heap_assets.pipelines.suites import loaded_cadence
+from heap_assets.pipelines.sync_checks import superseded_verdict, sync_checks, undelivered_verdict, verdicts_of
+from heap_assets.pipelines.sync_schedule import built_days, how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset
@@ -50,7 +49,7 @@ class SyncConfig(dg.Config):
     rejected_since: str = Field(default="", description="Of those, only the ones refused since then: 2026-11-20T08:00")
 
     @property
-    def choices(self) -> Choices:
+    def options(self) -> RunOptions:
         """The same in the words of the step.
 
         Raises
@@ -59,7 +58,7 @@ class SyncConfig(dg.Config):
             If `rejected_since` is no time.
         """
         retry = self.retry_rejected or bool(self.rejected_since)
-        return Choices(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
+        return RunOptions(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
 
 
 def syncs(
@@ -82,7 +81,7 @@ def _sync(
     partitions_def: dg.DailyPartitionsDefinition,
     name: str,
 ) -> dg.AssetsDefinition:
-    sync, inputs = loaded.settings.sync[name], delivery.inputs_of(loaded, name)
+    sync, inputs = loaded.settings.sync[name], connector_of(loaded, name).inputs()
     checks = sync_checks(loaded, name)
     spec = dg.AssetSpec(
         asset_key(sync_asset(name)),
@@ -120,13 +119,13 @@ def _sync(
         if config.dry_run:
             yield from _dry_run(context, there, name, config)
             return
-        delivery.check_choices(there, name, config.choices)
+        delivery.check_options(there, name, config.options)
         if not config.confirm and waits_for_confirmation(there, name):
             yield from _dry_run(context, there, name, config)
             remember_shown(there, name, date.fromisoformat(max(context.partition_keys)))
             context.log.warning("sync/%s has never sent to this destination: %s", name, how_to_confirm(name))
             return
-        yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.choices)
+        yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.options)
 
     return send
 
@@ -152,8 +151,8 @@ class _Run:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     superseded: list[str] = field(default_factory=list)
 
-    def go(self, choices: Choices) -> Iterator[Any]:
-        error = self._deliver(choices)
+    def go(self, options: RunOptions) -> Iterator[Any]:
+        error = self._deliver(options)
         asset = sync_asset(self.name)
         yield from self._materializations()
         for day in self.superseded:
@@ -167,14 +166,14 @@ class _Run:
             raise error[1]
         self._fail_if_undelivered()
 
-    def _deliver(self, choices: Choices) -> tuple[str, HeapAssetsError] | None:
+    def _deliver(self, options: RunOptions) -> tuple[str, HeapAssetsError] | None:
         """Send day by day, and return the error that ended it, if any.
 
         A day that was not built, or whose checks did not pass, is left out; one that the destination did not take
         is the last.
         """
         *older, newest = self._there()
-        events = delivery.mode_of(self.project, self.name) is Mode.INSERT
+        events = connector_of(self.project, self.name).mode is Mode.INSERT
         for day in [*older, newest] if events else [newest]:
             try:
                 sent = delivery.send(
@@ -182,7 +181,7 @@ class _Run:
                     self.name,
                     date.fromisoformat(day),
                     self.context.run.run_id,
-                    choices,
+                    options,
                     progress=_teller(self.context),
                 )
             except HeapAssetsError as error:

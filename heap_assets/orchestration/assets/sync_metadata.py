@@ -6,14 +6,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from heap_assets.activation import Progress, SyncReport, runs
-from heap_assets.config import BaseSync, SegmentTrack
+from heap_assets.activation import Progress, SyncReport, connector_of, runs
+from heap_assets.config import SyncSettings
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.delivery_destinations import ledger_folder
-from heap_assets.pipelines.delivery_tables import Forwarding
 from heap_assets.project import Project
-from heap_assets.tables import heap_asset
 
 _SAMPLE = 10
 _RUNS_SHOWN = 10
@@ -29,7 +26,7 @@ def metadata_of(project: Project, name: str, sent: delivery.Delivery) -> dict[st
         found["tables"] = _tables(sent)
     if sent.unchanged_tables:
         found["unchanged_tables"] = sent.unchanged_tables
-    history = runs(project.lake.store, ledger_folder(project, name), last=_RUNS_SHOWN)
+    history = runs(project.lake.store, connector_of(project, name).ledger_folder(), last=_RUNS_SHOWN)
     if len(history):
         found["recent_runs"] = _history(history)
     return found
@@ -83,21 +80,13 @@ def progress_line(seen: Progress) -> str:
 
 def property_lineage(project: Project, name: str) -> dg.TableColumnLineage:
     """Return, for every property that is sent, the columns it comes from."""
-    sync = project.settings.sync[name]
-    if not isinstance(sync, SegmentTrack):
-        source = delivery.inputs_of(project, name)[0]
-        return dg.TableColumnLineage(
-            {prop: [dg.TableColumnDep(asset_key(source), column)] for prop, column in sync.properties.items()}
-        )
-    forwarding = Forwarding(project, name, sync)
-    found: dict[str, list[dg.TableColumnDep]] = {}
-    for table in forwarding.tables:
-        for prop, column in forwarding.mapped(table, project.catalogue.columns(table) or ()).items():
-            found.setdefault(prop, []).append(dg.TableColumnDep(asset_key(heap_asset(table)), column))
-    return dg.TableColumnLineage(found)
+    columns: dict[str, list[dg.TableColumnDep]] = {}
+    for prop, asset, column in connector_of(project, name).lineage():
+        columns.setdefault(prop, []).append(dg.TableColumnDep(asset_key(asset), column))
+    return dg.TableColumnLineage(columns)
 
 
-def description(name: str, sync: BaseSync, inputs: Iterable[str]) -> str:
+def description(name: str, sync: SyncSettings, inputs: Iterable[str]) -> str:
     """Say what a sync does."""
     properties = ", ".join(f"`{prop}`" for prop in sync.properties)
     first = sync.description or f"Sends {properties or 'rows'} by `{sync.kind}`."

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from heap_assets.config import parse_settings
 from heap_assets.demo import Company, write_company
 from heap_assets.orchestration.assets.exports import exports_sensor
 from heap_assets.orchestration.checks import asset_key
@@ -21,6 +20,7 @@ from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.pipelines.table import Task
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue, CatalogueColumn, CatalogueTable
 from heap_assets.sources.warehouse import BigQueryAccount

@@ -13,7 +13,7 @@ from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
 from heap_assets.cli.publish import publish
-from heap_assets.config import load_settings
+from heap_assets.project import load_settings
 from heap_assets.project.project import Project, open_project
 from heap_assets.sources.warehouse import BigQueryAccount
 

@@ -17,13 +17,13 @@ from click.testing import CliRunner
 
 from heap_assets.cli.publish import publish as publish_command
 from heap_assets.cli.sources import preflight as preflight_command
-from heap_assets.config import parse_settings
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import SettingsError
 from heap_assets.http_client import allow_only
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.publishing import due_days, open_publisher, published_tables
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.sources.warehouse import AccessError, BigQueryAccount, PostgresWarehouse

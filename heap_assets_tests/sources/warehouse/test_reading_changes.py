@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from heap_assets.config import parse_settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import extract, resolve
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.table import Task
+from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.sources.warehouse import BigQueryAccount

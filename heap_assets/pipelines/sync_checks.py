@@ -1,4 +1,4 @@
-"""The checks of a sync by its settings, and the verdicts of what it did on a day."""
+"""The checks of a sync: its settings held against the deployment, and the verdicts of what it did on a day."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from heap_assets.activation import Log, Status
-from heap_assets.config import BaseSync, HeapUserProperties
+from heap_assets.activation import Log, Status, connector_of, newest_users
+from heap_assets.config import SyncSettings
+from heap_assets.errors import SettingsError
 from heap_assets.pipelines.delivery import Delivery
-from heap_assets.pipelines.delivery_destinations import ledger_folder
-from heap_assets.pipelines.delivery_rows import newest_users
 from heap_assets.pipelines.suites import thresholds
 from heap_assets.project import Project
 from heap_assets.quality import (
@@ -24,6 +23,7 @@ from heap_assets.quality import (
     result_store,
     sync_verdicts,
 )
+from heap_assets.sources.warehouse import Shape, WarehouseError
 from heap_assets.tables import sync_asset
 
 ONE_ROW_PER_KEY = "one_row_per_key"
@@ -33,7 +33,7 @@ _TWICE = ("two profiles have this key", "two rows have this key")
 def sync_checks(project: Project, name: str) -> list[Check]:
     """Return the checks of one sync; its own `max_rejected` stands above `checks.sync_rejected`."""
     sync, asset = project.settings.sync[name], sync_asset(name)
-    not_meant = set() if isinstance(sync, HeapUserProperties) else {"no_ghost_users"}
+    not_meant = set() if sync.writes_heap_users else {"no_ghost_users"}
     checks = [check for check in checks_for_sync(asset, _thresholds(project, sync)) if check.name not in not_meant]
     twice = Check(
         asset,
@@ -48,21 +48,21 @@ def verdicts_of(project: Project, name: str, delivery: Delivery) -> dict[str, Ve
     """Judge what a sync did on a day."""
     sync, report = project.settings.sync[name], delivery.report
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
-    told: dict[str, pl.LazyFrame] = {}
-    if isinstance(sync, HeapUserProperties):
-        told["ledger"], told["users"] = sent_and_known(project, name)
+    tables: dict[str, pl.LazyFrame] = {}
+    if sync.writes_heap_users:
+        tables["ledger"], tables["users"] = sent_and_known(project, name)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
-    found = sync_verdicts(report, _thresholds(project, sync), stopped=stopped, **told)
+    verdicts = sync_verdicts(report, _thresholds(project, sync), stopped=stopped, **tables)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
-    found[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
+    verdicts[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
     if report.status in (Status.BLOCKED, Status.REFUSED):
-        return {DELIVERED: found[DELIVERED]}
-    return found
+        return {DELIVERED: verdicts[DELIVERED]}
+    return verdicts
 
 
 def sent_and_known(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Return the keys that the destination of a sync has acknowledged, and the users that Heap exports."""
-    ledger = Log(project.lake.store, ledger_folder(project, name)).ledger().frame
+    ledger = Log(project.lake.store, connector_of(project, name).ledger_folder()).ledger().frame
     return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(project)
 
 
@@ -77,7 +77,7 @@ def undelivered_verdict(reason: str) -> Mapping[str, Verdict]:
 
 
 def record_verdicts(
-    project: Project, name: str, day: str, found: Mapping[str, Verdict], run_id: str
+    project: Project, name: str, day: str, verdicts: Mapping[str, Verdict], run_id: str
 ) -> list[tuple[Check, StoredVerdict]]:
     """Store the verdicts of a delivery that no run of Dagster made; returns them with their checks."""
     return [
@@ -85,7 +85,7 @@ def record_verdicts(
             check,
             result_store.record(
                 project.lake.store,
-                found[check.name],
+                verdicts[check.name],
                 asset=check.asset,
                 check=check.name,
                 partition=day,
@@ -97,10 +97,47 @@ def record_verdicts(
             ),
         )
         for check in sync_checks(project, name)
-        if check.name in found
+        if check.name in verdicts
     ]
 
 
-def _thresholds(project: Project, sync: BaseSync) -> Thresholds:
-    found = thresholds(project)
-    return found if sync.max_rejected is None else replace(found, sync_rejected=sync.max_rejected)
+def _thresholds(project: Project, sync: SyncSettings) -> Thresholds:
+    common = thresholds(project)
+    return common if sync.max_rejected is None else replace(common, sync_rejected=sync.max_rejected)
+
+
+def check_syncs(project: Project) -> None:
+    """Hold what syncs name against the warehouse, the catalogue and tracking plans.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key of the first mistake.
+    """
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    for name, sync in project.settings.sync.items():
+        if sync.source in tables:
+            _check_columns(project, name, sync, tables[sync.source].relation)
+        connector_of(project, name).check()
+
+
+def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, str]:
+    """Return syncs that cannot send because their destination is not installed, with the reason: others go on.
+
+    Parameters
+    ----------
+    make
+        Also make the destination of each as its options say, which runs code of its package.
+    """
+    reasons = {name: connector_of(project, name).unavailable(make=make) for name in project.settings.sync}
+    return {name: f"sync.{name}: {reason}" for name, reason in reasons.items() if reason is not None}
+
+
+def _check_columns(project: Project, name: str, sync: SyncSettings, relation: str) -> None:
+    existing = project.warehouse().columns(relation)
+    shape = Shape.of(existing, project.mapped_columns(sync.source), relation)
+    for key, column in sync.named_columns():
+        try:
+            shape = shape.spelling(column, relation)
+        except WarehouseError as error:
+            raise SettingsError(f"sync.{name}.{key} is {column!r}: {error}") from error

@@ -5,48 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 
-from heap_assets.config import sync as kinds
-from heap_assets.pipelines.delivery_rows import graph_then, newest_profiles_day
-from heap_assets.pipelines.delivery_tables import Forwarding
+from heap_assets.activation import Requirement, connector_of
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.pipelines.suites import required_checks
 from heap_assets.profiles import SET_ASIDE
 from heap_assets.project import Project
 from heap_assets.quality import result_store
-from heap_assets.tables import GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
+from heap_assets.tables import PROFILES, USERS, heap_asset, warehouse_asset
 
 
 def sync_gate(project: Project, name: str, day: date) -> list[str]:
     """Return why nothing at all may be sent of a day; empty if the gate is open.
 
-    `segment_track` has a gate for each of its tables instead, see :func:`left_out_tables`.
+    A sync that forwards event tables has a gate for each of them instead, see :func:`left_out_tables`.
     """
-    sync = project.settings.sync[name]
-    if isinstance(sync, kinds.SegmentTrack):
+    if project.settings.sync[name].by_table:
         return []
-    if isinstance(sync, kinds.SegmentReidentify):
-        found = project.lake.partitions(USERS)
-        return table_gate(project, USERS, found[-1]) if found else [f"{USERS} has not been built"]
-    if sync.source == PROFILES:
-        reasons = [*profiles_gate(project, day), *_traits_gate(project, day, sync.properties.values())]
-        if isinstance(sync, kinds.HeapIdentify) and sync.enabled and graph_then(project, sync, day) is None:
-            reasons.append(f"{GRAPH} has no partition of {sync.stands_days} days before {day}: joins must have stood")
-        return reasons
-    reasons = table_gate(project, warehouse_asset(sync.source), day)
-    if isinstance(sync, kinds.HeapEvents):
-        people = newest_profiles_day(project)
-        reasons += profiles_gate(project, people) if people else [f"{PROFILES} has not been built"]
-    if isinstance(sync, kinds.SegmentGroup) and sync.member_trait:
-        reasons += [*profiles_gate(project, day), *_traits_gate(project, day, [sync.member_trait])]
-    return reasons
+    return [reason for one in connector_of(project, name).requirements(day) for reason in _reasons(project, one)]
 
 
-def _traits_gate(project: Project, day: date, columns: Iterable[str]) -> list[str]:
+def _reasons(project: Project, requirement: Requirement | str) -> list[str]:
+    if isinstance(requirement, str):
+        return [requirement]
+    if requirement.asset != PROFILES:
+        return table_gate(project, requirement.asset, requirement.day)
+    traits = _traits_gate(project, requirement.day, requirement.columns)
+    return [*profiles_gate(project, requirement.day), *traits]
+
+
+def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str]:
     """Return which columns of profiles are null for want of a trait that could not be made: sent, they would clear it.
 
     An audience is as good as the traits that its conditions are on.
     """
-    found = project.lake.find(PROFILES, str(day))
+    found = project.lake.find(PROFILES, day)
     set_aside = found.notes.get(SET_ASIDE) if found else None
     if not set_aside:
         return []
@@ -59,13 +51,13 @@ def _traits_gate(project: Project, day: date, columns: Iterable[str]) -> list[st
 
 
 def left_out_tables(project: Project, name: str, day: date) -> dict[str, str]:
-    """Return the tables of `segment_track` whose gate is shut on a day, with the reason."""
-    sync = project.settings.sync[name]
-    if not isinstance(sync, kinds.SegmentTrack):
+    """Return the tables of a sync that forwards event tables whose gate is shut on a day, with the reason."""
+    if not project.settings.sync[name].by_table:
         return {}
-    tables = Forwarding(project, name, sync).tables
     unbuilt = unbuilt_days(project)
-    shut = {table: _table_reasons(project, heap_asset(table), day, unbuilt) for table in tables}
+    shut = {
+        table: _table_reasons(project, heap_asset(table), day, unbuilt) for table in connector_of(project, name).tables
+    }
     return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
 
 

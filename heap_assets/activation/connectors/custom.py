@@ -1,0 +1,104 @@
+"""A destination of an installed package that says how requests look; rows and settings are the usual ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from heap_assets.activation.connectors.generic import GenericConnector, GenericSettings
+from heap_assets.activation.connectors.registry import connectors
+from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.spec import Mode
+from heap_assets.errors import SettingsError
+from heap_assets.yaml_core import core
+
+GROUP = "heap_assets.activation"
+"""Entry points of this group name classes with the interface of a destination."""
+_NAMES_ACCOUNT = re.compile(
+    r"(?i)(^|_)(url|host|address|endpoint|region|account|app|project|workspace|tenant|site|org|environment|id)(_id)?$"
+)
+
+
+class CustomSync(GenericSettings):
+    """A destination of an installed package (entry point group `heap_assets.activation`)."""
+
+    kind: Literal["custom"] = "custom"
+    destination: str = Field(description="Name of the entry point")
+    options: dict[str, Any] = Field(default={}, description="Given to its class", repr=False)
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _are_typed(cls, value: Any) -> Any:
+        return core(value)
+
+    @property
+    def is_upsert(self) -> bool:
+        """Whether the settings alone say that it keeps keys up to date: only the class says that."""
+        return False
+
+
+class CustomConnector(GenericConnector[CustomSync]):
+    """Rows as they come, to a class of an installed package."""
+
+    settings_model = CustomSync
+
+    def destination(self, table: str = "") -> Destination:
+        return custom_destination(self.settings.destination, **self.settings.options)
+
+    @property
+    def mode(self) -> Mode:
+        """Whether keys are kept up to date or each row is sent once, as the class says."""
+        return self.destination().mode
+
+    def account(self, table: str = "") -> str:
+        """Name the account: a class that says nothing of its own is told from others by the options that name one."""
+        options = self.settings.options.items()
+        return super().account(table) + str(sorted((k, str(value)) for k, value in options if _NAMES_ACCOUNT.search(k)))
+
+    def unavailable(self, *, make: bool) -> str | None:
+        """Say why there is no destination: no package has it, or it cannot be made of these options."""
+        if not make and self.settings.destination in registered():
+            return None
+        try:
+            self.destination()
+        except SettingsError as error:
+            return str(error)
+        return None
+
+
+def registered() -> list[str]:
+    """Return the destinations that installed packages announce."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def custom_destination(kind: str, **options: object) -> Destination:
+    """Make a destination that an installed package announces.
+
+    Parameters
+    ----------
+    options
+        Given to the class as they stand in the settings.
+
+    Raises
+    ------
+    SettingsError
+        If no package announces the kind, or what it announces is no destination.
+    """
+    points = [point for point in entry_points(group=GROUP) if point.name == kind]
+    if not points:
+        known = ", ".join([*(name for name in connectors() if name != CustomSync.kind_name()), *registered()])
+        raise SettingsError(
+            f"sync kind {kind!r} is not known; known are {known}. Is the package installed that has it?"
+        )
+    factory: Callable[..., object] = points[0].load()
+    try:
+        made = factory(**options)
+    except TypeError as error:
+        raise SettingsError(f"sync kind {kind!r} ({points[0].value}) does not take these options: {error}") from error
+    if not isinstance(made, Destination):
+        raise SettingsError(f"sync kind {kind!r}: {points[0].value} is no destination; derive it from BaseDestination")
+    return made

@@ -1,0 +1,229 @@
+"""Rows of the lake as connectors take them: profiles by an identifier, tables by key, tables as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal
+
+import polars as pl
+
+from heap_assets import clock
+from heap_assets.activation.connectors.base import Connector, Deployment
+from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
+from heap_assets.activation.engine.events import EventMapping, event_rows
+from heap_assets.config import EventSettings
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
+from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
+from heap_assets.values import apart, set_apart
+
+Identities = Literal["all", "one", "none"]
+"""What becomes of a profile with several identities: it is sent to all, to one, or to none."""
+
+
+def newest(deployment: Deployment, asset: str) -> pl.LazyFrame:
+    """Return how a snapshot table stands now."""
+    day = deployment.lake.newest_partition(asset, clock.today())
+    if day is None:
+        raise MissingInputError(f"{asset} has no partition yet: nothing can be sent before it is materialized")
+    return deployment.lake.scan(asset, str(day))
+
+
+def newest_users(deployment: Deployment) -> pl.LazyFrame:
+    """Return Heap's users as they stand now."""
+    return newest(deployment, USERS)
+
+
+def newest_profiles_day(deployment: Deployment) -> date | None:
+    """Return the newest day that has both a graph and the profiles made of it."""
+    both = set(deployment.lake.partitions(GRAPH)) & set(deployment.lake.partitions(PROFILES))
+    days = [day for day in both if day <= clock.today().isoformat()]
+    return date.fromisoformat(max(days)) if days else None
+
+
+def profiles_by_heap_identity(deployment: Deployment, identities: Identities, day: date) -> Addressed:
+    """Return profiles by the Heap identities that Heap knows: it would make a ghost of any other."""
+    profiles = deployment.lake.scan(PROFILES, str(day))
+    policy = address_policy(deployment, identities)
+    return addressed(profiles, newest_users(deployment), policy, refused_profiles(deployment, profiles))
+
+
+def profiles_by_identifier(
+    deployment: Deployment, identifier_type: str, identities: Identities, day: date
+) -> Addressed:
+    """Return profiles by identifiers of a type, new ones too: only Heap makes ghosts of unknown keys."""
+    rows = deployment.lake.scan(PROFILES, str(day))
+    policy = AddressPolicy(
+        identities=identities, allow_new=True, suppressed=suppressed_keys(deployment, identifier_type)
+    )
+    if identifier_type == HEAP_IDENTITY:
+        return addressed(rows, newest_users(deployment), policy, refused_profiles(deployment, rows))
+    rows = rows.with_columns(heap_identities=_values(identifier_type)).drop("heap_identity", strict=False)
+    return addressed(rows, _no_users(), replace(policy, missing=f"the profile has no {identifier_type} yet"))
+
+
+def refused_profiles(deployment: Deployment, profiles: pl.LazyFrame) -> pl.LazyFrame:
+    """Return profile_id, reason: profiles of Heap users whose identity the rules take for none, and why."""
+    why = why_not(pl.col("identity"), HEAP_IDENTITY, deployment.rules)
+    refused = (
+        newest_users(deployment)
+        .filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
+        .select("user_id", why=why)
+        .filter(pl.col("why").is_not_null())
+    )
+    return (
+        profiles.select("profile_id", user_id="heap_user_ids")
+        .explode("user_id", empty_as_null=False, keep_nulls=False)
+        .join(refused, on="user_id")
+        .group_by("profile_id")
+        .agg(reason=pl.format("its Heap identity is no identifier: {}", pl.col("why").min()))
+    )
+
+
+def _values(identifier_type: str) -> pl.Expr:
+    of_type = pl.element().struct.field("type") == identifier_type
+    return (
+        pl.col("identifiers")
+        .list.filter(of_type)
+        .list.eval(pl.element().struct.field("value"))
+        .list.unique()
+        .list.sort()
+    )
+
+
+def _no_users() -> pl.LazyFrame:
+    moment = pl.Datetime("us", "UTC")
+    return pl.LazyFrame(schema={"identity": pl.String(), "migrated_to": pl.Int64(), "last_modified": moment})
+
+
+def table_rows(connector: Connector[Any], day: date) -> pl.LazyFrame:
+    """Scan a sync's warehouse table, its columns apart from those that addressing puts beside them."""
+    rows = connector.deployment.lake.scan(connector.source_asset, str(day))
+    return rows.rename(set_apart(rows.collect_schema(), connector.own_columns))
+
+
+def keyed_rows(connector: Connector[Any], key: str | None, day: date) -> pl.LazyFrame:
+    """Return the rows of a sync's warehouse table by a column, the table's own key unless given."""
+    column = _key_column(connector, key)
+    under = apart(column, connector.own_columns)
+    rows = table_rows(connector, day)
+    if under not in rows.collect_schema():
+        raise SettingsError(f"{connector.source_asset} has no column {column!r} to be the destination's key")
+    return rows.with_columns(pl.col(under).cast(pl.String).alias("key"))
+
+
+def keyed_people(connector: Connector[Any], key: str | None, day: date) -> Addressed:
+    """Return keyed rows; those that name a suppressed person are held: neither sent nor cleared."""
+    deployment, asset = connector.deployment, connector.source_asset
+    rows = keyed_rows(connector, key, day)
+    column = pl.col(_key_column(connector, key)).cast(pl.String)
+    stored = deployment.lake.scan(asset, str(day))
+    named = only_suppressed(stored, deployment.snapshot_sources[asset], deployment.rules).select(key=column)
+    held = named.collect()["key"].drop_nulls().unique().sort().to_frame().select(
+        profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
+    )  # fmt: skip
+    return Addressed(rows.filter(~pl.col("key").is_in(held["key"].implode())), held.lazy(), nobody())
+
+
+def _key_column(connector: Connector[Any], key: str | None) -> str:
+    return key or connector.warehouse_tables[connector.settings.source].key
+
+
+def keyed_events(connector: Connector[Any], rows: pl.LazyFrame, key: str | None) -> pl.LazyFrame:
+    """Return events of :func:`table_events` that go to what a column of their row holds."""
+    column = apart(_key_column(connector, key), connector.own_columns)
+    return rows.with_columns(pl.col(column).cast(pl.String).alias("key"))
+
+
+def table_events(
+    connector: Connector[Any],
+    sync: EventSettings,
+    day: date,
+    also: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
+) -> tuple[pl.LazyFrame, datetime | None]:
+    """Return the rows of a sync's warehouse table as events, and since when they are sent.
+
+    Rows without a time are new if the newest partition before `since` does not have them.
+    """
+    deployment, asset = connector.deployment, connector.source_asset
+    stamp = sync.timestamp_column or connector.warehouse_tables[sync.source].created_at
+    mapping = EventMapping(sync.event_name, sync.event_name_column, sync.event_key, stamp)
+    scanned = deployment.lake.scan(asset, str(day))
+    columns = scanned.collect_schema().names()
+    scanned = without_suppressed(scanned, deployment.snapshot_sources[asset], deployment.rules)
+    rows, since = event_rows(also(scanned), mapping, columns), connector.since()
+    if since is None or stamp is not None:
+        return rows, since
+    before = [key for key in deployment.lake.partitions(asset) if key < since.date().isoformat()]
+    if not before:
+        raise SettingsError(
+            f"sync.{connector.name}: {sync.source} has no timestamp_column (nor created_at) and no day before "
+            f"{since:%Y-%m-%d} to compare with, so its history cannot be told from news: name a column, or set "
+            "since: beginning"
+        )
+    known = deployment.lake.scan(asset, before[-1])
+    shared = [column for column in columns if column in known.collect_schema()]
+    old = event_rows(known, mapping, shared).select("event_key")
+    return rows.join(old, on="event_key", how="anti"), None
+
+
+def address_policy(deployment: Deployment, identities: Identities) -> AddressPolicy:
+    """Return who may be written to at Heap: identities in the newest users, no older than two cadences."""
+    return AddressPolicy(
+        identities=identities,
+        users_as_of=users_as_of(deployment),
+        cadence=deployment.settings.heap.cadence,
+        now=clock.now(),
+        suppressed=suppressed_keys(deployment, HEAP_IDENTITY),
+    )
+
+
+def users_as_of(deployment: Deployment) -> datetime | None:
+    """Return when the newest users were exported: what their partition notes, else the end of its day."""
+    day = deployment.lake.newest_partition(USERS, clock.today())
+    partition = deployment.lake.find(USERS, str(day)) if day else None
+    if day is None or partition is None:
+        return None
+    noted = partition.notes.get("as_of")
+    if noted:
+        moment = datetime.fromisoformat(str(noted))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return datetime.combine(day, time.min, UTC) + timedelta(days=1)
+
+
+def suppressed_keys(deployment: Deployment, identifier_type: str) -> frozenset[str]:
+    """Return the identifiers of a type that nothing is sent to."""
+    listed = suppressed_values(deployment.rules, identifier_type)
+    if identifier_type != HEAP_IDENTITY:
+        return listed
+    return listed | frozenset(suppressed_users(deployment)["identity"].drop_nulls())
+
+
+def suppressed_users(deployment: Deployment) -> pl.DataFrame:
+    """Return the Heap users that are suppressed people: `user_id` Int64, `identity` String (null for anonymous ones).
+
+    A user is one whose row names a suppressed identifier, and whoever has become, or has been, such a user.
+    """
+    nothing = pl.DataFrame(schema={"user_id": pl.Int64(), "identity": pl.String()})
+    if not deployment.rules.suppressed:
+        return nothing
+    users = _newest_or_none(deployment, USERS)
+    if users is None:
+        return nothing
+    named = only_suppressed(users, deployment.snapshot_sources[USERS], deployment.rules)
+    ids = set(named.select("user_id").collect()["user_id"].drop_nulls())
+    migrations = _newest_or_none(deployment, MIGRATIONS)
+    if migrations is not None:
+        moved = migrations.select("from_user_id", "resolved_to").drop_nulls().collect()
+        ends = set(moved.filter(pl.col("from_user_id").is_in(list(ids)))["resolved_to"]) | ids
+        ids = ends | set(moved.filter(pl.col("resolved_to").is_in(list(ends)))["from_user_id"])
+    known = users.filter(pl.col("user_id").is_in(list(ids))).select("user_id", "identity").collect()
+    others = pl.DataFrame({"user_id": sorted(ids - {*known["user_id"]})}, schema={"user_id": pl.Int64()})
+    return pl.concat([known, others], how="diagonal")
+
+
+def _newest_or_none(deployment: Deployment, asset: str) -> pl.LazyFrame | None:
+    day = deployment.lake.newest_partition(asset, clock.today())
+    return deployment.lake.scan(asset, str(day)) if day else None

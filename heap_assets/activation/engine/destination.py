@@ -1,0 +1,224 @@
+"""What a destination has to say for itself; everything else is the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import orjson
+import polars as pl
+
+from heap_assets.activation.engine.spec import Mode
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most `rows` rows (or calls, if `per_call`) in any `seconds`, over the app or per key."""
+
+    rows: int
+    seconds: float
+    per_key: bool = False
+    per_call: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Documented limits of one kind of call.
+
+    Attributes
+    ----------
+    batch_rows, batch_bytes, row_bytes
+        Most rows and bytes of a request, most bytes of one row.
+    key_units, name_units, value_units
+        Most UTF-16 code units of a key, a property name and a text value.
+    rates
+        Rate limits.
+    junk_keys
+        Keys that are never one person ("null", "guest").
+    forbidden_names
+        Lower-case names a property must not have in any casing.
+    """
+
+    batch_rows: int = 1
+    batch_bytes: int | None = None
+    row_bytes: int | None = None
+    key_units: int | None = None
+    name_units: int | None = None
+    value_units: int | None = None
+    rates: tuple[Rate, ...] = ()
+    junk_keys: frozenset[str] = frozenset()
+    forbidden_names: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a batch as a destination sees it.
+
+    Attributes
+    ----------
+    key
+        What the ledger knows the row by: the destination's key, or the event key.
+    person
+        Who it is about: the key of an upsert, the identity an event goes to.
+    values
+        Mapped properties: text, number or boolean; None for one that is sent as null.
+    extra
+        Addressing columns of the rows other than the key (`event`, `time`, `event_key`, ...).
+    """
+
+    key: str
+    person: str
+    values: Mapping[str, Any]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP call, ready to send. Never logged."""
+
+    url: str
+    body: bytes
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        """Tell whether the call as a whole was taken: any 2xx (heap.md 1.1)."""
+        return 200 <= self.status < 300
+
+
+@runtime_checkable
+class Destination(Protocol):
+    """Where rows go. Subclass :class:`BaseDestination` and fill in `element` and `request`.
+
+    Attributes
+    ----------
+    kind, mode, limits
+        Its name, how rows become calls, and what a call may hold.
+    required, optional
+        Columns of the rows it needs or takes besides the key and the mapped ones.
+    key_may_be_null
+        Rows may be addressed otherwise.
+    accepted
+        Status of a row that the destination took: `acknowledged`, or `sent` where only a later export proves it.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def cleared(self) -> Any: ...
+    @property
+    def required(self) -> tuple[str, ...]: ...
+    @property
+    def optional(self) -> tuple[str, ...]: ...
+    @property
+    def key_may_be_null(self) -> bool: ...
+    @property
+    def accepted(self) -> str: ...
+
+    @property
+    def target(self) -> str:
+        """Name the account written to, without secrets: another target is another ledger's worth of rows."""
+        ...
+
+    @property
+    def account(self) -> str:
+        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
+        ...
+
+    def refusal(self) -> str | None:
+        """Say why nothing can be sent yet, or None."""
+        ...
+
+    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        """Return reason -> expression that is true for rows that must not be sent."""
+        ...
+
+    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        """Return for planned rows why history forbids them (text), or null."""
+        ...
+
+    def element(self, row: Row) -> Any:
+        """Return the JSON value that stands for one row in a request."""
+        ...
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        """Build one call from encoded elements."""
+        ...
+
+    def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
+        """Return index -> reason of the rows this answer refuses, or None if it does not say."""
+        ...
+
+
+class BaseDestination:
+    """Defaults for destinations: one row a call, nothing refused row by row."""
+
+    kind: str = "custom"
+    mode: Mode = Mode.UPSERT
+    limits: Limits = Limits()
+    cleared: Any = None
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    key_may_be_null: bool = False
+    accepted: str = "acknowledged"
+
+    @property
+    def target(self) -> str:
+        return self.kind
+
+    @property
+    def account(self) -> str:
+        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
+        return self.target
+
+    def refusal(self) -> str | None:
+        return None
+
+    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        del rows
+        return {}
+
+    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        del ledger
+        return pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(rows))
+
+    def element(self, row: Row) -> Any:
+        return {"key": row.key, "properties": dict(row.values)}
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        raise NotImplementedError(f"{type(self).__name__} does not say how a batch becomes a request")
+
+    def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
+        del response, rows
+        return None
+
+
+def named_rows(response: Response, rows: int) -> dict[int, str] | None:
+    """Read `{"errors": [{"index": 3, "message": "..."}]}`, the usual form in which an API names the rows it refuses.
+
+    Where an answer has it, splitting is spared.
+    """
+    try:
+        # unlike json it has a limit of depth, and does not exhaust the stack before
+        errors = orjson.loads(response.body).get("errors")
+    except (ValueError, AttributeError):
+        return None
+    if not isinstance(errors, list):
+        return None
+    named = [e for e in errors if isinstance(e, dict) and type(e.get("index")) is int and 0 <= e["index"] < rows]
+    return {e["index"]: f"HTTP {response.status}: {e.get('message', 'refused')}" for e in named} or None
