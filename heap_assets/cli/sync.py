@@ -15,6 +15,7 @@ from heap_assets.activation import (
     Status,
     SyncReport,
     connector_of,
+    connectors,
     full_resend,
     has_salt,
     heap_deletion,
@@ -42,6 +43,21 @@ _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 @click.group()
 def sync() -> None:
     """Show what a sync would send and what it sent; send now, confirm, retry, send everything again, forget a key."""
+
+
+@sync.command("kinds")
+@click.argument("kind", required=False)
+def kinds(kind: str | None) -> None:
+    """Show which kinds of sync there are, or the keys of one."""
+    known = connectors()
+    if kind is None:
+        _rows(["kind", "what it sends"], [[name, one.docs()] for name, one in known.items()])
+        return
+    if kind not in known:
+        raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(known)}")
+    fields = known[kind].settings_model.model_fields.items()
+    click.echo(f"{known[kind].docs()}\n")
+    _rows(["key", "", ""], [[key, "required" * f.is_required(), f.description or ""] for key, f in fields])
 
 
 @sync.command("plan")
