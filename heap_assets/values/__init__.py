@@ -10,6 +10,7 @@ from heap_assets.values.json_text import (
     json_texts,
     value_as_json,
 )
+from heap_assets.values.text import as_text
 from heap_assets.values.text_times import TIME, read_times
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PRIVATE",
     "TIME",
     "apart",
+    "as_text",
     "exact_json",
     "json_lost",
     "json_or_exact",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from heap_assets.sources.heap_connect import key_dtype, read_times
-from heap_assets.values import json_texts
+from heap_assets.values import as_text
 
 _REQUIRED = {"users": ("user_id",), "user_migrations": ("from_user_id", "to_user_id")}
 _EVENT_REQUIRED = ("event_id", "user_id", "time")
@@ -85,7 +85,9 @@ def _always_fits(key: pl.DataType | None, dtype: pl.DataType) -> bool:
 def _heap_type(table: str, name: str, dtype: pl.DataType) -> pl.Expr:
     column, key = pl.col(name), key_dtype(table, name)
     if key is None:
-        return _text(column, dtype)
+        if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
+            return as_text(column.dt.replace_time_zone("UTC"), pl.Datetime(dtype.time_unit, "UTC"))
+        return as_text(column, dtype)
     return _time(column, dtype) if key == _TIME else _id(column, dtype)
 
 
@@ -104,25 +106,6 @@ def _time(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime) and dtype.time_unit == "us":
         return column.dt.convert_time_zone("UTC") if dtype.time_zone else column.dt.replace_time_zone("UTC")
     return column.map_batches(lambda values: read_times(values).values, return_dtype=_TIME, is_elementwise=True)
-
-
-def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.Float32 | pl.Float64):
-        whole = pl.when(column == column.floor()).then(column.cast(pl.Int64, strict=False))
-        return pl.coalesce(whole.cast(pl.String), column.cast(pl.String))
-    if isinstance(dtype, pl.Decimal):
-        text = column.cast(pl.String)
-        return text.str.strip_chars_end("0").str.strip_suffix(".") if dtype.scale else text
-    if isinstance(dtype, pl.Datetime):
-        utc = column.dt.convert_time_zone("UTC") if dtype.time_zone else column
-        return utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
-    if isinstance(dtype, pl.Time):
-        return column.dt.to_string("%H:%M:%S%.f")
-    if isinstance(dtype, pl.Binary):
-        return column.bin.encode("base64")
-    if dtype.is_nested() or isinstance(dtype, pl.Object):
-        return column.map_batches(json_texts, return_dtype=pl.String, is_elementwise=True)
-    return column.cast(pl.String)
 
 
 def only_once(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:

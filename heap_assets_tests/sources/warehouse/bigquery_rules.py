@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import sqlglot
 from sqlglot import exp
 
-_RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER")
+_RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER", "_CHANGE_")
 _DUCKDB_ONLY = frozenset(
     {"LIST", "STRUCT_PACK", "LIST_AGGREGATE", "REGEXP_MATCHES", "STRFTIME", "EPOCH_MS", "HASH", "UNNEST_ALIAS"}
 )

@@ -48,6 +48,8 @@ class RefusingGoogle:
         Part of a query to the bytes that it would scan; of several parts the last one that fits.
     kinds
         Table to what it is, if it is no table.
+    received
+        The file that was uploaded last.
     """
 
     url: str = ""
@@ -58,6 +60,7 @@ class RefusingGoogle:
     babbles: dict[str, bytes] = field(default_factory=dict)
     scans: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    received: bytes = b""
     tables: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"people": FIELDS})
 
     @property
@@ -114,9 +117,9 @@ def _error(status: int, reason: str, message: str) -> dict[str, Any]:
 
 
 @contextmanager
-def refusing_google() -> Iterator[RefusingGoogle]:
+def refusing_google(google: RefusingGoogle | None = None) -> Iterator[RefusingGoogle]:
     """Run the server."""
-    google = RefusingGoogle()
+    google = google or RefusingGoogle()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -130,6 +133,7 @@ def refusing_google() -> Iterator[RefusingGoogle]:
             starts = "uploadType=resumable" in self.path and self.command == "POST"
             if self.command == "PUT":
                 body = google.asked[-1][2]  # the session's configuration came with the POST
+                google.received = data
             status, answer = google.answer(self.command, self.path, body)
             content = json.dumps(answer).encode()
             content = next((text for part, text in google.babbles.items() if part in self.path), content)

@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.evolution import evolved
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
-from heap_assets.sources.warehouse.bigquery.types import changes, in_table_order, schema_of, spelled
+from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.storage import Store
 
@@ -75,7 +76,8 @@ def test_a_wider_column_takes_older_days_and_counts_what_it_would_round(tmp_path
         {"score": [2**60 + 1, 2**53, -(2**53) - 2], "paid": [Decimal("1.5")] * 3, "n": [2**62, 1, None]}
     )
     rows = rows.with_columns(pl.col("paid").cast(pl.Decimal(12, 2)))
-    assert changes("t", table, schema_of(PEOPLE, rows.collect_schema())) == ([], [])
+    change = evolved("t", table, schema_of(PEOPLE, rows.collect_schema()))
+    assert (change.added, change.grown, change.widened) == ([], [], [])
     in_table_order(rows, table).sink_parquet(tmp_path / "raw")
     assert write_fitted(tmp_path / "raw", tmp_path / "rows", "t", table) == {"score": 2}
     read = pl.read_parquet(tmp_path / "rows")

@@ -12,6 +12,7 @@ from heap_assets.sources.warehouse.bigquery.names import relation_of
 from heap_assets.sources.warehouse.bigquery.publisher import (
     add_column_statement,
     delete_statement,
+    rounded_query,
     swap_statement,
     view_statement,
     widen_column_statement,
@@ -62,7 +63,9 @@ def test_known_refusals_are_found(statement: str, reason: str) -> None:
         ),
         tally_query(NAME, "at", ""),
         add_column_statement("p.d.t", bigquery.SchemaField("city", "STRING", description='Where "now"')),
-        widen_column_statement("p.d.t", "a", "NUMERIC"),
+        widen_column_statement("p.d.t", bigquery.SchemaField("a", "NUMERIC", "REPEATED")),
+        rounded_query("p.d.t", bigquery.SchemaField("a", "INT64"), by_day=True),
+        rounded_query("p.d.t", bigquery.SchemaField("a", "INT64", "REPEATED"), by_day=True),
         delete_statement("p.d.t", MONDAY),
         delete_statement("p.d.t", None),
         swap_statement("p.d.t", "p.d.t__1", MONDAY, ["id"]),

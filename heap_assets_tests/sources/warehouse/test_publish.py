@@ -23,8 +23,9 @@ from google.cloud import bigquery as gcp
 
 from heap_assets.sources.heap_bigquery.events_table import COLUMNS, PUBLICATION, events_table
 from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.evolution import evolved
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher, destination, load_config, new_table
-from heap_assets.sources.warehouse.bigquery.types import changes, schema_of
+from heap_assets.sources.warehouse.bigquery.types import schema_of
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
 from heap_assets.sources.warehouse.publish import (
     Preview,
@@ -133,11 +134,11 @@ def test_a_new_column_is_added_and_a_missing_one_is_null(target: Target) -> None
 
 
 def test_a_type_that_narrows_is_refused_and_nothing_changes(target: Target) -> None:
-    target.publisher.publish(PEOPLE, MONDAY, people(1, plan="pro"), "v1")
+    target.publisher.publish(PEOPLE, MONDAY, people(1, plan=7), "v1")
     with pytest.raises(PublishError, match=r"'plan'.*can only be widened"):
-        target.publisher.publish(PEOPLE, MONDAY, people(2, plan=7, other=1), "v2")
-    assert target.query(f"SELECT id, plan FROM {target.prefix}.people") == [(1, "pro")]
-    assert target.publisher.publish(PEOPLE, MONDAY, people(1, plan="pro"), "v1").status is PublishStatus.UNCHANGED
+        target.publisher.publish(PEOPLE, MONDAY, people(2, plan="pro", other=1), "v2")
+    assert target.query(f"SELECT id, plan FROM {target.prefix}.people") == [(1, 7)]
+    assert target.publisher.publish(PEOPLE, MONDAY, people(1, plan=7), "v1").status is PublishStatus.UNCHANGED
 
 
 def test_names_that_warehouses_refuse_become_names_that_they_take(target: Target) -> None:
@@ -404,12 +405,14 @@ class TestWhatTheEmulatorCannotRun:
         ]
 
     def test_types_widen_only_where_bigquery_can(self) -> None:
-        old = [gcp.SchemaField("a", "INTEGER"), gcp.SchemaField("b", "STRING")]
-        assert changes("t", old, [gcp.SchemaField("a", "NUMERIC")]) == ([], [("a", "NUMERIC")])
-        with pytest.raises(PublishError, match="'b' is STRING in BigQuery and would become INT64"):
-            changes("t", old, [gcp.SchemaField("b", "INT64")])
+        old = [gcp.SchemaField("a", "INTEGER"), gcp.SchemaField("b", "STRING"), gcp.SchemaField("c", "DATE")]
+        assert evolved("t", old, [gcp.SchemaField("a", "NUMERIC")]).widened == [gcp.SchemaField("a", "NUMERIC")]
+        with pytest.raises(PublishError, match="'c' is DATE in BigQuery and would become INT64"):
+            evolved("t", old, [gcp.SchemaField("c", "INT64")])
+        with pytest.raises(PublishError, match="'a' is INT64 in BigQuery and would become STRING"):
+            evolved("t", old, [gcp.SchemaField("a", "STRING")])
         with pytest.raises(PublishError, match="REPEATED STRING"):
-            changes("t", old, [gcp.SchemaField("b", "STRING", "REPEATED")])
+            evolved("t", old, [gcp.SchemaField("b", "STRING", "REPEATED")])
 
 
 def test_assets_get_table_names() -> None:

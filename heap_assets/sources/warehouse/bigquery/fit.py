@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from google.cloud import bigquery
 
-from heap_assets.sources.warehouse.bigquery.types import kind_of
+from heap_assets.sources.warehouse.bigquery.evolution import kind_of
 from heap_assets.sources.warehouse.publish import PublishError
 
 _BATCH_ROWS = 65_536

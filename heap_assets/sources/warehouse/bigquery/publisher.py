@@ -20,18 +20,12 @@ from google.cloud import bigquery
 from heap_assets.sources.warehouse.base import Permission
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.errors import WRITING, explained
+from heap_assets.sources.warehouse.bigquery.evolution import becomes_float, evolved, kind_of
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
+from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
-from heap_assets.sources.warehouse.bigquery.types import (
-    changes,
-    in_table_order,
-    kind_of,
-    retyped,
-    schema_of,
-    spelled,
-    write_ndjson,
-)
+from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled, write_ndjson
 from heap_assets.sources.warehouse.publish import (
     DAY_COLUMN,
     Preview,
@@ -126,16 +120,19 @@ class BigQueryPublisher(Publisher):
                 )
             client.create_table(new_table(name, publication, wanted), exists_ok=True)
             return wanted, []
-        added, widened = changes(name, table.schema, wanted, empty)
-        for column in (column for column, kind in widened if kind == "FLOAT64"):
-            _refuse_rounding(client, name, column)
-        for column, kind in widened:
-            client.query(widen_column_statement(name, column, kind)).result()
-        for entry in added:
+        change = evolved(name, table.schema, wanted, empty)
+        standing = {entry.name: entry for entry in table.schema}
+        for entry in change.widened:
+            if becomes_float(standing[entry.name], entry):
+                _refuse_rounding(client, name, entry, by_day=publication.by_day)
+        if change.grown:  # by DDL no struct gains a field
+            table.schema = change.grown
+            client.update_table(table, ["schema"])
+        for entry in change.widened:
+            client.query(widen_column_statement(name, entry)).result()
+        for entry in change.added:
             client.query(add_column_statement(name, entry)).result()
-        kinds = dict(widened)
-        kept = [retyped(entry, kinds[entry.name]) if entry.name in kinds else entry for entry in table.schema]
-        return [*kept, *added], [entry.name for entry in added]
+        return change.fields, [entry.name for entry in change.added]
 
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
         name = self._name(publication.table)
@@ -145,8 +142,10 @@ class BigQueryPublisher(Publisher):
         wanted = schema_of(publication, rows.collect_schema())
         if table is None:
             return Preview(creates=True)
-        added, widened = changes(name, table.schema, wanted, _EmptyColumns(rows))
-        return Preview(False, tuple(entry.name for entry in added), tuple(column for column, _ in widened))
+        change = evolved(name, table.schema, wanted, _EmptyColumns(rows))
+        grown = [new.name for old, new in zip(table.schema, change.grown, strict=False) if new != old]
+        wider = dict.fromkeys([*grown, *(entry.name for entry in change.widened)])
+        return Preview(False, tuple(entry.name for entry in change.added), tuple(wider))
 
     def _empty(self, client: bigquery.Client, name: str, day: date | None) -> Any:
         """Remove the rows of a day, since a file of no JSON lines cannot be uploaded; whole partitions go for free."""
@@ -222,19 +221,25 @@ class _EmptyColumns:
         self.found: set[str] = set()
 
     def __call__(self, name: str) -> bool:
-        has_value = self._rows.select(pl.col(name).is_not_null().any()).collect(engine="streaming").item()
+        column = pl.col(name)
+        if isinstance(self._rows.collect_schema()[name], pl.List):
+            column = column.list.drop_nulls()
+            value = column.list.len() > 0
+        else:
+            value = column.is_not_null()
+        has_value = self._rows.select(value.any()).collect(engine="streaming").item()
         if not has_value:
             self.found.add(name)
         return not has_value
 
 
-def _refuse_rounding(client: bigquery.Client, table: str, column: str) -> None:
+def _refuse_rounding(client: bigquery.Client, table: str, column: bigquery.SchemaField, *, by_day: bool) -> None:
     """PublishError if a column holds integers that FLOAT64 would round."""
-    [row] = client.query(rounded_query(table, column)).result()
+    [row] = client.query(rounded_query(table, column, by_day=by_day)).result()
     if row[0]:
         raise PublishError(
-            f"{table}: column {column!r} holds {row[0]} integers beyond 2^53, which FLOAT64 would round: rename the "
-            "column, or drop the table to have it made anew"
+            f"{table}: column {column.name!r} holds {row[0]} integers beyond 2^53, which FLOAT64 would round: rename "
+            "the column, or drop the table to have it made anew"
         )
 
 
@@ -316,14 +321,20 @@ def delete_statement(name: str, day: date | None) -> str:
     return f"DELETE FROM `{name}` WHERE {where}"
 
 
-def rounded_query(name: str, column: str) -> str:
-    """Write the query that counts the integers of a column that a double does not hold."""
-    return f"SELECT COUNTIF(`{column}` NOT BETWEEN -9007199254740992 AND 9007199254740992) FROM `{name}`"
+def rounded_query(name: str, column: bigquery.SchemaField, *, by_day: bool) -> str:
+    """Write the query that counts the integers of a column that a double does not hold.
+
+    Of a table by day with the filter that it may have been made to demand.
+    """
+    repeated = column.mode == "REPEATED"
+    value, rows = ("n", f"`{name}`, UNNEST(`{column.name}`) AS n") if repeated else (f"`{column.name}`", f"`{name}`")
+    where = f" WHERE {every_row(DAY_COLUMN, 'DATE')}" if by_day else ""
+    return f"SELECT COUNTIF({value} NOT BETWEEN -9007199254740992 AND 9007199254740992) FROM {rows}{where}"
 
 
-def widen_column_statement(name: str, column: str, kind: str) -> str:
+def widen_column_statement(name: str, column: bigquery.SchemaField) -> str:
     """Write the statement that gives a column a type which holds all its values."""
-    return f"ALTER TABLE `{name}` ALTER COLUMN `{column}` SET DATA TYPE {kind}"
+    return f"ALTER TABLE `{name}` ALTER COLUMN `{column.name}` SET DATA TYPE {type_text(column)}"
 
 
 def view_statement(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
+from google.api_core import exceptions as google_errors
 from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.arrow import SourceFailedError, Stored, first_rows, write_parquet
@@ -42,6 +44,8 @@ from heap_assets.sources.warehouse.bigquery.names import (
 )
 from heap_assets.sources.warehouse.bigquery.sql import (
     condition,
+    demanded_columns,
+    every_row,
     has_interval,
     partition_column,
     recent,
@@ -133,8 +137,9 @@ class BigQueryWarehouse(Warehouse):
             source = self._source(client, relation)
             if self._version(source) is not None:
                 return None
-            query = tally_query(source.relation, column, condition(source.relation, source.table, None))
-            self._affordable(_estimate(client, query), source)
+            where = condition(source.relation, source.table, None)
+            query, scanned = _planned(client, source, where, partial(tally_query, source.relation, column))
+            self._affordable(scanned, source)
             config = bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes)
             [row] = client.query(query, job_config=config).result()
         return Tally(row[0], str(row[1]))
@@ -188,8 +193,8 @@ class BigQueryWarehouse(Warehouse):
                 with self._stored(client, source, names, where) as (_, batches, _):
                     next(iter(batches), None)
                 return "a session of the Storage Read API, and a row" if source.table.num_rows else "no row"
-            query = select(source.relation, source.table.schema[:1], where)
-            return f"a query would scan {_estimate(client, query):,} bytes"
+            _, scanned = _planned(client, source, where, partial(select, source.relation, source.table.schema[:1]))
+            return f"a query would scan {scanned:,} bytes"
 
     def sample(self, relation: str, rows: int) -> Sample:
         """Take rows of a table from its listing, which is free; of a view by one query, of newest rows if need be.
@@ -224,8 +229,9 @@ class BigQueryWarehouse(Warehouse):
         everything = condition(source.relation, source.table, None)
         estimates = []
         for where in (everything, *recent(source.relation, source.table)):
-            query = select(source.relation, source.table.schema, where, rows)
-            estimates.append(_estimate(client, query))
+            written = partial(select, source.relation, source.table.schema, limit=rows)
+            query, scanned = _planned(client, source, where, written)
+            estimates.append(scanned)
             if self.maximum_bytes is None or estimates[-1] <= self.maximum_bytes:
                 return query, estimates[-1]
         return None, min(estimates)
@@ -263,8 +269,9 @@ class BigQueryWarehouse(Warehouse):
     ) -> Iterator[Batches]:
         """Query a view; the result of a large one is fetched through the Storage Read API as well."""
         entries = {entry.name: entry for entry in source.table.schema}
-        query = select(source.relation, [entries[name] for name in columns], where)
-        self._affordable(_estimate(client, query), source)
+        chosen = [entries[name] for name in columns]
+        query, scanned = _planned(client, source, where, partial(select, source.relation, chosen))
+        self._affordable(scanned, source)
         job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
         result = job.result(page_size=_PAGE_ROWS)
         if self.account.is_emulated:  # bqemulator serves the results of queries over REST only
@@ -280,6 +287,40 @@ class BigQueryWarehouse(Warehouse):
                 f"{source.name}: the read would scan {scanned:,} bytes, more than "
                 f"warehouse.max_bytes_billed ({self.maximum_bytes:,}): map fewer columns or raise the limit"
             )
+
+
+def _planned(client: bigquery.Client, source: Source, where: str, written: Callable[[str], str]) -> tuple[str, int]:
+    """Return a query, `written` with a condition, and the bytes that it would scan.
+
+    That a table behind a view demands a partition filter shows in BigQuery's refusal alone. It names the columns; if
+    the view has one of them, all of its rows are asked for by it.
+
+    Raises
+    ------
+    WarehouseError
+        If the view has none, or keeps the filter from the table.
+    """
+    query = written(where)
+    try:
+        return query, _estimate(client, query)
+    except google_errors.BadRequest as refused:
+        demanded = demanded_columns(str(refused.message))
+        if not demanded:
+            raise
+    own = next((entry for entry in source.table.schema if entry.name in demanded), None)
+    if own is not None:
+        everything = every_row(own.name, own.field_type)
+        query = written(f"{where} AND {everything}" if where else everything)
+        try:
+            return query, _estimate(client, query)
+        except google_errors.BadRequest as refused:
+            if not demanded_columns(str(refused.message)):
+                raise
+    raise WarehouseError(
+        f"{source.name} reads a table that demands a filter on {' or '.join(demanded)}, and "
+        + ("keeps one from reaching it" if own else "has no such column")
+        + ": have the view itself filter that table, or map the table"
+    )
 
 
 def _estimate(client: bigquery.Client, query: str) -> int:

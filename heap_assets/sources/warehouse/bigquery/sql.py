@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,8 @@ from heap_assets.sources.warehouse.bigquery.names import Relation
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _TIMES = ("TIMESTAMP", "DATETIME", "DATE")
 _INTEGERS = ("INTEGER", "INT64")
+_DEMAND = re.compile(r"without a filter over column\(s\) (?P<columns>'[^']+'(?:, '[^']+')*)")
+"""How BigQuery refuses a query that lacks a partition filter, also if a view reads the table."""
 _DAY_SUFFIX = "REGEXP_CONTAINS(_TABLE_SUFFIX, r'^[0-9]{8}$')"
 """`events_*` matches `events_intraday_20260101` as well, which holds the newest day once more."""
 
@@ -36,17 +39,27 @@ def condition(relation: Relation, table: bigquery.Table, newer: Newer | None) ->
 
     A table that demands a partition filter gets one beside the others: on its partition column, keeping all rows.
     """
-    kinds = {entry.name: entry.field_type for entry in table.schema}
+    kinds = {entry.name.casefold(): entry.field_type for entry in table.schema}
     restrictions = [_DAY_SUFFIX] if relation.is_sharded else []
     if newer is not None:
         restrictions += _newer(relation, newer, kinds)
     partition = partition_column(table)
     demanded = bool(getattr(table, "require_partition_filter", False))
-    if demanded and (newer is None or newer.column != partition):
+    if demanded and (newer is None or newer.column.casefold() != str(partition).casefold()):
         column = partition or "_PARTITIONTIME"
-        lowest = _lowest(kinds.get(column, "TIMESTAMP"))
-        restrictions.append(f"(`{column}` >= {lowest} OR `{column}` IS NULL)")
+        restrictions.append(every_row(column, kinds.get(column.casefold(), "TIMESTAMP")))
     return " AND ".join(restrictions)
+
+
+def every_row(column: str, kind: str) -> str:
+    """Write a filter on a partition column that keeps all rows, those of no partition among them."""
+    return f"(`{column}` >= {_lowest(kind)} OR `{column}` IS NULL)"
+
+
+def demanded_columns(refusal: str) -> list[str]:
+    """Return the columns of which BigQuery says that one must be filtered by; empty if it refuses for another cause."""
+    demand = _DEMAND.search(refusal)
+    return re.findall("'([^']+)'", demand["columns"]) if demand else []
 
 
 def recent(relation: Relation, table: bigquery.Table) -> Iterator[str]:
@@ -81,7 +94,7 @@ def has_interval(entry: bigquery.SchemaField) -> bool:
 
 
 def _newer(relation: Relation, newer: Newer, kinds: dict[str, str]) -> list[str]:
-    kind = kinds.get(newer.column, "TIMESTAMP")
+    kind = kinds.get(newer.column.casefold(), "TIMESTAMP")
     if kind not in _TIMES:
         raise WarehouseError(
             f"{relation.path}: column {newer.column!r} is {kind}, which cannot be compared with a time: "
@@ -96,6 +109,8 @@ def _newer(relation: Relation, newer: Newer, kinds: dict[str, str]) -> list[str]
 
 
 def _lowest(kind: str) -> str:
+    if kind == "STRING":  # of files in folders that are named by a value
+        return "''"
     return str(-(2**63)) if kind in _INTEGERS else _moment(_BEGINNING, kind)
 
 

@@ -1,17 +1,18 @@
-"""Polars types as BigQuery fields, what may become of a table's schema, and rows in a form that load jobs take."""
+"""Polars types as BigQuery fields, and rows in a form that load jobs take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from google.cloud import bigquery
 
+from heap_assets.sources.warehouse.bigquery.evolution import kind_of
 from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names
 from heap_assets.sources.warehouse.publish import Publication, PublishError
-from heap_assets.values import exact_json
+from heap_assets.values import as_text, exact_json
 
 _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Int8: "INT64", pl.Int16: "INT64", pl.Int32: "INT64", pl.Int64: "INT64",
@@ -20,15 +21,6 @@ _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Categorical: "STRING", pl.Enum: "STRING", pl.Null: "STRING", pl.Binary: "BYTES",
     pl.Date: "DATE", pl.Time: "TIME",
 }  # fmt: skip
-_LEGACY = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
-_WIDER = {
-    "INT64": frozenset({"NUMERIC", "BIGNUMERIC", "FLOAT64"}),
-    "NUMERIC": frozenset({"BIGNUMERIC"}),
-}
-"""Changes of type that BigQuery makes in place (ALTER COLUMN SET DATA TYPE) and that lose nothing.
-
-To FLOAT64 only of integers that a double holds: the publisher asks for others before. A decimal is no double.
-"""
 _IN_TEXT = (pl.Duration, pl.Int128, pl.UInt128, pl.Object)
 
 
@@ -42,7 +34,8 @@ def field_of(name: str, dtype: pl.DataType, description: str = "", *, json: bool
     fields: Sequence[bigquery.SchemaField] = ()
     if isinstance(dtype, pl.Struct):
         kind = "STRUCT"
-        fields = [field_of(child.name, _instance(child.dtype)) for child in dtype.fields]
+        typed = [child for child in dtype.fields if not is_untyped(_instance(child.dtype))]
+        fields = [field_of(child.name, _instance(child.dtype)) for child in typed]
     else:
         kind = "JSON" if json else _scalar(name, dtype)
     return bigquery.SchemaField(name, kind, mode, description=description or None, fields=fields)
@@ -75,7 +68,9 @@ def schema_of(publication: Publication, schema: pl.Schema) -> list[bigquery.Sche
 
 
 def is_untyped(dtype: pl.DataType) -> bool:
-    """Whether a column, or the elements of its lists, have no type since no row has a value."""
+    """Whether a column, the elements of its lists or all its fields have no type since no row has a value."""
+    if isinstance(dtype, pl.Struct) and dtype.fields:
+        return all(is_untyped(_instance(child.dtype)) for child in dtype.fields)
     return dtype == pl.Null() or (isinstance(dtype, pl.List) and is_untyped(_instance(dtype.inner)))
 
 
@@ -116,79 +111,6 @@ def _spelled(name: str, dtype: pl.DataType) -> pl.Expr:
     return column.cast(pl.String)
 
 
-def kind_of(entry: bigquery.SchemaField) -> str:
-    return str(_LEGACY.get(entry.field_type, entry.field_type))
-
-
-def changes(
-    table: str,
-    existing: Sequence[bigquery.SchemaField],
-    wanted: Sequence[bigquery.SchemaField],
-    is_empty: Callable[[str], bool] = lambda _: False,
-) -> tuple[list[bigquery.SchemaField], list[tuple[str, str]]]:
-    """Compare a table with what is to be loaded.
-
-    A column of the table may be wider than what is loaded, as after one that was widened by a newer day, and REQUIRED.
-
-    Parameters
-    ----------
-    is_empty
-        Whether no row has a value in a column: then its type does not matter.
-
-    Returns
-    -------
-    tuple
-        Columns to add, and columns to widen with their new type.
-
-    Raises
-    ------
-    PublishError
-        If a type would narrow or become another one; names column and both types.
-    """
-    known = {entry.name.casefold(): entry for entry in existing}
-    added = [entry for entry in wanted if entry.name.casefold() not in known]
-    widened = []
-    for entry in wanted:
-        old = known.get(entry.name.casefold())
-        if old is None or _same(old, entry) or _holds(old, entry):
-            continue
-        if _is_repeated(old) == _is_repeated(entry) and kind_of(entry) in _WIDER.get(kind_of(old), frozenset()):
-            widened.append((old.name, kind_of(entry)))
-        elif not is_empty(entry.name):
-            raise PublishError(
-                f"{table}: column {entry.name!r} is {_shown(old)} in BigQuery and would become {_shown(entry)}: "
-                "a type can only be widened. Rename the column, or drop the table to have it made anew"
-            )
-    return added, widened
-
-
-def _holds(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
-    """Whether the table's type holds the values of the other one as they are."""
-    return _is_repeated(old) == _is_repeated(new) and kind_of(old) in _WIDER.get(kind_of(new), frozenset())
-
-
-def _is_repeated(entry: bigquery.SchemaField) -> bool:
-    return bool(entry.mode == "REPEATED")
-
-
-def retyped(entry: bigquery.SchemaField, kind: str) -> bigquery.SchemaField:
-    """Return the field with another type."""
-    return bigquery.SchemaField(entry.name, kind, entry.mode, description=entry.description)
-
-
-def _same(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
-    if _is_repeated(old) != _is_repeated(new) or kind_of(old) != kind_of(new):
-        return False
-    return [f.name for f in old.fields] == [f.name for f in new.fields] and all(
-        _same(a, b) for a, b in zip(old.fields, new.fields, strict=True)
-    )
-
-
-def _shown(entry: bigquery.SchemaField) -> str:
-    inner = f"<{', '.join(f'{f.name} {_shown(f)}' for f in entry.fields)}>" if entry.fields else ""
-    return f"{'REPEATED ' if entry.mode == 'REPEATED' else ''}{kind_of(entry)}{inner}"
-
-
 _DTYPES: Mapping[str, pl.DataType] = {
     "INT64": pl.Int64(), "FLOAT64": pl.Float64(), "BOOL": pl.Boolean(), "BYTES": pl.Binary(), "DATE": pl.Date(),
     "TIME": pl.Time(), "TIMESTAMP": pl.Datetime("us", "UTC"), "DATETIME": pl.Datetime("us"),
@@ -207,7 +129,10 @@ def dtype_of(entry: bigquery.SchemaField) -> pl.DataType:
 def in_table_order(
     frame: pl.LazyFrame, fields: Sequence[bigquery.SchemaField], empty: Collection[str] = ()
 ) -> pl.LazyFrame:
-    """Select the table's columns in its order; one that the frame lacks, or that is `empty`, is null."""
+    """Select the table's columns in its order, as text where that is their type there.
+
+    One that the frame lacks, or that is `empty`, is null.
+    """
     schema = frame.collect_schema()
     own = {name.casefold(): name for name in schema.names()}
     selected = []
@@ -215,10 +140,20 @@ def in_table_order(
         name = own.get(entry.name.casefold())
         if name is None or name in empty or is_untyped(schema[name]):
             selected.append(pl.lit(None, dtype_of(entry)).alias(entry.name))
-            continue
-        text = isinstance(schema[name], pl.Categorical | pl.Enum)
-        selected.append((pl.col(name).cast(pl.String) if text else pl.col(name)).alias(entry.name))
+        else:
+            selected.append(_in_type(pl.col(name), schema[name], entry).alias(entry.name))
     return frame.select(selected)
+
+
+def _in_type(column: pl.Expr, dtype: pl.DataType, entry: bigquery.SchemaField) -> pl.Expr:
+    if kind_of(entry) != "STRING":
+        return column
+    if isinstance(dtype, pl.Array):
+        return _in_type(column.arr.to_list(), pl.List(dtype.inner), entry)
+    if isinstance(dtype, pl.List) and entry.mode == "REPEATED":
+        inner = _instance(dtype.inner)
+        return column if inner == pl.String() else column.list.eval(as_text(pl.element(), inner))
+    return column if dtype == pl.String() else as_text(column, dtype)
 
 
 def write_ndjson(frame: pl.LazyFrame, json_columns: frozenset[str], path: Path) -> None:

@@ -1,0 +1,31 @@
+"""Values of any type as text that says the same."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from heap_assets.values.json_text import ISO, exact_json
+
+
+def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Write values as text with all their digits; null stays null.
+
+    Whole floats are `30`, others as Polars writes them; decimals lose the zeros at their end. Times are ISO 8601, in
+    UTC if they have a zone; bytes are base64; lists and structs JSON.
+    """
+    if isinstance(dtype, pl.Float32 | pl.Float64):
+        whole = pl.when(column == column.floor()).then(column.cast(pl.Int64, strict=False))
+        return pl.coalesce(whole.cast(pl.String), column.cast(pl.String))
+    if isinstance(dtype, pl.Decimal):
+        text = column.cast(pl.String)
+        return text.str.strip_chars_end("0").str.strip_suffix(".") if dtype.scale else text
+    if isinstance(dtype, pl.Datetime):
+        utc = column.dt.convert_time_zone("UTC") if dtype.time_zone else column
+        return utc.dt.strftime(ISO + ("Z" if dtype.time_zone else ""))
+    if isinstance(dtype, pl.Time):
+        return column.dt.to_string("%H:%M:%S%.f")
+    if isinstance(dtype, pl.Binary):
+        return column.bin.encode("base64")
+    if dtype.is_nested() or isinstance(dtype, pl.Object):
+        return exact_json(column, dtype)
+    return column.cast(pl.String)
