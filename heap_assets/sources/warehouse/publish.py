@@ -20,6 +20,7 @@ import polars as pl
 from heap_assets.errors import DamagedFileError
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse.base import AccessError, Permission, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.empty_columns import is_untyped
 from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names, safe_name
 from heap_assets.storage import Store, state_keys
 
@@ -174,7 +175,9 @@ class Publisher(ABC):
             rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
             published = self._replace(publication.named(names), day, rows)
         published = replace(published, renamed=_renamed(names))
-        self._remember_columns(publication.table, names.values())
+        # a column without a type is not there yet
+        typed = [column for column, dtype in frame.collect_schema().items() if not is_untyped(dtype)]
+        self._remember_columns(publication.table, [names[column] for column in typed])
         self._end(key, turn, {"version": version, "rows": published.rows})
         return published
 

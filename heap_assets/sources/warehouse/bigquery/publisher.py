@@ -26,6 +26,7 @@ from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
 from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled, write_ndjson
+from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.publish import (
     DAY_COLUMN,
     Preview,
@@ -83,7 +84,7 @@ class BigQueryPublisher(Publisher):
         with self._account.client() as client, explained(name, WRITING), tempfile.TemporaryDirectory() as folder:
             table = _table_or_none(client, name)
             rows = spelled(rows, table.schema if table else ())
-            empty = _EmptyColumns(rows)
+            empty = EmptyColumns(rows)
             fields, added = self._prepare(client, publication, rows.collect_schema(), table, empty)
             path, raw = Path(folder) / "rows", Path(folder) / "raw"
             in_table_order(rows, fields, empty.found).sink_parquet(raw, engine="streaming")
@@ -108,7 +109,7 @@ class BigQueryPublisher(Publisher):
         publication: Publication,
         schema: pl.Schema,
         table: bigquery.Table | None,
-        empty: _EmptyColumns,
+        empty: EmptyColumns,
     ) -> tuple[Sequence[bigquery.SchemaField], list[str]]:
         """Create the table, or add and widen columns; refuse before anything is changed."""
         wanted = schema_of(publication, schema)
@@ -142,7 +143,7 @@ class BigQueryPublisher(Publisher):
         wanted = schema_of(publication, rows.collect_schema())
         if table is None:
             return Preview(creates=True)
-        change = evolved(name, table.schema, wanted, _EmptyColumns(rows))
+        change = evolved(name, table.schema, wanted, EmptyColumns(rows))
         grown = [new.name for old, new in zip(table.schema, change.grown, strict=False) if new != old]
         wider = dict.fromkeys([*grown, *(entry.name for entry in change.widened)])
         return Preview(False, tuple(entry.name for entry in change.added), tuple(wider))
@@ -211,26 +212,6 @@ class BigQueryPublisher(Publisher):
 
     def _name(self, table: str) -> str:
         return f"{self._account.project}.{self.dataset}.{table}"
-
-
-class _EmptyColumns:
-    """Which columns of rows have no value at all; asked of the rows only where their type is in doubt."""
-
-    def __init__(self, rows: pl.LazyFrame) -> None:
-        self._rows = rows
-        self.found: set[str] = set()
-
-    def __call__(self, name: str) -> bool:
-        column = pl.col(name)
-        if isinstance(self._rows.collect_schema()[name], pl.List):
-            column = column.list.drop_nulls()
-            value = column.list.len() > 0
-        else:
-            value = column.is_not_null()
-        has_value = self._rows.select(value.any()).collect(engine="streaming").item()
-        if not has_value:
-            self.found.add(name)
-        return not has_value
 
 
 def _refuse_rounding(client: bigquery.Client, table: str, column: bigquery.SchemaField, *, by_day: bool) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.bigquery.evolution import kind_of
+from heap_assets.sources.warehouse.empty_columns import is_untyped
 from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.values import as_text, exact_json
@@ -65,13 +66,6 @@ def schema_of(publication: Publication, schema: pl.Schema) -> list[bigquery.Sche
         for name, dtype in schema.items()
         if not is_untyped(dtype)
     ]
-
-
-def is_untyped(dtype: pl.DataType) -> bool:
-    """Whether a column, the elements of its lists or all its fields have no type since no row has a value."""
-    if isinstance(dtype, pl.Struct) and dtype.fields:
-        return all(is_untyped(_instance(child.dtype)) for child in dtype.fields)
-    return dtype == pl.Null() or (isinstance(dtype, pl.List) and is_untyped(_instance(dtype.inner)))
 
 
 def spelled(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) -> pl.LazyFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.sources.warehouse.base import AccessError, Permission, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.empty_columns import EmptyColumns, is_untyped
 from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
+from heap_assets.sources.warehouse.postgres.evolution import Evolution, becomes_double, evolved
 from heap_assets.sources.warehouse.postgres.reader import RAISED
 from heap_assets.sources.warehouse.postgres.types import Carried, carried
 from heap_assets.sources.warehouse.publish import (
@@ -37,16 +39,13 @@ from heap_assets.storage import Store
 
 _STAGING = "heap_assets_staging"
 _BATCH_ROWS = 65_536
+_BEYOND = "NOT BETWEEN -9007199254740992 AND 9007199254740992"
 _CONNECT_TIMEOUT = 10
 _NOT_NOW = ("starting up", "shutting down", "not yet accepting connections", "recovery mode", "too many")
+_LACKS_VALUE = "23502"
+"""SQLSTATE of a null in a column that is NOT NULL."""
 _PASSING = ("08", "40", "53", "57")
 """Classes of SQLSTATE that say nothing against the rows: connection, deadlock, resources, operator's intervention."""
-_WIDER = {
-    "smallint": {"integer", "bigint", "numeric"},
-    "integer": {"bigint", "numeric"},
-    "bigint": {"numeric"},
-    "real": {"double precision"},
-}
 
 
 class PostgresPublisher(Publisher):
@@ -73,43 +72,57 @@ class PostgresPublisher(Publisher):
     def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
         started = time.monotonic()
         rows = with_day(frame, day)
-        columns = {name: carried(name, dtype, publication) for name, dtype in rows.collect_schema().items()}
+        columns = _columns(publication, rows)
         types = {name: column.kind for name, column in columns.items()}
         with tempfile.TemporaryDirectory() as folder, self._transaction() as cursor:
             path = Path(folder) / "rows.parquet"
             lost = _sink(rows, columns, path)
             size = path.stat().st_size
-            added = self._prepare(cursor, publication, types)
+            change = self._prepare(cursor, publication, types, EmptyColumns(rows))
             loaded = _stage(cursor, path)
-            transaction = _exchange(cursor, self._quoted(publication.table), day, types)
+            doubles = [name for name, kind in change.kinds.items() if becomes_double(types[name], kind)]
+            lost |= _rounded(cursor, f"pg_temp.{_STAGING}", doubles)
+            values = {name: _value(name, kind, change) for name, kind in types.items()}
+            transaction = _exchange(cursor, self._quoted(publication.table), day, values)
         seconds = time.monotonic() - started
-        jobs = (f"transaction {transaction}",)
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, jobs, lost)
+        jobs, added = (f"transaction {transaction}",), change.added
+        return Published(PublishStatus.LOADED, publication.table, day, loaded, added, seconds, size, jobs, lost)
 
-    def _prepare(self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str]) -> list[str]:
+    def _prepare(
+        self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str], empty: EmptyColumns
+    ) -> Evolution:
         """Create the table, or add and widen columns; PublishError if a type would narrow."""
-        target = self._quoted(publication.table)
+        name, target = f"{self.schema}.{publication.table}", self._quoted(publication.table)
         _alone(cursor, target)
         existing = self._existing(cursor, publication.table)
         if not existing:
+            if not types:
+                raise PublishError(f"{name}: no column has a value yet that tells its type: no table is made")
             _make_schema(cursor, self.schema)
-            columns = ", ".join(f"{_identifier(name)} {kind}" for name, kind in types.items())
+            columns = ", ".join(f"{_identifier(column)} {kind}" for column, kind in types.items())
             cursor.execute(f"CREATE TABLE {target} ({columns})")
             cursor.execute(f"COMMENT ON TABLE {target} IS {_literal(publication.description)}")
             self._describe(cursor, publication, list(types))
             for column in ([DAY_COLUMN] if publication.by_day else []) + list(publication.cluster_by):
-                cursor.execute(f"CREATE INDEX ON {target} ({_identifier(column)})")
-            return []
-        added, widened = _changes(f"{self.schema}.{publication.table}", existing, types)
-        with _views_aside(cursor, target) if widened else nullcontext():
-            for name in widened:
-                cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {_identifier(name)} TYPE {types[name]}")
-        for name in added:
-            cursor.execute(f"ALTER TABLE {target} ADD COLUMN {_identifier(name)} {types[name]}")
-        self._describe(cursor, publication, added)
-        return added
+                if column in types:
+                    cursor.execute(f"CREATE INDEX ON {target} ({_identifier(column)})")
+            return Evolution(types, (), (), frozenset())
+        change = evolved(name, existing, types, empty)
+        for column in change.widened:
+            if becomes_double(existing[column], change.kinds[column]) and (count := _rounded(cursor, target, [column])):
+                raise PublishError(
+                    f"{name}: column {column!r} holds {count[column]} integers beyond 2^53, which double precision "
+                    "would round: rename the column, or drop the table to have it made anew"
+                )
+        with _views_aside(cursor, target) if change.widened else nullcontext():
+            for column in change.widened:
+                cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {_identifier(column)} TYPE {change.kinds[column]}")
+        for column in change.added:
+            cursor.execute(f"ALTER TABLE {target} ADD COLUMN {_identifier(column)} {change.kinds[column]}")
+        self._describe(cursor, publication, change.added)
+        return change
 
-    def _describe(self, cursor: dbapi.Cursor, publication: Publication, columns: list[str]) -> None:
+    def _describe(self, cursor: dbapi.Cursor, publication: Publication, columns: Sequence[str]) -> None:
         for name in columns:
             if text := publication.descriptions.get(name):
                 column = f"{self._quoted(publication.table)}.{_identifier(name)}"
@@ -123,13 +136,13 @@ class PostgresPublisher(Publisher):
         return dict(cursor.fetchall())
 
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
-        types = {name: carried(name, dtype, publication).kind for name, dtype in frame.collect_schema().items()}
+        types = {name: column.kind for name, column in _columns(publication, frame).items()}
         with self._transaction() as cursor:
             existing = self._existing(cursor, publication.table)
         if not existing:
             return Preview(creates=True)
-        added, widened = _changes(f"{self.schema}.{publication.table}", existing, types)
-        return Preview(False, tuple(added), tuple(widened))
+        change = evolved(f"{self.schema}.{publication.table}", existing, types, EmptyColumns(frame))
+        return Preview(False, change.added, change.widened)
 
     def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
         view = f"{_identifier(into)}.{_identifier(table)}"
@@ -191,20 +204,13 @@ class PostgresPublisher(Publisher):
         return f"{_identifier(self.schema)}.{_identifier(table)}"
 
 
-def _changes(table: str, existing: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return columns to add and columns to widen; PublishError if a type would narrow."""
-    widened = []
-    for name, kind in wanted.items():
-        old = existing.get(name)
-        if old is None or _plain(old) == _plain(kind):
-            continue
-        if _plain(kind) not in _WIDER.get(_plain(old), set()):
-            raise PublishError(
-                f"{table}: column {name!r} is {old} in PostgreSQL and would become "
-                f"{kind}: a type can only be widened. Rename the column, or drop the table to have it made anew"
-            )
-        widened.append(name)
-    return [name for name in wanted if name not in existing], widened
+def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, Carried]:
+    """Return how each column is carried; one that is null throughout and of no type waits for one."""
+    return {
+        name: carried(name, dtype, publication)
+        for name, dtype in rows.collect_schema().items()
+        if not is_untyped(dtype)
+    }
 
 
 @contextmanager
@@ -261,26 +267,40 @@ def _stage(cursor: dbapi.Cursor, path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
-def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, types: Mapping[str, str]) -> str:
+def _rounded(cursor: dbapi.Cursor, table: str, columns: Sequence[str]) -> dict[str, int]:
+    """Count the integers of columns that a double does not hold; columns without any are left out."""
+    if not columns:
+        return {}
+    counts = ", ".join(f"count(*) FILTER (WHERE {_identifier(name)} {_BEYOND})" for name in columns)
+    cursor.execute(f"SELECT {counts} FROM {table}")
+    return {name: count for name, count in zip(columns, cursor.fetchall()[0], strict=True) if count}
+
+
+def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, values: Mapping[str, str]) -> str:
     """Put the staged rows in place of a day's, or of all; returns the transaction's number."""
     cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")  # one writer at a time; readers go on
     where = "" if day is None else f" WHERE {DAY_COLUMN} = DATE '{day.isoformat()}'"
     cursor.execute(f"DELETE FROM {table}{where}")
-    names = ", ".join(_identifier(name) for name in types)
-    values = ", ".join(f"{_identifier(name)}::{kind}" for name, kind in types.items())
-    cursor.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM pg_temp.{_STAGING}")
+    names = ", ".join(_identifier(name) for name in values)
+    cursor.execute(f"INSERT INTO {table} ({names}) SELECT {', '.join(values.values())} FROM pg_temp.{_STAGING}")
     cursor.execute("SELECT pg_current_xact_id()::text")
     [(transaction,)] = cursor.fetchall()
     return str(transaction)
 
 
+def _value(name: str, own: str, change: Evolution) -> str:
+    """Write a staged value in the type of its column; an integer that a double would round is null."""
+    column, kind = _identifier(name), change.kinds[name]
+    if name in change.empty:
+        return f"{column}::text::{kind}" if own.endswith("[]") and kind.endswith("[]") else f"NULL::{kind}"
+    if becomes_double(own, kind):
+        return f"CASE WHEN {column} {_BEYOND} THEN NULL ELSE {column} END::{kind}"
+    return f"{column}::{own}::{kind}"
+
+
 def _is_away(text: str) -> bool:
     """Whether a connection failed for a reason that passes: a server that answers with FATAL is there, and refuses."""
     return "FATAL:" not in text or any(words in text for words in _NOT_NOW)
-
-
-def _plain(kind: str) -> str:
-    return kind.partition("(")[0]
 
 
 def _identifier(name: str) -> str:
@@ -297,5 +317,7 @@ def _reason(error: adbc_driver_manager.Error) -> str:
     if (error.sqlstate or "").startswith("P0"):
         return RAISED
     line = (text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text).strip().splitlines()[0]
+    if error.sqlstate == _LACKS_VALUE:  # it quotes names alone
+        return f"{line}: ALTER TABLE … ALTER COLUMN … DROP NOT NULL lets them in"
     about_data = (error.sqlstate or "")[:2] in ("22", "23")
     return re.sub(r'"[^"]*"', '"…"', line) if about_data else line

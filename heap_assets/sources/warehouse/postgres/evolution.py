@@ -1,0 +1,121 @@
+"""What becomes of a PostgreSQL table's columns when rows of other types are to be put into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from heap_assets.sources.warehouse.publish import PublishError
+
+_WIDER: Mapping[str, frozenset[str]] = {
+    "smallint": frozenset({"integer", "bigint", "numeric", "real", "double precision"}),
+    "integer": frozenset({"bigint", "numeric", "double precision"}),
+    "bigint": frozenset({"numeric", "double precision"}),
+    "real": frozenset({"double precision"}),
+    "character varying": frozenset({"text"}),
+    "character": frozenset({"text"}),
+}
+"""Changes of type that lose nothing: to doubles only of integers that they hold, which the publisher sees to."""
+_SPELLED = {"time": "time without time zone"}
+"""What PostgreSQL calls a type that we call otherwise."""
+_DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
+_KIND = re.compile(r"(?P<base>[a-z ]+?)(?:\((?P<limits>[0-9,]+)\))?(?P<zone>[a-z ]*)(?P<array>(?:\[\])?)")
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A table's columns as they have to be for rows to be put into it.
+
+    Attributes
+    ----------
+    kinds
+        Column to its type afterwards, of those that the rows have.
+    added
+        Those of them that are new.
+    widened
+        Those that get another type.
+    empty
+        Those whose own type does not matter, since no row has a value in them.
+    """
+
+    kinds: Mapping[str, str]
+    added: tuple[str, ...]
+    widened: tuple[str, ...]
+    empty: frozenset[str]
+
+
+def evolved(
+    table: str, existing: Mapping[str, str], loaded: Mapping[str, str], is_empty: Callable[[str], bool]
+) -> Evolution:
+    """Compare a table with what is to be put into it.
+
+    A column may be wider than what comes, as after one that was widened by a newer day; a text column takes values of
+    any type as PostgreSQL writes them.
+
+    Parameters
+    ----------
+    is_empty
+        Whether no row has a value in a column: then its type does not matter.
+
+    Raises
+    ------
+    PublishError
+        If a type would narrow or become another one; names column and both types.
+    """
+    kinds: dict[str, str] = {}
+    empty: set[str] = set()
+    for name, kind in loaded.items():
+        old = existing.get(name)
+        joined = kind if old is None else _joined(old, kind)
+        if old is not None and joined != old and is_empty(name):
+            joined = old
+            empty.add(name)
+        if joined is None:
+            raise PublishError(
+                f"{table}: column {name!r} is {old} in PostgreSQL and would become {kind}: a type can only be widened. "
+                "Rename the column, or drop the table to have it made anew"
+            )
+        kinds[name] = joined
+    added = tuple(name for name in kinds if name not in existing)
+    widened = tuple(name for name, kind in kinds.items() if name in existing and existing[name] != kind)
+    return Evolution(kinds, added, widened, frozenset(empty))
+
+
+def becomes_double(old: str | None, new: str) -> bool:
+    """Whether integers become floats, which do not hold all of them."""
+    return old == "bigint" and new == "double precision"
+
+
+def _joined(old: str, new: str) -> str | None:
+    """Return the type that holds the values of both; None if there is none."""
+    new = _SPELLED.get(new, new)
+    (base, limits, array), (coming, limited, several) = _parts(old), _parts(new)
+    if array != several:
+        return None
+    if base == coming:
+        return _joined_numeric(limits, limited) + array if base == "numeric" else old if limits is None else new
+    if {base, coming} <= {"numeric", *_DIGITS} and "numeric" in (base, coming):
+        return _joined_numeric(*(limits if kind == "numeric" else (_DIGITS[kind], 0)
+                                 for kind, limits in ((base, limits), (coming, limited)))) + array  # fmt: skip
+    lossy = array and "bigint" in (base, coming) and "double precision" in (base, coming)
+    if coming in _WIDER.get(base, ()) and not lossy:
+        return new
+    return old if (base in _WIDER.get(coming, ()) and not lossy) or base == "text" else None
+
+
+def _parts(kind: str) -> tuple[str, tuple[int, ...] | None, str]:
+    match = _KIND.fullmatch(kind)
+    if match is None:
+        return kind, None, ""
+    limits = tuple(map(int, match["limits"].split(","))) if match["limits"] else None
+    return match["base"] + match["zone"], limits, match["array"]
+
+
+def _joined_numeric(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> str:
+    """Return the `numeric` that has room for the digits of both, before the point and after it."""
+    if one is None or other is None:
+        return "numeric"
+    (precision, scale), (coming, fraction) = ((*limits, 0)[:2] for limits in (one, other))
+    after = max(scale, fraction)
+    return f"numeric({max(precision - scale, coming - fraction) + after},{after})"
