@@ -1,4 +1,4 @@
-"""What became of yesterday's profiles: a redirect table that covers splits as well as merges (rule 7)."""
+"""From one day's graph to the next: what became of each profile, and which profile a row belongs to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,88 @@ from typing import Final
 
 import polars as pl
 
+from heap_assets.identity.extract import MappedColumn
+from heap_assets.identity.rules import Rules, RulesError, SourceTable
 from heap_assets.identity.shapes import CHANGES, GRAPH
+from heap_assets.values import PRIVATE
+
+_ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{what}" for what in ("row", "value", "profile"))
+
+
+def assign(
+    rows: pl.LazyFrame, table: SourceTable, graph: pl.LazyFrame, rules: Rules, under: str = "profile_id"
+) -> pl.LazyFrame:
+    """Add the profile to the rows of a table.
+
+    A row belongs to the profile of its strongest identifier that is not null, blocked, shared or unknown to the graph;
+    of several of one type, the smallest such value. Values are read exactly as `extract` reads them.
+
+    Parameters
+    ----------
+    rows, table
+        A table and how its columns map to identifiers.
+    graph
+        `identity/graph`; `profile_id` may be of any type, so that joins can go by number.
+    rules
+        The rules the graph was built with.
+    under
+        The name of the column that is added; a table may have any of its own.
+
+    Returns
+    -------
+    LazyFrame
+        All columns and rows of `rows`, in no particular order, and the profile, null for rows of nobody.
+
+    Raises
+    ------
+    RulesError
+        A mapped column does not exist or cannot be an identifier, or the rows have a column `under` already.
+    """
+    schema = rows.collect_schema()
+    columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
+    if under in schema:
+        raise RulesError(f"table {table.name} has a column {under!r} already")
+    known = graph.filter(pl.col("profile_id").is_not_null() & ~pl.col("shared"))
+    found = rows.with_columns(column.raw for column in columns).with_columns(
+        expression for column in columns for expression in column.judged(rules)
+    )
+    profiles: list[str] = []
+    for rank in sorted({column.rank for column in columns}):
+        of_type = [column for column in columns if column.rank == rank]
+        owners = known.filter(pl.col("identifier_type") == rules.types[rank])
+        for value in _values(of_type):
+            profiles.append(f"{_PROFILE}_{len(profiles)}")
+            found = _joined(found, value, owners, profiles[-1], many=any(column.many for column in of_type))
+    nobody = pl.lit(None, graph.collect_schema()["profile_id"])
+    return found.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
+
+
+def _values(columns: list[MappedColumn]) -> list[pl.Expr]:
+    """Expressions of a type's values on one row, the smallest first; one of lists if there are arrays."""
+    names = [column.name for column in columns]
+    if len(names) == 1:
+        return [pl.col(names[0])]
+    every = pl.concat_list(names).list.drop_nulls().list.sort()
+    if any(column.many for column in columns):
+        return [every]
+    return [every.list.get(position, null_on_oob=True) for position in range(len(names))]
+
+
+def _joined(rows: pl.LazyFrame, value: pl.Expr, owners: pl.LazyFrame, name: str, *, many: bool) -> pl.LazyFrame:
+    """Add the profile that owns the value (of several, the smallest that is owned) as column `name`."""
+    owned = owners.select(pl.col("identifier").alias(_VALUE), pl.col("profile_id").alias(name))
+    with_value = rows.with_columns(value.alias(_VALUE))
+    if not many:
+        return with_value.join(owned, on=_VALUE, how="left").drop(_VALUE)
+    return (
+        with_value.with_row_index(_ROW)
+        .explode(_VALUE)
+        .join(owned, on=_VALUE, how="left")
+        .sort(_ROW, pl.col(name).is_null(), _VALUE)
+        .unique(_ROW, keep="first", maintain_order=True)
+        .drop(_ROW, _VALUE)
+    )
+
 
 KINDS: Final = ("merged", "split", "moved", "renamed", "created", "removed")
 

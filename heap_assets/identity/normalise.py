@@ -1,4 +1,4 @@
-"""From raw column values to identifiers: text, normalised by type, or a reason why the value is none."""
+"""Values of identifiers: normalised by type, refused with a reason (junk, blocked, suppressed, malformed)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ from typing import Final
 
 import polars as pl
 
-from heap_assets.identity.errors import RulesError
-from heap_assets.identity.junk import is_junk
-from heap_assets.identity.rules import IdentifierRule, Rules
+from heap_assets.identity.rules import IdentifierRule, Rules, RulesError
+
+JUNK_VALUES: Final = (
+    "null", "none", "nan", "nil", "undefined", "unknown", "anonymous", "guest", "invalid", "n/a", "not set", "-1",
+    "(none)", "(null)", "(not set)", "[object object]",
+)  # fmt: skip
+
+JUNK_PATTERNS: Final = (
+    r"^[0-]*$",  # 0, 000, the zero UUID 00000000-0000-0000-0000-000000000000
+    r"^(test|no|noreply|no-reply)@",
+    r"@example\.com$",
+)
+
+
+def is_junk(value: pl.Expr) -> pl.Expr:
+    """Tell whether a value is on the built-in list; null for null."""
+    plain = value.str.strip_chars().str.to_lowercase()
+    return plain.is_in(list(JUNK_VALUES)) | plain.str.contains("|".join(f"(?:{p})" for p in JUNK_PATTERNS))
+
 
 MAX_BYTES: Final = 1024
 """Longer values are payloads in the wrong column; Heap's own identities have at most 255 characters (heap.md 1.9)."""

@@ -16,8 +16,21 @@ from typing import Final, Literal
 
 import polars as pl
 
-from heap_assets.identity.errors import RulesError
+from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.tables import MIGRATIONS, USERS
+
+
+class RulesError(SettingsError):
+    """A rule contradicts itself or names what does not exist; the message names the type, the value and what to do."""
+
+
+class LinksError(HeapAssetsError):
+    """A table given to the engine is not a table of links."""
+
+
+class MemoryLimitError(HeapAssetsError):
+    """There is more to resolve than fits into the memory that this process may use."""
+
 
 HEAP_USER_ID: Final = "heap_user_id"
 HEAP_IDENTITY: Final = "heap_identity"

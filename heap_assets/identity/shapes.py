@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-from heap_assets.identity.errors import LinksError
+from heap_assets.identity.rules import LinksError
 
 TIME: Final = pl.Datetime("us", "UTC")
 

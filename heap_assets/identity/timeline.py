@@ -14,9 +14,8 @@ import polars as pl
 
 from heap_assets.identity.engine import EngineName, engine_named
 from heap_assets.identity.engine.base import ExtractedLinks, LinksOfDay, Resolution, StandingSnapshot
-from heap_assets.identity.errors import LinksError
 from heap_assets.identity.extract import extract
-from heap_assets.identity.rules import Rules, SourceTable
+from heap_assets.identity.rules import LinksError, Rules, SourceTable
 from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, aggregated
 from heap_assets.storage import Store, state_keys
 
@@ -244,3 +243,25 @@ def _together(parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     if not parts:
         return pl.LazyFrame(schema=LINKS)
     return aggregated(pl.concat(parts)).select(list(LINKS))
+
+
+def resolve(links: pl.LazyFrame, rules: Rules, engine: EngineName = "native") -> Resolution:
+    """Resolve links into profiles.
+
+    The result depends on the set of links only: not on their order, direction, repetition or partitioning, and not on
+    the engine.
+
+    Parameters
+    ----------
+    links
+        Shape of identity/links; `type_a` need not be the stronger end. `source`, `first_seen`, `last_seen`, `count`
+        and `authoritative` may be absent. A link of an identifier to itself is a sighting.
+
+    Raises
+    ------
+    LinksError
+        If an end is null or empty, or of a type that the rules do not know.
+    MemoryLimitError
+        If there are more identifiers or links than fit into the memory that this process may use.
+    """
+    return engine_named(engine).resolve(links, rules)

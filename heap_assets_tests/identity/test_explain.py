@@ -13,9 +13,9 @@ from heap_assets.identity.explain.blockers import IdentityTables, Refused, Share
 from heap_assets.identity.explain.cluster import Identifier, Link, as_links, in_order, load_clusters, tree
 from heap_assets.identity.explain.explain import Explanation, explain
 from heap_assets.identity.explain.query import QuestionError, Verdict
-from heap_assets.identity.resolve import resolve
 from heap_assets.identity.rules import IdentifierRule, Rules
 from heap_assets.identity.shapes import LINKS
+from heap_assets.identity.timeline import resolve
 
 RULES = Rules(
     (

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.identity.engine.native.kernel import NONE
-from heap_assets.identity.engine.native.kernel_rows import match_rows
-from heap_assets.identity.engine.native.rows import Rows, RowTable
+from heap_assets.identity.engine.native.rows import Rows, RowTable, match_rows
 
 Row = tuple[int, int, int, int, int, bool]
 ENDS = st.integers(0, 4)

@@ -8,7 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from heap_assets.identity import IdentifierRule, Resolution, Rules, resolve
-from heap_assets.identity.engine.native import threads
+from heap_assets.identity.engine.native import memory
 
 LINKS = 400_000
 RULES = Rules(
@@ -55,11 +55,11 @@ def tables(found: Resolution) -> list[pl.DataFrame]:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_threads_do_not_race(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     links = many_links(seed)
-    monkeypatch.setattr(threads, "THREADS", 1)
+    monkeypatch.setattr(memory, "THREADS", 1)
     alone = tables(resolve(links, RULES))
     assert alone[0].height > LINKS // 4
     assert alone[1].height > 0
-    monkeypatch.setattr(threads, "THREADS", 5)
+    monkeypatch.setattr(memory, "THREADS", 5)
     for _ in range(3):
         for one, together in zip(alone, tables(resolve(links, RULES)), strict=True):
             assert_frame_equal(one, together)

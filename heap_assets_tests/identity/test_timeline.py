@@ -31,7 +31,7 @@ from heap_assets.identity import (
     user_migrations_table,
 )
 from heap_assets.identity.engine import EngineName
-from heap_assets.identity.engine.native import delta
+from heap_assets.identity.engine.native import engine
 from heap_assets.storage import Store
 
 START = date(2026, 1, 1)
@@ -147,7 +147,7 @@ def steps(draw: st.DrawFn) -> Step:
 def test_incremental_equals_full_through_any_history(history_steps: list[Step]) -> None:
     history: History = {}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delta, "_TOO_MUCH", 1e9)
+        patch.setattr(engine, "_TOO_MUCH", 1e9)
         timeline = Timeline(Store(folder), RULES)
         for step in history_steps:
             for key, rows in step.edits.items():

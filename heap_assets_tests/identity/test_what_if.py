@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.identity.explain.variants import SweepError, variants
-from heap_assets.identity.explain.what_if import INEXACT, KINDS, NO_PROFILE, case_counts, what_if
-from heap_assets.identity.resolve import resolve
+from heap_assets.identity.explain.what_if import INEXACT, KINDS, NO_PROFILE, SweepError, case_counts, variants, what_if
 from heap_assets.identity.rules import IdentifierRule, Rules
 from heap_assets.identity.shapes import LINKS
+from heap_assets.identity.timeline import resolve
 
 RULES = Rules(
     (

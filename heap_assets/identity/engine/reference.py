@@ -17,8 +17,7 @@ from typing import Any, Final
 import polars as pl
 
 from heap_assets.identity.engine.base import LinksOfDay, Resolution
-from heap_assets.identity.errors import LinksError
-from heap_assets.identity.rules import Rules
+from heap_assets.identity.rules import LinksError, Rules
 from heap_assets.identity.shapes import CONFLICTS, GRAPH, LINKS, SHARED, as_links
 from heap_assets.storage import Store
 

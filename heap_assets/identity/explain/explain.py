@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from heap_assets.identity.errors import LinksError
 from heap_assets.identity.explain.blockers import (
     Barrier,
     IdentityTables,
@@ -22,7 +21,7 @@ from heap_assets.identity.explain.cluster import Cluster, Identifier, Link, in_o
 from heap_assets.identity.explain.mermaid import flowchart
 from heap_assets.identity.explain.query import Found, Verdict, look_up
 from heap_assets.identity.explain.text import as_json, as_text
-from heap_assets.identity.rules import Rules
+from heap_assets.identity.rules import LinksError, Rules
 
 
 @dataclass(frozen=True)

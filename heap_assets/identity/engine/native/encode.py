@@ -14,12 +14,10 @@ import polars as pl
 
 from heap_assets.identity.engine.native import kernel, kernel_table
 from heap_assets.identity.engine.native.kernel import I64, PADDING, PLACE, PLACE_SHIFT, U8, U16, U32, U64
-from heap_assets.identity.engine.native.memory import Blocks, Growing
+from heap_assets.identity.engine.native.memory import Blocks, Growing, in_parts
 from heap_assets.identity.engine.native.rows import Rows, RowTable
 from heap_assets.identity.engine.native.texts import Texts, flat
-from heap_assets.identity.engine.native.threads import in_parts
-from heap_assets.identity.errors import LinksError, MemoryLimitError
-from heap_assets.identity.rules import Rules
+from heap_assets.identity.rules import LinksError, MemoryLimitError, Rules
 from heap_assets.identity.shapes import as_links
 from heap_assets.machine import memory_left
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from heap_assets.identity.engine.native import kernel, kernel_fold, kernel_rows, kernel_table
+from heap_assets.identity.engine.native import kernel, kernel_fold, kernel_table
 from heap_assets.identity.engine.native.encode import SPILL, Encoded, LinkBatch, encode, grown
 from heap_assets.identity.engine.native.kernel import (
     BEFORE,
@@ -28,13 +28,12 @@ from heap_assets.identity.engine.native.kernel import (
     U8,
     U32,
 )
-from heap_assets.identity.engine.native.memory import Blocks, aligned
-from heap_assets.identity.engine.native.rows import Rows
+from heap_assets.identity.engine.native.memory import Blocks, aligned, in_ranges
+from heap_assets.identity.engine.native.rows import Rows, match_rows
 from heap_assets.identity.engine.native.shared import raw_components
 from heap_assets.identity.engine.native.state import State
 from heap_assets.identity.engine.native.tables import Resolved, decided
 from heap_assets.identity.engine.native.texts import Texts
-from heap_assets.identity.engine.native.threads import in_ranges
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import ENDS, LINKS
 
@@ -180,9 +179,7 @@ def _matched(state: State, rows: U32, links: Rows) -> U32:
     """Find for each of some rows which of some links it is; NONE for none of them."""
     found = np.full(rows.size, NONE, np.uint32)
     if links.a.size:
-        kernel_rows.match_rows(
-            rows, state.row_a, state.row_b, state.row_tag, links.a, links.b, links.tag, links.table(), found
-        )
+        match_rows(rows, state.row_a, state.row_b, state.row_tag, links.a, links.b, links.tag, links.table(), found)
     return found
 
 

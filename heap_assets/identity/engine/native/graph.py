@@ -1,20 +1,22 @@
-"""identity/graph from resolved arrays: a slice of profiles at a time becomes Arrow buffers, ready to be written."""
+"""identity/graph from resolved arrays: slices of profiles become Arrow buffers, for a lazy frame or for a file."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
-from heap_assets.identity.engine.native import kernel, kernel_text
+from heap_assets.identity.engine.native import kernel, texts
 from heap_assets.identity.engine.native.ids import Profiles
 from heap_assets.identity.engine.native.kernel import I32, I64, U8, U32, U64
 from heap_assets.identity.engine.native.texts import text_series
@@ -22,6 +24,7 @@ from heap_assets.identity.shapes import GRAPH, TIME
 
 if TYPE_CHECKING:
     from heap_assets.identity.engine.native.tables import Resolved
+
 
 _SLICE: Final = 1 << 18
 """Rows of a batch of the stream."""
@@ -68,7 +71,7 @@ def slices(found: Profiles, rows: int) -> list[U32]:
     """Cut the order of runs into pieces of about `rows` rows; the run of no profile comes last."""
     order = np.append(found.order, np.uint32(found.high.size))
     cuts = np.empty(order.size + 1, np.int64)
-    used = kernel_text.cut_runs(order, found.starts, rows, cuts)
+    used = texts.cut_runs(order, found.starts, rows, cuts)
     return [order[begin:end] for begin, end in pairwise(cuts[:used])]
 
 
@@ -92,14 +95,14 @@ def batch(result: Resolved, places: U32) -> pa.RecordBatch:
     rows = int(sizes.sum())
     nodes = np.empty(rows, np.uint32)
     kinds, shared, seen = (np.empty(rows, np.uint8) for _ in range(3))
-    kernel_text.take_runs(places, found.starts, found.nodes, found.keys, nodes, kinds, shared)
+    texts.take_runs(places, found.starts, found.nodes, found.keys, nodes, kinds, shared)
     known = places < nobody
     owners = np.repeat(np.where(known, np.arange(places.size), 0).astype(np.int32), sizes)
     first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
     begins, offsets = np.empty(rows, np.int64), np.empty(rows + 1, np.int64)
-    kernel_text.take_facts(nodes, facts, first, last, seen, begins, offsets)
+    texts.take_facts(nodes, facts, first, last, seen, begins, offsets)
     text = np.empty(int(offsets[-1]) + kernel.PADDING, np.uint8)
-    kernel_text.take_text(begins, result.encoded.texts.data, offsets, text)
+    texts.take_text(begins, result.encoded.texts.data, offsets, text)
     types = pa.array(result.rules.types, pa.string())
     ids = _hexadecimal(found.high, found.low, places[known])
     columns = [
@@ -124,7 +127,7 @@ def _bits(flags: U8) -> pa.Buffer:
 
 def _hexadecimal(high: U64, low: U64, numbers: U32) -> pa.Array:
     text = np.empty((numbers.size, 4), np.uint64)
-    kernel_text.hexadecimal(numbers, high, low, text)
+    texts.hexadecimal(numbers, high, low, text)
     offsets = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
 
@@ -133,7 +136,7 @@ def profile_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
     text = np.zeros((nodes.size, 4), np.uint64)
-    kernel_text.hexadecimal(labels, result.high, result.low, text)
+    texts.hexadecimal(labels, result.high, result.low, text)
     offsets = np.arange(0, nodes.size * 32 + 1, 32, dtype=np.int64)
     return text_series(offsets, text.reshape(-1).view(np.uint8), (labels != kernel.NONE).astype(np.uint8))
 
@@ -142,3 +145,37 @@ def times(values: I64, none: int) -> pl.Series:
     """Make times of microseconds, null where they are `none`."""
     series = pl.Series(values)
     return pl.select(pl.when(series != none).then(series)).to_series().cast(TIME)
+
+
+_ROWS: Final = 1 << 17
+"""Rows of a row group: what a thread works on then stays in the processor's cache."""
+_OPTIONS: Final[Mapping[str, Any]] = {
+    # times and ids are left as they are: random bits do not compress
+    "compression": {
+        "identifier": "zstd", "identifier_type": "zstd", "shared": "zstd",
+        "profile_id": "none", "first_seen": "none", "last_seen": "none",
+    },
+    "compression_level": {"identifier": 1, "identifier_type": 1, "shared": 1},
+    "use_dictionary": ["identifier_type", "profile_id"],
+    "dictionary_pagesize_limit": 1 << 30,
+    "write_statistics": ["profile_id"],
+    # readers get plain text, not dictionaries
+    "store_schema": False,
+}  # fmt: skip
+
+
+def write_graph(result: Resolved, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write identity/graph, in less time than its lazy frame would be: ids are dictionaries already.
+
+    The footer tells of each row group between which profile ids it lies: a reader who looks for one passes over the
+    others. If something fails there is no file.
+    """
+    pieces = slices(result.profiles, _ROWS)
+    try:
+        with pq.ParquetWriter(path, SCHEMA, **_OPTIONS) as file:
+            for made in ahead(partial(batch, result), pieces):
+                file.write_table(pa.Table.from_batches([made]))
+            file.add_key_value_metadata(dict(metadata or {}))
+    except BaseException:
+        path.unlink(missing_ok=True)  # pyarrow finishes a file even then
+        raise

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from heap_assets.identity.engine.native import kernel_order, kernel_sha, kernel_text
+from heap_assets.identity.engine.native import kernel_fold, kernel_sha, texts
 from heap_assets.identity.engine.native.encode import Encoded
 from heap_assets.identity.engine.native.kernel import I64, NONE, PADDING, PLACE, PLACE_SHIFT, U8, U32, U64
-from heap_assets.identity.engine.native.threads import in_ranges
+from heap_assets.identity.engine.native.memory import in_ranges
 from heap_assets.identity.rules import Rules
 
 SEPARATOR: Final = "\x1f"
@@ -63,7 +63,7 @@ def _representatives(encoded: Encoded, starts: I64, nodes: U32, keys: U64, count
     best = np.empty(count, np.uint32)
     in_ranges(
         count,
-        lambda begin, end: kernel_text.representatives(starts, keys, nodes, encoded.facts, best, begin, end),
+        lambda begin, end: texts.representatives(starts, keys, nodes, encoded.facts, best, begin, end),
     )
     best[best == NONE] = 0
     return best
@@ -76,15 +76,15 @@ def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules
     nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
     # first how many there are, two places on; then where each begins, one place on; as they are filled, where each ends
     starts = np.zeros(count + 4, np.int64)
-    in_ranges(count + 2, lambda begin, end: kernel_text.count_runs(labels, ranks, starts[1:], begin, end))
+    in_ranges(count + 2, lambda begin, end: texts.count_runs(labels, ranks, starts[1:], begin, end))
     np.cumsum(starts, out=starts)
     in_ranges(
         count + 2,
-        lambda begin, end: kernel_text.fill_runs(
+        lambda begin, end: texts.fill_runs(
             labels, ranks, shared, facts, data, skip, starts[1:-1], keys, nodes, begin, end
         ),
     )
-    in_ranges(count + 1, lambda begin, end: kernel_text.sort_runs(starts, keys, nodes, facts, data, begin, end))
+    in_ranges(count + 1, lambda begin, end: texts.sort_runs(starts, keys, nodes, facts, data, begin, end))
     return starts[:-1], nodes, keys
 
 
@@ -100,7 +100,7 @@ def _common_prefixes(encoded: Encoded, rules: Rules) -> I64:
 
     def shortest(begin: int, end: int) -> I64:
         lengths = most.copy()
-        kernel_text.common_prefix(ranks, facts, encoded.texts.data, example, lengths, begin, end)
+        texts.common_prefix(ranks, facts, encoded.texts.data, example, lengths, begin, end)
         return lengths
 
     lengths: I64 = np.min(in_ranges(ranks.size, shortest), axis=0)
@@ -118,14 +118,14 @@ def in_order(starts: I64, high: U64, low: U64) -> U32:
     used = int(np.count_nonzero(starts[1 : high.size + 1] > starts[: high.size]))
     bits = max(used.bit_length() - 4, 1)
     shift, buckets, order = 64 - bits, np.zeros((1 << bits) + 1, np.int64), np.empty(used, np.uint32)
-    in_ranges(1 << bits, lambda begin, end: kernel_order.count_buckets(starts, high, shift, buckets, begin, end))
+    in_ranges(1 << bits, lambda begin, end: kernel_fold.count_buckets(starts, high, shift, buckets, begin, end))
     np.cumsum(buckets, out=buckets)
 
     def sort(begin: int, end: int) -> None:
         # what is sorted at once is copied: of many ids, only some at a time
         for some in range(begin, end, _SORTED_AT_ONCE):
             upto = min(some + _SORTED_AT_ONCE, end)
-            kernel_order.sort_buckets(starts, high, low, shift, buckets, order, some, upto)
+            kernel_fold.sort_buckets(starts, high, low, shift, buckets, order, some, upto)
 
     in_ranges(1 << bits, sort)
     return order

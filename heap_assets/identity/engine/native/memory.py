@@ -1,18 +1,19 @@
-"""Memory for the engine: arrays that grow where they lie, and arrays that are let go of together."""
+"""Memory of the engine: arrays that grow in place, pieces that are let go of together, loops over ranges by threads."""
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from heap_assets.identity.errors import MemoryLimitError
-from heap_assets.machine import memory_limit
+from heap_assets.identity.rules import MemoryLimitError
+from heap_assets.machine import cores, memory_limit
 
 _LINE: Final = 64
 _PIECE: Final = 1 << 26
@@ -113,3 +114,29 @@ class Blocks:
         begin = self._used
         self._used = -(-(begin + nbytes) // _LINE) * _LINE
         return self._piece[begin : begin + nbytes].view(dtype)
+
+
+T = TypeVar("T")
+
+THREADS: Final = min(cores(), 8)
+_SMALL: Final = 1 << 14
+"""Ranges below this are done before a thread has started."""
+
+
+def in_parts(work: Callable[[int, int], T]) -> list[T]:
+    """Call `work(part, parts)` for each part, each in a thread of its own."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, range(THREADS), [THREADS] * THREADS))
+
+
+def in_ranges(size: int, work: Callable[[int, int], T]) -> list[T]:
+    """Call `work(begin, end)` for ranges that cover 0 to `size`, each in a thread of its own if there is much of it."""
+    if size < _SMALL:
+        return [work(0, size)]
+    return in_parts(lambda part, parts: work(size * part // parts, size * (part + 1) // parts))
+
+
+def at_once(*tasks: Callable[[], T]) -> list[T]:
+    """Call some functions, each in a thread of its own."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [done.result() for done in [pool.submit(task) for task in tasks]]

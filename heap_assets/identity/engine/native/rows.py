@@ -1,17 +1,102 @@
-"""Rows of links as numbers, one per link and source, however often it was read."""
+"""Rows of links by number: each link or sighting once per source, found again by its ends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heap_assets.identity.engine.native import kernel_rows
-from heap_assets.identity.engine.native.kernel import I64, U16, U32
+from heap_assets.identity.engine.native.intrinsics import prefetch
+from heap_assets.identity.engine.native.kernel import I64, U16, U32, compiled
 from heap_assets.identity.engine.native.memory import Growing
-from heap_assets.identity.errors import MemoryLimitError
+from heap_assets.identity.rules import MemoryLimitError
+
+_GROUP = 32
+
+
+@compiled
+def slot_of(a: int, b: int, code: int, last: int) -> Any:
+    """Return where the search for a row begins, in a table of `last` + 1 slots, a power of two."""
+    mixed = (np.uint64(a) << np.uint64(32) | np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ mixed >> np.uint64(32) ^ np.uint64(code)) * np.uint64(0xD6E8FEB86659FD93)
+    return np.int64(mixed >> np.uint64(32)) & last
+
+
+@compiled
+def add_rows(
+    a: U32, b: U32, first: I64, last: I64, tag: U16, slots: U32, known: int,
+    row_a: U32, row_b: U32, row_first: I64, row_last: I64, row_tag: U16,
+) -> int:  # fmt: skip
+    """Add rows to `known` ones, or widen those that are there: seen earlier, seen later, decided by Heap.
+
+    Rows go in groups, so that waits for memory overlap. `slots` hold the number of a row plus one, and are more than
+    there will be rows. Returns how many rows are known then.
+    """
+    most = slots.size - 1
+    at = np.empty(_GROUP, np.int64)
+    for begin in range(0, a.size, _GROUP):
+        size = min(_GROUP, a.size - begin)
+        for i in range(size):
+            at[i] = slot_of(a[begin + i], b[begin + i], tag[begin + i] >> np.uint16(1), most)
+            prefetch(slots, at[i])
+        for i in range(size):
+            held = slots[at[i]]
+            if held != 0:
+                prefetch(row_a, np.int64(held) - 1)
+                prefetch(row_b, np.int64(held) - 1)
+                prefetch(row_tag, np.int64(held) - 1)
+        for i in range(size):
+            given, slot = begin + i, at[i]
+            while slots[slot] != 0:
+                row = np.int64(slots[slot]) - 1
+                if row_a[row] == a[given] and row_b[row] == b[given] and (row_tag[row] ^ tag[given]) < 2:
+                    break
+                slot = (slot + 1) & most
+            if slots[slot] == 0:
+                row = np.int64(known)
+                known += 1
+                slots[slot] = known
+                row_a[row], row_b[row], row_tag[row] = a[given], b[given], tag[given]
+                row_first[row], row_last[row] = first[given], last[given]
+                continue
+            row_first[row] = min(row_first[row], first[given])
+            row_last[row] = max(row_last[row], last[given])
+            row_tag[row] |= tag[given] & np.uint16(1)
+    return known
+
+
+@compiled
+def enter_rows(row_a: U32, row_b: U32, row_tag: U16, slots: U32) -> None:
+    """Enter rows that are all different into an empty table."""
+    most = slots.size - 1
+    for row in range(row_a.size):
+        slot = slot_of(row_a[row], row_b[row], row_tag[row] >> np.uint16(1), most)
+        while slots[slot] != 0:
+            slot = (slot + 1) & most
+        slots[slot] = row + 1
+
+
+@compiled
+def match_rows(
+    rows: U32, row_a: U32, row_b: U32, row_tag: U16, a: U32, b: U32, tag: U16, slots: U32, found: U32
+) -> None:  # fmt: skip
+    """Write for each of some rows which of some links it is; `found` comes filled with NONE.
+
+    `slots` is a table that those links have been entered into.
+    """
+    most = slots.size - 1
+    for i in range(rows.size):
+        row = rows[i]
+        slot = slot_of(row_a[row], row_b[row], row_tag[row] >> np.uint16(1), most)
+        while slots[slot] != 0:
+            link = slots[slot] - 1
+            if a[link] == row_a[row] and b[link] == row_b[row] and (tag[link] ^ row_tag[row]) < 2:
+                found[i] = link
+                break
+            slot = (slot + 1) & most
+
 
 _FEWEST: Final = 1 << 10
 _KINDS: Final = (np.uint32, np.uint32, np.int64, np.int64, np.uint16)
@@ -54,7 +139,7 @@ class Rows:
     def table(self) -> U32:
         """Return the slots by which rows that are all different are found (see kernel_rows)."""
         slots = np.zeros(_slots_for(self.a.size), np.uint32)
-        kernel_rows.enter_rows(self.a, self.b, self.tag, slots)
+        enter_rows(self.a, self.b, self.tag, slots)
         return slots
 
 
@@ -92,13 +177,13 @@ class RowTable:
                 del self._slots
                 self._slots = np.zeros(wanted, np.uint32)
                 known = self.rows
-                kernel_rows.enter_rows(known.a, known.b, known.tag, self._slots)
+                enter_rows(known.a, known.b, known.tag, self._slots)
         except MemoryError as error:
             raise MemoryLimitError(
                 f"there are more than {self._known} links, which do not fit into this machine's memory: give it more"
             ) from error
         own = self._all
-        self._known = kernel_rows.add_rows(
+        self._known = add_rows(
             a, b, first, last, tag, self._slots, self._known, own.a, own.b, own.first, own.last, own.tag
         )
 

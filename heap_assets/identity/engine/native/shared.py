@@ -11,7 +11,7 @@ import polars as pl
 from heap_assets.identity.engine.native import kernel
 from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
 from heap_assets.identity.engine.native.kernel import U8, U32
-from heap_assets.identity.engine.native.threads import in_parts, in_ranges
+from heap_assets.identity.engine.native.memory import in_parts, in_ranges
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.shapes import SHARED
 

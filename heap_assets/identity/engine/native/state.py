@@ -20,11 +20,11 @@ import polars as pl
 
 from heap_assets.identity.engine.native.encode import Encoded
 from heap_assets.identity.engine.native.kernel import I64, NO_TYPE, PADDING, U8, U16, U32, U64
+from heap_assets.identity.engine.native.memory import at_once
 from heap_assets.identity.engine.native.ordered import Clusters
 from heap_assets.identity.engine.native.shared import Components, raw_components
 from heap_assets.identity.engine.native.tables import Resolved
 from heap_assets.identity.engine.native.texts import Texts
-from heap_assets.identity.engine.native.threads import at_once
 from heap_assets.identity.rules import Rules
 from heap_assets.storage import Store, state_keys
 

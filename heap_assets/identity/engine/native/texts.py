@@ -1,13 +1,290 @@
-"""The text of all nodes in one flat array: memory is its bytes, and loops can compare values."""
+"""Text of identifiers as one array of bytes and where each begins, and the compiled loops over it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from heap_assets.identity.engine.native.kernel import I64, PADDING, PLACE, PLACE_SHIFT, U8, U32
-from heap_assets.identity.engine.native.kernel_text import take_text, text_ends
+from heap_assets.identity.engine.native.intrinsics import big_endian, copy_words, load8, prefetch
+from heap_assets.identity.engine.native.kernel import (
+    AHEAD,
+    BEFORE,
+    FIRST,
+    I64,
+    LAST,
+    NEVER,
+    NO_TYPE,
+    NONE,
+    PADDING,
+    PLACE,
+    PLACE_SHIFT,
+    U8,
+    U32,
+    U64,
+    compiled,
+)
+
+
+@compiled
+def _text_before(x: int, y: int, facts: I64, data: U8) -> Any:
+    """Compare two nodes' values as UTF-8 bytes."""
+    at_x, at_y = facts[x, PLACE] >> PLACE_SHIFT, facts[y, PLACE] >> PLACE_SHIFT
+    size_x = (facts[x + 1, PLACE] >> PLACE_SHIFT) - at_x
+    size_y = (facts[y + 1, PLACE] >> PLACE_SHIFT) - at_y
+    for i in range(min(size_x, size_y)):
+        if data[at_x + i] != data[at_y + i]:
+            return data[at_x + i] < data[at_y + i]
+    return size_x < size_y
+
+
+@compiled
+def common_prefix(ranks: U8, facts: I64, data: U8, example: I64, lengths: I64, begin: int, end: int) -> None:
+    """Shorten `lengths`, per type, to how many bytes all values of a range of nodes have in common with an example."""
+    for node in range(begin, end):
+        rank = ranks[node]
+        if rank == NO_TYPE or lengths[rank] == 0:
+            continue
+        text = facts[node, PLACE] >> PLACE_SHIFT
+        same = min(lengths[rank], (facts[node + 1, PLACE] >> PLACE_SHIFT) - text)
+        other = facts[example[rank], PLACE] >> PLACE_SHIFT
+        for i in range(same):
+            if data[text + i] != data[other + i]:
+                same = i
+                break
+        lengths[rank] = same
+
+
+# Clusters are laid out by several threads, each for a range of them; the one after the last cluster holds the
+# nodes of none, the one after that the nodes that are gone. `starts` has three entries more than there are clusters.
+
+
+@compiled
+def count_runs(labels: U32, ranks: U8, starts: I64, begin: int, end: int) -> None:
+    """Count the nodes of cluster c in `starts[c + 1]`, which comes as zeros."""
+    nobody, gone = starts.size - 3, starts.size - 2
+    for node in range(labels.size):
+        ahead = node + AHEAD
+        if ahead < labels.size and begin <= labels[ahead] < end and labels[ahead] != NONE:
+            prefetch(starts, np.int64(labels[ahead]) + 1)
+        place = gone if ranks[node] == NO_TYPE else nobody if labels[node] == NONE else labels[node]
+        if begin <= place < end:
+            starts[place + 1] += 1
+
+
+@compiled
+def fill_runs(
+    labels: U32, ranks: U8, shared: U8, facts: I64, data: U8, skip: I64, ends: I64, keys: U64, nodes: U32,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """Put nodes where their cluster is; `ends` comes as where clusters start, and leaves as where they end.
+
+    A node travels with a key that sorts it: 7 bits rank, 1 bit shared, then the seven bytes after those that all values
+    of its type begin with. So a run is sorted in place, and text is fetched only where keys are equal.
+    """
+    nobody = ends.size - 2
+    for node in range(labels.size):
+        ahead = node + AHEAD
+        if ahead < labels.size and begin <= labels[ahead] < end and labels[ahead] != NONE:
+            prefetch(ends, np.int64(labels[ahead]))
+        rank = ranks[node]
+        if rank == NO_TYPE:
+            continue
+        place = nobody if labels[node] == NONE else labels[node]
+        if place < begin or place >= end:
+            continue
+        text_at = (facts[node, PLACE] >> PLACE_SHIFT) + skip[rank]
+        left = (facts[node + 1, PLACE] >> PLACE_SHIFT) - text_at
+        text = np.uint64(0)
+        if left > 0:
+            text = big_endian(load8(data, text_at)) >> np.uint64(8)
+            if left < 7:
+                text &= ~np.uint64(0) << np.uint64(8 * (7 - left))
+        at = ends[place]
+        ends[place] = at + 1
+        keys[at] = np.uint64(rank) << np.uint64(57) | np.uint64(shared[node]) << np.uint64(56) | text
+        nodes[at] = node
+
+
+@compiled
+def sort_runs(starts: I64, keys: U64, nodes: U32, facts: I64, data: U8, begin: int, end: int) -> None:
+    """Sort the nodes of a range of clusters by type and value."""
+    for place in range(begin, end):
+        if starts[place + 1] - starts[place] > 1:
+            at, stop = starts[place], starts[place + 1]
+            _sort_run(keys[at:stop], nodes[at:stop], facts, data)
+
+
+@compiled
+def _before(key_x: int, node_x: int, key_y: int, node_y: int, facts: I64, data: U8) -> Any:
+    # the bit that tells shared values is no part of the order
+    x = key_x & ~(np.uint64(1) << np.uint64(56))
+    y = key_y & ~(np.uint64(1) << np.uint64(56))
+    if x != y:
+        return x < y
+    return _text_before(node_x, node_y, facts, data)
+
+
+@compiled
+def _sort_run(keys: U64, nodes: U32, facts: I64, data: U8) -> None:
+    """Sort a run in place: insertion for the usual few, heap sort for a giant."""
+    n = nodes.size
+    if n <= 24:
+        for i in range(1, n):
+            key, node = keys[i], nodes[i]
+            j = i - 1
+            while j >= 0 and _before(key, node, keys[j], nodes[j], facts, data):
+                keys[j + 1] = keys[j]
+                nodes[j + 1] = nodes[j]
+                j -= 1
+            keys[j + 1] = key
+            nodes[j + 1] = node
+        return
+    for start in range(n // 2 - 1, -1, -1):
+        _sift(keys, nodes, start, n, facts, data)
+    for end in range(n - 1, 0, -1):
+        keys[0], keys[end] = keys[end], keys[0]
+        nodes[0], nodes[end] = nodes[end], nodes[0]
+        _sift(keys, nodes, 0, end, facts, data)
+
+
+@compiled
+def _sift(keys: U64, nodes: U32, start: int, end: int, facts: I64, data: U8) -> None:
+    root = start
+    while 2 * root + 1 < end:
+        child = 2 * root + 1
+        if child + 1 < end and _before(keys[child], nodes[child], keys[child + 1], nodes[child + 1], facts, data):
+            child += 1
+        if not _before(keys[root], nodes[root], keys[child], nodes[child], facts, data):
+            return
+        keys[root], keys[child] = keys[child], keys[root]
+        nodes[root], nodes[child] = nodes[child], nodes[root]
+        root = child
+
+
+@compiled
+def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, begin: int, end: int) -> None:
+    """Find the strongest, then earliest, then smallest node of a range of runs (rule 7); NONE for an empty run."""
+    for place in range(begin, end):
+        best[place] = NONE
+        first, stop = starts[place], starts[place + 1]
+        if first == stop:
+            continue
+        best[place] = nodes[first]
+        if stop - first == 1 or keys[first + 1] >> np.uint64(57) != keys[first] >> np.uint64(57):
+            continue
+        earliest = facts[nodes[first], FIRST]
+        for at in range(first + 1, stop):
+            if keys[at] >> np.uint64(57) != keys[first] >> np.uint64(57):
+                break
+            if facts[nodes[at], FIRST] < earliest:
+                best[place] = nodes[at]
+                earliest = facts[nodes[at], FIRST]
+
+
+@compiled
+def cut_runs(places: U32, starts: I64, rows: int, cuts: I64) -> int:
+    """Write where pieces of at least `rows` rows begin and where the last ends; returns how many numbers that is.
+
+    A run is in one piece. `cuts` has one entry more than there are places; without rows there are no pieces.
+    """
+    cuts[0] = 0
+    used, held = 1, 0
+    for i in range(places.size):
+        if i + AHEAD < places.size:
+            prefetch(starts, np.int64(places[i + AHEAD]))
+        held += starts[places[i] + 1] - starts[places[i]]
+        if held >= rows:
+            cuts[used] = i + 1
+            used += 1
+            held = 0
+    if held:
+        cuts[used] = places.size
+        used += 1
+    return used
+
+
+@compiled
+def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8) -> None:
+    """Copy whole runs, in the order of `places`."""
+    row = 0
+    for i in range(places.size):
+        if i + AHEAD < places.size:
+            prefetch(starts, np.int64(places[i + AHEAD]))
+        if i + 8 < places.size:
+            prefetch(nodes, starts[places[i + 8]])
+            prefetch(keys, starts[places[i + 8]])
+        for at in range(starts[places[i]], starts[places[i] + 1]):
+            out_nodes[row] = nodes[at]
+            kinds[row] = keys[at] >> np.uint64(57)
+            shared[row] = (keys[at] >> np.uint64(56)) & np.uint64(1)
+            row += 1
+
+
+@compiled
+def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, begins: I64, offsets: I64) -> None:
+    """Copy what is known of some nodes: when they were seen, whether at all, where their texts are and are to end."""
+    used = 0
+    offsets[0] = 0
+    for row in range(nodes.size):
+        if row + AHEAD < nodes.size:
+            # the next node's row, too: half of them are in another line of the cache
+            prefetch(facts, np.int64(nodes[row + AHEAD]) * 4)
+            prefetch(facts, np.int64(nodes[row + AHEAD]) * 4 + 7)
+        node = nodes[row]
+        seen[row] = (facts[node, FIRST] != NEVER) | (facts[node, LAST] != BEFORE) << 1
+        first[row] = facts[node, FIRST]
+        last[row] = facts[node, LAST]
+        begins[row] = facts[node, PLACE] >> PLACE_SHIFT
+        used += (facts[node + 1, PLACE] >> PLACE_SHIFT) - begins[row]
+        offsets[row + 1] = used
+
+
+@compiled
+def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
+    """Copy the values that begin at some places to where `offsets` says; `out` has eight bytes more behind them."""
+    for row in range(begins.size):
+        if row + AHEAD < begins.size:
+            prefetch(data, begins[row + AHEAD])
+            prefetch(data, begins[row + AHEAD] + offsets[row + AHEAD + 1] - offsets[row + AHEAD] - 1)
+        copy_words(out, offsets[row], data, begins[row], offsets[row + 1] - offsets[row])
+
+
+@compiled
+def text_ends(nodes: U32, facts: I64, begins: I64, offsets: I64) -> None:
+    """Write where the values of some nodes begin, and where they end, laid one after the other from `offsets[0]` on."""
+    for row in range(nodes.size):
+        node = nodes[row]
+        begins[row] = facts[node, PLACE] >> PLACE_SHIFT
+        offsets[row + 1] = offsets[row] + (facts[node + 1, PLACE] >> PLACE_SHIFT) - begins[row]
+
+
+@compiled
+def digits(word: int) -> Any:
+    """Turn 32 bits into the eight bytes of their hexadecimal digits."""
+    spread = np.uint64(word)
+    spread = (spread | spread << np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
+    spread = (spread | spread << np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
+    spread = (spread | spread << np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    letters = (spread + np.uint64(0x0606060606060606)) >> np.uint64(4) & np.uint64(0x0101010101010101)
+    return big_endian(spread + np.uint64(0x3030303030303030) + letters * np.uint64(0x27))
+
+
+@compiled
+def hexadecimal(numbers: U32, high: U64, low: U64, out: U64) -> None:
+    """Write 32 hexadecimal digits per row, of the numbered ids, as four words; rows of NONE are left as they are."""
+    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
+    for row in range(numbers.size):
+        if row + AHEAD < numbers.size and numbers[row + AHEAD] != NONE:
+            prefetch(high, np.int64(numbers[row + AHEAD]))
+            prefetch(low, np.int64(numbers[row + AHEAD]))
+        number = numbers[row]
+        if number == NONE:
+            continue
+        out[row, 0], out[row, 1] = digits(high[number] >> half), digits(high[number] & mask)
+        out[row, 2], out[row, 3] = digits(low[number] >> half), digits(low[number] & mask)
 
 
 class Texts:
