@@ -269,7 +269,7 @@ def strict_google() -> Iterator[StrictGoogle]:
                 return grpc.unary_stream_rpc_method_handler(google.read_rows)
             return grpc.unary_unary_rpc_method_handler(google.create_read_session)
 
-    server = grpc.server(ThreadPoolExecutor(1))
+    server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((Storage(),))
     google.storage = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

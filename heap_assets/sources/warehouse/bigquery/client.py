@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.cloud import bigquery
 from google.oauth2 import service_account
 
 from heap_assets.sources.warehouse.base import AccessError
 from heap_assets.sources.warehouse.bigquery.errors import explained
-from heap_assets.sources.warehouse.bigquery.retries import PATIENCE, PatientClient, storage_retry
+from heap_assets.sources.warehouse.bigquery.retries import PATIENCE, PatientClient
 
 if TYPE_CHECKING:
-    from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+    from heap_assets.sources.warehouse.bigquery.storage import PatientReadClient
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
@@ -53,7 +52,7 @@ class BigQueryAccount:
         return self.endpoint is not None
 
     @contextmanager
-    def client(self) -> Iterator[bigquery.Client]:
+    def client(self) -> Iterator[PatientClient]:
         """Give a client; errors inside become ours, without key text and without data values."""
         options = {"api_endpoint": self.endpoint} if self.endpoint else None
         with explained(self.project):
@@ -67,28 +66,26 @@ class BigQueryAccount:
                 client.close()
 
     @contextmanager
-    def storage(self) -> Iterator[BigQueryReadClient]:
+    def storage(self) -> Iterator[PatientReadClient]:
         """Give a client of the Storage Read API; its errors are the caller's, who knows the table they are about."""
         import grpc  # type: ignore[import-untyped]
-        from google.cloud.bigquery_storage_v1 import BigQueryReadClient
         from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
+
+        from heap_assets.sources.warehouse.bigquery.storage import PatientReadClient
 
         with explained(self.project):
             if self.storage_endpoint is None:
-                client = BigQueryReadClient(credentials=self._credentials())
+                client = PatientReadClient(credentials=self._credentials())
             else:
                 channel = grpc.insecure_channel(
                     self.storage_endpoint, options=[("grpc.max_receive_message_length", 128 * 1024 * 1024)]
                 )
-                client = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+                client = PatientReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+        client.patience = self.patience
         try:
             yield client
         finally:
             client.transport.close()
-
-    def storage_options(self) -> dict[str, Any]:
-        """Return how long a call of the Storage Read API is tried, as its methods take it."""
-        return {"retry": storage_retry(self.patience), "timeout": self.patience}
 
     def _credentials(self) -> Credentials | None:
         if self.is_emulated:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import google.auth.exceptions
+import pyarrow as pa
 import requests
 from google.api_core import exceptions as google_errors
 
@@ -27,6 +28,7 @@ _OF_THE_PROJECT = (
     ),
 )
 """What no role mends: pattern of reason and message, and what does."""
+_NOT_NOW = (google_errors.TooManyRequests, google_errors.ServiceUnavailable, google_errors.DeadlineExceeded)
 _QUOTA = frozenset({"quotaExceeded", "rateLimitExceeded", "resourcesExceeded"})
 _REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ")
 _VALUE = re.compile(r"((?:Bad|Invalid|Could not parse|Could not cast)[^:'\"]*)[:'\"].*", re.DOTALL)
@@ -82,7 +84,7 @@ def explained(subject: str, remedy: str = READING) -> Iterator[None]:
         raise WarehouseBusyError(
             f"{subject}: BigQuery is not available, given up after retries: {_message(last)}"
         ) from error
-    except (google_errors.TooManyRequests, google_errors.ServiceUnavailable) as error:
+    except _NOT_NOW as error:
         raise WarehouseBusyError(f"{subject}: BigQuery is not available now: {_message(error)}") from error
     except google_errors.GoogleAPIError as error:
         raise WarehouseError(f"{subject}: {_message(error)}") from error
@@ -95,6 +97,15 @@ def explained(subject: str, remedy: str = READING) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         if not _raised_in_client(error):
             raise
+        raise WarehouseError(f"{subject}: {_STRANGE}") from None
+
+
+@contextmanager
+def understood(subject: str) -> Iterator[None]:
+    """Turn what Arrow says of rows or a schema that are none into our error."""
+    try:
+        yield
+    except (pa.ArrowException, EOFError, KeyError):
         raise WarehouseError(f"{subject}: {_STRANGE}") from None
 
 

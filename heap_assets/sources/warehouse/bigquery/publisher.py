@@ -23,6 +23,7 @@ from heap_assets.sources.warehouse.bigquery.errors import WRITING, explained
 from heap_assets.sources.warehouse.bigquery.evolution import becomes_float, evolved, kind_of
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
+from heap_assets.sources.warehouse.bigquery.retries import PatientClient
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
 from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled, write_ndjson
@@ -105,7 +106,7 @@ class BigQueryPublisher(Publisher):
 
     def _prepare(
         self,
-        client: bigquery.Client,
+        client: PatientClient,
         publication: Publication,
         schema: pl.Schema,
         table: bigquery.Table | None,
@@ -148,7 +149,7 @@ class BigQueryPublisher(Publisher):
         wider = dict.fromkeys([*grown, *(entry.name for entry in change.widened)])
         return Preview(False, tuple(entry.name for entry in change.added), tuple(wider))
 
-    def _empty(self, client: bigquery.Client, name: str, day: date | None) -> Any:
+    def _empty(self, client: PatientClient, name: str, day: date | None) -> Any:
         """Remove the rows of a day, since a file of no JSON lines cannot be uploaded; whole partitions go for free."""
         job = client.query(delete_statement(name, day))
         job.result()
@@ -156,7 +157,7 @@ class BigQueryPublisher(Publisher):
 
     def _load(
         self,
-        client: bigquery.Client,
+        client: PatientClient,
         target: str,
         publication: Publication,
         fields: Sequence[bigquery.SchemaField],
@@ -168,14 +169,13 @@ class BigQueryPublisher(Publisher):
                 job = client.load_table_from_uri(uri, target, job_config=config)
                 job.result()
             return job
-        with path.open("rb") as file:
-            job = client.load_table_from_file(file, target, job_config=config)
+        job = client.upload(path, target, config)
         job.result()
         return job
 
     def _swap(
         self,
-        client: bigquery.Client,
+        client: PatientClient,
         publication: Publication,
         day: date,
         fields: Sequence[bigquery.SchemaField],
@@ -190,7 +190,7 @@ class BigQueryPublisher(Publisher):
 
     @contextmanager
     def _beside(
-        self, client: bigquery.Client, publication: Publication, fields: Sequence[bigquery.SchemaField]
+        self, client: PatientClient, publication: Publication, fields: Sequence[bigquery.SchemaField]
     ) -> Iterator[str]:
         """A table that expires by itself should this process die."""
         name = f"{self._name(publication.table)}__{uuid.uuid4().hex[:12]}"
@@ -214,7 +214,7 @@ class BigQueryPublisher(Publisher):
         return f"{self._account.project}.{self.dataset}.{table}"
 
 
-def _refuse_rounding(client: bigquery.Client, table: str, column: bigquery.SchemaField, *, by_day: bool) -> None:
+def _refuse_rounding(client: PatientClient, table: str, column: bigquery.SchemaField, *, by_day: bool) -> None:
     """PublishError if a column holds integers that FLOAT64 would round."""
     [row] = client.query(rounded_query(table, column, by_day=by_day)).result()
     if row[0]:
@@ -224,14 +224,14 @@ def _refuse_rounding(client: bigquery.Client, table: str, column: bigquery.Schem
         )
 
 
-def _table_or_none(client: bigquery.Client, name: str) -> bigquery.Table | None:
+def _table_or_none(client: PatientClient, name: str) -> bigquery.Table | None:
     try:
         return client.get_table(name)
     except google_errors.NotFound:
         return None
 
 
-def _make_dataset(client: bigquery.Client, name: str, beside: str) -> None:
+def _make_dataset(client: PatientClient, name: str, beside: str) -> None:
     """Make a dataset where another one lies; whoever may not make datasets has made it before (docs/bigquery.md)."""
     try:
         client.get_dataset(name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -33,7 +33,7 @@ from heap_assets.sources.warehouse.base import (
 )
 from heap_assets.sources.warehouse.bigquery.arrow import readable
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
-from heap_assets.sources.warehouse.bigquery.errors import READING, explained
+from heap_assets.sources.warehouse.bigquery.errors import READING, explained, understood
 from heap_assets.sources.warehouse.bigquery.names import (
     Dataset,
     Relation,
@@ -53,9 +53,6 @@ from heap_assets.sources.warehouse.bigquery.sql import (
     tally_query,
 )
 from heap_assets.sources.warehouse.bigquery.tables import Source, column_of, listed, source_of, version_of
-
-if TYPE_CHECKING:
-    from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
 _KINDS = {
     "TABLE": "table", "VIEW": "view", "MATERIALIZED_VIEW": "materialized view", "EXTERNAL": "external table",
@@ -256,12 +253,13 @@ class BigQueryWarehouse(Warehouse):
                     ),
                 ),
                 max_stream_count=1,
-                **self.account.storage_options(),
             )
             scanned = int(session.estimated_total_bytes_scanned)
             self._affordable(scanned, source)
-            schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
-            yield _in_order(schema, columns), _batches(storage, session, schema, columns), scanned
+            with understood(source.name):
+                schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+                wanted = pa.schema([schema.field(name) for name in columns])
+            yield wanted, _batches(storage.messages(session), schema, columns, source.name), scanned
 
     @contextmanager
     def _queried(
@@ -337,16 +335,13 @@ def _written(source: Source, schema: pa.Schema, batches: Iterable[pa.RecordBatch
 
 
 def _batches(
-    storage: BigQueryReadClient, session: Any, schema: pa.Schema, columns: Sequence[str]
+    messages: Iterable[Any], schema: pa.Schema, columns: Sequence[str], relation: str
 ) -> Iterator[pa.RecordBatch]:
-    for stream in session.streams:
-        for message in storage.read_rows(stream.name):
+    for message in messages:
+        with understood(relation):
             data = message.arrow_record_batch.serialized_record_batch
-            yield pa.ipc.read_record_batch(pa.py_buffer(data), schema).select(list(columns))
-
-
-def _in_order(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in columns])
+            batch = pa.ipc.read_record_batch(pa.py_buffer(data), schema).select(list(columns))
+        yield batch
 
 
 def _with_schema(result: Any, batches: Iterator[pa.RecordBatch]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import requests
 from google.api_core import exceptions as google_errors
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 PATIENCE = 600.0
 """Seconds for which a run tries a request again, as Google's client does by itself."""
@@ -53,6 +55,16 @@ class PatientClient(bigquery.Client):  # type: ignore[misc]
         passing = Retry(_passes, timeout=self.patience, on_error=said_so("BigQuery's job", self.quiet))
         return super().query(*args, **{"job_retry": passing, **kwargs})
 
+    def upload(self, path: Path, destination: str, config: bigquery.LoadJobConfig) -> bigquery.LoadJob:
+        """Begin to load a file; by itself the client would try for a minute, and say nothing."""
+        patient = DEFAULT_RETRY.with_timeout(self.patience)
+        with path.open("rb") as file:
+
+            def attempt() -> bigquery.LoadJob:
+                return self.load_table_from_file(file, destination, rewind=True, num_retries=0, job_config=config)
+
+            return patient(attempt, on_error=said_so("BigQuery's upload", self.quiet))()
+
 
 def _passes(error: Exception) -> bool:
     """Whether a job may do better when it is run again, as Google's client judges it."""
@@ -61,10 +73,10 @@ def _passes(error: Exception) -> bool:
     return bool(reasons & _PASSING) or (not reasons and isinstance(cause, _AWAY))
 
 
-def storage_retry(patience: float) -> Retry:
+def storage_retry(patience: float, quiet: float = QUIET) -> Retry:
     """Return the retries of the Storage Read API."""
     passing = if_exception_type(google_errors.ServiceUnavailable, google_errors.DeadlineExceeded)
-    return Retry(passing, timeout=patience, on_error=said_so("BigQuery's Storage API"))
+    return Retry(passing, timeout=patience, on_error=said_so("BigQuery's Storage API", quiet))
 
 
 def said_so(service: str, quiet: float = QUIET) -> Callable[[Exception], None]:
