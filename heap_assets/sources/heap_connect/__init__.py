@@ -11,21 +11,40 @@ from heap_assets.sources.heap_connect.catalogue import (
     plain_columns,
 )
 from heap_assets.sources.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
-from heap_assets.sources.heap_connect.config import LandingConfig
-from heap_assets.sources.heap_connect.discover import Discovery, discover, first_day
-from heap_assets.sources.heap_connect.iam import read_policy, trust_policy
+from heap_assets.sources.heap_connect.config import (
+    OWN_COLUMNS,
+    USER_MIGRATIONS,
+    USERS,
+    LandingConfig,
+    Selection,
+    keys_of,
+)
+from heap_assets.sources.heap_connect.discover import Discovery, Verdict, discover, first_day, preflight
 from heap_assets.sources.heap_connect.landing import INDEX_SCHEMA, Landing
 from heap_assets.sources.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
-from heap_assets.sources.heap_connect.own_events import OWN_MARK, OWN_VALUE, without_own
-from heap_assets.sources.heap_connect.preflight import Verdict, preflight
+from heap_assets.sources.heap_connect.quarantine import files_in_quarantine, rows_set_aside
 from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
 from heap_assets.sources.heap_connect.records import Counts, DumpRecord, Failure, TableState
 from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
-from heap_assets.sources.heap_connect.resyncs import resynced_users
-from heap_assets.sources.heap_connect.s3_client import S3Access, caller_of, check_bucket, role_arn, s3_client
-from heap_assets.sources.heap_connect.selection import OWN_COLUMNS, USER_MIGRATIONS, USERS, Selection, keys_of
-from heap_assets.sources.heap_connect.set_aside import files_in_quarantine, rows_set_aside
-from heap_assets.sources.heap_connect.snapshots import MIGRATIONS_SCHEMA, build_user_migrations, build_users, resolved
+from heap_assets.sources.heap_connect.s3_client import (
+    S3Access,
+    caller_of,
+    check_bucket,
+    read_policy,
+    role_arn,
+    s3_client,
+    trust_policy,
+)
+from heap_assets.sources.heap_connect.snapshots import (
+    MIGRATIONS_SCHEMA,
+    OWN_MARK,
+    OWN_VALUE,
+    build_user_migrations,
+    build_users,
+    resolved,
+    resynced_users,
+    without_own,
+)
 from heap_assets.sources.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
 from heap_assets.sources.heap_connect.tables import Built, TableError, build_event_day
 from heap_assets.sources.heap_connect.values import key_dtype, read_times

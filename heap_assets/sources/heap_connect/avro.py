@@ -18,12 +18,14 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import SourceError
-from heap_assets.sources.heap_connect.avro_codecs import Bytes, TooLargeError, decompressed
 from heap_assets.sources.heap_connect.avro_container import (
     AvroHeader,
     BlockError,
+    Bytes,
     Limits,
     StoredBlock,
+    TooLargeError,
+    decompressed,
     read_header,
     stored_blocks,
 )

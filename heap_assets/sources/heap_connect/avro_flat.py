@@ -20,8 +20,7 @@ import polars as pl
 # The public functions go through a scan, which decides by itself how often it asks.
 from polars_avro._avro_rs import AvroSource
 
-from heap_assets.sources.heap_connect.avro_codecs import Bytes
-from heap_assets.sources.heap_connect.avro_container import MAGIC, encoded_long
+from heap_assets.sources.heap_connect.avro_container import MAGIC, Bytes, encoded_long
 from heap_assets.sources.heap_connect.avro_schema import AvroSchema
 
 _DAMAGED = "it does not hold the rows that the schema in the header and their number say: the file is damaged here"

@@ -10,10 +10,10 @@ from typing import Any
 
 from heap_assets.errors import SettingsError
 from heap_assets.sources.heap_connect.columns import knowledge_of
+from heap_assets.sources.heap_connect.config import OWN_COLUMNS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.merging import Columns, origin_of
 from heap_assets.sources.heap_connect.records import TableState, deliveries
-from heap_assets.sources.heap_connect.selection import OWN_COLUMNS
 from heap_assets.storage import update_file
 from heap_assets.values import apart
 from heap_assets.yaml_core import core, read_yaml, write_yaml

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from heap_assets.sources.heap_connect.selection import USER_MIGRATIONS, USERS
+from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,75 @@
-"""The choices of landing."""
+"""The choices of landing: which tables and columns are loaded (patterns over names, keys always), and its limits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from fnmatch import fnmatchcase
 
 from heap_assets.sources.heap_connect.avro_container import Limits
-from heap_assets.sources.heap_connect.selection import Selection
+
+USERS = "users"
+USER_MIGRATIONS = "user_migrations"
+
+EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
+USER_KEYS = ("user_id", "identity", "joindate", "last_modified")
+MIGRATION_KEYS = ("from_user_id", "to_user_id", "time")
+
+OWN_COLUMNS: Mapping[str, tuple[str, ...]] = {USERS: ("migrated_to",)}
+"""Columns that built tables have besides Heap's; a property that is called so goes under another name."""
+
+NOT_EVENTS = ("_event_metadata",)
+"""Tables that manifests list and that hold no events; their columns are documented nowhere (heap.md 2.4, 8)."""
+
+
+def keys_of(table: str) -> tuple[str, ...]:
+    """Return the columns that a table always has, selected or not."""
+    if table == USERS:
+        return USER_KEYS
+    return MIGRATION_KEYS if table == USER_MIGRATIONS else EVENT_KEYS
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Shell-style patterns (`mg_*`, `click_?`) of what is loaded. An exclusion wins over an inclusion.
+
+    Attributes
+    ----------
+    include, exclude
+        Patterns of table names.
+    columns
+        Pattern of table names to patterns of column names; a leading `!` excludes. A table that no pattern names
+        is loaded with all columns. Keys are loaded whatever is said here.
+    """
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def takes_table(self, table: str) -> bool:
+        """Say whether a table is loaded."""
+        if table in NOT_EVENTS and table not in self.include:
+            return False
+        return _any(table, self.include) and not _any(table, self.exclude)
+
+    def patterns(self, table: str) -> list[str]:
+        """Return the column patterns that hold for a table."""
+        return [p for tables, wanted in self.columns.items() if fnmatchcase(table, tables) for p in wanted]
+
+    def chosen(self, table: str, columns: Iterable[str]) -> list[str]:
+        """Return those of a table's columns that are loaded, in the order given."""
+        patterns = self.patterns(table)
+        if not patterns:
+            return list(columns)
+        excluded = [p[1:] for p in patterns if p.startswith("!")]
+        included = [p for p in patterns if not p.startswith("!")] or ["*"]
+        keys = keys_of(table)
+        return [c for c in columns if c in keys or (_any(c, included) and not _any(c, excluded))]
+
+
+def _any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _utc_now() -> datetime:

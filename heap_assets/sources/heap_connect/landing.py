@@ -29,10 +29,10 @@ from heap_assets.sources.heap_connect.manifest import (
     parse_manifest,
     printable,
 )
-from heap_assets.sources.heap_connect.outcome import columns_seen, report_of
-from heap_assets.sources.heap_connect.progress import Progress
-from heap_assets.sources.heap_connect.record_store import Records
+from heap_assets.sources.heap_connect.pending import complete, is_wanted
+from heap_assets.sources.heap_connect.record_store import Progress, Records
 from heap_assets.sources.heap_connect.records import (
+    UNEXPECTED,
     Delivery,
     DumpRecord,
     Failure,
@@ -41,12 +41,18 @@ from heap_assets.sources.heap_connect.records import (
     TableState,
     days_ever,
     deliveries,
+    failure_of,
 )
-from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport, report_rows
+from heap_assets.sources.heap_connect.reports import (
+    REPORT_SCHEMA,
+    DumpReport,
+    TableReport,
+    columns_seen,
+    report_of,
+    report_rows,
+)
 from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.sources.heap_connect.staging import Job, Stager, files_of
-from heap_assets.sources.heap_connect.unexpected import UNEXPECTED, failure_of
-from heap_assets.sources.heap_connect.wanted import complete, is_wanted
 from heap_assets.storage import Store
 from heap_assets.tables import SNAPSHOT_TABLES
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from heap_assets.sources.heap_connect.parts import GROUP_ROWS
+from heap_assets.sources.heap_connect.staging import GROUP_ROWS
 
 DAY_CELLS = 6_000_000
 """Values of a day that is held at once: 100 MB of views of text, and as much again while they are sorted."""

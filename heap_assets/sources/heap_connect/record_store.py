@@ -1,4 +1,4 @@
-"""Records as JSON objects in a store: one a dump, replaced whole, each change made to what stands."""
+"""The records of dumps in the lake: read, compared and replaced; and written while a landing goes on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import re
 import threading
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import date, datetime
 from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 import polars as pl
 
 from heap_assets.errors import DamagedFileError
-from heap_assets.sources.heap_connect.dtypes import from_json, to_json
+from heap_assets.sources.heap_connect.merging import from_json, to_json
 from heap_assets.sources.heap_connect.records import (
     DUMPS,
     ROOT,
@@ -28,6 +30,7 @@ from heap_assets.sources.heap_connect.records import (
     TableRecord,
     TableState,
 )
+from heap_assets.sources.heap_connect.reports import touched_days
 from heap_assets.storage import Store
 
 _LOG = logging.getLogger(__name__)
@@ -214,3 +217,68 @@ def _days(days: Mapping[str, int]) -> dict[date, int]:
 
 def _moment(value: str | None) -> datetime | None:
     return datetime.fromisoformat(value) if value else None
+
+
+_SAVE_SECONDS = 0.5
+
+
+class Progress:
+    """Results of tables on their way into the record of their dump. Use as a context manager.
+
+    A record is written whole, which for each of 200 small tables would cost more than the tables: it is written twice
+    a second, and at the end. A table that no record names yet is outstanding, and lands again if the process dies.
+
+    Attributes
+    ----------
+    record
+        The record as it was last written.
+    landed
+        What landed or failed, in order.
+    """
+
+    def __init__(self, records: Records, before: Mapping[int, DumpRecord], record: DumpRecord) -> None:
+        self.record = record
+        self.landed: list[TableRecord] = []
+        self._records = records
+        self._before = before
+        self._done: set[str] = set()
+        self._results: list[TableRecord] = []
+        self._saved = clock.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self._save()
+            return
+        with suppress(Exception):  # the first error is the one to tell
+            self._save()
+
+    def add(self, table: str, result: TableRecord | None) -> None:
+        """Take the outcome of one table, None if nothing was to be done."""
+        self._done.add(table)
+        if result is not None:
+            self._results.append(result)
+            self.landed.append(result)
+        if clock.monotonic() - self._saved > _SAVE_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        self.record = self._records.update(self.record.dump_id, self._applied)
+        self._done, self._results = set(), []
+        self._saved = clock.monotonic()
+
+    def _applied(self, current: DumpRecord | None) -> DumpRecord:
+        record = current or self.record
+        for result in self._results:
+            record = record.with_table(result)
+        after = {**self._before, record.dump_id: record}
+        after = {dump_id: after[dump_id] for dump_id in sorted(after)}
+        touched: dict[str, frozenset[date]] = dict(record.unannounced)
+        for result in self._results:
+            days = touched_days(after, record, result) if result.failure is None else frozenset()
+            if days:
+                touched[result.table] = touched.get(result.table, frozenset()) | days
+        left = tuple(name for name in record.outstanding or () if name not in self._done)
+        return replace(record, outstanding=left, unannounced=touched)

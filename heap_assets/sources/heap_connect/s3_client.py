@@ -1,4 +1,4 @@
-"""A boto3 client from plain parameters: keys, a profile, or a role of another account with an external id."""
+"""S3: the client that reads a bucket, and what AWS must allow it: two actions, by one role, with one external id."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from heap_assets.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
     import boto3
+
 
 _BUCKET = re.compile(r"^(?!xn--)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 _SESSION = "heap-assets"
@@ -187,3 +188,38 @@ def _assumed(base: Any, access: S3Access) -> boto3.Session:
 
 def _only_credentials(options: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k.startswith("aws_")}
+
+
+def read_policy(bucket: str, prefix: str = "") -> dict[str, Any]:
+    """Return the IAM policy to read a bucket: s3:ListBucket on it, s3:GetObject in it, and nothing else."""
+    arn = f"arn:aws:s3:::{check_bucket(bucket)}"
+    folder = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+    listing: dict[str, Any] = {"Sid": "ListDumps", "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [arn]}
+    if folder:
+        listing["Condition"] = {"StringLike": {"s3:prefix": [f"{folder}*"]}}
+    reading = {"Sid": "ReadDumps", "Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{arn}/{folder}*"]}
+    return {"Version": "2012-10-17", "Statement": [listing, reading]}
+
+
+def trust_policy(principal_arn: str, external_id: str) -> dict[str, Any]:
+    """Return the trust policy of the role: whoever runs this platform may assume it, with the external id only.
+
+    Raises
+    ------
+    SettingsError
+        If the external id is empty: without one, anybody who may act for the principal could be tricked into it.
+    """
+    if not external_id.strip():
+        raise SettingsError("the external id is empty: choose one that nobody else uses, such as a UUID")
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "AssumeForDumps",
+                "Effect": "Allow",
+                "Principal": {"AWS": principal_arn},
+                "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"sts:ExternalId": external_id}},
+            }
+        ],
+    }

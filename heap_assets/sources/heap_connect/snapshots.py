@@ -9,9 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
 from heap_assets.sources.heap_connect.landing import Landing
-from heap_assets.sources.heap_connect.records import Delivery, DumpRecord, deliveries, rejected_notes, seen_until
-from heap_assets.sources.heap_connect.selection import USER_MIGRATIONS, USERS
+from heap_assets.sources.heap_connect.records import (
+    Delivery,
+    DumpRecord,
+    TableState,
+    deliveries,
+    rejected_notes,
+    seen_until,
+)
 from heap_assets.sources.heap_connect.tables import (
     BROUGHT_BY,
     Built,
@@ -253,3 +260,47 @@ def _smallest_of_circle(
         smallest[members] = min(members)
     ends: npt.NDArray[np.int64] = smallest[leads]
     return ends
+
+
+RESYNC_SCHEMA = {"user_id": pl.Int64(), "resync": pl.String()}
+
+
+def resynced_users(landing: Landing, since: date) -> pl.LazyFrame:
+    """Return `user_id`, `resync`: the users that full resyncs written since a day brought, and a name for each resync.
+
+    One name for all tables of a dump. The first delivery of a table is no resync, and neither is any of
+    user_migrations, which Heap always sends whole.
+    """
+    frames = [
+        landing.store.scan(part.key)
+        .select(pl.col("user_id").cast(pl.Int64), pl.lit(f"dump {delivery.dump.dump_id}").alias("resync"))
+        .unique()
+        for delivery in _resyncs(landing)
+        if delivery.dump.as_of.date() >= since
+        for part in delivery.table.parts
+    ]
+    return pl.concat(frames).drop_nulls().unique() if frames else pl.LazyFrame(schema=RESYNC_SCHEMA)
+
+
+def _resyncs(landing: Landing) -> list[Delivery]:
+    landed: set[str] = set()
+    resyncs = []
+    for dump in landing.records().values():
+        for name, table in dump.tables.items():
+            if table.state is not TableState.LANDED or name == USER_MIGRATIONS:
+                continue
+            if name in landed and not table.incremental:
+                resyncs.append(Delivery(dump, table))
+            landed.add(name)
+    return resyncs
+
+
+OWN_MARK, OWN_VALUE = "sent_by", "heap_assets"
+"""The property on every event that `sync/heap_events` sends, and its value."""
+
+
+def without_own(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows of an event table that Heap's own clients sent (design.md, Heap tables)."""
+    if OWN_MARK not in rows.collect_schema():
+        return rows
+    return rows.filter(pl.col(OWN_MARK).ne_missing(pl.lit(OWN_VALUE)))

@@ -13,14 +13,12 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError, MissingInputError
-from heap_assets.sources.heap_connect.comparing import OTHER, VERSION
-from heap_assets.sources.heap_connect.dtypes import to_json
+from heap_assets.sources.heap_connect.comparing import DAY, DUMP, OTHER, VERSION
+from heap_assets.sources.heap_connect.config import EVENT_KEYS, OWN_COLUMNS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.large_days import Run, day_rows
-from heap_assets.sources.heap_connect.merging import Columns, fitted, origin_of
+from heap_assets.sources.heap_connect.merging import Columns, fitted, origin_of, to_json
 from heap_assets.sources.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
-from heap_assets.sources.heap_connect.seen import DAY, DUMP
-from heap_assets.sources.heap_connect.selection import EVENT_KEYS, OWN_COLUMNS
 from heap_assets.sources.heap_connect.values import key_dtype
 from heap_assets.storage import FileWriter, Inputs, Store
 from heap_assets.tables import SNAPSHOT_TABLES

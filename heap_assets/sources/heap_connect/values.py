@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from heap_assets.sources.heap_connect.selection import USER_MIGRATIONS, USERS
+from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
 
 _IDS = {USERS: ("user_id",), USER_MIGRATIONS: ("from_user_id", "to_user_id")}
 _EVENT_IDS = ("event_id", "user_id", "session_id")
