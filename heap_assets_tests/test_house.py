@@ -178,3 +178,19 @@ def test_paths_of_assets_are_named_in_one_place() -> None:
     )
     others = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "tables.py" and "demo" not in p.parts]
     assert not {str(path): found for path in others if (found := spelled.findall(path.read_text()))}
+
+
+def test_a_kind_of_sync_is_one_file_that_nobody_else_names() -> None:
+    """Whoever asks which kind a sync is would have to be edited for the next kind."""
+    from heap_assets.activation import connectors
+
+    files = {kind: f"activation.connectors.{kind}" for kind in connectors()}
+    assert {kind: one.__module__.removeprefix("heap_assets.") for kind, one in connectors().items()} == files
+    assert not {m: named for m in _modules() if (named := set(_imports(m)) & set(files.values()))}
+    spelled = re.compile(rf"(?<!sync/)[\"'](?:{'|'.join(set(files) - _WORDS)})[\"']")
+    others = {m: path for m, path in _modules().items() if m not in files.values() and _room(m) != "demo"}
+    assert not {m: named for m, path in others.items() if (named := spelled.findall(path.read_text()))}
+
+
+_WORDS = {"webhook", "custom", "heap_events"}
+"""Kinds that are words for other things too: a channel of alerts, the default of a destination, a group of assets."""
