@@ -147,7 +147,7 @@ class HeapExport:
         return {
             name: table
             for name, table in found.items()
-            if name not in _ABOUT_SYNCS and not (name.endswith("_raw") and table.kind == "table")
+            if name not in _ABOUT_SYNCS and ("view" in table.kind or not name.casefold().endswith("_raw"))
         }
 
     @contextmanager

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import duckdb
 import grpc  # type: ignore[import-untyped]
@@ -25,7 +26,8 @@ import sqlglot
 from google.cloud.bigquery_storage_v1 import types as storage
 from sqlglot import exp
 
-from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google
+from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets_tests.sources.warehouse.refusing_google import Google, RefusingGoogle, refusing_google
 
 STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 PSEUDO = "_PARTITIONTIME"
@@ -52,6 +54,8 @@ class StrictGoogle(RefusingGoogle):
     ----------
     resources
         Table or view to its description, as tables.get answers it.
+    project, payer
+        Whose tables they are, and who asks for jobs; there is no other.
     etag
         Of every table, until it is changed.
     reads
@@ -63,6 +67,8 @@ class StrictGoogle(RefusingGoogle):
     """
 
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    project: str = "p"
+    payer: str = ""
     etag: str = "e0"
     reads: dict[str, str] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
@@ -74,6 +80,10 @@ class StrictGoogle(RefusingGoogle):
     def __post_init__(self) -> None:
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.execute("CREATE MACRO FARM_FINGERPRINT(x) AS CAST(hash(x) % 1000000007 AS BIGINT)")
+
+    @property
+    def account(self) -> BigQueryAccount:
+        return Google(self.payer or self.project, endpoint=self.url, storage_endpoint=self.storage)
 
     def hold(self, table: str, fields: str, query: str, partition: str | None = None, **described: Any) -> None:
         """Make a table of a DuckDB query; `fields` as `id INT64 REQUIRED, at TIMESTAMP`."""
@@ -107,19 +117,30 @@ class StrictGoogle(RefusingGoogle):
             return 404, {"error": {"code": 404, "message": message, "errors": [{"reason": "notFound"}]}}
 
     def _answered(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        asking = unquote(path.partition("/projects/")[2].partition("/")[0]) or self.project
+        self._own(self.project if asking == self.payer and "/datasets" not in path else asking)
+        own = {"projectId": self.project, "datasetId": "d"}
         if path.endswith("/tables") and method == "POST":
+            self._own(body["tableReference"]["projectId"])
             name = body["tableReference"]["tableId"]
             self.resources[name] = {"type": "TABLE", **body}
             return body
+        if path.endswith("/tables"):
+            listed = [(name, resource["type"]) for name, resource in self.resources.items()]
+            return {"tables": [{"tableReference": {**own, "tableId": name}, "type": kind} for name, kind in listed]}
+        if path.endswith("/datasets/d"):
+            return {"datasetReference": own}
         if "/tables/" in path:
             name = path.rpartition("/")[2]
             resource = self.resources[name]
+            if method == "DELETE":
+                return self.resources.pop(name)
             if method == "PATCH":
                 _refuse_other_than_additions(resource["schema"]["fields"], body["schema"]["fields"])
                 resource["schema"] = body["schema"]
             return {
                 **resource,
-                "tableReference": {"projectId": "p", "datasetId": "d", "tableId": name},
+                "tableReference": {**own, "tableId": name},
                 "etag": self.etag,
             }
         if method == "GET":
@@ -138,13 +159,17 @@ class StrictGoogle(RefusingGoogle):
             self.results[job] = self._selected(text)
         return self._done(job, configuration)
 
+    def _own(self, project: str) -> None:
+        if project != self.project:
+            raise RefusedError(f"The project {project} has not enabled BigQuery.")
+
     def _done(self, job: str, configuration: dict[str, Any] | None = None) -> dict[str, Any]:
         rows = self.results.get(job, pa.table({}))
         fields = [{"name": entry.name, "type": _answer_type(entry.type)} for entry in rows.schema]
         cells = [{"f": [{"v": _cell(value)} for value in row.values()]} for row in rows.to_pylist()]
-        scanned = {"totalBytesProcessed": "10"}
+        scanned = {"totalBytesProcessed": "10", "totalBytesBilled": "10"}
         return {
-            "jobReference": {"projectId": "p", "jobId": job, "location": "EU"},
+            "jobReference": {"projectId": self.payer or self.project, "jobId": job, "location": "EU"},
             "status": {"state": "DONE"},
             "jobComplete": True,
             "schema": {"fields": fields},
@@ -156,9 +181,10 @@ class StrictGoogle(RefusingGoogle):
 
     def _selected(self, text: str) -> pa.Table:
         tree = sqlglot.parse_one(text, dialect="bigquery")
-        [name] = {table.name for table in tree.find_all(exp.Table) if table.db}
         where = tree.args.get("where")
-        self.admit(name, where.this if where else None)
+        for project, name in {(table.catalog, table.name) for table in tree.find_all(exp.Table) if table.db}:
+            self._own(project)
+            self.admit(name, where.this if where else None)
         for table in tree.find_all(exp.Table):
             if table.db:
                 table.set("db", None)
@@ -218,6 +244,7 @@ class StrictGoogle(RefusingGoogle):
         fields[index] = {**wanted, "mode": fields[index].get("mode", "NULLABLE")}
 
     def _load(self, load: dict[str, Any]) -> None:
+        self._own(load["destinationTable"]["projectId"])
         table = load["destinationTable"]["tableId"].partition("$")[0]
         own, told = self.resources[table]["schema"]["fields"], load["schema"]["fields"]
         mine, theirs = [{_described(entry) for entry in fields} for fields in (own, told)]
@@ -233,6 +260,7 @@ class StrictGoogle(RefusingGoogle):
     def create_read_session(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         asked = storage.CreateReadSessionRequest.deserialize(request).read_session
         name, options = asked.table.rpartition("/")[2], asked.read_options
+        self._own(asked.table.split("/")[1])
         columns = ", ".join(f'"{column}"' for column in options.selected_fields)
         where = sqlglot.parse_one(options.row_restriction, dialect="bigquery") if options.row_restriction else None
         try:
@@ -259,9 +287,9 @@ class StrictGoogle(RefusingGoogle):
 
 
 @contextmanager
-def strict_google() -> Iterator[StrictGoogle]:
+def strict_google(project: str = "p") -> Iterator[StrictGoogle]:
     """Run both servers."""
-    google = StrictGoogle()
+    google = StrictGoogle(project=project)
 
     class Storage(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -276,6 +304,7 @@ def strict_google() -> Iterator[StrictGoogle]:
     with refusing_google(google):
         yield google
     server.stop(None)
+    google.database.close()
 
 
 def _literal(side: exp.Expression) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,12 @@ from heap_assets.config.warehouse import BigQueryWarehouse as Section
 from heap_assets.sources.heap_bigquery.export import HeapExport
 from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, Newer, RelationMissingError
 from heap_assets.sources.warehouse.bigquery.names import is_dataset, relation_of, shard_of, without_shards
+from heap_assets.sources.warehouse.bigquery.preflight import preflight
+from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.browse import look
+from heap_assets.sources.warehouse.publish import Publication
+from heap_assets.storage import Store
+from heap_assets_tests.sources.warehouse.strict_google import strict_google
 
 PROJECTS = st.from_regex(r"([a-z]{3,8}\.(com|org):)?[a-z][a-z0-9-]{4,12}[a-z0-9]", fullmatch=True)
 DATASETS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
@@ -150,6 +157,37 @@ def test_tables_by_day_are_one_source(accounts: tuple[BigQueryAccount, BigQueryA
     assert warehouse.version(f"{dataset}.events_*") is None
     with pytest.raises(RelationMissingError, match=r"Did you mean 'events_\*'"):
         warehouse.columns(f"{dataset}.event_*")
+
+
+@pytest.mark.parametrize("own", ["example.com:tools", "payer"])
+def test_a_project_of_a_domain_is_read_browsed_and_published_to(own: str, tmp_path: Path) -> None:
+    """By a server that knows that project alone, for the emulator refuses such ids; the payer may be another."""
+    project = "example.com:tools"
+    with strict_google(project) as google:
+        google.payer = own
+        google.hold("contacts", "id INT64, at TIMESTAMP", "SELECT 7 AS id, TIMESTAMPTZ '2026-11-02 00:00+00' AS at")
+        google.database.execute("CREATE VIEW v AS SELECT * FROM contacts")
+        google.resources["v"] = {**google.resources["contacts"], "type": "VIEW"}
+        account, dataset = google.account, "d" if own == project else f"{project}.d"
+        warehouse = BigQueryWarehouse(account, (dataset,))
+        assert [table.name for table in warehouse.tables()] == [f"{dataset}.contacts", f"{dataset}.v"]
+        for name in (f"{project}.d.contacts", f"{project}.d.v", f"{project}.d.Contacts"):
+            newer = Newer("at", datetime(2026, 11, 1, tzinfo=UTC))
+            with warehouse.snapshot(name, ["id"], newer=newer) as snapshot:
+                assert snapshot.frame.collect()["id"].to_list() == [7]
+                assert snapshot.reading.relation == name.lower().replace(f"{project}.d", dataset)
+        seen = look(warehouse, f"{dataset}.v")
+        assert (seen.rows["id"].to_list(), seen.sample.cost) == ([7], "1 rows queried, 10 bytes billed")
+        if own != project:
+            return
+        publisher = BigQueryPublisher(account, "d", Store(str(tmp_path)))
+        day, rows = date(2026, 11, 2), pl.LazyFrame({"id": [1]})
+        assert publisher.publish(Publication("people"), day, rows, "v1").status == "loaded"
+        assert publisher.publish(Publication("people"), day, rows, "v1").status == "unchanged"
+        assert google.database.sql("SELECT id FROM people").fetchall() == [(1,)]
+        tried = {permission.name: permission.passed for permission in preflight(warehouse, write_to="d", patience=2)}
+        assert tried["write to d"]
+        assert tried["read d.contacts"]
 
 
 @pytest.mark.parametrize(

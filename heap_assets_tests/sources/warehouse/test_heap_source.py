@@ -218,6 +218,7 @@ def test_one_view_that_is_gone_stops_no_other_and_is_named(both: Both) -> None:
         built = world.run(["heap/events/sign_up", "heap/sessions"], both.days[-1])
         assert world.checked(built, "heap/events/sign_up", "readable") == {both.days[-1]: False}
         assert world.checked(built, "heap/sessions", "readable") == {both.days[-1]: True}
+        assert not exports.missing(world.project), "the raw table of a view that is gone is no new event"
     finally:
         both.exported.query(f"CREATE VIEW {{d}}.sign_up AS {definition}")
 
