@@ -154,9 +154,10 @@ def test_preflight_discover_and_browse_say_what_there_is(folder: Path, company: 
     missed = typed(folder, "browse", "crn")
     assert (missed.returncode, missed.stdout) == (2, "")
     assert "no dataset 'crn'. There are: billing, crm, product, support" in missed.stderr
-    proposal = typed(folder, "browse", "crm.contacts").stdout
-    assert "relation: crm.contacts" in proposal
-    assert "email" in proposal
+    browsed = typed(folder, "browse", "crm.contacts")
+    assert "relation: crm.contacts" in browsed.stdout
+    assert "email" in browsed.stdout
+    assert re.search(r"^sampled: \d+ rows read$", browsed.stderr, re.MULTILINE)
 
 
 def test_questions_before_anything_was_built_say_what_to_do(folder: Path, company: Company, typed: Typed) -> None:

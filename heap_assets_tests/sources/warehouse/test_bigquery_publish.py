@@ -117,6 +117,30 @@ def test_required_columns_stay_and_a_row_without_a_value_is_refused(target: Targ
     assert target.rows("id, plan") == [(1, "pro")]
 
 
+@pytest.mark.parametrize(
+    ("rows", "lacking"),
+    [
+        ([{"s": {"a": 1}, "l": [{"a": 1}]}, {"s": None, "l": []}], None),
+        ([{"s": None, "l": None}], None),
+        ([{"s": {"a": None}, "l": []}, {"s": None, "l": []}], r"s\.a"),
+        ([{"s": None, "l": [{"a": 1}, {"a": None}]}], r"l\.a"),
+    ],
+)
+def test_required_fields_inside_structs_are_refused_by_name_and_only_where_the_struct_is_there(
+    rows: list[dict[str, Any]], lacking: str | None, tmp_path: Path
+) -> None:
+    field = gcp.SchemaField("a", "INTEGER", "REQUIRED")
+    table = [gcp.SchemaField("s", "RECORD", fields=[field]), gcp.SchemaField("l", "RECORD", "REPEATED", fields=[field])]
+    frame = pl.DataFrame(rows)
+    frame.write_parquet(tmp_path / "raw")
+    if lacking:
+        with pytest.raises(PublishError, match=rf"p\.d\.t: column '{lacking}' is REQUIRED in BigQuery, and 1 rows"):
+            write_fitted(tmp_path / "raw", tmp_path / "rows", "p.d.t", table)
+        return
+    assert write_fitted(tmp_path / "raw", tmp_path / "rows", "p.d.t", table) == {}
+    assert pl.read_parquet(tmp_path / "rows").rows() == frame.rows()
+
+
 def test_values_at_the_edge_arrive_exactly_or_as_text_or_are_counted(target: Target) -> None:
     at = datetime(2026, 11, 2, 10, 0, 0, 123456, tzinfo=UTC)
     lost = target.publish(

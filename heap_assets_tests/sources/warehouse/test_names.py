@@ -28,7 +28,7 @@ def test_every_name_is_taken_by_every_engine_and_no_two_are_one(names: list[str]
     for name, published in found.items():
         assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", published)
         assert len(published) <= longest
-        assert not published.upper().startswith(("_TABLE_", "_FILE_", "_PARTITION"))
+        assert not published.upper().startswith(("_TABLE_", "_FILE_", "_PARTITION", "_CHANGE_", "_ROW_TIMESTAMP"))
         if published != name and name.casefold() not in OWN:
             assert safe_name(name, longest) != name or name.casefold() in {n.casefold() for n in {*names} - {name}}
 
@@ -48,6 +48,9 @@ def test_a_name_that_was_published_stays_whatever_comes_later(first: list[str], 
         (["cart value", "cart_value"], ["cart_value_59030d", "cart_value"]),
         (["Plan", "plan"], ["Plan", "plan_64879f"]),
         (["profile_id", "partition_day", "ctid"], ["property_profile_id", "property_partition_day", "property_ctid"]),
+        (["_TABLE_", "_PARTITIONTIME"], ["property__TABLE_", "property__PARTITIONTIME"]),
+        (["_FILE_NAME", "_CHANGE_TYPE"], ["property__FILE_NAME", "property__CHANGE_TYPE"]),
+        (["_Change_Sequence_Number", "__root__x"], ["property__Change_Sequence_Number", "property___root__x"]),
         (["цена", "1st", "  "], ["u0446u0435u043du0430", "_1st", "_"]),
         (["x" * 70], ["x" * 56 + "_" + "c71bd1"]),
     ],

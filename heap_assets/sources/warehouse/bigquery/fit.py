@@ -49,7 +49,11 @@ def write_fitted(source: Path, path: Path, table: str, fields: Sequence[bigquery
             for batch in file.iter_batches(_BATCH_ROWS):
                 columns = []
                 for entry, wanted in zip(fields, target, strict=True):
-                    column, count = _fitted(batch.column(entry.name), wanted.type)
+                    try:
+                        column, count = _fitted(batch.column(entry.name), wanted.type)
+                    except _LackingError as lacking:
+                        field, rows = lacking.args
+                        raise PublishError(_required(table, f"{entry.name}.{field}", rows)) from None
                     lost[entry.name] += count
                     if entry.mode == "REQUIRED" and column.null_count:
                         raise PublishError(_required(table, entry.name, column.null_count))
@@ -61,7 +65,7 @@ def write_fitted(source: Path, path: Path, table: str, fields: Sequence[bigquery
 def _required(table: str, column: str, count: int) -> str:
     return (
         f"{table}: column {column!r} is REQUIRED in BigQuery, and {count} rows or more have no value for it: "
-        f"ALTER TABLE `{table}` ALTER COLUMN `{column}` DROP NOT NULL lets them in"
+        f"ALTER TABLE `{table}` ALTER COLUMN {column} DROP NOT NULL lets them in"
     )
 
 
@@ -94,7 +98,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _fitted(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     """Return an array in a type, and how many of its values became null for it."""
-    if pa.types.is_null(array.type):
+    if pa.types.is_null(array.type) and not pa.types.is_struct(kind):
         return pa.nulls(len(array), kind), 0
     if pa.types.is_struct(kind):
         return _fitted_struct(array, kind)
@@ -116,11 +120,34 @@ def _fitted(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
 
 
 def _fitted_struct(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
-    own = {array.type.field(index).name: child for index, child in enumerate(array.flatten())}
-    parts = [_fitted(own[field.name], field.type) if field.name in own else (pa.nulls(len(array), field.type), 0)
-             for field in kind]  # fmt: skip
-    built = pa.StructArray.from_arrays([child for child, _ in parts], fields=list(kind), mask=array.is_null())
-    return built, sum(lost for _, lost in parts)
+    own = {} if pa.types.is_null(array.type) else dict(zip(array.type.names, array.flatten(), strict=True))
+    parts, lost = [], 0
+    for field in kind:
+        part, count = _fitted(own.get(field.name, pa.nulls(len(array))), field.type)
+        parts.append(part if field.nullable else _present(part, array, field))
+        lost += count
+    return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null()), lost
+
+
+def _present(part: pa.Array, parent: pa.Array, field: pa.Field) -> pa.Array:
+    """Return a REQUIRED field without nulls: Arrow wants values even where the whole struct is null, and ignores them.
+
+    Raises
+    ------
+    _LackingError
+        If a struct lacks the value.
+    """
+    lacking = part.null_count - parent.null_count
+    if lacking:
+        raise _LackingError(field.name, lacking)
+    if not part.null_count or pa.types.is_nested(field.type):
+        return part
+    plain = "" if pa.types.is_string(field.type) else b"" if pa.types.is_binary(field.type) else 0
+    return pc.fill_null(part, pa.scalar(plain, field.type))
+
+
+class _LackingError(Exception):
+    """A REQUIRED field inside a struct has no value: its name, and in how many structs."""
 
 
 def _fitted_list(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
