@@ -208,11 +208,11 @@ def show_runs(name: str, last: int) -> None:
     """Show the last runs, newest first."""
     project = _platform(name)
     specs = connector_of(project, name).specs()
-    found = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
-    if not len(found):
+    listed = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
+    if not len(listed):
         click.echo(f"{sync_asset(name)} has not run yet")
         return
-    shown = found.sort("started_at", descending=True).head(last)
+    shown = listed.sort("started_at", descending=True).head(last)
     columns = ("planned", "sent", "rejected", "held", "invalid", "unknown", "requests")
     several = ["sync"] if len(specs) > 1 else []
     _table(
@@ -237,16 +237,16 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     project = _platform(name)
     moment = since.replace(tzinfo=UTC) if since else None
     specs = connector_of(project, name).specs()
-    found = pl.concat(
+    listed = pl.concat(
         [rejected(project.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
     )
-    click.echo(f"{sync_asset(name)}: {len(found):,} rows stand as rejected or unanswered")
-    if not len(found):
+    click.echo(f"{sync_asset(name)}: {len(listed):,} rows stand as rejected or unanswered")
+    if not len(listed):
         return
-    by_reason = found.group_by("status", "reason").len("rows").sort("rows", "reason", descending=[True, False])
+    by_reason = listed.group_by("status", "reason").len("rows").sort("rows", "reason", descending=[True, False])
     _table(by_reason.fill_null(""))
     click.echo()
-    kept = found.drop("ledger") if len(specs) == 1 else found
+    kept = listed.drop("ledger") if len(specs) == 1 else listed
     _table(kept.sort("failed_at", descending=True, nulls_last=True).head(rows))
     click.echo(f"\nShow one in clear: heap-assets rows sync/{name} --key KEY_HASH")
     click.echo(f"Try them at once: heap-assets sync retry {name}, then run the sync")

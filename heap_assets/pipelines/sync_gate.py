@@ -38,8 +38,8 @@ def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str
 
     An audience is as good as the traits that its conditions are on.
     """
-    found = project.lake.find(PROFILES, day)
-    set_aside = found.notes.get(SET_ASIDE) if found else None
+    profiles = project.lake.find(PROFILES, day)
+    set_aside = profiles.notes.get(SET_ASIDE) if profiles else None
     if not set_aside:
         return []
     needed = {column: {column} for column in columns}
@@ -84,11 +84,11 @@ def profiles_gate(project: Project, day: date | str) -> list[str]:
 
 def _snapshot_gates(project: Project, day: date | str) -> Iterator[str]:
     lake = project.lake
-    found = lake.find(PROFILES, str(day))
-    if found is None:
+    profiles = lake.find(PROFILES, str(day))
+    if profiles is None:
         return
-    for given, version in found.inputs.versions.items():
-        asset, _, partition = given.partition("@")
+    for source, version in profiles.inputs.versions.items():
+        asset, _, partition = source.partition("@")
         if not partition or asset not in feeding_snapshots(project):
             continue
         required = required_checks(project, asset)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from heap_assets.activation.engine.destination import BaseDestination, Rate, Request, Response, Row, named_rows
+from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, named_rows
 from heap_assets.config import HeapSettings, SyncSettings
 from heap_assets.errors import SettingsError
 
@@ -56,6 +56,26 @@ class HeapApp:
     @property
     def url(self) -> str:
         return (self.base_url or HOSTS[self.region]).rstrip("/")
+
+
+def call_limits(
+    batch_rows: int,
+    forbidden: Iterable[str],
+    *,
+    bulk: bool = True,
+    rates: tuple[Rate, ...] = (),
+    key_units: int = IDENTITY_UNITS,
+) -> Limits:
+    """Return the limits of a call that takes a list, or (not `bulk`) of one that takes a single element."""
+    return Limits(
+        batch_rows=min(batch_rows, BULK_ROWS) if bulk else 1,
+        key_units=key_units,
+        name_units=NAME_UNITS,
+        value_units=VALUE_UNITS,
+        rates=rates if bulk else (SINGLE,),
+        junk_keys=JUNK_IDENTITIES,
+        forbidden_names=frozenset(forbidden),
+    )
 
 
 class ToHeap(SyncSettings):

@@ -10,18 +10,10 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.base import Connector
-from heap_assets.activation.connectors.heap import (
-    BULK_ROWS,
-    JUNK_IDENTITIES,
-    NAME_UNITS,
-    VALUE_UNITS,
-    HeapApp,
-    HeapDestination,
-    ToHeap,
-)
+from heap_assets.activation.connectors.heap import BULK_ROWS, VALUE_UNITS, HeapApp, HeapDestination, ToHeap, call_limits
 from heap_assets.activation.connectors.registry import connector_of
 from heap_assets.activation.connectors.rows import keyed_rows
-from heap_assets.activation.engine.destination import Limits, Request, Row
+from heap_assets.activation.engine.destination import Request, Row
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.tables import runs
 from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings
@@ -95,14 +87,7 @@ class HeapAccountProperties(HeapDestination):
         super().__init__(app, cleared=cleared)
         self._account_id_configured = account_id_configured
         self._users_synced = users_synced
-        self.limits = Limits(
-            batch_rows=min(batch_rows, BULK_ROWS),
-            key_units=VALUE_UNITS,
-            name_units=NAME_UNITS,
-            value_units=VALUE_UNITS,
-            junk_keys=JUNK_IDENTITIES,
-            forbidden_names=frozenset({"id"}),
-        )
+        self.limits = call_limits(batch_rows, ("id",), key_units=VALUE_UNITS)
 
     def refusal(self) -> str | None:
         if not self._account_id_configured:

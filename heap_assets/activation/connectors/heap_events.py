@@ -10,18 +10,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.base import Connector, Requirement
-from heap_assets.activation.connectors.heap import (
-    BULK_ROWS,
-    EVENT_UNITS,
-    IDENTITY_UNITS,
-    JUNK_IDENTITIES,
-    NAME_UNITS,
-    SINGLE,
-    VALUE_UNITS,
-    HeapApp,
-    HeapDestination,
-    ToHeap,
-)
+from heap_assets.activation.connectors.heap import BULK_ROWS, EVENT_UNITS, HeapApp, HeapDestination, ToHeap, call_limits
 from heap_assets.activation.connectors.rows import (
     address_policy,
     newest_profiles_day,
@@ -30,7 +19,7 @@ from heap_assets.activation.connectors.rows import (
     table_events,
 )
 from heap_assets.activation.engine.addressing import Addressed
-from heap_assets.activation.engine.destination import Limits, Rate, Request, Row
+from heap_assets.activation.engine.destination import Rate, Request, Row
 from heap_assets.activation.engine.events import EVENT_COLUMNS, addressed_events, derived_id, event_faults
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import EventSettings
@@ -136,15 +125,7 @@ class HeapEvents(HeapDestination):
         super().__init__(app)
         self._source = source
         self._bulk = bulk
-        self.limits = Limits(
-            batch_rows=min(batch_rows, BULK_ROWS) if bulk else 1,
-            key_units=IDENTITY_UNITS,
-            name_units=NAME_UNITS,
-            value_units=VALUE_UNITS,
-            rates=BULK_RATES if bulk else (SINGLE,),
-            junk_keys=JUNK_IDENTITIES,
-            forbidden_names=frozenset(SENT_BY),
-        )
+        self.limits = call_limits(batch_rows, SENT_BY, bulk=bulk, rates=BULK_RATES)
 
     def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         return event_faults(rows, EVENT_UNITS)

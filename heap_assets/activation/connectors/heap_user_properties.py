@@ -11,17 +11,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.base import Connector
-from heap_assets.activation.connectors.heap import (
-    BULK_ROWS,
-    IDENTITY_UNITS,
-    JUNK_IDENTITIES,
-    NAME_UNITS,
-    SINGLE,
-    VALUE_UNITS,
-    HeapApp,
-    HeapDestination,
-    ToHeap,
-)
+from heap_assets.activation.connectors.heap import BULK_ROWS, HeapApp, HeapDestination, ToHeap, call_limits
 from heap_assets.activation.connectors.rows import (
     Identities,
     address_policy,
@@ -30,7 +20,7 @@ from heap_assets.activation.connectors.rows import (
     table_rows,
 )
 from heap_assets.activation.engine.addressing import Addressed, addressed
-from heap_assets.activation.engine.destination import Limits, Request, Row
+from heap_assets.activation.engine.destination import Request, Row
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings
 from heap_assets.tables import PROFILES, USERS
@@ -102,15 +92,7 @@ class HeapUserProperties(HeapDestination):
     ) -> None:
         super().__init__(app, cleared=cleared)
         self._bulk = bulk
-        self.limits = Limits(
-            batch_rows=min(batch_rows, BULK_ROWS) if bulk else 1,
-            key_units=IDENTITY_UNITS,
-            name_units=NAME_UNITS,
-            value_units=VALUE_UNITS,
-            rates=() if bulk else (SINGLE,),
-            junk_keys=JUNK_IDENTITIES,
-            forbidden_names=frozenset({"id", "user_id", "identity"}),
-        )
+        self.limits = call_limits(batch_rows, ("id", "user_id", "identity"), bulk=bulk)
 
     def element(self, row: Row) -> dict[str, Any]:
         return {"identity": row.key, "properties": self.properties(row)}

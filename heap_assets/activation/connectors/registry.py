@@ -41,8 +41,8 @@ def connector_of(deployment: Deployment, name: str) -> Connector[Any]:
 
 
 def _built_in() -> Iterator[type[Connector[Any]]]:
-    for found in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{found.name}")
+    for file in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{file.name}")
         for member in vars(module).values():
             if _is_connector(member) and member.__module__ == module.__name__:
                 yield member

@@ -174,11 +174,11 @@ class TrackingPlan:
     def _unplanned(self, part: pl.DataFrame, name: str, column: str, counts: Counter[str]) -> pl.DataFrame:
         if self.on_unplanned_property is Violation.ALLOW:
             return part
-        there = part[column].is_not_null()
+        filled = part[column].is_not_null()
         if self.on_unplanned_property is not Violation.DROP_PROPERTY:
-            part = self._marked(part, there, f"{column} is not planned", self.on_unplanned_property)
-        if there.any():
-            counts[f"event {name}: {column} is not planned, {self.on_unplanned_property}"] += int(there.sum())
+            part = self._marked(part, filled, f"{column} is not planned", self.on_unplanned_property)
+        if filled.any():
+            counts[f"event {name}: {column} is not planned, {self.on_unplanned_property}"] += int(filled.sum())
         return part.drop(column)
 
     def _planned(

@@ -70,7 +70,7 @@ def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collecti
     """Remove a person from the ledger, the log and the open tables, and never send to them again.
 
     What remains is keyed hashes in `forgotten.parquet`, so that they can be refused. Deleting the person at Heap is
-    :class:`heap_assets.activation.HeapDeletion`.
+    :func:`heap_assets.activation.heap_deletion`.
 
     Parameters
     ----------

@@ -109,23 +109,23 @@ def _sync(
     )
     @redacting
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
-        there = project(lake)
+        deployed = project(lake)
         if not context.selected_asset_keys:
             # the button "Execute" of a check must not send anything
-            step = StepChecks(context, there.lake, checks)
+            step = StepChecks(context, deployed.lake, checks)
             yield from step.judge_again(sync_asset(name), context.partition_keys)
             yield from step.finish()
             return
         if config.dry_run:
-            yield from _dry_run(context, there, name, config)
+            yield from _dry_run(context, deployed, name, config)
             return
-        delivery.check_options(there, name, config.options)
-        if not config.confirm and waits_for_confirmation(there, name):
-            yield from _dry_run(context, there, name, config)
-            remember_shown(there, name, date.fromisoformat(max(context.partition_keys)))
+        delivery.check_options(deployed, name, config.options)
+        if not config.confirm and waits_for_confirmation(deployed, name):
+            yield from _dry_run(context, deployed, name, config)
+            remember_shown(deployed, name, date.fromisoformat(max(context.partition_keys)))
             context.log.warning("sync/%s has never sent to this destination: %s", name, how_to_confirm(name))
             return
-        yield from _Run(context, there, name, StepChecks(context, there.lake, checks)).go(config.options)
+        yield from _Run(context, deployed, name, StepChecks(context, deployed.lake, checks)).go(config.options)
 
     return send
 
@@ -172,7 +172,7 @@ class _Run:
         A day that was not built, or whose checks did not pass, is left out; one that the destination did not take
         is the last.
         """
-        *older, newest = self._there()
+        *older, newest = self._sendable_days()
         events = connector_of(self.project, self.name).mode is Mode.INSERT
         for day in [*older, newest] if events else [newest]:
             try:
@@ -194,26 +194,26 @@ class _Run:
             self.superseded = older
         return None
 
-    def _there(self) -> list[str]:
+    def _sendable_days(self) -> list[str]:
         """Return the days that can be sent and say what the others wait for; all of them if there is none.
 
         Nothing to send at all is told by the gate, as a failure: somebody asked for it.
         """
         days = list(self.context.partition_keys)
         built = built_days(self.project, self.name)
-        if len(there := [day for day in days if day in built]) in (0, len(days)):
+        if len(sendable := [day for day in days if day in built]) in (0, len(days)):
             return days
-        for day in sorted({*days} - {*there}):
+        for day in sorted({*days} - {*sendable}):
             note_wait(self.context, sync_asset(self.name), day, f"what it reads has not been built for {day}")
-        return there
+        return sendable
 
     def _materializations(self) -> Iterator[Any]:
         """Report the days that arrived."""
-        told: dict[str, Mapping[str, Any]] = {
+        metadata: dict[str, Mapping[str, Any]] = {
             day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
         }
-        told |= {day: metadata_of(self.project, self.name, d) for day, d in self.deliveries.items() if d.arrived}
-        yield from materializations(self.context, asset_key(sync_asset(self.name)), told)
+        metadata |= {day: metadata_of(self.project, self.name, d) for day, d in self.deliveries.items() if d.arrived}
+        yield from materializations(self.context, asset_key(sync_asset(self.name)), metadata)
 
     def _tell(self, day: str, sent: Delivery) -> None:
         report = sent.report
@@ -259,10 +259,10 @@ def _teller(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
     """Return what logs how far a delivery is, every few seconds."""
     last = time.monotonic()
 
-    def tell(seen: Progress) -> None:
+    def tell(progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            context.log.info(progress_line(seen))
+            context.log.info(progress_line(progress))
 
     return tell

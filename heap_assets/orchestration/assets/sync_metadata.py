@@ -19,17 +19,17 @@ _NOT_SHOWN = ("sync", "run_id", "day", "destination")
 
 def metadata_of(project: Project, name: str, sent: delivery.Delivery) -> dict[str, Any]:
     """Return what a day's materialization (or failure, or dry run) says."""
-    found = report_metadata(sent.report)
+    metadata = report_metadata(sent.report)
     if sent.confirmed:
-        found["confirmed_by_export"] = sent.confirmed
+        metadata["confirmed_by_export"] = sent.confirmed
     if sent.tables or sent.left_out:
-        found["tables"] = _tables(sent)
+        metadata["tables"] = _tables(sent)
     if sent.unchanged_tables:
-        found["unchanged_tables"] = sent.unchanged_tables
+        metadata["unchanged_tables"] = sent.unchanged_tables
     history = runs(project.lake.store, connector_of(project, name).ledger_folder(), last=_RUNS_SHOWN)
     if len(history):
-        found["recent_runs"] = _history(history)
-    return found
+        metadata["recent_runs"] = _history(history)
+    return metadata
 
 
 def report_metadata(report: SyncReport) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def report_metadata(report: SyncReport) -> dict[str, Any]:
     for name in ("rejections", "invalid_reasons", "held_reasons"):
         if counted := getattr(report, name):
             plain[name] = _table({"reason": reason, "rows": rows} for reason, rows in counted.items())
-    if seen := report.addressing_in_words:
-        plain["addressing"] = _table({"what": what, "rows": rows} for what, rows in seen.items())
+    if addressing := report.addressing_in_words:
+        plain["addressing"] = _table({"what": what, "rows": rows} for what, rows in addressing.items())
     if report.sample:
         plain["rejected_sample"] = _table({"key_hash": key, "reason": reason} for key, reason in report.sample)
         plain["rejected_in_clear"] = f"heap-assets rows sync/{report.sync} --key KEY_HASH"
@@ -69,12 +69,12 @@ def planned_rows(rows: pl.DataFrame) -> dict[str, Any]:
     return {"sample": _table(shown)}
 
 
-def progress_line(seen: Progress) -> str:
+def progress_line(progress: Progress) -> str:
     """Say how far a delivery is."""
-    rate = seen.acknowledged / seen.seconds if seen.seconds > 0 else 0.0
+    rate = progress.acknowledged / progress.seconds if progress.seconds > 0 else 0.0
     return (
-        f"{seen.acknowledged:,} of {seen.planned:,} rows acknowledged, {seen.rejected:,} rejected, "
-        f"{seen.requests:,} requests, {rate:,.0f} rows/s"
+        f"{progress.acknowledged:,} of {progress.planned:,} rows acknowledged, {progress.rejected:,} rejected, "
+        f"{progress.requests:,} requests, {rate:,.0f} rows/s"
     )
 
 
