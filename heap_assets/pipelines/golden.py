@@ -10,7 +10,7 @@ import polars as pl
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures
 from heap_assets.pipelines.behaviour import Window, window, with_what_they_did
-from heap_assets.pipelines.table import Made
+from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made
 from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
 from heap_assets.project import Project
 from heap_assets.storage import Inputs, Lake
@@ -58,6 +58,8 @@ def profiles_of_day(project: Project, day: date) -> Made:
             SET_ASIDE: {**made.set_aside, **doubtful},
             "unreadable_times": sum(made.unreadable_times.values()),
             "unreadable_times_in": dict(made.unreadable_times),
+            VALUES_LOST: sum(made.values_lost.values()),
+            VALUES_LOST_IN: dict(made.values_lost),
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.profiles.exact_comparison import Compare, compare_moment, compare_number
 from heap_assets.yaml_core import Unquoted
 
 Scalar = str | int | float | bool
-Compare = Callable[[pl.Expr, Any], pl.Expr]
 
 COMPARISONS: Mapping[str, Compare] = {
     "eq": operator.eq,
@@ -126,37 +126,20 @@ def _unsafe(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scala
                 value.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean), operand
             )
     elif isinstance(operand, int | float):
-        if dtype.is_numeric():
-            return compare(value, operand)
-        if dtype == pl.String:
-            # whole numbers first: a float cannot hold every 64-bit id
-            kinds = [pl.Int64, pl.Float64] if isinstance(operand, int) else [pl.Float64]
-            return pl.coalesce([compare(_number(value, kind), operand) for kind in kinds])
+        if dtype.is_numeric() or dtype == pl.String:
+            return compare_number(compare, value, dtype, operand)
     elif dtype == pl.String:
         return compare(value, operand)
     elif dtype in (pl.Date, pl.Datetime):
-        return compare(value, _moment(operand, dtype, where))
+        return compare_moment(compare, value, dtype, _moment(operand, where))
     raise SettingsError(f"{where} is {operand!r}, which cannot be compared with a column of type {dtype}.")
-
-
-def _number(value: pl.Expr, kind: type[pl.DataType]) -> pl.Expr:
-    """Return the number that a text spells; a text with leading zeros (a postal code) is none."""
-    text = value.str.strip_chars()
-    return pl.when(~text.str.contains(r"^[-+]?0[0-9]")).then(text.cast(kind, strict=False))
 
 
 _TRUTH = {"true": True, "false": False}
 
 
-def _moment(text: str, dtype: pl.DataType, where: str) -> pl.Expr:
+def _moment(text: str, where: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError as error:
         raise SettingsError(f"{where} is {text!r}, expected a date or a time such as 2026-11-01T09:00:00.") from error
-    literal = pl.lit(moment)
-    zone = getattr(dtype, "time_zone", None)
-    if dtype == pl.Date:
-        return literal.dt.date()
-    if zone is None:
-        return literal if moment.tzinfo is None else literal.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return literal.dt.replace_time_zone(zone) if moment.tzinfo is None else literal.dt.convert_time_zone(zone)

@@ -12,7 +12,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
 from heap_assets.profiles.survivorship import TraitRule, survivors
 from heap_assets.profiles.trait_rows import PROFILE, ROW_TIME, UNREADABLE, TraitRows, TraitSource, assigned_rows
-from heap_assets.values import TIME
+from heap_assets.values import PRIVATE, TIME
 
 PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "profile_id": pl.String(),
@@ -30,6 +30,8 @@ PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
 SET_ASIDE: Final = "traits_set_aside"
 """The note of a day's profiles: traits and audiences that could not be made, and why. The check `traits_made` fails."""
 
+_LOST: Final = f"{PRIVATE}lost"
+
 
 @dataclass(frozen=True)
 class GoldenRecords:
@@ -43,11 +45,14 @@ class GoldenRecords:
         Trait to why it could not be made: types that clash, a column that is gone. Both of its columns are null.
     unreadable_times
         `table.column` to how many rows of people have text there that is no time; such rows count as without one.
+    values_lost
+        Trait to for how many people its value is null because it does not fit the type of the trait (docs/values.md).
     """
 
     frame: pl.LazyFrame
     set_aside: Mapping[str, str] = field(default_factory=dict)
     unreadable_times: Mapping[str, int] = field(default_factory=dict)
+    values_lost: Mapping[str, int] = field(default_factory=dict)
 
 
 def golden_records(
@@ -98,18 +103,23 @@ def golden_records(
         name: assigned_rows(sources[name], table, to_profile, rules) for name, table in tables.items() if table.usable
     }
     set_aside = {rule.name: why for rule in traits if (why := _why_impossible(rule, tables))}
-    made = []
+    made, lost = [], {}
     for rule in traits:
         try:
             if rule.name not in set_aside:
-                made.append(_trait(rule, assigned, numbers))
+                trait = _trait(rule, assigned, numbers)
+                lost[rule.name] = int(trait[_LOST].sum())
+                made.append(trait.drop(_LOST))
                 continue
         except SettingsError as error:
             set_aside[rule.name] = str(error)
         made.append(_nothing(rule, numbers.height))
     columns = [_body(numbered, numbers, rules, merged_away), *made, _conflict_counts(conflicts, numbers)]
     return GoldenRecords(
-        pl.concat(columns, how="horizontal").lazy(), set_aside, _unreadable_times(sources, tables, assigned)
+        pl.concat(columns, how="horizontal").lazy(),
+        set_aside,
+        _unreadable_times(sources, tables, assigned),
+        {name: count for name, count in lost.items() if count},
     )
 
 
@@ -137,9 +147,14 @@ def _unreadable_times(
 
 
 def _trait(rule: TraitRule, assigned: Mapping[str, pl.LazyFrame], numbers: pl.DataFrame) -> pl.DataFrame:
-    """Return the trait and its source, one row per profile in order."""
+    """Return the trait, its source and whether a value did not fit its type, one row per profile in order."""
     chosen = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
-    named = chosen.select("profile", pl.col("value").alias(rule.name), pl.col("source").alias(f"{rule.name}__source"))
+    named = chosen.select(
+        "profile",
+        pl.col("value").alias(rule.name),
+        pl.col("source").alias(f"{rule.name}__source"),
+        pl.col("value").is_null().alias(_LOST),
+    )
     try:
         return _in_order(named, numbers)
     except pl.exceptions.PolarsError as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
 from enum import StrEnum
 
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.profiles.common_type import LOST, SIZE, common_type, fitting, together, total
 
 
 class Choose(StrEnum):
@@ -60,7 +60,6 @@ class TraitRule:
 
 
 _NUMBER = r"^[+-]?\d+(\.\d+)?$"
-_DIGITS = 200
 
 CANDIDATE_KEYS = ("profile", "rank", "time")
 """Columns of a candidate beside its `value`: the profile (any key), the position of its source, the time of its row."""
@@ -85,54 +84,80 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
     Returns
     -------
     LazyFrame
-        profile, value, source String (the source of the rule that gave it; of a sum all, joined by `+`).
+        profile, value, source String (the source of the rule that gave it; of a sum all, joined by `+`). Both are null
+        where the value that the rule chooses does not fit the type of the trait (:func:`common_type`).
 
     Raises
     ------
     SettingsError
         The sources have types that cannot be compared, or the rule cannot be applied to them.
     """
-    typed = _one_type(candidates, rule)
-    alone = pl.col("profile").is_unique()
-    # most profiles have one candidate: only the others are worth sorting
-    chosen = _CHOICES[rule.choose](typed.filter(~alone), rule.sources)
-    only = typed.filter(alone).select("profile", "value", source=_source_name(pl.col("rank"), rule.sources))
-    return pl.concat([only, chosen.select("profile", "value", "source")])
+    if rule.choose is Choose.SUM:
+        candidates = _numbers_as_text(candidates, rule)
+    dtype = _checked_type(candidates, rule)
+    if rule.choose is Choose.SUM:
+        chosen = _sums(candidates, dtype, rule.sources)
+    else:
+        typed = together(candidates, dtype)
+        alone = pl.col("profile").is_unique()
+        # most profiles have one candidate: only the others are worth sorting
+        several = _CHOICES[rule.choose](typed.filter(~alone))
+        kept = [rows.select("profile", "value", "rank") for rows in (typed.filter(alone), several)]
+        chosen = pl.concat(kept).with_columns(source=_source_name(pl.col("rank"), rule.sources))
+    known = pl.when(pl.col("value").is_not_null()).then("source")
+    return chosen.select("profile", "value", source=known)
 
 
-def _first(candidates: pl.LazyFrame, sources: Sequence[str], order: Mapping[str, bool]) -> pl.LazyFrame:
+def _first(candidates: pl.LazyFrame, order: Mapping[str, bool]) -> pl.LazyFrame:
     """Keep the first row of a profile by `order`: column to descending; nulls are last either way."""
+    if SIZE in candidates.collect_schema():
+        # of values that are about as large, one that did not fit comes first: no other may pass for it
+        by_size = {SIZE: order["value"], LOST: True, "value": order["value"]}
+        order = {
+            name: down for key in order for name, down in (by_size if key == "value" else {key: order[key]}).items()
+        }
     ordered = candidates.sort(list(order), descending=list(order.values()), nulls_last=True)
-    kept = ordered.unique("profile", keep="first", maintain_order=True)
-    return kept.with_columns(source=_source_name(pl.col("rank"), sources))
+    return ordered.unique("profile", keep="first", maintain_order=True)
 
 
-def _sum(candidates: pl.LazyFrame, sources: Sequence[str]) -> pl.LazyFrame:
-    is_text = candidates.collect_schema()["value"] == pl.String
-    total = pl.col("value").map_elements(_exact_sum, return_dtype=pl.String) if is_text else pl.col("value").list.sum()
+def _sums(candidates: Sequence[pl.LazyFrame], dtype: pl.DataType, sources: Sequence[str]) -> pl.LazyFrame:
+    """Add the values of each profile: those of exact types exactly, then what floats there are as doubles."""
+    floats = [frame for frame in candidates if frame.collect_schema()["value"].is_float()]
+    others = [frame for frame in candidates if not frame.collect_schema()["value"].is_float()]
+    exact = common_type([frame.collect_schema()["value"] for frame in others])
+    wide = pl.Int128() if exact == pl.Int64 else exact
+    parts = [
+        _added(frames, own).with_columns(fitting(pl.col("value"), own, dtype).alias("value"))
+        for frames, own in ((others, wide), (floats, dtype))
+        if frames
+    ]
+    sums = parts[0]
+    if len(parts) > 1:
+        both = pl.concat(parts).group_by("profile").agg(pl.col("value").sort(), pl.col("ranks").explode())
+        sums = both.with_columns(total(pl.col("value"), dtype).alias("value"))
+    names = pl.col("ranks").list.unique().list.sort().list.eval(_source_name(pl.element(), sources)).list.join("+")
+    return sums.select("profile", "value", source=names)
+
+
+def _added(frames: Sequence[pl.LazyFrame], dtype: pl.DataType) -> pl.LazyFrame:
+    typed = together(frames, dtype)
+    alone = pl.col("profile").is_unique()
+    only = typed.filter(alone).select("profile", "value", ranks=pl.concat_list("rank"))
     # sums of floats depend on their order, which a parallel aggregation does not keep: collect, sort, then add
-    grouped = candidates.group_by("profile").agg(pl.col("value").sort(), source=pl.col("rank").unique().sort())
-    names = pl.col("source").list.eval(_source_name(pl.element(), sources)).list.join("+")
-    return grouped.with_columns(total, source=names)
+    several = typed.filter(~alone).group_by("profile").agg(pl.col("value").sort(), ranks=pl.col("rank").unique())
+    return pl.concat([only, several.with_columns(total(pl.col("value"), dtype).alias("value"))])
 
 
-def _exact_sum(numbers: pl.Series) -> str:
-    """Add decimals that are spelled as text, since no numeric type holds them all."""
-    with localcontext(prec=_DIGITS):
-        return format(sum(map(Decimal, numbers), Decimal(0)), "f")
+def _by(order: Mapping[str, bool]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    return lambda candidates: _first(candidates, order)
 
 
-def _by(order: Mapping[str, bool]) -> Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]:
-    return lambda candidates, sources: _first(candidates, sources, order)
-
-
-_CHOICES: dict[Choose, Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]] = {
+_CHOICES: dict[Choose, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
     Choose.FIRST_PRESENT: _by({"rank": False, "time": True, "value": False}),
     Choose.NEWEST: _by({"time": True, "rank": False, "value": False}),
     Choose.EARLIEST: _by({"time": False, "rank": False, "value": False}),
     Choose.MAX: _by({"value": True, "rank": False}),
     Choose.MIN: _by({"value": False, "rank": False}),
-    Choose.SUM: _sum,
     Choose.ANY: _by({"value": True, "rank": False}),
 }
 
@@ -141,9 +166,8 @@ def _source_name(rank: pl.Expr, sources: Sequence[str]) -> pl.Expr:
     return rank.replace_strict(list(range(len(sources))), list(sources), return_dtype=pl.String)
 
 
-def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFrame:
-    if rule.choose is Choose.SUM:
-        candidates = _numbers_as_text(candidates, rule)
+def _checked_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.DataType:
+    """Return the type of a trait's values; SettingsError if its sources do not go together."""
     types = [frame.collect_schema()["value"] for frame in candidates]
     known = [dtype for dtype in types if dtype != pl.Null]
     named = ", ".join(f"{source} is {dtype}" for source, dtype in zip(rule.sources, types, strict=True))
@@ -151,11 +175,7 @@ def _one_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
         _require(rule, dtype, named)
     if len({_family(dtype) for dtype in known}) > 1:
         raise SettingsError(f"trait {rule.name!r} mixes types that cannot be compared: {named}.")
-    widened = [
-        frame.with_columns(pl.col("value").cast(pl.Int64)) if dtype.is_integer() else frame
-        for frame, dtype in zip(candidates, types, strict=True)
-    ]
-    return pl.concat(widened, how="vertical_relaxed")
+    return common_type(types)
 
 
 def _numbers_as_text(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> list[pl.LazyFrame]:

@@ -12,7 +12,7 @@ from heap_assets.profiles import SET_ASIDE
 from heap_assets.quality import result_store
 from heap_assets.quality.engine import Check, Subject
 from heap_assets.quality.identity import claims
-from heap_assets.quality.measures import unique_keys
+from heap_assets.quality.measures import unique_keys, values_check
 from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import CONFLICTS, GRAPH, USERS
@@ -312,6 +312,10 @@ def checks_for_profiles(
             "Every trait and audience could be made: the columns are there, and their types go together.",
             _traits_made,
             mend="correct the table or `profiles`; syncs that send what is missing wait until then, others do not.",
+        ),
+        values_check(
+            PROFILES,
+            "such traits are null (docs/values.md): give their sources one type that holds every value.",
         ),
         Check(
             PROFILES,

@@ -141,6 +141,19 @@ def test_sums_add_all_rows_and_name_all_sources() -> None:
     assert bob["seats"] is None
 
 
+def test_what_does_not_fit_the_type_of_a_trait_is_null_and_counted() -> None:
+    known = graph(("crm_id", "c-1", "p1"), ("crm_id", "c-2", "p2"), ("crm_id", "c-3", "p3"))
+    rows = [{"contact": "c-1", "clicks": 2**63 - 1}, {"contact": "c-1", "clicks": 1}, {"contact": "c-2", "clicks": 4}]
+    traits = [TraitRule(name, ("crm.clicks",), choose) for name, choose in (("total", "sum"), ("most", "max"))]
+    made = golden_records(known, {"crm": crm(*rows, clicks=pl.Int64)}, traits, RULES)
+    assert made.frame.select("total", "total__source", "most").collect().rows() == [
+        (None, None, 2**63 - 1),
+        (4, "crm.clicks", 4),
+        (None, None, None),
+    ]
+    assert made.values_lost == {"total": 1}
+
+
 def test_any_is_true_if_one_row_is_and_false_if_all_say_so() -> None:
     own = crm({"contact": "c1", "vip": False}, {"contact": "c2", "vip": False}, vip=pl.Boolean)
     other = crm({"contact": "c1", "vip": True}, vip=pl.Boolean)
