@@ -1,19 +1,21 @@
 """Publishing: assets of the lake as tables of a warehouse, a day replaced whole, nothing loaded twice.
 
 What was loaded last is remembered per table and day beside the lake (`_published/…`), with the version of the
-partition. An equal version is not loaded again. The same is remembered of the `heap_resolved` views.
+partition. An equal version is not loaded again. Loads are put in order: each notes its transaction or job before
+anybody can see its rows, and the target is asked what became of one that died. A `heap_resolved` view says itself
+what it was made of.
 """
 
 from __future__ import annotations
 
 import json
-import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from hashlib import sha256
 
 import polars as pl
 
@@ -31,8 +33,8 @@ RESOLVED_COLUMNS = frozenset({"resolved_user_id", "profile_id"})
 """Columns that a `heap_resolved` view puts beside those of its table."""
 
 _WHOLE = "all"
-_TURN, _CONTESTED = "loading", "contested"
-"""In the record of a day: who is loading it, or that several did at once and the last of them is not known."""
+_TURN = "loading"
+"""In the record of a day: the transaction or job that is loading it, or did and died before it could say so."""
 
 
 class PublishError(WarehouseError):
@@ -166,24 +168,31 @@ class Publisher(ABC):
             raise PublishError(f"{publication.table} is {'' if publication.by_day else 'not '}published by day")
         key = self._key(publication.table, day)
         known = self._remembered(key)
-        if not force and known.get("version") == version and self.exists(publication.table):
+        same = known.get("version") == version and self.exists(publication.table)
+        if same and not force and self._stands(key, publication.table, known.get(_TURN)):
             return Published(PublishStatus.UNCHANGED, publication.table, day, int(known["rows"]))
-        turn = self._begin(key)
+        turns = [""]
+
+        def begin(turn: str) -> None:
+            turns.append(turn)
+            self._begin(key, publication.table, turn)
+
         with made_of(f"{publication.table} {day or ''}".strip()):
             names = self._names(publication, frame)
             self._remember_names(publication.table, names)
             rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
-            published = self._replace(publication.named(names), day, rows)
+            published = self._replace(publication.named(names), day, rows, begin)
         published = replace(published, renamed=_renamed(names))
         # a column without a type is not there yet
         typed = [column for column, dtype in frame.collect_schema().items() if not is_untyped(dtype)]
         self._remember_columns(publication.table, [names[column] for column in typed])
-        self._end(key, turn, {"version": version, "rows": published.rows})
+        self._end(key, turns[-1], {"version": version, "rows": published.rows})
         return published
 
     def is_published(self, table: str, day: date | None, version: str) -> bool:
         """Whether this version was the last one loaded, by what is remembered; nothing is asked of the target."""
-        return self._remembered(self._key(table, day)).get("version") == version
+        known = self._remembered(self._key(table, day))
+        return known.get("version") == version and _TURN not in known
 
     def preview(self, publication: Publication, frame: pl.LazyFrame, day: date | None) -> Preview:
         """Say what publishing a frame would do to its table, and change nothing.
@@ -223,20 +232,19 @@ class Publisher(ABC):
         made: list[str] = []
         failures: list[str] = []
         for table in tables:
-            key = f"{state_keys.PUBLISHED}/{self.target}/_views/{table}/{into}.json"
             # a view has the columns that its table had when it was made
-            columns = " ".join(sorted(self._remembered(self._columns_key(table))))
-            wanted = {"migrations": str(on.migrations), "graph": str(on.graph), "columns": columns}
-            if self._remembered(key).items() >= wanted.items() and self.has_view(table, into):
+            columns = "\n".join(sorted(self._remembered(self._columns_key(table))))
+            digest = sha256(columns.encode()).hexdigest()[:16]
+            origin = f"migrations of {on.migrations}, graph of {on.graph}, columns {digest}"
+            if self.view_origin(table, into) == origin:
                 continue
             try:
-                self._create_view(table, into, on)
+                self._create_view(table, into, on, origin)
             except (AccessError, WarehouseBusyError):
                 raise
             except WarehouseError as error:
                 failures.append(f"{into}.{table}: {error}")
                 continue
-            self._remember(key, wanted)
             made.append(f"{into}.{table}")
         if failures:
             also = f" (made: {', '.join(made)})" if made else ""
@@ -288,53 +296,84 @@ class Publisher(ABC):
                 f"{self._store.uri(key)} is damaged: delete it, and what it tells of is published again"
             ) from error
 
-    def _begin(self, key: str) -> str:
-        """Note that a day is being loaded; what was loaded before is still there."""
-        turn = uuid.uuid4().hex
-        self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), _TURN: turn}).encode())
-        return turn
+    def _stands(self, key: str, table: str, turn: str | None) -> bool:
+        """Whether what is remembered is still there, although somebody may have begun to load after it and died."""
+        if turn is None:
+            return True
+        if self._was_carried_out(table, turn):
+            return False
+
+        def forgotten(data: bytes | None) -> bytes | None:
+            known = self._record(key, data or b"{}")
+            return json.dumps(known).encode() if known.pop(_TURN, None) == turn else None
+
+        self._store.update(key, forgotten)
+        return True
+
+    def _begin(self, key: str, table: str, turn: str) -> None:
+        """Note who loads a day from now on; of what others have begun to load nobody remembers a version any more."""
+        begun = False
+
+        def noted(data: bytes | None) -> bytes | None:
+            nonlocal begun
+            known = self._record(key, data or b"{}")
+            begun = known.get(_TURN) in (before, turn)
+            version = {} if before is None else {"version": ""}
+            return json.dumps({**known, **version, _TURN: turn}).encode() if begun else None
+
+        while not begun:
+            before = self._remembered(key).get(_TURN)
+            if before is not None:
+                self._await(table, before)
+            self._store.update(key, noted)
 
     def _end(self, key: str, turn: str, record: Mapping[str, object]) -> None:
-        """Remember what was loaded, unless somebody else has begun to load the day since.
+        """Remember what was loaded, unless somebody else has begun since: then what they load is what is there."""
 
-        Then nobody knows whose rows came last: neither of the two is remembered, and the day is loaded again.
-        """
-
-        def ended(data: bytes | None) -> bytes:
-            known = self._record(key, data or b"{}")
-            alone = known.get(_TURN) == turn
-            version = record["version"] if alone else ""
-            kept = {**record, "version": version, "at": datetime.now(UTC).isoformat()}
-            return json.dumps(kept if alone else {**kept, _TURN: _CONTESTED}).encode()
+        def ended(data: bytes | None) -> bytes | None:
+            if self._record(key, data or b"{}").get(_TURN) != turn:
+                return None
+            return json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode()
 
         self._store.update(key, ended)
-
-    def _remember(self, key: str, record: Mapping[str, object]) -> None:
-        self._store.write(key, json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode())
 
     @abstractmethod
     def exists(self, table: str) -> bool:
         """Whether the target has the table."""
 
     @abstractmethod
-    def has_view(self, table: str, into: str) -> bool:
-        """Whether the target has the `heap_resolved` view of a table."""
+    def view_origin(self, table: str, into: str) -> str:
+        """Return what the `heap_resolved` view of a table says that it was made of; empty if there is none."""
 
     @abstractmethod
     def preflight(self) -> list[Permission]:
         """Try what publishing needs, one by one, and say what to grant for what fails."""
 
     @abstractmethod
-    def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
-        """Load the frame in place of what the day holds."""
+    def _replace(
+        self, publication: Publication, day: date | None, frame: pl.LazyFrame, begin: Callable[[str], None]
+    ) -> Published:
+        """Load the frame in place of what the day holds.
+
+        `begin` is called with the name of the transaction or job before it is carried out, and in the order in which
+        those of one table are.
+        """
+
+    @abstractmethod
+    def _was_carried_out(self, table: str, turn: str) -> bool:
+        """Whether a load that has begun was, or may have been, carried out; if not, it never will be."""
+
+    @abstractmethod
+    def _await(self, table: str, turn: str) -> None:
+        """Make sure that a load which has begun is over, or never comes to be."""
 
     @abstractmethod
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
         """Compare rows with the table; PublishError if they would be refused."""
 
     @abstractmethod
-    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
-        """Make or replace one view."""
+    def _create_view(self, table: str, into: str, on: ResolvedOn, origin: str) -> None:
+        """Make or replace one view, which from then on says its origin."""
 
 
 @contextmanager

@@ -50,6 +50,8 @@ class RefusingGoogle:
         Table to what it is, if it is no table.
     received
         The file that was uploaded last.
+    named
+        Job to its configuration; a name is given only once.
     """
 
     url: str = ""
@@ -61,6 +63,7 @@ class RefusingGoogle:
     scans: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     received: bytes = b""
+    named: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"people": FIELDS})
 
     @property
@@ -79,9 +82,17 @@ class RefusingGoogle:
                 return status, _error(status, reason, message)
         if path.endswith("/token"):
             return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
-        if "/jobs" in path or "/queries" in path:
-            return 200, self._job(body or {})
         name = path.rpartition("/")[2].partition("?")[0]
+        if method == "GET" and "/jobs/" in path and name.startswith("heap_assets_"):
+            known = {"configuration": self.named.get(name)}
+            return (200, self._job(known)) if name in self.named else (404, _error(404, "notFound", f"Job p:{name}"))
+        if "/jobs" in path or "/queries" in path:
+            job = (body or {}).get("jobReference", {}).get("jobId", "")
+            if job in self.named and method != "GET" and "resumable" not in path:
+                return 409, _error(409, "duplicate", f"Already Exists: Job p:{job}")
+            if job and method != "GET" and "resumable" not in path:
+                self.named[job] = body["configuration"]
+            return 200, self._job(body or {})
         if "/tables/" in path and name not in self.tables:
             return 404, _error(404, "notFound", f"Not found: Table p:d.{name}")
         reference, kind = {"projectId": "p", "datasetId": "d", "tableId": name}, self.kinds.get(name, "TABLE")

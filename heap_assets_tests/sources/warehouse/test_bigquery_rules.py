@@ -69,8 +69,8 @@ def test_known_refusals_are_found(statement: str, reason: str) -> None:
         delete_statement("p.d.t", MONDAY),
         delete_statement("p.d.t", None),
         swap_statement("p.d.t", "p.d.t__1", MONDAY, ["id"]),
-        view_statement("p", "d", "heap_events_signup", "heap_resolved", ResolvedOn(MONDAY, MONDAY)),
-        view_statement("p", "d", "events", "heap_resolved", ResolvedOn(MONDAY, MONDAY), user_is_text=True),
+        view_statement("p", "d", "heap_events_signup", "heap_resolved", ResolvedOn(MONDAY, MONDAY), "x"),
+        view_statement("p", "d", "events", "heap_resolved", ResolvedOn(MONDAY, MONDAY), "x", user_is_text=True),
     ],
 )
 def test_our_statements_are_not_among_them(statement: str) -> None:

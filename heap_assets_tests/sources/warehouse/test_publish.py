@@ -232,7 +232,7 @@ def test_resolved_views_give_todays_user_and_profile(target: Target) -> None:
     assert target.query(f"SELECT plan FROM {view}.heap_events_signup") == [("pro",)]
 
 
-def test_of_two_who_load_a_day_at_once_neither_is_taken_for_the_last(
+def test_of_two_who_load_a_day_at_once_the_last_is_known_as_such(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish, replace = target.publisher.publish, target.publisher._replace
@@ -245,10 +245,112 @@ def test_of_two_who_load_a_day_at_once_neither_is_taken_for_the_last(
     monkeypatch.setattr(target.publisher, "_replace", overtaken)
     publish(PEOPLE, MONDAY, people(1), "v1")
     assert target.query(f"SELECT id FROM {target.prefix}.people") == [(1,)]
+    assert target.publisher.is_published("people", MONDAY, "v1")
     assert not target.publisher.is_published("people", MONDAY, "v2")
     assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.LOADED
     assert target.query(f"SELECT id FROM {target.prefix}.people") == [(2,)]
     assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.UNCHANGED
+
+
+LATE = """
+import sys, time
+from datetime import date
+import polars as pl
+from heap_assets.storage import Store
+from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+from heap_assets.sources.warehouse.publish import Publication
+
+asked = []
+
+def made(rows):
+    if not asked:
+        asked.append(print("making", flush=True))
+        sys.stdin.readline()
+    return rows
+
+def ends(*_):
+    print("loaded", flush=True)
+    time.sleep(60)
+
+publisher = PUBLISHER
+publisher._end = ends
+rows = pl.LazyFrame({"id": [1]}).map_batches(made, schema={"id": pl.Int64})
+publisher.publish(Publication("people"), date(2026, 11, 2), rows, "older")
+"""
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_who_dies_after_a_load_is_not_taken_for_one_who_never_loaded(
+    target: Target, tmp_path: Path, overtaken: bool
+) -> None:
+    publish = target.publisher.publish
+    target.publisher.publish(PEOPLE, MONDAY, people(2), "newer" if not overtaken else "oldest")
+    code = LATE.replace("PUBLISHER", target.spelled.replace("STORE", f"Store({str(tmp_path / 'lake')!r})"))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as late:
+        assert late.stdin is not None
+        assert late.stdout is not None
+        assert late.stdout.readline() == "making\n"
+        if overtaken:
+            assert publish(PEOPLE, MONDAY, people(2), "newer").status is PublishStatus.LOADED
+        late.stdin.write("\n")
+        late.stdin.flush()
+        assert late.stdout.readline() == "loaded\n"
+        late.kill()
+    assert target.query(f"SELECT id FROM {target.prefix}.people") == [(1,)]
+    assert not target.publisher.is_published("people", MONDAY, "newer")
+    assert publish(PEOPLE, MONDAY, people(2), "newer").status is PublishStatus.LOADED
+    assert target.query(f"SELECT id FROM {target.prefix}.people") == [(2,)]
+    assert publish(PEOPLE, MONDAY, people(2), "newer").status is PublishStatus.UNCHANGED
+
+
+def test_a_load_that_died_hides_none_before_it(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish, replace = target.publisher.publish, target.publisher._replace
+    publish(PEOPLE, MONDAY, people(1), "v1")
+
+    def dies(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as dying:
+        dying.setattr(target.publisher, "_end", dies)
+        with pytest.raises(MemoryError):
+            publish(PEOPLE, MONDAY, people(2), "v2")
+
+        def begins(publication: Publication, day: date, frame: pl.LazyFrame, begin: Callable[[str], None]) -> None:
+            replace(publication, day, frame, lambda name: (begin(name), dies()))
+
+        dying.setattr(target.publisher, "_replace", begins)
+        with pytest.raises(MemoryError):
+            publish(PEOPLE, MONDAY, people(3), "v3")
+    assert target.query(f"SELECT id FROM {target.prefix}.people") == [(2,)]
+    assert publish(PEOPLE, MONDAY, people(1), "v1").status is PublishStatus.LOADED
+    assert target.query(f"SELECT id FROM {target.prefix}.people") == [(1,)]
+
+
+def test_a_view_that_another_publisher_made_since_is_made_again(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, create = target.publisher, target.publisher._create_view
+    for day in (MONDAY, TUESDAY):
+        rows = {"from_user_id": [1], "resolved_to": [int(f"{day:%d}")], "user_id": [1]}
+        publisher.publish(Publication("heap_user_migrations"), day, pl.LazyFrame(rows), "v")
+        graph = {"identifier_type": ["heap_user_id"], "identifier": ["2"], "profile_id": ["p"]}
+        publisher.publish(Publication("identity_graph"), day, pl.LazyFrame(graph), "v")
+    publisher.publish(Publication("t"), MONDAY, pl.LazyFrame({"user_id": [1]}), "v1")
+    view = f"heap_resolved_{uuid4().hex[:8]}"
+
+    def overtaken(*arguments: Any) -> None:
+        create(*arguments)
+        monkeypatch.setattr(publisher, "_create_view", create)
+        publisher.resolve_views(["t"], into=view, on=ResolvedOn(MONDAY, MONDAY))
+
+    monkeypatch.setattr(publisher, "_create_view", overtaken)
+    publisher.resolve_views(["t"], into=view, on=ResolvedOn(TUESDAY, TUESDAY))
+    assert publisher.resolve_views(["t"], into=view, on=ResolvedOn(TUESDAY, TUESDAY)) == [f"{view}.t"]
+    assert target.query(f"SELECT resolved_user_id FROM {view}.t") == [(3,)]
 
 
 def test_a_view_gets_the_column_of_a_run_that_died_before_it_said_so(

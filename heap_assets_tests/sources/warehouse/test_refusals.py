@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import polars as pl
 import pytest
@@ -22,7 +24,8 @@ from heap_assets.sources.warehouse import (
     WarehouseError,
 )
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
-from heap_assets.sources.warehouse.publish import Publication
+from heap_assets.sources.warehouse.bigquery.turns import Turn
+from heap_assets.sources.warehouse.publish import Publication, PublishStatus
 from heap_assets.storage import Store
 from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google
 
@@ -157,6 +160,61 @@ class TestWhatIsAskedOfGoogle:
         publisher.publish(PUBLICATION, MONDAY, frame, "v1")
         [query] = [job["query"]["query"] for job in google.jobs() if "query" in job]
         assert query == "DELETE FROM `p.d.events` WHERE partition_day = DATE '2026-11-02'"
+
+    def test_who_is_late_is_told_so_and_changes_nothing(
+        self, google: RefusingGoogle, publisher: BigQueryPublisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        load, late = publisher._load, []
+
+        def loading(client: Any, run: Any, *arguments: Any) -> Any:
+            def overtaken(start: Any, *more: Any, **given: Any) -> Any:
+                def begun(*args: Any, **named: Any) -> Any:
+                    late.append(named["job_id"])
+                    monkeypatch.setattr(publisher, "_load", load)
+                    assert publisher.publish(PEOPLE, MONDAY, ROWS, "v2").status is PublishStatus.LOADED
+                    return start(*args, **named)
+
+                return run(begun, *more, **given)
+
+            return load(client, overtaken, *arguments)
+
+        monkeypatch.setattr(publisher, "_load", loading)
+        with pytest.raises(WarehouseBusyError, match="another publisher loads the same day"):
+            publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+        [load_job] = [name for name, job in google.named.items() if "load" in job]
+        assert [name for name, job in google.named.items() if job.get("query", {}).get("query") == "SELECT 1"] == late
+        assert load_job not in late
+        assert publisher.is_published("people", MONDAY, "v2")
+
+    def test_a_load_whose_answer_was_lost_is_waited_for(
+        self, google: RefusingGoogle, publisher: BigQueryPublisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = Turn.run
+
+        def twice(turn: Turn, start: Any, *arguments: Any, **more: Any) -> Any:
+            def again(*given: Any, **named: Any) -> Any:
+                google.named[named["job_id"]] = {"load": {}}
+                return start(*given, **named)
+
+            return run(turn, again, *arguments, **more)
+
+        monkeypatch.setattr(Turn, "run", twice)
+        assert publisher.publish(PEOPLE, MONDAY, ROWS, "v1").status is PublishStatus.LOADED
+        assert publisher.is_published("people", MONDAY, "v1")
+
+    def test_a_job_that_never_started_leaves_what_stood(
+        self, google: RefusingGoogle, publisher: BigQueryPublisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+        with monkeypatch.context() as dying:
+            dying.setattr("heap_assets.sources.warehouse.bigquery.turns.uuid.uuid4", lambda: UUID(int=7))
+            google.refuses["upload"] = (400, "invalid", "no")
+            with pytest.raises(WarehouseError):
+                publisher.publish(PEOPLE, MONDAY, ROWS, "v2")
+        assert not publisher.is_published("people", MONDAY, "v1"), "nobody has asked yet"
+        assert publisher.publish(PEOPLE, MONDAY, ROWS, "v1").status is PublishStatus.UNCHANGED
+        assert google.named[f"heap_assets_{UUID(int=7).hex}"]["query"]["query"] == "SELECT 1"
+        assert publisher.is_published("people", MONDAY, "v1")
 
 
 class OnGoogle(Store):

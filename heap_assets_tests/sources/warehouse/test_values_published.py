@@ -175,7 +175,7 @@ def test_one_view_that_cannot_be_made_keeps_no_other_back(postgres: str, tmp_pat
     publisher.publish(Publication("new"), MONDAY, pl.LazyFrame({"user_id": [1]}), "v1")
     with pytest.raises(PublishError, match=r"views.old: .*specified more than once.*made: views.new"):
         publisher.resolve_views(["old", "new"], into="views", on=ResolvedOn(MONDAY, MONDAY))
-    assert publisher.has_view("new", "views")
+    assert publisher.view_origin("new", "views")
 
 
 def test_publishers_that_make_one_table_at_once_all_succeed(postgres: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.retries import PatientClient
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
+from heap_assets.sources.warehouse.bigquery.turns import Turn, waited, was_carried_out
 from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled, write_ndjson
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.publish import (
@@ -69,16 +70,24 @@ class BigQueryPublisher(Publisher):
         with self._account.client() as client:
             return _table_or_none(client, self._name(table)) is not None
 
-    def has_view(self, table: str, into: str) -> bool:
-        with self._account.client() as client:
-            return _table_or_none(client, f"{self._account.project}.{into}.{table}") is not None
+    def view_origin(self, table: str, into: str) -> str:
+        name = f"{self._account.project}.{into}.{table}"
+        with self._account.client() as client, explained(name, WRITING):
+            view = _table_or_none(client, name)
+            query = view and view.view_query
+            if view and self._account.is_emulated:  # bqemulator tells it of no table
+                query = next(iter(client.query(view_query(self._account.project, into, table)).result()))[0]
+        comment = re.match(r"/\* (.*?) \*/", query or "")
+        return comment[1] if comment else ""
 
     def preflight(self) -> list[Permission]:
         from heap_assets.sources.warehouse.bigquery.preflight import preflight
 
         return preflight(BigQueryWarehouse(self._account), write_to=self.dataset)
 
-    def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
+    def _replace(
+        self, publication: Publication, day: date | None, frame: pl.LazyFrame, begin: Callable[[str], None]
+    ) -> Published:
         started = time.monotonic()
         rows = with_day(frame, day)
         name = self._name(publication.table)
@@ -86,19 +95,24 @@ class BigQueryPublisher(Publisher):
             table = _table_or_none(client, name)
             rows = spelled(rows, table.schema if table else ())
             empty = EmptyColumns(rows)
-            fields, added = self._prepare(client, publication, rows.collect_schema(), table, empty)
+            table, fields, added = self._prepare(client, publication, rows.collect_schema(), table, empty)
             path, raw = Path(folder) / "rows", Path(folder) / "raw"
             in_table_order(rows, fields, empty.found).sink_parquet(raw, engine="streaming")
             lost = write_fitted(raw, path, name, fields)
             if publication.json_columns:
                 path.rename(raw)
                 write_ndjson(pl.scan_parquet(raw), publication.json_columns, path)
+            turn = Turn(client, table, begin)
             if path.stat().st_size == 0:
-                jobs = [self._empty(client, name, day)]
+                # a file of no JSON lines cannot be uploaded; whole partitions are removed for free
+                jobs = [turn.run(client.query, delete_statement(name, day))]
             elif day is not None and self._account.is_emulated:
-                jobs = self._swap(client, publication, day, fields, path)
+                with self._beside(client, publication, fields) as beside:
+                    loaded = self._load(client, waited, beside, publication, fields, path)
+                    columns = [entry.name for entry in fields]
+                    jobs = [loaded, turn.run(client.query, swap_statement(name, beside, day, columns))]
             else:
-                jobs = [self._load(client, destination(name, day), publication, fields, path)]
+                jobs = [self._load(client, turn.run, destination(name, day), publication, fields, path)]
             size = path.stat().st_size
         loaded, seconds = int(getattr(jobs[0], "output_rows", 0) or 0), time.monotonic() - started
         ids = tuple(str(job.job_id) for job in jobs)
@@ -111,7 +125,7 @@ class BigQueryPublisher(Publisher):
         schema: pl.Schema,
         table: bigquery.Table | None,
         empty: EmptyColumns,
-    ) -> tuple[Sequence[bigquery.SchemaField], list[str]]:
+    ) -> tuple[bigquery.Table, Sequence[bigquery.SchemaField], list[str]]:
         """Create the table, or add and widen columns; refuse before anything is changed."""
         wanted = schema_of(publication, schema)
         name = self._name(publication.table)
@@ -120,8 +134,7 @@ class BigQueryPublisher(Publisher):
                 raise PublishError(
                     f"{name}: no column has a value yet that tells its type: BigQuery makes no such table"
                 )
-            client.create_table(new_table(name, publication, wanted), exists_ok=True)
-            return wanted, []
+            return client.create_table(new_table(name, publication, wanted), exists_ok=True), wanted, []
         change = evolved(name, table.schema, wanted, empty)
         standing = {entry.name: entry for entry in table.schema}
         for entry in change.widened:
@@ -134,7 +147,7 @@ class BigQueryPublisher(Publisher):
             client.query(widen_column_statement(name, entry)).result()
         for entry in change.added:
             client.query(add_column_statement(name, entry)).result()
-        return change.fields, [entry.name for entry in change.added]
+        return table, change.fields, [entry.name for entry in change.added]
 
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
         name = self._name(publication.table)
@@ -149,15 +162,10 @@ class BigQueryPublisher(Publisher):
         wider = dict.fromkeys([*grown, *(entry.name for entry in change.widened)])
         return Preview(False, tuple(entry.name for entry in change.added), tuple(wider))
 
-    def _empty(self, client: PatientClient, name: str, day: date | None) -> Any:
-        """Remove the rows of a day, since a file of no JSON lines cannot be uploaded; whole partitions go for free."""
-        job = client.query(delete_statement(name, day))
-        job.result()
-        return job
-
     def _load(
         self,
         client: PatientClient,
+        run: Callable[..., Any],
         target: str,
         publication: Publication,
         fields: Sequence[bigquery.SchemaField],
@@ -166,27 +174,17 @@ class BigQueryPublisher(Publisher):
         config = load_config(publication, fields)
         if self._staging_store is not None:
             with _on_the_way(self._staging_store, path) as uri:
-                job = client.load_table_from_uri(uri, target, job_config=config)
-                job.result()
-            return job
-        job = client.upload(path, target, config)
-        job.result()
-        return job
+                return run(client.load_table_from_uri, uri, target, job_config=config)
+        return run(client.upload, path, target, config)
 
-    def _swap(
-        self,
-        client: PatientClient,
-        publication: Publication,
-        day: date,
-        fields: Sequence[bigquery.SchemaField],
-        path: Path,
-    ) -> list[Any]:
-        with self._beside(client, publication, fields) as beside:
-            loaded = self._load(client, beside, publication, fields, path)
-            names = [entry.name for entry in fields]
-            swap = client.query(swap_statement(self._name(publication.table), beside, day, names))
-            swap.result()
-        return [loaded, swap]
+    def _was_carried_out(self, table: str, turn: str) -> bool:
+        name = self._name(table)
+        with self._account.client() as client, explained(name, WRITING):
+            standing = _table_or_none(client, name)
+            return standing is None or was_carried_out(client, turn, standing.location)
+
+    def _await(self, table: str, turn: str) -> None:
+        self._was_carried_out(table, turn)
 
     @contextmanager
     def _beside(
@@ -202,12 +200,12 @@ class BigQueryPublisher(Publisher):
         finally:
             client.delete_table(name, not_found_ok=True)
 
-    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+    def _create_view(self, table: str, into: str, on: ResolvedOn, origin: str) -> None:
         with self._account.client() as client, explained(f"{into}.{table}", WRITING):
             source = client.get_table(self._name(table))
             text = {entry.name: kind_of(entry) for entry in source.schema}.get("user_id") == "STRING"
             _make_dataset(client, into, self.dataset)
-            statement = view_statement(self._account.project, self.dataset, table, into, on, user_is_text=text)
+            statement = view_statement(self._account.project, self.dataset, table, into, on, origin, user_is_text=text)
             client.query(statement).result()
 
     def _name(self, table: str) -> str:
@@ -319,9 +317,12 @@ def widen_column_statement(name: str, column: bigquery.SchemaField) -> str:
 
 
 def view_statement(
-    project: str, dataset: str, table: str, into: str, on: ResolvedOn, *, user_is_text: bool = False
+    project: str, dataset: str, table: str, into: str, on: ResolvedOn, origin: str, *, user_is_text: bool = False
 ) -> str:
-    """Write the statement that creates a `heap_resolved` view; `user_is_text` as in the wide events table."""
+    """Write the statement that creates a `heap_resolved` view; `user_is_text` as in the wide events table.
+
+    It begins with a comment that says its `origin`.
+    """
     source = f"{project}.{dataset}"
     query = resolved_view(
         f"`{source}.{table}`",
@@ -331,4 +332,9 @@ def view_statement(
         user="CAST(e.user_id AS INT64)" if user_is_text else "e.user_id",
         text="STRING",
     )
-    return f"CREATE OR REPLACE VIEW `{project}.{into}.{table}` AS\n{query}"
+    return f"CREATE OR REPLACE VIEW `{project}.{into}.{table}` AS\n/* {origin} */\n{query}"
+
+
+def view_query(project: str, into: str, table: str) -> str:
+    """Write the query of the text of a view."""
+    return f"SELECT view_definition FROM `{project}.{into}.INFORMATION_SCHEMA.VIEWS` WHERE table_name = '{table}'"

@@ -51,17 +51,18 @@ class PatientClient(bigquery.Client):  # type: ignore[misc]
         return super()._call_api(call, *args, **kwargs)
 
     def query(self, *args: Any, **kwargs: Any) -> bigquery.QueryJob:
-        """Run a query; a job that failed for a passing reason is run again, and that is said too."""
+        """Run a query; a job without a name that failed for a passing reason is run again, and that is said too."""
         passing = Retry(_passes, timeout=self.patience, on_error=said_so("BigQuery's job", self.quiet))
-        return super().query(*args, **{"job_retry": passing, **kwargs})
+        return super().query(*args, **{"job_retry": None if "job_id" in kwargs else passing, **kwargs})
 
-    def upload(self, path: Path, destination: str, config: bigquery.LoadJobConfig) -> bigquery.LoadJob:
+    def upload(self, path: Path, destination: str, config: bigquery.LoadJobConfig, **more: Any) -> bigquery.LoadJob:
         """Begin to load a file; by itself the client would try for a minute, and say nothing."""
         patient = DEFAULT_RETRY.with_timeout(self.patience)
         with path.open("rb") as file:
 
             def attempt() -> bigquery.LoadJob:
-                return self.load_table_from_file(file, destination, rewind=True, num_retries=0, job_config=config)
+                own = {"rewind": True, "num_retries": 0, "job_config": config}
+                return self.load_table_from_file(file, destination, **own, **more)
 
             return patient(attempt, on_error=said_so("BigQuery's upload", self.quiet))()
 

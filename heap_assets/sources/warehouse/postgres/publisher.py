@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
@@ -69,7 +69,9 @@ class PostgresPublisher(Publisher):
         with self._transaction() as cursor:
             return bool(self._existing(cursor, table))
 
-    def _replace(self, publication: Publication, day: date | None, frame: pl.LazyFrame) -> Published:
+    def _replace(
+        self, publication: Publication, day: date | None, frame: pl.LazyFrame, begin: Callable[[str], None]
+    ) -> Published:
         started = time.monotonic()
         rows = with_day(frame, day)
         columns = _columns(publication, rows)
@@ -83,7 +85,9 @@ class PostgresPublisher(Publisher):
             doubles = [name for name, kind in change.kinds.items() if becomes_double(types[name], kind)]
             lost |= _rounded(cursor, f"pg_temp.{_STAGING}", doubles)
             values = {name: _value(name, kind, change) for name, kind in types.items()}
-            transaction = _exchange(cursor, self._quoted(publication.table), day, values)
+            transaction = _number(cursor)
+            begin(transaction)
+            _exchange(cursor, self._quoted(publication.table), day, values)
         seconds = time.monotonic() - started
         jobs, added = (f"transaction {transaction}",), change.added
         return Published(PublishStatus.LOADED, publication.table, day, loaded, added, seconds, size, jobs, lost)
@@ -144,7 +148,21 @@ class PostgresPublisher(Publisher):
         change = evolved(f"{self.schema}.{publication.table}", existing, types, EmptyColumns(frame))
         return Preview(False, change.added, change.widened)
 
-    def _create_view(self, table: str, into: str, on: ResolvedOn) -> None:
+    def _was_carried_out(self, table: str, turn: str) -> bool:
+        if not turn.isdigit():
+            return True
+        number = f"{_literal(turn)}::xid8"
+        with self._transaction() as cursor:
+            _alone(cursor, self._quoted(table))  # whoever loads holds this to the end
+            # of a number that is yet to come, as after a restore, PostgreSQL says nothing but an error
+            cursor.execute(f"SELECT CASE WHEN {number} < pg_current_xact_id() THEN pg_xact_status({number}) END")
+            [(status,)] = cursor.fetchall()
+        return bool(status != "aborted")
+
+    def _await(self, table: str, turn: str) -> None:
+        """Nothing to wait for: a load begins once it holds the lock, which it holds to its end."""
+
+    def _create_view(self, table: str, into: str, on: ResolvedOn, origin: str) -> None:
         view = f"{_identifier(into)}.{_identifier(table)}"
         with self._transaction() as cursor:
             text = self._existing(cursor, table).get("user_id") == "text"
@@ -159,12 +177,14 @@ class PostgresPublisher(Publisher):
             _alone(cursor, view)
             _make_schema(cursor, into)
             cursor.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
+            cursor.execute(f"COMMENT ON VIEW {view} IS {_literal(origin)}")
 
-    def has_view(self, table: str, into: str) -> bool:
+    def view_origin(self, table: str, into: str) -> str:
         with self._transaction() as cursor:
             view = _literal(f"{_identifier(into)}.{_identifier(table)}")
-            cursor.execute(f"SELECT to_regclass({view}) IS NOT NULL")
-            return bool(cursor.fetchall()[0][0])
+            cursor.execute(f"SELECT obj_description(to_regclass({view}), 'pg_class')")
+            [(origin,)] = cursor.fetchall()
+        return str(origin or "")
 
     def preflight(self) -> list[Permission]:
         try:
@@ -276,13 +296,17 @@ def _rounded(cursor: dbapi.Cursor, table: str, columns: Sequence[str]) -> dict[s
     return {name: count for name, count in zip(columns, cursor.fetchall()[0], strict=True) if count}
 
 
-def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, values: Mapping[str, str]) -> str:
-    """Put the staged rows in place of a day's, or of all; returns the transaction's number."""
+def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, values: Mapping[str, str]) -> None:
+    """Put the staged rows in place of a day's, or of all."""
     cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")  # one writer at a time; readers go on
     where = "" if day is None else f" WHERE {DAY_COLUMN} = DATE '{day.isoformat()}'"
     cursor.execute(f"DELETE FROM {table}{where}")
     names = ", ".join(_identifier(name) for name in values)
     cursor.execute(f"INSERT INTO {table} ({names}) SELECT {', '.join(values.values())} FROM pg_temp.{_STAGING}")
+
+
+def _number(cursor: dbapi.Cursor) -> str:
+    """Return the number of the transaction, by which the server remembers what became of it."""
     cursor.execute("SELECT pg_current_xact_id()::text")
     [(transaction,)] = cursor.fetchall()
     return str(transaction)
