@@ -191,8 +191,7 @@ class Publisher(ABC):
 
     def is_published(self, table: str, day: date | None, version: str) -> bool:
         """Whether this version was the last one loaded, by what is remembered; nothing is asked of the target."""
-        known = self._remembered(self._key(table, day))
-        return known.get("version") == version and _TURN not in known
+        return (known := self._remembered(self._key(table, day))).get("version") == version and _TURN not in known
 
     def preview(self, publication: Publication, frame: pl.LazyFrame, day: date | None) -> Preview:
         """Say what publishing a frame would do to its table, and change nothing.
