@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -112,8 +113,9 @@ def test_a_table_that_another_project_lacks_is_never_ones_own(
         client.query(f"CREATE TABLE {dataset}.contacts AS SELECT 1 AS id").result()
         try:
             for project in ("other-project", "project-that-is-not"):
-                with pytest.raises(RelationMissingError, match=rf"BigQuery (dataset|project) {project}"):
-                    BigQueryWarehouse(own).columns(f"{project}.{dataset}.contacts")
+                for asked in (BigQueryWarehouse(own).columns, partial(look, BigQueryWarehouse(own))):
+                    with pytest.raises(RelationMissingError, match=rf"BigQuery (dataset|project) {project}"):
+                        asked(f"{project}.{dataset}.contacts")
         finally:
             client.delete_dataset(dataset, delete_contents=True)
 

@@ -69,6 +69,20 @@ def test_in_postgres(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "unchanged" in _publish()
 
 
+def test_events_are_called_what_people_call_them_and_are_loaded_again_when_that_changes(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _platform(tmp_path, f"{{kind: postgres, dsn: '{postgres}', schema: pub, assets: [events]}}", monkeypatch)
+    catalogue = tmp_path / "heap_catalogue.yaml"
+    with dbapi.connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        for name in ("Signed up", "Signup Started"):
+            catalogue.write_text(catalogue.read_text().replace("Signed up", name))
+            assert "loaded" in _publish()
+            cursor.execute("SELECT event_type, event_table FROM pub.events")
+            assert cursor.fetchall() == [(name, "signup")]
+            assert "unchanged" in _publish()
+
+
 def test_in_bigquery(bigquery_emulator: servers.Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, into = f"pub_{uuid4().hex[:8]}", f"resolved_{uuid4().hex[:8]}"
     target = (

@@ -167,10 +167,10 @@ def test_one_table_that_is_refused_does_not_keep_the_others_back(published: Publ
     lake = world.project.lake
     before = lake.scan("heap/pageviews", day).collect()
     try:
-        lake.write("heap/pageviews", day, before.with_columns(pl.lit(1).alias("title")))
+        lake.write("heap/pageviews", day, before.with_columns(pl.lit("none").alias("session_id")))
         result = world.run(["publish/there/heap_pageviews", "publish/there/heap_users"], day)
         assert not result.success
-        assert "'title'" in why(result)
+        assert "'session_id'" in why(result)
         assert day in world.materialized("publish/there/heap_users")
     finally:
         lake.write("heap/pageviews", day, before)
