@@ -1,10 +1,12 @@
-"""What this process may use: memory and cores of the machine, or of the container that it runs in."""
+"""What this process may use (memory and cores of its container or machine), and which processes still live."""
 
 from __future__ import annotations
 
 import os
 import resource
+import socket
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -85,3 +87,30 @@ def _numbers(file: Path) -> list[int]:
     except OSError:
         return []
     return [int(word) for word in words] if all(word.lstrip("-").isdigit() for word in words) else []
+
+
+@cache
+def machine() -> str:
+    """Name this machine and process namespace: only there does a process id mean something."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    facts = [socket.gethostname(), boot.read_text().strip() if boot.exists() else ""]
+    facts.append(os.readlink(namespace) if namespace.exists() else "")  # noqa: PTH115
+    return "|".join(facts)
+
+
+def process_start(pid: int) -> str:
+    """Return when a process of this machine started, "" if there is none; where that is unknown, its mere existence."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = stat.read_text().rsplit(")", 1)[-1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        return "" if fields[0] == "Z" else fields[19]
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "alive"
+    return "alive"

@@ -15,7 +15,6 @@ PACKAGE = Path(__file__).parent.parent / "heap_assets"
 ROOMS = {
     "clock": "",
     "machine": "",
-    "processes": "",
     "redaction": "",
     "tables": "",
     "values": "",
@@ -30,7 +29,7 @@ ROOMS = {
     "sources.warehouse": "errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
     "config": "clock errors identity profiles redaction sources.heap_connect yaml_core tables",
-    "activation": "clock config errors http_client identity processes redaction sources.heap_connect storage tables "
+    "activation": "machine clock config errors http_client identity redaction sources.heap_connect storage tables "
     "values versions yaml_core",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
@@ -39,7 +38,7 @@ ROOMS = {
     "tables",
     "pipelines": "activation clock config errors identity profiles project quality redaction sources.heap_bigquery "
     "sources.heap_connect sources.warehouse storage tables values versions",
-    "orchestration": "activation alerts clock config errors identity pipelines processes project quality redaction "
+    "orchestration": "machine activation alerts clock config errors identity pipelines project quality redaction "
     "report sources.heap_connect sources.warehouse storage tables versions",
     "definitions": "orchestration pipelines project",
     "history": "orchestration",

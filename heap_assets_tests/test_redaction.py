@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.config.known_secrets import is_secret_name, secrets_of_environment
+from heap_assets.config.secrets import is_secret_name, secrets_of_environment
 from heap_assets.errors import SourceError
 from heap_assets.redaction import MASK, keep_addresses, redact, redact_error, redacting, register_secrets
 

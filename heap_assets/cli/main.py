@@ -25,14 +25,14 @@ _COMMANDS = {
     "rows": ("heap_assets.cli.rows", "Show the rows behind what a check or a sync shows as hashes"),
     "explain": ("heap_assets.cli.identity", "Say why two identifiers are one person, or why not"),
     "what-if": ("heap_assets.cli.identity", "Say what other merge limits would change, without writing"),
-    "prune": ("heap_assets.cli.prune", "Delete days that `keep` no longer asks for, or say which"),
+    "prune": ("heap_assets.cli.tables", "Delete days that `keep` no longer asks for, or say which"),
     "sync": ("heap_assets.cli.sync", "Plan, run, confirm; retry rejected rows, resend, forget a key"),
     "publish": ("heap_assets.cli.publish", "Put new days into the warehouses of the settings, or say what would be"),
     "sql": ("heap_assets.cli.tables", "Query every table of the lake, read-only"),
     "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
     "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
-    "warm": ("heap_assets.cli.warm", "Compile ahead, for an image build"),
+    "warm": ("heap_assets.cli.tables", "Compile ahead, for an image build"),
     "docs": ("heap_assets.cli.tables", "Write the generated tables of docs/"),
 }
 

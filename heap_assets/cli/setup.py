@@ -82,7 +82,7 @@ def check(path: Path | None) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.pipelines.behaviour import check_events
     from heap_assets.pipelines.filtering import check_columns
-    from heap_assets.pipelines.identity_proposal import identity_proposal
+    from heap_assets.pipelines.first_contact import identity_proposal
     from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
     from heap_assets.project import open_project
 

@@ -143,7 +143,7 @@ def _tell_dagster(
     if home is None:
         click.echo("  the UI is not told: $DAGSTER_HOME is not set, and there is no .dagster beside the settings")
         return
-    from heap_assets.orchestration.assets.sync_by_hand import report_delivery
+    from heap_assets.orchestration.assets.sync_metadata import report_delivery
     from heap_assets.orchestration.in_process import instance_of  # seconds to import
 
     try:

@@ -1,13 +1,17 @@
-"""`heap-assets sql`, `heap-assets report` and `heap-assets docs`."""
+"""The commands that read or tidy the lake: sql, report, docs, prune; and warm."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from pathlib import Path
 
 import click
 import polars as pl
 
 from heap_assets.config import settings_path
+from heap_assets.identity import compile_engine
+from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
 from heap_assets.project import open_project
 from heap_assets.report import write_report
 from heap_assets.storage import SqlDoor
@@ -58,3 +62,35 @@ def docs(only_check: bool) -> None:
         raise SystemExit(0 if fresh else 1)
     path.write_text(text)
     click.echo(f"Wrote {path}")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would go, and delete nothing")
+def prune(dry_run: bool) -> None:
+    """Delete days of snapshot-sized tables that `keep` no longer asks for; events and month ends stay."""
+    project = open_project()
+    days = expired(project)
+    counts = Counter(day.asset for day in days) if dry_run else forget(project, days)
+    for asset, count in sorted(counts.items()):
+        oldest = min(day.partition for day in days if day.asset == asset)
+        click.echo(f"{asset:<32}{count:>6} days, from {oldest}")
+    results = old_verdicts(project)
+    if not dry_run:
+        forget_verdicts(project, results)
+        click.echo(f"{tidy(project)} files and folders of killed processes are gone")
+    click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")
+    click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")
+
+
+@click.command()
+def warm() -> None:
+    """Compile identity resolution ahead of its first run, as the last step of an image build.
+
+    The compiled loops are kept beside the package, or in NUMBA_CACHE_DIR. Where the package is read-only later,
+    they are copied to the user's cache folder when they are first needed.
+    """
+    begun = time.monotonic()
+    folder, files = compile_engine()
+    if folder is None:
+        raise click.ClickException("no folder to keep compiled loops in can be written; set NUMBA_CACHE_DIR to one")
+    click.echo(f"{files} compiled loops in {folder} ({time.monotonic() - begun:.0f} s)")

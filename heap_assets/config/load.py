@@ -13,10 +13,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from heap_assets.config.expected import alternatives, one_line
-from heap_assets.config.known_secrets import secrets_of, secrets_of_environment, texts_of
+from heap_assets.config.base import alternatives, one_line
 from heap_assets.config.models import Settings, settings_model
-from heap_assets.config.secrets import written_secret
+from heap_assets.config.secrets import secrets_of, secrets_of_environment, texts_of, written_secret
 from heap_assets.config.sync import SyncKinds
 from heap_assets.errors import SettingsError
 from heap_assets.redaction import keep_addresses, register_secrets

@@ -16,9 +16,8 @@ from heap_assets.config.base import Day, Section
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
-from heap_assets.config.publish import PublishTarget, TargetName
 from heap_assets.config.sync import SyncKinds, SyncSettings, sync_section
-from heap_assets.config.warehouse import WarehouseSettings
+from heap_assets.config.warehouse import PublishTarget, TargetName, WarehouseSettings
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
     "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from heap_assets.processes import machine, process_start
+from heap_assets.machine import machine, process_start
 
 PROCESS_TAG = ".dagster/heap_process"
 _SAID = "Its process is gone: it was killed. What it had done is kept; its dump or day is taken up by another run."

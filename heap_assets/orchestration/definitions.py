@@ -20,10 +20,10 @@ from heap_assets.orchestration.assets.sync import syncs
 from heap_assets.orchestration.assets.waiting import Reasons, TellingSensor, waiting_sensor
 from heap_assets.orchestration.assets.warehouse import warehouse_tables
 from heap_assets.orchestration.checks import check_step
+from heap_assets.orchestration.freshness import recency_job
 from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
 from heap_assets.orchestration.manifest_sensor import manifest_sensor
 from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.recency import recency_job
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.orchestration.schedules import schedules
 from heap_assets.orchestration.ui_metadata import presented
@@ -105,6 +105,7 @@ def _definitions(loaded: Project) -> dg.Definitions:
                 options=settings.lake.options,
                 settings=version_of(settings.model_dump(mode="json")),
             ),
+            "io_manager": dg.mem_io_manager,  # assets return nothing; the default would make folders for that
         },
         sensors=[
             arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),

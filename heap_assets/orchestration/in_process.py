@@ -27,8 +27,8 @@ from dagster_shared.error import SerializableErrorInfo
 
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
+from heap_assets.orchestration.freshness import NAME as RECENCY
 from heap_assets.orchestration.partitions import DUMPS
-from heap_assets.orchestration.recency import NAME as RECENCY
 from heap_assets.project import Project
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

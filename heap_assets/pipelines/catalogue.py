@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 from heap_assets.errors import HeapAssetsError, SourceError
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.first_dumps import news_of_first_dumps, note_taken, remember
+from heap_assets.pipelines.landing import news_of_first_dumps, note_taken, remember
 from heap_assets.project import CATALOGUE_KEY, Project, is_writable
 from heap_assets.sources.heap_connect import (
     OWN_COLUMNS,

@@ -7,12 +7,28 @@ from datetime import date, datetime, timedelta
 from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets import clock
+from heap_assets.identity import EMAIL, HEAP_IDENTITY, identity_values
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.sync_gate import sync_gate
 from heap_assets.pipelines.sync_schedule import has_run, newest_day, waits_for_confirmation, was_shown
 from heap_assets.project import Project
 from heap_assets.quality import result_store
-from heap_assets.tables import sync_asset, warehouse_asset
+from heap_assets.tables import USERS, sync_asset, warehouse_asset
+
+
+def identity_proposal(project: Project) -> str | None:
+    """Return one sentence if many Heap identities are email addresses that nothing maps to emails; else None.
+
+    The newest `heap/users` is looked at; before it is built there is nothing to judge by.
+    """
+    days = project.lake.partitions(USERS)
+    mapped = {mapping.type for mapping in project.snapshot_sources[USERS].mappings if mapping.columns == ("identity",)}
+    if not days or EMAIL in mapped or EMAIL not in project.rules.types:
+        return None
+    identities = project.lake.scan(USERS, days[-1]).select("identity").collect()["identity"]
+    values = identity_values(identities)
+    return values.summary if values.types != (HEAP_IDENTITY,) else None
+
 
 _GRACE = timedelta(minutes=15)
 """How long the schedule has for itself before its time counts as missed."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from heap_assets import clock
 from heap_assets.quality import SIZE_EDGES, WHOLE, StoredVerdict
 from heap_assets.report.charts import bar_chart, line_chart, number, sparkline, strip
-from heap_assets.report.collect import Status, outcome
+from heap_assets.report.collect import Status, collect, outcome
+from heap_assets.storage import Lake
 from heap_assets.tables import EVENTS
 
 _MARKS = {"pass": "✓ passes", "warn": "! warns", "error": "✕ fails", "unjudged": "– not judged"}
@@ -131,3 +136,18 @@ def _facts(result: StoredVerdict) -> str:
 def _breakable(name: str) -> Markup:
     """Let a browser break a long name after a slash or an underscore."""
     return Markup(str(escape(name)).replace("/", "/<wbr>").replace("_", "_<wbr>"))  # noqa: S704  escaped before
+
+
+def status_page(lake: Lake, now: datetime | None = None, days: int = 30) -> tuple[str, Status]:
+    """Return the status page of the last `days` days as HTML, and what it tells as figures."""
+    status = collect(lake, now or clock.now(), days)
+    return render(status), status
+
+
+def write_report(lake: Lake, path: Path, *, now: datetime | None = None, days: int = 30) -> Path:
+    """Write the status page of the last `days` days to `path`, whole or not at all, and return the path."""
+    page, _ = status_page(lake, now, days)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    staging.write_text(page, encoding="utf-8")
+    return staging.replace(path)

@@ -1,16 +1,42 @@
-"""A file outside the lake that several commands may change at once, such as the catalogue beside the settings."""
+"""Names of folders for any file system, files that several commands change at once, and what killed ones have left."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from heap_assets.errors import ConflictError
+
+_LONGEST = 150
+
+
+def folder_name(name: str, reserved: Collection[str] = ()) -> str:
+    """Spell a name as one folder: letters, digits, `_`, `-`, `.` and `~` stay, other bytes of its UTF-8 become `%XX`.
+
+    The first character is spelled `%XX`, too, where the name would otherwise be `.`, `..`, one of `reserved`, or hidden
+    (`.tmp-`). What is longer than 150 characters then is cut there and ends in `%` and a hash of the whole name. A lone
+    surrogate counts as the three bytes it would have in UTF-8. Different names have different folders.
+
+    >>> folder_name("sign_up"), folder_name("Sign Up/2"), folder_name("..")
+    ('sign_up', 'Sign%20Up%2F2', '%2E.')
+    """
+    data = name.encode("utf-8", "surrogatepass")
+    spelled = quote(data, safe="")
+    if spelled in {"", ".", "..", *reserved} or spelled.startswith(".tmp-"):
+        spelled = f"%{data[0]:02X}{spelled[1:]}" if data else "%"
+    if len(spelled) > _LONGEST:
+        spelled = f"{spelled[:_LONGEST]}%{hashlib.sha256(data).hexdigest()[:16]}"
+    return spelled
+
 
 _PATIENCE_SECONDS = 60.0
 
@@ -46,3 +72,59 @@ def update_file(path: Path, change: Callable[[bytes | None], bytes]) -> None:
             staging.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+PREFIX = ".tmp-"
+SCRATCH = "heap-assets-"
+"""Prefix of folders for one process's use, below the machine's folder of temporary files."""
+
+LOCK = ".tmp-lock"
+_SILENT_SECONDS = 3600.0
+"""A file that nobody has written to for so long has no writer: those who write, write all the time."""
+
+_OBSTORE = re.compile(r"#\d+$")  # obstore's own, beside the object that was to be
+
+
+def remove_leftovers(root: Path, silent_seconds: float = _SILENT_SECONDS) -> list[Path]:
+    """Delete files below `root` that a dead writer left, and return them; a writer at work loses nothing.
+
+    Nothing happens to what was written to within `silent_seconds`, and none of it was ever visible as an object.
+    """
+    before = time.time() - silent_seconds
+    return [path for path in _partial_files(root) if _is_silent(path, before) and _removed(path)]
+
+
+def remove_scratch_folders(silent_seconds: float = _SILENT_SECONDS) -> list[Path]:
+    """Delete this user's scratch folders in which nobody has written for so long, and return them."""
+    before = time.time() - silent_seconds
+    folders = [path for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*") if path.is_dir() and _is_own(path)]
+    gone = [path for path in folders if all(_is_silent(p, before) for p in (path, *path.rglob("*")))]
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
+    return gone
+
+
+def _partial_files(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if (name.startswith(PREFIX) and name != LOCK) or _OBSTORE.search(name):
+                yield Path(folder, name)
+
+
+def _is_own(path: Path) -> bool:
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+
+
+def _is_silent(path: Path, before: float) -> bool:
+    try:
+        return path.lstat().st_mtime < before
+    except FileNotFoundError:
+        return True
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

@@ -31,7 +31,7 @@ from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionEr
 from obstore.store import LocalStore, MemoryStore, from_url
 
 from heap_assets.errors import ConflictError, SettingsError
-from heap_assets.storage.leftovers import LOCK, PREFIX, SCRATCH, remove_leftovers
+from heap_assets.storage.files import LOCK, PREFIX, SCRATCH, remove_leftovers
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -11,8 +11,8 @@ from alert_toys import LakeResource, Toy
 
 from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.alerts.message import Kind
+from heap_assets.orchestration.alert_sensors import ticking_alarms
 from heap_assets.orchestration.in_process import silence_daemon, tick_manifests
-from heap_assets.orchestration.standing_alarms import ticking_alarms
 
 DAY = "2026-11-01"
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets import clock
-from heap_assets.cli.prune import prune
+from heap_assets.cli.tables import prune
 from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.pipelines.retention import Expired, expired, forget, forget_verdicts, old_verdicts

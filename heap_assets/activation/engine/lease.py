@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from heap_assets.errors import DeliveryError
-from heap_assets.processes import machine, process_start
+from heap_assets.machine import machine, process_start
 from heap_assets.storage import Store, state_keys
 
 _LOG = logging.getLogger(__name__)

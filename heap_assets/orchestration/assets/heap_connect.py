@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from heap_assets.orchestration.assets.days import materializations
+from heap_assets.orchestration.assets.table_step import materializations
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.orchestration.resources import LakeResource

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from heap_assets.errors import MissingInputError
-from heap_assets.orchestration.assets.days import materializations, note_wait
+from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import settled_graph
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.freshness import policy_for

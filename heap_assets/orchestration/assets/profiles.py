@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from heap_assets.identity import audit_text
-from heap_assets.orchestration.assets.days import Days
+from heap_assets.orchestration.assets.table_step import Days
 from heap_assets.orchestration.automation import FOLLOWS_GRAPH
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.freshness import policy_for

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from heap_assets.activation import LeaseHeldError, Mode, Progress, Status, connector_of, salt
 from heap_assets.errors import DeliveryError, HeapAssetsError
-from heap_assets.orchestration.assets.days import materializations, note_wait
 from heap_assets.orchestration.assets.sync_metadata import (
     description,
     metadata_of,
@@ -20,6 +19,7 @@ from heap_assets.orchestration.assets.sync_metadata import (
     progress_line,
     property_lineage,
 )
+from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import never_sent
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.freshness import policy_for

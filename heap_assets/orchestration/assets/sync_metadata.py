@@ -1,6 +1,6 @@
 """What the UI says of a sync: numbers that plot, reasons and samples without a personal value, lineage."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -8,9 +8,29 @@ import polars as pl
 
 from heap_assets.activation import Progress, SyncReport, connector_of, runs
 from heap_assets.config import SyncSettings
-from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.checks import asset_key, evaluation
 from heap_assets.pipelines import delivery
+from heap_assets.pipelines.delivery import Delivery
 from heap_assets.project import Project
+from heap_assets.quality import Check, StoredVerdict
+from heap_assets.tables import sync_asset
+
+
+def report_delivery(
+    instance: dg.DagsterInstance,
+    project: Project,
+    name: str,
+    delivery: Delivery,
+    verdicts: Sequence[tuple[Check, StoredVerdict]],
+) -> None:
+    """Report a delivery without a run: a materialization if the day arrived, else an observation, and its checks."""
+    key, day = asset_key(sync_asset(name)), str(delivery.day)
+    metadata = {"by": f"heap-assets sync run {name}", **metadata_of(project, name, delivery)}
+    kind = dg.AssetMaterialization if delivery.arrived else dg.AssetObservation
+    instance.report_runless_asset_event(kind(key, partition=day, metadata=metadata))
+    for check, stored in verdicts:
+        instance.report_runless_asset_event(evaluation(check, stored, day))
+
 
 _SAMPLE = 10
 _RUNS_SHOWN = 10

@@ -12,7 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster_shared.record import copy
 
 from heap_assets.errors import HeapAssetsError
-from heap_assets.orchestration.assets.days import WAITS
+from heap_assets.orchestration.assets.table_step import WAITS
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import landing_pauses
