@@ -64,6 +64,13 @@ def common_type(types: Sequence[pl.DataType]) -> pl.DataType:
     return pl.concat(empty, how="vertical_relaxed").collect_schema()["value"]
 
 
+def widest(dtype: pl.DataType) -> pl.DataType:
+    """Return the type in which whole numbers and decimals of a type are added, before the sum has to fit."""
+    if isinstance(dtype, pl.Decimal):
+        return pl.Decimal(38, dtype.scale)
+    return pl.Int128() if dtype.is_integer() else dtype
+
+
 def fitting(value: pl.Expr, own: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     """Return a number or time in another type of its family; null where no value of it is the same."""
     if dtype.is_float():
@@ -127,6 +134,8 @@ def _text_total(numbers: pl.Series) -> str | None:
 def _always_fits(own: pl.DataType, dtype: pl.DataType) -> bool:
     if own.is_integer():
         return dtype == pl.Int128 or (dtype == pl.Int64 and own not in (pl.UInt64, pl.Int128, pl.UInt128))
+    if isinstance(own, pl.Decimal):
+        return isinstance(dtype, pl.Decimal) and own.scale == dtype.scale and own.precision <= dtype.precision
     return own == pl.Float32 and dtype == pl.Float64
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles.common_type import LOST, SIZE, common_type, fitting, together, total
+from heap_assets.profiles.common_type import LOST, SIZE, common_type, fitting, together, total, widest
 
 
 class Choose(StrEnum):
@@ -124,8 +124,7 @@ def _sums(candidates: Sequence[pl.LazyFrame], dtype: pl.DataType, sources: Seque
     """Add the values of each profile: those of exact types exactly, then what floats there are as doubles."""
     floats = [frame for frame in candidates if frame.collect_schema()["value"].is_float()]
     others = [frame for frame in candidates if not frame.collect_schema()["value"].is_float()]
-    exact = common_type([frame.collect_schema()["value"] for frame in others])
-    wide = pl.Int128() if exact == pl.Int64 else exact
+    wide = widest(common_type([frame.collect_schema()["value"] for frame in others]))
     parts = [
         _added(frames, own).with_columns(fitting(pl.col("value"), own, dtype).alias("value"))
         for frames, own in ((others, wide), (floats, dtype))

@@ -127,7 +127,7 @@ def _check_sum(shown: Any, every: list[Any], dtype: pl.DataType) -> None:
 
 def _exact_part_is_lost(every: list[Any], dtype: pl.DataType) -> bool:
     exact = [value for value in every if not isinstance(value, float)]
-    parts = [] if dtype == pl.Int64 else exact
+    parts = exact if isinstance(dtype, pl.Decimal) else []
     return not all(fits(value, dtype) for value in [*parts, _decimal(sum(map(Fraction, exact), Fraction(0)))])
 
 
