@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,6 +14,7 @@ from heap_assets.profiles import with_behaviour as joined
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.tables import heap_asset
+from heap_assets.values import as_text
 
 _STREAM = ("user_id", "time", "session_id")
 _TYPES: dict[str, pl.DataType] = {
@@ -183,8 +184,25 @@ def _rows(project: Project, table: str, days: Iterable[str], columns: Iterable[s
     if not keys:
         names = project.catalogue.columns(table) or _asked_for(project, table)
         return pl.LazyFrame(schema={name: _TYPES.get(name, pl.String()) for name in (*_TYPES, *names)})
-    rows = without_own(project.lake.scan(heap_asset(table), keys))
-    return rows.select(columns) if columns else rows
+    frames = [without_own(project.lake.scan(heap_asset(table), key)) for key in keys]
+    return pl.concat([frame.select(columns) for frame in frames] if columns else _alike(frames), how="diagonal")
+
+
+def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
+    """Return days of a table with columns of equal types: as text where the types of a property differ by day.
+
+    A property that is asked for before it was first sent is text without values until then.
+    """
+    schemas = [frame.collect_schema() for frame in frames]
+    types: dict[str, set[pl.DataType]] = {}
+    for schema in schemas:
+        for name, dtype in schema.items():
+            types.setdefault(name, set()).add(dtype)
+    differing = {name for name, found in types.items() if len(found) > 1}
+    return [
+        frame.with_columns(as_text(pl.col(name), schema[name]) for name in sorted(differing & schema.keys()))
+        for frame, schema in zip(frames, schemas, strict=True)
+    ]
 
 
 def _asked_for(project: Project, event: str) -> list[str]:

@@ -66,6 +66,17 @@ def test_profiles_say_what_people_did(world: World) -> None:
     }
 
 
+def test_a_property_whose_type_differs_by_day_is_compared_exactly(world: World) -> None:
+    more = "    buyers: {{events: [{{type: signup, properties: {{plan: 9007199254740993}}}}]}}\n"
+    asking(world, _ASKED + more)
+    plans = pl.Series("plan", [2**53 + 1, 2**53], dtype=pl.Int64)
+    world.write("heap/events/signup", DAY, events(DAY, "signup", (77, 3), (78, 1), plan=plans))
+    world.write("heap/events/signup", BEFORE, events(BEFORE, "signup", (79, 1)))
+    world.resolve(DAY)
+    rows = world.lake.scan(PROFILES, str(DAY)).collect()
+    assert rows.filter("buyers")["heap_identity"].to_list() == ["cat@x.example"]
+
+
 def test_new_events_make_new_profiles(world: World) -> None:
     world.resolve(DAY)
     before = world.lake.versions(PROFILES)[str(DAY)]
