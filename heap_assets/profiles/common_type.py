@@ -10,15 +10,13 @@ from decimal import Context, Decimal, localcontext
 
 import polars as pl
 
-from heap_assets.values import PRIVATE
+from heap_assets.values import PRIVATE, fitting, in_zone, nearest_double
 
 SIZE, LOST = f"{PRIVATE}size", f"{PRIVATE}lost"
 """Where the order of values that do not fit is needed: about how large each is, and whether it did not fit."""
 
 _TEXT_DIGITS = 400_000
 """More than any number that a warehouse or a float spells."""
-_FLOAT_DIGITS = 15
-"""Every decimal of so many digits is the one that a double is written with."""
 _HALF = 10**19
 """A decimal of 38 digits has two halves of 19."""
 
@@ -69,19 +67,6 @@ def widest(dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.Decimal):
         return pl.Decimal(38, dtype.scale)
     return pl.Int128() if dtype.is_integer() else dtype
-
-
-def fitting(value: pl.Expr, own: pl.DataType, dtype: pl.DataType) -> pl.Expr:
-    """Return a number or time in another type of its family; null where no value of it is the same."""
-    if dtype.is_float():
-        near, whole = _nearest(value, own).cast(dtype), value.cast(pl.Int128, strict=False)
-        is_same = near.cast(pl.Int128, strict=False) == whole
-        if isinstance(own, pl.Decimal):
-            is_same = (is_same & (whole.cast(own, strict=False) == value)) | _is_short(value)
-        return near if own.is_float() else pl.when(is_same).then(near)
-    if isinstance(dtype, pl.Datetime):
-        return _moment(value, own, dtype.time_zone).cast(dtype, strict=False)
-    return value.cast(dtype, strict=False)
 
 
 def total(numbers: pl.Expr, inner: pl.DataType) -> pl.Expr:
@@ -139,29 +124,9 @@ def _always_fits(own: pl.DataType, dtype: pl.DataType) -> bool:
     return own == pl.Float32 and dtype == pl.Float64
 
 
-def _is_short(decimal: pl.Expr) -> pl.Expr:
-    digits = decimal.cast(pl.String).str.replace_all(r"[-.]", "").str.strip_chars_start("0").str.strip_chars_end("0")
-    return digits.str.len_chars() <= _FLOAT_DIGITS
-
-
-def _moment(value: pl.Expr, own: pl.DataType, zone: str | None) -> pl.Expr:
-    if not isinstance(own, pl.Datetime):
-        value = value.cast(pl.Datetime("us"))
-    if zone is None:
-        return value
-    if getattr(own, "time_zone", None) is None:
-        return value.dt.replace_time_zone(zone)
-    return value.dt.convert_time_zone(zone)
-
-
 def _size(value: pl.Expr, own: pl.DataType) -> pl.Expr:
     """Return about how large a value is: never in another order than the values, equal only for near ones."""
     if own.is_temporal():
-        moment = _moment(value, own, "UTC").dt.replace_time_zone(None)
+        moment = in_zone(value, own, "UTC").dt.replace_time_zone(None)
         return moment.dt.cast_time_unit("us")
-    return _nearest(value, own)
-
-
-def _nearest(value: pl.Expr, own: pl.DataType) -> pl.Expr:
-    """Return the double that is nearest to a number; the cast of a decimal would round twice."""
-    return (value.cast(pl.String) if isinstance(own, pl.Decimal) else value).cast(pl.Float64)
+    return nearest_double(value, own)

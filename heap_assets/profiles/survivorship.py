@@ -13,7 +13,8 @@ from enum import StrEnum
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles.common_type import LOST, SIZE, common_type, fitting, together, total, widest
+from heap_assets.profiles.common_type import LOST, SIZE, common_type, together, total, widest
+from heap_assets.values import fitting
 
 
 class Choose(StrEnum):

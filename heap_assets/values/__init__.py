@@ -1,6 +1,7 @@
 """How values are spelled: JSON with all digits, times in text, column names."""
 
 from heap_assets.values.column_names import PREFIX, PRIVATE, apart, original, set_apart
+from heap_assets.values.fitting import double_spelled, fitting, in_zone, nearest_double
 from heap_assets.values.json_text import (
     exact_json,
     json_lost,
@@ -19,12 +20,16 @@ __all__ = [
     "TIME",
     "apart",
     "as_text",
+    "double_spelled",
     "exact_json",
+    "fitting",
+    "in_zone",
     "json_lost",
     "json_or_exact",
     "json_safe",
     "json_text",
     "json_texts",
+    "nearest_double",
     "original",
     "read_times",
     "set_apart",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date, time
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -44,6 +46,50 @@ def test_events_and_properties_are_renamed_and_converted() -> None:
     assert "extra" not in record
     assert plan().names(PROPERTIES) == ["active", "plan", "seat_count"]
     assert result.counts == {}
+
+
+CONVERSIONS: list[tuple[str, pl.Series, object]] = [
+    ("number", pl.Series([2**53 + 1]), None),
+    ("number", pl.Series([2**53]), 2.0**53),
+    ("number", pl.Series([Decimal("12345678901234567.89")]), None),
+    ("number", pl.Series([Decimal("1.50")]), 1.5),
+    ("number", pl.Series(["9007199254740993"]), None),
+    ("number", pl.Series(["9007199254740992"]), 2.0**53),
+    ("number", pl.Series(["0.12345678901234567891"]), None),
+    ("number", pl.Series(["1e300"]), 1e300),
+    ("integer", pl.Series([Decimal("1.50")]), None),
+    ("integer", pl.Series([Decimal("2.00")]), 2),
+    ("integer", pl.Series([1.5]), None),
+    ("integer", pl.Series([2.0**63]), None),
+    ("integer", pl.Series([2**64 - 1], dtype=pl.UInt64), None),
+    ("integer", pl.Series([date(2026, 1, 1)]), None),
+    ("number", pl.Series([time(1)]), None),
+    ("string", pl.Series([{"a": Decimal("1.10")}]), '{"a":1.10}'),
+    ("string", pl.Series([b"\xff"]), "/w=="),
+    ("boolean", pl.Series([[True]]), None),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "value"), CONVERSIONS, ids=[f"{k}-{v.item()}" for k, v, _ in CONVERSIONS])
+def test_a_value_is_converted_exactly_or_is_a_violation(kind: str, values: pl.Series, value: object) -> None:
+    planned = {"on_violation": "drop_property", "events": {"Signed Up": {"properties": {"x": {"type": kind}}}}}
+    given = rows(plan=[None]).drop(PROPERTIES).with_columns(values.alias("x"))
+    result = TrackingPlan.from_json(json.dumps(planned)).apply(given, ("x",))
+    assert result.rows.collect()["x"].to_list() == [value]
+    assert sum(result.counts.values()) == (1 if value is None else 0)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "sent"),
+    [(["7", "2.5"], [7.0, 2.5]), (["9007199254740993", "2.5"], ["9007199254740993", "2.5"])],
+)
+def test_a_property_of_two_types_keeps_every_value(amounts: list[str], sent: list[object]) -> None:
+    events = {
+        name: {"properties": {"amount": {"type": kind}}} for name, kind in (("Bought", "integer"), ("Sold", "number"))
+    }
+    given = rows(plan=[None, None], event=["Bought", "Sold"]).drop(PROPERTIES).with_columns(amount=pl.Series(amounts))
+    result = TrackingPlan.from_json(json.dumps({"events": events})).apply(given, ("amount",))
+    assert result.rows.collect()["amount"].to_list() == sent
 
 
 def test_an_unplanned_property_is_dropped_and_counted() -> None:

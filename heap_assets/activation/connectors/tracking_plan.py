@@ -23,7 +23,7 @@ import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.errors import SettingsError
-from heap_assets.values import read_times
+from heap_assets.values import as_text, double_spelled, fitting, read_times
 
 _TYPES: Mapping[str, pl.DataType] = {
     "string": pl.String(),
@@ -134,7 +134,7 @@ class TrackingPlan:
         names = self.names(properties)
         others = [c for c in frame.columns if c not in properties]
         empty = frame.head(0).select(others)
-        together = pl.concat([empty, *kept], how="diagonal_relaxed")
+        together = pl.concat([empty, *_alike(kept, names)], how="diagonal_relaxed")
         missing = [pl.lit(None, pl.String).alias(n) for n in names if n not in together.columns]
         invalid = [_set_aside(part) for part in rejected if len(part)]
         return Planned(
@@ -231,18 +231,56 @@ _CHOICES = ("on_unplanned_event", "on_unplanned_property", "on_violation")
 
 def _converted(values: pl.Series, kind: str) -> pl.Series:
     """Convert what can be converted without loss; the rest becomes null."""
-    if kind == "boolean" and values.dtype != pl.Boolean:
-        text = values.cast(pl.String).str.to_lowercase()
-        return text.replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean)
+    return values.to_frame().select(_conversion(pl.col(values.name), values.dtype, kind).alias(values.name)).to_series()
+
+
+def _conversion(value: pl.Expr, dtype: pl.DataType, kind: str) -> pl.Expr:
+    none = pl.lit(None, _TYPES[kind])
     if kind == "datetime":
-        if values.dtype.is_temporal():
-            return values
-        if values.dtype != pl.String:
-            return pl.Series(values.name, [None], dtype=pl.String).new_from_index(0, len(values))
-        return values.to_frame().select(read_times(pl.col(values.name))).to_series()
-    if kind == "integer" and values.dtype.is_float():
-        return pl.Series(values.name, values.set(values != values.round(0), None)).cast(pl.Int64, strict=False)
-    return values.cast(_TYPES[kind], strict=False)
+        return value if dtype.is_temporal() else read_times(value) if dtype == pl.String else none
+    if kind == "string":
+        return as_text(value, dtype) if dtype.is_nested() or dtype == pl.Binary else value.cast(pl.String)
+    if dtype.is_nested() or dtype.is_temporal() or dtype == pl.Binary:
+        return none
+    if kind == "boolean":
+        text = value.cast(pl.String).str.to_lowercase()
+        return value if dtype == pl.Boolean else text.replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean)
+    if kind == "number" and dtype == pl.String:
+        return double_spelled(value)
+    if dtype.is_decimal() or dtype.is_float():
+        whole = value.cast(pl.Int64, strict=False)
+        return (
+            fitting(value, dtype, _TYPES[kind]) if kind == "number" else pl.when(whole.cast(dtype) == value).then(whole)
+        )
+    return fitting(value, dtype, _TYPES[kind]) if dtype.is_integer() else value.cast(_TYPES[kind], strict=False)
+
+
+def _alike(parts: Sequence[pl.DataFrame], properties: Sequence[str]) -> list[pl.DataFrame]:
+    """Return the rows of several events with each property in one type: doubles if none is rounded, else text."""
+    types = {name: {part.schema[name] for part in parts if name in part.columns} for name in properties}
+    for name, differing in types.items():
+        if len(differing - {pl.Null()}) > 1:
+            parts = _as_doubles(parts, name) or [_as_text(part, name) for part in parts]
+    return list(parts)
+
+
+def _as_doubles(parts: Sequence[pl.DataFrame], name: str) -> list[pl.DataFrame] | None:
+    doubles = []
+    for part in parts:
+        dtype = part.schema.get(name)
+        if dtype is not None and dtype != pl.Null:
+            if not dtype.is_numeric():
+                return None
+            shown = part.with_columns(fitting(pl.col(name), dtype, pl.Float64()).alias(name))
+            if shown[name].null_count() > part[name].null_count():
+                return None
+            part = shown
+        doubles.append(part)
+    return doubles
+
+
+def _as_text(part: pl.DataFrame, name: str) -> pl.DataFrame:
+    return part.with_columns(as_text(pl.col(name), part.schema[name]).alias(name)) if name in part.columns else part
 
 
 def _set_aside(part: pl.DataFrame) -> pl.DataFrame:
