@@ -12,10 +12,19 @@ from heap_assets.profiles.audiences import (
     parse_audience,
     with_audiences,
 )
-from heap_assets.profiles.behaviour import BEHAVIOUR, behavioural_traits, event_stream, with_behaviour
+from heap_assets.profiles.behaviour import (
+    BEHAVIOUR,
+    Stage,
+    activity,
+    behavioural_traits,
+    engagement,
+    event_stream,
+    lifecycle,
+    transitions,
+    with_behaviour,
+)
 from heap_assets.profiles.conditions import Condition, holds, parse_conditions
 from heap_assets.profiles.golden import PROFILE_SCHEMA, SET_ASIDE, GoldenRecords, golden_records
-from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
 from heap_assets.profiles.survivorship import Choose, TraitRule
 from heap_assets.profiles.trait_rows import TraitSource
 

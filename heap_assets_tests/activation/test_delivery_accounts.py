@@ -31,8 +31,8 @@ from heap_assets.activation.connectors.heap_user_properties import HeapUserPrope
 from heap_assets.activation.connectors.segment import SegmentSource
 from heap_assets.activation.connectors.segment_identify import SegmentIdentify
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
+from heap_assets.activation.engine.http_client import Transport
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.transport import Transport
 from heap_assets.errors import DeliveryError
 from heap_assets.storage import Store
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from heap_assets.activation import Rate, SyncSpec, deliver
 from heap_assets.activation.connectors.heap import HeapApp
 from heap_assets.activation.connectors.heap_events import HeapEvents
+from heap_assets.activation.engine.http_client import Transport
 from heap_assets.activation.engine.rate_limit import Limiter, Window
-from heap_assets.activation.engine.transport import Transport
 from heap_assets.demo.server_limits import Limit, RateLimiter
 from heap_assets.storage import Store
 

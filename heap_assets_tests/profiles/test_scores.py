@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.profiles.scores import Stage, activity, engagement, lifecycle, transitions
+from heap_assets.profiles.behaviour import Stage, activity, engagement, lifecycle, transitions
 
 AS_OF = datetime(2026, 11, 21, tzinfo=UTC)
 SCHEMA = {"profile_id": pl.String, "time": pl.Datetime("us", "UTC"), "session_id": pl.Int64, "event_type": pl.String}

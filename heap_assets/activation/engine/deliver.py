@@ -15,7 +15,7 @@ from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import Plan
 from heap_assets.activation.engine.hashing import hashed_keys, salt
-from heap_assets.activation.engine.http_client import Tally
+from heap_assets.activation.engine.http_client import Tally, Transport
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.activation.engine.log import Log, Snapshot, fold, folded
 from heap_assets.activation.engine.planning import MEDIAN_OF, consider, counted, planned
@@ -30,7 +30,6 @@ from heap_assets.activation.engine.tables import (
     write_running,
     write_set_aside,
 )
-from heap_assets.activation.engine.transport import Transport
 from heap_assets.errors import HeapAssetsError
 from heap_assets.storage import Store, state_keys
 

@@ -1,18 +1,105 @@
-"""One call until it settles something: limits, retries, patience with 429, and when to give up."""
+"""One call to a destination: the transport that refuses hosts, what a status means, back-off and retries."""
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
 
 from heap_assets.activation.engine.destination import Request, Response
-from heap_assets.activation.engine.http_status import PASSING, STOPPING, advice, retry_after
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
-from heap_assets.activation.engine.rate_limit import Limiter, backoff
+from heap_assets.activation.engine.rate_limit import Clock, Limiter, RealClock, backoff
 from heap_assets.activation.engine.spec import Retry
-from heap_assets.activation.engine.transport import Transport, Unanswered
+from heap_assets.http_client import HttpClient, NoAnswer
+
+STOPPING = frozenset({401, 402, 403, 404, 405, 407, 410})
+"""Statuses that no retry and no splitting will change."""
+PASSING = frozenset({408, 425})
+"""Statuses below 500 that pass."""
+_READ = 4096
+
+
+def retry_after(response: Response) -> float | None:
+    """Return the seconds that an answer asks to wait, None if it does not or nobody can read it."""
+    text = next((v for k, v in response.headers.items() if k.lower() == "retry-after"), "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
+
+
+def reason_of(response: Response) -> str:
+    """Return status and text of an answer, not redacted yet: to be cut only after that."""
+    text = response.body[:_READ].decode("utf-8", "replace").strip()
+    return f"HTTP {response.status}" + (f": {text}" if text not in ("", "{}") else "")
+
+
+def advice(status: int) -> str:
+    if status in (401, 403):
+        return "the destination does not accept these credentials; check app_id or key"
+    if status == 404:
+        return "there is nothing at this address; check region and URL"
+    return "the destination does not take calls of this kind at this address"
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A call without an answer.
+
+    Attributes
+    ----------
+    arrived
+        Whether the destination may have received it.
+    hopeless
+        Whether the next attempt would end the same way: an impossible address, a host that is not allowed.
+    """
+
+    what: str
+    arrived: bool
+    hopeless: bool = False
+
+
+class Transport:
+    """Calls over pooled HTTP connections.
+
+    Parameters
+    ----------
+    wire
+        Stands in for the network, for simulations on a virtual clock.
+    """
+
+    def __init__(self, clock: Clock | None = None, wire: httpx.BaseTransport | None = None) -> None:
+        self.clock = clock or RealClock()
+        self._client = HttpClient(wire)
+
+    def send(self, request: Request, timeout: float) -> Response | Unanswered:
+        """Make one call; it ends after `timeout` seconds whatever the other side does.
+
+        An answer that says that all was taken and cannot be read to its end is none: it may name rows that were not.
+        """
+        headers = {"Content-Type": "application/json", **request.headers}
+        answer = self._client.exchange(request.method, request.url, request.body, headers, timeout)
+        if isinstance(answer, NoAnswer):
+            return Unanswered(answer.reason, answer.arrived, answer.hopeless)
+        response = Response(answer.status, answer.body, answer.headers)
+        if answer.unreadable and response.accepted:
+            return Unanswered(f"HTTP {answer.status} whose text is {answer.unreadable}", arrived=True)
+        return response
+
+    def close(self) -> None:
+        self._client.close()
 
 
 @dataclass

@@ -35,7 +35,6 @@ from heap_assets.sources.warehouse.browse import (
 )
 from heap_assets.sources.warehouse.content import CONTENT_SCHEME, FINGERPRINT_SCHEME, content_digest, row_fingerprints
 from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
-from heap_assets.sources.warehouse.families import family_of
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.publish import (
     RESOLVED_COLUMNS,
@@ -52,7 +51,7 @@ from heap_assets.sources.warehouse.publish import (
     told_names,
 )
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
-from heap_assets.sources.warehouse.shape import Shape, TimeKind
+from heap_assets.sources.warehouse.shape import Shape, TimeKind, family_of
 
 if TYPE_CHECKING:
     from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount

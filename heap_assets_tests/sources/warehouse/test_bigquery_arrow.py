@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.sources.warehouse.arrow import write_parquet
-from heap_assets.sources.warehouse.bigquery.arrow import decimal_text, interval_text, readable
+from heap_assets.sources.warehouse.bigquery.types import decimal_text, interval_text, readable
 
 DIGITS = st.integers(-(10**76) + 1, 10**76 - 1).map(lambda number: Decimal(f"{number}E-38"))
 

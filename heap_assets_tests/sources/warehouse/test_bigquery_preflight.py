@@ -18,9 +18,9 @@ from heap_assets.sources.warehouse import (
     WarehouseBusyError,
     WarehouseError,
 )
+from heap_assets.sources.warehouse.bigquery.client import said_so
 from heap_assets.sources.warehouse.bigquery.errors import explained
 from heap_assets.sources.warehouse.bigquery.preflight import preflight
-from heap_assets.sources.warehouse.bigquery.retries import said_so
 from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google, refusing_storage
 
 REFUSED = "Permission bigquery.tables.getData denied on table p:d.people"

@@ -18,12 +18,11 @@ from google.api_core import exceptions as google_errors
 from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.base import Permission
-from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount, PatientClient
 from heap_assets.sources.warehouse.bigquery.errors import WRITING, explained
 from heap_assets.sources.warehouse.bigquery.evolution import becomes_float, evolved, kind_of
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
-from heap_assets.sources.warehouse.bigquery.retries import PatientClient
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
 from heap_assets.sources.warehouse.bigquery.turns import Turn, waited, was_carried_out

@@ -31,7 +31,6 @@ from heap_assets.sources.warehouse.base import (
     WarehouseError,
     choose_columns,
 )
-from heap_assets.sources.warehouse.bigquery.arrow import readable
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.errors import READING, explained, understood
 from heap_assets.sources.warehouse.bigquery.names import (
@@ -53,6 +52,7 @@ from heap_assets.sources.warehouse.bigquery.sql import (
     tally_query,
 )
 from heap_assets.sources.warehouse.bigquery.tables import Source, column_of, listed, source_of, version_of
+from heap_assets.sources.warehouse.bigquery.types import readable
 
 _KINDS = {
     "TABLE": "table", "VIEW": "view", "MATERIALIZED_VIEW": "materialized view", "EXTERNAL": "external table",
