@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
@@ -259,6 +260,24 @@ class TestDays:
             elif damage == "everything" or stored.key.startswith(f"_identity/{damage}"):
                 timeline.store.delete(stored.key)
         self.advanced(timeline, history, 2)
+
+    def test_a_state_in_which_a_bit_has_flipped_is_made_anew(self, timeline: Timeline) -> None:
+        history, chance, store = company(100, 3), Random(15), timeline.store
+        self.advanced(timeline, history, 1)
+        state = {info.key: store.read(info.key) for info in store.list("_identity/state")}
+        state["_identity/state.json"] = store.read("_identity/state.json")
+        modes = set()
+        for key in [key for key in sorted(state) for _ in range(3)]:
+            for stored in store.list("_identity/state"):
+                store.delete(stored.key)
+            for other, content in state.items():
+                store.write(other, content)
+            damaged = bytearray(state[key])
+            # the last twentieth of an array is room for more
+            damaged[chance.randrange(len(damaged) * 9 // 10)] ^= 1 << chance.randrange(8)
+            store.write(key, bytes(damaged))
+            modes.add(self.advanced(timeline, history, 2).notes["mode"])
+        assert modes == {"full"}
 
     def test_an_input_of_a_later_day_is_an_error(self, timeline: Timeline) -> None:
         with pytest.raises(LinksError, match="later days"):

@@ -54,6 +54,22 @@ def compiled(function: F) -> F:
 
 
 @compiled
+def checksum(words: U64) -> np.uint64:
+    """Return a number that no other value of one word gives, whatever the others are."""
+    prime = np.uint64(0x9E3779B97F4A7C15)
+    a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    whole = words.size - words.size % 4
+    for at in range(0, whole, 4):
+        a = (a ^ words[at]) * prime
+        b = (b ^ words[at + 1]) * prime
+        c = (c ^ words[at + 2]) * prime
+        d = (d ^ words[at + 3]) * prime
+    for at in range(whole, words.size):
+        a = (a ^ words[at]) * prime
+    return ((a * prime + b) * prime + c) * prime + d
+
+
+@compiled
 def bucket(
     a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, out_a: U32, out_b: U32, out_first: I64, out_tag: U16,
     starts: I64,

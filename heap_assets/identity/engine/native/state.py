@@ -1,7 +1,8 @@
 """A resolution as arrays that the next day can start from. A cache: written whole under `_identity/`, never trusted.
 
 The arrays lie in a folder of their own; one small object, replaced last, says which folder counts. A writer that is
-killed leaves a folder that nobody points to, and the next one removes it.
+killed leaves a folder that nobody points to, and the next one removes it. The object holds a checksum of everything,
+itself too: a state that is damaged anywhere counts as none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import json
 import math
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity.engine.native.encode import Encoded
-from heap_assets.identity.engine.native.kernel import I64, NO_TYPE, PADDING, U8, U16, U32, U64
+from heap_assets.identity.engine.native.kernel import I64, NO_TYPE, PADDING, U8, U16, U32, U64, checksum
 from heap_assets.identity.engine.native.memory import at_once
 from heap_assets.identity.engine.native.ordered import Clusters
 from heap_assets.identity.engine.native.shared import Components, raw_components
@@ -28,7 +30,7 @@ from heap_assets.identity.engine.native.texts import Texts
 from heap_assets.identity.rules import Rules
 from heap_assets.storage import Store, state_keys
 
-FORMAT: Final = f"3 polars {pl.__version__}"
+FORMAT: Final = f"4 polars {pl.__version__}"
 """Polars' hashes hold within one version of it."""
 
 _POINTER: Final = f"{state_keys.IDENTITY}/state.json"
@@ -146,15 +148,19 @@ _SLACK: Final = 20
 def save(state: State, store: Store) -> None:
     """Write a state and make it the one that counts."""
     folder = f"{_FOLDER}/{uuid.uuid4().hex}"
-    at_once(*(partial(_save_array, store, f"{folder}/{name}.npy", state.array(name)) for name in _ARRAYS))
+    saved = at_once(*(partial(_save_array, store, f"{folder}/{name}.npy", state.array(name)) for name in _ARRAYS))
+    checksums = dict(zip(_ARRAYS, saved, strict=True))
     for name in _FRAMES:
-        store.sink(f"{folder}/{name}.parquet", getattr(state, name))
+        file = io.BytesIO()
+        getattr(state, name).write_parquet(file)
+        store.write(f"{folder}/{name}.parquet", file.getvalue())
+        checksums[name] = f"{zlib.crc32(file.getvalue()):x}"
     pointer = {
         "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
         "table_size": state.size, "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
-        "sizes": {name: state.array(name).shape[0] for name in _ARRAYS},
+        "sizes": {name: state.array(name).shape[0] for name in _ARRAYS}, "checksums": checksums,
     }  # fmt: skip
-    store.write(_POINTER, json.dumps(pointer).encode())
+    store.write(_POINTER, json.dumps({**pointer, "checksum": _checksum_of(pointer)}).encode())
     for left in store.list(_FOLDER):
         if not left.key.startswith(folder):
             store.delete(left.key)
@@ -163,21 +169,26 @@ def save(state: State, store: Store) -> None:
 def load(store: Store) -> State | None:
     """Read the state that counts; None if there is none, or none that this version can read."""
     try:
-        pointer: Mapping[str, Any] = json.loads(store.read(_POINTER))
-        return _loaded(store, pointer) if pointer["format"] == FORMAT else None
-    except (LookupError, ValueError, TypeError, AttributeError, OSError, pl.exceptions.PolarsError):
-        # whatever is wrong with a cache, computing anew is right; the caller notes that there was no state
+        pointer: dict[str, Any] = json.loads(store.read(_POINTER))
+        if pointer["format"] != FORMAT or pointer.pop("checksum") != _checksum_of(pointer):
+            return None
+        return _loaded(store, pointer)
+    except Exception:
+        # NumPy parses a header as Python, so that damage ends in any error; whatever is wrong with a cache, computing
+        # anew is right, and the caller notes that there was no state
         return None
 
 
 def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
     folder = pointer["folder"]
     arrays: dict[str, Any] = {name: _array(store, f"{folder}/{name}.npy") for name in _ARRAYS}
-    frames: dict[str, Any] = {
-        name: pl.read_parquet(io.BytesIO(store.read(f"{folder}/{name}.parquet"))) for name in _FRAMES
-    }
+    files = {name: store.read(f"{folder}/{name}.parquet") for name in _FRAMES}
     spare = dict(arrays)
     arrays = {name: array[: pointer["sizes"][name]] for name, array in arrays.items()}
+    checksums = dict(zip(arrays, at_once(*(partial(_checksum, array) for array in arrays.values())), strict=True))
+    if checksums | {name: f"{zlib.crc32(file):x}" for name, file in files.items()} != pointer["checksums"]:
+        raise ValueError("a file of the state is not what was written")
+    frames: dict[str, Any] = {name: pl.read_parquet(io.BytesIO(file)) for name, file in files.items()}
     texts = Texts(arrays["facts"], arrays.pop("data"))
     return State(
         digest=pointer["digest"], size=pointer["table_size"], texts=texts, components=pointer["components"],
@@ -186,9 +197,23 @@ def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
     )  # fmt: skip
 
 
-def _save_array(store: Store, key: str, array: Any) -> None:
+def _checksum(array: Any) -> str:
+    """Return a checksum of an array's type and bytes; its loop is about as fast as memory is."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    whole = content.size - content.size % 8
+    words = checksum(content[:whole].view(np.uint64))
+    return f"{array.dtype.str} {array.shape[1:]} {words:x} {content[whole:].tobytes().hex()}"
+
+
+def _checksum_of(pointer: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(pointer).encode())
+
+
+def _save_array(store: Store, key: str, array: Any) -> str:
+    """Write an array, and return its checksum."""
     with store.staged(key) as path, path.open("wb") as file:
         _write(file, array)
+    return _checksum(array)
 
 
 def _write(file: BinaryIO, array: Any) -> None:
