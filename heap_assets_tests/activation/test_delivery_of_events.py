@@ -52,6 +52,12 @@ def test_only_added_rows_are_sent(heap: ServerProcess, lake: Store, bulk: bool) 
     assert stored[0]["properties"]["sent_by"] == "heap_assets"
 
 
+def test_rows_with_bytes_in_their_structs_have_keys() -> None:
+    raw = pl.Series([{"raw": [b"\xff"]}, {"raw": [b"\xfe"]}])
+    rows = event_rows(orders(2).with_columns(raw.alias("raw")), BY_HASH, ("person", "raw")).collect()
+    assert rows["event_key"].n_unique() == 2
+
+
 def test_equal_rows_are_two_events_and_resolved_columns_never_make_a_new_one(heap: ServerProcess, lake: Store) -> None:
     twice = pl.concat([orders(2), orders(2)])
     rows = with_key(event_rows(twice, BY_HASH, COLUMNS))

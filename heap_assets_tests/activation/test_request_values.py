@@ -27,8 +27,8 @@ from heap_assets.activation.connectors.segment_group import SegmentGroup
 from heap_assets.activation.connectors.segment_identify import SegmentIdentify
 from heap_assets.activation.connectors.segment_track import SegmentTrack
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
+from heap_assets.activation.engine.http_client import Transport
 from heap_assets.activation.engine.spec import Mode
-from heap_assets.activation.engine.transport import Transport
 
 APP, SOURCE = HeapApp(kit.APP), SegmentSource("wk")
 HOOK = WebhookSettings("https://hooks.example/in")

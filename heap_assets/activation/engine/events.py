@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from typing import Any
 
 import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable, utf16_units
 from heap_assets.errors import SettingsError
-from heap_assets.values import apart, read_times
+from heap_assets.values import apart, json_or_exact, read_times
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 KEY_COLUMNS = ("key", "profile_id", "heap_identities")
@@ -101,6 +102,8 @@ def _text(column: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
         return utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    if _holds_bytes(dtype) and dtype != pl.Binary:
+        return json_or_exact(value, dtype)  # Polars has no JSON for bytes; other keys stay what they were
     if isinstance(dtype, pl.Struct):
         return value.struct.json_encode()
     if isinstance(dtype, pl.List):
@@ -113,6 +116,12 @@ def _text(column: str, dtype: pl.DataType) -> pl.Expr:
             pl.when(decimal_is_number(value, dtype.scale)).then(value.cast(pl.Float64).cast(pl.String)).otherwise(text)
         )
     return text
+
+
+def _holds_bytes(dtype: Any) -> bool:
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_bytes(field.dtype) for field in dtype.fields)
+    return _holds_bytes(dtype.inner) if isinstance(dtype, pl.List) else dtype == pl.Binary
 
 
 def _row_hash(columns: Sequence[str], schema: pl.Schema) -> pl.Expr:

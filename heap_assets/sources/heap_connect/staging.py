@@ -26,6 +26,7 @@ from heap_assets.sources.heap_connect.sources import DumpSource
 from heap_assets.sources.heap_connect.values import Typed, typed, was_misread
 from heap_assets.storage import Store
 from heap_assets.tables import SNAPSHOT_TABLES
+from heap_assets.values import json_or_exact
 
 ORDER = ("time", "event_id", "user_id")
 
@@ -305,10 +306,11 @@ def _rejected(rows: pl.DataFrame, read: Typed, offset: int, uri: str) -> pl.Data
 
 def _as_json(batch: pl.DataFrame) -> pl.Expr:
     """Write rows as JSON text, so that what was set aside can be looked at and mended."""
-    columns = [
+    rows = pl.struct(
         pl.col(name).bin.encode("hex") if dtype == pl.Binary else pl.col(name) for name, dtype in batch.schema.items()
-    ]
-    return pl.struct(columns).struct.json_encode().alias("content")
+    )
+    types = pl.Struct({name: pl.String() if dtype == pl.Binary else dtype for name, dtype in batch.schema.items()})
+    return json_or_exact(rows, types).alias("content")
 
 
 def files_of(source: DumpSource, table: ManifestTable, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:

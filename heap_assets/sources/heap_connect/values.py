@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
+from heap_assets.values import as_text
 
 _IDS = {USERS: ("user_id",), USER_MIGRATIONS: ("from_user_id", "to_user_id")}
 _EVENT_IDS = ("event_id", "user_id", "session_id")
@@ -195,8 +196,7 @@ def _noted(reasons: pl.Series, where: pl.Series, reason: str) -> pl.Series:
 
 def _as_text(column: pl.Series) -> pl.Series:
     if column.dtype.is_nested():
-        struct = column if isinstance(column.dtype, pl.Struct) else column.to_frame("v").to_struct(column.name)
-        return struct.struct.json_encode().alias(column.name)
+        return column.to_frame("v").select(as_text(pl.col("v"), column.dtype).alias(column.name)).to_series()
     if column.dtype == pl.Binary:
         return column.bin.encode("hex")
     return column.cast(pl.String)
