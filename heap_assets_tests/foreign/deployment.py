@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -156,6 +157,7 @@ class Deployment:
 @contextmanager
 def s3_bucket() -> Iterator[tuple[str, Any]]:
     """Run a local S3 server with an empty bucket; gives its address and a client."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request would hide the figures
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
