@@ -13,7 +13,6 @@ import delivery_kit as kit
 import httpx
 import polars as pl
 import pytest
-from heap_assets.activation.engine.transport import Transport
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_canonical import DTYPES, says
