@@ -33,6 +33,8 @@ READING = (
     "sync plan heap_user_properties",
     "sync plan heap_events --json",
     "sync runs heap_user_properties",
+    "sync kinds",
+    "sync kinds webhook",
     "sync rejected heap_user_properties",
     "publish --dry-run",
     "sql",
@@ -42,7 +44,7 @@ READING = (
     "docs --check",
 )
 WRITING = {
-    *("init", "report", "reset", "demo", "dev", "catalogue accept"),
+    *("init", "report", "reset", "demo", "dev", "warm", "catalogue accept"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
 }
 
