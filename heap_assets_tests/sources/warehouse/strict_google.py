@@ -46,7 +46,7 @@ class RefusedError(Exception):
     """A request that BigQuery answers with 400; its text is the message."""
 
 
-@dataclass
+@dataclass(repr=False)
 class StrictGoogle(RefusingGoogle):
     """See above.
 
