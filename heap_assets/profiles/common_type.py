@@ -15,6 +15,7 @@ from heap_assets.values import PRIVATE, fitting, in_zone, nearest_double
 SIZE, LOST = f"{PRIVATE}size", f"{PRIVATE}lost"
 """Where the order of values that do not fit is needed: about how large each is, and whether it did not fit."""
 
+_SPELLED = r"^[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 _TEXT_DIGITS = 400_000
 """More than any number that a warehouse or a float spells."""
 _HALF = 10**19
@@ -67,6 +68,23 @@ def widest(dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.Decimal):
         return pl.Decimal(38, dtype.scale)
     return pl.Int128() if dtype.is_integer() else dtype
+
+
+def size_of_text(text: pl.Expr) -> pl.Expr:
+    """Return the place of each text by the number that it spells; all others, such as those with leading zeros, last.
+
+    A warehouse's decimals are text where no type of the lake holds every digit of them; Heap's properties often are.
+    """
+    return text.map_batches(_places, return_dtype=pl.UInt32)
+
+
+def _places(texts: pl.Series) -> pl.Series:
+    numbers = texts.filter(texts.str.contains(_SPELLED)).unique().to_list()
+    places: dict[Decimal, int] = {
+        number: place for place, number in enumerate(sorted({Decimal(text) for text in numbers}))
+    }
+    found = [places[Decimal(text)] for text in numbers]
+    return texts.replace_strict(numbers, found, default=len(places), return_dtype=pl.UInt32)
 
 
 def total(numbers: pl.Expr, inner: pl.DataType) -> pl.Expr:

@@ -13,7 +13,7 @@ from enum import StrEnum
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles.common_type import LOST, SIZE, common_type, together, total, widest
+from heap_assets.profiles.common_type import LOST, SIZE, common_type, size_of_text, together, total, widest
 from heap_assets.values import fitting
 
 
@@ -41,7 +41,8 @@ class TraitRule:
         `table.column` in order of trust; a nested path is `table.column.field`. May be empty while no table is built.
     choose
         first_present: the first source that has a value. newest, earliest: by the row's time, rows without one last.
-        max, min: by value. sum: over all rows of all sources. any: true if one row is true.
+        max, min: by value; text that spells a number as that number, before any other text. sum: over all rows of all
+        sources. any: true if one row is true.
     """
 
     name: str
@@ -102,7 +103,10 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
         typed = together(candidates, dtype)
         alone = pl.col("profile").is_unique()
         # most profiles have one candidate: only the others are worth sorting
-        several = _CHOICES[rule.choose](typed.filter(~alone))
+        shared = typed.filter(~alone)
+        if dtype == pl.String and rule.choose in (Choose.MAX, Choose.MIN):
+            shared = shared.with_columns(size_of_text(pl.col("value")).alias(SIZE), pl.lit(False).alias(LOST))
+        several = _CHOICES[rule.choose](shared)
         kept = [rows.select("profile", "value", "rank") for rows in (typed.filter(alone), several)]
         chosen = pl.concat(kept).with_columns(source=_source_name(pl.col("rank"), rule.sources))
     known = pl.when(pl.col("value").is_not_null()).then("source")

@@ -101,3 +101,21 @@ def test_decimals_that_are_spelled_as_text_add_up_exactly() -> None:
     assert dict(sums.select("profile", "value").iter_rows()) == {"a": "33.433333333333333333", "b": "9"}
     with pytest.raises(SettingsError, match=r"billing.mrr is text, of which 1 values are no numbers"):
         survivors([numbers.with_columns(value=pl.Series(["1", "n/a", "2"]))], replace(rule, sources=("billing.mrr",)))
+
+
+@pytest.mark.parametrize(
+    ("values", "most", "least"),
+    [
+        (["9", "10", "-3"], "10", "-3"),
+        (["99999999999999999999.5", "100000000000000000000", "7"], "100000000000000000000", "7"),
+        (["pro", "10", "9"], "pro", "9"),
+        (["0123", "99"], "0123", "99"),
+        (["free", "pro"], "pro", "free"),
+    ],
+)
+def test_text_that_spells_numbers_is_compared_as_numbers(values: list[str], most: str, least: str) -> None:
+    frame = pl.LazyFrame({"value": values}).select(
+        profile=1, rank=pl.lit(0, pl.UInt32), time=pl.lit(None, TIME), value="value"
+    )
+    for choose, value in ((Choose.MAX, most), (Choose.MIN, least)):
+        assert survivors([frame], TraitRule("x", SOURCES[:1], choose)).collect()["value"].to_list() == [value]
