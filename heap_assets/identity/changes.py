@@ -48,7 +48,7 @@ def assign(
     if under in schema:
         raise RulesError(f"table {table.name} has a column {under!r} already")
     known = graph.filter(pl.col("profile_id").is_not_null() & ~pl.col("shared"))
-    found = rows.with_columns(column.raw for column in columns).with_columns(
+    judged = rows.with_columns(column.raw for column in columns).with_columns(
         expression for column in columns for expression in column.judged(rules)
     )
     profiles: list[str] = []
@@ -57,9 +57,9 @@ def assign(
         owners = known.filter(pl.col("identifier_type") == rules.types[rank])
         for value in _values(of_type):
             profiles.append(f"{_PROFILE}_{len(profiles)}")
-            found = _joined(found, value, owners, profiles[-1], many=any(column.many for column in of_type))
+            judged = _joined(judged, value, owners, profiles[-1], many=any(column.many for column in of_type))
     nobody = pl.lit(None, graph.collect_schema()["profile_id"])
-    return found.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
+    return judged.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
 
 
 def _values(columns: list[MappedColumn]) -> list[pl.Expr]:

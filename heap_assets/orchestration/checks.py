@@ -27,6 +27,7 @@ from heap_assets.quality import (
     Subject,
     Verdict,
     could_not_judge,
+    record_check,
     result_store,
 )
 from heap_assets.redaction import redacting
@@ -174,18 +175,8 @@ class StepChecks:
     def _report(
         self, check: Check, partition: str, verdict: Verdict, version: str | None, target: Any
     ) -> dg.AssetCheckEvaluation:
-        stored = result_store.record(
-            self._lake.store,
-            verdict,
-            asset=check.asset,
-            check=check.name,
-            partition=partition,
-            version=version,
-            severity=check.severity,
-            blocking=check.blocking,
-            rule=check.rule,
-            run_id=self._context.run.run_id,
-        )
+        run_id = self._context.run.run_id
+        stored = record_check(self._lake.store, check, verdict, partition=partition, version=version, run_id=run_id)
         self._judged[check.asset, check.name] = check
         return evaluation(check, stored, partition if check.partitioned and self._partitioned else None, target)
 

@@ -135,57 +135,57 @@ _BEHAVIOUR: Mapping[str, str] = {
 
 def words_for(project: Project, path: str) -> dict[str, Words]:
     """Return column to its meaning, as far as settings and code know it before anything is built."""
-    found = dict(_OWN.get(path, {}))
+    own = dict(_OWN.get(path, {}))
     if path == PROFILES:
-        return found | _traits(project)
+        return own | _traits(project)
     if is_warehouse_table(path):
-        return found | _warehouse(project, path)
+        return own | _warehouse(project, path)
     if is_sync(path):
         return _properties(project, sync_name(path))
     if is_heap_table(path):
         table = project.catalogue.tables.get(project.heap_tables.get(path, ""))
         known = {name: Words(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
-        return known | found
-    return found
+        return known | own
+    return own
 
 
 def _traits(project: Project) -> dict[str, Words]:
-    profiles, found = project.settings.profiles, {}
+    profiles, words = project.settings.profiles, {}
     for name, trait in profiles.traits.items():
-        told = f"{trait.description.rstrip('.')}. " if trait.description else ""
-        found[name] = Words(
-            f"{told}From {' or '.join(trait.sources)} ({trait.choose.replace('_', ' ')}).", trait.personal
+        described = f"{trait.description.rstrip('.')}. " if trait.description else ""
+        words[name] = Words(
+            f"{described}From {' or '.join(trait.sources)} ({trait.choose.replace('_', ' ')}).", trait.personal
         )
-        found[f"{name}__source"] = Words(f"Which column `{name}` came from.")
+        words[f"{name}__source"] = Words(f"Which column `{name}` came from.")
     if profiles.behaviour:
-        found |= {name: Words(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
+        words |= {name: Words(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
         for name, event in profiles.behaviour.features.items():
-            found[name] = Words(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
+            words[name] = Words(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
     for name in profiles.audiences:
-        found[name] = Words("Whether the person is in this audience.")
-    return found
+        words[name] = Words("Whether the person is in this audience.")
+    return words
 
 
 def _warehouse(project: Project, path: str) -> dict[str, Words]:
     settings = project.settings.warehouse
     table = settings.tables[warehouse_table(path)] if settings else None
-    found: dict[str, Words] = {}
+    words: dict[str, Words] = {}
     for mapping in project.snapshot_sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):
-            before = f"{found[column].text.rstrip('.')}, " if column in found else "Identifies a person: "
-            found[column] = Words(f"{before}{mapping.type}.", personal=True)
+            before = f"{words[column].text.rstrip('.')}, " if column in words else "Identifies a person: "
+            words[column] = Words(f"{before}{mapping.type}.", personal=True)
     for column, text in _roles(table.key, table.created_at, table.updated_at) if table else ():
-        told = f"{text} {found[column].text}" if column in found else text
-        found[column] = Words(told, column in found and found[column].personal)
+        described = f"{text} {words[column].text}" if column in words else text
+        words[column] = Words(described, column in words and words[column].personal)
     for name, trait in project.settings.profiles.traits.items():
         for source in trait.sources:
             asset, _, column = source.partition(".")
             if warehouse_asset(asset) == path:
-                known = found.get(column, Words(""))
-                found[column] = Words(
+                known = words.get(column, Words(""))
+                words[column] = Words(
                     f"{known.text} Gives the trait `{name}`.".strip(), known.personal or trait.personal
                 )
-    return found
+    return words
 
 
 def _roles(key: str | None, created: str | None, updated: str | None) -> list[tuple[str, str]]:
@@ -197,14 +197,14 @@ def _properties(project: Project, name: str) -> dict[str, Words]:
     """Say of each property that is sent where it comes from, back to the columns of the source tables."""
     sync = project.settings.sync[name]
     traits = project.settings.profiles.traits
-    found = {}
+    words = {}
     for prop, column in sync.properties.items():
         if sync.source == PROFILES and column in traits:
-            told = f"Trait `{column}` of profiles, from {' or '.join(traits[column].sources)}."
-            found[prop] = Words(told, traits[column].personal)
+            described = f"Trait `{column}` of profiles, from {' or '.join(traits[column].sources)}."
+            words[prop] = Words(described, traits[column].personal)
         else:
-            found[prop] = Words(f"Column `{column}` of {sync.source}.")
-    return found
+            words[prop] = Words(f"Column `{column}` of {sync.source}.")
+    return words
 
 
 SCHEMA, LINEAGE, CODE = "dagster/column_schema", "dagster/column_lineage", "dagster/code_references"

@@ -20,7 +20,7 @@ from heap_assets.quality import (
     Thresholds,
     Verdict,
     checks_for_sync,
-    result_store,
+    record_check,
     sync_verdicts,
 )
 from heap_assets.sources.warehouse import Shape, WarehouseError
@@ -83,18 +83,7 @@ def record_verdicts(
     return [
         (
             check,
-            result_store.record(
-                project.lake.store,
-                verdicts[check.name],
-                asset=check.asset,
-                check=check.name,
-                partition=day,
-                version=None,
-                severity=check.severity,
-                blocking=check.blocking,
-                rule=check.rule,
-                run_id=run_id,
-            ),
+            record_check(project.lake.store, check, verdicts[check.name], partition=day, version=None, run_id=run_id),
         )
         for check in sync_checks(project, name)
         if check.name in verdicts

@@ -83,8 +83,9 @@ def _places(texts: pl.Series) -> pl.Series:
     places: dict[Decimal, int] = {
         number: place for place, number in enumerate(sorted({Decimal(text) for text in numbers}))
     }
-    found = [places[Decimal(text)] for text in numbers]
-    return texts.replace_strict(numbers, found, default=len(places), return_dtype=pl.UInt32)
+    return texts.replace_strict(
+        numbers, [places[Decimal(text)] for text in numbers], default=len(places), return_dtype=pl.UInt32
+    )
 
 
 def total(numbers: pl.Expr, inner: pl.DataType) -> pl.Expr:

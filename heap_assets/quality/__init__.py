@@ -1,7 +1,7 @@
 """Checks as data, the rules of each subject, stored results, and the numbers they compare with."""
 
 from heap_assets.quality.audiences import checks_for_audiences
-from heap_assets.quality.engine import Check, Judge, Subject, blocking_checks
+from heap_assets.quality.engine import Check, Judge, Subject, blocking_checks, record_check
 from heap_assets.quality.heap_tables import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
 from heap_assets.quality.landing import (
@@ -55,5 +55,6 @@ __all__ = [
     "nothing_to_judge_by",
     "quota_verdict",
     "recency_checks",
+    "record_check",
     "sync_verdicts",
 ]

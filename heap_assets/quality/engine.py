@@ -12,7 +12,7 @@ import polars as pl
 from heap_assets.quality import result_store
 from heap_assets.quality.result_store import WHOLE, StoredVerdict
 from heap_assets.quality.results import Severity, Verdict
-from heap_assets.storage import Lake
+from heap_assets.storage import Lake, Store
 
 T = TypeVar("T")
 _KEPT_IN_STEP = 64
@@ -109,6 +109,24 @@ class Check:
     blocking: bool = False
     partitioned: bool = True
     mend: str = ""
+
+
+def record_check(
+    store: Store, check: Check, verdict: Verdict, *, partition: str, version: str | None, run_id: str | None
+) -> StoredVerdict:
+    """Store the verdict of a check on a partition, see :func:`result_store.record`."""
+    return result_store.record(
+        store,
+        verdict,
+        asset=check.asset,
+        check=check.name,
+        partition=partition,
+        version=version,
+        severity=check.severity,
+        blocking=check.blocking,
+        rule=check.rule,
+        run_id=run_id,
+    )
 
 
 def blocking_checks(checks: list[Check], asset: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from heap_assets.values.json_text import ISO, exact_json
+from heap_assets.values.json_text import exact_json, json_safe
 
 
 def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -19,13 +19,8 @@ def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Decimal):
         text = column.cast(pl.String)
         return text.str.strip_chars_end("0").str.strip_suffix(".") if dtype.scale else text
-    if isinstance(dtype, pl.Datetime):
-        utc = column.dt.convert_time_zone("UTC") if dtype.time_zone else column
-        return utc.dt.strftime(ISO + ("Z" if dtype.time_zone else ""))
-    if isinstance(dtype, pl.Time):
-        return column.dt.to_string("%H:%M:%S%.f")
-    if isinstance(dtype, pl.Binary):
-        return column.bin.encode("base64")
+    if isinstance(dtype, pl.Datetime | pl.Time | pl.Binary):
+        return json_safe(column, dtype)
     if dtype.is_nested() or isinstance(dtype, pl.Object):
         return exact_json(column, dtype)
     return column.cast(pl.String)

@@ -46,16 +46,16 @@ def accounts(heap: ServerProcess, lake: Store, **ready: bool) -> SyncReport:
 
 
 def test_accounts_are_refused_until_heap_can_use_them(heap: ServerProcess, lake: Store) -> None:
-    report = accounts(heap, lake, account_id_configured=False, users_synced=True)
+    report = accounts(heap, lake, account_id_configured=False, users_synced=lambda: True)
     assert (report.status, kit.requests(heap)) == (Status.REFUSED, 0)
     assert "Account ID" in str(report.reason)
-    report = accounts(heap, lake, account_id_configured=True, users_synced=False)
+    report = accounts(heap, lake, account_id_configured=True, users_synced=lambda: False)
     assert report.status == Status.REFUSED
     assert "heap_user_properties" in str(report.reason)
 
 
 def test_accounts_answer_in_plain_text(heap: ServerProcess, lake: Store) -> None:
-    report = accounts(heap, lake, account_id_configured=True, users_synced=True)
+    report = accounts(heap, lake, account_id_configured=True, users_synced=lambda: True)
     assert (report.status, report.sent, report.unchanged, report.empty) == (Status.SUCCEEDED, 1, 0, 1)
     assert heap.state()["accounts"] == {"acme": {"MRR": 120.5}}
 

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[BaseDestination, list[Row]]] = {
     "heap_user_properties_bulk": (HeapUserProperties(APP), [ALICE, BOB]),
     "heap_user_properties_single": (HeapUserProperties(EU, bulk=False), [ALICE]),
     "heap_account_properties_bulk": (
-        HeapAccountProperties(APP, account_id_configured=True, users_synced=True),
+        HeapAccountProperties(APP, account_id_configured=True, users_synced=lambda: True),
         [Row("Fake Company", "Fake Company", {"is_in_good_standing": True, "revenue_potential": 123456})],
     ),
     "heap_track_bulk": (

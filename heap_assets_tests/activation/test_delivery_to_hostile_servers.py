@@ -68,7 +68,7 @@ def _pairs() -> pl.DataFrame:
 
 
 def _account(app: HeapApp) -> BaseDestination:
-    return HeapAccountProperties(app, account_id_configured=True, users_synced=True, batch_rows=3)
+    return HeapAccountProperties(app, account_id_configured=True, users_synced=lambda: True, batch_rows=3)
 
 
 KINDS: dict[str, tuple[Callable[[str], BaseDestination], Callable[[], pl.DataFrame]]] = {

@@ -35,7 +35,7 @@ HOOK = WebhookSettings("https://hooks.example/in")
 CONNECTORS: dict[str, Callable[[], BaseDestination]] = {
     "heap users": lambda: HeapUserProperties(APP),
     "heap users one by one": lambda: HeapUserProperties(APP, bulk=False),
-    "heap accounts": lambda: HeapAccountProperties(APP, account_id_configured=True, users_synced=True),
+    "heap accounts": lambda: HeapAccountProperties(APP, account_id_configured=True, users_synced=lambda: True),
     "heap track": lambda: HeapEvents(APP, source="orders"),
     "segment identify": lambda: SegmentIdentify(SOURCE),
     "segment group": lambda: SegmentGroup(SOURCE),

@@ -96,9 +96,9 @@ def custom_destination(kind: str, **options: object) -> Destination:
         )
     factory: Callable[..., object] = points[0].load()
     try:
-        made = factory(**options)
+        destination = factory(**options)
     except TypeError as error:
         raise SettingsError(f"sync kind {kind!r} ({points[0].value}) does not take these options: {error}") from error
-    if not isinstance(made, Destination):
+    if not isinstance(destination, Destination):
         raise SettingsError(f"sync kind {kind!r}: {points[0].value} is no destination; derive it from BaseDestination")
-    return made
+    return destination

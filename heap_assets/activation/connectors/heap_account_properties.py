@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class HeapAccountPropertiesConnector(Connector[HeapAccountPropertiesSync]):
         return HeapAccountProperties(
             HeapApp.of(self.deployment.settings.heap),
             account_id_configured=self.settings.account_id_configured,
-            users_synced=self._users_synced(),
+            users_synced=self._users_synced,
             cleared=self.settings.cleared_value,
         )
 
@@ -68,7 +68,7 @@ class HeapAccountProperties(HeapDestination):
     account_id_configured
         Somebody has chosen the Account ID property in Heap; without it Heap drops the data.
     users_synced
-        Users of these accounts have been sent before.
+        Says whether users of these accounts have been sent before; asked only when something is about to be sent.
     """
 
     kind = "heap_account_properties"
@@ -80,7 +80,7 @@ class HeapAccountProperties(HeapDestination):
         app: HeapApp,
         *,
         account_id_configured: bool,
-        users_synced: bool,
+        users_synced: Callable[[], bool],
         cleared: str = "(none)",
         batch_rows: int = BULK_ROWS,
     ) -> None:
@@ -95,7 +95,7 @@ class HeapAccountProperties(HeapDestination):
                 "Heap drops account properties until an Account ID property is chosen in Heap (Account > Manage > "
                 "Account ID). Choose it, then set account_id_configured: true"
             )
-        if not self._users_synced:
+        if not self._users_synced():
             return (
                 "no user was synced yet: Heap joins accounts to users by a user property, so sync heap_user_properties "
                 "first"

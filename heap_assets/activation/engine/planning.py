@@ -60,7 +60,7 @@ def _change(guard: Guard, changed: int, known: int, before: Sequence[float]) -> 
 
 def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame) -> list[str]:
     """Find a property of which one value spreads over keys that had another: a default that overwrites."""
-    found = []
+    spreads = []
     for name in prepared.names:
         new, old = FIELD + name, OLD + name
         if old not in plan.send.columns or new not in ledger.columns:
@@ -70,8 +70,10 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
         taken = moved.group_by(new).len().sort("len", descending=True).head(3)
         gains = [rows - int((moved[old] == value).sum()) for value, rows in taken.iter_rows()]
         if gains and max(gains) > guard.takeover * known:
-            found.append(f"one value of {name} would spread to {max(gains) / known:.0%} more of the keys that have one")
-    return found
+            spreads.append(
+                f"one value of {name} would spread to {max(gains) / known:.0%} more of the keys that have one"
+            )
+    return spreads
 
 
 MEDIAN_OF = 7

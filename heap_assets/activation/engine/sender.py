@@ -86,15 +86,15 @@ def outcome_frame(name: str, outcomes: Sequence[Outcome]) -> pl.DataFrame:
     """Return the outcome segment of a batch."""
     count = len(outcomes)
     first = outcomes[0]
-    told = [first] if all(outcome is first for outcome in outcomes) else outcomes
+    distinct = [first] if all(outcome is first for outcome in outcomes) else outcomes
     columns: dict[str, list[Any]] = {
-        "status": [o.status for o in told],
-        "http_status": [o.http_status for o in told],
-        "reason": [o.reason for o in told],
-        "attempt": [o.attempt for o in told],
+        "status": [o.status for o in distinct],
+        "http_status": [o.http_status for o in distinct],
+        "reason": [o.reason for o in distinct],
+        "attempt": [o.attempt for o in distinct],
     }
     series = [pl.Series(c, values, OUTCOME_SCHEMA[c]) for c, values in columns.items()]
-    if len(told) < count:
+    if len(distinct) < count:
         series = [_repeated(s, count) for s in series]
     batch = _repeated(pl.Series("batch", [name]), count)
     at = _repeated(pl.Series("answered_at", [datetime.now(UTC)], OUTCOME_SCHEMA["answered_at"]), count)

@@ -64,12 +64,12 @@ def variants(sweeps: Sequence[str], rules: Rules) -> list[Variant]:
     SweepError
         A sweep names nothing that the rules have, or a value it cannot take; or there are more than `MAX_VARIANTS`.
     """
-    found = [variant for sweep in sweeps for variant in _variants(sweep, rules)]
-    if not found:
+    asked = [variant for sweep in sweeps for variant in _variants(sweep, rules)]
+    if not asked:
         raise SweepError(f"nothing to vary; ask for {FORMS}.")
-    if len(found) > MAX_VARIANTS:
-        raise SweepError(f"{len(found)} variants, at most {MAX_VARIANTS} in one go.")
-    return found
+    if len(asked) > MAX_VARIANTS:
+        raise SweepError(f"{len(asked)} variants, at most {MAX_VARIANTS} in one go.")
+    return asked
 
 
 def _variants(sweep: str, rules: Rules) -> list[Variant]:
@@ -82,15 +82,15 @@ def _variants(sweep: str, rules: Rules) -> list[Variant]:
 
 
 def _expanded(values: str) -> list[str]:
-    found = []
+    expanded = []
     for part in (part.strip() for part in values.split(",")):
         span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
-        found += (
+        expanded += (
             [str(n) for n in range(int(span[1]), min(int(span[2]), int(span[1]) + MAX_VARIANTS) + 1)]
             if span
             else [part]
         )
-    return found
+    return expanded
 
 
 def _changed(setting: str, value: str, sweep: str, rules: Rules) -> Variant:

@@ -102,10 +102,10 @@ def delta_of(
 
 def _reduced(versions: Sequence[tuple[pl.LazyFrame, pl.LazyFrame | None]]) -> pl.LazyFrame:
     """Find links of which an input no longer says all that it said: those must be gathered from its table again."""
-    found = [pl.LazyFrame(schema={key: LINKS[key] for key in _KEY})]
+    links = [pl.LazyFrame(schema={key: LINKS[key] for key in _KEY})]
     for before, after in versions:
         if after is None:
-            found.append(before.select(_KEY))
+            links.append(before.select(_KEY))
             continue
         both = before.join(after, on=_KEY, how="left", nulls_equal=True, suffix="_now", coalesce=True)
         said_less = (
@@ -114,8 +114,8 @@ def _reduced(versions: Sequence[tuple[pl.LazyFrame, pl.LazyFrame | None]]) -> pl
             | (pl.col("last_seen").is_not_null() & (pl.col("last_seen_now") >= pl.col("last_seen")).ne_missing(True))
             | (pl.col("authoritative") & ~pl.col("authoritative_now"))
         )
-        found.append(both.filter(said_less).select(_KEY))
-    return pl.concat(found).unique()
+        links.append(both.filter(said_less).select(_KEY))
+    return pl.concat(links).unique()
 
 
 def tagged(links: pl.LazyFrame, table: str) -> pl.LazyFrame:
