@@ -10,7 +10,8 @@ which is what a snapshot table means by now. `resolved.events_signup` adds today
 
 A column of a table that is called like one that a view adds is shown as `property_<name>`
 (:mod:`heap_assets.values.column_names`);
-of columns whose names differ in case only, the later ones are `<name>_1` and so on.
+of columns whose names differ in case only, the later ones are `<name>_1` and so on. A column whose type differs by day
+is shown in a type that holds every value exactly, else as text (:mod:`heap_assets.storage.sql_types`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from typing import Any
 
 import duckdb
 import polars as pl
+from duckdb.sqltypes import DuckDBPyType
 
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.storage import state_keys
+from heap_assets.storage.sql_types import rewritten
 from heap_assets.storage.store import Store
 from heap_assets.tables import GRAPH, MIGRATIONS, PAGEVIEWS, SESSIONS, is_event_table, sync_asset
 from heap_assets.values import PRIVATE, set_apart
@@ -183,21 +186,59 @@ class _Views:
 
     def _create(self, asset: str, schema: str, name: str, files: Sequence[str], *, keyed: bool) -> str | None:
         """Make one view and return its quoted name; None if it cannot be made."""
-        uris = ", ".join(_literal(self._store.uri(key)) for key in files)
-        source = f"read_parquet([{uris}], union_by_name = true, hive_partitioning = false"
+        uris = [self._store.uri(key) for key in files]
         free = self._free_name(schema, name)
         view = f"{_identifier(schema)}.{_identifier(free)}"
         try:
             self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(schema)}")
+            source = self._source(uris, f", filename = {_literal(_FILE)}" if keyed else "")
             if not keyed:
-                self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {source})")
+                self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {source}")
             else:
-                self._create_keyed(view, schema, free, f"{source}, filename = {_literal(_FILE)})")
+                self._create_keyed(view, schema, free, source)
         except duckdb.Error as error:
             self.unreadable[asset] = str(error).partition("\n")[0]
             return None
         self.files.extend(files)
         return view
+
+    def _source(self, uris: Sequence[str], options: str) -> str:
+        """Return the SQL of all rows of some files; a column whose types differ by file keeps every value."""
+        schemas = self._schemas(uris) if len(uris) > 1 else []
+        types: dict[str, list[DuckDBPyType]] = {}
+        for columns, _ in schemas:
+            for name, dtype in columns.items():
+                types.setdefault(name, []).append(dtype)
+        rewrites = {name: by_type for name, of in types.items() if (by_type := rewritten(_identifier(name), of))}
+        groups: dict[str, list[str]] = {}
+        for columns, alike in schemas:
+            replaced = [
+                f"{by_type[str(columns[name])]} AS {_identifier(name)}"
+                for name, by_type in rewrites.items()
+                if str(columns.get(name)) in by_type
+            ]
+            groups.setdefault(f"REPLACE ({', '.join(replaced)})" if replaced else "", []).extend(alike)
+        if not rewrites:
+            return _parquet(uris, options)
+        selects = [f"SELECT * {replaced} FROM {_parquet(alike, options)}" for replaced, alike in groups.items()]
+        return f"({' UNION ALL BY NAME '.join(selects)})"
+
+    def _schemas(self, uris: Sequence[str]) -> list[tuple[dict[str, DuckDBPyType], list[str]]]:
+        """Return the schemas that files have, column in lower case to type, each with the files that have it."""
+        files = self._connection.execute(
+            f"""
+            SELECT list(file_name ORDER BY file_name) AS files FROM (
+                SELECT file_name, string_agg(concat_ws(' ', name, duckdb_type), chr(31) ORDER BY column_id) AS columns
+                FROM parquet_schema([{", ".join(map(_literal, uris))}]) GROUP BY file_name
+            ) GROUP BY columns ORDER BY files
+            """
+        ).fetchall()
+        schemas = []
+        for (alike,) in files:
+            rows = self._connection.sql(f"SELECT * FROM {_parquet(alike[:1], '')}")
+            names = [name.casefold() for name in rows.columns]
+            schemas.append((dict(zip(names, rows.types, strict=True)), alike))
+        return schemas
 
     def _create_keyed(self, view: str, schema: str, name: str, source: str) -> None:
         key = f"parse_filename({_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
@@ -254,6 +295,11 @@ class _Views:
                 )
             except duckdb.Error as error:
                 self.unreadable[f"resolved.{name}"] = str(error).partition("\n")[0]
+
+
+def _parquet(uris: Sequence[str], options: str) -> str:
+    listed = ", ".join(map(_literal, uris))
+    return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{options})"
 
 
 def _renaming(names: Mapping[str, str]) -> str:
