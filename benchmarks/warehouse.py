@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "heap_assets_tests" / "warehouse"))
+sys.path.insert(0, str(ROOT))
 
-import servers  # noqa: E402
+from heap_assets_tests.sources.warehouse import servers  # noqa: E402
 
 PEERS = ROOT / ".venvs" / "bench-warehouse"
 PEER_PACKAGES = (

@@ -29,6 +29,19 @@ RESOLVED = (LINKS, GRAPH, CONFLICTS, SHARED, CHANGES)
 
 PROFILES = "profiles"
 AUDIENCES = "audiences"
+PROFILE_COLUMNS = (
+    "profile_id",
+    "first_seen",
+    "last_seen",
+    "identifiers",
+    "heap_identity",
+    "heap_identities",
+    "heap_user_ids",
+    "conflicts",
+)
+"""Columns that every profiles table has, besides those that the settings name."""
+BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
+"""Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
 AUDIT = "audit"
 
 SNAPSHOT_TABLES = ("users", "user_migrations")

@@ -22,20 +22,20 @@ ROOMS = {
     "yaml_core": "errors",
     "versions": "yaml_core",
     "http_client": "errors",
+    "config": "clock errors redaction yaml_core tables",
     "storage": "errors values tables",
     "identity": "errors machine storage values tables",
-    "profiles": "errors identity values yaml_core",
+    "profiles": "errors identity tables values yaml_core",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
-    "config": "clock errors identity profiles redaction sources.heap_connect yaml_core tables",
     "activation": "machine clock config errors http_client identity redaction sources.heap_connect storage tables "
     "values versions yaml_core",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
-    "project": "activation clock config errors http_client identity sources.heap_connect sources.warehouse storage "
-    "tables",
+    "project": "activation clock config errors http_client identity profiles sources.heap_connect sources.warehouse "
+    "storage tables",
     "pipelines": "activation clock config errors identity profiles project quality redaction sources.heap_bigquery "
     "sources.heap_connect sources.warehouse storage tables values versions",
     "orchestration": "machine activation alerts clock config errors identity pipelines project quality redaction "

@@ -2,6 +2,7 @@
 
 from heap_assets.config.base import Section
 from heap_assets.config.heap import BigQuerySource, HeapSettings, IdentifierTypes, Region, S3Source
+from heap_assets.config.identity import IdentifierType
 from heap_assets.config.load import load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert
@@ -26,6 +27,7 @@ __all__ = [
     "BigQuerySource",
     "EventSettings",
     "HeapSettings",
+    "IdentifierType",
     "IdentifierTypes",
     "KeyedSettings",
     "Region",

@@ -7,13 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 
 from heap_assets.config.base import Section
-from heap_assets.errors import SettingsError
-from heap_assets.profiles import Condition, parse_conditions
-from heap_assets.sources.heap_connect import FASTEST, Plan, check_bucket
-from heap_assets.tables import SNAPSHOT_TABLES
 
 IdentifierTypes = str | list[str]
 """One identifier type, several, or (under an identifier type's own name) the columns that make up one composite."""
@@ -43,14 +39,6 @@ class S3Source(Section):
     role_arn: str | None = None
     external_id: SecretStr | None = None
     endpoint_url: str | None = Field(default=None, description="For S3-compatible stores and tests")
-
-    @field_validator("bucket")
-    @classmethod
-    def _is_a_name(cls, value: str) -> str:
-        try:
-            return check_bucket(value)
-        except SettingsError as error:
-            raise ValueError(f"a bucket name only: {error}") from error
 
 
 class BigQuerySource(Section):
@@ -96,30 +84,6 @@ class TableSelection(Section):
         "of several such sets in a list, all of one",
     )
 
-    @property
-    def leave_out_rules(self) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:
-        """`leave_out`, understood; SettingsError names the path of a mistake."""
-        found: dict[str, list[dict[str, tuple[Condition, ...]]]] = {}
-        for table, told in self.leave_out.items():
-            where = f"heap.tables.leave_out.{table}"
-            sets = told if isinstance(told, list) else [told]
-            if table in SNAPSHOT_TABLES:
-                raise SettingsError(f"{where}: only rows of event tables can be left out; {table} is a snapshot")
-            if not sets or not all(sets):
-                raise SettingsError(f"{where} has no condition: it would leave out every row")
-            found[table] = [
-                {column: parse_conditions(said, f"{where}.{column}") for column, said in one.items()} for one in sets
-            ]
-        return found
-
-    @model_validator(mode="after")
-    def _rules_are_understood(self) -> TableSelection:
-        try:
-            _ = self.leave_out_rules
-        except SettingsError as error:
-            raise ValueError(str(error)) from error
-        return self
-
 
 class RowQuota(Section):
     """Rows a calendar month that may be landed: warned about at a share of it (`checks.quota`), stopped at if asked."""
@@ -141,7 +105,7 @@ class HeapSettings(Section):
 
     app_id: str = Field(description="Heap's environment ID: digits")
     region: Region = Region.US
-    plan: Plan = Plan.PRO
+    plan: Literal["growth", "pro", "premier"] = "pro"
     base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
     deletion_key: SecretStr | None = Field(
         default=None, description="API key of Heap's user deletion, ${HEAP_DELETION_KEY}; of Main Production only"
@@ -163,15 +127,6 @@ class HeapSettings(Section):
         if not (value.isascii() and value.isdigit()):
             raise ValueError("Heap's environment ID, digits only (Account > Manage > Projects)")
         return value
-
-    @model_validator(mode="after")
-    def _cadence_fits_plan(self) -> HeapSettings:
-        if self.cadence < (fastest := FASTEST[self.plan]):
-            raise ValueError(
-                f"cadence_hours is {self.cadence_hours}, but the {self.plan} plan exports at most every "
-                f"{fastest // timedelta(hours=1)} hours"
-            )
-        return self
 
     @property
     def cadence(self) -> timedelta:

@@ -7,9 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
-from heap_assets.errors import SettingsError
-from heap_assets.identity import EngineName, IdentifierRule, RulesError
-from heap_assets.profiles import BEHAVIOUR, PROFILE_SCHEMA, Audience, parse_audience
+from heap_assets.tables import BEHAVIOUR_COLUMNS, PROFILE_COLUMNS
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
 
@@ -25,32 +23,13 @@ class IdentifierType(Section):
     blocked: list[str] = Field(default=[], description="Values that are no identifiers, compared after normalising")
     blocked_patterns: list[str] = []
 
-    @property
-    def rule(self) -> IdentifierRule:
-        """The rule as identity resolution takes it; RulesError says what it cannot be."""
-        return IdentifierRule(
-            type=self.type,
-            max_per_profile=self.max_per_profile,
-            shared_above=self.shared_above,
-            normalise=self.normalise,
-            pattern=self.pattern,
-            blocked=tuple(self.blocked),
-            blocked_patterns=tuple(self.blocked_patterns),
-        )
-
-    @model_validator(mode="after")
-    def _rule_is_possible(self) -> IdentifierType:
-        try:
-            _ = self.rule
-        except RulesError as error:
-            raise ValueError(str(error)) from error
-        return self
-
 
 class IdentitySettings(Section):
     """Which identifiers make a person, how strong each is, and where merging stops."""
 
-    engine: EngineName = Field(default="native", description="native, or reference: the same rows, slowly and plainly")
+    engine: Literal["native", "reference"] = Field(
+        default="native", description="native, or reference: the same rows, slowly and plainly"
+    )
     order: Literal["priority", "first_seen"] = "priority"
     identifiers: list[IdentifierType] = Field(min_length=1, description="Strongest first")
     suppressed: str | None = Field(default=None, description="CSV file (identifier_type, identifier) of erased people")
@@ -108,36 +87,16 @@ class ProfilesSettings(Section):
     @property
     def columns(self) -> list[str]:
         """Columns of `profiles` that these settings make, in order."""
-        behaviour = [*BEHAVIOUR, *self.behaviour.features] if self.behaviour else []
+        behaviour = [*BEHAVIOUR_COLUMNS, *self.behaviour.features] if self.behaviour else []
         return [*self.traits, *behaviour, *self.audiences]
-
-    @property
-    def parsed_audiences(self) -> list[Audience]:
-        """The definitions, understood; SettingsError names the path of a mistake."""
-        return [parse_audience(name, text, f"profiles.audiences.{name}") for name, text in self.audiences.items()]
 
     @model_validator(mode="after")
     def _columns_differ(self) -> ProfilesSettings:
-        taken = {*PROFILE_SCHEMA, *(f"{trait}__source" for trait in self.traits)}
+        taken = {*PROFILE_COLUMNS, *(f"{trait}__source" for trait in self.traits)}
         for name in self.columns:
             if name in taken:
                 raise ValueError(
                     f"profiles has a column {name!r} already: call this trait, feature or audience otherwise"
                 )
             taken.add(name)
-        return self
-
-    @model_validator(mode="after")
-    def _audiences_are_understood(self) -> ProfilesSettings:
-        try:
-            audiences = self.parsed_audiences
-        except SettingsError as error:
-            raise ValueError(str(error)) from error
-        known = {*PROFILE_SCHEMA, *self.columns} - {*self.audiences}
-        for audience in audiences:
-            for column, condition in audience.user_properties:
-                if column not in known:
-                    raise ValueError(
-                        f"{condition.where}: there is no trait {column!r}. Traits: {', '.join(sorted(known))}"
-                    )
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -21,6 +21,9 @@ from heap_assets.errors import SettingsError
 from heap_assets.redaction import keep_addresses, register_secrets
 from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
 
+Checks = Sequence[Callable[[Settings], object]]
+"""Each raises SettingsError, with a message that begins with the key, if it does not accept a value."""
+
 FILE_NAME = "heap_assets.yaml"
 PATH_VARIABLE = "HEAP_ASSETS_SETTINGS"
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
@@ -31,7 +34,7 @@ def settings_path() -> Path:
     return Path(os.environ.get(PATH_VARIABLE, FILE_NAME)).absolute()
 
 
-def load_settings(kinds: SyncKinds, path: Path | None = None) -> Settings:
+def load_settings(kinds: SyncKinds, checks: Checks, path: Path | None = None) -> Settings:
     """Read and validate the settings file.
 
     Relative paths in it are relative to the file, not to the current folder.
@@ -40,6 +43,8 @@ def load_settings(kinds: SyncKinds, path: Path | None = None) -> Settings:
     ----------
     kinds
         What its `sync:` section may hold.
+    checks
+        What is asked of settings whose form is right, by those who know what the values mean.
 
     Raises
     ------
@@ -49,10 +54,10 @@ def load_settings(kinds: SyncKinds, path: Path | None = None) -> Settings:
     path = path or settings_path()
     if not path.is_file():
         raise SettingsError(f"{path} does not exist: `heap-assets init` writes one to start from")
-    return parse_settings(path.read_text(), path, kinds)
+    return parse_settings(path.read_text(), path, kinds, checks)
 
 
-def parse_settings(text: str, path: Path, kinds: SyncKinds) -> Settings:
+def parse_settings(text: str, path: Path, kinds: SyncKinds, checks: Checks) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
     raw = read_yaml(text, path.name)
     if not isinstance(raw, dict):
@@ -64,6 +69,12 @@ def parse_settings(text: str, path: Path, kinds: SyncKinds) -> Settings:
         settings = file.model.model_validate(filled)
     except ValidationError as error:
         raise SettingsError(one_line(_describe(file, error.errors(), filled))) from None
+    for check in checks:
+        try:
+            check(settings)
+        except SettingsError as error:
+            message = str(error)
+            raise SettingsError(one_line(f"{file.at(_path_in(message, filled))}: {message}")) from error
     register_secrets(secrets_of(settings, os.environ))
     keep_addresses("\n".join(texts_of(settings)))
     if secret := written_secret(settings, raw):

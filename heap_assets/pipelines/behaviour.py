@@ -9,11 +9,11 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles import BEHAVIOUR, event_stream, event_table, events_needed, events_of_profiles, with_audiences
+from heap_assets.profiles import event_stream, event_table, events_needed, events_of_profiles, with_audiences
 from heap_assets.profiles import with_behaviour as joined
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import without_own
-from heap_assets.tables import heap_asset
+from heap_assets.tables import BEHAVIOUR_COLUMNS, heap_asset
 from heap_assets.values import as_text
 
 _STREAM = ("user_id", "time", "session_id")
@@ -67,7 +67,7 @@ def reaches(project: Project) -> dict[str, int | None]:
         for flag, event in chosen.behaviour.features.items():
             _known(project, event, f"profiles.behaviour.features.{flag}")
         found = dict.fromkeys(project.event_tables, chosen.behaviour.days)
-    for event, within in events_needed(chosen.parsed_audiences).items():
+    for event, within in events_needed(project.audiences).items():
         table = _known(project, event, "profiles.audiences")
         longest = found.get(table, 0)
         # a window that is not whole days reaches into one day more
@@ -95,10 +95,10 @@ def with_what_they_did(
         profiles = joined(profiles, graph, events, seen.as_of, features, chosen.behaviour.days)
     if not chosen.audiences:
         return profiles, {}
-    needed = {_known(project, event, "profiles.audiences") for event in events_needed(chosen.parsed_audiences)}
+    needed = {_known(project, event, "profiles.audiences") for event in events_needed(project.audiences)}
     tables = {table: events_of_profiles(_rows(project, table, seen.days.get(table, ())), graph) for table in needed}
     set_aside = {}
-    for audience in chosen.parsed_audiences:
+    for audience in project.audiences:
         try:
             profiles = with_audiences(profiles, [audience], tables, seen.as_of)
         except SettingsError as error:
@@ -115,11 +115,11 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     found: dict[str, set[tuple[str, str]]] = {}
     if chosen.behaviour:
         everything = {(table, column) for table in project.event_tables for column in _STREAM}
-        found = dict.fromkeys(BEHAVIOUR, everything)
+        found = dict.fromkeys(BEHAVIOUR_COLUMNS, everything)
         for flag, event in chosen.behaviour.features.items():
             table = _known(project, event, f"profiles.behaviour.features.{flag}")
             found[flag] = {(table, "user_id"), (table, "time")}
-    for audience in chosen.parsed_audiences:
+    for audience in project.audiences:
         found[audience.name] = {
             (_known(project, criterion.type, criterion.where), column)
             for criterion in (*audience.events, *audience.exclude_events)
@@ -145,13 +145,13 @@ def check_events(project: Project) -> list[str]:
     if not project.event_tables:
         features = chosen.behaviour.features.values() if chosen.behaviour else ()
         forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if sync.by_table]
-        named = [*sorted({*features, *events_needed(chosen.parsed_audiences)}), *forwarded]
+        named = [*sorted({*features, *events_needed(project.audiences)}), *forwarded]
         if not named:
             return []
         asked = ", ".join(named)
         return [f"no event table is known yet: whether Heap has what is asked for ({asked}) shows with the first dump"]
     reaches(project)
-    for audience in chosen.parsed_audiences:
+    for audience in project.audiences:
         for criterion in (*audience.events, *audience.exclude_events):
             table = _known(project, criterion.type, criterion.where)
             columns = project.catalogue.columns(table) or []
@@ -207,8 +207,6 @@ def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
 
 def _asked_for(project: Project, event: str) -> list[str]:
     criteria = [
-        criterion
-        for audience in project.settings.profiles.parsed_audiences
-        for criterion in (*audience.events, *audience.exclude_events)
+        criterion for audience in project.audiences for criterion in (*audience.events, *audience.exclude_events)
     ]
     return [column for criterion in criteria if criterion.type == event for column, _ in criterion.properties]

@@ -21,7 +21,7 @@ Rule = Mapping[str, tuple[Condition, ...]]
 
 def rules_of(project: Project, table: str) -> list[Rule]:
     """Return what `heap.tables.leave_out` says of an event table; a row that meets one of the rules is left out."""
-    chosen = project.settings.heap.tables.leave_out_rules
+    chosen = project.leave_out
     return [rule for pattern, rules in chosen.items() if fnmatchcase(table, pattern) for rule in rules]
 
 
@@ -53,7 +53,7 @@ def check_columns(project: Project) -> None:
     SettingsError
         Naming the key of the first column that its table does not have.
     """
-    for table, rules in project.settings.heap.tables.leave_out_rules.items():
+    for table, rules in project.leave_out.items():
         known = project.catalogue.columns(table)
         for column in (name for rule in rules for name in rule):
             if known is not None and column not in known:

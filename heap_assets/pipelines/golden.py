@@ -72,7 +72,7 @@ def profiles_version(project: Project) -> str:
     chosen = project.settings.profiles
     traits = [[name, trait.sources, trait.choose] for name, trait in chosen.traits.items()]
     behaviour = [chosen.behaviour.days, [*chosen.behaviour.features.items()]] if chosen.behaviour else None
-    return version_of([traits, behaviour, chosen.parsed_audiences, project.rules.digest])
+    return version_of([traits, behaviour, project.audiences, project.rules.digest])
 
 
 def audiences_of_day(project: Project, day: date) -> Made:

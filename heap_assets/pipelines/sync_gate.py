@@ -43,7 +43,7 @@ def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str
     if not set_aside:
         return []
     needed = {column: {column} for column in columns}
-    for audience in project.settings.profiles.parsed_audiences:
+    for audience in project.audiences:
         if audience.name in needed:
             needed[audience.name] |= {trait for trait, _ in audience.user_properties}
     wanted = {trait for traits in needed.values() for trait in traits}

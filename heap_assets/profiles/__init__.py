@@ -13,7 +13,6 @@ from heap_assets.profiles.audiences import (
     with_audiences,
 )
 from heap_assets.profiles.behaviour import (
-    BEHAVIOUR,
     Stage,
     activity,
     behavioural_traits,
@@ -29,7 +28,6 @@ from heap_assets.profiles.survivorship import Choose, TraitRule
 from heap_assets.profiles.trait_rows import TraitSource
 
 __all__ = [
-    "BEHAVIOUR",
     "PROFILE_SCHEMA",
     "SET_ASIDE",
     "Audience",

@@ -11,10 +11,9 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.audiences import events_of_profiles
+from heap_assets.tables import BEHAVIOUR_COLUMNS
 
 TIME = pl.Datetime("us", "UTC")
-BEHAVIOUR = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
-"""What `with_behaviour` says of everybody, besides the flags of features."""
 
 
 def event_stream(tables: Mapping[str, pl.LazyFrame], graph: pl.LazyFrame) -> pl.LazyFrame:
@@ -66,7 +65,7 @@ def behavioural_traits(
     SettingsError
         A flag has the name of another column.
     """
-    if taken := sorted({"profile_id", *BEHAVIOUR} & set(features)):
+    if taken := sorted({"profile_id", *BEHAVIOUR_COLUMNS} & set(features)):
         raise SettingsError(f"feature flags {', '.join(taken)}: a trait has this name already; choose another.")
     facts = activity(events, as_of, days, seen).select(
         "profile_id", "active_days", session_count="sessions", last_active=pl.col("last_seen").dt.strftime("%Y-%m-%d")
@@ -91,7 +90,7 @@ def with_behaviour(
     features: Mapping[str, str],
     days: int = 30,
 ) -> pl.LazyFrame:
-    """Return the profiles with what each person did: `BEHAVIOUR` and one flag per feature, for people never seen too.
+    """Add `BEHAVIOUR_COLUMNS` and one flag per feature to all profiles, those without events too.
 
     Parameters
     ----------
@@ -109,7 +108,7 @@ def with_behaviour(
         profiles.join(said, on="profile_id", how="left", maintain_order="left")
         .join(engagement(facts), on="profile_id", how="left", maintain_order="left")
         .join(lifecycle(facts, as_of), on="profile_id", how="left", maintain_order="left")
-        .select(*profiles.collect_schema(), *BEHAVIOUR, *features)
+        .select(*profiles.collect_schema(), *BEHAVIOUR_COLUMNS, *features)
     )
 
 

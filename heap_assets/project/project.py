@@ -23,8 +23,9 @@ from heap_assets.identity import (
     Timeline,
     user_migrations_table,
 )
+from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import apply_allowed_hosts
-from heap_assets.project.settings import load_settings
+from heap_assets.project.settings import identifier_rule, leave_out_rules, load_settings, parsed_audiences
 from heap_assets.sources.heap_connect import (
     Catalogue,
     DumpSource,
@@ -158,10 +159,20 @@ class Project:
     def rules(self) -> Rules:
         """The rules of identity resolution."""
         return Rules(
-            identifiers=tuple(rule.rule for rule in self.settings.identity.identifiers),
+            identifiers=tuple(identifier_rule(section) for section in self.settings.identity.identifiers),
             order=self.settings.identity.order,
             suppressed=_suppressed(self.settings.identity.suppressed),
         )
+
+    @cached_property
+    def audiences(self) -> list[Audience]:
+        """The audiences that the settings define."""
+        return parsed_audiences(self.settings)
+
+    @cached_property
+    def leave_out(self) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:
+        """Event table pattern to sets of conditions by column: a row that meets all of a set is left out."""
+        return leave_out_rules(self.settings)
 
     @cached_property
     def timeline(self) -> Timeline:

@@ -1,12 +1,18 @@
-"""Reading heap_assets.yaml with the kinds of sync that there are."""
+"""Reading heap_assets.yaml: the kinds of sync that there are, and what only the other rooms can judge."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from heap_assets import config
 from heap_assets.activation import sync_kinds
-from heap_assets.config import Settings
+from heap_assets.config import IdentifierType, Settings
+from heap_assets.errors import SettingsError
+from heap_assets.identity import IdentifierRule, RulesError
+from heap_assets.profiles import Audience, Condition, parse_audience, parse_conditions
+from heap_assets.sources.heap_connect import FASTEST, Plan, check_bucket
+from heap_assets.tables import PROFILE_COLUMNS, SNAPSHOT_TABLES
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -17,9 +23,106 @@ def load_settings(path: Path | None = None) -> Settings:
     SettingsError
         One message naming the key, its value and what was expected.
     """
-    return config.load_settings(sync_kinds(), path)
+    return config.load_settings(sync_kinds(), _CHECKS, path)
 
 
 def parse_settings(text: str, path: Path) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
-    return config.parse_settings(text, path, sync_kinds())
+    return config.parse_settings(text, path, sync_kinds(), _CHECKS)
+
+
+def identifier_rule(section: IdentifierType) -> IdentifierRule:
+    """Return an entry of `identity.identifiers` as identity resolution takes it.
+
+    Raises
+    ------
+    RulesError
+        No such rule is possible.
+    """
+    return IdentifierRule(
+        type=section.type,
+        max_per_profile=section.max_per_profile,
+        shared_above=section.shared_above,
+        normalise=section.normalise,
+        pattern=section.pattern,
+        blocked=tuple(section.blocked),
+        blocked_patterns=tuple(section.blocked_patterns),
+    )
+
+
+def parsed_audiences(settings: Settings) -> list[Audience]:
+    """Return the definitions under `profiles.audiences`.
+
+    Raises
+    ------
+    SettingsError
+        Naming the path of a mistake.
+    """
+    return [
+        parse_audience(name, definition, f"profiles.audiences.{name}")
+        for name, definition in settings.profiles.audiences.items()
+    ]
+
+
+def leave_out_rules(settings: Settings) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:
+    """Return `heap.tables.leave_out`: event table pattern to sets of conditions by column.
+
+    Raises
+    ------
+    SettingsError
+        Naming the path of a mistake.
+    """
+    rules = {}
+    for table, definition in settings.heap.tables.leave_out.items():
+        where = f"heap.tables.leave_out.{table}"
+        sets = definition if isinstance(definition, list) else [definition]
+        if table in SNAPSHOT_TABLES:
+            raise SettingsError(f"{where}: only rows of event tables can be left out; {table} is a snapshot")
+        if not sets or not all(sets):
+            raise SettingsError(f"{where} has no condition: it would leave out every row")
+        rules[table] = [
+            {column: parse_conditions(operators, f"{where}.{column}") for column, operators in conditions.items()}
+            for conditions in sets
+        ]
+    return rules
+
+
+def _check_identifiers(settings: Settings) -> None:
+    for index, section in enumerate(settings.identity.identifiers):
+        try:
+            identifier_rule(section)
+        except RulesError as error:
+            raise SettingsError(f"identity.identifiers[{index}]: {error}") from error
+
+
+def _check_audiences(settings: Settings) -> None:
+    known = {*PROFILE_COLUMNS, *settings.profiles.columns} - {*settings.profiles.audiences}
+    for audience in parsed_audiences(settings):
+        for column, condition in audience.user_properties:
+            if column not in known:
+                raise SettingsError(
+                    f"{condition.where}: there is no trait {column!r}. Traits: {', '.join(sorted(known))}"
+                )
+
+
+def _check_bucket(settings: Settings) -> None:
+    source = settings.heap.source
+    if source.kind == "s3":
+        try:
+            check_bucket(source.bucket)
+        except SettingsError as error:
+            raise SettingsError(
+                f"heap.source.bucket is {source.bucket!r}; expected: a bucket name only: {error}"
+            ) from error
+
+
+def _check_cadence(settings: Settings) -> None:
+    heap = settings.heap
+    if heap.cadence < (fastest := FASTEST[Plan(heap.plan)]):
+        raise SettingsError(
+            f"heap.cadence_hours is {heap.cadence_hours}, but the {heap.plan} plan exports at most every "
+            f"{fastest // timedelta(hours=1)} hours"
+        )
+
+
+_CHECKS = (_check_identifiers, _check_audiences, leave_out_rules, _check_bucket, _check_cadence)

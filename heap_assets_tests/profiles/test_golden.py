@@ -11,6 +11,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.identity import ColumnMapping, IdentifierRule, Rules, SourceTable
 from heap_assets.profiles.golden import PROFILE_SCHEMA, TraitSource, golden_records
 from heap_assets.profiles.survivorship import TraitRule
+from heap_assets.tables import PROFILE_COLUMNS
 
 TIME = pl.Datetime("us", "UTC")
 RULES = Rules(
@@ -64,6 +65,10 @@ ANN_AND_BOB = graph(
     ("email", "ann@x.io", "A"), ("crm_id", "c1", "A"), ("email", "bob@x.io", "B"), ("crm_id", "c2", "B")
 )
 PLAN = TraitRule("plan", ("crm.plan",))
+
+
+def test_the_columns_of_profiles_are_those_that_settings_may_not_take() -> None:
+    assert tuple(PROFILE_SCHEMA) == PROFILE_COLUMNS
 
 
 def test_every_profile_has_a_row_in_the_shape_others_rely_on() -> None:

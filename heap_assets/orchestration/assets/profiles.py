@@ -126,7 +126,7 @@ def trait_lineage(loaded: Project) -> dg.TableColumnLineage:
         name: [dg.TableColumnDep(asset_key(heap_asset(table)), column) for table, column in sorted(pairs)]
         for name, pairs in column_sources(loaded).items()
     }
-    for audience in chosen.parsed_audiences:
+    for audience in loaded.audiences:
         named = (name for name, _ in audience.user_properties)
         did[audience.name] += [dep for name in named for dep in traits.get(name, did.get(name, []))]
     return dg.TableColumnLineage({**traits, **did})
