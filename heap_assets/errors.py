@@ -11,8 +11,8 @@ class HeapAssetsError(Exception):
     Attributes
     ----------
     exit_status
-        Of a command that ends with it: 2 for a mistake, or for what is not there yet; 1 if the other side could not be
-        reached or refused, so that trying again later may help.
+        Of a command that ends with it: 2 for a mistake or for missing input; 1 if another system could not be reached
+        or refused, so that trying again later may help.
     """
 
     is_redacted: ClassVar[bool] = True
@@ -37,11 +37,11 @@ class MissingInputError(HeapAssetsError):
 
 
 class StaleWriterError(HeapAssetsError):
-    """The file in place has seen inputs that this writer has not; it is kept."""
+    """The stored partition was built from inputs that this writer does not know; it is kept."""
 
 
 class ConflictError(HeapAssetsError):
-    """Others are writing the same thing and do not stop, or do not let go of it."""
+    """Other processes keep writing the same object, or hold its lock for too long."""
 
     exit_status: ClassVar[int] = 1
 

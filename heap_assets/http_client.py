@@ -92,9 +92,9 @@ class AllowedHosts:
         """Tell whether a host may be connected to."""
         if self.patterns is None:
             return True
-        name = host.lower().rstrip(".")
-        names = {name, f"{name}:{port}"} if port else {name}
-        return any(fnmatch.fnmatchcase(one, pattern) for pattern in self.patterns for one in names)
+        plain = host.lower().rstrip(".")
+        names = {plain, f"{plain}:{port}"} if port else {plain}
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns for name in names)
 
     def check(self, host: str, port: int | None = None) -> None:
         """Raise HostNotAllowedError unless a host may be connected to."""
@@ -196,7 +196,7 @@ class HttpClient:
 
 def _pooled(proxy: str | None) -> httpx.HTTPTransport:
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=64)
-    transport = httpx.HTTPTransport(verify=_authorities(), limits=limits, proxy=proxy)
+    transport = httpx.HTTPTransport(verify=_tls_context(), limits=limits, proxy=proxy)
     # httpx has no parameter for it; hostile servers in the tests hold that it is in use
     transport._pool._network_backend = _Backend()
     return transport
@@ -212,7 +212,7 @@ def _proxy_of(url: httpx.URL) -> str | None:
 
 
 @functools.cache
-def _authorities() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     """Load the certificate authorities once per process; it takes longer than a call."""
     return httpx.create_ssl_context()
 
@@ -226,16 +226,16 @@ def _read(response: httpx.Response) -> Answer:
         return Answer(response.status_code, b"", headers, f"encoded as {encoding[:20]!r}, which was not asked for")
     window = decoder[encoding]
     inflate = zlib.decompressobj(window) if window is not None else None
-    body, taken = bytearray(), 0
+    body, received = bytearray(), 0
     for piece in response.stream if isinstance(response.stream, httpx.SyncByteStream) else ():
-        taken += len(piece)
+        received += len(piece)
         try:
             body += piece if inflate is None else inflate.decompress(piece, LONGEST_ANSWER + 1 - len(body))
         except zlib.error:
             return Answer(response.status_code, bytes(body), headers, f"not the {encoding} that it says")
-        if len(body) > LONGEST_ANSWER or taken > LONGEST_ANSWER:
+        if len(body) > LONGEST_ANSWER or received > LONGEST_ANSWER:
             return Answer(response.status_code, bytes(body[:LONGEST_ANSWER]), headers, _TOO_LONG)
-    cut = inflate is not None and taken and not inflate.eof
+    cut = inflate is not None and received and not inflate.eof
     return Answer(response.status_code, bytes(body), headers, "cut off" if cut else None)
 
 
@@ -255,7 +255,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 
 def _remaining(otherwise: float | None) -> float | None:
-    """Return the seconds that are left of this thread's exchange; none left is told by 0."""
+    """Return the seconds that are left of this thread's exchange, at least 0; `otherwise` outside of one."""
     until = getattr(_exchange, "until", None)
     return otherwise if until is None else max(0.0, until - time.monotonic())
 
@@ -365,8 +365,8 @@ def _addresses(host: str, port: int, seconds: float | None) -> list[str]:
 
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
         except (OSError, ValueError) as error:  # UnicodeError: a name that cannot be one
             answers.put(error)
 

@@ -13,6 +13,7 @@ from typing import Final
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUP: Final = Path("/proc/self/cgroup")
 _OWN_PAGES: Final = Path("/proc/self/statm")
+"""Pages of addresses that this process has, then pages of memory."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _UNLIMITED: Final = 1 << 60
 """Version 1 of cgroups writes "no limit" as a number near 2^63."""
@@ -32,18 +33,12 @@ def memory_limit() -> int:
 
 def memory_left() -> int:
     """Return how many bytes more this process may use: up to :func:`memory_limit`, and to RLIMIT_AS."""
-    reserved, resident = _own_pages()
+    reserved, resident = ([*_numbers(_OWN_PAGES), 0, 0])[:2]
     left = memory_limit() - resident * _PAGE
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
         left = min(left, address_space - reserved * _PAGE)
     return max(left, 0)
-
-
-def _own_pages() -> tuple[int, int]:
-    """Return how many pages of addresses this process has, and how many of memory; zeros where nothing tells."""
-    numbers = _numbers(_OWN_PAGES)
-    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
 
 
 def cores() -> int:
@@ -99,7 +94,7 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str:
-    """Return when a process of this machine started, "" if there is none; where that is unknown, its mere existence."""
+    """Return when a process of this machine started; `alive` where there is no `/proc`, "" if there is no process."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:

@@ -28,7 +28,7 @@ _SHORTEST_SECRET = 6
 """Shorter ones are parts of ordinary words."""
 _SHORTEST_VALUE = 3
 _WHOLE_WORD = 8
-"""Secrets and values shorter than this are blanked only where they stand alone."""
+"""Secrets and values shorter than this are blanked only as words of their own."""
 
 _ADDRESS = r"""[^\s@"'<>,;:{}\[\]()=&|\\/?#•]"""
 _AT = r"(?:@|%40|\\u0040|&#64;|&#x40;)"
@@ -63,14 +63,13 @@ _CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) n
 _QUOTED = re.compile(r"""(?s)"[^"]*"|'[^']*'|`[^`]*`|\[[^\]]*\]""")
 _COLUMN = re.compile(r"""column '([^']*)'|column "([^"]*)"|for column `([^`]*)`|in column '([^']*)'""")
 
-
 _PLAIN_MODULES = ("dagster", "dagster_shared", "click", "asyncio")
 _PLAIN_ERRORS = (AttributeError, NameError, ImportError, TypeError, NotImplementedError, AssertionError, MemoryError)
 """Errors about code: what they quote are names."""
 
 
 class _Secrets:
-    """What must never be shown, with everything that it may look like; shared by all threads of a process."""
+    """The secrets of this process in all their encodings; shared by all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,21 +122,22 @@ def redact(text: object, personal: Iterable[object] = (), *, longest: int | None
     longest
         Characters to keep; cut after everything is blanked, so that no half of a secret is left at the end.
     """
-    told = redact_secrets(_without_values(_printable(str(text)), personal))
+    # control characters and lone surrogates: terminals obey the ones, databases and files refuse the others
+    printable = str(text).encode("utf-8", "replace").decode().translate(_CONTROLS)
+    redacted = redact_secrets(_without_values(printable, personal))
     for pattern in (_EMAIL, _PHONE):
-        told = pattern.sub(MASK, told)
+        redacted = pattern.sub(MASK, redacted)
     for pattern in (_IPV4, _IPV6):
-        told = pattern.sub(_blank_address, told)
-    return told if longest is None else told[:longest]
+        redacted = pattern.sub(_blank_address, redacted)
+    return redacted[:longest]
 
 
 def redact_secrets(text: str) -> str:
     """Blank known secrets, and whatever a text itself calls a password, a token or an authorization."""
-    told = _secrets.blank(text)
-    told = _USER_INFO.sub(rf"\g<name>{MASK}@", told)
-    told = _AUTHORIZATION.sub(lambda match: (match["name"] or match["scheme"]) + MASK, told)
-    told = _WEB_TOKEN.sub(MASK, told)
-    return _NAMED_SECRET.sub(rf"\g<name>{MASK}", told)
+    redacted = _USER_INFO.sub(rf"\g<name>{MASK}@", _secrets.blank(text))
+    redacted = _AUTHORIZATION.sub(lambda match: (match["name"] or match["scheme"]) + MASK, redacted)
+    redacted = _WEB_TOKEN.sub(MASK, redacted)
+    return _NAMED_SECRET.sub(rf"\g<name>{MASK}", redacted)
 
 
 def redact_error(error: BaseException) -> str:
@@ -163,13 +163,12 @@ def redacted_exception(error: Exception) -> Exception:
     if type(error).__module__.partition(".")[0] in _PLAIN_MODULES:
         error.args = tuple(redact(part) if isinstance(part, str) else part for part in error.args)
         return error
-    said = redact(error, longest=LONGEST) if isinstance(error, _PLAIN_ERRORS) else redact_error(error)
-    return _stand_in(type(error))(said).with_traceback(error.__traceback__)
-
-
-def _stand_in(kind: Any) -> type[Exception]:
-    """Return an exception of the same name, which alerts and people go by, that holds nothing but a text."""
-    return type(kind.__qualname__, (Exception,), {"__module__": kind.__module__, "is_redacted": True})
+    message = redact(error, longest=LONGEST) if isinstance(error, _PLAIN_ERRORS) else redact_error(error)
+    # of the same name, which alerts and people go by; it holds nothing but the message
+    original: Any = type(error)
+    attributes = {"__module__": original.__module__, "is_redacted": True}
+    stand_in: type[Exception] = type(original.__qualname__, (Exception,), attributes)
+    return stand_in(message).with_traceback(error.__traceback__)
 
 
 def redacting(function: Callable[P, R]) -> Callable[P, R]:
@@ -195,27 +194,16 @@ def redacting(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", generated) if inspect.isgeneratorfunction(function) else called
 
 
-def _printable(text: str) -> str:
-    """Replace what a terminal obeys and what databases and files refuse: control characters, halves of characters."""
-    return text.encode("utf-8", "replace").decode().translate(_CONTROLS)
-
-
 def _without_values(text: str, personal: Iterable[object]) -> str:
-    values = {str(value) for value in personal if value is not None}
-    met: set[str] = set()
-    for value in values:
-        if len(value) < _SHORTEST_VALUE:
-            continue
-        # most values are plain words, which all encodings leave as they are
-        forms = (value,) if value.isascii() and value.isalnum() else _spelled(value)
-        met.update(form for form in forms if form in text)
-    for form in sorted(met, key=len, reverse=True):
+    forms: set[str] = set()
+    for value in {str(value) for value in personal if value is not None}:
+        if len(value) >= _SHORTEST_VALUE:
+            forms.add(value)
+            if not (value.isascii() and value.isalnum()):  # all encodings leave plain words, as most are, as they are
+                forms |= {_json_escaped(value), quote(value, safe=""), quote_plus(value)}
+    for form in sorted((form for form in forms if form in text), key=len, reverse=True):
         text = re.sub(_alone(form), MASK, text)
     return text
-
-
-def _spelled(value: str) -> tuple[str, ...]:
-    return (value, _json_escaped(value), quote(value, safe=""), quote_plus(value))
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -233,14 +221,14 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _base64_at(secret: bytes, offset: int) -> Iterator[str]:
-    """Yield the characters of a base64 text that a secret at this offset decides alone, whatever stands around it."""
+    """Yield the part of a base64 text that a secret at this offset determines, whatever is before and after it."""
     before = b"\0" * offset
     whole = len(before + secret) * 8 // 6
     first = -(-offset * 8 // 6)
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        kept = encode(before + secret).decode()[first:whole]
-        if len(kept) >= _SHORTEST_SECRET:
-            yield kept
+        encoded = encode(before + secret).decode()[first:whole]
+        if len(encoded) >= _SHORTEST_SECRET:
+            yield encoded
 
 
 def _json_escaped(text: str) -> str:

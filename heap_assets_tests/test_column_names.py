@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.values.column_names import apart, original, set_apart
+from heap_assets.values import apart, original, set_apart
 
 OWN = ("migrated_to", "profile_id")
 NAMES = st.builds(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.values.text_times import TIME, read_times
+from heap_assets.values import TIME, read_times
 
 
 def read(*texts: str | None) -> list[datetime | None]:

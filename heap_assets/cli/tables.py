@@ -14,7 +14,7 @@ from heap_assets.identity import compile_engine
 from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
 from heap_assets.project import open_project
 from heap_assets.report import write_report
-from heap_assets.storage import SqlDoor
+from heap_assets.storage import LakeSql
 
 
 @click.command()
@@ -26,18 +26,18 @@ def sql(query: str | None, as_csv: bool) -> None:
     heap-assets sql "select count(*) from heap.pageviews where partition_key = '2026-11-01'"
     """
     lake = open_project().settings.lake
-    with SqlDoor(lake.url, lake.options) as door:
-        for table, reason in door.unreadable.items():
+    with LakeSql(lake.url, lake.options) as lake_sql:
+        for table, reason in lake_sql.unreadable.items():
             click.echo(f"{table} cannot be shown: {reason}", err=True)
         if query is None:
-            click.echo("\n".join(door.tables()))
+            click.echo("\n".join(lake_sql.tables()))
         elif as_csv:
-            click.echo(door.sql(query).write_csv(), nl=False)
+            click.echo(lake_sql.sql(query).write_csv(), nl=False)
         else:
             with pl.Config(
                 tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=-1, fmt_str_lengths=200
             ):
-                click.echo(door.sql(query))
+                click.echo(lake_sql.sql(query))
 
 
 @click.command()

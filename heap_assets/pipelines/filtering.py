@@ -35,7 +35,7 @@ def without_left_out(task: Task, table: str, made: Table) -> Table:
         return made
     given = made.inputs or Inputs({})
     spelled = version_of(rules)
-    inputs = Inputs({**given.versions, "left_out": spelled}, given.seen)
+    inputs = Inputs({**given.versions, "left_out": spelled}, given.known)
     lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
     stored = lake.find(asset, day)
     if stored is not None and stored.inputs.versions == dict(inputs.versions):

@@ -162,7 +162,7 @@ def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
 def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
     """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out.
 
-    A property that is called so goes under another name (:mod:`heap_assets.values.column_names`).
+    A property that is called so goes under another name (:mod:`heap_assets.values`).
     """
     users = graph.filter(
         (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()

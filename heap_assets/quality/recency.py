@@ -86,7 +86,7 @@ def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = 
 
     Walks back from the newest partition over days without rows. What an older partition was rewritten with does not
     matter, nor when anything was written. Rows dated in the future do not count. A time without zone is UTC, a date its
-    midnight; text counts where it is a time (:mod:`heap_assets.values.text_times`).
+    midnight; text counts where it is a time (:mod:`heap_assets.values`).
 
     Raises
     ------

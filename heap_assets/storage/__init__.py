@@ -2,17 +2,17 @@
 
 from heap_assets.storage.files import SCRATCH, folder_name, remove_scratch_folders, update_file
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
-from heap_assets.storage.sql import SqlDoor
-from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_frame
+from heap_assets.storage.sql import LakeSql
+from heap_assets.storage.store import FileWriter, ObjectInfo, Store
 
 __all__ = [
     "SCRATCH",
     "FileWriter",
     "Inputs",
     "Lake",
+    "LakeSql",
     "ObjectInfo",
     "Partition",
-    "SqlDoor",
     "Status",
     "Store",
     "Written",
@@ -20,5 +20,4 @@ __all__ = [
     "folder_name",
     "remove_scratch_folders",
     "update_file",
-    "write_frame",
 ]

@@ -1,4 +1,4 @@
-"""Names of folders for any file system, files that several commands change at once, and what killed ones have left."""
+"""Names of folders for any file system, files that several commands change at once, and leftovers of killed ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from heap_assets.errors import ConflictError
 
 _LONGEST = 150
+_PATIENCE_SECONDS = 60.0
 
 
 def folder_name(name: str, reserved: Collection[str] = ()) -> str:
@@ -36,9 +37,6 @@ def folder_name(name: str, reserved: Collection[str] = ()) -> str:
     if len(spelled) > _LONGEST:
         spelled = f"{spelled[:_LONGEST]}%{hashlib.sha256(data).hexdigest()[:16]}"
     return spelled
-
-
-_PATIENCE_SECONDS = 60.0
 
 
 def update_file(path: Path, change: Callable[[bytes | None], bytes]) -> None:
@@ -80,35 +78,31 @@ SCRATCH = "heap-assets-"
 
 LOCK = ".tmp-lock"
 _SILENT_SECONDS = 3600.0
-"""A file that nobody has written to for so long has no writer: those who write, write all the time."""
+"""A file that was not written to for so long has no writer any more."""
 
-_OBSTORE = re.compile(r"#\d+$")  # obstore's own, beside the object that was to be
+_OBSTORE = re.compile(r"#\d+$")
+"""How obstore names an unfinished upload, beside the object that it was to become."""
 
 
 def remove_leftovers(root: Path, silent_seconds: float = _SILENT_SECONDS) -> list[Path]:
-    """Delete files below `root` that a dead writer left, and return them; a writer at work loses nothing.
+    """Delete unfinished files below `root` that nobody has written to for so long, and return them.
 
-    Nothing happens to what was written to within `silent_seconds`, and none of it was ever visible as an object.
+    None of them was ever visible as an object.
     """
     before = time.time() - silent_seconds
-    return [path for path in _partial_files(root) if _is_silent(path, before) and _removed(path)]
+    files = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    unfinished = [p for p in files if (p.name.startswith(PREFIX) and p.name != LOCK) or _OBSTORE.search(p.name)]
+    return [path for path in unfinished if _is_silent(path, before) and _removed(path)]
 
 
 def remove_scratch_folders(silent_seconds: float = _SILENT_SECONDS) -> list[Path]:
     """Delete this user's scratch folders in which nobody has written for so long, and return them."""
     before = time.time() - silent_seconds
     folders = [path for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*") if path.is_dir() and _is_own(path)]
-    gone = [path for path in folders if all(_is_silent(p, before) for p in (path, *path.rglob("*")))]
-    for path in gone:
+    abandoned = [path for path in folders if all(_is_silent(p, before) for p in (path, *path.rglob("*")))]
+    for path in abandoned:
         shutil.rmtree(path, ignore_errors=True)
-    return gone
-
-
-def _partial_files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if (name.startswith(PREFIX) and name != LOCK) or _OBSTORE.search(name):
-                yield Path(folder, name)
+    return abandoned
 
 
 def _is_own(path: Path) -> bool:

@@ -38,12 +38,13 @@ class Inputs:
     ----------
     versions
         Input id (`heap/users@2026-11-01`, `dump 1234`, `settings`) to its version. Equal versions mean an equal result.
-    seen
-        Ids that the writer knew of. A writer that has not seen what the file in place has seen is stale and is refused.
+    known
+        Ids of all inputs that the writer knew of. A writer that does not know those of the stored file is stale and
+        is refused.
     """
 
     versions: Mapping[str, str]
-    seen: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -54,10 +55,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Partition:
-    """One stored partition.
-
-    `version` changes if and only if the file was written anew; `inputs` are those it was built from.
-    """
+    """One stored partition; `version` changes if and only if the file was written anew."""
 
     asset: str
     key: str
@@ -71,7 +69,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Written:
-    """The outcome of a write: its status and the partition as it now stands."""
+    """The outcome of a write: its status and the stored partition."""
 
     status: Status
     partition: Partition
@@ -95,7 +93,7 @@ class Lake:
         return self.store.uri(self.key(asset, partition))
 
     def versions(self, asset: AssetPath) -> dict[str, str]:
-        """Return partition key to version of everything stored of an asset, by one listing and no reads."""
+        """Return the version of each stored partition of an asset by its key; one listing, no reads."""
         prefix = _path(asset) + "/"
         return {
             info.key.removeprefix(prefix).removesuffix(_SUFFIX): info.etag
@@ -108,16 +106,16 @@ class Lake:
         return sorted(self.versions(asset))
 
     def newest_partition(self, asset: AssetPath, up_to: date) -> date | None:
-        """Return the newest day of an asset that is not after `up_to`: how a snapshot table stands then."""
+        """Return the newest day of an asset that is not after `up_to`: a snapshot table's state on that day."""
         days = [key for key in self.partitions(asset) if key <= str(up_to)]
         return date.fromisoformat(days[-1]) if days else None
 
     def find(self, asset: AssetPath, partition: str | None = None) -> Partition | None:
         """Describe a stored partition, or None if it was never built."""
         info = self.store.head(self.key(asset, partition))
-        return None if info is None else self._described(asset, partition, info)
+        return None if info is None else self._describe(asset, partition, info)
 
-    def _described(self, asset: AssetPath, partition: str | None, info: ObjectInfo) -> Partition:
+    def _describe(self, asset: AssetPath, partition: str | None, info: ObjectInfo) -> Partition:
         uri = self.uri(asset, partition)
         try:
             footer = json.loads(pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)[_FOOTER])
@@ -128,7 +126,7 @@ class Lake:
                 version=info.etag,
                 bytes=info.size,
                 written_at=datetime.fromisoformat(footer["written_at"]),
-                inputs=Inputs(footer["versions"], frozenset(footer["seen"])),
+                inputs=Inputs(footer["versions"], frozenset(footer["seen"])),  # `seen`: the stored format
                 notes=footer["notes"],
             )
         except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError) as error:
@@ -179,80 +177,63 @@ class Lake:
         """Stream a frame into a partition, whole or not at all; equal inputs write nothing.
 
         Without `inputs` the partition is always written. With them, of several writers at once each compares with
-        the file that it replaces: none of them overwrites one that has seen more.
+        the file that it replaces: none of them overwrites one that knows more inputs.
 
         Raises
         ------
         StaleWriterError
-            If the file in place was built by somebody who has seen more inputs.
+            If the stored partition was built from inputs that this writer does not know.
         DamagedFileError
-            If the file in place cannot be read.
+            If the stored partition cannot be read.
         """
-        if inputs is not None and (standing := self._standing(asset, partition, inputs)[0]) is not None:
-            return Written(Status.UNCHANGED, standing)
+        if inputs is not None and (current := self._current(asset, partition, inputs)[0]) is not None:
+            return Written(Status.UNCHANGED, current)
         footer = {
             "versions": dict(inputs.versions) if inputs else {},
-            "seen": sorted(inputs.seen) if inputs else [],
+            "seen": sorted(inputs.known) if inputs else [],
             "notes": dict(notes or {}),
             "written_at": datetime.now(UTC).isoformat(),
         }
         key, metadata = self.key(asset, partition), {_FOOTER: json.dumps(footer, default=str)}
         if inputs is None:
             self.store.sink(key, frame, metadata)
-        elif (standing := self._replace(asset, partition, frame, metadata, inputs)) is not None:
-            return Written(Status.UNCHANGED, standing)
+        else:
+            with self.store.staging(key) as path:
+                write_parquet(path, frame, metadata)
+                while True:  # until no other writer was quicker
+                    current, info = self._current(asset, partition, inputs)
+                    if current is not None:
+                        return Written(Status.UNCHANGED, current)
+                    if self.store.replace(key, path, info):
+                        break
         written = self.find(asset, partition)
         if written is None:
             raise MissingInputError(f"{self.uri(asset, partition)} vanished while it was written")
         return Written(Status.WRITTEN, written)
 
-    def _replace(
-        self,
-        asset: AssetPath,
-        partition: str | None,
-        frame: pl.LazyFrame | pl.DataFrame | FileWriter,
-        metadata: Mapping[str, str],
-        inputs: Inputs,
-    ) -> Partition | None:
-        """Put a frame in place of what stands, unless another writer was quicker: then hold that against it as well.
-
-        Returns the partition of one who wrote the same meanwhile.
-        """
-        key = self.key(asset, partition)
-        with self.store.staging(key) as path:
-            write_parquet(path, frame, metadata)
-            while True:
-                standing, info = self._standing(asset, partition, inputs)
-                if standing is not None:
-                    return standing
-                if self.store.replace(key, path, info):
-                    return None
-
-    def _standing(
+    def _current(
         self, asset: AssetPath, partition: str | None, inputs: Inputs
     ) -> tuple[Partition | None, ObjectInfo | None]:
-        """Return the partition in place if it already is what `inputs` give, and the object to replace if it is not.
+        """Return the stored partition if it is what `inputs` give, and the object to replace if it is not.
 
         Raises
         ------
         StaleWriterError
-            If it was built by somebody who has seen more.
+            If it was built from inputs that the writer does not know.
         """
         info = self.store.head(self.key(asset, partition))
         try:
-            existing = self._described(asset, partition, info) if info else None
+            existing = self._describe(asset, partition, info) if info else None
         except FileNotFoundError:  # deleted since
             existing = None
         if existing is None:
             return None, None
-        if existing.inputs.versions == dict(inputs.versions) and existing.inputs.seen <= inputs.seen:
-            return existing, info
-        if unseen := existing.inputs.seen - inputs.seen:
+        if unknown := existing.inputs.known - inputs.known:
             raise StaleWriterError(
-                f"{_path(asset)} {partition or ''} in place has seen {len(unseen)} inputs that this run has not "
-                f"(such as {min(unseen)}): it is kept; run again to build from all of them"
+                f"{_path(asset)} {partition or ''} in the lake was built from {len(unknown)} inputs that this run does "
+                f"not know (such as {min(unknown)}): it is kept; run again to build from all of them"
             )
-        return None, info
+        return (existing if existing.inputs.versions == dict(inputs.versions) else None), info
 
     def delete(self, asset: AssetPath, partition: str | None = None) -> None:
         """Remove a partition."""

@@ -1,15 +1,14 @@
-"""The SQL door: all assets of a lake as DuckDB views, for Python and for BI tools; nothing can be written through it.
+"""SQL over a lake: all assets as DuckDB views, for Python and for BI tools; nothing can be written.
 
-    from heap_assets.storage.sql import SqlDoor
-    SqlDoor("data/lake").sql("SELECT * FROM heap.pageviews LIMIT 5")
+    from heap_assets.storage import LakeSql
+    LakeSql("data/lake").sql("SELECT * FROM heap.pageviews LIMIT 5")
 
 Each asset is a view named after its key, `heap/events/signup` as `heap.events_signup`, over all its partitions with
 the partition's key as column `partition_key`. `latest.heap_users` (group and name) holds the newest partition only,
-which is what a snapshot table means by now. `resolved.events_signup` adds today's user and profile to an event table.
-`sync.runs`, `sync.changelog`, `sync.set_aside` and `sync.ledger_<sync>` tell what was sent, what was not, and why.
+the current rows of a snapshot table. `resolved.events_signup` adds today's user and profile to an event table.
+`sync.runs`, `sync.changelog`, `sync.set_aside` and `sync.ledger_<sync>` hold what was sent, what was not, and why.
 
-A column of a table that is called like one that a view adds is shown as `property_<name>`
-(:mod:`heap_assets.values.column_names`);
+A column of a table that is called like one that a view adds is shown as `property_<name>` (:mod:`heap_assets.values`);
 of columns whose names differ in case only, the later ones are `<name>_1` and so on. A column whose type differs by day
 is shown in a type that holds every value exactly, else as text (:mod:`heap_assets.storage.sql_types`).
 """
@@ -18,8 +17,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +45,7 @@ class SqlError(HeapAssetsError):
     """A statement that the lake cannot answer, with DuckDB's reason."""
 
 
-class SqlDoor:
+class LakeSql:
     """A lake open for SELECT statements, until :meth:`close`.
 
     Parameters
@@ -86,7 +84,7 @@ class SqlDoor:
             if not store.is_local:
                 _open_remote(self._connection, store)
             views.create_all(assets)
-            _close_doors(self._connection, store, views.files)
+            _lock_down(self._connection, store, views.files)
         except BaseException:
             self.close()
             raise
@@ -117,7 +115,7 @@ class SqlDoor:
     def _check_it_only_reads(self, statement: str) -> None:
         explained = _EXPLAIN.match(statement)  # EXPLAIN ANALYZE runs what it explains
         parsed = self._connection.extract_statements(statement[explained.end() :] if explained else statement)
-        if [one.type for one in parsed] != [duckdb.StatementType.SELECT]:
+        if [query.type for query in parsed] != [duckdb.StatementType.SELECT]:
             raise SqlError("the lake answers one SELECT at a time and takes nothing else: it is read-only")
         # a WITH clause may write, but only at the top level: one level deeper, DuckDB refuses to bind it
         self._connection.execute(f"EXPLAIN SELECT * FROM (\n{parsed[0].query.strip().rstrip(';')}\n)").fetchall()
@@ -126,7 +124,7 @@ class SqlDoor:
         self._connection.close()
         self._scratch.cleanup()
 
-    def __enter__(self) -> SqlDoor:
+    def __enter__(self) -> LakeSql:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,16 +139,11 @@ def write_database(url: str, path: Path) -> None:
     store = Store(url)
     if not store.is_local:
         raise SettingsError(f"{url} is not a folder: a file of views would have to hold its credentials")
-    with _replaced(path) as staging, duckdb.connect(str(staging)) as connection:
-        _Views(connection, store).create_all(())
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
     staging = path.with_name(f".tmp-{path.name}")
     staging.unlink(missing_ok=True)
     try:
-        yield staging
+        with duckdb.connect(str(staging)) as connection:
+            _Views(connection, store).create_all(())
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
@@ -168,9 +161,9 @@ class _Views:
     def create_all(self, assets: Sequence[str]) -> None:
         partitions = _partitions(self._store, assets)
         if not partitions:
-            called = f" called {', '.join(assets)}" if assets else ""
-            raise SettingsError(f"{self._store.url} holds no asset{called} yet")
-        shown = {}
+            names = f" called {', '.join(assets)}" if assets else ""
+            raise SettingsError(f"{self._store.url} holds no asset{names} yet")
+        views = {}
         for asset, keys in sorted(partitions.items()):
             schema, name = view_name(asset)
             files = [f"{asset}/{key}{_SUFFIX}" for key in sorted(keys)]
@@ -178,11 +171,11 @@ class _Views:
             long_name = name if schema == "main" else f"{schema}_{name}"
             newest = self._create(asset, "latest", long_name, files[-1:], keyed=True)
             if whole and newest:
-                shown[asset] = whole, newest
-        self._create_resolved(shown)
+                views[asset] = whole, newest
+        self._create_resolved(views)
         if not assets:
             for name, files in sorted(_sync_tables(self._store).items()):
-                self._create(f"{sync_asset(name)}", "sync", name, files, keyed=False)
+                self._create(sync_asset(name), "sync", name, files, keyed=False)
 
     def _create(self, asset: str, schema: str, name: str, files: Sequence[str], *, keyed: bool) -> str | None:
         """Make one view and return its quoted name; None if it cannot be made."""
@@ -244,9 +237,8 @@ class _Views:
         key = f"parse_filename({_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
         everything = f"* EXCLUDE ({_identifier(_FILE)})"
         self._connection.execute(f"CREATE VIEW {view} AS SELECT {everything}, {key} FROM {source}")
-        *others, _ = self._columns(schema, name)
-        clashing = _renaming(set_apart(others, [_PARTITION_KEY]))
-        if clashing:
+        *columns, _ = self._columns(schema, name)
+        if clashing := _renaming(set_apart(columns, [_PARTITION_KEY])):
             self._connection.execute(
                 f"CREATE OR REPLACE VIEW {view} AS SELECT {everything} {clashing}, {key} FROM {source}"
             )
@@ -259,26 +251,27 @@ class _Views:
         return [column for (column,) in rows]
 
     def _free_name(self, schema: str, name: str) -> str:
-        taken = {
-            known.casefold()
-            for (known,) in self._connection.execute(
-                "SELECT view_name FROM duckdb_views() WHERE schema_name = ?", [schema]
-            ).fetchall()
-        }
+        statement = "SELECT view_name FROM duckdb_views() WHERE schema_name = ?"
+        existing = {view.casefold() for (view,) in self._connection.execute(statement, [schema]).fetchall()}
         free, number = name, 1
-        while free.casefold() in taken:
+        while free.casefold() in existing:
             number += 1
             free = f"{name}_{number}"
         return free
 
-    def _create_resolved(self, shown: Mapping[str, tuple[str, str]]) -> None:
-        """Event rows with today's user and profile; only once both are known."""
-        if not {MIGRATIONS, GRAPH} <= shown.keys():
+    def _create_resolved(self, views: Mapping[str, tuple[str, str]]) -> None:
+        """Event rows with today's user and profile; only once both are known.
+
+        `views` holds each asset's view of all partitions and of the newest one.
+        """
+        if not {MIGRATIONS, GRAPH} <= views.keys():
             return
-        migrations, graph = shown[MIGRATIONS][1], shown[GRAPH][1]
+        migrations, graph = views[MIGRATIONS][1], views[GRAPH][1]
         self._connection.execute("CREATE SCHEMA resolved")
-        for asset in filter(_is_event_table, shown):
-            source = shown[asset][0]
+        for asset in views:
+            if asset not in (PAGEVIEWS, SESSIONS) and not is_event_table(asset):
+                continue
+            source = views[asset][0]
             schema, name = (part.strip('"').replace('""', '"') for part in re.findall(r'"(?:[^"]|"")*"', source))
             clashing = _renaming(set_apart(self._columns(schema, name), _RESOLVED))
             try:
@@ -309,27 +302,23 @@ def _renaming(names: Mapping[str, str]) -> str:
 
 def view_name(asset: str) -> tuple[str, str]:
     """Return schema and name of an asset's view: `identity/graph` is `identity.graph`, `profiles` `main.profiles`."""
-    group, _, rest = asset.partition("/")
-    return (group, re.sub(r"\W", "_", rest)) if rest else ("main", group)
+    group, _, name = asset.partition("/")
+    return (group, re.sub(r"\W", "_", name)) if name else ("main", group)
 
 
 def _partitions(store: Store, assets: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    partitions: dict[str, list[str]] = {}
     for info in store.list():
         asset, _, name = info.key.rpartition("/")
         if not name.endswith(_SUFFIX) or not asset or asset.startswith("_") or "/." in asset:
-            continue  # what begins with an underscore is the platform's own; an event table of Heap's may do so, too
+            continue  # folders of state (state_keys) begin with an underscore
         if not assets or asset in assets:
-            found.setdefault(asset, []).append(name.removesuffix(_SUFFIX))
-    return found
-
-
-def _is_event_table(asset: str) -> bool:
-    return asset in (PAGEVIEWS, SESSIONS) or is_event_table(asset)
+            partitions.setdefault(asset, []).append(name.removesuffix(_SUFFIX))
+    return partitions
 
 
 def _sync_tables(store: Store) -> dict[str, list[str]]:
-    """Return what syncs have done, view to files: runs, changelog, set_aside, and a ledger for each."""
+    """Return the files of each table of syncs by the name of its view: runs, changelog, set_aside, each ledger."""
     tables: dict[str, list[str]] = {}
     for info in store.list(_SYNCS):
         sync, _, path = info.key.removeprefix(f"{_SYNCS}/").partition("/")
@@ -346,13 +335,13 @@ def _open_remote(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     from obstore.fsspec import FsspecStore
 
     protocol = store.url.partition("://")[0]
-    # every file system is a kind of its own there: a cached one would answer with another lake's credentials
+    # a cached instance would answer with another lake's credentials
     options: dict[str, Any] = {**store.object_store_options, "skip_instance_cache": True}
     connection.register_filesystem(FsspecStore(protocol, **options))  # type: ignore[call-overload]
 
 
-def _close_doors(connection: duckdb.DuckDBPyConnection, store: Store, files: Sequence[str]) -> None:
-    """From here on nothing but the tables' own folders can be read, and nobody can undo that."""
+def _lock_down(connection: duckdb.DuckDBPyConnection, store: Store, files: Sequence[str]) -> None:
+    """Let the connection read the tables' own folders only; no later statement can undo it."""
     folders = sorted({key.rpartition("/")[0] for key in files if not key.startswith("_")})
     own = [_literal(store.uri(f"{folder}/")) for folder in folders]
     single = [_literal(store.uri(key)) for key in files if key.startswith("_")]

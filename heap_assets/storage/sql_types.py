@@ -40,16 +40,16 @@ def rewritten(column: str, types: Sequence[DuckDBPyType]) -> dict[str, str]:
         some have a zone are all UTC, other types that no type holds together are text, as
         :func:`heap_assets.values.as_text` writes it.
     """
-    if _one_type_holds(types):
+    if _is_lossless(types):
         return {}
-    named = {str(dtype): dtype for dtype in types if dtype.id not in ("null", "varchar")}
+    by_name = {str(dtype): dtype for dtype in types if dtype.id not in ("null", "varchar")}
     if {dtype.id for dtype in types} <= _MOMENTS | {"null"}:
         utc = f"CAST({column} AS TIMESTAMP) AT TIME ZONE 'UTC'"
-        return {name: utc for name, dtype in named.items() if dtype.id != _ZONED}
-    return {name: _text(column, dtype) for name, dtype in named.items()}
+        return {name: utc for name, dtype in by_name.items() if dtype.id != _ZONED}
+    return {name: _text(column, dtype) for name, dtype in by_name.items()}
 
 
-def _one_type_holds(types: Sequence[DuckDBPyType]) -> bool:
+def _is_lossless(types: Sequence[DuckDBPyType]) -> bool:
     """Return whether the type that DuckDB finds for all of them holds each value exactly."""
     known = list({str(dtype): dtype for dtype in types if dtype.id != "null"}.values())
     kinds = {dtype.id for dtype in known}
@@ -57,9 +57,9 @@ def _one_type_holds(types: Sequence[DuckDBPyType]) -> bool:
         fields: dict[str, list[DuckDBPyType]] = {}
         for name, dtype in (field for struct in known for field in struct.children):
             fields.setdefault(name.casefold(), []).append(dtype)
-        return all(map(_one_type_holds, fields.values()))
+        return all(map(_is_lossless, fields.values()))
     if kinds == {"list"}:
-        return _one_type_holds([dtype.children[0][1] for dtype in known])
+        return _is_lossless([dtype.children[0][1] for dtype in known])
     if "decimal" in kinds and kinds <= {"decimal", *_WHOLE}:
         digits = [_digits(dtype) for dtype in known]
         return max(whole for whole, _ in digits) + max(scale for _, scale in digits) <= _DECIMAL_DIGITS

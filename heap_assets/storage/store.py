@@ -60,7 +60,7 @@ class ObjectInfo:
 
 
 FileWriter = Callable[[Path, Mapping[str, str]], None]
-"""Writes a Parquet file to a path, with what is given in its footer: for those who do it faster than Polars."""
+"""Writes a Parquet file to a path, with key-value metadata in its footer: for writers that are faster than Polars."""
 
 
 class Store:
@@ -93,7 +93,7 @@ class Store:
 
     @property
     def _objects(self) -> ObjectStore:
-        """What is read from; nothing at all while there is no folder, which the first write makes."""
+        """The store to read from, empty while there is no folder."""
         if self._opened is None:
             if not self.root.is_dir():
                 return MemoryStore()
@@ -102,20 +102,20 @@ class Store:
 
     @property
     def _writable(self) -> ObjectStore:
-        """What is written to: the folder is made now, so that commands that only read leave no trace."""
+        """The store to write to: the folder is made now, so that commands that only read leave no trace."""
         if self.is_local:
             self.root.mkdir(parents=True, exist_ok=True)
         return self._objects
 
     def _remote(self) -> ObjectStore:
-        """Open an object store; what its library makes of a wrong option (it panics) is a mistake in the settings."""
+        """Open an object store; a panic of its library, as of a wrong option, becomes a SettingsError."""
         try:
             store: ObjectStore = from_url(self.url, **self.object_store_options)  # type: ignore[call-overload]
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            named = ", ".join(self.options) or "none"
-            raise SettingsError(f"{self.url} cannot be opened with these options: {named} ({error})") from None
+            options = ", ".join(self.options) or "none"
+            raise SettingsError(f"{self.url} cannot be opened with these options: {options} ({error})") from None
         return store
 
     def child(self, prefix: str) -> Store:
@@ -134,12 +134,12 @@ class Store:
 
     @property
     def object_store_options(self) -> dict[str, object]:
-        """Options for obstore, whose client takes its own apart."""
+        """Options for obstore, which takes those of its HTTP client separately."""
         return {**self.options, **({"client_options": {"allow_http": True}} if self._is_plain_http else {})}
 
     @property
     def _is_plain_http(self) -> bool:
-        """An endpoint spelled with http:// is meant so; both libraries refuse it unless told."""
+        """Whether the endpoint is spelled with http://, which both libraries refuse unless an option allows it."""
         return self.options.get("aws_endpoint_url", "").startswith("http://")
 
     def read(self, key: str) -> bytes:
@@ -150,7 +150,7 @@ class Store:
             raise FileNotFoundError(self.uri(key)) from error
 
     def head(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object without reading it, or None."""
+        """Describe an object without reading it; None if there is none."""
         try:
             return _info(obstore.head(self._objects, key))
         except (NotFoundError, FileNotFoundError):
@@ -191,9 +191,9 @@ class Store:
         """
         if self.is_local:
             with self._locked():
-                data = change(self._read_or_none(key))
-                if data is not None:
-                    self.write(key, data)
+                changed = change(self._read_with_info(key)[0])
+                if changed is not None:
+                    self.write(key, changed)
             return
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -228,9 +228,9 @@ class Store:
             return self._put_if(key, data, expected)
 
     def tidy(self) -> int:
-        """Remove files that writers left who were killed; return how many. Object stores publish none.
+        """Remove files that killed writers left in a folder; return how many.
 
-        Parts of uploads that never completed are removed by the bucket's own lifecycle rule.
+        In an object store, parts of uploads that never completed are removed by the bucket's own lifecycle rule.
         """
         return len(remove_leftovers(self.root)) if self.is_local else 0
 
@@ -246,12 +246,9 @@ class Store:
 
         Files that a killed writer left behind (`.tmp-*`) are not objects.
         """
-        found = [
-            _info(meta)
-            for batch in obstore.list(self._objects, prefix.strip("/") or None)
-            for meta in cast("list[obstore.ObjectMeta]", batch)
-        ]
-        return sorted((o for o in found if f"/{PREFIX}" not in f"/{o.key}" and "#" not in o.key), key=lambda o: o.key)
+        batches = obstore.list(self._objects, prefix.strip("/") or None)
+        objects = [_info(meta) for batch in batches for meta in cast("list[obstore.ObjectMeta]", batch)]
+        return sorted((o for o in objects if f"/{PREFIX}" not in f"/{o.key}" and "#" not in o.key), key=lambda o: o.key)
 
     @contextmanager
     def staged(self, key: str) -> Iterator[Path]:
@@ -310,16 +307,10 @@ class Store:
         finally:
             lock.release()
 
-    def _read_or_none(self, key: str) -> bytes | None:
-        try:
-            return self.read(key)
-        except FileNotFoundError:
-            return None
-
     def _read_with_info(self, key: str) -> tuple[bytes | None, ObjectInfo | None]:
         try:
-            found = obstore.get(self._objects, key)
-            return found.bytes().to_bytes(), _info(found.meta)
+            response = obstore.get(self._objects, key)
+            return response.bytes().to_bytes(), _info(response.meta)
         except (NotFoundError, FileNotFoundError):
             return None, None
 
@@ -343,21 +334,16 @@ class Store:
         return cast("ObjectStore", from_url(self.url, **{**options, "client_options": patient}))  # type: ignore[call-overload]
 
 
-def _is_same(found: ObjectInfo | None, expected: ObjectInfo | None) -> bool:
-    return (found and found.etag) == (expected and expected.etag)
+def _is_same(current: ObjectInfo | None, expected: ObjectInfo | None) -> bool:
+    return (current and current.etag) == (expected and expected.etag)
 
 
 def write_parquet(path: Path, frame: pl.LazyFrame | pl.DataFrame | FileWriter, metadata: Mapping[str, str]) -> None:
-    """Write a Parquet file by Polars, or by whoever does it faster."""
+    """Stream a frame into a Parquet file, or let its own writer write it; `metadata` goes into the footer."""
     if isinstance(frame, pl.LazyFrame | pl.DataFrame):
-        write_frame(path, frame, metadata)
+        frame.lazy().sink_parquet(path, metadata=dict(metadata), compression_level=_FAST, engine="streaming")
     else:
         frame(path, dict(metadata))
-
-
-def write_frame(path: Path, frame: pl.LazyFrame | pl.DataFrame, metadata: Mapping[str, str]) -> None:
-    """Stream a frame into a Parquet file; `metadata` goes into its footer."""
-    frame.lazy().sink_parquet(path, metadata=dict(metadata), compression_level=_FAST, engine="streaming")
 
 
 def _info(meta: obstore.ObjectMeta) -> ObjectInfo:

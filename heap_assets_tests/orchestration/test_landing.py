@@ -18,8 +18,7 @@ from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
-from heap_assets.storage import Lake
-from heap_assets.storage.sql import SqlDoor
+from heap_assets.storage import Lake, LakeSql
 from heap_assets.tables import heap_asset
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 
@@ -124,8 +123,8 @@ def test_every_dump_has_its_three_verdicts(landing: Landing) -> None:
     }
     assert {check.partition for check in found.values()} == {"1"}
     assert found["catalogue_is_complete"].metadata["tables"].value == "clicks"
-    with SqlDoor(str(landing.folder / "lake")) as door:
-        [told] = door.sql(
+    with LakeSql(str(landing.folder / "lake")) as lake_sql:
+        [told] = lake_sql.sql(
             'select "table", dump_id, files, rows_read, rows_new, rows_rejected from heap_connect.dumps'
         ).rows()
     assert told == ("clicks", 1, 1, 5, 5, 0)

@@ -31,7 +31,7 @@ from heap_assets.demo import write_company
 from heap_assets.errors import MissingInputError, StaleWriterError
 from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
 from heap_assets.storage import Inputs, Lake, Status, Store
-from heap_assets.storage.sql import SqlDoor, SqlError
+from heap_assets.storage.sql import LakeSql, SqlError
 
 KINDS = ("folder", "s3", "gs")
 
@@ -292,13 +292,13 @@ def test_the_sql_door_answers_and_keeps_everything_else_shut(place: tuple[str, d
     lake = Lake.open(url, options)
     lake.write("heap/users", "2026-11-01", rows(1, 2))
     lake.write("heap/users", "2026-11-02", rows(1, 2, 3).with_columns(plan=pl.lit("pro")))
-    with SqlDoor(url, options) as door:
+    with LakeSql(url, options) as lake_sql:
         counted = "SELECT partition_key, count(*) AS n, count(plan) AS plans FROM heap.users GROUP BY 1 ORDER BY 1"
-        assert door.sql(counted).rows() == [("2026-11-01", 2, 0), ("2026-11-02", 3, 3)]
-        assert door.sql("SELECT count(*) FROM latest.heap_users").item() == 3
+        assert lake_sql.sql(counted).rows() == [("2026-11-01", 2, 0), ("2026-11-02", 3, 3)]
+        assert lake_sql.sql("SELECT count(*) FROM latest.heap_users").item() == 3
         for reach in ("read_csv('/etc/passwd')", f"read_parquet('{url.rpartition('/')[0]}/other/a.parquet')"):
             with pytest.raises(SqlError, match="disabled by configuration"):
-                door.sql(f"SELECT * FROM {reach}")
+                lake_sql.sql(f"SELECT * FROM {reach}")
 
 
 def test_the_command_line_asks_a_lake_wherever_it_is(
@@ -418,5 +418,8 @@ def test_a_writer_that_became_stale_while_it_wrote_is_refused(place: tuple[str, 
     assert stale.stdout.readline() == "compared\n"
     lake.write("heap/users", "2026-11-01", rows(1, 2), Inputs({"dump 2": "b"}, frozenset({"dump 1", "dump 2"})))
     output, _ = stale.communicate("go on\n", timeout=60)
-    assert "refused heap/users 2026-11-01 in place has seen 1 inputs that this run has not (such as dump 2)" in output
+    assert (
+        "refused heap/users 2026-11-01 in the lake was built from 1 inputs that this run does not know (such as dump 2)"
+        in output
+    )
     assert lake.scan("heap/users", "2026-11-01").collect().rows() == rows(1, 2).rows()

@@ -1,4 +1,4 @@
-"""The SQL door shows every asset, raw and resolved, and lets nothing be written or looked at beside the lake."""
+"""The SQL lake_sql shows every asset, raw and resolved, and lets nothing be written or looked at beside the lake."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Lake
-from heap_assets.storage.sql import SqlDoor, SqlError, write_database
-from heap_assets.values.column_names import set_apart
+from heap_assets.storage.sql import LakeSql, SqlError, write_database
+from heap_assets.values import set_apart
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_asset_is_a_view_and_internal_storage_is_not(folder: Path) -> None:
-    with SqlDoor(str(folder)) as door:
-        assert door.tables() == [
+    with LakeSql(str(folder)) as lake_sql:
+        assert lake_sql.tables() == [
             "heap.events_signup", "heap.user_migrations", "identity.graph", "latest.heap_events_signup",
             "latest.heap_user_migrations", "latest.identity_graph", "latest.profiles", "main.profiles",
             "resolved.events_signup",
@@ -46,8 +46,8 @@ def test_an_event_table_may_begin_with_an_underscore(folder: Path) -> None:
     Lake.open(str(folder)).write(
         "heap/events/_key_event_", "2026-11-01", pl.DataFrame({"event_id": [7], "user_id": [1]})
     )
-    with SqlDoor(str(folder)) as door:
-        assert door.sql("SELECT event_id FROM heap.events__key_event_").rows() == [(7,)]
+    with LakeSql(str(folder)) as lake_sql:
+        assert lake_sql.sql("SELECT event_id FROM heap.events__key_event_").rows() == [(7,)]
 
 
 def test_what_syncs_did_is_there_to_be_asked(folder: Path) -> None:
@@ -56,27 +56,27 @@ def test_what_syncs_did_is_there_to_be_asked(folder: Path) -> None:
     for sync, sent in (("heap_events", 3), ("heap_user_properties", 5)):
         store.sink(f"_sync/{sync}/runs/2026-11-02/0000000001.parquet", pl.DataFrame({"sync": [sync], "sent": [sent]}))
         store.sink(f"_sync/{sync}/ledger.parquet", pl.DataFrame({"key": ["k"], "status": ["acknowledged"]}))
-    with SqlDoor(str(folder)) as door:
-        told = [name for name in door.tables() if name.startswith("sync.")]
+    with LakeSql(str(folder)) as lake_sql:
+        told = [name for name in lake_sql.tables() if name.startswith("sync.")]
         assert told == ["sync.ledger_heap_events", "sync.ledger_heap_user_properties", "sync.runs"]
-        assert door.sql("SELECT sum(sent) FROM sync.runs").item() == 8
+        assert lake_sql.sql("SELECT sum(sent) FROM sync.runs").item() == 8
 
 
 def test_partitions_are_one_table_and_a_later_column_is_null_before(folder: Path) -> None:
-    with SqlDoor(str(folder)) as door:
-        rows = door.sql("SELECT partition_key, event_id, plan FROM heap.events_signup ORDER BY event_id").rows()
+    with LakeSql(str(folder)) as lake_sql:
+        rows = lake_sql.sql("SELECT partition_key, event_id, plan FROM heap.events_signup ORDER BY event_id").rows()
     assert rows == [("2026-11-01", 1, None), ("2026-11-02", 2, "pro")]
 
 
 def test_latest_is_the_newest_partition(folder: Path) -> None:
-    with SqlDoor(str(folder)) as door:
-        assert door.sql("SELECT resolved_to FROM latest.heap_user_migrations").rows() == [(12,)]
+    with LakeSql(str(folder)) as lake_sql:
+        assert lake_sql.sql("SELECT resolved_to FROM latest.heap_user_migrations").rows() == [(12,)]
 
 
 def test_resolved_event_rows_have_todays_user_and_profile(folder: Path) -> None:
-    with SqlDoor(str(folder)) as door:
+    with LakeSql(str(folder)) as lake_sql:
         query = "SELECT event_id, resolved_user_id, profile_id FROM resolved.events_signup ORDER BY event_id"
-        assert door.sql(query).rows() == [(1, 12, "a"), (2, 20, "b")]
+        assert lake_sql.sql(query).rows() == [(1, 12, "a"), (2, 20, "b")]
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_resolved_event_rows_have_todays_user_and_profile(folder: Path) -> None:
 def test_nothing_can_be_written_or_read_beside_the_tables(folder: Path, statement: str) -> None:
     Lake.open(str(folder)).store.write("_sync/salt", b"the-salt")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    with SqlDoor(str(folder)) as door, pytest.raises(SqlError) as caught:
-        door.sql(statement.format(folder=folder))
+    with LakeSql(str(folder)) as lake_sql, pytest.raises(SqlError) as caught:
+        lake_sql.sql(statement.format(folder=folder))
     assert "the-salt" not in str(caught.value)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_only_the_tables_that_are_shown_can_be_read(folder: Path) -> None:
-    with SqlDoor(str(folder), assets=["profiles"]) as door:
-        assert door.sql(f"SELECT count(*) FROM read_parquet('{folder}/profiles/*.parquet')").item() == 2
+    with LakeSql(str(folder), assets=["profiles"]) as lake_sql:
+        assert lake_sql.sql(f"SELECT count(*) FROM read_parquet('{folder}/profiles/*.parquet')").item() == 2
         with pytest.raises(SqlError):
-            door.sql(f"SELECT * FROM read_parquet('{folder}/identity/graph/*.parquet')")
+            lake_sql.sql(f"SELECT * FROM read_parquet('{folder}/identity/graph/*.parquet')")
 
 
 @pytest.mark.parametrize(
@@ -150,34 +150,38 @@ def test_only_the_tables_that_are_shown_can_be_read(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_whatever_reads_is_answered(folder: Path, statement: str) -> None:
-    with SqlDoor(str(folder)) as door:
-        assert door.sql(statement).height
+    with LakeSql(str(folder)) as lake_sql:
+        assert lake_sql.sql(statement).height
 
 
 def test_nothing_is_left_beside_the_caller(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with SqlDoor(str(folder)) as door:
-        door.sql("SELECT * FROM main.profiles ORDER BY profile_id")
+    with LakeSql(str(folder)) as lake_sql:
+        lake_sql.sql("SELECT * FROM main.profiles ORDER BY profile_id")
     assert not list((tmp_path / "here").iterdir())
 
 
 def test_a_table_that_cannot_be_shown_stops_no_other(folder: Path) -> None:
     Lake.open(str(folder)).store.write("heap/events/torn/2026-11-01.parquet", b"no Parquet at all")
-    with SqlDoor(str(folder)) as door:
-        assert list(door.unreadable) == ["heap/events/torn"]
-        assert door.sql("SELECT count(*) FROM heap.events_signup").item() == 2
+    with LakeSql(str(folder)) as lake_sql:
+        assert list(lake_sql.unreadable) == ["heap/events/torn"]
+        assert lake_sql.sql("SELECT count(*) FROM heap.events_signup").item() == 2
         with pytest.raises(SqlError, match="cannot be shown: heap/events/torn"):
-            door.sql("SELECT * FROM heap.events_torn")
+            lake_sql.sql("SELECT * FROM heap.events_torn")
 
 
 def test_two_tables_whose_views_would_have_one_name_are_both_there(folder: Path) -> None:
     lake = Lake.open(str(folder))
     for number, name in enumerate(("sign up", "sign-up", "Sign_Up")):
         lake.write(f"heap/events/{name}", "2026-11-01", pl.DataFrame({"event_id": [number], "user_id": [1]}))
-    with SqlDoor(str(folder)) as door:
-        views = [name for name in door.tables() if name.casefold().startswith("heap.events_sign_up")]
-        assert sorted(door.sql(f'SELECT event_id FROM heap."{v.partition(".")[2]}"').item() for v in views) == [0, 1, 2]
+    with LakeSql(str(folder)) as lake_sql:
+        views = [name for name in lake_sql.tables() if name.casefold().startswith("heap.events_sign_up")]
+        assert sorted(lake_sql.sql(f'SELECT event_id FROM heap."{v.partition(".")[2]}"').item() for v in views) == [
+            0,
+            1,
+            2,
+        ]
 
 
 OURS = ("partition_key", "filename", "file_row_number", "profile_id", "resolved_user_id", "resolved_to", "file_index")
@@ -197,13 +201,13 @@ def test_a_property_may_be_called_like_anything_of_ours(tmp_path: Path, names: l
         lake.write("heap/user_migrations", "2026-11-01", pl.DataFrame({"from_user_id": [10], "resolved_to": [12]}))
         graph = pl.DataFrame({"identifier_type": ["heap_user_id"], "identifier": ["12"], "profile_id": ["p"]})
         lake.write("identity/graph", "2026-11-01", graph)
-        with SqlDoor(url) as door:
-            assert not door.unreadable
+        with LakeSql(url) as lake_sql:
+            assert not lake_sql.unreadable
             for view, ours in (
                 ("heap.events_look", {"partition_key": "2026-11-01"}),
                 ("resolved.events_look", {"partition_key": "2026-11-01", "resolved_user_id": 12, "profile_id": "p"}),
             ):
-                row = door.sql(f"SELECT * FROM {view}").row(0, named=True)
+                row = lake_sql.sql(f"SELECT * FROM {view}").row(0, named=True)
                 assert row.items() >= ours.items()
                 moved = set_apart(names, ["partition_key"])
                 shown = [moved.get(name, name) for name in names]
@@ -217,7 +221,7 @@ def test_a_property_may_be_called_like_anything_of_ours(tmp_path: Path, names: l
 
 def test_a_lake_without_assets_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no asset"):
-        SqlDoor(str(tmp_path))
+        LakeSql(str(tmp_path))
 
 
 def test_bi_tools_get_a_file_of_views(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from heap_assets.storage import Lake
-from heap_assets.storage.sql import SqlDoor, write_database
+from heap_assets.storage.sql import LakeSql, write_database
 from heap_assets.values import as_text
 
 VALUES = {
@@ -53,9 +53,9 @@ def test_every_pair_of_types_is_kept(tmp_path: Path) -> None:
     for day, side in (("2026-11-01", 0), ("2026-11-02", 1)):
         columns = {f"{pair[0]}_{pair[1]}": VALUES[pair[side]] for pair in pairs}
         lake.write("heap/events/many", day, pl.DataFrame(columns))
-    with SqlDoor(str(tmp_path / "lake")) as door:
-        assert not door.unreadable
-        shown = door.sql("SELECT * FROM heap.events_many ORDER BY partition_key")
+    with LakeSql(str(tmp_path / "lake")) as lake_sql:
+        assert not lake_sql.unreadable
+        shown = lake_sql.sql("SELECT * FROM heap.events_many ORDER BY partition_key")
     wrong = {
         f"{name} as {shown.schema[f'{first}_{second}']}": shown[f"{first}_{second}"][row]
         for first, second in pairs

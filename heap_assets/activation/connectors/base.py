@@ -129,7 +129,7 @@ class Connector(ABC, Generic[S]):
 
     @property
     def own_columns(self) -> tuple[str, ...]:
-        """Columns that addressing puts beside those of a table (:mod:`heap_assets.values.column_names`)."""
+        """Columns that addressing puts beside those of a table (:mod:`heap_assets.values`)."""
         return KEY_COLUMNS
 
     def read_by_day(self) -> list[str]:

@@ -61,7 +61,7 @@ def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Seque
     -------
     LazyFrame
         `time` is ISO 8601 text in UTC where it could be read, and otherwise what stood there. Source columns that are
-        called like one of :data:`EVENT_COLUMNS` go under another name (:mod:`heap_assets.values.column_names`).
+        called like one of :data:`EVENT_COLUMNS` go under another name (:mod:`heap_assets.values`).
     """
     schema = table.collect_schema()
     named = (mapping.name_column, mapping.key_column, mapping.timestamp_column)

@@ -70,7 +70,7 @@ class Columns:
 
     The first type seen of a column keeps the plain name. A type that fits without loss joins it; any other goes to
     `<column>__<type>` (`plan__long` beside `plan`), so that neither old nor new values change their meaning. A column
-    that is called like one of the table's `own` goes under another name (:mod:`heap_assets.values.column_names`).
+    that is called like one of the table's `own` goes under another name (:mod:`heap_assets.values`).
 
     A column holds the values of one property only. A property that is itself called `plan__long` keeps that name if it
     came first, and whole numbers of `plan` then go to `plan__long_`; if they came first, it goes to

@@ -23,9 +23,8 @@ from heap_assets.sources.heap_connect import (
     staging,
     values,
 )
-from heap_assets.storage import Lake
-from heap_assets.storage.sql import SqlDoor
-from heap_assets.values.column_names import apart
+from heap_assets.storage import Lake, LakeSql
+from heap_assets.values import apart
 
 DAY = date(2026, 3, 1)
 OURS = (
@@ -78,9 +77,9 @@ def _check(folder: Path, names: list[str]) -> None:
     for asset, frame in (("heap/users", users), ("heap/events/look", looked), ("identity/graph", GRAPH)):
         lake.write(asset, str(DAY), frame)
     lake.write("heap/user_migrations", str(DAY), build_user_migrations(landing, DAY).frame.collect())
-    with SqlDoor(str(folder / "lake")) as door:
-        assert not door.unreadable
-        row = door.sql("SELECT * FROM resolved.events_look").row(0, named=True)
+    with LakeSql(str(folder / "lake")) as lake_sql:
+        assert not lake_sql.unreadable
+        row = lake_sql.sql("SELECT * FROM resolved.events_look").row(0, named=True)
     assert (row["partition_key"], row["resolved_user_id"], row["profile_id"]) == (str(DAY), 1, "p1")
     shown = {name: apart(apart(name, ["partition_key"]), ["resolved_user_id", "profile_id"]) for name in names}
     assert {name: row[column] for name, column in shown.items()} == values
