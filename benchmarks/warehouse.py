@@ -57,17 +57,18 @@ reading = warehouse.read(task["relation"], None, Path(task["folder"]) / "out.par
 done(reading.rows, time.monotonic() - started)
 """
 OURS_LAKE = """
+import os
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Lake
-from heap_assets.project.project import Project
-from heap_assets.project import parse_settings
+from heap_assets.project import Project, parse_settings
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.table import Task
 postgres = task["kind"] == "postgres"
-where = f"kind: postgres, dsn: '{task['uri']}'" if postgres else f"kind: duckdb, path: '{task['path']}'"
+os.environ["WAREHOUSE_DSN"] = task["uri"] if postgres else ""
+where = "kind: postgres, dsn: '${WAREHOUSE_DSN}'" if postgres else f"kind: duckdb, path: '{task['path']}'"
 schema = "public" if postgres else "main"
 table = f"{{relation: {schema}.people, key: id, updated_at: updated_at, identifiers: {{email: email}}}}"
 settings = parse_settings(f'''
@@ -77,11 +78,11 @@ heap: {{app_id: "1", source: {{kind: folder, path: ./bucket}}}}
 identity: {{identifiers: [{{type: email}}]}}
 warehouse: {{{where}, tables: {{people: {table}}}}}
 ''', Path(task["folder"]) / "heap_assets.yaml")
-platform = Project(settings, Catalogue(), Lake.open(settings.lake.url))
+project = Project(settings, Catalogue(), Lake.open(settings.lake.url))
 day = datetime.now(UTC).date() - timedelta(days=1)
 def build():
     with tempfile.TemporaryDirectory() as scratch:
-        made = snapshot_of_day(Task(platform, day, Path(scratch)), name="people")
+        made = snapshot_of_day(Task(project, day, Path(scratch)), name="people")
         return project.lake.write("warehouse/people", str(day), made.frame, made.inputs, notes=made.notes), made.notes
 if task.get("again"):
     build()
