@@ -148,7 +148,7 @@ def land(_arguments: argparse.Namespace) -> dict[str, Any]:
 def domain(_arguments: argparse.Namespace) -> dict[str, Any]:
     """Build and judge every table without Dagster, in a lake of its own."""
     from heap_assets.pipelines.suites import checks_of
-    from heap_assets.quality.engine import Subject
+    from heap_assets.quality.engine import CheckContext
     from heap_assets.sources.heap_connect import build_event_day
     from heap_assets.storage import Lake
     from heap_assets.tables import heap_asset
@@ -162,8 +162,8 @@ def domain(_arguments: argparse.Namespace) -> dict[str, Any]:
     written = time.perf_counter()
     for table in project.event_tables:
         for check in checks_of(project, heap_asset(table)):
-            if check.judge is not None:
-                check.judge(Subject(lake, heap_asset(table), str(_day()), step_shared=shared, check=check.name))
+            if check.evaluate is not None:
+                check.evaluate(CheckContext(lake, heap_asset(table), str(_day()), step_shared=shared, check=check.name))
                 judged += 1
     finished = time.perf_counter()
     return {"s": round(finished - began, 2), **_cpu(cpu), "building_s": round(written - began, 2), "judged": judged}

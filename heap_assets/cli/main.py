@@ -14,7 +14,7 @@ from heap_assets.redaction import redact, redacted_exception
 _COMMANDS = {
     "init": ("heap_assets.cli.setup", "Write a commented heap_assets.yaml to start from"),
     "check": ("heap_assets.cli.setup", "Read heap_assets.yaml and print what was understood"),
-    "preflight": ("heap_assets.cli.sources", "Try every connection and permission, one verdict each"),
+    "preflight": ("heap_assets.cli.sources", "Try every connection and permission, one result each"),
     "discover": ("heap_assets.cli.sources", "Show the tables, columns and dumps that Heap delivers"),
     "browse": ("heap_assets.cli.sources", "Show warehouse tables and propose identifier mappings"),
     "catalogue": ("heap_assets.cli.sources", "Compare heap_catalogue.yaml with what was landed; accept what is new"),

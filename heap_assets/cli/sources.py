@@ -48,7 +48,7 @@ from heap_assets.sources.warehouse import (
 @click.option("--policy", is_flag=True, help="Print the IAM policy that reading needs, and nothing more")
 @click.option("--trust", metavar="PRINCIPAL_ARN", help="Print the trust policy for a role that this principal assumes")
 def preflight(policy: bool, trust: str | None) -> None:
-    """Try every connection and permission, one verdict each; nothing stays written."""
+    """Try every connection and permission, one result each; nothing stays written."""
     import json
 
     project = open_project()
@@ -67,9 +67,9 @@ def preflight(policy: bool, trust: str | None) -> None:
             failed += not permission.passed
             _say(f"heap: {permission.name}", permission.passed, permission.detail, permission.remedy)
     else:
-        for verdict in preflight_source(project.source(), (lambda: caller_of(access)) if access else None):
-            failed += not verdict.passed
-            _say(f"heap: {verdict.step}", verdict.passed, verdict.detail)
+        for result in preflight_source(project.source(), (lambda: caller_of(access)) if access else None):
+            failed += not result.passed
+            _say(f"heap: {result.step}", result.passed, result.detail)
     if project.settings.warehouse:
         tried = project.warehouse().preflight()
         for permission in tried + (_tables(project) if all(one.passed for one in tried) else []):
@@ -298,7 +298,7 @@ def _cell(value: object) -> str:
 
 
 def _say(what: str, passed: bool, detail: str, remedy: str = "") -> None:
-    """Say a verdict; what mends it only if there is something to mend."""
+    """Say a result; what mends it only if there is something to mend."""
     mended = f"\n       {remedy}" if remedy and not passed else ""
     click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}{mended}")
 

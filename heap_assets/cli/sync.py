@@ -26,11 +26,11 @@ from heap_assets.activation import (
 from heap_assets.cli.home import dagster_home
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.sync_checks import record_verdicts, undelivered_verdict, verdicts_of
+from heap_assets.pipelines.sync_checks import record_results, results_of, undelivered_result
 from heap_assets.pipelines.sync_keys import forget_person
 from heap_assets.pipelines.sync_schedule import how_to_confirm, newest_day, waits_for_confirmation
 from heap_assets.project import Project, open_project
-from heap_assets.quality import Check, StoredVerdict
+from heap_assets.quality import Check, StoredResult
 from heap_assets.redaction import redact
 from heap_assets.tables import sync_asset
 
@@ -119,10 +119,10 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     except LeaseHeldError:
         raise
     except HeapAssetsError as error:
-        record_verdicts(project, name, str(chosen), undelivered_verdict(str(error)), run_id)
+        record_results(project, name, str(chosen), undelivered_result(str(error)), run_id)
         raise
     report = sent.report
-    verdicts = record_verdicts(project, name, str(chosen), verdicts_of(project, name, sent), run_id)
+    results = record_results(project, name, str(chosen), results_of(project, name, sent), run_id)
     click.echo(
         f"{sync_asset(name)} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
         f"{report.empty:,} empty, {report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
@@ -131,12 +131,12 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
         click.echo(f"  {report.reason}")
     if report.status is Status.NEEDS_CONFIRMATION:
         click.echo(f"  {how_to_confirm(name)}")
-    _tell_dagster(project, name, sent, verdicts)
+    _tell_dagster(project, name, sent, results)
     raise SystemExit(0 if sent.arrived else 1)
 
 
 def _tell_dagster(
-    project: Project, name: str, sent: delivery.Delivery, verdicts: Sequence[tuple[Check, StoredVerdict]]
+    project: Project, name: str, sent: delivery.Delivery, results: Sequence[tuple[Check, StoredResult]]
 ) -> None:
     """Report what was sent to the Dagster of this deployment, if there is one here; what was sent stays sent."""
     home = dagster_home()
@@ -148,7 +148,7 @@ def _tell_dagster(
 
     try:
         with instance_of(home) as instance:
-            report_delivery(instance, project, name, sent, verdicts)
+            report_delivery(instance, project, name, sent, results)
     except Exception as error:  # whatever Dagster's storage is made of
         click.echo(f"  sent, but the Dagster of {home} could not be told: {redact(str(error))}", err=True)
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets.config import settings_path
 from heap_assets.identity import compile_engine
-from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
+from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
 from heap_assets.project import open_project
 from heap_assets.report import write_report
 from heap_assets.storage import LakeSql
@@ -74,9 +74,9 @@ def prune(dry_run: bool) -> None:
     for asset, count in sorted(counts.items()):
         oldest = min(day.partition for day in days if day.asset == asset)
         click.echo(f"{asset:<32}{count:>6} days, from {oldest}")
-    results = old_verdicts(project)
+    results = expired_results(project)
     if not dry_run:
-        forget_verdicts(project, results)
+        delete_results(project, results)
         click.echo(f"{tidy(project)} files and folders of killed processes are gone")
     click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")
     click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")

@@ -39,7 +39,7 @@ class Fault:
     found_by
         The check that is expected to find it.
     counted_as
-        Empty if that check fails. Else the fault is too small to fail it, and is found if this one of the verdict's
+        Empty if that check fails. Else the fault is too small to fail it, and is found if this one of the result's
         numbers is above 0.
     """
 

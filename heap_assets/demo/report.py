@@ -15,7 +15,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.identity import quality
 from heap_assets.pipelines.readiness import links_as_of
 from heap_assets.project import Project
-from heap_assets.quality import StoredVerdict, result_store
+from heap_assets.quality import StoredResult, result_store
 from heap_assets.tables import CONFLICTS, GRAPH, SHARED
 
 
@@ -130,7 +130,7 @@ def _sent(project: Project, name: str, run: DemoRun) -> dict[str, Any]:
     }
 
 
-def _fault(fault: dict[str, Any], judged: list[StoredVerdict]) -> dict[str, Any]:
+def _fault(fault: dict[str, Any], judged: list[StoredResult]) -> dict[str, Any]:
     counted = fault["counted_as"]
     found = [
         v

@@ -17,7 +17,7 @@ from dagster._core.scheduler.instigation import InstigatorStatus, SensorInstigat
 
 from heap_assets.alerts import Alarm, Channel, Kind, Message, Outbox
 from heap_assets.orchestration.run_alarms import RECENCY_CHECKS, GroupOf, finished_messages
-from heap_assets.quality import WHOLE, StoredVerdict, result_store
+from heap_assets.quality import WHOLE, StoredResult, result_store
 from heap_assets.redaction import redacting
 from heap_assets.storage import Store
 
@@ -29,7 +29,7 @@ _LEAST_SILENCE = timedelta(minutes=15)
 def recency_alarms(
     store: Store, watched: Iterable[tuple[str, str]], now: datetime, group_of: GroupOf
 ) -> Iterator[Alarm]:
-    """Read the stored verdicts of the hourly recency checks; a verdict that was not renewed is an alarm of its own.
+    """Read the stored results of the hourly recency checks; a result that was not renewed is an alarm of its own.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ def recency_alarms(
     """
     silent: list[str] = []
     for asset, check in watched:
-        verdict = result_store.read(store, asset, check, WHOLE)
-        if verdict is None or now - verdict.judged_at > _JUDGED_WITHIN:
+        result = result_store.read(store, asset, check, WHOLE)
+        if result is None or now - result.judged_at > _JUDGED_WITHIN:
             silent.append(asset)
-        if verdict is not None and (verdict.failed or not verdict.not_judged):
-            yield _recency_alarm(verdict, group_of)
+        if result is not None and (result.failed or not result.not_judged):
+            yield _recency_alarm(result, group_of)
     yield Alarm(
         Kind.NOT_TICKING,
         "recency_hourly",
@@ -103,16 +103,16 @@ def _silence(name: str, data: object, now: datetime) -> Alarm:
     return Alarm(Kind.NOT_TICKING, name, "silent", rule="A running sensor ticks at its interval.", recovered=not silent)
 
 
-def _recency_alarm(verdict: StoredVerdict, group_of: GroupOf) -> Alarm:
+def _recency_alarm(result: StoredResult, group_of: GroupOf) -> Alarm:
     return Alarm(
         Kind.STALE,
-        verdict.asset,
-        verdict.check,
-        rule=verdict.rule,
-        group=group_of(dg.AssetKey(verdict.asset.split("/"))),
-        numbers=verdict.numbers,
-        detail="; ".join(f"{name}: {told}" for name, told in verdict.notes.items()),
-        recovered=verdict.passed,
+        result.asset,
+        result.check,
+        rule=result.rule,
+        group=group_of(dg.AssetKey(result.asset.split("/"))),
+        numbers=result.numbers,
+        detail="; ".join(f"{name}: {told}" for name, told in result.notes.items()),
+        recovered=result.passed,
     )
 
 

@@ -74,7 +74,8 @@ def checks_document(defs: dg.Definitions) -> str:
     specs = [spec for assets in repository.asset_graph.assets_defs for spec in assets.check_specs]
     sensors = sorted((s.name, s.description or "") for s in repository.sensor_defs if "alerts" in s.name)
     kinds = [
-        (f"`{kind.value}`", told, "yes" if kind in DEFAULT_KINDS else "on request") for kind, told in MEANINGS.items()
+        (f"`{kind.value}`", meaning, "yes" if kind in DEFAULT_KINDS else "on request")
+        for kind, meaning in MEANINGS.items()
     ]
     return "\n".join(
         (
@@ -85,7 +86,7 @@ def checks_document(defs: dg.Definitions) -> str:
             _ALERTS,
             _table(("Kind (`on:`)", "When", "By default"), kinds),
             "",
-            _table(("Sensor", "What it does"), [(f"`{name}`", told) for name, told in sensors]),
+            _table(("Sensor", "What it does"), [(f"`{name}`", description) for name, description in sensors]),
             "",
         )
     )
@@ -103,13 +104,13 @@ def _check_rows(specs: Iterable[dg.AssetCheckSpec]) -> list[tuple[str, ...]]:
     rows = set()
     for spec in specs:
         family, rule = _family(spec), str(spec.metadata.get("rule") or spec.description or "")
-        for pattern, told in _GENERAL.get(family, ()):
-            rule = re.sub(pattern, told, rule)
-        severity, mend = str(spec.metadata.get("severity", "")), str(spec.metadata.get("mend", ""))
-        rows.add((family, spec.name, severity, "yes" if spec.blocking else "", rule, mend))
+        for pattern, replacement in _GENERAL.get(family, ()):
+            rule = re.sub(pattern, replacement, rule)
+        severity, remedy = str(spec.metadata.get("severity", "")), str(spec.metadata.get("mend", ""))
+        rows.add((family, spec.name, severity, "yes" if spec.blocking else "", rule, remedy))
     return [
-        (family, f"`{name}`", *rest)
-        for family, name, *rest in sorted(rows, key=lambda row: (_place(row[0]), row[0], not row[3], row[1]))
+        (family, f"`{name}`", *cells)
+        for family, name, *cells in sorted(rows, key=lambda row: (_place(row[0]), row[0], not row[3], row[1]))
     ]
 
 
@@ -128,23 +129,7 @@ def _place(family: str) -> int:
 
 
 def _threshold_rows() -> list[tuple[str, str, str]]:
-    """Read names and defaults from the fields, and meanings from the class's own documentation."""
-    meanings = _documented(Thresholds.__doc__ or "")
-    return [(f"`{field.name}`", str(field.default), meanings.get(field.name, "")) for field in fields(Thresholds)]
-
-
-def _documented(text: str) -> dict[str, str]:
-    meanings: dict[str, str] = {}
-    names: list[str] = []
-    for line in text.partition("----------\n")[2].splitlines():
-        told = line.strip()
-        if not told:
-            continue
-        if len(line) - len(line.lstrip()) == 4:
-            names = [name.strip() for name in told.split(",")]
-        else:
-            meanings |= {name: f"{meanings.get(name, '')} {told}".strip() for name in names}
-    return meanings
+    return [(f"`{field.name}`", str(field.default), field.metadata["meaning"]) for field in fields(Thresholds)]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

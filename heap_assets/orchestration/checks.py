@@ -21,12 +21,12 @@ from heap_assets.orchestration.event_log import told_together
 from heap_assets.quality import (
     WHOLE,
     Check,
-    Judge,
+    CheckContext,
+    CheckResult,
+    Evaluate,
     Severity,
-    StoredVerdict,
-    Subject,
-    Verdict,
-    could_not_judge,
+    StoredResult,
+    could_not_evaluate,
     record_check,
     result_store,
 )
@@ -64,10 +64,10 @@ def _spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> 
     return dg.AssetCheckSpec(
         name=check.name,
         asset=asset_key(check.asset),
-        description=f"{check.rule} To mend: {check.mend}" if check.mend else check.rule,
+        description=f"{check.rule} To mend: {check.remedy}" if check.remedy else check.rule,
         blocking=check.blocking,
         partitions_def=partitions_def if check.partitioned else None,
-        metadata={"severity": check.severity.value, "rule": check.rule, "mend": check.mend},
+        metadata={"severity": check.severity.value, "rule": check.rule, "mend": check.remedy},
     )
 
 
@@ -79,14 +79,14 @@ def check_specs(
 
 
 class StepChecks:
-    """The checks of one step: judges partition by partition, stores verdicts, and makes the events to yield.
+    """The checks of one step: judges partition by partition, stores results, and makes the events to yield.
 
-    In the step that builds tables, call `judge` after the partition's `MaterializeResult` was yielded, and `finish`
+    In the step that builds tables, call `evaluate` after the partition's `MaterializeResult` was yielded, and `finish`
     at the end of the step:
 
     >>> checks = StepChecks(context, lake, all_checks)                                      # doctest: +SKIP
     >>> for day in context.partition_keys:                                                  # doctest: +SKIP
-    ...     yield from checks.judge("heap/sessions", day)
+    ...     yield from checks.evaluate("heap/sessions", day)
     >>> yield from checks.finish()                                                          # doctest: +SKIP
     """
 
@@ -106,15 +106,15 @@ class StepChecks:
         """Return the assets that this step has checks for."""
         return list(self._by_asset)
 
-    def judge(
-        self, asset: str, partition: str | None = None, given: Mapping[str, Verdict] | None = None
+    def evaluate(
+        self, asset: str, partition: str | None = None, given: Mapping[str, CheckResult] | None = None
     ) -> Iterator[dg.AssetCheckEvaluation]:
-        """Judge one partition by every selected check of its asset; Dagster is told of all verdicts at once.
+        """Evaluate one partition by every selected check of its asset; Dagster is told of all results at once.
 
         Parameters
         ----------
         given
-            Verdicts that the step itself knows, by check name. If `readable` is given and does not hold, nothing else
+            Results that the step itself knows, by check name. If `readable` is given and does not hold, nothing else
             is judged: the partition in place is not the one that was asked for.
         """
         events = list(self._evaluations(asset, partition, given or {}))
@@ -122,33 +122,33 @@ class StepChecks:
             yield from events
 
     def _evaluations(
-        self, asset: str, partition: str | None, given: Mapping[str, Verdict]
+        self, asset: str, partition: str | None, given: Mapping[str, CheckResult]
     ) -> Iterator[dg.AssetCheckEvaluation]:
         key = partition or WHOLE
-        subject = Subject(self._lake, asset, key, step_shared=self._shared)
+        subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
         version = result_store.partition_version(self._lake, asset, key)
-        readable = given.get("readable", Verdict(passed=True))
+        readable = given.get("readable", CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
         target = None if unreadable else self._target(asset, partition)
         for check in self._by_asset.get(asset, []):
-            verdict = given.get(check.name)
-            if verdict is None and check.judge is not None and not unreadable:
-                verdict = self._ask(check.judge, check, replace(subject, check=check.name))
-            if verdict is not None:
-                yield self._report(check, key, verdict, version, target)
+            result = given.get(check.name)
+            if result is None and check.evaluate is not None and not unreadable:
+                result = self._ask(check.evaluate, check, replace(subject, check=check.name))
+            if result is not None:
+                yield self._report(check, key, result, version, target)
 
-    def judge_again(self, asset: str, partitions: Iterable[str]) -> Iterator[dg.AssetCheckEvaluation]:
-        """Judge partitions as they stand, without building them; what only building can tell is told as it was then."""
+    def re_evaluate(self, asset: str, partitions: Iterable[str]) -> Iterator[dg.AssetCheckEvaluation]:
+        """Evaluate partitions without building them; results that only building can give are repeated as stored."""
         for partition in partitions:
             known = {
-                check.name: Verdict(
+                check.name: CheckResult(
                     found.passed, found.numbers, found.notes, memory=found.memory, not_judged=found.not_judged
                 )
                 for check in self._by_asset.get(asset, [])
-                if check.judge is None
+                if check.evaluate is None
                 for found in result_store.read_many(self._lake.store, asset, check.name, [partition])
             }
-            yield from self.judge(asset, partition, known)
+            yield from self.evaluate(asset, partition, known)
 
     def finish(self) -> Iterator[dg.Output[None]]:
         """Yield what Dagster expects at the end of the step.
@@ -159,10 +159,10 @@ class StepChecks:
         for check in filter(_is_awaited, self._judged.values()):
             yield dg.Output(None, output_name=_spec(check, None).get_python_identifier())
 
-    def _ask(self, judge: Judge, check: Check, subject: Subject) -> Verdict:
-        """One check that cannot be carried out fails neither its table nor the verdicts of 200 others."""
+    def _ask(self, evaluate: Evaluate, check: Check, subject: CheckContext) -> CheckResult:
+        """One check that cannot be carried out fails neither its table nor the results of 200 others."""
         try:
-            return judge(subject)
+            return evaluate(subject)
         except Exception as error:
             # an arbitrary exception's message may hold a row's values: where it happened is enough
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -170,13 +170,13 @@ class StepChecks:
                 "%s on %s %s could not be judged: %s\n%s",
                 *(check.name, check.asset, subject.partition, type(error).__name__, where),
             )
-            return could_not_judge(str(error) if isinstance(error, HeapAssetsError) else type(error).__name__)
+            return could_not_evaluate(str(error) if isinstance(error, HeapAssetsError) else type(error).__name__)
 
     def _report(
-        self, check: Check, partition: str, verdict: Verdict, version: str | None, target: Any
+        self, check: Check, partition: str, result: CheckResult, version: str | None, target: Any
     ) -> dg.AssetCheckEvaluation:
         run_id = self._context.run.run_id
-        stored = record_check(self._lake.store, check, verdict, partition=partition, version=version, run_id=run_id)
+        stored = record_check(self._lake.store, check, result, partition=partition, version=version, run_id=run_id)
         self._judged[check.asset, check.name] = check
         return evaluation(check, stored, partition if check.partitioned and self._partitioned else None, target)
 
@@ -197,9 +197,9 @@ class StepChecks:
 
 
 def evaluation(
-    check: Check, stored: StoredVerdict, partition: str | None, target: Any = None
+    check: Check, stored: StoredResult, partition: str | None, target: Any = None
 ) -> dg.AssetCheckEvaluation:
-    """Return a stored verdict as the event that Dagster keeps of it; `target` is the materialization it judges."""
+    """Return a stored result as the event that Dagster keeps of it; `target` is the materialization it judges."""
     return dg.AssetCheckEvaluation(
         asset_key=asset_key(check.asset),
         check_name=check.name,
@@ -217,8 +217,8 @@ def _is_awaited(check: Check) -> bool:
     return check.blocking
 
 
-def metadata(stored: StoredVerdict) -> dict[str, Any]:
-    """Return a verdict as Dagster metadata: numbers that plot, notes, and offenders as a small table."""
+def metadata(stored: StoredResult) -> dict[str, Any]:
+    """Return a result as Dagster metadata: numbers that plot, notes, and offenders as a small table."""
     result: dict[str, Any] = {**stored.notes, **stored.numbers}
     if stored.not_judged:
         result[NOTHING_TO_JUDGE_BY if stored.passed else COULD_NOT_JUDGE] = stored.not_judged
@@ -244,7 +244,7 @@ def check_step(
     pool: str | None = None,
 ) -> dg.AssetChecksDefinition:
     """Build one step that judges several checks, on one or many assets; a process is started once for all of them."""
-    own = [check for check in checks if check.judge is not None]
+    own = [check for check in checks if check.evaluate is not None]
 
     @dg.multi_asset_check(
         name=name,
@@ -259,7 +259,7 @@ def check_step(
         step = StepChecks(context, lake_of(context), own)
         for asset in step.assets:
             for partition in _partitions(context, own, asset):
-                yield from step.judge(asset, partition)
+                yield from step.evaluate(asset, partition)
         yield from step.finish()
 
     return judge_partitions

@@ -7,7 +7,7 @@ them, and SQLite, when the last connection closes, moves its write-ahead log int
   power cut the newest events may be missing but the file is sound (https://www.sqlite.org/pragma.html#pragma_synchronous);
 * a batch of events is one transaction a file. Dagster makes such batches itself, of what a run plans for instance, once
   `DAGSTER_EVENT_BATCH_SIZE` says so; it has to be set in the environment, there is no other place for it;
-* the verdicts on one partition are a batch (`told_together`): all of them are told or, if the process is killed before,
+* the results on one partition are a batch (`told_together`): all of them are told or, if the process is killed before,
   none, and the run that comes in its place judges again.
 
 What each event writes is Dagster's own code. What was landed, built and sent is not kept here.
@@ -60,7 +60,7 @@ class EventLog(SqliteEventLogStorage):
         self._turn = threading.RLock()
         self._written_to: dict[str, Connection] | None = None
         self._waiting: list[dg.EventLogEntry] = []
-        self._waits = 0  # the thread whose verdicts wait
+        self._waits = 0  # the thread whose results wait
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -86,8 +86,8 @@ class EventLog(SqliteEventLogStorage):
         return table_name in self._there
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Write an event; a verdict of a thread that tells several together waits for the others."""
-        if self._waits == threading.get_ident() and _is_verdict(event):
+        """Write an event; a result of a thread that tells several together waits for the others."""
+        if self._waits == threading.get_ident() and _is_evaluation(event):
             self._waiting.append(event)
         else:
             self.store_event_batch([event])
@@ -102,7 +102,7 @@ class EventLog(SqliteEventLogStorage):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Let verdicts of this thread wait until the end, or until anything else is written or read."""
+        """Let results of this thread wait until the end, or until anything else is written or read."""
         self._waits = threading.get_ident()
         try:
             yield
@@ -195,7 +195,7 @@ class EventLog(SqliteEventLogStorage):
 
 @contextmanager
 def told_together(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Write the verdicts of a block at once, at its end; any other event log than this one writes each for itself."""
+    """Write the results of a block at once, at its end; any other event log than this one writes each for itself."""
     log = instance.event_log_storage
     if isinstance(log, EventLog):
         with log.together():
@@ -204,7 +204,7 @@ def told_together(instance: dg.DagsterInstance) -> Iterator[None]:
         yield
 
 
-def _is_verdict(entry: dg.EventLogEntry) -> bool:
+def _is_evaluation(entry: dg.EventLogEntry) -> bool:
     return entry.is_dagster_event and entry.dagster_event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
 
 

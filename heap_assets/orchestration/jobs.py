@@ -11,7 +11,7 @@ from pydantic import Field
 from heap_assets.orchestration.assets.sync import step_name
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
-from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts, tidy
+from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
 from heap_assets.pipelines.suites import hourly_checks
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
@@ -136,11 +136,11 @@ def retention_job(project: Callable[[LakeResource], Project]) -> dg.JobDefinitio
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
         there = project(lake)
         days = expired(there)
-        results = old_verdicts(there)
+        results = expired_results(there)
         leftovers = 0
         if not config.dry_run:
             forget(there, days)
-            forget_verdicts(there, results)
+            delete_results(there, results)
             leftovers = tidy(there)
         counts = Counter(day.asset for day in days)
         word = "would go" if config.dry_run else "gone"

@@ -10,7 +10,15 @@ from datetime import date, timedelta
 from heap_assets import clock
 from heap_assets.pipelines.suites import thresholds
 from heap_assets.project import Project
-from heap_assets.quality import CATALOGUE, QUOTA, TABLES_LANDED, Verdict, landed_verdict, news_verdict, quota_verdict
+from heap_assets.quality import (
+    CATALOGUE,
+    QUOTA,
+    TABLES_LANDED,
+    CheckResult,
+    catalogue_result,
+    landing_result,
+    quota_result,
+)
 from heap_assets.sources.heap_connect import DumpReport, Missing, Quota, QuotaStatus, TableState, landed_columns, quota
 from heap_assets.storage import state_keys
 from heap_assets.tables import DUMPS
@@ -24,29 +32,29 @@ class Landed:
     ----------
     days
         Days to build again, to the tables that the dump brought rows of; none after today.
-    verdicts
+    results
         By check name.
     """
 
     report: DumpReport
     days: Mapping[date, frozenset[str]]
-    verdicts: Mapping[str, Verdict]
+    results: Mapping[str, CheckResult]
 
 
 def land(project: Project, dump_id: int) -> Landed:
-    """Land what a dump still has to land; tables that fail are in the report and in its verdict.
+    """Land what a dump still has to land; tables that fail are in the report and in its result.
 
     Once whoever builds the days has been told of them, call `platform.landing.confirm(dump_id, report.touched)`.
     """
     report = project.landing.land(project.source(), dump_id, confirm_later=True)
     # the report is the dump's table in the lake: `select * from heap_connect.dumps`
     project.lake.write(DUMPS, str(dump_id), project.landing.reports(dump_id))
-    verdicts = {
-        TABLES_LANDED: landed_verdict(report),
+    results = {
+        TABLES_LANDED: landing_result(report),
         CATALOGUE: _news(project, report),
-        QUOTA: quota_verdict(month_quota(project), thresholds(project).quota),
+        QUOTA: quota_result(month_quota(project), thresholds(project).quota),
     }
-    return Landed(report, _days(report, project.settings.start_date), verdicts)
+    return Landed(report, _days(report, project.settings.start_date), results)
 
 
 def month_quota(project: Project) -> Quota:
@@ -91,15 +99,15 @@ def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
     return {day: frozenset(tables) for day, tables in days.items() if start <= day <= clock.today()}
 
 
-def _news(project: Project, report: DumpReport) -> Verdict:
+def _news(project: Project, report: DumpReport) -> CheckResult:
     """Judge what this dump landed; what is not selected, and what is taken in by itself, is nobody's news."""
     choice = project.settings.heap.tables.accept
     missing = project.catalogue.missing(project.landing)
     first = first_dumps(project) if choice == "first" and missing else None
     if choice == "always" or (first is not None and not first.complete and report.dump_id in first.dumps):
-        return news_verdict([], {})
+        return catalogue_result([], {})
     brought = {table.table for table in report.landed}
-    return news_verdict(
+    return catalogue_result(
         [name for name in missing.tables if name in brought],
         {name: columns for name, columns in missing.columns.items() if name in brought},
     )

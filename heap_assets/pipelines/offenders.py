@@ -13,7 +13,7 @@ from heap_assets.identity import HEAP_USER_ID, normalised
 from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
 from heap_assets.pipelines.sync_checks import sent_and_known, sync_checks
 from heap_assets.project import Project
-from heap_assets.quality import WHOLE, Check, Subject, Verdict, hashed, result_store
+from heap_assets.quality import WHOLE, Check, CheckContext, CheckResult, hashed, result_store
 from heap_assets.quality import sync as sync_judges
 from heap_assets.tables import CONFLICTS, DUMPS, GRAPH, MIGRATIONS, PROFILES, is_sync, sync_name, warehouse_asset
 
@@ -76,26 +76,26 @@ def offenders_of(
     stored = result_store.read(project.lake.store, asset, check, partition)
     if stored is None:
         raise MissingInputError(f"{check} has not judged {asset} {partition} yet")
-    subject = Subject(project.lake, asset, partition, check)
-    verdict = _verdict(project, judged, subject)
+    subject = CheckContext(project.lake, asset, partition, check)
+    result = _evaluate(project, judged, subject)
     version = result_store.partition_version(project.lake, asset, partition)
     secret = result_store.hash_key(project.lake.store, keep=False)
     offenders = []
-    for offender in verdict.shown().iter_slices(1):
+    for offender in result.shown().iter_slices(1):
         values = offender.row(0, named=True)
-        hashes = {name: hashed(value, secret) or "" for name, value in values.items() if name not in verdict.plain}
+        hashes = {name: hashed(value, secret) or "" for name, value in values.items() if name not in result.plain}
         if not keys or any(key in shown.split() for key in keys for shown in hashes.values()):
-            rows = _rows_behind(project, subject, offender, verdict.plain, most)
+            rows = _rows_behind(project, subject, offender, result.plain, most)
             offenders.append(Offender(values, hashes, rows))
     return Offenders(asset, check, partition, stored.version != version, offenders)
 
 
 def shown_by(project: Project, keys: Collection[str]) -> list[tuple[str, str, str]]:
-    """Return asset, check and newest partition of the verdicts that show one of these hashes."""
+    """Return asset, check and newest partition of the results that show one of these hashes."""
     newest: dict[tuple[str, str], str] = {}
-    for verdict in result_store.newest(project.lake.store):
-        if verdict.hashes & set(keys):
-            newest[verdict.asset, verdict.check] = verdict.partition  # partitions come in order
+    for result in result_store.newest(project.lake.store):
+        if result.hashes & set(keys):
+            newest[result.asset, result.check] = result.partition  # partitions come in order
     return [(asset, check, partition) for (asset, check), partition in newest.items()]
 
 
@@ -129,17 +129,17 @@ def _newest(project: Project, asset: str, check: str) -> str:
     return max(partitions)
 
 
-def _verdict(project: Project, check: Check, subject: Subject) -> Verdict:
-    if check.judge is not None:
-        return check.judge(subject)
+def _evaluate(project: Project, check: Check, subject: CheckContext) -> CheckResult:
+    if check.evaluate is not None:
+        return check.evaluate(subject)
     if check.name == "no_ghost_users":
         ledger, users = sent_and_known(project, sync_name(check.asset))
         return sync_judges.no_ghost_users(ledger, users, allowed=0.0)
-    return Verdict(passed=True)  # the step that builds it judged it by counts
+    return CheckResult(passed=True)  # the step that builds it judged it by counts
 
 
 def _rows_behind(
-    project: Project, subject: Subject, offender: pl.DataFrame, plain: Collection[str], most: int
+    project: Project, subject: CheckContext, offender: pl.DataFrame, plain: Collection[str], most: int
 ) -> dict[str, pl.DataFrame]:
     look = _LOOK.get(subject.check, _key_of_warehouse_table if subject.check.endswith("_key") else None)
     shown = offender.drop(plain, strict=False)
@@ -148,7 +148,7 @@ def _rows_behind(
     return {asset: frame for asset, frame in rows.items() if frame.height}
 
 
-def _alike(subject: Subject, shown: pl.DataFrame) -> Behind:
+def _alike(subject: CheckContext, shown: pl.DataFrame) -> Behind:
     """Return the rows of the check's own table that agree with the offender in every column both have."""
     rows = subject.rows()
     schema = rows.collect_schema()
@@ -156,14 +156,14 @@ def _alike(subject: Subject, shown: pl.DataFrame) -> Behind:
     return {subject.asset: rows.join(shown.select(common).lazy(), on=common, how="semi")} if common else {}
 
 
-def _of_identity(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _of_identity(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
     """Return the profiles on which a Heap identity stands, and the rows that name it."""
     [identity] = offender["heap_identity"]
     holds = pl.col("heap_identities").list.contains(identity)
     return {PROFILES: subject.rows().filter(holds), **_naming(project, subject, "heap_identity", [identity])}
 
 
-def _of_identifier(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _of_identifier(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
     """Return where an identifier stands, which links of it were refused, and the rows that name it."""
     kind, value = offender["identifier_type"][0], offender["identifier"][0]
     refused = pl.any_horizontal((pl.col(f"type_{end}") == kind) & (pl.col(f"value_{end}") == value) for end in "ab")
@@ -175,7 +175,7 @@ def _of_identifier(project: Project, subject: Subject, offender: pl.DataFrame) -
     }
 
 
-def _of_migration(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _of_migration(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
     """Return the two users of a migration in the graph, and the migration."""
     ends = [offender["from"][0], offender["to"][0]]
     stands = (pl.col("identifier_type") == HEAP_USER_ID) & pl.col("identifier").is_in(ends)
@@ -183,7 +183,7 @@ def _of_migration(project: Project, subject: Subject, offender: pl.DataFrame) ->
     return {**_there(subject, GRAPH, stands), **_there(subject, MIGRATIONS, moved)}
 
 
-def _key_of_warehouse_table(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _key_of_warehouse_table(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
     """Return the row of a warehouse table that speaks of several profiles, and these."""
     table = subject.check.removeprefix("one_profile_per_").removesuffix("_key")
     tables = project.settings.warehouse.tables if project.settings.warehouse else {}
@@ -192,14 +192,14 @@ def _key_of_warehouse_table(project: Project, subject: Subject, offender: pl.Dat
     return {**_there(subject, warehouse_asset(table), key), **_there(subject, PROFILES, on)}
 
 
-def _ghost(project: Project, subject: Subject, offender: pl.DataFrame) -> Behind:
+def _ghost(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
     """Return the profile of an identity that was sent to and that Heap does not export, and the rows that name it."""
     [identity] = offender["key"]
     holds = pl.col("heap_identities").list.contains(identity)
     return {**_there(subject, PROFILES, holds), **_naming(project, subject, "heap_identity", [identity])}
 
 
-_LOOK: Mapping[str, Callable[[Project, Subject, pl.DataFrame], Behind]] = {
+_LOOK: Mapping[str, Callable[[Project, CheckContext, pl.DataFrame], Behind]] = {
     "one_profile_per_identity": _of_identity,
     "unique_identifiers_not_shared": _of_identifier,
     "claimed_by_one": _of_identifier,
@@ -209,12 +209,12 @@ _LOOK: Mapping[str, Callable[[Project, Subject, pl.DataFrame], Behind]] = {
 """Checks whose offenders are rows of other tables than their own."""
 
 
-def _there(subject: Subject, asset: str, which: pl.Expr) -> dict[str, pl.LazyFrame]:
+def _there(subject: CheckContext, asset: str, which: pl.Expr) -> dict[str, pl.LazyFrame]:
     rows = subject.rows() if subject.asset == asset else subject.other(asset)
     return {} if rows is None else {asset: rows.filter(which)}
 
 
-def _naming(project: Project, subject: Subject, kind: str, values: Iterable[str]) -> dict[str, pl.LazyFrame]:
+def _naming(project: Project, subject: CheckContext, kind: str, values: Iterable[str]) -> dict[str, pl.LazyFrame]:
     """Return the rows of the day's snapshots that name an identifier."""
     if subject.partition == WHOLE:
         return {}

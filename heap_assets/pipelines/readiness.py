@@ -163,7 +163,7 @@ def _touched(project: Project) -> dict[str, dict[date, datetime]]:
 
 
 def _tried(project: Project, asset: str) -> dict[str, datetime]:
-    """Return day to when a step last tried to build it: every try leaves a verdict, also the one that failed."""
+    """Return day to when a step last tried to build it: every try leaves a result, also the one that failed."""
     prefix = f"{result_store.ROOT}/{asset}/readable/"
     return {
         info.key.removeprefix(prefix).removesuffix(".json"): info.last_modified

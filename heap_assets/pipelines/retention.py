@@ -44,7 +44,7 @@ def expired(project: Project) -> list[Expired]:
 
 
 def forget(project: Project, days: Iterable[Expired]) -> Counter[str]:
-    """Delete days and the verdicts on them; return how many of each table went."""
+    """Delete days and the results on them; return how many of each table went."""
     lake = project.lake
     by_asset: dict[str, set[str]] = {}
     for day in days:
@@ -59,11 +59,11 @@ def forget(project: Project, days: Iterable[Expired]) -> Counter[str]:
     return Counter({asset: len(partitions) for asset, partitions in by_asset.items()})
 
 
-def old_verdicts(project: Project) -> list[str]:
-    """Return the verdicts that nobody asks for any more: older than `keep.verdict_days`, on days that stand.
+def expired_results(project: Project) -> list[str]:
+    """Return the results that nobody asks for any more: older than `keep.verdict_days`, on days that stand.
 
     Those stay that say more than how it was: whether a day was tried (`readable`), and whether anything may be sent
-    from it (blocking rules). Verdicts on dumps go by when they were given.
+    from it (blocking rules). Results on dumps go by when they were given.
     """
     keep = project.settings.keep.verdict_days
     first, given = str(clock.today() - timedelta(days=keep)), clock.now() - timedelta(days=keep)
@@ -81,8 +81,8 @@ def old_verdicts(project: Project) -> list[str]:
     return found
 
 
-def forget_verdicts(project: Project, keys: Iterable[str]) -> None:
-    """Delete verdicts."""
+def delete_results(project: Project, keys: Iterable[str]) -> None:
+    """Delete results."""
     for key in keys:
         project.lake.store.delete(key)
 

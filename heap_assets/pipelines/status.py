@@ -24,7 +24,7 @@ from heap_assets.pipelines.snapshots import last_read
 from heap_assets.pipelines.sync_schedule import ledger_folders
 from heap_assets.pipelines.waiting import Wait, next_tick, waits
 from heap_assets.project import Project
-from heap_assets.quality import Severity, StoredVerdict, result_store
+from heap_assets.quality import Severity, StoredResult, result_store
 from heap_assets.storage import ObjectInfo
 from heap_assets.tables import (
     AUDIENCES,
@@ -61,8 +61,8 @@ def days_due(project: Project) -> dict[str, set[date]]:
     return due
 
 
-def newest_verdicts(project: Project) -> dict[str, list[StoredVerdict]]:
-    """Return asset to the newest verdict of each check; of `readable`, which leaves holes, the last seven days'.
+def newest_results(project: Project) -> dict[str, list[StoredResult]]:
+    """Return asset to the newest result of each check; of `readable`, which leaves holes, the last seven days'.
 
     Checks that the settings no longer ask for stop counting a month after they were last made.
     """
@@ -77,11 +77,11 @@ def newest_verdicts(project: Project) -> dict[str, list[StoredVerdict]]:
         for partition in sorted(found)[-_HOLES if check == READABLE else -1 :]
     ]
     read = result_store.read_keys(project.lake.store, keys)
-    oldest = max((verdict.judged_at for verdict in read), default=clock.now()) - _FORGOTTEN
-    by_asset: dict[str, list[StoredVerdict]] = {}
-    for verdict in read:
-        if verdict.judged_at >= oldest:
-            by_asset.setdefault(verdict.asset, []).append(verdict)
+    oldest = max((result.judged_at for result in read), default=clock.now()) - _FORGOTTEN
+    by_asset: dict[str, list[StoredResult]] = {}
+    for result in read:
+        if result.judged_at >= oldest:
+            by_asset.setdefault(result.asset, []).append(result)
     return by_asset
 
 
@@ -112,7 +112,7 @@ def not_sent(last: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def newest_day(project: Project, asset: str, found: Sequence[StoredVerdict]) -> tuple[str | None, datetime | None]:
+def newest_day(project: Project, asset: str, found: Sequence[StoredResult]) -> tuple[str | None, datetime | None]:
     """Return the newest day of an asset and when it was written; of a sync, the newest that was delivered."""
     if is_sync(asset):
         sent = [v for v in found if v.check == "delivered" and v.passed]
@@ -214,7 +214,7 @@ class _Lately:
 
     waits: Mapping[str, Wait]
     due: Mapping[str, set[date]]
-    verdicts: Mapping[str, list[StoredVerdict]]
+    results: Mapping[str, list[StoredResult]]
     broken: Mapping[str, str]
     runs: Mapping[str, Mapping[str, Any]]
     activity: Mapping[str, Activity] = field(default_factory=dict)
@@ -235,7 +235,7 @@ def asset_statuses(project: Project, activity: Mapping[str, Activity] | None = N
     lately = _Lately(
         waiting,
         days_due(project),
-        newest_verdicts(project),
+        newest_results(project),
         {**not_landed(project), **not_sent(runs)},
         runs,
         activity or {},
@@ -262,7 +262,7 @@ def _assets(project: Project) -> list[str]:
 
 
 def _of_lake(project: Project, asset: str, lately: _Lately) -> AssetStatus:
-    found = lately.verdicts.get(asset, [])
+    found = lately.results.get(asset, [])
     failed = [v for v in found if v.failed and v.severity is Severity.ERROR]
     unjudged = [v for v in found if v.not_judged and not v.passed]
     newest, written_at = newest_day(project, asset, found)
@@ -287,8 +287,8 @@ def _of_lake(project: Project, asset: str, lately: _Lately) -> AssetStatus:
 def _state(
     asset: str,
     lately: _Lately,
-    failed: Sequence[StoredVerdict],
-    unjudged: Sequence[StoredVerdict],
+    failed: Sequence[StoredResult],
+    unjudged: Sequence[StoredResult],
     due: int,
     *,
     built: bool,
@@ -320,12 +320,12 @@ def _due_in_words(asset: str, due: int) -> str:
     return f"{days} to be {done}" if due else f"nothing was {done} yet"
 
 
-def _where(verdict: StoredVerdict) -> str:
-    return "" if verdict.partition == result_store.WHOLE else f" on {verdict.partition}"
+def _where(result: StoredResult) -> str:
+    return "" if result.partition == result_store.WHOLE else f" on {result.partition}"
 
 
-def _why(verdict: StoredVerdict) -> str:
-    reason = str(verdict.notes.get("reason", ""))
+def _why(result: StoredResult) -> str:
+    reason = str(result.notes.get("reason", ""))
     return f": {reason}" if reason else ""
 
 

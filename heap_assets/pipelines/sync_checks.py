@@ -1,4 +1,4 @@
-"""The checks of a sync: its settings held against the deployment, and the verdicts of what it did on a day."""
+"""The checks of a sync: its settings held against the deployment, and the results of what it did on a day."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from heap_assets.project import Project
 from heap_assets.quality import (
     DELIVERED,
     Check,
-    StoredVerdict,
+    CheckResult,
+    StoredResult,
     Thresholds,
-    Verdict,
     checks_for_sync,
     record_check,
-    sync_verdicts,
+    sync_results,
 )
 from heap_assets.sources.warehouse import Shape, WarehouseError
 from heap_assets.tables import sync_asset
@@ -39,12 +39,12 @@ def sync_checks(project: Project, name: str) -> list[Check]:
         asset,
         ONE_ROW_PER_KEY,
         "No two rows of the day write to one key of the destination.",
-        mend="neither is sent: `heap-assets explain` says why two profiles have one identity.",
+        remedy="neither is sent: `heap-assets explain` says why two profiles have one identity.",
     )
     return [*checks, twice]
 
 
-def verdicts_of(project: Project, name: str, delivery: Delivery) -> dict[str, Verdict]:
+def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, CheckResult]:
     """Judge what a sync did on a day."""
     sync, report = project.settings.sync[name], delivery.report
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
@@ -52,12 +52,12 @@ def verdicts_of(project: Project, name: str, delivery: Delivery) -> dict[str, Ve
     if sync.writes_heap_users:
         tables["ledger"], tables["users"] = sent_and_known(project, name)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
-    verdicts = sync_verdicts(report, _thresholds(project, sync), stopped=stopped, **tables)
+    results = sync_results(report, _thresholds(project, sync), stopped=stopped, **tables)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
-    verdicts[ONE_ROW_PER_KEY] = Verdict(clashes == 0, {"rows_with_a_key_twice": clashes})
+    results[ONE_ROW_PER_KEY] = CheckResult(clashes == 0, {"rows_with_a_key_twice": clashes})
     if report.status in (Status.BLOCKED, Status.REFUSED):
-        return {DELIVERED: verdicts[DELIVERED]}
-    return verdicts
+        return {DELIVERED: results[DELIVERED]}
+    return results
 
 
 def sent_and_known(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
@@ -66,27 +66,27 @@ def sent_and_known(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFr
     return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(project)
 
 
-def superseded_verdict(newer_day: str) -> Mapping[str, Verdict]:
-    """Return the verdict on a day that a newer one of the same run has made superfluous."""
-    return {DELIVERED: Verdict(passed=True, notes={"superseded_by": newer_day})}
+def superseded_result(newer_day: str) -> Mapping[str, CheckResult]:
+    """Return the result on a day that a newer one of the same run has made superfluous."""
+    return {DELIVERED: CheckResult(passed=True, notes={"superseded_by": newer_day})}
 
 
-def undelivered_verdict(reason: str) -> Mapping[str, Verdict]:
-    """Return the verdict on a day whose delivery ended with an error."""
-    return {DELIVERED: Verdict(passed=False, notes={"reason": reason})}
+def undelivered_result(reason: str) -> Mapping[str, CheckResult]:
+    """Return the result on a day whose delivery ended with an error."""
+    return {DELIVERED: CheckResult(passed=False, notes={"reason": reason})}
 
 
-def record_verdicts(
-    project: Project, name: str, day: str, verdicts: Mapping[str, Verdict], run_id: str
-) -> list[tuple[Check, StoredVerdict]]:
-    """Store the verdicts of a delivery that no run of Dagster made; returns them with their checks."""
+def record_results(
+    project: Project, name: str, day: str, results: Mapping[str, CheckResult], run_id: str
+) -> list[tuple[Check, StoredResult]]:
+    """Store the results of a delivery that no run of Dagster made; returns them with their checks."""
     return [
         (
             check,
-            record_check(project.lake.store, check, verdicts[check.name], partition=day, version=None, run_id=run_id),
+            record_check(project.lake.store, check, results[check.name], partition=day, version=None, run_id=run_id),
         )
         for check in sync_checks(project, name)
-        if check.name in verdicts
+        if check.name in results
     ]
 
 

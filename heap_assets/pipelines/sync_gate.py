@@ -1,4 +1,4 @@
-"""May anything be sent? Asked before every delivery, of stored verdicts alone: the gate is part of the sync."""
+"""May anything be sent? Asked before every delivery, of stored results alone: the gate is part of the sync."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def profiles_gate(project: Project, day: date | str) -> list[str]:
     """Return why nothing may be sent from a day's profiles.
 
     Their own blocking checks count, and those of every snapshot that gave them identifiers or traits: a collapsed CRM
-    makes profiles that look sound and send withdrawals. What counts is the verdict on the very version that the
+    makes profiles that look sound and send withdrawals. What counts is the result on the very version that the
     profiles were built from. Event tables do not count: one bad table must not stop everybody's properties.
     """
     return [*table_gate(project, PROFILES, day), *_snapshot_gates(project, day)]

@@ -1,4 +1,4 @@
-"""Is today's figure like those before it? Comparisons that survive seasons of the week, growth and small numbers."""
+"""Comparisons of a day's figures with earlier days, robust against weekly seasons, growth and small numbers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 
-from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
+from heap_assets.quality.results import CheckResult, Number, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
 
 _WEEKS_TO_TREND = 4
 _PAIRS_TO_TELL = 4
 _ROWS_OF_A_PERSON = 10
-"""Rows of one person in a day are much alike, so a small table's shares move more than its rows let one think."""
+"""Design effect: rows of one person in a day are alike, so shares vary more than the number of rows suggests."""
 
 
 def volume_as_usual(
     rows: int, same_weekdays: Sequence[Number], thresholds: Thresholds, week: float | None = None
-) -> Verdict:
-    """Judge a day's rows against the same weekday of earlier weeks.
+) -> CheckResult:
+    """Compare a day's rows with the same weekday of earlier weeks.
 
-    Two expectations, and being near one of them is enough: the median of the weekday moved by its usual growth, and
-    last week's weekday moved by how this week has gone so far. Tolerated is `volume_change` of the expectation, or
-    four times the median deviation of weekdays that scatter more, and what chance does to small counts.
+    Two expectations, and being near one of them is enough: the median of the weekday times its usual growth, and last
+    week's weekday times how this week compares with last week so far. Tolerated is `volume_change` of the expectation,
+    or four times the median deviation if that is more, plus three standard deviations of a count of that size.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def volume_as_usual(
     spread = median(abs(count - median(history)) for count in history)
     bands = [(e, max(thresholds.volume_change * e, 4 * spread) + 3 * e**0.5) for e in expectations]
     quiet = max(rows, *expectations) < thresholds.volume_min_rows
-    return Verdict(
+    return CheckResult(
         passed=quiet or any(abs(rows - expected) <= tolerated for expected, tolerated in bands),
         numbers={
             "rows": rows,
@@ -55,10 +55,7 @@ def volume_as_usual(
 def week_against_last(rows_by_days_back: Mapping[int, Number]) -> float | None:
     """Return the rows of the six days before as a multiple of the same days a week earlier; None if too few are known.
 
-    Parameters
-    ----------
-    rows_by_days_back
-        Days back (1 is the day before) to rows.
+    The keys of `rows_by_days_back` are days back: 1 is the day before.
     """
     pairs = [
         (rows_by_days_back[n], rows_by_days_back[n + 7])
@@ -74,12 +71,12 @@ def filled_as_usual(
     null_shares: Mapping[str, float],
     earlier: Sequence[tuple[int, Mapping[str, float]]],
     thresholds: Thresholds,
-) -> Verdict:
-    """Judge that no column is emptier than it used to be.
+) -> CheckResult:
+    """Check that no column has a larger share of nulls than it used to have.
 
-    Days of fewer than `null_min_rows` rows are neither judged nor compared with. Tolerated is `null_change` above the
-    median of the earlier days, and three standard errors of the difference between two shares; a person's rows are much
-    alike, so :data:`_ROWS_OF_A_PERSON` of them count as one.
+    Days of fewer than `null_min_rows` rows are neither checked nor compared with. Tolerated is `null_change` above the
+    median of the earlier days, plus three standard errors of the difference between two shares, for which
+    :data:`_ROWS_OF_A_PERSON` rows count as one.
 
     Parameters
     ----------
@@ -90,11 +87,11 @@ def filled_as_usual(
     """
     memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
     if rows < thresholds.null_min_rows:
-        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"}, memory=memory)
+        return CheckResult(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"}, memory=memory)
     large = [(count, shares) for count, shares in earlier if count >= thresholds.null_min_rows]
     if len(large) < thresholds.null_min_days:
-        said = f"{len(large)} of {thresholds.null_min_days} days are there to compare the share of nulls with"
-        return nothing_to_judge_by(said, {"rows": rows}, memory)
+        reason = f"{len(large)} of {thresholds.null_min_days} days are there to compare the share of nulls with"
+        return nothing_to_compare(reason, {"rows": rows}, memory)
     worse: dict[str, float] = {}
     for name, share in null_shares.items():
         before = [(count, shares[name]) for count, shares in large if name in shares]
@@ -103,7 +100,7 @@ def filled_as_usual(
             chance = 3 * _error(usual, rows, sum(count for count, _ in before))
             if share - usual > thresholds.null_change + chance:
                 worse[name] = share - usual
-    return Verdict(
+    return CheckResult(
         passed=not worse,
         numbers={
             "rows": rows,
@@ -116,9 +113,9 @@ def filled_as_usual(
 
 
 def _error(share: float, rows: int, rows_before: int) -> float:
-    """Return the standard error of the difference between the shares of two samples that have `share` in common.
+    """Return the standard error of the difference between the shares of two samples with a common `share`.
 
-    One success and one failure are added to what was counted before (Laplace), so that a share of 0 has an error too.
+    One success and one failure are added to the earlier sample (Laplace), so that a share of 0 has an error too.
     """
     now, before = rows / _ROWS_OF_A_PERSON, rows_before / _ROWS_OF_A_PERSON
     likely = (share * before + 1) / (before + 2)
@@ -127,25 +124,25 @@ def _error(share: float, rows: int, rows_before: int) -> float:
 
 def columns_as_before(
     columns: Mapping[str, str], before: Mapping[str, str] | None, uncatalogued: Sequence[str] = ()
-) -> Verdict:
-    """Judge that a table has the columns and types that it had; Heap adds properties whenever a team tracks one.
+) -> CheckResult:
+    """Check that a table has the columns and types that it had; Heap adds a column when a team tracks a property.
 
     Parameters
     ----------
     columns, before
-        Column to type, today and when last looked at (None: never).
+        Column to type, today and when last checked (None: never).
     uncatalogued
         Columns that landing found and that the catalogue does not have yet.
     """
     memory = {"columns": dict(columns)}
     if before is None and not uncatalogued:
-        return nothing_to_judge_by("no earlier day tells the columns", {"columns": len(columns)}, memory)
+        return nothing_to_compare("no earlier day tells the columns", {"columns": len(columns)}, memory)
     before = columns if before is None else before
     new = sorted({*columns} - {*before} | {*uncatalogued})
     vanished = sorted({*before} - {*columns})
     retyped = sorted(name for name in {*columns} & {*before} if columns[name] != before[name])
     news = {"new": new, "vanished": vanished, "retyped": retyped}
-    return Verdict(
+    return CheckResult(
         passed=not (new or vanished or retyped),
         numbers={"columns": len(columns), **{f"{kind}_columns": len(names) for kind, names in news.items()}},
         notes={kind: ", ".join(names[:20]) for kind, names in news.items() if names},
@@ -153,38 +150,33 @@ def columns_as_before(
     )
 
 
-def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: float, least: int) -> Verdict:
-    """Judge that a count is not far above its median of the days before.
+def not_risen(name: str, count: int, earlier: Sequence[Number], allowed_rise: float, least: int) -> CheckResult:
+    """Check that a count (called `name` in the metadata) is not far above its median of the days before.
 
-    Parameters
-    ----------
-    name
-        What is counted, for the metadata (`conflicts`).
-    allowed_rise
-        Share of the median by which it may rise, and what chance does to small counts; rises of fewer than `least` are
-        never remarkable.
+    It may rise by `allowed_rise` of the median plus two standard deviations of a count of that size; rises of fewer
+    than `least` always pass.
     """
     if not earlier:
-        return nothing_to_judge_by("there is no earlier day to compare with", {name: count})
+        return nothing_to_compare("there is no earlier day to compare with", {name: count})
     usual = median(float(n) for n in earlier)
     rise = count - usual
-    return Verdict(
+    return CheckResult(
         passed=rise < least or rise <= allowed_rise * usual + 2 * usual**0.5,
         numbers={name: count, f"usual_{name}": round(usual, 1), "rise": round(rise, 1)},
     )
 
 
-def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], allowed_fall: float) -> Verdict:
-    """Judge that no share has fallen more than `allowed_fall` points below its median of the days before."""
+def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float]], allowed_fall: float) -> CheckResult:
+    """Check that no share has fallen more than `allowed_fall` points below its median of the days before."""
     numbers, memory = {name: round(share, 4) for name, share in shares.items()}, {"shares": dict(shares)}
     if shares and not any(name in day for day in earlier for name in shares):
-        return nothing_to_judge_by("there is no earlier day to compare with", numbers, memory)
+        return nothing_to_compare("there is no earlier day to compare with", numbers, memory)
     fallen: dict[str, float] = {}
     for name, share in shares.items():
         before = [day[name] for day in earlier if name in day]
         if before and median(before) - share > allowed_fall:
             fallen[name] = median(before) - share
-    return Verdict(
+    return CheckResult(
         passed=not fallen,
         numbers={**numbers, "fallen": len(fallen)},
         notes={"fallen_below_usual": ", ".join(sorted(fallen))} if fallen else {},
@@ -192,14 +184,14 @@ def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float
     )
 
 
-def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> Verdict:
-    """Judge that a snapshot has not lost more than `max_shrink` of its rows since the one before it."""
+def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> CheckResult:
+    """Check that a snapshot has not lost more than `max_shrink` of its rows since the one before it."""
     if before is None:
-        return nothing_to_judge_by("there is no earlier snapshot to compare with", {"rows": rows})
+        return nothing_to_compare("there is no earlier snapshot to compare with", {"rows": rows})
     if before < thresholds.shrink_min_rows:
-        return Verdict(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"})
+        return CheckResult(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"})
     lost = max(before - rows, 0) / before
-    return Verdict(
+    return CheckResult(
         passed=lost <= thresholds.max_shrink,
         numbers={
             "rows": rows,
@@ -219,7 +211,7 @@ def _since_it_began(counts: Sequence[Number]) -> list[float]:
 
 
 def _growth(history: Sequence[float]) -> float:
-    """Return how much a week usually adds, from the middle of the window to today; 1.0 if nothing can be told."""
+    """Return the usual growth from the middle of the window to today as a factor; 1.0 if there are too few weeks."""
     ratios = [new / old for new, old in pairwise(history) if old > 0 and new > 0]
     if len(ratios) < _WEEKS_TO_TREND - 1:
         return 1.0
@@ -227,6 +219,6 @@ def _growth(history: Sequence[float]) -> float:
     return float(weekly ** ((len(history) + 1) / 2))
 
 
-def _too_early(rows: int, weeks: int, needed: int) -> Verdict:
-    said = f"{weeks} of {needed} weeks are there to compare with"
-    return nothing_to_judge_by(said, {"rows": rows})
+def _too_early(rows: int, weeks: int, required: int) -> CheckResult:
+    reason = f"{weeks} of {required} weeks are there to compare with"
+    return nothing_to_compare(reason, {"rows": rows})

@@ -1,17 +1,17 @@
-"""A check as data: which asset, which rule, how bad, and the judge; no Dagster here."""
+"""A check as data: which asset, which rule, how severe, and the function that evaluates it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import polars as pl
 
 from heap_assets.quality import result_store
-from heap_assets.quality.result_store import WHOLE, StoredVerdict
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.result_store import WHOLE, StoredResult
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.storage import Lake, Store
 
 T = TypeVar("T")
@@ -19,11 +19,10 @@ _KEPT_IN_STEP = 64
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One partition of one asset as a judge sees it; what several judges need is computed once.
+class CheckContext:
+    """One partition of one asset, as a check reads it.
 
-    `shared` belongs to (asset, partition), so the checks of one table cost one pass over its rows; `step_shared`
-    belongs to the step, for what 200 tables of one day hold themselves against.
+    `shared` caches what several checks of the partition need, `step_shared` what all partitions of one step need.
     """
 
     lake: Lake
@@ -50,37 +49,35 @@ class Subject:
         """Return what the writer of the partition noted in its footer."""
         return self.once("notes", self._notes)
 
-    def earlier(self, days: int) -> list[StoredVerdict]:
-        """Return this check's verdicts of up to `days` days before, newest first."""
+    def earlier(self, days: int) -> list[StoredResult]:
+        """Return this check's results of up to `days` days before, newest first."""
         return self.earlier_days(range(1, days + 1))
 
-    def earlier_days(self, days_back: Iterable[int]) -> list[StoredVerdict]:
-        """Return this check's verdicts of chosen earlier days, in the order of `days_back`."""
-        wanted = [str(self.day - timedelta(days=n)) for n in days_back]
-        return result_store.read_many(self.lake.store, self.asset, self.check, wanted)
+    def earlier_days(self, days_back: Iterable[int]) -> list[StoredResult]:
+        """Return this check's results of chosen earlier days, in the order of `days_back`."""
+        partitions = [str(self.day - timedelta(days=n)) for n in days_back]
+        return result_store.read_many(self.lake.store, self.asset, self.check, partitions)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """Return `compute()`, computed the first time that any check of this partition asks."""
         if name not in self.shared:
             self.shared[name] = compute()
-        found: T = self.shared[name]
-        return found
+        return cast(T, self.shared[name])
 
     def once_in_step(self, name: str, compute: Callable[[], T]) -> T:
-        """Return `compute()`, computed the first time that any check of the step asks; old ones are let go."""
+        """Return `compute()`, computed the first time that any check of the step asks; the oldest are evicted."""
         if name not in self.step_shared:
             while len(self.step_shared) >= _KEPT_IN_STEP:
                 self.step_shared.pop(next(iter(self.step_shared)))
             self.step_shared[name] = compute()
-        found: T = self.step_shared[name]
-        return found
+        return cast(T, self.step_shared[name])
 
     def _notes(self) -> dict[str, Any]:
-        found = self.lake.find(self.asset, None if self.partition == WHOLE else self.partition)
-        return dict(found.notes) if found else {}
+        partition = self.lake.find(self.asset, None if self.partition == WHOLE else self.partition)
+        return dict(partition.notes) if partition else {}
 
 
-Judge = Callable[[Subject], Verdict]
+Evaluate = Callable[[CheckContext], CheckResult]
 
 
 @dataclass(frozen=True)
@@ -91,33 +88,33 @@ class Check:
     ----------
     rule
         One sentence that says what holds when the check passes; the UI, the alert and the docs use it.
-    judge
-        None if the step that builds the asset gives the verdict itself (`readable`, `rejected_rows`).
+    evaluate
+        None if the step that builds the asset reports the result itself (`readable`).
     blocking
         Nothing goes to Heap while it fails.
     partitioned
         False for checks on a whole asset, such as how new its newest row is.
-    mend
-        What usually mends it.
+    remedy
+        What usually puts it right.
     """
 
     asset: str
     name: str
     rule: str
-    judge: Judge | None = None
+    evaluate: Evaluate | None = None
     severity: Severity = Severity.ERROR
     blocking: bool = False
     partitioned: bool = True
-    mend: str = ""
+    remedy: str = ""
 
 
 def record_check(
-    store: Store, check: Check, verdict: Verdict, *, partition: str, version: str | None, run_id: str | None
-) -> StoredVerdict:
-    """Store the verdict of a check on a partition, see :func:`result_store.record`."""
+    store: Store, check: Check, result: CheckResult, *, partition: str, version: str | None, run_id: str | None
+) -> StoredResult:
+    """Store the result of a check on a partition, see :func:`result_store.record`."""
     return result_store.record(
         store,
-        verdict,
+        result,
         asset=check.asset,
         check=check.name,
         partition=partition,
@@ -130,5 +127,5 @@ def record_check(
 
 
 def blocking_checks(checks: list[Check], asset: str) -> list[str]:
-    """Return the names that a sync from `asset` passes to `verdicts.gate`."""
+    """Return the names that a sync from `asset` passes to :func:`result_store.gate`."""
     return [check.name for check in checks if check.asset == asset and check.blocking]

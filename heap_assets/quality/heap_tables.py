@@ -1,4 +1,4 @@
-"""Heap's own tables: ids, times, rejected rows, names of others, user migrations; rules and checks."""
+"""Heap's dumps and the tables made of them: ids, times, rejected rows, user migrations; rules and checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.quality import baselines, measures
-from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import (
     TableFacts,
     column_check,
@@ -24,22 +24,35 @@ from heap_assets.quality.measures import (
     values_check,
 )
 from heap_assets.quality.personal_data import no_personal_data
-from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by, together
+from heap_assets.quality.results import (
+    SAMPLE_ROWS,
+    CheckResult,
+    Severity,
+    combine_results,
+    nothing_to_compare,
+    share_within,
+)
 from heap_assets.quality.thresholds import Thresholds
+from heap_assets.sources.heap_connect import DumpReport, Quota
 from heap_assets.tables import MIGRATIONS, SESSIONS, USERS
 from heap_assets.values import PRIVATE
 
 _ROWS = f"{PRIVATE}rows"
 
+TABLES_LANDED = "every_table_landed"
+CATALOGUE = "catalogue_is_complete"
+QUOTA = "rows_within_quota"
+_NAMES_TOLD = 20
 
-def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_column: str = "time") -> Verdict:
-    """Judge that every row happened on the UTC day that its partition stands for."""
+
+def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_column: str = "time") -> CheckResult:
+    """Check that every row happened on the UTC day that its partition stands for."""
     sample = None
     if facts.outside:
         outside = rows.filter(~inside_day(time_column, day))
         sample = outside.select(pl.col(time_column).dt.date().alias("day")).group_by("day").len("rows")
         sample = sample.sort("rows", "day", descending=[True, False]).head(SAMPLE_ROWS)
-    return Verdict(
+    return CheckResult(
         passed=not facts.outside,
         numbers={"rows": facts.rows, "rows_of_other_days": facts.outside},
         offenders=sample.collect() if sample is not None else None,
@@ -47,8 +60,8 @@ def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_colu
     )
 
 
-def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allowed: float) -> Verdict:
-    """Judge that the users and sessions which events name have been exported too.
+def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allowed: float) -> CheckResult:
+    """Check that the users and sessions which events name have been exported too.
 
     Parameters
     ----------
@@ -56,15 +69,15 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
         Column (`user_id`, `session_id`) to all values that exist, None if that table has not been built.
     """
     present = rows.collect_schema().names()
-    judged = {name: values for name, values in known.items() if values is not None and name in present}
+    compared = {name: values for name, values in known.items() if values is not None and name in present}
     figures = [
-        (pl.col(name).is_not_null() & ~_is_known(name, values)).sum().alias(name) for name, values in judged.items()
+        (pl.col(name).is_not_null() & ~_is_known(name, values)).sum().alias(name) for name, values in compared.items()
     ]
     counted = rows.select(pl.len().alias(_ROWS), *figures).collect().row(0, named=True)
     total = counted.pop(_ROWS)
     share = max(counted.values(), default=0) / total if total else 0.0
     missing = [name for name, values in known.items() if values is None and name in present]
-    return Verdict(
+    return CheckResult(
         passed=share <= allowed,
         numbers={
             "rows": total,
@@ -78,45 +91,26 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
     )
 
 
-def users_of_events_known(named: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> Verdict:
-    """Judge that the users whom events name are exported; the table of users comes with the same dump.
+def users_of_events_known(event_users: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> CheckResult:
+    """Check that the users whom events name are exported; the table of users comes with the same dump.
 
-    Parameters
-    ----------
-    named
-        user_id Int64, rows: of all event tables of the day.
-    users
-        heap/users of the day: user_id Int64.
+    `event_users` has user_id Int64 and rows of all event tables of the day; `users` is heap/users of the day.
     """
-    unknown = named.drop_nulls("user_id").join(users.select("user_id"), on="user_id", how="anti")
+    unknown = event_users.drop_nulls("user_id").join(users.select("user_id"), on="user_id", how="anti")
     total, strangers, rows = pl.collect_all(
         [
-            named.select(pl.col("rows").sum()),
+            event_users.select(pl.col("rows").sum()),
             unknown.select(pl.col("user_id").n_unique()),
             unknown.select(pl.col("rows").sum()),
         ]
     )
-    share = rows.item() / total.item() if total.item() else 0.0
-    return Verdict(
-        passed=share <= allowed,
-        numbers={
-            "event_rows": total.item() or 0,
-            "rows_of_unknown_users": rows.item() or 0,
-            "unknown_users": strangers.item(),
-            "share": share,
-            "allowed_share": allowed,
-        },
-    )
+    event_rows, unknown_rows = total.item() or 0, rows.item() or 0
+    numbers = {"event_rows": event_rows, "rows_of_unknown_users": unknown_rows, "unknown_users": strangers.item()}
+    return share_within(unknown_rows, event_rows, allowed, numbers)
 
 
-def no_migration_cycles(migrations: pl.LazyFrame) -> Verdict:
-    """Judge that every chain of user migrations ends at one user.
-
-    Parameters
-    ----------
-    migrations
-        heap/user_migrations: from_user_id, to_user_id Int64; cycle Boolean.
-    """
+def no_migration_cycles(migrations: pl.LazyFrame) -> CheckResult:
+    """Check that every chain of user migrations ends at one user; `migrations` is heap/user_migrations."""
     total, cycles, sample = pl.collect_all(
         [
             migrations.select(pl.len()),
@@ -124,20 +118,17 @@ def no_migration_cycles(migrations: pl.LazyFrame) -> Verdict:
             migrations.filter("cycle").select("from_user_id", "to_user_id").sort("from_user_id").head(SAMPLE_ROWS),
         ]
     )
-    return Verdict(
+    return CheckResult(
         passed=cycles.item() == 0,
         numbers={"migrations": total.item(), "in_a_cycle": cycles.item()},
         offenders=sample if cycles.item() else None,
     )
 
 
-def migration_chains_short(migrations: pl.LazyFrame, longest: int) -> Verdict:
-    """Judge that users do not migrate over and over; long chains are scripts that call identify in a loop.
+def migration_chains_short(migrations: pl.LazyFrame, longest: int) -> CheckResult:
+    """Check that users do not migrate over and over: long chains are scripts that call identify in a loop.
 
-    Parameters
-    ----------
-    migrations
-        heap/user_migrations: from_user_id, to_user_id, resolved_to Int64; cycle Boolean.
+    `migrations` is heap/user_migrations; chains are followed no further than `longest` steps.
     """
     steps = migrations.filter(~pl.col("cycle")).select("from_user_id", "to_user_id", "resolved_to").collect()
     hop = steps.select(pl.col("from_user_id").alias("at"), pl.col("to_user_id").alias("next"))
@@ -146,14 +137,14 @@ def migration_chains_short(migrations: pl.LazyFrame, longest: int) -> Verdict:
     while going.height and length <= longest:
         length += 1
         going = going.join(hop, on="at").select(pl.col("next").alias("at")).join(hop.select("at"), on="at", how="semi")
-    return Verdict(
+    return CheckResult(
         passed=length <= longest,
         numbers={"migrations": steps.height, "in_chains": in_chains, "longest_chain_at_least": length},
     )
 
 
 def _is_known(name: str, values: pl.Series) -> pl.Expr:
-    """Return whether a column's values are among `values`; a retyped column is for another check to say."""
+    """Return whether a column's values are among `values`; a column of another type is reported by another check."""
     return pl.col(name).cast(values.dtype, strict=False).is_in(values.implode()).fill_null(value=False)
 
 
@@ -181,7 +172,7 @@ def checks_for_event_table(
     ids = ("event_id", "user_id", "time") if asset != SESSIONS else ("session_id", "user_id", "time")
     key = ids[:2]
 
-    def personal(s: Subject) -> Verdict:
+    def personal(s: CheckContext) -> CheckResult:
         return no_personal_data(s.rows(), properties, accepted, rows_searched=t.personal_rows, allowed=t.personal_share)
 
     return [
@@ -194,13 +185,13 @@ def checks_for_event_table(
             f"No two rows have the same {' and '.join(key)}.",
             lambda s: unique_keys(s.rows(), key),
             blocking=True,
-            mend="materialize the partition again; if it stays, the dump itself repeats rows.",
+            remedy="materialize the partition again; if it stays, the dump itself repeats rows.",
         ),
         Check(
             asset,
             "ids_and_times",
             f"Every row has {', '.join(ids)}, and happened on the UTC day of its partition.",
-            lambda s: together(
+            lambda s: combine_results(
                 measures.ids_present(facts_of(s), ids),
                 times_inside_day(s.rows(), facts_of(s), s.day),
             ),
@@ -211,7 +202,7 @@ def checks_for_event_table(
             f"The day has about as many rows as the same weekday before (within {t.volume_change:.0%}).",
             lambda s: _volume(s, t),
             Severity.WARN,
-            mend="look for a release that stopped or doubled tracking, or for a dump that has not landed.",
+            remedy="look for a release that stopped or doubled tracking, or for a dump that has not landed.",
         ),
         column_check(asset, t),
         Check(
@@ -227,7 +218,7 @@ def checks_for_event_table(
             "No event property holds emails, card, social-security or phone numbers or IP addresses.",
             personal,
             blocking=True,
-            mend="stop tracking the property, exclude it in heap.tables, or mark it `pii: true` in the catalogue.",
+            remedy="stop tracking the property, exclude it in heap.tables, or mark it `pii: true` in the catalogue.",
         ),
     ]
 
@@ -235,16 +226,16 @@ def checks_for_event_table(
 def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str] = ()) -> list[Check]:
     """Return the checks of `heap/users`; `events` are the event tables whose rows name them."""
     t = thresholds or Thresholds()
-    named = Check(
+    users_known = Check(
         USERS,
         "users_of_events_known",
         f"At most {t.unknown_names:.1%} of the day's event rows name a user that Heap has not exported.",
         lambda s: _users_of_events_known(s, events, t.unknown_names),
         Severity.WARN,
-        mend="see whether a dump came without its users table; until they come, nobody can be told who these are.",
+        remedy="see whether a dump came without its users table; until they come, nobody can be told who these are.",
     )
     return [
-        *([named] if events else []),
+        *([users_known] if events else []),
         readable_check(USERS),
         rejected_check(USERS, t),
         values_check(USERS, _MEND_VALUES),
@@ -254,7 +245,7 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
             "No user_id is there twice.",
             lambda s: unique_keys(s.rows(), ["user_id"]),
             blocking=True,
-            mend="materialize the partition again.",
+            remedy="materialize the partition again.",
         ),
         Check(
             USERS,
@@ -286,7 +277,7 @@ def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
             "no_cycles",
             "Every chain of migrations ends at one user.",
             lambda s: no_migration_cycles(s.rows()),
-            mend="the users of a cycle keep their own ids; report them to Heap's support.",
+            remedy="the users of a cycle keep their own ids; report them to Heap's support.",
         ),
         Check(
             MIGRATIONS,
@@ -294,27 +285,27 @@ def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
             f"No user migrates more than {t.migration_chain} times.",
             lambda s: migration_chains_short(s.rows(), t.migration_chain),
             Severity.WARN,
-            mend="look for a script that calls identify in a loop, or for shared test accounts.",
+            remedy="look for a script that calls identify in a loop, or for shared test accounts.",
         ),
     ]
 
 
-def _volume(s: Subject, t: Thresholds) -> Verdict:
+def _volume(s: CheckContext, t: Thresholds) -> CheckResult:
     rows = facts_of(s).rows
     complete = bool(s.notes().get("complete", s.day < clock.today()))
     if not complete:
-        return nothing_to_judge_by(_NOT_OVER, {"rows": rows}, {"complete": False})
+        return nothing_to_compare(_NOT_OVER, {"rows": rows}, {"complete": False})
     complete_days = {
         (s.day - date.fromisoformat(v.partition)).days: v.numbers["rows"]
         for v in s.earlier_days(sorted({*range(1, 14), *range(7, 7 * t.volume_weeks + 1, 7)}))
         if v.memory.get("complete") and "rows" in v.numbers
     }
     same_weekdays = [complete_days[n] for n in sorted(complete_days) if n % 7 == 0]
-    verdict = baselines.volume_as_usual(rows, same_weekdays, t, baselines.week_against_last(complete_days))
-    return replace(verdict, memory={"complete": True})
+    result = baselines.volume_as_usual(rows, same_weekdays, t, baselines.week_against_last(complete_days))
+    return replace(result, memory={"complete": True})
 
 
-def _known_names(s: Subject) -> dict[str, pl.Series | None]:
+def _known_names(s: CheckContext) -> dict[str, pl.Series | None]:
     """Return all users there are, and the sessions of the day and the day before: sessions run over midnight."""
     users = s.once_in_step(f"users {s.partition}", lambda: _users(s))
     if s.asset == SESSIONS:
@@ -323,21 +314,21 @@ def _known_names(s: Subject) -> dict[str, pl.Series | None]:
     return {"user_id": users, "session_id": sessions}
 
 
-def _users_of_events_known(s: Subject, events: Sequence[str], allowed: float) -> Verdict:
-    named = _event_users(s, events)
-    if named is None:
-        return nothing_to_judge_by("no event table of the day is built")
-    return users_of_events_known(named, s.rows(), allowed)
+def _users_of_events_known(s: CheckContext, events: Sequence[str], allowed: float) -> CheckResult:
+    event_users = _event_users(s, events)
+    if event_users is None:
+        return nothing_to_compare("no event table of the day is built")
+    return users_of_events_known(event_users, s.rows(), allowed)
 
 
-def _event_users(s: Subject, events: Sequence[str]) -> pl.LazyFrame | None:
+def _event_users(s: CheckContext, events: Sequence[str]) -> pl.LazyFrame | None:
     """Return the users that rows of the day name, of the tables that are built: user_id, rows; None if none is."""
     built = [frame for frame in (s.other(asset) for asset in events) if frame is not None]
     counted = [frame.group_by("user_id").agg(pl.len().alias("rows")) for frame in built]
     return pl.concat(counted) if counted else None
 
 
-def _users(s: Subject) -> pl.Series | None:
+def _users(s: CheckContext) -> pl.Series | None:
     """Read the newest users, if they are not older than the day: users add up, and a late event may name a new one."""
     newest = max(s.lake.partitions(USERS), default="")
     if newest < s.partition:
@@ -345,19 +336,74 @@ def _users(s: Subject) -> pl.Series | None:
     return s.lake.scan(USERS, newest).select("user_id").unique().collect()["user_id"]
 
 
-def _sessions_as_new(s: Subject) -> bool:
-    """Say whether the day's sessions were built from a dump as new as this table's; else they are about to be."""
-    found = s.lake.find(SESSIONS, s.partition)
-    return found is None or _newest_dump(found.notes) >= _newest_dump(s.notes())
+def _sessions_as_new(s: CheckContext) -> bool:
+    """Return whether the day's sessions were built from a dump as new as this table's; if not, they soon will be."""
+    partition = s.lake.find(SESSIONS, s.partition)
+    return partition is None or _newest_dump(partition.notes) >= _newest_dump(s.notes())
 
 
 def _newest_dump(notes: Mapping[str, Any]) -> int:
     return max((int(dump) for dump in notes.get("dumps", ())), default=0)
 
 
-def _sessions(s: Subject) -> pl.Series | None:
+def _sessions(s: CheckContext) -> pl.Series | None:
     frames = [s.other(SESSIONS), s.other(SESSIONS, days_back=1)]
     if frames[0] is None:
         return None
-    there = [frame.select("session_id") for frame in frames if frame is not None]
-    return pl.concat(there).unique().collect()["session_id"]
+    session_ids = [frame.select("session_id") for frame in frames if frame is not None]
+    return pl.concat(session_ids).unique().collect()["session_id"]
+
+
+def checks_for_dumps(asset: str, thresholds: Thresholds | None = None) -> list[Check]:
+    """Return the checks of `heap_connect/dumps`; one result a dump."""
+    t = thresholds or Thresholds()
+    return [
+        Check(
+            asset,
+            TABLES_LANDED,
+            "Every selected table of the dump was read whole.",
+            remedy="a table that was not is tried again by itself; the reason names the file.",
+        ),
+        Check(
+            asset,
+            CATALOGUE,
+            "The dump holds no table or column that the catalogue does not know.",
+            severity=Severity.WARN,
+            remedy="`heap-assets catalogue accept` takes them in.",
+        ),
+        Check(
+            asset,
+            QUOTA,
+            f"At most {t.quota:.0%} of the month's rows have landed.",
+            severity=Severity.WARN,
+            remedy="leave out tables (`heap.tables`), or raise `heap.quota`; with `heap.quota.stop` the rest waits.",
+        ),
+    ]
+
+
+def landing_result(report: DumpReport) -> CheckResult:
+    """Check that a dump's tables were read whole; reasons name files, never values."""
+    reasons = {table.table: table.failure.told for table in report.failed if table.failure}
+    return CheckResult(not report.failed, {"failed_tables": len(report.failed)}, reasons)
+
+
+def catalogue_result(new_tables: Sequence[str], new_columns: Mapping[str, Sequence[str]]) -> CheckResult:
+    """Evaluate a dump's tables and columns against the catalogue."""
+    columns = [f"{table}.{name}" for table, names in sorted(new_columns.items()) for name in names]
+    notes = {"tables": ", ".join(sorted(new_tables)[:_NAMES_TOLD]), "columns": ", ".join(columns[:_NAMES_TOLD])}
+    return CheckResult(
+        passed=not new_tables and not columns,
+        numbers={"new_tables": len(new_tables), "new_columns": len(columns)},
+        notes={name: text for name, text in notes.items() if text},
+    )
+
+
+def quota_result(quota: Quota, allowed: float) -> CheckResult:
+    """Check that the month's rows are not about to run out."""
+    if quota.limit is None or quota.share is None:
+        return CheckResult(passed=True, numbers={"rows_this_month": quota.rows}, notes={"said": "rows are not limited"})
+    return CheckResult(
+        passed=quota.share <= allowed,
+        numbers={"rows_this_month": quota.rows, "rows_a_month": quota.limit, "share": quota.share},
+        notes={"month": quota.month, "resumes": str(quota.resumes)},
+    )

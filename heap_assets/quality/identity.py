@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from heap_assets.quality import baselines
-from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import LOOK_BACK_DAYS, remembered
-from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
+from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, MIGRATIONS, SHARED
 from heap_assets.values import PRIVATE
@@ -18,16 +18,8 @@ SIZE_EDGES = (1, 2, 3, 5, 10, 20, 50, 100)
 _DISTURBING = ("merged", "split", "moved", "renamed", "removed")
 
 
-def not_over_merged(graph: pl.LazyFrame, most: int) -> Verdict:
-    """Judge that no profile holds so many identifiers that it must be several people.
-
-    Parameters
-    ----------
-    graph
-        identity/graph: identifier_type, identifier, profile_id String; shared Boolean.
-    most
-        Identifiers that one person may have.
-    """
+def not_over_merged(graph: pl.LazyFrame, most: int) -> CheckResult:
+    """Check that no profile of identity/graph has more than `most` identifiers: it must be several people."""
     sizes = graph.drop_nulls("profile_id").group_by("profile_id").agg(pl.len().alias("identifiers"))
     totals, buckets, sample = pl.collect_all(
         [
@@ -41,31 +33,26 @@ def not_over_merged(graph: pl.LazyFrame, most: int) -> Verdict:
             sizes.sort(["identifiers", "profile_id"], descending=[True, False]).head(SAMPLE_ROWS),
         ]
     )
-    found = totals.row(0, named=True)
-    return Verdict(
-        passed=found["over"] == 0,
+    total = totals.row(0, named=True)
+    return CheckResult(
+        passed=total["over"] == 0,
         numbers={
-            "profiles": found["profiles"],
-            "largest_profile": found["largest"],
-            "mean_identifiers": round(found["mean"], 3),
-            "profiles_too_large": found["over"],
+            "profiles": total["profiles"],
+            "largest_profile": total["largest"],
+            "mean_identifiers": round(total["mean"], 3),
+            "profiles_too_large": total["over"],
             "allowed_identifiers": most,
         },
-        offenders=sample.filter(pl.col("identifiers") > most) if found["over"] else None,
+        offenders=sample.filter(pl.col("identifiers") > most) if total["over"] else None,
         plain=("identifiers",),
         memory={"sizes": {str(least): count for least, count in buckets.iter_rows()}},
     )
 
 
-def migrations_followed(graph: pl.LazyFrame, migrations: pl.LazyFrame) -> Verdict:
-    """Judge that the two users of every migration are one person: Heap has decided that, and no limit undoes it.
+def migrations_followed(graph: pl.LazyFrame, migrations: pl.LazyFrame) -> CheckResult:
+    """Check that the two users of every migration (heap/user_migrations) are one person, as Heap has decided.
 
-    A user that is no identifier (blocked, suppressed) is on no profile and is not judged.
-
-    Parameters
-    ----------
-    migrations
-        heap/user_migrations: from_user_id, to_user_id.
+    A user that is no identifier (blocked, suppressed) is on no profile and is left out.
     """
     users = graph.filter(pl.col("identifier_type") == "heap_user_id").drop_nulls("profile_id")
     profile = users.select("identifier", "profile_id")
@@ -76,41 +63,37 @@ def migrations_followed(graph: pl.LazyFrame, migrations: pl.LazyFrame) -> Verdic
         profile, left_on="to", right_on="identifier", suffix="_to"
     )
     apart = joined.filter(pl.col("profile_id") != pl.col("profile_id_to"))
-    judged, offenders = pl.collect_all([joined.select(pl.len()), apart.select("from", "to")])
-    return Verdict(
+    compared, offenders = pl.collect_all([joined.select(pl.len()), apart.select("from", "to")])
+    return CheckResult(
         passed=offenders.is_empty(),
-        numbers={"migrations": judged.item(), "migrations_apart": offenders.height},
+        numbers={"migrations": compared.item(), "migrations_apart": offenders.height},
         offenders=offenders.sort("from", "to").head(SAMPLE_ROWS) if offenders.height else None,
     )
 
 
-def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float, least: int = 1) -> Verdict:
-    """Judge that few profiles are as large as a merge limit lets them be; many mean that the limit is what shapes them.
+def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float, least: int = 1) -> CheckResult:
+    """Check that at most `allowed` of the profiles are as large as a merge limit lets them be.
 
-    Parameters
-    ----------
-    limits
-        Identifier type to `max_per_profile`. Limits of one are left out: every profile is at them.
-    least
-        Fewer profiles than this make no share worth a word.
+    `limits` maps identifier type to `max_per_profile`; limits of one are left out, since every profile is at them.
+    Fewer than `least` profiles at a limit are ignored.
     """
-    judged = {kind: limit for kind, limit in limits.items() if limit > 1}
-    if not judged:
-        return Verdict(passed=True, notes={"said": "no limit above one is set"})
-    named = graph.drop_nulls("profile_id").filter(pl.col("identifier_type").is_in(list(judged)))
-    limit = pl.col("identifier_type").replace_strict(judged, return_dtype=pl.Int64)
-    counts = named.group_by("profile_id", "identifier_type").agg(pl.len().alias("held"))
+    compared = {kind: limit for kind, limit in limits.items() if limit > 1}
+    if not compared:
+        return CheckResult(passed=True, notes={"said": "no limit above one is set"})
+    limited = graph.drop_nulls("profile_id").filter(pl.col("identifier_type").is_in(list(compared)))
+    limit = pl.col("identifier_type").replace_strict(compared, return_dtype=pl.Int64)
+    counts = limited.group_by("profile_id", "identifier_type").agg(pl.len().alias("held"))
     per_type = counts.group_by("identifier_type").agg(
         pl.len().alias("profiles"), (pl.col("held") >= limit.first()).sum().alias("at_limit")
     )
-    found = {kind: (profiles, at) for kind, profiles, at in per_type.collect().iter_rows()}
-    shares = {kind: at / profiles if profiles else 0.0 for kind, (profiles, at) in found.items()}
-    over = sorted(kind for kind, share in shares.items() if share > allowed and found[kind][1] >= least)
-    return Verdict(
+    counts_by_type = {kind: (profiles, at) for kind, profiles, at in per_type.collect().iter_rows()}
+    shares = {kind: at / profiles if profiles else 0.0 for kind, (profiles, at) in counts_by_type.items()}
+    over = sorted(kind for kind, share in shares.items() if share > allowed and counts_by_type[kind][1] >= least)
+    return CheckResult(
         passed=not over,
         numbers={
             "allowed_share": allowed,
-            **{f"at_limit_{kind}": at for kind, (_, at) in sorted(found.items())},
+            **{f"at_limit_{kind}": at for kind, (_, at) in sorted(counts_by_type.items())},
             **{f"share_at_limit_{kind}": round(share, 4) for kind, share in sorted(shares.items())},
         },
         notes={"types": ", ".join(over)} if over else {},
@@ -154,16 +137,8 @@ def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
     )
 
 
-def claimed_by_one(conflicts: pl.LazyFrame, types: Sequence[str], allowed: int) -> Verdict:
-    """Judge that no identifier of a person's own is claimed by several profiles.
-
-    Parameters
-    ----------
-    conflicts, types
-        As of `claims`.
-    allowed
-        Identifiers that may be claimed by several.
-    """
+def claimed_by_one(conflicts: pl.LazyFrame, types: Sequence[str], allowed: int) -> CheckResult:
+    """Check that at most `allowed` identifiers are claimed by several profiles; see `claims`."""
     claimed = claims(conflicts, types)
     by_type, worst = pl.collect_all(
         [
@@ -175,7 +150,7 @@ def claimed_by_one(conflicts: pl.LazyFrame, types: Sequence[str], allowed: int) 
     )
     counts: dict[str, int] = dict(by_type.iter_rows())
     total = sum(counts.values())
-    return Verdict(
+    return CheckResult(
         passed=total <= allowed,
         numbers={
             "claimed_values": total,
@@ -199,31 +174,19 @@ def match_shares(graph: pl.LazyFrame, heap_types: Sequence[str], other_types: Se
         figures += [has.sum().alias(f"all {kind}"), (has & in_heap).sum().alias(f"both {kind}")]
     if not figures:
         return {}
-    found = per_profile.select(figures).collect().row(0, named=True)
+    counts = per_profile.select(figures).collect().row(0, named=True)
     return {
-        f"matched_{kind}": (found[f"both {kind}"] or 0) / found[f"all {kind}"]
+        f"matched_{kind}": (counts[f"both {kind}"] or 0) / counts[f"all {kind}"]
         for kind in other_types
-        if found[f"all {kind}"]
+        if counts[f"all {kind}"]
     }
 
 
-def ids_stable(changes: pl.LazyFrame, profiles: int, allowed: float) -> Verdict:
-    """Judge that hardly any profile got another id since the day before.
-
-    Parameters
-    ----------
-    changes
-        identity/changes: kind String, one row per overlapping pair of profiles.
-    profiles
-        Profiles of the day.
-    """
+def ids_stable(changes: pl.LazyFrame, profiles: int, allowed: float) -> CheckResult:
+    """Check that at most `allowed` of the day's `profiles` got another id since the day before (identity/changes)."""
     counts = dict(changes.group_by("kind").agg(pl.len()).sort("kind").collect().iter_rows())
     disturbed = sum(count for kind, count in counts.items() if kind in _DISTURBING)
-    share = disturbed / profiles if profiles else 0.0
-    return Verdict(
-        passed=share <= allowed,
-        numbers={"profiles": profiles, "share": share, "allowed_share": allowed, **counts},
-    )
+    return share_within(disturbed, profiles, allowed, {"profiles": profiles, **counts})
 
 
 def _bucket(column: str) -> pl.Expr:
@@ -265,14 +228,15 @@ def checks_for_identity(
             f"No profile holds more than {t.profile_identifiers} identifiers.",
             lambda s: not_over_merged(s.rows(), t.profile_identifiers),
             Severity.WARN,
-            mend="`heap-assets explain` on two of its identifiers shows the link that joined them; block or limit it.",
+            remedy="`heap-assets explain` on two of its identifiers shows the link that joined them; "
+            "block or limit it.",
         ),
         Check(
             GRAPH,
             "migrations_followed",
             "Both users of every migration are one person: who was anonymous before is there once.",
             _migrations_followed,
-            mend="resolve the day again; if it stays, `heap-assets explain` on the two users shows what is between.",
+            remedy="resolve the day again; if it stays, `heap-assets explain` on the two users shows what is between.",
         ),
         Check(
             GRAPH,
@@ -280,7 +244,7 @@ def checks_for_identity(
             f"At most {t.at_limit:.0%} of the profiles are at a merge limit.",
             lambda s: few_at_limit(s.rows(), limits, t.at_limit, _FEW),
             Severity.WARN,
-            mend="`heap-assets what-if` shows what another limit would merge.",
+            remedy="`heap-assets what-if` shows what another limit would merge.",
         ),
         Check(
             GRAPH,
@@ -290,7 +254,7 @@ def checks_for_identity(
                 match_shares(s.rows(), heap_types, other_types), remembered(s, "shares"), t.matched_fall
             ),
             Severity.WARN,
-            mend="look at the identifier columns of the tables named, and at identify calls in the last release.",
+            remedy="look at the identifier columns of the tables named, and at identify calls in the last release.",
         ),
         Check(
             CONFLICTS,
@@ -306,7 +270,7 @@ def checks_for_identity(
             f"(of type {', '.join(unique_types)}).",
             lambda s: claimed_by_one(s.rows(), unique_types, most),
             Severity.WARN,
-            mend="block the value under `identity.identifiers[...].blocked` if it is nobody's own, or correct the "
+            remedy="block the value under `identity.identifiers[...].blocked` if it is nobody's own, or correct the "
             "records: `heap-assets rows identity/conflicts claimed_by_one` names them.",
         ),
         Check(
@@ -326,19 +290,19 @@ def checks_for_identity(
     ]
 
 
-def _migrations_followed(s: Subject) -> Verdict:
+def _migrations_followed(s: CheckContext) -> CheckResult:
     migrations = s.other(MIGRATIONS)
     if migrations is None:
-        return nothing_to_judge_by(f"{MIGRATIONS} has not been built for this day")
+        return nothing_to_compare(f"{MIGRATIONS} has not been built for this day")
     return migrations_followed(s.rows(), migrations)
 
 
-def _not_risen(s: Subject, name: str, allowed: float, least: int) -> Verdict:
+def _not_risen(s: CheckContext, name: str, allowed: float, least: int) -> CheckResult:
     count = s.rows().select(pl.len()).collect().item()
     earlier = [v.numbers[name] for v in s.earlier(LOOK_BACK_DAYS) if name in v.numbers]
     return baselines.not_risen(name, count, earlier, allowed, least)
 
 
-def _profile_count(s: Subject) -> int:
+def _profile_count(s: CheckContext) -> int:
     graph = s.other(GRAPH)
     return 0 if graph is None else graph.select(pl.col("profile_id").drop_nulls().n_unique()).collect().item()

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from heap_assets.quality import baselines
-from heap_assets.quality.engine import Check, Subject
-from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, together
+from heap_assets.quality.engine import Check, CheckContext
+from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, combine_results
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import MIGRATIONS, USERS, is_heap_table
 from heap_assets.values import PRIVATE
@@ -25,10 +25,7 @@ _OUTSIDE = f"{PRIVATE}outside"
 
 @dataclass(frozen=True)
 class TableFacts:
-    """What one pass over a partition tells.
-
-    `nulls` counts by column; `outside` are rows whose time is not in the partition's day (0 for snapshots).
-    """
+    """Figures of a partition: rows, column to type, column to nulls, and rows of other days (0 for snapshots)."""
 
     rows: int
     columns: Mapping[str, str]
@@ -42,48 +39,36 @@ class TableFacts:
 
 
 def table_facts(rows: pl.LazyFrame, day: date | None = None, time_column: str = "time") -> TableFacts:
-    """Read a partition once.
-
-    Parameters
-    ----------
-    day
-        The partition's UTC day for event tables; None for snapshots, whose rows have no day.
-    """
+    """Measure a partition in one pass; `day` is its UTC day, None for snapshots, whose rows have no day."""
     schema = rows.collect_schema()
     figures = [pl.len().alias(_ROWS), *(pl.col(name).null_count() for name in schema)]
     if day is not None and time_column in schema:
         figures.append((~inside_day(time_column, day)).sum().alias(_OUTSIDE))
-    found = rows.select(figures).collect(engine="streaming").row(0, named=True)
+    measured = rows.select(figures).collect(engine="streaming").row(0, named=True)
     return TableFacts(
-        rows=found.pop(_ROWS),
-        outside=found.pop(_OUTSIDE, 0) or 0,
+        rows=measured.pop(_ROWS),
+        outside=measured.pop(_OUTSIDE, 0) or 0,
         columns={name: str(dtype) for name, dtype in schema.items()},
-        nulls=found,
+        nulls=measured,
     )
 
 
-def ids_present(facts: TableFacts, required: Sequence[str]) -> Verdict:
-    """Judge that every row names who and what it is about."""
+def ids_present(facts: TableFacts, required: Sequence[str]) -> CheckResult:
+    """Check that the required columns exist and have no nulls."""
     absent = [name for name in required if name not in facts.columns]
     missing = {name: facts.nulls[name] for name in required if facts.nulls.get(name)}
-    return Verdict(
+    return CheckResult(
         passed=not missing and not absent,
         numbers={"rows": facts.rows, **{f"rows_without_{name}": count for name, count in missing.items()}},
         notes={"absent_columns": ", ".join(absent)} if absent else {},
     )
 
 
-def rejected_rows(rows: int, rejected: int, reasons: Mapping[str, int], allowed: float) -> Verdict:
-    """Judge that hardly any row was unreadable.
-
-    Parameters
-    ----------
-    reasons
-        Reason (`user_id is no integer`) to rows; holds no values.
-    """
+def rejected_rows(rows: int, rejected: int, reasons: Mapping[str, int], allowed: float) -> CheckResult:
+    """Check that at most `allowed` of the rows were rejected; `reasons` has reason to rows, and no values."""
     share = rejected / (rows + rejected) if rejected else 0.0
     table = pl.DataFrame({"reason": list(reasons), "rows": list(reasons.values())}) if reasons else None
-    return Verdict(
+    return CheckResult(
         passed=share <= allowed,
         numbers={"rows": rows, "rejected_rows": rejected, "rejected_share": share, "allowed_share": allowed},
         offenders=table,
@@ -104,59 +89,57 @@ def inside_day(time_column: str, day: date) -> pl.Expr:
     return (moment >= start) & (moment < start + timedelta(days=1))
 
 
-def values_kept(notes: Mapping[str, object]) -> Verdict:
-    """Judge that every value could be kept: what no type of the lake holds is null instead (docs/values.md).
+def values_kept(notes: Mapping[str, object]) -> CheckResult:
+    """Check that no value was replaced by null because no type of the lake holds it (docs/values.md).
 
-    Parameters
-    ----------
-    notes
-        Of the partition; `values_lost_in` has column to count.
+    The partition's notes have column to count under `values_lost_in`.
     """
     lost = notes.get("values_lost_in")
     counts = {str(name): int(count) for name, count in lost.items()} if isinstance(lost, Mapping) else {}
-    return Verdict(
+    return CheckResult(
         passed=not counts,
         numbers={"values_lost": sum(counts.values())},
         notes={"columns": ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))} if counts else {},
     )
 
 
-def facts_of(s: Subject) -> TableFacts:
+def facts_of(s: CheckContext) -> TableFacts:
+    """Return the figures of a partition, measured once for all of its checks."""
     is_event = s.asset not in (USERS, MIGRATIONS) and is_heap_table(s.asset)
     return s.once("facts", lambda: table_facts(s.rows(), s.day if is_event else None))
 
 
-def remembered(s: Subject, name: str) -> list[dict[str, Any]]:
-    """Return what this check remembered on earlier days, newest first."""
+def remembered(s: CheckContext, name: str) -> list[dict[str, Any]]:
+    """Return a figure that this check stored for comparison on earlier days, newest first."""
     return [v.memory[name] for v in s.earlier(LOOK_BACK_DAYS) if v.memory.get(name)]
 
 
 def readable_check(asset: str) -> Check:
-    """Return the check that a table could be built; the step that builds it gives the verdict."""
+    """Return the check that a table could be built; the step that builds it reports the result."""
     return Check(
         asset,
         "readable",
         "The table can be read and built.",
-        mend="the reason names the file or relation; the other tables go on without it.",
+        remedy="the reason names the file or relation; the other tables go on without it.",
     )
 
 
-def values_check(asset: str, mend: str) -> Check:
-    """Return the check that every value of a table could be kept; its writer noted what could not."""
+def values_check(asset: str, remedy: str) -> Check:
+    """Return the check that no value of a table was lost; its writer noted how many were."""
     return Check(
         asset,
         "values_kept",
         "Every value of the table fits a type of the lake.",
         lambda s: values_kept(s.notes()),
         Severity.WARN,
-        mend=mend,
+        remedy=remedy,
     )
 
 
 def rejected_check(asset: str, t: Thresholds) -> Check:
-    """Return the check that hardly any row of a Heap table was set aside."""
+    """Return the check on the rejected rows of a Heap table."""
 
-    def rejected(s: Subject) -> Verdict:
+    def rejected(s: CheckContext) -> CheckResult:
         count, reasons = reasons_of(s.notes())
         return rejected_rows(facts_of(s).rows, count, reasons, t.rejected_rows)
 
@@ -165,19 +148,19 @@ def rejected_check(asset: str, t: Thresholds) -> Check:
         "rejected_rows",
         f"At most {t.rejected_rows:.2%} of the rows could not be read.",
         rejected,
-        mend="`heap-assets rejected TABLE` shows file, row and reason of each.",
+        remedy="`heap-assets rejected TABLE` shows file, row and reason of each.",
     )
 
 
 def column_check(asset: str, t: Thresholds) -> Check:
-    """Return the check of a table's columns: the ones it had, of the types they had, and as filled as they were."""
+    """Return the check that a table's columns, their types and their shares of nulls are as before."""
 
-    def judge(s: Subject) -> Verdict:
+    def evaluate(s: CheckContext) -> CheckResult:
         facts = facts_of(s)
         before = s.earlier(LOOK_BACK_DAYS)
         columns = next((v.memory["columns"] for v in before if v.memory.get("columns")), None)
         filled = [(v.memory["rows"], v.memory["null_shares"]) for v in before if v.memory.get("null_shares")]
-        return together(
+        return combine_results(
             baselines.columns_as_before(facts.columns, columns),
             baselines.filled_as_usual(facts.rows, facts.null_shares, filled, t),
         )
@@ -187,49 +170,36 @@ def column_check(asset: str, t: Thresholds) -> Check:
         "columns_as_usual",
         f"The table has the columns and types it had, none emptier by {t.null_change * 100:g} percentage points and "
         f"three standard errors (days of {t.null_min_rows} rows or more).",
-        judge,
+        evaluate,
         Severity.WARN,
-        mend="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped."
+        remedy="`heap-assets catalogue accept` takes new ones in; a vanished one was untracked or unmapped."
         if is_heap_table(asset)
         else "map a new one in `warehouse.tables` if it is wanted; ask the loader's owner for one that is gone.",
     )
 
 
 def shrink_check(asset: str, t: Thresholds) -> Check:
-    def judge(s: Subject) -> Verdict:
-        return baselines.not_shrunk(facts_of(s).rows, _rows_before(s), t)
-
+    """Return the check that a snapshot has not lost too many of its rows."""
     return Check(
         asset,
         "not_shrunk",
         f"The snapshot has not lost more than {t.max_shrink:.0%} of its rows since the one before.",
-        judge,
+        lambda s: baselines.not_shrunk(facts_of(s).rows, _rows_before(s), t),
         blocking=True,
-        mend="look at the source's last load; if the rows are gone for good, raise checks.max_shrink for one run.",
+        remedy="look at the source's last load; if the rows are gone for good, raise checks.max_shrink for one run.",
     )
 
 
-def _rows_before(s: Subject) -> int | None:
+def _rows_before(s: CheckContext) -> int | None:
     for back in range(1, _SNAPSHOT_GAP_DAYS + 1):
-        found = s.lake.find(s.asset, str(s.day - timedelta(days=back)))
-        if found is not None:
-            return found.rows
+        partition = s.lake.find(s.asset, str(s.day - timedelta(days=back)))
+        if partition is not None:
+            return partition.rows
     return None
 
 
-def unique_keys(rows: pl.LazyFrame, key: Sequence[str]) -> Verdict:
-    """Judge that no two rows have the same key; a null in a key is for `ids_present`, not for this rule.
-
-    Parameters
-    ----------
-    rows
-        Holds the columns `key`.
-
-    Returns
-    -------
-    Verdict
-        `rows`, `repeated_keys`, `extra_rows` (rows beyond the first of each key).
-    """
+def unique_keys(rows: pl.LazyFrame, key: Sequence[str]) -> CheckResult:
+    """Check that no two rows have the same key; rows with a null in their key are left out (see `ids_present`)."""
     columns = list(key)
     count = "rows" if "rows" not in columns else "rows_"
     repeated = rows.drop_nulls(columns).group_by(columns).agg(pl.len().alias(count)).filter(pl.col(count) > 1)
@@ -241,7 +211,7 @@ def unique_keys(rows: pl.LazyFrame, key: Sequence[str]) -> Verdict:
         ]
     )
     keys, extra = totals.row(0)
-    return Verdict(
+    return CheckResult(
         passed=keys == 0,
         numbers={"rows": counted.item(), "repeated_keys": keys, "extra_rows": extra},
         offenders=sample if keys else None,

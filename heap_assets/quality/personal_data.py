@@ -1,7 +1,7 @@
-"""Personal data in event properties, by name and by value, before anything is forwarded.
+"""Personal data in event properties, detected by name and by value, before anything is forwarded.
 
-Heap forbids it, Segment passes it on to everybody. Values are looked at in a fixed sample of the day and never leave
-this module: what is reported are column names, kinds and counts.
+Heap forbids it, and Segment forwards it to every destination. Values are read in a fixed sample of the day and never
+leave this module: what is reported are column names, kinds and counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from heap_assets.quality.results import Verdict
+from heap_assets.quality.results import CheckResult
 from heap_assets.values import PRIVATE
 
 _ROWS = f"{PRIVATE}rows"
@@ -36,17 +36,10 @@ _MOST = 0.5
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of personal data.
+    """A kind of personal data: values that match `pattern` (Rust regex) and pass `confirm`.
 
-    Attributes
-    ----------
-    pattern
-        What candidates look like (Rust regex).
-    confirm
-        What a candidate must hold besides.
-    mostly
-        True if such values occur by chance (an order number can pass the card checksum): then most values of the
-        column must be of the kind before it is said.
+    With `mostly`, such values also occur by chance (an order number can pass the card checksum), so that most values of
+    a column must be of the kind.
     """
 
     name: str
@@ -73,15 +66,15 @@ def is_card(value: str) -> bool:
 
 
 def _holds_card(value: str) -> bool:
-    found = re.search(_GROUPED_CARD, value)
-    return bool(found and is_card(found.group()))
+    match = re.search(_GROUPED_CARD, value)
+    return bool(match and is_card(match.group()))
 
 
 def _is_ssn(value: str) -> bool:
-    found = re.search(r"(\d{3})-(\d{2})-(\d{4})", value)
-    if not found:
+    match = re.search(r"(\d{3})-(\d{2})-(\d{4})", value)
+    if not match:
         return False
-    area, group, serial = found.groups()
+    area, group, serial = match.groups()
     return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 
@@ -105,37 +98,35 @@ _NUMBERED = tuple(enumerate(KINDS))
 
 def no_personal_data(
     rows: pl.LazyFrame, properties: Iterable[str], accepted: Iterable[str], *, rows_searched: int, allowed: float
-) -> Verdict:
-    """Judge that no event property looks like personal data.
+) -> CheckResult:
+    """Check that of no event property more than `allowed` of the values look like one kind of personal data.
 
     Parameters
     ----------
     properties
-        Columns that the company tracks itself; Heap's own columns are known and not searched.
+        Columns that the company tracks itself.
     accepted
-        Properties that somebody has marked as personal data on purpose (`pii: true` in the catalogue).
+        Those of them that are personal data on purpose (`pii: true` in the catalogue).
     rows_searched
         Size of the sample: every n-th row of the day.
-    allowed
-        Share of a column's values that may look like one kind by accident.
     """
     schema = rows.collect_schema()
     skipped = set(accepted)
     searched = [name for name in properties if name in schema and schema[name] == pl.String and name not in skipped]
     if not searched:
-        return Verdict(passed=True, numbers={"properties_searched": 0})
+        return CheckResult(passed=True, numbers={"properties_searched": 0})
     total = rows.select(pl.len()).collect().item()
     sample = rows.select(searched).gather_every(max(total // rows_searched, 1)).collect()
-    found = [hit for name in searched for hit in _search(name, sample[name], allowed)]
-    table = pl.DataFrame(found, schema=["property", "kind", "by", "values", "share"], orient="row") if found else None
-    return Verdict(
-        passed=not found,
+    hits = [hit for name in searched for hit in _search(name, sample[name], allowed)]
+    table = pl.DataFrame(hits, schema=["property", "kind", "by", "values", "share"], orient="row") if hits else None
+    return CheckResult(
+        passed=not hits,
         numbers={
             "properties_searched": len(searched),
             "rows_searched": sample.height,
-            "properties_with_personal_data": len({hit[0] for hit in found}),
+            "properties_with_personal_data": len({hit[0] for hit in hits}),
         },
-        notes={"properties": ", ".join(sorted({hit[0] for hit in found}))} if found else {},
+        notes={"properties": ", ".join(sorted({hit[0] for hit in hits}))} if hits else {},
         offenders=table,
         plain=("property", "kind", "by", "values", "share"),
     )

@@ -1,35 +1,29 @@
-"""Duplicate profiles: one person, one profile, one Heap identity; rules and checks."""
+"""Profiles (one person, one profile, one Heap identity) and audiences; rules and checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import polars as pl
 
 from heap_assets.identity import normalised
 from heap_assets.profiles import SET_ASIDE
 from heap_assets.quality import result_store
-from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.identity import claims
 from heap_assets.quality.measures import unique_keys, values_check
-from heap_assets.quality.results import SAMPLE_ROWS, Severity, Verdict, nothing_to_judge_by
+from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.tables import CONFLICTS, GRAPH, USERS
+from heap_assets.tables import AUDIENCES, CONFLICTS, GRAPH, USERS
 from heap_assets.values import PRIVATE
 
 
-def one_identity_per_profile(profiles: pl.LazyFrame, allowed: float) -> Verdict:
-    """Judge that hardly anybody is on several Heap identities.
+def one_identity_per_profile(profiles: pl.LazyFrame, allowed: float) -> CheckResult:
+    """Check that at most `allowed` of the profiles with a Heap identity have several.
 
-    Heap counts such a person several times, and what is pushed lands on each of them or on one third of them.
-
-    Parameters
-    ----------
-    profiles
-        profile_id String, heap_identities List(String).
-    allowed
-        Share of the profiles with an identity that may have several.
+    Heap counts such a person once per identity. `profiles` has profile_id String and heap_identities List(String).
     """
     identities = pl.col("heap_identities").list.len()
     offending = profiles.filter(identities > 1)
@@ -47,31 +41,27 @@ def one_identity_per_profile(profiles: pl.LazyFrame, allowed: float) -> Verdict:
             .head(SAMPLE_ROWS),
         ]
     )
-    found = totals.row(0, named=True)
-    share = found["duplicated"] / found["identified"] if found["identified"] else 0.0
-    return Verdict(
-        passed=share <= allowed,
-        numbers={
-            "profiles": found["profiles"],
-            "identified_profiles": found["identified"],
-            "profiles_on_several_identities": found["duplicated"],
-            "surplus_identities": (found["identities"] or 0) - found["duplicated"],
-            "most_identities": found["most"],
-            "share": share,
-            "allowed_share": allowed,
+    total = totals.row(0, named=True)
+    return share_within(
+        total["duplicated"],
+        total["identified"],
+        allowed,
+        {
+            "profiles": total["profiles"],
+            "identified_profiles": total["identified"],
+            "profiles_on_several_identities": total["duplicated"],
+            "surplus_identities": (total["identities"] or 0) - total["duplicated"],
+            "most_identities": total["most"],
         },
-        offenders=sample if found["duplicated"] else None,
+        offenders=sample if total["duplicated"] else None,
         plain=("identities",),
     )
 
 
-def one_profile_per_identity(profiles: pl.LazyFrame) -> Verdict:
-    """Judge that no Heap identity stands on two profiles: each would overwrite what the other sends.
+def one_profile_per_identity(profiles: pl.LazyFrame) -> CheckResult:
+    """Check that no Heap identity is on two profiles: each would overwrite what the other sends.
 
-    Parameters
-    ----------
-    profiles
-        profile_id String, heap_identities List(String).
+    `profiles` has profile_id String and heap_identities List(String).
     """
     holders = (
         profiles.select("profile_id", pl.col("heap_identities").alias("heap_identity"))
@@ -88,7 +78,7 @@ def one_profile_per_identity(profiles: pl.LazyFrame) -> Verdict:
         ]
     )
     identities, shared = totals.row(0)
-    return Verdict(
+    return CheckResult(
         passed=not shared,
         numbers={"identities": identities, "identities_on_several_profiles": shared},
         offenders=sample if shared else None,
@@ -96,15 +86,11 @@ def one_profile_per_identity(profiles: pl.LazyFrame) -> Verdict:
     )
 
 
-def no_anonymous_twins(profiles: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> Verdict:
-    """Judge that few identified people are in Heap a second time as an anonymous user.
+def no_anonymous_twins(profiles: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> CheckResult:
+    """Check that at most `allowed` of the identified people are in Heap a second time as an anonymous user.
 
-    Parameters
-    ----------
-    profiles
-        profile_id String, heap_identities List(String), heap_user_ids List(Int64).
-    users
-        heap/users of the day: user_id Int64, identity String, migrated_to Int64.
+    `profiles` has profile_id String, heap_identities List(String) and heap_user_ids List(Int64); `users` is heap/users
+    of the day: user_id Int64, identity String, migrated_to Int64.
     """
     anonymous = users.filter(pl.col("identity").is_null() & pl.col("migrated_to").is_null()).select("user_id")
     identified = profiles.filter(pl.col("heap_identities").list.len() > 0)
@@ -123,15 +109,14 @@ def no_anonymous_twins(profiles: pl.LazyFrame, users: pl.LazyFrame, allowed: flo
         ]
     )
     profiles_with, surplus = totals.row(0)
-    share = profiles_with / people.item() if people.item() else 0.0
-    return Verdict(
-        passed=share <= allowed,
-        numbers={
+    return share_within(
+        profiles_with,
+        people.item(),
+        allowed,
+        {
             "identified_profiles": people.item(),
             "profiles_with_anonymous_twin": profiles_with,
             "anonymous_users": surplus or 0,
-            "share": share,
-            "allowed_share": allowed,
         },
         offenders=sample if profiles_with else None,
         plain=("anonymous_users",),
@@ -140,10 +125,10 @@ def no_anonymous_twins(profiles: pl.LazyFrame, users: pl.LazyFrame, allowed: flo
 
 def unique_identifiers_not_shared(
     graph: pl.LazyFrame, conflicts: pl.LazyFrame | None, unique_types: tuple[str, ...], allowed: float, most: int = 5
-) -> Verdict:
-    """Judge that identifiers which should be one person's are not several people's.
+) -> CheckResult:
+    """Check that values of `unique_types` (an email, a CRM id) belong to one person each.
 
-    They are the values found shared, and those that several profiles claim (`identity.claims`).
+    Those that do not are the shared values of the graph, and those that several profiles claim (`identity.claims`).
 
     Parameters
     ----------
@@ -151,20 +136,18 @@ def unique_identifiers_not_shared(
         identity/graph: identifier_type, identifier, profile_id String; shared Boolean.
     conflicts
         identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String; None if not built.
-    unique_types
-        Types such as an email or a CRM id; not devices or cookies, which people share.
     allowed
-        Share of the values of unique types that may be several people's.
+        Share of the values that may belong to several people.
     most
-        From so many people on, one value is enough.
+        A single value that belongs to this many people fails the check.
     """
     unique = list(unique_types)
     values = graph.filter(pl.col("identifier_type").is_in(unique))
-    named = [values.filter("shared").select("identifier_type", "identifier", pl.lit(2).alias("people"))]
+    several = [values.filter("shared").select("identifier_type", "identifier", pl.lit(2).alias("people"))]
     if conflicts is not None:
-        named.append(claims(conflicts, unique))
+        several.append(claims(conflicts, unique))
     per_value = (
-        pl.concat(named, how="vertical_relaxed").group_by("identifier_type", "identifier").agg(pl.col("people").max())
+        pl.concat(several, how="vertical_relaxed").group_by("identifier_type", "identifier").agg(pl.col("people").max())
     )
     total, by_type, sample = pl.collect_all(
         [
@@ -176,30 +159,30 @@ def unique_identifiers_not_shared(
         ]
     )
     counts: dict[str, int] = dict(by_type.iter_rows())
-    found, people = sum(counts.values()), int(sample["people"].max() or 0)  # type: ignore[arg-type]
-    share = found / total.item() if total.item() else 0.0
-    return Verdict(
+    shared_values, people = sum(counts.values()), int(sample["people"].max() or 0)  # type: ignore[arg-type]
+    share = shared_values / total.item() if total.item() else 0.0
+    return CheckResult(
         passed=share <= allowed and people < most,
         numbers={
             "unique_values": total.item(),
-            "shared_values": found,
+            "shared_values": shared_values,
             "most_people": people,
             "share": share,
             "allowed_share": allowed,
             **{f"shared_{kind}": count for kind, count in counts.items()},
         },
-        offenders=sample if found else None,
+        offenders=sample if shared_values else None,
         plain=("identifier_type", "people"),
     )
 
 
 def one_profile_per_key(
     rows: pl.LazyFrame, key: str, identifiers: Mapping[str, str], graph: pl.LazyFrame, allowed: float
-) -> Verdict:
-    """Judge that hardly any row of a warehouse table speaks of several profiles.
+) -> CheckResult:
+    """Check that at most `allowed` of a warehouse table's keys have identifiers of several profiles.
 
-    A contact whose email is on one profile and whose CRM id on another is two people or one duplicated: either way
-    the row's traits would go to the wrong one.
+    A contact whose email is on one profile and whose CRM id is on another is two people, or one person twice: either
+    way the row's traits would go to the wrong profile.
 
     Parameters
     ----------
@@ -209,13 +192,11 @@ def one_profile_per_key(
         Column to identifier type.
     graph
         identity/graph of the same day.
-    allowed
-        Share of the keys with a profile that may stand on several.
     """
     known = graph.filter(~pl.col("shared") & pl.col("profile_id").is_not_null()).select(
         "identifier_type", "identifier", "profile_id"
     )
-    named = pl.concat(
+    row_identifiers = pl.concat(
         [
             rows.select(
                 pl.col(key).cast(pl.String).alias("key"),
@@ -226,7 +207,7 @@ def one_profile_per_key(
         ]
     ).drop_nulls()
     per_key = (
-        named.join(known, on=["identifier_type", "identifier"])
+        row_identifiers.join(known, on=["identifier_type", "identifier"])
         .group_by("key")
         .agg(pl.col("profile_id").n_unique().alias("profiles"), pl.col("profile_id").unique().sort().alias("ids"))
     )
@@ -239,15 +220,11 @@ def one_profile_per_key(
         ]
     )
     matched, split = totals.row(0)
-    share = split / matched if matched else 0.0
-    return Verdict(
-        passed=share <= allowed,
-        numbers={
-            "keys_with_a_profile": matched,
-            "keys_on_several_profiles": split or 0,
-            "share": share,
-            "allowed_share": allowed,
-        },
+    return share_within(
+        split or 0,
+        matched,
+        allowed,
+        {"keys_with_a_profile": matched, "keys_on_several_profiles": split or 0},
         offenders=sample if split else None,
         plain=("profiles",),
     )
@@ -260,14 +237,10 @@ PROFILES = "profiles"
 
 @dataclass(frozen=True)
 class WarehouseKeys:
-    """What ties a warehouse table's rows to profiles.
+    """The identifier columns of a warehouse table.
 
-    Attributes
-    ----------
-    identifiers
-        Column to identifier type.
-    normalisers
-        Identifier type to how its values are normalised when people are resolved; without, they are trimmed.
+    `identifiers` maps a column to its identifier type, `normalisers` a type to how resolution normalises its values
+    (trimmed by default).
     """
 
     asset: str
@@ -276,9 +249,8 @@ class WarehouseKeys:
     normalisers: Mapping[str, str] = field(default_factory=lambda: {"email": "email", "heap_identity": "none"})
 
     def identifier(self, column: str) -> pl.Expr:
-        """Return the values of a column as the identifiers that they are in the graph."""
-        text = pl.col(column).cast(pl.String)
-        return normalised(text, self.normalisers.get(self.identifiers[column], "strip"))
+        """Return the values of a column, normalised as they are in the graph."""
+        return normalised(pl.col(column).cast(pl.String), self.normalisers.get(self.identifiers[column], "strip"))
 
 
 def checks_for_profiles(
@@ -295,7 +267,7 @@ def checks_for_profiles(
     unique_types
         Identifier types of which one value is one person (`heap_identity`, `email`, `crm_id`).
     snapshots
-        Snapshot assets that profiles are made of: their runs are others, and a collapsed one must not reach Heap.
+        Snapshot assets that profiles are made of. Other runs build them, so their `not_shrunk` is looked up here.
     """
     t = thresholds or Thresholds()
     checks = [
@@ -311,7 +283,7 @@ def checks_for_profiles(
             "traits_made",
             "Every trait and audience could be made: the columns are there, and their types go together.",
             _traits_made,
-            mend="correct the table or `profiles`; syncs that send what is missing wait until then, others do not.",
+            remedy="correct the table or `profiles`; syncs that send what is missing wait until then, others do not.",
         ),
         values_check(
             PROFILES,
@@ -323,7 +295,7 @@ def checks_for_profiles(
             "No Heap identity stands on two profiles.",
             lambda s: one_profile_per_identity(s.rows()),
             blocking=True,
-            mend="`heap-assets explain` shows the chains; correct the source or block the value.",
+            remedy="`heap-assets explain` shows the chains; correct the source or block the value.",
         ),
         Check(
             PROFILES,
@@ -331,7 +303,7 @@ def checks_for_profiles(
             f"At most {t.duplicate_profiles:.1%} of the people are on more than one Heap identity.",
             lambda s: one_identity_per_profile(s.rows(), t.duplicate_profiles),
             blocking=True,
-            mend="let the product call identify with one id per person; until then sync to `one` of them.",
+            remedy="let the product call identify with one id per person; until then sync to `one` of them.",
         ),
         Check(
             PROFILES,
@@ -339,7 +311,7 @@ def checks_for_profiles(
             f"At most {t.anonymous_twins:.0%} of the identified people are in Heap a second time as an anonymous user.",
             lambda s: _twins(s, t.anonymous_twins),
             Severity.WARN,
-            mend="sync/heap_identify joins them; it is irreversible and off by default.",
+            remedy="sync/heap_identify joins them; it is irreversible and off by default.",
         ),
         Check(
             PROFILES,
@@ -348,7 +320,7 @@ def checks_for_profiles(
             f"and none is {t.shared_people} people's.",
             lambda s: _shared_unique(s, tuple(unique_types), t),
             Severity.WARN,
-            mend="a column is filled wrongly, or its type is not one person's: `claimed_by_one` names each value.",
+            remedy="a column is filled wrongly, or its type is not one person's: `claimed_by_one` names each value.",
         ),
     ]
     if snapshots:
@@ -357,10 +329,10 @@ def checks_for_profiles(
 
 
 def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
-    def judge(s: Subject) -> Verdict:
-        told = {asset: result_store.read(s.lake.store, asset, "not_shrunk", s.partition) for asset in snapshots}
-        collapsed = sorted(asset for asset, verdict in told.items() if verdict is not None and verdict.failed)
-        return Verdict(
+    def evaluate(s: CheckContext) -> CheckResult:
+        results = {asset: result_store.read(s.lake.store, asset, "not_shrunk", s.partition) for asset in snapshots}
+        collapsed = sorted(asset for asset, result in results.items() if result is not None and result.failed)
+        return CheckResult(
             passed=not collapsed,
             numbers={"snapshots": len(snapshots), "collapsed_snapshots": len(collapsed)},
             notes={"collapsed": ", ".join(collapsed)} if collapsed else {},
@@ -370,17 +342,17 @@ def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
         PROFILES,
         "inputs_not_shrunk",
         "No snapshot that the day's profiles are made of has lost too many of its rows.",
-        judge,
+        evaluate,
         blocking=True,
-        mend="see `not_shrunk` of the tables named; build them and this day again once they are whole.",
+        remedy="see `not_shrunk` of the tables named; build them and this day again once they are whole.",
     )
 
 
 def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
-    def judge(s: Subject) -> Verdict:
+    def evaluate(s: CheckContext) -> CheckResult:
         rows, graph = s.other(keys.asset), s.other(GRAPH)
         if rows is None or graph is None:
-            return nothing_to_judge_by(f"{keys.asset} or {GRAPH} has not been built for this day")
+            return nothing_to_compare(f"{keys.asset} or {GRAPH} has not been built for this day")
         known = {name: kind for name, kind in keys.identifiers.items() if name in rows.collect_schema()}
         normal = rows.select(
             pl.col(keys.key).cast(pl.String).alias(_KEY),
@@ -393,15 +365,15 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
         PROFILES,
         f"one_profile_per_{table}_key",
         f"At most {allowed:.1%} of the {keys.key}s of {keys.asset} stand on several profiles.",
-        judge,
-        mend="the row names different people: correct it, or look at the conflict with `explain`.",
+        evaluate,
+        remedy="the row names different people: correct it, or look at the conflict with `explain`.",
     )
 
 
-def _traits_made(s: Subject) -> Verdict:
+def _traits_made(s: CheckContext) -> CheckResult:
     why = {str(trait): str(reason) for trait, reason in (s.notes().get(SET_ASIDE) or {}).items()}
     unreadable = s.notes().get("unreadable_times_in") or {}
-    return Verdict(
+    return CheckResult(
         passed=not why,
         numbers={SET_ASIDE: len(why), "unreadable_times": sum(unreadable.values())},
         notes={
@@ -411,15 +383,49 @@ def _traits_made(s: Subject) -> Verdict:
     )
 
 
-def _twins(s: Subject, allowed: float) -> Verdict:
+def _twins(s: CheckContext, allowed: float) -> CheckResult:
     users = s.other(USERS)
     if users is None:
-        return nothing_to_judge_by(f"{USERS} has not been built for this day")
+        return nothing_to_compare(f"{USERS} has not been built for this day")
     return no_anonymous_twins(s.rows(), users, allowed)
 
 
-def _shared_unique(s: Subject, unique_types: tuple[str, ...], t: Thresholds) -> Verdict:
+def _shared_unique(s: CheckContext, unique_types: tuple[str, ...], t: Thresholds) -> CheckResult:
     graph = s.other(GRAPH)
     if graph is None:
-        return nothing_to_judge_by(f"{GRAPH} has not been built for this day")
+        return nothing_to_compare(f"{GRAPH} has not been built for this day")
     return unique_identifiers_not_shared(graph, s.other(CONFLICTS), unique_types, t.shared_unique, t.shared_people)
+
+
+def checks_for_audiences(thresholds: Thresholds | None = None) -> list[Check]:
+    """Return the checks of `audiences`."""
+    t = thresholds or Thresholds()
+    return [
+        Check(
+            AUDIENCES,
+            "members_as_usual",
+            f"No audience has {t.audience_change:.0%} more or fewer members than the day before.",
+            lambda s: _members(s, t),
+            Severity.WARN,
+            remedy="a trait, an event or the definition has changed: see what feeds the audience.",
+        )
+    ]
+
+
+def _members(s: CheckContext, t: Thresholds) -> CheckResult:
+    yesterday = s.other(AUDIENCES, days_back=1)
+    now = _sizes(s.rows())
+    numbers = {f"members_{name}": count for name, count in sorted(now.items())}
+    if yesterday is None:
+        return nothing_to_compare(f"{s.day - timedelta(days=1)} has not been built", numbers)
+    before = _sizes(yesterday)
+    changed = [
+        name
+        for name in sorted({*now, *before})
+        if abs(now.get(name, 0) - before.get(name, 0)) > max(t.audience_min, t.audience_change * before.get(name, 0))
+    ]
+    return CheckResult(not changed, numbers, {"changed": ", ".join(changed)} if changed else {})
+
+
+def _sizes(rows: pl.LazyFrame) -> dict[str, int]:
+    return dict(rows.group_by("audience").agg(pl.len()).collect().rows())

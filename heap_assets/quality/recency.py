@@ -1,4 +1,4 @@
-"""How new the newest row is: the freshness that backfilling an old day cannot fool; rules and hourly checks."""
+"""Age of the newest row, a measure of freshness that backfilling an old day does not change; rules and checks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.errors import HeapAssetsError
 from heap_assets.quality import result_store
-from heap_assets.quality.engine import Check, Subject
-from heap_assets.quality.results import Number, Verdict, nothing_to_judge_by
+from heap_assets.quality.engine import Check, CheckContext
+from heap_assets.quality.results import CheckResult, Number, nothing_to_compare
 from heap_assets.quality.thresholds import Cadence
 from heap_assets.storage import Lake
 from heap_assets.tables import is_event_table
@@ -21,39 +21,39 @@ from heap_assets.values import read_times
 _LOOK_BACK = 45
 _DAYS_TO_TELL = 6
 _RARE = 9.2
-"""-ln(1/10,000): so many times the usual distance between rows are without one by chance that seldom."""
+"""-ln(1/10,000): a gap of this many times the mean distance between rows has a probability of 1 in 10,000."""
 
 
 class NoTimeError(HeapAssetsError):
-    """A column that should tell how new a table is holds no times."""
+    """The time column of a table holds no times."""
 
 
 def newest_row_is_recent(
     newest: datetime | None, now: datetime, cadence: Cadence, quiet: timedelta | None = timedelta(0)
-) -> Verdict:
-    """Judge the age of the newest row by the asset's own cadence.
+) -> CheckResult:
+    """Evaluate the age of the newest row by the asset's own cadence.
 
     Parameters
     ----------
     newest
         Time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
     quiet
-        How long the table is used to be without rows (`usual_quiet`); None if it has too few days to tell.
+        How long the table usually goes without rows (`usual_quiet`); None if there are too few days to say.
 
     Returns
     -------
-    Verdict
+    CheckResult
         `hours_behind`, `allowed_hours`; `memory["late"]` is true from `cadence.warn_after` on.
     """
     limit = cadence.fail_after + (quiet or timedelta(0))
     allowed = limit / timedelta(hours=1)
     if newest is None:
-        return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_row": "there is none"})
+        return CheckResult(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_row": "there is none"})
     if quiet is None:
-        return nothing_to_judge_by(f"fewer than {_DAYS_TO_TELL} days have rows: the event is too rare to tell")
+        return nothing_to_compare(f"fewer than {_DAYS_TO_TELL} days have rows: the event is too rare to tell")
     behind = (now - newest) / timedelta(hours=1)
     numbers: dict[str, Number] = {"hours_behind": round(behind, 2), "allowed_hours": allowed}
-    return Verdict(
+    return CheckResult(
         passed=now - newest <= limit,
         numbers=numbers,
         notes={"newest_row": newest.isoformat(timespec="seconds")},
@@ -62,16 +62,10 @@ def newest_row_is_recent(
 
 
 def usual_quiet(rows_by_day: Mapping[date, Number]) -> timedelta | None:
-    """Return how much longer than a day a table may be without rows.
+    """Return how much longer than a day a table may be without rows; None if too few days have rows.
 
-    Nobody upgrades every day, and some events rest at weekends: half as long again as it ever was without rows. And
-    chance leaves gaps: at r rows a day, a gap of 9.2 / r days comes once in 10,000. None if there are too few days with
-    rows to tell.
-
-    Parameters
-    ----------
-    rows_by_day
-        Rows of days before; days without rows may be left out.
+    The larger of 1.5 times its longest gap so far (some events pause at weekends) and the gap that at its mean rows per
+    day has a probability of 1 in 10,000. `rows_by_day` may leave out days without rows.
     """
     days = sorted(day for day, rows in rows_by_day.items() if rows)
     if len(days) < _DAYS_TO_TELL:
@@ -84,9 +78,8 @@ def usual_quiet(rows_by_day: Mapping[date, Number]) -> timedelta | None:
 def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = "time") -> datetime | None:
     """Return the time of the newest row of an event table, not after `now`.
 
-    Walks back from the newest partition over days without rows. What an older partition was rewritten with does not
-    matter, nor when anything was written. Rows dated in the future do not count. A time without zone is UTC, a date its
-    midnight; text counts where it is a time (:mod:`heap_assets.values`).
+    Walks back from the newest partition over days without rows, so rewriting an older partition changes nothing. A time
+    without zone is UTC, a date its midnight; text is parsed by :func:`heap_assets.values.read_times`.
 
     Raises
     ------
@@ -103,19 +96,19 @@ def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = 
             )
         moment = _in_utc(pl.col(time_column), dtype)
         newest = moment.filter(moment <= now).max().alias("newest")
-        asked = rows.select(newest, values=pl.col(time_column).count(), times=moment.count())
-        found, values, times = asked.collect(engine="streaming").row(0)
+        measured = rows.select(newest, values=pl.col(time_column).count(), times=moment.count())
+        latest, values, times = measured.collect(engine="streaming").row(0)
         if values and not times:
             raise NoTimeError(
                 f"the column {time_column} of {asset} is text, and none of its {values:,} values is a time"
             )
-        if found is not None:
-            return _utc(found)
+        if latest is not None:
+            return _utc(latest)
     return None
 
 
 def grain(lake: Lake, asset: str, now: datetime, time_column: str) -> timedelta:
-    """Return how much later than it says a time of the newest partition may be: a date, text or not, says no hour."""
+    """Return the precision of the newest partition's times: a day if they are dates, also as text, else zero."""
     for partition in _newest_first(lake, asset, now):
         rows = lake.scan(asset, partition)
         dtype = rows.collect_schema().get(time_column)
@@ -128,38 +121,32 @@ def grain(lake: Lake, asset: str, now: datetime, time_column: str) -> timedelta:
 
 
 def newest_observation(lake: Lake, asset: str, now: datetime) -> datetime | None:
-    """Return up to when the newest snapshot of a table tells how things stood.
+    """Return the time that the newest snapshot of a table describes.
 
-    That is `observed_at` of the newest partition that was read from the source; partitions that were carried forward
-    (`observed: false`) say nothing new. Tables folded from dumps carry `as_of`; without either it is the end of the
-    partition's day, but never later than its writing.
+    That is `observed_at` of the newest partition that was read from the source, not carried forward from an older day
+    (`observed: false`). Tables folded from dumps have `as_of`; without either it is the end of the partition's day,
+    but never later than the time it was written.
     """
     for partition in _newest_first(lake, asset, now):
-        found = lake.find(asset, partition)
-        if found is None or found.notes.get("observed") is False:
+        partition_info = lake.find(asset, partition)
+        if partition_info is None or partition_info.notes.get("observed") is False:
             continue
-        told = found.notes.get("observed_at") or found.notes.get("as_of")
-        if told:
-            return min(_utc(datetime.fromisoformat(str(told))), now)
+        observed_at = partition_info.notes.get("observed_at") or partition_info.notes.get("as_of")
+        if observed_at:
+            return min(_utc(datetime.fromisoformat(str(observed_at))), now)
         end_of_day = datetime.combine(datetime.fromisoformat(partition), time.min, UTC) + timedelta(days=1)
-        return min(end_of_day, _utc(found.written_at), now)
+        return min(end_of_day, _utc(partition_info.written_at), now)
     return None
 
 
-def newest_complete_day_delivered(delivered: str | None, now: datetime, cadence: Cadence) -> Verdict:
-    """Judge that a sync has delivered the newest day that is over.
-
-    Parameters
-    ----------
-    delivered
-        The newest day whose rows the destination has acknowledged, `YYYY-MM-DD`, None if never.
-    """
+def newest_complete_day_delivered(delivered: str | None, now: datetime, cadence: Cadence) -> CheckResult:
+    """Check the age of the newest day that a sync has delivered (`YYYY-MM-DD`), None if it never delivered one."""
     allowed = cadence.fail_after / timedelta(hours=1)
     if delivered is None:
-        return Verdict(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_day_delivered": "none"})
+        return CheckResult(passed=False, numbers={"allowed_hours": allowed}, notes={"newest_day_delivered": "none"})
     end = datetime.combine(datetime.fromisoformat(delivered), time.min, UTC) + timedelta(days=1)
     behind = max((now - end) / timedelta(hours=1), 0.0)
-    return Verdict(
+    return CheckResult(
         passed=now - end <= cadence.fail_after,
         numbers={"hours_behind": round(behind, 2), "allowed_hours": allowed},
         notes={"newest_day_delivered": delivered},
@@ -207,40 +194,40 @@ def recency_checks(
     ]
 
 
-def _rows_by_day(s: Subject, newest: datetime) -> dict[date, Number]:
+def _rows_by_day(s: CheckContext, newest: datetime) -> dict[date, Number]:
     """Return the rows of the days up to the newest one, from what `volume_as_usual` counted of each."""
     days = [str(newest.date() - timedelta(days=back)) for back in range(_REMEMBERED_DAYS)]
-    found = result_store.read_many(s.lake.store, s.asset, "volume_as_usual", days)
-    return {date.fromisoformat(v.partition): v.numbers["rows"] for v in found if v.numbers.get("rows")}
+    stored = result_store.read_many(s.lake.store, s.asset, "volume_as_usual", days)
+    return {date.fromisoformat(v.partition): v.numbers["rows"] for v in stored if v.numbers.get("rows")}
 
 
 def _recency(
     asset: str,
     cadence: Cadence,
-    newest: Callable[[Subject, datetime], datetime | None],
+    newest: Callable[[CheckContext, datetime], datetime | None],
     *,
-    grain: Callable[[Subject, datetime], timedelta] = lambda _s, _now: timedelta(0),
+    grain: Callable[[CheckContext, datetime], timedelta] = lambda _s, _now: timedelta(0),
     quiet_by_nature: bool = False,
 ) -> Check:
     hours = cadence.fail_after / timedelta(hours=1)
     rare = ", or as old as is usual for a rare event" if quiet_by_nature else ""
 
-    def judge(s: Subject) -> Verdict:
+    def evaluate(s: CheckContext) -> CheckResult:
         now = clock.now()
         if not s.lake.partitions(s.asset):
-            return nothing_to_judge_by("the table has not been built yet")
-        found = newest(s, now)
-        verdict = newest_row_is_recent(found, now, cadence, grain(s, now))
-        if verdict.passed or found is None or not quiet_by_nature:
-            return verdict
-        # only a table that seems late is asked how it has been: sixty small reads
-        return newest_row_is_recent(found, now, cadence, usual_quiet(_rows_by_day(s, found)))
+            return nothing_to_compare("the table has not been built yet")
+        newest_time = newest(s, now)
+        result = newest_row_is_recent(newest_time, now, cadence, grain(s, now))
+        if result.passed or newest_time is None or not quiet_by_nature:
+            return result
+        # sixty small reads, so only for a table that seems late
+        return newest_row_is_recent(newest_time, now, cadence, usual_quiet(_rows_by_day(s, newest_time)))
 
     return Check(
         asset,
         "newest_row_is_recent",
         f"The newest row is at most {hours:g} hours old{rare}, whatever has been built since.",
-        judge,
+        evaluate,
         partitioned=False,
-        mend="see whether dumps still arrive (`heap-assets preflight`) and whether the sensor runs.",
+        remedy="see whether dumps still arrive (`heap-assets preflight`) and whether the sensor runs.",
     )

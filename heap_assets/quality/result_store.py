@@ -1,7 +1,7 @@
-"""Stored verdicts, `_verdicts/<asset>/<check>/<partition>.json`, and the gate that syncs ask before they send.
+"""Stored results, `_verdicts/<asset>/<check>/<partition>.json`, and the gate that syncs ask before they send.
 
-Dagster keeps check results for people. What a sync needs to know is kept here, beside the data: which version of a
-partition was judged, and how. A blocking check alone only stops the steps of its own run (design.md, Sync).
+Dagster keeps check results for its UI, and a blocking check only stops the steps of its own run. Syncs read these files
+instead: which version of a partition was checked, and with what result.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heap_assets.errors import DamagedFileError
-from heap_assets.quality.results import Number, Severity, Verdict, is_hash
+from heap_assets.quality.results import CheckResult, Number, Severity, is_hash
 from heap_assets.storage import Lake, Store, state_keys
 
-ROOT = state_keys.VERDICTS
+ROOT = state_keys.CHECK_RESULTS
 WHOLE = "all"
 _HASH_KEY = f"{ROOT}/.key"
 _HASH_KEY_BYTES = 32
@@ -29,8 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StoredVerdict:
-    """A verdict as it stands in the lake; `version` is that of the partition it judged, None if it was not built."""
+class StoredResult:
+    """A result as stored in the lake; `version` is that of the partition it is about, None if it was not built."""
 
     asset: str
     check: str
@@ -61,26 +61,26 @@ class StoredVerdict:
 
 
 def object_key(asset: str, check: str, partition: str) -> str:
-    """Return where a verdict is stored."""
+    """Return where a result is stored."""
     return f"{ROOT}/{asset}/{check}/{partition}.json"
 
 
 def parts(key: str) -> tuple[str, str, str]:
-    """Return asset, check and partition of a stored verdict's key; empty texts for what is none."""
+    """Return asset, check and partition of a stored result's key; empty texts for any other key."""
     path, _, name = key.removeprefix(f"{ROOT}/").rpartition("/")
     asset, _, check = path.rpartition("/")
     return (asset, check, name.removesuffix(".json")) if name.endswith(".json") else ("", "", "")
 
 
 def partition_version(lake: Lake, asset: str, partition: str) -> str | None:
-    """Return the version of a partition that stands now, None if it was never built."""
+    """Return the current version of a partition, None if it was never built."""
     info = lake.store.head(lake.key(asset, None if partition == WHOLE else partition))
     return info.etag if info else None
 
 
 def record(
     store: Store,
-    verdict: Verdict,
+    result: CheckResult,
     *,
     asset: str,
     check: str,
@@ -90,49 +90,49 @@ def record(
     blocking: bool,
     rule: str = "",
     run_id: str | None = None,
-) -> StoredVerdict:
-    """Store a verdict in place of the one before it; offenders are stored hashed.
+) -> StoredResult:
+    """Store a result in place of the previous one; offenders are stored hashed.
 
-    One on a version that stands no more never takes the place of one on the version that stands: of two runs the one
-    that judged the older partition may be the last to finish. It is returned all the same.
+    A result on an older version never replaces one on the current version of the partition: of two runs, the one that
+    checked the older version may finish last. It is returned all the same.
     """
-    stored = StoredVerdict(
+    stored = StoredResult(
         asset=asset,
         check=check,
         partition=partition,
-        passed=verdict.passed,
+        passed=result.passed,
         severity=severity,
         blocking=blocking,
         version=version,
         judged_at=datetime.now(UTC),
         rule=rule,
-        numbers=dict(verdict.numbers),
-        notes=dict(verdict.notes),
-        sample=verdict.sample(hash_key(store)) if verdict.offenders is not None else (),
-        memory=dict(verdict.memory),
+        numbers=dict(result.numbers),
+        notes=dict(result.notes),
+        sample=result.sample(hash_key(store)) if result.offenders is not None else (),
+        memory=dict(result.memory),
         run_id=run_id,
-        not_judged=verdict.not_judged,
+        not_judged=result.not_judged,
     )
     data = json.dumps(asdict(stored), default=_plain).encode()
 
-    def unless_overtaken(found: bytes | None) -> bytes | None:
+    def keep_if_current(found: bytes | None) -> bytes | None:
         return None if found is not None and _is_overtaken(Lake(store), stored, found) else data
 
-    store.update(object_key(asset, check, partition), unless_overtaken)
+    store.update(object_key(asset, check, partition), keep_if_current)
     return stored
 
 
-def _is_overtaken(lake: Lake, stored: StoredVerdict, found: bytes) -> bool:
-    """Whether what is stored judged the partition that stands, and a new verdict another one."""
+def _is_overtaken(lake: Lake, stored: StoredResult, current_data: bytes) -> bool:
+    """Return whether the result in the store is on the current version of the partition and a new one is not."""
     try:
-        other = _parse(found).version
+        other = _parse(current_data).version
     except _UNREADABLE:
         return False
     return other != stored.version and other == partition_version(lake, stored.asset, stored.partition)
 
 
-def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
-    """Return a stored verdict, or None if the check never judged that partition.
+def read(store: Store, asset: str, check: str, partition: str) -> StoredResult | None:
+    """Return a stored result, or None if the check never ran on that partition.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def read(store: Store, asset: str, check: str, partition: str) -> StoredVerdict 
         ) from error
 
 
-def _read_or_tell(store: Store, asset: str, check: str, partition: str) -> StoredVerdict | None:
+def _read_or_log(store: Store, asset: str, check: str, partition: str) -> StoredResult | None:
     try:
         return read(store, asset, check, partition)
     except DamagedFileError as error:
@@ -160,21 +160,21 @@ def _read_or_tell(store: Store, asset: str, check: str, partition: str) -> Store
         return None
 
 
-def read_many(store: Store, asset: str, check: str, partitions: Iterable[str]) -> list[StoredVerdict]:
-    """Return those verdicts of a check that exist, in the order of `partitions`; read side by side.
+def read_many(store: Store, asset: str, check: str, partitions: Iterable[str]) -> list[StoredResult]:
+    """Return those results of a check that exist, in the order of `partitions`; read side by side.
 
     A damaged one is logged and left out.
     """
-    wanted = list(partitions)
-    if not wanted:
+    chosen = list(partitions)
+    if not chosen:
         return []
-    with ThreadPoolExecutor(min(_READERS, len(wanted))) as readers:
-        found = readers.map(lambda partition: _read_or_tell(store, asset, check, partition), wanted)
-        return [verdict for verdict in found if verdict is not None]
+    with ThreadPoolExecutor(min(_READERS, len(chosen))) as readers:
+        results = readers.map(lambda partition: _read_or_log(store, asset, check, partition), chosen)
+        return [result for result in results if result is not None]
 
 
-def newest(store: Store, since: str = "") -> list[StoredVerdict]:
-    """Return the verdicts on partitions not before `since` and on whole assets, sorted by asset, check, partition.
+def newest(store: Store, since: str = "") -> list[StoredResult]:
+    """Return the results on partitions not before `since` and on whole assets, sorted by asset, check, partition.
 
     A damaged one is logged and left out.
     """
@@ -186,19 +186,19 @@ def newest(store: Store, since: str = "") -> list[StoredVerdict]:
     return read_keys(store, keys)
 
 
-def read_keys(store: Store, keys: Sequence[str]) -> list[StoredVerdict]:
-    """Return the verdicts of these object keys, in their order; read side by side."""
+def read_keys(store: Store, keys: Sequence[str]) -> list[StoredResult]:
+    """Return the results of these object keys, in their order; read side by side."""
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(lambda key: _read_or_tell(store, *parts(key)), keys)
-        return [verdict for verdict in found if verdict is not None]
+        results = readers.map(lambda key: _read_or_log(store, *parts(key)), keys)
+        return [result for result in results if result is not None]
 
 
 def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str]) -> list[str]:
-    """Return the reasons for which nothing may be sent from a partition; an empty list opens the gate.
+    """Return the reasons why nothing may be sent from a partition; an empty list opens the gate.
 
-    A verdict counts only if it passed and judged exactly the version of the partition that stands now. A blocking
-    check of severity WARN never shuts the gate (as in Dagster), but it must have judged. One that could not be judged
-    shuts the gate; one that had nothing to compare with (the first day of a table) does not.
+    Every required check must have a result on the current version of the partition. It shuts the gate if it failed with
+    severity ERROR (WARN never does, as in Dagster) or could not be evaluated; having had nothing to compare with (the
+    first day of a table) does not.
     """
     version = partition_version(lake, asset, partition)
     if version is None:
@@ -206,46 +206,43 @@ def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str])
     reasons = []
     for check in required_checks:
         try:
-            verdict = read(lake.store, asset, check, partition)
+            result = read(lake.store, asset, check, partition)
         except DamagedFileError as error:
             reasons.append(str(error))
             continue
-        if verdict is None:
+        if result is None:
             reasons.append(f"{asset} {partition}: {check} has not judged it")
-        elif verdict.version != version:
+        elif result.version != version:
             reasons.append(f"{asset} {partition}: {check} judged another version than stands now; run the check again")
-        elif verdict.not_judged and not verdict.passed:
-            reasons.append(f"{asset} {partition}: {check} could not be judged: {verdict.not_judged}")
-        elif not verdict.passed and verdict.severity is Severity.ERROR:
+        elif result.not_judged and not result.passed:
+            reasons.append(f"{asset} {partition}: {check} could not be judged: {result.not_judged}")
+        elif not result.passed and result.severity is Severity.ERROR:
             reasons.append(f"{asset} {partition}: {check} failed")
     return reasons
 
 
 def hash_key(store: Store, *, keep: bool = True) -> bytes:
-    """Return the secret that offenders are hashed with; made once per lake, so that hashes compare over time.
+    """Return the secret that offenders are hashed with; created once per lake, so that hashes compare over time.
 
-    Parameters
-    ----------
-    keep
-        Store what is made. Without, a lake that has none shows no hash yet, and none equals that of another call.
+    With `keep=False` a new secret is not stored: a lake without one has no hashes yet that it could match.
     """
     try:
-        found = store.read(_HASH_KEY)
+        secret = store.read(_HASH_KEY)
     except FileNotFoundError:
         if not keep:
             return os.urandom(_HASH_KEY_BYTES)
         store.create(_HASH_KEY, os.urandom(_HASH_KEY_BYTES))
-        found = store.read(_HASH_KEY)
-    if len(found) != _HASH_KEY_BYTES:
+        secret = store.read(_HASH_KEY)
+    if len(secret) != _HASH_KEY_BYTES:
         raise DamagedFileError(f"{store.uri(_HASH_KEY)} is damaged: restore it, or delete it and hashes begin anew")
-    return found
+    return secret
 
 
-def _parse(data: bytes) -> StoredVerdict:
+def _parse(data: bytes) -> StoredResult:
     fields = json.loads(data)
     fields["severity"] = Severity(fields["severity"])
     fields["judged_at"] = datetime.fromisoformat(fields["judged_at"])
-    return StoredVerdict(**fields)
+    return StoredResult(**fields)
 
 
 def _plain(value: object) -> str:

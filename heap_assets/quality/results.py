@@ -1,4 +1,4 @@
-"""What a judge says about one partition, and the hashed sample that may leave the company."""
+"""The result of a check on one partition, and the hashed sample of offending rows that may leave the company."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """The result of one rule on one partition.
 
     Attributes
@@ -34,7 +34,7 @@ class Verdict:
     numbers
         Figures that the UI plots over time.
     notes
-        Short texts: column names, kinds, what would mend it. Never a value of a row.
+        Short texts: column names, kinds, what would put it right. Never a value of a row.
     offenders
         Rows that break the rule. They are hashed before they are stored, but for the columns in `plain`.
     plain
@@ -42,9 +42,9 @@ class Verdict:
     memory
         Figures that later partitions are compared with and that are not worth a plot.
     not_judged
-        Why the rule was not held against the partition; empty if it was. Such a verdict counts neither as passed nor as
-        failed, and `passed` then says whether a sync may send nevertheless: see :func:`nothing_to_judge_by` and
-        :func:`could_not_judge`.
+        Why the rule was not held against the partition; empty if it was. Such a result counts neither as passed nor as
+        failed, and `passed` then says whether a sync may send nevertheless: see :func:`nothing_to_compare` and
+        :func:`could_not_evaluate`.
     """
 
     passed: bool
@@ -72,38 +72,41 @@ class Verdict:
         ]
 
 
-def nothing_to_judge_by(
+def share_within(count: int, total: int, allowed: float, numbers: Mapping[str, Number], **fields: Any) -> CheckResult:
+    """Return the result of a rule that allows a share of `total`; an empty total has a share of 0."""
+    share = count / total if total else 0.0
+    return CheckResult(share <= allowed, {**numbers, "share": share, "allowed_share": allowed}, **fields)
+
+
+def nothing_to_compare(
     reason: str, numbers: Mapping[str, Number] | None = None, memory: Mapping[str, Any] | None = None
-) -> Verdict:
-    """Return the verdict of a rule that compares with what is not there yet: an earlier day, another table.
+) -> CheckResult:
+    """Return the result of a rule that lacks what it compares with: an earlier day, another table.
 
-    It holds no sync up, or no first day would ever be sent.
+    It does not block syncs, or the first day would never be sent.
     """
-    return Verdict(True, numbers or {}, memory=memory or {}, not_judged=reason)
+    return CheckResult(True, numbers or {}, memory=memory or {}, not_judged=reason)
 
 
-def could_not_judge(reason: str) -> Verdict:
-    """Return the verdict of a rule that should have been held against the partition and could not.
-
-    If the check blocks, it holds syncs up as a failed one does.
-    """
-    return Verdict(False, not_judged=reason)
+def could_not_evaluate(reason: str) -> CheckResult:
+    """Return the result of a rule that raised an error; a blocking check then blocks syncs as a failed one does."""
+    return CheckResult(False, not_judged=reason)
 
 
-def together(*verdicts: Verdict) -> Verdict:
-    """Return one verdict on several rules; a check costs events, so kindred rules share one.
+def combine_results(*results: CheckResult) -> CheckResult:
+    """Return one result for several rules: a check costs Dagster events, so related rules share one.
 
     It has failed if one rule has, else it is not judged if one is not, else it has passed.
     """
-    shown = next((v for v in verdicts if v.offenders is not None), Verdict(passed=True))
-    return Verdict(
-        passed=all(v.passed for v in verdicts),
-        numbers={name: value for v in verdicts for name, value in v.numbers.items()},
-        notes={name: value for v in verdicts for name, value in v.notes.items()},
+    shown = next((v for v in results if v.offenders is not None), CheckResult(passed=True))
+    return CheckResult(
+        passed=all(v.passed for v in results),
+        numbers={name: value for v in results for name, value in v.numbers.items()},
+        notes={name: value for v in results for name, value in v.notes.items()},
         offenders=shown.offenders,
         plain=shown.plain,
-        memory={name: value for v in verdicts for name, value in v.memory.items()},
-        not_judged="" if any(v.failed for v in verdicts) else "; ".join(v.not_judged for v in verdicts if v.not_judged),
+        memory={name: value for v in results for name, value in v.memory.items()},
+        not_judged="" if any(v.failed for v in results) else "; ".join(v.not_judged for v in results if v.not_judged),
     )
 
 

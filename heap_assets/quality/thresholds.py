@@ -4,129 +4,95 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
 
 from heap_assets.errors import SettingsError
 
 
+def _threshold(default: float, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
 @dataclass(frozen=True)
 class Thresholds:
-    """What checks tolerate. Shares are fractions of one.
+    """What checks tolerate, with the default and meaning of each. Shares are fractions of one."""
 
-    Attributes
-    ----------
-    rejected_rows
-        Share of a day's rows that may be unreadable.
-    volume_change
-        How far a day's rows may be from the median of the same weekday, as a share of it. Weekdays that scatter more
-        get four times their median deviation.
-    volume_weeks
-        Same weekdays that are looked at.
-    volume_min_weeks
-        How many of them there must be before anything is said.
-    volume_min_rows
-        Tables with fewer rows a day are not judged by their volume.
-    null_change
-        How many points the share of nulls of a column may rise over its median, beside three standard errors.
-    null_min_days
-        Days with enough rows that there must be to compare with, of the last seven.
-    null_min_rows
-        Days with fewer rows are neither judged by how filled their columns are nor compared with: a few people make the
-        shares.
-    unknown_names
-        Share of an event table's rows that may name a session or user that Heap has not sent.
-    migration_chain
-        Longest chain of user migrations that is not remarkable.
-    max_shrink
-        Share of its rows that a snapshot may lose in a day.
-    shrink_min_rows
-        Snapshots smaller than this may shrink as they like.
-    filled_identifiers
-        Share of a warehouse table's rows that must carry an identifier.
-    malformed_identifiers
-        Share of the filled values that may not look like their type.
-    duplicate_profiles
-        Share of profiles that may be on more than one Heap identity.
-    anonymous_twins
-        Share of identified profiles that may have anonymous Heap users that Heap could be told of.
-    split_keys
-        Share of a warehouse table's keys that may stand on several profiles.
-    shared_unique
-        Share of the identifiers of a unique type that may be named by several people.
-    shared_people
-        People who name one value of a unique type, from which on it is no person's, such as a functional mailbox.
-    claimed_values
-        Identifiers, such as a shared inbox, that may be claimed by several profiles: held by one and named by others.
-    profile_identifiers
-        Identifiers of a profile above which it is thought to be several people.
-    at_limit
-        Share of profiles that may be at a merge limit.
-    audience_change
-        Share of its members that an audience may win or lose in a day.
-    audience_min
-        Changes of an audience up to this many members are not remarkable.
-    conflicts_rise, shared_rise
-        How much conflicts and shared values may rise over their median of the last week, as a share of it.
-    rise_min
-        Rises below this number of rows are not remarkable.
-    matched_fall
-        Points that a match rate may fall below its median of the last week.
-    changed_ids
-        Share of profiles whose id may change in a day.
-    personal_rows
-        Rows of an event table that are searched for personal data by value (a fixed sample of the day).
-    personal_share
-        Share of searched values of one column that may look like personal data.
-    sync_rejected
-        Share of a sync's rows that the destination may refuse.
-    sync_invalid
-        Share of a sync's rows that may be unfit to be sent; events that nobody could be found for in time do not count.
-    sync_min_rows
-        Runs of fewer rows are not judged by the share of unfit ones.
-    ledger_missing
-        Share of acknowledged users that the newest export may lack.
-    quota
-        Share of a month's rows (`heap.quota`, else the plan's) that is used before it is remarked upon.
-    """
-
-    rejected_rows: float = 0.001
-    volume_change: float = 0.5
-    volume_weeks: int = 6
-    volume_min_weeks: int = 3
-    volume_min_rows: int = 100
-    null_change: float = 0.2
-    null_min_days: int = 3
-    null_min_rows: int = 100
-    unknown_names: float = 0.01
-    migration_chain: int = 5
-    max_shrink: float = 0.10
-    shrink_min_rows: int = 20
-    filled_identifiers: float = 0.5
-    malformed_identifiers: float = 0.02
-    duplicate_profiles: float = 0.02
-    anonymous_twins: float = 0.05
-    split_keys: float = 0.01
-    shared_unique: float = 0.01
-    shared_people: int = 5
-    claimed_values: int = 0
-    profile_identifiers: int = 100
-    at_limit: float = 0.02
-    audience_change: float = 0.5
-    audience_min: int = 20
-    conflicts_rise: float = 0.5
-    shared_rise: float = 0.5
-    rise_min: int = 10
-    matched_fall: float = 0.05
-    changed_ids: float = 0.05
-    personal_rows: int = 20_000
-    personal_share: float = 0.001
-    sync_rejected: float = 0.01
-    sync_invalid: float = 0.05
-    sync_min_rows: int = 20
-    ledger_missing: float = 0.02
-    quota: float = 0.8
+    rejected_rows: float = _threshold(0.001, "Share of a day's rows that may be unreadable.")
+    volume_change: float = _threshold(
+        0.5,
+        "How far a day's rows may be from the median of the same weekday, as a share of it. Weekdays that scatter "
+        "more get four times their median deviation.",
+    )
+    volume_weeks: int = _threshold(6, "Same weekdays that are looked at.")
+    volume_min_weeks: int = _threshold(3, "How many of them there must be before anything is said.")
+    volume_min_rows: int = _threshold(100, "Tables with fewer rows a day are not judged by their volume.")
+    null_change: float = _threshold(
+        0.2, "How many points the share of nulls of a column may rise over its median, beside three standard errors."
+    )
+    null_min_days: int = _threshold(3, "Days with enough rows that there must be to compare with, of the last seven.")
+    null_min_rows: int = _threshold(
+        100,
+        "Days with fewer rows are neither judged by how filled their columns are nor compared with: a few people make"
+        " the shares.",
+    )
+    unknown_names: float = _threshold(
+        0.01, "Share of an event table's rows that may name a session or user that Heap has not sent."
+    )
+    migration_chain: int = _threshold(5, "Longest chain of user migrations that is not remarkable.")
+    max_shrink: float = _threshold(0.10, "Share of its rows that a snapshot may lose in a day.")
+    shrink_min_rows: int = _threshold(20, "Snapshots smaller than this may shrink as they like.")
+    filled_identifiers: float = _threshold(0.5, "Share of a warehouse table's rows that must carry an identifier.")
+    malformed_identifiers: float = _threshold(0.02, "Share of the filled values that may not look like their type.")
+    duplicate_profiles: float = _threshold(0.02, "Share of profiles that may be on more than one Heap identity.")
+    anonymous_twins: float = _threshold(
+        0.05, "Share of identified profiles that may have anonymous Heap users that Heap could be told of."
+    )
+    split_keys: float = _threshold(0.01, "Share of a warehouse table's keys that may stand on several profiles.")
+    shared_unique: float = _threshold(
+        0.01, "Share of the identifiers of a unique type that may be named by several people."
+    )
+    shared_people: int = _threshold(
+        5, "People who name one value of a unique type, from which on it is no person's, such as a functional mailbox."
+    )
+    claimed_values: int = _threshold(
+        0,
+        "Identifiers, such as a shared inbox, that may be claimed by several profiles: held by one and named by "
+        "others.",
+    )
+    profile_identifiers: int = _threshold(
+        100, "Identifiers of a profile above which it is thought to be several people."
+    )
+    at_limit: float = _threshold(0.02, "Share of profiles that may be at a merge limit.")
+    audience_change: float = _threshold(0.5, "Share of its members that an audience may win or lose in a day.")
+    audience_min: int = _threshold(20, "Changes of an audience up to this many members are not remarkable.")
+    conflicts_rise: float = _threshold(
+        0.5, "How much conflicts and shared values may rise over their median of the last week, as a share of it."
+    )
+    shared_rise: float = _threshold(
+        0.5, "How much conflicts and shared values may rise over their median of the last week, as a share of it."
+    )
+    rise_min: int = _threshold(10, "Rises below this number of rows are not remarkable.")
+    matched_fall: float = _threshold(0.05, "Points that a match rate may fall below its median of the last week.")
+    changed_ids: float = _threshold(0.05, "Share of profiles whose id may change in a day.")
+    personal_rows: int = _threshold(
+        20_000, "Rows of an event table that are searched for personal data by value (a fixed sample of the day)."
+    )
+    personal_share: float = _threshold(
+        0.001, "Share of searched values of one column that may look like personal data."
+    )
+    sync_rejected: float = _threshold(0.01, "Share of a sync's rows that the destination may refuse.")
+    sync_invalid: float = _threshold(
+        0.05,
+        "Share of a sync's rows that may be unfit to be sent; events that nobody could be found for in time do not "
+        "count.",
+    )
+    sync_min_rows: int = _threshold(20, "Runs of fewer rows are not judged by the share of unfit ones.")
+    ledger_missing: float = _threshold(0.02, "Share of acknowledged users that the newest export may lack.")
+    quota: float = _threshold(
+        0.8, "Share of a month's rows (`heap.quota`, else the plan's) that is used before it is remarked upon."
+    )
 
     @classmethod
     def from_settings(cls, chosen: Mapping[str, float]) -> Thresholds:

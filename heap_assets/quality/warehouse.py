@@ -1,4 +1,4 @@
-"""Warehouse tables: what makes a table fit to identify people by; rules and checks."""
+"""Warehouse tables: keys, identifiers and freshness of the snapshot; rules and checks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import polars as pl
 
 from heap_assets.identity import normalised
 from heap_assets.quality import measures
-from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import column_check, facts_of, readable_check, shrink_check, unique_keys, values_check
-from heap_assets.quality.results import Severity, Verdict, nothing_to_judge_by
+from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.values import PRIVATE
 
@@ -21,32 +21,24 @@ PATTERNS: Mapping[str, str] = {
     "email": r"^[^\s@]+@[^\s@]+\.[^\s@.]+$",
     "heap_user_id": r"^[0-9]{1,19}$",
 }
-"""What a value of a type looks like, once normalised; the same as the engine takes for an identifier."""
+"""Identifier type to the regular expression of its normalised values; identity resolution uses the same."""
 NORMALISERS: Mapping[str, str] = {"email": "email"}
-"""How values of a type are normalised before they are looked at; trimmed where nothing is said."""
+"""Identifier type to its normaliser; values of other types are trimmed."""
 
 
-def identifiers_filled(rows: pl.LazyFrame, columns: Mapping[str, str], least: float) -> Verdict:
-    """Judge that the columns which identify people are filled at all.
-
-    Parameters
-    ----------
-    columns
-        Column to identifier type.
-    least
-        Share of rows that must carry at least one of them.
-    """
+def identifiers_filled(rows: pl.LazyFrame, columns: Mapping[str, str], least: float) -> CheckResult:
+    """Check that a share of at least `least` of the rows has a value in one of the identifier columns."""
     filled = {name: _filled(name) for name in columns}
-    found = rows.select(
+    measured = rows.select(
         pl.len().alias(_ROWS),
         pl.any_horizontal(*filled.values()).sum().alias(_ANY),
         *(expr.sum().alias(name) for name, expr in filled.items()),
     )
-    counts = found.collect().row(0, named=True)
+    counts = measured.collect().row(0, named=True)
     total, identified = counts.pop(_ROWS), counts.pop(_ANY) or 0
     share = identified / total if total else 1.0
     shares = {name: (count or 0) / total if total else 1.0 for name, count in counts.items()}
-    return Verdict(
+    return CheckResult(
         passed=share >= least,
         numbers={
             "rows": total,
@@ -64,53 +56,45 @@ def identifiers_well_formed(
     allowed: float,
     patterns: Mapping[str, str] = PATTERNS,
     normalisers: Mapping[str, str] = NORMALISERS,
-) -> Verdict:
-    """Judge that values look like their type: an email column full of names links nobody, or everybody.
+) -> CheckResult:
+    """Check that of each column at most `allowed` of the filled values do not match the pattern of their type.
 
-    Parameters
-    ----------
-    columns
-        Column to identifier type.
-    allowed
-        Share of a column's filled values that may be malformed.
-    patterns
-        Identifier type to a regular expression; types without one are not judged.
-    normalisers
-        Identifier type to the normaliser that its values go through first, as they do when people are resolved.
+    `columns` maps a column to its identifier type, `normalisers` a type to the normaliser that its values go through
+    first, as they do in identity resolution. Types without a pattern are left out.
     """
-    judged = {name: patterns[kind] for name, kind in columns.items() if kind in patterns}
-    if not judged:
-        return nothing_to_judge_by("no mapped column with a pattern is in the table")
+    checked = {name: patterns[kind] for name, kind in columns.items() if kind in patterns}
+    if not checked:
+        return nothing_to_compare("no mapped column with a pattern is in the table")
     figures = []
-    for name, pattern in judged.items():
+    for name, pattern in checked.items():
         text = normalised(pl.col(name).cast(pl.String), normalisers.get(columns[name], "strip")).str.strip_chars()
         figures += [
             _filled(name).sum().alias(f"filled {name}"),
             (_filled(name) & ~text.str.contains(pattern)).sum().alias(f"bad {name}"),
         ]
-    found = rows.select(figures).collect().row(0, named=True)
-    shares = {name: (found[f"bad {name}"] or 0) / max(found[f"filled {name}"] or 0, 1) for name in judged}
+    measured = rows.select(figures).collect().row(0, named=True)
+    shares = {name: (measured[f"bad {name}"] or 0) / max(measured[f"filled {name}"] or 0, 1) for name in checked}
     table = pl.DataFrame(
         {
-            "column": list(judged),
-            "type": [columns[name] for name in judged],
-            "malformed": [found[f"bad {name}"] or 0 for name in judged],
-            "share": [round(shares[name], 4) for name in judged],
+            "column": list(checked),
+            "type": [columns[name] for name in checked],
+            "malformed": [measured[f"bad {name}"] or 0 for name in checked],
+            "share": [round(shares[name], 4) for name in checked],
         }
     ).filter(pl.col("malformed") > 0)
-    return Verdict(
+    return CheckResult(
         passed=all(share <= allowed for share in shares.values()),
-        numbers={"allowed_share": allowed, **{f"malformed_{name}": found[f"bad {name}"] or 0 for name in judged}},
+        numbers={"allowed_share": allowed, **{f"malformed_{name}": measured[f"bad {name}"] or 0 for name in checked}},
         offenders=table if table.height else None,
         plain=("column", "type", "malformed", "share"),
     )
 
 
-def was_observed(notes: Mapping[str, object]) -> Verdict:
-    """Judge that a snapshot was read from its source, not carried forward from an older day."""
+def was_observed(notes: Mapping[str, object]) -> CheckResult:
+    """Check that a snapshot was read from its source, not carried forward from an older day."""
     observed = notes.get("observed") is not False
-    told = {key: str(notes[key]) for key in ("observed_at", "carried_from") if notes.get(key)}
-    return Verdict(passed=observed, numbers={"carried_forward": int(not observed)}, notes=told)
+    details = {key: str(notes[key]) for key in ("observed_at", "carried_from") if notes.get(key)}
+    return CheckResult(passed=observed, numbers={"carried_forward": int(not observed)}, notes=details)
 
 
 def _filled(name: str) -> pl.Expr:
@@ -133,7 +117,7 @@ def checks_for_warehouse_table(
     identifiers
         Column to identifier type, or to several, as the settings have it; composites and nested paths are left out.
     patterns, normalisers
-        Identifier type to the regular expression that its values match, and to how they are normalised before.
+        See :data:`PATTERNS` and :data:`NORMALISERS`.
     """
     t = thresholds or Thresholds()
     columns = {name: kinds if isinstance(kinds, str) else kinds[0] for name, kinds in identifiers.items()}
@@ -146,7 +130,7 @@ def checks_for_warehouse_table(
                 f"No {key} is there twice.",
                 lambda s: unique_keys(s.rows(), [key]),
                 blocking=True,
-                mend="mend the table in the warehouse, or map a view that has one row per key.",
+                remedy="mend the table in the warehouse, or map a view that has one row per key.",
             ),
             Check(asset, "ids_present", f"Every row has {key}.", lambda s: measures.ids_present(facts_of(s), [key])),
         ]
@@ -168,7 +152,7 @@ def checks_for_warehouse_table(
                 lambda s: identifiers_well_formed(
                     s.rows(), _present(s, columns), t.malformed_identifiers, patterns, normalisers
                 ),
-                mend="look at the last load of the table: a column was probably filled from another one.",
+                remedy="look at the last load of the table: a column was probably filled from another one.",
             ),
         ]
     return [
@@ -181,10 +165,10 @@ def checks_for_warehouse_table(
             "The day was read from the warehouse, not carried forward from an older one.",
             lambda s: was_observed(s.notes()),
             Severity.WARN,
-            mend="a live source has no past: older days stay as they were last seen.",
+            remedy="a live source has no past: older days stay as they were last seen.",
         ),
     ]
 
 
-def _present(s: Subject, columns: Mapping[str, str]) -> dict[str, str]:
+def _present(s: CheckContext, columns: Mapping[str, str]) -> dict[str, str]:
     return {name: kind for name, kind in columns.items() if name in facts_of(s).columns}

@@ -1,4 +1,4 @@
-"""What the status page tells, read from stored verdicts and the runs of syncs: never from raw rows."""
+"""What the status page tells, read from stored results and the runs of syncs: never from raw rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from heap_assets.quality import WHOLE, Severity, StoredVerdict, result_store
+from heap_assets.quality import WHOLE, Severity, StoredResult, result_store
 from heap_assets.storage import Lake, Store, state_keys
 from heap_assets.tables import is_event_table
 
@@ -39,7 +39,7 @@ class Status:
     days
         Days of the page, oldest first.
     newest
-        The newest verdict of every check, worst first.
+        The newest result of every check, worst first.
     strips
         Asset to day to the worst outcome of that day: `pass`, `warn`, `error`; `unjudged` if nothing was judged.
     volumes
@@ -48,8 +48,8 @@ class Status:
 
     at: datetime
     days: Sequence[str]
-    newest: Sequence[StoredVerdict]
-    freshness: Sequence[StoredVerdict]
+    newest: Sequence[StoredResult]
+    freshness: Sequence[StoredResult]
     strips: Mapping[str, Mapping[str, str]]
     volumes: Series
     duplicates: Series
@@ -60,30 +60,30 @@ class Status:
     syncs: Sequence[SyncRun] = field(default=())
 
     @property
-    def failing(self) -> list[StoredVerdict]:
-        """Return the newest verdicts that failed, errors before warnings."""
-        return [verdict for verdict in self.newest if verdict.failed]
+    def failing(self) -> list[StoredResult]:
+        """Return the newest results that failed, errors before warnings."""
+        return [result for result in self.newest if result.failed]
 
     @property
-    def unjudged(self) -> list[StoredVerdict]:
-        """Return the newest verdicts that are no judgement; what could not be judged comes first."""
+    def unjudged(self) -> list[StoredResult]:
+        """Return the newest results that are no judgement; what could not be judged comes first."""
         return sorted((v for v in self.newest if v.not_judged), key=lambda v: v.passed)
 
 
-def outcome(verdict: StoredVerdict) -> str:
+def outcome(result: StoredResult) -> str:
     """Return `pass`, `warn`, `error` or `unjudged`."""
-    if verdict.not_judged:
+    if result.not_judged:
         return "unjudged"
-    if verdict.passed:
+    if result.passed:
         return "pass"
-    return "error" if verdict.severity is Severity.ERROR else "warn"
+    return "error" if result.severity is Severity.ERROR else "warn"
 
 
 def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
     """Read what the last `days` days have to tell."""
     shown = [str(now.date() - timedelta(days=back)) for back in range(days, -1, -1)]
     found = result_store.newest(lake.store, since=shown[0])
-    by_day = [verdict for verdict in found if verdict.partition != WHOLE]
+    by_day = [result for result in found if result.partition != WHOLE]
     newest = _newest_of_each(found)
     return Status(
         at=now,
@@ -111,12 +111,12 @@ def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
     )
 
 
-def _newest_of_each(found: Iterable[StoredVerdict]) -> list[StoredVerdict]:
-    newest: dict[tuple[str, str], StoredVerdict] = {}
-    for verdict in found:
-        known = newest.get((verdict.asset, verdict.check))
-        if known is None or verdict.partition > known.partition:
-            newest[verdict.asset, verdict.check] = verdict
+def _newest_of_each(found: Iterable[StoredResult]) -> list[StoredResult]:
+    newest: dict[tuple[str, str], StoredResult] = {}
+    for result in found:
+        known = newest.get((result.asset, result.check))
+        if known is None or result.partition > known.partition:
+            newest[result.asset, result.check] = result
     worst_first = {"error": 0, "warn": 1, "unjudged": 2, "pass": 3}
     return sorted(
         newest.values(), key=lambda v: (worst_first[outcome(v)], not v.blocking, _place(v.asset), v.asset, v.check)
@@ -128,24 +128,24 @@ def _place(asset: str) -> int:
     return GROUP_ORDER.index(group) if group in GROUP_ORDER else len(GROUP_ORDER)
 
 
-def _strips(by_day: Iterable[StoredVerdict]) -> dict[str, dict[str, str]]:
+def _strips(by_day: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
     strips: dict[str, dict[str, str]] = defaultdict(dict)
     rank = {"unjudged": 0, "pass": 1, "warn": 2, "error": 3}
-    for verdict in by_day:
-        told = strips[verdict.asset].get(verdict.partition, "unjudged")
-        strips[verdict.asset][verdict.partition] = max(told, outcome(verdict), key=rank.__getitem__)
+    for result in by_day:
+        told = strips[result.asset].get(result.partition, "unjudged")
+        strips[result.asset][result.partition] = max(told, outcome(result), key=rank.__getitem__)
     return dict(sorted(strips.items(), key=lambda item: (_place(item[0]), item[0])))
 
 
-def _numbers_by_asset(by_day: Iterable[StoredVerdict], check: str, number: str) -> dict[str, dict[str, float]]:
+def _numbers_by_asset(by_day: Iterable[StoredResult], check: str, number: str) -> dict[str, dict[str, float]]:
     series: dict[str, dict[str, float]] = defaultdict(dict)
-    for verdict in by_day:
-        if verdict.check == check and number in verdict.numbers:
-            series[verdict.asset][verdict.partition] = float(verdict.numbers[number])
+    for result in by_day:
+        if result.check == check and number in result.numbers:
+            series[result.asset][result.partition] = float(result.numbers[number])
     return dict(series)
 
 
-def _lines(by_day: Sequence[StoredVerdict], wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
+def _lines(by_day: Sequence[StoredResult], wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
     lines = {}
     for name, (check, number) in wanted.items():
         line = {v.partition: float(v.numbers[number]) for v in by_day if v.check == check and number in v.numbers}
@@ -154,17 +154,17 @@ def _lines(by_day: Sequence[StoredVerdict], wanted: Mapping[str, tuple[str, str]
     return lines
 
 
-def _prefixed(by_day: Iterable[StoredVerdict], check: str, prefix: str) -> dict[str, dict[str, float]]:
+def _prefixed(by_day: Iterable[StoredResult], check: str, prefix: str) -> dict[str, dict[str, float]]:
     lines: dict[str, dict[str, float]] = defaultdict(dict)
-    for verdict in by_day:
-        if verdict.check == check:
-            for name, value in verdict.numbers.items():
+    for result in by_day:
+        if result.check == check:
+            for name, value in result.numbers.items():
                 if name.startswith(prefix):
-                    lines[name.removeprefix(prefix)][verdict.partition] = float(value)
+                    lines[name.removeprefix(prefix)][result.partition] = float(value)
     return dict(lines)
 
 
-def _duplicates(by_day: Sequence[StoredVerdict]) -> dict[str, dict[str, float]]:
+def _duplicates(by_day: Sequence[StoredResult]) -> dict[str, dict[str, float]]:
     lines = _lines(
         by_day,
         {
@@ -174,19 +174,19 @@ def _duplicates(by_day: Sequence[StoredVerdict]) -> dict[str, dict[str, float]]:
         },
     )
     split: dict[str, float] = defaultdict(float)
-    for verdict in by_day:
-        if "keys_on_several_profiles" in verdict.numbers:
-            split[verdict.partition] += verdict.numbers["keys_on_several_profiles"]
+    for result in by_day:
+        if "keys_on_several_profiles" in result.numbers:
+            split[result.partition] += result.numbers["keys_on_several_profiles"]
     return lines | ({"warehouse keys on several profiles": dict(split)} if split else {})
 
 
-def _cluster_sizes(by_day: Iterable[StoredVerdict]) -> dict[str, int]:
+def _cluster_sizes(by_day: Iterable[StoredResult]) -> dict[str, int]:
     told = [v for v in by_day if v.check == "not_over_merged" and v.memory.get("sizes")]
     newest = max(told, key=lambda v: v.partition, default=None)
     return {} if newest is None else {str(k): int(n) for k, n in newest.memory["sizes"].items()}
 
 
-def _figures(by_day: Sequence[StoredVerdict]) -> dict[str, float]:
+def _figures(by_day: Sequence[StoredResult]) -> dict[str, float]:
     wanted = {
         "profiles": ("one_identity_per_profile", "profiles"),
         "identified": ("one_identity_per_profile", "identified_profiles"),

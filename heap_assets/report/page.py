@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from heap_assets import clock
-from heap_assets.quality import SIZE_EDGES, WHOLE, StoredVerdict
+from heap_assets.quality import SIZE_EDGES, WHOLE, StoredResult
 from heap_assets.report.charts import bar_chart, line_chart, number, sparkline, strip
 from heap_assets.report.collect import Status, collect, outcome
 from heap_assets.storage import Lake
@@ -127,7 +127,7 @@ def _strips(status: Status) -> Iterator[tuple[str, Markup, str]]:
         yield asset, strip(status.days, by_day, f"Checks of {asset} by day"), tally
 
 
-def _facts(result: StoredVerdict) -> str:
+def _facts(result: StoredResult) -> str:
     numbers = [f"{name.replace('_', ' ')} {number(value)}" for name, value in result.numbers.items()]
     notes = [f"{name.replace('_', ' ')}: {note}" for name, note in result.notes.items()]
     return ", ".join([*numbers[:6], *notes])

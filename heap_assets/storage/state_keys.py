@@ -21,7 +21,7 @@ OBSERVED: Final = "_observed"
 IDENTITY: Final = "_identity"
 """Caches of identity resolution: extracted links and the resolved state. To lose it: one full resolution."""
 
-VERDICTS: Final = "_verdicts"
+CHECK_RESULTS: Final = "_verdicts"
 """Results of checks, `<asset>/<check>/<partition>.json`. To lose it: syncs wait until checks have run again."""
 
 SYNC: Final = "_sync"
@@ -40,5 +40,5 @@ STATUS: Final = "_status"
 """The status page. To lose it: it is written again in the morning."""
 
 ALL: Final = (
-    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, VERDICTS, SYNC, FIRST_RUNS, PUBLISHED, ALERTS, STATUS,
+    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, FIRST_RUNS, PUBLISHED, ALERTS, STATUS,
 )  # fmt: skip

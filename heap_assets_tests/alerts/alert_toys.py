@@ -10,8 +10,8 @@ from heap_assets.alerts.channels import Channel, EmailChannel, WebhookChannel
 from heap_assets.errors import SourceError
 from heap_assets.orchestration.alert_sensors import alert_sensors
 from heap_assets.orchestration.checks import check_step
-from heap_assets.quality.engine import Check, Subject
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.engine import Check, CheckContext
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.storage import Lake
 
 DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-08")
@@ -43,9 +43,9 @@ class Toy:
 
     def checks(self) -> list[Check]:
         def judge(name: str) -> Any:
-            def _judge(subject: Subject) -> Verdict:
+            def _judge(subject: CheckContext) -> CheckResult:
                 bad = self.broken(name, subject.partition)
-                return Verdict(passed=not bad, numbers={"bad_rows": 3 * bad})
+                return CheckResult(passed=not bad, numbers={"bad_rows": 3 * bad})
 
             return _judge
 

@@ -11,7 +11,7 @@ from alert_toys import LakeResource, Toy
 from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.alerts.message import Kind
 from heap_assets.quality.result_store import record
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.storage import Lake
 
 DAY = "2026-11-01"
@@ -167,7 +167,7 @@ def test_routing_by_asset_group(tmp_path: Path) -> None:
 def recency(project: Project, *, passed: bool) -> None:
     record(
         Lake.open(project.lake_url).store,
-        Verdict(passed=passed, numbers={"hours_behind": 99.0}),
+        CheckResult(passed=passed, numbers={"hours_behind": 99.0}),
         asset="crm/contacts",
         check="newest_row_is_recent",
         partition="all",
@@ -207,7 +207,7 @@ def test_a_dead_mans_switch_hears_a_sign_of_life_every_hour(tmp_path: Path) -> N
 
 
 def test_an_error_that_may_hold_values_is_told_by_its_name_only(project: Project) -> None:
-    def judge(_: object) -> Verdict:
+    def judge(_: object) -> CheckResult:
         raise ValueError("ann@acme.test is odd")
 
     project.defs = _with_broken_judge(project, judge)
@@ -220,6 +220,6 @@ def test_an_error_that_may_hold_values_is_told_by_its_name_only(project: Project
 def _with_broken_judge(project: Project, judge: object) -> dg.Definitions:
     from dataclasses import replace
 
-    checks = [replace(check, judge=judge) for check in project.toy.checks()]
+    checks = [replace(check, evaluate=judge) for check in project.toy.checks()]
     project.toy.checks = lambda: checks  # type: ignore[method-assign,assignment]
     return project.toy.definitions([project.channel], project.lake_url)

@@ -56,7 +56,7 @@ class World:
         return self.instance.get_materialized_partitions(asset_key(asset))
 
     def checked(self, result: dg.ExecuteInProcessResult, asset: str, check: str) -> dict[str | None, bool]:
-        """Return partition to verdict of a check's evaluations in a run."""
+        """Return partition to result of a check's evaluations in a run."""
         return {
             e.partition: e.passed
             for e in result.get_asset_check_evaluations()

@@ -25,7 +25,7 @@ _LONGEST_S = 0.3
 
 
 def toy_job() -> dg.JobDefinition:
-    """Return a job of one step that builds every table and tells the verdicts on each together."""
+    """Return a job of one step that builds every table and tells the results on each together."""
 
     @dg.multi_asset(
         specs=[dg.AssetSpec(table, partitions_def=DAYS) for table in TABLES],

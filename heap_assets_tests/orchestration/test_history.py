@@ -163,17 +163,17 @@ def test_verdicts_that_wait_are_told_when_the_step_fails(home: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for record in _records():
             with pytest.raises(ValueError, match="the judge broke"):
-                _tell_together(instance, [record], ValueError("the judge broke"))
+                _write_together(instance, [record], ValueError("the judge broke"))
             assert len(_rows(home, record.run_id, ABOUT_EVENTS)) == 1
 
 
 def test_a_verdict_that_is_refused_takes_no_other_with_it(home: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         good, refused = _records()
-        for _ in range(2):  # Dagster refuses the verdict of a check that was planned twice
+        for _ in range(2):  # Dagster refuses the result of a check that was planned twice
             instance.event_log_storage.store_event(_planned(refused))
         with pytest.raises(dg.DagsterInvariantViolationError, match="duplicate"):
-            _tell_together(instance, [good, refused])
+            _write_together(instance, [good, refused])
         assert _rows(home, good.run_id, ABOUT_EVENTS)
         assert _rows(home, "index", "SELECT execution_status FROM asset_check_executions WHERE run_id = 'one'") == [
             ("SUCCEEDED",)
@@ -203,12 +203,12 @@ def test_a_dagster_that_is_built_otherwise_keeps_its_own_log(
 
 
 def _records() -> tuple[dg.EventLogEntry, dg.EventLogEntry]:
-    """Return a verdict of each of two runs, as the log is given them."""
-    verdict = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("a"), check_name="c", passed=True, metadata={})
-    return _entry("one", VERDICT, verdict), _entry("two", VERDICT, verdict)
+    """Return a result of each of two runs, as the log is given them."""
+    result = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("a"), check_name="c", passed=True, metadata={})
+    return _entry("one", VERDICT, result), _entry("two", VERDICT, result)
 
 
-def _tell_together(
+def _write_together(
     instance: dg.DagsterInstance, records: Sequence[dg.EventLogEntry], error: Exception | None = None
 ) -> None:
     with told_together(instance):
@@ -218,8 +218,8 @@ def _tell_together(
             raise error
 
 
-def _planned(verdict: dg.EventLogEntry) -> dg.EventLogEntry:
-    return _entry(verdict.run_id, PLANNED, AssetCheckEvaluationPlanned(asset_key=dg.AssetKey("a"), check_name="c"))
+def _planned(result: dg.EventLogEntry) -> dg.EventLogEntry:
+    return _entry(result.run_id, PLANNED, AssetCheckEvaluationPlanned(asset_key=dg.AssetKey("a"), check_name="c"))
 
 
 def _entry(run_id: str, kind: str, data: Any) -> dg.EventLogEntry:

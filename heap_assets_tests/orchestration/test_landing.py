@@ -271,7 +271,7 @@ def test_after_a_full_resync_every_day_that_the_table_ever_had_waits_to_be_built
     landing.build("clicks", days[1])
     assert unbuilt_days(landing.project()) == {}
 
-    # later than any build: a build is as old as its verdict's file
+    # later than any build: a build is as old as its result's file
     monkeypatch.setenv("HEAP_ASSETS_NOW", "2099-05-04T02:00:00Z")
     landing.bucket.dump(2, "2026-05-04T01:00:00", full=["clicks"], clicks=rows("2026-05-03", 1, 9))
     landing.land(2)

@@ -17,7 +17,7 @@ from heap_assets.pipelines.status import Activity, AssetStatus, State, asset_sta
 from heap_assets.pipelines.waiting import Wait, waits
 from heap_assets.project.project import Project
 from heap_assets.quality.result_store import record
-from heap_assets.quality.results import Severity, Verdict, could_not_judge
+from heap_assets.quality.results import CheckResult, Severity, could_not_evaluate
 from heap_assets.storage import Lake
 from heap_assets_tests.orchestration.company_platform import ROOT, World, make_world
 
@@ -104,24 +104,24 @@ def test_every_asset_has_one_state(fresh: World) -> None:
 
     newest = str(clock.newest_complete_day())
     lake.write("heap/pageviews", newest, ROWS)
-    judged(lake, "heap/pageviews", "unique_keys", newest, Verdict(passed=True))
+    judged(lake, "heap/pageviews", "unique_keys", newest, CheckResult(passed=True))
     assert statuses(fresh.project)["heap/pageviews"].state is State.OK
-    judged(lake, "heap/pageviews", "names_known", newest, could_not_judge("there are no sessions yet"))
+    judged(lake, "heap/pageviews", "names_known", newest, could_not_evaluate("there are no sessions yet"))
     told = statuses(fresh.project)["heap/pageviews"]
     assert (told.state, told.newest_day) == (State.NOT_JUDGED, newest)
     assert "there are no sessions yet" in told.reason
     queued = statuses(fresh.project, heap__pageviews=Activity("queued", "0123456789"))["heap/pageviews"]
     assert (queued.state, queued.reason) == (State.PENDING, "run 01234567 is queued")
-    judged(lake, "heap/pageviews", "unique_keys", newest, Verdict(passed=False))
+    judged(lake, "heap/pageviews", "unique_keys", newest, CheckResult(passed=False))
     failed = statuses(fresh.project)["heap/pageviews"]
     assert (failed.state, failed.failed_checks) == (State.FAILED, (f"unique_keys {newest}",))
     runs = statuses(fresh.project, heap__pageviews=Activity("running", "r"), profiles=Activity("failed", "r"))
     assert runs["heap/pageviews"].state is State.RUNNING
 
 
-def judged(lake: Lake, asset: str, check: str, day: str, verdict: Verdict) -> None:
+def judged(lake: Lake, asset: str, check: str, day: str, result: CheckResult) -> None:
     record(
-        lake.store, verdict, asset=asset, check=check, partition=day, version="v", severity=Severity.ERROR,
+        lake.store, result, asset=asset, check=check, partition=day, version="v", severity=Severity.ERROR,
         blocking=True,
     )  # fmt: skip
 

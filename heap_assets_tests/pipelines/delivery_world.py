@@ -21,7 +21,7 @@ from heap_assets.pipelines.suites import required_checks
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Inputs, Lake
 
@@ -197,18 +197,18 @@ class World:
         return self.project.lake
 
     def write(self, asset: str, day: date, frame: pl.DataFrame, *, passed: bool = True) -> None:
-        """Store a partition and the verdicts of its blocking checks."""
+        """Store a partition and the results of its blocking checks."""
         content = hashlib.sha256(frame.write_json().encode()).hexdigest()
         self.lake.write(asset, str(day), frame, Inputs({"content": content}))
         self.judge(asset, day, passed=passed)
 
     def judge(self, asset: str, day: date, *, passed: bool = True, only: str = "") -> None:
-        """Record verdicts of the blocking checks on what stands now."""
+        """Record results of the blocking checks on what stands now."""
         for check in required_checks(self.project, asset):
             if not only or check == only:
                 result_store.record(
                     self.lake.store,
-                    Verdict(passed),
+                    CheckResult(passed),
                     asset=asset,
                     check=check,
                     partition=str(day),

@@ -14,9 +14,8 @@ from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
-from heap_assets.quality import result_store
-from heap_assets.quality.audiences import checks_for_audiences
-from heap_assets.quality.engine import Subject
+from heap_assets.quality import checks_for_audiences, result_store
+from heap_assets.quality.engine import CheckContext
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.tables import AUDIENCES, PROFILES
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, LONG_AGO, SETTINGS, World, events, next_day
@@ -109,10 +108,10 @@ def test_an_audience_that_empties_over_night_is_told(world: World) -> None:
         frame = pl.DataFrame({"audience": ["lookers"] * size, "profile_id": crowd[:size]})
         world.lake.write(AUDIENCES, str(day), frame)
     [check] = checks_for_audiences()
-    assert check.judge
-    verdict = check.judge(Subject(world.lake, AUDIENCES, str(DAY)))
-    assert (verdict.passed, verdict.notes, verdict.numbers) == (False, {"changed": "lookers"}, {"members_lookers": 10})
-    assert check.judge(Subject(world.lake, AUDIENCES, str(BEFORE))).passed
+    assert check.evaluate
+    result = check.evaluate(CheckContext(world.lake, AUDIENCES, str(DAY)))
+    assert (result.passed, result.notes, result.numbers) == (False, {"changed": "lookers"}, {"members_lookers": 10})
+    assert check.evaluate(CheckContext(world.lake, AUDIENCES, str(BEFORE))).passed
 
 
 def test_the_day_after_has_a_window_of_its_own(world: World) -> None:

@@ -49,7 +49,7 @@ class Start:
 
     def land(self, dump: int) -> bool:
         """Land a dump, and return whether its check of the catalogue passed."""
-        return land(self.project(), dump).verdicts["catalogue_is_complete"].passed
+        return land(self.project(), dump).results["catalogue_is_complete"].passed
 
     def catalogue(self) -> dict[str, list[str]]:
         known = self.project().catalogue.tables

@@ -18,7 +18,7 @@ from heap_assets.pipelines.suites import checks_of
 from heap_assets.project import load_settings
 from heap_assets.project.project import Project, open_project
 from heap_assets.quality import result_store
-from heap_assets.quality.engine import Subject
+from heap_assets.quality.engine import CheckContext
 from heap_assets.quality.results import hashed
 
 DAY = "2026-11-20"
@@ -132,11 +132,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def _judge(project: Project, asset: str) -> None:
     version = result_store.partition_version(project.lake, asset, DAY)
     for check in checks_of(project, asset):
-        if check.judge is not None and check.partitioned:
-            verdict = check.judge(Subject(project.lake, asset, DAY, check.name))
+        if check.evaluate is not None and check.partitioned:
+            result = check.evaluate(CheckContext(project.lake, asset, DAY, check.name))
             result_store.record(
                 project.lake.store,
-                verdict,
+                result,
                 asset=asset,
                 check=check.name,
                 partition=DAY,
@@ -156,14 +156,14 @@ def _shown(*arguments: str) -> list[dict[str, Any]]:
 
 def test_every_hash_that_a_check_shows_leads_to_its_rows(project: Project) -> None:
     secret, shown = result_store.hash_key(project.lake.store), dict[str, set[str]]()
-    for verdict in result_store.newest(project.lake.store):
-        if verdict.hashes:
-            shown.setdefault(verdict.asset, set()).add(verdict.check)
-        for key in verdict.hashes:
-            offender = offenders_of(project, verdict.asset, verdict.check, DAY, [key]).offenders[0]
+    for result in result_store.newest(project.lake.store):
+        if result.hashes:
+            shown.setdefault(result.asset, set()).add(result.check)
+        for key in result.hashes:
+            offender = offenders_of(project, result.asset, result.check, DAY, [key]).offenders[0]
             cells = [cell if isinstance(cell, list) else [cell] for cell in offender.values.values()]
             assert key in {hashed(value, secret) for cell in cells for value in cell}
-            assert offender.rows, f"{verdict.asset} {verdict.check} shows {offender.values} and no row of it"
+            assert offender.rows, f"{result.asset} {result.check} shows {offender.values} and no row of it"
     assert shown == SHOW_KEYS
 
 

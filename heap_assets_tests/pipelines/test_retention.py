@@ -13,10 +13,10 @@ from heap_assets import clock
 from heap_assets.cli.tables import prune
 from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.pipelines.readiness import identity_inputs
-from heap_assets.pipelines.retention import Expired, expired, forget, forget_verdicts, old_verdicts
+from heap_assets.pipelines.retention import Expired, delete_results, expired, expired_results, forget
 from heap_assets.quality import result_store
 from heap_assets.quality.result_store import record
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.tables import AUDIT, CHANGES, PROFILES, USERS
 from heap_assets_tests.pipelines.delivery_world import DAY, LONG_AGO, World, at, next_day
 
@@ -86,11 +86,11 @@ def test_old_check_results_go_but_those_that_a_day_needs(world: World, monkeypat
     told = {"version": None, "severity": Severity.ERROR, "blocking": False}
     table = next(iter(world.project.event_sources))
     for check in ("volume_as_usual", "readable", "unique_keys"):
-        record(store, Verdict(True), asset=table, check=check, partition=str(DAY), **told)  # type: ignore[arg-type]
-    assert old_verdicts(world.project) == []
+        record(store, CheckResult(True), asset=table, check=check, partition=str(DAY), **told)  # type: ignore[arg-type]
+    assert expired_results(world.project) == []
     monkeypatch.setenv(clock.VARIABLE, at(DAY + timedelta(days=200)).isoformat())
-    old = old_verdicts(world.project)
-    forget_verdicts(world.project, old)
+    old = expired_results(world.project)
+    delete_results(world.project, old)
     left = {
         check
         for check in ("volume_as_usual", "readable", "unique_keys")
@@ -98,4 +98,4 @@ def test_old_check_results_go_but_those_that_a_day_needs(world: World, monkeypat
     }
     assert left == {"readable", "unique_keys"}, "whether it was tried, and whether anything may be sent from it"
     assert result_store.read(store, PROFILES, "one_profile_per_identity", str(DAY)) is not None
-    assert old_verdicts(world.project) == []
+    assert expired_results(world.project) == []

@@ -44,11 +44,11 @@ def graph(*rows: tuple[str, str, str | None], shared: bool = False) -> pl.LazyFr
 class TestDuplicates:
     def test_a_person_on_two_identities(self) -> None:
         people = profile_rows(("p1", ["a", "b", "c"], []), ("p2", ["d"], []), ("p3", [], []))
-        verdict = profiles.one_identity_per_profile(people, allowed=0.4)
-        assert not verdict.passed
-        assert verdict.numbers["profiles_on_several_identities"] == 1
-        assert verdict.numbers["surplus_identities"] == 2
-        assert verdict.numbers["identified_profiles"] == 2
+        result = profiles.one_identity_per_profile(people, allowed=0.4)
+        assert not result.passed
+        assert result.numbers["profiles_on_several_identities"] == 1
+        assert result.numbers["surplus_identities"] == 2
+        assert result.numbers["identified_profiles"] == 2
         assert profiles.one_identity_per_profile(people, allowed=0.5).passed
 
     def test_nobody_is_no_duplicate(self) -> None:
@@ -56,19 +56,19 @@ class TestDuplicates:
         assert profiles.one_profile_per_identity(profile_rows()).passed
 
     def test_an_identity_on_two_profiles(self) -> None:
-        verdict = profiles.one_profile_per_identity(profile_rows(("p1", ["a", "b"], []), ("p2", ["b"], [])))
-        assert not verdict.passed
-        assert verdict.numbers == {"identities": 2, "identities_on_several_profiles": 1}
-        assert {v for row in verdict.sample(b"key") for v in row.values()}.isdisjoint({"b", "p1", "p2"})
+        result = profiles.one_profile_per_identity(profile_rows(("p1", ["a", "b"], []), ("p2", ["b"], [])))
+        assert not result.passed
+        assert result.numbers == {"identities": 2, "identities_on_several_profiles": 1}
+        assert {v for row in result.sample(b"key") for v in row.values()}.isdisjoint({"b", "p1", "p2"})
 
     def test_an_anonymous_twin(self) -> None:
         users = pl.LazyFrame(
             {"user_id": [1, 2, 3, 4], "identity": ["a", None, None, None], "migrated_to": [None, None, 1, None]}
         )
         people = profile_rows(("p1", ["a"], [1, 2, 3]), ("p2", [], [4]))
-        verdict = profiles.no_anonymous_twins(people, users, allowed=0.0)
-        assert not verdict.passed
-        assert verdict.numbers["anonymous_users"] == 1  # 3 has migrated, 4 is nobody's twin
+        result = profiles.no_anonymous_twins(people, users, allowed=0.0)
+        assert not result.passed
+        assert result.numbers["anonymous_users"] == 1  # 3 has migrated, 4 is nobody's twin
 
     def test_a_shared_email_is_remarked_and_a_shared_device_is_not(self) -> None:
         rows = pl.concat([graph(("email", "x", None), shared=True), graph(("device_id", "d", None), shared=True)])
@@ -78,10 +78,10 @@ class TestDuplicates:
     def test_a_contact_whose_email_and_id_are_two_people(self) -> None:
         known = graph(("email", "a@x", "p1"), ("crm_id", "1", "p2"), ("crm_id", "2", "p1"))
         rows = pl.LazyFrame({"id": ["1", "2"], "mail": ["a@x", "a@x"]})
-        verdict = profiles.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known, 0)
-        assert not verdict.passed
-        assert verdict.numbers["keys_with_a_profile"] == 2
-        assert verdict.numbers["keys_on_several_profiles"] == 1
+        result = profiles.one_profile_per_key(rows, "id", {"mail": "email", "id": "crm_id"}, known, 0)
+        assert not result.passed
+        assert result.numbers["keys_with_a_profile"] == 2
+        assert result.numbers["keys_on_several_profiles"] == 1
 
     def test_a_mailbox_of_several_contacts_is_found_among_the_refused_links(self) -> None:
         rows = graph(("email", "office@x", "p1"), ("email", "a@x", "p2"))
@@ -95,17 +95,17 @@ class TestDuplicates:
                 "profile_b": ["p1", "p1"],
             }
         )
-        verdict = profiles.unique_identifiers_not_shared(rows, refused, ("email",), 0.1)
-        assert not verdict.passed
-        assert verdict.numbers["shared_email"] == 1
-        assert verdict.sample(b"key")[0]["people"] == 3
+        result = profiles.unique_identifiers_not_shared(rows, refused, ("email",), 0.1)
+        assert not result.passed
+        assert result.numbers["shared_email"] == 1
+        assert result.sample(b"key")[0]["people"] == 3
 
 
 class TestHeapTables:
     def test_repeated_keys(self) -> None:
         rows = pl.concat([events("2026-11-01"), events("2026-11-01").head(2)]).lazy()
-        verdict = unique_keys(rows, ["event_id", "user_id"])
-        assert verdict.numbers == {"rows": 5, "repeated_keys": 2, "extra_rows": 2}
+        result = unique_keys(rows, ["event_id", "user_id"])
+        assert result.numbers == {"rows": 5, "repeated_keys": 2, "extra_rows": 2}
 
     def test_a_null_key_is_not_a_repeated_one(self) -> None:
         rows = events("2026-11-01").with_columns(user_id=pl.lit(None, pl.Int64)).lazy()
@@ -115,9 +115,9 @@ class TestHeapTables:
     def test_rows_of_another_day(self) -> None:
         rows = pl.concat([events("2026-11-01"), events("2026-11-02", 2)]).lazy()
         facts = measures.table_facts(rows, DAY)
-        verdict = heap_tables.times_inside_day(rows, facts, DAY)
-        assert verdict.numbers["rows_of_other_days"] == 2
-        assert verdict.sample(b"")[0] == {"day": "2026-11-02", "rows": 2}
+        result = heap_tables.times_inside_day(rows, facts, DAY)
+        assert result.numbers["rows_of_other_days"] == 2
+        assert result.sample(b"")[0] == {"day": "2026-11-02", "rows": 2}
 
     def test_the_day_ends_before_midnight(self) -> None:
         edges = [datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 1, 23, 59, 59, 999999, tzinfo=UTC)]
@@ -125,17 +125,17 @@ class TestHeapTables:
         assert measures.table_facts(rows, DAY).outside == 0
 
     def test_unreadable_rows(self) -> None:
-        verdict = measures.rejected_rows(99, 1, {"user_id is no integer": 1}, 0.001)
-        assert not verdict.passed
-        assert verdict.numbers["rejected_share"] == 0.01
+        result = measures.rejected_rows(99, 1, {"user_id is no integer": 1}, 0.001)
+        assert not result.passed
+        assert result.numbers["rejected_share"] == 0.01
         assert measures.rejected_rows(0, 0, {}, 0.0).passed
 
     def test_events_of_unknown_users(self) -> None:
         known = {"user_id": pl.Series([0, 1]), "session_id": None}
-        verdict = heap_tables.names_known(events("2026-11-01").lazy(), known, allowed=0.3)
-        assert not verdict.passed
-        assert verdict.numbers["rows_with_unknown_user_id"] == 1
-        assert verdict.failed, "what could be judged has failed, whatever could not"
+        result = heap_tables.names_known(events("2026-11-01").lazy(), known, allowed=0.3)
+        assert not result.passed
+        assert result.numbers["rows_with_unknown_user_id"] == 1
+        assert result.failed, "what could be judged has failed, whatever could not"
         unknown = heap_tables.names_known(events("2026-11-01").lazy(), known, allowed=0.6)
         assert not unknown.failed
         assert unknown.not_judged == "the tables that session_id are exported in are not built for the day"
@@ -185,14 +185,14 @@ class TestHistory:
 
     @given(st.integers(0, 10**6), st.lists(st.integers(0, 10**6), max_size=8))
     def test_volume_never_fails_on_what_it_expects(self, rows: int, earlier: list[int]) -> None:
-        verdict = volume_as_usual(rows, earlier, T)
-        if "expected_rows" in verdict.numbers:
-            assert verdict.numbers["at_least"] <= verdict.numbers["expected_rows"] <= verdict.numbers["at_most"]
+        result = volume_as_usual(rows, earlier, T)
+        if "expected_rows" in result.numbers:
+            assert result.numbers["at_least"] <= result.numbers["expected_rows"] <= result.numbers["at_most"]
 
     def test_a_column_that_went_empty(self) -> None:
         earlier = [(1000, {"plan": 0.1, "note": 0.9})] * 4
-        verdict = filled_as_usual(1000, {"plan": 0.8, "note": 0.95, "new": 1.0}, earlier, T)
-        assert verdict.notes == {"emptier": "plan"}
+        result = filled_as_usual(1000, {"plan": 0.8, "note": 0.95, "new": 1.0}, earlier, T)
+        assert result.notes == {"emptier": "plan"}
 
     def test_a_column_is_not_held_against_days_of_a_few_rows(self) -> None:
         few = [(5, {"plan": 0.0}), (3, {"plan": 0.0}), (4, {"plan": 0.0})]
@@ -217,10 +217,10 @@ class TestHistory:
                 assert not filled_as_usual(*day(1.0), [day(usual) for _ in range(3)], T).passed
 
     def test_columns_that_came_went_and_changed(self) -> None:
-        verdict = columns_as_before(
+        result = columns_as_before(
             {"a": "String", "b": "Int64", "new": "String"}, {"a": "String", "b": "String", "old": "x"}
         )
-        assert verdict.notes == {"new": "new", "vanished": "old", "retyped": "b"}
+        assert result.notes == {"new": "new", "vanished": "old", "retyped": "b"}
         assert columns_as_before({"a": "String"}, None).passed
 
     def test_rises_and_falls(self) -> None:
@@ -265,25 +265,25 @@ class TestIdentity:
     )  # fmt: skip
 
     def test_sizes(self) -> None:
-        verdict = identity.not_over_merged(self.people, most=4)
-        assert verdict.numbers["profiles_too_large"] == 1
-        assert verdict.numbers["largest_profile"] == 5
-        assert verdict.memory["sizes"] == {"2": 1, "5": 1}
+        result = identity.not_over_merged(self.people, most=4)
+        assert result.numbers["profiles_too_large"] == 1
+        assert result.numbers["largest_profile"] == 5
+        assert result.memory["sizes"] == {"2": 1, "5": 1}
 
     def test_migrations_are_followed(self) -> None:
         users = graph(("heap_user_id", "1", "p1"), ("heap_user_id", "2", "p1"), ("heap_user_id", "3", "p2"))
         moves = pl.LazyFrame({"from_user_id": [1, 1, 1, 9], "to_user_id": [2, 3, None, 1]})
-        verdict = identity.migrations_followed(users, moves)
-        assert verdict.numbers == {"migrations": 2, "migrations_apart": 1}, "one that was never seen is not judged"
-        assert verdict.offenders is not None
-        assert verdict.offenders.rows() == [("1", "3")]
+        result = identity.migrations_followed(users, moves)
+        assert result.numbers == {"migrations": 2, "migrations_apart": 1}, "one that was never seen is not judged"
+        assert result.offenders is not None
+        assert result.offenders.rows() == [("1", "3")]
         assert identity.migrations_followed(users, moves.head(1)).passed
         assert identity.migrations_followed(users.head(0), moves).passed
 
     def test_profiles_at_a_limit(self) -> None:
-        verdict = identity.few_at_limit(self.people, {"email": 3, "crm_id": 1}, allowed=0.4)
-        assert verdict.notes == {"types": "email"}
-        assert verdict.numbers["share_at_limit_email"] == 0.5
+        result = identity.few_at_limit(self.people, {"email": 3, "crm_id": 1}, allowed=0.4)
+        assert result.notes == {"types": "email"}
+        assert result.numbers["share_at_limit_email"] == 0.5
 
     def test_identifiers_that_several_profiles_claim(self) -> None:
         refused = _refused(
@@ -293,17 +293,17 @@ class TestIdentity:
             ("heap_identity", "ann", "billing_id", "cus_9", "p5", "p4"),
             ("email", "ann@x", "device_id", "d1", "p5", "p4"),  # people share devices
         )
-        verdict = identity.claimed_by_one(refused, ["billing_id", "email"], 1)
-        assert not verdict.passed
-        assert verdict.numbers == {
+        result = identity.claimed_by_one(refused, ["billing_id", "email"], 1)
+        assert not result.passed
+        assert result.numbers == {
             "claimed_values": 2,
             "allowed_values": 1,
             "most_people": 3,
             "claimed_billing_id": 1,
             "claimed_email": 1,
         }
-        assert verdict.offenders is not None
-        assert verdict.offenders.rows() == [("email", "billing@firm.example", 3), ("billing_id", "cus_9", 2)]
+        assert result.offenders is not None
+        assert result.offenders.rows() == [("email", "billing@firm.example", 3), ("billing_id", "cus_9", 2)]
         assert identity.claimed_by_one(refused, ["billing_id", "email"], 2).passed
         nobody = identity.claimed_by_one(refused.head(0), ["billing_id", "email"], 0)
         assert nobody.passed
@@ -315,9 +315,9 @@ class TestIdentity:
             ("crm_id", "C-2", "billing_id", "cus_2", "p0", "p2"),
             ("crm_id", "C-2", "email", "lina@x", "p0", "p1"),
         )
-        verdict = identity.claimed_by_one(refused, ["crm_id", "billing_id", "email"], 0)
-        assert verdict.offenders is not None
-        assert verdict.offenders.rows() == [("crm_id", "C-2", 3)]
+        result = identity.claimed_by_one(refused, ["crm_id", "billing_id", "email"], 0)
+        assert result.offenders is not None
+        assert result.offenders.rows() == [("crm_id", "C-2", 3)]
 
     def test_match_shares(self) -> None:
         assert identity.match_shares(self.people, ["heap_identity"], ["crm_id", "none"]) == {"matched_crm_id": 0.5}
@@ -343,11 +343,11 @@ class TestSync:
         assert sync.one_row_per_key(rows).numbers == {"rows": 3, "keys_written_twice": 1}
 
     def test_ghost_users(self) -> None:
-        verdict = sync.no_ghost_users(pl.LazyFrame({"key": ["a", "b"]}), pl.LazyFrame({"identity": ["a", None]}), 0.1)
-        assert verdict.numbers["keys_not_in_heap"] == 1
+        result = sync.no_ghost_users(pl.LazyFrame({"key": ["a", "b"]}), pl.LazyFrame({"identity": ["a", None]}), 0.1)
+        assert result.numbers["keys_not_in_heap"] == 1
 
 
 def test_an_address_is_judged_as_it_is_resolved() -> None:
     spelt = ["Ann@Acme.io", " mailto:ann@acme.io ", '"ann@acme.io"', "ann@acme.io\u200b", "ann@acme.io.", "ann at acme"]
-    verdict = warehouse.identifiers_well_formed(pl.LazyFrame({"mail": spelt}), {"mail": "email"}, 0.1)
-    assert (verdict.passed, verdict.numbers["malformed_mail"]) == (False, 1)
+    result = warehouse.identifiers_well_formed(pl.LazyFrame({"mail": spelt}), {"mail": "email"}, 0.1)
+    assert (result.passed, result.numbers["malformed_mail"]) == (False, 1)

@@ -8,10 +8,10 @@ import pytest
 from check_toys import DAYS, events
 
 from heap_assets.orchestration.checks import StepChecks, check_specs, check_step, lake_of
-from heap_assets.quality.engine import Check, Subject
+from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import unique_keys
 from heap_assets.quality.result_store import gate, read, record
-from heap_assets.quality.results import Severity, Verdict, nothing_to_judge_by
+from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.storage import Lake
 
 TABLE = "heap/events/signup"
@@ -51,10 +51,10 @@ def test_a_single_partition_run_keeps_the_result_of_its_partition(run: Run, kept
     assert run(assets, "2026-11-01").success
     assert run(assets, BAD_DAY).success  # ERROR without blocking leaves the run green
     assert kept(TABLE, "unique_keys") == {"2026-11-01": ["SUCCEEDED"], BAD_DAY: ["FAILED"]}
-    verdict = read(lake.store, TABLE, "unique_keys", BAD_DAY)
-    assert verdict is not None
-    assert verdict.numbers == {"rows": 4, "repeated_keys": 1, "extra_rows": 1}
-    assert verdict.version == lake.versions(TABLE)[BAD_DAY]
+    result = read(lake.store, TABLE, "unique_keys", BAD_DAY)
+    assert result is not None
+    assert result.numbers == {"rows": 4, "repeated_keys": 1, "extra_rows": 1}
+    assert result.version == lake.versions(TABLE)[BAD_DAY]
 
 
 def test_a_range_run_keeps_a_result_for_each_of_its_partitions(run: Run, kept: Kept) -> None:
@@ -107,7 +107,7 @@ def test_checks_alone_can_be_run_again_on_one_partition(run: Run, kept: Kept, in
 
 
 def many_tables(tables: list[str], checks: list[Check], broken: str = "") -> dg.AssetsDefinition:
-    """The way that all Heap tables are built: one subsettable step, verdicts inline."""
+    """The way that all Heap tables are built: one subsettable step, results inline."""
 
     @dg.multi_asset(
         specs=[dg.AssetSpec(dg.AssetKey(table.split("/")), partitions_def=DAYS, skippable=True) for table in tables],
@@ -123,14 +123,14 @@ def many_tables(tables: list[str], checks: list[Check], broken: str = "") -> dg.
         for day in context.partition_keys:
             for table in tables:
                 if table == broken:
-                    given = {"readable": Verdict(passed=False, notes={"reason": "bad Avro block"})}
+                    given = {"readable": CheckResult(passed=False, notes={"reason": "bad Avro block"})}
                 else:
                     lake.write(table, day, events(day))
-                    given = {"readable": Verdict(passed=True)}
+                    given = {"readable": CheckResult(passed=True)}
                     if table not in done:
                         done.add(table)
                         yield dg.MaterializeResult(asset_key=dg.AssetKey(table.split("/")))
-                yield from step.judge(table, day, given)
+                yield from step.evaluate(table, day, given)
         yield from step.finish()
 
     return heap_tables
@@ -156,11 +156,11 @@ def test_one_unreadable_table_fails_its_check_and_stops_no_other(run: Run, kept:
 
 
 def test_a_check_that_cannot_be_carried_out_fails_no_step_and_has_not_passed(run: Run, lake: Lake) -> None:
-    def broken(subject: Subject) -> Verdict:
+    def broken(subject: CheckContext) -> CheckResult:
         return unique_keys(subject.rows(), ["no_such_column"])
 
-    def first_day(subject: Subject) -> Verdict:
-        return nothing_to_judge_by("there is no earlier day")
+    def first_day(subject: CheckContext) -> CheckResult:
+        return nothing_to_compare("there is no earlier day")
 
     checks = [
         Check(TABLE, "broken", "…", broken, blocking=True),
@@ -185,7 +185,7 @@ def judged(lake: Lake, day: str, *, passed: bool, severity: Severity = Severity.
     version = lake.versions(TABLE)[day]
     record(
         lake.store,
-        Verdict(passed=passed),
+        CheckResult(passed=passed),
         asset=TABLE,
         check="unique_keys",
         partition=day,
@@ -214,7 +214,7 @@ def test_offenders_are_stored_hashed_and_compare_over_time(lake: Lake) -> None:
         lake.write(TABLE, day, events(day))
         record(
             lake.store,
-            Verdict(passed=False, offenders=frame, plain=("rows",)),
+            CheckResult(passed=False, offenders=frame, plain=("rows",)),
             asset=TABLE,
             check="unique_keys",
             partition=day,

@@ -23,10 +23,10 @@ class TestPersonalData:
     )
     def test_values(self, column: str, value: str, kind: str) -> None:
         rows = pl.LazyFrame({column: [value] * 60 + ["-"] * 40})
-        verdict = no_personal_data(rows, [column], [], rows_searched=1000, allowed=0.001)
-        assert verdict.offenders is not None
-        assert (verdict.offenders["property"][0], verdict.offenders["kind"][0]) == (column, kind)
-        assert value not in str(verdict.sample(b"key")) + str(verdict.notes)
+        result = no_personal_data(rows, [column], [], rows_searched=1000, allowed=0.001)
+        assert result.offenders is not None
+        assert (result.offenders["property"][0], result.offenders["kind"][0]) == (column, kind)
+        assert value not in str(result.sample(b"key")) + str(result.notes)
 
     def test_one_email_in_a_thousand_rows_is_too_many(self) -> None:
         rows = pl.LazyFrame({"search_term": ["shoes"] * 997 + ["ann@acme.com"] * 3})
@@ -46,8 +46,8 @@ class TestPersonalData:
                 "price": ["1234.50"] * 500,
             }
         )
-        verdict = no_personal_data(clean, clean.collect_schema().names(), [], rows_searched=20_000, allowed=0.001)
-        assert verdict.passed, verdict.notes
+        result = no_personal_data(clean, clean.collect_schema().names(), [], rows_searched=20_000, allowed=0.001)
+        assert result.passed, result.notes
 
     def test_a_property_called_like_personal_data(self) -> None:
         rows = pl.LazyFrame({"billing_phone": ["n/a yet"]})

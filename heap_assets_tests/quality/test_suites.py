@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 
 from heap_assets import clock
-from heap_assets.quality.engine import Check, Subject, blocking_checks
+from heap_assets.quality.engine import Check, CheckContext, blocking_checks
 from heap_assets.quality.heap_tables import checks_for_event_table, checks_for_migrations, checks_for_users
 from heap_assets.quality.identity import checks_for_identity
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import gate, partition_version, record
-from heap_assets.quality.results import Verdict
-from heap_assets.quality.sync import checks_for_sync, delivery_recency_check, sync_verdicts
+from heap_assets.quality.results import CheckResult
+from heap_assets.quality.sync import checks_for_sync, delivery_recency_check, sync_results
 from heap_assets.quality.thresholds import Cadence
 from heap_assets.quality.warehouse import checks_for_warehouse_table
 from heap_assets.storage import Lake
@@ -90,16 +90,16 @@ def clean_day(day: date, chance: random.Random) -> Frames:
 
 
 def judge(lake: Lake, checks: Iterable[Check], asset: str, day: date) -> dict[str, bool]:
-    """Judge one partition as a step does, and store the verdicts."""
-    subject = Subject(lake, asset, str(day))
+    """Judge one partition as a step does, and store the results."""
+    subject = CheckContext(lake, asset, str(day))
     results = {}
     for check in checks:
-        if check.asset != asset or check.judge is None:
+        if check.asset != asset or check.evaluate is None:
             continue
-        verdict = check.judge(replace(subject, check=check.name))
+        result = check.evaluate(replace(subject, check=check.name))
         record(
             lake.store,
-            verdict,
+            result,
             asset=asset,
             check=check.name,
             partition=str(day),
@@ -107,14 +107,14 @@ def judge(lake: Lake, checks: Iterable[Check], asset: str, day: date) -> dict[st
             severity=check.severity,
             blocking=check.blocking,
         )
-        results[check.name] = verdict.passed
+        results[check.name] = result.passed
     return results
 
 
-def store(lake: Lake, check: Check, verdict: Verdict, partition: str) -> None:
+def store(lake: Lake, check: Check, result: CheckResult, partition: str) -> None:
     record(
         lake.store,
-        verdict,
+        result,
         asset=check.asset,
         check=check.name,
         partition=partition,
@@ -168,13 +168,13 @@ def lived_day(lake: Lake, day: date, chance: random.Random) -> Iterator[tuple[st
     report = {"status": "succeeded", "planned": sent, "sent": sent, "invalid": chance.randrange(3), "rejected": 0}
     known = lake.scan("heap/users", str(day))
     ledger = known.drop_nulls("identity").select(key="identity")
-    for name, verdict in sync_verdicts(report, ledger=ledger, users=known).items():
-        store(lake, next(c for c in SYNC if c.name == name), verdict, str(day))
-        yield "sync/heap_user_properties", name, verdict.passed
+    for name, result in sync_results(report, ledger=ledger, users=known).items():
+        store(lake, next(c for c in SYNC if c.name == name), result, str(day))
+        yield "sync/heap_user_properties", name, result.passed
     for check in RECENCY:
-        assert check.judge is not None
-        verdict = check.judge(Subject(lake, check.asset, "all", check=check.name))
-        yield check.asset, check.name, verdict.passed
+        assert check.evaluate is not None
+        result = check.evaluate(CheckContext(lake, check.asset, "all", check=check.name))
+        yield check.asset, check.name, result.passed
 
 
 Fault = Callable[[pl.DataFrame], pl.DataFrame]
@@ -282,7 +282,7 @@ def conflicts(count: int) -> pl.DataFrame:
     return pl.DataFrame([{**row, "value_b": f"d{n}"} for n in range(count)])
 
 
-def people_verdicts(lake: Lake, day: date) -> dict[str, bool]:
+def people_results(lake: Lake, day: date) -> dict[str, bool]:
     results = {}
     for asset in ("identity/graph", "identity/conflicts", "identity/shared", "identity/changes", "profiles"):
         results |= judge(lake, [*IDENTITY, *PROFILES], asset, day)
@@ -292,13 +292,13 @@ def people_verdicts(lake: Lake, day: date) -> dict[str, bool]:
 def test_people_who_are_who_they_are_pass_every_check(lake: Lake) -> None:
     for n in range(8):
         people_day(lake, START + timedelta(days=n))
-        assert all(people_verdicts(lake, START + timedelta(days=n)).values())
+        assert all(people_results(lake, START + timedelta(days=n)).values())
 
 
 @pytest.mark.parametrize("spelt", ["m1", " M1 ", "mailto:m1.", "\u200bm1"])
 def test_a_contact_that_names_two_people_is_seen_however_it_is_spelt(lake: Lake, spelt: str) -> None:
     people_day(lake, START, split_contact=spelt)
-    assert not people_verdicts(lake, START)["one_profile_per_crm_contacts_key"]
+    assert not people_results(lake, START)["one_profile_per_crm_contacts_key"]
 
 
 def test_a_collapsed_snapshot_shuts_the_gate_of_the_profiles_made_of_it(lake: Lake) -> None:
@@ -308,7 +308,7 @@ def test_a_collapsed_snapshot_shuts_the_gate_of_the_profiles_made_of_it(lake: La
     people_day(lake, following)
     lake.write(CONTACTS, str(following), lake.scan(CONTACTS, str(following)).head(20))
     assert not judge(lake, CHECKS[CONTACTS], CONTACTS, following)["not_shrunk"]
-    assert not people_verdicts(lake, following)["inputs_not_shrunk"]
+    assert not people_results(lake, following)["inputs_not_shrunk"]
     assert gate(lake, "profiles", str(following), ["inputs_not_shrunk"]) == [
         f"profiles {following}: inputs_not_shrunk failed"
     ]
@@ -317,7 +317,7 @@ def test_a_collapsed_snapshot_shuts_the_gate_of_the_profiles_made_of_it(lake: La
 def test_conflicts_that_jump_and_matches_that_fall_are_seen(lake: Lake) -> None:
     for n in range(4):
         people_day(lake, START + timedelta(days=n))
-        people_verdicts(lake, START + timedelta(days=n))
+        people_results(lake, START + timedelta(days=n))
     day = START + timedelta(days=4)
     people_day(lake, day)
     lake.write("identity/conflicts", str(day), conflicts(40))
@@ -327,7 +327,7 @@ def test_conflicts_that_jump_and_matches_that_fall_are_seen(lake: Lake) -> None:
     )
     lake.write("identity/graph", str(day), apart)
     lake.write("identity/changes", str(day), pl.DataFrame({"kind": ["split"] * 30}))
-    results = people_verdicts(lake, day)
+    results = people_results(lake, day)
     assert [name for name, passed in results.items() if not passed] == [
         "matched_as_before",
         "conflicts_as_usual",
@@ -339,10 +339,10 @@ def test_a_mailbox_of_two_customers_is_seen_and_shown_as_a_hash(lake: Lake) -> N
     people_day(lake, START)
     inbox = {"type_a": "crm_id", "value_a": "2", "type_b": "email", "profile_a": "p2", "profile_b": "p1"}
     lake.write("identity/conflicts", str(START), pl.DataFrame([{**inbox, "value_b": "billing@firm.example"}]))
-    assert not people_verdicts(lake, START)["claimed_by_one"]
+    assert not people_results(lake, START)["claimed_by_one"]
     check = next(check for check in IDENTITY if check.name == "claimed_by_one")
-    assert check.judge is not None
-    sample = check.judge(Subject(lake, check.asset, str(START))).sample(b"key")
+    assert check.evaluate is not None
+    sample = check.evaluate(CheckContext(lake, check.asset, str(START))).sample(b"key")
     assert [(row["identifier_type"], row["people"], len(row["identifier"])) for row in sample] == [("email", 2, 12)]
     assert "claimed_by_one" not in blocking_checks(IDENTITY, "identity/conflicts"), "a mailbox holds nobody's sync up"
 
@@ -379,14 +379,14 @@ def test_a_sync_run_gives_all_its_verdicts() -> None:
         "invalid": 1,
         "unknown": 2,
     }
-    found = sync_verdicts(report)
-    assert {name for name, verdict in found.items() if not verdict.passed} == {
+    found = sync_results(report)
+    assert {name for name, result in found.items() if not result.passed} == {
         "delivered",
         "few_rejected",
         "nothing_unanswered",
     }
     assert found["delivered"].notes == {"reason": "401"}
-    assert all(verdict.passed for verdict in sync_verdicts({"status": "succeeded", "sent": 10}).values())
+    assert all(result.passed for result in sync_results({"status": "succeeded", "sent": 10}).values())
 
 
 def test_sessions_that_are_about_to_be_built_anew_are_not_held_against_their_events(lake: Lake) -> None:

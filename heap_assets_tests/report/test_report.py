@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from heap_assets.quality.result_store import record
-from heap_assets.quality.results import Severity, Verdict, could_not_judge, nothing_to_judge_by
+from heap_assets.quality.results import CheckResult, Severity, could_not_evaluate, nothing_to_compare
 from heap_assets.report import collect, render, write_report
 from heap_assets.storage import Lake
 
@@ -18,42 +18,44 @@ NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 TODAY = date(2026, 11, 20)
 
 
-def told(lake: Lake, asset: str, check: str, day: str, verdict: Verdict, **options: object) -> None:
-    """Store a verdict the way that a step does."""
+def told(lake: Lake, asset: str, check: str, day: str, result: CheckResult, **options: object) -> None:
+    """Store a result the way that a step does."""
     fields: dict[str, object] = {"severity": Severity.ERROR, "blocking": False, "rule": f"{check} holds."} | options
-    record(lake.store, verdict, asset=asset, check=check, partition=day, version="v", **fields)  # type: ignore[arg-type]
+    record(lake.store, result, asset=asset, check=check, partition=day, version="v", **fields)  # type: ignore[arg-type]
 
 
 def company(lake: Lake, days: int = 30) -> None:
-    """Store a month of verdicts of a company with a few troubles on its newest day."""
+    """Store a month of results of a company with a few troubles on its newest day."""
     for back in range(days, -1, -1):
         day, newest, n = str(TODAY - timedelta(days=back)), back == 0, days - back
         for index in range(14):
             rows = round(4000 / (index + 1) * (1 + 0.3 * math.sin(n * 0.9)) + 9 * n)
             table = f"heap/events/table_{index}"
             bad = newest and index == 2
-            told(lake, table, "volume_as_usual", day, Verdict(not bad, {"rows": rows}), severity=Severity.WARN)
-            told(lake, table, "unique_keys", day, Verdict(True, {"rows": rows}), blocking=True)
+            told(lake, table, "volume_as_usual", day, CheckResult(not bad, {"rows": rows}), severity=Severity.WARN)
+            told(lake, table, "unique_keys", day, CheckResult(True, {"rows": rows}), blocking=True)
             leak = newest and index == 1
             found = pl.DataFrame({"property": ["message"], "kind": ["email"], "value": ["ann@acme.test"]})
-            verdict = Verdict(not leak, {"properties_with_personal_data": int(leak)}, offenders=found if leak else None)
-            told(lake, table, "no_personal_data", day, verdict, blocking=True)
+            result = CheckResult(
+                not leak, {"properties_with_personal_data": int(leak)}, offenders=found if leak else None
+            )
+            told(lake, table, "no_personal_data", day, result, blocking=True)
         people = {
             "profiles": 2000 + n * 9,
             "identified_profiles": 900 + n * 5,
             "profiles_on_several_identities": 20 + n,
         }
-        told(lake, "profiles", "one_identity_per_profile", day, Verdict(not newest, people), blocking=True)
+        told(lake, "profiles", "one_identity_per_profile", day, CheckResult(not newest, people), blocking=True)
         twins = {"profiles_with_anonymous_twin": 60 - n}
-        told(lake, "profiles", "no_anonymous_twins", day, Verdict(True, twins), severity=Severity.WARN)
+        told(lake, "profiles", "no_anonymous_twins", day, CheckResult(True, twins), severity=Severity.WARN)
         match = {"matched_crm_id": 0.61 + n / 500, "matched_customer_id": 0.7 - (n > 25) * 0.2}
-        told(lake, "identity/graph", "matched_as_before", day, Verdict(n < 26, match), severity=Severity.WARN)
+        told(lake, "identity/graph", "matched_as_before", day, CheckResult(n < 26, match), severity=Severity.WARN)
         sizes = {"1": 300, "2": 500, "3": 640, "5": 410, "10": 80, "20": 3}
-        size = Verdict(True, {"largest_profile": 31}, memory={"sizes": sizes})
+        size = CheckResult(True, {"largest_profile": 31}, memory={"sizes": sizes})
         told(lake, "identity/graph", "not_over_merged", day, size, severity=Severity.WARN)
-        told(lake, "identity/conflicts", "conflicts_as_usual", day, Verdict(True, {"conflicts": 40 + n % 5}))
-        told(lake, "identity/shared", "shared_as_usual", day, Verdict(True, {"shared_values": 12}))
-        told(lake, "warehouse/crm_contacts", "not_shrunk", day, Verdict(True, {"rows": 1500 + n}), blocking=True)
+        told(lake, "identity/conflicts", "conflicts_as_usual", day, CheckResult(True, {"conflicts": 40 + n % 5}))
+        told(lake, "identity/shared", "shared_as_usual", day, CheckResult(True, {"shared_values": 12}))
+        told(lake, "warehouse/crm_contacts", "not_shrunk", day, CheckResult(True, {"rows": 1500 + n}), blocking=True)
         run = {
             "sync": "heap_user_properties",
             "day": date.fromisoformat(day),
@@ -67,7 +69,9 @@ def company(lake: Lake, days: int = 30) -> None:
         }
         lake.store.sink(f"_sync/heap_user_properties/runs/{day}/{n:010d}.parquet", pl.DataFrame([run]))
     for asset, hours in (("heap/pageviews", 9.0), ("warehouse/support_tickets", 216.0), ("heap/users", 8.0)):
-        recent = Verdict(hours < 66, {"hours_behind": hours, "allowed_hours": 66.0}, {"newest_row": "2026-11-11T23:10"})
+        recent = CheckResult(
+            hours < 66, {"hours_behind": hours, "allowed_hours": 66.0}, {"newest_row": "2026-11-11T23:10"}
+        )
         told(lake, asset, "newest_row_is_recent", "all", recent)
 
 
@@ -102,18 +106,18 @@ def test_the_page_tells_what_fails_how_new_how_many_and_what_was_sent(lake: Lake
 
 def test_what_is_not_judged_has_neither_passed_nor_failed(lake: Lake) -> None:
     day = "2026-11-01"
-    for check, verdict in (
-        ("unique_keys", Verdict(True)),
-        ("not_shrunk", nothing_to_judge_by("there is no earlier snapshot")),
-        ("newest_row_is_recent", could_not_judge("the column is text")),
+    for check, result in (
+        ("unique_keys", CheckResult(True)),
+        ("not_shrunk", nothing_to_compare("there is no earlier snapshot")),
+        ("newest_row_is_recent", could_not_evaluate("the column is text")),
     ):
         record(
-            lake.store, verdict, asset="warehouse/crm", check=check, partition=day, version=None,
+            lake.store, result, asset="warehouse/crm", check=check, partition=day, version=None,
             severity=Severity.ERROR, blocking=False,
         )  # fmt: skip
     status = collect(lake, datetime(2026, 11, 2, tzinfo=UTC))
     assert status.failing == []
-    assert [verdict.check for verdict in status.unjudged] == ["newest_row_is_recent", "not_shrunk"]
+    assert [result.check for result in status.unjudged] == ["newest_row_is_recent", "not_shrunk"]
     assert status.strips["warehouse/crm"][day] == "pass"
     page = render(status)
     assert "All 1 checks pass, 2 are not judged" in page
@@ -131,7 +135,7 @@ def test_the_page_is_whole_in_itself_and_gives_nobody_away(lake: Lake, tmp_path:
 
 
 def test_names_cannot_break_the_page(lake: Lake) -> None:
-    odd = Verdict(passed=False, numbers={"rows": 1}, notes={"new": "<script>alert(1)</script>"})
+    odd = CheckResult(passed=False, numbers={"rows": 1}, notes={"new": "<script>alert(1)</script>"})
     told(lake, "heap/events/a", "volume_as_usual", str(TODAY), odd, rule="<b>Odd</b>.")
     page = render(collect(lake, NOW))
     assert "<script>" not in page

@@ -62,17 +62,17 @@ TESTS: dict[str, tuple[str, list[str], str, str]] = {
     "network": ("a run that may call nobody", ["end_to_end/test_closed_network.py"], "", ""),
     "damage": (
         "damaged records, each kind",
-        ["pipelines/test_damaged_records.py", "quality/test_stored_verdicts.py"],
+        ["pipelines/test_damaged_records.py", "quality/test_stored_results.py"],
         "",
         "",
     ),
     "races": (
-        "races: records, catalogue, partitions, verdicts, leases",
+        "races: records, catalogue, partitions, results, leases",
         [
             "storage/test_object_stores.py",
             "sources/heap_connect/test_table_columns.py",
             "sources/heap_connect/test_interrupted.py",
-            "quality/test_stored_verdicts.py",
+            "quality/test_stored_results.py",
             "activation/test_delivery_lease.py",
         ],
         "",

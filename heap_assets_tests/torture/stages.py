@@ -18,12 +18,12 @@ from heap_assets.demo import write_company
 from heap_assets.pipelines.golden import audit_of_day, profiles_of_day
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.resolve import identity_of_day
-from heap_assets.pipelines.retention import expired, forget, forget_verdicts, old_verdicts
+from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget
 from heap_assets.pipelines.table import Made
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project, open_project
 from heap_assets.quality import result_store
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.sources.heap_connect import Catalogue, build_event_day, build_user_migrations, build_users
 from heap_assets.storage import Inputs, Lake, Store
 from heap_assets.tables import AUDIT, MIGRATIONS, PROFILES, USERS, heap_asset
@@ -132,7 +132,7 @@ def retention(folder: Path) -> None:
     os.environ[clock.VARIABLE] = (NOW + _LATER).isoformat()
     there = platform_of(folder)
     forget(there, expired(there))
-    forget_verdicts(there, old_verdicts(there))
+    delete_results(there, expired_results(there))
 
 
 STAGES: Mapping[str, Callable[[Path], None]] = {
@@ -182,7 +182,7 @@ def state(folder: Path, *, landed_anew: bool = True) -> dict[str, Any]:
         "days": _days(there) if landed_anew else _files(store),
         "catalogue": Path(there.settings.catalogue).read_text() if Path(there.settings.catalogue).exists() else "",
         "tables": {key: _digest(store.scan(key)) for key in tables if not key.startswith("heap_connect/")},
-        "verdicts": sorted("/".join(result_store.parts(info.key)) for info in store.list(result_store.ROOT)),
+        "results": sorted("/".join(result_store.parts(info.key)) for info in store.list(result_store.ROOT)),
         "partial files": _partial_files(store.root),
     }
 
@@ -226,7 +226,7 @@ def _write(lake: Lake, asset: str, day: date, made: Made) -> None:
 def _judged(lake: Lake, asset: str, day: date) -> None:
     result_store.record(
         lake.store,
-        Verdict(passed=True),
+        CheckResult(passed=True),
         asset=asset,
         check="readable",
         partition=str(day),

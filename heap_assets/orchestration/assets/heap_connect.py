@@ -12,7 +12,7 @@ from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines.landing import land
 from heap_assets.project import Project
-from heap_assets.quality import Check, Verdict
+from heap_assets.quality import Check, CheckResult
 from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpReport
 from heap_assets.tables import DUMPS, LANDED
@@ -69,7 +69,7 @@ def dumps(project: Callable[[LakeResource], Project], checks: Sequence[Check], o
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         there = project(lake)
         step = StepChecks(context, there.lake, checks)
-        verdicts: dict[str, Mapping[str, Verdict]] = {}
+        results: dict[str, Mapping[str, CheckResult]] = {}
         landed: dict[str, dict[str, Any]] = {}
         delivered = {str(manifest.dump_id) for manifest in there.source().manifests()}
         gone = [dump for dump in context.partition_keys if dump not in delivered]
@@ -79,10 +79,10 @@ def dumps(project: Callable[[LakeResource], Project], checks: Sequence[Check], o
                 context.log_event(day_landed(day, tables, done.report.dump_id))
             there.landing.confirm(done.report.dump_id, done.report.touched)
             landed[dump] = _metadata(done.report)
-            verdicts[dump] = done.verdicts
+            results[dump] = done.results
         yield from materializations(context, asset_key(DUMPS), landed)
-        for dump, of_dump in verdicts.items():
-            yield from step.judge(DUMPS, dump, of_dump)
+        for dump, of_dump in results.items():
+            yield from step.evaluate(DUMPS, dump, of_dump)
         yield from step.finish()
         if gone:
             raise dg.Failure(f"{there.source().describe()} has no dump {', '.join(gone)}", allow_retries=False)

@@ -59,7 +59,7 @@ def status_schedule(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
 
 
 def _metadata(project: Project, page: str, status: Status) -> dict[str, Any]:
-    outcomes = [outcome(verdict) for verdict in status.newest]
+    outcomes = [outcome(result) for result in status.newest]
     uri = f"{project.lake.store.url.rstrip('/')}/{PAGE}"
     return {
         "page": dg.MetadataValue.path(uri) if "://" not in uri else dg.MetadataValue.url(uri),
@@ -68,7 +68,7 @@ def _metadata(project: Project, page: str, status: Status) -> dict[str, Any]:
         "failing": outcomes.count("error"),
         "warning": outcomes.count("warn"),
         "not_judged": outcomes.count("unjudged"),
-        "assets_behind": sum(verdict.failed for verdict in status.freshness),
+        "assets_behind": sum(result.failed for result in status.freshness),
         **status.figures,
         "needs_a_look": dg.MetadataValue.md(_attention(status)),
     }
@@ -76,9 +76,9 @@ def _metadata(project: Project, page: str, status: Status) -> dict[str, Any]:
 
 def _attention(status: Status) -> str:
     lines = [
-        f"- **{verdict.asset}** {verdict.check}{'' if verdict.partition == 'all' else f', {verdict.partition}'}: "
-        f"{verdict.rule}"
-        for verdict in status.failing[:_SHOWN]
+        f"- **{result.asset}** {result.check}{'' if result.partition == 'all' else f', {result.partition}'}: "
+        f"{result.rule}"
+        for result in status.failing[:_SHOWN]
     ]
     more = [f"- and {len(status.failing) - _SHOWN} more"] if len(status.failing) > _SHOWN else []
     return "\n".join([*lines, *more]) or "Every check passes."

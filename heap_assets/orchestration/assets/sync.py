@@ -27,7 +27,7 @@ from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery, RunOptions
 from heap_assets.pipelines.suites import loaded_cadence
-from heap_assets.pipelines.sync_checks import superseded_verdict, sync_checks, undelivered_verdict, verdicts_of
+from heap_assets.pipelines.sync_checks import results_of, superseded_result, sync_checks, undelivered_result
 from heap_assets.pipelines.sync_schedule import built_days, how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
@@ -113,7 +113,7 @@ def _sync(
         if not context.selected_asset_keys:
             # the button "Execute" of a check must not send anything
             step = StepChecks(context, deployed.lake, checks)
-            yield from step.judge_again(sync_asset(name), context.partition_keys)
+            yield from step.re_evaluate(sync_asset(name), context.partition_keys)
             yield from step.finish()
             return
         if config.dry_run:
@@ -156,11 +156,11 @@ class _Run:
         asset = sync_asset(self.name)
         yield from self._materializations()
         for day in self.superseded:
-            yield from self.checks.judge(asset, day, superseded_verdict(max(self.deliveries)))
+            yield from self.checks.evaluate(asset, day, superseded_result(max(self.deliveries)))
         for day, sent in self.deliveries.items():
-            yield from self.checks.judge(asset, day, verdicts_of(self.project, self.name, sent))
+            yield from self.checks.evaluate(asset, day, results_of(self.project, self.name, sent))
         if error is not None and not isinstance(error[1], LeaseHeldError):
-            yield from self.checks.judge(asset, error[0], undelivered_verdict(str(error[1])[:_SHOWN_REASON]))
+            yield from self.checks.evaluate(asset, error[0], undelivered_result(str(error[1])[:_SHOWN_REASON]))
         yield from self.checks.finish()
         if error is not None:
             raise error[1]

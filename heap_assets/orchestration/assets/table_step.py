@@ -21,7 +21,7 @@ from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
 from heap_assets.pipelines.table import UNREADABLE, VALUES_LOST_IN, Table, Task
 from heap_assets.project import Project
-from heap_assets.quality import Check, Verdict, nothing_to_judge_by
+from heap_assets.quality import Check, CheckResult, nothing_to_compare
 from heap_assets.redaction import redacting
 from heap_assets.storage import Status
 
@@ -147,7 +147,7 @@ def table_step(
         for path in step.assets:
             # the button "Execute" of a check asks for its result alone: nothing is built
             if asset_key(path) not in context.selected_asset_keys:
-                yield from step.judge_again(path, context.partition_keys)
+                yield from step.re_evaluate(path, context.partition_keys)
         yield from step.finish()
 
     return build_tables
@@ -156,25 +156,27 @@ def table_step(
 def _build_table(
     context: dg.AssetExecutionContext, project: Project, table: TableAsset, step: StepChecks
 ) -> Iterator[Any]:
-    verdicts: dict[str, Verdict] = {}
+    results: dict[str, CheckResult] = {}
     built: dict[str, dict[str, Any]] = {}
     for day in context.partition_keys:
         try:
             metadata = _build_day(project, table, day)
         except MissingInputError as error:
             note_wait(context, table.path, day, str(error))
-            verdicts[day] = nothing_to_judge_by(f"waits: {error}"[:_SHOWN_REASON])
+            results[day] = nothing_to_compare(f"waits: {error}"[:_SHOWN_REASON])
             continue
         except HeapAssetsError as error:
             context.log.error("%s %s: %s", table.path, day, error)  # noqa: TRY400  the message says all
-            verdicts[day] = Verdict(False, notes={"reason": str(error)[:_SHOWN_REASON]})
+            results[day] = CheckResult(False, notes={"reason": str(error)[:_SHOWN_REASON]})
             continue
         missing = metadata.get(UNREADABLE)
-        verdicts[day] = Verdict(False, notes={"reason": str(missing)[:_SHOWN_REASON]}) if missing else Verdict(True)
+        results[day] = (
+            CheckResult(False, notes={"reason": str(missing)[:_SHOWN_REASON]}) if missing else CheckResult(True)
+        )
         built[day] = metadata
     yield from materializations(context, asset_key(table.path), built)
-    for day, readable in verdicts.items():
-        yield from step.judge(table.path, day, {"readable": readable})
+    for day, readable in results.items():
+        yield from step.evaluate(table.path, day, {"readable": readable})
 
 
 def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:

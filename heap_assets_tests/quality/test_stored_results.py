@@ -1,4 +1,4 @@
-"""Damaged verdict files are named and stop only who needs them."""
+"""Damaged result files are named and stop only who needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from heap_assets.errors import DamagedFileError
 from heap_assets.quality import result_store
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.results import CheckResult, Severity
 from heap_assets.storage import Lake
 
 DAY = "2026-11-01"
@@ -52,13 +52,13 @@ def test_a_damaged_hash_key_is_named(lake: Lake) -> None:
 STALE = """
 import sys
 from heap_assets.quality import result_store
-from heap_assets.quality.results import Severity, Verdict
+from heap_assets.quality.results import Severity, CheckResult
 from heap_assets.storage import Lake
 lake, own = Lake.open(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
-    result_store.record(lake.store, Verdict(passed=False), asset="profiles", check="one", partition="2026-11-01",
+    result_store.record(lake.store, CheckResult(passed=False), asset="profiles", check="one", partition="2026-11-01",
                     version=own, severity=Severity.ERROR, blocking=True)
 """
 
@@ -96,7 +96,7 @@ def test_runs_that_judged_what_stands_no_more_do_not_replace_the_verdict_on_what
 def _record(lake: Lake, check: str, version: str | None) -> None:
     result_store.record(
         lake.store,
-        Verdict(passed=True),
+        CheckResult(passed=True),
         asset="profiles",
         check=check,
         partition=DAY,
