@@ -100,14 +100,14 @@ def _labelled(condition: Any, label: str) -> Condition:
     return labelled
 
 
-def touched_days(project: Callable[[], Project]) -> Condition:
+def touched_days(project: Project) -> Condition:
     """Return the condition of event tables: every day that a dump touched or whose columns changed, however old."""
     return _after_landing(project, unbuilt_days, "its rows or columns are newer than its last build")
 
 
-def newest_touched_day(project: Callable[[], Project]) -> Condition:
+def newest_touched_day(project: Project) -> Condition:
     """Return the condition of users and user_migrations: their newest days."""
-    if not is_exported(project()):
+    if not is_exported(project):
         return _after_landing(project, unbuilt_people, "dumps are newer than its last build")
     updated = (
         dg.AutomationCondition.in_latest_time_window(_NEWEST)
@@ -117,38 +117,35 @@ def newest_touched_day(project: Callable[[], Project]) -> Condition:
     return _labelled(updated, "the export touched the newest day")
 
 
-def _after_landing(
-    project: Callable[[], Project], due: Callable[[Project], Mapping[str, Collection[date]]], label: str
-) -> Condition:
+def _after_landing(project: Project, due: Callable[[Project], Mapping[str, Collection[date]]], label: str) -> Condition:
     """Ask for what is due once landing pauses; a look at an export reports all days at once and has no pause."""
 
     def _due() -> Mapping[str, Collection[date]]:
-        opened = project()
-        return due(opened) if is_exported(opened) or landing_pauses(opened) else {}
+        return due(project) if is_exported(project) or landing_pauses(project) else {}
 
     return _labelled(_in_time(DaysDue(label, _Recent(_due))), label)
 
 
-def unread_day(project: Callable[[], Project]) -> Condition:
+def unread_day(project: Project) -> Condition:
     """Return the condition of warehouse tables: never read, or the schedule's time for the newest day was missed."""
-    due = DaysDue("the newest complete day was not read", _Recent(lambda: unread_tables(project())))
+    due = DaysDue("the newest complete day was not read", _Recent(lambda: unread_tables(project)))
     return _labelled(_in_time(due), "it was never read, or its time was missed")
 
 
-def never_sent(project: Callable[[], Project]) -> Condition:
+def never_sent(project: Project) -> Condition:
     """Return the condition of syncs: the first run, as soon as everything it reads is built and has passed."""
-    due = DaysDue("it has never run", _Recent(lambda: first_runs(project())))
+    due = DaysDue("it has never run", _Recent(lambda: first_runs(project)))
     return _labelled(_in_time(due), "its first run is due; the schedule asks for all others")
 
 
-def settled_graph(project: Callable[[], Project]) -> Condition:
+def settled_graph(project: Project) -> Condition:
     """Return the condition of the identity group: every touched day is built and the inputs are not the graph's.
 
     A graph must not be resolved while a resync is still rebuilding some of its days.
     """
 
     def _due() -> dict[str, list[date]]:
-        day = graph_is_due(project())
+        day = graph_is_due(project)
         return {} if day is None else {path: [day] for path in RESOLVED}
 
     return _in_time(DaysDue("its inputs are settled and new", _Recent(_due)))

@@ -1,7 +1,6 @@
 """All assets, checks, sensors, schedules and jobs of a project as one `dg.Definitions`."""
 
 import warnings
-from collections.abc import Callable
 
 import dagster as dg
 
@@ -30,7 +29,7 @@ from heap_assets.orchestration.ui_metadata import presented
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.filtering import check_columns
-from heap_assets.pipelines.suites import dump_checks, hourly_checks, identity_checks, profile_checks
+from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.project import Project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
@@ -40,64 +39,58 @@ _AUTOMATION_SECONDS = 15
 _PEOPLE = (IDENTITY, PROFILES, AUDIT, AUDIENCES)
 
 
-def build_definitions(loaded: Project) -> dg.Definitions:
+def build_definitions(project: Project) -> dg.Definitions:
     """Return the definitions of a platform: assets, checks, sensors and schedules.
 
     Loading reads two local files and nothing else: no network, so every worker loads the same graph.
     """
-    loaded.check_heap_columns()
-    check_columns(loaded)
-    for doubt in (*check_events(loaded), *unknown_destinations(loaded).values()):
+    project.check_heap_columns()
+    check_columns(project)
+    for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
         for category in (dg.PreviewWarning, dg.BetaWarning):
             warnings.simplefilter("ignore", category)
-        return _definitions(loaded)
+        return _definitions(project)
 
 
-def _definitions(loaded: Project) -> dg.Definitions:
-    settings = loaded.settings
+def _definitions(project: Project) -> dg.Definitions:
+    settings = project.settings
     run = settings.run
     partitions_def = days(settings.start_date)
-
-    def project(lake: LakeResource) -> Project:
-        return Project(settings, loaded.catalogue, lake.open())
-
-    def standing() -> Project:
-        return loaded
 
     sensor_status = dg.DefaultSensorStatus.RUNNING if run.automation == "running" else dg.DefaultSensorStatus.STOPPED
     schedule_status = (
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
     retention = retention_job(project)
-    recency = recency_job(hourly_checks(loaded), status=schedule_status)
-    exported = is_exported(loaded)
+    recency = recency_job(hourly_checks(project), status=schedule_status)
+    exported = is_exported(project)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
-        [landed(partitions_def, run.owner, EXPORTS, "bigquery"), exports(project, run.owner)]
+        [landed(project, EXPORTS, "bigquery"), exports(project)]
         if exported
-        else [landed(partitions_def, run.owner, DUMPS, "parquet"), dumps(project, dump_checks(loaded), run.owner)]
+        else [landed(project, DUMPS, "parquet"), dumps(project)]
     )
     arrival_sensor = exports_sensor if exported else manifest_sensor
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         *arrivals,
-        event_tables(loaded, project, partitions_def),
-        people(loaded, project, partitions_def),
-        identity(loaded, project, partitions_def),
-        *profiles(loaded, project, partitions_def),
-        *syncs(loaded, project, partitions_def),
-        status_report(loaded, project),
-        *publishing(loaded, project, partitions_def),
+        event_tables(project),
+        people(project),
+        identity(project),
+        *profiles(project),
+        *syncs(project),
+        status_report(project),
+        *publishing(project),
     ]
     if settings.warehouse and settings.warehouse.tables:
-        assets.append(warehouse_tables(loaded, project, partitions_def))
+        assets.append(warehouse_tables(project))
     return dg.Definitions(
-        assets=presented(loaded, assets),
+        assets=presented(project, assets),
         asset_checks=[
-            check_step("identity_checks", identity_checks(loaded), partitions_def, description="Judges the graph."),
+            check_step("identity_checks", identity_checks(project), partitions_def, description="Judges the graph."),
             recency.step,
-            check_step("profile_checks", profile_checks(loaded), partitions_def, description="Looks for duplicates."),
+            check_step("profile_checks", profile_checks(project), partitions_def, description="Looks for duplicates."),
         ],
         resources={
             "lake": LakeResource(
@@ -108,24 +101,24 @@ def _definitions(loaded: Project) -> dg.Definitions:
             "io_manager": dg.mem_io_manager,  # assets return nothing; the default would make folders for that
         },
         sensors=[
-            arrival_sensor(standing, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
-            *automation_sensors(standing, sensor_status),
-            waiting_sensor(standing, status=sensor_status),
+            arrival_sensor(project, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
+            *automation_sensors(project, sensor_status),
+            waiting_sensor(project, status=sensor_status),
             *alert_sensors(configured_channels(settings.alerts), run.ui_url, status=sensor_status),
         ],
         schedules=[
-            *schedules(loaded, standing, schedule_status),
+            *schedules(project, schedule_status),
             recency.schedule,
             status_schedule(schedule_status),
             retention_schedule(retention, schedule_status),
         ],
-        jobs=[*rebuilding_jobs(loaded), *sync_jobs(loaded), retention, recency.job],
+        jobs=[*rebuilding_jobs(project), *sync_jobs(project), retention, recency.job],
         executor=_executor(settings),
     )
 
 
 def automation_sensors(
-    project: Callable[[], Project], status: dg.DefaultSensorStatus
+    project: Project, status: dg.DefaultSensorStatus
 ) -> list[dg.AutomationConditionSensorDefinition]:
     """Return the sensors that run assets by their automation conditions."""
     reasons = Reasons(project)

@@ -1,7 +1,7 @@
 """Jobs: what people do by hand with syncs, and keeping the lake small; everything else is a button on the assets."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -23,36 +23,36 @@ _AT_ONCE = (
 )
 
 
-def sync_jobs(loaded: Project) -> list[UnresolvedAssetJobDefinition]:
+def sync_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs over the syncs; none if there is no sync. Forgetting a key is for the command line.
 
     A key names a person, and Dagster keeps the configuration of every run.
     """
-    syncs = loaded.settings.sync
+    syncs = project.settings.sync
     if not syncs:
         return []
     retry = {"retry_rejected": True}
-    by_vendor = {vendor: [n for n, s in syncs.items() if s.vendor == vendor] for vendor in _vendors(loaded)}
+    by_vendor = {vendor: [n for n, s in syncs.items() if s.vendor == vendor] for vendor in _vendors(project)}
     upserts = [name for name, sync in syncs.items() if sync.is_upsert]
     return [
         _job(
-            loaded,
+            project,
             "dry_run_of_all_syncs",
             list(syncs),
             {"dry_run": True},
             "Shows what every sync would send of a day: counts, new property names, a sample with hashed keys. "
             "Sends nothing and materializes nothing; look at the observations of the assets.",
         ),
-        _job(loaded, "retry_rejected_rows", list(syncs), retry, f"Sends a day by every sync {_AT_ONCE}"),
+        _job(project, "retry_rejected_rows", list(syncs), retry, f"Sends a day by every sync {_AT_ONCE}"),
         *(
-            _job(loaded, f"retry_rejected_rows_at_{vendor}", names, retry, f"Sends a day to {vendor} alone {_AT_ONCE}")
+            _job(project, f"retry_rejected_rows_at_{vendor}", names, retry, f"Sends a day to {vendor} alone {_AT_ONCE}")
             for vendor, names in by_vendor.items()
             if len(by_vendor) > 1
         ),
         *(
             [
                 _job(
-                    loaded,
+                    project,
                     "full_resend",
                     upserts,
                     {"full_resend": True},
@@ -66,39 +66,39 @@ def sync_jobs(loaded: Project) -> list[UnresolvedAssetJobDefinition]:
     ]
 
 
-def _vendors(loaded: Project) -> list[str]:
-    return sorted({sync.vendor for sync in loaded.settings.sync.values()})
+def _vendors(project: Project) -> list[str]:
+    return sorted({sync.vendor for sync in project.settings.sync.values()})
 
 
-def rebuilding_jobs(loaded: Project) -> list[UnresolvedAssetJobDefinition]:
+def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs that build days again by hand; equal inputs write nothing, so asking twice costs little."""
     found = [
         dg.define_asset_job(
             "rebuild_heap_days",
-            selection=_without_hourly_checks(loaded, "heap", "heap_events"),
+            selection=_without_hourly_checks(project, "heap", "heap_events"),
             description="Builds days of Heap's tables again from what has landed; choose days by a backfill. After "
             "the catalogue took in a column, or when a check says that a table cannot be read.",
         ),
         dg.define_asset_job(
             "rebuild_identities",
-            selection=_without_hourly_checks(loaded, "identity", "profiles"),
+            selection=_without_hourly_checks(project, "identity", "profiles"),
             description="Resolves who is who and makes the profiles of a day again: after a change of `identity:` or "
             "`profiles:` in the settings. Older days follow on request only; nothing is sent.",
         ),
     ]
-    if loaded.settings.warehouse and loaded.settings.warehouse.tables:
+    if project.settings.warehouse and project.settings.warehouse.tables:
         found.append(
             dg.define_asset_job(
                 "read_the_warehouse_again",
-                selection=_without_hourly_checks(loaded, "warehouse"),
-                description="Reads the warehouse's tables for the newest complete day: after a correction there.",
+                selection=_without_hourly_checks(project, "warehouse"),
+                description="Reads the warehouse's tables for the newest complete day: after a correction opened.",
             )
         )
     return found
 
 
 def _job(
-    loaded: Project,
+    project: Project,
     name: str,
     syncs: Sequence[str],
     config: Mapping[str, Any],
@@ -107,19 +107,19 @@ def _job(
     chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync)) for sync in syncs))
     return dg.define_asset_job(
         name,
-        selection=chosen - dg.AssetSelection.checks(*_hourly(loaded)),
+        selection=chosen - dg.AssetSelection.checks(*_hourly(project)),
         config={"ops": {step_name(sync): {"config": dict(config)} for sync in syncs}},
         description=description,
     )
 
 
-def _without_hourly_checks(loaded: Project, *groups: str) -> dg.AssetSelection:
+def _without_hourly_checks(project: Project, *groups: str) -> dg.AssetSelection:
     """The hourly checks of recency belong to the assets too, but not to a run that builds or sends them."""
-    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*_hourly(loaded))
+    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*_hourly(project))
 
 
-def _hourly(loaded: Project) -> list[dg.AssetCheckKey]:
-    return [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(loaded)]
+def _hourly(project: Project) -> list[dg.AssetCheckKey]:
+    return [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(project)]
 
 
 class RetentionConfig(dg.Config):
@@ -128,20 +128,20 @@ class RetentionConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Say what would go, and delete nothing")
 
 
-def retention_job(project: Callable[[LakeResource], Project]) -> dg.JobDefinition:
+def retention_job(project: Project) -> dg.JobDefinition:
     """Return the job that deletes the days which `keep` in the settings no longer asks for."""
 
     @dg.op(name="forget_expired_days", pool="retention")
     @redacting
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
-        there = project(lake)
-        days = expired(there)
-        results = expired_results(there)
+        opened = project.with_lake(lake.open())
+        days = expired(opened)
+        results = expired_results(opened)
         leftovers = 0
         if not config.dry_run:
-            forget(there, days)
-            delete_results(there, results)
-            leftovers = tidy(there)
+            forget(opened, days)
+            delete_results(opened, results)
+            leftovers = tidy(opened)
         counts = Counter(day.asset for day in days)
         word = "would go" if config.dry_run else "gone"
         context.log.info("%s days are %s: %s", len(days), word, dict(counts))

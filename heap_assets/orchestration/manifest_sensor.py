@@ -1,7 +1,7 @@
 """The manifest sensor: what Heap has delivered and has not landed yet becomes one run a dump."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 
 import dagster as dg
@@ -35,9 +35,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-def manifest_sensor(
-    project: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
-) -> dg.SensorDefinition:
+def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Return the sensor that lists manifests and requests what is wanted: listed, less landed with equal ETags."""
 
     @dg.sensor(
@@ -51,18 +49,17 @@ def manifest_sensor(
     @redacting
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         clear_dead_runs(context.instance)
-        there = project()
-        take_news(context, there)
+        take_news(context, project)
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
-        came = [day_landed(day, tables) for day, tables in days_that_came(there, since).items()]
-        runs, waits = _wanted(there, context.instance)
+        came = [day_landed(day, tables) for day, tables in days_that_came(project, since).items()]
+        runs, waits = _wanted(project, context.instance)
         manifests = [manifest for run in runs for manifest in run]
         return dg.SensorResult(
             skip_reason=waits,
             cursor=today.isoformat(),
             asset_events=came,
-            run_requests=[_request(there, context.instance, run) for run in runs],
+            run_requests=[_request(project, context.instance, run) for run in runs],
             dynamic_partitions_requests=[
                 DUMP_PARTITIONS.build_add_request([str(manifest.dump_id) for manifest in manifests])
             ]
@@ -73,24 +70,24 @@ def manifest_sensor(
     return heap_manifests
 
 
-def take_news(context: dg.SensorEvaluationContext, there: Project) -> None:
+def take_news(context: dg.SensorEvaluationContext, project: Project) -> None:
     """Take new tables and columns into the catalogue as the settings allow, and note when known columns changed."""
-    news = accept_by_itself(there)
+    news = accept_by_itself(project)
     if news:
         context.log.info("took %s into %s", news.summary, news.place)
-        reload_soon(there.settings.run.ui_url)
-    note_changes(there)
+        reload_soon(project.settings.run.ui_url)
+    note_changes(project)
 
 
-def _wanted(there: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
+def _wanted(project: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
     """Return what this tick lands as one list of dumps a run, oldest first, or why nothing."""
     try:
-        pending = there.landing.pending(there.source())
+        pending = project.landing.pending(project.source())
     except SourceError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     if not pending:
         return [], "every dump that Heap delivered has landed"
-    if full := stopped_by_quota(there):
+    if full := stopped_by_quota(project):
         return [], (
             f"{len(pending)} dumps wait for {full.resumes}: {full.rows:,} of the {full.limit:,} rows of "
             f"{full.month} have landed, and heap.quota.stop is set"
@@ -99,7 +96,7 @@ def _wanted(there: Project, instance: dg.DagsterInstance) -> tuple[list[list[Man
     ready = [m for m in pending if m.dump_id not in landing and _may_try(failures.get(m.dump_id, []))]
     if not ready:
         return [], f"{len(pending)} dumps are being landed, or their run failed and is tried again after a while"
-    if there.settings.heap.quota.stop:
+    if project.settings.heap.quota.stop:
         # with a quota to stop at, the next dump is chosen once this one is counted
         return [ready[:1]], None
     return _grouped(instance, ready, set(failures)), None
@@ -149,11 +146,11 @@ def _grouped(
     return sorted(runs, key=lambda run: run[0].dump_id)[:_RUNS_A_TICK]
 
 
-def _request(there: Project, instance: dg.DagsterInstance, run: Sequence[ManifestFile]) -> dg.RunRequest:
+def _request(project: Project, instance: dg.DagsterInstance, run: Sequence[ManifestFile]) -> dg.RunRequest:
     """Ask for one run, under a key of its own: what is wanted again must not pass for the run that it had before."""
     dumps = [str(manifest.dump_id) for manifest in run]
     tags = {DUMPS_TAG: ",".join(dumps)}
-    records = there.landing.records()
+    records = project.landing.records()
     failures = sum(attempts(records.get(manifest.dump_id)) for manifest in run)
     key = f"{tags[DUMPS_TAG]}:{failures}:{instance.get_runs_count(dg.RunsFilter(tags=tags))}"
     if len(dumps) == 1:

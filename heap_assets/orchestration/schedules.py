@@ -1,6 +1,6 @@
 """Schedules: reading the warehouse, and sending to each destination at its own pace. All in UTC."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -12,25 +12,23 @@ from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset, warehouse_asset
 
 
-def schedules(
-    loaded: Project, project: Callable[[], Project], status: dg.DefaultScheduleStatus
-) -> Iterator[dg.ScheduleDefinition]:
+def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg.ScheduleDefinition]:
     """Yield the warehouse's schedule and one for each sync that has a cron."""
-    if loaded.settings.warehouse and loaded.settings.warehouse.tables:
-        yield _warehouse(loaded, status)
-    for name, sync in loaded.settings.sync.items():
+    if project.settings.warehouse and project.settings.warehouse.tables:
+        yield _warehouse(project, status)
+    for name, sync in project.settings.sync.items():
         if sync.scheduled:
             yield _sync(name, str(sync.schedule), project, status)
 
 
-def _warehouse(loaded: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
+def _warehouse(project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     keys = [asset_key(warehouse_asset(name)) for name in tables]
 
     @dg.schedule(
         name="read_warehouse",
         description="Reads the warehouse's tables as of the newest complete day.",
-        cron_schedule=loaded.settings.run.warehouse_schedule,
+        cron_schedule=project.settings.run.warehouse_schedule,
         target=dg.AssetSelection.assets(*keys),
         execution_timezone="UTC",
         default_status=status,
@@ -42,9 +40,7 @@ def _warehouse(loaded: Project, status: dg.DefaultScheduleStatus) -> dg.Schedule
     return read_warehouse
 
 
-def _sync(
-    name: str, cron: str, project: Callable[[], Project], status: dg.DefaultScheduleStatus
-) -> dg.ScheduleDefinition:
+def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"send_{name}",
         description=f"Sends what is new or changed in the newest day by sync/{name}.",
@@ -55,10 +51,9 @@ def _sync(
     )
     @redacting
     def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        there = project()
-        if waits_for_confirmation(there, name) and was_shown(there, name):
+        if waits_for_confirmation(project, name) and was_shown(project, name):
             return dg.SkipReason(f"nothing was ever sent to this destination: {how_to_confirm(name)}")
-        days = due_days(there, name)
+        days = due_days(project, name)
         if not days:
             return dg.SkipReason("nothing that it reads is new, or has been built yet")
         # a key of its own for each tick: a day is asked for again as long as it is due

@@ -227,33 +227,33 @@ _SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", PROFILES: "profiles:", IDENTI
 
 
 def presented(
-    loaded: Project, assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]
+    project: Project, assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets with columns, lineage and links to code, where they do not have them already."""
-    mapped: Iterable[Any] = dg.map_asset_specs(partial(_presented, loaded), list(assets))
+    mapped: Iterable[Any] = dg.map_asset_specs(partial(_presented, project), list(assets))
     return list(mapped)
 
 
-def _presented(loaded: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
+def _presented(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
     path = spec.key.to_user_string()
     metadata: dict[str, Any] = {**spec.metadata}
-    if words := words_for(loaded, path):
+    if words := words_for(project, path):
         metadata[SCHEMA] = dg.TableSchema(
             [
                 dg.TableColumn(name, description=told.text or None, tags=_PERSONAL if told.personal else None)
                 for name, told in words.items()
             ]
         )
-    if lineage := {**column_lineage(loaded, path), **_deps(metadata.get(LINEAGE))}:
+    if lineage := {**column_lineage(project, path), **_deps(metadata.get(LINEAGE))}:
         metadata[LINEAGE] = dg.TableColumnLineage(lineage)
     if is_sync(path) and lineage:
-        metadata[ORIGINS] = _origins(loaded, lineage)
+        metadata[ORIGINS] = _origins(project, lineage)
     if CODE not in metadata and (references := _references(path)):
         metadata[CODE] = dg.CodeReferencesMetadataValue(code_references=references)
     return spec.replace_attributes(metadata=metadata)
 
 
-def column_lineage(loaded: Project, path: str) -> Deps:
+def column_lineage(project: Project, path: str) -> Deps:
     """Return the columns that identifiers come from, link by link of the chain from profiles to the source tables."""
     if path == PROFILES:
         graph = [dg.TableColumnDep(asset_key(GRAPH), "identifier")]
@@ -264,22 +264,22 @@ def column_lineage(loaded: Project, path: str) -> Deps:
     if path == LINKS:
         named = [
             dg.TableColumnDep(asset_key(asset), column.partition(".")[0].partition("[")[0])
-            for asset, table in loaded.sources.items()
+            for asset, table in project.sources.items()
             for column in sorted({name for mapping in table.mappings for name in mapping.columns})
         ]
         return {"value_a": named, "value_b": named}
     return {}
 
 
-def source_columns(loaded: Project, asset: dg.AssetKey, column: str) -> list[str]:
+def source_columns(project: Project, asset: dg.AssetKey, column: str) -> list[str]:
     """Return the source columns (`warehouse/t.column`) that a column of `profiles` comes from, itself if it is one."""
-    traits = loaded.settings.profiles.traits
+    traits = project.settings.profiles.traits
     if asset.to_user_string() == PROFILES and column in traits:
         return traits[column].sources
     return [f"{asset.to_user_string()}.{column}"]
 
 
-def _origins(loaded: Project, lineage: Deps) -> dg.TableMetadataValue:
+def _origins(project: Project, lineage: Deps) -> dg.TableMetadataValue:
     """Return property, the column that is sent, and the source columns, as a table."""
     return dg.MetadataValue.table(
         [
@@ -288,7 +288,7 @@ def _origins(loaded: Project, lineage: Deps) -> dg.TableMetadataValue:
                     "property": prop,
                     "sent": ", ".join(f"{dep.asset_key.to_user_string()}.{dep.column_name}" for dep in deps),
                     "source": ", ".join(
-                        source for dep in deps for source in source_columns(loaded, dep.asset_key, dep.column_name)
+                        source for dep in deps for source in source_columns(project, dep.asset_key, dep.column_name)
                     ),
                 }
             )

@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -98,6 +98,10 @@ class Project:
 
     def __post_init__(self) -> None:
         apply_allowed_hosts(self.settings)
+
+    def with_lake(self, lake: Lake) -> Project:
+        """Return the same project on a lake that was opened elsewhere, such as by a Dagster resource."""
+        return replace(self, lake=lake)
 
     @cached_property
     def landing(self) -> Landing:

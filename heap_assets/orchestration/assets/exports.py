@@ -1,6 +1,6 @@
 """Group `heap_connect` where Heap exports to BigQuery: what has changed there, and the days that it touches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -26,14 +26,14 @@ class LookConfig(dg.Config):
     since: str = ""
 
 
-def exports(project: Callable[[LakeResource], Project], owner: str) -> dg.AssetsDefinition:
+def exports(project: Project) -> dg.AssetsDefinition:
     """Return the asset that looks for what has changed in Heap's export."""
 
     @dg.asset(
         key=asset_key(EXPORTS),
         group_name=GROUP,
         kinds={"bigquery"},
-        owners=[owner],
+        owners=[project.settings.run.owner],
         pool="heap_landing",
         check_specs=[
             dg.AssetCheckSpec(
@@ -48,7 +48,7 @@ def exports(project: Callable[[LakeResource], Project], owner: str) -> dg.Assets
         context: dg.AssetExecutionContext, lake: LakeResource, config: LookConfig
     ) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
-        found = look(project(lake), date.fromisoformat(config.since) if config.since else None)
+        found = look(project.with_lake(lake.open()), date.fromisoformat(config.since) if config.since else None)
         for day, tables in sorted(found.days.items()):
             context.log_event(day_landed(day, tables))
         yield dg.MaterializeResult(metadata=_metadata(found))
@@ -60,9 +60,7 @@ def exports(project: Callable[[LakeResource], Project], owner: str) -> dg.Assets
     return heap_connect_exports
 
 
-def exports_sensor(
-    project: Callable[[], Project], *, interval_seconds: int, status: dg.DefaultSensorStatus
-) -> dg.SensorDefinition:
+def exports_sensor(project: Project, *, interval_seconds: int, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Return the sensor that asks for a look when `_sync_info` has changed."""
 
     @dg.sensor(
@@ -75,7 +73,7 @@ def exports_sensor(
     @redacting
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            version, seen = news(project())
+            version, seen = news(project)
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         if version == seen.version:

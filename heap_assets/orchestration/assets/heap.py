@@ -1,6 +1,5 @@
 """Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +9,6 @@ from heap_assets.orchestration.assets.table_step import TableAsset, table_step
 from heap_assets.orchestration.automation import newest_touched_day, touched_days
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.freshness import policy_for
-from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.filtering import without_left_out
 from heap_assets.pipelines.suites import checks_of, loaded_cadence
@@ -29,61 +27,49 @@ _ABOUT_MIGRATIONS = (
 )
 
 
-def event_tables(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
-) -> dg.AssetsDefinition:
+def event_tables(project: Project) -> dg.AssetsDefinition:
     """Return the step that builds every event table of the catalogue; late days are rebuilt by themselves."""
-    tables, condition = [], touched_days(lambda: loaded)
-    for table in loaded.event_tables:
+    tables, condition = [], touched_days(project)
+    for table in project.event_tables:
         path = heap_asset(table)
-        known = loaded.catalogue.tables[table]
+        known = project.catalogue.tables[table]
         tables.append(
             TableAsset(
                 path,
                 partial(_event_day, table=table),
-                _spec(loaded, path, f"Heap's `{known.display_name}` events.", condition),
-                checks_of(loaded, path),
+                _spec(project, path, f"Heap's `{known.display_name}` events.", condition),
+                checks_of(project, path),
             )
         )
     return table_step(
         "heap_event_tables",
         tables,
         project,
-        partitions_def,
-        days_per_run=loaded.settings.run.days_per_run,
         description="Builds days of Heap's event tables from landed dumps; any subset of tables in one step.",
     )
 
 
-def people(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
-) -> dg.AssetsDefinition:
+def people(project: Project) -> dg.AssetsDefinition:
     """Return the step that builds `heap/users` and `heap/user_migrations`."""
-    condition = newest_touched_day(lambda: loaded)
+    condition = newest_touched_day(project)
     tables = [
         TableAsset(
             USERS,
             _users,
-            _spec(loaded, USERS, _ABOUT_USERS, condition),
-            checks_of(loaded, USERS),
+            _spec(project, USERS, _ABOUT_USERS, condition),
+            checks_of(project, USERS),
         ),
         TableAsset(
             MIGRATIONS,
             _migrations,
-            _spec(loaded, MIGRATIONS, _ABOUT_MIGRATIONS, condition),
-            checks_of(loaded, MIGRATIONS),
+            _spec(project, MIGRATIONS, _ABOUT_MIGRATIONS, condition),
+            checks_of(project, MIGRATIONS),
         ),
     ]
     return table_step(
         "heap_people",
         tables,
         project,
-        partitions_def,
-        days_per_run=loaded.settings.run.days_per_run,
         description="Folds dumps into users and user migrations as they stood at the end of each day.",
     )
 
@@ -93,11 +79,11 @@ def _event_day(task: Task, table: str) -> Table:
 
 
 def _whole_day(task: Task, table: str) -> Table:
-    there = task.project
-    if exports.is_exported(there):
+    project = task.project
+    if exports.is_exported(project):
         return exports.event_day(task, table)
-    built = build_event_day(there.landing, table, task.day, there.catalogue.columns(table))
-    records = there.landing.records()
+    built = build_event_day(project.landing, table, task.day, project.catalogue.columns(table))
+    records = project.landing.records()
     failed = [why for dump, why in built.notes["failed"].items() if records[dump].day == task.day]
     return replace(built, notes={**built.notes, UNREADABLE: failed[-1]}) if failed else built
 
@@ -105,8 +91,8 @@ def _whole_day(task: Task, table: str) -> Table:
 def _users(task: Task) -> Table | None:
     if exports.is_exported(task.project):
         return exports.users_of_day(task)
-    there = task.project
-    return build_users(there.landing, task.day, there.catalogue.columns("users"), lake=there.lake, asset=USERS)
+    project = task.project
+    return build_users(project.landing, task.day, project.catalogue.columns("users"), lake=project.lake, asset=USERS)
 
 
 def _migrations(task: Task) -> Table | None:
@@ -115,29 +101,31 @@ def _migrations(task: Task) -> Table | None:
     return build_user_migrations(task.project.landing, task.day)
 
 
-def _spec(loaded: Project, path: str, description: str, condition: dg.AutomationCondition[dg.AssetKey]) -> dg.AssetSpec:
-    table = loaded.heap_tables[path]
+def _spec(
+    project: Project, path: str, description: str, condition: dg.AutomationCondition[dg.AssetKey]
+) -> dg.AssetSpec:
+    table = project.heap_tables[path]
     return dg.AssetSpec(
         asset_key(path),
         deps=[asset_key(LANDED)],
         description=description,
         group_name="heap_events" if is_event_table(path) else "heap",
         kinds={"polars", "parquet"},
-        owners=[loaded.settings.run.owner],
+        owners=[project.settings.run.owner],
         tags={"source": "heap", "table_kind": "snapshot" if table in SNAPSHOT_TABLES else "event"},
         metadata={
             "dagster/table_name": path.replace("/", "."),
-            "dagster/uri": loaded.lake.store.uri(path),
-            "dagster/column_schema": column_schema(loaded, table),
+            "dagster/uri": project.lake.store.uri(path),
+            "dagster/column_schema": column_schema(project, table),
         },
         automation_condition=condition,
-        freshness_policy=policy_for("heap", loaded_cadence(loaded)),
+        freshness_policy=policy_for("heap", loaded_cadence(project)),
     )
 
 
-def column_schema(loaded: Project, table: str) -> dg.TableSchema:
+def column_schema(project: Project, table: str) -> dg.TableSchema:
     """Return a Heap table's columns with what is known of them; personal data is tagged."""
-    known = loaded.catalogue.tables.get(table)
+    known = project.catalogue.tables.get(table)
     return dg.TableSchema(
         [
             dg.TableColumn(name, description=column.description, tags={"personal_data": ""} if column.pii else None)

@@ -1,6 +1,6 @@
 """Group `heap_connect`: dumps as Heap delivers them, and the days that each of them touched."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -9,10 +9,12 @@ import dagster as dg
 from heap_assets.orchestration.assets.table_step import materializations
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
+from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines.landing import land
+from heap_assets.pipelines.suites import dump_checks
 from heap_assets.project import Project
-from heap_assets.quality import Check, CheckResult
+from heap_assets.quality import CheckResult
 from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpReport
 from heap_assets.tables import DUMPS, LANDED
@@ -22,7 +24,7 @@ DUMPS_A_RUN = 20
 """A run costs seconds to start, and a first look at a bucket may find a year of dumps."""
 
 
-def landed(partitions_def: dg.PartitionsDefinition[str], owner: str, reported_by: str, kind: str) -> dg.AssetSpec:
+def landed(project: Project, reported_by: str, kind: str) -> dg.AssetSpec:
     """Return the external asset of days that have new rows: what the tables' automation listens to.
 
     Parameters
@@ -37,21 +39,21 @@ def landed(partitions_def: dg.PartitionsDefinition[str], owner: str, reported_by
         "after a full resync every day the table ever had. Tables are then rebuilt for exactly those days.",
         group_name=GROUP,
         kinds={kind},
-        owners=[owner],
-        partitions_def=partitions_def,
+        owners=[project.settings.run.owner],
+        partitions_def=days(project.settings.start_date),
         deps=[asset_key(reported_by)],
     )
 
 
-def dumps(project: Callable[[LakeResource], Project], checks: Sequence[Check], owner: str) -> dg.AssetsDefinition:
+def dumps(project: Project) -> dg.AssetsDefinition:
     """Return the asset that lands one dump a partition."""
-
+    checks = dump_checks(project)
     spec = dg.AssetSpec(
         asset_key(DUMPS),
         description="Heap Connect's dumps, landed as Parquet: one partition a dump, a table whole or not at all.",
         group_name=GROUP,
         kinds={"avro", "s3"},
-        owners=[owner],
+        owners=[project.settings.run.owner],
         partitions_def=DUMP_PARTITIONS,
         skippable=True,  # a dump that is gone from the source is named, and the others land
     )
@@ -67,17 +69,17 @@ def dumps(project: Callable[[LakeResource], Project], checks: Sequence[Check], o
     )
     @redacting
     def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = project(lake)
-        step = StepChecks(context, there.lake, checks)
+        opened = project.with_lake(lake.open())
+        step = StepChecks(context, opened.lake, checks)
         results: dict[str, Mapping[str, CheckResult]] = {}
         landed: dict[str, dict[str, Any]] = {}
-        delivered = {str(manifest.dump_id) for manifest in there.source().manifests()}
+        delivered = {str(manifest.dump_id) for manifest in opened.source().manifests()}
         gone = [dump for dump in context.partition_keys if dump not in delivered]
         for dump in sorted(set(context.partition_keys) & delivered, key=int):
-            done = land(there, int(dump))
+            done = land(opened, int(dump))
             for day, tables in sorted(done.days.items()):
                 context.log_event(day_landed(day, tables, done.report.dump_id))
-            there.landing.confirm(done.report.dump_id, done.report.touched)
+            opened.landing.confirm(done.report.dump_id, done.report.touched)
             landed[dump] = _metadata(done.report)
             results[dump] = done.results
         yield from materializations(context, asset_key(DUMPS), landed)
@@ -85,7 +87,7 @@ def dumps(project: Callable[[LakeResource], Project], checks: Sequence[Check], o
             yield from step.evaluate(DUMPS, dump, of_dump)
         yield from step.finish()
         if gone:
-            raise dg.Failure(f"{there.source().describe()} has no dump {', '.join(gone)}", allow_retries=False)
+            raise dg.Failure(f"{opened.source().describe()} has no dump {', '.join(gone)}", allow_retries=False)
 
     return heap_connect_dumps
 

@@ -1,6 +1,6 @@
 """Group `identity`: who is who, as of the end of each day."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -11,6 +11,7 @@ from heap_assets.orchestration.assets.table_step import materializations, note_w
 from heap_assets.orchestration.automation import settled_graph
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
 from heap_assets.pipelines.resolve import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
@@ -32,14 +33,10 @@ _ABOUT = {
 }
 
 
-def identity(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
-) -> dg.AssetsDefinition:
+def identity(project: Project) -> dg.AssetsDefinition:
     """Return the step that resolves who is who; a newest day is resolved by itself once its inputs are settled."""
-    condition = settled_graph(lambda: loaded)
-    sources = [asset_key(path) for path, table in loaded.sources.items() if table.mappings]
+    condition = settled_graph(project)
+    sources = [asset_key(path) for path, table in project.sources.items() if table.mappings]
 
     def spec(path: str) -> dg.AssetSpec:
         return dg.AssetSpec(
@@ -48,11 +45,11 @@ def identity(
             description=_ABOUT[path],
             group_name=GROUP,
             kinds={"polars", "parquet"},
-            owners=[loaded.settings.run.owner],
+            owners=[project.settings.run.owner],
             tags={"personal_data": ""} if path in (LINKS, GRAPH, CONFLICTS, SHARED) else {},
-            metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": loaded.lake.store.uri(path)},
+            metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": project.lake.store.uri(path)},
             automation_condition=condition,
-            freshness_policy=policy_for("identity", loaded_cadence(loaded)),
+            freshness_policy=policy_for("identity", loaded_cadence(project)),
             code_version="1",
             skippable=True,  # a day whose inputs are not there yet is named and left out, and the others go on
         )
@@ -60,18 +57,18 @@ def identity(
     @dg.multi_asset(
         name="identity",
         specs=[spec(path) for path in _ABOUT],
-        partitions_def=partitions_def,
-        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        partitions_def=days(project.settings.start_date),
+        backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         pool="identity",
         description="Resolves identities: links, order, limits, shared values, stable ids.",
     )
     @redacting
     def resolve_identities(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = project(lake)
+        opened = project.with_lake(lake.open())
         resolved: dict[str, dict[str, dict[str, Any]]] = {}
         for key in context.partition_keys:
             try:
-                resolved[key] = _resolve_day(there, date.fromisoformat(key))
+                resolved[key] = _resolve_day(opened, date.fromisoformat(key))
             except MissingInputError as error:
                 note_wait(context, GRAPH, key, str(error))
         for path in _ABOUT:

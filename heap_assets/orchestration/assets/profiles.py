@@ -1,6 +1,6 @@
 """Group `profiles`: golden records, and the audit of how well tables and people were matched."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from heap_assets.orchestration.assets.table_step import Days
 from heap_assets.orchestration.automation import FOLLOWS_GRAPH
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.golden import audiences_of_day, audit_of_day, profiles_of_day
@@ -32,20 +33,16 @@ _ABOUT_AUDIT = (
 _ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, by the definitions in the settings."
 
 
-def profiles(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
-) -> list[dg.AssetsDefinition]:
+def profiles(project: Project) -> list[dg.AssetsDefinition]:
     """Return `profiles`, `audit`, and `audiences` if the settings name any."""
-    tables = loaded.settings.warehouse.tables if loaded.settings.warehouse else {}
+    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
     made = [
-        _day_asset(loaded, project, partitions_def, PROFILES, sources, _ABOUT_PROFILES),
-        _day_asset(loaded, project, partitions_def, AUDIT, sources, _ABOUT_AUDIT),
+        _day_asset(project, PROFILES, sources, _ABOUT_PROFILES),
+        _day_asset(project, AUDIT, sources, _ABOUT_AUDIT),
     ]
-    if loaded.settings.profiles.audiences:
-        made.append(_day_asset(loaded, project, partitions_def, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
+    if project.settings.profiles.audiences:
+        made.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
     return made
 
 
@@ -53,16 +50,14 @@ _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audience
 
 
 def _day_asset(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
+    project: Project,
     path: str,
     deps: list[str],
     description: str,
 ) -> dg.AssetsDefinition:
-    metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": loaded.lake.store.uri(path)}
+    metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": project.lake.store.uri(path)}
     if path == PROFILES:
-        metadata["dagster/column_lineage"] = trait_lineage(loaded)
+        metadata["dagster/column_lineage"] = trait_lineage(project)
 
     @dg.asset(
         key=asset_key(path),
@@ -70,22 +65,22 @@ def _day_asset(
         description=description,
         group_name="profiles",
         kinds={"polars", "parquet"},
-        owners=[loaded.settings.run.owner],
+        owners=[project.settings.run.owner],
         tags={"personal_data": ""} if path == PROFILES else {},
         metadata=metadata,
-        partitions_def=partitions_def,
-        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        partitions_def=days(project.settings.start_date),
+        backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         automation_condition=FOLLOWS_GRAPH,
-        freshness_policy=policy_for("identity", loaded_cadence(loaded)),
+        freshness_policy=policy_for("identity", loaded_cadence(project)),
         pool=path,
         output_required=False,  # a day whose inputs are not there yet is named and left out, and the others go on
     )
     @redacting
     def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there, days = project(lake), Days(context, path)
+        opened, step_days = project.with_lake(lake.open()), Days(context, path)
         for day in context.partition_keys:
-            days.build(day, partial(_build_day, there, path, day))
-        yield from days.results()
+            step_days.build(day, partial(_build_day, opened, path, day))
+        yield from step_days.results()
 
     return build
 
@@ -118,15 +113,15 @@ def _audit_metadata(project: Project, day: str) -> dict[str, Any]:
     }
 
 
-def trait_lineage(loaded: Project) -> dg.TableColumnLineage:
+def trait_lineage(project: Project) -> dg.TableColumnLineage:
     """Return, for every trait, behaviour and audience, the source columns it can come from."""
-    chosen = loaded.settings.profiles
+    chosen = project.settings.profiles
     traits = {name: [_source(text) for text in trait.sources] for name, trait in chosen.traits.items()}
     did = {
         name: [dg.TableColumnDep(asset_key(heap_asset(table)), column) for table, column in sorted(pairs)]
-        for name, pairs in column_sources(loaded).items()
+        for name, pairs in column_sources(project).items()
     }
-    for audience in loaded.audiences:
+    for audience in project.audiences:
         named = (name for name, _ in audience.user_properties)
         did[audience.name] += [dep for name in named for dep in traits.get(name, did.get(name, []))]
     return dg.TableColumnLineage({**traits, **did})

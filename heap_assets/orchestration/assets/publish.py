@@ -1,6 +1,6 @@
 """Group `publish`: assets of the lake as tables of a warehouse, one partition a day, nothing loaded twice."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -11,6 +11,7 @@ from heap_assets.orchestration.assets.table_step import materializations, note_w
 from heap_assets.orchestration.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines.publishing import (
     PublishedTable,
@@ -41,43 +42,37 @@ _LATER = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL,
 """For a quota that is used up or a server that is away; what is wrong stays wrong and is not tried again."""
 
 
-def publishing(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
-) -> Iterator[dg.AssetsDefinition]:
+def publishing(project: Project) -> Iterator[dg.AssetsDefinition]:
     """Yield, for each target, the step that publishes its tables and the asset of its `heap_resolved` views."""
-    for target in loaded.settings.publish:
-        yield _tables(loaded, project, partitions_def, target)
-        if resolvable(loaded, target):
-            yield _views(loaded, project, target)
+    for target in project.settings.publish:
+        yield _tables(project, target)
+        if resolvable(project, target):
+            yield _views(project, target)
 
 
 def _tables(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
+    project: Project,
     target: str,
 ) -> dg.AssetsDefinition:
-    tables = {asset_key(table.asset): table for table in published_tables(loaded, target)}
+    tables = {asset_key(table.asset): table for table in published_tables(project, target)}
 
     @dg.multi_asset(
         name=f"publish_{target}",
-        specs=[_spec(loaded, target, table) for table in tables.values()],
-        partitions_def=partitions_def,
+        specs=[_spec(project, target, table) for table in tables.values()],
+        partitions_def=days(project.settings.start_date),
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.multi_run(loaded.settings.run.days_per_run),
+        backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         retry_policy=_LATER,
         pool=f"publish_{target}",
         description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
     )
     @redacting
     def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = project(lake)
-        publisher = _opened(there, target)
+        opened = project.with_lake(lake.open())
+        publisher = _publisher(opened, target)
         failures: dict[str, HeapAssetsError] = {}
         for key in sorted(context.selected_asset_keys):
-            yield from _publish(context, there, publisher, tables[key], failures)
+            yield from _publish(context, opened, publisher, tables[key], failures)
         if failures:
             reasons = "\n".join(str(error) for error in failures.values())
             raise dg.Failure(f"{', '.join(failures)}\n{reasons}", allow_retries=_passes(failures.values()))
@@ -85,10 +80,10 @@ def _tables(
     return publish_tables
 
 
-def _opened(there: Project, target: str) -> Publisher:
+def _publisher(project: Project, target: str) -> Publisher:
     """Open a target; a host that is not allowed or a connection string nobody can read is not tried again."""
     try:
-        return open_publisher(there, target)
+        return open_publisher(project, target)
     except HeapAssetsError as error:
         raise dg.Failure(str(error), allow_retries=_passes([error])) from None
 
@@ -99,7 +94,7 @@ def _passes(failures: Iterable[HeapAssetsError]) -> bool:
 
 def _publish(
     context: dg.AssetExecutionContext,
-    there: Project,
+    project: Project,
     publisher: Publisher,
     table: PublishedTable,
     failures: dict[str, HeapAssetsError],
@@ -110,7 +105,7 @@ def _publish(
     done: dict[str, dict[str, Any]] = {}
     for day in context.partition_keys:
         try:
-            done[day] = _metadata(publish_day(there, publisher, table, date.fromisoformat(day)))
+            done[day] = _metadata(publish_day(project, publisher, table, date.fromisoformat(day)))
         except MissingInputError as error:
             note_wait(context, table.asset, day, str(error))
         except Exception as error:  # whatever is wrong with one table stops that table
@@ -124,19 +119,19 @@ def _publish(
     yield from materializations(context, asset_key(table.asset), done)
 
 
-def _views(loaded: Project, project: Callable[[LakeResource], Project], target: str) -> dg.AssetsDefinition:
-    chosen = loaded.settings.publish[target]
+def _views(project: Project, target: str) -> dg.AssetsDefinition:
+    chosen = project.settings.publish[target]
     into = str(chosen.resolved_views)
 
     @dg.asset(
         key=asset_key(publish_asset(target, into)),
-        deps=[asset_key(table.asset) for table in [*resolvable(loaded, target), *_resolving(loaded, target)]],
+        deps=[asset_key(table.asset) for table in [*resolvable(project, target), *_resolving(project, target)]],
         group_name=GROUP,
         kinds={chosen.kind, "view"},
-        owners=[loaded.settings.run.owner],
+        owners=[project.settings.run.owner],
         metadata={"dagster/table_name": into},
         automation_condition=PUBLISHED_VIEWS,
-        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+        freshness_policy=policy_for("sync", loaded_cadence(project)),
         retry_policy=_LATER,
         pool=f"publish_{target}",
         description="Views of the published event tables with today's `resolved_user_id` and `profile_id`.\n\n"
@@ -145,11 +140,11 @@ def _views(loaded: Project, project: Callable[[LakeResource], Project], target: 
     )
     @redacting
     def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
-        there = project(lake)
-        publisher = _opened(there, target)
+        opened = project.with_lake(lake.open())
+        publisher = _publisher(opened, target)
         try:
             publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
-            made = make_views(there, publisher, target)
+            made = make_views(opened, publisher, target)
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=_passes([error])) from None
         return dg.MaterializeResult(metadata={"views_made": len(made), "views": ", ".join(made) or "all unchanged"})
@@ -157,13 +152,13 @@ def _views(loaded: Project, project: Callable[[LakeResource], Project], target: 
     return build
 
 
-def _resolving(loaded: Project, target: str) -> list[PublishedTable]:
+def _resolving(project: Project, target: str) -> list[PublishedTable]:
     wanted = ("heap_user_migrations", GRAPH_TABLE)
-    return [table for table in published_tables(loaded, target) if table.publication.table in wanted]
+    return [table for table in published_tables(project, target) if table.publication.table in wanted]
 
 
-def _spec(loaded: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
-    chosen = loaded.settings.publish[target]
+def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
+    chosen = project.settings.publish[target]
     container = chosen.dataset if chosen.kind == "bigquery" else chosen.schema_name
     return dg.AssetSpec(
         asset_key(table.asset),
@@ -173,11 +168,11 @@ def _spec(loaded: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
         "loaded again.",
         group_name=GROUP,
         kinds={chosen.kind},
-        owners=[loaded.settings.run.owner],
+        owners=[project.settings.run.owner],
         tags={"target": target},
         metadata={"dagster/table_name": f"{container}.{table.publication.table}"},
         automation_condition=PUBLISHED_DAYS,
-        freshness_policy=policy_for("sync", loaded_cadence(loaded)),
+        freshness_policy=policy_for("sync", loaded_cadence(project)),
     )
 
 

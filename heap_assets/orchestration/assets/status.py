@@ -1,6 +1,5 @@
 """Group `status`: the page that can be sent to a colleague, written every morning."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,27 +20,27 @@ _SHOWN = 12
 _TWO_HOURS = timedelta(hours=2)
 
 
-def status_report(loaded: Project, project: Callable[[LakeResource], Project]) -> dg.AssetsDefinition:
+def status_report(project: Project) -> dg.AssetsDefinition:
     """Return the asset of the status page; it has no partitions: a page tells how things stand."""
-    told_of = [PROFILES, AUDIT, *(sync_asset(name) for name in loaded.settings.sync)]
+    told_of = [PROFILES, AUDIT, *(sync_asset(name) for name in project.settings.sync)]
 
     @dg.asset(
         key=asset_key(REPORT),
         deps=[asset_key(path) for path in told_of],
         group_name="status",
         kinds={"html"},
-        owners=[loaded.settings.run.owner],
+        owners=[project.settings.run.owner],
         description="The status page: how new the data is, what fails, who is who, what was sent.\n\n"
         "One HTML file that opens without a network and holds no personal value; `heap-assets report` writes the same.",
-        metadata={"dagster/uri": f"{loaded.lake.store.url.rstrip('/')}/{PAGE}"},
+        metadata={"dagster/uri": f"{project.lake.store.url.rstrip('/')}/{PAGE}"},
         freshness_policy=dg.FreshnessPolicy.cron(deadline_cron="0 7 * * *", lower_bound_delta=_TWO_HOURS),
     )
     @redacting
     def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[Any]:
-        there = project(lake)
-        page, status = status_page(there.lake)
-        there.lake.store.write(PAGE, page.encode())
-        return dg.MaterializeResult(metadata=_metadata(there, page, status))
+        opened = project.with_lake(lake.open())
+        page, status = status_page(opened.lake)
+        opened.lake.store.write(PAGE, page.encode())
+        return dg.MaterializeResult(metadata=_metadata(opened, page, status))
 
     return report
 

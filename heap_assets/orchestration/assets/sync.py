@@ -23,6 +23,7 @@ from heap_assets.orchestration.assets.table_step import materializations, note_w
 from heap_assets.orchestration.automation import never_sent
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
 from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.resources import LakeResource
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery, RunOptions
@@ -61,13 +62,9 @@ class SyncConfig(dg.Config):
         return RunOptions(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
 
 
-def syncs(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
-) -> list[dg.AssetsDefinition]:
+def syncs(project: Project) -> list[dg.AssetsDefinition]:
     """Return one asset per sync of the settings."""
-    return [_sync(loaded, project, partitions_def, name) for name in loaded.settings.sync]
+    return [_sync(project, name) for name in project.settings.sync]
 
 
 def step_name(name: str) -> str:
@@ -76,26 +73,26 @@ def step_name(name: str) -> str:
 
 
 def _sync(
-    loaded: Project,
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
+    project: Project,
     name: str,
 ) -> dg.AssetsDefinition:
-    sync, inputs = loaded.settings.sync[name], connector_of(loaded, name).inputs()
-    checks = sync_checks(loaded, name)
+    sync, inputs = project.settings.sync[name], connector_of(project, name).inputs()
+    checks = sync_checks(project, name)
     spec = dg.AssetSpec(
         asset_key(sync_asset(name)),
         deps=[asset_key(path) for path in inputs],
         description=description(name, sync, inputs),
         group_name=GROUP,
         kinds={sync.vendor},
-        owners=[loaded.settings.run.owner],
+        owners=[project.settings.run.owner],
         tags={"destination": sync.vendor},
-        metadata={"dagster/column_lineage": property_lineage(loaded, name)},
-        automation_condition=never_sent(lambda: loaded) if sync.scheduled else None,
-        freshness_policy=policy_for("sync", loaded_cadence(loaded)) if sync.scheduled else None,
+        metadata={"dagster/column_lineage": property_lineage(project, name)},
+        automation_condition=never_sent(project) if sync.scheduled else None,
+        freshness_policy=policy_for("sync", loaded_cadence(project)) if sync.scheduled else None,
         skippable=True,  # a dry run sends nothing and materializes nothing
     )
+
+    partitions_def = days(project.settings.start_date)
 
     @dg.multi_asset(
         name=step_name(name),
@@ -109,7 +106,7 @@ def _sync(
     )
     @redacting
     def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
-        deployed = project(lake)
+        deployed = project.with_lake(lake.open())
         if not context.selected_asset_keys:
             # the button "Execute" of a check must not send anything
             step = StepChecks(context, deployed.lake, checks)

@@ -18,6 +18,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
+from heap_assets.orchestration.partitions import days
 from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
 from heap_assets.pipelines.table import UNREADABLE, VALUES_LOST_IN, Table, Task
 from heap_assets.project import Project
@@ -117,15 +118,14 @@ class TableAsset:
 def table_step(
     name: str,
     tables: Sequence[TableAsset],
-    project: Callable[[LakeResource], Project],
-    partitions_def: dg.DailyPartitionsDefinition,
+    project: Project,
     *,
-    days_per_run: int,
     description: str,
 ) -> dg.AssetsDefinition:
     """Make the step that builds `tables`; any subset of them and any range of days is one run."""
     by_key = {asset_key(table.path): table for table in tables}
     checks = [check for table in tables for check in table.checks]
+    partitions_def = days(project.settings.start_date)
 
     @dg.multi_asset(
         name=name,
@@ -133,17 +133,17 @@ def table_step(
         check_specs=check_specs(checks, partitions_def),
         partitions_def=partitions_def,
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.multi_run(days_per_run),
+        backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         description=description,
         pool=name,
     )
     @redacting
     def build_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        there = project(lake)
-        step = StepChecks(context, there.lake, checks)
+        opened = project.with_lake(lake.open())
+        step = StepChecks(context, opened.lake, checks)
         # sessions first: checks of the other tables ask which sessions there are
         for key in sorted(context.selected_asset_keys, key=lambda k: (k.path[-1] != "sessions", k.path)):
-            yield from _build_table(context, there, by_key[key], step)
+            yield from _build_table(context, opened, by_key[key], step)
         for path in step.assets:
             # the button "Execute" of a check asks for its result alone: nothing is built
             if asset_key(path) not in context.selected_asset_keys:

@@ -28,7 +28,7 @@ _REMEMBERED_SECONDS = 30.0
 _SHOWN = 8
 
 
-def waiting_sensor(project: Callable[[], Project], *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Return the sensor that writes an observation on each asset that begins to wait, or waits for something else."""
 
     @dg.sensor(
@@ -40,11 +40,11 @@ def waiting_sensor(project: Callable[[], Project], *, status: dg.DefaultSensorSt
     @redacting
     def say_what_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
-        there = waits(project())
+        waiting = waits(project)
         return dg.SensorResult(
-            skip_reason=summary(there) or "nothing waits",
-            cursor=json.dumps({wait.asset: wait.cause for wait in there}),
-            asset_events=[_observation(wait) for wait in there if known.get(wait.asset) != wait.cause],
+            skip_reason=summary(waiting) or "nothing waits",
+            cursor=json.dumps({wait.asset: wait.cause for wait in waiting}),
+            asset_events=[_observation(wait) for wait in waiting if known.get(wait.asset) != wait.cause],
         )
 
     return say_what_waits
@@ -53,8 +53,8 @@ def waiting_sensor(project: Callable[[], Project], *, status: dg.DefaultSensorSt
 class Reasons:
     """Says why the sensors of groups of assets ask for nothing; looks at the lake twice a minute at most."""
 
-    def __init__(self, project: Callable[[], Project]) -> None:
-        self._platform = project
+    def __init__(self, project: Project) -> None:
+        self._project = project
         self._waits: Sequence[Wait] = ()
         self._until = 0.0
 
@@ -71,14 +71,14 @@ class Reasons:
 
     def of_tables(self) -> str:
         """Say why no day of Heap's tables is built now."""
-        project = self._platform()
+        project = self._project
         if not is_exported(project) and not landing_pauses(project):
             return "dumps are landing: the days that they touched are built when that pauses"
         return self.of(HEAP, otherwise="every day that was touched is built, being built, or failed")()
 
     def _now(self) -> Sequence[Wait]:
         if time.monotonic() >= self._until:
-            self._waits = waits(self._platform())
+            self._waits = waits(self._project)
             self._until = time.monotonic() + _REMEMBERED_SECONDS
         return self._waits
 

@@ -162,7 +162,7 @@ def test_a_second_look_with_nothing_changed_reads_no_rows_and_builds_nothing(bot
 def test_the_sensor_asks_only_after_a_sync_and_runs_no_query(both: Both) -> None:
     world = both.bigquery
     look(world)
-    sensor = exports_sensor(lambda: world.project, interval_seconds=60, status=dg.DefaultSensorStatus.STOPPED)
+    sensor = exports_sensor(world.project, interval_seconds=60, status=dg.DefaultSensorStatus.STOPPED)
     jobs = both.exported.jobs()
     assert isinstance(sensor(dg.build_sensor_context(instance=world.instance)), dg.SkipReason)
     both.exported.synced("sign_up", f"{both.days[-1]} 23:59:59+00")
