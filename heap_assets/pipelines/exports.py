@@ -16,7 +16,7 @@ from heap_assets.errors import MissingInputError, SettingsError, SourceError
 from heap_assets.pipelines.snapshots import is_over, kept_or_carried
 from heap_assets.pipelines.table import UNREADABLE, Made, Task
 from heap_assets.project import Project
-from heap_assets.sources.heap_bigquery import ExportLog, HeapExport, LookBack, SeenExport, TableLook, WideExport
+from heap_assets.sources.heap_bigquery import ExportLog, ExportState, HeapExport, LookBack, TableLook, WideExport
 from heap_assets.sources.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
 from heap_assets.sources.warehouse import CONTENT_SCHEME, WarehouseError, content_digest
 from heap_assets.storage import Inputs, conform
@@ -73,7 +73,7 @@ def export_log(project: Project) -> ExportLog:
     return ExportLog(project.lake.store, source.dataset, source.project)
 
 
-def news(project: Project) -> tuple[str, SeenExport]:
+def news(project: Project) -> tuple[str, ExportState]:
     """Return the version of the export, from metadata where that tells, and what was last looked at.
 
     An export without `_sync_info` has a new version with every cadence.

@@ -2,13 +2,11 @@
 
 from heap_assets.profiles.audiences import (
     Audience,
-    EventCriterion,
     audience_schema,
     event_table,
     events_needed,
     events_of_profiles,
     members,
-    memberships,
     parse_audience,
     with_audiences,
 )
@@ -23,7 +21,7 @@ from heap_assets.profiles.behaviour import (
     with_behaviour,
 )
 from heap_assets.profiles.conditions import Condition, holds, parse_conditions
-from heap_assets.profiles.golden import PROFILE_SCHEMA, SET_ASIDE, GoldenRecords, golden_records
+from heap_assets.profiles.golden import PROFILE_SCHEMA, SET_ASIDE, golden_records
 from heap_assets.profiles.survivorship import Choose, TraitRule
 from heap_assets.profiles.trait_rows import TraitSource
 
@@ -33,8 +31,6 @@ __all__ = [
     "Audience",
     "Choose",
     "Condition",
-    "EventCriterion",
-    "GoldenRecords",
     "Stage",
     "TraitRule",
     "TraitSource",
@@ -50,7 +46,6 @@ __all__ = [
     "holds",
     "lifecycle",
     "members",
-    "memberships",
     "parse_audience",
     "parse_conditions",
     "transitions",

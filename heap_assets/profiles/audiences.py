@@ -1,4 +1,4 @@
-"""Audiences: named sets of profiles, by a definition over events and traits that can be read aloud.
+"""Audiences: named sets of profiles, by a definition over events and traits.
 
 The definition is the JSON (or YAML) of features.md G55 and G56::
 
@@ -29,7 +29,7 @@ AT_LEAST_ONCE = Condition("gte", 1, "count")
 
 @dataclass(frozen=True)
 class EventCriterion:
-    """Something a person did, how often, and how lately.
+    """An event that a person did, how often, and how recently.
 
     Attributes
     ----------
@@ -115,24 +115,12 @@ def members(
     properties = [
         holds(condition, *_column(schema, name, condition.where)) for name, condition in audience.user_properties
     ]
-    found = (profiles.filter(properties) if properties else profiles).select("profile_id")
-    for criterion in audience.events:
-        found = _counted(found, criterion, events, as_of).filter(_count_holds(criterion)).select("profile_id")
-    for criterion in audience.exclude_events:
-        found = _counted(found, criterion, events, as_of).filter(~_count_holds(criterion)).select("profile_id")
-    return found.sort("profile_id")
-
-
-def memberships(
-    audiences: Sequence[Audience], profiles: pl.LazyFrame, events: Mapping[str, pl.LazyFrame], as_of: datetime
-) -> pl.LazyFrame:
-    """Return audience, profile_id: one row per audience and member, audiences in the order given."""
-    empty = pl.LazyFrame(schema={"audience": pl.String, "profile_id": pl.String})
-    parts = [
-        members(audience, profiles, events, as_of).select(pl.lit(audience.name).alias("audience"), "profile_id")
-        for audience in audiences
-    ]
-    return pl.concat([empty, *parts])
+    candidates = (profiles.filter(properties) if properties else profiles).select("profile_id")
+    for criterion in (*audience.events, *audience.exclude_events):
+        counted = _counted(candidates, criterion, events, as_of)
+        meets = pl.all_horizontal([holds(condition, pl.col("count"), pl.Int64()) for condition in criterion.count])
+        candidates = counted.filter(meets if criterion in audience.events else ~meets).select("profile_id")
+    return candidates.sort("profile_id")
 
 
 def with_audiences(
@@ -149,13 +137,12 @@ def with_audiences(
 
 
 def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
-    """Return the events that audiences ask for, and how many days back; None where one looks at all of them."""
+    """Return the events that audiences ask for, and how many days back; None: all of them."""
     needed: dict[str, float | None] = {}
     for audience in audiences:
         for criterion in (*audience.events, *audience.exclude_events):
-            known = needed.get(criterion.type, 0.0)
-            wanted = criterion.within_days
-            needed[criterion.type] = None if known is None or wanted is None else max(known, wanted)
+            longest, days = needed.get(criterion.type, 0.0), criterion.within_days
+            needed[criterion.type] = None if longest is None or days is None else max(longest, days)
     return needed
 
 
@@ -192,19 +179,15 @@ def _counted(
         raise SettingsError(f"{criterion.where}.type is {criterion.type!r}, which is no event table. Tables: {known}.")
     rows = events[table]
     schema = rows.collect_schema()
-    wanted = [
+    filters = [
         holds(condition, *_column(schema, apart(name, _OWN), condition.where))
         for name, condition in criterion.properties
     ]
-    wanted.append(pl.col("time") < as_of)
+    filters.append(pl.col("time") < as_of)
     if criterion.within_days is not None:
-        wanted.append(pl.col("time") >= as_of - timedelta(days=criterion.within_days))
-    counts = rows.filter(wanted).group_by("profile_id").agg(count=pl.len().cast(pl.Int64))
+        filters.append(pl.col("time") >= as_of - timedelta(days=criterion.within_days))
+    counts = rows.filter(filters).group_by("profile_id").agg(count=pl.len().cast(pl.Int64))
     return candidates.join(counts, on="profile_id", how="left").with_columns(pl.col("count").fill_null(0))
-
-
-def _count_holds(criterion: EventCriterion) -> pl.Expr:
-    return pl.all_horizontal([holds(condition, pl.col("count"), pl.Int64()) for condition in criterion.count])
 
 
 def _column(schema: pl.Schema, name: str, where: str) -> tuple[pl.Expr, pl.DataType]:

@@ -12,12 +12,11 @@ from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.audiences import events_of_profiles
 from heap_assets.tables import BEHAVIOUR_COLUMNS
-
-TIME = pl.Datetime("us", "UTC")
+from heap_assets.values import TIME
 
 
 def event_stream(tables: Mapping[str, pl.LazyFrame], graph: pl.LazyFrame) -> pl.LazyFrame:
-    """Put Heap event tables together as profile_id, time, session_id, event_type: what scores and traits are made of.
+    """Return Heap event tables as one: profile_id, time, session_id, event_type, the input of scores and traits.
 
     Parameters
     ----------
@@ -40,19 +39,12 @@ def behavioural_traits(
     days: int = 30,
     seen: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
-    """Summarise behaviour per profile (features.md T2).
+    """Summarise behaviour per profile (features.md T2); parameters as those of :func:`activity`.
 
     Parameters
     ----------
-    events
-        profile_id String, time Datetime (UTC), session_id, event_type String.
-    as_of
-        End of the window of `days` × 24 hours; not in it.
     features
         Name of a flag to the event type that proves the feature is used, such as `uses_exports: export_created`.
-    seen
-        profile_id, first_seen, last_seen: to be taken instead of the first and last event, so that `events` need not
-        hold more than the window.
 
     Returns
     -------
@@ -65,8 +57,8 @@ def behavioural_traits(
     SettingsError
         A flag has the name of another column.
     """
-    if taken := sorted({"profile_id", *BEHAVIOUR_COLUMNS} & set(features)):
-        raise SettingsError(f"feature flags {', '.join(taken)}: a trait has this name already; choose another.")
+    if clashing := sorted({"profile_id", *BEHAVIOUR_COLUMNS} & set(features)):
+        raise SettingsError(f"feature flags {', '.join(clashing)}: a trait has this name already; choose another.")
     facts = activity(events, as_of, days, seen).select(
         "profile_id", "active_days", session_count="sessions", last_active=pl.col("last_seen").dt.strftime("%Y-%m-%d")
     )
@@ -95,7 +87,7 @@ def with_behaviour(
     Parameters
     ----------
     graph
-        `identity/graph` of the day: since when and until when Heap saw somebody, further back than `events` reach.
+        `identity/graph` of the day: first and last seen in Heap, further back than `events` reach.
     events
         profile_id, time, session_id, event_type, of the last `days` × 24 hours at least.
     """
@@ -103,9 +95,9 @@ def with_behaviour(
     in_heap = own.group_by("profile_id").agg(pl.col("first_seen").min(), pl.col("last_seen").max())
     seen = profiles.select("profile_id").join(in_heap, on="profile_id", how="left")
     facts = activity(events, as_of, days, seen)
-    said = behavioural_traits(events, as_of, features, days, seen)
+    traits = behavioural_traits(events, as_of, features, days, seen)
     return (
-        profiles.join(said, on="profile_id", how="left", maintain_order="left")
+        profiles.join(traits, on="profile_id", how="left", maintain_order="left")
         .join(engagement(facts), on="profile_id", how="left", maintain_order="left")
         .join(lifecycle(facts, as_of), on="profile_id", how="left", maintain_order="left")
         .select(*profiles.collect_schema(), *BEHAVIOUR_COLUMNS, *features)
@@ -138,8 +130,8 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.Laz
     as_of
         End of the window of `days` × 24 hours; not in it.
     seen
-        profile_id, first_seen, last_seen: to be taken instead of the first and last event, so that `events` need not
-        hold more than the window.
+        profile_id, first_seen, last_seen: used instead of the first and last event, so that `events` need not hold
+        more than the window.
 
     Returns
     -------
@@ -148,11 +140,8 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.Laz
         row per profile in `events` or `seen`, sorted.
     """
     past = events.filter(pl.col("time") < as_of)
-    known = (
-        seen
-        if seen is not None
-        else past.group_by("profile_id").agg(first_seen=pl.col("time").min(), last_seen=pl.col("time").max())
-    )
+    if seen is None:
+        seen = past.group_by("profile_id").agg(first_seen=pl.col("time").min(), last_seen=pl.col("time").max())
     recent = (
         past.filter(pl.col("time") >= as_of - timedelta(days=days))
         .group_by("profile_id")
@@ -166,7 +155,7 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.Laz
     )
     counts = ("active_days", "sessions", "events", "event_types")
     return (
-        known.select("profile_id", "first_seen", "last_seen")
+        seen.select("profile_id", "first_seen", "last_seen")
         .join(recent, on="profile_id", how="full", coalesce=True)
         .with_columns(pl.col(counts).fill_null(0).cast(pl.Int64))
         .sort("profile_id")
@@ -178,14 +167,11 @@ def engagement(activity: pl.LazyFrame, top: int | None = None) -> pl.LazyFrame:
 
     Ties go to the smaller profile_id. `top` keeps the first so many; the default keeps all, as syncs need.
     """
-    score = (
-        pl.col("active_days") * PER_ACTIVE_DAY
-        + pl.col("sessions") * PER_SESSION
-        + pl.col("event_types") * PER_EVENT_TYPE
+    weights = {"active_days": PER_ACTIVE_DAY, "sessions": PER_SESSION, "event_types": PER_EVENT_TYPE}
+    scores = activity.select(
+        "profile_id", engagement_score=sum((pl.col(name) * weight for name, weight in weights.items()), pl.lit(0))
     )
-    ranked = activity.select("profile_id", engagement_score=score).sort(
-        ["engagement_score", "profile_id"], descending=[True, False]
-    )
+    ranked = scores.sort(["engagement_score", "profile_id"], descending=[True, False])
     return ranked if top is None else ranked.head(top)
 
 
@@ -196,27 +182,21 @@ def lifecycle(activity: pl.LazyFrame, as_of: datetime) -> pl.LazyFrame:
     Risk: 14 to 30; Power User: 15 active days in the window; New User: first seen at most 7 days ago; Active: 3
     sessions in the window; Dormant: seen, but none of these; Unclassified: never seen.
     """
-    since = {name: (pl.lit(as_of) - pl.col(name)).dt.total_days() for name in ("first_seen", "last_seen")}
-    return activity.select(
-        "profile_id",
-        lifecycle_stage=pl.when(since["last_seen"].is_null())
-        .then(pl.lit(Stage.UNCLASSIFIED.value))
-        .when(since["last_seen"] > 30)
-        .then(pl.lit(Stage.CHURNED.value))
-        .when(since["last_seen"] >= 14)
-        .then(pl.lit(Stage.AT_RISK.value))
-        .when(pl.col("active_days") >= 15)
-        .then(pl.lit(Stage.POWER_USER.value))
-        .when(since["first_seen"] <= 7)
-        .then(pl.lit(Stage.NEW_USER.value))
-        .when(pl.col("sessions") >= 3)
-        .then(pl.lit(Stage.ACTIVE.value))
-        .otherwise(pl.lit(Stage.DORMANT.value)),
+    first, last = ((pl.lit(as_of) - pl.col(name)).dt.total_days() for name in ("first_seen", "last_seen"))
+    rules = (
+        (last.is_null(), Stage.UNCLASSIFIED),
+        (last > 30, Stage.CHURNED),
+        (last >= 14, Stage.AT_RISK),
+        (pl.col("active_days") >= 15, Stage.POWER_USER),
+        (first <= 7, Stage.NEW_USER),
+        (pl.col("sessions") >= 3, Stage.ACTIVE),
     )
+    stages = [pl.when(holds).then(pl.lit(stage.value)) for holds, stage in rules]
+    return activity.select("profile_id", lifecycle_stage=pl.coalesce(*stages, pl.lit(Stage.DORMANT.value)))
 
 
 def transitions(before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
-    """Return profile_id, from_stage, to_stage of profiles whose stage differs (null: not there)."""
+    """Return profile_id, from_stage, to_stage of profiles whose stage differs (null: no such profile)."""
     return (
         before.select("profile_id", from_stage="lifecycle_stage")
         .join(after.select("profile_id", to_stage="lifecycle_stage"), on="profile_id", how="full", coalesce=True)

@@ -1,20 +1,28 @@
-"""Conditions of an audience: `{"gt": 100}`, `{"in": ["pro", "growth"]}`, or a bare value, which means equal."""
+"""Conditions of an audience: `{"gt": 100}`, `{"in": ["pro", "growth"]}`, or a bare value, which means equal.
+
+A column is compared with a number or a moment exactly: neither side is rounded to the type of the other.
+"""
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Context, Decimal, localcontext
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles.exact_comparison import Compare, compare_moment, compare_number
 from heap_assets.yaml_core import Unquoted
 
 Scalar = str | int | float | bool
+Compare = Callable[[pl.Expr, Any], pl.Expr]
+"""One of the comparisons of :mod:`operator`."""
 
 COMPARISONS: Mapping[str, Compare] = {
     "eq": operator.eq,
@@ -25,6 +33,12 @@ COMPARISONS: Mapping[str, Compare] = {
     "lte": operator.le,
 }
 OPERATORS = (*COMPARISONS, "in", "exists")
+
+_TRUTH = {"true": True, "false": False}
+_BEYOND = 10**38
+"""No column's whole number, and no decimal without its point, is larger than this."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOSECONDS = {"ns": 1, "us": 1_000, "ms": 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -104,38 +118,31 @@ def holds(condition: Condition, value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """
     if condition.operator == "exists":
         return value.is_not_null() if condition.operand else value.is_null()
-    if isinstance(condition.operand, tuple):
-        return pl.any_horizontal(
-            [_compare(operator.eq, value, dtype, operand, condition.where) for operand in condition.operand]
-        )
-    return _compare(COMPARISONS[condition.operator], value, dtype, condition.operand, condition.where)
+    operands = condition.operand if isinstance(condition.operand, tuple) else (condition.operand,)
+    compare = COMPARISONS.get(condition.operator, operator.eq)
+    return pl.any_horizontal([_compared(compare, value, dtype, each, condition.where) for each in operands])
+
+
+def _compared(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:
+    return _compare(compare, value, dtype, operand, where).fill_null(False)
 
 
 def _compare(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:
-    return _unsafe(compare, value, dtype, operand, where).fill_null(False)
-
-
-def _unsafe(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:
     if isinstance(operand, Unquoted) and not (dtype == pl.String and compare in (operator.eq, operator.ne)):
         operand = operand.value
     if isinstance(operand, bool):
-        if dtype == pl.Boolean:
-            return compare(value, operand)
         if dtype == pl.String:
-            return compare(
-                value.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean), operand
-            )
+            value = value.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean)
+        if dtype in (pl.Boolean, pl.String):
+            return compare(value, operand)
     elif isinstance(operand, int | float):
         if dtype.is_numeric() or dtype == pl.String:
-            return compare_number(compare, value, dtype, operand)
+            return _compare_number(compare, value, dtype, operand)
     elif dtype == pl.String:
         return compare(value, operand)
     elif dtype in (pl.Date, pl.Datetime):
-        return compare_moment(compare, value, dtype, _moment(operand, where))
+        return _compare_moment(compare, value, dtype, _moment(operand, where))
     raise SettingsError(f"{where} is {operand!r}, which cannot be compared with a column of type {dtype}.")
-
-
-_TRUTH = {"true": True, "false": False}
 
 
 def _moment(text: str, where: str) -> datetime:
@@ -143,3 +150,87 @@ def _moment(text: str, where: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError as error:
         raise SettingsError(f"{where} is {text!r}, expected a date or a time such as 2026-11-01T09:00:00.") from error
+
+
+def _compare_number(compare: Compare, value: pl.Expr, dtype: pl.DataType, number: float) -> pl.Expr:
+    """Compare a column of numbers, or of text that may spell some, with a number; null where the column has none.
+
+    A float is the decimal that it is written with, of a column (`Float32`) as of the operand. NaN is no number, and
+    neither is text with leading zeros (a postal code).
+    """
+    if isinstance(number, float) and not math.isfinite(number):
+        no_number = pl.lit(None, pl.Boolean)
+        return no_number if math.isnan(number) else compare(_double(value, dtype), number)
+    if dtype == pl.String:
+        return compare(_order(value, number), 0)
+    if dtype.is_float():
+        below = _nearest(number)
+        if below > number:
+            below = math.nextafter(below, -math.inf)
+        return _with_nearest_below(compare, _double(value, dtype), pl.lit(below), is_exact=below == number)
+    exact = Fraction(Decimal(repr(number)))
+    if isinstance(dtype, pl.Decimal):
+        return _with_floor(compare, value.to_physical(), exact * 10**dtype.scale)
+    return _with_floor(compare, value.cast(pl.Int128), exact)
+
+
+def _compare_moment(compare: Compare, value: pl.Expr, dtype: pl.DataType, moment: datetime) -> pl.Expr:
+    """Compare a column of dates or times with a moment; without a zone, either is UTC; a date is its midnight."""
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    nanoseconds = (zoned - _EPOCH) // timedelta(microseconds=1) * 1_000
+    unit = dtype.time_unit if isinstance(dtype, pl.Datetime) else "us"
+    physical = value.cast(pl.Datetime("us")) if dtype == pl.Date else value
+    since = physical.to_physical().cast(pl.Int128) * _NANOSECONDS[unit]
+    return compare(since, pl.lit(nanoseconds, pl.Int128))
+
+
+def _with_floor(compare: Compare, whole: pl.Expr, exact: Fraction) -> pl.Expr:
+    floor = max(-_BEYOND, min(_BEYOND, math.floor(exact)))
+    return _with_nearest_below(compare, whole, pl.lit(floor, pl.Int128), is_exact=floor == exact)
+
+
+def _with_nearest_below(compare: Compare, value: pl.Expr, below: pl.Expr, *, is_exact: bool) -> pl.Expr:
+    """Compare with a number by the largest one of the column's type that is not above it."""
+    if is_exact:
+        return compare(value, below)
+    if compare == operator.eq or compare == operator.ne:
+        return pl.when(value.is_not_null()).then(pl.lit(compare == operator.ne))
+    return value > below if compare in (operator.gt, operator.ge) else value <= below
+
+
+def _double(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.String:
+        return _spelled(value).fill_nan(None)
+    if dtype == pl.Float32:
+        value = value.cast(pl.String)
+    return value.cast(pl.Float64).fill_nan(None)
+
+
+def _spelled(text: pl.Expr) -> pl.Expr:
+    stripped = text.str.strip_chars()
+    return pl.when(~stripped.str.contains(r"^[-+]?0[0-9]")).then(stripped.cast(pl.Float64, strict=False))
+
+
+def _order(text: pl.Expr, number: float) -> pl.Expr:
+    """Return -1, 0 or 1 for the numbers that texts spell, smaller, equal or larger; null for those that spell none."""
+    return pl.struct(text=text.str.strip_chars(), near=_double(text, pl.String())).map_batches(
+        partial(_orders, number=number), return_dtype=pl.Int8
+    )
+
+
+def _orders(spelled: pl.Series, *, number: float) -> pl.Series:
+    texts, near = spelled.struct.field("text"), spelled.struct.field("near")
+    double, exact = _nearest(number), Decimal(repr(number))
+    order = (near > double).cast(pl.Int8) - (near < double).cast(pl.Int8)
+    # doubles that are equal may stand for numbers that are not; few texts are that near, and they repeat
+    tied = texts.filter(near == double).unique()
+    with localcontext(Context(traps=[])):  # an exponent beyond all bounds is no error
+        orders = [(Decimal(text) > exact) - (Decimal(text) < exact) for text in tied]
+    return order.zip_with(near.ne_missing(double), texts.replace_strict(tied, orders, default=0, return_dtype=pl.Int8))
+
+
+def _nearest(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf

@@ -1,4 +1,4 @@
-"""Golden records: one row per profile, its identifiers, and traits chosen from every table that knows the person."""
+"""Golden records: one row per profile, its identifiers, and traits chosen from every table with rows of the person."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ PROFILE_SCHEMA: Mapping[str, pl.DataType] = {
     "heap_user_ids": pl.List(pl.Int64),
     "conflicts": pl.Int64(),
 }
-"""Columns every profiles table has, without its traits (which stand before `conflicts`)."""
-
+"""Columns every profiles table has, without its traits (which come before `conflicts`)."""
 
 SET_ASIDE: Final = "traits_set_aside"
 """The note of a day's profiles: traits and audiences that could not be made, and why. The check `traits_made` fails."""
@@ -42,11 +41,11 @@ class GoldenRecords:
     frame
         `PROFILE_SCHEMA` with `<trait>` and `<trait>__source` per trait before `conflicts`; sorted by profile_id.
     set_aside
-        Trait to why it could not be made: types that clash, a column that is gone. Both of its columns are null.
+        Why a trait could not be made: types that clash, a missing column. Both of its columns are null.
     unreadable_times
-        `table.column` to how many rows of people have text there that is no time; such rows count as without one.
+        Number of rows with text that is no time, by `table.column`; such rows count as without a time.
     values_lost
-        Trait to for how many people its value is null because it does not fit the type of the trait (docs/values.md).
+        Number of people whose value is null because it does not fit the type of the trait, by trait (docs/values.md).
     """
 
     frame: pl.LazyFrame
@@ -66,9 +65,9 @@ def golden_records(
     """Build the profiles of a day.
 
     A row of a source belongs to the profile of its strongest identifier that is not null, blocked or shared; a row
-    without one gives no traits. `heap_identity` is the identity a sync uses when it may use only one: the one seen
-    first, of several seen at once the smallest; `heap_identities` holds all of them, sorted. Shared identifiers are
-    listed in `identifiers` only, where Heap itself has tied them to the profile. The work is done when this is called.
+    without one gives no traits. `heap_identity` is the identity a sync uses when it may use only one: the earliest by
+    `first_seen`, of equals the smallest; `heap_identities` holds all of them, sorted. Shared identifiers are listed in
+    `identifiers` only, where Heap itself has tied them to the profile. The result is computed eagerly.
 
     Parameters
     ----------
@@ -77,14 +76,14 @@ def golden_records(
     sources
         Tables by the name that the traits use for them.
     traits
-        One rule per column wanted.
+        One rule per trait column.
     rules
         The identity rules the graph was built with.
     conflicts
         `identity/conflicts` of the day; without it the count is 0.
     merged_away
-        Heap identities whose users Heap has merged into others: nothing is on them any more. They stay among
-        `identifiers` and are left out of `heap_identity` and `heap_identities`.
+        Heap identities whose users Heap has merged into others. They stay among `identifiers` and are left out of
+        `heap_identity` and `heap_identities`.
 
     Raises
     ------
@@ -100,7 +99,9 @@ def golden_records(
     to_profile = numbered.lazy().rename({"profile": "profile_id"})
     tables = {name: TraitRows.of(sources[name], paths) for name, paths in _paths_by_table(traits).items()}
     assigned = {
-        name: assigned_rows(sources[name], table, to_profile, rules) for name, table in tables.items() if table.usable
+        name: assigned_rows(sources[name], table, to_profile, rules)
+        for name, table in tables.items()
+        if "" not in table.wrong
     }
     set_aside = {rule.name: why for rule in traits if (why := _why_impossible(rule, tables))}
     made, lost = [], {}
@@ -113,18 +114,23 @@ def golden_records(
                 continue
         except SettingsError as error:
             set_aside[rule.name] = str(error)
-        made.append(_nothing(rule, numbers.height))
+        empty = pl.Series([None], dtype=pl.String).new_from_index(0, numbers.height)
+        made.append(pl.DataFrame({rule.name: empty, f"{rule.name}__source": empty}))
     columns = [_body(numbered, numbers, rules, merged_away), *made, _conflict_counts(conflicts, numbers)]
+    unreadable = {
+        f"{sources[name].table.name}.{tables[name].time_column}": rows.select(pl.col(UNREADABLE).sum()).collect().item()
+        for name, rows in assigned.items()
+    }
     return GoldenRecords(
         pl.concat(columns, how="horizontal").lazy(),
         set_aside,
-        _unreadable_times(sources, tables, assigned),
+        {column: int(count) for column, count in unreadable.items() if count},
         {name: count for name, count in lost.items() if count},
     )
 
 
 def _why_impossible(rule: TraitRule, tables: Mapping[str, TraitRows]) -> str:
-    """Say what of a trait's sources cannot be read at all; empty if all can."""
+    """Return why one of a trait's sources cannot be read at all; empty if all can."""
     for source in rule.sources:
         table, _, path = source.partition(".")
         if why := tables[table].wrong.get("") or tables[table].wrong.get(path):
@@ -132,31 +138,17 @@ def _why_impossible(rule: TraitRule, tables: Mapping[str, TraitRows]) -> str:
     return ""
 
 
-def _nothing(rule: TraitRule, height: int) -> pl.DataFrame:
-    empty = pl.Series([None], dtype=pl.String).new_from_index(0, height)
-    return pl.DataFrame({rule.name: empty, f"{rule.name}__source": empty})
-
-
-def _unreadable_times(
-    sources: Mapping[str, TraitSource], tables: Mapping[str, TraitRows], assigned: Mapping[str, pl.LazyFrame]
-) -> dict[str, int]:
-    counts = {name: rows.select(pl.col(UNREADABLE).sum()).collect().item() for name, rows in assigned.items()}
-    return {
-        f"{sources[name].table.name}.{tables[name].time_column}": int(count) for name, count in counts.items() if count
-    }
-
-
 def _trait(rule: TraitRule, assigned: Mapping[str, pl.LazyFrame], numbers: pl.DataFrame) -> pl.DataFrame:
     """Return the trait, its source and whether a value did not fit its type, one row per profile in order."""
     chosen = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
-    named = chosen.select(
+    columns = chosen.select(
         "profile",
         pl.col("value").alias(rule.name),
         pl.col("source").alias(f"{rule.name}__source"),
         pl.col("value").is_null().alias(_LOST),
     )
     try:
-        return _in_order(named, numbers)
+        return _in_order(columns, numbers)
     except pl.exceptions.PolarsError as error:
         raise SettingsError(
             f"trait {rule.name!r}: values of {', '.join(rule.sources)} cannot be put together ({type(error).__name__})."
@@ -170,13 +162,13 @@ def _in_order(rows: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths_by_table(traits: Sequence[TraitRule]) -> dict[str, list[str]]:
-    """Return table to the column paths that traits want, each once."""
-    found: dict[str, dict[str, None]] = {}
+    """Return the column paths that traits use of each table, each once."""
+    tables: dict[str, dict[str, None]] = {}
     for rule in traits:
         for source in rule.sources:
             table, _, path = source.partition(".")
-            found.setdefault(table, {})[path] = None
-    return {table: list(paths) for table, paths in found.items()}
+            tables.setdefault(table, {})[path] = None
+    return {table: list(paths) for table, paths in tables.items()}
 
 
 def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]) -> None:
@@ -201,25 +193,17 @@ def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_aw
     strength = pl.DataFrame({"type": rules.types}).with_row_index("_strength").lazy()
     rows = numbered.lazy().rename({"identifier_type": "type", "identifier": "value"})
     own = ~pl.col("shared")
-    everything = (
+    by_profile = (
         rows.join(strength, on="type", how="left")
         .sort("profile", "_strength", "value", nulls_last=True)
         .group_by("profile", maintain_order=True)
-        .agg(
-            pl.col("first_seen").min(),
-            pl.col("last_seen").max(),
-            identifiers=pl.struct("type", "value"),
-        )
+        .agg(pl.col("first_seen").min(), pl.col("last_seen").max(), identifiers=pl.struct("type", "value"))
     )
     # a kiosk's last visitor is not this person: shared identifiers give no dates, unless there is nothing else
-    dates = (
-        rows.filter(own)
-        .group_by("profile")
-        .agg(own_first=pl.col("first_seen").min(), own_last=pl.col("last_seen").max())
-    )
-    gone = pl.DataFrame({"value": [] if merged_away is None else merged_away}, schema={"value": pl.String}).lazy()
-    standing = rows.filter(own & (pl.col("type") == HEAP_IDENTITY)).join(gone, on="value", how="anti")
-    identities = standing.sort("first_seen", "value", nulls_last=True)
+    dates = rows.filter(own).group_by("profile").agg(own_first=pl.min("first_seen"), own_last=pl.max("last_seen"))
+    merged = pl.DataFrame({"value": [] if merged_away is None else merged_away}, schema={"value": pl.String}).lazy()
+    current = rows.filter(own & (pl.col("type") == HEAP_IDENTITY)).join(merged, on="value", how="anti")
+    identities = current.sort("first_seen", "value", nulls_last=True)
     primary = identities.unique("profile", keep="first", maintain_order=True).select("profile", heap_identity="value")
     lists = [
         identities.group_by("profile").agg(heap_identities=pl.col("value").sort()),
@@ -227,17 +211,17 @@ def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_aw
         .group_by("profile")
         .agg(heap_user_ids=pl.col("value").cast(pl.Int64).sort()),
     ]
-    seen = _in_order(
-        everything.join(dates, on="profile", how="left")
+    dated = _in_order(
+        by_profile.join(dates, on="profile", how="left")
         .with_columns(first_seen=pl.coalesce("own_first", "first_seen"), last_seen=pl.coalesce("own_last", "last_seen"))
         .drop("own_first", "own_last"),
         numbers,
     )
-    nothing = {"heap_identities": pl.List(pl.String), "heap_user_ids": pl.List(pl.Int64)}
+    list_types = {"heap_identities": pl.List(pl.String), "heap_user_ids": pl.List(pl.Int64)}
     keys = pl.concat([_in_order(part, numbers) for part in (primary, *lists)], how="horizontal").with_columns(
-        pl.col(name).fill_null(pl.lit([], dtype)) for name, dtype in nothing.items()
+        pl.col(name).fill_null(pl.lit([], dtype)) for name, dtype in list_types.items()
     )
-    return pl.concat([numbers.select("profile_id"), seen, keys], how="horizontal")
+    return pl.concat([numbers.select("profile_id"), dated, keys], how="horizontal")
 
 
 def _candidates(assigned: Mapping[str, pl.LazyFrame], rule: TraitRule, rank: int) -> pl.LazyFrame:

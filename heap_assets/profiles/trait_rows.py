@@ -1,4 +1,4 @@
-"""Rows of a table that traits are taken from: whose they are, how new, and the columns that traits want."""
+"""Rows of a table that traits are taken from: whose they are, how new, and the columns that traits use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TraitSource:
     Attributes
     ----------
     rows
-        The rows that stand on the day (a snapshot), or all that count (events).
+        The rows of the day (a snapshot), or of all days that count (events).
     table
         How its columns map to identifiers.
     updated_at
@@ -41,11 +41,11 @@ class TraitRows:
     Attributes
     ----------
     time, unreadable
-        The time of a row, and whether there is text that is none, in the column `time_column`.
+        The time of a row, and whether the column `time_column` has text there that is no time.
     values
-        Path to its values.
+        The values of each path.
     wrong
-        Path to why it cannot be read; under "" why no row can.
+        Why a path cannot be read; under "" why no row can.
     """
 
     time: pl.Expr
@@ -62,10 +62,10 @@ class TraitRows:
         unreadable, wrong, values = pl.lit(value=False), {}, {}
         if column is not None:
             try:
-                found, dtype = _resolved(column, schema, name)
-                time = _utc(found, dtype, f"{name}.{column}")
+                value, dtype = _resolved(column, schema, name)
+                time = _utc(value, dtype, f"{name}.{column}")
                 if dtype == pl.String:
-                    unreadable = found.is_not_null() & time.is_null()
+                    unreadable = value.is_not_null() & time.is_null()
             except SettingsError as error:
                 wrong[""] = f"the time of its rows: {error}"
         for path in paths:
@@ -74,11 +74,6 @@ class TraitRows:
             except SettingsError as error:
                 wrong[path] = str(error)
         return cls(time, unreadable, column or "", values, wrong)
-
-    @property
-    def usable(self) -> bool:
-        """Whether rows can be read at all."""
-        return "" not in self.wrong
 
 
 def assigned_rows(source: TraitSource, table: TraitRows, to_profile: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
@@ -102,12 +97,12 @@ def assigned_rows(source: TraitSource, table: TraitRows, to_profile: pl.LazyFram
 
 def _resolved(path: str, schema: pl.Schema, table: str) -> tuple[pl.Expr, pl.DataType]:
     try:
-        found = resolve_path(path, schema, table)
+        column = resolve_path(path, schema, table)
     except RulesError as error:
         raise SettingsError(str(error)) from error
-    if found.many:
+    if column.many:
         raise SettingsError(f"{table}.{path} is an array, expected one value.")
-    return found.expression, found.dtype
+    return column.expression, column.dtype
 
 
 def _utc(value: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:

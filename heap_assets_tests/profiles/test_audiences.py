@@ -18,7 +18,6 @@ from heap_assets.profiles.audiences import (
     events_needed,
     events_of_profiles,
     members,
-    memberships,
     parse_audience,
     with_audiences,
 )
@@ -332,10 +331,11 @@ def test_membership_reads_as_a_table_and_as_a_trait() -> None:
     people = profiles({"ann": {"plan_type": "pro"}, "bob": {"plan_type": "free"}})
     paying = parse_audience("paying", {"user_properties": {"plan_type": {"ne": "free"}}})
     nobody = parse_audience("nobody", {"user_properties": {"plan_type": "gold"}})
-    assert memberships([paying, nobody], people, {}, AS_OF).collect().rows() == [("paying", "ann")]
+    assert members(paying, people, {}, AS_OF).collect().rows() == [("ann",)]
+    assert members(nobody, people, {}, AS_OF).collect().rows() == []
     flagged = with_audiences(people, [paying, nobody], {}, AS_OF).select("profile_id", "paying", "nobody")
     assert flagged.collect().rows() == [("ann", True, False), ("bob", False, False)]
-    assert memberships([], people, {}, AS_OF).collect().schema == {"audience": pl.String, "profile_id": pl.String}
+    assert with_audiences(people, [], {}, AS_OF).collect().equals(people.collect())
 
 
 def test_the_schema_knows_every_key_and_operator() -> None:

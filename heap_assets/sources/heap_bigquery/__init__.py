@@ -1,14 +1,14 @@
 """Heap Connect's export to BigQuery as a source of Heap's tables, and the wide `events` table of its guides."""
 
 from heap_assets.sources.heap_bigquery.export import HeapExport
-from heap_assets.sources.heap_bigquery.export_log import ExportLog, LookBack, SeenExport, TableLook
+from heap_assets.sources.heap_bigquery.export_log import ExportLog, ExportState, LookBack, TableLook
 from heap_assets.sources.heap_bigquery.wide_export import WideExport
 
 __all__ = [
     "ExportLog",
+    "ExportState",
     "HeapExport",
     "LookBack",
-    "SeenExport",
     "TableLook",
     "WideExport",
 ]

@@ -67,14 +67,14 @@ def events_table(
     LazyFrame
         Exactly :data:`COLUMNS` in their order, String but `time`; event_properties and user_properties are JSON text.
     """
-    called = names or {}
-    rows = pl.concat([_rows(name, frame, called.get(name, name)) for name, frame in sorted(tables.items())])
+    display = names or {}
+    rows = pl.concat([_rows(name, frame, display.get(name, name)) for name, frame in sorted(tables.items())])
     if users is None:
         return rows.with_columns(user_properties=pl.lit(None, pl.String)).select(COLUMNS.keys())
     schema = users.collect_schema()
     properties = [name for name in schema.names() if name != "user_id"]
-    known = users.select(pl.col("user_id").cast(pl.String), _json_object(properties, schema).alias("user_properties"))
-    return rows.join(known, on="user_id", how="left", maintain_order="left").select(COLUMNS.keys())
+    by_user = users.select(pl.col("user_id").cast(pl.String), user_properties=_json_object(properties, schema))
+    return rows.join(by_user, on="user_id", how="left", maintain_order="left").select(COLUMNS.keys())
 
 
 def values_lost(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None = None) -> dict[str, int]:
@@ -82,42 +82,38 @@ def values_lost(tables: Mapping[str, pl.LazyFrame], users: pl.LazyFrame | None =
 
     A user's are counted with each of the user's events, as the table repeats them.
     """
-    of_events = [_json_lost(rows, _others(rows.collect_schema())) for rows in tables.values()]
+    of_events = [_json_lost(rows, _properties(rows.collect_schema())) for rows in tables.values()]
     counts = [rows.select(pl.col(_LOST).sum()) for rows in of_events]
-    found = {"event_properties": sum(count.item() for count in pl.collect_all(counts))}
+    lost = {"event_properties": sum(count.item() for count in pl.collect_all(counts))}
     if users is not None:
         properties = [name for name in users.collect_schema() if name != "user_id"]
         of_users = _json_lost(users, properties, "user_id").filter(pl.col(_LOST) > 0)
-        named = pl.concat([rows.select("user_id") for rows in tables.values()])
-        found["user_properties"] = named.join(of_users, on="user_id").select(pl.col(_LOST).sum()).collect().item()
-    return {column: count for column, count in found.items() if count}
+        user_ids = pl.concat([rows.select("user_id") for rows in tables.values()])
+        lost["user_properties"] = user_ids.join(of_users, on="user_id").select(pl.col(_LOST).sum()).collect().item()
+    return {column: count for column, count in lost.items() if count}
 
 
 def _json_lost(rows: pl.LazyFrame, columns: Sequence[str], *keys: str) -> pl.LazyFrame:
     schema = rows.collect_schema()
-    counts = [json_lost(pl.col(name), schema[name]) for name in columns if _may_be_lost(schema[name])]
+    doubtful = [name for name in columns if schema[name].is_float() or schema[name].is_nested()]
+    counts = [json_lost(pl.col(name), schema[name]) for name in doubtful]
     return rows.select(*keys, (pl.sum_horizontal(*counts) if counts else pl.lit(0)).cast(pl.Int64).alias(_LOST))
 
 
-def _may_be_lost(dtype: pl.DataType) -> bool:
-    """Say whether a type holds floats, at any depth."""
-    return dtype.is_float() or dtype.is_nested()
+def _properties(schema: pl.Schema) -> list[str]:
+    """Return the columns of an event table that go into `event_properties`."""
+    placed = {"event_id", "session_id", "user_id", "time", "title", *_OWN, *_PAGE}
+    return [column for column in schema if column not in placed]
 
 
-def _others(schema: pl.Schema) -> list[str]:
-    """Return the columns of an event table that have no place but `event_properties`."""
-    taken = {"event_id", "session_id", "user_id", "time", "title", *_OWN, *_PAGE}
-    return [column for column in schema if column not in taken]
-
-
-def _rows(name: str, frame: pl.LazyFrame, called: str) -> pl.LazyFrame:
+def _rows(name: str, frame: pl.LazyFrame, event_type: str) -> pl.LazyFrame:
     schema = frame.collect_schema()
     has = schema.names()
     return frame.select(
         *(_string(column, has) for column in ("event_id", "session_id", "user_id")),
         pl.col("time"),
-        pl.lit(called).alias("event_type"),
-        _json_object(_others(schema), schema).alias("event_properties"),
+        pl.lit(event_type).alias("event_type"),
+        _json_object(_properties(schema), schema).alias("event_properties"),
         _url(has).alias("page_url"),
         _string("title", has).alias("page_title"),
         *(_string(column, has) for column in _OWN),

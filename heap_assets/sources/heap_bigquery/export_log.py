@@ -1,7 +1,7 @@
-"""What was last seen of Heap's export: a fingerprint for each day of each table, and when it was found changed.
+"""The stored state of Heap's export: a fingerprint of each day of each table, and when it last changed.
 
-Views tell no time of arrival. A look reads the days from the last sync less an overlap, and now and then much further
-back; days whose fingerprint differs have late rows, or a user_id that changed in place (heap.md 3.3).
+Views have no time of arrival. A look reads the days from the last sync less an overlap, and at longer intervals much
+further back; days whose fingerprint differs have late rows, or a user_id that changed in place (heap.md 3.3).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LONGEST_PAUSE = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class LookBack:
-    """How far behind the last sync days are looked at: by every look, and by one of a longer interval."""
+    """How far before the last sync days are read: by every look (`overlap`), and by one every `deep_every` (`deep`)."""
 
     overlap: timedelta = OVERLAP
     deep: timedelta = timedelta(days=90)
@@ -37,8 +37,8 @@ class LookBack:
 
 
 @dataclass(frozen=True)
-class SeenDay:
-    """A day as it last looked, and when it was found so."""
+class DayState:
+    """The last known rows and fingerprint of a day, and since when they are so."""
 
     rows: int
     fingerprint: int
@@ -46,16 +46,16 @@ class SeenDay:
 
 
 @dataclass(frozen=True)
-class SeenTable:
-    """What is known of a table; `failure` is why it could not be looked at the last time.
+class TableState:
+    """The last known days of a table; `failure` is why it could not be read the last time.
 
     Attributes
     ----------
     scheme
-        How the days' fingerprints were computed; those of another scheme compare with nothing.
+        How the days' fingerprints were computed; those of different schemes are not comparable.
     """
 
-    days: Mapping[date, SeenDay] = field(default_factory=dict)
+    days: Mapping[date, DayState] = field(default_factory=dict)
     synced_to: datetime | None = None
     looked_at: datetime | None = None
     looked_deep_at: datetime | None = None
@@ -64,8 +64,8 @@ class SeenTable:
 
 
 @dataclass(frozen=True)
-class SeenExport:
-    """The export as a whole: the version that was last looked at, and looks that failed since."""
+class ExportState:
+    """The export as a whole: the version of the last look, and the number of looks that failed since."""
 
     version: str | None = None
     failed_looks: int = 0
@@ -81,7 +81,7 @@ class SeenExport:
 
 @dataclass(frozen=True)
 class TableLook:
-    """What one look at a table found."""
+    """The result of one look at a table."""
 
     table: str
     changed: tuple[date, ...] = ()
@@ -96,37 +96,35 @@ class TableLook:
 class ExportLog:
     """The log of one dataset, in the lake's store below `_exports/`.
 
-    What was seen of a dataset of this name in another `project` tells nothing of this one.
+    State of a dataset of this name in another `project` is ignored.
     """
 
     store: Store
     dataset: str
     project: str | None = None
 
-    def state(self) -> SeenExport:
-        found = self._load(_STATE)
-        return SeenExport(
-            found.get("version"), int(found.get("failed_looks", 0)), _moment(found.get("failed_at"))
-        )  # fmt: skip
+    def state(self) -> ExportState:
+        record = self._load(_STATE)
+        return ExportState(record.get("version"), int(record.get("failed_looks", 0)), _moment(record.get("failed_at")))
 
     def tables(self) -> list[str]:
         """Return the tables that were looked at."""
         prefix = f"{state_keys.EXPORTS}/{self.dataset}/tables/"
         return [info.key.removeprefix(prefix).removesuffix(".json") for info in self.store.list(prefix)]
 
-    def table(self, name: str) -> SeenTable:
-        found = self._load(f"tables/{name}")
+    def table(self, name: str) -> TableState:
+        record = self._load(f"tables/{name}")
         days = {
-            date.fromisoformat(day): SeenDay(rows, fingerprint, datetime.fromisoformat(since))
-            for day, (rows, fingerprint, since) in found.get("days", {}).items()
+            date.fromisoformat(day): DayState(rows, fingerprint, datetime.fromisoformat(since))
+            for day, (rows, fingerprint, since) in record.get("days", {}).items()
         }
-        return SeenTable(
+        return TableState(
             days,
-            synced_to=_moment(found.get("synced_to")),
-            looked_at=_moment(found.get("looked_at")),
-            looked_deep_at=_moment(found.get("looked_deep_at")),
-            failure=found.get("failure"),
-            scheme=found.get("scheme", 1 if days else FINGERPRINT_SCHEME),
+            synced_to=_moment(record.get("synced_to")),
+            looked_at=_moment(record.get("looked_at")),
+            looked_deep_at=_moment(record.get("looked_deep_at")),
+            failure=record.get("failure"),
+            scheme=record.get("scheme", 1 if days else FINGERPRINT_SCHEME),
         )
 
     def look(
@@ -139,23 +137,23 @@ class ExportLog:
         back: LookBack = LookBack(),
         since: date | None = None,
     ) -> list[TableLook]:
-        """Look at the tables, remember what was seen, and return what has changed. One bad table stops no other.
+        """Fingerprint the tables, store the result, and return what has changed. One bad table stops no other.
 
         Parameters
         ----------
         start
-            Days before it are not looked at; nor are those after today's.
+            Days before it, and those after today, are not read.
         version
-            Of the export, as it was before this look.
+            Of the export before this look.
         since
-            Look from this day on at every table, whatever was synced.
+            Read every table from this day on, whatever was synced.
         """
         synced = export.synced_to()
         looks = [self._look(export, name, start, now, back, since, synced.get(name)) for name in tables]
         before, failed = self.state(), any(look.failure for look in looks)
         count = before.failed_looks + 1 if failed else 0
-        seen = SeenExport(before.version if failed else version, count, now if failed else None)
-        self._save(_STATE, asdict(seen))
+        state = ExportState(before.version if failed else version, count, now if failed else None)
+        self._save(_STATE, asdict(state))
         return looks
 
     def _look(
@@ -165,81 +163,75 @@ class ExportLog:
         start: date,
         now: datetime,
         back: LookBack,
-        asked: date | None,
+        requested: date | None,
         synced_to: datetime | None,
     ) -> TableLook:
-        seen = self.table(name)
-        anew = seen.scheme != FINGERPRINT_SCHEME
-        if anew:
+        known = self.table(name)
+        is_outdated = known.scheme != FINGERPRINT_SCHEME
+        if is_outdated:
             _log.warning("%s: its days are fingerprinted in a new way: those looked at are built once more", name)
-        due = seen.looked_deep_at is None or now - seen.looked_deep_at >= back.deep_every
-        deep = asked is None and (due or anew)
-        idle = synced_to is not None and synced_to == seen.synced_to and seen.failure is None
-        if idle and not deep and asked is None:
+        due = known.looked_deep_at is None or now - known.looked_deep_at >= back.deep_every
+        deep = requested is None and (due or is_outdated)
+        idle = synced_to is not None and synced_to == known.synced_to and known.failure is None
+        if idle and not deep and requested is None:
             return TableLook(name, skipped=True)
-        since = max(start, asked or _from(seen, now, back, deep=deep))
+        if requested is None and known.looked_at is not None:  # all days of a table that was never read
+            behind = back.deep if deep else back.overlap
+            requested = (min(now, known.synced_to or known.looked_at) - behind).date()
+        since = max(start, requested or date.min)
         try:
-            found = export.fingerprints(name, since)
+            fingerprints = export.fingerprints(name, since)
         except Exception as error:  # whatever is wrong with one table stops that table
             failure = str(error) if isinstance(error, HeapAssetsError) else f"{name}: {redact_error(error)}"
             _log.error("%s could not be looked at: %s", name, failure)
-            self._save_table(name, seen, failure=failure)
+            self._save_table(name, known, failure=failure)
             return TableLook(name, since=since, failure=failure)
-        days = found.days.filter(pl.col("day").is_between(since, now.date()))
-        changed = changed_days(_frame(seen), days, since)
-        self._save_table(
-            name,
-            SeenTable(_merged(seen, days, changed, since, now), synced_to, now, now if deep else seen.looked_deep_at),
-        )
-        billed = found.reading.bytes_billed or 0
+        days = fingerprints.days.filter(pl.col("day").is_between(since, now.date()))
+        changed = changed_days(_frame(known), days, since)
+        looked_deep_at = now if deep else known.looked_deep_at
+        merged = _merged(known, days, changed, since, now)
+        self._save_table(name, TableState(merged, synced_to, now, looked_deep_at))
+        billed = fingerprints.reading.bytes_billed or 0
         return TableLook(name, tuple(changed), since, int(days["rows"].sum()), billed)
 
-    def _save_table(self, name: str, seen: SeenTable, failure: str | None = None) -> None:
-        days = {str(day): [d.rows, d.fingerprint, d.since.isoformat()] for day, d in sorted(seen.days.items())}
-        self._save(f"tables/{name}", {**asdict(seen), "days": days, "failure": failure})
+    def _save_table(self, name: str, state: TableState, failure: str | None = None) -> None:
+        days = {str(day): [d.rows, d.fingerprint, d.since.isoformat()] for day, d in sorted(state.days.items())}
+        self._save(f"tables/{name}", {**asdict(state), "days": days, "failure": failure})
 
     def _load(self, name: str) -> dict[str, Any]:
-        """Return a record; a damaged one tells nothing, so that the table is looked at as one never seen."""
+        """Return a record; a damaged one is ignored, so that the table is read as one never read before."""
         key = f"{state_keys.EXPORTS}/{self.dataset}/{name}.json"
         try:
-            found = json.loads(self.store.read(key))
+            record = json.loads(self.store.read(key))
         except FileNotFoundError:
             return {}
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            record = None
+        if not isinstance(record, dict):
             _log.warning("%s is damaged: what it tells of is looked at anew", self.store.uri(key))
             return {}
-        if found.get("project", self.project) != self.project:
-            _log.warning("%s is of project %s: what it tells of is looked at anew", key, found["project"])
+        if record.get("project", self.project) != self.project:
+            _log.warning("%s is of project %s: what it tells of is looked at anew", key, record["project"])
             return {}
-        return found
+        return record
 
     def _save(self, name: str, document: Mapping[str, Any]) -> None:
         text = json.dumps({**document, "project": self.project}, default=lambda moment: moment.isoformat())
         self.store.write(f"{state_keys.EXPORTS}/{self.dataset}/{name}.json", text.encode())
 
 
-def _from(seen: SeenTable, now: datetime, back: LookBack, *, deep: bool) -> date:
-    """The first day to look at: all days for a table never seen."""
-    if seen.looked_at is None:
-        return date.min
-    behind = back.deep if deep else back.overlap
-    return (min(now, seen.synced_to or seen.looked_at) - behind).date()
-
-
 def _merged(
-    seen: SeenTable, days: pl.DataFrame, changed: Iterable[date], since: date, now: datetime
-) -> dict[date, SeenDay]:
-    news, moment = set(changed), now.astimezone(UTC)
-    found = {day: (rows, fingerprint) for day, rows, fingerprint in days.rows()}
-    merged = {day: known for day, known in seen.days.items() if day < since or day not in news}
+    state: TableState, days: pl.DataFrame, changed: Iterable[date], since: date, now: datetime
+) -> dict[date, DayState]:
+    fresh, moment = set(changed), now.astimezone(UTC)
+    counts = {day: (rows, fingerprint) for day, rows, fingerprint in days.rows()}
+    merged = {day: known for day, known in state.days.items() if day < since or day not in fresh}
     # a day that lost all its rows stays known, with none: it is built as an empty one
-    return merged | {day: SeenDay(*found.get(day, (0, 0)), moment) for day in news}
+    return merged | {day: DayState(*counts.get(day, (0, 0)), moment) for day in fresh}
 
 
-def _frame(seen: SeenTable) -> pl.DataFrame:
-    rows = [(day, known.rows, known.fingerprint) for day, known in seen.days.items() if known.rows]
+def _frame(state: TableState) -> pl.DataFrame:
+    rows = [(day, known.rows, known.fingerprint) for day, known in state.days.items() if known.rows]
     schema = {"day": pl.Date, "rows": pl.UInt32, "fingerprint": pl.UInt64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

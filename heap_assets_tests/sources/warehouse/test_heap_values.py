@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.sources.heap_bigquery.values import heap_columns, heap_rows, only_once
+from heap_assets.sources.heap_bigquery.export import heap_columns, heap_rows, only_once
 from heap_assets.sources.warehouse.content import content_digest, row_fingerprints
 
 WHOLE = st.integers(-(2**70), 2**70).map(float)
