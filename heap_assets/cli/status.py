@@ -77,12 +77,12 @@ def _assets(project: Project) -> tuple[str, list[AssetStatus]]:
 def _dumps(project: Project) -> DumpsStatus:
     records = project.landing.records()
     rejected = [
-        {"dump": r.dump_id, "table": None, "reason": r.failure.told, "retry_at": r.retry_at}
+        {"dump": r.dump_id, "table": None, "reason": r.failure.summary, "retry_at": r.retry_at}
         for r in records.values()
         if r.failure is not None
     ]
     rejected += [
-        {"dump": r.dump_id, "table": name, "reason": table.failure.told, "retry_at": table.retry_at}
+        {"dump": r.dump_id, "table": name, "reason": table.failure.summary, "retry_at": table.retry_at}
         for r in records.values()
         for name, table in r.tables.items()
         if table.failure is not None and project.landing.config.tables.takes_table(name)

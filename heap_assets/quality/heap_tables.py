@@ -383,7 +383,7 @@ def checks_for_dumps(asset: str, thresholds: Thresholds | None = None) -> list[C
 
 def landing_result(report: DumpReport) -> CheckResult:
     """Check that a dump's tables were read whole; reasons name files, never values."""
-    reasons = {table.table: table.failure.told for table in report.failed if table.failure}
+    reasons = {table.table: table.failure.summary for table in report.failed if table.failure}
     return CheckResult(not report.failed, {"failed_tables": len(report.failed)}, reasons)
 
 

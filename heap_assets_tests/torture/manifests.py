@@ -70,7 +70,7 @@ def _landed(bucket: Path, lake: Path) -> str:
     if not bad:
         return "left out by name"
     [report] = bad
-    assert all(t.failure and t.failure.told.isprintable() and len(t.failure.told) < 12_000 for t in report.failed)
+    assert all(t.failure and t.failure.summary.isprintable() and len(t.failure.summary) < 12_000 for t in report.failed)
     if any(table.table == "(manifest)" and not table.files and table.failure for table in report.failed):
         return "refused"
     return "landed in part" if report.failed else "landed"

@@ -111,16 +111,16 @@ def _metadata(report: DumpReport) -> dict[str, Any]:
             "table": table.table,
             "state": str(table.state),
             "incremental": table.incremental,
-            "files": table.files,
+            "files": len(table.files),
             "bytes": table.bytes,
             # None where there was nothing to compare with
             **{name: getattr(table.counts, name) or 0 for name in _COUNTED},
             "seconds": round(table.seconds, 3),
-            "reason": table.failure.told if table.failure else ", ".join(table.rejected),
+            "reason": table.failure.summary if table.failure else ", ".join(table.rejected),
         }
         for table in report.tables
     ]
-    left_out = {table.table: ", ".join(table.columns_left_out) for table in report.tables if table.columns_left_out}
+    left_out = {table.table: ", ".join(table.left_out) for table in report.tables if table.left_out}
     told = {
         "tables": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land",
         "not_selected": ", ".join(report.unselected),

@@ -1,31 +1,26 @@
 """Heap Connect's dumps, from a bucket or a folder into typed tables by day."""
 
-from heap_assets.sources.heap_connect.avro import AvroError
 from heap_assets.sources.heap_connect.avro_container import Limits
 from heap_assets.sources.heap_connect.catalogue import (
     Catalogue,
-    CatalogueColumn,
-    CatalogueTable,
     Missing,
     landed_columns,
     plain_columns,
 )
-from heap_assets.sources.heap_connect.columns import ColumnKnowledge, knowledge_of, known_columns
+from heap_assets.sources.heap_connect.columns import known_columns
 from heap_assets.sources.heap_connect.config import (
     OWN_COLUMNS,
-    USER_MIGRATIONS,
     USERS,
     LandingConfig,
     Selection,
     keys_of,
 )
-from heap_assets.sources.heap_connect.discover import Discovery, Verdict, discover, first_day, preflight
-from heap_assets.sources.heap_connect.landing import INDEX_SCHEMA, Landing
-from heap_assets.sources.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
-from heap_assets.sources.heap_connect.quarantine import files_in_quarantine, rows_set_aside
+from heap_assets.sources.heap_connect.discover import Verdict, discover, first_day, preflight
+from heap_assets.sources.heap_connect.landing import Landing
+from heap_assets.sources.heap_connect.manifest import ManifestError, parse_manifest
 from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
 from heap_assets.sources.heap_connect.records import Counts, DumpRecord, Failure, TableState
-from heap_assets.sources.heap_connect.reports import REPORT_SCHEMA, DumpReport, TableReport
+from heap_assets.sources.heap_connect.reports import DumpReport, files_in_quarantine, rows_set_aside
 from heap_assets.sources.heap_connect.s3_client import (
     S3Access,
     caller_of,
@@ -45,28 +40,19 @@ from heap_assets.sources.heap_connect.snapshots import (
     resynced_users,
     without_own,
 )
-from heap_assets.sources.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source, SourceObject
-from heap_assets.sources.heap_connect.tables import Built, TableError, build_event_day
+from heap_assets.sources.heap_connect.sources import DumpSource, FolderSource, ManifestFile, S3Source
+from heap_assets.sources.heap_connect.tables import build_event_day
 from heap_assets.sources.heap_connect.values import key_dtype, read_times
 
 __all__ = [
     "FASTEST",
-    "INDEX_SCHEMA",
     "MIGRATIONS_SCHEMA",
     "OWN_COLUMNS",
     "OWN_MARK",
     "OWN_VALUE",
-    "REPORT_SCHEMA",
     "USERS",
-    "USER_MIGRATIONS",
-    "AvroError",
-    "Built",
     "Catalogue",
-    "CatalogueColumn",
-    "CatalogueTable",
-    "ColumnKnowledge",
     "Counts",
-    "Discovery",
     "DumpRecord",
     "DumpReport",
     "DumpSource",
@@ -75,10 +61,8 @@ __all__ = [
     "Landing",
     "LandingConfig",
     "Limits",
-    "Manifest",
     "ManifestError",
     "ManifestFile",
-    "ManifestTable",
     "Missing",
     "Plan",
     "Quota",
@@ -86,9 +70,6 @@ __all__ = [
     "S3Access",
     "S3Source",
     "Selection",
-    "SourceObject",
-    "TableError",
-    "TableReport",
     "TableState",
     "Verdict",
     "build_event_day",
@@ -101,7 +82,6 @@ __all__ = [
     "first_day",
     "key_dtype",
     "keys_of",
-    "knowledge_of",
     "known_columns",
     "landed_columns",
     "parse_manifest",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heap_assets.errors import SettingsError
-from heap_assets.sources.heap_connect.columns import knowledge_of
+from heap_assets.sources.heap_connect.columns import CatalogueColumn, described
 from heap_assets.sources.heap_connect.config import OWN_COLUMNS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.merging import Columns, origin_of
@@ -25,16 +25,8 @@ _HEADER = """\
 
 
 @dataclass(frozen=True)
-class CatalogueColumn:
-    """A column: what it means, and whether it may name a person."""
-
-    description: str = ""
-    pii: bool = False
-
-
-@dataclass(frozen=True)
 class CatalogueTable:
-    """A table under Heap's own name for it; the name people gave the event is only shown."""
+    """A table of Heap's; `display_name` is what people call the event."""
 
     display_name: str
     columns: Mapping[str, CatalogueColumn] = field(default_factory=dict)
@@ -42,10 +34,10 @@ class CatalogueTable:
 
 @dataclass(frozen=True)
 class Missing:
-    """What landed and the catalogue does not know: whole tables, and columns of known tables.
+    """Landed tables, and columns of known tables, that are not in the catalogue.
 
-    `other_types` are those of `columns` that hold the values of a known column that came in another type, with that
-    column (`plan__long`: `plan`). They are built with it, accepted or not.
+    `other_types` maps those of `columns` that hold values of another type of a known column to that column
+    (`plan__long`: `plan`). They are built with it, accepted or not.
     """
 
     tables: Mapping[str, tuple[str, ...]]
@@ -56,25 +48,24 @@ class Missing:
         return bool(self.tables or self.columns)
 
     def picked(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
-        """Return table to its new columns: of all, or of what is named as `table` or `table.column`.
+        """Return the new columns by table: all, or those of `only`, each a `table` or a `table.column`.
 
         Raises
         ------
         SettingsError
-            If something is named that is not missing.
+            If one of `only` is not missing.
         """
-        news = {**self.tables, **self.columns}
+        new = {**self.tables, **self.columns}
         if only is None:
-            return news
+            return new
         picked: dict[str, tuple[str, ...]] = {}
         for name in only:
             # names of tables and columns may have dots of their own: the longest table that fits is meant
-            fitting = [t for t in news if name == t or name.startswith(f"{t}.")]
-            table = max(fitting, key=len, default="")
+            table = max((t for t in new if name == t or name.startswith(f"{t}.")), key=len, default="")
             column = name.removeprefix(table).removeprefix(".")
-            if not table or (column and column not in news[table]):
-                raise SettingsError(f"{name} brings nothing new; new are: {', '.join(sorted(news)) or 'none'}")
-            more = (column,) if column else news[table]
+            if not table or (column and column not in new[table]):
+                raise SettingsError(f"{name} brings nothing new; new are: {', '.join(sorted(new)) or 'none'}")
+            more = (column,) if column else new[table]
             picked[table] = tuple(dict.fromkeys((*picked.get(table, ()), *more)))
         return picked
 
@@ -111,7 +102,7 @@ class Catalogue:
 
     @classmethod
     def update(cls, path: Path | str, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
-        """Change the catalogue that stands in a file now, whoever changed it since it was loaded, and return it.
+        """Change the catalogue that is in a file now, whoever changed it since it was loaded, and return it.
 
         Raises
         ------
@@ -129,7 +120,7 @@ class Catalogue:
         return changed[-1]
 
     def save(self, path: Path | str) -> None:
-        """Write the file, replaced whole, whatever stands in it; :meth:`update` changes what stands in it."""
+        """Replace the file whole, whatever its content; :meth:`update` changes its content."""
         update_file(Path(path), lambda _: self.to_yaml().encode())
 
     def to_yaml(self) -> str:
@@ -144,7 +135,7 @@ class Catalogue:
         return _HEADER + write_yaml(document)
 
     def with_news(self, other: Catalogue) -> Catalogue:
-        """Return what both know; where both know a table or a column, this one's words stand."""
+        """Return the tables and columns of both; of those that both have, this one's descriptions."""
         tables = dict(other.tables)
         for name, table in self.tables.items():
             further = other.tables[name].columns if name in other.tables else {}
@@ -160,37 +151,30 @@ class Catalogue:
         """Compare with what landed: tables and columns that nobody has accepted yet."""
         return self.compare(landed_columns(landing))
 
-    def compare(self, found: Mapping[str, Iterable[str]]) -> Missing:
+    def compare(self, source: Mapping[str, Iterable[str]]) -> Missing:
         """Compare with the columns of tables as a source has them."""
         new = {
             name: tuple(column for column in columns if column not in self.tables[name].columns)
-            for name, columns in found.items()
+            for name, columns in source.items()
             if name in self.tables
         }
-        apart = {
+        other_types = {
             name: {c: origin for c in columns if (origin := origin_of(c, self.tables[name].columns)) is not None}
             for name, columns in new.items()
         }
         return Missing(
-            {name: tuple(columns) for name, columns in found.items() if name not in self.tables},
+            {name: tuple(columns) for name, columns in source.items() if name not in self.tables},
             {name: columns for name, columns in new.items() if columns},
-            {name: columns for name, columns in apart.items() if columns},
+            {name: columns for name, columns in other_types.items() if columns},
         )
 
     def accept(self, missing: Missing, only: Iterable[str] | None = None) -> Catalogue:
-        """Return a catalogue that also knows what was missing, or of that only what is named: `table`, `table.column`.
-
-        Raises
-        ------
-        SettingsError
-            If a table or column is named that is not missing.
-        """
-        news = chosen = missing.picked(only)
+        """Return a catalogue with what was missing, or of that only what :meth:`Missing.picked` gives."""
         tables = dict(self.tables)
-        for name in chosen:
-            known = tables.get(name) or CatalogueTable(display_name_of(name))
-            news_still = [column for column in news[name] if column not in known.columns]
-            tables[name] = CatalogueTable(known.display_name, {**known.columns, **_described(name, news_still)})
+        for name, columns in missing.picked(only).items():
+            table = tables.get(name) or CatalogueTable(display_name_of(name))
+            new = {column: described(name, column) for column in columns if column not in table.columns}
+            tables[name] = CatalogueTable(table.display_name, {**table.columns, **new})
         return Catalogue(tables)
 
 
@@ -215,7 +199,7 @@ def landed_columns(landing: Landing, dumps: Collection[int] | None = None) -> di
         types = Columns(own=own)
         landed[name] = dict.fromkeys(apart(column, own) for column in columns)
         for delivery in deliveries(records, name):
-            placed = types.take(delivery.table.schema, delivery.table.origins)
+            placed = types.add(delivery.table.schema, delivery.table.origins)
             landed[name].update(dict.fromkeys(placed.values()))
     return {name: list(columns) for name, columns in sorted(landed.items())}
 
@@ -232,11 +216,6 @@ def display_name_of(table: str) -> str:
     return (" ".join(words).capitalize() or table) if is_heaps_spelling else table
 
 
-def _described(table: str, columns: Iterable[str]) -> dict[str, CatalogueColumn]:
-    known = {column: knowledge_of(table, column) for column in columns}
-    return {column: CatalogueColumn(k.description, k.pii) for column, k in known.items()}
-
-
 def _table(name: str, entry: Any, path: Path | str) -> CatalogueTable:
     if not isinstance(entry, Mapping):
         raise SettingsError(f"{path}: {name} is {entry!r}; expected display_name and columns")
@@ -245,17 +224,14 @@ def _table(name: str, entry: Any, path: Path | str) -> CatalogueTable:
         raise SettingsError(f"{path}: {name}.columns is a {type(columns).__name__}; expected columns by name")
     return CatalogueTable(
         str(entry.get("display_name") or display_name_of(name)),
-        {
-            column: CatalogueColumn(str(known.get("description") or ""), core(known.get("pii")) or False)
-            for column, known in ((column, _knowledge(name, column, known, path)) for column, known in columns.items())
-        },
+        {column: _column(f"{path}: {name}.columns.{column}", known or {}) for column, known in columns.items()},
     )
 
 
-def _knowledge(table: str, column: str, known: Any, path: Path | str) -> Mapping[str, Any]:
-    known = known or {}
-    if not isinstance(known, Mapping):
-        raise SettingsError(f"{path}: {table}.columns.{column} is {known!r}; expected description and pii")
-    if not isinstance(core(known.get("pii")), bool | None):
-        raise SettingsError(f"{path}: {table}.columns.{column}.pii is {known['pii']!r}; expected true or false")
-    return known
+def _column(where: str, entry: Any) -> CatalogueColumn:
+    if not isinstance(entry, Mapping):
+        raise SettingsError(f"{where} is {entry!r}; expected description and pii")
+    pii = core(entry.get("pii"))
+    if not isinstance(pii, bool | None):
+        raise SettingsError(f"{where}.pii is {entry['pii']!r}; expected true or false")
+    return CatalogueColumn(str(entry.get("description") or ""), pii or False)

@@ -1,7 +1,7 @@
-"""What a delivery changes: rows that are new, updated or the same, and events that went to another day.
+"""Comparing a delivery with earlier ones: new, updated and unchanged rows, and events that moved to another day.
 
-The index of keys that says which rows of a table landed where is a cache: a handful of sorted files per table, filled
-from the landed files themselves for what it does not cover. Deleting it costs time and nothing else.
+The index of landed keys is a cache, a handful of files per table; what it does not cover is read from the landed files.
+Deleting it costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from heap_assets.storage import Store
 from heap_assets.tables import SNAPSHOT_TABLES
 
 DUMP, DAY = "_dump", "_day"
-"""Columns beside the keys of rows; rows themselves have them under no such name."""
+"""Columns of the index beside the keys; landed rows have no columns of these names."""
 _COVERS = "covers"
 _MANY_FILES = 8
 
 
 def row_key(table: str) -> tuple[str, ...]:
-    """Return the columns that tell the rows of a table apart, the one that a newer dump replaces first."""
+    """Return the key columns of a table's rows; a newer dump replaces all rows with an equal first one."""
     if table == USERS:
         return ("user_id",)
     return ("from_user_id",) if table == USER_MIGRATIONS else ("event_id", "user_id")
@@ -39,7 +39,7 @@ class _Run:
     covers: frozenset[tuple[int, str]]
 
 
-class Seen:
+class KeyIndex:
     """The keys of one table's landed rows, with their day and their dump."""
 
     def __init__(self, store: Store, table: str) -> None:
@@ -47,18 +47,18 @@ class Seen:
         self.table = table
         self.folder = f"{table_folder(table)}/_seen/"
 
-    def of(self, wanted: Sequence[Delivery]) -> pl.LazyFrame:
+    def lookup(self, deliveries: Sequence[Delivery]) -> pl.LazyFrame:
         """Return the first column of the row key, _day and _dump of all rows of these deliveries."""
-        missing = {(d.dump.dump_id, d.table.version): d for d in wanted}
+        missing = {(d.dump.dump_id, d.table.version): d for d in deliveries}
         frames: list[pl.LazyFrame] = []
-        for run in self._few_runs():
-            if not (found := run.covers & missing.keys()):
+        for run in self._compacted():
+            if not (covered := run.covers & missing.keys()):
                 continue
             rows = self.store.scan(run.key)
-            if found != run.covers:
-                rows = rows.filter(pl.col(DUMP).is_in([dump for dump, _ in found]))
+            if covered != run.covers:
+                rows = rows.filter(pl.col(DUMP).is_in([dump for dump, _ in covered]))
             frames.append(rows)
-            for pair in found:
+            for pair in covered:
                 del missing[pair]
         read = [frame for delivery in missing.values() for frame in self._read(delivery)]
         if len(missing) >= _MANY_FILES and read:
@@ -68,39 +68,37 @@ class Seen:
         empty = pl.LazyFrame(schema={row_key(self.table)[0]: pl.Int64(), DAY: pl.Date(), DUMP: pl.Int64()})
         return pl.concat([empty, *frames])
 
-    def _few_runs(self) -> list[_Run]:
-        """Return the files there are, the smaller ones put together first if they are many."""
+    def _compacted(self) -> list[_Run]:
+        """Return the files of the index; if they are many, the smaller ones are merged first."""
         runs = self._runs()
         if len(runs) < _MANY_FILES:
             return runs
         smallest = sorted(runs, key=lambda run: run.size)[: _MANY_FILES - 1]
         covers = {pair for run in smallest for pair in run.covers}
-        kept = self._write(covers, [self.store.scan(run.key) for run in smallest])
+        merged = self._write(covers, [self.store.scan(run.key) for run in smallest])
         for run in smallest:
-            if run.key != kept:
+            if run.key != merged:
                 self.store.delete(run.key)
         return self._runs()
 
     def _write(self, covers: set[tuple[int, str]], frames: Sequence[pl.LazyFrame]) -> str:
-        told = json.dumps(sorted(covers))
-        key = f"{self.folder}{hashlib.sha256(told.encode()).hexdigest()[:16]}.parquet"
-        self.store.sink(key, pl.concat(list(frames)), {_COVERS: told})
+        listed = json.dumps(sorted(covers))
+        key = f"{self.folder}{hashlib.sha256(listed.encode()).hexdigest()[:16]}.parquet"
+        self.store.sink(key, pl.concat(list(frames)), {_COVERS: listed})
         return key
 
     def _runs(self) -> list[_Run]:
         runs = []
         for info in self.store.list(self.folder):
             try:
-                covers = self._covers(info.key)
+                uri = self.store.uri(info.key)
+                footer = pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)
+                covers = frozenset((int(dump), str(version)) for dump, version in json.loads(footer[_COVERS]))
             except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError):  # damaged: it is made anew
                 self.store.delete(info.key)
                 continue
             runs.append(_Run(info.key, info.size, covers))
         return runs
-
-    def _covers(self, key: str) -> frozenset[tuple[int, str]]:
-        footer = pl.read_parquet_metadata(self.store.uri(key), storage_options=self.store.storage_options)
-        return frozenset((int(dump), str(version)) for dump, version in json.loads(footer[_COVERS]))
 
     def _read(self, delivery: Delivery) -> list[pl.LazyFrame]:
         first = row_key(self.table)[0]
@@ -111,12 +109,12 @@ class Seen:
 
 OTHER, VERSION = "_other", "_version"
 _MOST_ROWS = 5_000_000
-"""Rows delivered again that are still compared value by value; more are only counted as not new."""
+"""Up to so many rows that are delivered again are compared by value; more are only counted as not new."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Counts, None where rows were too many to compare; `moved` is days of rows that no longer stand there."""
+    """Row counts, None where rows were too many to compare; `moved` counts rows by the day that lost them."""
 
     new: int | None = None
     updated: int | None = None
@@ -126,10 +124,10 @@ class Comparison:
 
 
 def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: str) -> Comparison:
-    """Hold a delivery against those that stood before it.
+    """Compare a delivery with the other current ones of its table.
 
-    A newer dump replaces all rows of an event_id. Rows that it replaces on another day than it has itself are written
-    to `moved_key`: event_id, the day and dump that lose it, the other dump and its version.
+    A newer dump replaces all rows of an event_id. Rows that lose their event to another day are written to `moved_key`:
+    event_id, the day and dump that lose it, the other dump and its version.
     """
     if not others:
         return Comparison(own.table.counts.landed, 0, 0)
@@ -139,7 +137,8 @@ def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: 
     if parts is None:
         return Comparison(0, 0, 0)
     ids = parts.select(key[0]).unique()
-    hits = Seen(store, table).of(others).join(ids, on=key[0], how="semi").unique().collect(engine="streaming")
+    index = KeyIndex(store, table).lookup(others)
+    hits = index.join(ids, on=key[0], how="semi").unique().collect(engine="streaming")
     if hits.is_empty():
         return Comparison(own.table.counts.landed, 0, 0)
     known, same = _contents(store, own, others, hits) if hits.height <= _MOST_ROWS else (None, None)
@@ -156,26 +155,21 @@ def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: 
 
 
 def _contents(store: Store, own: Delivery, others: Sequence[Delivery], hits: pl.DataFrame) -> tuple[int, int]:
-    """Count own rows whose key was there before, and those of them that are the same in all common columns."""
+    """Count own rows whose key other deliveries have, and those of them that are equal in all common columns."""
     key = list(row_key(own.table.table))
     latest = hits.filter(pl.col(DUMP) != own.dump.dump_id).group_by(key[0]).agg(pl.col(DUMP).max())
     before = []
     for other in others:
         ids = latest.filter(pl.col(DUMP) == other.dump.dump_id)
-        parts = _parts(store, other)
-        if ids.height and parts is not None:
+        parts, own_parts = _parts(store, other), _parts(store, own)
+        if ids.height and parts is not None and own_parts is not None:
             common = [n for n, t in own.table.schema.items() if other.table.schema.get(n) == t]
-            mine = _parts(store, own)
-            assert mine is not None
-            before.append(
-                _hashed(mine, key, common, ids).join(
-                    _hashed(parts, key, common, ids), on=key, how="inner", suffix="_before"
-                )
-            )
+            hashes = (_hashed(rows, key, common, ids) for rows in (own_parts, parts))
+            before.append(next(hashes).join(next(hashes), on=key, how="inner", suffix="_before"))
     if not before:
         return 0, 0
-    found = pl.concat(before).unique(key).select(pl.len(), (pl.col("_hash") == pl.col("_hash_before")).sum())
-    known, same = found.collect(engine="streaming").row(0)
+    counts = pl.concat(before).unique(key).select(pl.len(), (pl.col("_hash") == pl.col("_hash_before")).sum())
+    known, same = counts.collect(engine="streaming").row(0)
     return int(known), int(same)
 
 

@@ -1,4 +1,4 @@
-"""The choices of landing: which tables and columns are loaded (patterns over names, keys always), and its limits."""
+"""Options of landing: which tables and columns are loaded (patterns over names, keys always), and its limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USER_KEYS = ("user_id", "identity", "joindate", "last_modified")
 MIGRATION_KEYS = ("from_user_id", "to_user_id", "time")
 
 OWN_COLUMNS: Mapping[str, tuple[str, ...]] = {USERS: ("migrated_to",)}
-"""Columns that built tables have besides Heap's; a property that is called so goes under another name."""
+"""Columns that built tables have besides Heap's; a property of that name gets another one."""
 
 NOT_EVENTS = ("_event_metadata",)
 """Tables that manifests list and that hold no events; their columns are documented nowhere (heap.md 2.4, 8)."""
@@ -39,8 +39,8 @@ class Selection:
     include, exclude
         Patterns of table names.
     columns
-        Pattern of table names to patterns of column names; a leading `!` excludes. A table that no pattern names
-        is loaded with all columns. Keys are loaded whatever is said here.
+        Pattern of table names to patterns of column names; a leading `!` excludes. A table that no pattern matches
+        is loaded with all columns. Keys are always loaded.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -48,14 +48,14 @@ class Selection:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def takes_table(self, table: str) -> bool:
-        """Say whether a table is loaded."""
+        """Return whether a table is loaded."""
         if table in NOT_EVENTS and table not in self.include:
             return False
         return _any(table, self.include) and not _any(table, self.exclude)
 
     def patterns(self, table: str) -> list[str]:
         """Return the column patterns that hold for a table."""
-        return [p for tables, wanted in self.columns.items() if fnmatchcase(table, tables) for p in wanted]
+        return [p for tables, columns in self.columns.items() if fnmatchcase(table, tables) for p in columns]
 
     def chosen(self, table: str, columns: Iterable[str]) -> list[str]:
         """Return those of a table's columns that are loaded, in the order given."""
@@ -72,13 +72,9 @@ def _any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True)
 class LandingConfig:
-    """Choices of landing.
+    """Options of landing.
 
     Attributes
     ----------
@@ -87,9 +83,9 @@ class LandingConfig:
     workers
         Tables landed at the same time.
     recheck_dumps
-        So many of the newest dumps are looked at for files that were changed in place (None: all).
+        Number of the newest dumps that are checked for files that were changed in place (None: all).
     retry_after, retry_at_most
-        A failed table is tried again after the first, then after twice that, and so on up to the second.
+        A failed table is tried again after `retry_after`, then twice that, and so on up to `retry_at_most`.
     limits
         What a data file may take up once it is decompressed.
     """
@@ -101,9 +97,9 @@ class LandingConfig:
     retry_after: timedelta = timedelta(minutes=5)
     retry_at_most: timedelta = timedelta(hours=6)
     limits: Limits = field(default_factory=Limits)
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def retry_at(self, attempts: int) -> datetime:
-        """Say when something that failed so many times is tried again."""
+        """Return when something that failed so many times is tried again."""
         wait: timedelta = min(self.retry_after * 2 ** min(attempts - 1, 20), self.retry_at_most)
         return self.now() + wait

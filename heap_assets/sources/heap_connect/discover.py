@@ -1,4 +1,4 @@
-"""What a source has and whether it can be read: one result for each thing that can be wrong, before anything lands."""
+"""Inspecting a source before anything lands: whether it can be read, and which tables and columns it has."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEADER_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class Verdict:
-    """One step: what was looked at, whether it is well, and what was seen or is to be done."""
+    """The result of one step of :func:`preflight`; `detail` is what was read, or what is wrong and what to do."""
 
     step: str
     passed: bool
@@ -40,7 +40,7 @@ def preflight(source: DumpSource, caller: Callable[[], str] | None = None) -> li
     Parameters
     ----------
     caller
-        Says who requests are made as; left out for sources without credentials.
+        Returns the principal that requests are made as; left out for sources without credentials.
     """
     verdicts: list[Verdict] = []
 
@@ -53,22 +53,22 @@ def preflight(source: DumpSource, caller: Callable[[], str] | None = None) -> li
             verdicts.append(Verdict(name, False, f"{type(error).__name__}: {redact_error(error)}"))
         return verdicts[-1].passed
 
-    found: list[ManifestFile] = []
+    manifests: list[ManifestFile] = []
     opened: list[Manifest] = []
     if caller is not None and not step("credentials", caller):
         return verdicts
-    if not step("listing", lambda: _listing(source, found)) or not found:
+    if not step("listing", lambda: _listing(source, manifests)) or not manifests:
         return verdicts
-    if step("newest manifest", lambda: _manifest(source, found[-1], opened)):
+    if step("newest manifest", lambda: _manifest(source, manifests[-1], opened)):
         step("file header", lambda: _file_header(source, opened[0]))
     return verdicts
 
 
-def _listing(source: DumpSource, found: list[ManifestFile]) -> str:
-    found += source.manifests()
-    if not found:
+def _listing(source: DumpSource, manifests: list[ManifestFile]) -> str:
+    manifests += source.manifests()
+    if not manifests:
         return f"{source.describe()} can be listed and has no dumps yet: Heap writes the first within a day"
-    return f"{len(found)} dumps, {found[0].dump_id} to {found[-1].dump_id}"
+    return f"{len(manifests)} dumps, {manifests[0].dump_id} to {manifests[-1].dump_id}"
 
 
 def _manifest(source: DumpSource, newest: ManifestFile, opened: list[Manifest]) -> str:
@@ -101,7 +101,7 @@ def header_of(source: DumpSource, uri: str) -> tuple[dict[str, object], str]:
     return {field["name"]: field["type"] for field in header.schema["fields"]}, header.codec
 
 
-_LOOKED_INTO = 64 << 20
+_MOST_SCANNED_BYTES = 64 << 20
 
 TABLES_SCHEMA = pl.Schema(
     {
@@ -130,8 +130,8 @@ class Discovery:
     Attributes
     ----------
     tables, columns
-        :data:`TABLES_SCHEMA` and :data:`COLUMNS_SCHEMA`. `new` is what the catalogue does not know; `type` is Avro's,
-        from the newest file that has rows of the table, null if none could be read.
+        :data:`TABLES_SCHEMA` and :data:`COLUMNS_SCHEMA`. `new`: not in the catalogue; `type` is Avro's, from the newest
+        file of the table, null if none could be read.
     unreadable
         Manifests that could not be read, with the reason.
     """
@@ -144,7 +144,7 @@ class Discovery:
 def discover(source: DumpSource, selection: Selection, catalogue: Catalogue, newest: int | None = None) -> Discovery:
     """Read the manifests (the newest so many, or all) and one file header for each table."""
     manifests = source.manifests()
-    found: dict[str, list[tuple[ManifestFile, ManifestTable]]] = {}
+    dumps: dict[str, list[tuple[ManifestFile, ManifestTable]]] = {}
     unreadable: dict[int, str] = {}
     sizes: dict[str, int] = {}
     for manifest in manifests if newest is None else manifests[-newest:]:
@@ -155,10 +155,12 @@ def discover(source: DumpSource, selection: Selection, catalogue: Catalogue, new
             continue
         sizes |= {o.key: o.size for o in source.list(f"sync_{manifest.dump_id}/")}
         for table in tables:
-            found.setdefault(table.name, []).append((manifest, table))
-    rows = [_table(name, dumps, sizes, selection, catalogue) for name, dumps in sorted(found.items())]
+            dumps.setdefault(table.name, []).append((manifest, table))
+    rows = [_table(name, of_table, sizes, selection, catalogue) for name, of_table in sorted(dumps.items())]
     columns = [
-        row for name, dumps in sorted(found.items()) for row in _columns(source, name, dumps, selection, catalogue)
+        row
+        for name, of_table in sorted(dumps.items())
+        for row in _columns(source, name, of_table, selection, catalogue)
     ]
     return Discovery(
         pl.DataFrame(rows, schema=TABLES_SCHEMA, orient="row"),
@@ -168,10 +170,10 @@ def discover(source: DumpSource, selection: Selection, catalogue: Catalogue, new
 
 
 def first_day(source: DumpSource, selection: Selection) -> date | None:
-    """Return the first day of which the source holds events, as far as the oldest readable dump tells.
+    """Return the first day with events in the oldest readable dump; None if no event could be read.
 
-    Only files of up to 64 MB are looked into, three of each table; the days before the first full sync of a large
-    source may therefore be missed. None if no event could be read.
+    Only files of up to 64 MB are read, three of each table; the days before the first full sync of a large source may
+    therefore be missed.
     """
     for manifest in source.manifests():
         try:
@@ -187,12 +189,12 @@ def first_day(source: DumpSource, selection: Selection) -> date | None:
 
 def _first_day_of(source: DumpSource, file: str) -> date | None:
     try:
-        if source.stat(file).size > _LOOKED_INTO:
+        if source.stat(file).size > _MOST_SCANNED_BYTES:
             return None
         rows = fastavro.reader(io.BytesIO(source.read(file)))
         times = pl.Series([row.get("time") for row in rows if isinstance(row, dict)], strict=False)
     except (SourceError, ValueError, EOFError, KeyError, IndexError, pl.exceptions.PolarsError):
-        return None  # its landing will say what is wrong with it
+        return None  # landing it will report what is wrong
     oldest = read_times(times).values.min()
     return oldest.date() if isinstance(oldest, datetime) else None
 
@@ -243,14 +245,14 @@ def _types(source: DumpSource, files: list[str]) -> dict[str, str]:
         try:
             fields, _ = header_of(source, file)
         except (ValueError, SourceError):
-            continue  # discover shows what can be seen; landing is where a bad file is an error
+            continue  # landing is where a bad file is an error
         return {name: _spelled(kind) for name, kind in fields.items()}
     return {}
 
 
 def _spelled(kind: object) -> str:
     if isinstance(kind, list):
-        return " | ".join(_spelled(one) for one in kind if one != "null") or "null"
+        return " | ".join(_spelled(branch) for branch in kind if branch != "null") or "null"
     if isinstance(kind, dict):
         return str(kind.get("logicalType") or _spelled(kind["type"]))
     return str(kind)

@@ -1,16 +1,16 @@
 """Landing: dumps become Parquet that can be read by day, table by table, each whole or not at all (design.md).
 
-Nothing here trusts a bookmark. What is wanted is what the source lists, less what landed with the same ETags; what
-landed is what a record names. A process may be killed between any two steps: the next run does what is missing.
+There are no bookmarks: what has to land is what the source lists, less what the records say has landed with the same
+ETags. A process may be killed between any two steps: the next run does what is missing.
 """
 
 from __future__ import annotations
 
 import threading
 import time as clock
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -29,7 +29,7 @@ from heap_assets.sources.heap_connect.manifest import (
     parse_manifest,
     printable,
 )
-from heap_assets.sources.heap_connect.pending import complete, is_wanted
+from heap_assets.sources.heap_connect.pending import needs_landing, with_outstanding
 from heap_assets.sources.heap_connect.record_store import Progress, Records
 from heap_assets.sources.heap_connect.records import (
     UNEXPECTED,
@@ -46,8 +46,8 @@ from heap_assets.sources.heap_connect.records import (
 from heap_assets.sources.heap_connect.reports import (
     REPORT_SCHEMA,
     DumpReport,
-    TableReport,
-    columns_seen,
+    columns_ever,
+    failed_manifest,
     report_of,
     report_rows,
 )
@@ -84,32 +84,36 @@ class Landing:
         self._large_tables = threading.Lock()
 
     def records(self) -> Mapping[int, DumpRecord]:
-        """Return all that is known of all dumps, by id."""
+        """Return the records of all dumps, by id."""
         return self._records.load()
 
     def pending(self, source: DumpSource) -> list[ManifestFile]:
         """Return the dumps that have something to land, in dump order.
 
-        A dump is wanted if it is unknown, its manifest or a data file has another ETag than it had, a landing of it
-        stopped before its last table, a table failed and its time to try again has come, a table is selected that was
-        not, or nobody confirmed to know of the days that it touched. Of records of former versions, which do not say
-        whether a landing stopped, the manifests are read once.
+        A dump is pending if it is unknown, the ETag of its manifest or a data file has changed, a landing of it stopped
+        before its last table, a table failed and is due to be tried again, a table is selected that was not, or the
+        days that it touched were not confirmed. Of dumps with a record of a former version, the manifests are read
+        once to complete it.
         """
         manifests = source.manifests()
-        records = complete(self._records, self.records(), manifests, source, self.config)
+        records = with_outstanding(self._records, self.records(), manifests, source, self.config)
         newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
         recheck = {manifest.dump_id for manifest in newest}
-        return [m for m in manifests if is_wanted(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)]
+        return [
+            m for m in manifests if needs_landing(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)
+        ]
 
     def waiting(self, source: DumpSource) -> list[ManifestFile]:
-        """Return the dumps that are pending, for those who only look: nothing is written, and no data file is listed.
+        """Return the dumps that are pending without writing anything or listing data files.
 
-        A file that was changed in place shows only to :meth:`pending`. A dump whose record is of a former version
-        counts as pending until that was asked.
+        Only :meth:`pending` finds files that were changed in place. A dump with a record of a former version counts as
+        pending until :meth:`pending` has completed that.
         """
         records = self.records()
         return [
-            m for m in source.manifests() if is_wanted(m, records.get(m.dump_id), source, self.config, recheck=False)
+            m
+            for m in source.manifests()
+            if needs_landing(m, records.get(m.dump_id), source, self.config, recheck=False)
         ]
 
     def land(self, source: DumpSource, dump_id: int | ManifestFile, *, confirm_later: bool = False) -> DumpReport:
@@ -118,8 +122,8 @@ class Landing:
         Parameters
         ----------
         confirm_later
-            The days that the report calls touched are reported again, by the next landing of this dump, until
-            :meth:`confirm` says that they were passed on. The dump stays pending until then.
+            The touched days of the report are reported again by the next landing of this dump, and the dump stays
+            pending, until :meth:`confirm` is called with them.
 
         Raises
         ------
@@ -133,30 +137,31 @@ class Landing:
         except (ManifestError, SourceError) as error:
             return self._refused(file, Failure(str(error), file=file.key))
         record = self._records.update(file.dump_id, lambda current: self._begun(current, file, manifest))
-        known = {table for other in records.values() for table in other.tables}
-        columns_before = {table: columns_seen(records, table) for table in known}
-        listed = self._listed(source, file.dump_id, manifest)
+        known = {table for earlier in records.values() for table in earlier.tables}
+        columns_before = {table: columns_ever(records, table) for table in known}
+        # one listing rather than a request for each file
+        objects = {o.key: o for o in source.list(f"sync_{file.dump_id}/")}
+        addresses = {uri: key_of(uri) for table in manifest.tables for uri in table.files}
+        listed = {u: SourceFile(u, objects[k].etag, objects[k].size) for u, k in addresses.items() if k in objects}
         progress = Progress(self._records, records, record)
-        one_table = partial(self._table, source, records, record, listed)
+        land_table = partial(self._table, source, records, record, listed)
         with progress, ThreadPoolExecutor(self.config.workers) as pool:
-            for table, result in zip(manifest.tables, pool.map(one_table, manifest.tables), strict=True):
+            for table, result in zip(manifest.tables, pool.map(land_table, manifest.tables), strict=True):
                 progress.add(table.name, result)
         if not confirm_later:
             self.confirm(file.dump_id, progress.record.unannounced)
         return report_of(records, progress.record, progress.landed, manifest, columns_before)
 
     def confirm(self, dump_id: int, days: Mapping[str, Collection[date]]) -> None:
-        """Note that whoever builds tables has been told of these days, by table."""
+        """Record that the builder of tables knows of these days, by table."""
         if not days:
             return
 
         def _confirmed(record: DumpRecord | None) -> DumpRecord:
             if record is None:
                 raise SourceError(f"dump {dump_id} has no record: it never landed")
-            left = {
-                table: kept for table, all_ in record.unannounced.items() if (kept := all_ - {*days.get(table, ())})
-            }
-            return replace(record, unannounced=left)
+            remaining = {table: touched - {*days.get(table, ())} for table, touched in record.unannounced.items()}
+            return replace(record, unannounced={table: touched for table, touched in remaining.items() if touched})
 
         self._records.update(dump_id, _confirmed)
 
@@ -165,12 +170,12 @@ class Landing:
         return self._records.damaged()
 
     def index(self) -> pl.DataFrame:
-        """Return rows by table, dump and day. `standing` is false for what a full resync has replaced."""
+        """Return rows by table, dump and day. `standing` is false for rows that a full resync has replaced."""
         records = self.records()
         names = sorted({name for record in records.values() for name in record.tables})
-        standing = {(t, d.dump.dump_id) for t in names for d in deliveries(records, t)}
+        current = {(t, d.dump.dump_id) for t in names for d in deliveries(records, t)}
         rows = [
-            (name, r.dump_id, day, count, t.incremental, (name, r.dump_id) in standing, r.day, r.as_of, t.version)
+            (name, r.dump_id, day, count, t.incremental, (name, r.dump_id) in current, r.day, r.as_of, t.version)
             for r in records.values()
             for name, t in r.tables.items()
             if t.state is TableState.LANDED
@@ -194,7 +199,7 @@ class Landing:
         return sorted(days_ever(self.records().values(), table))
 
     def deliveries(self, table: str, until: date | None = None) -> list[Delivery]:
-        """Return the landed deliveries of a table that stand, in dump order."""
+        """Return the current deliveries of a table, see :func:`deliveries`."""
         return deliveries(self.records(), table, until)
 
     def reset(self, table: str) -> int:
@@ -214,13 +219,14 @@ class Landing:
                 table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever, metered=known.metered
             )
             self._records.update(record.dump_id, partial(_with_table, record, forgotten))
-            for key in _keys(known):
-                self.store.delete(key)
+            for key in (*(part.key for part in known.parts), *known.rejected_keys, known.moved_key):
+                if key:
+                    self.store.delete(key)
             count += 1
         return count
 
     def _begun(self, record: DumpRecord | None, file: ManifestFile, manifest: Manifest) -> DumpRecord:
-        """Return the record with all that is still to be done: it is saved before anything is."""
+        """Return the record with all tables still outstanding: it is saved before the first lands."""
         record = self._unselect(_with_manifest(record, file), manifest)
         names = tuple(table.name for table in manifest.tables if self.config.tables.takes_table(table.name))
         return replace(record, failure=None, attempts=0, retry_at=None, outstanding=names)
@@ -238,10 +244,7 @@ class Landing:
             )
 
         record = self._records.update(file.dump_id, _failed)
-        table = TableReport(
-            "(manifest)", TableState.FAILED, failure=failure, attempts=record.attempts, retry_at=record.retry_at
-        )
-        return DumpReport(record.dump_id, record.as_of, record.day, tables=[table])
+        return DumpReport(record.dump_id, record.as_of, record.day, tables=[failed_manifest(record)])
 
     def _unselect(self, record: DumpRecord, manifest: Manifest) -> DumpRecord:
         for table in manifest.tables:
@@ -251,12 +254,6 @@ class Landing:
             left_out = TableRecord(table.name, TableState.UNSELECTED, left_out=table.columns)
             record = record.with_table(left_out)
         return record
-
-    def _listed(self, source: DumpSource, dump_id: int, manifest: Manifest) -> dict[str, SourceFile]:
-        """Return the dump's data files by address, from one listing rather than a question for each."""
-        found = {o.key: o for o in source.list(f"sync_{dump_id}/")}
-        addresses = {uri: key_of(uri) for t in manifest.tables for uri in t.files}
-        return {u: SourceFile(u, found[k].etag, found[k].size) for u, k in addresses.items() if k in found}
 
     def _table(
         self,
@@ -276,8 +273,10 @@ class Landing:
                 raise SourceError(table.problem)
             files = files_of(source, table, listed)
             return self._landed(source, records, record, table, files)
+        except AvroError as error:
+            return self._failed(known, table, files, Failure(error.reason, error.file, error.block))
         except SourceError as error:
-            return self._failed(known, table, files, _failure_of_source(error))
+            return self._failed(known, table, files, Failure(str(error)))
         except UNEXPECTED as error:
             return self._failed(known, table, files, failure_of(error))
 
@@ -303,7 +302,9 @@ class Landing:
         )
         if known and known.state is TableState.LANDED and job.is_done_by(known):
             return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
-        with self._turn(files):
+        # large tables land one at a time: each is decoded on all cores, and memory is that of one
+        is_large = sum(file.bytes for file in files) >= _LARGE_TABLE_BYTES
+        with self._large_tables if is_large else nullcontext():
             staged = Stager(self.store, source, job).run()
         landed = TableRecord(
             table=table.name,
@@ -326,37 +327,27 @@ class Landing:
             landed,
             metered=metered | {today: metered.get(today, 0) + staged.counts.read},
             days_ever=frozenset(landed.days) | frozenset(landed.moved) | (known.days_ever if known else frozenset()),
-            # by the clock that objects of the lake are dated by: a build is compared with it, also in simulated time
+            # the real clock, which dates the lake's objects too: builds are compared with it, also in simulated time
             landed_at=datetime.now(UTC),
             seconds=clock.perf_counter() - began,
         )
 
-    @contextmanager
-    def _turn(self, files: tuple[SourceFile, ...]) -> Iterator[None]:
-        """Large tables land one after the other: each is decoded on all cores, and memory is that of one."""
-        if sum(file.bytes for file in files) < _LARGE_TABLE_BYTES:
-            yield
-            return
-        with self._large_tables:
-            yield
-
     def _compared(
         self, records: Mapping[int, DumpRecord], record: DumpRecord, landed: TableRecord, job: Job
     ) -> TableRecord:
-        own = Delivery(record, landed)
-        others = [d for d in deliveries(records, landed.table) if d.dump.dump_id != record.dump_id]
-        replaced_already = any(not d.table.incremental and d.dump.dump_id > record.dump_id for d in others)
-        if replaced_already:
-            return landed
-        found = compare(self.store, own, others, f"{job.folder}/moved.parquet")
-        counts = replace(landed.counts, new=found.new, updated=found.updated, unchanged=found.unchanged)
-        return replace(landed, counts=counts, moved=found.moved, moved_key=found.moved_key)
+        earlier = [d for d in deliveries(records, landed.table) if d.dump.dump_id != record.dump_id]
+        if any(not d.table.incremental and d.dump.dump_id > record.dump_id for d in earlier):
+            return landed  # a full resync has replaced it already
+        comparison = compare(self.store, Delivery(record, landed), earlier, f"{job.folder}/moved.parquet")
+        new, updated, unchanged = comparison.new, comparison.updated, comparison.unchanged
+        counts = replace(landed.counts, new=new, updated=updated, unchanged=unchanged)
+        return replace(landed, counts=counts, moved=comparison.moved, moved_key=comparison.moved_key)
 
     def _failed(
         self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], failure: Failure
     ) -> TableRecord:
         attempts = (known.attempts if known else 0) + 1
-        # What landed before stays in place: a file that was broken later takes nothing away.
+        # Rows that landed before stay: a file that was damaged later removes nothing.
         base = known if known and known.state is TableState.LANDED else TableRecord(table.name, TableState.FAILED)
         return replace(
             base,
@@ -373,7 +364,7 @@ class Landing:
 def _with_manifest(record: DumpRecord | None, file: ManifestFile) -> DumpRecord:
     if record is None:
         return DumpRecord(file.dump_id, file.key, file.etag, file.last_modified)
-    # as_of stays what it was when the dump was first seen: a manifest written anew moves no day.
+    # as_of stays that of the first listing: rewriting a manifest does not move the dump to another day.
     return replace(record, manifest_key=file.key, manifest_etag=file.etag)
 
 
@@ -381,18 +372,8 @@ def _with_table(record: DumpRecord, table: TableRecord, current: DumpRecord | No
     return (current or record).with_table(table)
 
 
-def _failure_of_source(error: SourceError) -> Failure:
-    if isinstance(error, AvroError):
-        return Failure(error.reason, error.file, error.block)
-    return Failure(str(error))
-
-
 def _manifest(source: DumpSource, dump_id: int) -> ManifestFile:
     for manifest in source.manifests():
         if manifest.dump_id == dump_id:
             return manifest
     raise SourceError(f"dump {dump_id} has no manifest in {source.describe()}: list them with `heap-assets discover`")
-
-
-def _keys(table: TableRecord) -> list[str]:
-    return [key for key in (*(p.key for p in table.parts), *table.rejected_keys, table.moved_key) if key]

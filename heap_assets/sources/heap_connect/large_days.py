@@ -1,4 +1,4 @@
-"""A day's rows out of runs that are sorted already: at once, or slice of time by slice of time if they are many."""
+"""A day's rows merged from sorted runs: at once, or streamed in slices of time if there are many."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from polars.io.plugins import register_io_source
 from heap_assets.sources.heap_connect.staging import GROUP_ROWS
 
 DAY_CELLS = 6_000_000
-"""Values of a day that is held at once: 100 MB of views of text, and as much again while they are sorted."""
+"""Values of a day that is held in memory: 100 MB of views of text, and as much again while they are sorted."""
 SLICE_CELLS = 4_000_000
-"""Values of a slice of a larger day: several are on their way through the writer at any time."""
+"""Values of a slice of a larger day: the writer holds several slices at any time."""
 _LEAST_ROWS = 16_384
 
 
@@ -28,11 +28,11 @@ class Run:
     Attributes
     ----------
     rows
-        Scans some of them, from an offset, so many.
+        Scans rows, given an offset and a length.
     height
-        Of all.
+        Number of rows.
     begin
-        Row of the file at which they begin.
+        Offset of the first in its file.
     """
 
     rows: Callable[[int, int], pl.LazyFrame]
@@ -44,57 +44,57 @@ def day_rows(
     runs: Sequence[Run],
     schema: Mapping[str, pl.DataType],
     order: Sequence[str],
-    settle: Callable[[pl.DataFrame], pl.DataFrame],
+    dedupe: Callable[[pl.DataFrame], pl.DataFrame],
     slice_rows: int | None = None,
 ) -> pl.LazyFrame:
-    """Return a day's rows settled and sorted by `order`, whose first column is `time`.
+    """Return a day's rows deduplicated and sorted by `order`, whose first column is `time`.
 
     Parameters
     ----------
     runs
-        Rows with the columns of `schema` and whatever `settle` needs.
-    settle
-        Decides which rows stand; among rows of several event_ids it decides as for each alone.
+        Rows with the columns of `schema` and those that `dedupe` needs.
+    dedupe
+        Drops replaced rows; the result for one event_id does not depend on rows of others.
     slice_rows
-        So many rows are held at once; by default as many as :data:`DAY_CELLS` and :data:`SLICE_CELLS` allow for.
+        Number of rows held at once; by default as many as :data:`DAY_CELLS` and :data:`SLICE_CELLS` allow.
     """
     if sum(run.height for run in runs) > (slice_rows or max(_LEAST_ROWS, DAY_CELLS // len(schema))):
         size = slice_rows or max(_LEAST_ROWS, SLICE_CELLS // len(schema))
-        return in_slices(runs, schema, order, settle, size)
+        return _in_slices(runs, schema, order, dedupe, size)
     rows = pl.concat([run.rows(0, run.height) for run in runs]).collect()
-    settled = settle(rows)
-    is_sorted = len(runs) == 1 and settled is rows
-    found = settled.select(list(schema))
-    return (found if is_sorted else found.sort(order)).lazy()
+    deduped = dedupe(rows)
+    selected = deduped.select(list(schema))
+    is_sorted = len(runs) == 1 and deduped is rows
+    return (selected if is_sorted else selected.sort(order)).lazy()
 
 
-def in_slices(
+def _in_slices(
     runs: Sequence[Run],
     schema: Mapping[str, pl.DataType],
     order: Sequence[str],
-    settle: Callable[[pl.DataFrame], pl.DataFrame],
+    dedupe: Callable[[pl.DataFrame], pl.DataFrame],
     slice_rows: int,
 ) -> pl.LazyFrame:
-    """Do what :func:`day_rows` does, holding one slice at a time; every run is read narrowly first."""
+    """Do the same, holding one slice at a time; of every run, event_id and time are read first."""
     narrow = [run.rows(0, run.height).select("event_id", "time").collect() for run in runs]
     ids = pl.concat([rows["event_id"] for rows in narrow])
     contested = ids.filter(ids.is_duplicated()).unique().to_frame()
     edges = np.unique(np.sort(np.concatenate([rows["time"].to_physical().to_numpy() for rows in narrow]))[::slice_rows])
     del narrow, ids
     whole = [run.rows(0, run.height).join(contested.lazy(), on="event_id", how="semi") for run in runs]
-    settled = settle(pl.concat(whole).collect(engine="streaming")) if contested.height else None
+    winners = dedupe(pl.concat(whole).collect(engine="streaming")) if contested.height else None
 
     def slices() -> Iterator[pl.DataFrame]:
         bounds: list[Any] = pl.Series([*edges, None]).cast(schema["time"]).to_list() if len(edges) else []
         readers = [_Reader(run) for run in runs]
         for begin, end in pairwise(bounds):
             rows = pl.concat(_until(readers, end))
-            if settled is None:
-                yield settle(rows).select(list(schema)).sort(order)
+            if winners is None:
+                yield dedupe(rows).select(list(schema)).sort(order)
                 continue
-            alone = settle(rows.join(contested, on="event_id", how="anti"))
+            uncontested = dedupe(rows.join(contested, on="event_id", how="anti"))
             within = pl.col("time") >= begin if end is None else pl.col("time").is_between(begin, end, closed="left")
-            yield pl.concat([alone, settled.filter(within)]).select(list(schema)).sort(order)
+            yield pl.concat([uncontested, winners.filter(within)]).select(list(schema)).sort(order)
 
     return _as_scan(slices, schema)
 
@@ -108,15 +108,15 @@ class _Reader:
         self._waiting: pl.DataFrame | None = None
 
     def lacks(self, end: datetime | None) -> bool:
-        """Say whether rows before `end` may not have been read yet."""
+        """Return whether rows before `end` may not have been read yet."""
         if self._at == self._run.height:
             return False
         if end is None or self._waiting is None or self._waiting.is_empty():
             return True
         return bool(self._waiting["time"][-1] < end)
 
-    def ahead(self) -> pl.LazyFrame:
-        """Scan what comes next, up to the end of its row group."""
+    def next_group(self) -> pl.LazyFrame:
+        """Scan the next rows, up to the end of their row group."""
         length = min(GROUP_ROWS - (self._run.begin + self._at) % GROUP_ROWS, self._run.height - self._at)
         offset, self._at = self._at, self._at + length
         return self._run.rows(offset, length)
@@ -128,13 +128,13 @@ class _Reader:
         """Return, once, the rows before `end`."""
         assert self._waiting is not None
         count = self._waiting.height if end is None else int(self._waiting["time"].search_sorted(end, "left"))
-        taken, self._waiting = self._waiting.head(count), self._waiting.slice(count)
-        return taken
+        before, self._waiting = self._waiting.head(count), self._waiting.slice(count)
+        return before
 
 
 def _until(readers: Sequence[_Reader], end: datetime | None) -> list[pl.DataFrame]:
     while lacking := [reader for reader in readers if reader.lacks(end)]:
-        for reader, rows in zip(lacking, pl.collect_all([reader.ahead() for reader in lacking]), strict=True):
+        for reader, rows in zip(lacking, pl.collect_all([reader.next_group() for reader in lacking]), strict=True):
             reader.add(rows)
     return [reader.take(end) for reader in readers]
 

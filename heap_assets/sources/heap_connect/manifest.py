@@ -62,9 +62,9 @@ def parse_manifest(data: bytes, key: str, dump_id: int) -> Manifest:
         ) from error
     if not isinstance(document, dict):
         raise ManifestError(f"{key} holds a {type(document).__name__} where an object with dump_id and tables belongs")
-    named = document.get("dump_id", dump_id)
-    if _number(named) != dump_id:
-        raise ManifestError(f"{key} says dump_id {_shown(named)}, which is not the {dump_id} of its name")
+    listed_id = document.get("dump_id", dump_id)
+    if _number(listed_id) != dump_id:
+        raise ManifestError(f"{key} says dump_id {_shown(listed_id)}, which is not the {dump_id} of its name")
     entries = document.get("tables")
     if not isinstance(entries, list):
         raise ManifestError(f"{key} has no list of tables")
@@ -75,10 +75,10 @@ def parse_manifest(data: bytes, key: str, dump_id: int) -> Manifest:
     return Manifest(dump_id, tuple(tables.values()))
 
 
-def _number(named: Any) -> int | None:
-    if isinstance(named, str) and _DIGITS.fullmatch(named.strip()):
-        return int(named)
-    return named if isinstance(named, int) and not isinstance(named, bool) else None
+def _number(value: Any) -> int | None:
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _shown(value: Any) -> str:
@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Spell control characters and lone surrogates as escapes: databases and terminals take what is left."""
+    """Spell control characters and lone surrogates as escapes, for databases and terminals."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -120,11 +120,11 @@ def _is_text(text: str) -> bool:
     return all(not "\ud800" <= c <= "\udfff" for c in text)
 
 
-def _joined(one: ManifestTable, other: ManifestTable) -> ManifestTable:
+def _joined(first: ManifestTable, second: ManifestTable) -> ManifestTable:
     return ManifestTable(
-        one.name,
-        tuple(dict.fromkeys(one.files + other.files)),
-        tuple(dict.fromkeys(one.columns + other.columns)),
-        one.incremental and other.incremental,
-        one.problem or other.problem,
+        first.name,
+        tuple(dict.fromkeys(first.files + second.files)),
+        tuple(dict.fromkeys(first.columns + second.columns)),
+        first.incremental and second.incremental,
+        first.problem or second.problem,
     )

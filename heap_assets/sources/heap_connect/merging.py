@@ -1,4 +1,4 @@
-"""One column set out of many files: types that widen without loss are one column, others are kept side by side."""
+"""Merging the schemas of many files: types that widen without loss are one column, others get columns of their own."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SIMPLE: dict[str, pl.DataType] = {
 
 
 KINDS = (*_SIMPLE, "timestamp", "decimal", "array", "record")
-"""What :func:`kind_of` may answer."""
+"""The results of :func:`kind_of`."""
 
 
 def to_json(dtype: pl.DataType) -> Any:
-    """Spell a type, in Avro's words where there is one."""
+    """Spell a type as JSON, by Avro's names where there are any."""
     for name, simple in _SIMPLE.items():
         if dtype == simple:
             return name
@@ -43,7 +43,7 @@ def to_json(dtype: pl.DataType) -> Any:
 
 
 def from_json(spelled: Any) -> pl.DataType:
-    """Read what :func:`to_json` wrote."""
+    """Read the result of :func:`to_json`."""
     if isinstance(spelled, str):
         return _SIMPLE[spelled]
     if "timestamp" in spelled:
@@ -57,7 +57,7 @@ def from_json(spelled: Any) -> pl.DataType:
 
 
 def kind_of(dtype: pl.DataType) -> str:
-    """Name the kind of a type in one word, as used to tell apart columns that changed type."""
+    """Name the kind of a type in one word, as in names of columns that changed type."""
     spelled = to_json(dtype)
     return spelled if isinstance(spelled, str) else str(next(iter(spelled)))
 
@@ -66,11 +66,11 @@ _APART = re.compile(rf"(?P<origin>.+)__(?:{'|'.join(KINDS)})_*\Z", re.DOTALL)
 
 
 class Columns:
-    """The columns of a table as its files tell them, one after the other.
+    """The columns of a table, merged from the schemas of its files in their order.
 
-    The first type seen of a column keeps the plain name. A type that fits without loss joins it; any other goes to
+    The first type of a column keeps the plain name. A type that fits without loss joins it; values of any other go to
     `<column>__<type>` (`plan__long` beside `plan`), so that neither old nor new values change their meaning. A column
-    that is called like one of the table's `own` goes under another name (:mod:`heap_assets.values`).
+    that is called like one of the table's `own` gets another name (:mod:`heap_assets.values`).
 
     A column holds the values of one property only. A property that is itself called `plan__long` keeps that name if it
     came first, and whole numbers of `plan` then go to `plan__long_`; if they came first, it goes to
@@ -84,29 +84,29 @@ class Columns:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Column to the property whose values it holds, for those that are called otherwise."""
+        """The property whose values a column holds, by column, where the two names differ."""
         return {column: name for column, name in self._property.items() if column != name}
 
-    def take(self, schema: Mapping[str, pl.DataType], origins: Mapping[str, str] | None = None) -> dict[str, str]:
+    def add(self, schema: Mapping[str, pl.DataType], origins: Mapping[str, str] | None = None) -> dict[str, str]:
         """Add a file's columns; return for each the name that its values go under, no two under one.
 
         Parameters
         ----------
         origins
-            As :attr:`origins` of what `schema` was put together with, if it was.
+            :attr:`origins` of `schema`, if that is itself merged from several.
         """
         known = origins or {}
-        named = {name: apart(known.get(name, name), self._own) for name in schema}
+        properties = {name: apart(known.get(name, name), self._own) for name in schema}
         placed: dict[str, str] = {}
         for name in sorted(schema, key=lambda name: name in known):  # a column that keeps its name comes first
-            column = self._plain(named[name])
-            if column not in placed.values() and self._fits(column, named[name], schema[name]):
-                placed[name] = self._join(column, named[name], schema[name])
+            column = self._plain(properties[name])
+            if column not in placed.values() and self._fits(column, properties[name], schema[name]):
+                placed[name] = self._join(column, properties[name], schema[name])
         for name in (name for name in schema if name not in placed):
-            free = f"{self._plain(named[name])}__{kind_of(schema[name])}"
-            while free in placed.values() or not self._fits(free, named[name], schema[name]):
+            free = f"{self._plain(properties[name])}__{kind_of(schema[name])}"
+            while free in placed.values() or not self._fits(free, properties[name], schema[name]):
                 free += "_"
-            placed[name] = self._join(free, named[name], schema[name])
+            placed[name] = self._join(free, properties[name], schema[name])
         return {name: placed[name] for name in schema}
 
     def _plain(self, name: str) -> str:
@@ -135,45 +135,42 @@ def origin_of(name: str, known: Container[str]) -> str | None:
     return match["origin"] if match and match["origin"] in known and name not in known else None
 
 
-def widened(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+def widened(left: pl.DataType, right: pl.DataType) -> pl.DataType | None:
     """Return the type that holds both without loss, or None.
 
     Integers and floats were widened to 64 bits before; an Int64 does not fit a Float64.
     """
-    if one == other or other == pl.Null:
-        return one
-    if one == pl.Null:
-        return other
-    if isinstance(one, pl.List) and isinstance(other, pl.List):
-        inner = widened(_dtype(one.inner), _dtype(other.inner))
+    if left == right or right == pl.Null:
+        return left
+    if left == pl.Null:
+        return right
+    if isinstance(left, pl.List) and isinstance(right, pl.List):
+        inner = widened(_dtype(left.inner), _dtype(right.inner))
         return None if inner is None else pl.List(inner)
-    if isinstance(one, pl.Struct) and isinstance(other, pl.Struct):
-        return _widened_struct(one, other)
-    if isinstance(one, pl.Decimal) and isinstance(other, pl.Decimal) and one.scale == other.scale:
-        return pl.Decimal(max(one.precision or 38, other.precision or 38), one.scale)
+    if isinstance(left, pl.Struct) and isinstance(right, pl.Struct):
+        fields = {field.name: _dtype(field.dtype) for field in left.fields}
+        for field in right.fields:
+            dtype = _dtype(field.dtype)
+            joined = widened(fields[field.name], dtype) if field.name in fields else dtype
+            if joined is None:
+                return None
+            fields[field.name] = joined
+        return pl.Struct(fields)
+    if isinstance(left, pl.Decimal) and isinstance(right, pl.Decimal) and left.scale == right.scale:
+        return pl.Decimal(max(left.precision or 38, right.precision or 38), left.scale)
     return None
 
 
-def _widened_struct(one: pl.Struct, other: pl.Struct) -> pl.DataType | None:
-    fields = {field.name: _dtype(field.dtype) for field in one.fields}
-    for field in other.fields:
-        joined = widened(fields[field.name], _dtype(field.dtype)) if field.name in fields else _dtype(field.dtype)
-        if joined is None:
-            return None
-        fields[field.name] = joined
-    return pl.Struct(fields)
-
-
-def fitted(name: str, present: pl.DataType | None, wanted: pl.DataType) -> pl.Expr:
-    """Return a column in its widened type; a column that is not there is null."""
+def fitted(name: str, present: pl.DataType | None, target: pl.DataType) -> pl.Expr:
+    """Return a column in its widened type; null if `present`, its type in the file, is None."""
     if present is None or present == pl.Null:
-        return pl.lit(None, dtype=wanted).alias(name)
+        return pl.lit(None, dtype=target).alias(name)
     column = pl.col(name)
-    return (column if present == wanted else _fit(column, present, wanted)).alias(name)
+    return (column if present == target else _fit(column, present, target)).alias(name)
 
 
-def _fit(value: pl.Expr, present: pl.DataType, wanted: pl.DataType) -> pl.Expr:
-    if isinstance(present, pl.Struct) and isinstance(wanted, pl.Struct):
+def _fit(value: pl.Expr, present: pl.DataType, target: pl.DataType) -> pl.Expr:
+    if isinstance(present, pl.Struct) and isinstance(target, pl.Struct):
         inner = {field.name: _dtype(field.dtype) for field in present.fields}
         fields = [
             (
@@ -181,12 +178,12 @@ def _fit(value: pl.Expr, present: pl.DataType, wanted: pl.DataType) -> pl.Expr:
                 if field.name in inner
                 else pl.lit(None, dtype=_dtype(field.dtype))
             ).alias(field.name)
-            for field in wanted.fields
+            for field in target.fields
         ]
         return pl.when(value.is_not_null()).then(pl.struct(fields))
-    if isinstance(present, pl.List) and isinstance(wanted, pl.List):
-        return value.list.eval(_fit(pl.element(), _dtype(present.inner), _dtype(wanted.inner)))
-    return value.cast(wanted)
+    if isinstance(present, pl.List) and isinstance(target, pl.List):
+        return value.list.eval(_fit(pl.element(), _dtype(present.inner), _dtype(target.inner)))
+    return value.cast(target)
 
 
 def _dtype(dtype: object) -> pl.DataType:

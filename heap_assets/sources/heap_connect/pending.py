@@ -1,4 +1,4 @@
-"""What is wanted: what the source lists, less what landed with the same ETags. No bookmark, no high-water mark."""
+"""Which dumps have something to land: what the source lists, less what landed with the same ETags. No bookmarks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from heap_assets.sources.heap_connect.values import was_misread
 _READERS = 8
 
 
-def is_wanted(
+def needs_landing(
     manifest: ManifestFile, record: DumpRecord | None, source: DumpSource, config: LandingConfig, recheck: bool
 ) -> bool:
-    """Say whether a dump has something to land; `recheck`: also look for files that were changed in place."""
+    """Return whether a dump has something to land; `recheck`: also look for files that were changed in place."""
     if record is None or record.manifest_etag != manifest.etag:
         return True
     now = config.now()
@@ -41,39 +41,39 @@ def is_wanted(
     return (recheck or bool(failed)) and _changed_in_place(source, record, selected)
 
 
-def complete(
+def with_outstanding(
     store: Records,
     records: Mapping[int, DumpRecord],
     manifests: Sequence[ManifestFile],
     source: DumpSource,
     config: LandingConfig,
 ) -> Mapping[int, DumpRecord]:
-    """Say of records of former versions which tables of their manifest they lack; the answer is kept with them."""
-    unsure = [m for m in manifests if _is_unsure(records.get(m.dump_id), m)]
-    if not unsure:
+    """Give records of former versions their `outstanding` tables, read from the manifests, and store them."""
+    incomplete = [m for m in manifests if _lacks_outstanding(records.get(m.dump_id), m)]
+    if not incomplete:
         return records
 
     def _completed(manifest: ManifestFile) -> DumpRecord | None:
         try:
             listed = parse_manifest(source.read(manifest.key, MOST_BYTES + 1), manifest.key, manifest.dump_id).tables
         except (ManifestError, SourceError):
-            return None  # the dump is wanted, and its landing will say what is wrong
+            return None  # the dump needs landing, and that will report what is wrong
         names = [table.name for table in listed if config.tables.takes_table(table.name)]
 
-        def _with_outstanding(current: DumpRecord | None) -> DumpRecord:
+        def _amended(current: DumpRecord | None) -> DumpRecord:
             record = current or records[manifest.dump_id]
             if record.outstanding is not None:
                 return record
             return replace(record, outstanding=tuple(name for name in names if name not in record.tables))
 
-        return store.update(manifest.dump_id, _with_outstanding)
+        return store.update(manifest.dump_id, _amended)
 
     with ThreadPoolExecutor(_READERS) as readers:
-        found = [record for record in readers.map(_completed, unsure) if record is not None]
-    return {**records, **{record.dump_id: record for record in found}}
+        completed = [record for record in readers.map(_completed, incomplete) if record is not None]
+    return {**records, **{record.dump_id: record for record in completed}}
 
 
-def _is_unsure(record: DumpRecord | None, manifest: ManifestFile) -> bool:
+def _lacks_outstanding(record: DumpRecord | None, manifest: ManifestFile) -> bool:
     if record is None or record.outstanding is not None or record.failure is not None:
         return False
     return record.manifest_etag == manifest.etag
@@ -81,5 +81,5 @@ def _is_unsure(record: DumpRecord | None, manifest: ManifestFile) -> bool:
 
 def _changed_in_place(source: DumpSource, record: DumpRecord, tables: list[TableRecord]) -> bool:
     known = {key_of(file.uri): file.etag for t in tables for file in t.files}
-    listed = {found.key: found.etag for found in source.list(f"sync_{record.dump_id}/")}
+    listed = {file.key: file.etag for file in source.list(f"sync_{record.dump_id}/")}
     return any(listed.get(key, etag) != etag for key, etag in known.items())

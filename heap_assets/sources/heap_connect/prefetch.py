@@ -1,4 +1,4 @@
-"""Files fetched and work done ahead on threads, handed over in order and in bounded amounts."""
+"""Prefetching on threads: files and decoded batches, in order and in bounded amounts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from heap_assets.sources.heap_connect.records import SourceFile
 from heap_assets.sources.heap_connect.sources import DumpSource
@@ -18,54 +17,49 @@ Source = TypeVar("Source")
 Item = TypeVar("Item")
 
 _POLL_SECONDS = 0.1
-_WAITING = 3  # so that work goes on while what was handed over is written
+_QUEUED = 3  # so that work goes on while the caller writes an item
 
 
-@dataclass
-class _Lane(Generic[Item]):
-    """One source's results on their way: items, then None, or the error that ended them."""
-
-    items: queue.Queue[Item | BaseException | None] = field(default_factory=lambda: queue.Queue(_WAITING))
-
-
-def in_turn(sources: Sequence[Source], produce: Callable[[Source], Iterator[Item]]) -> Iterator[tuple[Source, Item]]:
-    """Yield what `produce` makes of each source in order, on this thread."""
-    for source in sources:
-        for item in produce(source):
-            yield source, item
-
-
-def ahead(
+def ordered_prefetch(
     sources: Sequence[Source], produce: Callable[[Source], Iterator[Item]], workers: int
-) -> Iterator[tuple[Source, Item]]:
-    """Yield what `produce` makes of each source, source by source in order, while the next ones are under way.
+) -> Iterator[Item]:
+    """Yield the items that `produce` gives of each source, source by source in order; the next ones are prefetched.
 
     Never more than a few items of each of `workers` sources wait. An error is raised where its item would have come;
-    whoever stops early stops the threads.
+    closing the iterator stops the threads.
     """
     stop = threading.Event()
-    lanes: list[_Lane[Item]] = [_Lane() for _ in sources]
+    # of each source its items, then None, or the error that ended them
+    queues: list[queue.Queue[Item | BaseException | None]] = [queue.Queue(_QUEUED) for _ in sources]
+
+    def put(index: int, item: Item | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                queues[index].put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
 
     def run(index: int) -> None:
-        lane = lanes[index]
         try:
             for item in produce(sources[index]):
-                if not _put(lane, item, stop):
+                if not put(index, item):
                     return
-            _put(lane, None, stop)
+            put(index, None)
         except BaseException as error:
-            _put(lane, error, stop)
+            put(index, error)
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
         try:
             started = min(workers, len(sources))
             for index in range(started):
                 pool.submit(run, index)
-            for index, source in enumerate(sources):
-                while (item := lanes[index].items.get()) is not None:
+            for items in queues:
+                while (item := items.get()) is not None:
                     if isinstance(item, BaseException):
                         raise item
-                    yield source, item
+                    yield item
                 if started < len(sources):
                     pool.submit(run, started)
                     started += 1
@@ -73,22 +67,12 @@ def ahead(
             stop.set()
 
 
-def _put(lane: _Lane[Item], item: Item | BaseException | None, stop: threading.Event) -> bool:
-    while not stop.is_set():
-        try:
-            lane.items.put(item, timeout=_POLL_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    return False
-
-
 _AHEAD = 4
 _AT_ONCE = 2
 
 
 class Downloads:
-    """Local copies of a source's files in a folder, never more than a few that nobody has asked for.
+    """Local copies of a source's files in a folder; only a few are fetched before they are asked for.
 
     Parameters
     ----------
@@ -114,13 +98,7 @@ class Downloads:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, file: SourceFile) -> Path:
-        """Return where a file can be read; each is asked for once.
-
-        Raises
-        ------
-        SourceError
-            If it is not, or no longer, what was listed.
-        """
+        """Return where a file can be read, once each; SourceError if it is not, or no longer, as listed."""
         fetched = self._under_way.pop(file.uri)
         self._begin_next()
         return fetched.result()

@@ -16,7 +16,7 @@ USAGE_SCHEMA = pl.Schema({"day": pl.Date(), "month": pl.String(), "rows": pl.Int
 
 
 class Plan(StrEnum):
-    """Heap's plans by what they export (rows a calendar month, and how often)."""
+    """Heap's plans, which differ in rows a calendar month and in how often they export."""
 
     GROWTH = "growth"
     PRO = "pro"
@@ -32,7 +32,7 @@ FASTEST: dict[Plan, timedelta] = {
 
 
 class QuotaStatus(StrEnum):
-    """Where a month stands."""
+    """A month's usage compared with the limit."""
 
     WITHIN = "within"
     WARN = "warn"
@@ -77,29 +77,26 @@ def quota(
     rows_a_month: int | None = None,
     count_free_days: bool = True,
 ) -> Quota:
-    """Say where the running month stands.
+    """Return the usage of the running month.
 
-    Stopping is for the caller, between dumps and never inside one: a dump that was begun is finished, the next one
-    waits until :attr:`Quota.resumes`.
+    The caller stops between dumps and never inside one: the next dump waits until :attr:`Quota.resumes`.
 
     Parameters
     ----------
     rows_a_month
-        A limit agreed on instead of the plan's.
+        A limit that replaces the plan's.
     count_free_days
         Whether rows of the first seven days count.
     """
     month = f"{now.astimezone(UTC):%Y-%m}"
-    spent = usage(landing).filter(pl.col("month") == month)
+    counted = usage(landing).filter(pl.col("month") == month)
     if not count_free_days:
-        spent = spent.filter(~pl.col("free"))
-    rows = int(spent["rows"].sum())
+        counted = counted.filter(~pl.col("free"))
+    rows = int(counted["rows"].sum())
     limit = ROWS_A_MONTH[Plan(plan)] if rows_a_month is None else rows_a_month
-    first = now.astimezone(UTC).date().replace(day=1)
-    return Quota(month, rows, limit, _status(rows, limit), (first + timedelta(days=32)).replace(day=1))
-
-
-def _status(rows: int, limit: int | None) -> QuotaStatus:
     if limit is None or rows < WARN_AT * limit:
-        return QuotaStatus.WITHIN
-    return QuotaStatus.WARN if rows < limit else QuotaStatus.REACHED
+        status = QuotaStatus.WITHIN
+    else:
+        status = QuotaStatus.WARN if rows < limit else QuotaStatus.REACHED
+    first = now.astimezone(UTC).date().replace(day=1)
+    return Quota(month, rows, limit, status, (first + timedelta(days=32)).replace(day=1))

@@ -42,8 +42,8 @@ _FRESH_SECONDS = 2.0
 class Records:
     """The records of all dumps in a store.
 
-    Reading again costs one listing and the records that changed; within two seconds, nothing, so that a step that
-    builds hundreds of tables lists once. What this object saves it sees at once.
+    Loading again costs one listing and the records that changed; within two seconds, nothing, so that a step that
+    builds hundreds of tables lists once. Changes made through this object are visible at once.
     """
 
     def __init__(self, store: Store) -> None:
@@ -67,14 +67,13 @@ class Records:
                     cached = info.etag, self._read(info.key, self.store.read(info.key))
                 known[info.key] = cached
             self._known = known
-            found = [record for _, record in known.values() if record is not None]
-            records = sorted(found, key=lambda record: record.dump_id)
-            self._loaded = {record.dump_id: record for record in records}
+            readable = [record for _, record in known.values() if record is not None]
+            self._loaded = {record.dump_id: record for record in sorted(readable, key=lambda record: record.dump_id)}
             self._fresh_until = clock.monotonic() + _FRESH_SECONDS
             return self._loaded
 
     def update(self, dump_id: int, change: Callable[[DumpRecord | None], DumpRecord]) -> DumpRecord:
-        """Change a dump's record as it stands now, and return it: what it names becomes visible at this moment.
+        """Change a dump's stored record, and return it: the files it lists become visible at this moment.
 
         `change` gets None if there is no record, and may be called again if another landing was quicker.
         """
@@ -136,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Tables(Mapping[str, TableRecord]):
-    """A dump's tables, each understood when it is asked for: a year of dumps has tens of thousands."""
+    """A dump's tables, each parsed on first access: a year of dumps has tens of thousands."""
 
     def __init__(self, dump_id: int, entries: dict[str, dict[str, Any]]) -> None:
         self._dump_id = dump_id
@@ -223,17 +222,18 @@ _SAVE_SECONDS = 0.5
 
 
 class Progress:
-    """Results of tables on their way into the record of their dump. Use as a context manager.
+    """Writes the results of tables into the record of their dump. Use as a context manager.
 
     A record is written whole, which for each of 200 small tables would cost more than the tables: it is written twice
-    a second, and at the end. A table that no record names yet is outstanding, and lands again if the process dies.
+    a second, and at the end. A table whose result is not written yet is outstanding, and lands again if the process
+    dies.
 
     Attributes
     ----------
     record
-        The record as it was last written.
+        The record as last written.
     landed
-        What landed or failed, in order.
+        Tables that landed or failed, in order.
     """
 
     def __init__(self, records: Records, before: Mapping[int, DumpRecord], record: DumpRecord) -> None:
@@ -252,11 +252,11 @@ class Progress:
         if error is None:
             self._save()
             return
-        with suppress(Exception):  # the first error is the one to tell
+        with suppress(Exception):  # the first error is the one to raise
             self._save()
 
     def add(self, table: str, result: TableRecord | None) -> None:
-        """Take the outcome of one table, None if nothing was to be done."""
+        """Add the result of one table, None if there was nothing to do."""
         self._done.add(table)
         if result is not None:
             self._results.append(result)
@@ -277,8 +277,7 @@ class Progress:
         after = {dump_id: after[dump_id] for dump_id in sorted(after)}
         touched: dict[str, frozenset[date]] = dict(record.unannounced)
         for result in self._results:
-            days = touched_days(after, record, result) if result.failure is None else frozenset()
-            if days:
+            if result.failure is None and (days := touched_days(after, record, result)):
                 touched[result.table] = touched.get(result.table, frozenset()) | days
-        left = tuple(name for name in record.outstanding or () if name not in self._done)
-        return replace(record, outstanding=left, unannounced=touched)
+        outstanding = tuple(name for name in record.outstanding or () if name not in self._done)
+        return replace(record, outstanding=outstanding, unannounced=touched)

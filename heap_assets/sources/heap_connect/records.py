@@ -1,6 +1,6 @@
-"""What landing remembers: one record per dump, written whole, naming every file that counts.
+"""Records of landing: one per dump, written whole, with every landed file that counts.
 
-A landed file that no record names does not exist for readers: that is what makes a table land whole or not at all.
+Readers ignore landed files that are in no record: that is what makes a table land whole or not at all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def table_folder(table: str) -> str:
 
 
 class TableState(StrEnum):
-    """How a table of a dump stands."""
+    """The state of one table of a dump."""
 
     LANDED = "landed"
     FAILED = "failed"
@@ -41,7 +41,7 @@ class TableState(StrEnum):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A data file as it was when it was read."""
+    """A data file in the version that was read."""
 
     uri: str
     etag: str
@@ -69,8 +69,8 @@ class Failure:
         object.__setattr__(self, "reason", redact(self.reason))
 
     @property
-    def told(self) -> str:
-        """Which file, which block of it, and why, in one line."""
+    def summary(self) -> str:
+        """File, block and reason, in one line."""
         place = self.file if self.file and self.file not in self.reason else ""
         block = f"block {self.block}" if self.block is not None else ""
         where = ", ".join(part for part in (place, block) if part)
@@ -84,15 +84,15 @@ class Counts:
     Attributes
     ----------
     read, landed, rejected
-        As the files hold them; kept; unreadable and set aside.
+        In the files; kept; unreadable and set aside.
     before_start
         Older than the start date: left out.
     ahead
-        Of days after the dump's own moment: they wait for their day.
+        Of days after the dump was written; they are built on their day.
     late
         Of days before the dump's day, in an incremental dump.
     new, updated, unchanged
-        Landed rows by what earlier dumps had of their key; None where it was not compared.
+        Landed rows compared with the rows of the same key in earlier dumps; None where they were not compared.
     """
 
     read: int = 0
@@ -114,16 +114,20 @@ class TableRecord:
     ----------
     version
         A hash of the files, their ETags and the settings that decide what is kept: equal versions, equal rows.
+    origins
+        The property of each column that holds values of a property of another name (`plan__long`: `plan`).
+    left_out
+        Columns that are not selected.
+    rejected, rejected_keys
+        Number of rows set aside by reason, and the objects that hold them.
+    lost
+        Number of values that are null because their type cannot hold them, by column.
+    moved
+        Number of rows of other dumps that this dump delivered again for another day, by the day that lost them.
     days_ever
         Days that this table of this dump ever had rows of or took rows from, in any version of it.
-    origins
-        Columns of the schema that hold values of a property that is called otherwise (`plan__long`), with that.
     metered
-        Rows read by UTC day of reading, over all times this table of this dump landed: what the quota counts.
-    lost
-        Values that are null because their type cannot hold them, by column.
-    moved
-        Rows of other dumps' days that this dump delivered again for another day, by day.
+        Rows read by UTC day of reading, over all times this table of this dump landed: counted for the quota.
     """
 
     table: str
@@ -165,15 +169,15 @@ class TableRecord:
 
 @dataclass(frozen=True)
 class DumpRecord:
-    """A dump: when it was written, as first seen, and how each of its tables stands.
+    """A dump: when it was written (as first listed), and the state of each of its tables.
 
     Attributes
     ----------
     outstanding
-        Selected tables that the manifest lists and that no landing has come to since it was read: set before the first
-        of them lands. None in records of former versions, which did not say.
+        Selected tables of the manifest that still have to be landed: set before the first of them lands. None in
+        records of former versions.
     unannounced
-        Table to the days that its landing touched and that nobody has confirmed to have been told of.
+        Days that a landing touched, by table, until :meth:`Landing.confirm` is called with them.
     """
 
     dump_id: int
@@ -209,18 +213,18 @@ class Delivery:
 
 
 def deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
-    """Return the landed deliveries of a table that stand, in dump order: those since its last full resync.
+    """Return the current deliveries of a table, in dump order: those landed since its last full resync.
 
     Parameters
     ----------
     until
-        Only dumps that belong to this day or an earlier one: how things stood then.
+        Only dumps that belong to this day or an earlier one: those that were current then.
     """
     landed = [
-        Delivery(dump, found)
+        Delivery(dump, delivered)
         for dump in records.values()
-        if (found := dump.tables.get(table))
-        and found.state is TableState.LANDED
+        if (delivered := dump.tables.get(table))
+        and delivered.state is TableState.LANDED
         and (until is None or dump.day <= until)
     ]
     full = max((i for i, d in enumerate(landed) if not d.table.incremental), default=0)
@@ -232,10 +236,10 @@ def days_ever(records: Iterable[DumpRecord], table: str) -> frozenset[date]:
     return frozenset().union(*(dump.tables[table].days_ever for dump in records if table in dump.tables))
 
 
-def seen_until(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
-    """Return the ids of all dumps until a day that brought a snapshot table, also of those that count no more.
+def known_inputs(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
+    """Return the ids of all dumps until a day that brought a snapshot table, also of those replaced since.
 
-    What a writer has seen only ever grows: a full resync or a reset must not make it look like a stale one.
+    The inputs that a writer knows only ever grow: a full resync or a reset must not make it look like a stale one.
     """
     return frozenset(f"dump {r.dump_id}" for r in records.values() if r.day <= until and table in r.tables)
 
@@ -243,23 +247,24 @@ def seen_until(records: Mapping[int, DumpRecord], table: str, until: date) -> fr
 def rejected_notes(tables: Iterable[TableRecord]) -> dict[str, Any]:
     """Return how many rows were set aside, why (no values), and in which files of the lake they are.
 
-    With them, if there are any, the values that are null because their type cannot hold them, by column.
+    If there are any, also the number of values that are null because their type cannot hold them, by column.
     """
-    found = list(tables)
+    tables = list(tables)
     reasons: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    for table in found:
+    for table in tables:
         reasons.update(table.rejected)
         lost.update(table.lost)
-    keys = [key for table in found for key in table.rejected_keys]
-    told: dict[str, Any] = {"rejected_reasons": dict(reasons), "set_aside": keys} if keys else {}
+    notes: dict[str, Any] = {"rejected": sum(table.counts.rejected for table in tables)}
+    if keys := [key for table in tables for key in table.rejected_keys]:
+        notes |= {"rejected_reasons": dict(reasons), "set_aside": keys}
     if lost:
-        told |= {"values_lost": lost.total(), "values_lost_in": dict(sorted(lost.items()))}
-    return {"rejected": sum(table.counts.rejected for table in found), **told}
+        notes |= {"values_lost": lost.total(), "values_lost_in": dict(sorted(lost.items()))}
+    return notes
 
 
 UNEXPECTED = (Exception, pl.exceptions.PanicException)
-"""Errors that end one table and stop no other: not those by which a process is asked to end."""
+"""Errors that end one table and stop no other; KeyboardInterrupt and SystemExit are not among them."""
 
 _PACKAGE = Path(__file__).parents[2]
 
@@ -268,19 +273,12 @@ def failure_of(error: BaseException) -> Failure:
     """Describe an error without its message, which may quote a value."""
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    return Failure(f"landing stopped with {name}{_detail(error)}{_place(error)}; the table is tried again")
-
-
-def _detail(error: BaseException) -> str:
+    detail = place = ""
     if isinstance(error, MemoryError):
-        return " (memory ran out)"
-    if isinstance(error, OSError) and error.errno:
-        return f" ({os.strerror(error.errno)})"
-    return ""
-
-
-def _place(error: BaseException) -> str:
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        detail = " (memory ran out)"
+    elif isinstance(error, OSError) and error.errno:
+        detail = f" ({os.strerror(error.errno)})"
+    for frame in traceback.extract_tb(error.__traceback__):
         if _PACKAGE in Path(frame.filename).parents:
-            return f" at {Path(frame.filename).relative_to(_PACKAGE).as_posix()}:{frame.lineno}"
-    return ""
+            place = f" at {Path(frame.filename).relative_to(_PACKAGE).as_posix()}:{frame.lineno}"
+    return Failure(f"landing stopped with {name}{detail}{place}; the table is tried again")

@@ -1,24 +1,20 @@
-"""What a landing did, per dump and per table, told from the records before and after it."""
+"""Results of landing: reports by dump and table, days to build again, files in quarantine and rows set aside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from heap_assets.sources.heap_connect.manifest import Manifest
-from heap_assets.sources.heap_connect.records import (
-    Counts,
-    DumpRecord,
-    Failure,
-    TableRecord,
-    TableState,
-    days_ever,
-    deliveries,
-)
+from heap_assets.sources.heap_connect.records import DumpRecord, TableRecord, TableState, days_ever, deliveries
 from heap_assets.tables import SNAPSHOT_TABLES
+
+if TYPE_CHECKING:
+    from heap_assets.sources.heap_connect.landing import Landing
 
 REPORT_SCHEMA = pl.Schema(
     {
@@ -49,49 +45,29 @@ REPORT_SCHEMA = pl.Schema(
         "error": pl.String(),
     }
 )
-
-
-@dataclass(frozen=True)
-class TableReport:
-    """One table of one dump. `table` is `(manifest)` where the manifest itself could not be read."""
-
-    table: str
-    state: TableState
-    incremental: bool = True
-    files: int = 0
-    bytes: int = 0
-    counts: Counts = field(default_factory=Counts)
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    rejected_keys: tuple[str, ...] = ()
-    lost: Mapping[str, int] = field(default_factory=dict)
-    columns_left_out: tuple[str, ...] = ()
-    columns_apart: tuple[str, ...] = ()
-    seconds: float = 0.0
-    failure: Failure | None = None
-    attempts: int = 0
-    retry_at: datetime | None = None
-
-    @classmethod
-    def of(cls, record: TableRecord) -> TableReport:
-        return cls(
-            table=record.table,
-            state=record.state,
-            incremental=record.incremental,
-            files=len(record.files),
-            bytes=record.bytes,
-            counts=record.counts,
-            rejected=record.rejected,
-            rejected_keys=record.rejected_keys,
-            lost=record.lost,
-            columns_left_out=record.left_out,
-            columns_apart=tuple(
-                name for name in record.schema if "__" in name and name.split("__")[0] in record.schema
-            ),
-            seconds=record.seconds,
-            failure=record.failure,
-            attempts=record.attempts,
-            retry_at=record.retry_at,
-        )
+ROWS_SCHEMA = pl.Schema(
+    {
+        "table": pl.String(),
+        "dump_id": pl.Int64(),
+        "file": pl.String(),
+        "row": pl.Int64(),
+        "reason": pl.String(),
+        "content": pl.String(),
+    }
+)
+FILES_SCHEMA = pl.Schema(
+    {
+        "table": pl.String(),
+        "dump_id": pl.Int64(),
+        "file": pl.String(),
+        "block": pl.Int64(),
+        "reason": pl.String(),
+        "attempts": pl.Int64(),
+        "retry_at": pl.Datetime("us", "UTC"),
+    }
+)
+_MANIFEST = "(manifest)"
+"""Stands for a table in reports of a manifest that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +77,12 @@ class DumpReport:
     Attributes
     ----------
     tables
-        What this run landed or failed at; tables that had landed before are not among them.
+        Tables that this run landed or failed at; those that had landed before are not among them.
     touched
-        Table to the days that must be built again; after a full resync every day the table ever had. Days after today
-        are among them: they wait in landing.
+        Days that must be built again, by table; after a full resync every day the table ever had. Days in the future
+        are among them: they are built on their day.
     new_tables, new_columns
-        Seen for the first time in any dump, selected or not.
+        Not in any earlier dump; selected or not.
     unselected
         Tables of the dump that the selection leaves out.
     """
@@ -114,23 +90,23 @@ class DumpReport:
     dump_id: int
     as_of: datetime
     day: date
-    tables: Sequence[TableReport] = ()
+    tables: Sequence[TableRecord] = ()
     touched: Mapping[str, frozenset[date]] = field(default_factory=dict)
     new_tables: tuple[str, ...] = ()
     new_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unselected: tuple[str, ...] = ()
 
     @property
-    def landed(self) -> list[TableReport]:
+    def landed(self) -> list[TableRecord]:
         return [table for table in self.tables if table.failure is None]
 
     @property
-    def failed(self) -> list[TableReport]:
-        """What could not be read this time; a table that had landed before keeps what it has."""
+    def failed(self) -> list[TableRecord]:
+        """Tables that could not be read this time; those that had landed before keep their rows."""
         return [table for table in self.tables if table.failure is not None]
 
     @property
-    def full_resyncs(self) -> list[TableReport]:
+    def full_resyncs(self) -> list[TableRecord]:
         return [table for table in self.landed if not table.incremental]
 
     @property
@@ -140,14 +116,14 @@ class DumpReport:
 
 def report_rows(record: DumpRecord) -> list[dict[str, object]]:
     """Return a dump's tables as rows of :data:`REPORT_SCHEMA`."""
-    rows = [_row(record, table) for table in record.tables.values()]
-    if record.failure is not None:
-        state = TableState.FAILED
-        manifest = TableRecord(
-            "(manifest)", state, failure=record.failure, attempts=record.attempts, retry_at=record.retry_at
-        )
-        rows.append(_row(record, manifest))
-    return rows
+    tables = [*record.tables.values(), *([failed_manifest(record)] if record.failure is not None else [])]
+    return [_row(record, table) for table in tables]
+
+
+def failed_manifest(record: DumpRecord) -> TableRecord:
+    """Return the entry of a report for a manifest that could not be read."""
+    failure, attempts, retry_at = record.failure, record.attempts, record.retry_at
+    return TableRecord(_MANIFEST, TableState.FAILED, failure=failure, attempts=attempts, retry_at=retry_at)
 
 
 def _row(dump: DumpRecord, table: TableRecord) -> dict[str, object]:
@@ -188,7 +164,7 @@ def report_of(
     manifest: Manifest,
     columns_before: Mapping[str, set[str]],
 ) -> DumpReport:
-    """Put together what one run did: `before` are the records before it, `tables` what it landed or failed at."""
+    """Report one run: `before` are the records before it, `tables` those that it landed or failed at."""
     landed = [table for table in tables if table.failure is None]
     new_columns = {
         table.table: new
@@ -200,7 +176,7 @@ def report_of(
         record.dump_id,
         record.as_of,
         record.day,
-        tables=[TableReport.of(table) for table in tables],
+        tables=tables,
         touched=dict(record.unannounced),
         new_tables=tuple(t.name for t in manifest.tables if t.name not in columns_before),
         new_columns=new_columns,
@@ -209,22 +185,44 @@ def report_of(
 
 
 def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: TableRecord) -> frozenset[date]:
-    """Return the days that a landed table makes it necessary to build again."""
-    standing = deliveries(records, table.table)
-    stands = any(delivery.dump.dump_id == record.dump_id for delivery in standing)
+    """Return the days that must be built again because a table of a dump landed."""
+    current = deliveries(records, table.table)
+    is_current = any(delivery.dump.dump_id == record.dump_id for delivery in current)
     if table.table in SNAPSHOT_TABLES:
-        # Its own day is how things stood then, whatever replaced them since.
+        # The dump's own day is built from the dumps until then, whatever replaced it since.
         then = deliveries(records, table.table, record.day)
         own = {record.day} if any(delivery.dump.dump_id == record.dump_id for delivery in then) else set()
-        return frozenset(own | ({standing[-1].dump.day} if stands else set()))
-    if not stands:
+        return frozenset(own | ({current[-1].dump.day} if is_current else set()))
+    if not is_current:
         return frozenset()  # an older dump than the last full resync: it changes nothing
     if not table.incremental:
         return days_ever(records.values(), table.table)
     return table.days_ever
 
 
-def columns_seen(records: Mapping[int, DumpRecord], table: str) -> set[str]:
+def columns_ever(records: Mapping[int, DumpRecord], table: str) -> set[str]:
     """Return every column that a table ever had, selected or not."""
-    found = [record.tables[table] for record in records.values() if table in record.tables]
-    return {column for known in found for column in (*known.schema, *known.left_out)}
+    tables = [record.tables[table] for record in records.values() if table in record.tables]
+    return {column for known in tables for column in (*known.schema, *known.left_out)}
+
+
+def rows_set_aside(landing: Landing, table: str | None = None) -> pl.DataFrame:
+    """Return rows with an id or a time that cannot be read, of one table or all: :data:`ROWS_SCHEMA`.
+
+    `row` counts from 0 in its file; `content` is the row as JSON and holds personal data.
+    """
+    parts = [pl.DataFrame(schema=ROWS_SCHEMA)]
+    for record in landing.records().values():
+        for name, known in record.tables.items():
+            for key in known.rejected_keys if table in (None, name) else ():
+                rows = landing.store.scan(key).collect()
+                stored = {c: pl.col(c).cast(dtype) for c, dtype in ROWS_SCHEMA.items() if c in rows.columns}
+                parts.append(rows.select(table=pl.lit(name), dump_id=pl.lit(record.dump_id, pl.Int64), **stored))
+    return pl.concat(parts)
+
+
+def files_in_quarantine(landing: Landing, table: str | None = None) -> pl.DataFrame:
+    """Return the files that could not be read and are tried again, of one table or all: :data:`FILES_SCHEMA`."""
+    failed = landing.reports().filter(pl.col("error").is_not_null())
+    chosen = failed if table is None else failed.filter(pl.col("table") == table)
+    return chosen.rename({"error_file": "file", "error_block": "block", "error": "reason"}).select(*FILES_SCHEMA)

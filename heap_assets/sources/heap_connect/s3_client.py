@@ -1,4 +1,4 @@
-"""S3: the client that reads a bucket, and what AWS must allow it: two actions, by one role, with one external id."""
+"""S3: the client that reads a bucket, and the IAM policies that it needs: two actions, one role, one external id."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SESSION = "heap-assets"
 
 @dataclass(frozen=True)
 class S3Access:
-    """How a bucket is reached. Without keys or profile, boto3 looks where it always does.
+    """How a bucket is reached. Without keys or profile, boto3's own chain of credentials is used.
 
     Attributes
     ----------
     role_arn, external_id
-        A role to assume, and the external id that its trust policy asks for; renewed before it expires.
+        A role to assume, and the external id that its trust policy requires; renewed before it expires.
     endpoint_url
-        Another S3 than Amazon's, such as a local server.
+        Of an S3 other than Amazon's, such as a local server.
     """
 
     region: str = "us-east-1"
@@ -47,7 +47,7 @@ def s3_client(access: S3Access) -> Any:
     SettingsError
         If an external id is given without a role, or the profile does not exist.
     """
-    from botocore.config import Config  # half a second that only those wait for who read a bucket
+    from botocore.config import Config  # takes half a second, which only readers of a bucket shall wait
 
     session = _session(access)
     retries = Config(retries={"max_attempts": 8, "mode": "standard"}, connect_timeout=10, read_timeout=60)
@@ -55,7 +55,7 @@ def s3_client(access: S3Access) -> Any:
 
 
 def caller_of(access: S3Access) -> str:
-    """Return the ARN that requests are made as: what `preflight` shows of credentials.
+    """Return the ARN that requests are made as, which `preflight` shows.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def caller_of(access: S3Access) -> str:
 
 
 class explained:
-    """Turn botocore's errors into a SourceError that says what was being done and what to do about it."""
+    """Turn botocore's errors into a SourceError that names the operation and what to do."""
 
     def __init__(self, doing: str) -> None:
         self.doing = doing
@@ -110,7 +110,7 @@ class explained:
 
 
 class _NoCredentials:
-    """Stands where there are none to assume a role with; says so when they are needed, as boto3 does elsewhere."""
+    """Credentials that raise NoCredentialsError on use, as boto3 does elsewhere; to assume a role without any."""
 
     def get_frozen_credentials(self) -> None:
         from botocore.exceptions import NoCredentialsError
@@ -127,13 +127,7 @@ def role_arn(account_id: str, role_name: str) -> str:
 
 
 def check_bucket(name: str) -> str:
-    """Return a bucket's name if it is nothing but that.
-
-    Raises
-    ------
-    SettingsError
-        If it is a URL, an ARN, a path, or no name that S3 allows; the message shows the right form.
-    """
+    """Return a bucket's name; SettingsError, with the right form, for a URL, an ARN, a path or an invalid name."""
     if _BUCKET.match(name):
         return name
     bare = re.sub(r"^(https?://|s3[an]?://|arn:aws:s3:::)", "", name.strip())
@@ -173,7 +167,8 @@ def _assumed(base: Any, access: S3Access) -> boto3.Session:
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
     def client(service: str, **options: Any) -> Any:
-        return base.client(service, endpoint_url=access.endpoint_url, **_only_credentials(options))
+        credentials = {name: value for name, value in options.items() if name.startswith("aws_")}
+        return base.client(service, endpoint_url=access.endpoint_url, **credentials)
 
     extra = {"RoleSessionName": _SESSION, "DurationSeconds": 3600}
     if access.external_id:
@@ -184,10 +179,6 @@ def _assumed(base: Any, access: S3Access) -> boto3.Session:
     session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
     session.set_config_variable("region", access.region)
     return boto3.Session(botocore_session=session)
-
-
-def _only_credentials(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in options.items() if k.startswith("aws_")}
 
 
 def read_policy(bucket: str, prefix: str = "") -> dict[str, Any]:

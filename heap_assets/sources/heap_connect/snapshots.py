@@ -1,9 +1,10 @@
-"""Heap's two snapshot tables: users, folded from dumps, and user_migrations, followed to their ends."""
+"""Heap's two snapshot tables: users, folded from dumps, and user_migrations, with chains resolved to their ends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +17,25 @@ from heap_assets.sources.heap_connect.records import (
     DumpRecord,
     TableState,
     deliveries,
+    known_inputs,
     rejected_notes,
-    seen_until,
 )
 from heap_assets.sources.heap_connect.tables import (
     BROUGHT_BY,
     Built,
+    current_deliveries,
     digest,
     newest,
     other_types,
     placements,
     scan_part,
     schema_of,
-    standing_deliveries,
 )
-from heap_assets.sources.heap_connect.values import TIME
 from heap_assets.storage import Inputs, Lake, Store
 from heap_assets.tables import heap_asset
+from heap_assets.values import TIME
 
-_DAYS_LOOKED_AT = 3
+_EARLIER_DAYS = 3
 _USER_COLUMNS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
 MIGRATIONS_SCHEMA = pl.Schema(
     {
@@ -55,17 +56,17 @@ def build_users(
     lake: Lake | None = None,
     asset: str = heap_asset(USERS),
 ) -> Built:
-    """Build the users as they stood at the end of a day.
+    """Build the users as of the end of a day.
 
-    All dumps that belong to days until then, since the last full resync among them, are folded: of a user the row with
-    the newest last_modified stands; of equal ones that of the newer dump; within one dump the fuller, then the greater.
+    All dumps that belong to days until then, since the last full resync among them, are folded: a user's newest row by
+    last_modified wins; of equal ones that of the newer dump; within one dump the fuller, then the greater.
     `migrated_to` is the end of the user's chain of migrations as of the day. Sorted by user_id.
 
     Parameters
     ----------
     lake, asset
-        Where earlier days are. The newest of them that was folded from the first of the same deliveries is where the
-        fold begins; the rows are those of a fold of all.
+        Where earlier days are. The fold begins at the newest of them that was folded from the first of the same
+        deliveries; the result is that of a fold of all.
 
     Raises
     ------
@@ -73,45 +74,41 @@ def build_users(
         If users never landed.
     """
     records = landing.records()
-    standing = standing_deliveries(records, USERS, day)
-    migrations = deliveries(records, USER_MIGRATIONS, max(day, standing[0].dump.day))
-    schema = schema_of(standing, standing, _USER_COLUMNS, columns)
-    folded = {f"{USERS} {d.input_id}": d.table.version for d in standing}
+    users = current_deliveries(records, USERS, day)
+    migrations = deliveries(records, USER_MIGRATIONS, max(day, users[0].dump.day))
+    schema = schema_of(users, users, _USER_COLUMNS, columns)
+    folded = {f"{USERS} {d.input_id}": d.table.version for d in users}
     columns_digest = digest(schema)
     versions = folded | {f"{USER_MIGRATIONS} {d.input_id}": d.table.version for d in migrations}
     versions["columns"] = columns_digest
 
     def rows() -> pl.LazyFrame:
-        begun = _earlier_fold(lake, asset, day, folded, columns_digest) if lake else None
-        return _user_rows(landing.store, standing, migrations, schema, begun)
+        start = _earlier_fold(lake, asset, day, folded, columns_digest) if lake else None
+        return _user_rows(landing.store, users, migrations, schema, start)
 
-    return Built(
-        Inputs(versions, _seen(records, USERS, day, standing) | _seen(records, USER_MIGRATIONS, day, migrations)),
-        {
-            "dumps": [d.dump.dump_id for d in standing],
-            "rows_landed": sum(d.table.counts.landed for d in standing),
-            **rejected_notes(d.table for d in standing if d.dump.day == day),
-            "complete": any(d.dump.day >= day for d in standing),
-            "newest_dump_day": standing[-1].dump.day.isoformat(),
-            **_before_first_dump(standing, day),
-            **other_types(schema, columns),
-        },
-        rows,
-    )
+    known = _known(records, USERS, day, users) | _known(records, USER_MIGRATIONS, day, migrations)
+    return Built(Inputs(versions, known), _notes(users, day) | other_types(schema, columns), rows)
 
 
-def _seen(records: Mapping[int, DumpRecord], table: str, day: date, taken: Sequence[Delivery]) -> frozenset[str]:
-    return seen_until(records, table, day) | {delivery.input_id for delivery in taken}
+def _known(records: Mapping[int, DumpRecord], table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
+    return known_inputs(records, table, day) | frozenset(delivery.input_id for delivery in used)
 
 
-def _before_first_dump(standing: Sequence[Delivery], day: date) -> dict[str, str]:
-    """Return the note of a day that takes the oldest dump there is, which is of a later day."""
-    first = standing[0].dump
-    return {"before_first_dump": f"as dump {first.dump_id} of {first.day} has it"} if first.day > day else {}
+def _notes(current: Sequence[Delivery], day: date) -> dict[str, Any]:
+    """Return the notes of a snapshot table's day; one before the first dump takes the oldest dump there is."""
+    first = current[0].dump
+    notes = {
+        "dumps": [d.dump.dump_id for d in current],
+        "rows_landed": sum(d.table.counts.landed for d in current),
+        **rejected_notes(d.table for d in current if d.dump.day == day),
+        "complete": any(d.dump.day >= day for d in current),
+        "newest_dump_day": current[-1].dump.day.isoformat(),
+    }
+    return notes | ({"before_first_dump": f"as dump {first.dump_id} of {first.day} has it"} if first.day > day else {})
 
 
 def build_user_migrations(landing: Landing, day: date) -> Built:
-    """Build the migrations as they stood at the end of a day: the newest full snapshot until then.
+    """Build the migrations as of the end of a day: the newest full snapshot until then.
 
     Incremental deliveries after it, which Heap does not document, are added. A from_user_id given twice keeps its
     newest time. `resolved_to` is the end of the chain; a chain that runs in a circle is cut at the smallest user_id
@@ -123,18 +120,11 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
         If user_migrations never landed.
     """
     records = landing.records()
-    standing = standing_deliveries(records, USER_MIGRATIONS, day)
+    current = current_deliveries(records, USER_MIGRATIONS, day)
     return Built(
-        Inputs({d.input_id: d.table.version for d in standing}, _seen(records, USER_MIGRATIONS, day, standing)),
-        {
-            "dumps": [d.dump.dump_id for d in standing],
-            "rows_landed": sum(d.table.counts.landed for d in standing),
-            **rejected_notes(d.table for d in standing if d.dump.day == day),
-            "complete": any(d.dump.day >= day for d in standing),
-            "newest_dump_day": standing[-1].dump.day.isoformat(),
-            **_before_first_dump(standing, day),
-        },
-        lambda: resolved(_migration_rows(landing.store, standing)).lazy(),
+        Inputs({d.input_id: d.table.version for d in current}, _known(records, USER_MIGRATIONS, day, current)),
+        _notes(current, day),
+        lambda: resolved(_migration_rows(landing.store, current)).lazy(),
     )
 
 
@@ -143,10 +133,10 @@ def _earlier_fold(
 ) -> tuple[int, pl.LazyFrame] | None:
     """Return how many of the deliveries an earlier day has folded already, and its rows.
 
-    A late dump, a full resync, a reset or a changed column leave no day whose deliveries are the first of these.
+    None after a late dump, a full resync, a reset or a changed column.
     """
     earlier = [key for key in lake.partitions(asset) if key < day.isoformat()]
-    for key in reversed(earlier[-_DAYS_LOOKED_AT:]):
+    for key in reversed(earlier[-_EARLIER_DAYS:]):
         partition = lake.find(asset, key)
         known = partition.inputs.versions if partition else {}
         own = {name: version for name, version in known.items() if name.startswith(f"{USERS} ")}
@@ -157,35 +147,39 @@ def _earlier_fold(
 
 def _user_rows(
     store: Store,
-    standing: Sequence[Delivery],
+    current: Sequence[Delivery],
     migrations: Sequence[Delivery],
     schema: dict[str, pl.DataType],
-    begun: tuple[int, pl.LazyFrame] | None = None,
+    start: tuple[int, pl.LazyFrame] | None = None,
 ) -> pl.LazyFrame:
-    names = placements(standing)
+    names = placements(current)
     state: pl.DataFrame | None = None
-    if begun is not None:
-        count, rows_before = begun
-        # Which of the dumps a row came in matters no more: what follows is newer than all of them.
-        dump = pl.lit(standing[count - 1].dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)
+    if start is not None:
+        count, rows_before = start
+        # Which of the dumps a row came from no longer matters: those that follow are newer than all of them.
+        dump = pl.lit(current[count - 1].dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)
         state = rows_before.select(*schema, dump).collect()
-        standing = standing[count:]
-    for delivery in standing:
-        parts = [scan_part(store, p.key, names[delivery.dump.dump_id], schema) for p in delivery.table.parts]
+        current = current[count:]
+    for delivery in current:
+        parts = _delivered(store, delivery, names, schema)
         if not parts:
             continue
-        rows = pl.concat(parts).with_columns(pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)).collect()
+        rows = pl.concat(parts).collect()
         state = _folded(rows if state is None else pl.concat([state, rows]))
     users = pl.DataFrame(schema=dict(schema)) if state is None else state.drop(BROUGHT_BY)
-    moved = resolved(_migration_rows(store, migrations)) if migrations else pl.DataFrame(schema=MIGRATIONS_SCHEMA)
-    ends = moved.filter(pl.col("from_user_id") != pl.col("resolved_to"))
-    return (
-        users.join(
-            ends.select(user_id="from_user_id", migrated_to="resolved_to"), on="user_id", how="left", validate="m:1"
-        )
-        .sort("user_id")
-        .lazy()
-    )
+    chains = resolved(_migration_rows(store, migrations)) if migrations else pl.DataFrame(schema=MIGRATIONS_SCHEMA)
+    ends = chains.filter(pl.col("from_user_id") != pl.col("resolved_to"))
+    ends = ends.select(user_id="from_user_id", migrated_to="resolved_to")
+    return users.join(ends, on="user_id", how="left", validate="m:1").sort("user_id").lazy()
+
+
+def _delivered(
+    store: Store, delivery: Delivery, names: Mapping[int, Mapping[str, str]], schema: Mapping[str, pl.DataType]
+) -> list[pl.LazyFrame]:
+    """Scan the parts of a delivery, each with the number of its dump."""
+    number = delivery.dump.dump_id
+    dump = pl.lit(number, dtype=pl.Int64).alias(BROUGHT_BY)
+    return [scan_part(store, part.key, names[number], schema).with_columns(dump) for part in delivery.table.parts]
 
 
 def _folded(rows: pl.DataFrame) -> pl.DataFrame:
@@ -199,16 +193,10 @@ def _folded(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([rows.filter(~repeated), newest(latest, ("user_id",), ("user_id",))])
 
 
-def _migration_rows(store: Store, standing: Sequence[Delivery]) -> pl.DataFrame:
+def _migration_rows(store: Store, current: Sequence[Delivery]) -> pl.DataFrame:
     schema = {"from_user_id": pl.Int64(), "to_user_id": pl.Int64(), "time": TIME}
-    names = placements(standing)
-    frames = [
-        scan_part(store, part.key, names[delivery.dump.dump_id], schema).with_columns(
-            pl.lit(delivery.dump.dump_id, dtype=pl.Int64).alias(BROUGHT_BY)
-        )
-        for delivery in standing
-        for part in delivery.table.parts
-    ]
+    names = placements(current)
+    frames = [rows for delivery in current for rows in _delivered(store, delivery, names, schema)]
     if not frames:
         return pl.DataFrame(schema=schema)
     rows = pl.concat(frames).collect()
@@ -219,7 +207,7 @@ def _migration_rows(store: Store, standing: Sequence[Delivery]) -> pl.DataFrame:
 
 
 def resolved(migrations: pl.DataFrame) -> pl.DataFrame:
-    """Follow every migration to its end (heap.md 2.6: chains exist, and nothing rules out circles).
+    """Resolve every chain of migrations to its end (heap.md 2.6: chains exist, and nothing rules out circles).
 
     Parameters
     ----------
@@ -266,10 +254,9 @@ RESYNC_SCHEMA = {"user_id": pl.Int64(), "resync": pl.String()}
 
 
 def resynced_users(landing: Landing, since: date) -> pl.LazyFrame:
-    """Return `user_id`, `resync`: the users that full resyncs written since a day brought, and a name for each resync.
+    """Return `user_id`, `resync`: the users of full resyncs written since a day, and a name per dump.
 
-    One name for all tables of a dump. The first delivery of a table is no resync, and neither is any of
-    user_migrations, which Heap always sends whole.
+    The first delivery of a table is no resync, and neither is any of user_migrations, which Heap always sends whole.
     """
     frames = [
         landing.store.scan(part.key)

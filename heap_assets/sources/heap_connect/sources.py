@@ -42,7 +42,7 @@ class SourceObject:
 
 @dataclass(frozen=True)
 class ManifestFile:
-    """A sync manifest as listed: nothing of it has been read. `dump_id` is an integer and orders dumps."""
+    """A sync manifest as listed, not read. `dump_id` is an integer and orders dumps."""
 
     key: str
     dump_id: int
@@ -79,18 +79,18 @@ def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> lis
     """Pick the sync manifests out of a listing of `manifests/`.
 
     Only `manifests/sync_<digits>.json` counts (heap.md 2.2): no folder markers, copies or `property_definitions.json`.
-    Two keys with one number (`sync_7.json`, `sync_07.json`) are one dump; the one written last stands. A number that no
-    64 bits hold is logged and left out.
+    Two keys with one number (`sync_7.json`, `sync_07.json`) are one dump; the one written last counts. A number beyond
+    64 bits is logged and left out.
     """
     newest: dict[int, ManifestFile] = {}
-    for found in objects:
-        match = _MANIFEST.fullmatch(found.key)
+    for file in objects:
+        match = _MANIFEST.fullmatch(file.key)
         if match is None:
             continue
         if _NUMBER.fullmatch(match[1]) is None or int(match[1]) > _LARGEST:
-            _left_out(found.key)
+            _log_left_out(file.key)
             continue
-        manifest = ManifestFile(found.key, int(match[1]), found.etag, found.last_modified)
+        manifest = ManifestFile(file.key, int(match[1]), file.etag, file.last_modified)
         known = newest.get(manifest.dump_id)
         if known is None or (known.last_modified, known.key) < (manifest.last_modified, manifest.key):
             newest[manifest.dump_id] = manifest
@@ -98,11 +98,10 @@ def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> lis
 
 
 def _dated(manifests: list[ManifestFile]) -> list[ManifestFile]:
-    """Give dumps that were uploaded together, as a copied bucket is, the end of the day before the upload.
+    """Date dumps that were uploaded together, as in a copied bucket, to the end of the day before the upload.
 
-    Heap delivers a dump an hour at most. Times that lie closer say when the bucket was copied, not when Heap wrote;
-    the order of such dumps is their number. Without this the day that they belong to would depend on the hour of the
-    copy.
+    Heap delivers a dump an hour at most. Times closer together are those of a copy, and the day of a dump must not
+    depend on the hour of the copy; the order of such dumps is their number.
     """
     copied = {
         manifest.dump_id
@@ -110,15 +109,15 @@ def _dated(manifests: list[ManifestFile]) -> list[ManifestFile]:
         if abs(pair[1].last_modified - pair[0].last_modified) < _CLOSEST
         for manifest in pair
     }
-    return [replace(m, last_modified=_day_before(m.last_modified)) if m.dump_id in copied else m for m in manifests]
 
+    def day_before(moment: datetime) -> datetime:
+        return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(microseconds=1)
 
-def _day_before(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(microseconds=1)
+    return [replace(m, last_modified=day_before(m.last_modified)) if m.dump_id in copied else m for m in manifests]
 
 
 @lru_cache(maxsize=1000)
-def _left_out(key: str) -> None:
+def _log_left_out(key: str) -> None:
     """Log a manifest that has no dump number, once a process."""
     _LOG.warning("%s is left out: what follows sync_ is no dump number", ascii(key))
 
@@ -153,9 +152,8 @@ class FolderSource:
         with _explained(f"listing {prefix} in {self.describe()}"):
             if not folder.is_dir():
                 return []
-            found = [self._object_or_none(path) for path in folder.rglob("*")]
-        objects = [object_ for object_ in found if object_ is not None]
-        return sorted((o for o in objects if o.key.startswith(prefix)), key=lambda o: o.key)
+            files = [self._object_or_none(path) for path in folder.rglob("*")]
+        return sorted((file for file in files if file and file.key.startswith(prefix)), key=lambda file: file.key)
 
     def stat(self, uri: str) -> SourceObject:
         with _explained(f"{uri!a} in {self.describe()}"):
@@ -163,7 +161,7 @@ class FolderSource:
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
         with _explained(f"{uri!a} in {self.describe()}"), self._existing(uri).open("rb") as file:
-            # Python takes all the memory that it is asked to read, before it knows how much there is.
+            # Python allocates all that it is asked to read, whatever the size of the file.
             return file.read() if limit is None else file.read(min(limit, os.fstat(file.fileno()).st_size + 1))
 
     def fetch(self, uri: str, target: Path, etag: str) -> Path:
@@ -184,7 +182,7 @@ class FolderSource:
         raise SourceError(f"{uri} does not exist in {self.describe()}")
 
     def _object_or_none(self, path: Path) -> SourceObject | None:
-        """Describe a file; None for folders, links that lead nowhere, and what is gone since it was listed."""
+        """Describe a file; None for folders, dangling links, and files deleted since they were listed."""
         try:
             return self._object(path) if path.is_file() and _is_unicode(path) else None
         except FileNotFoundError:
@@ -199,7 +197,7 @@ class FolderSource:
 
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
-    """Turn what a file system says into a SourceError; paths it cannot hold (NUL, loops of links, too long) as well."""
+    """Turn errors of the file system, also of impossible paths (NUL, loops of links, too long), into a SourceError."""
     try:
         yield
     except OSError as error:
@@ -241,22 +239,14 @@ class S3Source:
             Bucket=self.bucket, Prefix=self.prefix + prefix, PaginationConfig={"PageSize": 1000}
         )
         with explained(f"listing {prefix} in {self.describe()}"):
-            return [
-                SourceObject(
-                    item["Key"].removeprefix(self.prefix),
-                    item["Size"],
-                    item["ETag"].strip('"'),
-                    _utc(item["LastModified"]),
-                )
-                for page in pages
-                for item in page.get("Contents", [])
-            ]
+            items = [item for page in pages for item in page.get("Contents", [])]
+        return [_s3_object(item["Key"].removeprefix(self.prefix), item["Size"], item) for item in items]
 
     def stat(self, uri: str) -> SourceObject:
         bucket, key = self._address(uri)
         with explained(f"{uri} in {self.describe()}"):
             head = self.client.head_object(Bucket=bucket, Key=key)
-        return SourceObject(key_of(uri), head["ContentLength"], head["ETag"].strip('"'), _utc(head["LastModified"]))
+        return _s3_object(key_of(uri), head["ContentLength"], head)
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
         bucket, key = self._address(uri)
@@ -281,5 +271,5 @@ class S3Source:
         return self.bucket, key if key.startswith(self.prefix) else self.prefix + key
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+def _s3_object(key: str, size: int, answer: dict[str, Any]) -> SourceObject:
+    return SourceObject(key, size, answer["ETag"].strip('"'), answer["LastModified"].astimezone(UTC))

@@ -20,7 +20,7 @@ from heap_assets.sources.heap_connect.columns import known_columns
 from heap_assets.sources.heap_connect.config import USERS, Selection, keys_of
 from heap_assets.sources.heap_connect.manifest import ManifestTable
 from heap_assets.sources.heap_connect.merging import Columns, fitted
-from heap_assets.sources.heap_connect.prefetch import Downloads, ahead, in_turn
+from heap_assets.sources.heap_connect.prefetch import Downloads, ordered_prefetch
 from heap_assets.sources.heap_connect.records import Counts, Part, SourceFile, TableRecord, table_folder
 from heap_assets.sources.heap_connect.sources import DumpSource
 from heap_assets.sources.heap_connect.values import Typed, typed, was_misread
@@ -50,36 +50,31 @@ class PendingRows:
         views = sum(dtype == pl.String for dtype in rows.dtypes) * _BYTES_PER_VIEW * rows.height
         self.nbytes += int(rows.estimated_size()) + views
 
-    def write(self, path: Path, wanted: Mapping[str, pl.DataType], *, by_time: bool) -> dict[date, int]:
-        """Write all rows in the columns of `wanted`, sorted if `by_time`, and forget them.
+    def write(self, path: Path, schema: Mapping[str, pl.DataType], *, by_time: bool) -> dict[date, int]:
+        """Write all rows in the columns of `schema`, sorted if `by_time`, and forget them.
 
         Returns
         -------
         dict
             Rows of each day; empty if not `by_time`.
         """
-        rows = pl.concat([_fitted(batch, wanted) for batch in self._batches])
+        rows = pl.concat([_fitted(batch, schema) for batch in self._batches])
         self._batches, self.height, self.nbytes = [], 0, 0
         rows = rows.sort(ORDER) if by_time else rows
-        # Rows are found by their place: nobody asks for statistics.
+        # Readers select rows by offset: they use no statistics.
         rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=GROUP_ROWS)
-        return day_counts(rows["time"]) if by_time else {}
+        return dict(rows["time"].dt.date().value_counts().sort("time").iter_rows()) if by_time else {}
 
 
-def day_counts(times: pl.Series) -> dict[date, int]:
-    """Count rows by UTC day, in the order of days."""
-    return dict(times.dt.date().value_counts().sort(times.name).iter_rows())
-
-
-def _fitted(rows: pl.DataFrame, wanted: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def _fitted(rows: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     # Beside the rows themselves: a select of literals alone would be one row high.
-    fitting = [fitted(name, rows.schema.get(name), dtype) for name, dtype in wanted.items()]
-    return rows.with_columns(fitting).select(list(wanted))
+    fitting = [fitted(name, rows.schema.get(name), dtype) for name, dtype in schema.items()]
+    return rows.with_columns(fitting).select(list(schema))
 
 
 HORIZON = timedelta(hours=48)
 FORMAT = 2
-"""Raised when landing writes other rows for the same files; :meth:`Job.is_done_by` says what then lands anew."""
+"""Raised when landing writes other rows for the same files; :meth:`Job.is_done_by` decides what then lands anew."""
 
 _PART_BYTES = 160 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
@@ -88,7 +83,7 @@ _SET_ASIDE_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be landed, and the choices that decide which rows are kept."""
+    """One table of a dump to land, and the settings that decide which rows are kept."""
 
     table: ManifestTable
     dump_id: int
@@ -113,13 +108,13 @@ class Job:
 
     @property
     def version(self) -> str:
-        """A hash of all that the landed rows are a function of."""
+        """A hash of all inputs of the landed rows."""
         return self._version(FORMAT)
 
     def is_done_by(self, known: TableRecord) -> bool:
-        """Say whether a landed table has the rows that landing now would give.
+        """Return whether a landed table has the rows that landing now would give.
 
-        Those of format 1 are the same, but for rows set aside for an id that their table does not have.
+        Format 1 has the same, except for rows set aside because of an id that their table does not have.
         """
         if known.version == self._version(1):
             return not was_misread(known.table, known.rejected)
@@ -144,7 +139,7 @@ class Job:
 
 @dataclass
 class Staged:
-    """The outcome: parts, types, counts and what was set aside."""
+    """The result of staging: parts, types, counts, and rows set aside."""
 
     parts: list[Part] = field(default_factory=list)
     schema: Mapping[str, pl.DataType] = field(default_factory=dict)
@@ -194,9 +189,10 @@ class Stager:
             tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch,
             Downloads(self.source, files, Path(scratch)) as downloads,
         ):
-            decoded = partial(self._decoded, downloads)
-            for _, batch in in_turn(files, decoded) if small else ahead(files, decoded, self.job.decoders):
-                self._take(batch)
+            decode = partial(self._decoded, downloads)
+            sequential = (batch for file in files for batch in decode(file))
+            for batch in sequential if small else ordered_prefetch(files, decode, self.job.decoders):
+                self._add(batch)
         self._flush()
         self._flush_set_aside()
         self._result.schema = self._columns.dtypes
@@ -206,7 +202,7 @@ class Stager:
         return self._result
 
     def _decoded(self, downloads: Downloads, file: SourceFile) -> Iterator[_Decoded]:
-        """Decode one file; runs on a thread of its own and touches nothing shared."""
+        """Decode one file; runs on its own thread and changes nothing shared."""
         table = self.job.table.name
         own = known_columns(table)
         path = downloads.take(file)
@@ -222,11 +218,11 @@ class Stager:
             rejected = None if read.clean else _rejected(rows, read, offset, file.uri)
             yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in chosen})
             offset += rows.height
-        # What was fetched is what was listed; a file read in place must still be so.
+        # A fetched copy is what was listed; a file that was read in place may have changed meanwhile.
         if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:
             raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
 
-    def _take(self, decoded: _Decoded) -> None:
+    def _add(self, decoded: _Decoded) -> None:
         self._left_out.update(dict.fromkeys(decoded.left_out))
         for name, count in decoded.lost.items():
             self._result.lost[name] = self._result.lost.get(name, 0) + count
@@ -274,7 +270,7 @@ class Stager:
 
     def _keep(self, rows: pl.DataFrame) -> None:
         self._totals["landed"] += rows.height
-        names = self._columns.take(rows.schema)
+        names = self._columns.add(rows.schema)
         self._pending.add(rows.rename({old: new for old, new in names.items() if old != new}))
         if self._pending.nbytes >= _PART_BYTES:
             self._flush()
@@ -285,13 +281,13 @@ class Stager:
         height = self._pending.height
         key = f"{self.job.folder}/{len(self._result.parts)}.parquet"
         with self.store.staged(key) as path:
-            # days in a row, and next to nothing left to sort later
+            # sorted by time: each day's rows are contiguous, and little is left to sort later
             days = self._pending.write(path, self._columns.dtypes, by_time=not self.job.is_snapshot)
         self._result.parts.append(Part(key, height, days))
 
 
 def _rejected(rows: pl.DataFrame, read: Typed, offset: int, uri: str) -> pl.DataFrame:
-    """Return what is set aside of rows that begin at row `offset` of their file: content as the file spells it."""
+    """Return the rows to set aside, of rows that begin at row `offset` of their file; content as the file spells it."""
     bad = read.reasons.is_not_null()
     content = rows.filter(bad)
     return pl.DataFrame(
@@ -305,7 +301,7 @@ def _rejected(rows: pl.DataFrame, read: Typed, offset: int, uri: str) -> pl.Data
 
 
 def _as_json(batch: pl.DataFrame) -> pl.Expr:
-    """Write rows as JSON text, so that what was set aside can be looked at and mended."""
+    """Write rows as JSON text, so that people can inspect and repair what was set aside."""
     rows = pl.struct(
         pl.col(name).bin.encode("hex") if dtype == pl.Binary else pl.col(name) for name, dtype in batch.schema.items()
     )
@@ -314,16 +310,16 @@ def _as_json(batch: pl.DataFrame) -> pl.Expr:
 
 
 def files_of(source: DumpSource, table: ManifestTable, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:
-    """Say which version of each of a table's files stands, asking the source only for what was not listed.
+    """Return the current version of each of a table's files, asking the source only for those not listed.
 
-    A file that does not exist has no ETag; its coming into being is then a change like any other.
+    A file that does not exist has no ETag: when it appears, that is a change like any other.
     """
     return tuple(listed.get(uri) or _stat(source, uri) for uri in table.files)
 
 
 def _stat(source: DumpSource, uri: str) -> SourceFile:
     try:
-        found = source.stat(uri)
+        file = source.stat(uri)
     except SourceError:
         return SourceFile(uri, "", 0)
-    return SourceFile(uri, found.etag, found.size)
+    return SourceFile(uri, file.etag, file.size)

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 import polars as pl
 
 from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
-from heap_assets.values import as_text
+from heap_assets.values import TIME, as_text
 
 _IDS = {USERS: ("user_id",), USER_MIGRATIONS: ("from_user_id", "to_user_id")}
 _EVENT_IDS = ("event_id", "user_id", "session_id")
 _TIMES = {USERS: ("joindate", "last_modified")}
 _EVENT_TIMES = ("time",)
-TIME = pl.Datetime("us", "UTC")
 
 _DIGITS = r"^\s*-?\d{1,19}\s*$"
 _EXPORTED = "%Y-%m-%d %H:%M:%S.%6f"
-"""What Heap writes: of a fixed width, which Polars reads in half the time."""
+"""Heap's own format: of a fixed width, which Polars reads in half the time."""
 _FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -44,16 +43,16 @@ def key_dtype(table: str, column: str) -> pl.DataType | None:
 
 
 def was_misread(table: str, reasons: Iterable[str]) -> bool:
-    """Say whether rows of a table were set aside for a column that is no id or time of it.
+    """Return whether rows of a table were set aside because of a column that is no id or time of it.
 
-    Former versions took a property that is called like an id of another table (`to_user_id`) for one.
+    Former versions mistook a property that is called like an id of another table (`to_user_id`) for one.
     """
     return any(" is not " in reason and key_dtype(table, reason.partition(" is not ")[0]) is None for reason in reasons)
 
 
 @dataclass(frozen=True)
 class Read:
-    """A column read as ids or times: the values, and where a value is there but cannot be read."""
+    """A column read as ids or times; `unreadable` is true where a value is not null but cannot be read."""
 
     values: pl.Series
     unreadable: pl.Series
@@ -95,14 +94,14 @@ def _text(column: pl.Series) -> pl.Series:
     result = _exported(column).dt.replace_time_zone("UTC")
     if result.null_count() == column.null_count():
         return result
-    # One format serves a whole file as a rule; the others are tried on what it left only.
-    left = (result.is_null() & column.is_not_null()).arg_true()
-    return result.scatter(left, _other_formats(column.gather(left)))
+    # One format serves a whole file as a rule; the others are tried only on what it cannot read.
+    unread = (result.is_null() & column.is_not_null()).arg_true()
+    return result.scatter(unread, _other_formats(column.gather(unread)))
 
 
 def _exported(column: pl.Series) -> pl.Series:
     result = column.str.to_datetime(_EXPORTED, time_unit="us", strict=False)
-    # Of a fixed width, a sign passes for a digit of the year: what is so early is read by the formats that refuse it.
+    # Of a fixed width, a sign passes for a digit of the year: so early times are read by the formats that refuse it.
     return result.set(result.to_physical() < _YEAR_1000, None)
 
 

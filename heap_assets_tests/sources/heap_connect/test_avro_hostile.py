@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from avro_builders import COMPRESS, NULLABLE_TEXT, avro_file, long, record, text
 
-from heap_assets.sources.heap_connect import AvroError, Limits, avro
-from heap_assets.sources.heap_connect.avro import read_batches
+from heap_assets.sources.heap_connect import Limits, avro
+from heap_assets.sources.heap_connect.avro import AvroError, read_batches
 
 SMALL = Limits(block_bytes=1 << 20, file_bytes=3 << 20)
 ROW = long(1) + text("some text")

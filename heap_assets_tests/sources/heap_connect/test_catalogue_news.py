@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from heap_assets.errors import SettingsError
-from heap_assets.sources.heap_connect import Catalogue, CatalogueTable, Missing
+from heap_assets.sources.heap_connect import Catalogue, Missing
+from heap_assets.sources.heap_connect.catalogue import CatalogueTable
 
 NEWS = Missing({"sign_up": ("plan", "cart value"), "a.b": ("x",)}, {"pageviews": ("path", "title")})
 

@@ -89,7 +89,7 @@ def test_one_bad_table_is_named_and_does_not_stop_the_others(tmp_path: Path) -> 
     assert failed.table == "a"
     assert failed.failure is not None
     assert failed.failure.block == 0
-    assert re.match(r"s3://.*/sync_1/a/part-.*\.avro, block 0: the file ends inside it", failed.failure.told)
+    assert re.match(r"s3://.*/sync_1/a/part-.*\.avro, block 0: the file ends inside it", failed.failure.summary)
     assert rows_of(landing, "b", MARCH_1).height == 1
     assert landing.pending(bucket.source) == []
     clock.forward(minutes=6)
@@ -143,7 +143,7 @@ def test_unselected_tables_and_columns_are_reported_and_not_loaded(tmp_path: Pat
     landing = landing_in(tmp_path / "lake", selection=Selection(("a",), (), {"a": ["x"]}))
     (report,) = land_all(landing, bucket)
     assert report.unselected == ("b",)
-    assert report.tables[0].columns_left_out == ("y",)
+    assert report.tables[0].left_out == ("y",)
     assert rows_of(landing, "a", MARCH_1).columns == ["event_id", "user_id", "session_id", "time", "x"]
     assert landing.pending(bucket.source) == []
 

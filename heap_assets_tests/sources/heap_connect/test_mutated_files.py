@@ -124,8 +124,8 @@ def damaged(rnd: random.Random, data: bytearray) -> bytearray:
 
 def try_all(folder: Path, seeds: range) -> Counter[str]:
     """Read the files of these seeds in this process; anything but rows or a refusal is an error of the test."""
-    from heap_assets.sources.heap_connect import AvroError, Limits
-    from heap_assets.sources.heap_connect.avro import read_batches
+    from heap_assets.sources.heap_connect import Limits
+    from heap_assets.sources.heap_connect.avro import AvroError, read_batches
 
     outcomes: Counter[str] = Counter()
     path = folder / "mutated.avro"

@@ -124,5 +124,5 @@ def test_a_file_beyond_the_limits_ends_its_table_alone(tmp_path: Path) -> None:
     (report,) = land_all(landing, bucket)
     (failed,) = report.failed
     assert failed.failure is not None
-    assert re.match(r"s3://.*/a/part-.*\.avro, block 0: it becomes larger than 1 MB", failed.failure.told)
+    assert re.match(r"s3://.*/a/part-.*\.avro, block 0: it becomes larger than 1 MB", failed.failure.summary)
     assert rows_of(landing, "b").height == 1

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heap_assets.errors import MissingInputError
-from heap_assets.sources.heap_connect import Catalogue, TableError, build_event_day, build_users
+from heap_assets.sources.heap_connect import Catalogue, build_event_day, build_users
 from heap_assets.sources.heap_connect.merging import Columns, origin_of, widened
+from heap_assets.sources.heap_connect.tables import TableError
 
 MARCH_1, MARCH_2 = date(2026, 3, 1), date(2026, 3, 2)
 
@@ -207,7 +208,7 @@ TYPES = st.sampled_from([pl.Int64(), pl.Float64(), pl.String(), pl.Boolean(), pl
 def test_a_column_holds_the_values_of_one_property_only_and_all_fit(files: list[dict[str, pl.DataType]]) -> None:
     columns, held = Columns(), dict[str, str]()
     for schema in files:
-        placed = columns.take(schema)
+        placed = columns.add(schema)
         assert len(set(placed.values())) == len(schema)
         for name, under in placed.items():
             assert widened(columns.dtypes[under], schema[name]) == columns.dtypes[under]
@@ -224,8 +225,8 @@ def test_so_does_one_of_files_that_were_put_together_dump_by_dump(
     table, held = Columns(), dict[str, str]()
     for files in dumps:
         dump = Columns()
-        in_dump = [dump.take(schema) for schema in files]
-        in_table = table.take(dump.dtypes, dump.origins)
+        in_dump = [dump.add(schema) for schema in files]
+        in_table = table.add(dump.dtypes, dump.origins)
         for schema, placed in zip(files, in_dump, strict=True):
             for name in schema:
                 under = in_table[placed[name]]

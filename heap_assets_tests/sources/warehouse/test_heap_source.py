@@ -22,7 +22,8 @@ from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.pipelines.table import Task
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
-from heap_assets.sources.heap_connect import Catalogue, CatalogueColumn, CatalogueTable
+from heap_assets.sources.heap_connect import Catalogue
+from heap_assets.sources.heap_connect.catalogue import CatalogueColumn, CatalogueTable
 from heap_assets.sources.warehouse import BigQueryAccount
 from heap_assets.storage import Inputs, Lake
 from heap_assets.tables import heap_asset
