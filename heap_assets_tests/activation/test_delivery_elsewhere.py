@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import EntryPoint, EntryPoints
+from types import SimpleNamespace
 from typing import Any
 
 import delivery_kit as kit
@@ -28,13 +29,13 @@ from heap_assets.activation import (
     deliver,
 )
 from heap_assets.activation.connectors import custom
-from heap_assets.activation.connectors.custom import custom_destination
+from heap_assets.activation.connectors.custom import CustomConnector, CustomSync, custom_destination
 from heap_assets.activation.connectors.heap import HeapApp
 from heap_assets.activation.connectors.heap_account_properties import HeapAccountProperties
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
-from heap_assets.storage import Store
+from heap_assets.storage import Lake, Store
 
 ACCOUNTS = pl.LazyFrame({"key": ["acme", "blank"], "mrr": [120.5, None]})
 
@@ -171,3 +172,22 @@ def test_a_class_of_ones_own_gets_batching_retries_and_the_ledger(
 def test_an_unknown_kind_names_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="heap_user_properties"):
         custom_destination("hubspt")
+
+
+def test_a_destination_of_a_package_is_made_once(monkeypatch: pytest.MonkeyPatch, lake: Store) -> None:
+    made: list[str] = []
+
+    def make(url: str) -> Mailing:
+        made.append(url)
+        return Mailing(url)
+
+    monkeypatch.setattr(EntryPoint, "load", lambda _: make)
+    monkeypatch.setattr(custom, "entry_points", lambda group: EntryPoints([EntryPoint("mailing", "m:make", group)]))
+    settings = CustomSync(destination="mailing", options={"url": "https://m.example"}, properties={"plan": "plan"})
+    deployment: Any = SimpleNamespace(lake=Lake(lake), settings=SimpleNamespace(warehouse=None))
+    connector = CustomConnector("mail", settings, deployment)
+    assert connector.unavailable(make=True) is None
+    assert connector.mode is Mode.UPSERT
+    assert connector.ledger_folder() == connector.spec().folder
+    assert connector.destination() is connector.destination()
+    assert made == ["https://m.example"]

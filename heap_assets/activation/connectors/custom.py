@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
@@ -47,12 +48,17 @@ class CustomConnector(GenericConnector[CustomSync]):
     settings_model = CustomSync
 
     def destination(self, table: str = "") -> Destination:
+        return self._destination
+
+    @cached_property
+    def _destination(self) -> Destination:
+        """The one object of the class that this connector asks everything: to make it may take a login."""
         return custom_destination(self.settings.destination, **self.settings.options)
 
     @property
     def mode(self) -> Mode:
         """Whether keys are kept up to date or each row is sent once, as the class says."""
-        return self.destination().mode
+        return self._destination.mode
 
     def account(self, table: str = "") -> str:
         """Name the account: a class that says nothing of its own is told from others by the options that name one."""
@@ -64,7 +70,7 @@ class CustomConnector(GenericConnector[CustomSync]):
         if not make and self.settings.destination in registered():
             return None
         try:
-            self.destination()
+            _ = self._destination
         except SettingsError as error:
             return str(error)
         return None
