@@ -90,6 +90,10 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
     places = {"HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "temporary")}
     assert Path(str(run(code, read_only_package(), **places))).is_relative_to(tmp_path / "temporary")
+    places["NUMBA_CACHE_DIR"] = str(tmp_path / "file" / "cache")
+    assert Path(str(run(code, read_only_package(), **places))).is_relative_to(tmp_path / "temporary")
+    places["NUMBA_CACHE_DIR"] = str(tmp_path / "given")
+    assert Path(str(run(code, read_only_package(), **places))).is_relative_to(tmp_path / "given")
 
 
 def test_warming_compiles_every_loop() -> None:

@@ -17,12 +17,15 @@ _BESIDE: Final = Path(__file__).parent / "__pycache__"
 def choose_cache() -> Path | None:
     """Make Numba keep machine code where this process can write, and return the folder; None if there is none.
 
-    `NUMBA_CACHE_DIR` wins, then the package's own `__pycache__`, then the user's cache folder, then one for this user
-    alone in the folder for temporary files. What `heap-assets warm` has compiled beside a package that is read-only now
-    is copied: Numba itself does not read a cache that it cannot write.
+    Of those that can be written, `NUMBA_CACHE_DIR` wins, then the package's own `__pycache__`, then the user's cache
+    folder, then one for this user alone in the folder for temporary files. What `heap-assets warm` has compiled beside
+    a package that is read-only now is copied: Numba itself does not read a cache that it cannot write.
     """
     if numba.config.CACHE_DIR:
-        return _of_this_package(Path(numba.config.CACHE_DIR))
+        chosen = _of_this_package(Path(numba.config.CACHE_DIR))
+        if _is_writable(chosen):
+            return chosen
+        numba.config.CACHE_DIR = ""
     if _is_writable(_BESIDE):
         return _BESIDE
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
