@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
@@ -20,6 +20,7 @@ from heap_assets.sources.warehouse import (
     Publication,
     Published,
     Publisher,
+    PublishError,
     PublishStatus,
     ResolvedOn,
     table_name,
@@ -169,18 +170,18 @@ def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> l
     WarehouseError
         If the target cannot be reached: what was published is remembered here, that it is still there is not.
     """
-    return unpublished_days(project, publisher, table, exists=publisher.exists(table.publication.table))
+    return unpublished_days(project, publisher, table, held=publisher.held_days(table.publication.table))
 
 
 def unpublished_days(
-    project: Project, publisher: Publisher, table: PublishedTable, *, exists: bool = True
+    project: Project, publisher: Publisher, table: PublishedTable, *, held: Container[date | None] | None = None
 ) -> list[date]:
     """Return the days that are built and were not published as they now are, oldest first; asks nobody.
 
     Parameters
     ----------
-    exists
-        Whether the target still has the table; without it every day is to be published.
+    held
+        The days that the target still holds; others are to be published again. Without it, it holds all that it got.
     """
     versions = {asset: project.lake.versions(asset) for asset in table.sources}
     names = _event_names(project, table)
@@ -189,20 +190,33 @@ def unpublished_days(
     return [
         day
         for day in map(date.fromisoformat, days)
-        if not exists
+        if (held is not None and day not in held)
         or not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day), names))
     ]
 
 
 def make_views(project: Project, publisher: Publisher, target: str) -> list[str]:
-    """Make the `heap_resolved` views of all tables that were published; returns those that were made anew."""
+    """Make the `heap_resolved` views of all tables that were published; returns those that were made anew.
+
+    Raises
+    ------
+    PublishError
+        If the target lost what the views resolve with, or a view could not be made.
+    """
     into = project.settings.publish[target].resolved_views
-    graph, migrations = publisher.newest_published(_GRAPH), publisher.newest_published(_MIGRATIONS)
+    graph, migrations = _newest(publisher, _GRAPH), _newest(publisher, _MIGRATIONS)
     tables = [table.publication.table for table in resolvable(project, target)]
     there = [name for name in tables if publisher.newest_published(name)]
     if into is None or not (graph and migrations and there):
         return []
     return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations, graph))
+
+
+def _newest(publisher: Publisher, table: str) -> date | None:
+    day = publisher.newest_held(table)
+    if day is None and (lost := publisher.newest_published(table)):
+        raise PublishError(f"{table} of {lost} was published to {publisher.target} and is no longer there: publish it")
+    return day
 
 
 def day_of(project: Project, table: PublishedTable, day: date) -> PublishedDay:

@@ -1,16 +1,16 @@
 """Publishing: assets of the lake as tables of a warehouse, a day replaced whole, nothing loaded twice.
 
 What was loaded last is remembered per table and day beside the lake (`_published/…`), with the version of the
-partition. An equal version is not loaded again. Loads are put in order: each notes its transaction or job before
-anybody can see its rows, and the target is asked what became of one that died. A `heap_resolved` view says itself
-what it was made of.
+partition. An equal version is not loaded again if the target still holds the rows of that load. Loads are put in order:
+each notes its transaction or job before anybody can see its rows, and the target is asked what became of one that died.
+A `heap_resolved` view says itself what it was made of.
 """
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -102,6 +102,9 @@ class Published:
         Of the file that was loaded, compressed.
     jobs
         What the target calls the work it did: BigQuery's job ids, PostgreSQL's transaction.
+    load
+        By what the target can tell later whether its rows are still those of this load: PostgreSQL's transaction, the
+        time at which BigQuery's job ended. Empty if it says nothing.
     lost
         Column to the number of values that the target cannot hold (docs/values.md).
     renamed
@@ -118,6 +121,15 @@ class Published:
     jobs: tuple[str, ...] = ()
     lost: Mapping[str, int] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    load: str = ""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load as it is remembered: how many rows, and `load` as in Published (empty for one of an earlier release)."""
+
+    rows: int
+    load: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,8 @@ class Publisher(ABC):
         Parameters
         ----------
         version
-            Of the partition. The version that was loaded last is not loaded again unless `force`.
+            Of the partition. The version that was loaded last is not loaded again unless `force`, or unless the target
+            does not hold its rows any more, as after a restore.
 
         Raises
         ------
@@ -168,9 +181,10 @@ class Publisher(ABC):
             raise PublishError(f"{publication.table} is {'' if publication.by_day else 'not '}published by day")
         key = self._key(publication.table, day)
         known = self._remembered(key)
-        same = known.get("version") == version and self.exists(publication.table)
-        if same and not force and self._stands(key, publication.table, known.get(_TURN)):
-            return Published(PublishStatus.UNCHANGED, publication.table, day, int(known["rows"]))
+        if not force and known.get("version") == version and self._stands(key, publication.table, known.get(_TURN)):
+            load = _load(known)
+            if self._held(publication.table, [(day, load)], whole=True):
+                return Published(PublishStatus.UNCHANGED, publication.table, day, load.rows)
         turns = [""]
 
         def begin(turn: str) -> None:
@@ -186,7 +200,7 @@ class Publisher(ABC):
         # a column without a type is not there yet
         typed = [column for column, dtype in frame.collect_schema().items() if not is_untyped(dtype)]
         self._remember_columns(publication.table, [names[column] for column in typed])
-        self._end(key, turns[-1], {"version": version, "rows": published.rows})
+        self._end(key, turns[-1], {"version": version, "rows": published.rows, "load": published.load})
         return published
 
     def is_published(self, table: str, day: date | None, version: str) -> bool:
@@ -207,11 +221,25 @@ class Publisher(ABC):
         return replace(preview, renamed=_renamed(names))
 
     def newest_published(self, table: str) -> date | None:
-        """Return the newest day of a table that was published; None if none was."""
+        """Return the newest day of a table that was published; None if none was. Nothing is asked of the target."""
+        return next((day for day, _ in self._loads(table)), None)
+
+    def newest_held(self, table: str) -> date | None:
+        """Return the newest day that was published and that the target still holds; None if there is none."""
+        return next((day for day, load in self._loads(table) if self._held(table, [(day, load)], whole=True)), None)
+
+    def held_days(self, table: str) -> Container[date | None]:
+        """Return the days that were published and that the target still holds, by a look at one row of each."""
+        return self._held(table, list(self._loads(table)), whole=False)
+
+    def _loads(self, table: str) -> Iterator[tuple[date, Load]]:
+        """Yield the days of a table that were published, newest first, and what is remembered of each."""
         prefix = f"{state_keys.PUBLISHED}/{self.target}/{table}/"
         names = [info.key.removeprefix(prefix).removesuffix(".json") for info in self._store.list(prefix)]
-        days = sorted((date.fromisoformat(name) for name in names if name != _WHOLE), reverse=True)
-        return next((day for day in days if "rows" in self._remembered(self._key(table, day))), None)
+        for day in sorted((date.fromisoformat(name) for name in names if name != _WHOLE), reverse=True):
+            known = self._remembered(self._key(table, day))
+            if "rows" in known:
+                yield day, _load(known)
 
     def resolve_views(self, tables: Iterable[str], *, into: str, on: ResolvedOn) -> list[str]:
         """Create the views `<into>.<table>`: event rows with `resolved_user_id` and `profile_id`.
@@ -359,6 +387,16 @@ class Publisher(ABC):
         """
 
     @abstractmethod
+    def _held(self, table: str, loads: Sequence[tuple[date | None, Load]], *, whole: bool) -> set[date | None]:
+        """Return the days whose rows at the target are those of the load; none if there is no such table.
+
+        Parameters
+        ----------
+        whole
+            Whether each row is looked at, not only whether there are any and what the first one is.
+        """
+
+    @abstractmethod
     def _was_carried_out(self, table: str, turn: str) -> bool:
         """Whether a load that has begun was, or may have been, carried out; if not, it never will be."""
 
@@ -404,6 +442,10 @@ def told_counts(counts: Mapping[str, int]) -> str:
 def told_names(names: Mapping[str, str]) -> str:
     """Write renamed columns: `cart value as cart_value`."""
     return ", ".join(f"{column} as {name}" for column, name in sorted(names.items()))
+
+
+def _load(known: Mapping[str, str]) -> Load:
+    return Load(int(known["rows"]), known.get("load", ""))
 
 
 def _renamed(names: Mapping[str, str]) -> dict[str, str]:

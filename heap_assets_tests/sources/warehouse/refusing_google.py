@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +18,8 @@ from google.oauth2.credentials import Credentials as Token
 
 from heap_assets.sources.warehouse import BigQueryAccount
 
+ENDED = datetime(2026, 11, 3, 6, tzinfo=UTC)
+"""When every job ended."""
 FIELDS = [{"name": "partition_day", "type": "DATE"}, {"name": "id", "type": "INTEGER"}]
 
 
@@ -52,6 +55,10 @@ class RefusingGoogle:
         The file that was uploaded last.
     named
         Job to its configuration; a name is given only once.
+    queried
+        The query that was asked last.
+    partitions
+        Day to the rows of its partition and when it was written last.
     """
 
     url: str = ""
@@ -64,6 +71,8 @@ class RefusingGoogle:
     kinds: dict[str, str] = field(default_factory=dict)
     received: bytes = b""
     named: dict[str, dict[str, Any]] = field(default_factory=dict)
+    queried: str = ""
+    partitions: dict[date, tuple[int, datetime]] = field(default_factory=dict)
     tables: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"people": FIELDS})
 
     @property
@@ -114,13 +123,26 @@ class RefusingGoogle:
             "totalRows": "1",
             "schema": {"fields": [{"name": "one", "type": "INTEGER"}]},
         }
-        done = {"jobReference": reference, "status": status, "jobComplete": True, **one}
         configuration = body.get("configuration", {"query": {}})
         text = configuration.get("query", {}).get("query", "")
+        self.queried = text if body else self.queried  # an answer is fetched by a request without a body
+        if "INFORMATION_SCHEMA.PARTITIONS" in self.queried:
+            one = self._partitions()
+        done = {"jobReference": reference, "status": status, "jobComplete": True, **one}
         scanned = str(next((size for part, size in reversed(self.scans.items()) if part in text), 0))
         query = {"totalBytesProcessed": scanned, "totalBytesBilled": scanned}
-        statistics = {"load": {"outputRows": "1"}, "query": query, "totalBytesProcessed": scanned}
+        ended = {"endTime": str(int(ENDED.timestamp() * 1000))}
+        statistics = {"load": {"outputRows": "1"}, "query": query, "totalBytesProcessed": scanned, **ended}
         return {**done, "configuration": configuration, "statistics": statistics}
+
+    def _partitions(self) -> dict[str, Any]:
+        rows = [
+            {"f": [{"v": f"{day:%Y%m%d}"}, {"v": str(rows)}, {"v": str(int(written.timestamp() * 1_000_000))}]}
+            for day, (rows, written) in self.partitions.items()
+        ]
+        kinds = {"partition_id": "STRING", "total_rows": "INTEGER", "last_modified_time": "TIMESTAMP"}
+        fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+        return {"rows": rows, "totalRows": str(len(rows)), "schema": {"fields": fields}}
 
 
 def _error(status: int, reason: str, message: str) -> dict[str, Any]:

@@ -47,6 +47,7 @@ PEOPLE = Publication("people", description="Who", descriptions={"id": "Key", "ci
 class Target:
     publisher: Publisher
     query: Callable[[str], list[tuple[Any, ...]]]
+    change: Callable[[str], object]
     prefix: str
     spelled: str
 
@@ -65,7 +66,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
                 return [tuple(row.values()) for row in client.query(text).result()]
 
             spelled = f"BigQueryPublisher({account!r}, {dataset!r}, STORE)"
-            yield Target(BigQueryPublisher(account, dataset, store), ask, dataset, spelled)
+            yield Target(BigQueryPublisher(account, dataset, store), ask, ask, dataset, spelled)
             client.delete_dataset(dataset, delete_contents=True)
         return
     uri = request.getfixturevalue("postgres")
@@ -75,9 +76,8 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
             cursor.execute(text)
             return [tuple(row) for row in cursor.fetchall()]
 
-        yield Target(
-            PostgresPublisher(uri, "pub", store), ask_postgres, "pub", f"PostgresPublisher({uri!r}, 'pub', STORE)"
-        )
+        spelled = f"PostgresPublisher({uri!r}, 'pub', STORE)"
+        yield Target(PostgresPublisher(uri, "pub", store), ask_postgres, cursor.execute, "pub", spelled)
 
 
 def people(*ids: int, **columns: Any) -> pl.LazyFrame:
@@ -102,6 +102,61 @@ def test_an_equal_version_is_not_loaded_again(target: Target) -> None:
     forced = target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1", force=True)
     assert forced.status is PublishStatus.LOADED
     assert target.query(f"SELECT count(*) FROM {target.prefix}.people") == [(2,)]
+
+
+def test_unchanged_is_said_of_a_target_that_holds_the_rows(target: Target) -> None:
+    table, publish = f"{target.prefix}.people", target.publisher.publish
+    for day in (MONDAY, TUESDAY):
+        publish(PEOPLE, day, people(1, 2), "v1")
+    for condition, a_row_is_there in (("AND id = 2", True), ("", False)):
+        target.change(f"DELETE FROM {table} WHERE partition_day = DATE '2026-11-02' {condition}")
+        assert (MONDAY in target.publisher.held_days("people")) == (a_row_is_there and target.prefix == "pub")
+        assert publish(PEOPLE, TUESDAY, people(1, 2), "v1").status is PublishStatus.UNCHANGED
+        assert publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.LOADED
+        assert target.query(f"SELECT count(*) FROM {table}") == [(4,)]
+        assert target.publisher.held_days("people") == {MONDAY, TUESDAY}
+    target.change(f"DROP TABLE {table}")
+    assert target.publisher.held_days("people") == set()
+    assert target.publisher.newest_held("people") is None
+    assert publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.LOADED
+    assert target.publisher.newest_held("people") == MONDAY
+    assert target.publisher.newest_published("people") == TUESDAY
+
+
+def test_what_a_postgres_was_restored_to_is_not_unchanged(postgres: str, tmp_path: Path) -> None:
+    publisher = PostgresPublisher(postgres, "pub", Store(str(tmp_path / "lake")))
+    publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
+    publisher.publish(PEOPLE, TUESDAY, people(), "v1")
+    assert publisher.held_days("people") == {MONDAY, TUESDAY}
+    with dbapi.connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE backup AS SELECT * FROM pub.people")
+        publisher.publish(PEOPLE, MONDAY, people(3, 4), "v2")
+        cursor.execute("VACUUM (FULL, FREEZE) pub.people")
+        assert publisher.publish(PEOPLE, MONDAY, people(3, 4), "v2").status is PublishStatus.UNCHANGED
+        cursor.execute("TRUNCATE pub.people")
+        cursor.execute("INSERT INTO pub.people SELECT * FROM backup")
+        assert publisher.held_days("people") == {TUESDAY}
+        assert publisher.publish(PEOPLE, MONDAY, people(3, 4), "v2").status is PublishStatus.LOADED
+        cursor.execute("SELECT id FROM pub.people ORDER BY id")
+        assert cursor.fetchall() == [(3,), (4,)]
+
+
+def test_days_that_a_wider_column_rewrote_are_unchanged(target: Target) -> None:
+    publish = target.publisher.publish
+    publish(PEOPLE, MONDAY, people(1, plan=7), "v1")
+    publish(PEOPLE, TUESDAY, people(2, plan=2.5), "v1")
+    assert target.publisher.held_days("people") == {MONDAY, TUESDAY}
+    assert publish(PEOPLE, MONDAY, people(1, plan=7), "v1").status is PublishStatus.UNCHANGED
+    assert publish(PEOPLE, TUESDAY, people(2, plan=2.5), "v1").status is PublishStatus.UNCHANGED
+
+
+def test_a_load_of_a_release_that_kept_no_transaction_is_told_by_its_rows(target: Target, tmp_path: Path) -> None:
+    target.publisher.publish(PEOPLE, MONDAY, people(1), "v1")
+    [record] = (tmp_path / "lake" / "_published").rglob("2026-11-02.json")
+    record.write_text(json.dumps({"version": "v1", "rows": 1, "at": "2026-11-03T06:00:00+00:00"}))
+    assert target.publisher.publish(PEOPLE, MONDAY, people(1), "v1").status is PublishStatus.UNCHANGED
+    record.write_text(json.dumps({"version": "v1", "rows": 2, "at": "2026-11-03T06:00:00+00:00"}))
+    assert target.publisher.publish(PEOPLE, MONDAY, people(1), "v1").status is PublishStatus.LOADED
 
 
 def test_an_empty_day_is_published_and_makes_the_table(target: Target) -> None:

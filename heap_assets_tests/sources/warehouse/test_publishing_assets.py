@@ -133,7 +133,8 @@ def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published)
     count = f"SELECT count(*) FROM {published.prefix}.heap_pageviews"
     assert published.query(count) == [(rows,)]
     again = world.run(tables, day)
-    assert statuses(again) == dict.fromkeys(tables, "unchanged")
+    again_unchanged = dict.fromkeys(tables, "unchanged")
+    assert statuses(again) == again_unchanged
     assert published.query(count) == [(rows,)]
 
     views = world.definitions.resolve_implicit_global_asset_job_def().get_subset(
@@ -142,6 +143,12 @@ def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published)
     assert views.execute_in_process(instance=world.instance).success
     [(resolved, people)] = published.query("SELECT count(*), count(profile_id) FROM heap_resolved.heap_pageviews")
     assert (resolved, people) == (rows, rows)
+
+    returning = "RETURNING 1" if published.prefix == "pub" else ""
+    published.query(f"DELETE FROM {published.prefix}.identity_graph WHERE partition_day = DATE '{day}' {returning}")
+    lost = views.execute_in_process(instance=world.instance, raise_on_error=False)
+    assert f"identity_graph of {day} was published" in why(lost)
+    assert statuses(world.run(tables, day)) == {**again_unchanged, "publish/there/identity_graph": "loaded"}
 
 
 @pytest.mark.parametrize("published", ["postgres"], indirect=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.bigquery.turns import Turn
 from heap_assets.sources.warehouse.publish import Publication, PublishStatus
 from heap_assets.storage import Store
-from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google
+from heap_assets_tests.sources.warehouse.refusing_google import ENDED, RefusingGoogle, refusing_google
 
 MONDAY = date(2026, 11, 2)
 PEOPLE = Publication("people")
@@ -212,9 +212,37 @@ class TestWhatIsAskedOfGoogle:
             with pytest.raises(WarehouseError):
                 publisher.publish(PEOPLE, MONDAY, ROWS, "v2")
         assert not publisher.is_published("people", MONDAY, "v1"), "nobody has asked yet"
+        google.partitions[MONDAY] = (1, ENDED)
         assert publisher.publish(PEOPLE, MONDAY, ROWS, "v1").status is PublishStatus.UNCHANGED
         assert google.named[f"heap_assets_{UUID(int=7).hex}"]["query"]["query"] == "SELECT 1"
         assert publisher.is_published("people", MONDAY, "v1")
+
+    @pytest.mark.parametrize(
+        ("partitions", "expected"),
+        [
+            ({MONDAY: (1, ENDED - timedelta(seconds=1))}, PublishStatus.UNCHANGED),
+            ({MONDAY: (1, ENDED + timedelta(seconds=1))}, PublishStatus.LOADED),
+            ({MONDAY: (2, ENDED)}, PublishStatus.LOADED),
+            ({MONDAY + timedelta(days=1): (1, ENDED)}, PublishStatus.LOADED),
+            ({}, PublishStatus.LOADED),
+        ],
+        ids=["as it was loaded", "written to since", "other rows", "another day", "no rows"],
+    )
+    def test_unchanged_is_said_of_a_partition_that_is_as_it_was_loaded(
+        self,
+        google: RefusingGoogle,
+        publisher: BigQueryPublisher,
+        partitions: dict[date, tuple[int, datetime]],
+        expected: PublishStatus,
+    ) -> None:
+        publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
+        google.partitions = partitions
+        held = publisher.held_days("people")
+        assert publisher.publish(PEOPLE, MONDAY, ROWS, "v1").status is expected
+        assert (MONDAY in held) == (expected is PublishStatus.UNCHANGED)
+        assert google.queried == "" or google.queried.endswith(
+            "FROM `p.d.INFORMATION_SCHEMA.PARTITIONS` WHERE table_name = 'people'"
+        )
 
 
 class OnGoogle(Store):

@@ -30,6 +30,7 @@ from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.publish import (
     DAY_COLUMN,
+    Load,
     Preview,
     Publication,
     Published,
@@ -114,8 +115,29 @@ class BigQueryPublisher(Publisher):
                 jobs = [self._load(client, turn.run, destination(name, day), publication, fields, path)]
             size = path.stat().st_size
         loaded, seconds = int(getattr(jobs[0], "output_rows", 0) or 0), time.monotonic() - started
-        ids = tuple(str(job.job_id) for job in jobs)
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, ids, lost)
+        ids, ended = tuple(str(job.job_id) for job in jobs), jobs[-1].ended
+        return Published(
+            PublishStatus.LOADED, publication.table, day, loaded, tuple(added), seconds, size, ids, lost,
+            load=ended.isoformat() if ended else "",
+        )  # fmt: skip
+
+    def _held(self, table: str, loads: Sequence[tuple[date | None, Load]], *, whole: bool) -> set[date | None]:
+        """Ask how many rows each partition has and when it was written to last: not after the load's job ended."""
+        del whole  # BigQuery keeps count itself
+        name = self._name(table)
+        with self._account.client() as client, explained(name, WRITING):
+            if not loads or _table_or_none(client, name) is None:
+                return set()
+            by_day = any(day for day, _ in loads)
+            query = counted_query(name, by_day=by_day) if self._account.is_emulated else partitions_query(name)
+            found = {partition or "": (rows, written) for partition, rows, written in client.query(query).result()}
+        held: set[date | None] = set()
+        for day, load in loads:
+            rows, written = found.get("" if day is None else f"{day:%Y%m%d}", (0, None))
+            later = written is not None and load.load and written > datetime.fromisoformat(load.load)
+            if rows == load.rows and not later:
+                held.add(day)
+        return held
 
     def _prepare(
         self,
@@ -297,6 +319,19 @@ def delete_statement(name: str, day: date | None) -> str:
     """Write the statement that removes a day's rows, or all."""
     where = "TRUE" if day is None else f"{DAY_COLUMN} = DATE '{day.isoformat()}'"
     return f"DELETE FROM `{name}` WHERE {where}"
+
+
+def partitions_query(name: str) -> str:
+    """Write the query of each partition's rows, and of when it was last written to."""
+    dataset, _, table = name.rpartition(".")
+    source = f"`{dataset}.INFORMATION_SCHEMA.PARTITIONS`"
+    return f"SELECT partition_id, total_rows, last_modified_time FROM {source} WHERE table_name = '{table}'"
+
+
+def counted_query(name: str, *, by_day: bool) -> str:
+    """Write the query that counts rows by day where no one keeps partitions, as the emulator does not."""
+    partition = f"FORMAT_DATE('%Y%m%d', {DAY_COLUMN})" if by_day else "CAST(NULL AS STRING)"
+    return f"SELECT {partition} AS day, COUNT(*) AS n, CAST(NULL AS TIMESTAMP) AS at FROM `{name}` GROUP BY day"
 
 
 def rounded_query(name: str, column: bigquery.SchemaField, *, by_day: bool) -> str:

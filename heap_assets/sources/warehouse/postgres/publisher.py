@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import time
@@ -25,6 +26,7 @@ from heap_assets.sources.warehouse.postgres.reader import RAISED
 from heap_assets.sources.warehouse.postgres.types import Carried, carried
 from heap_assets.sources.warehouse.publish import (
     DAY_COLUMN,
+    Load,
     Preview,
     Publication,
     Published,
@@ -35,7 +37,7 @@ from heap_assets.sources.warehouse.publish import (
     resolved_view,
     with_day,
 )
-from heap_assets.storage import Store
+from heap_assets.storage import Store, state_keys
 
 _STAGING = "heap_assets_staging"
 _BATCH_ROWS = 65_536
@@ -87,10 +89,40 @@ class PostgresPublisher(Publisher):
             values = {name: _value(name, kind, change) for name, kind in types.items()}
             transaction = _number(cursor)
             begin(transaction)
+            if change.widened:
+                self._note_rewriting(publication.table, transaction)
             _exchange(cursor, self._quoted(publication.table), day, values)
         seconds = time.monotonic() - started
         jobs, added = (f"transaction {transaction}",), change.added
-        return Published(PublishStatus.LOADED, publication.table, day, loaded, added, seconds, size, jobs, lost)
+        return Published(
+            PublishStatus.LOADED, publication.table, day, loaded, added, seconds, size, jobs, lost, load=transaction
+        )
+
+    def _held(self, table: str, loads: Sequence[tuple[date | None, Load]], *, whole: bool) -> set[date | None]:
+        """Ask for the transaction (`xmin`) of rows: that of the load, or of one which widened a column since.
+
+        Whatever rows are put there by anybody else, by a restore from a backup too, has another one.
+        """
+        with self._transaction() as cursor:
+            if not loads or not self._existing(cursor, table):
+                return set()
+            rewritten = [int(number) for number in self._remembered(self._rewritten_key(table))]
+            asked = []
+            for number, (day, load) in enumerate(loads):
+                numbers = [int(load.load), *(n for n in rewritten if n > int(load.load))] if load.load else []
+                where = "TRUE" if day is None else f"{DAY_COLUMN} = DATE '{day.isoformat()}'"
+                asked.append(_held_query(number, self._quoted(table), where, numbers, load.rows, whole=whole))
+            cursor.execute(" UNION ALL ".join(asked))
+            held = {int(number) for number, same in cursor.fetchall() if same}
+        return {day for number, (day, _) in enumerate(loads) if number in held}
+
+    def _note_rewriting(self, table: str, transaction: str) -> None:
+        """Remember a transaction that writes all rows of a table anew, each as it was."""
+        key = self._rewritten_key(table)
+        self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), transaction: ""}).encode())
+
+    def _rewritten_key(self, table: str) -> str:
+        return f"{state_keys.PUBLISHED}/{self.target}/_rewritten/{table}.json"
 
     def _prepare(
         self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str], empty: EmptyColumns
@@ -303,6 +335,18 @@ def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, values: Mappin
     cursor.execute(f"DELETE FROM {table}{where}")
     names = ", ".join(_identifier(name) for name in values)
     cursor.execute(f"INSERT INTO {table} ({names}) SELECT {', '.join(values.values())} FROM pg_temp.{_STAGING}")
+
+
+def _held_query(number: int, table: str, where: str, transactions: Sequence[int], rows: int, *, whole: bool) -> str:
+    """Write the query that says whether `rows` rows are there and each is of one of the transactions, if any is named.
+
+    `xmin` is the lower half of a transaction's number.
+    """
+    looked_at, expected = ("ALL", rows) if whole else ("1", min(rows, 1))
+    numbers = ", ".join(str(transaction % 2**32) for transaction in transactions)
+    same = f"count(*) FILTER (WHERE xmin::text::bigint IN ({numbers}))" if numbers else "count(*)"
+    source = f"(SELECT xmin FROM {table} WHERE {where} LIMIT {looked_at}) r"
+    return f"(SELECT {number}, count(*) = {expected} AND {same} = {expected} FROM {source})"
 
 
 def _number(cursor: dbapi.Cursor) -> str:
