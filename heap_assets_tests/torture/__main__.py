@@ -118,9 +118,10 @@ def _row(zygote: Zygote, base: Base, what: str, asked: list[Trial]) -> Row:
 def _by_time(zygote: Zygote, folder: Path, chosen: argparse.Namespace) -> Row:
     base = large_base(zygote, folder, chosen.people)
     began = time.monotonic()
-    killed, wrong = kill_by_time(zygote, base, chosen.kills, chosen.seed)
+    tried, wrong = kill_by_time(zygote, base, chosen.kills, chosen.seed)
     what = f"landing of {base.seconds['landing']:.1f} s: killed at any time"
-    return _told(Row(what, chosen.kills, f"{killed} killed", wrong, time.monotonic() - began))
+    ended = summary(Counter(killed=chosen.kills, finished=tried - chosen.kills))
+    return _told(Row(what, tried, ended, wrong, time.monotonic() - began))
 
 
 def _manifests(folder: Path, chosen: argparse.Namespace) -> Row:

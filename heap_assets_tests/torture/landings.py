@@ -11,6 +11,7 @@ from heap_assets_tests.torture.trials import Base, Trial, run_trial
 from heap_assets_tests.torture.zygote import Zygote
 
 _EARLIEST = 0.05
+_LONGER = 1.05
 
 
 def large_base(zygote: Zygote, folder: Path, people: int) -> Base:
@@ -30,11 +31,16 @@ def large_base(zygote: Zygote, folder: Path, people: int) -> Base:
 
 
 def kill_by_time(zygote: Zygote, base: Base, kills: int, seed: int) -> tuple[int, list[str]]:
-    """Return how many landings were killed at work, and what was wrong after one of them."""
-    chance, killed, wrong = Random(seed), 0, []
-    for _ in range(kills):
-        trial = Trial("landing", "SIGKILL after", chance.uniform(_EARLIEST, base.seconds["landing"]))
+    """Kill landings at work, `kills` of them; return how many were begun, and what was wrong after one of them.
+
+    Times are drawn over what a landing takes, which changes with what else the machine does.
+    """
+    chance, seconds, killed, begun, wrong = Random(seed), base.seconds["landing"], 0, 0, []
+    while killed < kills:
+        trial = Trial("landing", "SIGKILL after", chance.uniform(_EARLIEST, seconds))
         outcome, found = run_trial(zygote, base, trial)
+        begun += 1
         killed += outcome.ended == "killed"
+        seconds = seconds * _LONGER if outcome.ended == "killed" else outcome.seconds
         wrong += [f"{trial}: {what}" for what in found]
-    return killed, wrong
+    return begun, wrong
