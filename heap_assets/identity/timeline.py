@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -21,8 +19,6 @@ from heap_assets.storage import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
 _STANDING: Final = f"{state_keys.IDENTITY}/standing"
-_MAGIC: Final = b"PAR1"
-_SMALLEST_PARQUET: Final = 12
 _KEY: Final = [*ENDS, "source"]
 
 
@@ -137,7 +133,7 @@ class Timeline:
 
     def _read_links(self, given: DayInput) -> pl.LazyFrame:
         file = f"{self._file(given)}-links.parquet"
-        if self.store.exists(file):
+        if self.store.is_whole(file):
             return self.store.scan(file)
         own = None if given.own_identify is None else given.own_identify()
         return extract(given.rows(), given.table, self.rules, given.day, own).links
@@ -152,7 +148,7 @@ class Timeline:
         """Read an input at most once per version of it, its mapping and the rules; returns the files' common name."""
         file = self._file(given)
         links, refused = f"{file}-links.parquet", f"{file}-refused.parquet"
-        if not (_is_whole(self.store, links) and _is_whole(self.store, refused)):
+        if not (self.store.is_whole(links) and self.store.is_whole(refused)):
             own = None if given.own_identify is None else given.own_identify()
             extraction = extract(given.rows(), given.table, self.rules, given.day, own)
             self.store.sink(refused, extraction.refused)
@@ -174,7 +170,7 @@ class Timeline:
                 every = [f"{files[name, day]}-links.parquet" for day in days]
                 digest = hashlib.sha256("\x1f".join(every).encode()).hexdigest()[:32]
                 links = f"{_STANDING}/{name}/{digest}.parquet"
-                if not _is_whole(self.store, links):
+                if not self.store.is_whole(links):
                     self.store.sink(links, _since_first_stood([self.store.scan(file) for file in every]))
             standing[name] = StandingSnapshot(name, days[-1], self.store.scan(links), links, timeless)
         return standing
@@ -203,18 +199,6 @@ class Timeline:
         for stored in self.store.list(_STANDING):
             if stored.key not in kept_files:
                 self.store.delete(stored.key)
-
-
-def _is_whole(store: Store, key: str) -> bool:
-    """Whether a file of the cache is there and ends as Parquet does: a power cut may leave a folder's files empty."""
-    info = store.head(key)
-    if info is None or info.size < _SMALLEST_PARQUET:
-        return False
-    if not store.is_local:
-        return True
-    with Path(store.uri(key)).open("rb") as file:
-        file.seek(-len(_MAGIC), os.SEEK_END)
-        return file.read() == _MAGIC
 
 
 def _checked(day: date, inputs: Sequence[DayInput]) -> dict[tuple[str, date], DayInput]:

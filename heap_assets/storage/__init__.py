@@ -1,5 +1,6 @@
 """Where tables live: Parquet partitions on a folder, S3 or GCS, written whole or not at all."""
 
+from heap_assets.storage.checksums import UNSEALED, from_parquet, seal, to_parquet
 from heap_assets.storage.files import SCRATCH, folder_name, remove_scratch_folders, update_file
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
 from heap_assets.storage.sql import LakeSql
@@ -7,6 +8,7 @@ from heap_assets.storage.store import FileWriter, ObjectInfo, Store
 
 __all__ = [
     "SCRATCH",
+    "UNSEALED",
     "FileWriter",
     "Inputs",
     "Lake",
@@ -18,6 +20,9 @@ __all__ = [
     "Written",
     "conform",
     "folder_name",
+    "from_parquet",
     "remove_scratch_folders",
+    "seal",
+    "to_parquet",
     "update_file",
 ]

@@ -122,14 +122,14 @@ class Lake:
             return Partition(
                 asset=_path(asset),
                 key=partition or UNPARTITIONED,
-                rows=self._scan(uri).select(pl.len()).collect().item(),
+                rows=self.store.scan_unchecked(info.key).select(pl.len()).collect().item(),
                 version=info.etag,
                 bytes=info.size,
                 written_at=datetime.fromisoformat(footer["written_at"]),
                 inputs=Inputs(footer["versions"], frozenset(footer["seen"])),  # `seen`: the stored format
                 notes=footer["notes"],
             )
-        except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError) as error:
+        except (pl.exceptions.PolarsError, KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(
                 f"{uri} cannot be read as a partition of this lake ({type(error).__name__}): if it is damaged, delete "
                 "it and materialize the partition again"
@@ -150,6 +150,8 @@ class Lake:
         ------
         MissingInputError
             If one of the partitions was never built: a missing file is not an empty one.
+        DamagedFileError
+            If one is not what was written.
         """
         keys = [partitions or UNPARTITIONED] if partitions is None or isinstance(partitions, str) else list(partitions)
         missing = [key for key in keys if not self.store.exists(self.key(asset, key))]
@@ -158,7 +160,7 @@ class Lake:
                 f"{_path(asset)} has no partition {', '.join(missing[:5])}"
                 f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: materialize it first"
             )
-        frames = [self._scan(self.uri(asset, key)) for key in keys]
+        frames = [self.store.scan_stored(self.key(asset, key)) for key in keys]
         if schema is not None:
             frames = [conform(frame, schema) for frame in frames]
         if not frames:
@@ -233,14 +235,14 @@ class Lake:
                 f"{_path(asset)} {partition or ''} in the lake was built from {len(unknown)} inputs that this run does "
                 f"not know (such as {min(unknown)}): it is kept; run again to build from all of them"
             )
-        return (existing if existing.inputs.versions == dict(inputs.versions) else None), info
+        if existing.inputs.versions != dict(inputs.versions):
+            return None, info
+        self.store.check(self.key(asset, partition))
+        return existing, info
 
     def delete(self, asset: AssetPath, partition: str | None = None) -> None:
         """Remove a partition."""
         self.store.delete(self.key(asset, partition))
-
-    def _scan(self, uri: str) -> pl.LazyFrame:
-        return pl.scan_parquet(uri, storage_options=self.store.storage_options, glob=False)
 
 
 def conform(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:

@@ -37,6 +37,7 @@ _SYNCS = state_keys.SYNC
 _SYNC_TABLES = ("runs", "changelog", "set_aside")
 _PARTITION_KEY = "partition_key"
 _FILE = f"{PRIVATE}file"
+_CHECKED_BYTES = 1 << 30
 _RESOLVED = ("resolved_user_id", "profile_id")
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 
@@ -78,6 +79,7 @@ class LakeSql:
         }
         self._connection = duckdb.connect(config=config)
         views = _Views(self._connection, store)
+        self._store, self._files_of = store, views.files_of
         self.unreadable: Mapping[str, str] = views.unreadable
         try:
             self._connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
@@ -103,7 +105,11 @@ class LakeSql:
         ------
         SqlError
             If it is no SELECT, or DuckDB refuses it.
+        DamagedFileError
+            If a file of a table that the statement names is damaged. Together they must be of a gibibyte at most to be
+            looked at: DuckDB itself takes most flipped bits for other values.
         """
+        self._check_files(statement)
         try:
             self._check_it_only_reads(statement)
             answer: pl.DataFrame = self._connection.sql(statement).pl()
@@ -111,6 +117,15 @@ class LakeSql:
             hidden = f" (cannot be shown: {', '.join(self.unreadable)})" if self.unreadable else ""
             raise SqlError(str(error).partition("\n\nLINE")[0] + hidden) from error
         return answer
+
+    def _check_files(self, statement: str) -> None:
+        if not self._store.is_local:
+            return
+        named = statement.casefold()
+        files = {key for name, keys in self._files_of.items() if name.casefold() in named for key in keys}
+        if sum(info.size for key in files if (info := self._store.head(key))) <= _CHECKED_BYTES:
+            for key in sorted(files):
+                self._store.check(key)
 
     def _check_it_only_reads(self, statement: str) -> None:
         explained = _EXPLAIN.match(statement)  # EXPLAIN ANALYZE runs what it explains
@@ -157,6 +172,7 @@ class _Views:
         self._store = store
         self.unreadable: dict[str, str] = {}
         self.files: list[str] = []
+        self.files_of: dict[str, list[str]] = {}
 
     def create_all(self, assets: Sequence[str]) -> None:
         partitions = _partitions(self._store, assets)
@@ -193,6 +209,7 @@ class _Views:
             self.unreadable[asset] = str(error).partition("\n")[0]
             return None
         self.files.extend(files)
+        self.files_of.setdefault(free, []).extend(files)
         return view
 
     def _source(self, uris: Sequence[str], options: str) -> str:
@@ -272,7 +289,7 @@ class _Views:
             if asset not in (PAGEVIEWS, SESSIONS) and not is_event_table(asset):
                 continue
             source = views[asset][0]
-            schema, name = (part.strip('"').replace('""', '"') for part in re.findall(r'"(?:[^"]|"")*"', source))
+            schema, name = _unquoted(source)
             clashing = _renaming(set_apart(self._columns(schema, name), _RESOLVED))
             try:
                 self._connection.execute(
@@ -286,6 +303,8 @@ class _Views:
                         AND g.identifier = CAST(coalesce(m.resolved_to, e.user_id) AS VARCHAR)
                     """
                 )
+                for joined in (migrations, graph):
+                    self.files_of[name].extend(self.files_of[_unquoted(joined)[1]])
             except duckdb.Error as error:
                 self.unreadable[f"resolved.{name}"] = str(error).partition("\n")[0]
 
@@ -293,6 +312,11 @@ class _Views:
 def _parquet(uris: Sequence[str], options: str) -> str:
     listed = ", ".join(map(_literal, uris))
     return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{options})"
+
+
+def _unquoted(view: str) -> tuple[str, str]:
+    schema, name = (part[1:-1].replace('""', '"') for part in re.findall(r'"(?:[^"]|"")*"', view))
+    return schema, name
 
 
 def _renaming(names: Mapping[str, str]) -> str:

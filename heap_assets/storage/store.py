@@ -30,7 +30,8 @@ from filelock import FileLock, Timeout
 from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, from_url
 
-from heap_assets.errors import ConflictError, SettingsError
+from heap_assets.errors import ConflictError, DamagedFileError, SettingsError
+from heap_assets.storage.checksums import UNSEALED, is_whole, seal
 from heap_assets.storage.files import LOCK, PREFIX, SCRATCH, remove_leftovers
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _REMOTE = ("s3://", "gs://")
 _FAST = 1  # of zstd: a third faster to write than 3, for files 3 % larger
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.005
+_SMALLEST_PARQUET = 12
 _LONGEST_UPLOAD = "30m"
 _ONE_REQUEST_BYTES = 1 << 30
 """Larger objects are uploaded in parts, which no object store lets us make conditional."""
@@ -289,7 +291,35 @@ class Store:
         """Scan one Parquet object lazily; FileNotFoundError now rather than at collect."""
         if not self.exists(key):
             raise FileNotFoundError(self.uri(key))
+        return self.scan_stored(key)
+
+    def scan_stored(self, key: str) -> pl.LazyFrame:
+        """Scan a Parquet object that is known to be there; DamagedFileError as of :meth:`check`."""
+        self.check(key)
+        return self.scan_unchecked(key)
+
+    def check(self, key: str) -> None:
+        """Make sure that a Parquet file of a folder is what was written; object stores keep checksums themselves.
+
+        Raises
+        ------
+        DamagedFileError
+            If it is not.
+        """
+        if self.is_local and not is_whole(self.root / key):
+            raise DamagedFileError(
+                f"{self.uri(key)} is damaged: its checksum is that of other bytes. Restore it from a backup, or have "
+                "it made again: a partition by deleting and materializing it, what landed by `heap-assets reset`"
+            )
+
+    def scan_unchecked(self, key: str) -> pl.LazyFrame:
+        """Scan a Parquet object that is known to be there, for its footer alone: its checksum is not computed."""
         return pl.scan_parquet(self.uri(key), storage_options=self.storage_options, glob=False)
+
+    def is_whole(self, key: str) -> bool:
+        """Whether a Parquet object is there and undamaged."""
+        info = self.head(key)
+        return info is not None and info.size >= _SMALLEST_PARQUET and (not self.is_local or is_whole(self.root / key))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -339,11 +369,13 @@ def _is_same(current: ObjectInfo | None, expected: ObjectInfo | None) -> bool:
 
 
 def write_parquet(path: Path, frame: pl.LazyFrame | pl.DataFrame | FileWriter, metadata: Mapping[str, str]) -> None:
-    """Stream a frame into a Parquet file, or let its own writer write it; `metadata` goes into the footer."""
+    """Stream a frame into a Parquet file, or let its own writer; `metadata` and a checksum go into the footer."""
+    metadata = {**metadata, **UNSEALED}
     if isinstance(frame, pl.LazyFrame | pl.DataFrame):
         frame.lazy().sink_parquet(path, metadata=dict(metadata), compression_level=_FAST, engine="streaming")
     else:
-        frame(path, dict(metadata))
+        frame(path, metadata)
+    seal(path)
 
 
 def _info(meta: obstore.ObjectMeta) -> ObjectInfo:

@@ -145,3 +145,22 @@ def test_a_damaged_ledger_is_made_anew_and_a_damaged_segment_is_named(
     lake.write(f"_sync/s/log/{again.segments()[0]}", b"PAR1")
     with pytest.raises(DamagedFileError, match=again.segments()[0]):
         fold(Log(lake, "s"))
+
+
+def test_a_flipped_bit_in_a_segment_or_a_ledger_is_no_other_outcome(lake: Store) -> None:
+    log = Log(lake, "s", 1)
+    wrote(log, 111)
+    log.save(fold(log), compact_after=1000)
+    expected = fold(Log(lake, "s")).frame
+    segment, ledger = f"_sync/s/log/{log.segments()[-1]}", "_sync/s/ledger.parquet"
+    for key in (segment, ledger):
+        whole = lake.read(key)
+        for at in range(0, len(whole), max(1, len(whole) // 150)):
+            lake.write(key, whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+            again = Log(lake, "s")
+            if key == ledger:
+                assert fold(again, again.ledger()).frame.equals(expected)
+            else:
+                with pytest.raises(DamagedFileError, match=key):
+                    fold(again)
+        lake.write(key, whole)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from heap_assets.activation import connector_of, forget, runs
@@ -15,13 +17,15 @@ from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.definitions import build_definitions
 from heap_assets.demo.server_process import ServerProcess
-from heap_assets.errors import HeapAssetsError
+from heap_assets.errors import DamagedFileError, HeapAssetsError
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.catalogue import columns_since, note_changes
+from heap_assets.pipelines.golden import profiles_of_day
 from heap_assets.pipelines.resolve import identity_of_day
 from heap_assets.pipelines.sync_schedule import due_days
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
+from heap_assets.tables import GRAPH
 from heap_assets_tests.pipelines.delivery_fixtures import (
     Worlds,
     at_three_in_the_morning,
@@ -104,6 +108,41 @@ def test_a_damaged_record_stops_only_who_needs_it(world: World) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(whole)
     assert wrong == []
+
+
+def test_a_flipped_bit_in_a_table_is_named_by_who_reads_it(world: World) -> None:
+    root, project = Path(world.lake.store.url), world.project
+    readers: dict[str, tuple[str, Callable[[], object]]] = {
+        "a sync": ("profiles", lambda: delivery.plan(project, "heap_user_properties", DAY)),
+        "profiles": ("heap/users", lambda: profiles_of_day(project, DAY)),
+        "who asks for identities": ("identity/graph", lambda: profiles_of_day(project, DAY)),
+    }
+    for reader, (asset, read) in readers.items():
+        read()
+        with _flipped(root / asset / f"{DAY}.parquet") as path, pytest.raises(DamagedFileError) as named:
+            read()
+        assert f"{path} is damaged" in str(named.value), reader
+        read()
+
+
+def test_a_flipped_bit_in_extracted_links_has_them_extracted_again(world: World) -> None:
+    project, graph = world.project, lambda: identity_of_day(world.project, DAY)[GRAPH].frame.collect().sort(pl.all())
+    expected = graph()
+    for path in sorted(Path(world.lake.store.url, "_identity", "extracted").rglob("*-links.parquet")):
+        project.lake.store.delete("_identity/state.json")
+        with _flipped(path):
+            assert graph().equals(expected), path
+
+
+@contextmanager
+def _flipped(path: Path) -> Iterator[Path]:
+    """Flip a bit of a file, among its rows, and put the file back."""
+    whole = path.read_bytes()
+    path.unlink()  # the file of the base may be the same
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    yield path
+    path.unlink(missing_ok=True)
+    path.write_bytes(whole)
 
 
 def _kind(path: Path) -> str:

@@ -19,7 +19,7 @@ import polars as pl
 
 from heap_assets.activation.engine.hashing import UNKNOWN
 from heap_assets.errors import DamagedFileError, DeliveryError
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
 FIELD = "p:"
 """Prefix of the columns that hold one keyed hash per property: null = nothing of ours, 0 = empty, 1 = unknown."""
@@ -121,9 +121,8 @@ class Log:
         DeliveryError
             If a segment of that name exists: then two writers share a fencing number.
         """
-        buffer = io.BytesIO()
-        frame.write_parquet(buffer, compression="lz4", statistics=False)  # small and often: speed counts
-        if not self.store.create(f"{self.root}/log/{batch}-{kind}.parquet", buffer.getvalue()):
+        data = to_parquet(frame, compression="lz4", statistics=False)  # small and often: speed counts
+        if not self.store.create(f"{self.root}/log/{batch}-{kind}.parquet", data):
             raise DeliveryError(f"{self.root}/log: segment {batch}-{kind} exists already; two writers are at work")
         with self._lock:
             if self._own_rows + len(frame) <= _OWN_ROWS:
@@ -189,17 +188,15 @@ class Log:
     def _snapshot(self, key: str, base: str = "") -> Snapshot:
         data = self.store.read(key)
         try:
+            frame = from_parquet(data)
             facts = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_FOOTER])
-            frame = pl.read_parquet(io.BytesIO(data))
             return Snapshot(frame, frozenset(facts["folded"]), facts["through"], base or facts["base"])
-        except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(key, error) from error
 
     def _write_snapshot(self, key: str, state: Snapshot) -> None:
-        buffer = io.BytesIO()
         facts = {"folded": sorted(state.folded), "through": state.through, "base": state.base}
-        state.frame.write_parquet(buffer, compression="zstd", metadata={_FOOTER: json.dumps(facts)})
-        self.store.write(key, buffer.getvalue())
+        self.store.write(key, to_parquet(state.frame, {_FOOTER: json.dumps(facts)}, compression="zstd"))
 
     def read(self, names: Sequence[str]) -> pl.DataFrame:
         """Return intents and notes of the segments, one row each in order, with what came of them.
@@ -222,8 +219,8 @@ class Log:
 
     def _segment(self, name: str, data: bytes) -> pl.DataFrame:
         try:
-            return pl.read_parquet(io.BytesIO(data))
-        except pl.exceptions.ComputeError as error:
+            return from_parquet(data)
+        except ValueError as error:
             raise self._damaged(f"{self.root}/log/{name}", error) from error
 
     def _damaged(self, key: str, error: Exception) -> DamagedFileError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,9 +14,9 @@ from heap_assets.activation.engine.hashing import hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, fold
 from heap_assets.activation.engine.spec import SyncSpec
-from heap_assets.activation.engine.tables import parquet_bytes, read_table, write_table
+from heap_assets.activation.engine.tables import read_table, write_table
 from heap_assets.errors import DamagedFileError
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
 PAIR_SEPARATORS = (">", "\x1f")
 """What stands before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
@@ -125,17 +124,17 @@ def _refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
 
     def added(data: bytes | None) -> bytes:
         known = [] if data is None else _hashes(store, sync, data).to_list()
-        return parquet_bytes(pl.Series("key_hash", sorted({*known, *hashes}), dtype=pl.String).to_frame())
+        return to_parquet(pl.Series("key_hash", sorted({*known, *hashes}), dtype=pl.String).to_frame())
 
     store.update(_forgotten_key(sync), added)
 
 
 def _hashes(store: Store, sync: str, data: bytes) -> pl.Series:
     try:
-        return pl.read_parquet(io.BytesIO(data))["key_hash"]
-    except pl.exceptions.PolarsError as error:
+        return from_parquet(data)["key_hash"]
+    except (ValueError, pl.exceptions.PolarsError) as error:
         raise DamagedFileError(
-            f"{store.uri(_forgotten_key(sync))} is damaged ({type(error).__name__}): restore it from a backup; without "
+            f"{store.uri(_forgotten_key(sync))} is damaged ({error}): restore it from a backup; without "
             "it people would be sent who must not be"
         ) from error
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from dataclasses import replace
@@ -19,7 +18,7 @@ from heap_assets.activation.engine.hashing import hashed_keys
 from heap_assets.activation.engine.log import FIELD, field_names
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.spec import SyncSpec
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
 _log = logging.getLogger("heap_assets.delivery")
 
@@ -171,22 +170,15 @@ def _key(sync: str, table: str, started: datetime, fence: int) -> str:
 
 def write_table(store: Store, key: str, frame: pl.DataFrame) -> None:
     """Replace a small table whole."""
-    store.write(key, parquet_bytes(frame))
-
-
-def parquet_bytes(frame: pl.DataFrame) -> bytes:
-    """Return a small table as the bytes of a Parquet file."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
+    store.write(key, to_parquet(frame))
 
 
 def read_table(store: Store, key: str) -> pl.DataFrame | None:
     """Read a small table that people look at; None, and a warning, if its file is damaged: the others are shown."""
     try:
-        return pl.read_parquet(io.BytesIO(store.read(key)))
-    except pl.exceptions.PolarsError as error:
-        _log.warning("%s is damaged (%s) and left out: delete it", store.uri(key), type(error).__name__)
+        return from_parquet(store.read(key))
+    except ValueError as error:
+        _log.warning("%s is damaged (%s) and left out: delete it", store.uri(key), error)
         return None
 
 

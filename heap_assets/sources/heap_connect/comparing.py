@@ -14,6 +14,7 @@ from datetime import date
 
 import polars as pl
 
+from heap_assets.errors import DamagedFileError
 from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
 from heap_assets.sources.heap_connect.records import Delivery, table_folder
 from heap_assets.storage import Store
@@ -91,10 +92,12 @@ class KeyIndex:
         runs = []
         for info in self.store.list(self.folder):
             try:
+                self.store.check(info.key)
                 uri = self.store.uri(info.key)
                 footer = pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)
                 covers = frozenset((int(dump), str(version)) for dump, version in json.loads(footer[_COVERS]))
-            except (pl.exceptions.ComputeError, KeyError, TypeError, ValueError):  # damaged: it is made anew
+            except (DamagedFileError, pl.exceptions.PolarsError, KeyError, TypeError, ValueError):
+                # damaged: it is made anew
                 self.store.delete(info.key)
                 continue
             runs.append(_Run(info.key, info.size, covers))

@@ -24,7 +24,7 @@ from heap_assets.sources.heap_connect.prefetch import Downloads, ordered_prefetc
 from heap_assets.sources.heap_connect.records import Counts, Part, SourceFile, TableRecord, table_folder
 from heap_assets.sources.heap_connect.sources import DumpSource
 from heap_assets.sources.heap_connect.values import Typed, typed, was_misread
-from heap_assets.storage import Store
+from heap_assets.storage import UNSEALED, Store, seal
 from heap_assets.tables import SNAPSHOT_TABLES
 from heap_assets.values import json_or_exact
 
@@ -62,7 +62,9 @@ class PendingRows:
         self._batches, self.height, self.nbytes = [], 0, 0
         rows = rows.sort(ORDER) if by_time else rows
         # Readers select rows by offset: they use no statistics.
-        rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=GROUP_ROWS)
+        metadata = dict(UNSEALED)
+        rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=GROUP_ROWS, metadata=metadata)
+        seal(path)
         return dict(rows["time"].dt.date().value_counts().sort("time").iter_rows()) if by_time else {}
 
 

@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pytest
 from dump_builders import START, Bucket, Clock, event, land_all, landing_in
 
+from heap_assets.errors import DamagedFileError
 from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, Selection, build_event_day
 from heap_assets.sources.heap_connect.records import TableState
 from heap_assets.storage import Store
@@ -166,6 +168,24 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", _write)
         yield
+
+
+def test_a_landed_part_in_which_a_bit_was_flipped_is_named(bucket: Bucket, tmp_path: Path) -> None:
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    day = date(2026, 3, 1)
+    assert build_event_day(landing, "t03", day).frame.collect().height == 1
+    [part] = [path for path in (tmp_path / "lake").rglob("*.parquet") if "/t03/" in str(path)]
+    whole = part.read_bytes()
+    for at in (5, len(whole) // 2, len(whole) - 30):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+        os.utime(part, (at, at))
+        with pytest.raises(DamagedFileError, match=f"{part} is damaged.*heap-assets reset"):
+            build_event_day(landing, "t03", day).frame.collect()
+    assert build_event_day(landing, "t04", day).frame.collect().height == 1
+    landing.reset("t03")
+    land_all(landing, bucket)
+    assert build_event_day(landing, "t03", day).frame.collect().height == 1
 
 
 @pytest.mark.parametrize("after", [0, 1])

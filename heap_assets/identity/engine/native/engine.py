@@ -62,7 +62,7 @@ def delta_of(
     for table in sorted({key.rpartition("|")[0] for key in changed}):
         mine = sorted(key for key in changed if key.rpartition("|")[0] == table)
         lost = [f"{folded[key]}-links.parquet" for key in mine if key in folded]
-        if not all(map(store.exists, lost)):
+        if not all(map(store.is_whole, lost)):
             return None, f"links of {table} that were folded are no longer there"
         added = [current[key].links for key in mine if key in current]
         reduced = _reduced(
@@ -83,7 +83,7 @@ def delta_of(
         if stands is not None and stood.get(table) == stands.version:
             continue
         day, timeless, file = stood.get(table, "||").split("|", 2)
-        if file and not store.exists(file):
+        if file and not store.is_whole(file):
             return None, f"links of {table} that were folded are no longer there"
         before = store.scan(file) if file else pl.LazyFrame(schema=LINKS)
         after = pl.LazyFrame(schema=LINKS) if stands is None else stands.links
