@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from heap_assets.errors import DamagedFileError
-from heap_assets.storage import Inputs, Lake, SqlDoor, from_parquet, to_parquet
+from heap_assets.storage import Inputs, Lake, from_parquet, to_parquet
+from heap_assets.storage.sql import LakeSql
 
 _RANDOM = Random(5)
 ROWS = pl.DataFrame({"id": [_RANDOM.randrange(10**12) for _ in range(99)], "email": [f"p{n}@x.io" for n in range(99)]})
@@ -69,18 +70,18 @@ def test_sql_names_a_damaged_file_whatever_asks_for_it(tmp_path: Path) -> None:
     path = tmp_path / "heap" / "users" / "2026-11-01.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
-    with SqlDoor(str(tmp_path)) as door:
-        assert door.sql("SELECT * FROM heap.pageviews, profiles").height == 99 * 99
+    with LakeSql(str(tmp_path)) as lake_sql:
+        assert lake_sql.sql("SELECT * FROM heap.pageviews, profiles").height == 99 * 99
         for statement in (
             "SELECT count(*) FROM Heap.USERS",
             "FROM latest.heap_users",
             "FROM query_table('heap.users')",
         ):
             with pytest.raises(DamagedFileError, match=str(path)):
-                door.sql(statement)
+                lake_sql.sql(statement)
     path.write_bytes(whole)
-    with SqlDoor(str(tmp_path)) as door:
-        assert door.sql("SELECT * FROM heap.users").height == 99
+    with LakeSql(str(tmp_path)) as lake_sql:
+        assert lake_sql.sql("SELECT * FROM heap.users").height == 99
 
 
 def test_a_file_of_a_release_without_checksums_is_read(tmp_path: Path) -> None:
