@@ -41,6 +41,7 @@ from heap_assets_tests.torture.trials import (
 from heap_assets_tests.torture.zygote import Zygote
 
 PARTS = ["stages", "time", "manifests", "memory", "tests"]
+FAULTS = ["kills", "errors", "sizes"]
 EVERY_STAGE = [*STAGES, *TARGETS, "delivery"]
 ROOT = Path(__file__).parent.parent.parent
 TESTS: dict[str, tuple[str, list[str], str, str]] = {
@@ -97,12 +98,13 @@ def _stages(zygote: Zygote, base: Base, chosen: argparse.Namespace) -> list[Row]
     rows = []
     for stage in [stage for stage in chosen.stages if stage in base.before]:
         chance = Random(chosen.seed)
-        every = [
-            ("killed at a call", list(trials(base, stage, ["SIGKILL"], chosen.points, chance))),
-            ("a call fails", list(trials(base, stage, ERRORS, chosen.points, chance))),
-            ("files may not grow", [Trial(stage, FILE_SIZE, kib) for kib in FILE_SIZES]),
-        ]
-        rows += [_row(zygote, base, f"{stage}: {what}", asked) for what, asked in every]
+        every = {
+            "kills": ("killed at a call", list(trials(base, stage, ["SIGKILL"], chosen.points, chance))),
+            "errors": ("a call fails", list(trials(base, stage, ERRORS, chosen.points, chance))),
+            "sizes": ("files may not grow", [Trial(stage, FILE_SIZE, kib) for kib in FILE_SIZES]),
+        }
+        asked_for = [every[fault] for fault in chosen.faults]
+        rows += [_row(zygote, base, f"{stage}: {what}", asked) for what, asked in asked_for]
     return rows
 
 
@@ -183,6 +185,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--manifests", type=int, default=2_000, help="mutated manifests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", nargs="*", default=EVERY_STAGE, choices=EVERY_STAGE)
+    parser.add_argument("--faults", nargs="*", default=FAULTS, choices=FAULTS, help="what is done to each stage")
     parser.add_argument("--tests", nargs="*", default=list(TESTS), choices=list(TESTS))
     parser.add_argument("--only", nargs="*", choices=PARTS)
     return parser.parse_args(given)
