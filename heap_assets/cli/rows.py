@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, s
 from heap_assets.pipelines.sync_keys import rows_of_key
 from heap_assets.project import Project, open_project
 from heap_assets.tables import sync_asset, sync_name
+from heap_assets.values import json_safe, value_as_json
 
 _SYNC_DIGITS = 16
 """Keys of syncs are hashed with another secret and to more digits than values of checks."""
@@ -48,7 +48,7 @@ def rows(
     records = list(_records(project, asset, check, keys, partition, most))
     if as_json:
         for record in records:
-            click.echo(json.dumps(record, default=str, ensure_ascii=False))
+            click.echo(value_as_json(record))
     else:
         click.echo("\n\n".join(map(_text, records)))
     if not records:
@@ -107,7 +107,8 @@ def _with_hash(offender: Offender, name: str) -> Any:
 
 
 def _dicts(frame: pl.DataFrame) -> list[Record]:
-    return [{name: value for name, value in row.items() if value is not None} for row in frame.to_dicts()]
+    exact = frame.select(json_safe(pl.col(name), dtype, decimals=False) for name, dtype in frame.schema.items())
+    return [{name: value for name, value in row.items() if value is not None} for row in exact.to_dicts()]
 
 
 def _text(record: Mapping[str, Any]) -> str:
@@ -117,7 +118,7 @@ def _text(record: Mapping[str, Any]) -> str:
         lines.append(f"  {name}: {text}")
     for place, rows_there in record["rows"].items():
         lines.append(f"  {place}")
-        lines += [f"    {json.dumps(row, default=str, ensure_ascii=False)}" for row in rows_there]
+        lines += [f"    {value_as_json(row)}" for row in rows_there]
     return "\n".join(lines)
 
 

@@ -107,7 +107,7 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     lines = [
         f"Heap          environment {settings.heap.app_id}, {settings.heap.region}, {settings.heap.plan} plan",
         f"  source      {source.kind}: {_where(source)}",
-        f"  tables      {len(event_tables)} event tables: {_first(event_tables)}",
+        f"  tables      {_event_tables(event_tables, settings.heap.tables.accept)}",
         *(f"  left out    of {table}: {_spelled(rules)}" for table, rules in settings.heap.tables.leave_out.items()),
         f"Lake          {settings.lake.url}, from {settings.start_date}",
     ]
@@ -139,6 +139,17 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     lines.append(f"Run           {settings.run.owner}; the warehouse is read at {settings.run.warehouse_schedule} UTC")
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
     return "\n".join(lines)
+
+
+def _event_tables(known: list[str], accept: str) -> str:
+    if known:
+        return f"{len(known)} event tables: {_first(known)}"
+    then = (
+        "`heap-assets catalogue accept` takes in what has landed"
+        if accept == "never"
+        else "`heap-assets dev` takes in what the source holds"
+    )
+    return f"no event table is known yet: {then} (heap.tables.accept: {accept})"
 
 
 def _first(names: list[str], shown: int = 8) -> str:

@@ -215,8 +215,8 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("table")
-@click.confirmation_option(prompt="Its dumps will be landed again. Go on?")
-def reset(table: str) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask")
+def reset(table: str, *, yes: bool) -> None:
     """Forget what was landed of one Heap table, so that its dumps are taken anew."""
     project = open_project()
     if is_exported(project):
@@ -225,6 +225,8 @@ def reset(table: str) -> None:
     dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
     known = dumps["table"].unique().sort().to_list()
     _known_table(table, known)
+    if not yes:
+        click.confirm("Its dumps will be landed again. Go on?", abort=True)
     count = landing.reset(table)
     click.echo(f"{table}: {count} dumps will land again with the next ticks of the sensor heap_manifests")
 

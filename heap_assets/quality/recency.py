@@ -217,6 +217,8 @@ def _recency(
         if not s.lake.partitions(s.asset):
             return nothing_to_compare("the table has not been built yet")
         newest_time = newest(s, now)
+        if newest_time is None and quiet_by_nature:
+            return nothing_to_compare(f"no row in its {_LOOK_BACK} newest days: nobody knows how often it comes")
         result = newest_row_is_recent(newest_time, now, cadence, grain(s, now))
         if result.passed or newest_time is None or not quiet_by_nature:
             return result

@@ -79,6 +79,8 @@ def test_init_writes_a_file_that_says_what_is_still_missing(tmp_path: Path, comp
     checked = typed(tmp_path, "check")
     assert checked.returncode == 2
     assert "heap.app_id needs the environment variable HEAP_APP_ID" in checked.stderr
+    understood = typed(tmp_path, "check", HEAP_APP_ID="1").stdout
+    assert "no event table is known yet: `heap-assets dev` takes in what the source holds" in understood
     again = typed(tmp_path, "init")
     assert again.returncode == 2
     assert "--force" in again.stderr
@@ -207,7 +209,7 @@ def test_what_cannot_be_landed_is_shown_with_file_block_and_reason(folder: Path,
     assert re.match(r"\d{4}-\d{2}  2 of 1,000,000 rows \(0\.0%\)", used), used
     assert re.search(r"\d{4}-\d{2}-\d{2} +\d{4}-\d{2} +2 +yes", used), "the first seven days are marked"
 
-    misspelt = typed(folder, "reset", "click", "--yes")
+    misspelt = typed(folder, "reset", "click")  # is told before it is asked anything
     assert misspelt.returncode == 2
     assert "has a table 'click'. Tables: broken, clicks. Did you mean 'clicks'?" in misspelt.stderr
     assert "1 dumps will land again" in typed(folder, "reset", "clicks", "--yes").stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +203,25 @@ def test_what_leads_nowhere_is_said(project: Project, arguments: list[str], mess
         _shown(*arguments)
 
 
+def test_values_of_rows_are_json_with_every_digit(project: Project) -> None:
+    strange = pl.DataFrame(
+        {
+            "contact_id": ["c-1", "c-1"],
+            "rate": [float("nan"), 0.1],
+            "price": pl.Series([Decimal("1.10"), None], dtype=pl.Decimal(38, 9)),
+            "at": pl.Series([1_767_225_600_123_456_789, None], dtype=pl.Int64).cast(pl.Datetime("ns")),
+            "raw": [b"\xff", None],
+        }
+    )
+    project.lake.write(CONTACTS, DAY, strange)
+    done = CliRunner().invoke(commands, ["rows", CONTACTS, "unique_keys", "--json"])
+    assert done.exit_code == 0, done.exception
+    assert '"rate":"nan","price":1.100000000,"at":"2026-01-01T00:00:00.123456789","raw":"/w=="' in done.stdout
+    assert json.loads(done.stdout)["rows"][CONTACTS][1] == {"contact_id": "c-1", "rate": 0.1}
+
+
 def test_a_day_that_was_built_again_is_said_to_be(project: Project) -> None:
     project.lake.write(CONTACTS, DAY, FAULTS[CONTACTS].with_columns(note=pl.lit("later")))
     done = CliRunner().invoke(commands, ["rows", CONTACTS, "unique_keys"])
     assert "was built again since unique_keys judged it" in done.stderr
-    assert '"note": "later"' in done.stdout
+    assert '"note":"later"' in done.stdout

@@ -111,6 +111,19 @@ def judge(lake: Lake, checks: Iterable[Check], asset: str, day: date) -> dict[st
     return results
 
 
+def test_an_event_that_never_happened_is_not_late_and_pageviews_without_rows_are(lake: Lake) -> None:
+    rows = clean_day(START, random.Random(1))[TABLE].clear()
+    checks = {check.asset: check for check in recency_checks(dict.fromkeys((TABLE, "heap/pageviews"), Cadence()), {})}
+    results = {}
+    for asset, check in checks.items():
+        lake.write(asset, str(START), rows)
+        assert check.evaluate is not None
+        results[asset] = check.evaluate(CheckContext(lake, asset, str(START), check.name))
+    assert results[TABLE].passed
+    assert str(results[TABLE].not_judged).startswith("no row in its 45 newest days")
+    assert not results["heap/pageviews"].passed
+
+
 def store(lake: Lake, check: Check, result: CheckResult, partition: str) -> None:
     record(
         lake.store,

@@ -61,6 +61,12 @@ def test_a_writer_that_has_seen_less_is_refused(lake: Lake) -> None:
         lake.write("heap/users", "2026-01-01", ROWS, Inputs({"dump 1": "x"}, frozenset({"dump 1"})))
 
 
+def test_a_stale_writer_is_told_what_it_has_not_seen(lake: Lake) -> None:
+    lake.write("profiles", "2026-01-01", ROWS, Inputs({"a": "1"}, frozenset({"heap/users@2026-01-01"})))
+    with pytest.raises(StaleWriterError, match="such as heap/users of 2026-01-01"):
+        lake.write("profiles", "2026-01-01", ROWS, Inputs({"a": "2"}))
+
+
 def test_a_missing_partition_is_not_an_empty_one(lake: Lake) -> None:
     lake.write("heap/users", "2026-01-01", ROWS.clear())
     assert lake.scan("heap/users", "2026-01-01").collect().schema == ROWS.schema

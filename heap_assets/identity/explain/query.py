@@ -74,7 +74,7 @@ def parse_identifier(question: str, rules: Rules) -> Identifier:
     """
     kind, colon, value = question.partition(":")
     if not colon or not value:
-        raise QuestionError(f"{question!r} has no type; ask for type:value, such as email:ann@acme.io.")
+        raise QuestionError(f"{question!r} has no type; ask for type:value, such as email:ADDRESS.")
     if kind not in rules.types:
         near = get_close_matches(kind, rules.types, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 MAX_VARIANTS = 50
-FORMS = "email=1..5, email=2,none, device_id.shared_above=1,never, order=first_seen or block=email:info@acme.io"
+FORMS = "email=1..5, email=2,none, device_id.shared_above=1,never, order=first_seen or block=email:ADDRESS"
 
 
 class SweepError(SettingsError):
