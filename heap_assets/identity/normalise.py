@@ -9,6 +9,7 @@ from typing import Final
 import polars as pl
 
 from heap_assets.identity.rules import IdentifierRule, Rules, RulesError
+from heap_assets.values import key_text
 
 JUNK_VALUES: Final = (
     "null", "none", "nan", "nil", "undefined", "unknown", "anonymous", "guest", "invalid", "n/a", "not set", "-1",
@@ -57,7 +58,7 @@ _AFTER_ADDRESS: Final = rf"[{_AROUND}.]+$"
 
 
 def as_text(column: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:
-    """Cast a column of strings, integers, dates or categories to text.
+    """Cast a column of strings, integers, decimals, dates or categories to text.
 
     Raises
     ------
@@ -68,10 +69,10 @@ def as_text(column: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:
         return column
     if dtype == pl.Null or dtype.is_integer() or isinstance(dtype, pl.Enum | pl.Categorical | pl.Date | pl.Datetime):
         return column.cast(pl.String)
-    if isinstance(dtype, pl.Decimal) and dtype.scale == 0:
-        return column.cast(pl.String)
+    if isinstance(dtype, pl.Decimal):
+        return key_text(column, dtype)
     raise RulesError(
-        f"{where} is {dtype}: an identifier must be text, an integer or a date; "
+        f"{where} is {dtype}: an identifier must be text, a whole number, a decimal or a date; "
         "cast it to text in the source (never through a float)"
     )
 

@@ -16,6 +16,7 @@ from heap_assets.project import Project
 from heap_assets.quality import WHOLE, Check, CheckContext, CheckResult, hashed, result_store
 from heap_assets.quality import sync as sync_judges
 from heap_assets.tables import CONFLICTS, DUMPS, GRAPH, MIGRATIONS, PROFILES, is_sync, sync_name, warehouse_asset
+from heap_assets.values import key_text
 
 Behind = Mapping[str, pl.LazyFrame]
 
@@ -223,8 +224,9 @@ def _naming(project: Project, subject: CheckContext, kind: str, values: Iterable
     for asset in project.snapshot_sources:
         columns = [name for name, of in plain_columns(project, asset, {kind}).items() if of == kind]
         rows = subject.other(asset)
-        there = [] if rows is None else [name for name in columns if name in rows.collect_schema()]
+        schema = pl.Schema() if rows is None else rows.collect_schema()
+        there = [name for name in columns if name in schema]
         if rows is not None and there:
-            texts = (normalised(pl.col(name).cast(pl.String), rules.get(kind, "strip")) for name in there)
+            texts = (normalised(key_text(pl.col(name), schema[name]), rules.get(kind, "strip")) for name in there)
             found[asset] = rows.filter(pl.any_horizontal(text.is_in(list(values)) for text in texts))
     return found

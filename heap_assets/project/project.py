@@ -282,6 +282,7 @@ class Project:
             choose_columns(wanted, existing, table.relation)
             shape = Shape.of(existing, self._existing(name, existing), table.relation)
             shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
+            shape.check_identifiers(table.relation, sorted(mapped))
         except AccessError:
             raise  # no mistake of the table's
         except WarehouseError as error:

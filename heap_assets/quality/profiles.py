@@ -17,7 +17,7 @@ from heap_assets.quality.measures import unique_keys, values_check
 from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import AUDIENCES, CONFLICTS, GRAPH, USERS
-from heap_assets.values import PRIVATE
+from heap_assets.values import PRIVATE, key_text
 
 
 def one_identity_per_profile(profiles: pl.LazyFrame, allowed: float) -> CheckResult:
@@ -248,9 +248,10 @@ class WarehouseKeys:
     identifiers: Mapping[str, str]
     normalisers: Mapping[str, str] = field(default_factory=lambda: {"email": "email", "heap_identity": "none"})
 
-    def identifier(self, column: str) -> pl.Expr:
+    def identifier(self, column: str, dtype: pl.DataType) -> pl.Expr:
         """Return the values of a column, normalised as they are in the graph."""
-        return normalised(pl.col(column).cast(pl.String), self.normalisers.get(self.identifiers[column], "strip"))
+        text = key_text(pl.col(column), dtype)
+        return normalised(text, self.normalisers.get(self.identifiers[column], "strip"))
 
 
 def checks_for_profiles(
@@ -353,10 +354,11 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
         rows, graph = s.other(keys.asset), s.other(GRAPH)
         if rows is None or graph is None:
             return nothing_to_compare(f"{keys.asset} or {GRAPH} has not been built for this day")
-        known = {name: kind for name, kind in keys.identifiers.items() if name in rows.collect_schema()}
+        schema = rows.collect_schema()
+        known = {name: kind for name, kind in keys.identifiers.items() if name in schema}
         normal = rows.select(
             pl.col(keys.key).cast(pl.String).alias(_KEY),
-            *(keys.identifier(name).alias(name) for name in known),
+            *(keys.identifier(name, schema[name]).alias(name) for name in known),
         )
         return one_profile_per_key(normal, _KEY, known, graph, allowed)
 

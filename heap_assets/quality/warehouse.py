@@ -12,7 +12,7 @@ from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import column_check, facts_of, readable_check, shrink_check, unique_keys, values_check
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.values import PRIVATE
+from heap_assets.values import PRIVATE, key_text
 
 _ROWS = f"{PRIVATE}rows"
 _ANY = f"{PRIVATE}any"
@@ -65,9 +65,10 @@ def identifiers_well_formed(
     checked = {name: patterns[kind] for name, kind in columns.items() if kind in patterns}
     if not checked:
         return nothing_to_compare("no mapped column with a pattern is in the table")
-    figures = []
+    figures, schema = [], rows.collect_schema()
     for name, pattern in checked.items():
-        text = normalised(pl.col(name).cast(pl.String), normalisers.get(columns[name], "strip")).str.strip_chars()
+        text = normalised(key_text(pl.col(name), schema[name]), normalisers.get(columns[name], "strip"))
+        text = text.str.strip_chars()
         figures += [
             _filled(name).sum().alias(f"filled {name}"),
             (_filled(name) & ~text.str.contains(pattern)).sum().alias(f"bad {name}"),

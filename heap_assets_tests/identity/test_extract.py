@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -74,6 +75,17 @@ class TestLinks:
         assert links(rows, source, rules) == {
             ("heap_identity", "Ann@x.io", "email", "ann@x.io"),
             ("heap_identity", "Ann@x.io", "person", "ann|o\\|neill|1990-01-02"),
+        }
+
+    def test_decimals_are_the_numbers_that_they_spell(self) -> None:
+        """PostgreSQL's numeric and BigQuery's NUMERIC have nine digits after the point, whatever is in them."""
+        ids = pl.Series([Decimal(10), Decimal("9007199254740993"), Decimal("1.50"), None], dtype=pl.Decimal(38, 9))
+        rows = pl.LazyFrame({"c": ids, "d": ["a", "b", "c", "e"]})
+        assert links(rows, table(("crm_id", "c"), ("device_id", "d"))) == {
+            ("crm_id", "10", "device_id", "a"),
+            ("crm_id", "9007199254740993", "device_id", "b"),
+            ("crm_id", "1.5", "device_id", "c"),
+            ("device_id", "e", None, None),
         }
 
     def test_a_composite_with_a_missing_part_is_none(self) -> None:

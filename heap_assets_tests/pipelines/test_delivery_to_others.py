@@ -227,6 +227,16 @@ def test_a_webhook_needs_nothing_but_settings(worlds: Worlds, receiver: Any) -> 
     assert send(world, "orders").report.requests == 0
 
 
+@pytest.mark.parametrize("kind", [pl.Decimal(38, 9), pl.Float64(), pl.Int64()])
+def test_a_key_that_is_a_number_is_sent_as_that_number(worlds: Worlds, receiver: Any, kind: pl.DataType) -> None:
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    world = worlds(f"webhook: {{url: '{url}', source: accounts, key: account_id, properties: {{size: size}}}}")
+    rows = accounts().with_columns(account_id=pl.Series([17, 4503599627370497, 9], dtype=pl.Int64).cast(kind))
+    world.write("warehouse/accounts", DAY, rows)
+    assert send(world, "webhook").report.sent == 3
+    assert {row["key"] for _, body in receiver.got for row in body["rows"]} == {"17", "4503599627370497", "9"}
+
+
 def test_a_hold_names_the_key_of_its_own_sync(worlds: Worlds, receiver: Any) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/hook"
     world = worlds(f"webhook: {{url: '{url}', key: crm_id, properties: {{plan: plan}}}}")

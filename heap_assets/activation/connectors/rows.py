@@ -17,7 +17,7 @@ from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
-from heap_assets.values import apart, set_apart
+from heap_assets.values import apart, key_text, set_apart
 
 Identities = Literal["all", "one", "none"]
 """What becomes of a profile with several identities: it is sent to all, to one, or to none."""
@@ -109,17 +109,18 @@ def keyed_rows(connector: Connector[Any], key: str | None, day: date) -> pl.Lazy
     column = _key_column(connector, key)
     under = apart(column, connector.own_columns)
     rows = table_rows(connector, day)
-    if under not in rows.collect_schema():
+    schema = rows.collect_schema()
+    if under not in schema:
         raise SettingsError(f"{connector.source_asset} has no column {column!r} to be the destination's key")
-    return rows.with_columns(pl.col(under).cast(pl.String).alias("key"))
+    return rows.with_columns(key_text(pl.col(under), schema[under]).alias("key"))
 
 
 def keyed_people(connector: Connector[Any], key: str | None, day: date) -> Addressed:
     """Return keyed rows; those that name a suppressed person are held: neither sent nor cleared."""
     deployment, asset = connector.deployment, connector.source_asset
     rows = keyed_rows(connector, key, day)
-    column = pl.col(_key_column(connector, key)).cast(pl.String)
-    stored = deployment.lake.scan(asset, str(day))
+    stored, name = deployment.lake.scan(asset, str(day)), _key_column(connector, key)
+    column = key_text(pl.col(name), stored.collect_schema()[name])
     named = only_suppressed(stored, deployment.snapshot_sources[asset], deployment.rules).select(key=column)
     held = named.collect()["key"].drop_nulls().unique().sort().to_frame().select(
         profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
@@ -134,7 +135,7 @@ def _key_column(connector: Connector[Any], key: str | None) -> str:
 def keyed_events(connector: Connector[Any], rows: pl.LazyFrame, key: str | None) -> pl.LazyFrame:
     """Return events of :func:`table_events` that go to what a column of their row holds."""
     column = apart(_key_column(connector, key), connector.own_columns)
-    return rows.with_columns(pl.col(column).cast(pl.String).alias("key"))
+    return rows.with_columns(key_text(pl.col(column), rows.collect_schema()[column]).alias("key"))
 
 
 def table_events(

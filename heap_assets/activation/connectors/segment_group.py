@@ -17,7 +17,7 @@ from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings, named
 from heap_assets.tables import PROFILES
-from heap_assets.values import apart
+from heap_assets.values import apart, key_text
 
 
 class SegmentGroupSync(ToSegmentUser, KeyedSettings, UpsertSettings):
@@ -68,11 +68,12 @@ class SegmentGroupConnector(Connector[SegmentGroupSync]):
         sync = self.settings
         rows = keyed_rows(self, sync.key, day)
         if sync.member_column is not None:
-            member = pl.col(apart(sync.member_column, self.own_columns)).cast(pl.String)
+            name = apart(sync.member_column, self.own_columns)
+            member = key_text(pl.col(name), rows.collect_schema()[name])
             gone = sorted(suppressed_keys(self.deployment, sync.user_id))
             return rows.with_columns(user_id=pl.when(~member.is_in(gone)).then(member))
         people = profiles_by_identifier(self.deployment, sync.user_id, "all", day).rows
-        account = pl.col(str(sync.member_trait)).cast(pl.String)
+        account = key_text(pl.col(str(sync.member_trait)), people.collect_schema()[str(sync.member_trait)])
         members = people.group_by(_account=account).agg(user_id=pl.col("key").min())
         return rows.join(members, left_on="key", right_on="_account", how="left")
 

@@ -149,7 +149,8 @@ def propose_yaml(warehouse: Warehouse, relation: str, seen: Look | None = None) 
     name, columns = seen.table.name, seen.columns
     lines = [f"{_table_key(name)}:", f"  relation: {_yaml(name)}"]
     key = _key(name, columns, seen.rows)
-    lines.append(f"  key: {key}" if key else "  key: ???  # no column is unique and never null in the sample")
+    unknown = "no column is unique and never null in the sample" if len(seen.rows) else "the sample has no rows"
+    lines.append(f"  key: {key}" if key else f"  key: ???  # {unknown}")
     for setting, names in (("created_at", _CREATED), ("updated_at", _UPDATED)):
         if column := _time_column(columns, names):
             lines.append(f"  {setting}: {column}")
@@ -195,7 +196,8 @@ def _leaves(column: Column, values: pl.Series, prefix: str) -> Iterator[tuple[st
 
 def _proposal(path: str, values: pl.Series) -> Proposal | None:
     present = values.drop_nulls()
-    if isinstance(present.dtype, pl.List | pl.Struct | pl.Binary | pl.Boolean) or present.dtype.is_temporal():
+    dtype = present.dtype
+    if isinstance(dtype, pl.List | pl.Struct | pl.Binary | pl.Boolean) or dtype.is_temporal() or dtype.is_float():
         return None
     text = present.cast(pl.String)
     name = path.replace("[]", "").rpartition(".")[2].casefold()
@@ -203,6 +205,8 @@ def _proposal(path: str, values: pl.Series) -> Proposal | None:
     if text.len() and (share := _share(text, _EMAIL)) >= _SURE:
         return Proposal(path, "email", f"{share:.0%} of {text.len()} values look like emails")
     if named == "email":
+        if not text.len():
+            return Proposal(path, "email", "by name; the sample has no value")
         share = _share(text, _EMAIL)
         return Proposal(path, "email", f"by name; only {share:.0%} of {text.len()} values look like emails")
     if named == "phone" and text.len() and _share(text, _PHONE) < _SURE:

@@ -27,19 +27,24 @@ _FAMILIES: tuple[tuple[Family, re.Pattern[str]], ...] = (
 
 def family_of(columns: Sequence[Column], path: str) -> Family | None:
     """Return what kind of value the column at a path (`addr.email`, `items[].sku`) holds; None if that is not known."""
-    parts = path.replace("[]", "").split(".")
-    found = None
-    for part in parts:
-        same = [c for c in columns if c.name == part] or [c for c in columns if c.name.casefold() == part.casefold()]
-        if not same:
-            return None
-        found = same[0]
-        columns = found.fields
+    found = _column_at(columns, path)
     if found is None or found.repeated:
         return None
     return next((family for family, pattern in _FAMILIES if pattern.match(found.type.strip().lower())), None)
 
 
+def _column_at(columns: Sequence[Column], path: str) -> Column | None:
+    found = None
+    for part in path.replace("[]", "").split("."):
+        same = [c for c in columns if c.name == part] or [c for c in columns if c.name.casefold() == part.casefold()]
+        if not same:
+            return None
+        found = same[0]
+        columns = found.fields
+    return found
+
+
+_NO_IDENTIFIER = re.compile(r"(double|float|real|bool|bytea|bytes|blob|time\b(?! with time))")
 _DAY = timedelta(days=1)
 
 
@@ -167,6 +172,22 @@ class Shape:
                 raise WarehouseError(
                     f"{relation}: {key} is the column {column.name!r} of type {column.type}, which tells no time: name "
                     "a timestamp, a date or ISO text, or read a view that makes one of it (of seconds: to_timestamp)"
+                )
+
+    def check_identifiers(self, relation: str, paths: Iterable[str]) -> None:
+        """Refuse columns that can name nobody: floats above all, since an id that went through one may be another id.
+
+        Raises
+        ------
+        WarehouseError
+            With table, column and type.
+        """
+        for path in paths:
+            column = _column_at(self.columns, path)
+            if column is not None and _NO_IDENTIFIER.match(column.type.strip().lower()):
+                raise WarehouseError(
+                    f"{relation}: the column {path!r} of type {column.type} is mapped as an identifier, which must be "
+                    "text, a whole number, a decimal or a date: read a view that casts it to text or to a whole number"
                 )
 
     def moment_of(self, name: str, moment: datetime) -> datetime:

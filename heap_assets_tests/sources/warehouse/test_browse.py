@@ -96,6 +96,17 @@ def test_the_proposal_is_yaml_to_paste(source: DuckDBWarehouse) -> None:
     assert table["identifiers"]["devices[].device_id"] == "device_id"
 
 
+def test_a_table_without_rows_is_proposed_by_name_and_floats_are_no_identifiers(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "empty.duckdb")) as connection:
+        connection.execute("CREATE TABLE t (email VARCHAR)")
+        connection.execute("CREATE TABLE f AS SELECT 1.0::DOUBLE AS crm_id")
+    empty = DuckDBWarehouse(tmp_path / "empty.duckdb")
+    text = propose_yaml(empty, "t")
+    assert "key: ???  # the sample has no rows" in text
+    assert "email: email  # by name; the sample has no value" in text
+    assert not propose(empty, "f")
+
+
 def test_types_that_the_settings_lack_are_declared_with_the_proposal(source: DuckDBWarehouse) -> None:
     text = resources.files("heap_assets.config").joinpath("template.yaml").read_text()
     settings = yaml.safe_load(text.replace("{start_date}", "2026-01-01").replace("${HEAP_APP_ID}", "'1'"))

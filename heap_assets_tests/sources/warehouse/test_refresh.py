@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heap_assets.sources.warehouse import ColumnMissingError, DuckDBWarehouse, Shape, WarehouseError
+from heap_assets.sources.warehouse import Column, ColumnMissingError, DuckDBWarehouse, Shape, WarehouseError
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets.sources.warehouse.shape import in_utc, time_kind
 
@@ -241,3 +242,21 @@ def test_a_number_is_refused_as_a_time_with_table_column_and_type(tmp_path: Path
     shape.check_times("t", created_at=None, updated_at="updated_at")
     with pytest.raises(WarehouseError, match=r"t: updated_at is the column 'id' of type INTEGER, which tells no time"):
         shape.check_times("t", updated_at="id")
+
+
+@pytest.mark.parametrize(
+    ("engine_type", "refused"),
+    [
+        ("DOUBLE", True), ("double precision", True), ("real", True), ("FLOAT64", True), ("boolean", True),
+        ("BLOB", True), ("time without time zone", True), ("TIME", True), ("time with time zone", False),
+        ("timestamp without time zone", False), ("numeric", False), ("DECIMAL(38,9)", False), ("bigint", False),
+        ("text", False), ("uuid", False), ("DATE", False),
+    ],
+)  # fmt: skip
+def test_a_column_that_can_name_nobody_is_refused_with_its_type(engine_type: str, refused: bool) -> None:
+    inside = Column("Id", engine_type)
+    shape = Shape.of([inside, Column("who", "STRUCT", fields=(inside,))], [], "t")
+    for path in ("id", "who.Id"):
+        said = rf"t: the column '{path}' of type .* is mapped as an identifier"
+        with pytest.raises(WarehouseError, match=said) if refused else nullcontext():
+            shape.check_identifiers("t", [path])
