@@ -78,6 +78,11 @@ def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.cast(pl.String)
 
 
+def key_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Write values as keys and identifiers: numbers as `17`, whether a source has them as `17.0` or `17.000000000`."""
+    return as_text(column, dtype) if dtype.is_float() or dtype.is_decimal() else column.cast(pl.String)
+
+
 def json_text(value: pl.Expr, dtype: Any) -> pl.Expr:
     """Write values as JSON; null stays null.
 

@@ -233,7 +233,7 @@ class Lake:
         if unknown := existing.inputs.known - inputs.known:
             raise StaleWriterError(
                 f"{_path(asset)} {partition or ''} in the lake was built from {len(unknown)} inputs that this run does "
-                f"not know (such as {min(unknown).replace('@', ' of ')}): it is kept; run again to build from all of them"
+                f"not know (such as {min(unknown).replace('@', ' of ')}): it is kept; run again to build from them all"
             )
         if existing.inputs.versions != dict(inputs.versions):
             return None, info
