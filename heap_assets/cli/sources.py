@@ -181,6 +181,8 @@ def catalogue_diff(*, whole: bool) -> None:
             click.echo(f"new type    {table}: {origin} came in another type; those values are built as {column}")
     if not missing:
         click.echo("the catalogue knows everything that was landed")
+    if not is_exported(project) and project.lake.store.is_missing:
+        click.echo(f"nothing was landed: there is no lake in {project.lake.store.url}, or is it not mounted?", err=True)
     _say_uncommitted(project)
 
 
@@ -203,6 +205,8 @@ def _say_uncommitted(project: Project) -> None:
 def catalogue_accept(tables: tuple[str, ...]) -> None:
     """Take new tables and columns in (all, or only those named); then reload the code location."""
     project = open_project()
+    if not is_exported(project):
+        project.require_lake()
     missing = missing_tables(project)
     if not missing:
         click.echo("the catalogue knows everything that was landed")
@@ -237,7 +241,9 @@ def reset(table: str, *, yes: bool) -> None:
 @click.option("--content", is_flag=True, help="Show the rows themselves, as JSON (personal data!)")
 def rejected(table: str | None, rows: int, content: bool) -> None:
     """Show what could not be landed: files in quarantine, and rows with an id or a time that cannot be read."""
-    landing = open_project().landing
+    project = open_project()
+    project.require_lake()
+    landing = project.landing
     if table is not None:
         _known_table(table, landing.reports()["table"].unique().sort().to_list())
     files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
@@ -258,6 +264,7 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
 def usage(days: int) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
     project = open_project()
+    project.require_lake()
     chosen, standing = project.settings.heap.quota, month_quota(project)
     of = "rows, without a limit" if standing.limit is None else f"of {standing.limit:,} rows ({standing.share:.1%})"
     click.echo(f"{standing.month}  {standing.rows:,} {of}")

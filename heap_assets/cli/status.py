@@ -28,9 +28,12 @@ _WIDEST = 44
 
 @dataclass(frozen=True)
 class DumpsStatus:
-    """What Heap has delivered: ids of dumps, and tables of them that were rejected with the reason."""
+    """What Heap has delivered: ids of dumps, and tables of them that were rejected with the reason.
 
-    pending: Sequence[int]
+    What is pending is None if the source could not be asked.
+    """
+
+    pending: Sequence[int] | None
     landed: int
     newest_day: str | None
     rejected: Sequence[Mapping[str, Any]]
@@ -45,7 +48,7 @@ class DumpsStatus:
 def status(show_all: bool, as_json: bool, fail: bool) -> None:
     """Show how every table stands: pending, running, ok, failed, waiting (for what, until when), not judged.
 
-    Works while `heap-assets dev` runs and without it; writes nothing.
+    Works while `heap-assets dev` runs and without it; writes nothing. Status 1 if the source cannot be reached.
     """
     project = open_project()
     dumps = None if is_exported(project) else _dumps(project)
@@ -55,8 +58,9 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
     else:
         for line in _screen(project, dagster, dumps, assets, show_all=show_all):
             click.echo(line)
-    failed = any(one.state is State.FAILED for one in assets) or bool(dumps and (dumps.rejected or dumps.unreachable))
-    raise SystemExit(1 if fail and failed else 0)
+    failed = any(one.state is State.FAILED for one in assets) or bool(dumps and dumps.rejected)
+    unreachable = bool(dumps and dumps.unreachable)
+    raise SystemExit(1 if unreachable or (fail and failed) else 0)
 
 
 def _assets(project: Project) -> tuple[str, list[AssetStatus]]:
@@ -92,7 +96,7 @@ def _dumps(project: Project) -> DumpsStatus:
     try:
         pending = [manifest.dump_id for manifest in project.landing.waiting(project.source())]
     except HeapAssetsError as error:
-        return DumpsStatus([], len(records), newest, rejected, waits, str(error))
+        return DumpsStatus(None, len(records), newest, rejected, waits, str(error))
     return DumpsStatus(pending, len(set(records) - set(pending)), newest, rejected, waits)
 
 
@@ -132,7 +136,8 @@ def _is_shown(one: AssetStatus) -> bool:
 
 def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:
     newest = f", the newest of {dumps.newest_day}" if dumps.newest_day else ""
-    yield f"dumps      {len(dumps.pending)} pending, {dumps.landed} landed{newest}, {len(dumps.rejected)} rejected"
+    pending = "?" if dumps.pending is None else len(dumps.pending)
+    yield f"dumps      {pending} pending, {dumps.landed} landed{newest}, {len(dumps.rejected)} rejected"
     if dumps.unreachable:
         yield f"  the source cannot be listed: {dumps.unreachable}"
     if dumps.waits:

@@ -254,6 +254,7 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
 
 def _platform(name: str) -> Project:
     project = open_project()
+    project.require_lake()
     known = project.settings.sync
     if name not in known:
         raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(known) or 'none'}")

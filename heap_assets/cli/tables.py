@@ -69,6 +69,7 @@ def docs(only_check: bool) -> None:
 def prune(dry_run: bool) -> None:
     """Delete days of snapshot-sized tables that `keep` no longer asks for; events and month ends stay."""
     project = open_project()
+    project.require_lake()
     days = expired(project)
     counts = Counter(day.asset for day in days) if dry_run else forget(project, days)
     for asset, count in sorted(counts.items()):

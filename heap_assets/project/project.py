@@ -13,7 +13,7 @@ from pathlib import Path
 from heap_assets import clock
 from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings
 from heap_assets.config import S3Source as S3Settings
-from heap_assets.errors import SettingsError
+from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import (
     HEAP_IDENTITY,
     HEAP_USER_ID,
@@ -102,6 +102,19 @@ class Project:
     def with_lake(self, lake: Lake) -> Project:
         """Return the same project on a lake that was opened elsewhere, such as by a Dagster resource."""
         return replace(self, lake=lake)
+
+    def require_lake(self) -> None:
+        """Refuse to say of a lake whose disk is not mounted that it holds nothing.
+
+        Raises
+        ------
+        MissingInputError
+            If the lake's folder is missing or empty.
+        """
+        if self.lake.store.is_missing:
+            raise MissingInputError(
+                f"there is no lake in {self.lake.store.url}: nothing has landed yet, or its disk is not mounted"
+            )
 
     @cached_property
     def landing(self) -> Landing:

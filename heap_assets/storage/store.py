@@ -229,6 +229,16 @@ class Store:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
             return self._put_if(key, data, expected)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no folder, or nothing in it, as in a place where a disk would be mounted.
+
+        Always false of an object store, which answers for itself.
+        """
+        if not self.is_local:
+            return False
+        return not self.root.is_dir() or all(path.name == LOCK for path in self.root.iterdir())
+
     def tidy(self) -> int:
         """Remove files that killed writers left in a folder; return how many.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -60,10 +61,12 @@ def test_a_warehouse(tmp_path: Path, ran: Ran) -> None:
     try:
         with servers.postgres_cluster() as address:
             tables = "{contacts: {relation: crm.contacts, key: id, identifiers: {id: crm_id}}}"
-            _write(
-                tmp_path,
-                more=f"warehouse: {{kind: postgres, dsn: 'postgresql://{address}/postgres', tables: {tables}}}",
-            )
+            dsn = f"dsn: 'postgresql://{address}/postgres'"
+            warehouse = f"warehouse: {{kind: postgres, {dsn}, tables: {tables}}}"
+            publish = f"publish: {{bi: {{kind: postgres, {dsn}, schema: pub, assets: [profiles]}}}}"
+            _write(tmp_path, more=f"{warehouse}\n{publish}")
+            status, printed, _ = ran("publish")
+            assert (status, "unchanged" in printed) == (0, True), "nothing is built, and the target was asked"
             assert ran("browse")[0] == 0
             status, _, said = ran("browse", "crm.nothing")
             assert status == 2, "a name that is wrong is a mistake, not an outage"
@@ -74,6 +77,9 @@ def test_a_warehouse(tmp_path: Path, ran: Ran) -> None:
         assert (status, printed) == (1, "")
         assert _is_one_message(said)
         assert "cannot be reached" in said
+    for command in (["publish"], ["publish", "--dry-run"], ["preflight"]):
+        status, printed, _ = ran(*command)
+        assert (status, "unchanged" in printed, "cannot be reached" in printed) == (1, False, True)
 
 
 def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +93,12 @@ def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> 
         assert (status, "clicks" in printed) == (0, True)
         project = open_project(load_settings())
         assert len(project.landing.pending(project.source())) == 1
+        assert "dumps      1 pending" in ran("status")[1]
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between eight attempts
+    status, printed, _ = ran("status")
+    assert (status, "dumps      ? pending" in printed, "the source cannot be listed" in printed) == (1, True, True)
+    status, printed, _ = ran("status", "--json")
+    assert (status, json.loads(printed)["dumps"]["pending"]) == (1, None)
     status, printed, said = ran("discover")
     assert (status, printed) == (1, "")
     assert _is_one_message(said)
@@ -104,6 +115,26 @@ def test_a_lake(tmp_path: Path, ran: Ran) -> None:
     assert (status, printed) == (1, "")
     assert _is_one_message(said)
     assert "the lake cannot be reached" in said
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no folder", "an empty folder"])
+def test_the_folder_of_a_disk_that_is_not_mounted(tmp_path: Path, ran: Ran, there: bool) -> None:
+    _write(tmp_path, more="sync: {heap_user_properties: {properties: {Seen: first_seen}}}")
+    (tmp_path / "bucket").mkdir()
+    if there:
+        (tmp_path / "lake").mkdir()
+    sync = "heap_user_properties"
+    for line in (
+        *("catalogue accept", "rejected", "usage", "prune", "prune --dry-run"),
+        *(f"sync {act} {sync}" for act in ("plan", "run", "retry", "runs", "rejected", "resend --yes")),
+        f"sync forget --yes {sync} ann@acme.test",
+    ):
+        status, printed, said = ran(*line.split())
+        assert (status, printed) == (2, ""), line
+        assert _is_one_message(said)
+        assert "there is no lake in" in said
+    assert "there is no lake in" in ran("catalogue", "diff")[2]
+    assert not list((tmp_path / "lake").glob("*"))
 
 
 def test_a_lake_with_options_that_its_library_does_not_know(tmp_path: Path, ran: Ran) -> None:

@@ -245,6 +245,14 @@ class TestWhatIsAskedOfGoogle:
         )
 
 
+def test_what_is_held_is_asked_although_nothing_was_published(
+    google: RefusingGoogle, publisher: BigQueryPublisher
+) -> None:
+    google.refuses["/tables/"] = (403, "accessDenied", "Access Denied: Table p:d.people")
+    with pytest.raises(AccessError):
+        publisher.held_days("people")
+
+
 class OnGoogle(Store):
     """A folder that says it is on gs://."""
 

@@ -126,7 +126,7 @@ class BigQueryPublisher(Publisher):
         del whole  # BigQuery keeps count itself
         name = self._name(table)
         with self._account.client() as client, explained(name, WRITING):
-            if not loads or _table_or_none(client, name) is None:
+            if _table_or_none(client, name) is None or not loads:
                 return set()
             by_day = any(day for day, _ in loads)
             query = counted_query(name, by_day=by_day) if self._account.is_emulated else partitions_query(name)
