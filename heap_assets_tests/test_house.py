@@ -45,7 +45,7 @@ ROOMS = {
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
     "cli": "activation clock config demo errors identity orchestration pipelines project quality redaction report "
-    "sources.heap_connect sources.warehouse storage tables values versions",
+    "sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""
 DOORS = ("pipelines", "orchestration", "demo")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +19,7 @@ from heap_assets.config import Settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.project import load_settings, refused_hosts
 from heap_assets.sources.heap_connect import check_bucket
+from heap_assets.yaml_core import Unquoted
 
 
 @click.command()
@@ -113,13 +116,15 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     ]
     if settings.warehouse:
         lines.append(f"Warehouse     {settings.warehouse.kind}, {len(settings.warehouse.tables)} tables")
+        width = _width(settings.warehouse.tables)
         for name, table in settings.warehouse.tables.items():
             mapped = ", ".join(f"{column} is {types}" for column, types in table.identifiers.items())
-            lines.append(f"  {name:<11} {table.relation} by {table.key}; {mapped or 'identifies nobody'}")
+            lines.append(f"  {name:<{width}} {table.relation} by {table.key}; {mapped or 'identifies nobody'}")
     lines.append(f"Identity      {settings.identity.order} order, strongest first:")
+    width = _width(settings.identity.types)
     for rule in settings.identity.identifiers:
         limit = "no limit" if rule.max_per_profile is None else f"at most {rule.max_per_profile} a profile"
-        lines.append(f"  {rule.type:<13} {limit}")
+        lines.append(f"  {rule.type:<{width}} {limit}")
     lines.append(f"Traits        {', '.join(settings.profiles.traits) or 'none'}")
     for name, sync in settings.sync.items():
         lines.append(
@@ -128,7 +133,10 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     if settings.allowed_hosts is not None:
         lines.append(f"Allowed hosts {', '.join(settings.allowed_hosts) or 'none but those of lake and sources'}")
         lines += [f"  refused     {named}" for named in refused_hosts(settings)]
-    lines += [f"Audience      {name}: {json.dumps(told)}" for name, told in settings.profiles.audiences.items()]
+    lines += [
+        f"Audience      {name}: {json.dumps(_as_meant(told), ensure_ascii=False)}"
+        for name, told in settings.profiles.audiences.items()
+    ]
     lines += [
         f"Publish       {name}: {target.kind}, {', '.join(target.assets)}" for name, target in settings.publish.items()
     ]
@@ -139,6 +147,19 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     lines.append(f"Run           {settings.run.owner}; the warehouse is read at {settings.run.warehouse_schedule} UTC")
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
     return "\n".join(lines)
+
+
+def _width(names: Iterable[str]) -> int:
+    return max(map(len, names), default=0) + 1
+
+
+def _as_meant(told: Any) -> Any:
+    """Return settings with numbers and truth values in place of unquoted text that is one."""
+    if isinstance(told, dict):
+        return {key: _as_meant(value) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_as_meant(value) for value in told]
+    return told.value if isinstance(told, Unquoted) and told.is_canonical else told
 
 
 def _event_tables(known: list[str], accept: str) -> str:

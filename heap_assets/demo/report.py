@@ -12,7 +12,7 @@ import polars as pl
 from heap_assets.activation import connector_of, runs
 from heap_assets.demo.nights import DemoRun
 from heap_assets.errors import MissingInputError
-from heap_assets.identity import quality
+from heap_assets.identity import EMAIL, quality
 from heap_assets.pipelines.readiness import links_as_of
 from heap_assets.project import Project
 from heap_assets.quality import StoredResult, result_store
@@ -86,6 +86,7 @@ def _identified(project: Project, day: str, run: DemoRun) -> dict[str, Any]:
     return {
         "profiles": graph.select(pl.col("profile_id").drop_nulls().n_unique()).collect().item(),
         "identifiers": graph.select(pl.len()).collect().item(),
+        "example": _example(graph),
         "pairwise_precision": scores.precision,
         "pairwise_recall": scores.recall,
         "b_cubed_precision": scores.bcubed_precision,
@@ -96,6 +97,13 @@ def _identified(project: Project, day: str, run: DemoRun) -> dict[str, Any]:
         "shared_devices_found": planted.join(found, on=keys).height,
         "own_devices_taken_for_shared": wrongly.height,
     }
+
+
+def _example(graph: pl.LazyFrame) -> str:
+    """Return an address of the profile with the most identifiers, as `heap-assets explain` asks for it."""
+    sizes = graph.filter(~pl.col("shared")).with_columns(size=pl.len().over("profile_id"))
+    addresses = sizes.filter(pl.col("identifier_type") == EMAIL).sort("size", "identifier", descending=[True, False])
+    return f"{EMAIL}:{addresses.select('identifier').head(1).collect().item()}"
 
 
 def _seen_with_several(project: Project, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
@@ -180,6 +188,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         "",
         "Next         make dev                                   the Dagster UI on exactly this state",
         "             make demo                                  again: nothing is new, 0 rows are sent",
-        "             .venv/bin/heap-assets explain <type:value> why an identifier is on its profile",
+        "             .venv/bin/heap-assets status            what is built, failed or waits",
+        f"             .venv/bin/heap-assets explain {who['example']}",
+        "                                                     why its identifiers are one person",
     ]
     return lines

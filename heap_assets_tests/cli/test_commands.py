@@ -91,6 +91,12 @@ def test_check_prints_what_was_understood(folder: Path, company: Company) -> Non
     assert result.returncode == 0, result.stderr
     for part in ("environment 2463913201", "crm_contacts", "crm.contacts by contact_id", "heap_user_properties: Plan"):
         assert part in result.stdout
+    assert (
+        '{"user_properties": {"deal_stage": {"exists": true}}, "events": [{"type": "pageviews", "count": {"gte": 3}'
+        in (result.stdout)
+    )
+    [first, second] = re.findall(r"^  (?:crm_contacts|product_users) +", result.stdout, re.MULTILINE)
+    assert len(first) == len(second), "columns are aligned"
 
 
 @pytest.mark.parametrize(
