@@ -141,10 +141,11 @@ class _Before:
 
 
 def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | None:
-    """Return the rows of the last observation, if the newest partition still holds them."""
+    """Return the rows of the last observation, if the newest partition still holds them, undamaged."""
     lake = task.project.lake
     day = lake.newest_partition(asset, task.day)
-    stored = lake.find(asset, str(day)) if day else None
+    whole = day is not None and lake.store.is_whole(lake.key(asset, str(day)))
+    stored = lake.find(asset, str(day)) if whole else None
     if stored is None or stored.inputs.versions != {relation: seen.digest}:
         return None
     rows = lake.scan(asset, str(day))

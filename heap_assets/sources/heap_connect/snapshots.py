@@ -133,11 +133,11 @@ def _earlier_fold(
 ) -> tuple[int, pl.LazyFrame] | None:
     """Return how many of the deliveries an earlier day has folded already, and its rows.
 
-    None after a late dump, a full resync, a reset or a changed column.
+    None after a late dump, a full resync, a reset or a changed column. A damaged day is passed over.
     """
     earlier = [key for key in lake.partitions(asset) if key < day.isoformat()]
     for key in reversed(earlier[-_EARLIER_DAYS:]):
-        partition = lake.find(asset, key)
+        partition = lake.find(asset, key) if lake.store.is_whole(lake.key(asset, key)) else None
         known = partition.inputs.versions if partition else {}
         own = {name: version for name, version in known.items() if name.startswith(f"{USERS} ")}
         if own and known.get("columns") == columns and own == dict(list(folded.items())[: len(own)]):

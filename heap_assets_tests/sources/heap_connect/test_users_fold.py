@@ -74,6 +74,22 @@ def test_only_what_is_new_is_folded(tmp_path: Path, monkeypatch: Any) -> None:
     assert [key.split("/")[2] for key in read] == ["3"]
 
 
+def test_a_damaged_day_is_not_begun_from(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    for i in range(2):
+        _write(bucket, i, {"users": [user(i + 1, email="a")], "full": False, "moved": False, "more": None})
+    landing, lake = landing_in(tmp_path / "lake"), Lake.open(str(tmp_path / "lake"))
+    land_all(landing, bucket)
+    first = build_users(landing, FIRST, lake=lake)
+    lake.write("heap/users", str(FIRST), first.frame, first.inputs)
+    path = tmp_path / "lake" / "heap" / "users" / f"{FIRST}.parquet"
+    whole = path.read_bytes()
+    for content in (whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], whole[:-9], b""):
+        path.write_bytes(content)
+        users = build_users(landing, FIRST + timedelta(days=1), lake=lake).frame.collect()
+        assert users["user_id"].to_list() == [1, 2]
+
+
 def _write(bucket: Bucket, number: int, dump: dict[str, Any]) -> None:
     more = {} if dump["more"] is None else {"plan": dump["more"]}
     tables: dict[str, Any] = {"users": [{**row, **more} for row in dump["users"]]}

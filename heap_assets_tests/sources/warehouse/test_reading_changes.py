@@ -118,6 +118,13 @@ def test_a_second_run_with_nothing_changed_reads_and_writes_nothing(source: Sour
     tomorrow = source.build(tmp_path, YESTERDAY + timedelta(days=1))
     assert (tomorrow.status, tomorrow.partition.notes["read"]) == ("written", "unchanged")
     assert source.rows(YESTERDAY + timedelta(days=1)) == source.rows()
+    lake = source.project.lake
+    path = Path(lake.uri(warehouse_asset("t"), str(YESTERDAY + timedelta(days=1))))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
+    later = source.build(tmp_path, YESTERDAY + timedelta(days=2))
+    assert (later.status, later.partition.notes["read"]) == ("written", "full")
+    assert source.rows(YESTERDAY + timedelta(days=2)) == source.rows()
 
 
 def test_changes_and_deletions_alone_are_read(source: Source, tmp_path: Path) -> None:
