@@ -44,13 +44,14 @@ def done(rows, seconds):
 OURS_READ = """
 from pathlib import Path
 if task["kind"] == "postgres":
-    from heap_assets.sources.warehouse import PostgresWarehouse
+    from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
     warehouse = PostgresWarehouse(task["uri"])
 elif task["kind"] == "duckdb":
-    from heap_assets.sources.warehouse import DuckDBWarehouse
+    from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
     warehouse = DuckDBWarehouse(Path(task["path"]))
 else:
-    from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse
+    from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+    from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
     warehouse = BigQueryWarehouse(BigQueryAccount("demo", endpoint=task["rest"], storage_endpoint=task["grpc"]))
 started = time.monotonic()
 reading = warehouse.read(task["relation"], None, Path(task["folder"]) / "out.parquet")
@@ -101,7 +102,7 @@ if task["kind"] == "postgres":
     from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
     publisher = PostgresPublisher(task["uri"], "ours", store)
 else:
-    from heap_assets.sources.warehouse import BigQueryAccount
+    from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
     from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
     account = BigQueryAccount("demo", endpoint=task["rest"], storage_endpoint=task["grpc"])
     publisher = BigQueryPublisher(account, "bench", store)
@@ -271,7 +272,7 @@ def _fill_postgres(uri: str, parquet: Path) -> None:
 def _fill_bigquery(task: dict[str, object], parquet: Path) -> None:
     from google.cloud import bigquery
 
-    from heap_assets.sources.warehouse import BigQueryAccount
+    from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 
     account = BigQueryAccount("demo", endpoint=str(task["rest"]), storage_endpoint=str(task["grpc"]))
     with account.client() as client:

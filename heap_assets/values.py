@@ -276,3 +276,13 @@ def _spelt() -> pl.Expr:
 
 def _in_range(naive: pl.Expr) -> pl.Expr:
     return pl.when(naive.dt.year().is_between(1, 9999)).then(naive).dt.replace_time_zone("UTC")
+
+
+def sql_identifier(name: str) -> str:
+    """Quote a name of a schema, table or column, as DuckDB and PostgreSQL do."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def sql_literal(text: str) -> str:
+    """Quote a text, as DuckDB and PostgreSQL do."""
+    return "'" + text.replace("'", "''") + "'"

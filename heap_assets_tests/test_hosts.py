@@ -14,7 +14,7 @@ from heap_assets.project import parse_settings
 from heap_assets.project.allowed_hosts import apply_allowed_hosts, refused_hosts
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
-from heap_assets.sources.warehouse import Dsn
+from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.storage import Lake
 
 TEXT = """

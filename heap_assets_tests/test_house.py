@@ -27,7 +27,7 @@ ROOMS = {
     "identity": "errors machine storage values tables",
     "profiles": "errors identity tables values yaml_core",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
-    "sources.warehouse": "errors redaction storage values",
+    "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
     "activation": "machine clock config errors http_client identity redaction sources.heap_connect storage tables "
     "values versions yaml_core",
@@ -193,3 +193,24 @@ def test_a_kind_of_sync_is_one_file_that_nobody_else_names() -> None:
 
 _WORDS = {"webhook", "custom", "heap_events"}
 """Kinds that are words for other things too: a channel of alerts, the default of a destination, a group of assets."""
+
+
+def test_an_engine_of_warehouses_is_one_folder_that_nobody_else_names() -> None:
+    """Whoever asks which engine a warehouse is would have to be edited for the next one."""
+    room = PACKAGE / "sources" / "warehouse"
+    engines = {
+        folder.parent.name: {file.stem for file in folder.parent.glob("*.py")} for folder in room.glob("*/__init__.py")
+    }
+    assert {"bigquery", "duckdb", "postgres"} <= engines.keys()
+    assert not {
+        engine: files for engine, files in engines.items() if not {"settings", "reader", "types", "errors"} <= files
+    }
+    inside = {m for m in _modules() if m.startswith(tuple(f"sources.warehouse.{engine}" for engine in engines))}
+    others = {m: path for m, path in _modules().items() if m not in inside and _room(m) != "demo"}
+    assert not {m: named for m in others if (named := set(_imports(m)) & inside)}
+    spelled = re.compile(rf"[\"'](?:{'|'.join(engines.keys() - _SOURCES_OF_HEAP)})[\"']")
+    assert not {m: named for m, path in others.items() if (named := spelled.findall(path.read_text()))}
+
+
+_SOURCES_OF_HEAP = {"bigquery"}
+"""Where Heap exports to, besides dumps: `heap.source` is of that kind, too."""

@@ -1,25 +1,33 @@
 """heap_assets.yaml as validated models: every choice a user makes is here, or with the connector that it configures."""
 
 from heap_assets.config.base import Section
-from heap_assets.config.heap import BigQuerySource, HeapSettings, IdentifierTypes, Region, S3Source
+from heap_assets.config.heap import (
+    GOOGLE_STORAGE,
+    BigQuerySource,
+    HeapSettings,
+    IdentifierTypes,
+    Region,
+    S3Source,
+    bigquery_hosts,
+)
 from heap_assets.config.identity import IdentifierType
 from heap_assets.config.load import load_settings, parse_settings, settings_path
-from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Settings
+from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert
 from heap_assets.config.sync import (
     PROPERTIES,
     EventSettings,
     KeyedSettings,
     Since,
-    SyncKinds,
     SyncSettings,
     UpsertRules,
     UpsertSettings,
     named,
 )
-from heap_assets.config.warehouse import WarehouseTable
+from heap_assets.config.warehouse import SourceSettings, TargetSettings, WarehouseTable, one_of
 
 __all__ = [
+    "GOOGLE_STORAGE",
     "HEAP_DEFAULT_IDENTIFIERS",
     "PROPERTIES",
     "UI_VARIABLE",
@@ -30,18 +38,22 @@ __all__ = [
     "IdentifierType",
     "IdentifierTypes",
     "KeyedSettings",
+    "Kinds",
     "Region",
     "S3Source",
     "Section",
     "Settings",
     "Since",
-    "SyncKinds",
+    "SourceSettings",
     "SyncSettings",
+    "TargetSettings",
     "UpsertRules",
     "UpsertSettings",
     "WarehouseTable",
+    "bigquery_hosts",
     "load_settings",
     "named",
+    "one_of",
     "parse_settings",
     "settings_path",
 ]

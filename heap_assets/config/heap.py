@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -22,11 +23,24 @@ class Region(StrEnum):
     EU = "eu"
 
 
+GOOGLE_STORAGE = ("storage.googleapis.com", "oauth2.googleapis.com")
+
+
+def bigquery_hosts(endpoint: str | None) -> tuple[str, ...]:
+    """Return the hosts of BigQuery, or the URL of its emulator."""
+    google = ("bigquery.googleapis.com", "bigquerystorage.googleapis.com", "oauth2.googleapis.com")
+    return google if endpoint is None else (endpoint,)
+
+
 class FolderSource(Section):
     """A folder laid out like the bucket: `manifests/` beside `sync_<dump id>/`."""
 
     kind: Literal["folder"]
     path: Path
+
+    def hosts(self) -> Iterator[str]:
+        """Yield no host: a folder is on this machine."""
+        yield from ()
 
 
 class S3Source(Section):
@@ -39,6 +53,10 @@ class S3Source(Section):
     role_arn: str | None = None
     external_id: SecretStr | None = None
     endpoint_url: str | None = Field(default=None, description="For S3-compatible stores and tests")
+
+    def hosts(self) -> Iterator[str]:
+        """Yield the URL of a store that is not Amazon's."""
+        yield from (self.endpoint_url,) if self.endpoint_url else ()
 
 
 class BigQuerySource(Section):
@@ -60,6 +78,10 @@ class BigQuerySource(Section):
     look_back_every_days: int = Field(default=7, ge=1)
     endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
     storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
+
+    def hosts(self) -> Iterator[str]:
+        """Yield Google's hosts, or the emulator's."""
+        yield from bigquery_hosts(self.endpoint)
 
 
 HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discriminator="kind")]

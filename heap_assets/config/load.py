@@ -14,9 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from heap_assets.config.base import alternatives, one_line
-from heap_assets.config.models import Settings, settings_model
+from heap_assets.config.models import Kinds, Settings, settings_model
 from heap_assets.config.secrets import secrets_of, secrets_of_environment, texts_of, written_secret
-from heap_assets.config.sync import SyncKinds
 from heap_assets.errors import SettingsError
 from heap_assets.redaction import keep_addresses, register_secrets
 from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
@@ -34,7 +33,7 @@ def settings_path() -> Path:
     return Path(os.environ.get(PATH_VARIABLE, FILE_NAME)).absolute()
 
 
-def load_settings(kinds: SyncKinds, checks: Checks, path: Path | None = None) -> Settings:
+def load_settings(kinds: Kinds, checks: Checks, path: Path | None = None) -> Settings:
     """Read and validate the settings file.
 
     Relative paths in it are relative to the file, not to the current folder.
@@ -42,7 +41,7 @@ def load_settings(kinds: SyncKinds, checks: Checks, path: Path | None = None) ->
     Parameters
     ----------
     kinds
-        What its `sync:` section may hold.
+        Of which its sections may be.
     checks
         What is asked of settings whose form is right, by those who know what the values mean.
 
@@ -57,13 +56,13 @@ def load_settings(kinds: SyncKinds, checks: Checks, path: Path | None = None) ->
     return parse_settings(path.read_text(), path, kinds, checks)
 
 
-def parse_settings(text: str, path: Path, kinds: SyncKinds, checks: Checks) -> Settings:
+def parse_settings(text: str, path: Path, kinds: Kinds, checks: Checks) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
     raw = read_yaml(text, path.name)
     if not isinstance(raw, dict):
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
     register_secrets(secrets_of_environment(os.environ))
-    file = _File(path.name, text, raw, settings_model(tuple(kinds)))
+    file = _File(path.name, text, raw, settings_model(kinds))
     filled = _fill(raw, file, ())
     try:
         settings = file.model.model_validate(filled)
@@ -254,8 +253,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         changes["heap"] = settings.heap.model_copy(
             update={"source": source.model_copy(update={"path": folder / source.path})}
         )
-    if settings.warehouse is not None and settings.warehouse.kind == "duckdb":
-        changes["warehouse"] = settings.warehouse.model_copy(update={"path": folder / settings.warehouse.path})
+    changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None
     changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}
     if settings.identity.suppressed:
         changes["identity"] = settings.identity.model_copy(

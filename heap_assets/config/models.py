@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field, create_model, field_validator, model_validator
 
@@ -16,8 +16,8 @@ from heap_assets.config.base import Day, Section
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
-from heap_assets.config.sync import SyncKinds, SyncSettings, sync_section
-from heap_assets.config.warehouse import PublishTarget, TargetName, WarehouseSettings
+from heap_assets.config.sync import SyncSettings, sync_section
+from heap_assets.config.warehouse import SourceSettings, TargetName, TargetSettings, one_of
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
     "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
@@ -33,20 +33,28 @@ class LakeSettings(Section):
     options: dict[str, str] = {}
 
 
-class Settings(Section):
-    """heap_assets.yaml. Which kinds its `sync:` section may hold is handed in (:func:`settings_model`)."""
+class Kinds(NamedTuple):
+    """The models of all kinds that sections of the settings may be of."""
 
-    sync_kinds: ClassVar[SyncKinds] = ()
+    syncs: tuple[type[SyncSettings], ...]
+    sources: tuple[type[SourceSettings], ...]
+    targets: tuple[type[TargetSettings], ...]
+
+
+class Settings(Section):
+    """heap_assets.yaml. Of which kinds its sections may be is handed in (:func:`settings_model`)."""
+
+    sync_kinds: ClassVar[tuple[type[SyncSettings], ...]] = ()
 
     start_date: Day = Field(description="First day of every table; rows before it are counted and left out")
     lake: LakeSettings
     catalogue: Path = Field(default=Path("heap_catalogue.yaml"), description="Known event tables and columns")
     heap: HeapSettings
-    warehouse: WarehouseSettings | None = None
+    warehouse: SourceSettings | None = None
     identity: IdentitySettings
     profiles: ProfilesSettings = ProfilesSettings()
     sync: dict[str, SyncSettings] = {}
-    publish: dict[TargetName, PublishTarget] = {}
+    publish: dict[TargetName, TargetSettings] = {}
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = []
     allowed_hosts: list[Host] | None = Field(
@@ -178,8 +186,15 @@ class Settings(Section):
 
 
 @cache
-def settings_model(kinds: tuple[type[SyncSettings], ...]) -> type[Settings]:
-    """Return the model of a settings file whose `sync:` section may hold these kinds."""
-    model = create_model("Settings", __base__=Settings, sync=(sync_section(kinds), {}))
-    model.sync_kinds = kinds
+def settings_model(kinds: Kinds) -> type[Settings]:
+    """Return the model of a settings file whose sections may be of these kinds."""
+    source, target = one_of(kinds.sources), one_of(kinds.targets)
+    model = create_model(
+        "Settings",
+        __base__=Settings,
+        warehouse=(source | None, None),
+        sync=(sync_section(kinds.syncs), {}),
+        publish=(dict[TargetName, target], {}),  # type: ignore[valid-type]
+    )
+    model.sync_kinds = kinds.syncs
     return model

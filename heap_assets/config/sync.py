@@ -190,11 +190,7 @@ class EventSettings(SyncSettings):
         )
 
 
-SyncKinds = Sequence[type[SyncSettings]]
-"""The models of all kinds that a `sync:` section may hold."""
-
-
-def sync_section(kinds: SyncKinds) -> Any:
+def sync_section(kinds: Sequence[type[SyncSettings]]) -> Any:
     """Return the type of a `sync:` section: name to settings of a kind, in which another kind's key is a mistake."""
     names = [model.kind_name() for model in kinds]
     message = f"a kind (the sync's name unless given), one of {', '.join(names)}"

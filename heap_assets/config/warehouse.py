@@ -1,12 +1,13 @@
-"""The `warehouse:` and `publish:` sections: what is read, and what is written to a warehouse."""
+"""What every source of tables and every publish target has; what an engine has besides is in the engine's folder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Self, Union
 from zoneinfo import available_timezones
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
 from heap_assets.config.heap import IdentifierTypes
@@ -58,7 +59,10 @@ class WarehouseTable(Section):
         return value
 
 
-class _Common(Section):
+class SourceSettings(Section):
+    """A system that tables are read from: `warehouse:`, or one of `sources:`."""
+
+    kind: str
     tables: dict[str, WarehouseTable] = {}
     datasets: list[str] = Field(
         default=[], description="Datasets or schemas that browsing shows and mappings may name; all unless given"
@@ -66,9 +70,9 @@ class _Common(Section):
 
     @model_validator(mode="after")
     def _relations_are_in_datasets(self) -> Self:
-        own = [self._shown(dataset) for dataset in self.datasets]
+        own = [self.dataset_shown(dataset) for dataset in self.datasets]
         for name, table in self.tables.items():
-            dataset = self._dataset_of(table.relation)
+            dataset = self.dataset_of(table.relation)
             if own and dataset not in own:
                 raise ValueError(
                     f"warehouse.tables.{name}.relation is {table.relation!r}, but {dataset} is not among "
@@ -76,53 +80,41 @@ class _Common(Section):
                 )
         return self
 
-    def _dataset_of(self, relation: str) -> str:
+    def dataset_of(self, relation: str) -> str:
+        """Return the dataset or schema that a relation lies in."""
         return relation.split(".")[-2]
 
-    def _shown(self, dataset: str) -> str:
+    def dataset_shown(self, dataset: str) -> str:
+        """Return the name of a dataset as :meth:`dataset_of` spells it."""
         return dataset
 
+    def anchored(self, folder: Path) -> Self:
+        """Return the settings with the file's relative paths made relative to the file."""
+        del folder
+        return self
 
-class DuckDBWarehouse(_Common):
-    """A DuckDB file."""
+    def hosts(self) -> Iterator[str]:
+        """Yield the hosts that reading calls, as `host`, `host:port` or a URL."""
+        yield from ()
 
-    kind: Literal["duckdb"]
-    path: Path
+    def open(self, section: str) -> Any:
+        """Return the warehouse (:class:`heap_assets.sources.warehouse.Warehouse`), which connects when it is asked.
 
-
-class PostgresWarehouse(_Common):
-    """PostgreSQL or Redshift."""
-
-    kind: Literal["postgres"]
-    dsn: SecretStr = Field(description="postgresql://user:password@host/database, as ${WAREHOUSE_DSN}")
-
-
-class BigQueryWarehouse(_Common):
-    """BigQuery."""
-
-    kind: Literal["bigquery"]
-    project: str
-    location: str | None = None
-    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
-    max_bytes_billed: int | None = Field(default=None, ge=1)
-    endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
-    storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
-
-    def _dataset_of(self, relation: str) -> str:
-        return self._shown(relation.rpartition(".")[0])
-
-    def _shown(self, dataset: str) -> str:
-        """The project is part of a dataset's name, unless it is the warehouse's own."""
-        return dataset.removeprefix(f"{self.project}.")
-
-
-WarehouseSettings = Annotated[DuckDBWarehouse | PostgresWarehouse | BigQueryWarehouse, Field(discriminator="kind")]
+        Parameters
+        ----------
+        section
+            The key of these settings, for messages: `warehouse`, `sources.crm`.
+        """
+        raise NotImplementedError
 
 
 DEFAULT_ASSETS = [f"{HEAP}*", GRAPH, PROFILES, "events"]
 
 
-class _Target(Section):
+class TargetSettings(Section):
+    """A place that tables are published to."""
+
+    kind: str
     assets: list[str] = Field(
         default=DEFAULT_ASSETS,
         description="Assets by key, patterns as in a shell: heap/*, warehouse/crm_*, profiles. `events` is the wide "
@@ -135,42 +127,33 @@ class _Target(Section):
         description="Dataset or schema of the views that give event rows today's user and profile; null for none",
     )
 
+    @property
+    def container(self) -> str:
+        """The dataset or schema that tables are published to."""
+        raise NotImplementedError
 
-class BigQueryTarget(_Target):
-    """A dataset in BigQuery."""
+    def hosts(self) -> Iterator[str]:
+        """Yield the hosts that publishing calls, as `host`, `host:port` or a URL."""
+        yield from ()
 
-    kind: Literal["bigquery"]
-    project: str
-    dataset: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Must exist")
-    location: str | None = None
-    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
-    staging: str | None = Field(
-        default=None, description="gs://bucket/prefix that files go through; else they are sent by the run itself"
-    )
-    staging_options: dict[str, str] = Field(default={}, description="Options of that bucket, as for the lake")
-    endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
+    def open(self, store: Any, section: str) -> Any:
+        """Return the publisher (:class:`heap_assets.sources.warehouse.Publisher`), which connects when it is asked.
 
-    @field_validator("staging")
-    @classmethod
-    def _is_on_gcs(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("gs://"):
-            raise ValueError("gs://bucket/prefix: BigQuery loads from Google's storage only")
-        return value
-
-
-class PostgresTarget(_Target):
-    """A schema in PostgreSQL."""
-
-    kind: Literal["postgres"]
-    dsn: SecretStr = Field(description="postgresql://user:password@host/database, as ${PUBLISH_DSN}")
-    schema_name: str = Field(
-        alias="schema",
-        default="heap_assets",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Is made if it is missing",
-    )
+        Parameters
+        ----------
+        store
+            Of the lake: what was published is remembered there.
+        section
+            The key of these settings, for messages.
+        """
+        raise NotImplementedError
 
 
-PublishTarget = Annotated[BigQueryTarget | PostgresTarget, Field(discriminator="kind")]
 TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """What a target is called: `publish/<name>/<table>` are its assets."""
+
+
+def one_of(models: Sequence[type[Section]]) -> Any:
+    """Return the type of a section that is of one of several kinds, told by its key `kind`."""
+    members: Any = tuple(models)
+    return Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007  built of a list

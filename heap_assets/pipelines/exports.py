@@ -18,7 +18,7 @@ from heap_assets.pipelines.table import UNREADABLE, Made, Task
 from heap_assets.project import Project
 from heap_assets.sources.heap_bigquery import ExportLog, ExportState, HeapExport, LookBack, TableLook, WideExport
 from heap_assets.sources.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
-from heap_assets.sources.warehouse import CONTENT_SCHEME, WarehouseError, content_digest
+from heap_assets.sources.warehouse import CONTENT_SCHEME, WarehouseError, content_digest, warehouse_of
 from heap_assets.storage import Inputs, conform
 from heap_assets.tables import MIGRATIONS, USERS, heap_asset
 from heap_assets.values import apart, original, set_apart
@@ -27,6 +27,8 @@ _log = logging.getLogger("heap_assets.exports")
 
 _EVENT_KEYS = ("event_id", "user_id", "session_id", "time")
 _USER_KEYS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
+_ACCOUNT = {"kind", "project", "location", "credentials", "max_bytes_billed", "endpoint", "storage_endpoint"}
+"""Keys of `heap.source` that a warehouse in BigQuery has too."""
 _MODE = "migrations applied by the view"
 
 
@@ -45,15 +47,9 @@ def is_exported(project: Project) -> bool:
 
 def open_export(project: Project) -> HeapExport:
     """Return Heap's dataset; it is connected to only while something is asked of it."""
-    from heap_assets.sources.warehouse import (  # nobody else waits for Google's client
-        BigQueryAccount,
-        BigQueryWarehouse,
-    )
-
     source = _source(project)
-    credentials = source.credentials.get_secret_value() if source.credentials else None
-    account = BigQueryAccount(source.project, credentials, source.location, source.endpoint, source.storage_endpoint)
-    warehouse = BigQueryWarehouse(account, (source.dataset,), source.max_bytes_billed)
+    account = source.model_dump(include=_ACCOUNT)
+    warehouse = warehouse_of({**account, "datasets": [source.dataset]}, "heap.source")
     if source.events_table is not None:
         return WideExport(warehouse, source.dataset, source.events_table)
     return HeapExport(warehouse, source.dataset)

@@ -26,7 +26,6 @@ from heap_assets.sources.warehouse import (
     table_name,
     table_names,
 )
-from heap_assets.storage import Store
 from heap_assets.tables import (
     AUDIT,
     CHANGES,
@@ -124,20 +123,9 @@ def resolvable(project: Project, target: str) -> list[PublishedTable]:
 
 def open_publisher(project: Project, target: str) -> Publisher:
     """Return the publisher of a target; it connects only while something is published."""
-    chosen, store = project.settings.publish[target], project.lake.store
     check_publish_hosts(project.settings, target)
-    if chosen.kind == "postgres":
-        from heap_assets.sources.warehouse import PostgresPublisher
-
-        return PostgresPublisher(chosen.dsn.get_secret_value(), chosen.schema_name, store)
-    from heap_assets.sources.warehouse import BigQueryAccount, BigQueryPublisher
-
-    credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
-    account = BigQueryAccount(chosen.project, credentials, chosen.location, chosen.endpoint)
-    staging = Store(chosen.staging, chosen.staging_options) if chosen.staging else None
-    if staging is None and project.lake.store.url.startswith("gs://"):
-        staging = project.lake.store.child("_publishing")
-    return BigQueryPublisher(account, chosen.dataset, store, staging)
+    publisher: Publisher = project.settings.publish[target].open(project.lake.store, f"publish.{target}")
+    return publisher
 
 
 def publish_day(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 
-from heap_assets.config import Settings
+from heap_assets.config import GOOGLE_STORAGE, Settings
 from heap_assets.http_client import AllowedHosts, allow_only, allowed_hosts, host_and_port
-from heap_assets.sources.warehouse import AccessError, Dsn
-
-BIGQUERY = ("bigquery.googleapis.com", "bigquerystorage.googleapis.com", "oauth2.googleapis.com")
-GOOGLE_STORAGE = ("storage.googleapis.com", "oauth2.googleapis.com")
 
 
 def apply_allowed_hosts(settings: Settings) -> None:
@@ -30,9 +25,9 @@ def check_publish_hosts(settings: Settings, target: str) -> None:
     HostNotAllowedError
         Naming the first host that is not allowed.
     """
-    chosen, allowed = settings.publish[target], allowed_hosts()
-    for host in _publish_hosts(chosen):
-        _check(allowed, host)
+    allowed = allowed_hosts()
+    for host in settings.publish[target].hosts():
+        allowed.check(*_split(_bare(host)))
 
 
 def refused_hosts(settings: Settings) -> list[str]:
@@ -41,25 +36,18 @@ def refused_hosts(settings: Settings) -> list[str]:
         return []
     allowed = AllowedHosts(frozenset(h.lower() for h in (*settings.allowed_hosts, *_source_hosts(settings))))
     named = [*_sync_hosts(settings), *_alert_hosts(settings)]
-    named += [(f"publish.{name}", host) for name, one in settings.publish.items() for host in _publish_hosts(one)]
+    named += [(f"publish.{name}", _bare(host)) for name, one in settings.publish.items() for host in one.hosts()]
     return sorted({f"{where}: {host}" for where, host in named if not allowed.allows(*_split(host))})
 
 
 def _source_hosts(settings: Settings) -> Iterator[str]:
     """Yield the hosts of lake and sources, with their ports where they are given."""
-    source, warehouse = settings.heap.source, settings.warehouse
-    endpoints = [settings.lake.options.get("aws_endpoint_url"), os.environ.get("AWS_ENDPOINT_URL")]
+    endpoints = (settings.lake.options.get("aws_endpoint_url"), os.environ.get("AWS_ENDPOINT_URL"))
+    yield from (_of_url(endpoint) for endpoint in endpoints if endpoint)
     if settings.lake.url.startswith("gs://"):
         yield from GOOGLE_STORAGE
-    if source.kind == "s3":
-        endpoints.append(source.endpoint_url)
-    for one in (source, warehouse):
-        if one is not None and one.kind == "bigquery":
-            yield from _bigquery_hosts(one.endpoint)
-    if warehouse is not None and warehouse.kind == "postgres":
-        with contextlib.suppress(AccessError):  # told when it is read: what does not need it goes on
-            yield from Dsn.parse(warehouse.dsn.get_secret_value()).hosts
-    yield from (_of_url(endpoint) for endpoint in endpoints if endpoint)
+    for source in (settings.heap.source, settings.warehouse):
+        yield from map(_bare, source.hosts() if source else ())
 
 
 def _sync_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -76,27 +64,13 @@ def _alert_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"alerts[{index}]", _of_url(address)
 
 
-def _publish_hosts(target: object) -> Iterator[str]:
-    dsn = getattr(target, "dsn", None)
-    if dsn is not None:
-        yield from Dsn.parse(dsn.get_secret_value()).hosts
-        return
-    yield from _bigquery_hosts(getattr(target, "endpoint", None))
-    if getattr(target, "staging", None):
-        yield from GOOGLE_STORAGE
-
-
-def _bigquery_hosts(endpoint: str | None) -> Iterator[str]:
-    yield from BIGQUERY if endpoint is None else (_of_url(endpoint),)
+def _bare(host: str) -> str:
+    return _of_url(host) if "://" in host else host
 
 
 def _of_url(url: str) -> str:
     host, port = host_and_port(url)
     return f"{host}:{port}" if port else host
-
-
-def _check(allowed: AllowedHosts, host: str) -> None:
-    allowed.check(*_split(host))
 
 
 def _split(host: str) -> tuple[str, int | None]:

@@ -42,7 +42,6 @@ from heap_assets.sources.heap_connect import (
 from heap_assets.sources.warehouse import (
     AccessError,
     Column,
-    DuckDBWarehouse,
     Shape,
     Warehouse,
     WarehouseError,
@@ -146,18 +145,8 @@ class Project:
         chosen = self.settings.warehouse
         if chosen is None:
             raise SettingsError("there is no `warehouse:` section in the settings")
-        if chosen.kind == "duckdb":
-            return DuckDBWarehouse(chosen.path)
-        from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, PostgresWarehouse  # heavy clients
-
-        if chosen.kind == "postgres":
-            return PostgresWarehouse(chosen.dsn.get_secret_value())
-        credentials = chosen.credentials.get_secret_value() if chosen.credentials else None
-        account = BigQueryAccount(
-            chosen.project, credentials, chosen.location, chosen.endpoint, chosen.storage_endpoint
-        )
-        relations = tuple(table.relation for table in chosen.tables.values())
-        return BigQueryWarehouse(account, tuple(chosen.datasets), chosen.max_bytes_billed, relations)
+        warehouse: Warehouse = chosen.open("warehouse")
+        return warehouse
 
     @cached_property
     def event_tables(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reading heap_assets.yaml: the kinds of sync that there are, and what only the other rooms can judge."""
+"""Reading heap_assets.yaml: of which kinds its sections may be, and what only the other rooms can judge."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from heap_assets import config
 from heap_assets.activation import sync_kinds
-from heap_assets.config import IdentifierType, Settings
+from heap_assets.config import IdentifierType, Kinds, Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import IdentifierRule, RulesError
 from heap_assets.profiles import Audience, Condition, parse_audience, parse_conditions
 from heap_assets.sources.heap_connect import FASTEST, Plan, check_bucket
+from heap_assets.sources.warehouse import source_kinds, target_kinds
 from heap_assets.tables import PROFILE_COLUMNS, SNAPSHOT_TABLES
 
 
@@ -23,12 +24,12 @@ def load_settings(path: Path | None = None) -> Settings:
     SettingsError
         One message naming the key, its value and what was expected.
     """
-    return config.load_settings(sync_kinds(), _CHECKS, path)
+    return config.load_settings(_kinds(), _CHECKS, path)
 
 
 def parse_settings(text: str, path: Path) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
-    return config.parse_settings(text, path, sync_kinds(), _CHECKS)
+    return config.parse_settings(text, path, _kinds(), _CHECKS)
 
 
 def identifier_rule(section: IdentifierType) -> IdentifierRule:
@@ -126,3 +127,7 @@ def _check_cadence(settings: Settings) -> None:
 
 
 _CHECKS = (_check_identifiers, _check_audiences, leave_out_rules, _check_bucket, _check_cadence)
+
+
+def _kinds() -> Kinds:
+    return Kinds(sync_kinds(), source_kinds(), target_kinds())

@@ -30,7 +30,7 @@ from heap_assets.storage import state_keys
 from heap_assets.storage.sql_types import rewritten
 from heap_assets.storage.store import Store
 from heap_assets.tables import GRAPH, MIGRATIONS, PAGEVIEWS, SESSIONS, is_event_table, sync_asset
-from heap_assets.values import PRIVATE, set_apart
+from heap_assets.values import PRIVATE, set_apart, sql_identifier, sql_literal
 
 _SUFFIX = ".parquet"
 _SYNCS = state_keys.SYNC
@@ -197,10 +197,10 @@ class _Views:
         """Make one view and return its quoted name; None if it cannot be made."""
         uris = [self._store.uri(key) for key in files]
         free = self._free_name(schema, name)
-        view = f"{_identifier(schema)}.{_identifier(free)}"
+        view = f"{sql_identifier(schema)}.{sql_identifier(free)}"
         try:
-            self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(schema)}")
-            source = self._source(uris, f", filename = {_literal(_FILE)}" if keyed else "")
+            self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {sql_identifier(schema)}")
+            source = self._source(uris, f", filename = {sql_literal(_FILE)}" if keyed else "")
             if not keyed:
                 self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {source}")
             else:
@@ -219,11 +219,11 @@ class _Views:
         for columns, _ in schemas:
             for name, dtype in columns.items():
                 types.setdefault(name, []).append(dtype)
-        rewrites = {name: by_type for name, of in types.items() if (by_type := rewritten(_identifier(name), of))}
+        rewrites = {name: by_type for name, of in types.items() if (by_type := rewritten(sql_identifier(name), of))}
         groups: dict[str, list[str]] = {}
         for columns, alike in schemas:
             replaced = [
-                f"{by_type[str(columns[name])]} AS {_identifier(name)}"
+                f"{by_type[str(columns[name])]} AS {sql_identifier(name)}"
                 for name, by_type in rewrites.items()
                 if str(columns.get(name)) in by_type
             ]
@@ -239,7 +239,7 @@ class _Views:
             f"""
             SELECT list(file_name ORDER BY file_name) AS files FROM (
                 SELECT file_name, string_agg(concat_ws(' ', name, duckdb_type), chr(31) ORDER BY column_id) AS columns
-                FROM parquet_schema([{", ".join(map(_literal, uris))}]) GROUP BY file_name
+                FROM parquet_schema([{", ".join(map(sql_literal, uris))}]) GROUP BY file_name
             ) GROUP BY columns ORDER BY files
             """
         ).fetchall()
@@ -251,8 +251,8 @@ class _Views:
         return schemas
 
     def _create_keyed(self, view: str, schema: str, name: str, source: str) -> None:
-        key = f"parse_filename({_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
-        everything = f"* EXCLUDE ({_identifier(_FILE)})"
+        key = f"parse_filename({sql_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
+        everything = f"* EXCLUDE ({sql_identifier(_FILE)})"
         self._connection.execute(f"CREATE VIEW {view} AS SELECT {everything}, {key} FROM {source}")
         *columns, _ = self._columns(schema, name)
         if clashing := _renaming(set_apart(columns, [_PARTITION_KEY])):
@@ -294,7 +294,7 @@ class _Views:
             try:
                 self._connection.execute(
                     f"""
-                    CREATE VIEW resolved.{_identifier(name)} AS
+                    CREATE VIEW resolved.{sql_identifier(name)} AS
                     SELECT e.* {clashing}, coalesce(m.resolved_to, e.user_id) AS resolved_user_id,
                         g.profile_id AS profile_id
                     FROM {source} AS e
@@ -310,7 +310,7 @@ class _Views:
 
 
 def _parquet(uris: Sequence[str], options: str) -> str:
-    listed = ", ".join(map(_literal, uris))
+    listed = ", ".join(map(sql_literal, uris))
     return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{options})"
 
 
@@ -320,7 +320,7 @@ def _unquoted(view: str) -> tuple[str, str]:
 
 
 def _renaming(names: Mapping[str, str]) -> str:
-    listed = ", ".join(f"{_identifier(old)} AS {_identifier(new)}" for old, new in names.items())
+    listed = ", ".join(f"{sql_identifier(old)} AS {sql_identifier(new)}" for old, new in names.items())
     return f"RENAME ({listed})" if listed else ""
 
 
@@ -367,17 +367,9 @@ def _open_remote(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 def _lock_down(connection: duckdb.DuckDBPyConnection, store: Store, files: Sequence[str]) -> None:
     """Let the connection read the tables' own folders only; no later statement can undo it."""
     folders = sorted({key.rpartition("/")[0] for key in files if not key.startswith("_")})
-    own = [_literal(store.uri(f"{folder}/")) for folder in folders]
-    single = [_literal(store.uri(key)) for key in files if key.startswith("_")]
+    own = [sql_literal(store.uri(f"{folder}/")) for folder in folders]
+    single = [sql_literal(store.uri(key)) for key in files if key.startswith("_")]
     connection.execute(f"SET allowed_directories = [{', '.join(own)}]")
     connection.execute(f"SET allowed_paths = [{', '.join(single)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -21,7 +21,7 @@ from adbc_driver_postgresql import dbapi
 
 from heap_assets.pipelines.publishing import due_days, make_views, open_publisher, publish_day, published_tables
 from heap_assets.project.project import Project
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset
 from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.torture.stages import DAYS, copy_world, platform_of

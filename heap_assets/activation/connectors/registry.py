@@ -13,7 +13,7 @@ from typing import Any
 
 from heap_assets.activation import connectors as package
 from heap_assets.activation.connectors.base import Connector, Deployment
-from heap_assets.config import SyncKinds
+from heap_assets.config import SyncSettings
 from heap_assets.redaction import redact
 
 GROUP = "heap_assets.connectors"
@@ -29,7 +29,7 @@ def connectors() -> dict[str, type[Connector[Any]]]:
     return built_in | {connector.kind(): connector for connector in _plugged_in() if connector.kind() not in built_in}
 
 
-def sync_kinds() -> SyncKinds:
+def sync_kinds() -> tuple[type[SyncSettings], ...]:
     """Return the settings models of all kinds: what a `sync:` section may hold."""
     return tuple(connector.settings_model for connector in connectors().values())
 

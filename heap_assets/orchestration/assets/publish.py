@@ -159,7 +159,6 @@ def _resolving(project: Project, target: str) -> list[PublishedTable]:
 
 def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
     chosen = project.settings.publish[target]
-    container = chosen.dataset if chosen.kind == "bigquery" else chosen.schema_name
     return dg.AssetSpec(
         asset_key(table.asset),
         deps=[asset_key(source) for source in table.sources],
@@ -170,7 +169,7 @@ def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
         kinds={chosen.kind},
         owners=[project.settings.run.owner],
         tags={"target": target},
-        metadata={"dagster/table_name": f"{container}.{table.publication.table}"},
+        metadata={"dagster/table_name": f"{chosen.container}.{table.publication.table}"},
         automation_condition=PUBLISHED_DAYS,
         freshness_policy=policy_for("sync", loaded_cadence(project)),
     )

@@ -39,7 +39,7 @@ def _spec(
     project: Project, name: str, table: WarehouseTable, condition: dg.AutomationCondition[dg.AssetKey]
 ) -> dg.AssetSpec:
     path = warehouse_asset(name)
-    kind = project.settings.warehouse.kind if project.settings.warehouse else "duckdb"
+    kind = project.settings.warehouse.kind if project.settings.warehouse else ""
     mapped = ", ".join(f"`{column}` is {types}" for column, types in table.identifiers.items())
     about = table.description or f"`{table.relation}`, one row per `{table.key}`."
     return dg.AssetSpec(

@@ -1,16 +1,10 @@
-"""The warehouses that CRM, billing, product and support tables live in, and that results are published to.
-
-Engines are imported when they are named: nobody waits for Google's client who reads a DuckDB file.
-"""
+"""The warehouses that CRM, billing, product and support tables live in, and that results are published to."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 from heap_assets.sources.warehouse.base import (
     AccessError,
     Column,
-    ColumnMissingError,
     Newer,
     Permission,
     Reading,
@@ -34,39 +28,26 @@ from heap_assets.sources.warehouse.browse import (
     tables_of,
 )
 from heap_assets.sources.warehouse.content import CONTENT_SCHEME, FINGERPRINT_SCHEME, content_digest, row_fingerprints
-from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
-from heap_assets.sources.warehouse.postgres.dsn import Dsn
+from heap_assets.sources.warehouse.engine import (
+    source_kinds,
+    target_kinds,
+    warehouse_of,
+)
 from heap_assets.sources.warehouse.publish import (
-    RESOLVED_COLUMNS,
     Preview,
     Publication,
     Published,
     Publisher,
     PublishError,
     PublishStatus,
-    ResolvedOn,
     table_name,
     table_names,
     told_counts,
     told_names,
 )
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
-from heap_assets.sources.warehouse.shape import Shape, TimeKind, family_of
-
-if TYPE_CHECKING:
-    from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
-    from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
-    from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
-    from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
-    from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
-
-_ENGINES = {
-    "PostgresPublisher": "heap_assets.sources.warehouse.postgres.publisher",
-    "BigQueryPublisher": "heap_assets.sources.warehouse.bigquery.publisher",
-    "BigQueryAccount": "heap_assets.sources.warehouse.bigquery.client",
-    "BigQueryWarehouse": "heap_assets.sources.warehouse.bigquery.reader",
-    "PostgresWarehouse": "heap_assets.sources.warehouse.postgres.reader",
-}
+from heap_assets.sources.warehouse.resolved_views import RESOLVED_COLUMNS, ResolvedOn
+from heap_assets.sources.warehouse.shape import Shape, family_of
 
 __all__ = [
     "CONTENT_SCHEME",
@@ -74,18 +55,10 @@ __all__ = [
     "RESOLVED_COLUMNS",
     "SAMPLE_ROWS",
     "AccessError",
-    "BigQueryAccount",
-    "BigQueryPublisher",
-    "BigQueryWarehouse",
     "Column",
-    "ColumnMissingError",
-    "Dsn",
-    "DuckDBWarehouse",
     "Newer",
     "Observation",
     "Permission",
-    "PostgresPublisher",
-    "PostgresWarehouse",
     "Preview",
     "Publication",
     "PublishError",
@@ -100,7 +73,6 @@ __all__ = [
     "Snapshot",
     "Table",
     "Tally",
-    "TimeKind",
     "Warehouse",
     "WarehouseBusyError",
     "WarehouseError",
@@ -115,17 +87,12 @@ __all__ = [
     "propose_yaml",
     "refreshed",
     "row_fingerprints",
+    "source_kinds",
     "table_name",
     "table_names",
     "tables_of",
+    "target_kinds",
     "told_counts",
     "told_names",
+    "warehouse_of",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _ENGINES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ENGINES[name]), name)

@@ -176,6 +176,8 @@ class Warehouse(ABC):
     """A warehouse that tables are read from. Implementations connect for each call and hold nothing open."""
 
     kind: str
+    timestamps_are_instants: ClassVar[bool] = False
+    """Whether TIMESTAMP without more is a time in UTC."""
 
     @abstractmethod
     def tables(self) -> list[Table]:
@@ -270,25 +272,14 @@ class Warehouse(ABC):
             yield Snapshot(pl.scan_parquet(path), reading, path)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Top-level columns to read, in table order, after paths were checked."""
-
-    columns: tuple[Column, ...] = field(default=())
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns)
-
-
 def find_relation(wanted: str, existing: Iterable[str], where: str, noun: str = "table") -> str:
     """Return the relation's own spelling; names are compared without case if nothing fits exactly."""
     names = list(existing)
     return _find(wanted, names, RelationMissingError(_missing(f"{where} has no {noun} {wanted!r}", wanted, names)))
 
 
-def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], relation: str) -> Chosen:
-    """Check names and nested paths against a relation's columns.
+def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], relation: str) -> tuple[str, ...]:
+    """Check names and nested paths against a relation's columns; return those to read, in table order.
 
     Raises
     ------
@@ -296,9 +287,9 @@ def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], rela
         Names the columns there are and the nearest one.
     """
     if wanted is None:
-        return Chosen(tuple(columns))
+        return tuple(column.name for column in columns)
     roots = {choose_path(path, columns, relation)[0] for path in wanted}
-    return Chosen(tuple(column for column in columns if column.name in roots))
+    return tuple(column.name for column in columns if column.name in roots)
 
 
 def choose_path(wanted: str, columns: Sequence[Column], relation: str) -> tuple[str, ...]:

@@ -104,9 +104,9 @@ def refreshed(
     wanted = None if columns is None else [*columns, *own]
     observed_at, version = datetime.now(UTC), warehouse.version(relation)
     existing = warehouse.columns(relation)
-    instants = warehouse.kind == "bigquery"
+    instants = warehouse.timestamps_are_instants
     shape = Shape.of(existing, [*spelled, *(columns or ()), *own], relation, zone, timestamps_are_instants=instants)
-    names = choose_columns(wanted, existing, relation).names
+    names = choose_columns(wanted, existing, relation)
     kind = shape.kind(updated_at) if updated_at else TimeKind.OTHER
     incremental = key in shape.names and kind in _GRAIN
     tally = warehouse.tally(relation, shape.source(str(updated_at))) if incremental else None

@@ -16,7 +16,7 @@ import grpc  # type: ignore[import-untyped]
 from google.auth.credentials import Credentials
 from google.oauth2.credentials import Credentials as Token
 
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 
 ENDED = datetime(2026, 11, 3, 6, tzinfo=UTC)
 """When every job ended."""

@@ -26,7 +26,7 @@ import sqlglot
 from google.cloud.bigquery_storage_v1 import types as storage
 from sqlglot import exp
 
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets_tests.sources.warehouse.refusing_google import Google, RefusingGoogle, refusing_google
 
 STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}

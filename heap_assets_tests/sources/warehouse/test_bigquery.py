@@ -17,18 +17,12 @@ import sqlglot
 from google.api_core import exceptions as google_errors
 from google.cloud import bigquery as gcp
 
-from heap_assets.sources.warehouse import (
-    AccessError,
-    BigQueryAccount,
-    BigQueryWarehouse,
-    ColumnMissingError,
-    Newer,
-    RelationMissingError,
-    WarehouseBusyError,
-    WarehouseError,
-)
+from heap_assets.sources.warehouse import AccessError, Newer, RelationMissingError, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.base import ColumnMissingError
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.errors import explained
 from heap_assets.sources.warehouse.bigquery.names import relation_of
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.sql import condition, select
 from heap_assets.sources.warehouse.bigquery.tables import version_of
 from heap_assets.sources.warehouse.refresh import Observation, refreshed

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.config.warehouse import BigQueryWarehouse as Section
 from heap_assets.sources.heap_bigquery.export import HeapExport
-from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, Newer, RelationMissingError
+from heap_assets.sources.warehouse import Newer, RelationMissingError
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.names import is_dataset, relation_of, shard_of, without_shards
 from heap_assets.sources.warehouse.bigquery.preflight import preflight
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
+from heap_assets.sources.warehouse.bigquery.settings import BigQuerySettings as Section
 from heap_assets.sources.warehouse.browse import look
 from heap_assets.sources.warehouse.publish import Publication
 from heap_assets.storage import Store

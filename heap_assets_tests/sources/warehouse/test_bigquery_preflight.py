@@ -10,17 +10,11 @@ from uuid import uuid4
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from heap_assets.sources.warehouse import (
-    AccessError,
-    BigQueryAccount,
-    BigQueryWarehouse,
-    Permission,
-    WarehouseBusyError,
-    WarehouseError,
-)
-from heap_assets.sources.warehouse.bigquery.client import said_so
+from heap_assets.sources.warehouse import AccessError, Permission, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount, said_so
 from heap_assets.sources.warehouse.bigquery.errors import explained
 from heap_assets.sources.warehouse.bigquery.preflight import preflight
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets_tests.sources.warehouse.refusing_google import RefusingGoogle, refusing_google, refusing_storage
 
 REFUSED = "Permission bigquery.tables.getData denied on table p:d.people"

@@ -19,7 +19,7 @@ from google.cloud import bigquery as gcp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.evolution import evolved
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher

@@ -18,7 +18,7 @@ from heap_assets.sources.warehouse.bigquery.publisher import (
     widen_column_statement,
 )
 from heap_assets.sources.warehouse.bigquery.sql import condition, select, tally_query
-from heap_assets.sources.warehouse.publish import ResolvedOn
+from heap_assets.sources.warehouse.resolved_views import ResolvedOn
 from heap_assets_tests.sources.warehouse.bigquery_rules import refusals
 
 MONDAY = date(2026, 11, 2)

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pytest
 from google.cloud.bigquery_storage_v1 import types as storage
 
-from heap_assets.sources.warehouse import BigQueryWarehouse, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse import WarehouseBusyError, WarehouseError
 from heap_assets.sources.warehouse.bigquery.client import PatientClient, PatientReadClient
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.publish import Publication
 from heap_assets.storage import Store
 from heap_assets_tests.sources.warehouse.refusing_google import refusing_google

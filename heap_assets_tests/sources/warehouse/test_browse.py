@@ -14,7 +14,8 @@ from google.cloud import bigquery as gcp
 
 from heap_assets.config import Settings
 from heap_assets.config.identity import IdentifierType
-from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, DuckDBWarehouse
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.browse import (
     _NAMES,
     Proposal,
@@ -26,6 +27,7 @@ from heap_assets.sources.warehouse.browse import (
     propose_yaml,
     tables_of,
 )
+from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
 from heap_assets_tests.sources.warehouse.refusing_google import refusing_google
 
 SCRIPT = """

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.sources.warehouse import AccessError, PostgresWarehouse
+from heap_assets.sources.warehouse import AccessError
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
 from heap_assets.storage import Store
 
 

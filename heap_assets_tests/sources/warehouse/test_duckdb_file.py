@@ -18,16 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.sources.warehouse import (
-    AccessError,
-    ColumnMissingError,
-    DuckDBWarehouse,
-    Newer,
-    RelationMissingError,
-    WarehouseBusyError,
-    WarehouseError,
-)
-from heap_assets.sources.warehouse.duckdb.reader import _first_line
+from heap_assets.sources.warehouse import AccessError, Newer, RelationMissingError, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.base import ColumnMissingError
+from heap_assets.sources.warehouse.duckdb.errors import reason
+from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
 
 CONTACTS = """
 CREATE SCHEMA crm;
@@ -65,7 +59,7 @@ def read(source: DuckDBWarehouse, relation: str, *columns: str, newer: Newer | N
 def test_no_value_is_quoted(expression: str) -> None:
     with duckdb.connect() as connection, pytest.raises(duckdb.Error) as refused:
         connection.execute(f"SELECT {expression}").fetchall()
-    said = _first_line(refused.value)
+    said = reason(refused.value)
     assert "7f" not in said
     assert "7171" not in said
     assert ":" in said
@@ -261,7 +255,7 @@ def test_ten_million_rows_stay_under_one_gibibyte(tmp_path: Path) -> None:
     code = f"""
 import duckdb, re, sys
 from pathlib import Path
-from heap_assets.sources.warehouse import DuckDBWarehouse
+from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
 with DuckDBWarehouse(Path({str(tmp_path / "w.duckdb")!r})).snapshot("t") as snapshot:
     snapshot.frame.sink_parquet({str(tmp_path / "out.parquet")!r}, engine="streaming")
     print(snapshot.reading.rows, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)

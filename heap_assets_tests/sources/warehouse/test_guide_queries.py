@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from heap_assets.sources.heap_bigquery.events_table import COLUMNS, PUBLICATION, events_table
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.storage import Store
 

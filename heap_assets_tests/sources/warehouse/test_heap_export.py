@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 
 from heap_assets.sources.heap_bigquery.export import HeapExport, changed_days
-from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse, DuckDBWarehouse
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
+from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
 
 SCRIPT = """
 CREATE TABLE {d}.signup_raw (event_id {int}, user_id {int}, session_id {int}, time {time}, plan {text}, amount {float});

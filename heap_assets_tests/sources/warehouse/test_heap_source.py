@@ -24,7 +24,7 @@ from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.sources.heap_connect.catalogue import CatalogueColumn, CatalogueTable
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.storage import Inputs, Lake
 from heap_assets.tables import heap_asset
 from heap_assets_tests.orchestration.company_platform import QUIET, ROOT, World, why, yesterday

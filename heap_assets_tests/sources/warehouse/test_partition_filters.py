@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import polars as pl
 import pytest
 
-from heap_assets.sources.warehouse import BigQueryWarehouse, WarehouseError
+from heap_assets.sources.warehouse import WarehouseError
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.browse import look
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets_tests.sources.warehouse.strict_google import PSEUDO, StrictGoogle, strict_google

@@ -13,14 +13,9 @@ import polars as pl
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from heap_assets.sources.warehouse import (
-    AccessError,
-    ColumnMissingError,
-    Newer,
-    PostgresWarehouse,
-    RelationMissingError,
-    WarehouseError,
-)
+from heap_assets.sources.warehouse import AccessError, Newer, RelationMissingError, WarehouseError
+from heap_assets.sources.warehouse.base import ColumnMissingError
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
 
 CONTACTS = """
 CREATE SCHEMA crm;
@@ -203,7 +198,7 @@ def test_two_million_rows_stay_in_bounds(postgres: str, tmp_path: Path) -> None:
     code = f"""
 import re
 from pathlib import Path
-from heap_assets.sources.warehouse import PostgresWarehouse
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
 reading = PostgresWarehouse({postgres!r}).read("t", None, Path({str(tmp_path / "t.parquet")!r}))
 print(reading.rows, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """

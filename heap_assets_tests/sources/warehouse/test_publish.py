@@ -22,7 +22,7 @@ from adbc_driver_postgresql import dbapi
 from google.cloud import bigquery as gcp
 
 from heap_assets.sources.heap_bigquery.events_table import COLUMNS, PUBLICATION, events_table
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.evolution import evolved
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher, destination, load_config, new_table
 from heap_assets.sources.warehouse.bigquery.types import schema_of
@@ -33,9 +33,9 @@ from heap_assets.sources.warehouse.publish import (
     Publisher,
     PublishError,
     PublishStatus,
-    ResolvedOn,
     table_name,
 )
+from heap_assets.sources.warehouse.resolved_views import ResolvedOn
 from heap_assets.storage import Store
 from heap_assets_tests.storage.test_object_stores import gcs_server
 
@@ -312,7 +312,7 @@ import sys, time
 from datetime import date
 import polars as pl
 from heap_assets.storage import Store
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
 from heap_assets.sources.warehouse.publish import Publication
@@ -493,7 +493,7 @@ from datetime import date
 import polars as pl
 import time
 from heap_assets.storage import Store
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery import publisher as bigquery_publish
 from heap_assets.sources.warehouse.postgres import publisher as postgres_publish
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from heap_assets.cli.publish import publish
 from heap_assets.project import load_settings
 from heap_assets.project.project import Project, open_project
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 
 DAY = "2026-11-20"
 _NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -26,7 +26,9 @@ from heap_assets.pipelines.publishing import due_days, open_publisher, published
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
-from heap_assets.sources.warehouse import AccessError, BigQueryAccount, PostgresWarehouse
+from heap_assets.sources.warehouse import AccessError
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
 from heap_assets.storage import Lake
 from heap_assets_tests.orchestration.company_platform import ROOT, World, why, yesterday
 

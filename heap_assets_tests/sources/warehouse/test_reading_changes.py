@@ -20,7 +20,7 @@ from heap_assets.pipelines.table import Task
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
-from heap_assets.sources.warehouse import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.storage import Lake, Written
 from heap_assets.tables import warehouse_asset
 

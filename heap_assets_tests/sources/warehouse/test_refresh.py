@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heap_assets.sources.warehouse import Column, ColumnMissingError, DuckDBWarehouse, Shape, WarehouseError
+from heap_assets.sources.warehouse import Column, Shape, WarehouseError
+from heap_assets.sources.warehouse.base import ColumnMissingError
+from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets.sources.warehouse.shape import in_utc, time_kind
 

@@ -15,15 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from heap_assets.sources.heap_bigquery.events_table import PUBLICATION, events_table
-from heap_assets.sources.warehouse import (
-    AccessError,
-    BigQueryAccount,
-    BigQueryWarehouse,
-    RelationMissingError,
-    WarehouseBusyError,
-    WarehouseError,
-)
+from heap_assets.sources.warehouse import AccessError, RelationMissingError, WarehouseBusyError, WarehouseError
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.turns import Turn
 from heap_assets.sources.warehouse.publish import Publication, PublishStatus
 from heap_assets.storage import Store

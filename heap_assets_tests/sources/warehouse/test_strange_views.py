@@ -11,7 +11,8 @@ import pytest
 
 from heap_assets.sources.heap_bigquery.export import HeapExport
 from heap_assets.sources.heap_bigquery.export_log import ExportLog, LookBack
-from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.content import FINGERPRINT_SCHEME
 from heap_assets.storage import Store
 

@@ -18,7 +18,9 @@ from adbc_driver_postgresql import dbapi
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from heap_assets.sources.warehouse import DuckDBWarehouse, PostgresWarehouse, Reading, Warehouse
+from heap_assets.sources.warehouse import Reading, Warehouse
+from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
 from heap_assets.sources.warehouse.refresh import Observation, refreshed
 
 LOST = object()

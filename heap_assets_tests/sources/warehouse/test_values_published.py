@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from heap_assets.sources.heap_bigquery.events_table import events_table
-from heap_assets.sources.warehouse import PostgresWarehouse, PublishError, WarehouseBusyError
+from heap_assets.sources.warehouse import PublishError, WarehouseBusyError
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
-from heap_assets.sources.warehouse.publish import Publication, ResolvedOn
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
+from heap_assets.sources.warehouse.publish import Publication
+from heap_assets.sources.warehouse.resolved_views import ResolvedOn
 from heap_assets.storage import Store
 
 MONDAY = date(2026, 11, 2)

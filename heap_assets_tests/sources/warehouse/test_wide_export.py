@@ -13,8 +13,9 @@ import pytest
 
 from heap_assets.sources.heap_bigquery.events_table import PUBLICATION, events_table, values_lost
 from heap_assets.sources.heap_bigquery.wide_export import WideExport, _member, _with_members
-from heap_assets.sources.warehouse import BigQueryAccount, BigQueryWarehouse
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.storage import Store
 
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)

@@ -126,6 +126,8 @@ class BigQueryAccount:
         Of an emulator: REST as `http://host:port`, gRPC as `host:port`. With them no credentials are used.
     patience
         Seconds for which a request that BigQuery may answer later is made again.
+    section
+        Of the settings that name the project, for messages.
     """
 
     project: str
@@ -134,6 +136,7 @@ class BigQueryAccount:
     endpoint: str | None = None
     storage_endpoint: str | None = None
     patience: float = PATIENCE
+    section: str = "warehouse"
 
     @property
     def is_emulated(self) -> bool:
@@ -143,7 +146,7 @@ class BigQueryAccount:
     def client(self) -> Iterator[PatientClient]:
         """Give a client; errors inside become ours, without key text and without data values."""
         options = {"api_endpoint": self.endpoint} if self.endpoint else None
-        with explained(self.project):
+        with explained(self.project, section=self.section):
             client = PatientClient(
                 project=self.project, credentials=self._credentials(), location=self.location, client_options=options
             )
@@ -159,7 +162,7 @@ class BigQueryAccount:
         import grpc  # type: ignore[import-untyped]
         from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
-        with explained(self.project):
+        with explained(self.project, section=self.section):
             if self.storage_endpoint is None:
                 client = PatientReadClient(credentials=self._credentials())
             else:
@@ -178,14 +181,16 @@ class BigQueryAccount:
             return AnonymousCredentials()
         if self.credentials is None:
             return None
-        key = _key(self.credentials)
+        key = _key(self.credentials, self.section)
         try:
             return service_account.Credentials.from_service_account_info(key, scopes=_SCOPES)
         except ValueError:  # its text quotes the key
-            raise AccessError("warehouse.credentials: the private key in it cannot be read: download it anew") from None
+            raise AccessError(
+                f"{self.section}.credentials: the private key in it cannot be read: download it anew"
+            ) from None
 
 
-def _key(credentials: str) -> dict[str, Any]:
+def _key(credentials: str, section: str) -> dict[str, Any]:
     """Read a service account's key from a file or from its text; no error repeats any of it."""
     inline = credentials.lstrip().startswith("{")
     where = "the JSON text" if inline else f"the key file {credentials}"
@@ -193,17 +198,17 @@ def _key(credentials: str) -> dict[str, Any]:
         text = credentials if inline else Path(credentials).read_text()
     except OSError as error:
         raise AccessError(
-            f"warehouse.credentials: {where} cannot be read ({error.strerror}): give the path of a service account's "
+            f"{section}.credentials: {where} cannot be read ({error.strerror}): give the path of a service account's "
             "key file, its JSON text, or nothing for application default credentials"
         ) from error
     try:
         key = json.loads(text)
     except ValueError:
-        raise AccessError(f"warehouse.credentials: {where} is not JSON") from None
+        raise AccessError(f"{section}.credentials: {where} is not JSON") from None
     present = key if isinstance(key, dict) else {}
     lacking = [name for name in ("client_email", "private_key", "token_uri") if not present.get(name)]
     if lacking:
-        raise AccessError(f"warehouse.credentials: {where} is no service account key: it lacks {', '.join(lacking)}")
+        raise AccessError(f"{section}.credentials: {where} is no service account key: it lacks {', '.join(lacking)}")
     return dict(key)
 
 

@@ -44,8 +44,9 @@ WRITING = "grant roles/bigquery.dataEditor on the dataset and roles/bigquery.job
 
 
 @contextmanager
-def explained(subject: str, remedy: str = READING) -> Iterator[None]:
-    """Turn Google's errors into ours; `subject` is the table or project they are about, `remedy` what to grant.
+def explained(subject: str, remedy: str = READING, section: str = "warehouse") -> Iterator[None]:
+    """Turn Google's errors into ours; `subject` is the table or project they are about, `remedy` what to grant,
+    `section` that of the settings.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def explained(subject: str, remedy: str = READING) -> Iterator[None]:
         yield
     except google.auth.exceptions.DefaultCredentialsError as error:
         raise AccessError(
-            "no BigQuery credentials: set warehouse.credentials, or run `gcloud auth application-default login`"
+            f"no BigQuery credentials: set {section}.credentials, or run `gcloud auth application-default login`"
         ) from error
     except google.auth.exceptions.TransportError as error:
         raise WarehouseBusyError(f"{subject}: Google cannot be reached: {_message(error)}") from None

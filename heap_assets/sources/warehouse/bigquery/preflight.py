@@ -65,7 +65,7 @@ def preflight(
     account, attempts = patient.account, _Attempts()
     reachable = attempts.attempt(
         "credentials and API",
-        "enable the BigQuery API; give a service account's key in warehouse.credentials",
+        f"enable the BigQuery API; give a service account's key in {account.section}.credentials",
         lambda: _list(account),
         f"is {account.project} the id of the project, not its name or number?",
     )

@@ -29,18 +29,16 @@ from heap_assets.sources.warehouse.bigquery.turns import Turn, waited, was_carri
 from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled, write_ndjson
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.publish import (
-    DAY_COLUMN,
-    Load,
     Preview,
     Publication,
     Published,
     Publisher,
     PublishError,
     PublishStatus,
-    ResolvedOn,
-    resolved_view,
     with_day,
 )
+from heap_assets.sources.warehouse.publish_log import Load
+from heap_assets.sources.warehouse.resolved_views import DAY_COLUMN, ResolvedOn, resolved_view
 from heap_assets.storage import Store
 
 _STAGING_LIFE = timedelta(hours=6)

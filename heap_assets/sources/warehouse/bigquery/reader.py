@@ -84,6 +84,7 @@ class BigQueryWarehouse(Warehouse):
     maximum_bytes: int | None = None
     relations: tuple[str, ...] = ()
     kind: str = "bigquery"
+    timestamps_are_instants = True
 
     def tables(self) -> list[Table]:
         with self.account.client() as client:
@@ -154,15 +155,13 @@ class BigQueryWarehouse(Warehouse):
         started, observed_at = time.monotonic(), datetime.now(UTC)
         with self.account.client() as client, explained(relation):
             source = self._source(client, relation)
-            chosen = choose_columns(columns, [column_of(entry) for entry in source.table.schema], relation)
+            names = choose_columns(columns, [column_of(entry) for entry in source.table.schema], relation)
             where = condition(source.relation, source.table, newer)
             read = self._stored if source.kind == "TABLE" else self._queried
-            with read(client, source, chosen.names, where) as (schema, batches, scanned):
+            with read(client, source, names, where) as (schema, batches, scanned):
                 kept = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
         seconds = time.monotonic() - started
-        return Reading(
-            source.name, chosen.names, kept.rows, observed_at, seconds, self._version(source), scanned, kept.lost
-        )
+        return Reading(source.name, names, kept.rows, observed_at, seconds, self._version(source), scanned, kept.lost)
 
     def _version(self, source: Source) -> str | None:
         if self.account.is_emulated or source.relation.is_sharded:  # bqemulator's metadata stand still
@@ -210,7 +209,7 @@ class BigQueryWarehouse(Warehouse):
                 return Sample(frame, f"{frame.height} rows{of} listed, which costs nothing")
             query, scanned = self._affordable_sample(client, source, rows)
             if query is None:
-                limit = f"warehouse.max_bytes_billed ({self.maximum_bytes:,})"
+                limit = f"{self.account.section}.max_bytes_billed ({self.maximum_bytes:,})"
                 return Sample(None, f"no rows: a query would scan {scanned:,} bytes, more than {limit}")
             job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
             result = job.result()
@@ -282,8 +281,8 @@ class BigQueryWarehouse(Warehouse):
     def _affordable(self, scanned: int, source: Source) -> None:
         if self.maximum_bytes is not None and scanned > self.maximum_bytes:
             raise WarehouseError(
-                f"{source.name}: the read would scan {scanned:,} bytes, more than "
-                f"warehouse.max_bytes_billed ({self.maximum_bytes:,}): map fewer columns or raise the limit"
+                f"{source.name}: the read would scan {scanned:,} bytes, more than {self.account.section}."
+                f"max_bytes_billed ({self.maximum_bytes:,}): map fewer columns or raise the limit"
             )
 
 

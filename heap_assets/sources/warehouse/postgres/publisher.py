@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
@@ -21,31 +20,28 @@ from heap_assets.sources.warehouse.base import AccessError, Permission, Warehous
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns, is_untyped
 from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
+from heap_assets.sources.warehouse.postgres.errors import reason
 from heap_assets.sources.warehouse.postgres.evolution import Evolution, becomes_double, evolved
-from heap_assets.sources.warehouse.postgres.reader import RAISED
 from heap_assets.sources.warehouse.postgres.types import Carried, carried
 from heap_assets.sources.warehouse.publish import (
-    DAY_COLUMN,
-    Load,
     Preview,
     Publication,
     Published,
     Publisher,
     PublishError,
     PublishStatus,
-    ResolvedOn,
-    resolved_view,
     with_day,
 )
-from heap_assets.storage import Store, state_keys
+from heap_assets.sources.warehouse.publish_log import Load
+from heap_assets.sources.warehouse.resolved_views import DAY_COLUMN, ResolvedOn, resolved_view
+from heap_assets.storage import Store
+from heap_assets.values import sql_identifier, sql_literal
 
 _STAGING = "heap_assets_staging"
 _BATCH_ROWS = 65_536
 _BEYOND = "NOT BETWEEN -9007199254740992 AND 9007199254740992"
 _CONNECT_TIMEOUT = 10
 _NOT_NOW = ("starting up", "shutting down", "not yet accepting connections", "recovery mode", "too many")
-_LACKS_VALUE = "23502"
-"""SQLSTATE of a null in a column that is NOT NULL."""
 _PASSING = ("08", "40", "53", "57")
 """Classes of SQLSTATE that say nothing against the rows: connection, deadlock, resources, operator's intervention."""
 
@@ -90,7 +86,7 @@ class PostgresPublisher(Publisher):
             transaction = _number(cursor)
             begin(transaction)
             if change.widened:
-                self._note_rewriting(publication.table, transaction)
+                self._log.add_rewritten(publication.table, transaction)
             _exchange(cursor, self._quoted(publication.table), day, values)
         seconds = time.monotonic() - started
         jobs, added = (f"transaction {transaction}",), change.added
@@ -106,7 +102,7 @@ class PostgresPublisher(Publisher):
         with self._transaction() as cursor:
             if not loads or not self._existing(cursor, table):
                 return set()
-            rewritten = [int(number) for number in self._remembered(self._rewritten_key(table))]
+            rewritten = [int(number) for number in self._log.rewritten(table)]
             asked = []
             for number, (day, load) in enumerate(loads):
                 numbers = [int(load.load), *(n for n in rewritten if n > int(load.load))] if load.load else []
@@ -115,14 +111,6 @@ class PostgresPublisher(Publisher):
             cursor.execute(" UNION ALL ".join(asked))
             held = {int(number) for number, same in cursor.fetchall() if same}
         return {day for number, (day, _) in enumerate(loads) if number in held}
-
-    def _note_rewriting(self, table: str, transaction: str) -> None:
-        """Remember a transaction that writes all rows of a table anew, each as it was."""
-        key = self._rewritten_key(table)
-        self._store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), transaction: ""}).encode())
-
-    def _rewritten_key(self, table: str) -> str:
-        return f"{state_keys.PUBLISHED}/{self.target}/_rewritten/{table}.json"
 
     def _prepare(
         self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str], empty: EmptyColumns
@@ -135,13 +123,13 @@ class PostgresPublisher(Publisher):
             if not types:
                 raise PublishError(f"{name}: no column has a value yet that tells its type: no table is made")
             _make_schema(cursor, self.schema)
-            columns = ", ".join(f"{_identifier(column)} {kind}" for column, kind in types.items())
+            columns = ", ".join(f"{sql_identifier(column)} {kind}" for column, kind in types.items())
             cursor.execute(f"CREATE TABLE {target} ({columns})")
-            cursor.execute(f"COMMENT ON TABLE {target} IS {_literal(publication.description)}")
+            cursor.execute(f"COMMENT ON TABLE {target} IS {sql_literal(publication.description)}")
             self._describe(cursor, publication, list(types))
             for column in ([DAY_COLUMN] if publication.by_day else []) + list(publication.cluster_by):
                 if column in types:
-                    cursor.execute(f"CREATE INDEX ON {target} ({_identifier(column)})")
+                    cursor.execute(f"CREATE INDEX ON {target} ({sql_identifier(column)})")
             return Evolution(types, (), (), frozenset())
         change = evolved(name, existing, types, empty)
         for column in change.widened:
@@ -152,22 +140,25 @@ class PostgresPublisher(Publisher):
                 )
         with _views_aside(cursor, target) if change.widened else nullcontext():
             for column in change.widened:
-                cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {_identifier(column)} TYPE {change.kinds[column]}")
+                cursor.execute(
+                    f"ALTER TABLE {target} ALTER COLUMN {sql_identifier(column)} TYPE {change.kinds[column]}"
+                )
         for column in change.added:
-            cursor.execute(f"ALTER TABLE {target} ADD COLUMN {_identifier(column)} {change.kinds[column]}")
+            cursor.execute(f"ALTER TABLE {target} ADD COLUMN {sql_identifier(column)} {change.kinds[column]}")
         self._describe(cursor, publication, change.added)
         return change
 
     def _describe(self, cursor: dbapi.Cursor, publication: Publication, columns: Sequence[str]) -> None:
         for name in columns:
             if text := publication.descriptions.get(name):
-                column = f"{self._quoted(publication.table)}.{_identifier(name)}"
-                cursor.execute(f"COMMENT ON COLUMN {column} IS {_literal(text)}")
+                column = f"{self._quoted(publication.table)}.{sql_identifier(name)}"
+                cursor.execute(f"COMMENT ON COLUMN {column} IS {sql_literal(text)}")
 
     def _existing(self, cursor: dbapi.Cursor, table: str) -> dict[str, str]:
         cursor.execute(
             "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
-            f"WHERE a.attrelid = to_regclass({_literal(self._quoted(table))}) AND a.attnum > 0 AND NOT a.attisdropped"
+            f"WHERE a.attrelid = to_regclass({sql_literal(self._quoted(table))}) "
+            "AND a.attnum > 0 AND NOT a.attisdropped"
         )
         return dict(cursor.fetchall())
 
@@ -183,7 +174,7 @@ class PostgresPublisher(Publisher):
     def _was_carried_out(self, table: str, turn: str) -> bool:
         if not turn.isdigit():
             return True
-        number = f"{_literal(turn)}::xid8"
+        number = f"{sql_literal(turn)}::xid8"
         with self._transaction() as cursor:
             _alone(cursor, self._quoted(table))  # whoever loads holds this to the end
             # of a number that is yet to come, as after a restore, PostgreSQL says nothing but an error
@@ -195,7 +186,7 @@ class PostgresPublisher(Publisher):
         """Nothing to wait for: a load begins once it holds the lock, which it holds to its end."""
 
     def _create_view(self, table: str, into: str, on: ResolvedOn, origin: str) -> None:
-        view = f"{_identifier(into)}.{_identifier(table)}"
+        view = f"{sql_identifier(into)}.{sql_identifier(table)}"
         with self._transaction() as cursor:
             text = self._existing(cursor, table).get("user_id") == "text"
             query = resolved_view(
@@ -209,11 +200,11 @@ class PostgresPublisher(Publisher):
             _alone(cursor, view)
             _make_schema(cursor, into)
             cursor.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
-            cursor.execute(f"COMMENT ON VIEW {view} IS {_literal(origin)}")
+            cursor.execute(f"COMMENT ON VIEW {view} IS {sql_literal(origin)}")
 
     def view_origin(self, table: str, into: str) -> str:
         with self._transaction() as cursor:
-            view = _literal(f"{_identifier(into)}.{_identifier(table)}")
+            view = sql_literal(f"{sql_identifier(into)}.{sql_identifier(table)}")
             cursor.execute(f"SELECT obj_description(to_regclass({view}), 'pg_class')")
             [(origin,)] = cursor.fetchall()
         return str(origin or "")
@@ -225,7 +216,7 @@ class PostgresPublisher(Publisher):
                     cursor.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
                     detail, remedy = f"may make the schema {self.schema}", "GRANT CREATE ON DATABASE … TO …"
                 else:
-                    cursor.execute(f"SELECT has_schema_privilege({_literal(self.schema)}, 'CREATE')")
+                    cursor.execute(f"SELECT has_schema_privilege({sql_literal(self.schema)}, 'CREATE')")
                     detail, remedy = f"may write to {self.schema}", f"GRANT USAGE, CREATE ON SCHEMA {self.schema} TO …"
                 [(may,)] = cursor.fetchall()
         except WarehouseError as error:
@@ -238,9 +229,9 @@ class PostgresPublisher(Publisher):
         try:
             connection = dbapi.connect(self._dsn.connecting(_CONNECT_TIMEOUT))
         except adbc_driver_manager.Error as error:
-            reason = self._dsn.hidden(_reason(error))
+            why = self._dsn.hidden(reason(error))
             unreached = WarehouseBusyError if _is_away(str(error)) else AccessError
-            raise unreached(f"{self.target} cannot be reached: {reason}") from None
+            raise unreached(f"{self.target} cannot be reached: {why}") from None
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
@@ -248,12 +239,12 @@ class PostgresPublisher(Publisher):
                 connection.commit()
         except adbc_driver_manager.Error as error:
             if error.sqlstate == "42501":
-                raise AccessError(f"{self.target}: {_reason(error)}: GRANT CREATE ON SCHEMA {self.schema}") from error
+                raise AccessError(f"{self.target}: {reason(error)}: GRANT CREATE ON SCHEMA {self.schema}") from error
             failed = WarehouseBusyError if (error.sqlstate or "")[:2] in _PASSING else PublishError
-            raise failed(f"{self.target}: {_reason(error)}") from error
+            raise failed(f"{self.target}: {reason(error)}") from error
 
     def _quoted(self, table: str) -> str:
-        return f"{_identifier(self.schema)}.{_identifier(table)}"
+        return f"{sql_identifier(self.schema)}.{sql_identifier(table)}"
 
 
 def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, Carried]:
@@ -274,7 +265,7 @@ def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
     cursor.execute(
         "SELECT DISTINCT v.oid::regclass::text, pg_get_viewdef(v.oid) FROM pg_depend d "
         "JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class "
-        f"WHERE d.refobjid = {_literal(table)}::regclass AND v.relkind = 'v'"
+        f"WHERE d.refobjid = {sql_literal(table)}::regclass AND v.relkind = 'v'"
     )
     views = cursor.fetchall()
     for name, _ in views:
@@ -286,17 +277,17 @@ def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
 
 def _alone(cursor: dbapi.Cursor, name: str) -> None:
     """Let one publisher at a time make or change something: PostgreSQL fails two who make one name at once."""
-    cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({_literal('heap_assets ' + name)}, 0))")
+    cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({sql_literal('heap_assets ' + name)}, 0))")
 
 
 def _make_schema(cursor: dbapi.Cursor, name: str) -> None:
     if not _has_schema(cursor, name):
-        _alone(cursor, _identifier(name))
-        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(name)}")
+        _alone(cursor, sql_identifier(name))
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {sql_identifier(name)}")
 
 
 def _has_schema(cursor: dbapi.Cursor, name: str) -> bool:
-    cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {_literal(name)})")
+    cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {sql_literal(name)})")
     [(there,)] = cursor.fetchall()
     return bool(there)
 
@@ -323,7 +314,7 @@ def _rounded(cursor: dbapi.Cursor, table: str, columns: Sequence[str]) -> dict[s
     """Count the integers of columns that a double does not hold; columns without any are left out."""
     if not columns:
         return {}
-    counts = ", ".join(f"count(*) FILTER (WHERE {_identifier(name)} {_BEYOND})" for name in columns)
+    counts = ", ".join(f"count(*) FILTER (WHERE {sql_identifier(name)} {_BEYOND})" for name in columns)
     cursor.execute(f"SELECT {counts} FROM {table}")
     return {name: count for name, count in zip(columns, cursor.fetchall()[0], strict=True) if count}
 
@@ -333,7 +324,7 @@ def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, values: Mappin
     cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")  # one writer at a time; readers go on
     where = "" if day is None else f" WHERE {DAY_COLUMN} = DATE '{day.isoformat()}'"
     cursor.execute(f"DELETE FROM {table}{where}")
-    names = ", ".join(_identifier(name) for name in values)
+    names = ", ".join(sql_identifier(name) for name in values)
     cursor.execute(f"INSERT INTO {table} ({names}) SELECT {', '.join(values.values())} FROM pg_temp.{_STAGING}")
 
 
@@ -358,7 +349,7 @@ def _number(cursor: dbapi.Cursor) -> str:
 
 def _value(name: str, own: str, change: Evolution) -> str:
     """Write a staged value in the type of its column; an integer that a double would round is null."""
-    column, kind = _identifier(name), change.kinds[name]
+    column, kind = sql_identifier(name), change.kinds[name]
     if name in change.empty:
         return f"{column}::text::{kind}" if own.endswith("[]") and kind.endswith("[]") else f"NULL::{kind}"
     if becomes_double(own, kind):
@@ -369,23 +360,3 @@ def _value(name: str, own: str, change: Evolution) -> str:
 def _is_away(text: str) -> bool:
     """Whether a connection failed for a reason that passes: a server that answers with FATAL is there, and refuses."""
     return "FATAL:" not in text or any(words in text for words in _NOT_NOW)
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _reason(error: adbc_driver_manager.Error) -> str:
-    """The server's own line; what errors about data (classes 22 and 23) quote is blanked out."""
-    text = str(error)
-    if (error.sqlstate or "").startswith("P0"):
-        return RAISED
-    line = (text.partition("ERROR:")[2] or text.partition("FATAL:")[2] or text).strip().splitlines()[0]
-    if error.sqlstate == _LACKS_VALUE:  # it quotes names alone
-        return f"{line}: ALTER TABLE … ALTER COLUMN … DROP NOT NULL lets them in"
-    about_data = (error.sqlstate or "")[:2] in ("22", "23")
-    return re.sub(r'"[^"]*"', '"…"', line) if about_data else line

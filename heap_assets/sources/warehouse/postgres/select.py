@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.sources.warehouse.arrow import MisfitError
+from heap_assets.values import sql_identifier
 
 KEPT = frozenset(
     {
@@ -110,7 +111,7 @@ def selection(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], text:
     guards: dict[str, str] = {}
     nulls: dict[str, tuple[str, ...]] = {}
     for name in columns:
-        quoted = identifier(name)
+        quoted = sql_identifier(name)
         expression, arrays = types.expression(quoted, found[name], as_text=name in text)
         composites = types.nulls(quoted, found[name], (name,)) if expression == quoted else {}
         if composites:
@@ -126,11 +127,6 @@ def selection(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], text:
             guards[guard] = name
             expressions.append(f"({several}) AS {guard}")
     return Selection(tuple(expressions), guards, nulls)
-
-
-def identifier(name: str) -> str:
-    """Quote a name."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass
@@ -193,7 +189,7 @@ class _Types:
         if not kind.relation:
             return value
         fields = [
-            self.filled(f"({value}).{identifier(name)}", self.resolved(oid))
+            self.filled(f"({value}).{sql_identifier(name)}", self.resolved(oid))
             for name, oid in self.attributes(str(kind.relation))
         ]
         return f"ROW({', '.join(fields)})::{kind.spelled}"
@@ -208,14 +204,14 @@ class _Types:
             return {}
         found = {place: f"{value} IS NOT DISTINCT FROM NULL"}
         for name, oid in self.attributes(str(kind.relation)):
-            found |= self.nulls(f"({value}).{identifier(name)}", self.resolved(oid), (*place, name))
+            found |= self.nulls(f"({value}).{sql_identifier(name)}", self.resolved(oid), (*place, name))
         return found
 
     def _arrays(self, value: str, composite: _Type) -> list[str] | None:
         """Return the arrays among the fields of a composite type; None if the driver lacks a type of one of them."""
         arrays: list[str] = []
         for name, oid in self.attributes(str(composite.relation)):
-            kind, inner = self.resolved(oid), f"({value}).{identifier(name)}"
+            kind, inner = self.resolved(oid), f"({value}).{sql_identifier(name)}"
             element = self.resolved(kind.element) if kind.element else kind
             if kind.is_domain or (not element.relation and self._cast(element)):
                 return None

@@ -1,0 +1,135 @@
+"""What engines share that are asked in SQL over a connection: DuckDB and PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from heap_assets.sources.warehouse.arrow import Stored
+from heap_assets.sources.warehouse.base import (
+    Column,
+    Newer,
+    Reading,
+    Table,
+    Tally,
+    Warehouse,
+    choose_columns,
+    find_relation,
+)
+from heap_assets.values import sql_identifier, sql_literal
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a read asks for: a relation as the caller and as the engine spells it, columns, the rest of the SELECT."""
+
+    relation: str
+    resolved: str
+    columns: tuple[str, ...]
+    restriction: str
+
+
+class SqlWarehouse(Warehouse, Generic[C]):
+    """A warehouse that answers by queries over a connection, which `C` is, or a cursor of it."""
+
+    default_schema: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call this warehouse."""
+
+    @abstractmethod
+    def _connect(self, scratch: Path | None = None) -> AbstractContextManager[C]:
+        """Connect, read-only and with times in UTC; errors inside become ours."""
+
+    @abstractmethod
+    def _tables(self, connection: C) -> list[Table]: ...
+
+    @abstractmethod
+    def _columns(self, connection: C, resolved: str) -> list[Column]: ...
+
+    @abstractmethod
+    def _version(self, connection: C, resolved: str) -> str | None: ...
+
+    @abstractmethod
+    def _tally(self, connection: C, resolved: str, column: str) -> Tally | None: ...
+
+    @abstractmethod
+    def _stored(self, connection: C, wanted: Wanted, text: Collection[str], path: Path) -> Stored:
+        """Stream rows into a Parquet file; columns in `text` are read as text."""
+
+    def tables(self) -> list[Table]:
+        with self._connect() as connection:
+            return self._tables(connection)
+
+    def resolve(self, relation: str) -> str:
+        with self._connect() as connection:
+            return self._resolve(connection, relation)
+
+    def columns(self, relation: str) -> list[Column]:
+        with self._connect() as connection:
+            return self._columns(connection, self._resolve(connection, relation))
+
+    def version(self, relation: str) -> str | None:
+        with self._connect() as connection:
+            return self._version(connection, self._resolve(connection, relation))
+
+    def tally(self, relation: str, column: str) -> Tally | None:
+        with self._connect() as connection:
+            return self._tally(connection, self._resolve(connection, relation), column)
+
+    def read(
+        self,
+        relation: str,
+        columns: Sequence[str] | None,
+        path: Path,
+        *,
+        newer: Newer | None = None,
+        limit: int | None = None,
+        text: Collection[str] = (),
+    ) -> Reading:
+        started, observed_at = time.monotonic(), datetime.now(UTC)
+        with self._connect(path.parent) as connection:
+            resolved = self._resolve(connection, relation)
+            version = self._version(connection, resolved)
+            names = choose_columns(columns, self._columns(connection, resolved), relation)
+            wanted = Wanted(relation, resolved, names, _restriction(newer, limit))
+            kept = self._stored(connection, wanted, text, path)
+        seconds = time.monotonic() - started
+        return Reading(resolved, names, kept.rows, observed_at, seconds, version, lost=kept.lost)
+
+    def _resolve(self, connection: C, relation: str) -> str:
+        wanted = relation if "." in relation else f"{self.default_schema}.{relation}"
+        return find_relation(wanted, [table.name for table in self._tables(connection)], self.name)
+
+
+def quoted(relation: str) -> str:
+    """Quote `schema.table`."""
+    schema, _, table = relation.partition(".")
+    return f"{sql_identifier(schema)}.{sql_identifier(table)}"
+
+
+def _restriction(newer: Newer | None, limit: int | None) -> str:
+    """Write what follows the FROM of a query."""
+    conditions = []
+    if newer is not None:
+        column = sql_identifier(newer.column)
+        bounds = ((">=", newer.since), ("<", newer.until))
+        conditions = [f"{column} {sign} TIMESTAMPTZ {_moment(bound)}" for sign, bound in bounds if bound is not None]
+        if newer.equals:
+            conditions.append(f"{sql_identifier(newer.equals[0])} = {sql_literal(newer.equals[1])}")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return where + ("" if limit is None else f" LIMIT {limit:d}")
+
+
+def _moment(moment: datetime) -> str:
+    return sql_literal(moment.astimezone(UTC).isoformat())
