@@ -12,6 +12,17 @@ IDENTITY = "identity/"
 SYNCS = "sync/"
 """What the paths of a group of assets start with."""
 
+WAREHOUSE_SOURCE = "warehouse"
+"""The name of the source that `warehouse:` is."""
+RESERVED_SOURCES = frozenset(
+    {
+        *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live", "privacy", "profiles"),
+        *("publish", "signals", "status", "sync", "users", WAREHOUSE_SOURCE),
+        *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
+    }
+)
+"""Names that no other source may have, besides those that begin with heap: of our own tables, and of schemas in SQL."""
+
 DUMPS = "heap_connect/dumps"
 LANDED = "heap_connect/landed"
 EXPORTS = "heap_connect/exports"
@@ -46,6 +57,7 @@ AUDIT = "audit"
 
 SNAPSHOT_TABLES = ("users", "user_migrations")
 _ORDINARY = re.compile(r"[a-z0-9_]{1,100}")
+_SOURCE = re.compile(r"(?!heap)[a-z][a-z0-9_]*")
 _LONGEST_WORDS = 80
 _WITHOUT_EVENTS_PREFIX = ("sessions", "pageviews", *SNAPSHOT_TABLES)
 
@@ -73,8 +85,12 @@ def event_key(table: str) -> str:
 
 
 def warehouse_asset(table: str) -> str:
-    """Return the lake asset of a warehouse table."""
-    return f"{WAREHOUSE}{table}"
+    """Return the lake asset of a table of a source, by the name that settings refer to it by.
+
+    >>> warehouse_asset("contacts"), warehouse_asset("crm/contacts")
+    ('warehouse/contacts', 'crm/contacts')
+    """
+    return table if "/" in table else f"{WAREHOUSE}{table}"
 
 
 def sync_asset(name: str) -> str:
@@ -98,8 +114,9 @@ def is_event_table(asset: str) -> bool:
 
 
 def is_warehouse_table(asset: str) -> bool:
-    """Return whether an asset is a table of the warehouse."""
-    return asset.startswith(WAREHOUSE)
+    """Return whether an asset is a table of the warehouse or of another source."""
+    source, slash, _ = asset.partition("/")
+    return asset.startswith(WAREHOUSE) or (bool(slash) and is_source_name(source))
 
 
 def is_sync(asset: str) -> bool:
@@ -108,8 +125,27 @@ def is_sync(asset: str) -> bool:
 
 
 def warehouse_table(asset: str) -> str:
-    """Return the name that the settings give a warehouse table."""
+    """Return the name that settings refer to a table of a source by, see :func:`warehouse_asset`."""
     return asset.removeprefix(WAREHOUSE)
+
+
+def source_of(asset: str) -> str:
+    """Return the name of the source that a table is read from.
+
+    >>> source_of("warehouse/contacts"), source_of("crm/contacts")
+    ('warehouse', 'crm')
+    """
+    return asset.partition("/")[0]
+
+
+def source_title(source: str) -> str:
+    """Return what messages call a source."""
+    return "the warehouse" if source == WAREHOUSE_SOURCE else f"the source {source}"
+
+
+def is_source_name(name: str) -> bool:
+    """Return whether a source beside the warehouse may have a name."""
+    return bool(_SOURCE.fullmatch(name)) and name not in RESERVED_SOURCES
 
 
 def sync_name(asset: str) -> str:

@@ -29,8 +29,8 @@ ROOMS = {
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
-    "activation": "machine clock config errors http_client identity redaction sources.heap_connect storage tables "
-    "values versions yaml_core",
+    "activation": "machine clock config errors http_client identity redaction sources.heap_connect sources.warehouse "
+    "storage tables values versions yaml_core",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",

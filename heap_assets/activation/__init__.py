@@ -1,9 +1,9 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
-from heap_assets.activation.connectors.base import Connector, Deployment, Requirement, Rows
+from heap_assets.activation.connectors.base import Connector, Deployment, ReadSettings, Requirement, Rows
 from heap_assets.activation.connectors.generic import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.heap_deletion import heap_deletion
-from heap_assets.activation.connectors.registry import connector_of, connectors, sync_kinds
+from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
 from heap_assets.activation.engine.deliver import deliver, dry_run
@@ -45,6 +45,7 @@ __all__ = [
     "Progress",
     "Property",
     "Rate",
+    "ReadSettings",
     "Request",
     "Requirement",
     "Response",
@@ -72,6 +73,7 @@ __all__ = [
     "newest_profiles_day",
     "newest_users",
     "nobody",
+    "read_kinds",
     "rejected",
     "retry_rejected",
     "runs",

@@ -19,6 +19,7 @@ from heap_assets.config import Settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.project import load_settings, refused_hosts
 from heap_assets.sources.heap_connect import check_bucket
+from heap_assets.tables import WAREHOUSE_SOURCE
 from heap_assets.yaml_core import Unquoted
 
 
@@ -114,10 +115,12 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
         *(f"  left out    of {table}: {_spelled(rules)}" for table, rules in settings.heap.tables.leave_out.items()),
         f"Lake          {settings.lake.url}, from {settings.start_date}",
     ]
-    if settings.warehouse:
-        lines.append(f"Warehouse     {settings.warehouse.kind}, {len(settings.warehouse.tables)} tables")
-        width = _width(settings.warehouse.tables)
-        for name, table in settings.warehouse.tables.items():
+    for own, chosen in settings.all_sources.items():
+        titles = ("Warehouse", "") if own == WAREHOUSE_SOURCE else ("Source", f"{own}: ")
+        read = "" if chosen.schedule is None else f"; read at {chosen.schedule} UTC"
+        lines.append(f"{titles[0]:<13} {titles[1]}{chosen.kind}, {len(chosen.tables)} tables{read}")
+        width = _width(chosen.tables)
+        for name, table in chosen.tables.items():
             mapped = ", ".join(f"{column} is {types}" for column, types in table.identifiers.items())
             lines.append(f"  {name:<{width}} {table.relation} by {table.key}; {mapped or 'identifies nobody'}")
     lines.append(f"Identity      {settings.identity.order} order, strongest first:")

@@ -42,6 +42,7 @@ from heap_assets.sources.warehouse import (
     propose_yaml,
     tables_of,
 )
+from heap_assets.tables import WAREHOUSE_SOURCE, source_title, warehouse_table
 
 
 @click.command()
@@ -70,11 +71,11 @@ def preflight(policy: bool, trust: str | None) -> None:
         for result in preflight_source(project.source(), (lambda: caller_of(access)) if access else None):
             failed += not result.passed
             _say(f"heap: {result.step}", result.passed, result.detail)
-    if project.settings.warehouse:
-        tried = project.warehouse().preflight()
-        for permission in tried + (_tables(project) if all(one.passed for one in tried) else []):
+    for name in project.settings.all_sources:
+        tried = project.warehouse(name).preflight()
+        for permission in tried + (_tables(project, name) if all(one.passed for one in tried) else []):
             failed += not permission.passed
-            _say(f"warehouse: {permission.name}", permission.passed, permission.detail, permission.remedy)
+            _say(f"{name}: {permission.name}", permission.passed, permission.detail, permission.remedy)
     for target in project.settings.publish:
         for permission in open_publisher(project, target).preflight():
             failed += not permission.passed
@@ -82,12 +83,12 @@ def preflight(policy: bool, trust: str | None) -> None:
     raise SystemExit(1 if failed else 0)
 
 
-def _tables(project: Project) -> list[Permission]:
-    """Hold the mapped tables against the warehouse, each for itself."""
+def _tables(project: Project, source: str) -> list[Permission]:
+    """Hold the mapped tables of a source against it, each for itself."""
     found = []
-    for name, table in (project.settings.warehouse.tables if project.settings.warehouse else {}).items():
+    for name, table in project.settings.all_sources[source].tables.items():
         try:
-            project.check_warehouse_table(name)
+            project.check_warehouse_table(warehouse_table(f"{source}/{name}"))
             found.append(Permission(name, True, f"{table.relation} has what is mapped"))
         except (SettingsError, AccessError) as error:
             found.append(Permission(name, False, str(error)))
@@ -121,22 +122,29 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
 @click.command()
 @click.argument("name", required=False, metavar="[DATASET[.TABLE]]")
 @click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
-def browse(name: str | None, samples: int) -> None:
-    """Show warehouse datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
+@click.option("--source", metavar="NAME", help="Which of `sources:` [default: the warehouse, or the only one there is]")
+def browse(name: str | None, samples: int, source: str | None) -> None:
+    """Show a source's datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
     project = open_project()
-    warehouse = project.warehouse()
-    shown = project.settings.warehouse.datasets if project.settings.warehouse else []
+    known = project.settings.all_sources
+    source = source or next(iter(known if len(known) == 1 else [WAREHOUSE_SOURCE]))
+    if source not in known and known:
+        raise SettingsError(f"there is no source {source!r}; --source is one of {', '.join(known)}")
+    warehouse, section = project.warehouse(source), project.settings.section_of(source)
+    shown = known[source].datasets
     allowed = [warehouse.locate(dataset)[0] for dataset in shown]
     dataset, table = warehouse.locate(name) if name is not None else ("", None)
     if allowed and name is not None and dataset not in allowed:
-        raise SettingsError(f"{name} is not among warehouse.datasets: {', '.join(shown)}")
+        raise SettingsError(f"{name} is not among {section}.datasets: {', '.join(shown)}")
     if name is None or table is None:
         counted = {each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed}
     if name is None:
         _rows(("dataset", "tables"), [(each, str(count)) for each, count in counted.items()])
     elif table is None:
         if dataset not in counted:
-            raise SettingsError(f"the warehouse has no dataset {name!r}. There are: {', '.join(counted) or 'none'}")
+            raise SettingsError(
+                f"{source_title(source)} has no dataset {name!r}. There are: {', '.join(counted) or 'none'}"
+            )
         found = tables_of(warehouse, dataset)
         _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])
     else:
@@ -145,7 +153,7 @@ def browse(name: str | None, samples: int) -> None:
         _rows(("column", "type", "mode", "description"), list(view.rows()))
         for column, values in view.samples.items():
             click.echo(f"{column}: {', '.join(values)}")
-        click.echo("\nProposal for heap_assets.yaml, below warehouse.tables:\n")
+        click.echo(f"\nProposal for heap_assets.yaml, below {section}.tables:\n")
         click.echo(propose_yaml(warehouse, name, seen))
         if types := declare_yaml(propose(warehouse, name, seen), project.settings.identity.types):
             click.echo("below identity.identifiers, each where it belongs, for the list is in order of strength:\n")

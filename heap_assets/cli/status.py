@@ -19,10 +19,10 @@ from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.status import AssetStatus, State, asset_statuses, shown_assets
 from heap_assets.pipelines.waiting import dump_waits
 from heap_assets.project import Project, open_project
-from heap_assets.tables import is_sync
+from heap_assets.tables import WAREHOUSE_SOURCE, is_sync, is_warehouse_table
 from heap_assets.versions import version_of
 
-_GROUPS = ("heap", "warehouse", "identity", "profiles", "sync", "publish")
+_GROUPS = ("heap", WAREHOUSE_SOURCE, "identity", "profiles", "sync", "publish")
 _WIDEST = 44
 
 
@@ -119,7 +119,8 @@ def _screen(
     yield f"{clock.now():%Y-%m-%d %H:%M} UTC  settings {settings}  {dagster}"
     if dumps:
         yield from _dump_lines(dumps)
-    for group in _GROUPS:
+    at = _GROUPS.index(WAREHOUSE_SOURCE) + 1
+    for group in (*_GROUPS[:at], *project.settings.sources, *_GROUPS[at:]):
         members = [one for one in assets if _group(one.asset) == group]
         if not members:
             continue
@@ -169,7 +170,7 @@ def _told(one: AssetStatus) -> str:
 
 def _group(asset: str) -> str:
     head = asset.partition("/")[0]
-    return head if head in _GROUPS else "profiles"
+    return head if head in _GROUPS or is_warehouse_table(asset) else "profiles"
 
 
 def _plain(value: object) -> str:

@@ -254,6 +254,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             update={"source": source.model_copy(update={"path": folder / source.path})}
         )
     changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None
+    changes["sources"] = {name: source.anchored(folder) for name, source in settings.sources.items()}
     changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}
     if settings.identity.suppressed:
         changes["identity"] = settings.identity.model_copy(

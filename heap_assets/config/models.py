@@ -17,7 +17,8 @@ from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.sync import SyncSettings, sync_section
-from heap_assets.config.warehouse import SourceSettings, TargetName, TargetSettings, one_of
+from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
+from heap_assets.tables import WAREHOUSE_SOURCE, warehouse_asset, warehouse_table
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
     "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
@@ -51,6 +52,9 @@ class Settings(Section):
     catalogue: Path = Field(default=Path("heap_catalogue.yaml"), description="Known event tables and columns")
     heap: HeapSettings
     warehouse: SourceSettings | None = None
+    sources: dict[SourceName, SourceSettings] = Field(
+        default={}, description="More systems, each as warehouse: is; other sections name their tables <source>/<table>"
+    )
     identity: IdentitySettings
     profiles: ProfilesSettings = ProfilesSettings()
     sync: dict[str, SyncSettings] = {}
@@ -77,6 +81,40 @@ class Settings(Section):
             raise ValueError(f"a day that has begun; today is {clock.today()} in UTC")
         return value
 
+    @property
+    def all_sources(self) -> dict[str, SourceSettings]:
+        """The warehouse and the other sources, by their names."""
+        return ({WAREHOUSE_SOURCE: self.warehouse} if self.warehouse else {}) | self.sources
+
+    @property
+    def source_tables(self) -> dict[str, WarehouseTable]:
+        """The tables of all sources, by the names that settings refer to them by: `contacts`, `crm/contacts`."""
+        return {
+            warehouse_table(f"{source}/{name}"): table
+            for source, chosen in self.all_sources.items()
+            for name, table in chosen.tables.items()
+        }
+
+    def section_of(self, source: str) -> str:
+        """Return the key of a source's section."""
+        return source if source == WAREHOUSE_SOURCE else f"sources.{source}"
+
+    def section_of_table(self, table: str) -> str:
+        """Return the key of the section of a source's table, by the name that settings refer to it by."""
+        source, _, name = warehouse_asset(table).partition("/")
+        return f"{self.section_of(source)}.tables.{name}"
+
+    def read_schedule(self, source: str) -> str:
+        """Return when a source is read, as cron in UTC."""
+        return self.all_sources[source].schedule or self.run.warehouse_schedule
+
+    @model_validator(mode="after")
+    def _relations_are_understood(self) -> Settings:
+        for source, chosen in self.all_sources.items():
+            if mistake := chosen.mistake(self.section_of(source)):
+                raise ValueError(mistake)
+        return self
+
     @model_validator(mode="after")
     def _nothing_begins_ahead(self) -> Settings:
         for name, sync in self.sync.items():
@@ -102,7 +140,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Settings:
-        tables = self.warehouse.tables if self.warehouse else {}
+        tables = self.source_tables
         for name, trait in self.profiles.traits.items():
             for index, source in enumerate(trait.sources):
                 table = source.split(".")[0]
@@ -135,7 +173,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sources_of_syncs_exist(self) -> Settings:
-        tables = self.warehouse.tables if self.warehouse else {}
+        tables = self.source_tables
         for name, sync in self.sync.items():
             if sync.source not in (*sync.own_sources(), "profiles", *tables):
                 readers = [kind for kind in self.sync_kinds if "heap" in kind.own_sources()]
@@ -168,15 +206,14 @@ class Settings(Section):
         return self
 
     def columns_of_syncs(self, table: str) -> set[str]:
-        """Return the columns of a warehouse table that syncs send or go by: kept, whatever `columns` leaves out."""
+        """Return the columns of a source's table that syncs send or go by: kept, whatever `columns` leaves out."""
         reading = [sync for sync in self.sync.values() if sync.source == table]
         return {column for sync in reading for _, column in sync.named_columns()}
 
     def _mapped_types(self) -> Iterator[tuple[str, str]]:
         declared = set(self.identity.types)
         tables = {f"heap.identifiers.{t}": m for t, m in self.heap.identifiers.items()}
-        if self.warehouse:
-            tables |= {f"warehouse.tables.{t}.identifiers": s.identifiers for t, s in self.warehouse.tables.items()}
+        tables |= {f"{self.section_of_table(t)}.identifiers": s.identifiers for t, s in self.source_tables.items()}
         for where, mapping in tables.items():
             for column, types in mapping.items():
                 if isinstance(types, list) and column in declared and not set(types) & declared:
@@ -193,6 +230,7 @@ def settings_model(kinds: Kinds) -> type[Settings]:
         "Settings",
         __base__=Settings,
         warehouse=(source | None, None),
+        sources=(dict[SourceName, source], {}),  # type: ignore[valid-type]
         sync=(sync_section(kinds.syncs), {}),
         publish=(dict[TargetName, target], {}),  # type: ignore[valid-type]
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self, Union
 from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from heap_assets.config.base import Section
+from heap_assets.config.base import Cron, Section
 from heap_assets.config.heap import IdentifierTypes
-from heap_assets.tables import GRAPH, HEAP, PROFILES
+from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, is_source_name
 
 
 class WarehouseTable(Section):
@@ -51,13 +51,6 @@ class WarehouseTable(Section):
             raise ValueError("a name of the time zone database, such as UTC or America/New_York")
         return value
 
-    @field_validator("relation")
-    @classmethod
-    def _is_qualified(cls, value: str) -> str:
-        if "." not in value:
-            raise ValueError("schema.table")
-        return value
-
 
 class SourceSettings(Section):
     """A system that tables are read from: `warehouse:`, or one of `sources:`."""
@@ -68,17 +61,32 @@ class SourceSettings(Section):
         default=[], description="Datasets or schemas that browsing shows and mappings may name; all unless given"
     )
 
-    @model_validator(mode="after")
-    def _relations_are_in_datasets(self) -> Self:
+    schedule: Cron | None = Field(
+        default=None, description="When its tables are read, cron in UTC; run.warehouse_schedule unless given"
+    )
+
+    def mistake(self, section: str) -> str | None:
+        """Return what is wrong with the relations of its tables, None if nothing is.
+
+        Parameters
+        ----------
+        section
+            The key of these settings, for messages.
+        """
         own = [self.dataset_shown(dataset) for dataset in self.datasets]
         for name, table in self.tables.items():
+            key = f"{section}.tables.{name}"
+            if "/" in name:
+                return f"{key}: a table's name has no /"
+            if "." not in table.relation:
+                return f"{key}.relation is {table.relation!r}; expected: schema.table"
             dataset = self.dataset_of(table.relation)
             if own and dataset not in own:
-                raise ValueError(
-                    f"warehouse.tables.{name}.relation is {table.relation!r}, but {dataset} is not among "
-                    f"warehouse.datasets: {', '.join(self.datasets)}"
+                return (
+                    f"{key}.relation is {table.relation!r}, but {dataset} is not among "
+                    f"{section}.datasets: {', '.join(self.datasets)}"
                 )
-        return self
+        return None
 
     def dataset_of(self, relation: str) -> str:
         """Return the dataset or schema that a relation lies in."""
@@ -149,6 +157,17 @@ class TargetSettings(Section):
         raise NotImplementedError
 
 
+def _is_free(name: str) -> str:
+    if not is_source_name(name):
+        raise ValueError(
+            "a name of lower-case letters, digits and _ that begins with a letter and not with heap, and that is none "
+            f"of ours: {', '.join(sorted(RESERVED_SOURCES))}"
+        )
+    return name
+
+
+SourceName = Annotated[str, AfterValidator(_is_free)]
+"""What a source is called: `<name>/<table>` are its assets."""
 TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """What a target is called: `publish/<name>/<table>` are its assets."""
 

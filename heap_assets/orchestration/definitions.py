@@ -82,9 +82,8 @@ def _definitions(project: Project) -> dg.Definitions:
         *syncs(project),
         status_report(project),
         *publishing(project),
+        *warehouse_tables(project),
     ]
-    if settings.warehouse and settings.warehouse.tables:
-        assets.append(warehouse_tables(project))
     return dg.Definitions(
         assets=presented(project, assets),
         asset_checks=[
@@ -121,7 +120,9 @@ def automation_sensors(
     project: Project, status: dg.DefaultSensorStatus
 ) -> list[dg.AutomationConditionSensorDefinition]:
     """Return the sensors that run assets by their automation conditions."""
+    sources = project.settings.sources
     reasons = Reasons(project)
+    read = [WAREHOUSE, *(f"{source}/" for source in sources)]
     tables = dg.AssetSelection.groups("heap", "heap_events")
     people = dg.AssetSelection.groups("identity", "profiles")
     return [
@@ -143,8 +144,8 @@ def automation_sensors(
         ),
         TellingSensor(
             "first_reads_and_sends",
-            why=reasons.of(WAREHOUSE, SYNCS, otherwise="what is to be read or sent waits for its schedule"),
-            target=dg.AssetSelection.groups("warehouse", "sync"),
+            why=reasons.of(*read, SYNCS, otherwise="what is to be read or sent waits for its schedule"),
+            target=dg.AssetSelection.groups("warehouse", *sources, "sync"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "

@@ -15,7 +15,7 @@ from heap_assets.pipelines.retention import delete_results, expired, expired_res
 from heap_assets.pipelines.suites import hourly_checks
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
-from heap_assets.tables import sync_asset
+from heap_assets.tables import WAREHOUSE_SOURCE, source_title, sync_asset
 
 _AT_ONCE = (
     "and tries rejected rows at once, however often they failed: after an outage, or when the destination was taught "
@@ -86,14 +86,16 @@ def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
             "`profiles:` in the settings. Older days follow on request only; nothing is sent.",
         ),
     ]
-    if project.settings.warehouse and project.settings.warehouse.tables:
-        found.append(
-            dg.define_asset_job(
-                "read_the_warehouse_again",
-                selection=_without_hourly_checks(project, "warehouse"),
-                description="Reads the warehouse's tables for the newest complete day: after a correction opened.",
+    for source, chosen in project.settings.all_sources.items():
+        if chosen.tables:
+            found.append(
+                dg.define_asset_job(
+                    f"read_{'the_' * (source == WAREHOUSE_SOURCE)}{source}_again",
+                    selection=_without_hourly_checks(project, source),
+                    description=f"Reads the tables of {source_title(source)} for the newest complete day: "
+                    "after a correction there.",
+                )
             )
-        )
     return found
 
 

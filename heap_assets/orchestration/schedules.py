@@ -1,6 +1,6 @@
-"""Schedules: reading the warehouse, and sending to each destination at its own pace. All in UTC."""
+"""Schedules: reading the sources, and sending to each destination at its own pace. All in UTC."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -9,35 +9,36 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.sync_schedule import due_days, how_to_confirm, waits_for_confirmation, was_shown
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
-from heap_assets.tables import sync_asset, warehouse_asset
+from heap_assets.tables import source_title, sync_asset
 
 
 def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg.ScheduleDefinition]:
-    """Yield the warehouse's schedule and one for each sync that has a cron."""
-    if project.settings.warehouse and project.settings.warehouse.tables:
-        yield _warehouse(project, status)
+    """Yield a schedule for each source that has tables, and one for each sync that has a cron."""
+    for source, chosen in project.settings.all_sources.items():
+        if chosen.tables:
+            keys = [asset_key(f"{source}/{name}") for name in chosen.tables]
+            yield _source(source, project.settings.read_schedule(source), keys, status)
     for name, sync in project.settings.sync.items():
         if sync.scheduled:
             yield _sync(name, str(sync.schedule), project, status)
 
 
-def _warehouse(project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
-    keys = [asset_key(warehouse_asset(name)) for name in tables]
-
+def _source(
+    source: str, cron: str, keys: Sequence[dg.AssetKey], status: dg.DefaultScheduleStatus
+) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name="read_warehouse",
-        description="Reads the warehouse's tables as of the newest complete day.",
-        cron_schedule=project.settings.run.warehouse_schedule,
+        name=f"read_{source}",
+        description=f"Reads the tables of {source_title(source)} as of the newest complete day.",
+        cron_schedule=cron,
         target=dg.AssetSelection.assets(*keys),
         execution_timezone="UTC",
         default_status=status,
     )
     @redacting
-    def read_warehouse(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def read(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         return dg.RunRequest(partition_key=clock.newest_complete_day().isoformat())
 
-    return read_warehouse
+    return read
 
 
 def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:

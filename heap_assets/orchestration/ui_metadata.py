@@ -167,14 +167,13 @@ def _traits(project: Project) -> dict[str, Words]:
 
 
 def _warehouse(project: Project, path: str) -> dict[str, Words]:
-    settings = project.settings.warehouse
-    table = settings.tables[warehouse_table(path)] if settings else None
+    table = project.settings.source_tables[warehouse_table(path)]
     words: dict[str, Words] = {}
     for mapping in project.snapshot_sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):
             before = f"{words[column].text.rstrip('.')}, " if column in words else "Identifies a person: "
             words[column] = Words(f"{before}{mapping.type}.", personal=True)
-    for column, text in _roles(table.key, table.created_at, table.updated_at) if table else ():
+    for column, text in _roles(table.key, table.created_at, table.updated_at):
         described = f"{text} {words[column].text}" if column in words else text
         words[column] = Words(described, column in words and words[column].personal)
     for name, trait in project.settings.profiles.traits.items():
@@ -310,12 +309,13 @@ def _deps(lineage: object) -> Deps:
 def _references(path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReference]:
     """Return the function that makes an asset, and the place in the settings that describes it."""
     found: list[dg.LocalFileCodeReference | dg.UrlCodeReference] = []
-    made_by = next((code for name, code in _CODE.items() if path == name or path.startswith(name)), None)
+    known = f"{WAREHOUSE}{path.partition('/')[2]}" if is_warehouse_table(path) else path
+    made_by = next((code for name, code in _CODE.items() if known.startswith(name)), None)
     if made_by is not None:
         file, line = _place_of(made_by)
         found.append(dg.LocalFileCodeReference(file_path=file, line_number=line, label=made_by.__qualname__))
     settings = settings_path()
-    section = next((text for name, text in _SECTIONS.items() if path == name or path.startswith(name)), None)
+    section = next((text for name, text in _SECTIONS.items() if known.startswith(name)), None)
     if section is not None and settings.is_file():
         line = _line_of(settings, section.format(path.rpartition("/")[2]))
         found.append(

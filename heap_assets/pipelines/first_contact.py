@@ -13,7 +13,7 @@ from heap_assets.pipelines.sync_gate import sync_gate
 from heap_assets.pipelines.sync_schedule import has_run, newest_day, waits_for_confirmation, was_shown
 from heap_assets.project import Project
 from heap_assets.quality import result_store
-from heap_assets.tables import USERS, sync_asset, warehouse_asset
+from heap_assets.tables import USERS, source_of, sync_asset, warehouse_asset
 
 
 def identity_proposal(project: Project) -> str | None:
@@ -41,13 +41,12 @@ def unread_tables(project: Project) -> dict[str, list[date]]:
     was tried and failed is not asked for again: the schedule does that.
     """
     settings, day = project.settings, clock.newest_complete_day()
-    if settings.warehouse is None or day < settings.start_date:
+    if day < settings.start_date:
         return {}
-    is_missed = _last_tick(settings.run.warehouse_schedule).date() > day
     unread = {}
-    for name in settings.warehouse.tables:
-        asset = warehouse_asset(name)
+    for asset in map(warehouse_asset, settings.source_tables):
         known = project.lake.partitions(asset)
+        is_missed = _last_tick(settings.read_schedule(source_of(asset))).date() > day
         is_due = not known or (is_missed and str(day) not in known)
         if is_due and not project.lake.store.exists(f"{result_store.ROOT}/{asset}/readable/{day}.json"):
             unread[asset] = [day]

@@ -14,7 +14,7 @@ from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made
 from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
 from heap_assets.project import Project
 from heap_assets.storage import Inputs, Lake
-from heap_assets.tables import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
+from heap_assets.tables import CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset, warehouse_table
 from heap_assets.versions import version_of
 
 
@@ -22,7 +22,7 @@ def profiles_of_day(project: Project, day: date) -> Made:
     """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
     lake, traits = project.lake, project.settings.profiles.traits
     standing = _standing(project, day)
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     sources = {
         _trait_name(asset): TraitSource(
             lake.scan(asset, str(found)),
@@ -121,7 +121,7 @@ def audit_of_day(project: Project, day: date) -> Made:
 
 
 def _standing(project: Project, day: date) -> dict[str, date]:
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     assets = [USERS, *(warehouse_asset(name) for name in tables)]
     standing = {asset: project.lake.newest_partition(asset, day) for asset in assets}
     if standing[USERS] is None:
@@ -137,7 +137,7 @@ def _merged_away(users: pl.LazyFrame) -> pl.Series:
 
 
 def _trait_name(asset: str) -> str:
-    return asset.rpartition("/")[2]
+    return "users" if asset == USERS else warehouse_table(asset)
 
 
 def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:

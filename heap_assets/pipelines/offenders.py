@@ -13,7 +13,7 @@ from heap_assets.identity import HEAP_USER_ID, normalised
 from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
 from heap_assets.pipelines.sync_checks import sent_and_known, sync_checks
 from heap_assets.project import Project
-from heap_assets.quality import WHOLE, Check, CheckContext, CheckResult, hashed, result_store
+from heap_assets.quality import WHOLE, Check, CheckContext, CheckResult, hashed, name_of_key_check, result_store
 from heap_assets.quality import sync as sync_judges
 from heap_assets.tables import CONFLICTS, DUMPS, GRAPH, MIGRATIONS, PROFILES, is_sync, sync_name, warehouse_asset
 from heap_assets.values import key_text
@@ -186,8 +186,8 @@ def _of_migration(project: Project, subject: CheckContext, offender: pl.DataFram
 
 def _key_of_warehouse_table(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
     """Return the row of a warehouse table that speaks of several profiles, and these."""
-    table = subject.check.removeprefix("one_profile_per_").removesuffix("_key")
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
+    [table] = [name for name in tables if name_of_key_check(warehouse_asset(name)) == subject.check]
     key = pl.col(tables[table].key).cast(pl.String) == offender["key"][0]
     on = pl.col("profile_id").is_in(offender["ids"][0].to_list())
     return {**_there(subject, warehouse_asset(table), key), **_there(subject, PROFILES, on)}

@@ -42,6 +42,7 @@ from heap_assets.tables import (
     is_warehouse_table,
     publish_asset,
     warehouse_asset,
+    warehouse_table,
 )
 
 EVENTS = "events"
@@ -84,7 +85,7 @@ class PublishedDay:
 
 def publishable(project: Project) -> list[str]:
     """Return the assets that can be published, in the order of the pipeline."""
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     events = [heap_asset(table) for table in project.event_tables]
     return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *list(_CLUSTERED)[2:], EVENTS]
 
@@ -250,8 +251,8 @@ def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
         columns = {column: about.description for column, about in known.columns.items()} if known else {}
         kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"
         return f"Heap's {known.display_name if known else name}, {kind}", columns
-    if is_warehouse_table(asset) and project.settings.warehouse:
-        table = project.settings.warehouse.tables[name]
+    if is_warehouse_table(asset):
+        table = project.settings.source_tables[warehouse_table(asset)]
         return table.description or f"{table.relation} as it stood at the end of partition_day", {}
     if asset == PROFILES:
         traits = project.settings.profiles.traits

@@ -22,7 +22,7 @@ from heap_assets.project import Project
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import Observation, Refreshed, Shape, Tally, WarehouseError, refreshed
 from heap_assets.storage import Inputs, state_keys
-from heap_assets.tables import warehouse_asset
+from heap_assets.tables import source_of, source_title, warehouse_asset
 
 _log = logging.getLogger("heap_assets.sources.warehouse")
 
@@ -38,12 +38,12 @@ def snapshot_of_day(task: Task, name: str) -> Made | None:
     MissingInputError
         An older day with nothing before it that could be carried forward.
     """
-    project, asset = task.project, warehouse_asset(name)
-    if project.settings.warehouse is None:
-        raise SettingsError(f"{asset} is an asset, but the settings have no warehouse any more: reload definitions")
+    asset, table = warehouse_asset(name), task.project.settings.source_tables.get(name)
+    if table is None:
+        raise SettingsError(f"{asset} is an asset, but the settings do not map it any more: reload definitions")
     if is_over(task):
-        return kept_or_carried(task, asset, "the warehouse")
-    return _observed(task, name, project.settings.warehouse.tables[name])
+        return kept_or_carried(task, asset, source_title(source_of(asset)))
+    return _observed(task, name, table)
 
 
 def is_over(task: Task) -> bool:
@@ -73,11 +73,12 @@ def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
 
 def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     asset, started = warehouse_asset(name), clock.now()
+    warehouse = task.project.warehouse_of(name)
     seen = _record_of(task.project, asset)
     due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
     before = None if seen is None or due or seen.zone != table.time_zone else _before(task, asset, table.relation, seen)
     mapped = task.project.mapped_columns(name)
-    existing = task.project.warehouse().columns(table.relation)
+    existing = warehouse.columns(table.relation)
     # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
     shape = Shape.of(existing, [*mapped, *(table.columns or ())], table.relation)
     shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
@@ -87,7 +88,7 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     columns = None if table.columns is None else sorted({*table.columns, *mapped, *sent})
     path = task.scratch / "snapshot.parquet"
     with refreshed(
-        task.project.warehouse(),
+        warehouse,
         table.relation,
         columns,
         key=table.key,

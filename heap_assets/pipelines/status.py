@@ -36,6 +36,7 @@ from heap_assets.tables import (
     heap_asset,
     is_sync,
     is_warehouse_table,
+    source_of,
     sync_asset,
     sync_name,
     warehouse_asset,
@@ -129,7 +130,7 @@ def next_turn(project: Project, asset: str) -> datetime | None:
     if project.settings.run.automation != "running":
         return None
     if is_warehouse_table(asset):
-        return next_tick(project.settings.run.warehouse_schedule)
+        return next_tick(project.settings.read_schedule(source_of(asset)))
     if is_sync(asset) and (sync := project.settings.sync[sync_name(asset)]).scheduled:
         return next_tick(str(sync.schedule))
     return None
@@ -251,7 +252,7 @@ def shown_assets(project: Project) -> list[str]:
 
 
 def _assets(project: Project) -> list[str]:
-    warehouse = project.settings.warehouse.tables if project.settings.warehouse else {}
+    warehouse = project.settings.source_tables
     audiences = [AUDIENCES] if project.settings.profiles.audiences else []
     return [
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
@@ -315,7 +316,8 @@ def _state(
 
 
 def _due_in_words(asset: str, due: int) -> str:
-    done = {"warehouse": "read", "sync": "sent", "publish": "published"}.get(asset.partition("/")[0], "built")
+    done = {"sync": "sent", "publish": "published"}.get(asset.partition("/")[0], "built")
+    done = "read" if is_warehouse_table(asset) else done
     days = "1 day is" if due == 1 else f"{due} days are"
     return f"{days} to be {done}" if due else f"nothing was {done} yet"
 

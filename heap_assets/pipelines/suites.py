@@ -65,8 +65,8 @@ def checks_of(project: Project, asset: str) -> list[Check]:
             accepted=[name for name, column in custom.items() if column.pii],
             thresholds=tolerated,
         )
-    if is_warehouse_table(asset) and project.settings.warehouse:
-        mapped = project.settings.warehouse.tables[warehouse_table(asset)]
+    if is_warehouse_table(asset):
+        mapped = project.settings.source_tables[warehouse_table(asset)]
         return checks_for_warehouse_table(
             asset,
             key=mapped.key,
@@ -98,7 +98,7 @@ def identity_checks(project: Project) -> list[Check]:
 def profile_checks(project: Project) -> list[Check]:
     """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
     rules = project.rules
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
     keys = [
         WarehouseKeys(warehouse_asset(name), table.key, plain_columns(project, warehouse_asset(name)), normalisers)
@@ -131,7 +131,7 @@ def table_cadence(table: WarehouseTable) -> Cadence:
 def hourly_checks(project: Project) -> list[Check]:
     """Return the checks of how new the newest row of every table is, and the newest day that every sync delivered."""
     heap = loaded_cadence(project)
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     timed = {name: table.updated_at or table.created_at for name, table in tables.items()}
     return [
         *recency_checks(

@@ -103,7 +103,7 @@ def check_syncs(project: Project) -> None:
     SettingsError
         Naming the key of the first mistake.
     """
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     for name, sync in project.settings.sync.items():
         if sync.source in tables:
             _check_columns(project, name, sync, tables[sync.source].relation)
@@ -123,7 +123,7 @@ def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, s
 
 
 def _check_columns(project: Project, name: str, sync: SyncSettings, relation: str) -> None:
-    existing = project.warehouse().columns(relation)
+    existing = project.warehouse_of(sync.source).columns(relation)
     shape = Shape.of(existing, project.mapped_columns(sync.source), relation)
     for key, column in sync.named_columns():
         try:

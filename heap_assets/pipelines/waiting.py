@@ -35,6 +35,7 @@ from heap_assets.tables import (
     PROFILES,
     SNAPSHOT_TABLES,
     heap_asset,
+    source_of,
     sync_asset,
     warehouse_asset,
 )
@@ -114,16 +115,16 @@ def _snapshots(project: Project) -> Iterator[Wait]:
 def _warehouse(project: Project) -> Iterator[Wait]:
     """Yield the tables that were not read for the newest complete day and that nobody reads at once."""
     settings, day = project.settings, clock.newest_complete_day()
-    if settings.warehouse is None or day < settings.start_date:
+    if day < settings.start_date:
         return
     at_once = unread_tables(project)
-    for name in settings.warehouse.tables:
-        asset = warehouse_asset(name)
+    for asset in map(warehouse_asset, settings.source_tables):
         if asset in at_once or str(day) in project.lake.partitions(asset):
             continue
         tried = result_store.read(project.lake.store, asset, "readable", str(day))
-        why = f"{day} could not be read; the schedule read_warehouse reads it again" if tried else ""
-        yield Wait(asset, why or f"the schedule read_warehouse reads {day}", next_tick(settings.run.warehouse_schedule))
+        schedule = f"the schedule read_{source_of(asset)}"
+        why = f"{day} could not be read; {schedule} reads it again" if tried else f"{schedule} reads {day}"
+        yield Wait(asset, why, next_tick(settings.read_schedule(source_of(asset))))
 
 
 def _identity(project: Project, known: dict[str, Wait]) -> Iterator[Wait]:

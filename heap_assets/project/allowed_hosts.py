@@ -46,8 +46,8 @@ def _source_hosts(settings: Settings) -> Iterator[str]:
     yield from (_of_url(endpoint) for endpoint in endpoints if endpoint)
     if settings.lake.url.startswith("gs://"):
         yield from GOOGLE_STORAGE
-    for source in (settings.heap.source, settings.warehouse):
-        yield from map(_bare, source.hosts() if source else ())
+    for source in (settings.heap.source, *settings.all_sources.values()):
+        yield from map(_bare, source.hosts())
 
 
 def _sync_hosts(settings: Settings) -> Iterator[tuple[str, str]]:

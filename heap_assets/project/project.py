@@ -53,8 +53,10 @@ from heap_assets.tables import (
     MIGRATIONS,
     SNAPSHOT_TABLES,
     USERS,
+    WAREHOUSE_SOURCE,
     heap_asset,
     is_warehouse_table,
+    source_of,
     warehouse_asset,
     warehouse_table,
 )
@@ -140,13 +142,17 @@ class Project:
             "heap.source is Heap's export in BigQuery: it has no dumps; `heap-assets catalogue diff` shows its tables"
         )
 
-    def warehouse(self) -> Warehouse:
-        """Return the warehouse; it is connected to only while something is asked of it."""
-        chosen = self.settings.warehouse
+    def warehouse(self, source: str = WAREHOUSE_SOURCE) -> Warehouse:
+        """Return a source of tables, the warehouse unless named; it is connected to only while it is asked."""
+        chosen = self.settings.all_sources.get(source)
         if chosen is None:
-            raise SettingsError("there is no `warehouse:` section in the settings")
-        warehouse: Warehouse = chosen.open("warehouse")
+            raise SettingsError(f"there is no `{self.settings.section_of(source)}:` section in the settings")
+        warehouse: Warehouse = chosen.open(self.settings.section_of(source))
         return warehouse
+
+    def warehouse_of(self, table: str) -> Warehouse:
+        """Return the source of a table, by the name that settings refer to it by."""
+        return self.warehouse(source_of(warehouse_asset(table)))
 
     @cached_property
     def event_tables(self) -> list[str]:
@@ -206,10 +212,9 @@ class Project:
         tables = {USERS: users}
         if HEAP_USER_ID in self.rules.types:
             tables[MIGRATIONS] = user_migrations_table(MIGRATIONS)
-        if self.settings.warehouse:
-            for name, table in self.settings.warehouse.tables.items():
-                mappings = _mappings(table.identifiers, self.rules)
-                tables[warehouse_asset(name)] = SourceTable(name, "snapshot", mappings, table.created_at)
+        for name, table in self.settings.source_tables.items():
+            mappings = _mappings(table.identifiers, self.rules)
+            tables[warehouse_asset(name)] = SourceTable(name, "snapshot", mappings, table.created_at)
         return tables
 
     @property
@@ -219,9 +224,7 @@ class Project:
 
     def required(self, asset: str) -> bool:
         """Say whether identity waits for this snapshot table (others are carried forward)."""
-        if self.settings.warehouse and is_warehouse_table(asset):
-            return self.settings.warehouse.tables[warehouse_table(asset)].required
-        return True
+        return not is_warehouse_table(asset) or self.settings.source_tables[warehouse_table(asset)].required
 
     def check_columns(self) -> None:
         """Hold mapped columns against the catalogue and the warehouse itself.
@@ -232,7 +235,7 @@ class Project:
             Naming the key of the first column that its table does not have.
         """
         self.check_heap_columns()
-        for name in self.settings.warehouse.tables if self.settings.warehouse else ():
+        for name in self.settings.source_tables:
             self.check_warehouse_table(name)
         self._check_traits()
 
@@ -250,8 +253,7 @@ class Project:
 
     def mapped_columns(self, name: str) -> list[str]:
         """Return the columns of a warehouse table that the settings give a meaning."""
-        tables = self.settings.warehouse.tables if self.settings.warehouse else {}
-        table = tables[name]
+        table = self.settings.source_tables[name]
         mapped = [table.key, table.created_at, table.updated_at]
         mapped += [column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns]
         for trait in self.settings.profiles.traits.values():
@@ -260,7 +262,7 @@ class Project:
 
     def _existing(self, name: str, columns: Sequence[Column]) -> list[str]:
         """Return the mapped columns that exist; traits' are asked for one by one, by their own key."""
-        relation = self.settings.warehouse.tables[name].relation if self.settings.warehouse else ""
+        relation = self.settings.source_tables[name].relation
         found = []
         for column in self.mapped_columns(name):
             with suppress(WarehouseError):
@@ -276,11 +278,11 @@ class Project:
         SettingsError
             Naming the table, the column and what there is.
         """
-        table = (self.settings.warehouse.tables if self.settings.warehouse else {})[name]
+        table = self.settings.source_tables[name]
         mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
         wanted = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
         try:
-            existing = self.warehouse().columns(table.relation)
+            existing = self.warehouse_of(name).columns(table.relation)
             choose_columns(wanted, existing, table.relation)
             shape = Shape.of(existing, self._existing(name, existing), table.relation)
             shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
@@ -288,10 +290,9 @@ class Project:
         except AccessError:
             raise  # no mistake of the table's
         except WarehouseError as error:
-            raise SettingsError(f"warehouse.tables.{name}: {error}") from error
+            raise SettingsError(f"{self.settings.section_of_table(name)}: {error}") from error
 
     def _check_traits(self) -> None:
-        tables = self.settings.warehouse.tables if self.settings.warehouse else {}
         for name, trait in self.settings.profiles.traits.items():
             for index, source in enumerate(trait.sources):
                 table, _, column = source.partition(".")
@@ -301,8 +302,8 @@ class Project:
                     if known is not None and column not in known:
                         raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
                     continue
-                relation = tables[table].relation
-                columns = self.warehouse().columns(relation)
+                relation = self.settings.source_tables[table].relation
+                columns = self.warehouse_of(table).columns(relation)
                 try:
                     choose_columns([column], columns, relation)
                 except WarehouseError as error:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from heap_assets import config
-from heap_assets.activation import sync_kinds
+from heap_assets.activation import read_kinds, sync_kinds
 from heap_assets.config import IdentifierType, Kinds, Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import IdentifierRule, RulesError
@@ -130,4 +130,4 @@ _CHECKS = (_check_identifiers, _check_audiences, leave_out_rules, _check_bucket,
 
 
 def _kinds() -> Kinds:
-    return Kinds(sync_kinds(), source_kinds(), target_kinds())
+    return Kinds(sync_kinds(), (*source_kinds(), *read_kinds()), target_kinds())

@@ -14,7 +14,7 @@ from heap_assets.quality.heap_tables import (
     quota_result,
 )
 from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
-from heap_assets.quality.profiles import WarehouseKeys, checks_for_audiences, checks_for_profiles
+from heap_assets.quality.profiles import WarehouseKeys, checks_for_audiences, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import WHOLE, StoredResult
 from heap_assets.quality.results import CheckResult, Severity, could_not_evaluate, hashed, nothing_to_compare
@@ -53,6 +53,7 @@ __all__ = [
     "delivery_recency_check",
     "hashed",
     "landing_result",
+    "name_of_key_check",
     "nothing_to_compare",
     "quota_result",
     "recency_checks",

@@ -16,7 +16,7 @@ from heap_assets.quality.identity import claims
 from heap_assets.quality.measures import unique_keys, values_check
 from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.tables import AUDIENCES, CONFLICTS, GRAPH, USERS
+from heap_assets.tables import AUDIENCES, CONFLICTS, GRAPH, USERS, warehouse_table
 from heap_assets.values import PRIVATE, key_text
 
 
@@ -349,6 +349,11 @@ def _inputs_not_shrunk(snapshots: Sequence[str]) -> Check:
     )
 
 
+def name_of_key_check(asset: str) -> str:
+    """Return the name of the check that the keys of a table of a source each stand on one profile."""
+    return f"one_profile_per_{warehouse_table(asset).replace('/', '__')}_key"
+
+
 def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
     def evaluate(s: CheckContext) -> CheckResult:
         rows, graph = s.other(keys.asset), s.other(GRAPH)
@@ -362,10 +367,9 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
         )
         return one_profile_per_key(normal, _KEY, known, graph, allowed)
 
-    table = keys.asset.rpartition("/")[2]
     return Check(
         PROFILES,
-        f"one_profile_per_{table}_key",
+        name_of_key_check(keys.asset),
         f"At most {allowed:.1%} of the {keys.key}s of {keys.asset} stand on several profiles.",
         evaluate,
         remedy="the row names different people: correct it, or look at the conflict with `explain`.",

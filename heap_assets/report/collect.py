@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from heap_assets.quality import WHOLE, Severity, StoredResult, result_store
 from heap_assets.storage import Lake, Store, state_keys
-from heap_assets.tables import is_event_table
+from heap_assets.tables import WAREHOUSE_SOURCE, is_event_table, is_warehouse_table
 
 RECENCY = ("newest_row_is_recent", "newest_complete_day_delivered")
 GROUP_ORDER = ("heap_connect", "heap", "warehouse", "identity", "profiles", "audit", "sync")
@@ -124,7 +124,7 @@ def _newest_of_each(found: Iterable[StoredResult]) -> list[StoredResult]:
 
 
 def _place(asset: str) -> int:
-    group = asset.partition("/")[0]
+    group = WAREHOUSE_SOURCE if is_warehouse_table(asset) else asset.partition("/")[0]
     return GROUP_ORDER.index(group) if group in GROUP_ORDER else len(GROUP_ORDER)
 
 

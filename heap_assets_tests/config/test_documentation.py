@@ -16,7 +16,10 @@ from heap_assets.errors import SettingsError
 from heap_assets.project import parse_settings
 
 ROOT = Path(__file__).parent.parent.parent
-VARIABLES = ("HEAP_APP_ID", "HEAP_EXTERNAL_ID", "WAREHOUSE_DSN", "BIGQUERY_KEY", "PUBLISH_DSN", "ALERT_WEBHOOK_URL")
+VARIABLES = (
+    *("HEAP_APP_ID", "HEAP_EXTERNAL_ID", "WAREHOUSE_DSN", "CRM_DSN", "BIGQUERY_KEY", "PUBLISH_DSN"),
+    "ALERT_WEBHOOK_URL",
+)
 
 
 def shown() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""A connector as another company would write it: members of a mailing list, which takes a line of text per member.
+"""A connector as another company would write it: members of a mailing list, sent a line of text each, and read back.
 
 Nothing here is known to heap_assets; the tests install it as a package with an entry point.
 """
@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import Field, SecretStr
 
-from heap_assets.activation import BaseDestination, Connector, Limits, Rate, Request, Requirement, Response, Row
+from heap_assets.activation import (
+    BaseDestination,
+    Connector,
+    Limits,
+    Rate,
+    ReadSettings,
+    Request,
+    Requirement,
+    Response,
+    Row,
+)
 from heap_assets.config import PROPERTIES, HeapSettings, UpsertSettings
+from heap_assets.errors import SourceError
+from heap_assets.http_client import Answer, HttpClient
 
 
 class MailingListSync(UpsertSettings):
@@ -32,8 +44,36 @@ class MailingListSync(UpsertSettings):
         return self.url
 
 
+class MailingListSource(ReadSettings):
+    """Members of a mailing list as a table."""
+
+    kind: Literal["mailing_list"]
+    url: str = Field(description="Base URL of the service")
+    list_id: int = Field(ge=1, description="Which list")
+    token: SecretStr = Field(description="Token of the service, as ${MAILING_LIST_TOKEN}")
+
+    def hosts(self) -> Iterator[str]:
+        yield self.url
+
+    def schemas(self) -> Mapping[str, pl.Schema]:
+        columns = {"address": pl.String, "plan": pl.String, "changed_at": pl.Datetime("us", "UTC")}
+        return {"members": pl.Schema(columns)}
+
+    def read(self, table: str, since: datetime | None) -> Iterator[pl.DataFrame]:
+        changed = f"?changed_since={since:%Y-%m-%dT%H:%M:%SZ}" if since else ""
+        url = f"{self.url}/lists/{self.list_id}/{table}{changed}"
+        headers = {"Authorization": f"Token {self.token.get_secret_value()}"}
+        answer = HttpClient().exchange("GET", url, b"", headers, timeout=30)
+        if not isinstance(answer, Answer) or answer.status != 200:
+            reason = f"status {answer.status}" if isinstance(answer, Answer) else answer.reason
+            raise SourceError(f"the mailing list cannot be read: {reason}")
+        frame = pl.DataFrame(json.loads(answer.body), schema=dict.fromkeys(self.schemas()[table], pl.String))
+        yield frame.with_columns(pl.col("changed_at").str.to_datetime(time_unit="us", time_zone="UTC"))
+
+
 class MailingListConnector(Connector[MailingListSync]):
     settings_model = MailingListSync
+    source_model = MailingListSource
 
     def inputs(self) -> list[str]:
         return ["profiles", "warehouse/contacts"]

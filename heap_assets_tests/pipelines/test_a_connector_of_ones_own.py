@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -48,6 +49,7 @@ class Service(http.server.ThreadingHTTPServer):
         self.unsubscribed: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.hangs_after: int | None = None
+        self.changed: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -68,6 +70,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.members |= {x.pop("address"): x for at, x in enumerate(lines) if at not in refused}
         body = b"\n".join(json.dumps({"line": at, "error": "unsubscribed"}).encode() for at in refused)
         self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.server.calls.append((self.path, self.headers["Authorization"]))
+        since = self.path.partition("?changed_since=")[2]
+        rows = [
+            {"address": address, "plan": self.server.members[address]["plan"], "changed_at": changed}
+            for address, changed in sorted(self.server.changed.items())
+            if changed >= since
+        ]
+        body = json.dumps(rows).encode()
+        self.send_response(200 if self.headers["Authorization"] == "Token t0ken-4711" else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -229,3 +245,66 @@ def test_it_is_listed_and_what_cannot_be_loaded_stops_nobody(site: Path, caplog:
     keys = CliRunner().invoke(command, ["kinds", NAME]).output
     assert "plans" in keys
     assert "Values of the trait `plan`" in keys
+
+
+def reading(world: World, service: Service, token: str = "t0ken-4711") -> World:
+    world.more = (
+        f"sources: {{mailing_list: {{kind: mailing_list, url: '{service.url}', list_id: 7, token: {token}, tables: "
+        "{members: {relation: mailing_list.members, key: address, updated_at: changed_at, "
+        "identifiers: {address: email}}}}}"
+    )
+    return world.choose(syncs(service))
+
+
+def change(service: Service, at: str, **plans: str) -> None:
+    for name, plan in plans.items():
+        service.members[f"{name}@x.example"] = {"plan": plan}
+        service.changed[f"{name}@x.example"] = at
+
+
+def test_the_same_file_serves_as_a_source_that_is_asked_for_what_changed(world: World, service: Service) -> None:
+    change(service, "2026-11-10T09:00:00Z", ann="pro", bob="free")
+    change(service, "2026-11-20T12:30:00Z", zoe="free")
+    project = reading(world, service).project
+    assert world.run(["mailing_list/members"], DAY).success
+    assert [path for path, _ in service.calls] == ["/lists/7/members"]
+    stored = world.lake.scan("mailing_list/members", str(DAY)).sort("address").collect()
+    assert stored.select("address", "plan").rows() == [
+        ("ann@x.example", "pro"),
+        ("bob@x.example", "free"),
+        ("zoe@x.example", "free"),
+    ]
+    world.resolve(DAY)
+    known = world.lake.scan("identity/graph", str(DAY)).filter(pl.col("identifier") == "zoe@x.example").collect()
+    assert known["identifier_type"].to_list() == ["email"]
+
+    change(service, "2026-11-20T18:00:00Z", ann="free", eve="pro")
+    service.calls.clear()
+    assert world.run(["mailing_list/members"], DAY).success
+    assert [path for path, _ in service.calls] == ["/lists/7/members?changed_since=2026-11-20T11:30:00Z"]
+    again = world.lake.scan("mailing_list/members", str(DAY)).sort("address").collect()
+    assert dict(again.select("address", "plan").rows()) == {
+        "ann@x.example": "free",
+        "bob@x.example": "free",
+        "eve@x.example": "pro",
+        "zoe@x.example": "free",
+    }
+    notes = world.lake.find("mailing_list/members", str(DAY))
+    assert notes is not None
+    assert (notes.notes["read"], notes.notes["rows_read"]) == ("changes", 3)
+
+    before = world.lake.versions("mailing_list/members")
+    assert world.run(["mailing_list/members"], DAY).success
+    assert world.lake.versions("mailing_list/members") == before, "what has not changed is not written again"
+    assert project.warehouse("mailing_list").preflight()[0].passed
+
+
+def test_a_source_that_refuses_says_so_and_a_table_that_it_lacks_is_named(world: World, service: Service) -> None:
+    reading(world, service, token="wrong-token")
+    result = world.run(["mailing_list/members"], DAY)
+    verdicts = {e.check_name: e for e in result.get_asset_check_evaluations()}
+    assert not verdicts["readable"].passed
+    assert "cannot be read: status 401" in str(verdicts["readable"].metadata["reason"].value)
+    world.more = world.more.replace("relation: mailing_list.members", "relation: mailing_list.people")
+    with pytest.raises(SettingsError, match=r"sources\.mailing_list\.tables\.members: .*'mailing_list.people'"):
+        world.choose(syncs(service)).project.check_warehouse_table("mailing_list/members")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -22,10 +22,11 @@ from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
-from heap_assets.config import Settings, SyncSettings, WarehouseTable
+from heap_assets.config import Settings, SourceSettings, SyncSettings, WarehouseTable
 from heap_assets.errors import DamagedFileError
 from heap_assets.identity import Rules, SourceTable
 from heap_assets.sources.heap_connect import Catalogue, Landing
+from heap_assets.sources.warehouse import RowsWarehouse, Warehouse
 from heap_assets.storage import Lake, state_keys
 from heap_assets.tables import PROFILES, USERS, warehouse_asset
 from heap_assets.values import apart
@@ -70,6 +71,38 @@ class Requirement:
     columns: frozenset[str] = frozenset()
 
 
+class ReadSettings(SourceSettings, ABC):
+    """A connector's system as a source of tables: a section of `sources:`, whose kind is the connector's.
+
+    A subclass in the connector's file, named as its `source_model`, has `kind`, what it needs to connect, and the two
+    methods. Tables are related to as `<kind>.<table>`. With `key` and `updated_at` only what changed is read, from an
+    hour before the newest `updated_at` that is known, and everything each `full_read_days`; else everything each time.
+    """
+
+    @abstractmethod
+    def schemas(self) -> Mapping[str, pl.Schema]:
+        """Return the columns of each table."""
+
+    @abstractmethod
+    def read(self, table: str, since: datetime | None) -> Iterable[pl.DataFrame]:
+        """Yield the rows of a table, in frames that fit into memory.
+
+        Parameters
+        ----------
+        since
+            Only rows that changed at or after it (UTC); None for all.
+
+        Raises
+        ------
+        SourceError
+            If they cannot be read.
+        """
+
+    def open(self, section: str) -> Warehouse:
+        del section
+        return RowsWarehouse(self.kind, self.schemas, self.read)
+
+
 S = TypeVar("S", bound=SyncSettings)
 
 
@@ -82,6 +115,8 @@ class Connector(ABC, Generic[S]):
     """
 
     settings_model: ClassVar[type[SyncSettings]]
+    source_model: ClassVar[type[ReadSettings] | None] = None
+    """Of a kind that can also be read, as a source of tables."""
 
     def __init__(self, name: str, settings: S, deployment: Deployment) -> None:
         self.name = name
@@ -219,9 +254,8 @@ class Connector(ABC, Generic[S]):
 
     @property
     def warehouse_tables(self) -> Mapping[str, WarehouseTable]:
-        """Warehouse tables of the settings."""
-        warehouse = self.deployment.settings.warehouse
-        return warehouse.tables if warehouse else {}
+        """Tables of all sources, by the names that settings refer to them by."""
+        return self.deployment.settings.source_tables
 
     def account(self, table: str = "") -> str:
         """Name the address and account that are written to; only a hash of it is kept."""

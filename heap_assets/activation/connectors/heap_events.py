@@ -81,7 +81,8 @@ class HeapEventsConnector(Connector[HeapEventsSync]):
         source = deployment.snapshot_sources[self.source_asset]
         if not source.mappings:
             raise SettingsError(
-                f"sync.{self.name}: warehouse.tables.{sync.source} maps no identifiers, so nobody is meant by it"
+                f"sync.{self.name}: {deployment.settings.section_of_table(sync.source)} maps no identifiers, "
+                "so nobody is meant by it"
             )
         graph = deployment.lake.scan(GRAPH, str(graph_day))
 

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from heap_assets.activation import connectors as package
-from heap_assets.activation.connectors.base import Connector, Deployment
+from heap_assets.activation.connectors.base import Connector, Deployment, ReadSettings
 from heap_assets.config import SyncSettings
 from heap_assets.redaction import redact
 
@@ -32,6 +32,11 @@ def connectors() -> dict[str, type[Connector[Any]]]:
 def sync_kinds() -> tuple[type[SyncSettings], ...]:
     """Return the settings models of all kinds: what a `sync:` section may hold."""
     return tuple(connector.settings_model for connector in connectors().values())
+
+
+def read_kinds() -> tuple[type[ReadSettings], ...]:
+    """Return the settings models of the kinds that can be read: what a `sources:` section may hold besides engines."""
+    return tuple(model for connector in connectors().values() if (model := connector.source_model) is not None)
 
 
 def connector_of(deployment: Deployment, name: str) -> Connector[Any]:

@@ -35,7 +35,7 @@ _ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, b
 
 def profiles(project: Project) -> list[dg.AssetsDefinition]:
     """Return `profiles`, `audit`, and `audiences` if the settings name any."""
-    tables = project.settings.warehouse.tables if project.settings.warehouse else {}
+    tables = project.settings.source_tables
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
     made = [
         _day_asset(project, PROFILES, sources, _ABOUT_PROFILES),

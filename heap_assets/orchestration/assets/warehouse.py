@@ -1,4 +1,4 @@
-"""Group `warehouse`: CRM, billing, product and support tables, as they stood each day."""
+"""A group for each source (`warehouse`, `crm`): CRM, billing, product and support tables, as they stood each day."""
 
 from functools import partial
 
@@ -12,40 +12,40 @@ from heap_assets.orchestration.freshness import policy_for
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.suites import checks_of, table_cadence
 from heap_assets.project import Project
-from heap_assets.tables import warehouse_asset
+from heap_assets.tables import source_of, warehouse_asset
 
 
-def warehouse_tables(project: Project) -> dg.AssetsDefinition:
-    """Return the step that reads the warehouse; only the newest days are read, older ones are kept as they were."""
-    settings, condition = project.settings.warehouse, unread_day(project)
-    tables = [
-        TableAsset(
-            warehouse_asset(name),
-            partial(snapshot_of_day, name=name),
-            _spec(project, name, table, condition),
-            checks_of(project, warehouse_asset(name)),
+def warehouse_tables(project: Project) -> list[dg.AssetsDefinition]:
+    """Return a step for each source that reads it; only the newest days are read, older ones are kept as they were."""
+    condition = unread_day(project)
+    by_source: dict[str, list[TableAsset]] = {}
+    for name, table in project.settings.source_tables.items():
+        path = warehouse_asset(name)
+        spec = _spec(project, path, table, condition)
+        asset = TableAsset(path, partial(snapshot_of_day, name=name), spec, checks_of(project, path))
+        by_source.setdefault(source_of(path), []).append(asset)
+    return [
+        table_step(
+            f"{source}_tables",
+            tables,
+            project,
+            description=f"Reads the mapped {source} tables. A live source has no past: old days are never read again.",
         )
-        for name, table in (settings.tables if settings else {}).items()
+        for source, tables in by_source.items()
     ]
-    return table_step(
-        "warehouse_tables",
-        tables,
-        project,
-        description="Reads the mapped warehouse tables. A live source has no past: older days are never read again.",
-    )
 
 
 def _spec(
-    project: Project, name: str, table: WarehouseTable, condition: dg.AutomationCondition[dg.AssetKey]
+    project: Project, path: str, table: WarehouseTable, condition: dg.AutomationCondition[dg.AssetKey]
 ) -> dg.AssetSpec:
-    path = warehouse_asset(name)
-    kind = project.settings.warehouse.kind if project.settings.warehouse else ""
+    source = source_of(path)
+    kind = project.settings.all_sources[source].kind
     mapped = ", ".join(f"`{column}` is {types}" for column, types in table.identifiers.items())
     about = table.description or f"`{table.relation}`, one row per `{table.key}`."
     return dg.AssetSpec(
         asset_key(path),
         description=f"{about}\n\nIdentifiers: {mapped or 'none'}.",
-        group_name="warehouse",
+        group_name=source,
         kinds={kind, "parquet"},
         owners=[table.owner or project.settings.run.owner],
         tags={"source": kind, "table_kind": "snapshot"},

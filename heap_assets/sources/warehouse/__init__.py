@@ -47,6 +47,7 @@ from heap_assets.sources.warehouse.publish import (
 )
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets.sources.warehouse.resolved_views import RESOLVED_COLUMNS, ResolvedOn
+from heap_assets.sources.warehouse.rows import RowsWarehouse
 from heap_assets.sources.warehouse.shape import Shape, family_of
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "Refreshed",
     "RelationMissingError",
     "ResolvedOn",
+    "RowsWarehouse",
     "Shape",
     "Snapshot",
     "Table",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 
@@ -118,6 +119,27 @@ class Reading:
     lost: Mapping[str, int] = field(default_factory=dict)
 
 
+class Wanted(NamedTuple):
+    """What a read asks for, see :meth:`Warehouse.read`."""
+
+    relation: str
+    columns: Sequence[str] | None
+    newer: Newer | None
+    limit: int | None
+    text: Collection[str]
+
+
+class Brought(NamedTuple):
+    """What a read brought, see :class:`Reading`."""
+
+    relation: str
+    columns: tuple[str, ...]
+    rows: int
+    lost: Mapping[str, int]
+    version: str | None = None
+    bytes_billed: int | None = None
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A read relation as a lazy frame over a temporary Parquet file, and what it took to read it."""
@@ -178,6 +200,8 @@ class Warehouse(ABC):
     kind: str
     timestamps_are_instants: ClassVar[bool] = False
     """Whether TIMESTAMP without more is a time in UTC."""
+    tells_changes: ClassVar[bool] = False
+    """Whether it knows by itself what has changed since a time, so that nobody has to list its rows."""
 
     @abstractmethod
     def tables(self) -> list[Table]:
@@ -209,7 +233,6 @@ class Warehouse(ABC):
         """Count a relation's rows and sum up a column, in the engine; None where a version tells for nothing."""
         return None
 
-    @abstractmethod
     def read(
         self,
         relation: str,
@@ -244,6 +267,16 @@ class Warehouse(ABC):
         AccessError, WarehouseBusyError
             If it cannot be reached, refuses, or is locked.
         """
+        started, observed_at = time.monotonic(), datetime.now(UTC)
+        brought = self._read(Wanted(relation, columns, newer, limit, text), path)
+        return Reading(
+            brought.relation, brought.columns, brought.rows, observed_at, time.monotonic() - started, brought.version,
+            brought.bytes_billed, brought.lost,
+        )  # fmt: skip
+
+    @abstractmethod
+    def _read(self, wanted: Wanted, path: Path) -> Brought:
+        """Do what :meth:`read` says."""
 
     def sample(self, relation: str, rows: int) -> Sample:
         """Read at most so many rows, whichever are the cheapest."""

@@ -8,6 +8,9 @@ Rows are read from the oldest time that differs; no clock is asked what may have
 of the list with the time that the list has; if it does not, everything is read.
 
 A row that was changed without its `updated_at` shows in none of them; reading everything now and then is the caller's.
+
+A source that tells itself what has changed (`tells_changes`) is asked for that alone, from an hour before the newest
+`updated_at` on; rows that are gone show when everything is read.
 """
 
 from __future__ import annotations
@@ -124,7 +127,11 @@ def refreshed(
             yield outcome(before.rows, "unchanged", f"as many rows as before, with the same {updated_at}")
             return
     if before is not None and not reason:
-        with _changes(read, str(key), str(updated_at), before, max(overlap, _GRAIN[kind])) as changes:
+        fold = _told_changes if warehouse.tells_changes else _changes
+        with fold(read, str(key), str(updated_at), before, max(overlap, _GRAIN[kind])) as changes:
+            if changes is not None and changes.frame is before.rows:
+                yield outcome(before.rows, "unchanged", "the source names no row that has changed")
+                return
             if changes is not None:
                 yield Refreshed(
                     changes.frame, "changes", f"{changes.rows} rows changed", changes.rows, version, tally, observed_at,
@@ -214,6 +221,35 @@ def _changes(
             yield None if folded is None else _Folded(folded, snapshot.reading.rows, billed, lost)
 
 
+@contextmanager
+def _told_changes(
+    read: _Read, key: str, updated_at: str, before: Observation, overlap: timedelta
+) -> Iterator[_Folded | None]:
+    """Fold the rows that the source itself names as changed into the earlier ones; what is gone is told by none."""
+    newest = _moment(before.rows.select(pl.col(updated_at).max()).collect(engine="streaming").item())
+    if newest is None:
+        yield None
+        return
+    newer = Newer(read.shape.source(updated_at), read.shape.moment_of(updated_at, _earlier(newest, overlap)))
+    with read.warehouse.snapshot(read.relation, read.columns, newer=newer, text=read.text) as snapshot:
+        changed = read.shape.apply(snapshot.frame)
+        if changed.collect_schema() != before.rows.collect_schema():
+            yield None
+            return
+        lost = read.shape.renamed_counts(snapshot.reading.lost)
+        pair = [key, updated_at]
+        news = changed.join(before.rows.select(pair), on=pair, how="anti", nulls_equal=True)
+        if not news.select(pl.len()).collect(engine="streaming").item():
+            yield _Folded(before.rows, 0, 0, lost)
+            return
+        kept = before.rows.join(changed.select(key), on=key, how="anti")
+        yield _Folded(pl.concat([kept, changed]), snapshot.reading.rows, snapshot.reading.bytes_billed or 0, lost)
+
+
+def _earlier(moment: datetime, by: timedelta) -> datetime:
+    return moment - by if moment > _EARLIEST + by else _EARLIEST
+
+
 def _since(rows: pl.LazyFrame, before: Observation, pair: list[str], overlap: timedelta) -> datetime | None:
     """Return the time from which rows have to be read; None if no time tells which have changed."""
     key, updated_at = pair
@@ -234,7 +270,7 @@ def _since(rows: pl.LazyFrame, before: Observation, pair: list[str], overlap: ti
     since = _moment(oldest) or newest + timedelta(microseconds=1)
     if newest + overlap < before.observed_at:
         return since
-    return min(since, newest - overlap if newest > _EARLIEST + overlap else _EARLIEST)
+    return min(since, _earlier(newest, overlap))
 
 
 def _folded(before: pl.LazyFrame, changed: pl.LazyFrame, listed: pl.LazyFrame, pair: list[str]) -> pl.LazyFrame | None:

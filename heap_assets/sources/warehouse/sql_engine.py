@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
-from heap_assets.sources.warehouse.arrow import Stored
+from heap_assets.sources.warehouse.arrow import MisfitError, Stored
 from heap_assets.sources.warehouse.base import (
+    Brought,
     Column,
     Newer,
-    Reading,
     Table,
     Tally,
+    Wanted,
     Warehouse,
+    WarehouseError,
     choose_columns,
     find_relation,
 )
@@ -27,14 +27,13 @@ from heap_assets.values import sql_identifier, sql_literal
 C = TypeVar("C")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a read asks for: a relation as the caller and as the engine spells it, columns, the rest of the SELECT."""
+class Query(NamedTuple):
+    """What is selected: the relation as the caller and as the engine spells it, columns, what follows the SELECT."""
 
     relation: str
     resolved: str
     columns: tuple[str, ...]
-    restriction: str
+    rest: str
 
 
 class SqlWarehouse(Warehouse, Generic[C]):
@@ -64,7 +63,7 @@ class SqlWarehouse(Warehouse, Generic[C]):
     def _tally(self, connection: C, resolved: str, column: str) -> Tally | None: ...
 
     @abstractmethod
-    def _stored(self, connection: C, wanted: Wanted, text: Collection[str], path: Path) -> Stored:
+    def _stored(self, connection: C, query: Query, text: Collection[str], path: Path) -> Stored:
         """Stream rows into a Parquet file; columns in `text` are read as text."""
 
     def tables(self) -> list[Table]:
@@ -87,29 +86,23 @@ class SqlWarehouse(Warehouse, Generic[C]):
         with self._connect() as connection:
             return self._tally(connection, self._resolve(connection, relation), column)
 
-    def read(
-        self,
-        relation: str,
-        columns: Sequence[str] | None,
-        path: Path,
-        *,
-        newer: Newer | None = None,
-        limit: int | None = None,
-        text: Collection[str] = (),
-    ) -> Reading:
-        started, observed_at = time.monotonic(), datetime.now(UTC)
+    def _read(self, wanted: Wanted, path: Path) -> Brought:
         with self._connect(path.parent) as connection:
-            resolved = self._resolve(connection, relation)
+            resolved = self._resolve(connection, wanted.relation)
             version = self._version(connection, resolved)
-            names = choose_columns(columns, self._columns(connection, resolved), relation)
-            wanted = Wanted(relation, resolved, names, _restriction(newer, limit))
-            kept = self._stored(connection, wanted, text, path)
-        seconds = time.monotonic() - started
-        return Reading(resolved, names, kept.rows, observed_at, seconds, version, lost=kept.lost)
+            names = choose_columns(wanted.columns, self._columns(connection, resolved), wanted.relation)
+            rest = f" FROM {quoted(resolved)}{_restriction(wanted.newer, wanted.limit)}"
+            kept = self._stored(connection, Query(wanted.relation, resolved, names, rest), wanted.text, path)
+        return Brought(resolved, names, kept.rows, kept.lost, version)
 
     def _resolve(self, connection: C, relation: str) -> str:
         wanted = relation if "." in relation else f"{self.default_schema}.{relation}"
         return find_relation(wanted, [table.name for table in self._tables(connection)], self.name)
+
+
+def misfit(relation: str, error: MisfitError) -> WarehouseError:
+    """Return the error of a column whose values neither its type nor text keeps."""
+    return WarehouseError(f"{relation}: {error}: read it through a view that gives it another type")
 
 
 def quoted(relation: str) -> str:

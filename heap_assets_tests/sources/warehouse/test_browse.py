@@ -12,8 +12,9 @@ import pytest
 import yaml
 from google.cloud import bigquery as gcp
 
-from heap_assets.config import Settings
 from heap_assets.config.identity import IdentifierType
+from heap_assets.errors import SettingsError
+from heap_assets.project import parse_settings
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.browse import (
@@ -119,10 +120,11 @@ def test_types_that_the_settings_lack_are_declared_with_the_proposal(source: Duc
     assert lacking == [{"type": "phone", "max_per_profile": 3, "normalise": "digits"}]
     assert declare_yaml(proposals, [*types, "phone"]) == ""
     settings["warehouse"]["tables"] = yaml.safe_load(propose_yaml(source, "crm.contacts"))
-    with pytest.raises(ValueError, match=r"identity\.identifiers does not declare"):
-        Settings.model_validate(settings)
+    path = Path("/somewhere/heap_assets.yaml")
+    with pytest.raises(SettingsError, match=r"identity\.identifiers does not declare"):
+        parse_settings(yaml.safe_dump(settings), path)
     declared += lacking
-    assert Settings.model_validate(settings).identity.types[-1] == "phone"
+    assert parse_settings(yaml.safe_dump(settings), path).identity.types[-1] == "phone"
 
 
 def test_every_type_that_is_proposed_can_be_declared() -> None:

@@ -35,6 +35,7 @@ from heap_assets.sources.warehouse.publish import (
     PublishStatus,
     table_name,
 )
+from heap_assets.sources.warehouse.publish_log import PublishLog
 from heap_assets.sources.warehouse.resolved_views import ResolvedOn
 from heap_assets.storage import Store
 from heap_assets_tests.storage.test_object_stores import gcs_server
@@ -316,6 +317,7 @@ from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
 from heap_assets.sources.warehouse.publish import Publication
+from heap_assets.sources.warehouse.publish_log import PublishLog
 
 asked = []
 
@@ -330,7 +332,7 @@ def ends(*_):
     time.sleep(60)
 
 publisher = PUBLISHER
-publisher._end = ends
+PublishLog.end = ends
 rows = pl.LazyFrame({"id": [1]}).map_batches(made, schema={"id": pl.Int64})
 publisher.publish(Publication("people"), date(2026, 11, 2), rows, "older")
 """
@@ -370,7 +372,7 @@ def test_a_load_that_died_hides_none_before_it(target: Target, monkeypatch: pyte
         raise MemoryError
 
     with monkeypatch.context() as dying:
-        dying.setattr(target.publisher, "_end", dies)
+        dying.setattr(PublishLog, "end", dies)
         with pytest.raises(MemoryError):
             publish(PEOPLE, MONDAY, people(2), "v2")
 
@@ -420,7 +422,7 @@ def test_a_view_gets_the_column_of_a_run_that_died_before_it_said_so(
     target.publisher.resolve_views(["t"], into=view, on=on)
     wider = pl.LazyFrame({"user_id": [1], "plan": ["pro"]})
     with monkeypatch.context() as dying:
-        dying.setattr(target.publisher, "_end", lambda *_: (_ for _ in ()).throw(MemoryError))
+        dying.setattr(PublishLog, "end", lambda *_: (_ for _ in ()).throw(MemoryError))
         with pytest.raises(MemoryError):
             publish(Publication("t"), MONDAY, wider, "v2")
     publish(Publication("t"), MONDAY, wider, "v2")

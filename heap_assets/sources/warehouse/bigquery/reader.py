@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,13 @@ from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.arrow import SourceFailedError, Stored, first_rows, write_parquet
 from heap_assets.sources.warehouse.base import (
+    Brought,
     Column,
-    Newer,
     Permission,
-    Reading,
     Sample,
     Table,
     Tally,
+    Wanted,
     Warehouse,
     WarehouseError,
     choose_columns,
@@ -142,26 +140,16 @@ class BigQueryWarehouse(Warehouse):
             [row] = client.query(query, job_config=config).result()
         return Tally(row[0], str(row[1]))
 
-    def read(
-        self,
-        relation: str,
-        columns: Sequence[str] | None,
-        path: Path,
-        *,
-        newer: Newer | None = None,
-        limit: int | None = None,
-        text: Collection[str] = (),
-    ) -> Reading:
-        started, observed_at = time.monotonic(), datetime.now(UTC)
+    def _read(self, wanted: Wanted, path: Path) -> Brought:
+        relation, limit = wanted.relation, wanted.limit
         with self.account.client() as client, explained(relation):
             source = self._source(client, relation)
-            names = choose_columns(columns, [column_of(entry) for entry in source.table.schema], relation)
-            where = condition(source.relation, source.table, newer)
+            names = choose_columns(wanted.columns, [column_of(entry) for entry in source.table.schema], relation)
+            where = condition(source.relation, source.table, wanted.newer)
             read = self._stored if source.kind == "TABLE" else self._queried
             with read(client, source, names, where) as (schema, batches, scanned):
                 kept = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
-        seconds = time.monotonic() - started
-        return Reading(source.name, names, kept.rows, observed_at, seconds, self._version(source), scanned, kept.lost)
+        return Brought(source.name, names, kept.rows, kept.lost, self._version(source), scanned)
 
     def _version(self, source: Source) -> str | None:
         if self.account.is_emulated or source.relation.is_sharded:  # bqemulator's metadata stand still

@@ -22,7 +22,7 @@ from heap_assets.sources.warehouse.base import (
 )
 from heap_assets.sources.warehouse.duckdb.errors import holder, reason
 from heap_assets.sources.warehouse.duckdb.types import column_of, readable
-from heap_assets.sources.warehouse.sql_engine import SqlWarehouse, Wanted, quoted
+from heap_assets.sources.warehouse.sql_engine import Query, SqlWarehouse, misfit, quoted
 from heap_assets.values import sql_identifier, sql_literal
 
 _BATCH_ROWS = 65_536
@@ -83,26 +83,22 @@ class DuckDBWarehouse(SqlWarehouse[duckdb.DuckDBPyConnection]):
         [(rows, checksum)] = connection.execute(question).fetchall()
         return Tally(rows, str(checksum))
 
-    def _stored(
-        self, connection: duckdb.DuckDBPyConnection, wanted: Wanted, text: Collection[str], path: Path
-    ) -> Stored:
+    def _stored(self, connection: duckdb.DuckDBPyConnection, query: Query, text: Collection[str], path: Path) -> Stored:
         def stored(as_text: Collection[str]) -> Stored:
-            reader = connection.sql(_query(connection, wanted, as_text)).to_arrow_reader(_BATCH_ROWS)
+            reader = connection.sql(_select(connection, query, as_text)).to_arrow_reader(_BATCH_ROWS)
             return write_parquet(reader.schema, reader, path)
 
         try:
             return stored(text)
         except (duckdb.ConversionException, SourceFailedError) as error:
-            beyond = _beyond_decimals(connection, wanted.resolved, wanted.columns)
+            beyond = _beyond_decimals(connection, query.resolved, query.columns)
             if beyond <= set(text):
-                raise WarehouseError(f"{wanted.relation}: {reason(error)}") from error
+                raise WarehouseError(f"{query.relation}: {reason(error)}") from error
             return stored({*text, *beyond})
         except duckdb.Error as error:
-            raise WarehouseError(f"{wanted.relation}: {reason(error)}") from error
+            raise WarehouseError(f"{query.relation}: {reason(error)}") from error
         except MisfitError as error:
-            raise WarehouseError(
-                f"{wanted.relation}: {error}: read it through a view that gives it another type"
-            ) from error
+            raise misfit(query.relation, error) from error
 
     @contextmanager
     def _connect(self, scratch: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -189,13 +185,13 @@ def _beyond_decimals(connection: duckdb.DuckDBPyConnection, relation: str, colum
     return found
 
 
-def _query(connection: duckdb.DuckDBPyConnection, wanted: Wanted, text: Collection[str]) -> str:
+def _select(connection: duckdb.DuckDBPyConnection, query: Query, text: Collection[str]) -> str:
     """Select columns with a cast for each type that Parquet lacks; those in `text` have no HUGEINT left."""
-    described = connection.sql(f"SELECT * FROM {quoted(wanted.resolved)} LIMIT 0")
+    described = connection.sql(f"SELECT * FROM {quoted(query.resolved)} LIMIT 0")
     types = dict(zip(described.columns, described.types, strict=True))
     parts = []
-    for name in wanted.columns:
+    for name in query.columns:
         kind = readable(types[name], "VARCHAR" if name in text else "DECIMAL(38,0)")
         column = sql_identifier(name)
         parts.append(column if kind == str(types[name]) else f"CAST({column} AS {kind}) AS {column}")
-    return f"SELECT {', '.join(parts)} FROM {quoted(wanted.resolved)}{wanted.restriction}"
+    return f"SELECT {', '.join(parts)}{query.rest}"

@@ -16,7 +16,7 @@ from heap_assets.sources.warehouse.base import AccessError, Column, Permission, 
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.postgres.errors import reason, server_line
 from heap_assets.sources.warehouse.postgres.select import Selection, selection
-from heap_assets.sources.warehouse.sql_engine import SqlWarehouse, Wanted, quoted
+from heap_assets.sources.warehouse.sql_engine import Query, SqlWarehouse, misfit, quoted
 from heap_assets.values import sql_identifier, sql_literal
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -75,20 +75,17 @@ class PostgresWarehouse(SqlWarehouse[dbapi.Cursor]):
         [(rows, checksum)] = _rows(connection, f"SELECT count(*), sum({hashed})::text FROM {quoted(resolved)}")
         return Tally(rows, str(checksum))
 
-    def _stored(self, connection: dbapi.Cursor, wanted: Wanted, text: Collection[str], path: Path) -> Stored:
+    def _stored(self, connection: dbapi.Cursor, query: Query, text: Collection[str], path: Path) -> Stored:
         as_text = set(text)
         while True:
-            selected = selection(connection, _oid(wanted.resolved), wanted.columns, as_text)
-            query = f"SELECT {selected.text} FROM {quoted(wanted.resolved)}{wanted.restriction}"
+            selected = selection(connection, _oid(query.resolved), query.columns, as_text)
             try:
-                return self._streamed(connection, query, selected, path)
+                return self._streamed(connection, f"SELECT {selected.text}{query.rest}", selected, path)
             except SourceFailedError as error:
-                raise WarehouseError(f"{wanted.relation}: {server_line(str(error), quotes_values=True)}") from error
+                raise WarehouseError(f"{query.relation}: {server_line(str(error), quotes_values=True)}") from error
             except MisfitError as error:
                 if error.column in as_text:
-                    raise WarehouseError(
-                        f"{wanted.relation}: {error}: read it through a view that gives it another type"
-                    ) from error
+                    raise misfit(query.relation, error) from error
                 as_text.add(error.column)
 
     def _streamed(self, cursor: dbapi.Cursor, query: str, selected: Selection, path: Path) -> Stored:
