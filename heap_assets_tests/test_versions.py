@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from heap_assets.pipelines.golden import profiles_version
+from heap_assets.pipelines.people import profiles_version
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue

@@ -1,11 +1,10 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
 from heap_assets.activation.connectors.base import Connector, Deployment, ReadSettings, Requirement, Rows
-from heap_assets.activation.connectors.generic import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.heap_deletion import heap_deletion
 from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
-from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
-from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
+from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings, newest_profiles_day, newest_users
+from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.deliver import deliver, dry_run
 from heap_assets.activation.engine.destination import (
     BaseDestination,
@@ -15,10 +14,10 @@ from heap_assets.activation.engine.destination import (
     Request,
     Response,
     Row,
-    named_rows,
+    row_errors,
 )
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
-from heap_assets.activation.engine.lease import LeaseHeldError, LeaseLostError
+from heap_assets.activation.engine.lease import LeaseHeldError
 from heap_assets.activation.engine.log import Log, fold
 from heap_assets.activation.engine.maintenance import forget, full_resend, keys_behind, rejected, retry_rejected
 from heap_assets.activation.engine.report import Status, SyncReport
@@ -37,7 +36,6 @@ __all__ = [
     "GenericSettings",
     "Guard",
     "LeaseHeldError",
-    "LeaseLostError",
     "Limits",
     "Log",
     "Mode",
@@ -69,13 +67,12 @@ __all__ = [
     "hashed_keys",
     "heap_deletion",
     "keys_behind",
-    "named_rows",
     "newest_profiles_day",
     "newest_users",
-    "nobody",
     "read_kinds",
     "rejected",
     "retry_rejected",
+    "row_errors",
     "runs",
     "salt",
     "set_aside",

@@ -1,6 +1,6 @@
-"""Where alerts go: a signed webhook, Slack, email. No Dagster here, and no secret in any settings object.
+"""Channels of alerts: a signed webhook, Slack, email.
 
-Secrets are the names of environment variables; they are looked up when a message is sent.
+Settings name the environment variables of secrets, which are read when a message is sent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from time import time
+from typing import Any
 
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind, Message
 from heap_assets.config import Alert
@@ -30,20 +31,20 @@ _SLACK_LIMIT = 3500  # characters; Slack cuts a text at 4,000
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """What a channel wants to hear: kinds of alarms, and asset groups (none named: all)."""
+    """The alarms a channel subscribes to: kinds, and asset groups (all if none is named)."""
 
     on: tuple[Kind, ...] = DEFAULT_KINDS
     groups: tuple[str, ...] = ()
     name: str = ""
 
     def select(self, message: Message) -> Message | None:
-        """Return the part of a message that this channel wants, None if nothing."""
-        wanted = tuple(
+        """Return the part of a message that the channel subscribes to, None if there is none."""
+        alarms = tuple(
             alarm
             for alarm in message.alarms
             if alarm.kind in self.on and (not self.groups or not alarm.group or alarm.group in self.groups)
         )
-        return replace(message, alarms=wanted) if wanted else None
+        return replace(message, alarms=alarms) if alarms else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +93,11 @@ def channel_name(channel: Channel) -> str:
     if channel.name:
         return channel.name
     if isinstance(channel, EmailChannel):
-        told = f"{channel.host}:{channel.port}:{','.join(channel.recipients)}"
+        address = f"{channel.host}:{channel.port}:{','.join(channel.recipients)}"
     else:
-        told = channel.url_env or channel.url
+        address = channel.url_env or channel.url
     kind = type(channel).__name__.removesuffix("Channel").lower()
-    return f"{kind}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    return f"{kind}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
 
 
 def send(channel: Channel, message: Message, environ: Mapping[str, str]) -> None:
@@ -180,12 +181,12 @@ def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str]) -
 
 @contextmanager
 def _ending(server: smtplib.SMTP) -> Iterator[None]:
-    """End a conversation after the timeout: smtplib's own is one of each line, and a slow server sends many."""
+    """Close the connection after the timeout: that of smtplib is per line, and a slow server may send many."""
     over = threading.Event()
 
     def watch() -> None:
         waited = _TIMEOUT_SECONDS
-        # again and again: while TLS begins, the connection changes hands
+        # repeated, because STARTTLS replaces the socket
         while not over.wait(waited):
             waited = 0.2
             with contextlib.suppress(OSError, AttributeError):
@@ -217,18 +218,17 @@ def configured_channels(alerts: Sequence[Alert]) -> list[Channel]:
 
 
 def _channel(alert: Alert, where: str) -> Channel:
-    on = tuple(Kind(kind) for kind in alert.on)
-    groups = tuple(alert.groups)
+    route: dict[str, Any] = {
+        "on": tuple(Kind(kind) for kind in alert.on),
+        "groups": tuple(alert.groups),
+        "name": alert.name,
+    }
     if alert.kind == "webhook":
         if not (alert.url or alert.url_env):
             raise SettingsError(f"{where} is a webhook without url or url_env: where should it go?")
-        return WebhookChannel(
-            url=alert.url, url_env=alert.url_env, secret_env=alert.secret_env, on=on, groups=groups, name=alert.name
-        )
+        return WebhookChannel(url=alert.url, url_env=alert.url_env, secret_env=alert.secret_env, **route)
     if alert.kind == "slack":
-        return SlackChannel(
-            url=alert.url, url_env=alert.url_env or "SLACK_WEBHOOK_URL", on=on, groups=groups, name=alert.name
-        )
+        return SlackChannel(url=alert.url, url_env=alert.url_env or "SLACK_WEBHOOK_URL", **route)
     if not (alert.host and alert.recipients):
         raise SettingsError(f"{where} is an email without host or recipients")
     return EmailChannel(
@@ -239,7 +239,5 @@ def _channel(alert: Alert, where: str) -> Channel:
         starttls=alert.starttls,
         user_env=alert.user_env,
         password_env=alert.password_env,
-        on=on,
-        groups=groups,
-        name=alert.name,
+        **route,
     )

@@ -1,4 +1,4 @@
-"""What an alert says: alarms and recoveries, grouped into one message a run."""
+"""Alarms and recoveries, grouped into one message a run."""
 
 from __future__ import annotations
 
@@ -37,43 +37,27 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.ALIVE: "Hourly sign of life, for a dead man's switch outside: its absence is the alarm.",
 }
 
-DEFAULT_KINDS = (
-    Kind.CHECK_FAILED,
-    Kind.CHECK_WARNED,
-    Kind.RUN_FAILED,
-    Kind.STALE,
-    Kind.NOT_TICKING,
-    Kind.ALERT_UNDELIVERED,
-)
+DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.ALIVE)
 """All but the hourly sign of life, which is for a dead man's switch."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One thing that is wrong, or (`recovered`) is right again.
-
-    Attributes
-    ----------
-    subject
-        Asset, job, sensor or channel.
-    about
-        Check name, or what went wrong in one word; with subject and partition it tells an alarm from others.
-    rule
-        The sentence that no longer holds.
-    group
-        Asset group, for routing; empty if it has none.
-    numbers
-        Counts; never a value of a row.
-    """
+    """One thing that is wrong, or (`recovered`) is right again."""
 
     kind: Kind
     subject: str
+    """Asset, job, sensor or channel."""
     about: str
+    """Check name, or what went wrong in one word; with subject and partition it identifies the alarm."""
     rule: str = ""
+    """The sentence that no longer holds."""
     partition: str | None = None
     group: str = ""
+    """Asset group, for routing; empty if it has none."""
     blocking: bool = False
     numbers: Mapping[str, int | float] = field(default_factory=dict)
+    """Counts; never a value of a row."""
     detail: str = ""
     recovered: bool = False
 
@@ -82,14 +66,14 @@ class Alarm:
 
     @property
     def key(self) -> str:
-        """Tell the same alarm again from a new one."""
-        told = "\x1f".join((self.subject, self.about, self.partition or ""))
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        """Identify the alarm: equal for the same subject, check and partition."""
+        identity = "\x1f".join((self.subject, self.about, self.partition or ""))
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Message:
-    """What one run (or one look at the lake) has to tell."""
+    """The alarms of one run, or of one look at the lake."""
 
     title: str
     alarms: tuple[Alarm, ...]
@@ -99,17 +83,17 @@ class Message:
 
     @property
     def id(self) -> str:
-        """Let a receiver drop a message that it got twice."""
-        told = "\x1e".join((self.title, self.run_id, self.at.isoformat(), *(alarm.key for alarm in self.alarms)))
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        """Identify the message, so that a receiver can drop a duplicate."""
+        content = "\x1e".join((self.title, self.run_id, self.at.isoformat(), *(alarm.key for alarm in self.alarms)))
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     @property
     def headline(self) -> str:
         """Return the title with the number of alarms and recoveries."""
         wrong = sum(not alarm.recovered for alarm in self.alarms)
         right = len(self.alarms) - wrong
-        told = [f"{wrong} to look at"] if wrong else []
-        return f"{self.title}: {', '.join(told + ([f'{right} recovered'] if right else []))}"
+        counts = [f"{wrong} to look at"] if wrong else []
+        return f"{self.title}: {', '.join(counts + ([f'{right} recovered'] if right else []))}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of a webhook."""
@@ -142,14 +126,8 @@ class Message:
 
 
 def _worst_first(alarm: Alarm) -> tuple[bool, bool, bool, str, str, str]:
-    return (
-        alarm.recovered,
-        not alarm.blocking,
-        alarm.kind is Kind.CHECK_WARNED,
-        alarm.subject,
-        alarm.about,
-        alarm.partition or "",
-    )
+    warned = alarm.kind is Kind.CHECK_WARNED
+    return alarm.recovered, not alarm.blocking, warned, alarm.subject, alarm.about, alarm.partition or ""
 
 
 def _line(alarms: list[Alarm]) -> str:

@@ -1,12 +1,12 @@
-"""Told once on change and once on recovery, and not lost when a channel is down. No Dagster here.
+"""The outbox: an alarm is sent once on change and once on recovery, and is not lost while a channel is down.
 
-What was told last of an alarm stands in `_alerts/open/<alarm>.json` of the lake's store, for all sensors and a
-restarted daemon; whoever changes it first is the one to tell. Before that its message is a draft in
+The last state of an alarm that was sent is `_alerts/open/<alarm>.json` of the lake's store, shared by all sensors and
+kept over restarts; the process that changes it first sends the alarm. Before that, its message is a draft in
 `_alerts/outbox/<channel>/`, which becomes a message once its alarms are known to be news, and is deleted when the
-channel took it; what a channel refuses waits there and is tried again. A message is sent by who has claimed it.
+channel accepted it; what a channel refuses is retried. A message is sent by the process that claimed it.
 
-Two at once tell an alarm once. Who is killed is followed by another after five minutes, who tells what was claimed and
-not told; a kill right after sending sends twice, with one id.
+Two processes at once send an alarm once. After a kill another process takes over within five minutes and sends what was
+claimed and not sent; a kill right after sending sends twice, with one id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OUTBOX = f"{ROOT}/outbox"
 _GIVEN_UP = f"{ROOT}/undeliverable"
 KEEP_TRYING = timedelta(days=7)
 _CLAIM = timedelta(minutes=5)
-"""How long a draft, or a message that is being sent, is left to who began with it; calls to channels take seconds."""
+"""How long a draft, or a message that is being sent, belongs to the process that claimed it; a call takes seconds."""
 _PER_TICK = 20
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
@@ -40,24 +40,24 @@ _log = logging.getLogger("heap_assets.alerts")
 
 @dataclass
 class Outbox:
-    """Decides what is news, and sends it; at most one attempt a channel and tick once it has failed."""
+    """Decides which alarms are news, and sends them; a channel that failed is not tried again in the same tick."""
 
     store: Store
     channels: Sequence[Channel]
     environ: Mapping[str, str]
     down: dict[str, str] = field(default_factory=dict)
 
-    def tell(self, message: Message) -> int:
-        """Send what is new in a message to every channel that wants it; return how many alarms were news.
+    def send_news(self, message: Message) -> int:
+        """Send the news of a message to every channel that subscribes to it; return how many alarms were news.
 
-        Nothing is raised for a channel that is down: the message waits, and the other channels are told.
+        A channel that is down raises nothing: the message waits, and the other channels are alerted.
         """
-        news = self._tell(message)
+        news = self._publish(message)
         self.deliver()
         return news
 
     def deliver(self) -> None:
-        """Send what waits, oldest first; tell the other channels once about one that is down, and when it is back."""
+        """Send waiting messages, oldest first; alert the other channels once when one is down, and when it is back."""
         attempted = {channel_name(channel): self._deliver(channel) for channel in self.channels}
         state = [
             Alarm(
@@ -72,22 +72,22 @@ class Outbox:
             if tried
         ]
         word = "cannot be reached" if self.down else "is back"
-        if self._tell(Message(f"An alert channel {word}", tuple(state))):
+        if self._publish(Message(f"An alert channel {word}", tuple(state))):
             for channel in self.channels:
                 self._deliver(channel)
 
     def open_alarms(self) -> list[Alarm]:
-        """Return what has been told as wrong and not yet as right again."""
+        """Return the alarms that were sent and have not recovered."""
         self._forget_ended()
-        alarms = [self._told(info.key) for info in self.store.list(_OPEN)]
+        alarms = [self._last_state(info.key) for info in self.store.list(_OPEN)]
         return [alarm for alarm in alarms if alarm is not None and not alarm.recovered]
 
     def waiting(self) -> int:
         """Return how many messages wait for a channel."""
         return len(self.store.list(_OUTBOX))
 
-    def _tell(self, message: Message) -> int:
-        """Make a message of what is news in another one, for every channel; return how many alarms are."""
+    def _publish(self, message: Message) -> int:
+        """Write a message with the news of another one to every channel's outbox; return how many alarms are news."""
         candidates = self._news(message.alarms)
         if not candidates:
             return 0
@@ -106,15 +106,15 @@ class Outbox:
         news: dict[str, Alarm] = {}
         known = {info.key for info in self.store.list(_OPEN)}  # one listing, for runs with thousands of checks
         for alarm in alarms:
-            earlier = self._told(_open_key(alarm)) if _open_key(alarm) in known else None
-            if (told := _new(alarm, earlier)) is not None:
-                news[alarm.key] = told
+            earlier = self._last_state(_open_key(alarm)) if _open_key(alarm) in known else None
+            if (news_alarm := _new(alarm, earlier)) is not None:
+                news[alarm.key] = news_alarm
             elif alarm.recovered:
                 news.pop(alarm.key, None)
         return list(news.values())
 
-    def _told(self, key: str) -> Alarm | None:
-        """Return what was told last of an alarm; None if nothing was, or its file is damaged."""
+    def _last_state(self, key: str) -> Alarm | None:
+        """Return the last state of an alarm that was sent; None if there is none, or its file is damaged."""
         try:
             return self._record(key, self.store.read(key))
         except FileNotFoundError:
@@ -124,33 +124,33 @@ class Outbox:
         try:
             return _alarm(data) if data is not None else None
         except _DAMAGED:
-            _log.warning("%s is damaged: what it told of is told again", self.store.uri(key))
+            _log.warning("%s is damaged: its alarm is sent again", self.store.uri(key))
             return None
 
     def _claim(self, alarm: Alarm, claim: str) -> bool:
-        """Take it on to tell an alarm; False if somebody else has told it since it was news."""
-        key, taken = _open_key(alarm), False
+        """Claim an alarm to send it; False if another process has sent it meanwhile."""
+        key, is_news = _open_key(alarm), False
 
-        def told(data: bytes | None) -> bytes | None:
-            nonlocal taken
+        def claim_if_news(data: bytes | None) -> bytes | None:
+            nonlocal is_news
             if _claimed_by(data) == claim:  # its own change, whose answer was lost
                 return None
-            taken = _new(alarm, self._record(key, data)) is not None
+            is_news = _new(alarm, self._record(key, data)) is not None
             record = {**asdict(alarm), "kind": alarm.kind.value, "claim": claim}
-            return json.dumps(record).encode() if taken else None
+            return json.dumps(record).encode() if is_news else None
 
-        self.store.update(key, told)
-        return taken
+        self.store.update(key, claim_if_news)
+        return is_news
 
     def _forget_ended(self) -> None:
-        """Remove what was told as right again long ago: until then it says that this was told."""
+        """Remove alarms that recovered long ago; until then the record shows that the recovery was sent."""
         long_ago = datetime.now(UTC) - KEEP_TRYING
         for info in self.store.list(_OPEN):
-            if info.last_modified < long_ago and (alarm := self._told(info.key)) is not None and alarm.recovered:
+            if info.last_modified < long_ago and (alarm := self._last_state(info.key)) is not None and alarm.recovered:
                 self.store.delete(info.key)
 
     def _draft(self, message: Message, claim: str) -> list[tuple[Channel, str]]:
-        """Write a message for every channel that wants it, not to be sent yet; return where."""
+        """Write a draft of a message for every channel that subscribes to it; return the channels and keys."""
         keys = []
         for channel in self.channels:
             part = channel.select(message)
@@ -161,13 +161,13 @@ class Outbox:
         return keys
 
     def _deliver(self, channel: Channel) -> bool:
-        """Send what waits for one channel; return whether anything did."""
+        """Send the waiting messages of one channel; return whether any was tried."""
         name, tried = channel_name(channel), False
         for key in [info.key for info in self.store.list(f"{_OUTBOX}/{name}")][:_PER_TICK]:
             if name in self.down:
                 break
-            data = self._mine(key)
-            if data is None:  # somebody else is at it; what comes later waits, so that no recovery overtakes its alarm
+            data = self._claim_message(key)
+            if data is None:  # another process is sending it; later ones wait, so that no recovery overtakes its alarm
                 if self.store.exists(key):
                     break
                 continue
@@ -192,31 +192,31 @@ class Outbox:
                 self.store.delete(key)
         return tried
 
-    def _mine(self, key: str) -> bytes | None:
-        """Claim a message, or the draft of one who died, to send it; None if it is somebody else's, or gone."""
+    def _claim_message(self, key: str) -> bytes | None:
+        """Claim a message, or an abandoned draft, to send it; None if another process has claimed it, or it is gone."""
         claim = uuid.uuid4().hex
-        mine: bytes | None = None
+        claimed_data: bytes | None = None
 
-        def claimed(data: bytes | None) -> bytes | None:
-            nonlocal mine
+        def claim_it(data: bytes | None) -> bytes | None:
+            nonlocal claimed_data
             if data is None:
-                mine = None
+                claimed_data = None
                 return None
             try:
                 body = json.loads(data)
                 if body.get("sending") == claim:
                     return None
-                mine = None if _is_recent(body.get("since")) else data
-                return json.dumps({**body, "sending": claim, "since": _now()}).encode() if mine else None
+                claimed_data = None if _is_recent(body.get("since")) else data
+                return json.dumps({**body, "sending": claim, "since": _now()}).encode() if claimed_data else None
             except _DAMAGED:
-                mine = data
+                claimed_data = data
                 return None
 
-        self.store.update(key, claimed)
-        return mine
+        self.store.update(key, claim_it)
+        return claimed_data
 
     def _message(self, data: bytes) -> Message:
-        """Read a message; of a draft, what its maker has claimed: the rest is told by others."""
+        """Read a message; of an abandoned draft only the alarms that its process had claimed."""
         body = json.loads(data)
         message = Message.from_json(body)
         if "draft" not in body:
@@ -236,19 +236,17 @@ class Outbox:
 
 
 def _new(alarm: Alarm, earlier: Alarm | None) -> Alarm | None:
-    """Return the alarm, as it is told, if it is news after what was told before."""
+    """Return the alarm as it is to be sent, if it is news after the last state that was sent."""
     wrong = earlier is not None and not earlier.recovered
     if alarm.recovered:
         return replace(alarm, kind=earlier.kind) if earlier is not None and wrong else None
-    return alarm if earlier is None or not wrong or _worse(alarm, earlier) else None
-
-
-def _worse(alarm: Alarm, earlier: Alarm) -> bool:
-    return earlier.kind is Kind.CHECK_WARNED and alarm.kind is Kind.CHECK_FAILED
+    if earlier is None or not wrong:
+        return alarm
+    return alarm if earlier.kind is Kind.CHECK_WARNED and alarm.kind is Kind.CHECK_FAILED else None
 
 
 def _final(message: Message, draft: bytes | None) -> bytes | None:
-    """Make a message of a draft, unless somebody has given up waiting for it and sends what it claimed."""
+    """Return the final message in place of a draft, unless another process has taken the draft over."""
     return None if draft is None or "sending" in json.loads(draft) else json.dumps(message.as_json()).encode()
 
 
@@ -263,7 +261,7 @@ def _alarm(data: bytes) -> Alarm:
 
 
 def _claimed_by(data: bytes | None) -> str:
-    """Return whose claim the record of an alarm holds; empty if nobody's, or it is damaged."""
+    """Return the claim in the record of an alarm; empty if there is none, or it is damaged."""
     try:
         return str(json.loads(data or b"{}").get("claim", ""))
     except _DAMAGED:
@@ -275,5 +273,5 @@ def _now() -> str:
 
 
 def _is_recent(since: str | None) -> bool:
-    """Whether a claim may still be somebody's; one of a clock that is far ahead holds nothing up."""
+    """Return whether a claim is still valid; one from a clock that is far ahead is not."""
     return since is not None and abs(datetime.now(UTC) - datetime.fromisoformat(since)) < _CLAIM

@@ -1,8 +1,7 @@
-"""`python -m heap_assets.cli.dagster_dev dev …`: Dagster's own command without the warnings that are none here.
+"""`python -m heap_assets.cli.dagster_dev dev …`: Dagster's own command without two warnings.
 
 `dagster dev` calls itself superseded by `dg dev`, which a deployment does not need. And it warns of a dagster.yaml in
-the folder that is not the one in use: here that one is a copy of it, and only where the two differ is there something
-to be told.
+the folder that is not the one in use: here the one in use is a copy of it, unless the two differ.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 
 def is_worth_telling(record: logging.LogRecord) -> bool:
-    """Whether a message of Dagster's is true in this folder."""
+    """Return False for the warning about a dagster.yaml that equals the one in use."""
     if not record.getMessage().startswith("Found a dagster instance configuration value"):
         return True
     used = Path(os.environ.get("DAGSTER_HOME", "")) / "dagster.yaml"

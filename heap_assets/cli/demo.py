@@ -50,11 +50,11 @@ def demo(
     Run again it finds nothing new and sends 0 rows.
     """
     if faults:
-        _hold_demo_settings(use_demo_folder(folder))
+        _require_demo_settings(use_demo_folder(folder))
         _plant_faults(only, out)
         return
     folder = use_demo_folder(folder)
-    _hold_demo_settings(folder)
+    _require_demo_settings(folder)
     use_dagster_home()
     from heap_assets.demo.nights import DemoRun
     from heap_assets.demo.report import summary
@@ -68,7 +68,7 @@ def demo(
 
 
 def _plant_faults(only: tuple[str, ...], out: Path | None) -> None:
-    """Print the fault table; a fault that nobody was told of ends with status 1."""
+    """Print the fault table; exit with status 1 if a fault raised no alert."""
     from heap_assets.demo.fault_table import document, fault_table
 
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
@@ -98,8 +98,8 @@ def local_server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
     yield ServerProcess(kind, state, address, None, process=subprocess.Popen([sys.executable, "-c", ""]))
 
 
-def _hold_demo_settings(folder: Path) -> None:
-    """Refuse to play the demo with somebody's own settings: it would write to their lake and send to their Heap."""
+def _require_demo_settings(folder: Path) -> None:
+    """Raise SettingsError for settings other than the demo's: it would write to their lake and send to their Heap."""
     path = settings_path()
     if not path.is_file():
         raise SettingsError(

@@ -26,7 +26,7 @@ from heap_assets.project import Project, open_project
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 6.0
-"""How long processes may take to end by themselves before they are killed: what a run had done is kept all the same."""
+"""How long processes may take to end by themselves before they are killed; finished work is kept either way."""
 
 
 @click.command()
@@ -38,7 +38,7 @@ def dev(port: int, host: str) -> None:
     project = open_project()
     os.environ.setdefault(UI_VARIABLE, f"http://{host}:{port}")
     home = use_dagster_home()
-    with _only_one(home):
+    with _locked(home):
         _run(project, host, port, home, folder)
 
 
@@ -60,8 +60,8 @@ def _run(project: Project, host: str, port: int, home: Path, folder: Path) -> No
 
 
 @contextmanager
-def _only_one(home: Path) -> Iterator[None]:
-    """Hold the Dagster home for one `dev` at a time: two daemons on one storage would do everything twice."""
+def _locked(home: Path) -> Iterator[None]:
+    """Lock the Dagster home: two daemons on one storage would do everything twice."""
     lock = FileLock(home / "dev.lock", blocking=False)
     try:
         lock.acquire()
@@ -74,8 +74,8 @@ def _only_one(home: Path) -> Iterator[None]:
 
 
 def _end_orphaned_runs() -> int:
-    """End the runs of a `dev` that was killed: they would stay started for ever and keep the slots of their pools."""
-    from heap_assets.orchestration.dead_runs import clear_orphaned_runs
+    """End the runs of a killed `dev`: they would stay started for ever and keep the slots of their pools."""
+    from heap_assets.orchestration.resources import clear_orphaned_runs
 
     return clear_orphaned_runs()
 
@@ -91,10 +91,10 @@ def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[o
     int
         The command's exit code; 0 if it was asked to stop.
     """
-    asked, urged = threading.Event(), threading.Event()
+    stop, kill_now = threading.Event(), threading.Event()
 
     def _stop(number: int, frame: FrameType | None) -> None:
-        (urged if asked.is_set() else asked).set()
+        (kill_now if stop.is_set() else stop).set()
 
     # Libraries written in Rust install handlers of their own when they are imported: ours must be the last.
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -105,21 +105,21 @@ def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[o
             process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  our own interpreter
             try:
                 # a wait without a limit is not interrupted by signals on every platform
-                while process.poll() is None and not asked.wait(_POLL_SECONDS):
+                while process.poll() is None and not stop.wait(_POLL_SECONDS):
                     pass
             finally:
-                _end_group(process, urged)
-            return 0 if asked.is_set() else process.returncode
+                _end_group(process, kill_now)
+            return 0 if stop.is_set() else process.returncode
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end_group(process: subprocess.Popen[bytes], urged: threading.Event) -> None:
-    """Ask the processes of a group to end, and kill those that do not; `urged` ends the patience."""
+def _end_group(process: subprocess.Popen[bytes], kill_now: threading.Event) -> None:
+    """Interrupt the processes of a group, and kill those that do not end in time, or at once on `kill_now`."""
     try:
         os.killpg(process.pid, signal.SIGINT)
-        if not _group_ended(process, urged):
+        if not _group_ended(process, kill_now):
             os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
@@ -127,10 +127,10 @@ def _end_group(process: subprocess.Popen[bytes], urged: threading.Event) -> None
     process.wait()
 
 
-def _group_ended(process: subprocess.Popen[bytes], urged: threading.Event) -> bool:
+def _group_ended(process: subprocess.Popen[bytes], kill_now: threading.Event) -> bool:
     """Wait until no process of the group is left, by the clock: on a busy machine a look takes long as well."""
     until = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < until and not urged.wait(_POLL_SECONDS):
+    while time.monotonic() < until and not kill_now.wait(_POLL_SECONDS):
         process.poll()
         try:
             os.killpg(process.pid, 0)

@@ -72,16 +72,16 @@ def _publish(
 
 def _loaded(project: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> str:
     done = [publish_day(project, publisher, table, day, force=force) for day in days]
-    loaded = [one for one in done if one.status == "loaded"]
+    loaded = [outcome for outcome in done if outcome.status == "loaded"]
     if not loaded:
         return "unchanged"
-    rows, size = sum(one.rows for one in loaded), sum(one.bytes for one in loaded)
-    added = sorted({name for one in loaded for name in one.added_columns})
+    rows, size = sum(outcome.rows for outcome in loaded), sum(outcome.bytes for outcome in loaded)
+    added = sorted({name for outcome in loaded for name in outcome.added_columns})
     lost: Counter[str] = Counter()
     renamed: dict[str, str] = {}
-    for one in loaded:
-        lost.update(one.lost)
-        renamed |= one.renamed
+    for outcome in loaded:
+        lost.update(outcome.lost)
+        renamed |= outcome.renamed
     notes = {
         "new": ", ".join(added),
         "renamed": told_names(renamed),

@@ -85,9 +85,9 @@ def _first_day(path: Path) -> date | None:
 def check(path: Path | None) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.pipelines.behaviour import check_events
-    from heap_assets.pipelines.filtering import check_columns
-    from heap_assets.pipelines.first_contact import identity_proposal
     from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
+    from heap_assets.pipelines.table import check_columns
+    from heap_assets.pipelines.waiting import identity_proposal
     from heap_assets.project import open_project
 
     settings = load_settings(path)
@@ -135,10 +135,10 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
         )
     if settings.allowed_hosts is not None:
         lines.append(f"Allowed hosts {', '.join(settings.allowed_hosts) or 'none but those of lake and sources'}")
-        lines += [f"  refused     {named}" for named in refused_hosts(settings)]
+        lines += [f"  refused     {host}" for host in refused_hosts(settings)]
     lines += [
-        f"Audience      {name}: {json.dumps(_as_meant(told), ensure_ascii=False)}"
-        for name, told in settings.profiles.audiences.items()
+        f"Audience      {name}: {json.dumps(_as_meant(definition), ensure_ascii=False)}"
+        for name, definition in settings.profiles.audiences.items()
     ]
     lines += [
         f"Publish       {name}: {target.kind}, {', '.join(target.assets)}" for name, target in settings.publish.items()
@@ -182,7 +182,7 @@ def _first(names: list[str], shown: int = 8) -> str:
 
 def _spelled(rules: dict[str, object] | list[dict[str, object]]) -> str:
     sets = rules if isinstance(rules, list) else [rules]
-    return " or ".join(" and ".join(f"{column} {said}" for column, said in one.items()) for one in sets)
+    return " or ".join(" and ".join(f"{column} {condition}" for column, condition in rule.items()) for rule in sets)
 
 
 def _where(source: object) -> str:

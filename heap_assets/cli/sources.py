@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from datetime import datetime
 
 import click
 import polars as pl
 
+from heap_assets.cli.home import print_rows
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.code_location import reload_code_locations
 from heap_assets.pipelines.catalogue import accept, first_day_of_source, uncommitted
@@ -73,7 +73,7 @@ def preflight(policy: bool, trust: str | None) -> None:
             _say(f"heap: {result.step}", result.passed, result.detail)
     for name in project.settings.all_sources:
         tried = project.warehouse(name).preflight()
-        for permission in tried + (_tables(project, name) if all(one.passed for one in tried) else []):
+        for permission in tried + (_tables(project, name) if all(permission.passed for permission in tried) else []):
             failed += not permission.passed
             _say(f"{name}: {permission.name}", permission.passed, permission.detail, permission.remedy)
     for target in project.settings.publish:
@@ -84,15 +84,15 @@ def preflight(policy: bool, trust: str | None) -> None:
 
 
 def _tables(project: Project, source: str) -> list[Permission]:
-    """Hold the mapped tables of a source against it, each for itself."""
-    found = []
+    """Check each mapped table of a source."""
+    permissions = []
     for name, table in project.settings.all_sources[source].tables.items():
         try:
             project.check_warehouse_table(warehouse_table(f"{source}/{name}"))
-            found.append(Permission(name, True, f"{table.relation} has what is mapped"))
+            permissions.append(Permission(name, True, f"{table.relation} has what is mapped"))
         except (SettingsError, AccessError) as error:
-            found.append(Permission(name, False, str(error)))
-    return found
+            permissions.append(Permission(name, False, str(error)))
+    return permissions
 
 
 @click.command()
@@ -139,26 +139,28 @@ def browse(name: str | None, samples: int, source: str | None) -> None:
     if name is None or table is None:
         counted = {each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed}
     if name is None:
-        _rows(("dataset", "tables"), [(each, str(count)) for each, count in counted.items()])
+        print_rows(("dataset", "tables"), [(each, str(count)) for each, count in counted.items()])
     elif table is None:
         if dataset not in counted:
             raise SettingsError(
                 f"{source_title(source)} has no dataset {name!r}. There are: {', '.join(counted) or 'none'}"
             )
-        found = tables_of(warehouse, dataset)
-        _rows(("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in found])
+        tables = tables_of(warehouse, dataset)
+        print_rows(
+            ("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in tables]
+        )
     else:
-        seen = look(warehouse, name, max(SAMPLE_ROWS, samples))
-        view = describe(warehouse, name, samples, seen)
-        _rows(("column", "type", "mode", "description"), list(view.rows()))
+        columns = look(warehouse, name, max(SAMPLE_ROWS, samples))
+        view = describe(warehouse, name, samples, columns)
+        print_rows(("column", "type", "mode", "description"), list(view.rows()))
         for column, values in view.samples.items():
             click.echo(f"{column}: {', '.join(values)}")
         click.echo(f"\nProposal for heap_assets.yaml, below {section}.tables:\n")
-        click.echo(propose_yaml(warehouse, name, seen))
-        if types := declare_yaml(propose(warehouse, name, seen), project.settings.identity.types):
+        click.echo(propose_yaml(warehouse, name, columns))
+        if types := declare_yaml(propose(warehouse, name, columns), project.settings.identity.types):
             click.echo("below identity.identifiers, each where it belongs, for the list is in order of strength:\n")
             click.echo(types)
-        click.echo(f"sampled: {seen.sample.cost}", err=True)
+        click.echo(f"sampled: {columns.sample.cost}", err=True)
 
 
 @click.group()
@@ -195,16 +197,16 @@ def catalogue_diff(*, whole: bool) -> None:
 
 
 def _say_uncommitted(project: Project) -> None:
-    """Print as a patch what the lake keeps of the catalogue because its file is read-only."""
+    """Print the changes of the catalogue that are in the lake, because its file is read-only, as a patch."""
     text, path = uncommitted(project), project.settings.catalogue
     if text is None:
         return
-    standing = path.read_text() if path.exists() else ""
-    names = f"a/{path.name}" if standing else "/dev/null", f"b/{path.name}"
+    current = path.read_text() if path.exists() else ""
+    names = f"a/{path.name}" if current else "/dev/null", f"b/{path.name}"
     place = project.lake.store.uri(CATALOGUE_KEY)
     click.echo(f"\n{path} cannot be written: what was taken in is kept in {place}.")
     click.echo("To commit (or: heap-assets catalogue diff --file > heap_catalogue.yaml):\n")
-    lines = difflib.unified_diff(standing.splitlines(keepends=True), text.splitlines(keepends=True), *names)
+    lines = difflib.unified_diff(current.splitlines(keepends=True), text.splitlines(keepends=True), *names)
     click.echo("".join(lines), nl=False)
 
 
@@ -273,14 +275,12 @@ def usage(days: int) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
     project = open_project()
     project.require_lake()
-    chosen, standing = project.settings.heap.quota, month_quota(project)
-    of = "rows, without a limit" if standing.limit is None else f"of {standing.limit:,} rows ({standing.share:.1%})"
-    click.echo(f"{standing.month}  {standing.rows:,} {of}")
-    if standing.limit is not None:
+    chosen, month = project.settings.heap.quota, month_quota(project)
+    of = "rows, without a limit" if month.limit is None else f"of {month.limit:,} rows ({month.share:.1%})"
+    click.echo(f"{month.month}  {month.rows:,} {of}")
+    if month.limit is not None:
         then = (
-            f"the rest waits until {standing.resumes}"
-            if chosen.stop
-            else "landing goes on, as heap.quota.stop is not set"
+            f"the rest waits until {month.resumes}" if chosen.stop else "landing goes on, as heap.quota.stop is not set"
         )
         click.echo(f"         warned at {thresholds(project).quota:.0%}; at the limit {then}")
     by_day = landed_rows(project.landing).sort("day", descending=True).head(days)
@@ -303,7 +303,7 @@ def _known_table(table: str, known: list[str]) -> None:
 
 
 def _frame(frame: pl.DataFrame) -> None:
-    _rows(tuple(frame.columns), [tuple(_cell(value) for value in row) for row in frame.iter_rows()])
+    print_rows(tuple(frame.columns), [tuple(_cell(value) for value in row) for row in frame.iter_rows()])
 
 
 def _cell(value: object) -> str:
@@ -315,13 +315,6 @@ def _cell(value: object) -> str:
 
 
 def _say(what: str, passed: bool, detail: str, remedy: str = "") -> None:
-    """Say a result; what mends it only if there is something to mend."""
-    mended = f"\n       {remedy}" if remedy and not passed else ""
-    click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}{mended}")
-
-
-def _rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    every = [head, *rows]
-    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
-    for row in every:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Print a result, with its remedy if it failed."""
+    hint = f"\n       {remedy}" if remedy and not passed else ""
+    click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}{hint}")

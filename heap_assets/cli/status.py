@@ -1,4 +1,4 @@
-"""`heap-assets status`: how every table, sync and target stands, on one screen."""
+"""`heap-assets status`: the state of every table, sync and target, on one screen."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
     else:
         for line in _screen(project, dagster, dumps, assets, show_all=show_all):
             click.echo(line)
-    failed = any(one.state is State.FAILED for one in assets) or bool(dumps and dumps.rejected)
+    failed = any(item.state is State.FAILED for item in assets) or bool(dumps and dumps.rejected)
     unreachable = bool(dumps and dumps.unreachable)
     raise SystemExit(1 if unreachable or (fail and failed) else 0)
 
 
 def _assets(project: Project) -> tuple[str, list[AssetStatus]]:
-    """Return how much is known of runs, in words, and how the assets stand."""
+    """Return a summary of the newest runs, and the state of the assets."""
     home, activity = dagster_home(), None
     if home is not None:
         os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
-        from heap_assets.orchestration.assets.activity import activity_of  # Dagster takes seconds to import
+        from heap_assets.orchestration.assets.status import activity_of  # Dagster takes seconds to import
 
         activity = activity_of(home, shown_assets(project))
     if activity is None:
         return "nothing has run here yet", asset_statuses(project)
-    counts = Counter(one.state for one in activity.values())
+    counts = Counter(item.state for item in activity.values())
     counted = ", ".join(f"{counts[state]} {state}" for state in ("running", "queued", "failed") if counts[state])
     return f"newest runs of assets: {counted or 'all done'}", asset_statuses(project, activity)
 
@@ -108,7 +108,7 @@ def _document(
         "settings": version_of(project.settings.model_dump(mode="json")),
         "dagster": dagster,
         "dumps": asdict(dumps) if dumps else None,
-        "assets": [asdict(one) for one in assets],
+        "assets": [asdict(item) for item in assets],
     }
 
 
@@ -121,18 +121,18 @@ def _screen(
         yield from _dump_lines(dumps)
     at = _GROUPS.index(WAREHOUSE_SOURCE) + 1
     for group in (*_GROUPS[:at], *project.settings.sources, *_GROUPS[at:]):
-        members = [one for one in assets if _group(one.asset) == group]
+        members = [item for item in assets if _group(item.asset) == group]
         if not members:
             continue
-        counts = Counter(one.state for one in members)
+        counts = Counter(item.state for item in members)
         yield ""
         yield f"{group:<11}" + ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-        yield from _lines([one for one in members if show_all or _is_shown(one)])
+        yield from _lines([item for item in members if show_all or _is_shown(item)])
 
 
-def _is_shown(one: AssetStatus) -> bool:
+def _is_shown(item: AssetStatus) -> bool:
     """Syncs and warehouse tables have a schedule, which is shown also if all is well."""
-    return one.state is not State.OK or one.next_at is not None or is_sync(one.asset)
+    return item.state is not State.OK or item.next_at is not None or is_sync(item.asset)
 
 
 def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:
@@ -143,29 +143,29 @@ def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:
         yield f"  the source cannot be listed: {dumps.unreachable}"
     if dumps.waits:
         yield f"  {dumps.waits}"
-    for one in dumps.rejected[:5]:
-        again = f"; tried again at {one['retry_at']:%Y-%m-%d %H:%M} UTC" if one["retry_at"] else ""
-        yield f"  dump {one['dump']} {one['table'] or 'manifest'}: {one['reason']}{again}"
+    for rejected in dumps.rejected[:5]:
+        again = f"; tried again at {rejected['retry_at']:%Y-%m-%d %H:%M} UTC" if rejected["retry_at"] else ""
+        yield f"  dump {rejected['dump']} {rejected['table'] or 'manifest'}: {rejected['reason']}{again}"
     if len(dumps.rejected) > 5:
         yield f"  and {len(dumps.rejected) - 5} more: `heap-assets rejected`"
 
 
 def _lines(members: Sequence[AssetStatus]) -> Iterator[str]:
-    rows = [(one.asset, str(one.state), one.newest_day or "-", _when(one), _told(one)) for one in members]
+    rows = [(i.asset, str(i.state), i.newest_day or "-", _when(i), _details(i)) for i in members]
     widths = [min(_WIDEST, max((len(row[i]) for row in rows), default=0)) for i in range(4)]
     for row in rows:
         yield ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))).rstrip()
 
 
-def _when(one: AssetStatus) -> str:
-    if one.until is not None:
-        return f"until {one.until:%m-%d %H:%M}"
-    return f"next {one.next_at:%m-%d %H:%M}" if one.next_at is not None else ""
+def _when(item: AssetStatus) -> str:
+    if item.until is not None:
+        return f"until {item.until:%m-%d %H:%M}"
+    return f"next {item.next_at:%m-%d %H:%M}" if item.next_at is not None else ""
 
 
-def _told(one: AssetStatus) -> str:
-    last = f"{one.last_at:%m-%d %H:%M} {one.last or 'read'}" if one.last_at is not None else ""
-    return "; ".join(part for part in (last, one.reason) if part)
+def _details(item: AssetStatus) -> str:
+    last = f"{item.last_at:%m-%d %H:%M} {item.last or 'read'}" if item.last_at is not None else ""
+    return "; ".join(part for part in (last, item.reason) if part)
 
 
 def _group(asset: str) -> str:

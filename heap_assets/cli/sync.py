@@ -1,10 +1,10 @@
-"""`heap-assets sync`: what would be sent, what was, and what people ask of a sync between runs."""
+"""`heap-assets sync`: plan and send, show what was sent, and maintain a sync between runs."""
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 import click
@@ -23,12 +23,12 @@ from heap_assets.activation import (
     retry_rejected,
     runs,
 )
-from heap_assets.cli.home import dagster_home
+from heap_assets.cli.home import dagster_home, print_rows
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
+from heap_assets.pipelines.offenders import forget_person
 from heap_assets.pipelines.sync_checks import record_results, results_of, undelivered_result
-from heap_assets.pipelines.sync_keys import forget_person
-from heap_assets.pipelines.sync_schedule import how_to_confirm, newest_day, waits_for_confirmation
+from heap_assets.pipelines.sync_gate import how_to_confirm, newest_day, waits_for_confirmation
 from heap_assets.project import Project, open_project
 from heap_assets.quality import Check, StoredResult
 from heap_assets.redaction import redact
@@ -51,13 +51,13 @@ def kinds(kind: str | None) -> None:
     """Show which kinds of sync there are, or the keys of one."""
     known = connectors()
     if kind is None:
-        _rows(["kind", "what it sends"], [[name, one.docs()] for name, one in known.items()])
+        print_rows(["kind", "what it sends"], [[name, connector.docs()] for name, connector in known.items()])
         return
     if kind not in known:
         raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(known)}")
     fields = known[kind].settings_model.model_fields.items()
     click.echo(f"{known[kind].docs()}\n")
-    _rows(["key", "", ""], [[key, "required" * f.is_required(), f.description or ""] for key, f in fields])
+    print_rows(["key", "", ""], [[key, "required" * f.is_required(), f.description or ""] for key, f in fields])
 
 
 @sync.command("plan")
@@ -69,7 +69,7 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     """Show what would be sent, without sending or writing anything."""
     import json
 
-    project = _platform(name)
+    project = _project_of(name)
     planned, sample = delivery.plan(project, name, _day(project, name, day))
     if as_json:
         tables = {table: report.as_dict() for table, report in planned.tables.items()}
@@ -105,7 +105,7 @@ def confirm(name: str, day: datetime | None) -> None:
 
 
 def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
-    project = _platform(name)
+    project = _project_of(name)
     chosen = _day(project, name, day)
     if not confirmed and waits_for_confirmation(project, name):
         planned, _ = delivery.plan(project, name, chosen)
@@ -131,11 +131,11 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
         click.echo(f"  {report.reason}")
     if report.status is Status.NEEDS_CONFIRMATION:
         click.echo(f"  {how_to_confirm(name)}")
-    _tell_dagster(project, name, sent, results)
+    _report_to_dagster(project, name, sent, results)
     raise SystemExit(0 if sent.arrived else 1)
 
 
-def _tell_dagster(
+def _report_to_dagster(
     project: Project, name: str, sent: delivery.Delivery, results: Sequence[tuple[Check, StoredResult]]
 ) -> None:
     """Report what was sent to the Dagster of this deployment, if there is one here; what was sent stays sent."""
@@ -158,7 +158,7 @@ def _tell_dagster(
 @click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
 def retry(name: str, since: datetime | None) -> None:
     """Let the next run try rejected and unanswered rows at once, however often they failed."""
-    project = _platform(name)
+    project = _project_of(name)
     moment = since.replace(tzinfo=UTC) if since else None
     store = project.lake.store
     count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in connector_of(project, name).specs())
@@ -170,7 +170,7 @@ def retry(name: str, since: datetime | None) -> None:
 @click.confirmation_option(prompt="The next run will send every known key again. Go on?")
 def resend(name: str) -> None:
     """Let the next run send every known key again. Not for events, which are sent once."""
-    project = _platform(name)
+    project = _project_of(name)
     delivery.check_options(project, name, delivery.RunOptions(full_resend=True))
     store = project.lake.store
     count = sum(full_resend(store, spec, _by_hand()) for spec in connector_of(project, name).specs())
@@ -188,11 +188,11 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
     Of syncs that send events, all events of the person are dropped from the ledger. Do this before the person is put on
     the list of identity.suppressed: afterwards nobody knows which events were theirs.
     """
-    project = _platform(name)
+    project = _project_of(name)
     deletion = heap_deletion(project, name) if delete_in_heap else None
     known = forget_person(project, name, key, _by_hand())
-    said = f", {known:,} keys of the ledger" if known else ", though it was never sent"
-    click.echo(f"{sync_asset(name)}: forgotten{said}. It will not be sent to again")
+    outcome = f", {known:,} keys of the ledger" if known else ", though it was never sent"
+    click.echo(f"{sync_asset(name)}: forgotten{outcome}. It will not be sent to again")
     if deletion is None:
         click.echo("The person is still at the destination; for Heap: --delete-in-heap")
         return
@@ -206,7 +206,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 @click.option("--last", default=_SHOWN, show_default=True, help="How many runs")
 def show_runs(name: str, last: int) -> None:
     """Show the last runs, newest first."""
-    project = _platform(name)
+    project = _project_of(name)
     specs = connector_of(project, name).specs()
     listed = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
     if not len(listed):
@@ -234,7 +234,7 @@ def show_runs(name: str, last: int) -> None:
 @click.option("--rows", default=_SHOWN, show_default=True, help="How many rows")
 def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
-    project = _platform(name)
+    project = _project_of(name)
     moment = since.replace(tzinfo=UTC) if since else None
     specs = connector_of(project, name).specs()
     listed = pl.concat(
@@ -246,13 +246,13 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     by_reason = listed.group_by("status", "reason").len("rows").sort("rows", "reason", descending=[True, False])
     _table(by_reason.fill_null(""))
     click.echo()
-    kept = listed.drop("ledger") if len(specs) == 1 else listed
-    _table(kept.sort("failed_at", descending=True, nulls_last=True).head(rows))
+    shown = listed.drop("ledger") if len(specs) == 1 else listed
+    _table(shown.sort("failed_at", descending=True, nulls_last=True).head(rows))
     click.echo(f"\nShow one in clear: heap-assets rows sync/{name} --key KEY_HASH")
     click.echo(f"Try them at once: heap-assets sync retry {name}, then run the sync")
 
 
-def _platform(name: str) -> Project:
+def _project_of(name: str) -> Project:
     project = open_project()
     project.require_lake()
     known = project.settings.sync
@@ -288,8 +288,7 @@ def _say_report(report: SyncReport) -> None:
 
 
 def _table(frame: pl.DataFrame) -> None:
-    rows = [[_cell(value) for value in row] for row in frame.rows()]
-    _rows(frame.columns, rows)
+    print_rows(frame.columns, [[_cell(value) for value in row] for row in frame.rows()])
 
 
 def _cell(value: object) -> str:
@@ -298,13 +297,6 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "" if value is None else str(value)
-
-
-def _rows(head: Iterable[str], rows: list[list[str]]) -> None:
-    every = [list(head), *rows]
-    widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))]
-    for row in every:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _by_hand() -> str:

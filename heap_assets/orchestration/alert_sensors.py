@@ -1,7 +1,7 @@
-"""The two sensors that tell people: one over finished runs, one hourly over what no run tells.
+"""The two alert sensors: one over finished runs, and an hourly one over what no run reports.
 
-Keep them tiny: open-source Dagster tells nobody when a sensor itself fails. What can go wrong on the way to a channel
-is kept by the outbox and never raised.
+Keep them small: open-source Dagster does not report a sensor that fails. Failures of channels are kept by the outbox
+and never raised.
 """
 
 import json
@@ -29,12 +29,9 @@ _LEAST_SILENCE = timedelta(minutes=15)
 def recency_alarms(
     store: Store, watched: Iterable[tuple[str, str]], now: datetime, group_of: GroupOf
 ) -> Iterator[Alarm]:
-    """Read the stored results of the hourly recency checks; a result that was not renewed is an alarm of its own.
+    """Yield alarms from the stored results of the hourly recency checks `watched`: (asset, check).
 
-    Parameters
-    ----------
-    watched
-        (asset, check) of the recency checks.
+    Results that were not renewed are an alarm of their own.
     """
     silent: list[str] = []
     for asset, check in watched:
@@ -54,7 +51,7 @@ def recency_alarms(
 
 
 def freshness_alarms(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], group_of: GroupOf) -> Iterator[Alarm]:
-    """Read the freshness daemon's states: an asset that has a policy and was not run in time."""
+    """Yield alarms from the freshness daemon's states: assets with a policy that were not run in time."""
     for key, record in instance.get_freshness_state_records(keys).items():
         if record.freshness_state in (FreshnessState.FAIL, FreshnessState.PASS):
             yield Alarm(
@@ -68,7 +65,7 @@ def freshness_alarms(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], 
 
 
 def ticking_alarms(instance: dg.DagsterInstance, now: datetime, names: Container[str]) -> Iterator[Alarm]:
-    """Look at the running sensors and schedules in `names`, and at the daemons, as far as open source lets one see."""
+    """Yield alarms about the running sensors and schedules in `names`, and about daemons."""
     for state in instance.all_instigator_state():
         if state.status == InstigatorStatus.STOPPED or state.instigator_name not in names:
             continue
@@ -111,7 +108,7 @@ def _recency_alarm(result: StoredResult, group_of: GroupOf) -> Alarm:
         rule=result.rule,
         group=group_of(dg.AssetKey(result.asset.split("/"))),
         numbers=result.numbers,
-        detail="; ".join(f"{name}: {told}" for name, told in result.notes.items()),
+        detail="; ".join(f"{name}: {note}" for name, note in result.notes.items()),
         recovered=result.passed,
     )
 
@@ -152,12 +149,12 @@ def alert_sensors(
         records = _finished(context.instance, cursor)
         runs = [record.dagster_run for record in records]
         messages = finished_messages(context.instance, runs, base_url, _groups(context), outbox.open_alarms())
-        told = sum(outbox.tell(message) for message in messages)
+        sent = sum(outbox.send_news(message) for message in messages)
         for record in records:
             cursor.passed(record)
         context.update_cursor(cursor.dump())
         outbox.deliver()
-        return dg.SkipReason(f"{told} alarms told, {outbox.waiting()} messages wait")
+        return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
 
     @dg.sensor(
         name="standing_alerts",
@@ -168,16 +165,16 @@ def alert_sensors(
     @redacting
     def standing_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
         outbox = Outbox(lake.open().store, channels, os.environ)
-        alarms = _standing(context, outbox)
-        told = outbox.tell(Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url))
+        alarms = _hourly_alarms(context, outbox)
+        sent = outbox.send_news(Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url))
         alive = Alarm(Kind.ALIVE, "heap_assets", "alive", rule="The alert sensors tick.")
-        outbox.tell(Message("heap_assets is alive", (alive,), link=base_url))
-        return dg.SkipReason(f"{told} alarms told, {outbox.waiting()} messages wait")
+        outbox.send_news(Message("heap_assets is alive", (alive,), link=base_url))
+        return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
 
     return [run_alerts, standing_alerts]
 
 
-def _standing(context: dg.SensorEvaluationContext, outbox: Outbox) -> list[Alarm]:
+def _hourly_alarms(context: dg.SensorEvaluationContext, outbox: Outbox) -> list[Alarm]:
     now, group_of, graph = datetime.now(UTC), _groups(context), _graph(context)
     keys = sorted(graph.materializable_asset_keys) if graph is not None else []
     watched = watched_checks(graph) if graph is not None else []
@@ -193,7 +190,7 @@ def _graph(context: dg.SensorEvaluationContext) -> Any:
 
 
 def _instigators(context: dg.SensorEvaluationContext) -> set[str]:
-    """Return the sensors and schedules that are defined now; storage remembers those of older definitions too."""
+    """Return the sensors and schedules that are defined now; Dagster's storage also has those of older definitions."""
     defined = context.repository_def
     if defined is None:
         return set()
@@ -210,11 +207,11 @@ def _groups(context: dg.SensorEvaluationContext) -> GroupOf:
 
 
 class _Cursor:
-    """How far runs have been told: a time, and the runs near it, because times are not unique."""
+    """The position up to which runs have been reported: a time, and the runs near it, because times are not unique."""
 
-    def __init__(self, after: datetime, seen: list[str]) -> None:
+    def __init__(self, after: datetime, run_ids: list[str]) -> None:
         self.after = after
-        self.seen = seen
+        self.run_ids = run_ids
 
     @classmethod
     def parse(cls, text: str | None) -> "_Cursor":
@@ -224,25 +221,25 @@ class _Cursor:
         return cls(datetime.fromisoformat(fields["after"]), fields["seen"])
 
     def dump(self) -> str:
-        return json.dumps({"after": self.after.isoformat(), "seen": self.seen[-_REMEMBERED_RUNS:]})
+        return json.dumps({"after": self.after.isoformat(), "seen": self.run_ids[-_REMEMBERED_RUNS:]})
 
     def passed(self, record: dg.RunRecord) -> None:
         self.after = max(self.after, _aware(record.update_timestamp))
-        self.seen.append(record.dagster_run.run_id)
+        self.run_ids.append(record.dagster_run.run_id)
 
 
 def _finished(instance: dg.DagsterInstance, cursor: _Cursor) -> list[dg.RunRecord]:
-    """Return finished runs that have not been told yet, oldest first.
+    """Return finished runs that have not been reported yet, oldest first.
 
-    Runs of the last two minutes are asked for again: rows of parallel writers may appear after newer ones.
+    Runs of the last two minutes are read again: rows of parallel writers may appear after newer ones.
     """
-    wanted = dg.RunsFilter(
+    finished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], updated_after=cursor.after - _OVERLAP
     )
     records = instance.get_run_records(
-        wanted, limit=_RUNS_PER_TICK + len(cursor.seen), order_by="update_timestamp", ascending=True
+        finished, limit=_RUNS_PER_TICK + len(cursor.run_ids), order_by="update_timestamp", ascending=True
     )
-    return [record for record in records if record.dagster_run.run_id not in cursor.seen][:_RUNS_PER_TICK]
+    return [record for record in records if record.dagster_run.run_id not in cursor.run_ids][:_RUNS_PER_TICK]
 
 
 def _aware(moment: datetime) -> datetime:

@@ -9,8 +9,8 @@ import dagster as dg
 
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
-from heap_assets.pipelines.first_contact import first_runs, unread_tables
 from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
+from heap_assets.pipelines.waiting import first_runs, unread_tables
 from heap_assets.project import Project
 from heap_assets.tables import GRAPH, RESOLVED
 
@@ -22,33 +22,29 @@ _REMEMBERED_SECONDS = 5.0
 
 FOLLOWS_GRAPH: Condition = (
     dg.AutomationCondition.any_deps_updated()
-    # users and warehouse tables of a day are there before its graph is
+    # users and warehouse tables of a day exist before its graph does
     & ~dg.AutomationCondition.any_deps_missing().allow(dg.AssetSelection.assets(asset_key(GRAPH)))
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
 ).with_label("its graph was resolved, or a table that gives traits was read")
 
 
-PUBLISHED_DAYS: Condition = (
+_DEPS_UPDATED = (
     dg.AutomationCondition.any_deps_updated()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
-).with_label("what is published was built anew")
-"""Every day, however old, whose input was written; a write that changed nothing is found out by its version."""
-
-PUBLISHED_VIEWS: Condition = (
-    dg.AutomationCondition.any_deps_updated()
-    & ~dg.AutomationCondition.any_deps_in_progress()
-    & ~dg.AutomationCondition.in_progress()
-).with_label("a table was published")
+)
+PUBLISHED_DAYS: Condition = _DEPS_UPDATED.with_label("what is published was built anew")
+"""Every day, however old, whose input was written; a write that changed nothing is recognised by its version."""
+PUBLISHED_VIEWS: Condition = _DEPS_UPDATED.with_label("a table was published")
 
 
 class DaysDue(dg.AutomationCondition[dg.AssetKey]):
-    """True for the days of an asset that the lake says are due, however long ago that became so.
+    """True for the days of an asset that are due according to the lake, however old.
 
-    Dagster's own conditions fire on what happens while they watch, one partition at a time. What is due is here a
-    function of what landed and what was built: nothing is missed by an asset that is new to the catalogue, by a daemon
-    that was down, or by a graph that is a function of all days.
+    Dagster's own conditions fire on events while they watch, one partition at a time. Here the due days are a function
+    of what landed and what was built, so nothing is missed by an asset that is new to the catalogue, by a daemon that
+    was down, or by a graph that depends on all days.
     """
 
     def __init__(self, label: str, due: Callable[[], Mapping[str, Collection[date]]]) -> None:
@@ -61,7 +57,7 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
         return self._label
 
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
-        """Judge from the lake; days that the asset does not have are left out."""
+        """Return the due days; days that the asset does not have are left out."""
         view = context.asset_graph_view
         partitions_def = view.asset_graph.get(context.key).partitions_def
         due = {asset_key(path): days for path, days in self._due().items()}.get(context.key, ())
@@ -75,7 +71,7 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
 
 
 class _Recent:
-    """Remembers an answer for a moment: a tick asks once for each of hundreds of assets."""
+    """Caches an answer for some seconds: a tick asks once for each of hundreds of assets."""
 
     def __init__(self, ask: Callable[[], Mapping[str, Collection[date]]]) -> None:
         self._ask = ask
@@ -89,8 +85,8 @@ class _Recent:
         return self._answer
 
 
-def _in_time(condition: Condition) -> Condition:
-    """Ask for what is due unless it is on its way, or its last run failed and none of its inputs is new since."""
+def _unless_running_or_failed(condition: Condition) -> Condition:
+    """Exclude what is in progress, and what failed in its last run without a newer input since."""
     may_succeed = ~dg.AutomationCondition.execution_failed() | dg.AutomationCondition.any_deps_updated()
     return condition & ~dg.AutomationCondition.in_progress() & may_succeed
 
@@ -118,28 +114,28 @@ def newest_touched_day(project: Project) -> Condition:
 
 
 def _after_landing(project: Project, due: Callable[[Project], Mapping[str, Collection[date]]], label: str) -> Condition:
-    """Ask for what is due once landing pauses; a look at an export reports all days at once and has no pause."""
+    """Request what is due once landing pauses; a look at an export reports all days at once and has no pause."""
 
     def _due() -> Mapping[str, Collection[date]]:
         return due(project) if is_exported(project) or landing_pauses(project) else {}
 
-    return _labelled(_in_time(DaysDue(label, _Recent(_due))), label)
+    return _labelled(_unless_running_or_failed(DaysDue(label, _Recent(_due))), label)
 
 
 def unread_day(project: Project) -> Condition:
     """Return the condition of warehouse tables: never read, or the schedule's time for the newest day was missed."""
     due = DaysDue("the newest complete day was not read", _Recent(lambda: unread_tables(project)))
-    return _labelled(_in_time(due), "it was never read, or its time was missed")
+    return _labelled(_unless_running_or_failed(due), "it was never read, or its time was missed")
 
 
 def never_sent(project: Project) -> Condition:
     """Return the condition of syncs: the first run, as soon as everything it reads is built and has passed."""
     due = DaysDue("it has never run", _Recent(lambda: first_runs(project)))
-    return _labelled(_in_time(due), "its first run is due; the schedule asks for all others")
+    return _labelled(_unless_running_or_failed(due), "its first run is due; the schedule asks for all others")
 
 
-def settled_graph(project: Project) -> Condition:
-    """Return the condition of the identity group: every touched day is built and the inputs are not the graph's.
+def resolvable_graph(project: Project) -> Condition:
+    """Return the condition of the identity group: every touched day is built, and the inputs changed since the graph.
 
     A graph must not be resolved while a resync is still rebuilding some of its days.
     """
@@ -148,4 +144,4 @@ def settled_graph(project: Project) -> Condition:
         day = graph_is_due(project)
         return {} if day is None else {path: [day] for path in RESOLVED}
 
-    return _in_time(DaysDue("its inputs are settled and new", _Recent(_due)))
+    return _unless_running_or_failed(DaysDue("its inputs are settled and new", _Recent(_due)))

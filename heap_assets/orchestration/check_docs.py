@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
 
 import dagster as dg
 
@@ -77,12 +76,13 @@ def checks_document(defs: dg.Definitions) -> str:
         (f"`{kind.value}`", meaning, "yes" if kind in DEFAULT_KINDS else "on request")
         for kind, meaning in MEANINGS.items()
     ]
+    thresholds = [(f"`{field.name}`", str(field.default), field.metadata["meaning"]) for field in fields(Thresholds)]
     return "\n".join(
         (
             _HEAD,
             _table(("On", "Check", "Severity", "Blocks", "Rule", "What mends it"), _check_rows(specs)),
             "\n## Thresholds\n\nNames under `checks:` in heap_assets.yaml. Shares are fractions of one.\n",
-            _table(("Name", "Default", "Meaning"), _threshold_rows()),
+            _table(("Name", "Default", "Meaning"), thresholds),
             _ALERTS,
             _table(("Kind (`on:`)", "When", "By default"), kinds),
             "",
@@ -90,13 +90,6 @@ def checks_document(defs: dg.Definitions) -> str:
             "",
         )
     )
-
-
-def write_checks_document(defs: dg.Definitions, path: Path) -> Path:
-    """Write docs/checks.md."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(checks_document(defs))
-    return path
 
 
 def _check_rows(specs: Iterable[dg.AssetCheckSpec]) -> list[tuple[str, ...]]:
@@ -126,10 +119,6 @@ def _family(spec: dg.AssetCheckSpec) -> str:
 def _place(family: str) -> int:
     group = family if family in _PLACES else family.partition("/")[0]
     return _PLACES.index(group) if group in _PLACES else len(_PLACES)
-
-
-def _threshold_rows() -> list[tuple[str, str, str]]:
-    return [(f"`{field.name}`", str(field.default), field.metadata["meaning"]) for field in fields(Thresholds)]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Dagster side of checks: every partition of a run is judged on its own and keeps its own result.
+"""Dagster side of checks: every partition of a run is evaluated by itself and keeps its own result.
 
 Dagster 1.13 stores the `AssetCheckResult` of a range run (every backfill of an asset with a `BackfillPolicy`) without
 its partition, and leaves the planned rows of the partitions as "Skipped". Results are therefore reported as
@@ -17,7 +17,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from heap_assets.errors import HeapAssetsError
-from heap_assets.orchestration.event_log import told_together
+from heap_assets.orchestration.event_log import batch_check_events
 from heap_assets.quality import (
     WHOLE,
     Check,
@@ -35,14 +35,14 @@ from heap_assets.storage import Lake
 
 LAKE_RESOURCE = "lake"
 NOTHING_TO_JUDGE_BY, COULD_NOT_JUDGE = "nothing_to_judge_by", "could_not_judge"
-"""Metadata of a result that is no judgement: why. Dagster has no third state; such a result warns."""
+"""Metadata with the reason why a check was not evaluated. Dagster has no third state; such a result warns."""
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 Event = dg.AssetCheckEvaluation | dg.Output[None]
 _DAGSTER_SEVERITY = {Severity.WARN: dg.AssetCheckSeverity.WARN, Severity.ERROR: dg.AssetCheckSeverity.ERROR}
 
 
 def lake_of(context: Context) -> Lake:
-    """Return the lake of a run: the only place that knows how the resource is asked."""
+    """Return the lake of a run."""
     lake: Lake = getattr(context.resources, LAKE_RESOURCE).open()
     return lake
 
@@ -79,7 +79,7 @@ def check_specs(
 
 
 class StepChecks:
-    """The checks of one step: judges partition by partition, stores results, and makes the events to yield.
+    """The checks of one step: evaluates them by partition, stores results, and makes the events to yield.
 
     In the step that builds tables, call `evaluate` after the partition's `MaterializeResult` was yielded, and `finish`
     at the end of the step:
@@ -98,7 +98,7 @@ class StepChecks:
         for check in checks:
             if dg.AssetCheckKey(asset_key(check.asset), check.name) in selected:
                 self._by_asset.setdefault(check.asset, []).append(check)
-        self._judged: dict[tuple[str, str], Check] = {}
+        self._evaluated: dict[tuple[str, str], Check] = {}
         self._shared: dict[str, Any] = {}
 
     @property
@@ -107,31 +107,28 @@ class StepChecks:
         return list(self._by_asset)
 
     def evaluate(
-        self, asset: str, partition: str | None = None, given: Mapping[str, CheckResult] | None = None
+        self, asset: str, partition: str | None = None, known: Mapping[str, CheckResult] | None = None
     ) -> Iterator[dg.AssetCheckEvaluation]:
-        """Evaluate one partition by every selected check of its asset; Dagster is told of all results at once.
+        """Evaluate every selected check of a partition; the events are written in one batch.
 
-        Parameters
-        ----------
-        given
-            Results that the step itself knows, by check name. If `readable` is given and does not hold, nothing else
-            is judged: the partition in place is not the one that was asked for.
+        `known` has results that the step itself reports, by check name. If `readable` is among them and failed, nothing
+        else is evaluated: the partition in the lake is not the one that was to be built.
         """
-        events = list(self._evaluations(asset, partition, given or {}))
-        with told_together(self._context.instance):
+        events = list(self._evaluations(asset, partition, known or {}))
+        with batch_check_events(self._context.instance):
             yield from events
 
     def _evaluations(
-        self, asset: str, partition: str | None, given: Mapping[str, CheckResult]
+        self, asset: str, partition: str | None, known: Mapping[str, CheckResult]
     ) -> Iterator[dg.AssetCheckEvaluation]:
         key = partition or WHOLE
         subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
         version = result_store.partition_version(self._lake, asset, key)
-        readable = given.get("readable", CheckResult(passed=True))
+        readable = known.get("readable", CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
         target = None if unreadable else self._target(asset, partition)
         for check in self._by_asset.get(asset, []):
-            result = given.get(check.name)
+            result = known.get(check.name)
             if result is None and check.evaluate is not None and not unreadable:
                 result = self._ask(check.evaluate, check, replace(subject, check=check.name))
             if result is not None:
@@ -142,25 +139,25 @@ class StepChecks:
         for partition in partitions:
             known = {
                 check.name: CheckResult(
-                    found.passed, found.numbers, found.notes, memory=found.memory, not_judged=found.not_judged
+                    stored.passed, stored.numbers, stored.notes, memory=stored.memory, not_judged=stored.not_judged
                 )
                 for check in self._by_asset.get(asset, [])
                 if check.evaluate is None
-                for found in result_store.read_many(self._lake.store, asset, check.name, [partition])
+                for stored in result_store.read_many(self._lake.store, asset, check.name, [partition])
             }
             yield from self.evaluate(asset, partition, known)
 
     def finish(self) -> Iterator[dg.Output[None]]:
-        """Yield what Dagster expects at the end of the step.
+        """Yield the outputs of blocking checks, as Dagster expects at the end of the step.
 
-        Only a blocking check's output has somebody who waits for it. The others' would be one more event for each
-        check and run, and events are what checks cost: on SQLite more than judging does.
+        Nothing depends on the outputs of other checks, and each would be one more event, which on SQLite costs more
+        than evaluating the check.
         """
-        for check in filter(_is_awaited, self._judged.values()):
+        for check in (check for check in self._evaluated.values() if check.blocking):
             yield dg.Output(None, output_name=_spec(check, None).get_python_identifier())
 
     def _ask(self, evaluate: Evaluate, check: Check, subject: CheckContext) -> CheckResult:
-        """One check that cannot be carried out fails neither its table nor the results of 200 others."""
+        """Evaluate a check; an exception becomes its result, and fails neither its table nor other checks."""
         try:
             return evaluate(subject)
         except Exception as error:
@@ -177,7 +174,7 @@ class StepChecks:
     ) -> dg.AssetCheckEvaluation:
         run_id = self._context.run.run_id
         stored = record_check(self._lake.store, check, result, partition=partition, version=version, run_id=run_id)
-        self._judged[check.asset, check.name] = check
+        self._evaluated[check.asset, check.name] = check
         return evaluation(check, stored, partition if check.partitioned and self._partitioned else None, target)
 
     @property
@@ -186,20 +183,20 @@ class StepChecks:
 
     def _target(self, asset: str, partition: str | None) -> AssetCheckEvaluationTargetMaterializationData | None:
         """Tie a result to the materialization it judged, as Dagster itself does for `AssetCheckResult`."""
-        wanted = dg.AssetRecordsFilter(asset_key(asset), asset_partitions=[partition] if partition else None)
-        found = self._context.instance.fetch_materializations(wanted, limit=1).records
-        if not found:
+        records_filter = dg.AssetRecordsFilter(asset_key(asset), asset_partitions=[partition] if partition else None)
+        records = self._context.instance.fetch_materializations(records_filter, limit=1).records
+        if not records:
             return None
-        entry = found[0].event_log_entry
+        entry = records[0].event_log_entry
         return AssetCheckEvaluationTargetMaterializationData(
-            run_id=entry.run_id, storage_id=found[0].storage_id, timestamp=entry.timestamp
+            run_id=entry.run_id, storage_id=records[0].storage_id, timestamp=entry.timestamp
         )
 
 
 def evaluation(
     check: Check, stored: StoredResult, partition: str | None, target: Any = None
 ) -> dg.AssetCheckEvaluation:
-    """Return a stored result as the event that Dagster keeps of it; `target` is the materialization it judges."""
+    """Return a stored result as a Dagster event; `target` is the materialization that was checked."""
     return dg.AssetCheckEvaluation(
         asset_key=asset_key(check.asset),
         check_name=check.name,
@@ -211,10 +208,6 @@ def evaluation(
         metadata=metadata(stored),
         target_materialization_data=target,
     )
-
-
-def _is_awaited(check: Check) -> bool:
-    return check.blocking
 
 
 def metadata(stored: StoredResult) -> dict[str, Any]:
@@ -243,7 +236,7 @@ def check_step(
     description: str | None = None,
     pool: str | None = None,
 ) -> dg.AssetChecksDefinition:
-    """Build one step that judges several checks, on one or many assets; a process is started once for all of them."""
+    """Build one step that evaluates several checks, on one or many assets, in one process."""
     own = [check for check in checks if check.evaluate is not None]
 
     @dg.multi_asset_check(
@@ -255,21 +248,21 @@ def check_step(
         pool=pool,
     )
     @redacting
-    def judge_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
+    def evaluate_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
         step = StepChecks(context, lake_of(context), own)
         for asset in step.assets:
             for partition in _partitions(context, own, asset):
                 yield from step.evaluate(asset, partition)
         yield from step.finish()
 
-    return judge_partitions
+    return evaluate_partitions
 
 
 def _partitions(context: Context, checks: Sequence[Check], asset: str) -> Sequence[str | None]:
     if not any(check.partitioned for check in checks if check.asset == asset):
         return [None]
-    asked = list(context.partition_keys)
+    requested = list(context.partition_keys)
     lake = lake_of(context)
-    built = [key for key in asked if result_store.partition_version(lake, asset, key) is not None]
-    # of a range, the days that wait for an input say so themselves; one that was asked for by itself is told
-    return built or asked
+    built = [key for key in requested if result_store.partition_version(lake, asset, key) is not None]
+    # in a range, days that wait for an input are skipped; a single day that was requested is reported
+    return built or requested

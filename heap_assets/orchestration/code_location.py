@@ -1,4 +1,4 @@
-"""Reloading the code location of a running webserver, so that a changed catalogue shows without a restart."""
+"""Reloading the code location of a running webserver, so that a changed catalogue takes effect without a restart."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def reload_code_locations(url: str, seconds: float = 60.0) -> bool:
 
 
 def reload_soon(url: str) -> None:
-    """Ask for a reload in a moment, from a thread: whoever asks may be in the code location that is replaced."""
+    """Reload after a moment, from a thread: the caller may be in the code location that is replaced."""
     timer = threading.Timer(_MOMENT_SECONDS, reload_code_locations, (url,))
     timer.daemon = True
     timer.start()
 
 
 def reload_when_the_catalogue_changes(settings: Settings, url: str) -> None:
-    """Watch the catalogue for ever and reload the code locations of `url` whenever another one stands there."""
+    """Watch the catalogue for ever and reload the code locations of `url` whenever it has changed."""
     lake = Lake.open(settings.lake.url, settings.lake.options)
     loaded = load_catalogue(settings, lake)
     while True:
         time.sleep(_POLL_SECONDS)
         try:
-            standing = load_catalogue(settings, lake)
+            current = load_catalogue(settings, lake)
         except HeapAssetsError:
-            continue  # half edited by hand: the next look sees the whole
-        if standing != loaded and reload_code_locations(url):
-            loaded = standing
+            continue  # half edited by hand: the next poll sees the whole
+        if current != loaded and reload_code_locations(url):
+            loaded = current

@@ -16,21 +16,19 @@ from heap_assets.orchestration.assets.publish import GROUP as PUBLISH
 from heap_assets.orchestration.assets.publish import publishing
 from heap_assets.orchestration.assets.status import status_report, status_schedule
 from heap_assets.orchestration.assets.sync import syncs
-from heap_assets.orchestration.assets.waiting import Reasons, TellingSensor, waiting_sensor
+from heap_assets.orchestration.assets.waiting import ExplainingSensor, Reasons, waiting_sensor
 from heap_assets.orchestration.assets.warehouse import warehouse_tables
 from heap_assets.orchestration.checks import check_step
-from heap_assets.orchestration.freshness import recency_job
 from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
 from heap_assets.orchestration.manifest_sensor import manifest_sensor
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource
-from heap_assets.orchestration.schedules import schedules
-from heap_assets.orchestration.ui_metadata import presented
+from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.schedules import recency_job, schedules
+from heap_assets.orchestration.ui_metadata import with_ui_metadata
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.exports import is_exported
-from heap_assets.pipelines.filtering import check_columns
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
+from heap_assets.pipelines.table import check_columns
 from heap_assets.project import Project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
@@ -85,7 +83,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *warehouse_tables(project),
     ]
     return dg.Definitions(
-        assets=presented(project, assets),
+        assets=with_ui_metadata(project, assets),
         asset_checks=[
             check_step("identity_checks", identity_checks(project), partitions_def, description="Judges the graph."),
             recency.step,
@@ -126,7 +124,7 @@ def automation_sensors(
     tables = dg.AssetSelection.groups("heap", "heap_events")
     people = dg.AssetSelection.groups("identity", "profiles")
     return [
-        TellingSensor(
+        ExplainingSensor(
             "heap_tables_follow_dumps",
             why=reasons.of_tables,
             target=tables,
@@ -134,7 +132,7 @@ def automation_sensors(
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
         ),
-        TellingSensor(
+        ExplainingSensor(
             "identity_follows_tables",
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
             target=people,
@@ -142,7 +140,7 @@ def automation_sensors(
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
         ),
-        TellingSensor(
+        ExplainingSensor(
             "first_reads_and_sends",
             why=reasons.of(*read, SYNCS, otherwise="what is to be read or sent waits for its schedule"),
             target=dg.AssetSelection.groups("warehouse", *sources, "sync"),

@@ -5,12 +5,12 @@ them, and SQLite, when the last connection closes, moves its write-ahead log int
 
 * a file stays open, and `synchronous=NORMAL` waits at checkpoints only: a killed process loses nothing, and after a
   power cut the newest events may be missing but the file is sound (https://www.sqlite.org/pragma.html#pragma_synchronous);
-* a batch of events is one transaction a file. Dagster makes such batches itself, of what a run plans for instance, once
-  `DAGSTER_EVENT_BATCH_SIZE` says so; it has to be set in the environment, there is no other place for it;
-* the results on one partition are a batch (`told_together`): all of them are told or, if the process is killed before,
-  none, and the run that comes in its place judges again.
+* a batch of events is one transaction a file. Dagster makes such batches itself, of the planned events of a run for
+  instance, if `DAGSTER_EVENT_BATCH_SIZE` is set in the environment;
+* the check results of one partition are a batch (`batch_check_events`): all of them are written or, if the process is
+  killed before, none, and the run that replaces it evaluates them again.
 
-What each event writes is Dagster's own code. What was landed, built and sent is not kept here.
+Each event is written by Dagster's own code. What was landed, built and sent is not stored here.
 """
 
 import inspect
@@ -56,11 +56,11 @@ class EventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(_EVENTS_AT_ONCE))
         self._open: OrderedDict[str, tuple[int, Engine]] = OrderedDict()
-        self._there: set[str] = set()
-        self._turn = threading.RLock()
-        self._written_to: dict[str, Connection] | None = None
-        self._waiting: list[dg.EventLogEntry] = []
-        self._waits = 0  # the thread whose results wait
+        self._known_tables: set[str] = set()
+        self._lock = threading.RLock()
+        self._connections: dict[str, Connection] | None = None
+        self._batch: list[dg.EventLogEntry] = []
+        self._batching_thread = 0  # the thread whose results wait
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -71,7 +71,7 @@ class EventLog(SqliteEventLogStorage):
     def from_config_value(  # type: ignore[override]
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
     ) -> SqliteEventLogStorage:
-        """Return the log; Dagster's own, which is slower, if this Dagster is built otherwise than is known here."""
+        """Return the log; Dagster's own, which is slower, if this version of Dagster has other methods."""
         base_dir = config_value.get("base_dir") or _default_folder()
         changed = _changed(SqliteEventLogStorage)
         if not changed:
@@ -80,77 +80,74 @@ class EventLog(SqliteEventLogStorage):
         return SqliteEventLogStorage(base_dir, inst_data)
 
     def has_table(self, table_name: str) -> bool:
-        """Dagster asks this of the file for every check; a table that is there stays there."""
-        if table_name not in self._there and super().has_table(table_name):
-            self._there.add(table_name)
-        return table_name in self._there
+        """Cache the answer: Dagster queries the file for every check, and a table that exists is never dropped."""
+        if table_name not in self._known_tables and super().has_table(table_name):
+            self._known_tables.add(table_name)
+        return table_name in self._known_tables
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Write an event; a result of a thread that tells several together waits for the others."""
-        if self._waits == threading.get_ident() and _is_evaluation(event):
-            self._waiting.append(event)
+        """Write an event; a check result of a thread that batches them waits for the batch."""
+        if self._batching_thread == threading.get_ident() and _is_evaluation(event):
+            self._batch.append(event)
         else:
             self.store_event_batch([event])
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Write events in one transaction a file: all or none of them."""
-        with self._turn:
-            self._tell_what_waits()
-            with self._one_transaction():
+        with self._lock:
+            self._flush()
+            with self._transaction():
                 for entry in events:
                     super().store_event(entry)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Let results of this thread wait until the end, or until anything else is written or read."""
-        self._waits = threading.get_ident()
+    def batch(self) -> Iterator[None]:
+        """Batch check results of this thread until the end, or until anything else is written or read."""
+        self._batching_thread = threading.get_ident()
         try:
             yield
         finally:
-            self._waits = 0
-            with self._turn:
-                self._tell_what_waits()
+            self._batching_thread = 0
+            with self._lock:
+                self._flush()
 
-    def _tell_what_waits(self) -> None:
-        if not self._waiting or self._written_to is not None:
+    def _flush(self) -> None:
+        if not self._batch or self._connections is not None:
             return
         try:
-            with self._one_transaction():
-                for entry in self._waiting:
+            with self._transaction():
+                for entry in self._batch:
                     super().store_event(entry)
-            self._waiting = []
+            self._batch = []
         except Exception:
-            alone, self._waiting = self._waiting, []
+            alone, self._batch = self._batch, []
             for entry in alone:  # as Dagster does when a batch is refused
                 super().store_event(entry)
 
     @contextmanager
-    def _one_transaction(self) -> Iterator[None]:
-        self._written_to = {}
+    def _transaction(self) -> Iterator[None]:
+        self._connections = {}
         try:
             yield
-            for connection in self._written_to.values():
+            for connection in self._connections.values():
                 connection.commit()
         finally:
-            connections, self._written_to = self._written_to, None
+            connections, self._connections = self._connections, None
             for connection in connections.values():
                 connection.close()
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        with self._turn:
-            self._tell_what_waits()
-            if self._written_to is not None:
-                yield self._in_transaction(shard, self._written_to)
+        with self._lock:
+            self._flush()
+            if self._connections is not None:
+                if shard not in self._connections:
+                    self._connections[shard] = self._engine(shard).connect()
+                    self._connections[shard].begin()
+                yield self._connections[shard]
             else:
                 with self._engine(shard).connect() as connection, connection.begin():
                     yield connection
-
-    def _in_transaction(self, shard: str, connections: dict[str, Connection]) -> Connection:
-        if shard not in connections:
-            connections[shard] = self._engine(shard).connect()
-            connections[shard].begin()
-        return connections[shard]
 
     def _engine(self, shard: str) -> Engine:
         """Return the engine of a file that was opened before, unless it has been wiped or replaced since."""
@@ -175,7 +172,7 @@ class EventLog(SqliteEventLogStorage):
         if shard not in self._initialized_dbs or not self._inode(shard):
             self._initdb(engine)
             self._initialized_dbs.add(shard)
-        engine.dispose()  # what was opened before the file was write-ahead is not told to wait less
+        engine.dispose()  # connections from before WAL mode was set lack the listener below
         event.listen(engine, "connect", _wait_at_checkpoints_only)
         return engine
 
@@ -186,19 +183,19 @@ class EventLog(SqliteEventLogStorage):
             return 0
 
     def dispose(self) -> None:
-        with self._turn:
-            self._tell_what_waits()
+        with self._lock:
+            self._flush()
             while self._open:
                 self._open.popitem()[1][1].dispose()
         super().dispose()
 
 
 @contextmanager
-def told_together(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Write the results of a block at once, at its end; any other event log than this one writes each for itself."""
+def batch_check_events(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Write the check results of a block in one batch at its end; any other event log writes each by itself."""
     log = instance.event_log_storage
     if isinstance(log, EventLog):
-        with log.together():
+        with log.batch():
             yield
     else:
         yield
@@ -209,9 +206,9 @@ def _is_evaluation(entry: dg.EventLogEntry) -> bool:
 
 
 def _changed(kind: type) -> list[str]:
-    """Return what is called or replaced here and is missing in `kind`, or takes other parameters."""
-    found = {name: list(inspect.signature(m).parameters) for name in _KNOWN if (m := getattr(kind, name, None))}
-    return [name for name, parameters in _KNOWN.items() if found.get(name) != parameters]
+    """Return the methods used here that `kind` lacks, or whose parameters differ."""
+    signatures = {name: list(inspect.signature(m).parameters) for name in _KNOWN if (m := getattr(kind, name, None))}
+    return [name for name, parameters in _KNOWN.items() if signatures.get(name) != parameters]
 
 
 def _default_folder() -> str:

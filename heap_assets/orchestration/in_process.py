@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from dagster_shared.error import SerializableErrorInfo
 
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.orchestration.freshness import NAME as RECENCY
-from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.resources import DUMPS
+from heap_assets.orchestration.schedules import NAME as RECENCY
 from heap_assets.project import Project
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -101,7 +100,7 @@ class CodeLocation:
     def _executed(self, job: dg.JobDefinition, **where: Any) -> RunResult:
         result = job.execute_in_process(instance=self._instance, raise_on_error=False, run_config=QUIET, **where)
         if any(map(_is_interrupt, result.all_events)):
-            # Dagster keeps it to itself, as a failure of the run; whoever pressed Ctrl-C meant the whole process
+            # Dagster turns it into a failure of the run; Ctrl-C is meant for the whole process
             raise KeyboardInterrupt
         failures = [
             _failure(event.step_key or "", event.step_failure_data.error)
@@ -111,11 +110,9 @@ class CodeLocation:
         return RunResult(result.run_id, result.success, tuple(failures))
 
 
-@contextmanager
-def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
-    """Open the Dagster instance whose `dagster.yaml` lies in a folder."""
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
+def instance_of(home: Path) -> dg.DagsterInstance:
+    """Open the Dagster instance whose `dagster.yaml` lies in a folder; use it as a context manager."""
+    return dg.DagsterInstance.from_config(str(home))
 
 
 def default_instance() -> dg.DagsterInstance:

@@ -1,4 +1,4 @@
-"""Jobs: what people do by hand with syncs, and keeping the lake small; everything else is a button on the assets."""
+"""Jobs that people start by hand on syncs and tables, and the retention job."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,10 @@ def sync_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
     if not syncs:
         return []
     retry = {"retry_rejected": True}
-    by_vendor = {vendor: [n for n, s in syncs.items() if s.vendor == vendor] for vendor in _vendors(project)}
+    vendors = sorted({sync.vendor for sync in syncs.values()})
+    by_vendor = {vendor: [name for name, sync in syncs.items() if sync.vendor == vendor] for vendor in vendors}
     upserts = [name for name, sync in syncs.items() if sync.is_upsert]
-    return [
+    jobs = [
         _job(
             project,
             "dry_run_of_all_syncs",
@@ -49,30 +50,19 @@ def sync_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
             for vendor, names in by_vendor.items()
             if len(by_vendor) > 1
         ),
-        *(
-            [
-                _job(
-                    project,
-                    "full_resend",
-                    upserts,
-                    {"full_resend": True},
-                    "Sends every known key of a day again by every sync that keeps keys up to date: when the "
-                    "destination has lost what it had. Events are sent once and are not among them.",
-                )
-            ]
-            if upserts
-            else []
-        ),
     ]
-
-
-def _vendors(project: Project) -> list[str]:
-    return sorted({sync.vendor for sync in project.settings.sync.values()})
+    if upserts:
+        description = (
+            "Sends every known key of a day again by every sync that keeps keys up to date: when the destination has "
+            "lost what it had. Events are sent once and are not among them."
+        )
+        jobs.append(_job(project, "full_resend", upserts, {"full_resend": True}, description))
+    return jobs
 
 
 def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs that build days again by hand; equal inputs write nothing, so asking twice costs little."""
-    found = [
+    jobs = [
         dg.define_asset_job(
             "rebuild_heap_days",
             selection=_without_hourly_checks(project, "heap", "heap_events"),
@@ -88,7 +78,7 @@ def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
     ]
     for source, chosen in project.settings.all_sources.items():
         if chosen.tables:
-            found.append(
+            jobs.append(
                 dg.define_asset_job(
                     f"read_{'the_' * (source == WAREHOUSE_SOURCE)}{source}_again",
                     selection=_without_hourly_checks(project, source),
@@ -96,15 +86,11 @@ def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
                     "after a correction there.",
                 )
             )
-    return found
+    return jobs
 
 
 def _job(
-    project: Project,
-    name: str,
-    syncs: Sequence[str],
-    config: Mapping[str, Any],
-    description: str,
+    project: Project, name: str, syncs: Sequence[str], config: Mapping[str, Any], description: str
 ) -> UnresolvedAssetJobDefinition:
     chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync)) for sync in syncs))
     return dg.define_asset_job(

@@ -1,4 +1,4 @@
-"""The manifest sensor: what Heap has delivered and has not landed yet becomes one run a dump."""
+"""The manifest sensor: requests runs for dumps that Heap has delivered and that have not landed yet."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -11,8 +11,8 @@ from heap_assets.errors import SourceError
 from heap_assets.orchestration.assets.heap_connect import DUMPS_A_RUN, day_landed
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.code_location import reload_soon
-from heap_assets.orchestration.dead_runs import clear_dead_runs
-from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
+from heap_assets.orchestration.resources import DUMPS as DUMP_PARTITIONS
+from heap_assets.orchestration.resources import clear_dead_runs
 from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
 from heap_assets.pipelines.landing import days_that_came, stopped_by_quota
 from heap_assets.project import Project
@@ -36,7 +36,7 @@ _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset
 
 
 def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Return the sensor that lists manifests and requests what is wanted: listed, less landed with equal ETags."""
+    """Return the sensor that lists manifests and requests those that have not landed with an equal ETag."""
 
     @dg.sensor(
         name="heap_manifests",
@@ -53,7 +53,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
         came = [day_landed(day, tables) for day, tables in days_that_came(project, since).items()]
-        runs, waits = _wanted(project, context.instance)
+        runs, waits = _requests(project, context.instance)
         manifests = [manifest for run in runs for manifest in run]
         return dg.SensorResult(
             skip_reason=waits,
@@ -71,7 +71,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
 
 
 def take_news(context: dg.SensorEvaluationContext, project: Project) -> None:
-    """Take new tables and columns into the catalogue as the settings allow, and note when known columns changed."""
+    """Accept new tables and columns into the catalogue as the settings allow, and record when known columns changed."""
     news = accept_by_itself(project)
     if news:
         context.log.info("took %s into %s", news.summary, news.place)
@@ -79,7 +79,7 @@ def take_news(context: dg.SensorEvaluationContext, project: Project) -> None:
     note_changes(project)
 
 
-def _wanted(project: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
+def _requests(project: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
     """Return what this tick lands as one list of dumps a run, oldest first, or why nothing."""
     try:
         pending = project.landing.pending(project.source())
@@ -118,7 +118,7 @@ def _dumps_of(run: dg.DagsterRun) -> list[int]:
 
 
 def _may_try(failures: Sequence[float]) -> bool:
-    """Say whether a dump may be tried again: after 1, 2, 4 minutes and so on up to an hour, by the clock of runs."""
+    """Return whether the back-off of a dump is over: 1, 2, 4 minutes and so on up to an hour, by the clock of runs."""
     if not failures:
         return True
     wait: float = min(_FIRST_WAIT_S * 2 ** (len(failures) - 1), _LONGEST_WAIT_S)
@@ -128,7 +128,7 @@ def _may_try(failures: Sequence[float]) -> bool:
 def _grouped(
     instance: dg.DagsterInstance, ready: Sequence[ManifestFile], alone: Collection[int]
 ) -> list[list[ManifestFile]]:
-    """Put neighbours into one run, as Dagster orders the partitions; a dump whose run failed gets one of its own."""
+    """Group dumps with adjacent partitions into runs; a dump whose run failed gets a run of its own."""
     known = instance.get_dynamic_partitions(str(DUMP_PARTITIONS.name))
     place = {dump: index for index, dump in enumerate(known)}
     added = [str(m.dump_id) for m in ready if str(m.dump_id) not in place]
@@ -147,7 +147,7 @@ def _grouped(
 
 
 def _request(project: Project, instance: dg.DagsterInstance, run: Sequence[ManifestFile]) -> dg.RunRequest:
-    """Ask for one run, under a key of its own: what is wanted again must not pass for the run that it had before."""
+    """Request one run with a new run key, because Dagster ignores a request whose key it has seen before."""
     dumps = [str(manifest.dump_id) for manifest in run]
     tags = {DUMPS_TAG: ",".join(dumps)}
     records = project.landing.records()

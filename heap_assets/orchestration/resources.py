@@ -1,13 +1,36 @@
-"""The lake as a Dagster resource, and what the UI shows of its partitions."""
+"""The lake as a Dagster resource, the partitions of tables, and the end of runs whose process is gone.
 
+A run that was started by hand and killed stays "started" in Dagster for ever, and with it the only slot of its pool:
+the next run waits for it and, while it waits, does not react to SIGTERM. Dagster's run monitoring sees only runs that
+the daemon launched. So every run records its process as a tag, and the next run on that machine ends the dead ones.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from heap_assets.orchestration.dead_runs import clear_dead_runs, note_process
+from heap_assets.machine import machine, process_start
 from heap_assets.storage import Lake, Partition
+
+DUMPS = dg.DynamicPartitionsDefinition(name="heap_dumps")
+"""One partition a dump, added by the manifest sensor."""
+
+
+def days(start_date: date) -> dg.DailyPartitionsDefinition:
+    """Return the UTC days from `start_date` to the running one.
+
+    One definition serves every table: a backfill over several assets then needs one run a day rather than one a day
+    and asset (reference: Dagster groups runs by equal partition definitions).
+    """
+    return dg.DailyPartitionsDefinition(start_date=start_date.isoformat(), timezone="UTC", end_offset=1)
+
 
 SETTINGS_TAG = "heap/settings"
 
@@ -44,3 +67,55 @@ def partition_metadata(partition: Partition) -> dict[str, Any]:
         "inputs": len(partition.inputs.versions),
         "version": partition.version.strip('"'),
     }
+
+
+PROCESS_TAG = ".dagster/heap_process"
+_MESSAGE = "Its process is gone: it was killed. What it had done is kept; its dump or day is taken up by another run."
+
+
+def note_process(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Tag a run with the process that executes it, but not from the child processes of single steps."""
+    if multiprocessing.parent_process() is None and instance.has_run(run_id):
+        process = json.dumps([machine(), os.getpid(), process_start(os.getpid())])
+        instance.add_run_tags(run_id, {PROCESS_TAG: process})
+
+
+def clear_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report runs of this machine as failed whose process is gone, and free their slots; return their ids."""
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+    return _end(instance, [run for run in instance.get_runs(started) if _is_dead(run)])
+
+
+def clear_runs_of_no_process(instance: dg.DagsterInstance) -> list[str]:
+    """Report unfinished runs as failed that are dead or have no process tag, and free their slots; return their ids.
+
+    Call it only while no runs are being launched, as `heap-assets dev` does before it starts the daemon: a run that was
+    launched a moment ago has no tag yet.
+    """
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))
+    return _end(instance, [run for run in runs if PROCESS_TAG not in run.tags or _is_dead(run)])
+
+
+def clear_orphaned_runs() -> int:
+    """End the runs that a killed `heap-assets dev` left on the instance of `DAGSTER_HOME`; return how many.
+
+    They would stay started for ever and keep the slots of their pools.
+    """
+    with dg.DagsterInstance.get() as instance:
+        return len(clear_runs_of_no_process(instance))
+
+
+def _end(instance: dg.DagsterInstance, dead: Sequence[dg.DagsterRun]) -> list[str]:
+    for run in dead:
+        instance.report_run_failed(run, _MESSAGE)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in dead]
+
+
+def _is_dead(run: dg.DagsterRun) -> bool:
+    try:
+        where, pid, start = json.loads(run.tags[PROCESS_TAG])
+    except (KeyError, ValueError):
+        return False
+    return bool(where == machine() and process_start(int(pid)) != start)

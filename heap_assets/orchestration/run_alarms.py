@@ -1,6 +1,6 @@
-"""What a finished run has to tell: its failed and warned checks, its failed steps, and what is right again.
+"""Alarms of finished runs: failed and warned checks, failed steps, and recoveries.
 
-A failed check that does not block leaves its run green, and Dagster tells nobody: every finished run is looked into.
+A failed check that does not block leaves its run green, and Dagster does not report it: every finished run is read.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,30 +31,24 @@ def finished_messages(
     group_of: GroupOf,
     still_open: Sequence[Alarm],
 ) -> list[Message]:
-    """Return what finished runs say, news or not: one message a run, and one for the runs of a backfill.
+    """Return the alarms of finished runs (oldest first), news or not: one message a run, and one for a backfill.
 
-    Parameters
-    ----------
-    runs
-        Finished runs, oldest first; what a newer one says of a partition stands.
-    group_of
-        Asset key to asset group.
-    still_open
-        Alarms that were told before; a run that succeeds takes back those of its steps and partitions.
+    Of a partition the newest run counts. `still_open` are alarms that were sent before: a run that succeeds is a
+    recovery of those of its steps and partitions.
     """
-    together: dict[str, list[dg.DagsterRun]] = {}
+    by_backfill: dict[str, list[dg.DagsterRun]] = {}
     for run in runs:
-        together.setdefault(run.tags.get(_BACKFILL, run.run_id), []).append(run)
+        by_backfill.setdefault(run.tags.get(_BACKFILL, run.run_id), []).append(run)
     messages = []
-    for own in together.values():
-        said = {alarm.key: alarm for run in own for alarm in _run_alarms(instance, run, group_of, still_open)}
-        if said:
-            messages.append(_message(own, tuple(said.values()), base_url.rstrip("/")))
+    for own in by_backfill.values():
+        alarms = {alarm.key: alarm for run in own for alarm in _run_alarms(instance, run, group_of, still_open)}
+        if alarms:
+            messages.append(_message(own, tuple(alarms.values()), base_url.rstrip("/")))
     return messages
 
 
 def check_alarm(evaluation: dg.AssetCheckEvaluation, group: str) -> Alarm:
-    """Return what one check result says: an alarm, or that there is no (more) reason for one."""
+    """Return the alarm of a check result, or its recovery."""
     severe = evaluation.severity == dg.AssetCheckSeverity.ERROR
     kind = Kind.CHECK_FAILED if severe else Kind.CHECK_WARNED
     numbers = {
@@ -83,8 +77,8 @@ def check_alarm(evaluation: dg.AssetCheckEvaluation, group: str) -> Alarm:
 
 def run_partitions(run: dg.DagsterRun) -> tuple[str, str] | None:
     """Return the first and last partition of a run, None if it has none."""
-    if one := run.tags.get(_PARTITION):
-        return one, one
+    if partition := run.tags.get(_PARTITION):
+        return partition, partition
     if run.tags.get(_START) and run.tags.get(_END):
         return run.tags[_START], run.tags[_END]
     return None
@@ -101,7 +95,7 @@ def _run_alarms(
 
 
 def _group_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> str:
-    """Return the asset group that a run was to build; empty if there are several, which concerns everybody."""
+    """Return the asset group that a run was to build; empty if there are several, so that every channel gets it."""
     planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     records = instance.get_records_for_run(run.run_id, of_type=planned).records
     events = [record.event_log_entry.dagster_event for record in records]
@@ -111,7 +105,7 @@ def _group_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: Gr
 
 def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url: str) -> Message:
     run = runs[-1]
-    failed = sum(one.status == dg.DagsterRunStatus.FAILURE for one in runs)
+    failed = sum(item.status == dg.DagsterRunStatus.FAILURE for item in runs)
     backfill = run.tags.get(_BACKFILL)
     if backfill and len(runs) > 1:
         title = f"Backfill {backfill}, {len(runs)} runs{f', {failed} of them failed' if failed else ''}"
@@ -127,31 +121,31 @@ def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: Gr
         if event is not None:
             evaluation = event.asset_check_evaluation_data
             if evaluation.check_name in RECENCY_CHECKS and run_partitions(run):
-                # a run that loads history in pieces says nothing of how new the table is when all is loaded
+                # a backfill says nothing about how new the table is once all of it is loaded
                 continue
             if NOTHING_TO_JUDGE_BY in evaluation.metadata:
-                continue  # neither wrong nor right again
+                continue  # neither an alarm nor a recovery
             yield check_alarm(evaluation, group_of(evaluation.asset_key))
 
 
 def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[Alarm]) -> Iterator[Alarm]:
-    """Tell a failed run by its failed steps, but not those that failed because of a check that is told anyway."""
+    """Yield an alarm for each failed step of a run, except those that failed because of a check that is an alarm."""
     if run.tags.get(_WILL_RETRY) == "true":
         return
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
-    told = False
+    has_failures = False
     for record in records:
         event = record.event_log_entry.dagster_event
         error = event.step_failure_data.error if event else None
-        told = True
+        has_failures = True
         if event is None or (error and error.cls_name == _CHECK_FAILED_ERROR and checks):
             continue
-        yield _run_failed(run, event.step_key or run.job_name, _said(error))
-    if not told:
+        yield _run_failed(run, event.step_key or run.job_name, _error_message(error))
+    if not has_failures:
         yield _run_failed(run, run.job_name, "the run ended without a failed step: its process was lost or not started")
 
 
-def _said(error: SerializableErrorInfo | None) -> str:
+def _error_message(error: SerializableErrorInfo | None) -> str:
     """Return the message of an error of our own; that of any other may hold a row's values."""
     while error is not None and error.cause is not None:
         error = error.cause
@@ -191,10 +185,10 @@ def _recovered_steps(instance: dg.DagsterInstance, run: dg.DagsterRun, still_ope
             )
 
 
-def _covers(span: tuple[str, str] | None, told: str | None) -> bool:
-    if told is None or span is None:
-        return told is None and span is None
-    first, _, last = told.partition("...")
+def _covers(span: tuple[str, str] | None, partition: str | None) -> bool:
+    if partition is None or span is None:
+        return partition is None and span is None
+    first, _, last = partition.partition("...")
     return span[0] <= first and (last or first) <= span[1]
 
 

@@ -1,4 +1,4 @@
-"""What the UI shows of assets: columns with their meaning and lineage, code references, kinds and owners."""
+"""Metadata of assets for the UI: columns with their meaning and lineage, and code references."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -12,8 +12,7 @@ import dagster as dg
 from heap_assets.config import settings_path
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.golden import audit_of_day, profiles_of_day
-from heap_assets.pipelines.resolve import identity_of_day
+from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
@@ -44,82 +43,85 @@ from heap_assets.tables import (
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a column means."""
+class ColumnDoc:
+    """The description of a column, and whether it holds personal data."""
 
     text: str
     personal: bool = False
 
 
 _END = "a value that names a person"
-_OWN: Mapping[str, Mapping[str, Words]] = {
+_COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
     LINKS: {
-        "type_a": Words("Identifier type of the stronger end."),
-        "value_a": Words(f"The stronger end: {_END}.", personal=True),
-        "type_b": Words("Identifier type of the weaker end; empty for an identifier seen alone."),
-        "value_b": Words(f"The weaker end: {_END}.", personal=True),
-        "source": Words("Table whose rows say so."),
-        "first_seen": Words("When a row first said so, UTC."),
-        "last_seen": Words("When a row last said so, UTC."),
-        "count": Words("Rows that say so."),
-        "authoritative": Words("Heap has decided it: the link is never refused."),
+        "type_a": ColumnDoc("Identifier type of the stronger end."),
+        "value_a": ColumnDoc(f"The stronger end: {_END}.", personal=True),
+        "type_b": ColumnDoc("Identifier type of the weaker end; empty for an identifier seen alone."),
+        "value_b": ColumnDoc(f"The weaker end: {_END}.", personal=True),
+        "source": ColumnDoc("Table whose rows say so."),
+        "first_seen": ColumnDoc("When a row first said so, UTC."),
+        "last_seen": ColumnDoc("When a row last said so, UTC."),
+        "count": ColumnDoc("Rows that say so."),
+        "authoritative": ColumnDoc("Heap has decided it: the link is never refused."),
     },
     GRAPH: {
-        "identifier_type": Words("Type of the identifier, such as email."),
-        "identifier": Words(f"The identifier: {_END}.", personal=True),
-        "profile_id": Words("The person it belongs to; empty if it is shared."),
-        "first_seen": Words("First row that names it, UTC."),
-        "last_seen": Words("Last row that names it, UTC."),
-        "shared": Words("It belongs to several people and merges nobody."),
+        "identifier_type": ColumnDoc("Type of the identifier, such as email."),
+        "identifier": ColumnDoc(f"The identifier: {_END}.", personal=True),
+        "profile_id": ColumnDoc("The person it belongs to; empty if it is shared."),
+        "first_seen": ColumnDoc("First row that names it, UTC."),
+        "last_seen": ColumnDoc("Last row that names it, UTC."),
+        "shared": ColumnDoc("It belongs to several people and merges nobody."),
     },
     CONFLICTS: {
-        "type_a": Words("Identifier type of the stronger end of the refused link."),
-        "value_a": Words("The stronger end.", personal=True),
-        "type_b": Words("Identifier type of the weaker end."),
-        "value_b": Words("The weaker end.", personal=True),
-        "sources": Words("Tables whose rows say that both are one person."),
-        "first_seen": Words("When a row first said so, UTC."),
-        "limited_type": Words("The type whose merge limit refused it."),
-        "limit": Words("How many of that type a profile may have."),
-        "count_a": Words("How many the profile of the stronger end had."),
-        "count_b": Words("How many the profile of the weaker end had."),
-        "profile_a": Words("Profile of the stronger end."),
-        "profile_b": Words("Profile of the weaker end."),
+        "type_a": ColumnDoc("Identifier type of the stronger end of the refused link."),
+        "value_a": ColumnDoc("The stronger end.", personal=True),
+        "type_b": ColumnDoc("Identifier type of the weaker end."),
+        "value_b": ColumnDoc("The weaker end.", personal=True),
+        "sources": ColumnDoc("Tables whose rows say that both are one person."),
+        "first_seen": ColumnDoc("When a row first said so, UTC."),
+        "limited_type": ColumnDoc("The type whose merge limit refused it."),
+        "limit": ColumnDoc("How many of that type a profile may have."),
+        "count_a": ColumnDoc("How many the profile of the stronger end had."),
+        "count_b": ColumnDoc("How many the profile of the weaker end had."),
+        "profile_a": ColumnDoc("Profile of the stronger end."),
+        "profile_b": ColumnDoc("Profile of the weaker end."),
     },
     SHARED: {
-        "identifier_type": Words("Type of the shared value."),
-        "identifier": Words("The value that belongs to several people.", personal=True),
-        "stronger_type": Words("The type by which these people were told apart."),
-        "groups": Words("How many people it belongs to."),
+        "identifier_type": ColumnDoc("Type of the shared value."),
+        "identifier": ColumnDoc("The value that belongs to several people.", personal=True),
+        "stronger_type": ColumnDoc("The type by which these people were told apart."),
+        "groups": ColumnDoc("How many people it belongs to."),
     },
     CHANGES: {
-        "old_profile_id": Words("Profile of the day before; empty if it is new."),
-        "new_profile_id": Words("Profile of the day; empty if it is gone."),
-        "kind": Words("merged, split, moved, renamed, created or removed."),
-        "identifiers": Words("Identifiers that both have."),
+        "old_profile_id": ColumnDoc("Profile of the day before; empty if it is new."),
+        "new_profile_id": ColumnDoc("Profile of the day; empty if it is gone."),
+        "kind": ColumnDoc("merged, split, moved, renamed, created or removed."),
+        "identifiers": ColumnDoc("Identifiers that both have."),
     },
     PROFILES: {
-        "profile_id": Words("The person: 128 bits of SHA-256 over the strongest, earliest identifier."),
-        "first_seen": Words("First row of any table that names the person, UTC."),
-        "last_seen": Words("Last row that names the person, UTC."),
-        "identifiers": Words("All identifiers, strongest type first.", personal=True),
-        "heap_identity": Words("The Heap identity that properties are sent to.", personal=True),
-        "heap_identities": Words("All Heap identities; more than one is a duplicate in Heap.", personal=True),
-        "heap_user_ids": Words("All of Heap's users that are this person."),
-        "conflicts": Words("Refused links that touch the profile."),
+        "profile_id": ColumnDoc("The person: 128 bits of SHA-256 over the strongest, earliest identifier."),
+        "first_seen": ColumnDoc("First row of any table that names the person, UTC."),
+        "last_seen": ColumnDoc("Last row that names the person, UTC."),
+        "identifiers": ColumnDoc("All identifiers, strongest type first.", personal=True),
+        "heap_identity": ColumnDoc("The Heap identity that properties are sent to.", personal=True),
+        "heap_identities": ColumnDoc("All Heap identities; more than one is a duplicate in Heap.", personal=True),
+        "heap_user_ids": ColumnDoc("All of Heap's users that are this person."),
+        "conflicts": ColumnDoc("Refused links that touch the profile."),
     },
     AUDIENCES: {
-        "audience": Words("Name of the audience."),
-        "profile_id": Words("A member."),
+        "audience": ColumnDoc("Name of the audience."),
+        "profile_id": ColumnDoc("A member."),
     },
     AUDIT: {
-        "metric": Words("What was counted."),
-        "subject": Words("The table, type or limit it was counted of."),
-        "value": Words("The count."),
-        "share": Words("The count as a share of what it is a part of."),
+        "metric": ColumnDoc("What was counted."),
+        "subject": ColumnDoc("The table, type or limit it was counted of."),
+        "value": ColumnDoc("The count."),
+        "share": ColumnDoc("The count as a share of what it is a part of."),
     },
-    MIGRATIONS: {"resolved_to": Words("The end of the chain of migrations."), "cycle": Words("The chain has no end.")},
-    USERS: {"migrated_to": Words("The user that this one has become; empty if it stands.")},
+    MIGRATIONS: {
+        "resolved_to": ColumnDoc("The end of the chain of migrations."),
+        "cycle": ColumnDoc("The chain has no end."),
+    },
+    USERS: {"migrated_to": ColumnDoc("The user that this one has become; empty if it stands.")},
     DUMPS: {},
 }
 
@@ -133,9 +135,9 @@ _BEHAVIOUR: Mapping[str, str] = {
 }
 
 
-def words_for(project: Project, path: str) -> dict[str, Words]:
-    """Return column to its meaning, as far as settings and code know it before anything is built."""
-    own = dict(_OWN.get(path, {}))
+def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
+    """Return column to its description, as far as settings and code have it before anything is built."""
+    own = dict(_COLUMNS.get(path, {}))
     if path == PROFILES:
         return own | _traits(project)
     if is_warehouse_table(path):
@@ -144,44 +146,44 @@ def words_for(project: Project, path: str) -> dict[str, Words]:
         return _properties(project, sync_name(path))
     if is_heap_table(path):
         table = project.catalogue.tables.get(project.heap_tables.get(path, ""))
-        known = {name: Words(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
+        known = {name: ColumnDoc(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
         return known | own
     return own
 
 
-def _traits(project: Project) -> dict[str, Words]:
+def _traits(project: Project) -> dict[str, ColumnDoc]:
     profiles, words = project.settings.profiles, {}
     for name, trait in profiles.traits.items():
         described = f"{trait.description.rstrip('.')}. " if trait.description else ""
-        words[name] = Words(
+        words[name] = ColumnDoc(
             f"{described}From {' or '.join(trait.sources)} ({trait.choose.replace('_', ' ')}).", trait.personal
         )
-        words[f"{name}__source"] = Words(f"Which column `{name}` came from.")
+        words[f"{name}__source"] = ColumnDoc(f"Which column `{name}` came from.")
     if profiles.behaviour:
-        words |= {name: Words(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
+        words |= {name: ColumnDoc(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
         for name, event in profiles.behaviour.features.items():
-            words[name] = Words(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
+            words[name] = ColumnDoc(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
     for name in profiles.audiences:
-        words[name] = Words("Whether the person is in this audience.")
+        words[name] = ColumnDoc("Whether the person is in this audience.")
     return words
 
 
-def _warehouse(project: Project, path: str) -> dict[str, Words]:
+def _warehouse(project: Project, path: str) -> dict[str, ColumnDoc]:
     table = project.settings.source_tables[warehouse_table(path)]
-    words: dict[str, Words] = {}
+    words: dict[str, ColumnDoc] = {}
     for mapping in project.snapshot_sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):
             before = f"{words[column].text.rstrip('.')}, " if column in words else "Identifies a person: "
-            words[column] = Words(f"{before}{mapping.type}.", personal=True)
+            words[column] = ColumnDoc(f"{before}{mapping.type}.", personal=True)
     for column, text in _roles(table.key, table.created_at, table.updated_at):
         described = f"{text} {words[column].text}" if column in words else text
-        words[column] = Words(described, column in words and words[column].personal)
+        words[column] = ColumnDoc(described, column in words and words[column].personal)
     for name, trait in project.settings.profiles.traits.items():
         for source in trait.sources:
             asset, _, column = source.partition(".")
             if warehouse_asset(asset) == path:
-                known = words.get(column, Words(""))
-                words[column] = Words(
+                known = words.get(column, ColumnDoc(""))
+                words[column] = ColumnDoc(
                     f"{known.text} Gives the trait `{name}`.".strip(), known.personal or trait.personal
                 )
     return words
@@ -192,17 +194,17 @@ def _roles(key: str | None, created: str | None, updated: str | None) -> list[tu
     return [(column, text) for column, text in roles if column]
 
 
-def _properties(project: Project, name: str) -> dict[str, Words]:
-    """Say of each property that is sent where it comes from, back to the columns of the source tables."""
+def _properties(project: Project, name: str) -> dict[str, ColumnDoc]:
+    """Describe where each property that is sent comes from, back to the columns of the source tables."""
     sync = project.settings.sync[name]
     traits = project.settings.profiles.traits
     words = {}
     for prop, column in sync.properties.items():
         if sync.source == PROFILES and column in traits:
             described = f"Trait `{column}` of profiles, from {' or '.join(traits[column].sources)}."
-            words[prop] = Words(described, traits[column].personal)
+            words[prop] = ColumnDoc(described, traits[column].personal)
         else:
-            words[prop] = Words(f"Column `{column}` of {sync.source}.")
+            words[prop] = ColumnDoc(f"Column `{column}` of {sync.source}.")
     return words
 
 
@@ -225,22 +227,22 @@ _CODE: Mapping[str, Callable[..., Any]] = {
 _SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", PROFILES: "profiles:", IDENTITY: "identity:"}
 
 
-def presented(
+def with_ui_metadata(
     project: Project, assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets with columns, lineage and links to code, where they do not have them already."""
-    mapped: Iterable[Any] = dg.map_asset_specs(partial(_presented, project), list(assets))
+    mapped: Iterable[Any] = dg.map_asset_specs(partial(_with_ui_metadata, project), list(assets))
     return list(mapped)
 
 
-def _presented(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
+def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
     path = spec.key.to_user_string()
     metadata: dict[str, Any] = {**spec.metadata}
-    if words := words_for(project, path):
+    if words := column_docs(project, path):
         metadata[SCHEMA] = dg.TableSchema(
             [
-                dg.TableColumn(name, description=told.text or None, tags=_PERSONAL if told.personal else None)
-                for name, told in words.items()
+                dg.TableColumn(name, description=doc.text or None, tags=_PERSONAL if doc.personal else None)
+                for name, doc in words.items()
             ]
         )
     if lineage := {**column_lineage(project, path), **_deps(metadata.get(LINEAGE))}:
@@ -261,12 +263,12 @@ def column_lineage(project: Project, path: str) -> Deps:
         ends = [dg.TableColumnDep(asset_key(LINKS), name) for name in ("value_a", "value_b")]
         return {"identifier": ends, "profile_id": ends}
     if path == LINKS:
-        named = [
+        columns = [
             dg.TableColumnDep(asset_key(asset), column.partition(".")[0].partition("[")[0])
             for asset, table in project.sources.items()
             for column in sorted({name for mapping in table.mappings for name in mapping.columns})
         ]
-        return {"value_a": named, "value_b": named}
+        return {"value_a": columns, "value_b": columns}
     return {}
 
 
@@ -308,20 +310,20 @@ def _deps(lineage: object) -> Deps:
 
 def _references(path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReference]:
     """Return the function that makes an asset, and the place in the settings that describes it."""
-    found: list[dg.LocalFileCodeReference | dg.UrlCodeReference] = []
+    references: list[dg.LocalFileCodeReference | dg.UrlCodeReference] = []
     known = f"{WAREHOUSE}{path.partition('/')[2]}" if is_warehouse_table(path) else path
     made_by = next((code for name, code in _CODE.items() if known.startswith(name)), None)
     if made_by is not None:
         file, line = _place_of(made_by)
-        found.append(dg.LocalFileCodeReference(file_path=file, line_number=line, label=made_by.__qualname__))
+        references.append(dg.LocalFileCodeReference(file_path=file, line_number=line, label=made_by.__qualname__))
     settings = settings_path()
     section = next((text for name, text in _SECTIONS.items() if known.startswith(name)), None)
     if section is not None and settings.is_file():
         line = _line_of(settings, section.format(path.rpartition("/")[2]))
-        found.append(
+        references.append(
             dg.LocalFileCodeReference(file_path=str(settings.absolute()), line_number=line, label="the settings")
         )
-    return found
+    return references
 
 
 @cache

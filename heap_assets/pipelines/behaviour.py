@@ -1,4 +1,4 @@
-"""What people did, joined to their profiles: behaviour and audiences of a day, from the events of their windows."""
+"""Behaviour and audiences of a day: the events of their windows, joined to profiles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TYPES: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Window:
-    """The events that profiles of a day look at: event table to the days that are built, oldest first."""
+    """The events that the profiles of a day depend on: event table to the days that are built, oldest first."""
 
     day: date
     days: dict[str, list[str]]
@@ -39,44 +39,41 @@ class Window:
 
 
 def window(project: Project, day: date) -> Window:
-    """Find the event days that behaviour and audiences of a day look at; none if the settings ask for neither.
+    """Return the event days that behaviour and audiences of a day depend on; none if the settings have neither.
 
-    Raises
-    ------
-    SettingsError
-        An audience or a feature names an event that the catalogue does not know; where it knows no event table at all,
-        such an event has never happened.
+    Raises SettingsError if an audience or a feature names an event that no table of the catalogue holds. While the
+    catalogue has no event table at all, every event counts as one that never happened.
     """
     chosen = project.settings.profiles
     reach = reaches(project)
     days = {}
     for table, back in reach.items():
         first = date.min if back is None else day - timedelta(days=back)
-        there = project.lake.partitions(heap_asset(table))
-        days[table] = [key for key in there if str(first) < key <= str(day)] if chosen.columns else []
+        partitions = project.lake.partitions(heap_asset(table))
+        days[table] = [key for key in partitions if str(first) < key <= str(day)] if chosen.columns else []
     return Window(day, days)
 
 
 def reaches(project: Project) -> dict[str, int | None]:
-    """Return how many days back each event table is looked at; None is all of them."""
+    """Return how many days back each event table is read; None is all of them."""
     chosen = project.settings.profiles
-    found: dict[str, int | None] = {}
+    days_back: dict[str, int | None] = {}
     if not project.event_tables:
-        return found
+        return days_back
     if chosen.behaviour:
         for flag, event in chosen.behaviour.features.items():
             _known(project, event, f"profiles.behaviour.features.{flag}")
-        found = dict.fromkeys(project.event_tables, chosen.behaviour.days)
+        days_back = dict.fromkeys(project.event_tables, chosen.behaviour.days)
     for event, within in events_needed(project.audiences).items():
         table = _known(project, event, "profiles.audiences")
-        longest = found.get(table, 0)
+        longest = days_back.get(table, 0)
         # a window that is not whole days reaches into one day more
-        found[table] = None if within is None or longest is None else max(longest, -int(-within // 1))
-    return found
+        days_back[table] = None if within is None or longest is None else max(longest, -int(-within // 1))
+    return days_back
 
 
-def with_what_they_did(
-    project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, seen: Window
+def with_behaviour_and_audiences(
+    project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     """Add the columns of `profiles.behaviour` and one true/false column per audience.
 
@@ -90,17 +87,19 @@ def with_what_they_did(
             flag: _known(project, event, f"profiles.behaviour.features.{flag}")
             for flag, event in chosen.behaviour.features.items()
         }
-        stream = {table: _rows(project, table, days, _STREAM) for table, days in seen.days.items() if days}
+        stream = {table: _rows(project, table, days, _STREAM) for table, days in events_window.days.items() if days}
         events = event_stream(stream, graph)
-        profiles = joined(profiles, graph, events, seen.as_of, features, chosen.behaviour.days)
+        profiles = joined(profiles, graph, events, events_window.as_of, features, chosen.behaviour.days)
     if not chosen.audiences:
         return profiles, {}
     needed = {_known(project, event, "profiles.audiences") for event in events_needed(project.audiences)}
-    tables = {table: events_of_profiles(_rows(project, table, seen.days.get(table, ())), graph) for table in needed}
+    tables = {
+        table: events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph) for table in needed
+    }
     set_aside = {}
     for audience in project.audiences:
         try:
-            profiles = with_audiences(profiles, [audience], tables, seen.as_of)
+            profiles = with_audiences(profiles, [audience], tables, events_window.as_of)
         except SettingsError as error:
             set_aside[audience.name] = str(error)
             profiles = profiles.with_columns(pl.lit(None, pl.Boolean).alias(audience.name))
@@ -112,44 +111,37 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     chosen = project.settings.profiles
     if not project.event_tables:
         return {name: set() for name in chosen.columns if name not in chosen.traits}
-    found: dict[str, set[tuple[str, str]]] = {}
+    sources: dict[str, set[tuple[str, str]]] = {}
     if chosen.behaviour:
         everything = {(table, column) for table in project.event_tables for column in _STREAM}
-        found = dict.fromkeys(BEHAVIOUR_COLUMNS, everything)
+        sources = dict.fromkeys(BEHAVIOUR_COLUMNS, everything)
         for flag, event in chosen.behaviour.features.items():
             table = _known(project, event, f"profiles.behaviour.features.{flag}")
-            found[flag] = {(table, "user_id"), (table, "time")}
+            sources[flag] = {(table, "user_id"), (table, "time")}
     for audience in project.audiences:
-        found[audience.name] = {
+        sources[audience.name] = {
             (_known(project, criterion.type, criterion.where), column)
             for criterion in (*audience.events, *audience.exclude_events)
             for column in ("user_id", "time", *(name for name, _ in criterion.properties))
         }
-    return found
+    return sources
 
 
 def check_events(project: Project) -> list[str]:
-    """Hold the events and properties that behaviour and audiences name against the catalogue.
+    """Check that the catalogue has the events and properties that behaviour and audiences name.
 
-    Returns
-    -------
-    list of str
-        What could not be held against it yet, a sentence each: in a new lake no event table is known.
-
-    Raises
-    ------
-    SettingsError
-        Naming the key of what Heap's tables do not have.
+    Returns what could not be checked yet, a sentence each: in a new lake no event table is known. Raises SettingsError,
+    naming the key of what Heap's tables do not have.
     """
     chosen = project.settings.profiles
     if not project.event_tables:
         features = chosen.behaviour.features.values() if chosen.behaviour else ()
         forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if sync.by_table]
-        named = [*sorted({*features, *events_needed(project.audiences)}), *forwarded]
-        if not named:
+        needed = [*sorted({*features, *events_needed(project.audiences)}), *forwarded]
+        if not needed:
             return []
-        asked = ", ".join(named)
-        return [f"no event table is known yet: whether Heap has what is asked for ({asked}) shows with the first dump"]
+        listed = ", ".join(needed)
+        return [f"no event table is known yet: whether Heap has what is asked for ({listed}) shows with the first dump"]
     reaches(project)
     for audience in project.audiences:
         for criterion in (*audience.events, *audience.exclude_events):
@@ -176,36 +168,33 @@ def _known(project: Project, event: str, where: str) -> str:
 
 
 def _rows(project: Project, table: str, days: Iterable[str], columns: Iterable[str] = ()) -> pl.LazyFrame:
-    """Scan days of a table without what we sent to Heap ourselves.
+    """Scan days of a table, without the events that we sent to Heap ourselves.
 
     A table without days has the catalogue's columns; one that the catalogue does not know, those that audiences name.
     """
     keys = list(days)
     if not keys:
-        names = project.catalogue.columns(table) or _asked_for(project, table)
+        names = project.catalogue.columns(table) or _columns_of_audiences(project, table)
         return pl.LazyFrame(schema={name: _TYPES.get(name, pl.String()) for name in (*_TYPES, *names)})
     frames = [without_own(project.lake.scan(heap_asset(table), key)) for key in keys]
     return pl.concat([frame.select(columns) for frame in frames] if columns else _alike(frames), how="diagonal")
 
 
 def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
-    """Return days of a table with columns of equal types: as text where the types of a property differ by day.
-
-    A property that is asked for before it was first sent is text without values until then.
-    """
+    """Return days of a table with columns of equal types: text where the types of a property differ by day."""
     schemas = [frame.collect_schema() for frame in frames]
     types: dict[str, set[pl.DataType]] = {}
     for schema in schemas:
         for name, dtype in schema.items():
             types.setdefault(name, set()).add(dtype)
-    differing = {name for name, found in types.items() if len(found) > 1}
+    differing = {name for name, dtypes in types.items() if len(dtypes) > 1}
     return [
         frame.with_columns(as_text(pl.col(name), schema[name]) for name in sorted(differing & schema.keys()))
         for frame, schema in zip(frames, schemas, strict=True)
     ]
 
 
-def _asked_for(project: Project, event: str) -> list[str]:
+def _columns_of_audiences(project: Project, event: str) -> list[str]:
     criteria = [
         criterion for audience in project.audiences for criterion in (*audience.events, *audience.exclude_events)
     ]

@@ -1,17 +1,17 @@
-"""Taking tables and columns of Heap into the catalogue: by itself as `heap.tables.accept` says, or when asked."""
+"""Accepting tables and columns of Heap into the catalogue: automatically (`heap.tables.accept`), or on request."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from heap_assets.errors import HeapAssetsError, SourceError
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.landing import news_of_first_dumps, note_taken, remember
+from heap_assets.pipelines.landing import news_of_first_dumps, remember, remember_accepted
 from heap_assets.project import CATALOGUE_KEY, Project, is_writable
 from heap_assets.sources.heap_connect import (
     OWN_COLUMNS,
@@ -34,17 +34,17 @@ _log = logging.getLogger("heap_assets")
 
 @dataclass(frozen=True)
 class CatalogueNews:
-    """What was taken into the catalogue, and where that is written down."""
+    """What was accepted into the catalogue, and the place where the catalogue is stored."""
 
     catalogue: Catalogue
-    taken: Missing
+    accepted: Missing
     place: str
 
     @property
     def summary(self) -> str:
         """What was taken, in numbers."""
-        columns = sum(len(names) for names in (*self.taken.tables.values(), *self.taken.columns.values()))
-        tables = len(self.taken.tables) + len(self.taken.columns)
+        columns = sum(len(names) for names in (*self.accepted.tables.values(), *self.accepted.columns.values()))
+        tables = len(self.accepted.tables) + len(self.accepted.columns)
         return f"{columns} columns of {tables} tables"
 
 
@@ -56,10 +56,10 @@ def first_day_of_source(project: Project) -> date | None:
 
 
 def accept_first(project: Project) -> CatalogueNews | None:
-    """Take in what the source holds if the catalogue is empty and the settings allow it; None if nothing was taken.
+    """Accept what the source holds if the catalogue is empty and the settings allow it; None if nothing was accepted.
 
-    What only the files of these dumps tell is taken once they have landed, by :func:`accept_by_itself`. A source that
-    cannot be reached is logged and asked again with the next load.
+    What only the files of these dumps hold is accepted once they have landed, by :func:`accept_by_itself`. A source
+    that cannot be reached is logged and read with the next load.
     """
     if project.catalogue.tables or project.settings.heap.tables.accept == "never":
         return None
@@ -75,7 +75,7 @@ def accept_first(project: Project) -> CatalogueNews | None:
 
 
 def accept_by_itself(project: Project) -> CatalogueNews | None:
-    """Take in what has landed and is new, if the settings ask for that without being asked; None if nothing was."""
+    """Accept what has landed and is new, if the settings allow that without a command; None if nothing was."""
     choice = project.settings.heap.tables.accept
     if choice == "never":
         return None
@@ -89,9 +89,9 @@ def _accept_of_first_dumps(project: Project) -> CatalogueNews | None:
     news = None if exports.is_exported(project) else news_of_first_dumps(project)
     if news is None:
         return None
-    taken = accept(project, news) if news else None
-    note_taken(project, {**news.tables, **news.columns})
-    return taken
+    accepted = accept(project, news) if news else None
+    remember_accepted(project, {**news.tables, **news.columns})
+    return accepted
 
 
 def missing(project: Project) -> Missing:
@@ -102,23 +102,23 @@ def missing(project: Project) -> Missing:
 def accept(project: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueNews:
     """Take tables and columns into the catalogue file, or into the lake where the file cannot be written.
 
-    Parameters
-    ----------
-    only
-        Names as `table` or `table.column`; all that is offered unless given.
+    `only`: names as `table` or `table.column`; all that is offered unless given.
     """
     chosen = None if only is None else list(only)
 
-    def _change(standing: Catalogue) -> Catalogue:
-        return standing.accept(offered, chosen)
+    def _change(catalogue: Catalogue) -> Catalogue:
+        return catalogue.accept(offered, chosen)
 
-    path = project.settings.catalogue
+    def _change_in_lake(data: bytes | None) -> bytes:
+        stored = Catalogue.parse(data, CATALOGUE_KEY) if data else Catalogue()
+        return _change(project.catalogue.with_news(stored)).to_yaml().encode()
+
+    path, store = project.settings.catalogue, project.lake.store
     if is_writable(path):
         return CatalogueNews(Catalogue.update(path, _change), _of(offered, chosen), str(path))
-    store = project.lake.store
-    store.update(CATALOGUE_KEY, lambda data: _changed(project.catalogue, data, _change))
-    kept = Catalogue.parse(store.read(CATALOGUE_KEY), store.uri(CATALOGUE_KEY))
-    return CatalogueNews(kept, _of(offered, chosen), store.uri(CATALOGUE_KEY))
+    store.update(CATALOGUE_KEY, _change_in_lake)
+    changed = Catalogue.parse(store.read(CATALOGUE_KEY), store.uri(CATALOGUE_KEY))
+    return CatalogueNews(changed, _of(offered, chosen), store.uri(CATALOGUE_KEY))
 
 
 def uncommitted(project: Project) -> str | None:
@@ -133,13 +133,13 @@ def uncommitted(project: Project) -> str | None:
 
 
 def note_changes(project: Project) -> None:
-    """Note since when the columns of each table are known as they are: days built before that are built again.
+    """Record when the known columns of each table last changed: days that were built before are built again.
 
-    Tables that nobody noted yet count as known for ever, so that nothing is rebuilt on account of an upgrade.
+    Tables without a record count as never changed, so that an upgrade rebuilds nothing.
     """
     now = datetime.now(UTC).isoformat()
     tables = project.catalogue.tables
-    # days have the columns of other types whether they are known or not: knowing them is no reason to build again
+    # days have the columns of other types whether the catalogue knows them or not, so they make no new version
     columns = {name: version_of(plain_columns(table.columns)) for name, table in tables.items()}
     whole = {name: version_of(list(table.columns)) for name, table in tables.items()}  # noted so by former versions
     known = _changes(project)
@@ -147,15 +147,15 @@ def note_changes(project: Project) -> None:
         return
 
     def _noted(data: bytes | None) -> bytes:
-        standing = _read_changes(project, data) if data is not None else {}
-        # of a damaged note nobody knows when columns changed: every day is built once more
-        unknown_since, standing = (now, {}) if standing is None else (None, standing)
+        known_changes = _read_changes(project, data) if data is not None else {}
+        # after a damaged record it is unknown when columns changed: every day is built once more
+        unknown_since, known_changes = (now, {}) if known_changes is None else (None, known_changes)
         for name, digest in columns.items():
-            if name not in standing:
-                standing[name] = {"columns": digest, "since": unknown_since}
-            elif standing[name]["columns"] not in (digest, whole[name]):
-                standing[name] = {"columns": digest, "since": now}
-        return json.dumps(standing, sort_keys=True).encode()
+            if name not in known_changes:
+                known_changes[name] = {"columns": digest, "since": unknown_since}
+            elif known_changes[name]["columns"] not in (digest, whole[name]):
+                known_changes[name] = {"columns": digest, "since": now}
+        return json.dumps(known_changes, sort_keys=True).encode()
 
     project.lake.store.update(_CHANGES_KEY, _noted)
 
@@ -174,18 +174,13 @@ def _changes(project: Project) -> dict[str, dict[str, str | None]]:
 
 
 def _read_changes(project: Project, data: bytes) -> dict[str, dict[str, str | None]] | None:
-    """Read what is noted of each table; None, and a warning, if it is damaged."""
+    """Read the record of each table; None, and a warning, if it is damaged."""
     try:
-        found = json.loads(data)
-        return {str(name): {"columns": one["columns"], "since": one["since"]} for name, one in found.items()}
+        changes = json.loads(data)
+        return {str(name): {"columns": entry["columns"], "since": entry["since"]} for name, entry in changes.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         _log.warning("%s is damaged: it is written anew", project.lake.store.uri(_CHANGES_KEY))
         return None
-
-
-def _changed(loaded: Catalogue, data: bytes | None, change: Callable[[Catalogue], Catalogue]) -> bytes:
-    standing = Catalogue.parse(data, CATALOGUE_KEY) if data else Catalogue()
-    return change(loaded.with_news(standing)).to_yaml().encode()
 
 
 def _of(offered: Missing, chosen: list[str] | None) -> Missing:
@@ -198,10 +193,7 @@ def _of(offered: Missing, chosen: list[str] | None) -> Missing:
 
 
 def _offered_by_manifests(project: Project) -> Missing:
-    """Return the selected tables and columns that the source's manifests list; nothing else is read.
-
-    Which dumps they are is remembered.
-    """
+    """Return the selected tables and columns that the source's manifests list, and remember which dumps they are."""
     source, selection = project.source(), project.landing.config.tables
     columns: dict[str, dict[str, None]] = {}
 

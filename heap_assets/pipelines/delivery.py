@@ -1,9 +1,9 @@
-"""What a sync sends on a day: rows of the lake, to the destination that the settings name, if the gate is open."""
+"""The delivery of a sync on a day: rows of the lake to the destination that the settings name, if the gate is open."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from functools import partial
@@ -27,8 +27,7 @@ from heap_assets.activation import (
     retry_rejected,
 )
 from heap_assets.errors import DeliveryError
-from heap_assets.pipelines.sync_gate import left_out_tables, sync_gate
-from heap_assets.pipelines.sync_schedule import SentDay, remember_day, sent_days
+from heap_assets.pipelines.sync_gate import SentDay, left_out_tables, remember_day, sent_days, sync_gate
 from heap_assets.project import Project
 from heap_assets.storage import Store
 from heap_assets.tables import heap_asset
@@ -44,42 +43,25 @@ _SAMPLE = 10
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person may choose for one run.
-
-    Attributes
-    ----------
-    confirmed
-        Send although the guard asks.
-    force
-        Send although a newer day was delivered already.
-    full_resend
-        Send every known key again.
-    retry_rejected
-        Try rejected rows at once, however often they failed.
-    rejected_since
-        Of those, only the ones that were refused then or later.
-    """
+    """Options of one run."""
 
     confirmed: bool = False
+    """Send although the guard asks for confirmation."""
     force: bool = False
+    """Send although a newer day was delivered already."""
     full_resend: bool = False
+    """Send every known key again."""
     retry_rejected: bool = False
+    """Try rejected rows at once, however often they failed."""
     rejected_since: datetime | None = None
-
-    @property
-    def anything(self) -> bool:
-        """Whether anything was chosen at all."""
-        return self != RunOptions()
+    """Of those, only the ones that were refused then or later."""
 
 
 @dataclass(frozen=True)
 class SyncBatch:
-    """What goes to one ledger on one day; nothing of it is read before it is asked for.
+    """The rows for one ledger on one day, read lazily.
 
-    Attributes
-    ----------
-    version
-        Of the table's partition under the sync's choices, of a sync that forwards event tables.
+    `version` is that of the table's partition under the sync's choices, for a sync that forwards event tables.
     """
 
     table: str
@@ -91,32 +73,23 @@ class SyncBatch:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a day.
-
-    Attributes
-    ----------
-    report
-        One for the whole sync.
-    tables
-        Of a sync that forwards event tables: a report for each that was sent.
-    left_out
-        Table to why its gate is shut; the others went on.
-    confirmed
-        Rows sent earlier that Heap's export shows by now (`heap_identify`).
-    unchanged_tables
-        Event tables of which this very version was delivered before; they were not read.
-    """
+    """The outcome of a day."""
 
     day: date
     report: SyncReport
+    """One for the whole sync."""
     tables: Mapping[str, SyncReport] = field(default_factory=dict)
+    """Of a sync that forwards event tables: a report for each that was sent."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """Table to the reason why its gate is shut."""
     confirmed: int = 0
+    """Rows sent earlier that Heap's export shows by now (`heap_identify`)."""
     unchanged_tables: int = 0
+    """Event tables whose current version was delivered before; they were not read."""
 
     @property
     def arrived(self) -> bool:
-        """Whether the day is with the destination."""
+        """Whether the day has been delivered."""
         return self.report.status in (*_DELIVERED, Status.SUPERSEDED)
 
 
@@ -134,23 +107,25 @@ def send(
     store, connector = project.lake.store, connector_of(project, name)
     shut = sync_gate(project, name, day)
     if shut:
-        return Delivery(day, _blocked(project, name, day, run_id, shut))
+        reason = "checks did not pass: " + "; ".join(shut)
+        return Delivery(day, SyncReport(name, connector.kind(), run_id, day, Status.BLOCKED, reason))
     connector.remember_enabled()
     confirmed = connector.before_sending(run_id)
     left_out = left_out_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     unchanged = 0
     for batch in _batches(connector, day, left_out):
-        if batch.table and not chosen.anything and _is_done(connector, batch, day):
+        is_forwarded = batch.table and chosen == RunOptions()
+        if is_forwarded and sent_days(connector, batch.table).get(str(day)) == SentDay(batch.version):
             unchanged += 1
             continue
         _maintain(store, batch, run_id, chosen)
         # a destination that refuses says so before its rows are put together
-        refused = batch.destination.refusal() is not None
+        refused = batch.destination.precondition_error() is not None
         report = deliver(
             batch.spec,
             batch.destination,
-            _nothing() if refused else batch.rows(),
+            pl.LazyFrame(schema={"key": pl.String}) if refused else batch.rows(),
             store,
             day,
             run_id,
@@ -169,7 +144,7 @@ def send(
 
 
 def plan(project: Project, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
-    """Say what :func:`send` would do: its reports, and the rows with hashed keys and field names. Writes nothing."""
+    """Return what :func:`send` would do: its reports, and the rows with hashed keys and field names. Writes nothing."""
     left_out = left_out_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     rows = []
@@ -187,13 +162,7 @@ def plan(project: Project, name: str, day: date, *, force: bool = False) -> tupl
 
 
 def check_options(project: Project, name: str, options: RunOptions) -> None:
-    """Refuse what makes no sense for a sync before anything is done.
-
-    Raises
-    ------
-    DeliveryError
-        For a full resend of events, which are sent once.
-    """
+    """Raise DeliveryError for options that do not fit a sync: a full resend of events, which are sent once."""
     if options.full_resend and connector_of(project, name).mode is Mode.INSERT:
         raise DeliveryError(f"sync {name} sends events, each once: there is no full resend of them")
 
@@ -212,24 +181,11 @@ def _batches(connector: Connector[Any], day: date, left_out: Mapping[str, str]) 
         )
 
 
-def _is_done(connector: Connector[Any], batch: SyncBatch, day: date) -> bool:
-    return sent_days(connector, batch.table).get(str(day)) == SentDay(batch.version)
-
-
 def _maintain(store: Store, batch: SyncBatch, run_id: str, options: RunOptions) -> None:
     if options.full_resend:
         full_resend(store, batch.spec, run_id)
     if options.retry_rejected:
         retry_rejected(store, batch.spec, run_id, options.rejected_since)
-
-
-def _blocked(project: Project, name: str, day: date, run_id: str, shut: list[str]) -> SyncReport:
-    reason = "checks did not pass: " + "; ".join(shut)
-    return SyncReport(name, project.settings.sync[name].kind, run_id, day, Status.BLOCKED, reason)
-
-
-def _nothing() -> pl.LazyFrame:
-    return pl.LazyFrame(schema={"key": pl.String})
 
 
 def combined_report(
@@ -247,15 +203,15 @@ def combined_report(
     """
     if "" in reports:
         return reports[""]
-    every = list(reports.values())
-    worst = min((r.status for r in every), key=_WORST_FIRST.index, default=status)
+    all_reports = list(reports.values())
+    worst = min((r.status for r in all_reports), key=_WORST_FIRST.index, default=status)
     if left_out and worst is Status.SUCCEEDED:
-        worst = Status.PARTIAL if every else Status.BLOCKED
+        worst = Status.PARTIAL if all_reports else Status.BLOCKED
     reasons = [f"{table}: {r.reason}" for table, r in reports.items() if r.reason]
     reasons += [f"{table} left out: {reason}" for table, reason in left_out.items()]
     facts: dict[str, Any] = {"reason": "; ".join(reasons) or None}
-    for name_of in (one.name for one in fields(SyncReport) if one.name not in _NOT_ADDED):
-        facts[name_of] = _added(name_of, [getattr(report, name_of) for report in every])
+    for name_of in (report_field.name for report_field in fields(SyncReport) if report_field.name not in _NOT_ADDED):
+        facts[name_of] = _added(name_of, [getattr(report, name_of) for report in all_reports])
     return SyncReport(name, kind, run_id, day, worst, **{k: v for k, v in facts.items() if v is not None})
 
 
@@ -268,9 +224,6 @@ def _added(name: str, values: list[Any]) -> Any:
             counted.update(value)
         return dict(counted)
     if isinstance(values[0], tuple):
-        return _distinct(values)[: _SAMPLE if name == "sample" else None]
+        distinct = tuple(dict.fromkeys(item for value in values for item in value))
+        return distinct[: _SAMPLE if name == "sample" else None]
     return sum(values)
-
-
-def _distinct(values: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(one for value in values for one in value))

@@ -1,4 +1,4 @@
-"""Heap's tables from its export in BigQuery: the same assets and columns as from dumps, a day read when it changed."""
+"""Heap's tables from its export in BigQuery: the same assets and columns as from dumps; a day is read if it changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.config import BigQuerySource
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
-from heap_assets.pipelines.snapshots import is_over, kept_or_carried
+from heap_assets.pipelines.snapshots import is_over, keep_or_carry
 from heap_assets.pipelines.table import UNREADABLE, Made, Task
 from heap_assets.project import Project
 from heap_assets.sources.heap_bigquery import ExportLog, ExportState, HeapExport, LookBack, TableLook, WideExport
@@ -33,8 +33,8 @@ _MODE = "migrations applied by the view"
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What a look found: for each table, and the days to build again."""
+class ExportNews:
+    """What a look at the export found: for each table, and the days to build again."""
 
     tables: list[TableLook]
     days: dict[date, frozenset[str]]
@@ -46,7 +46,7 @@ def is_exported(project: Project) -> bool:
 
 
 def open_export(project: Project) -> HeapExport:
-    """Return Heap's dataset; it is connected to only while something is asked of it."""
+    """Return Heap's dataset; it connects only while it is queried."""
     source = _source(project)
     account = source.model_dump(include=_ACCOUNT)
     warehouse = warehouse_of({**account, "datasets": [source.dataset]}, "heap.source")
@@ -55,7 +55,7 @@ def open_export(project: Project) -> HeapExport:
     return HeapExport(warehouse, source.dataset)
 
 
-_SPELLED: Mapping[pl.DataType, str] = {
+_TYPE_NAMES: Mapping[pl.DataType, str] = {
     pl.Int64(): "Int64",
     pl.String(): "String",
     pl.Datetime("us", "UTC"): "Datetime(time_unit='us', time_zone='UTC')",
@@ -64,15 +64,15 @@ _SPELLED: Mapping[pl.DataType, str] = {
 
 
 def export_log(project: Project) -> ExportLog:
-    """Return what was last seen of the export."""
+    """Return the record of what the export last held."""
     source = _source(project)
     return ExportLog(project.lake.store, source.dataset, source.project)
 
 
 def news(project: Project) -> tuple[str, ExportState]:
-    """Return the version of the export, from metadata where that tells, and what was last looked at.
+    """Return the version of the export and its state at the last look.
 
-    An export without `_sync_info` has a new version with every cadence.
+    An export whose metadata has no `_sync_info` gets a new version with every cadence.
     """
     version = open_export(project).version()
     if not version:
@@ -81,13 +81,10 @@ def news(project: Project) -> tuple[str, ExportState]:
     return version, export_log(project).state()
 
 
-def look(project: Project, since: date | None = None) -> Looked:
-    """Look at every selected table, and say which days are to be built; the newest ones always are.
+def look(project: Project, since: date | None = None) -> ExportNews:
+    """Look at every selected table; return the days to be built, always with the newest ones.
 
-    Raises
-    ------
-    SourceError
-        If no table could be looked at.
+    Raises SourceError if no table could be looked at.
     """
     source = _source(project)
     back = LookBack(
@@ -97,43 +94,41 @@ def look(project: Project, since: date | None = None) -> Looked:
     )
     start, now = project.settings.start_date, clock.now()
     version, _ = news(project)
-    found = export_log(project).look(open_export(project), project.event_tables, start, now, version, back, since)
-    failures = [one.failure for one in found if one.failure]
-    if failures and len(failures) == len(found):
+    looks = export_log(project).look(open_export(project), project.event_tables, start, now, version, back, since)
+    failures = [table_look.failure for table_look in looks if table_look.failure]
+    if failures and len(failures) == len(looks):
         raise SourceError(failures[0])
     days: dict[date, set[str]] = {day: set() for day in (clock.newest_complete_day(), clock.today()) if day >= start}
-    for one in found:
-        for day in one.changed:
-            days.setdefault(day, set()).add(one.table)
-    return Looked(found, {day: frozenset(tables) for day, tables in days.items()})
+    for table_look in looks:
+        for day in table_look.changed:
+            days.setdefault(day, set()).add(table_look.table)
+    return ExportNews(looks, {day: frozenset(tables) for day, tables in days.items()})
 
 
 def touched(project: Project) -> dict[str, dict[date, datetime]]:
-    """Return table to day to when it was last found changed."""
+    """Return table to day to the time when a change of it was last found."""
     log = export_log(project)
-    return {table: {day: seen.since for day, seen in log.table(table).days.items()} for table in project.event_tables}
+    return {table: {day: state.since for day, state in log.table(table).days.items()} for table in project.event_tables}
 
 
 def event_day(task: Task, table: str) -> Made:
-    """Build one day of an event table; nothing is read if the day looks as it did when it was last built.
+    """Build one day of an event table; nothing is read if the day has not changed since it was last built.
 
-    Raises
-    ------
-    MissingInputError
-        Before the first look at the export.
+    Raises MissingInputError before the first look at the export.
     """
     project, asset = task.project, heap_asset(table)
-    seen = export_log(project).table(table)
-    if seen.looked_at is None:
-        why = seen.failure or "materialize heap_connect/exports first"
+    state = export_log(project).table(table)
+    if state.looked_at is None:
+        why = state.failure or "materialize heap_connect/exports first"
         raise MissingInputError(f"{table} was not looked at in Heap's export yet: {why}")
     columns = project.catalogue.columns(table) or []
     schema = _schema(table, _EVENT_KEYS, columns)
-    day = seen.days.get(task.day)
-    inputs = _inputs(project, table, "none" if day is None or not day.rows else f"{day.fingerprint:016x}", schema)
-    notes = {"complete": _is_complete(seen.synced_to or seen.looked_at, task.day), "user_id": _MODE}
-    if seen.failure:
-        notes[UNREADABLE] = seen.failure
+    day = state.days.get(task.day)
+    version = "none" if day is None or not day.rows else f"{day.fingerprint:016x}"
+    inputs = Inputs({f"{_source(project).dataset}.{table}": version, "columns": columns_version(schema)})
+    notes = {"complete": (state.synced_to or state.looked_at).date() > task.day, "user_id": _MODE}
+    if state.failure:
+        notes[UNREADABLE] = state.failure
     if (same := _unchanged(task, asset, inputs, notes)) is not None:
         return same
     if day is None or not day.rows:
@@ -144,12 +139,9 @@ def event_day(task: Task, table: str) -> Made:
 
 
 def users_of_day(task: Task) -> Made | None:
-    """Return users as they stand, for the newest days only.
-
-    See :func:`heap_assets.pipelines.snapshots.snapshot_of_day`.
-    """
+    """Return the current users, for the newest days only; see `snapshots.snapshot_of_day`."""
     if is_over(task):
-        return kept_or_carried(task, USERS, "the export")
+        return keep_or_carry(task, USERS, "the export")
     project = task.project
     own = OWN_COLUMNS["users"]
     schema = _schema("users", _USER_KEYS, [original(name, own) for name in project.catalogue.columns("users") or []])
@@ -157,8 +149,8 @@ def users_of_day(task: Task) -> Made | None:
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
     moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
     ends = _migrations(moves.frame).filter(pl.col("from_user_id") != pl.col("resolved_to"))
-    named = conform(rows.frame, pl.Schema(schema)).rename(set_apart(schema, own))
-    users = named.unique("user_id", keep="first").join(
+    users_read = conform(rows.frame, pl.Schema(schema)).rename(set_apart(schema, own))
+    users = users_read.unique("user_id", keep="first").join(
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
     )  # fmt: skip
     made = users.sort("user_id").collect(engine="streaming")
@@ -168,9 +160,9 @@ def users_of_day(task: Task) -> Made | None:
 
 
 def migrations_of_day(task: Task) -> Made | None:
-    """Return user_migrations as they stand, for the newest days only, each followed to its end."""
+    """Return the current user_migrations, for the newest days only, each followed to its end."""
     if is_over(task):
-        return kept_or_carried(task, MIGRATIONS, "the export")
+        return keep_or_carry(task, MIGRATIONS, "the export")
     rows, reading = open_export(task.project).read_user_migrations(task.scratch / "moves.parquet")
     notes = {**_observed(task.day, reading.observed_at, reading.bytes_billed or 0), **rows.notes()}
     return _made(task, MIGRATIONS, _migrations(rows.frame), notes)
@@ -178,13 +170,13 @@ def migrations_of_day(task: Task) -> Made | None:
 
 def missing(project: Project) -> Missing:
     """Compare the export's tables and columns with the catalogue."""
-    export, found = open_export(project), {}
+    export, columns = open_export(project), {}
     for name in [*export.tables(), "users", "user_migrations"]:
         try:
-            found[name] = [apart(column, OWN_COLUMNS.get(name, ())) for column in export.columns(name)]
+            columns[name] = [apart(column, OWN_COLUMNS.get(name, ())) for column in export.columns(name)]
         except WarehouseError as error:  # a view that cannot be described is for its own table to tell
             _log.warning("left out of the comparison: %s", error)
-    return project.catalogue.compare(found)
+    return project.catalogue.compare(columns)
 
 
 def _source(project: Project) -> BigQuerySource:
@@ -198,21 +190,17 @@ def _schema(table: str, keys: Sequence[str], columns: Sequence[str]) -> dict[str
     return {name: key_dtype(table, name) or pl.String() for name in dict.fromkeys([*keys, *columns])}
 
 
-def _inputs(project: Project, table: str, version: str, schema: dict[str, pl.DataType]) -> Inputs:
-    return Inputs({f"{_source(project).dataset}.{table}": version, "columns": columns_version(schema)})
-
-
 def columns_version(schema: Mapping[str, pl.DataType]) -> str:
-    """Return the version of a table's columns, from names and types as spelled here.
+    """Return the version of a table's columns, from their names and our own names of types.
 
-    Days are read again, and paid for, when it changes: no other spelling, such as that of another Polars, may do that.
+    Days are read again, and paid for, when it changes, so it must not depend on how a version of Polars spells types.
     """
-    spelled = ", ".join(f"({name!r}, {_SPELLED[dtype]})" for name, dtype in schema.items())
+    spelled = ", ".join(f"({name!r}, {_TYPE_NAMES[dtype]})" for name, dtype in schema.items())
     return hashlib.sha256(f"[{spelled}]".encode()).hexdigest()[:16]
 
 
 def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object]) -> Made | None:
-    """Return what is stored if it was built from the same, so that nothing is read."""
+    """Return what is stored if it was built from the same inputs, so that nothing is read."""
     stored = task.project.lake.find(asset, str(task.day))
     if task.force or stored is None or stored.inputs.versions != dict(inputs.versions):
         return None
@@ -220,11 +208,11 @@ def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object])
 
 
 def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
-    there = rows.collect_schema()
-    moment = pl.col("time") if "time" in there else pl.lit(None, MIGRATIONS_SCHEMA["time"]).alias("time")
-    found = rows.select("from_user_id", "to_user_id", moment).collect()
+    schema = rows.collect_schema()
+    moment = pl.col("time") if "time" in schema else pl.lit(None, MIGRATIONS_SCHEMA["time"]).alias("time")
+    moves = rows.select("from_user_id", "to_user_id", moment).collect()
     order = ["from_user_id", "time", "to_user_id"]
-    newest = found.sort(order, descending=[False, True, True], nulls_last=True)
+    newest = moves.sort(order, descending=[False, True, True], nulls_last=True)
     return resolved(newest.unique("from_user_id", keep="first", maintain_order=True))
 
 
@@ -249,7 +237,3 @@ def _observed(day: date, at: datetime, billed: int) -> dict[str, object]:
         "bytes_billed": billed,
         "user_id": _MODE,
     }
-
-
-def _is_complete(synced_to: datetime, day: date) -> bool:
-    return synced_to.date() > day

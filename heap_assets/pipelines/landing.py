@@ -1,4 +1,4 @@
-"""One dump landed: its report, days that it touched, check results; and what the dumps of the first start hold."""
+"""Landing of one dump: its report, the days it touched, check results; and the dumps of the first start."""
 
 from __future__ import annotations
 
@@ -26,15 +26,7 @@ from heap_assets.tables import DUMPS
 
 @dataclass(frozen=True)
 class Landed:
-    """What landing one dump did.
-
-    Attributes
-    ----------
-    days
-        Days to build again, to the tables that the dump brought rows of; none after today.
-    results
-        By check name.
-    """
+    """The outcome of landing one dump: days to build again with their tables (none after today), and check results."""
 
     report: DumpReport
     days: Mapping[date, frozenset[str]]
@@ -42,9 +34,9 @@ class Landed:
 
 
 def land(project: Project, dump_id: int) -> Landed:
-    """Land what a dump still has to land; tables that fail are in the report and in its result.
+    """Land what a dump still has to land; tables that fail are in the report and in its check result.
 
-    Once whoever builds the days has been told of them, call `platform.landing.confirm(dump_id, report.touched)`.
+    After the days have been reported for building, call `project.landing.confirm(dump_id, report.touched)`.
     """
     report = project.landing.land(project.source(), dump_id, confirm_later=True)
     # the report is the dump's table in the lake: `select * from heap_connect.dumps`
@@ -58,7 +50,7 @@ def land(project: Project, dump_id: int) -> Landed:
 
 
 def month_quota(project: Project) -> Quota:
-    """Return where the month stands against `heap.quota`, or the plan's rows."""
+    """Return the month's use of `heap.quota`, or of the plan's rows."""
     chosen = project.settings.heap.quota
     return quota(
         project.landing,
@@ -73,21 +65,21 @@ def stopped_by_quota(project: Project) -> Quota | None:
     """Return the quota if no further dump may land this month, else None."""
     if not project.settings.heap.quota.stop:
         return None
-    standing = month_quota(project)
-    return standing if standing.status is QuotaStatus.REACHED else None
+    month = month_quota(project)
+    return month if month.status is QuotaStatus.REACHED else None
 
 
 def days_that_came(project: Project, since: date) -> dict[date, frozenset[str]]:
-    """Return the days after `since` until today that dumps brought rows for before they came, to their tables.
+    """Return the days after `since` until today for which dumps brought rows ahead of time, with their tables.
 
-    Rows of Heap's may be up to 48 hours ahead of the clock (design.md, Time); they wait in landing for their day.
+    Heap's rows may be up to 48 hours ahead of the clock (design.md, Time); they wait in landing for their day.
     """
     ahead = [since + timedelta(days=n) for n in range(1, (clock.today() - since).days + 1)]
     if not ahead:
         return {}
     tables = {name: set(project.landing.days(name)) for name in project.event_tables}
-    found = {day: frozenset(name for name, days in tables.items() if day in days) for day in ahead}
-    return {day: names for day, names in found.items() if names}
+    tables_by_day = {day: frozenset(name for name, days in tables.items() if day in days) for day in ahead}
+    return {day: names for day, names in tables_by_day.items() if names}
 
 
 def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
@@ -100,16 +92,16 @@ def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
 
 
 def _news(project: Project, report: DumpReport) -> CheckResult:
-    """Judge what this dump landed; what is not selected, and what is taken in by itself, is nobody's news."""
+    """Check the dump's tables and columns against the catalogue, except what is accepted automatically."""
     choice = project.settings.heap.tables.accept
     missing = project.catalogue.missing(project.landing)
     first = first_dumps(project) if choice == "first" and missing else None
     if choice == "always" or (first is not None and not first.complete and report.dump_id in first.dumps):
         return catalogue_result([], {})
-    brought = {table.table for table in report.landed}
+    landed = {table.table for table in report.landed}
     return catalogue_result(
-        [name for name in missing.tables if name in brought],
-        {name: columns for name, columns in missing.columns.items() if name in brought},
+        [name for name in missing.tables if name in landed],
+        {name: columns for name, columns in missing.columns.items() if name in landed},
     )
 
 
@@ -122,12 +114,8 @@ Tables = Mapping[str, Iterable[str]]
 class FirstDumps:
     """The dumps that the source listed when a deployment started with an empty catalogue.
 
-    Attributes
-    ----------
-    offered
-        Table to those of its columns that were taken once already: one that is removed by hand stays out.
-    complete
-        Whether all of them have landed whole: nothing new can come of them.
+    `offered` has table to the columns that were accepted once: one that is removed by hand stays out. `complete` says
+    that all of these dumps have landed whole, so that nothing new can come of them.
     """
 
     dumps: frozenset[int]
@@ -135,19 +123,20 @@ class FirstDumps:
     complete: bool = False
 
     def news(self, missing: Missing) -> Missing:
-        """Return what of `missing` was never taken."""
+        """Return what of `missing` was never accepted."""
+        columns = {
+            table: tuple(name for name in names if name not in self.offered.get(table, ()))
+            for table, names in missing.columns.items()
+        }
         return Missing(
-            {name: columns for name, columns in missing.tables.items() if name not in self.offered},
-            {name: kept for name, columns in missing.columns.items() if (kept := self._unknown(name, columns))},
+            {name: names for name, names in missing.tables.items() if name not in self.offered},
+            {table: names for table, names in columns.items() if names},
             missing.other_types,
         )
 
-    def _unknown(self, table: str, columns: Iterable[str]) -> tuple[str, ...]:
-        return tuple(column for column in columns if column not in self.offered.get(table, ()))
-
 
 def first_dumps(project: Project) -> FirstDumps | None:
-    """Return the dumps of the first start; None if nothing was taken in by itself then."""
+    """Return the dumps of the first start; None if nothing was accepted automatically then."""
     try:
         return _parsed(project.lake.store.read(_KEY))
     except FileNotFoundError:
@@ -155,21 +144,21 @@ def first_dumps(project: Project) -> FirstDumps | None:
 
 
 def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
-    """Keep which dumps there were at the first start, and what their manifests offered."""
+    """Store the dumps of the first start, and what their manifests offered."""
     columns = {name: frozenset(names) for name, names in offered.items()}
     project.lake.store.write(_KEY, _written(FirstDumps(frozenset(dumps), columns)))
 
 
 def news_of_first_dumps(project: Project) -> Missing | None:
-    """Return what the first dumps have brought since and nobody was offered yet, None if nothing more can come."""
+    """Return what the first dumps have brought since and was never accepted, None if nothing more can come."""
     first = first_dumps(project)
     if first is None or first.complete:
         return None
     return first.news(project.catalogue.compare(landed_columns(project.landing, first.dumps)))
 
 
-def note_taken(project: Project, taken: Tables) -> None:
-    """Keep what was taken of the first dumps, and whether all of them have landed whole."""
+def remember_accepted(project: Project, accepted: Tables) -> None:
+    """Store what was accepted of the first dumps, and whether all of them have landed whole."""
     landed = _all_landed(project)
 
     def _noted(data: bytes | None) -> bytes | None:
@@ -177,7 +166,7 @@ def note_taken(project: Project, taken: Tables) -> None:
             return None
         first = _parsed(data)
         offered = dict(first.offered)
-        for name, columns in taken.items():
+        for name, columns in accepted.items():
             offered[name] = offered.get(name, frozenset()) | frozenset(columns)
         return _written(FirstDumps(first.dumps, offered, complete=first.dumps <= landed))
 

@@ -1,4 +1,4 @@
-"""What the identity graph of a day is made of, and what it still waits for; judged from the lake alone."""
+"""The inputs of a day's identity graph, and what it still waits for; read from the lake alone."""
 
 from __future__ import annotations
 
@@ -28,50 +28,47 @@ _LONGEST_DELIVERY = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class IdentityInputs:
-    """Inputs of one day's graph.
-
-    Attributes
-    ----------
-    inputs
-        Event tables with all their days up to this one; snapshot tables as they stand.
-    carried
-        Optional snapshots that the day lacks, with the earlier day that stands in.
-    waiting_for
-        Why the graph cannot be built yet; empty when it can.
-    """
+    """Inputs of one day's graph."""
 
     day: date
     inputs: list[DayInput]
+    """Event tables with all their days up to this one; snapshot tables as they stand."""
     carried: dict[str, date]
+    """Optional snapshots that the day lacks, with the earlier day that is used instead."""
     waiting_for: list[str]
+    """Why the graph cannot be built yet; empty when it can."""
 
     @property
     def provenance(self) -> Inputs:
         """The inputs as the lake records them."""
-        versions = {f"{given.table.name}@{given.day}": given.version for given in self.inputs}
+        versions = {f"{day_input.table.name}@{day_input.day}": day_input.version for day_input in self.inputs}
         return Inputs(versions, frozenset(versions))
 
 
 def identity_inputs(project: Project, day: date) -> IdentityInputs:
-    """Find the inputs of a day's graph and say what is missing (design.md, "A live source has no past")."""
+    """Return the inputs of a day's graph, and what is missing (design.md, "A live source has no past")."""
     inputs: list[DayInput] = []
     carried: dict[str, date] = {}
     waiting = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(project).items()]
     for asset, table in project.event_sources.items():
-        inputs += [given for given in _stored(project, asset, table) if project.settings.start_date <= given.day <= day]
+        inputs += [
+            day_input
+            for day_input in _stored(project, asset, table)
+            if project.settings.start_date <= day_input.day <= day
+        ]
     for asset, table in project.snapshot_sources.items():
         if not table.mappings:
             continue  # it identifies nobody: accounts, for example
-        kept = [given for given in _stored(project, asset, table) if given.day <= day]
-        newest = max((given.day for given in kept), default=None)
-        if newest is None or newest < _oldest_that_stands(project, asset, day):
+        past = [day_input for day_input in _stored(project, asset, table) if day_input.day <= day]
+        newest = max((day_input.day for day_input in past), default=None)
+        if newest is None or newest < _oldest_allowed(project, asset, day):
             if project.required(asset):
                 waiting.append(f"{asset} {day} is not built")
             continue
         if newest != day:
             carried[asset] = newest
-        # the earlier ones too: without a record time a link is as old as the first day it stood
-        inputs += kept if table.time_column is None else [given for given in kept if given.day == newest]
+        # the earlier ones too: without a record time a link is as old as the first day that has it
+        inputs += past if table.time_column is None else [day_input for day_input in past if day_input.day == newest]
     return IdentityInputs(day, inputs, carried, waiting)
 
 
@@ -81,7 +78,7 @@ def links_as_of(project: Project, day: date) -> pl.LazyFrame:
 
 
 def landing_pauses(project: Project) -> bool:
-    """Say whether tables should be built now: nothing landed within 12 s, or landing has gone on for five minutes.
+    """Return whether tables should be built now: nothing landed within 12 s, or landing has gone on for five minutes.
 
     Dumps of one delivery land one after the other; building after each of them would build the same days again.
     """
@@ -97,7 +94,7 @@ def landing_pauses(project: Project) -> bool:
 
 
 def unbuilt_days(project: Project) -> dict[str, set[date]]:
-    """Return event table to the days that a dump touched, or whose columns changed, and no step tried to build since.
+    """Return event table to the days that changed in landing or in their columns, and were not tried to be built since.
 
     Days of a table that is new to the catalogue are among them, however long ago they landed.
     """
@@ -163,7 +160,7 @@ def _touched(project: Project) -> dict[str, dict[date, datetime]]:
 
 
 def _tried(project: Project, asset: str) -> dict[str, datetime]:
-    """Return day to when a step last tried to build it: every try leaves a result, also the one that failed."""
+    """Return day to when a step last tried to build it: every attempt, failed or not, stores a result of `readable`."""
     prefix = f"{result_store.ROOT}/{asset}/readable/"
     return {
         info.key.removeprefix(prefix).removesuffix(".json"): info.last_modified
@@ -172,7 +169,7 @@ def _tried(project: Project, asset: str) -> dict[str, datetime]:
 
 
 def newest_days(project: Project) -> list[date]:
-    """Return the days whose graph is resolved by itself, the newest first: the running and the newest complete one.
+    """Return the days whose graph is resolved automatically, newest first: the running and the newest complete one.
 
     Those before the newest day that Heap has delivered users for are left out where it is older than both.
     """
@@ -182,35 +179,35 @@ def newest_days(project: Project) -> list[date]:
 
 
 def graph_is_due(project: Project) -> date | None:
-    """Return the newest day whose graph can be built, unless it is what its inputs would give; else None.
+    """Return the newest day whose graph can be built, None if that graph is up to date.
 
-    A running day whose warehouse tables are yet to be read does not keep the day before waiting.
+    A running day whose warehouse tables are not read yet does not delay the day before.
     """
     for day in newest_days(project):
         ready = identity_inputs(project, day)
         if ready.waiting_for:
             continue
-        stands = project.lake.find(GRAPH, day.isoformat())
-        is_current = stands is not None and stands.inputs.versions == graph_inputs(project, ready).versions
+        graph = project.lake.find(GRAPH, day.isoformat())
+        is_current = graph is not None and graph.inputs.versions == graph_inputs(project, ready).versions
         return None if is_current else day
     return None
 
 
-def graph_inputs(project: Project, given: IdentityInputs) -> Inputs:
-    """Return what a graph is a function of: its inputs and the rules."""
-    return Inputs({**given.provenance.versions, "rules": project.rules.digest})
+def graph_inputs(project: Project, ready: IdentityInputs) -> Inputs:
+    """Return the inputs of a graph as the lake records them, with the version of the rules."""
+    return Inputs({**ready.provenance.versions, "rules": project.rules.digest})
 
 
 def _stored(project: Project, asset: str, table: SourceTable) -> Iterator[DayInput]:
     own = _own_links(project) if asset == MIGRATIONS else None
     for day, version in project.lake.versions(asset).items():
-        given = DayInput(table, date.fromisoformat(day), version, _rows(project, asset, day))
-        # what we told Heap by identify is no proof when it comes back (design.md, identity rule 3)
+        day_input = DayInput(table, date.fromisoformat(day), version, _rows(project, asset, day))
+        # links that we sent to Heap by identify are no proof when they come back (design.md, identity rule 3)
         if own is None:
-            yield given
+            yield day_input
         else:
             own_version = hashlib.sha256(repr(own.rows()).encode()).hexdigest()[:16]
-            yield replace(given, version=f"{version}+{own_version}", own_identify=own.lazy)
+            yield replace(day_input, version=f"{version}+{own_version}", own_identify=own.lazy)
 
 
 def _own_links(project: Project) -> pl.DataFrame | None:
@@ -225,7 +222,7 @@ def _own_links(project: Project) -> pl.DataFrame | None:
     return own_identify_links(sent.lazy(), users).collect().sort(pl.all())
 
 
-def _oldest_that_stands(project: Project, asset: str, day: date) -> date:
+def _oldest_allowed(project: Project, asset: str, day: date) -> date:
     return day if project.required(asset) else day - timedelta(days=project.settings.identity.carry_max_days)
 
 

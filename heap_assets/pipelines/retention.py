@@ -15,7 +15,7 @@ from heap_assets.storage import remove_scratch_folders
 from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, SHARED
 
 _MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT)
-"""Tables that state each day how everything stood; `identity/changes` is history and stays."""
+"""Tables that hold a whole snapshot each day; `identity/changes` is history and is kept."""
 _TRIED = "readable"
 _DAY_LENGTH = len("2026-01-01")
 
@@ -31,8 +31,8 @@ class Expired:
 def expired(project: Project) -> list[Expired]:
     """Return the days that are older than `keep.snapshot_days` and no month ends.
 
-    The newest day of a table always stays: it stands for the days after it. So do all days of a table that names
-    people and has no record time: a link of it is as old as the first day that it stood on.
+    The newest day of a table is always kept, because later days are carried forward from it. So are all days of a table
+    with identifiers and without a record time: its links are as old as the first day that has them.
     """
     keep = project.settings.keep
     first = clock.today() - timedelta(days=keep.snapshot_days)
@@ -50,7 +50,7 @@ def forget(project: Project, days: Iterable[Expired]) -> Counter[str]:
     for day in days:
         by_asset.setdefault(day.asset, set()).add(day.partition)
     for asset, partitions in by_asset.items():
-        # Days last: what is stopped in between finds by the days that are left what it has still to do.
+        # Days last: after an interruption the days that are left show what is still to be deleted.
         for info in lake.store.list(f"{result_store.ROOT}/{asset}/"):
             if info.key.rpartition("/")[2].removesuffix(".json") in partitions:
                 lake.store.delete(info.key)
@@ -60,29 +60,28 @@ def forget(project: Project, days: Iterable[Expired]) -> Counter[str]:
 
 
 def expired_results(project: Project) -> list[str]:
-    """Return the results that nobody asks for any more: older than `keep.verdict_days`, on days that stand.
+    """Return the keys of check results older than `keep.verdict_days`; those on dumps by the time they were stored.
 
-    Those stay that say more than how it was: whether a day was tried (`readable`), and whether anything may be sent
-    from it (blocking rules). Results on dumps go by when they were given.
+    Results that are still read are kept: whether a build was attempted (`readable`), and those of blocking checks.
     """
     keep = project.settings.keep.verdict_days
-    first, given = str(clock.today() - timedelta(days=keep)), clock.now() - timedelta(days=keep)
-    awaited: dict[str, set[str]] = {}
-    found = []
+    first, created_before = str(clock.today() - timedelta(days=keep)), clock.now() - timedelta(days=keep)
+    required_by_asset: dict[str, set[str]] = {}
+    keys = []
     for info in project.lake.store.list(result_store.ROOT):
         asset, check, partition = result_store.parts(info.key)
-        old = partition < first if _is_day(partition) else partition.isdigit() and info.last_modified < given
+        old = partition < first if _is_day(partition) else partition.isdigit() and info.last_modified < created_before
         if not old or check == _TRIED:
             continue
-        if asset not in awaited:
-            awaited[asset] = set(required_checks(project, asset)) if _has_checks(project, asset) else set()
-        if check not in awaited[asset]:
-            found.append(info.key)
-    return found
+        if asset not in required_by_asset:
+            required_by_asset[asset] = set(required_checks(project, asset)) if _has_checks(project, asset) else set()
+        if check not in required_by_asset[asset]:
+            keys.append(info.key)
+    return keys
 
 
 def delete_results(project: Project, keys: Iterable[str]) -> None:
-    """Delete results."""
+    """Delete the check results of :func:`expired_results`."""
     for key in keys:
         project.lake.store.delete(key)
 
@@ -114,9 +113,7 @@ def _past(partitions: Collection[str], first: date, *, month_ends: bool) -> set[
     return {
         key
         for key in partitions
-        if key != newest and (day := date.fromisoformat(key)) < first and not (month_ends and _ends_month(day))
+        if key != newest
+        and (day := date.fromisoformat(key)) < first
+        and not (month_ends and (day + timedelta(days=1)).day == 1)
     }
-
-
-def _ends_month(day: date) -> bool:
-    return (day + timedelta(days=1)).day == 1

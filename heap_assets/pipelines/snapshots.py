@@ -28,36 +28,29 @@ _log = logging.getLogger("heap_assets.sources.warehouse")
 
 
 def snapshot_of_day(task: Task, name: str) -> Made | None:
-    """Return a warehouse table as of a day, None if the day's partition stays as it is.
+    """Return a warehouse table as of a day, None if the day's partition is kept.
 
     Only the newest complete day and the running one are read from the source. An older partition that exists is kept
-    (unless forced); one that is missing carries the nearest earlier observation forward, marked `observed: false`.
-
-    Raises
-    ------
-    MissingInputError
-        An older day with nothing before it that could be carried forward.
+    (unless forced); a missing one is the nearest earlier observation carried forward, marked `observed: false`, or
+    MissingInputError if there is none.
     """
     asset, table = warehouse_asset(name), task.project.settings.source_tables.get(name)
     if table is None:
         raise SettingsError(f"{asset} is an asset, but the settings do not map it any more: reload definitions")
     if is_over(task):
-        return kept_or_carried(task, asset, source_title(source_of(asset)))
+        return keep_or_carry(task, asset, source_title(source_of(asset)))
     return _observed(task, name, table)
 
 
 def is_over(task: Task) -> bool:
-    """Say whether a live source can tell no more how things stood on a day."""
+    """Return whether a day is too old to be read from a live source."""
     return task.day < clock.newest_complete_day() and not task.force
 
 
-def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
-    """Return what becomes of a day that is over: None if it is there and stays, else the nearest earlier observation.
+def keep_or_carry(task: Task, asset: str, source: str) -> Made | None:
+    """Return None for a day that is built already, else the nearest earlier observation, carried forward.
 
-    Raises
-    ------
-    MissingInputError
-        If there is nothing that could be carried forward.
+    Raises MissingInputError if there is none.
     """
     lake = task.project.lake
     if lake.find(asset, str(task.day)) is not None:
@@ -74,12 +67,12 @@ def kept_or_carried(task: Task, asset: str, source: str) -> Made | None:
 def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     asset, started = warehouse_asset(name), clock.now()
     warehouse = task.project.warehouse_of(name)
-    seen = _record_of(task.project, asset)
-    due = seen is None or task.force or started - seen.whole_at >= timedelta(days=table.full_read_days, hours=-12)
-    before = None if seen is None or due or seen.zone != table.time_zone else _before(task, asset, table.relation, seen)
+    last = _record_of(task.project, asset)
+    due = last is None or task.force or started - last.whole_at >= timedelta(days=table.full_read_days, hours=-12)
+    before = None if last is None or due or last.zone != table.time_zone else _before(task, asset, table.relation, last)
     mapped = task.project.mapped_columns(name)
     existing = warehouse.columns(table.relation)
-    # a mapped column that is gone would come to light where nobody looks for it: when identities are resolved
+    # a mapped column that is gone must fail here, and not in identity resolution
     shape = Shape.of(existing, [*mapped, *(table.columns or ())], table.relation)
     shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
     named = task.project.snapshot_sources[asset].mappings
@@ -96,35 +89,37 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         before=before.observation if before else None,
         spelled=[*mapped, *sent],
         zone=table.time_zone if table.time_zone != "UTC" else None,
-    ) as found:
+    ) as current:
         notes = {
             "observed": True,
-            "observed_at": found.observed_at.isoformat(),
+            "observed_at": current.observed_at.isoformat(),
             "complete": task.day < clock.today(),
-            "read": found.mode,
-            "why": found.reason,
-            "rows_read": found.rows_read,
-            "bytes_billed": found.bytes_billed,
+            "read": current.mode,
+            "why": current.reason,
+            "rows_read": current.rows_read,
+            "bytes_billed": current.bytes_billed,
         }
-        lost = _lost(found, seen if before else None)
+        lost = _lost(current, last if before else None)
         if lost:
             notes |= {VALUES_LOST: sum(lost.values()), VALUES_LOST_IN: lost}
-        if found.mode == "unchanged" and before is not None:
-            return Made(found.frame, Inputs({table.relation: before.digest}), notes)
-        if found.file is not None:
-            shutil.move(found.file, path)
+        if current.mode == "unchanged" and before is not None:
+            return Made(current.frame, Inputs({table.relation: before.digest}), notes)
+        if current.file is not None:
+            shutil.move(current.file, path)
         else:
-            _write(found.frame, path, table.relation)
+            _write(current.frame, path, table.relation)
         digest = _digest(path)
-        whole_at = started if found.mode == "full" or seen is None else seen.whole_at
-        observed = _Seen(digest, found.observed_at, whole_at, found.version, found.tally, table.time_zone, lost)
-        _remember(task, asset, observed)
+        whole_at = started if current.mode == "full" or last is None else last.whole_at
+        observed = _LastRead(
+            digest, current.observed_at, whole_at, current.version, current.tally, table.time_zone, lost
+        )
+        _store_record(task, asset, observed)
     return Made(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the last observation found; `digest` tells the partition that holds it."""
+class _LastRead:
+    """The record of the last read; `digest` identifies the partition that holds its rows."""
 
     digest: str
     observed_at: datetime
@@ -141,33 +136,33 @@ class _Before:
     digest: str
 
 
-def _before(task: Task, asset: str, relation: str, seen: _Seen) -> _Before | None:
-    """Return the rows of the last observation, if the newest partition still holds them, undamaged."""
+def _before(task: Task, asset: str, relation: str, last: _LastRead) -> _Before | None:
+    """Return the rows of the last read, if the newest partition still holds them, undamaged."""
     lake = task.project.lake
     day = lake.newest_partition(asset, task.day)
     whole = day is not None and lake.store.is_whole(lake.key(asset, str(day)))
     stored = lake.find(asset, str(day)) if whole else None
-    if stored is None or stored.inputs.versions != {relation: seen.digest}:
+    if stored is None or stored.inputs.versions != {relation: last.digest}:
         return None
     rows = lake.scan(asset, str(day))
-    return _Before(Observation(rows, seen.observed_at, seen.version, seen.tally), seen.digest)
+    return _Before(Observation(rows, last.observed_at, last.version, last.tally), last.digest)
 
 
 def last_read(project: Project, asset: str) -> datetime | None:
     """Return when the source of a table was last read (UTC), None if it never was."""
-    seen = _record_of(project, asset)
-    return seen.observed_at if seen else None
+    last = _record_of(project, asset)
+    return last.observed_at if last else None
 
 
-def _record_of(project: Project, asset: str) -> _Seen | None:
-    """Return what was written down of the last observation; a damaged record tells nothing: everything is read."""
+def _record_of(project: Project, asset: str) -> _LastRead | None:
+    """Return the record of the last read; None if there is none or it is damaged, and then everything is read."""
     store, key = project.lake.store, f"{state_keys.OBSERVED}/{asset}.json"
     try:
         known = json.loads(store.read(key))
         tally = Tally(*known["tally"]) if known["tally"] else None
         observed_at, whole_at = (datetime.fromisoformat(known[name]) for name in ("observed_at", "whole_at"))
         zone, lost = known.get("zone", "UTC"), known.get("lost", {})
-        return _Seen(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost)
+        return _LastRead(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -175,34 +170,34 @@ def _record_of(project: Project, asset: str) -> _Seen | None:
         return None
 
 
-def _remember(task: Task, asset: str, seen: _Seen) -> None:
-    """Write down what was seen; a partition that is not stored after all is told by its digest."""
+def _store_record(task: Task, asset: str, record_of_read: _LastRead) -> None:
+    """Store the record of a read; a partition that is not stored after all is recognised by its digest."""
     record = {
-        "digest": seen.digest,
-        "observed_at": seen.observed_at.isoformat(),
-        "whole_at": seen.whole_at.isoformat(),
-        "version": seen.version,
-        "tally": [seen.tally.rows, seen.tally.checksum] if seen.tally else None,
-        "zone": seen.zone,
-        "lost": dict(seen.lost),
+        "digest": record_of_read.digest,
+        "observed_at": record_of_read.observed_at.isoformat(),
+        "whole_at": record_of_read.whole_at.isoformat(),
+        "version": record_of_read.version,
+        "tally": [record_of_read.tally.rows, record_of_read.tally.checksum] if record_of_read.tally else None,
+        "zone": record_of_read.zone,
+        "lost": dict(record_of_read.lost),
     }
     task.project.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
 
 
-def _lost(found: Refreshed, seen: _Seen | None) -> dict[str, int]:
-    """Count by column the values that are null for want of a type; of changes alone at least what was known before."""
-    known = {} if seen is None or found.mode == "full" else dict(seen.lost)
-    return {name: max(known.get(name, 0), found.lost.get(name, 0)) for name in {*known, *found.lost}}
+def _lost(current: Refreshed, last: _LastRead | None) -> dict[str, int]:
+    """Count by column the values that became null for want of a type; a partial read keeps the former counts."""
+    known = {} if last is None or current.mode == "full" else dict(last.lost)
+    return {name: max(known.get(name, 0), current.lost.get(name, 0)) for name in {*known, *current.lost}}
 
 
 def _sent(project: Project, name: str, shape: Shape, relation: str) -> list[str]:
-    """Return the columns that syncs name and that the table has: one that is wrong stops its sync and nobody else."""
-    found: list[str] = []
+    """Return the columns that syncs name and that the table has; a wrong one stops only its sync."""
+    columns: list[str] = []
     for column in sorted(project.settings.columns_of_syncs(name)):
         with suppress(WarehouseError):
             shape = shape.spelling(column, relation)
-            found.append(column)
-    return found
+            columns.append(column)
+    return columns
 
 
 def _write(frame: pl.LazyFrame, path: Path, relation: str) -> None:

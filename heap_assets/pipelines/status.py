@@ -1,6 +1,6 @@
-"""How every table, sync and target of a deployment stands: pending, running, ok, failed, waiting or not judged.
+"""The state of every table, sync and target of a deployment: pending, running, ok, failed, waiting or not judged.
 
-Read from the lake; what runs at the moment is told by whoever asks Dagster. Nothing is written.
+Read from the lake; the caller asks Dagster what is running. Nothing is written.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from heap_assets import clock
 from heap_assets.activation import Status as SyncStatus
 from heap_assets.activation import runs
 from heap_assets.errors import HeapAssetsError
-from heap_assets.pipelines.first_contact import first_runs, unread_tables
 from heap_assets.pipelines.publishing import open_publisher, published_tables, unpublished_days
 from heap_assets.pipelines.readiness import graph_is_due, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.snapshots import last_read
-from heap_assets.pipelines.sync_schedule import ledger_folders
-from heap_assets.pipelines.waiting import Wait, next_tick, waits
+from heap_assets.pipelines.sync_gate import ledger_folders
+from heap_assets.pipelines.waiting import Wait, first_runs, next_tick, unread_tables, waits
 from heap_assets.project import Project
 from heap_assets.quality import Severity, StoredResult, result_store
 from heap_assets.storage import ObjectInfo
@@ -49,6 +48,7 @@ _BROKEN = (SyncStatus.STOPPED, SyncStatus.REFUSED, SyncStatus.BLOCKED, SyncStatu
 
 
 def days_due(project: Project) -> dict[str, set[date]]:
+    """Return asset to the days that are to be built, read or sent now."""
     due = {**unbuilt_days(project), **unbuilt_people(project)}
     for asset, days in (*unread_tables(project).items(), *first_runs(project).items()):
         due[asset] = set(days)
@@ -63,9 +63,9 @@ def days_due(project: Project) -> dict[str, set[date]]:
 
 
 def newest_results(project: Project) -> dict[str, list[StoredResult]]:
-    """Return asset to the newest result of each check; of `readable`, which leaves holes, the last seven days'.
+    """Return asset to the newest result of each check; of `readable`, whose failure leaves a gap, the last seven days'.
 
-    Checks that the settings no longer ask for stop counting a month after they were last made.
+    Checks that the settings no longer have stop counting a month after their last result.
     """
     partitions: dict[tuple[str, str], list[str]] = {}
     for info in project.lake.store.list(result_store.ROOT):
@@ -74,8 +74,8 @@ def newest_results(project: Project) -> dict[str, list[StoredResult]]:
             partitions.setdefault((asset, check), []).append(partition)
     keys = [
         result_store.object_key(asset, check, partition)
-        for (asset, check), found in partitions.items()
-        for partition in sorted(found)[-_HOLES if check == READABLE else -1 :]
+        for (asset, check), days in partitions.items()
+        for partition in sorted(days)[-_HOLES if check == READABLE else -1 :]
     ]
     read = result_store.read_keys(project.lake.store, keys)
     oldest = max((result.judged_at for result in read), default=clock.now()) - _FORGOTTEN
@@ -105,7 +105,7 @@ def last_runs(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def not_sent(last: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return syncs whose last run ended otherwise than it should, by whomever it was started."""
+    """Return the syncs whose last run failed, with the reason."""
     return {
         asset: f"its last run ended as {run['status']}: {run['reason'] or 'no reason is known'}"
         for asset, run in last.items()
@@ -113,10 +113,10 @@ def not_sent(last: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def newest_day(project: Project, asset: str, found: Sequence[StoredResult]) -> tuple[str | None, datetime | None]:
+def newest_day(project: Project, asset: str, results: Sequence[StoredResult]) -> tuple[str | None, datetime | None]:
     """Return the newest day of an asset and when it was written; of a sync, the newest that was delivered."""
     if is_sync(asset):
-        sent = [v for v in found if v.check == "delivered" and v.passed]
+        sent = [v for v in results if v.check == "delivered" and v.passed]
         return (sent[-1].partition, sent[-1].judged_at) if sent else (None, None)
     stored: list[ObjectInfo] = [
         i for i in project.lake.store.list(f"{asset}/") if i.key.count("/") == asset.count("/") + 1
@@ -127,6 +127,7 @@ def newest_day(project: Project, asset: str, found: Sequence[StoredResult]) -> t
 
 
 def next_turn(project: Project, asset: str) -> datetime | None:
+    """Return when the schedule of an asset ticks next (UTC), None without a schedule that runs."""
     if project.settings.run.automation != "running":
         return None
     if is_warehouse_table(asset):
@@ -153,7 +154,7 @@ def _last_run(project: Project, name: str) -> dict[str, Any]:
 
 
 class State(StrEnum):
-    """How an asset stands; of several the first that holds."""
+    """The state of an asset; of several the first that applies."""
 
     RUNNING = "running"
     FAILED = "failed"
@@ -165,13 +166,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Activity:
-    """What Dagster says of an asset: its newest run.
-
-    Attributes
-    ----------
-    state
-        `queued`, `running` or `failed`; assets whose newest run succeeded have no activity.
-    """
+    """The newest run of an asset in Dagster: `queued`, `running` or `failed`; none if it succeeded."""
 
     state: str
     run_id: str
@@ -179,39 +174,31 @@ class Activity:
 
 @dataclass(frozen=True)
 class AssetStatus:
-    """How one asset stands.
-
-    Attributes
-    ----------
-    newest_day, written_at
-        The newest partition in the lake, and when it was last written (UTC).
-    days_due
-        Days that are to be built, read, sent or published.
-    reason
-        Why it is not ok: what failed, what it waits for.
-    until, next_at
-        When the wait ends, if that is known; when its schedule has its next turn (UTC).
-    last_at, last
-        Of warehouse tables the last read; of syncs the last run, and how it ended, with the rows that were sent.
-    """
+    """The state of one asset."""
 
     asset: str
     state: State
     newest_day: str | None = None
     written_at: datetime | None = None
+    """`newest_day` and `written_at`: The newest partition in the lake, and when it was last written (UTC)."""
     days_due: int = 0
+    """Days that are to be built, read, sent or published."""
     reason: str = ""
+    """Why it is not ok: what failed, what it waits for."""
     until: datetime | None = None
     next_at: datetime | None = None
+    """`until` and `next_at`: When the wait ends, if that is known; when its schedule ticks next (UTC)."""
     last_at: datetime | None = None
     last: str = ""
+    """`last_at` and `last`: Of warehouse tables the last read; of syncs the last run, and how it ended, with the rows
+    that were sent."""
     failed_checks: Sequence[str] = ()
     not_judged: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class _Lately:
-    """What concerns all assets, asked once."""
+class _Snapshot:
+    """Facts about all assets, read once."""
 
     waits: Mapping[str, Wait]
     due: Mapping[str, set[date]]
@@ -222,18 +209,15 @@ class _Lately:
 
 
 def asset_statuses(project: Project, activity: Mapping[str, Activity] | None = None) -> list[AssetStatus]:
-    """Return how every asset stands, in the order of the pipeline: tables, identity, profiles, syncs, targets.
+    """Return the state of every asset, in the order of the pipeline: tables, identity, profiles, syncs, targets.
 
-    Parameters
-    ----------
-    activity
-        Asset to what Dagster says of it; without, nothing is running and no run has failed.
+    `activity` has asset to its newest run in Dagster; without, nothing is running and no run has failed.
     """
     waiting = {wait.asset: wait for wait in waits(project)}
     if GRAPH in waiting:
         waiting |= dict.fromkeys(RESOLVED, waiting[GRAPH])
     runs = last_runs(project)
-    lately = _Lately(
+    lately = _Snapshot(
         waiting,
         days_due(project),
         newest_results(project),
@@ -246,7 +230,7 @@ def asset_statuses(project: Project, activity: Mapping[str, Activity] | None = N
 
 
 def shown_assets(project: Project) -> list[str]:
-    """Return the assets that :func:`asset_statuses` tells of."""
+    """Return the assets of :func:`asset_statuses`."""
     published = [table.asset for target in project.settings.publish for table in published_tables(project, target)]
     return [*_assets(project), *published]
 
@@ -262,11 +246,11 @@ def _assets(project: Project) -> list[str]:
     ]
 
 
-def _of_lake(project: Project, asset: str, lately: _Lately) -> AssetStatus:
-    found = lately.results.get(asset, [])
-    failed = [v for v in found if v.failed and v.severity is Severity.ERROR]
-    unjudged = [v for v in found if v.not_judged and not v.passed]
-    newest, written_at = newest_day(project, asset, found)
+def _of_lake(project: Project, asset: str, lately: _Snapshot) -> AssetStatus:
+    results = lately.results.get(asset, [])
+    failed = [v for v in results if v.failed and v.severity is Severity.ERROR]
+    unjudged = [v for v in results if v.not_judged and not v.passed]
+    newest, written_at = newest_day(project, asset, results)
     due = len(lately.due.get(asset, ()))
     state, reason = _state(asset, lately, failed, unjudged, due, built=newest is not None)
     wait = lately.waits.get(asset)
@@ -287,28 +271,28 @@ def _of_lake(project: Project, asset: str, lately: _Lately) -> AssetStatus:
 
 def _state(
     asset: str,
-    lately: _Lately,
+    lately: _Snapshot,
     failed: Sequence[StoredResult],
     unjudged: Sequence[StoredResult],
     due: int,
     *,
     built: bool,
 ) -> tuple[State, str]:
-    now, wait = lately.activity.get(asset), lately.waits.get(asset)
-    if now is not None and now.state == "running":
-        return State.RUNNING, f"run {now.run_id[:8]}"
-    # what asks for confirmation has failed its check of delivery for no other reason
+    activity, wait = lately.activity.get(asset), lately.waits.get(asset)
+    if activity is not None and activity.state == "running":
+        return State.RUNNING, f"run {activity.run_id[:8]}"
+    # a sync that waits for confirmation has failed its check of delivery for no other reason
     if failed and not (wait and is_sync(asset)):
-        named = "; ".join(f"check {v.check} failed{_where(v)}{_why(v)}" for v in failed[:3])
-        return State.FAILED, named + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
+        text = "; ".join(map(_failure, failed[:3]))
+        return State.FAILED, text + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
     if asset in lately.broken:
         return State.FAILED, lately.broken[asset]
-    if now is not None and now.state == "failed" and wait is None:
-        return State.FAILED, f"its newest run failed: {now.run_id[:8]} in the UI"
+    if activity is not None and activity.state == "failed" and wait is None:
+        return State.FAILED, f"its newest run failed: {activity.run_id[:8]} in the UI"
     if wait is not None:
         return State.WAITING, wait.reason
-    if now is not None or due or not built:
-        queued = f"run {now.run_id[:8]} is queued" if now else ""
+    if activity is not None or due or not built:
+        queued = f"run {activity.run_id[:8]} is queued" if activity else ""
         return State.PENDING, queued or _due_in_words(asset, due)
     if unjudged:
         return State.NOT_JUDGED, "; ".join(f"{v.check} {v.partition}: {v.not_judged}" for v in unjudged[:3])
@@ -322,17 +306,14 @@ def _due_in_words(asset: str, due: int) -> str:
     return f"{days} to be {done}" if due else f"nothing was {done} yet"
 
 
-def _where(result: StoredResult) -> str:
-    return "" if result.partition == result_store.WHOLE else f" on {result.partition}"
-
-
-def _why(result: StoredResult) -> str:
+def _failure(result: StoredResult) -> str:
+    where = "" if result.partition == result_store.WHOLE else f" on {result.partition}"
     reason = str(result.notes.get("reason", ""))
-    return f": {reason}" if reason else ""
+    return f"check {result.check} failed{where}{f': {reason}' if reason else ''}"
 
 
-def _published(project: Project, lately: _Lately) -> Iterator[AssetStatus]:
-    """Yield the published tables by what was published from here; the targets themselves are not asked."""
+def _published(project: Project, lately: _Snapshot) -> Iterator[AssetStatus]:
+    """Yield the published tables by the record of what was published; the targets themselves are not queried."""
     for target in project.settings.publish:
         try:
             publisher = open_publisher(project, target)

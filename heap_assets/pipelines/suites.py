@@ -165,10 +165,10 @@ def required_checks(project: Project, asset: str) -> list[str]:
 
 def plain_columns(project: Project, asset: str, types: Collection[str] | None = None) -> dict[str, str]:
     """Return column to strongest identifier type (of `types`, if given), without composites and nested paths."""
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     mappings = [m for m in project.snapshot_sources[asset].mappings if types is None or m.type in types]
     for mapping in sorted(mappings, key=lambda m: project.rules.rank(m.type)):
         (column, *more) = mapping.columns
         if not more and "." not in column and "[" not in column:
-            found.setdefault(column, mapping.type)
-    return found
+            columns.setdefault(column, mapping.type)
+    return columns

@@ -1,4 +1,4 @@
-"""The checks of a sync: its settings held against the deployment, and the results of what it did on a day."""
+"""The checks of a sync: its settings against the deployment, and the results of its run on a day."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TWICE = ("two profiles have this key", "two rows have this key")
 
 
 def sync_checks(project: Project, name: str) -> list[Check]:
-    """Return the checks of one sync; its own `max_rejected` stands above `checks.sync_rejected`."""
+    """Return the checks of one sync; its own `max_rejected` overrides `checks.sync_rejected`."""
     sync, asset = project.settings.sync[name], sync_asset(name)
     not_meant = set() if sync.writes_heap_users else {"no_ghost_users"}
     checks = [check for check in checks_for_sync(asset, _thresholds(project, sync)) if check.name not in not_meant]
@@ -45,7 +45,7 @@ def sync_checks(project: Project, name: str) -> list[Check]:
 
 
 def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, CheckResult]:
-    """Judge what a sync did on a day."""
+    """Return the check results of a delivery."""
     sync, report = project.settings.sync[name], delivery.report
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
     tables: dict[str, pl.LazyFrame] = {}
@@ -67,12 +67,12 @@ def sent_and_known(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFr
 
 
 def superseded_result(newer_day: str) -> Mapping[str, CheckResult]:
-    """Return the result on a day that a newer one of the same run has made superfluous."""
+    """Return the result of a day that a newer one of the same run has superseded."""
     return {DELIVERED: CheckResult(passed=True, notes={"superseded_by": newer_day})}
 
 
 def undelivered_result(reason: str) -> Mapping[str, CheckResult]:
-    """Return the result on a day whose delivery ended with an error."""
+    """Return the result of a day whose delivery ended with an error."""
     return {DELIVERED: CheckResult(passed=False, notes={"reason": reason})}
 
 
@@ -80,14 +80,11 @@ def record_results(
     project: Project, name: str, day: str, results: Mapping[str, CheckResult], run_id: str
 ) -> list[tuple[Check, StoredResult]]:
     """Store the results of a delivery that no run of Dagster made; returns them with their checks."""
-    return [
-        (
-            check,
-            record_check(project.lake.store, check, results[check.name], partition=day, version=None, run_id=run_id),
-        )
-        for check in sync_checks(project, name)
-        if check.name in results
-    ]
+
+    def _record(check: Check) -> StoredResult:
+        return record_check(project.lake.store, check, results[check.name], partition=day, version=None, run_id=run_id)
+
+    return [(check, _record(check)) for check in sync_checks(project, name) if check.name in results]
 
 
 def _thresholds(project: Project, sync: SyncSettings) -> Thresholds:
@@ -96,12 +93,9 @@ def _thresholds(project: Project, sync: SyncSettings) -> Thresholds:
 
 
 def check_syncs(project: Project) -> None:
-    """Hold what syncs name against the warehouse, the catalogue and tracking plans.
+    """Check what syncs name against the warehouse, the catalogue and tracking plans.
 
-    Raises
-    ------
-    SettingsError
-        Naming the key of the first mistake.
+    Raises SettingsError, naming the key of the first mistake.
     """
     tables = project.settings.source_tables
     for name, sync in project.settings.sync.items():
@@ -111,12 +105,9 @@ def check_syncs(project: Project) -> None:
 
 
 def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, str]:
-    """Return syncs that cannot send because their destination is not installed, with the reason: others go on.
+    """Return the syncs whose destination is not installed, with the reason; other syncs are not affected.
 
-    Parameters
-    ----------
-    make
-        Also make the destination of each as its options say, which runs code of its package.
+    With `make` the destination of each is created too, which runs code of its package.
     """
     reasons = {name: connector_of(project, name).unavailable(make=make) for name in project.settings.sync}
     return {name: f"sync.{name}: {reason}" for name, reason in reasons.items() if reason is not None}

@@ -1,16 +1,27 @@
-"""May anything be sent? Asked before every delivery, of stored results alone: the gate is part of the sync."""
+"""When a sync may send: the gate of its inputs' check results, the days that are due, and the first run's confirmation.
+
+The gate blocks a sync unless the required checks of its inputs passed on their current versions.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+from urllib.parse import urlsplit
 
-from heap_assets.activation import Requirement, connector_of
+from heap_assets import clock
+from heap_assets.activation import Connector, Requirement, connector_of
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.pipelines.suites import required_checks
 from heap_assets.profiles import SET_ASIDE
 from heap_assets.project import Project
 from heap_assets.quality import result_store
+from heap_assets.storage import Store, state_keys
 from heap_assets.tables import PROFILES, USERS, heap_asset, warehouse_asset
 
 
@@ -21,7 +32,11 @@ def sync_gate(project: Project, name: str, day: date) -> list[str]:
     """
     if project.settings.sync[name].by_table:
         return []
-    return [reason for one in connector_of(project, name).requirements(day) for reason in _reasons(project, one)]
+    return [
+        reason
+        for requirement in connector_of(project, name).requirements(day)
+        for reason in _reasons(project, requirement)
+    ]
 
 
 def _reasons(project: Project, requirement: Requirement | str) -> list[str]:
@@ -34,9 +49,9 @@ def _reasons(project: Project, requirement: Requirement | str) -> list[str]:
 
 
 def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str]:
-    """Return which columns of profiles are null for want of a trait that could not be made: sent, they would clear it.
+    """Return the reasons why columns of profiles are null: traits that could not be made would be cleared if sent.
 
-    An audience is as good as the traits that its conditions are on.
+    An audience depends on the traits that its conditions are on.
     """
     profiles = project.lake.find(PROFILES, day)
     set_aside = profiles.notes.get(SET_ASIDE) if profiles else None
@@ -46,8 +61,8 @@ def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str
     for audience in project.audiences:
         if audience.name in needed:
             needed[audience.name] |= {trait for trait, _ in audience.user_properties}
-    wanted = {trait for traits in needed.values() for trait in traits}
-    return [f"{PROFILES} {day}: {why}" for trait, why in sorted(set_aside.items()) if trait in wanted]
+    traits_sent = {trait for traits in needed.values() for trait in traits}
+    return [f"{PROFILES} {day}: {why}" for trait, why in sorted(set_aside.items()) if trait in traits_sent]
 
 
 def left_out_tables(project: Project, name: str, day: date) -> dict[str, str]:
@@ -62,7 +77,7 @@ def left_out_tables(project: Project, name: str, day: date) -> dict[str, str]:
 
 
 def _table_reasons(project: Project, asset: str, day: date, unbuilt: Mapping[str, set[date]]) -> list[str]:
-    """A table that a full resync rebuilds waits for its last day: until then its days do not fit together."""
+    """Return why a table may not be sent; after a full resync it waits until all of its days are rebuilt."""
     rebuilding = [f"{asset} rebuilds {len(unbuilt[asset])} days"] if asset in unbuilt else []
     return [*rebuilding, *table_gate(project, asset, day)]
 
@@ -75,9 +90,9 @@ def table_gate(project: Project, asset: str, day: date | str) -> list[str]:
 def profiles_gate(project: Project, day: date | str) -> list[str]:
     """Return why nothing may be sent from a day's profiles.
 
-    Their own blocking checks count, and those of every snapshot that gave them identifiers or traits: a collapsed CRM
-    makes profiles that look sound and send withdrawals. What counts is the result on the very version that the
-    profiles were built from. Event tables do not count: one bad table must not stop everybody's properties.
+    Their own blocking checks count, and those of every snapshot that gave them identifiers or traits, on the version
+    that the profiles were built from: an emptied CRM table makes valid profiles that withdraw values. Event tables do
+    not count: one bad table must not stop everybody's properties.
     """
     return [*table_gate(project, PROFILES, day), *_snapshot_gates(project, day)]
 
@@ -92,10 +107,10 @@ def _snapshot_gates(project: Project, day: date | str) -> Iterator[str]:
         if not partition or asset not in feeding_snapshots(project):
             continue
         required = required_checks(project, asset)
-        standing = result_store.partition_version(lake, asset, partition)
-        if required and standing is not None and standing != version:
+        current = result_store.partition_version(lake, asset, partition)
+        if required and current is not None and current != version:
             yield f"{PROFILES} {day} was built from an older {asset} {partition}: materialize {PROFILES} again"
-        elif standing is None:
+        elif current is None:
             yield f"{asset} {partition}, which {PROFILES} {day} was built from, is gone"
         else:
             yield from result_store.gate(lake, asset, partition, required)
@@ -108,3 +123,131 @@ def feeding_snapshots(project: Project) -> set[str]:
     }
     feeding = {warehouse_asset(table) for table in traits if table != "users"} | {USERS}
     return feeding | {asset for asset, table in project.snapshot_sources.items() if table.mappings}
+
+
+_log = logging.getLogger("heap_assets.delivery")
+
+_LATE_DAYS = 31
+"""Days back within which events of Heap that landed late are sent; older days need a backfill."""
+
+
+@dataclass(frozen=True)
+class SentDay:
+    """What was last delivered of a day of a table: its version, and the rows without an answer or rejected."""
+
+    version: str
+    unfinished: int = 0
+
+
+def due_days(project: Project, name: str) -> list[date]:
+    """Return the days that a scheduled run sends: the newest one, and of Heap's events all that are new."""
+    if project.settings.sync[name].by_table:
+        return _due_days_of_tables(project, connector_of(project, name))
+    newest = newest_day(project, name)
+    return [] if newest is None else [newest]
+
+
+def newest_day(project: Project, name: str) -> date | None:
+    """Return the newest day for which all inputs that a sync reads by day are built; None if there is none."""
+    past = [day for day in built_days(project, name) if day <= str(clock.today())]
+    return date.fromisoformat(max(past)) if past else None
+
+
+def built_days(project: Project, name: str) -> set[str]:
+    """Return the days for which all inputs that a sync reads by day are built, of Heap's events at least one table."""
+    connector, lake = connector_of(project, name), project.lake
+    if project.settings.sync[name].by_table:
+        return {day for table in connector.tables for day in lake.partitions(heap_asset(table))}
+    return set.intersection(*(set(lake.partitions(asset)) for asset in connector.read_by_day()))
+
+
+def _due_days_of_tables(project: Project, connector: Connector[Any]) -> list[date]:
+    """Return days with a table that changed and may be sent; the newest one even if it may not, to report it."""
+    since = connector.since()
+    oldest = max(clock.today() - timedelta(days=_LATE_DAYS), since.date() if since else date.min)
+    due: dict[str, list[str]] = {}
+    for table in connector.tables:
+        sent = sent_days(connector, table)
+        for day, partition in project.lake.versions(heap_asset(table)).items():
+            in_time = str(oldest) <= day <= str(clock.today())
+            if in_time and SentDay(connector.version(table, partition)) != sent.get(day):
+                due.setdefault(day, []).append(table)
+    return sorted(
+        date.fromisoformat(day)
+        for day, tables in due.items()
+        if day == max(due) or any(not table_gate(project, heap_asset(table), day) for table in tables)
+    )
+
+
+def sent_days(connector: Connector[Any], table: str) -> dict[str, SentDay]:
+    """Return day to what was last delivered of it, of one event table that is forwarded."""
+    prefix = f"{state_keys.SYNC}/{connector.ledger_folder(table)}/days/"
+    store = connector.deployment.lake.store
+    stored = {info.key.removeprefix(prefix): _sent_day(store, info.key) for info in store.list(prefix)}
+    return {day: sent for day, sent in stored.items() if sent is not None}
+
+
+def _sent_day(store: Store, key: str) -> SentDay | None:
+    try:
+        return SentDay(**json.loads(store.read(key)))
+    except (ValueError, TypeError):
+        _log.warning("%s is damaged: the day is due again, and what was sent of it is not sent twice", store.uri(key))
+        return None
+
+
+def remember_day(connector: Connector[Any], table: str, day: date, sent: SentDay) -> None:
+    """Store what was delivered of a table's day, so that a later change is noticed."""
+    key = f"{state_keys.SYNC}/{connector.ledger_folder(table)}/days/{day}"
+    connector.deployment.lake.store.write(key, json.dumps(asdict(sent)).encode())
+
+
+def waits_for_confirmation(project: Project, name: str) -> bool:
+    """Return whether a sync must be confirmed first: it never sent anything, and its destination is on another machine.
+
+    False for a destination whose address only its own code knows.
+    """
+    address = project.settings.sync[name].called_url(project.settings.heap)
+    return address is not None and not _is_this_machine(address) and not has_run(project, name)
+
+
+def ledger_folders(project: Project, name: str) -> list[str]:
+    """Return the folders of all ledgers of a sync at the account that it writes to now."""
+    connector = connector_of(project, name)
+    return [connector.ledger_folder(table) for table in connector.ledger_tables] or [name]
+
+
+def has_run(project: Project, name: str) -> bool:
+    """Return whether a sync ever ran against the account that it writes to now; dry runs do not count."""
+    return any(project.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in ledger_folders(project, name))
+
+
+def how_to_confirm(name: str) -> str:
+    """Return how to confirm a run: by command, and in the UI."""
+    return (
+        f"to send it: `heap-assets sync confirm {name}`, or materialize sync/{name} with `confirm: true` "
+        "in the launchpad (shift-click on Materialize)"
+    )
+
+
+def was_shown(project: Project, name: str) -> bool:
+    """Return whether the dry run of the first day has been shown, so that it is not repeated each hour."""
+    return project.lake.store.exists(_shown_key(project, name))
+
+
+def remember_shown(project: Project, name: str, day: date) -> None:
+    """Store that the dry run of the first day has been shown."""
+    project.lake.store.write(_shown_key(project, name), json.dumps({"day": str(day)}).encode())
+
+
+def _shown_key(project: Project, name: str) -> str:
+    return f"{state_keys.FIRST_RUNS}/{ledger_folders(project, name)[0]}.json"
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

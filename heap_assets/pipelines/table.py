@@ -1,21 +1,26 @@
-"""A partition about to be built, and one about to be stored."""
+"""A partition about to be built, one about to be stored, and the rows of event tables that the settings leave out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 
+from heap_assets.errors import SettingsError
+from heap_assets.profiles import Condition, holds
 from heap_assets.project import Project
 from heap_assets.storage import FileWriter, Inputs
+from heap_assets.tables import heap_asset
+from heap_assets.versions import version_of
 
 UNREADABLE = "unreadable"
-"""The note of a partition that lacks rows which could not be read: why. Its check `readable` fails."""
+"""Note of a partition that lacks rows which could not be read: the reason. Its check `readable` fails."""
 
 VALUES_LOST, VALUES_LOST_IN = "values_lost", "values_lost_in"
-"""Notes of a partition some of whose values no type of the lake holds: how many, and by column (docs/values.md)."""
+"""Notes of a partition: the number of values that no type of the lake holds, in all and by column (docs/values.md)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Task:
 
 
 class Table(Protocol):
-    """A partition about to be stored: its rows, what they are a function of, and what to say about them.
+    """A partition about to be stored: its rows, their inputs, and notes.
 
     `writer`, if there is one, writes `frame` faster.
     """
@@ -52,3 +57,61 @@ class Made:
     inputs: Inputs | None
     notes: Mapping[str, Any] = field(default_factory=dict)
     writer: FileWriter | None = None
+
+
+Rule = Mapping[str, tuple[Condition, ...]]
+"""Column to conditions; a row for which all of them hold is left out."""
+
+
+def rules_of(project: Project, table: str) -> list[Rule]:
+    """Return what `heap.tables.leave_out` says of an event table; a row that meets one of the rules is left out."""
+    chosen = project.leave_out
+    return [rule for pattern, rules in chosen.items() if fnmatchcase(table, pattern) for rule in rules]
+
+
+def without_left_out(task: Task, table: str, made: Table) -> Table:
+    """Return a day without the rows that the settings leave out, with their number as the note `left_out`.
+
+    The rules are among the partition's inputs: after a change the day is written anew when it is built again.
+    """
+    rules = rules_of(task.project, table)
+    if not rules:
+        return made
+    inputs_before = made.inputs or Inputs({})
+    version = version_of(rules)
+    inputs = Inputs({**inputs_before.versions, "left_out": version}, inputs_before.known)
+    lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
+    stored = lake.find(asset, day)
+    if stored is not None and stored.inputs.versions == dict(inputs.versions):
+        return Made(lake.scan(asset, day), inputs, {**made.notes, "left_out": stored.notes.get("left_out", 0)})
+    out = _is_left_out(rules, made.frame.collect_schema())
+    count = made.frame.select(out.sum()).collect(engine="streaming").item()
+    return Made(made.frame.filter(~out), inputs, {**made.notes, "left_out": int(count or 0)})
+
+
+def check_columns(project: Project) -> None:
+    """Check that tables have the columns that their rules name; those of a pattern may be missing in some tables.
+
+    Raises SettingsError, naming the key of the first column that its table does not have.
+    """
+    for table, rules in project.leave_out.items():
+        known = project.catalogue.columns(table)
+        for column in (name for rule in rules for name in rule):
+            if known is not None and column not in known:
+                raise SettingsError(
+                    f"heap.tables.leave_out.{table} names the column {column!r}, which {table} does not have. "
+                    f"Columns: {', '.join(known)}"
+                )
+
+
+def _is_left_out(rules: list[Rule], schema: pl.Schema) -> pl.Expr:
+    """Return a Boolean expression, never null; a value that is missing meets no condition but `exists: false`."""
+    missing = pl.lit(None, pl.String)
+    return pl.any_horizontal(
+        pl.all_horizontal(
+            holds(condition, pl.col(column) if column in schema else missing, schema.get(column, pl.String()))
+            for column, conditions in rule.items()
+            for condition in conditions
+        )
+        for rule in rules
+    )

@@ -1,27 +1,28 @@
-"""What waits for what, and until when: asked of the lake alone, so that every tick can afford it."""
+"""Assets that wait, for what and until when; the first reads and runs of a new deployment. Reads the lake alone."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 
 from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets import clock
 from heap_assets.activation import Status as SyncStatus
 from heap_assets.activation import connector_of, runs
+from heap_assets.identity import EMAIL, HEAP_IDENTITY, identity_values
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.first_contact import unread_tables
 from heap_assets.pipelines.landing import stopped_by_quota
 from heap_assets.pipelines.readiness import identity_inputs
-from heap_assets.pipelines.sync_gate import sync_gate
-from heap_assets.pipelines.sync_schedule import (
+from heap_assets.pipelines.sync_checks import unknown_destinations
+from heap_assets.pipelines.sync_gate import (
     due_days,
     has_run,
     how_to_confirm,
     newest_day,
+    sync_gate,
     waits_for_confirmation,
     was_shown,
 )
@@ -34,6 +35,7 @@ from heap_assets.tables import (
     GRAPH,
     PROFILES,
     SNAPSHOT_TABLES,
+    USERS,
     heap_asset,
     source_of,
     sync_asset,
@@ -46,7 +48,7 @@ _COUNTED = re.compile(r"\d+ (days|more|dumps)\b")
 
 @dataclass(frozen=True)
 class Wait:
-    """An asset that is not brought up to date yet, why, and until when (UTC) if that is known."""
+    """An asset that is not up to date yet, why, and until when (UTC) if that is known."""
 
     asset: str
     reason: str
@@ -57,12 +59,12 @@ class Wait:
 
     @property
     def cause(self) -> str:
-        """The wait without what counts down while it lasts: it is another one when this has changed."""
+        """The reason without its counters, which change while the wait stays the same."""
         return _COUNTED.sub("", str(self))
 
 
 def waits(project: Project) -> list[Wait]:
-    """Return everything that waits, in the order of the pipeline; empty if all is up to date or being built."""
+    """Return all waits, in the order of the pipeline; empty if everything is up to date or being built."""
     warehouse = list(_warehouse(project))
     people = [*dump_waits(project), *_snapshots(project), *warehouse]
     identity = list(_identity(project, {wait.asset: wait for wait in people}))
@@ -70,7 +72,7 @@ def waits(project: Project) -> list[Wait]:
 
 
 def next_tick(cron: str) -> datetime:
-    """Return when a schedule has its next turn (UTC)."""
+    """Return when a schedule ticks next (UTC)."""
     tick: datetime = croniter(cron, clock.now()).get_next(datetime)
     return tick
 
@@ -97,7 +99,7 @@ def dump_waits(project: Project) -> Iterator[Wait]:
 
 
 def _snapshots(project: Project) -> Iterator[Wait]:
-    """Yield Heap's users and migrations while no dump has brought them; of an export they are always there."""
+    """Yield Heap's users and migrations while no dump has brought them; an export always has them."""
     if exports.is_exported(project):
         return
     landed = {
@@ -113,7 +115,7 @@ def _snapshots(project: Project) -> Iterator[Wait]:
 
 
 def _warehouse(project: Project) -> Iterator[Wait]:
-    """Yield the tables that were not read for the newest complete day and that nobody reads at once."""
+    """Yield the tables that wait for the schedule to read the newest complete day."""
     settings, day = project.settings, clock.newest_complete_day()
     if day < settings.start_date:
         return
@@ -128,7 +130,7 @@ def _warehouse(project: Project) -> Iterator[Wait]:
 
 
 def _identity(project: Project, known: dict[str, Wait]) -> Iterator[Wait]:
-    """Yield the graph of the newest complete day while it lacks inputs, and what follows from the graph."""
+    """Yield the graph of the newest complete day while it lacks inputs, and the tables that depend on it."""
     day = clock.newest_complete_day()
     if day < project.settings.start_date or str(day) in project.lake.partitions(GRAPH):
         return
@@ -170,12 +172,12 @@ def _question(project: Project, name: str) -> str:
     if project.settings.sync[name].by_table:
         return ""
     last = runs(project.lake.store, connector_of(project, name).ledger_folder(), last=1)
-    asked = last.height and last["status"][0] == SyncStatus.NEEDS_CONFIRMATION
-    return str(last["reason"][0] or "an unusual number of changes") if asked else ""
+    asks = last.height and last["status"][0] == SyncStatus.NEEDS_CONFIRMATION
+    return str(last["reason"][0] or "an unusual number of changes") if asks else ""
 
 
 def _is_due(project: Project, name: str, day: date) -> bool:
-    """Say whether a day is there that no run has looked at; of Heap's events, one that is due."""
+    """Return whether no run has evaluated the day yet; of Heap's events, whether any day is due."""
     if project.settings.sync[name].by_table:
         return bool(due_days(project, name))
     return result_store.read(project.lake.store, sync_asset(name), "delivered", str(day)) is None
@@ -183,3 +185,60 @@ def _is_due(project: Project, name: str, day: date) -> bool:
 
 def _some(reasons: list[str]) -> str:
     return "; ".join(reasons[:_SHOWN]) + (f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else "")
+
+
+def identity_proposal(project: Project) -> str | None:
+    """Return one sentence if many identities of the newest `heap/users` are emails that nothing maps; else None."""
+    days = project.lake.partitions(USERS)
+    mapped = {mapping.type for mapping in project.snapshot_sources[USERS].mappings if mapping.columns == ("identity",)}
+    if not days or EMAIL in mapped or EMAIL not in project.rules.types:
+        return None
+    identities = project.lake.scan(USERS, days[-1]).select("identity").collect()["identity"]
+    values = identity_values(identities)
+    return values.summary if values.types != (HEAP_IDENTITY,) else None
+
+
+_GRACE = timedelta(minutes=15)
+"""How long after its tick a schedule counts as missed."""
+
+
+def unread_tables(project: Project) -> dict[str, list[date]]:
+    """Return warehouse table to the newest complete day, if it must be read without waiting for the schedule.
+
+    That is a table that has never been read, or one whose scheduled read was missed. A read that failed is left to the
+    schedule.
+    """
+    settings, day = project.settings, clock.newest_complete_day()
+    if day < settings.start_date:
+        return {}
+    unread = {}
+    for asset in map(warehouse_asset, settings.source_tables):
+        known = project.lake.partitions(asset)
+        is_missed = _last_tick(settings.read_schedule(source_of(asset))).date() > day
+        is_due = not known or (is_missed and str(day) not in known)
+        if is_due and not project.lake.store.exists(f"{result_store.ROOT}/{asset}/readable/{day}.json"):
+            unread[asset] = [day]
+    return unread
+
+
+def first_runs(project: Project) -> dict[str, list[date]]:
+    """Return sync to the day of its first run, if it never ran, has a schedule, and may send that day."""
+    first = {}
+    unknown = unknown_destinations(project)
+    for name, sync in project.settings.sync.items():
+        if not sync.scheduled or sync.by_table or name in unknown:
+            continue  # the events of every day are due: the schedule asks for all of them
+        day = newest_day(project, name)
+        if day is None or has_run(project, name):
+            continue
+        if waits_for_confirmation(project, name) and was_shown(project, name):
+            continue
+        if not sync_gate(project, name, day):
+            first[sync_asset(name)] = [day]
+    return first
+
+
+def _last_tick(cron: str) -> datetime:
+    """Return the last tick of a schedule that is at least `_GRACE` ago."""
+    tick: datetime = croniter(cron, clock.now() - _GRACE).get_prev(datetime)
+    return tick

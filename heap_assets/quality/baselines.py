@@ -24,16 +24,13 @@ def volume_as_usual(
     week's weekday times how this week compares with last week so far. Tolerated is `volume_change` of the expectation,
     or four times the median deviation if that is more, plus three standard deviations of a count of that size.
 
-    Parameters
-    ----------
-    same_weekdays
-        Rows of the same weekday, newest first; weeks without a partition are left out.
-    week
-        Rows of the six days before, as a multiple of the same days a week earlier; None if not known.
+    `same_weekdays`: rows of the same weekday, newest first; weeks without a partition are left out. `week`: rows of the
+    six days before, as a multiple of the same days a week earlier; None if not known.
     """
     history = _since_it_began(same_weekdays[: thresholds.volume_weeks])
     if len(history) < thresholds.volume_min_weeks:
-        return _too_early(rows, len(history), thresholds.volume_min_weeks)
+        reason = f"{len(history)} of {thresholds.volume_min_weeks} weeks are there to compare with"
+        return nothing_to_compare(reason, {"rows": rows})
     expectations = [median(history) * _growth(history)]
     if week is not None:
         expectations.append(history[0] * min(max(week, 0.5), 2.0))
@@ -78,12 +75,7 @@ def filled_as_usual(
     median of the earlier days, plus three standard errors of the difference between two shares, for which
     :data:`_ROWS_OF_A_PERSON` rows count as one.
 
-    Parameters
-    ----------
-    null_shares
-        Column to its share of nulls today.
-    earlier
-        Rows, and the same, of earlier days, newest first.
+    `null_shares`: column to its share of nulls today. `earlier`: rows, and the same, of earlier days, newest first.
     """
     memory = {"null_shares": {name: round(share, 4) for name, share in null_shares.items()}, "rows": rows}
     if rows < thresholds.null_min_rows:
@@ -127,12 +119,8 @@ def columns_as_before(
 ) -> CheckResult:
     """Check that a table has the columns and types that it had; Heap adds a column when a team tracks a property.
 
-    Parameters
-    ----------
-    columns, before
-        Column to type, today and when last checked (None: never).
-    uncatalogued
-        Columns that landing found and that the catalogue does not have yet.
+    `columns` and `before`: column to type, today and when last checked (None: never). `uncatalogued`: columns that
+    landing found and that the catalogue does not have yet.
     """
     memory = {"columns": dict(columns)}
     if before is None and not uncatalogued:
@@ -217,8 +205,3 @@ def _growth(history: Sequence[float]) -> float:
         return 1.0
     weekly = min(max(median(ratios), 0.8), 1.25)
     return float(weekly ** ((len(history) + 1) / 2))
-
-
-def _too_early(rows: int, weeks: int, required: int) -> CheckResult:
-    reason = f"{weeks} of {required} weeks are there to compare with"
-    return nothing_to_compare(reason, {"rows": rows})

@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets.quality import result_store
 from heap_assets.quality.result_store import WHOLE, StoredResult
-from heap_assets.quality.results import CheckResult, Severity
+from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.storage import Lake, Store
 
 T = TypeVar("T")
@@ -82,30 +82,31 @@ Evaluate = Callable[[CheckContext], CheckResult]
 
 @dataclass(frozen=True)
 class Check:
-    """One rule on one asset.
-
-    Attributes
-    ----------
-    rule
-        One sentence that says what holds when the check passes; the UI, the alert and the docs use it.
-    evaluate
-        None if the step that builds the asset reports the result itself (`readable`).
-    blocking
-        Nothing goes to Heap while it fails.
-    partitioned
-        False for checks on a whole asset, such as how new its newest row is.
-    remedy
-        What usually puts it right.
-    """
+    """One rule on one asset."""
 
     asset: str
     name: str
     rule: str
+    """One sentence that says what holds when the check passes; the UI, the alert and the docs use it."""
     evaluate: Evaluate | None = None
+    """None if the step that builds the asset reports the result itself (`readable`)."""
     severity: Severity = Severity.ERROR
     blocking: bool = False
+    """Nothing goes to Heap while it fails."""
     partitioned: bool = True
+    """False for checks on a whole asset, such as how new its newest row is."""
     remedy: str = ""
+    """What usually puts it right."""
+
+
+def with_table(asset: str, rule: Callable[[CheckContext, pl.LazyFrame], CheckResult]) -> Evaluate:
+    """Return a rule that also reads another asset's partition of the day; without it there is nothing to compare."""
+
+    def evaluate(s: CheckContext) -> CheckResult:
+        rows = s.other(asset)
+        return nothing_to_compare(f"{asset} has not been built for this day") if rows is None else rule(s, rows)
+
+    return evaluate
 
 
 def record_check(

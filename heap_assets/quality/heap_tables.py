@@ -46,7 +46,7 @@ _NAMES_TOLD = 20
 
 
 def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_column: str = "time") -> CheckResult:
-    """Check that every row happened on the UTC day that its partition stands for."""
+    """Check that every row happened on the UTC day of its partition."""
     sample = None
     if facts.outside:
         outside = rows.filter(~inside_day(time_column, day))
@@ -63,10 +63,7 @@ def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_colu
 def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allowed: float) -> CheckResult:
     """Check that the users and sessions which events name have been exported too.
 
-    Parameters
-    ----------
-    known
-        Column (`user_id`, `session_id`) to all values that exist, None if that table has not been built.
+    `known`: column (`user_id`, `session_id`) to all values that exist, None if that table has not been built.
     """
     present = rows.collect_schema().names()
     compared = {name: values for name, values in known.items() if values is not None and name in present}
@@ -161,12 +158,8 @@ def checks_for_event_table(
 ) -> list[Check]:
     """Return the checks of `heap/events/<t>`, `heap/pageviews` or `heap/sessions`.
 
-    Parameters
-    ----------
-    properties
-        Columns that the company tracks itself, searched for personal data.
-    accepted
-        Those of them that are personal data on purpose (`pii: true` in the catalogue).
+    `properties`: columns that the company tracks itself, searched for personal data. `accepted`: those of them that are
+    personal data on purpose (`pii: true` in the catalogue).
     """
     t = thresholds or Thresholds()
     ids = ("event_id", "user_id", "time") if asset != SESSIONS else ("session_id", "user_id", "time")

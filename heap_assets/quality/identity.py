@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from heap_assets.quality import baselines
-from heap_assets.quality.engine import Check, CheckContext
+from heap_assets.quality.engine import Check, CheckContext, with_table
 from heap_assets.quality.measures import LOOK_BACK_DAYS, remembered
-from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
+from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, share_within
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, MIGRATIONS, SHARED
 from heap_assets.values import PRIVATE
@@ -107,12 +107,8 @@ def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
     of its ends which has more of them, the weaker one in doubt: a mailbox that five contacts name has four refused
     links and each contact one; a CRM id that two customers carry has two, each customer one.
 
-    Parameters
-    ----------
-    conflicts
-        identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String.
-    types
-        Types of which one value is one person's; other identifiers are left out.
+    `conflicts`: identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String. `types`: types of
+    which one value is one person's; other identifiers are left out.
 
     Returns
     -------
@@ -210,14 +206,9 @@ def checks_for_identity(
 ) -> list[Check]:
     """Return the checks of `identity/*`.
 
-    Parameters
-    ----------
-    limits
-        Identifier type to `max_per_profile`.
-    heap_types, other_types
-        Identifier types that Heap knows people by, and those of the company's own systems.
-    unique_types
-        Identifier types of which one value is one person's (`heap_identity`, `email`, `crm_id`).
+    `limits`: identifier type to `max_per_profile`. `heap_types` and `other_types`: identifier types that Heap knows
+    people by, and those of the company's own systems. `unique_types`: identifier types of which one value is one
+    person's (`heap_identity`, `email`, `crm_id`).
     """
     t = thresholds or Thresholds()
     most = t.claimed_values
@@ -235,7 +226,7 @@ def checks_for_identity(
             GRAPH,
             "migrations_followed",
             "Both users of every migration are one person: who was anonymous before is there once.",
-            _migrations_followed,
+            with_table(MIGRATIONS, lambda s, migrations: migrations_followed(s.rows(), migrations)),
             remedy="resolve the day again; if it stays, `heap-assets explain` on the two users shows what is between.",
         ),
         Check(
@@ -288,13 +279,6 @@ def checks_for_identity(
             Severity.WARN,
         ),
     ]
-
-
-def _migrations_followed(s: CheckContext) -> CheckResult:
-    migrations = s.other(MIGRATIONS)
-    if migrations is None:
-        return nothing_to_compare(f"{MIGRATIONS} has not been built for this day")
-    return migrations_followed(s.rows(), migrations)
 
 
 def _not_risen(s: CheckContext, name: str, allowed: float, least: int) -> CheckResult:

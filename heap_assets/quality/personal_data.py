@@ -101,14 +101,8 @@ def no_personal_data(
 ) -> CheckResult:
     """Check that of no event property more than `allowed` of the values look like one kind of personal data.
 
-    Parameters
-    ----------
-    properties
-        Columns that the company tracks itself.
-    accepted
-        Those of them that are personal data on purpose (`pii: true` in the catalogue).
-    rows_searched
-        Size of the sample: every n-th row of the day.
+    `properties`: columns that the company tracks itself. `accepted`: those of them that are personal data on purpose
+    (`pii: true` in the catalogue). `rows_searched`: size of the sample: every n-th row of the day.
     """
     schema = rows.collect_schema()
     skipped = set(accepted)

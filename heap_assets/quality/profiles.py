@@ -11,7 +11,7 @@ import polars as pl
 from heap_assets.identity import normalised
 from heap_assets.profiles import SET_ASIDE
 from heap_assets.quality import result_store
-from heap_assets.quality.engine import Check, CheckContext
+from heap_assets.quality.engine import Check, CheckContext, with_table
 from heap_assets.quality.identity import claims
 from heap_assets.quality.measures import unique_keys, values_check
 from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
@@ -184,14 +184,8 @@ def one_profile_per_key(
     A contact whose email is on one profile and whose CRM id is on another is two people, or one person twice: either
     way the row's traits would go to the wrong profile.
 
-    Parameters
-    ----------
-    rows
-        The warehouse table: `key` and the columns of `identifiers`, normalised as the graph's identifiers are.
-    identifiers
-        Column to identifier type.
-    graph
-        identity/graph of the same day.
+    `rows`: the warehouse table: `key` and the columns of `identifiers`, normalised as the graph's identifiers are.
+    `identifiers`: column to identifier type. `graph`: identity/graph of the same day.
     """
     known = graph.filter(~pl.col("shared") & pl.col("profile_id").is_not_null()).select(
         "identifier_type", "identifier", "profile_id"
@@ -263,12 +257,8 @@ def checks_for_profiles(
 ) -> list[Check]:
     """Return the checks of `profiles`: the duplicates that the product exists for.
 
-    Parameters
-    ----------
-    unique_types
-        Identifier types of which one value is one person (`heap_identity`, `email`, `crm_id`).
-    snapshots
-        Snapshot assets that profiles are made of. Other runs build them, so their `not_shrunk` is looked up here.
+    `unique_types`: identifier types of which one value is one person (`heap_identity`, `email`, `crm_id`). `snapshots`:
+    snapshot assets that profiles are made of. Other runs build them, so their `not_shrunk` is looked up here.
     """
     t = thresholds or Thresholds()
     checks = [
@@ -310,7 +300,7 @@ def checks_for_profiles(
             PROFILES,
             "no_anonymous_twins",
             f"At most {t.anonymous_twins:.0%} of the identified people are in Heap a second time as an anonymous user.",
-            lambda s: _twins(s, t.anonymous_twins),
+            with_table(USERS, lambda s, users: no_anonymous_twins(s.rows(), users, t.anonymous_twins)),
             Severity.WARN,
             remedy="sync/heap_identify joins them; it is irreversible and off by default.",
         ),
@@ -319,7 +309,12 @@ def checks_for_profiles(
             "unique_identifiers_not_shared",
             f"At most {t.shared_unique:.1%} of the values of type {', '.join(unique_types)} are several people's, "
             f"and none is {t.shared_people} people's.",
-            lambda s: _shared_unique(s, tuple(unique_types), t),
+            with_table(
+                GRAPH,
+                lambda s, graph: unique_identifiers_not_shared(
+                    graph, s.other(CONFLICTS), tuple(unique_types), t.shared_unique, t.shared_people
+                ),
+            ),
             Severity.WARN,
             remedy="a column is filled wrongly, or its type is not one person's: `claimed_by_one` names each value.",
         ),
@@ -387,20 +382,6 @@ def _traits_made(s: CheckContext) -> CheckResult:
             **({"unreadable_times_in": ", ".join(unreadable)} if unreadable else {}),
         },
     )
-
-
-def _twins(s: CheckContext, allowed: float) -> CheckResult:
-    users = s.other(USERS)
-    if users is None:
-        return nothing_to_compare(f"{USERS} has not been built for this day")
-    return no_anonymous_twins(s.rows(), users, allowed)
-
-
-def _shared_unique(s: CheckContext, unique_types: tuple[str, ...], t: Thresholds) -> CheckResult:
-    graph = s.other(GRAPH)
-    if graph is None:
-        return nothing_to_compare(f"{GRAPH} has not been built for this day")
-    return unique_identifiers_not_shared(graph, s.other(CONFLICTS), unique_types, t.shared_unique, t.shared_people)
 
 
 def checks_for_audiences(thresholds: Thresholds | None = None) -> list[Check]:

@@ -33,12 +33,8 @@ def newest_row_is_recent(
 ) -> CheckResult:
     """Evaluate the age of the newest row by the asset's own cadence.
 
-    Parameters
-    ----------
-    newest
-        Time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
-    quiet
-        How long the table usually goes without rows (`usual_quiet`); None if there are too few days to say.
+    `newest`: time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
+    `quiet`: how long the table usually goes without rows (`usual_quiet`); None if there are too few days to say.
 
     Returns
     -------
@@ -81,10 +77,7 @@ def newest_event_time(lake: Lake, asset: str, now: datetime, time_column: str = 
     Walks back from the newest partition over days without rows, so rewriting an older partition changes nothing. A time
     without zone is UTC, a date its midnight; text is parsed by :func:`heap_assets.values.read_times`.
 
-    Raises
-    ------
-    NoTimeError
-        If the column is a number or anything else, or text none of which is a time.
+    Raises NoTimeError if the column is a number or anything else, or text none of which is a time.
     """
     for partition in _newest_first(lake, asset, now):
         rows = lake.scan(asset, partition)

@@ -115,8 +115,8 @@ def record(
     )
     data = json.dumps(asdict(stored), default=_plain).encode()
 
-    def keep_if_current(found: bytes | None) -> bytes | None:
-        return None if found is not None and _is_overtaken(Lake(store), stored, found) else data
+    def keep_if_current(current_data: bytes | None) -> bytes | None:
+        return None if current_data is not None and _is_overtaken(Lake(store), stored, current_data) else data
 
     store.update(object_key(asset, check, partition), keep_if_current)
     return stored
@@ -134,10 +134,7 @@ def _is_overtaken(lake: Lake, stored: StoredResult, current_data: bytes) -> bool
 def read(store: Store, asset: str, check: str, partition: str) -> StoredResult | None:
     """Return a stored result, or None if the check never ran on that partition.
 
-    Raises
-    ------
-    DamagedFileError
-        If it cannot be read; the message names the file.
+    Raises DamagedFileError if it cannot be read; the message names the file.
     """
     key = object_key(asset, check, partition)
     try:

@@ -25,35 +25,24 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one rule on one partition.
-
-    Attributes
-    ----------
-    passed
-        Whether the rule holds.
-    numbers
-        Figures that the UI plots over time.
-    notes
-        Short texts: column names, kinds, what would put it right. Never a value of a row.
-    offenders
-        Rows that break the rule. They are hashed before they are stored, but for the columns in `plain`.
-    plain
-        Columns of `offenders` that name no person (a column, a reason, a count).
-    memory
-        Figures that later partitions are compared with and that are not worth a plot.
-    not_judged
-        Why the rule was not held against the partition; empty if it was. Such a result counts neither as passed nor as
-        failed, and `passed` then says whether a sync may send nevertheless: see :func:`nothing_to_compare` and
-        :func:`could_not_evaluate`.
-    """
+    """The result of one rule on one partition."""
 
     passed: bool
+    """Whether the rule holds."""
     numbers: Mapping[str, Number] = field(default_factory=dict)
+    """Figures that the UI plots over time."""
     notes: Mapping[str, str] = field(default_factory=dict)
+    """Short texts: column names, kinds, what would put it right. Never a value of a row."""
     offenders: pl.DataFrame | None = None
+    """Rows that break the rule. They are hashed before they are stored, but for the columns in `plain`."""
     plain: tuple[str, ...] = ()
+    """Columns of `offenders` that name no person (a column, a reason, a count)."""
     memory: Mapping[str, Any] = field(default_factory=dict)
+    """Figures that later partitions are compared with and that are not worth a plot."""
     not_judged: str = ""
+    """Why the rule was not held against the partition; empty if it was. Such a result counts neither as passed nor as
+    failed, and `passed` then says whether a sync may send nevertheless: see :func:`nothing_to_compare` and
+    :func:`could_not_evaluate`."""
 
     @property
     def failed(self) -> bool:

@@ -153,14 +153,9 @@ def sync_results(
 ) -> dict[str, CheckResult]:
     """Return the result of each check of a sync on one run.
 
-    Parameters
-    ----------
-    report
-        The sync's report: planned, sent, rejected, invalid, held, unknown (an object or a mapping).
-    stopped
-        Why the run did not send everything; without it the report's own `status` and `reason` tell.
-    ledger, users
-        Acknowledged keys (key) and heap/users (identity) for destinations that address Heap identities.
+    `report`: the sync's report: planned, sent, rejected, invalid, held, unknown (an object or a mapping). `stopped`:
+    why the run did not send everything; without it the report's own `status` and `reason` tell. `ledger` and `users`:
+    acknowledged keys (key) and heap/users (identity) for destinations that address Heap identities.
     """
     t = thresholds or Thresholds()
     n = report_numbers(report)

@@ -98,10 +98,7 @@ class Thresholds:
     def from_settings(cls, chosen: Mapping[str, float]) -> Thresholds:
         """Return the defaults with some of them chosen anew (`checks:` in the settings).
 
-        Raises
-        ------
-        SettingsError
-            If a name is unknown, or a value does not fit its threshold.
+        Raises SettingsError if a name is unknown, or a value does not fit its threshold.
         """
         defaults = {own.name: own.default for own in fields(cls)}
         for name, value in chosen.items():
@@ -122,12 +119,8 @@ class Thresholds:
 class Cadence:
     """How often an asset is expected to be new.
 
-    Attributes
-    ----------
-    every
-        Time between two arrivals in normal operation (Heap Connect: a day or an hour by plan).
-    lag
-        How far behind the clock the newest row is on arrival in normal operation.
+    `every`: time between two arrivals in normal operation (Heap Connect: a day or an hour by plan). `lag`: how far
+    behind the clock the newest row is on arrival in normal operation.
     """
 
     every: timedelta = timedelta(days=1)

@@ -113,12 +113,8 @@ def checks_for_warehouse_table(
 ) -> list[Check]:
     """Return the checks of `warehouse/<t>`.
 
-    Parameters
-    ----------
-    identifiers
-        Column to identifier type, or to several, as the settings have it; composites and nested paths are left out.
-    patterns, normalisers
-        See :data:`PATTERNS` and :data:`NORMALISERS`.
+    `identifiers`: column to identifier type, or to several, as the settings have it; composites and nested paths are
+    left out. `patterns` and `normalisers`: see :data:`PATTERNS` and :data:`NORMALISERS`.
     """
     t = thresholds or Thresholds()
     columns = {name: kinds if isinstance(kinds, str) else kinds[0] for name, kinds in identifiers.items()}

@@ -17,12 +17,7 @@ def line_chart(
 ) -> Markup:
     """Draw one line per series over days; a day without a value is a gap in the line.
 
-    Parameters
-    ----------
-    label
-        What a reader of the picture without eyes is told.
-    share
-        Values are fractions of one, shown as per cent.
+    `label` is the text for screen readers; with `share` values are fractions of one, shown as per cent.
     """
     top = _nice_top(max((value for line in series.values() for value in line.values()), default=0.0), share=share)
     parts = [_axis(top, days, share=share)]
@@ -48,7 +43,7 @@ def bar_chart(bars: Mapping[str, float], label: str, unit: str) -> Markup:
 
 
 def strip(days: Sequence[str], outcomes: Mapping[str, str], label: str) -> Markup:
-    """Draw one cell a day: passed, warned, failed, or not judged; height tells what colour tells."""
+    """Draw one cell a day: passed, warned, failed, or not judged; the height shows the same as the colour."""
     cells = []
     for index, day in enumerate(days):
         state = outcomes.get(day, "none")
@@ -93,10 +88,10 @@ def _line(
             continue
         x, y = _x(index, len(days)), _y(line[day], top)
         runs[-1].append((x, y))
-        told = f"{line[day]:.1%}" if share else number(line[day])
+        text = f"{line[day]:.1%}" if share else number(line[day])
         dots.append(
             f'<circle class="s{colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.2">'
-            f"<title>{escape(name)}, {day}: {told}</title></circle>"
+            f"<title>{escape(name)}, {day}: {text}</title></circle>"
         )
     drawn = [
         f'<polyline class="l{colour}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in run)}"/>'
@@ -110,9 +105,9 @@ def _axis(top: float, days: Sequence[str], *, share: bool) -> str:
     lines = []
     for part in (0.0, 0.5, 1.0):
         y = _y(top * part, top)
-        told = f"{top * part:.0%}" if share else number(top * part)
+        text = f"{top * part:.0%}" if share else number(top * part)
         lines.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{told}</text>')
+        lines.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for index, anchor in ((0, "start"), (len(days) - 1, "end")):
         lines.append(
             f'<text class="tick" x="{_x(index, len(days)):.1f}" y="{HEIGHT - 5}" '

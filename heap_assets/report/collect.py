@@ -1,4 +1,4 @@
-"""What the status page tells, read from stored results and the runs of syncs: never from raw rows."""
+"""The data of the status page, read from stored check results and the runs of syncs, never from raw rows."""
 
 from __future__ import annotations
 
@@ -32,26 +32,18 @@ class SyncRun:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything on the page.
-
-    Attributes
-    ----------
-    days
-        Days of the page, oldest first.
-    newest
-        The newest result of every check, worst first.
-    strips
-        Asset to day to the worst outcome of that day: `pass`, `warn`, `error`; `unjudged` if nothing was judged.
-    volumes
-        Asset to rows by day.
-    """
+    """Everything on the page."""
 
     at: datetime
     days: Sequence[str]
+    """Days of the page, oldest first."""
     newest: Sequence[StoredResult]
+    """The newest result of every check, worst first."""
     freshness: Sequence[StoredResult]
     strips: Mapping[str, Mapping[str, str]]
+    """Asset to day to the worst outcome of that day: `pass`, `warn`, `error`, or `unjudged`."""
     volumes: Series
+    """Asset to rows by day."""
     duplicates: Series
     matches: Series
     identity: Series
@@ -66,7 +58,7 @@ class Status:
 
     @property
     def unjudged(self) -> list[StoredResult]:
-        """Return the newest results that are no judgement; what could not be judged comes first."""
+        """Return the newest results of checks that were not evaluated, those that raised an error first."""
         return sorted((v for v in self.newest if v.not_judged), key=lambda v: v.passed)
 
 
@@ -80,11 +72,11 @@ def outcome(result: StoredResult) -> str:
 
 
 def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
-    """Read what the last `days` days have to tell."""
+    """Collect the check results and sync runs of the last `days` days."""
     shown = [str(now.date() - timedelta(days=back)) for back in range(days, -1, -1)]
-    found = result_store.newest(lake.store, since=shown[0])
-    by_day = [result for result in found if result.partition != WHOLE]
-    newest = _newest_of_each(found)
+    results = result_store.newest(lake.store, since=shown[0])
+    by_day = [result for result in results if result.partition != WHOLE]
+    newest = _newest_of_each(results)
     return Status(
         at=now,
         days=shown,
@@ -111,9 +103,9 @@ def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
     )
 
 
-def _newest_of_each(found: Iterable[StoredResult]) -> list[StoredResult]:
+def _newest_of_each(results: Iterable[StoredResult]) -> list[StoredResult]:
     newest: dict[tuple[str, str], StoredResult] = {}
-    for result in found:
+    for result in results:
         known = newest.get((result.asset, result.check))
         if known is None or result.partition > known.partition:
             newest[result.asset, result.check] = result
@@ -132,8 +124,8 @@ def _strips(by_day: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
     strips: dict[str, dict[str, str]] = defaultdict(dict)
     rank = {"unjudged": 0, "pass": 1, "warn": 2, "error": 3}
     for result in by_day:
-        told = strips[result.asset].get(result.partition, "unjudged")
-        strips[result.asset][result.partition] = max(told, outcome(result), key=rank.__getitem__)
+        worst = strips[result.asset].get(result.partition, "unjudged")
+        strips[result.asset][result.partition] = max(worst, outcome(result), key=rank.__getitem__)
     return dict(sorted(strips.items(), key=lambda item: (_place(item[0]), item[0])))
 
 
@@ -145,9 +137,9 @@ def _numbers_by_asset(by_day: Iterable[StoredResult], check: str, number: str) -
     return dict(series)
 
 
-def _lines(by_day: Sequence[StoredResult], wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
+def _lines(by_day: Sequence[StoredResult], figures: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
     lines = {}
-    for name, (check, number) in wanted.items():
+    for name, (check, number) in figures.items():
         line = {v.partition: float(v.numbers[number]) for v in by_day if v.check == check and number in v.numbers}
         if line:
             lines[name] = line
@@ -181,13 +173,13 @@ def _duplicates(by_day: Sequence[StoredResult]) -> dict[str, dict[str, float]]:
 
 
 def _cluster_sizes(by_day: Iterable[StoredResult]) -> dict[str, int]:
-    told = [v for v in by_day if v.check == "not_over_merged" and v.memory.get("sizes")]
-    newest = max(told, key=lambda v: v.partition, default=None)
+    sized = [v for v in by_day if v.check == "not_over_merged" and v.memory.get("sizes")]
+    newest = max(sized, key=lambda v: v.partition, default=None)
     return {} if newest is None else {str(k): int(n) for k, n in newest.memory["sizes"].items()}
 
 
 def _figures(by_day: Sequence[StoredResult]) -> dict[str, float]:
-    wanted = {
+    figures = {
         "profiles": ("one_identity_per_profile", "profiles"),
         "identified": ("one_identity_per_profile", "identified_profiles"),
         "duplicated": ("one_identity_per_profile", "profiles_on_several_identities"),
@@ -195,7 +187,7 @@ def _figures(by_day: Sequence[StoredResult]) -> dict[str, float]:
         "conflicts": ("conflicts_as_usual", "conflicts"),
         "shared": ("shared_as_usual", "shared_values"),
     }
-    return {name: line[max(line)] for name, line in _lines(by_day, wanted).items()}
+    return {name: line[max(line)] for name, line in _lines(by_day, figures).items()}
 
 
 def _sync_runs(store: Store, since: str) -> list[SyncRun]:

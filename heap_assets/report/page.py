@@ -1,4 +1,4 @@
-"""The status page as HTML: what needs a look first, then how new, how many, who is who, what was sent."""
+"""The status page as HTML: failures first, then freshness, volumes, identity and syncs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RUN_COUNTS = ("planned", "sent", "unchanged", "empty", "rejected", "invalid", "
 
 
 def render(status: Status) -> str:
-    """Return the page, whole: style and pictures are inside, nothing is loaded from anywhere."""
+    """Return the page with style and pictures inside; it loads nothing."""
     return (
         _environment()
         .get_template("status.html.j2")
@@ -65,9 +65,8 @@ def _headline(status: Status) -> dict[str, Any]:
     elif not errors and not warnings:
         headline = f"All {len(outcomes) - unjudged} checks pass" + (f", {unjudged} are not judged" if unjudged else ".")
     else:
-        headline = f"{errors} of {len(outcomes)} checks fail, {warnings} warn" + (
-            f", {unjudged} are not judged" if unjudged else ""
-        )
+        headline = f"{errors} of {len(outcomes)} checks fail, {warnings} warn"
+        headline += f", {unjudged} are not judged" if unjudged else ""
     tiles = [
         ("people", status.figures.get("profiles")),
         ("known to Heap by identity", status.figures.get("identified")),

@@ -25,7 +25,7 @@ from heap_assets.definitions import build_definitions
 from heap_assets.demo.nights import runs_for
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.resources import DUMPS
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project.project import Project, open_project
 from heap_assets.tables import sync_asset, warehouse_asset
@@ -63,7 +63,7 @@ class Run:
             yield f"run of {name}", why(self._execute([sync_asset(name)], str(day)))
         yield "publish", _command("publish")
         outbox = Outbox(self._platform.lake.store, configured_channels(self._platform.settings.alerts), os.environ)
-        outbox.tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
+        outbox.send_news(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
         yield from ((f"alert by {name.partition('-')[0]}", said) for name, said in outbox.down.items())
 
     def _made(self, assets: list[str], *days: str) -> None:

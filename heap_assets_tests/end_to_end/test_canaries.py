@@ -33,7 +33,7 @@ from heap_assets.cli.main import _group
 from heap_assets.definitions import build_definitions
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.resources import DUMPS
 from heap_assets.orchestration.run_alarms import finished_messages
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.publishing import open_publisher, publish_day, published_tables
@@ -410,7 +410,7 @@ def _alert(world: World, server: Hostile) -> None:
     messages = finished_messages(world.instance, runs, "http://localhost:3000", lambda key: "", [])
     outbox = Outbox(world.lake.store, configured_channels(world.project.settings.alerts), os.environ)
     for message in messages:
-        outbox.tell(replace(message, at=datetime.now(UTC)))
+        outbox.send_news(replace(message, at=datetime.now(UTC)))
     assert outbox.waiting()
 
 

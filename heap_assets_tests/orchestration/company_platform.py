@@ -13,7 +13,7 @@ import dagster as dg
 from heap_assets.demo import Company
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.resources import DUMPS
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue

@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from heap_assets.orchestration.event_log import told_together
+from heap_assets.orchestration.event_log import batch_check_events
 
 TABLES = [f"table_{number}" for number in range(4)]
 CHECKS = [f"check_{number}" for number in range(8)]
@@ -34,7 +34,7 @@ def toy_job() -> dg.JobDefinition:
     def tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
         for table in TABLES:
             yield dg.MaterializeResult(table, metadata={"rows": 3})
-            with told_together(context.instance):
+            with batch_check_events(context.instance):
                 for number, name in enumerate(CHECKS):
                     yield dg.AssetCheckEvaluation(
                         asset_key=dg.AssetKey(table),

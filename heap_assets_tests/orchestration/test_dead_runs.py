@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from heap_assets.orchestration.dead_runs import PROCESS_TAG, clear_dead_runs, clear_runs_of_no_process
+from heap_assets.orchestration.resources import PROCESS_TAG, clear_dead_runs, clear_runs_of_no_process
 from heap_assets_tests.orchestration.company_platform import ROOT
 
 HOLDING = """

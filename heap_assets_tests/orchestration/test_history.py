@@ -20,7 +20,7 @@ import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
-from heap_assets.orchestration.event_log import EventLog, told_together
+from heap_assets.orchestration.event_log import EventLog, batch_check_events
 from heap_assets_tests.orchestration.company_platform import ROOT
 from heap_assets_tests.orchestration.killed_writer import CHECKS, TABLES, run, toy_job
 
@@ -151,7 +151,7 @@ def _assert_that_a_run_tells_everything(home: Path) -> None:
 def test_verdicts_that_wait_are_told_before_anything_is_read(home: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for record in _records():
-            with told_together(instance):
+            with batch_check_events(instance):
                 instance.event_log_storage.store_event(record)
                 instance.event_log_storage.store_event(record)
                 assert not _rows(home, record.run_id, ABOUT_EVENTS)
@@ -181,7 +181,7 @@ def test_a_verdict_that_is_refused_takes_no_other_with_it(home: Path) -> None:
 
 
 def test_another_log_tells_each_verdict_for_itself() -> None:
-    with dg.DagsterInstance.ephemeral() as instance, told_together(instance):
+    with dg.DagsterInstance.ephemeral() as instance, batch_check_events(instance):
         for record in _records():
             instance.event_log_storage.store_event(record)
             assert len(instance.get_records_for_run(record.run_id).records) == 1
@@ -211,7 +211,7 @@ def _records() -> tuple[dg.EventLogEntry, dg.EventLogEntry]:
 def _write_together(
     instance: dg.DagsterInstance, records: Sequence[dg.EventLogEntry], error: Exception | None = None
 ) -> None:
-    with told_together(instance):
+    with batch_check_events(instance):
         for record in records:
             instance.event_log_storage.store_event(record)
         if error:

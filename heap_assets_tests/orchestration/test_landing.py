@@ -13,7 +13,7 @@ import pytest
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.resources import DUMPS
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project

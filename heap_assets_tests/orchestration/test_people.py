@@ -11,7 +11,7 @@ import pytest
 
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.orchestration.partitions import DUMPS
+from heap_assets.orchestration.resources import DUMPS
 from heap_assets.pipelines import readiness
 from heap_assets.pipelines.readiness import graph_is_due, identity_inputs, unbuilt_days
 from heap_assets.quality import result_store

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from heap_assets import clock
-from heap_assets.orchestration.assets.activity import activity_of
+from heap_assets.orchestration.assets.status import activity_of
 from heap_assets.pipelines.status import Activity, AssetStatus, State, asset_statuses
 from heap_assets.pipelines.waiting import Wait, waits
 from heap_assets.project.project import Project

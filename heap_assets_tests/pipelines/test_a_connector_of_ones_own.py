@@ -24,7 +24,7 @@ from heap_assets.cli.sync import sync as command
 from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.sync_schedule import newest_day, waits_for_confirmation
+from heap_assets.pipelines.sync_gate import newest_day, waits_for_confirmation
 from heap_assets.project import load_settings, refused_hosts
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import DAY, NOW, World, contacts, why

@@ -20,9 +20,8 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DamagedFileError, HeapAssetsError
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.catalogue import columns_since, note_changes
-from heap_assets.pipelines.golden import profiles_of_day
-from heap_assets.pipelines.resolve import identity_of_day
-from heap_assets.pipelines.sync_schedule import due_days
+from heap_assets.pipelines.people import identity_of_day, profiles_of_day
+from heap_assets.pipelines.sync_gate import due_days
 from heap_assets.project.project import Project
 from heap_assets.quality import result_store
 from heap_assets.tables import GRAPH
@@ -55,7 +54,9 @@ def operations(project: Project) -> dict[str, Callable[[], object]]:
         "definitions": lambda: build_definitions(project),
         "catalogue": lambda: (note_changes(project), columns_since(project)),
         "identity": lambda: identity_of_day(project, DAY),
-        "alerts": lambda: _outbox(project).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "other", "failed"),))),
+        "alerts": lambda: _outbox(project).send_news(
+            Message("A run failed", (Alarm(Kind.RUN_FAILED, "other", "failed"),))
+        ),
         "report": lambda: result_store.newest(project.lake.store),
     }
     for name in project.settings.sync:
@@ -78,7 +79,7 @@ def world(worlds: Worlds, heap: ServerProcess, segment: ServerProcess) -> World:
     note_changes(made.project)
     for name in made.project.settings.sync:
         delivery.send(made.project, name, DAY, "first", delivery.RunOptions(confirmed=True))
-    _outbox(made.project).tell(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
+    _outbox(made.project).send_news(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
     forget(made.lake.store, connector_of(made.project, "heap_user_properties").spec(), "nobody@x.example", "gdpr")
     return made
 

@@ -21,9 +21,9 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.orchestration.in_process import instance_of
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.first_contact import first_runs
 from heap_assets.pipelines.sync_checks import sent_and_known
-from heap_assets.pipelines.sync_schedule import remember_shown, waits_for_confirmation
+from heap_assets.pipelines.sync_gate import remember_shown, waits_for_confirmation
+from heap_assets.pipelines.waiting import first_runs
 from heap_assets.quality import result_store
 from heap_assets.quality.results import Severity
 from heap_assets.quality.sync import no_ghost_users

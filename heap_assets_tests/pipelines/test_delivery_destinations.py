@@ -14,8 +14,8 @@ from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.first_contact import first_runs
 from heap_assets.pipelines.sync_checks import unknown_destinations
+from heap_assets.pipelines.waiting import first_runs
 from heap_assets.project import load_settings
 from heap_assets.project.project import open_project
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds

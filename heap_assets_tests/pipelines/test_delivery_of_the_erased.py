@@ -11,8 +11,8 @@ from heap_assets.activation import Addressed, Log, connector_of, fold
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.sync_keys import forget_person
-from heap_assets.pipelines.sync_schedule import SentDay, remember_day
+from heap_assets.pipelines.offenders import forget_person
+from heap_assets.pipelines.sync_gate import SentDay, remember_day
 from heap_assets.project import parse_settings
 from heap_assets.project.project import open_project
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds

@@ -17,7 +17,7 @@ from heap_assets.activation import Status, connector_of, runs
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.sync_schedule import due_days
+from heap_assets.pipelines.sync_gate import due_days
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import (
     BEFORE,

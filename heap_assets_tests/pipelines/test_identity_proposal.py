@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from heap_assets.pipelines.first_contact import identity_proposal
+from heap_assets.pipelines.waiting import identity_proposal
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue

@@ -12,7 +12,7 @@ from heap_assets.orchestration.alert_sensors import alert_sensors
 from heap_assets.orchestration.check_docs import checks_document
 from heap_assets.orchestration.checks import check_step
 from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.orchestration.freshness import recency_job
+from heap_assets.orchestration.schedules import recency_job
 from heap_assets.project.project import open_project
 from heap_assets.quality.heap_tables import checks_for_event_table
 from heap_assets.quality.profiles import checks_for_profiles

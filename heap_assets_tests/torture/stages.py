@@ -15,9 +15,8 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.demo import write_company
-from heap_assets.pipelines.golden import audit_of_day, profiles_of_day
 from heap_assets.pipelines.landing import land
-from heap_assets.pipelines.resolve import identity_of_day
+from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget
 from heap_assets.pipelines.table import Made
 from heap_assets.project import parse_settings

@@ -1,7 +1,7 @@
-"""What a kind of sync says of itself in one file: settings, inputs, rows, requests and answers, limits, docs.
+"""The interface of a connector: a kind of sync in one file, with settings, inputs, rows, requests, limits and docs.
 
-A connector is made for one sync of a deployment. Whatever can be derived for all kinds (difference, ledger, batches,
-retries, schedule, gate, checks) is the engine's and the pipelines'; they ask a connector, and never which kind it is.
+A connector is created for one sync of a deployment. What is common to all kinds (difference, ledger, batches, retries,
+schedule, gate, checks) is in the engine and the pipelines, which use this interface and never ask for the kind.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.activation.engine.accounts import at_account, ledger_of
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
+from heap_assets.activation.engine.log import at_account, ledger_of
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
 from heap_assets.config import Settings, SourceSettings, SyncSettings, WarehouseTable
 from heap_assets.errors import DamagedFileError
@@ -32,11 +32,11 @@ from heap_assets.tables import PROFILES, USERS, warehouse_asset
 from heap_assets.values import apart
 
 Rows = pl.LazyFrame | Addressed
-"""Rows with a `key`, or rows with those that are held and invalid."""
+"""Rows with a `key`, or such rows with the held and invalid ones beside them."""
 
 
 class Deployment(Protocol):
-    """What a connector may ask of the deployment that it works in; a :class:`heap_assets.project.Project` is one."""
+    """What a connector may use of its deployment; a :class:`heap_assets.project.Project` is one."""
 
     @property
     def settings(self) -> Settings: ...
@@ -60,10 +60,7 @@ class Deployment(Protocol):
 class Requirement:
     """A partition whose blocking checks must have passed before anything is sent.
 
-    Attributes
-    ----------
-    columns
-        Of profiles: the columns that are sent. One that could not be made is null, and would be cleared.
+    `columns`: of profiles: the columns that are sent. One that could not be made is null, and would be cleared.
     """
 
     asset: str
@@ -109,9 +106,9 @@ S = TypeVar("S", bound=SyncSettings)
 class Connector(ABC, Generic[S]):
     """One sync of a deployment, of one kind.
 
-    A kind is a subclass with `settings_model`, :meth:`inputs`, :meth:`rows` and :meth:`destination`, which says how
-    rows become requests and what an answer means. The rest has defaults for a sync of one ledger that reads profiles or
-    a warehouse table. The docstring of its settings model is what people read about the kind.
+    A kind is a subclass with `settings_model`, :meth:`inputs`, :meth:`rows` and :meth:`destination`. The rest has
+    defaults for a sync with one ledger that reads profiles or a warehouse table. The docstring of its settings model is
+    the documentation of the kind.
     """
 
     settings_model: ClassVar[type[SyncSettings]]
@@ -130,17 +127,14 @@ class Connector(ABC, Generic[S]):
 
     @classmethod
     def docs(cls) -> str:
-        """Return what people read about the kind."""
+        """Return the documentation of the kind."""
         return inspect.cleandoc(cls.settings_model.__doc__ or "")
 
     @abstractmethod
     def destination(self, table: str = "") -> Destination:
         """Return what makes requests of rows and reads answers.
 
-        Parameters
-        ----------
-        table
-            The event table whose rows are sent, of a kind that keeps a ledger for each.
+        `table`: the event table whose rows are sent, of a kind that keeps a ledger for each.
         """
 
     @abstractmethod
@@ -168,27 +162,24 @@ class Connector(ABC, Generic[S]):
         return KEY_COLUMNS
 
     def read_by_day(self) -> list[str]:
-        """Return the assets of which the very day is read that is sent; of others, the newest."""
+        """Return the assets that are read at the day that is sent; of others the newest day is read."""
         return [self.source_asset]
 
     def requirements(self, day: date) -> Iterator[Requirement | str]:
-        """Yield what must have passed its checks before a day is sent, and why nothing can be sent at all."""
+        """Yield the partitions whose checks must have passed before a day is sent, and reasons against sending it."""
         columns = frozenset(self.settings.properties.values())
         yield Requirement(self.source_asset, str(day), columns)
 
     def unavailable(self, *, make: bool) -> str | None:
-        """Say why there is no destination, or None: other syncs go on.
+        """Return why there is no destination, or None.
 
-        Parameters
-        ----------
-        make
-            Also make the destination, which may run code of another package.
+        `make`: also make the destination, which may run code of another package.
         """
         del make
         return None
 
     def before_sending(self, run_id: str) -> int:
-        """Do what has to be done before each run; returns how many rows sent earlier are confirmed by now."""
+        """Prepare a run; returns how many rows sent earlier are confirmed by now."""
         del run_id
         return 0
 
@@ -197,12 +188,9 @@ class Connector(ABC, Generic[S]):
         return None
 
     def check(self) -> None:
-        """Hold the settings against what the deployment has.
+        """Check the settings against the deployment.
 
-        Raises
-        ------
-        SettingsError
-            Naming the key of the first mistake.
+        Raises SettingsError, naming the key of the first mistake.
         """
 
     def lineage(self) -> Iterator[tuple[str, str, str]]:
@@ -216,7 +204,7 @@ class Connector(ABC, Generic[S]):
         return []
 
     def version(self, table: str, partition: str) -> str:
-        """Return a name for "this version of a table's partition under these choices"; empty without tables."""
+        """Return the version of a table's partition under the sync's settings; empty without tables."""
         del table, partition
         return ""
 
@@ -231,10 +219,7 @@ class Connector(ABC, Generic[S]):
     def event_keys(self, person: str, table: str = "") -> Sequence[str]:
         """Return the keys of the events that are a person's now, of a sync that sends rows once.
 
-        Parameters
-        ----------
-        person
-            As the destination knows them.
+        `person`: as the destination knows them.
         """
         del table
         lake, asset = self.deployment.lake, self.source_asset
@@ -268,20 +253,14 @@ class Connector(ABC, Generic[S]):
     def ledger_folder(self, table: str = "", *, claim: bool = False) -> str:
         """Return the folder below `_sync/` of the ledger of the account that is written to now.
 
-        Parameters
-        ----------
-        claim
-            Write down whose it is: only who sends does that.
+        `claim`: write down whose it is: only who sends does that.
         """
         return ledger_of(self.deployment.lake.store, self.ledger_name(table), self.account(table), claim=claim)
 
     def spec(self, table: str = "", day: date | None = None) -> SyncSpec:
-        """Return the sync in the terms of the engine.
+        """Return the specification of the sync for the engine.
 
-        Parameters
-        ----------
-        day
-            Whose rows are sent, where their columns depend on it.
+        `day`: whose rows are sent, where their columns depend on it.
         """
         sync, rules = self.settings, self.settings.upsert_rules
         spec = SyncSpec(
@@ -302,7 +281,7 @@ class Connector(ABC, Generic[S]):
         return at_account(self.deployment.lake.store, spec, claim=False)
 
     def specs(self) -> list[SyncSpec]:
-        """Return the sync in the terms of the engine, once for each of its ledgers."""
+        """Return the specification of the sync for the engine, once for each of its ledgers."""
         return [self.spec(table) for table in self.ledger_tables]
 
     def since(self) -> datetime | None:
@@ -329,10 +308,7 @@ class Connector(ABC, Generic[S]):
             ) from error
 
     def remember_enabled(self) -> None:
-        """Write down that the sync runs from today on, unless that is known.
-
-        The day is that of the account which is written to now: what happened before is no news to another one either.
-        """
+        """Store that the sync runs from today on for the account that is written to now, unless a day is stored."""
         document = json.dumps({"enabled_on": clock.today().isoformat()})
         self.deployment.lake.store.create(_enabled(self.ledger_folder(claim=True)), document.encode())
 

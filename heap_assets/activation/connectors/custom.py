@@ -1,4 +1,4 @@
-"""A destination of an installed package that says how requests look; rows and settings are the usual ones."""
+"""A destination of an installed package that defines the requests; rows and settings are those of any generic sync."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from heap_assets.activation.connectors.generic import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.registry import connectors
+from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.errors import SettingsError
@@ -38,7 +38,7 @@ class CustomSync(GenericSettings):
 
     @property
     def is_upsert(self) -> bool:
-        """Whether the settings alone say that it keeps keys up to date: only the class says that."""
+        """Return False: only the class, not the settings, knows whether it upserts."""
         return False
 
 
@@ -61,12 +61,12 @@ class CustomConnector(GenericConnector[CustomSync]):
         return self._destination.mode
 
     def account(self, table: str = "") -> str:
-        """Name the account: a class that says nothing of its own is told from others by the options that name one."""
+        """Name the account: that of the class, with the options that identify an address or an account."""
         options = self.settings.options.items()
         return super().account(table) + str(sorted((k, str(value)) for k, value in options if _NAMES_ACCOUNT.search(k)))
 
     def unavailable(self, *, make: bool) -> str | None:
-        """Say why there is no destination: no package has it, or it cannot be made of these options."""
+        """Return why there is no destination: no package has it, or its class refuses the options."""
         if not make and self.settings.destination in registered():
             return None
         try:
@@ -77,22 +77,15 @@ class CustomConnector(GenericConnector[CustomSync]):
 
 
 def registered() -> list[str]:
-    """Return the destinations that installed packages announce."""
+    """Return the names of the destinations of installed packages."""
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
 def custom_destination(kind: str, **options: object) -> Destination:
     """Make a destination that an installed package announces.
 
-    Parameters
-    ----------
-    options
-        Given to the class as they stand in the settings.
-
-    Raises
-    ------
-    SettingsError
-        If no package announces the kind, or what it announces is no destination.
+    `options`: given to the class as they stand in the settings. Raises SettingsError if no package announces the kind,
+    or what it announces is no destination.
     """
     points = [point for point in entry_points(group=GROUP) if point.name == kind]
     if not points:

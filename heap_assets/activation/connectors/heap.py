@@ -1,4 +1,4 @@
-"""What the kinds that write to Heap's server-side API have in common (heap.md 1)."""
+"""Base of the connectors that write to Heap's server-side API (heap.md 1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, named_rows
+from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, row_errors
 from heap_assets.config import HeapSettings, SyncSettings
 from heap_assets.errors import SettingsError
 
@@ -24,21 +24,14 @@ _TEXT = {True: "true", False: "false"}
 
 @dataclass(frozen=True)
 class HeapApp:
-    """One Heap environment.
-
-    Attributes
-    ----------
-    app_id
-        Environment ID, digits.
-    region
-        `us` or `eu`.
-    base_url
-        Stands in for the region's host.
-    """
+    """One Heap environment."""
 
     app_id: str
+    """Environment ID, digits."""
     region: Literal["us", "eu"] = "us"
+    """`us` or `eu`."""
     base_url: str | None = None
+    """Stands in for the region's host."""
 
     def __post_init__(self) -> None:
         if not self.app_id.isdigit():
@@ -87,7 +80,7 @@ class ToHeap(SyncSettings):
 
 
 class HeapDestination(BaseDestination):
-    """What all calls to Heap have in common."""
+    """Base of the destinations at Heap."""
 
     path: str
 
@@ -108,7 +101,7 @@ class HeapDestination(BaseDestination):
         }
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        return named_rows(response, len(rows))
+        return row_errors(response, len(rows))
 
     def _post(self, list_name: str | None, elements: Sequence[bytes]) -> Request:
         """Build a bulk call, or a single one from the fields of its only element."""

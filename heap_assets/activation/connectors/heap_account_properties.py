@@ -51,7 +51,7 @@ class HeapAccountPropertiesConnector(Connector[HeapAccountPropertiesSync]):
         return keyed_rows(self, self.settings.key, day)
 
     def _users_synced(self) -> bool:
-        """Say whether users ever reached Heap: accounts mean nothing before (features.md H5)."""
+        """Return whether users ever reached Heap: account properties have no effect before (features.md H5)."""
         store = self.deployment.lake.store
         return any(
             sync.writes_heap_users
@@ -63,12 +63,9 @@ class HeapAccountPropertiesConnector(Connector[HeapAccountPropertiesSync]):
 class HeapAccountProperties(HeapDestination):
     """Upserts account properties by account id, up to 1000 accounts a call (heap.md 1.6).
 
-    Parameters
-    ----------
-    account_id_configured
-        Somebody has chosen the Account ID property in Heap; without it Heap drops the data.
-    users_synced
-        Says whether users of these accounts have been sent before; asked only when something is about to be sent.
+    `account_id_configured`: somebody has chosen the Account ID property in Heap; without it Heap drops the data.
+    `users_synced`: says whether users of these accounts have been sent before; asked only when something is about to be
+    sent.
     """
 
     kind = "heap_account_properties"
@@ -89,7 +86,7 @@ class HeapAccountProperties(HeapDestination):
         self._users_synced = users_synced
         self.limits = call_limits(batch_rows, ("id",), key_units=VALUE_UNITS)
 
-    def refusal(self) -> str | None:
+    def precondition_error(self) -> str | None:
         if not self._account_id_configured:
             return (
                 "Heap drops account properties until an Account ID property is chosen in Heap (Account > Manage > "

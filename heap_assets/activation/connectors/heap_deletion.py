@@ -1,4 +1,4 @@
-"""Heap's user deletion API (heap.md 1.8): the other half of forgetting somebody."""
+"""Heap's user deletion API (heap.md 1.8)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,8 @@ _ROOT = "/api/public/v0"
 class HeapDeletion:
     """Asks Heap to delete users, in **all environments** of the account; that cannot be undone.
 
-    Parameters
-    ----------
-    app
-        The Main Production environment: no other may ask. Both regions use the same host.
-    api_key
-        From Heap: Account > Manage > Privacy & Security. Never shown.
+    `app`: the Main Production environment: no other may ask. Both regions use the same host. `api_key`: from Heap:
+    Account > Manage > Privacy & Security. Never shown.
     """
 
     def __init__(self, app: HeapApp, api_key: str, transport: Transport | None = None) -> None:
@@ -44,10 +40,7 @@ class HeapDeletion:
     def delete(self, identities: Sequence[str]) -> list[str]:
         """Ask for the deletion of users by identity; returns one request id per 10,000 users.
 
-        Raises
-        ------
-        DeliveryError
-            If Heap refuses; requests made before are listed in the message.
+        Raises DeliveryError if Heap refuses; requests made before are listed in the message.
         """
         requests: list[str] = []
         for start in range(0, len(identities), MOST_USERS):
@@ -92,10 +85,7 @@ class HeapDeletion:
 def heap_deletion(deployment: Deployment, name: str) -> HeapDeletion:
     """Return what asks Heap to delete users; keys of the sync must be Heap identities.
 
-    Raises
-    ------
-    SettingsError
-        The sync sends elsewhere, or the settings have no key for it.
+    Raises SettingsError: the sync sends elsewhere, or the settings have no key for it.
     """
     heap = deployment.settings.heap
     if not deployment.settings.sync[name].by_heap_identity:

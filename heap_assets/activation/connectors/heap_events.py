@@ -32,7 +32,7 @@ from heap_assets.values import PRIVATE
 BULK_RATES = (Rate(15_000, 60), Rate(1000, 60, per_key=True))
 """Events a minute per app, and per identity (heap.md 1.4)."""
 SENT_BY = {OWN_MARK: OWN_VALUE}
-"""Marks our events, so that they are not taken for the customer's when they come back in an export."""
+"""Marks our events, so that they are recognised when they come back in an export."""
 _PROFILE = f"{PRIVATE}profile_id"
 
 
@@ -50,7 +50,7 @@ class HeapEventsSync(ToHeap, EventSettings):
     hold_days: int = Field(default=30, ge=0, description="Days an event waits for its person to appear in Heap")
 
     @model_validator(mode="after")
-    def _is_named(self) -> HeapEventsSync:
+    def _has_event_name(self) -> HeapEventsSync:
         if (self.event_name is None) == (self.event_name_column is None):
             raise ValueError("either event_name (a constant) or event_name_column (a column that holds it)")
         return self
@@ -108,12 +108,8 @@ class HeapEvents(HeapDestination):
 
     Rows need `key` (the identity), `event_key`, `event`; `time` is optional ISO 8601 text.
 
-    Parameters
-    ----------
-    source
-        Name of the table. With the event key it makes the idempotency key, so a resend changes nothing at Heap.
-    bulk
-        Many events per call; otherwise one.
+    `source`: name of the table. With the event key it makes the idempotency key, so a resend changes nothing at Heap.
+    `bulk`: many events per call; otherwise one.
     """
 
     kind = "heap_events"
@@ -128,7 +124,7 @@ class HeapEvents(HeapDestination):
         self._bulk = bulk
         self.limits = call_limits(batch_rows, SENT_BY, bulk=bulk, rates=BULK_RATES)
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         return event_faults(rows, EVENT_UNITS)
 
     def element(self, row: Row) -> dict[str, Any]:

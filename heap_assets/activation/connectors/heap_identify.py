@@ -1,4 +1,4 @@
-"""Heap's identify: joins an anonymous user to an identity, for ever (heap.md 1.7). Off unless asked for."""
+"""Heap's identify: joins an anonymous user to an identity, irreversibly (heap.md 1.7). Off by default."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pydantic import Field
 from heap_assets.activation.connectors.base import Connector, Requirement
 from heap_assets.activation.connectors.heap import IDENTITY_UNITS, JUNK_IDENTITIES, HeapApp, HeapDestination, ToHeap
 from heap_assets.activation.connectors.rows import newest, newest_users
-from heap_assets.activation.engine.accounts import all_ledgers
 from heap_assets.activation.engine.destination import Limits, Request, Row
 from heap_assets.activation.engine.hashing import salt
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.log import INTENT_SCHEMA, OUTCOME_SCHEMA, Log, fold
+from heap_assets.activation.engine.log import INTENT_SCHEMA, OUTCOME_SCHEMA, Log, all_ledgers, fold
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
@@ -24,9 +23,9 @@ from heap_assets.storage import Store, state_keys
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
 
 PER_MONTH = 10
-"""user_ids an identity takes in a month; the eleventh is ignored in silence (heap.md 1.7)."""
+"""user_ids an identity takes in a month; Heap silently ignores the eleventh (heap.md 1.7)."""
 STANDS_FOR = timedelta(days=14)
-"""How long a join must have stood before it is made irreversible (design.md, Sync: Identify)."""
+"""Age of a join before it is made irreversible (design.md, Sync: Identify)."""
 _MONTH = timedelta(days=31)
 _PAIR = "\x1f"
 
@@ -48,7 +47,7 @@ class HeapIdentifySync(ToHeap):
 
 
 class HeapIdentifyConnector(Connector[HeapIdentifySync]):
-    """Anonymous users of a profile to its identity, once their join has stood long enough."""
+    """Anonymous users of a profile to its identity, once their join is old enough."""
 
     settings_model = HeapIdentifySync
 
@@ -77,7 +76,7 @@ class HeapIdentifyConnector(Connector[HeapIdentifySync]):
         )
 
     def before_sending(self, run_id: str) -> int:
-        """Acknowledge the pairs that Heap's export shows by now; returns how many."""
+        """Acknowledge the pairs that Heap's export confirms by now; returns how many."""
         store = self.deployment.lake.store
         if not self.settings.enabled or not store.list(f"{state_keys.SYNC}/{self.ledger_folder()}/log"):
             return 0
@@ -85,11 +84,11 @@ class HeapIdentifyConnector(Connector[HeapIdentifySync]):
         return confirm_identified(store, self.spec(), migrations, newest_users(self.deployment), run_id)
 
     def own_links(self) -> pl.DataFrame:
-        """Return what was sent, whether it is switched off since or not: our guesses, not Heap's word."""
+        """Return the pairs that were sent, even if the sync is switched off: Heap has them only from us."""
         return sent_pairs(self.deployment.lake.store, self.name)
 
     def _graph_then(self, day: date) -> date | None:
-        """Return the newest graph that is old enough to say which joins have stood."""
+        """Return the newest graph that is old enough to prove the age of joins."""
         return self.deployment.lake.newest_partition(GRAPH, day - timedelta(days=self.settings.stands_days))
 
     def _no_graph_then(self, day: date) -> str:
@@ -113,19 +112,19 @@ class HeapIdentify(HeapDestination):
         super().__init__(app)
         self._enabled = enabled
 
-    def refusal(self) -> str | None:
+    def precondition_error(self) -> str | None:
         if self._enabled:
             return None
         return "identify cannot be undone at Heap, so it is off; read docs/delivery.md before you switch it on"
 
-    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
-        """Hold what Heap would drop in silence: a second identity for a user_id, an eleventh user_id in a month."""
+    def held_rows(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        """Hold what Heap would silently drop: a second identity for a user_id, an eleventh user_id in a month."""
         sent = _pairs(ledger.filter(pl.col("status").is_in(["sent", "acknowledged", "unknown"])))
-        taken = sent.group_by("user_id").agg(pl.col("identity").first().alias("taken_by"))
+        owners = sent.group_by("user_id").agg(pl.col("identity").first().alias("taken_by"))
         recent = sent.filter(pl.col("acknowledged_at").fill_null(datetime.now(UTC)) > datetime.now(UTC) - _MONTH)
         used = recent.group_by("identity").agg(used=pl.len())
         pairs = rows.select("key").with_row_index("at")
-        pairs = _pairs(pairs).join(taken, on="user_id", how="left").join(used, on="identity", how="left").sort("at")
+        pairs = _pairs(pairs).join(owners, on="user_id", how="left").join(used, on="identity", how="left").sort("at")
         again = pl.col("taken_by") == pl.col("identity")
         number = pl.int_range(1, pl.len() + 1).over("identity") + pl.col("used").fill_null(0)
         return pairs.select(
@@ -192,7 +191,7 @@ def identify_candidates(
 
 
 def sent_pairs(store: Store, sync: str) -> pl.DataFrame:
-    """Return `user_id`, `identity`, `status`, `acknowledged_at` of all pairs sent: our guesses, not Heap's word."""
+    """Return `user_id`, `identity`, `status`, `acknowledged_at` of all pairs that were sent."""
     logs = [Log(store, folder) for folder in all_ledgers(store, sync)]
     ledger = pl.concat([fold(log, log.ledger()).frame for log in logs], how="diagonal")
     return _pairs(ledger.filter(pl.col("status").is_in(["sent", "acknowledged", "unknown"]))).drop("key")
@@ -201,12 +200,7 @@ def sent_pairs(store: Store, sync: str) -> pl.DataFrame:
 def confirm_identified(store: Store, spec: SyncSpec, migrations: pl.LazyFrame, users: pl.LazyFrame, run_id: str) -> int:
     """Acknowledge the sent pairs that show in an export; returns how many did.
 
-    Parameters
-    ----------
-    migrations
-        `heap/user_migrations`: `from_user_id`, `resolved_to`.
-    users
-        `heap/users`: `user_id`, `identity`.
+    `migrations`: `heap/user_migrations`: `from_user_id`, `resolved_to`. `users`: `heap/users`: `user_id`, `identity`.
     """
     salt(store, spec.salt)
     homes = users.select(resolved_to="user_id", identity="identity").drop_nulls()

@@ -78,10 +78,7 @@ class HeapUserPropertiesConnector(Connector[HeapUserPropertiesSync]):
 class HeapUserProperties(HeapDestination):
     """Upserts user properties by identity, up to 1000 users a call (heap.md 1.5).
 
-    Parameters
-    ----------
-    bulk
-        Many users per call; otherwise one.
+    `bulk`: many users per call; otherwise one.
     """
 
     kind = "heap_user_properties"

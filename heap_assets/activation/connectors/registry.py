@@ -1,4 +1,4 @@
-"""The one place that knows which kinds of sync there are: modules of this folder, and entry points of packages."""
+"""The registry of the kinds of sync: modules of this folder, and entry points of packages."""
 
 from __future__ import annotations
 

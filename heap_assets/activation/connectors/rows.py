@@ -1,30 +1,34 @@
-"""Rows of the lake as connectors take them: profiles by an identifier, tables by key, tables as events."""
+"""Rows of the lake as connectors take them: profiles by an identifier, tables by key, tables as events.
+
+A generic connector takes any of them; `webhook` and `custom` are such connectors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import polars as pl
+from pydantic import Field
 
 from heap_assets import clock
-from heap_assets.activation.connectors.base import Connector, Deployment
+from heap_assets.activation.connectors.base import Connector, Deployment, Rows
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
-from heap_assets.activation.engine.events import EventMapping, event_rows
-from heap_assets.config import EventSettings
+from heap_assets.activation.engine.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, event_rows
+from heap_assets.config import EventSettings, KeyedSettings, UpsertSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
-from heap_assets.values import apart, key_text, set_apart
+from heap_assets.values import apart, key_text, read_times, set_apart
 
 Identities = Literal["all", "one", "none"]
-"""What becomes of a profile with several identities: it is sent to all, to one, or to none."""
+"""Whether a profile with several identities is sent to all, to one, or to none of them."""
 
 
 def newest(deployment: Deployment, asset: str) -> pl.LazyFrame:
-    """Return how a snapshot table stands now."""
+    """Return the newest day of a snapshot table."""
     day = deployment.lake.newest_partition(asset, clock.today())
     if day is None:
         raise MissingInputError(f"{asset} has no partition yet: nothing can be sent before it is materialized")
@@ -32,7 +36,7 @@ def newest(deployment: Deployment, asset: str) -> pl.LazyFrame:
 
 
 def newest_users(deployment: Deployment) -> pl.LazyFrame:
-    """Return Heap's users as they stand now."""
+    """Return the newest day of Heap's users."""
     return newest(deployment, USERS)
 
 
@@ -44,7 +48,7 @@ def newest_profiles_day(deployment: Deployment) -> date | None:
 
 
 def profiles_by_heap_identity(deployment: Deployment, identities: Identities, day: date) -> Addressed:
-    """Return profiles by the Heap identities that Heap knows: it would make a ghost of any other."""
+    """Return profiles by the Heap identities that Heap knows: it would create a new user for any other."""
     profiles = deployment.lake.scan(PROFILES, str(day))
     policy = address_policy(deployment, identities)
     return addressed(profiles, newest_users(deployment), policy, refused_profiles(deployment, profiles))
@@ -53,7 +57,7 @@ def profiles_by_heap_identity(deployment: Deployment, identities: Identities, da
 def profiles_by_identifier(
     deployment: Deployment, identifier_type: str, identities: Identities, day: date
 ) -> Addressed:
-    """Return profiles by identifiers of a type, new ones too: only Heap makes ghosts of unknown keys."""
+    """Return profiles by identifiers of a type, new ones too: only Heap creates users for unknown keys."""
     rows = deployment.lake.scan(PROFILES, str(day))
     policy = AddressPolicy(
         identities=identities, allow_new=True, suppressed=suppressed_keys(deployment, identifier_type)
@@ -65,7 +69,7 @@ def profiles_by_identifier(
 
 
 def refused_profiles(deployment: Deployment, profiles: pl.LazyFrame) -> pl.LazyFrame:
-    """Return profile_id, reason: profiles of Heap users whose identity the rules take for none, and why."""
+    """Return profile_id, reason: profiles of Heap users whose identity the rules refuse as an identifier."""
     why = why_not(pl.col("identity"), HEAP_IDENTITY, deployment.rules)
     refused = (
         newest_users(deployment)
@@ -99,7 +103,7 @@ def _no_users() -> pl.LazyFrame:
 
 
 def table_rows(connector: Connector[Any], day: date) -> pl.LazyFrame:
-    """Scan a sync's warehouse table, its columns apart from those that addressing puts beside them."""
+    """Scan a sync's warehouse table; columns that are called like those of addressing are renamed."""
     rows = connector.deployment.lake.scan(connector.source_asset, str(day))
     return rows.rename(set_apart(rows.collect_schema(), connector.own_columns))
 
@@ -121,8 +125,8 @@ def keyed_people(connector: Connector[Any], key: str | None, day: date) -> Addre
     rows = keyed_rows(connector, key, day)
     stored, name = deployment.lake.scan(asset, str(day)), _key_column(connector, key)
     column = key_text(pl.col(name), stored.collect_schema()[name])
-    named = only_suppressed(stored, deployment.snapshot_sources[asset], deployment.rules).select(key=column)
-    held = named.collect()["key"].drop_nulls().unique().sort().to_frame().select(
+    suppressed = only_suppressed(stored, deployment.snapshot_sources[asset], deployment.rules).select(key=column)
+    held = suppressed.collect()["key"].drop_nulls().unique().sort().to_frame().select(
         profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
     )  # fmt: skip
     return Addressed(rows.filter(~pl.col("key").is_in(held["key"].implode())), held.lazy(), nobody())
@@ -171,7 +175,7 @@ def table_events(
 
 
 def address_policy(deployment: Deployment, identities: Identities) -> AddressPolicy:
-    """Return who may be written to at Heap: identities in the newest users, no older than two cadences."""
+    """Return the policy for Heap: write to identities in the newest users, no older than two cadences."""
     return AddressPolicy(
         identities=identities,
         users_as_of=users_as_of(deployment),
@@ -182,7 +186,7 @@ def address_policy(deployment: Deployment, identities: Identities) -> AddressPol
 
 
 def users_as_of(deployment: Deployment) -> datetime | None:
-    """Return when the newest users were exported: what their partition notes, else the end of its day."""
+    """Return when the newest users were exported: the note `as_of` of the partition, else the end of its day."""
     day = deployment.lake.newest_partition(USERS, clock.today())
     partition = deployment.lake.find(USERS, str(day)) if day else None
     if day is None or partition is None:
@@ -205,7 +209,7 @@ def suppressed_keys(deployment: Deployment, identifier_type: str) -> frozenset[s
 def suppressed_users(deployment: Deployment) -> pl.DataFrame:
     """Return the Heap users that are suppressed people: `user_id` Int64, `identity` String (null for anonymous ones).
 
-    A user is one whose row names a suppressed identifier, and whoever has become, or has been, such a user.
+    Those are users whose row has a suppressed identifier, and all users that migrated from or to one of them.
     """
     nothing = pl.DataFrame(schema={"user_id": pl.Int64(), "identity": pl.String()})
     if not deployment.rules.suppressed:
@@ -213,18 +217,55 @@ def suppressed_users(deployment: Deployment) -> pl.DataFrame:
     users = _newest_or_none(deployment, USERS)
     if users is None:
         return nothing
-    named = only_suppressed(users, deployment.snapshot_sources[USERS], deployment.rules)
-    ids = set(named.select("user_id").collect()["user_id"].drop_nulls())
+    suppressed = only_suppressed(users, deployment.snapshot_sources[USERS], deployment.rules)
+    ids = set(suppressed.select("user_id").collect()["user_id"].drop_nulls())
     migrations = _newest_or_none(deployment, MIGRATIONS)
     if migrations is not None:
         moved = migrations.select("from_user_id", "resolved_to").drop_nulls().collect()
         ends = set(moved.filter(pl.col("from_user_id").is_in(list(ids)))["resolved_to"]) | ids
         ids = ends | set(moved.filter(pl.col("resolved_to").is_in(list(ends)))["from_user_id"])
     known = users.filter(pl.col("user_id").is_in(list(ids))).select("user_id", "identity").collect()
-    others = pl.DataFrame({"user_id": sorted(ids - {*known["user_id"]})}, schema={"user_id": pl.Int64()})
-    return pl.concat([known, others], how="diagonal")
+    without_row = pl.DataFrame({"user_id": sorted(ids - {*known["user_id"]})}, schema={"user_id": pl.Int64()})
+    return pl.concat([known, without_row], how="diagonal")
 
 
 def _newest_or_none(deployment: Deployment, asset: str) -> pl.LazyFrame | None:
     day = deployment.lake.newest_partition(asset, clock.today())
     return deployment.lake.scan(asset, str(day)) if day else None
+
+
+class GenericSettings(EventSettings, KeyedSettings, UpsertSettings):
+    """Rows of profiles or of a warehouse table by a key of one's choice, or a table's rows as events."""
+
+    source: str = Field(default=PROFILES, description="profiles, or a warehouse table")
+    key: str | None = Field(
+        default=None,
+        description="Identifier type (profiles; heap_identity unless given) or column (a table; its key unless given)",
+    )
+    identities: Identities = "all"
+
+
+G = TypeVar("G", bound=GenericSettings)
+
+
+class GenericConnector(Connector[G], Generic[G]):
+    """A sync of profiles by an identifier, of rows of a table by a column, or of rows of a table as events."""
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Columns that addressing puts beside those of a table."""
+        return EVENT_COLUMNS if self.settings.sends_events else KEY_COLUMNS
+
+    def inputs(self) -> list[str]:
+        return [self.source_asset]
+
+    def rows(self, day: date, table: str = "") -> Rows:
+        sync = self.settings
+        if sync.source == PROFILES:
+            return profiles_by_identifier(self.deployment, sync.key or HEAP_IDENTITY, sync.identities, day)
+        if not sync.sends_events:
+            return keyed_people(self, sync.key, day)
+        rows, since = table_events(self, sync, day)
+        happened = read_times(pl.col("time"))
+        news = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
+        return keyed_events(self, news, sync.key)

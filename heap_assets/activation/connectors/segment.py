@@ -1,4 +1,4 @@
-"""What the kinds that write to Segment's HTTP tracking API have in common (heap.md 5)."""
+"""Base of the connectors that write to Segment's HTTP tracking API (heap.md 5)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field, SecretStr
 
 from heap_assets.activation.connectors.heap import JUNK_IDENTITIES
-from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, named_rows
+from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, row_errors
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.config import HeapSettings, Region, SyncSettings
 from heap_assets.errors import SettingsError
@@ -28,10 +28,7 @@ _SUFFIX = b'],"context":{"library":{"name":"heap_assets","version":"1"}},"integr
 class SegmentSource:
     """One Segment source.
 
-    Attributes
-    ----------
-    write_key
-        Its write key; never shown.
+    `write_key`: its write key; never shown.
     """
 
     write_key: str = field(repr=False)
@@ -79,7 +76,7 @@ class ToSegmentUser(ToSegment):
 
 
 class SegmentDestination(BaseDestination):
-    """What all calls to Segment have in common. Rows go to `key` (userId), `anonymous_id`, or both."""
+    """Base of the destinations at Segment. Rows go to `key` (userId), `anonymous_id`, or both."""
 
     key_may_be_null = True
     limits = Limits(
@@ -97,7 +94,7 @@ class SegmentDestination(BaseDestination):
     def target(self) -> str:
         return f"{self.kind}:{self.source.url}:{self.source.write_key}"
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         has_anonymous = "anonymous_id" in rows.collect_schema()
         nobody = pl.col("key").is_null() & (pl.col("anonymous_id").is_null() if has_anonymous else pl.lit(value=True))
         return {"neither userId nor anonymousId": nobody}
@@ -108,7 +105,7 @@ class SegmentDestination(BaseDestination):
         return Request(f"{self.source.url}/v1/batch", body, headers={"Authorization": f"Basic {token}"})
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        return named_rows(response, len(rows))
+        return row_errors(response, len(rows))
 
     def _addressed(self, kind: str, row: Row, message_id: str) -> dict[str, Any]:
         message: dict[str, Any] = {"type": kind, "messageId": message_id}
@@ -119,7 +116,7 @@ class SegmentDestination(BaseDestination):
         return message
 
     def _upsert_id(self, row: Row) -> str:
-        """Name a message by its content and run: a repeated call is dropped, a value that comes back is not."""
+        """Return a message id from content and run: Segment drops a repeated call, but not a value that returns."""
         return "heap_assets-" + derived_id(f"{self.kind}:{row.extra['fence']}", f"{row.key}:{row.extra['row_hash']}")
 
 

@@ -44,7 +44,7 @@ class SegmentGroupSync(ToSegmentUser, KeyedSettings, UpsertSettings):
 
 
 class SegmentGroupConnector(Connector[SegmentGroupSync]):
-    """Rows of a table of accounts with one of their members: who it is does not count as a change."""
+    """Rows of a table of accounts with one of their members; another member is no change."""
 
     settings_model = SegmentGroupSync
     own_columns = (*KEY_COLUMNS, "user_id")
@@ -79,17 +79,14 @@ class SegmentGroupConnector(Connector[SegmentGroupSync]):
 
 
 class SegmentGroup(SegmentDestination):
-    """Upserts account traits as Group: `key` is the group, `user_id` one of its members.
-
-    Segment wants somebody with every Group call; who that is does not count as a change.
-    """
+    """Upserts account traits as Group: `key` is the group, `user_id` the member that Segment requires in every call."""
 
     kind = "segment_group"
     mode = Mode.UPSERT
     required = ("user_id",)
     key_may_be_null = False
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         if "user_id" not in rows.collect_schema():
             return {}
         return {"no member of the group is known": pl.col("user_id").is_null()}

@@ -1,4 +1,4 @@
-"""One Identify for each change of a user's history, so that Segment joins what Heap has joined (heap.md 5)."""
+"""One Identify for each change of a user's history, so that Segment joins the users that Heap joined (heap.md 5)."""
 
 from __future__ import annotations
 

@@ -103,11 +103,11 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         apart_from = _ADDRESSING if self.plan else ()
         free = [c for c in existing if c not in _KEYS and c not in personal and c not in apart_from]
         by_pattern = {column: column for column in free if _chosen(column, self.settings.columns)}
-        named = {prop: column for prop, column in self.settings.properties.items() if column in existing}
-        return {p: c for p, c in by_pattern.items() if c not in named.values()} | named
+        explicit = {prop: column for prop, column in self.settings.properties.items() if column in existing}
+        return {p: c for p, c in by_pattern.items() if c not in explicit.values()} | explicit
 
     def version(self, table: str, partition: str) -> str:
-        """Return a name for "this version of a partition under these choices": another one is looked at again."""
+        """Return the version of a partition under the sync's settings; when it changes, the day is sent again."""
         return f"{partition} {self._choices}"
 
     @cached_property
@@ -128,7 +128,7 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     def rows(self, day: date, table: str = "") -> Addressed:
         """Return the day's rows of one table, without those that heap_assets sent to Heap itself.
 
-        Nothing of suppressed people is among them, under no identity and no anonymous id; they are counted.
+        Rows of suppressed people are left out and counted.
         """
         events, suppressed = self._without_suppressed(table, self._events(table, day))
         columns = events.collect_schema().names()
@@ -144,8 +144,10 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         before = Addressed(rows, nobody(), nobody(), None, counts)
         if self.plan is None:
             return before
-        if taken := sorted(set(mapped) & set(_ADDRESSING)):
-            raise SettingsError(f"sync.{self.name}.properties names {taken[0]!r}, which addresses rows: choose another")
+        if reserved := sorted(set(mapped) & set(_ADDRESSING)):
+            raise SettingsError(
+                f"sync.{self.name}.properties names {reserved[0]!r}, which addresses rows: choose another"
+            )
         renamed = rows.select(
             *(c for c in _ADDRESSING if c in rows.collect_schema()),
             *(pl.col(apart(c, _OWN)).alias(p) for p, c in mapped.items()),
@@ -153,8 +155,8 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         return self.plan.apply(renamed, list(mapped)).addressed(before)
 
     def check(self) -> None:
-        """Read the tracking plan, and hold that some forwarded table has each column that is named."""
-        new_lake = not self.deployment.event_tables  # nothing can be held against it yet, which is said elsewhere
+        """Read the tracking plan, and check that some forwarded table has each mapped column."""
+        new_lake = not self.deployment.event_tables  # nothing can be checked yet, which is reported elsewhere
         known = {column for table in self.tables for column in self.deployment.catalogue.columns(table) or ()}
         for prop, column in self.settings.properties.items():
             if column not in known and not new_lake:
@@ -184,18 +186,17 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
 
     def _users_of(self, person: str) -> list[int]:
         people = self.identities.collect()
-        named = people.filter(pl.col("identity") == person)["user_id"].to_list()
+        identified = people.filter(pl.col("identity") == person)["user_id"].to_list()
         prefix = str(pl.select(anonymous_id(self.deployment.settings.heap.app_id, pl.lit(""))).item())
         alone = person.removeprefix(prefix)
-        return [*named, int(alone)] if person.startswith(prefix) and alone.isdecimal() else named
+        return [*identified, int(alone)] if person.startswith(prefix) and alone.isdecimal() else identified
 
     @cached_property
     def identities(self) -> pl.LazyFrame:
-        """`user_id`, `identity`: who a Heap user is today as Segment's userId; read once.
+        """`user_id`, `identity`: Segment's userId of each Heap user; read once.
 
-        That of the user's profile in the newest graph, chosen as for Identify, so that one person has one userId
-        whatever it comes from. Where the graph knows none yet, Heap's own identity, migrations followed; a shared user
-        is nobody.
+        It is that of the user's profile in the newest graph, chosen as for Identify, so that one person has one userId.
+        Users that are not in the graph yet have Heap's own identity, migrations followed; a shared user has none.
         """
         day = newest_profiles_day(self.deployment)
         if day is None and self.settings.user_id != HEAP_IDENTITY:
@@ -209,15 +210,15 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
             people = rows.select("profile_id", identity="key").collect()
         resolved = users.join(people, on="profile_id").select("user_id", "identity")
         if self.settings.user_id == HEAP_IDENTITY:
-            settled = pl.concat([resolved["user_id"], users.filter(pl.col("profile_id").is_null())["user_id"]])
+            decided = pl.concat([resolved["user_id"], users.filter(pl.col("profile_id").is_null())["user_id"]])
             own = self._heap_identities().collect()
-            resolved = pl.concat([resolved, own.filter(~pl.col("user_id").is_in(settled.implode()))])
+            resolved = pl.concat([resolved, own.filter(~pl.col("user_id").is_in(decided.implode()))])
         gone = self._suppressed
         allowed = resolved.filter(~pl.col("user_id").is_in(gone["user_id"].implode()))
         return allowed.filter(~pl.col("identity").is_in(gone["identity"].drop_nulls().implode())).sort("user_id").lazy()
 
     def _graph_users(self, day: date | None) -> pl.DataFrame:
-        """Return `user_id`, `profile_id` of the Heap users in the graph; null for shared ones, who are nobody."""
+        """Return `user_id`, `profile_id` of the Heap users in the graph; null for shared ones."""
         if day is None:
             return pl.DataFrame(schema={"user_id": pl.Int64(), "profile_id": pl.String()})
         users = self.deployment.lake.scan(GRAPH, str(day)).filter(pl.col("identifier_type") == HEAP_USER_ID)
@@ -235,9 +236,9 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         if not rules.suppressed:
             return events, 0
         known = without_suppressed(events, self.deployment.event_sources[heap_asset(table)], rules)
-        kept = known.filter(~pl.col("user_id").is_in(self._suppressed["user_id"].implode()))
-        counts = pl.collect_all([events.select(pl.len()), kept.select(pl.len())])
-        return kept, counts[0].item() - counts[1].item()
+        allowed = known.filter(~pl.col("user_id").is_in(self._suppressed["user_id"].implode()))
+        counts = pl.collect_all([events.select(pl.len()), allowed.select(pl.len())])
+        return allowed, counts[0].item() - counts[1].item()
 
     def _heap_identities(self) -> pl.LazyFrame:
         users = newest_users(self.deployment)
@@ -259,10 +260,7 @@ class SegmentTrack(SegmentDestination):
 
     Rows need `key` or `anonymous_id`, `event_key`, `event`; `time` is optional ISO 8601 text.
 
-    Parameters
-    ----------
-    table
-        Name of the event table; with the event key it makes the messageId.
+    `table`: name of the event table; with the event key it makes the messageId.
     """
 
     kind = "segment_track"
@@ -274,8 +272,8 @@ class SegmentTrack(SegmentDestination):
         super().__init__(source)
         self._table = table
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        return {**super().unusable(rows), **event_faults(rows, 1024)}
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        return {**super().invalid_rows(rows), **event_faults(rows, 1024)}
 
     def element(self, row: Row) -> dict[str, Any]:
         message_id = "heap_assets-" + derived_id(self._table, row.key)
@@ -286,14 +284,10 @@ class SegmentTrack(SegmentDestination):
 
 
 def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id: str) -> pl.LazyFrame:
-    """Turn rows of a Heap event table into Track rows; our own events are left out, they would echo.
+    """Turn rows of a Heap event table into Track rows, without the events that we sent to Heap ourselves.
 
-    Parameters
-    ----------
-    events
-        `event_id`, `user_id`, `time`, then properties.
-    identities
-        `user_id` Int64, `identity` String: who a user is today, migrations followed.
+    `events`: `event_id`, `user_id`, `time`, then properties. `identities`: `user_id` Int64, `identity` String: who a
+    user is today, migrations followed.
 
     Returns
     -------
@@ -314,6 +308,6 @@ def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id
 
 
 def _chosen(name: str, patterns: Iterable[str]) -> bool:
-    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    into = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return any(fnmatchcase(name, p) for p in into) and not any(fnmatchcase(name, p) for p in out)
+    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return any(fnmatchcase(name, p) for p in included) and not any(fnmatchcase(name, p) for p in excluded)

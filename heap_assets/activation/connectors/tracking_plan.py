@@ -7,7 +7,7 @@ As JSON::
                               "properties": {"plan": {"type": "string", "required": true},
                                              "seats": {"rename": "seat_count", "type": "integer"}}}}}
 
-What it takes away is counted by rule, and never silent.
+What it removes is counted by rule.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Violation(StrEnum):
-    """What happens to what the plan does not allow."""
+    """The action on an event, a property or a value that the plan does not allow."""
 
     DROP_PROPERTY = "drop_property"
     BLOCK_EVENT = "block_event"
@@ -70,7 +70,7 @@ class PlannedEvent:
 
 @dataclass(frozen=True)
 class TrackingPlan:
-    """What may be sent."""
+    """The planned events, and the actions on everything else."""
 
     events: Mapping[str, PlannedEvent]
     on_unplanned_event: Violation = Violation.BLOCK_EVENT
@@ -81,10 +81,7 @@ class TrackingPlan:
     def from_json(cls, text: str | bytes) -> TrackingPlan:
         """Read a plan.
 
-        Raises
-        ------
-        SettingsError
-            Naming the place of the first mistake.
+        Raises SettingsError, naming the place of the first mistake.
         """
         try:
             raw = json.loads(text, object_pairs_hook=_once)
@@ -111,12 +108,9 @@ class TrackingPlan:
         return sorted(renames | (set(properties) if loose else set()))
 
     def apply(self, rows: pl.LazyFrame, properties: Sequence[str]) -> Planned:
-        """Rename, convert and take away, event by event.
+        """Rename, convert and remove, event by event.
 
-        Parameters
-        ----------
-        rows
-            `event`, addressing columns, and one column per property.
+        `rows`: `event`, addressing columns, and one column per property.
 
         Returns
         -------
@@ -124,21 +118,21 @@ class TrackingPlan:
             `rows` have the columns :meth:`names` gives instead of `properties`.
         """
         frame = rows.collect()
-        kept: list[pl.DataFrame] = []
+        allowed: list[pl.DataFrame] = []
         rejected: list[pl.DataFrame] = []
         counts: Counter[str] = Counter()
         for part in frame.partition_by("event", maintain_order=True):
             outcome = self._one_event(part, str(part["event"][0]), properties, counts)
-            kept.append(outcome.filter(pl.col("_reason").is_null()).drop("_reason"))
+            allowed.append(outcome.filter(pl.col("_reason").is_null()).drop("_reason"))
             rejected.append(outcome.filter(pl.col("_reason").is_not_null(), pl.col("_reason") != Violation.BLOCK_EVENT))
         names = self.names(properties)
-        others = [c for c in frame.columns if c not in properties]
-        empty = frame.head(0).select(others)
-        together = pl.concat([empty, *_alike(kept, names)], how="diagonal_relaxed")
-        missing = [pl.lit(None, pl.String).alias(n) for n in names if n not in together.columns]
+        addressing = [c for c in frame.columns if c not in properties]
+        empty = frame.head(0).select(addressing)
+        joined = pl.concat([empty, *_alike(allowed, names)], how="diagonal_relaxed")
+        missing = [pl.lit(None, pl.String).alias(n) for n in names if n not in joined.columns]
         invalid = [_set_aside(part) for part in rejected if len(part)]
         return Planned(
-            together.with_columns(missing).lazy(),
+            joined.with_columns(missing).lazy(),
             pl.concat(invalid).lazy() if invalid else None,
             dict(sorted(counts.items())),
         )
@@ -213,14 +207,14 @@ class TrackingPlan:
 
 @dataclass(frozen=True)
 class Planned:
-    """Rows after a tracking plan; `counts` says by rule how often it applied."""
+    """Rows after a tracking plan; `counts` has rule to the number of rows it applied to."""
 
     rows: pl.LazyFrame
     invalid: pl.LazyFrame | None
     counts: dict[str, int]
 
     def addressed(self, before: Addressed) -> Addressed:
-        """Put the rows in the place of those of `before`, with the rejected ones among the invalid."""
+        """Return `before` with these rows, and with the rejected ones among the invalid."""
         invalid = before.invalid if self.invalid is None else pl.concat([before.invalid, self.invalid])
         counts = {**before.counts, **{f"tracking plan: {rule}": rows for rule, rows in self.counts.items()}}
         return Addressed(self.rows, before.held, invalid, before.writable, counts)
@@ -230,7 +224,7 @@ _CHOICES = ("on_unplanned_event", "on_unplanned_property", "on_violation")
 
 
 def _converted(values: pl.Series, kind: str) -> pl.Series:
-    """Convert what can be converted without loss; the rest becomes null."""
+    """Convert values that can be converted without loss; others become null."""
     return values.to_frame().select(_conversion(pl.col(values.name), values.dtype, kind).alias(values.name)).to_series()
 
 

@@ -1,4 +1,4 @@
-"""Signed JSON batches to any address: a destination from settings alone."""
+"""Signed JSON batches to any address, configured by settings alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from heap_assets.activation.connectors.generic import GenericConnector, GenericSettings
+from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings
 from heap_assets.activation.engine.destination import (
     BaseDestination,
     Limits,
@@ -21,7 +21,7 @@ from heap_assets.activation.engine.destination import (
     Request,
     Response,
     Row,
-    named_rows,
+    row_errors,
 )
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.spec import Mode
@@ -89,27 +89,19 @@ class WebhookConnector(GenericConnector[WebhookSync]):
 
 @dataclass(frozen=True)
 class WebhookSettings:
-    """Where and how.
-
-    Attributes
-    ----------
-    url
-        Address, https or http. It may hold a secret and is never shown.
-    secret
-        Key of the signature; without it calls are not signed.
-    headers
-        Further headers, such as an API key. Never shown.
-    rows_per_minute
-        Rate limit of the receiver, if it has one.
-    """
+    """Address and format of the calls."""
 
     url: str = field(repr=False)
+    """Address, https or http. It may hold a secret and is never shown."""
     secret: str | None = field(default=None, repr=False)
+    """Key of the signature; without it calls are not signed."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers, such as an API key. Never shown."""
     method: str = "POST"
     batch_rows: int = 100
     batch_bytes: int | None = 1_000_000
     rows_per_minute: int | None = None
+    """Rate limit of the receiver, if it has one."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -123,12 +115,7 @@ class Webhook(BaseDestination):
     Signed calls carry `X-Heap-Assets-Signature: t=<unix seconds>,v1=<hex>`, where hex is
     HMAC-SHA256(secret, `<t>.` + body). Every row has an `id` that is the same on a resend.
 
-    Parameters
-    ----------
-    name
-        Of the sync.
-    mode
-        Upsert keeps keys up to date; insert sends each `event_key` once.
+    `name`: of the sync. `mode`: upsert keeps keys up to date; insert sends each `event_key` once.
     """
 
     kind = "webhook"
@@ -148,11 +135,11 @@ class Webhook(BaseDestination):
 
     @property
     def account(self) -> str:
-        """Name the receiver; another password or token in its address is no other receiver."""
+        """Name the receiver; passwords and tokens in its address are no part of the name."""
         parts = urlsplit(self._settings.url)
         host = parts.netloc.rpartition("@")[2].lower()
-        kept = [pair for pair in parts.query.split("&") if not _TOKEN.search(pair.partition("=")[0])]
-        return f"{self.kind}:{parts.scheme.lower()}://{host}{parts.path.rstrip('/')}?{'&'.join(sorted(kept))}"
+        query = [pair for pair in parts.query.split("&") if not _TOKEN.search(pair.partition("=")[0])]
+        return f"{self.kind}:{parts.scheme.lower()}://{host}{parts.path.rstrip('/')}?{'&'.join(sorted(query))}"
 
     def element(self, row: Row) -> dict[str, Any]:
         if self.mode is Mode.INSERT:
@@ -171,7 +158,7 @@ class Webhook(BaseDestination):
         return Request(self._settings.url, body, self._settings.method, headers)
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        return named_rows(response, len(rows))
+        return row_errors(response, len(rows))
 
 
 def signature(secret: str, body: bytes, at: int) -> str:

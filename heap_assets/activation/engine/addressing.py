@@ -1,4 +1,4 @@
-"""Which key a profile is sent to: its Heap identities, and only those that Heap knows and that are one person's."""
+"""Addressing: the keys a profile is sent to, which are its Heap identities that Heap knows and that are not shared."""
 
 from __future__ import annotations
 
@@ -16,63 +16,43 @@ _SET_ASIDE = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason":
 
 @dataclass(frozen=True)
 class AddressPolicy:
-    """How profiles find their key.
-
-    Attributes
-    ----------
-    identities
-        A profile with several identities: send to `all`, to `one`, or to `none`. The one is the profile's
-        `heap_identity` if it has that column and Heap knows it, else the one Heap changed last.
-    allow_new
-        Send to identities Heap does not know yet. Heap would create a user for each (heap.md 1.5): off.
-    suppressed
-        Identities that are never sent to.
-    users_as_of, cadence, now
-        When the users table was exported, how often that happens, and the present: a table older than two cadences
-        stops the sync, because identities may have migrated away since.
-    missing
-        Why a profile without a key is held: names the key that this sync sends to.
-    """
+    """How profiles find their key."""
 
     identities: Literal["all", "one", "none"] = "all"
+    """A profile with several identities: send to `all`, to `one`, or to `none`. The one is the profile's
+    `heap_identity` if it has that column and Heap knows it, else the one Heap changed last."""
     allow_new: bool = False
+    """Send to identities Heap does not know yet; Heap creates a user for each (heap.md 1.5)."""
     suppressed: frozenset[str] = frozenset()
+    """Identities that are never sent to."""
     users_as_of: datetime | None = None
     cadence: timedelta = timedelta(days=1)
     now: datetime | None = None
+    """`users_as_of`, `cadence`, `now`: When the users table was exported, how often that happens, and the present: a
+    table older than two cadences stops the sync, because identities may have migrated away since."""
     missing: str = "the profile has no Heap identity yet"
+    """Reason for which a profile without a key is held."""
 
 
 @dataclass(frozen=True)
 class Addressed:
-    """Profiles with the key they are sent to.
-
-    Attributes
-    ----------
-    rows
-        `key`, `profile_id` and every other column of the profiles; one row per key.
-    held, invalid
-        `profile_id`, `key`, `reason`. Held rows wait for Heap; invalid ones need somebody to decide.
-    writable
-        `key`: everything that may be written to at all. Withdrawals go nowhere else.
-    counts
-        profiles, without_identity, several_identities, and would_create: rows whose identity Heap does not know yet.
-    """
+    """Profiles with the key they are sent to."""
 
     rows: pl.LazyFrame
+    """`key`, `profile_id` and every other column of the profiles; one row per key."""
     held: pl.LazyFrame
     invalid: pl.LazyFrame
+    """`held` and `invalid`: `profile_id`, `key`, `reason`. Held rows wait for Heap; invalid ones need a correction."""
     writable: pl.LazyFrame | None = None
+    """`key`: all keys that may be written to, by withdrawals too; None for any."""
     counts: dict[str, int] = field(default_factory=dict)
+    """profiles, without_identity, several_identities, and would_create: rows whose identity Heap does not know yet."""
 
 
 def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFrame:
     """Return `key`, `last_modified` of the identities in the newest `heap/users` that may be written to.
 
-    Raises
-    ------
-    DeliveryError
-        If the users table is older than two cadences.
+    Raises DeliveryError if the users table is older than two cadences.
     """
     if policy.users_as_of is not None and policy.now is not None:
         age = policy.now - policy.users_as_of
@@ -111,8 +91,8 @@ def addressed(
     """
     policy = policy or AddressPolicy()
     writable = writable_identities(users, policy).collect()
-    every = profiles.with_columns(_several=pl.col("heap_identities").list.len()).collect()
-    pairs = every.select("profile_id", key="heap_identities", several="_several").explode(
+    people = profiles.with_columns(_several=pl.col("heap_identities").list.len()).collect()
+    pairs = people.select("profile_id", key="heap_identities", several="_several").explode(
         "key", empty_as_null=False, keep_nulls=False
     )
     pairs = pairs.join(writable.with_columns(in_heap=pl.lit(value=True)), on="key", how="left", maintain_order="left")
@@ -125,28 +105,28 @@ def addressed(
     )
     usable = reasons.filter(pl.col("reason").is_null(), pl.col("invalid").is_null())
     if policy.identities == "one":
-        usable = _preferred(usable, every)
-    rows = usable.select("profile_id", "key").lazy().join(every.lazy().drop("_several"), on="profile_id", how="left")
+        usable = _preferred(usable, people)
+    rows = usable.select("profile_id", "key").lazy().join(people.lazy().drop("_several"), on="profile_id", how="left")
     invalid = reasons.filter(pl.col("invalid").is_not_null()).select("profile_id", "key", reason="invalid")
     held = reasons.filter(pl.col("invalid").is_null(), pl.col("reason").is_not_null())
     return Addressed(
         rows=rows.sort("key"),
-        held=pl.concat([held.select("profile_id", "key", "reason"), _without(every, policy, refused)]).lazy(),
+        held=pl.concat([held.select("profile_id", "key", "reason"), _without(people, policy, refused)]).lazy(),
         invalid=invalid.lazy(),
         writable=writable.lazy().select("key") if not policy.allow_new else None,
         counts={
-            "profiles": len(every),
-            "without_identity": int((every["_several"].fill_null(0) == 0).sum()),
+            "profiles": len(people),
+            "without_identity": int((people["_several"].fill_null(0) == 0).sum()),
             "would_create": int(usable["in_heap"].is_null().sum()),
-            "several_identities": int((every["_several"].fill_null(0) > 1).sum()),
+            "several_identities": int((people["_several"].fill_null(0) > 1).sum()),
         },
     )
 
 
-def _preferred(usable: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
+def _preferred(usable: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
     """Keep one identity per profile."""
-    if "heap_identity" in every.columns:
-        usable = usable.join(every.select("profile_id", first="heap_identity"), on="profile_id", how="left")
+    if "heap_identity" in people.columns:
+        usable = usable.join(people.select("profile_id", first="heap_identity"), on="profile_id", how="left")
     else:
         usable = usable.with_columns(first=pl.lit(None, pl.String))
     order = [(pl.col("key") == pl.col("first")).fill_null(value=False), pl.col("last_modified"), pl.col("key")]
@@ -171,11 +151,11 @@ def _reason(policy: AddressPolicy) -> pl.Expr:
     )
 
 
-def _without(every: pl.DataFrame, policy: AddressPolicy, refused: pl.LazyFrame | None) -> pl.DataFrame:
-    """Return the profiles without a key, and why they have none."""
-    lonely = every.filter(pl.col("_several").fill_null(0) == 0).select("profile_id", key=pl.lit(None, pl.String))
+def _without(people: pl.DataFrame, policy: AddressPolicy, refused: pl.LazyFrame | None) -> pl.DataFrame:
+    """Return the profiles without a key, with reasons."""
+    keyless = people.filter(pl.col("_several").fill_null(0) == 0).select("profile_id", key=pl.lit(None, pl.String))
     if refused is None:
-        return lonely.with_columns(reason=pl.lit(policy.missing))
+        return keyless.with_columns(reason=pl.lit(policy.missing))
     known = refused.select("profile_id", "reason").collect()
-    joined = lonely.join(known, on="profile_id", how="left", maintain_order="left")
+    joined = keyless.join(known, on="profile_id", how="left", maintain_order="left")
     return joined.with_columns(pl.col("reason").fill_null(policy.missing))

@@ -25,10 +25,7 @@ def property_columns(spec: SyncSpec, rows: pl.LazyFrame) -> dict[str, tuple[pl.E
     (heap.md 1.2), and lists of structs or lists JSON text; dates and times become ISO 8601 in UTC with every fraction
     that they have; numbers that a JSON reader would round become text (docs/values.md).
 
-    Raises
-    ------
-    SettingsError
-        If a mapped column does not exist, or is of a type that cannot be sent.
+    Raises SettingsError if a mapped column does not exist, or is of a type that cannot be sent.
     """
     schema = rows.collect_schema()
     leaves: dict[str, tuple[pl.Expr, Property]] = {}
@@ -44,21 +41,18 @@ def property_columns(spec: SyncSpec, rows: pl.LazyFrame) -> dict[str, tuple[pl.E
 
 def _leaves(sync: str, name: str, value: pl.Expr, dtype: pl.DataType) -> dict[str, pl.Expr]:
     if isinstance(dtype, pl.Struct):
-        found: dict[str, pl.Expr] = {}
+        leaves: dict[str, pl.Expr] = {}
         for leaf in dtype.fields:
             inner = value.struct.field(leaf.name)
-            found |= _leaves(sync, f"{name}.{leaf.name}", inner, cast("pl.DataType", leaf.dtype))
-        return found
+            leaves |= _leaves(sync, f"{name}.{leaf.name}", inner, cast("pl.DataType", leaf.dtype))
+        return leaves
     return {name: sendable(value, dtype, f"sync {sync}: property {name!r}")}
 
 
 def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
     """Return the expression of a value as text, Int64, Float64, Boolean or Decimal, which :func:`json_value` finishes.
 
-    Raises
-    ------
-    SettingsError
-        For types without a JSON form.
+    Raises SettingsError for types without a JSON form.
     """
     if dtype == pl.String or dtype == pl.Boolean or isinstance(dtype, pl.Decimal):
         return value
@@ -77,7 +71,9 @@ def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
     if isinstance(dtype, pl.List):
         if isinstance(dtype.inner, pl.Struct | pl.List | pl.Array):
             return json_or_exact(value, dtype)
-        parts = _element_text(pl.element(), cast("pl.DataType", dtype.inner), what)
+        element, inner = pl.element(), cast("pl.DataType", dtype.inner)
+        is_plain = inner.is_numeric() or inner == pl.Boolean
+        parts = element.cast(pl.String) if is_plain else sendable(element, inner, what)
         return value.list.eval(parts).list.join("||", ignore_nulls=True)
     text = _text(value, dtype)
     if text is None:
@@ -99,12 +95,6 @@ def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     return value.cast(pl.String) if isinstance(dtype, pl.Categorical | pl.Enum) else None
 
 
-def _element_text(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
-    if dtype.is_numeric() or dtype == pl.Boolean:
-        return value.cast(pl.String)
-    return sendable(value, dtype, what)
-
-
 def iso_text(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
     """Write times as ISO 8601 in UTC: with milliseconds, or with six or nine digits where there are more."""
     utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
@@ -122,16 +112,12 @@ def decimal_is_number(value: pl.Expr, scale: int) -> pl.Expr:
     """Whether a decimal goes as a number: whole ones up to 2^53, others with as many digits as every double keeps."""
     if scale == 0:
         return value.abs() <= EXACT
-    digits = value.cast(pl.String).str.replace_all(r"[-.]", "").str.strip_chars_start("0")
-    return digits.str.len_chars() - _trailing_zeros(digits) <= _DIGITS
-
-
-def _trailing_zeros(digits: pl.Expr) -> pl.Expr:
-    return digits.str.len_chars() - digits.str.strip_chars_end("0").str.len_chars()
+    digits = value.cast(pl.String).str.replace_all(r"[-.]", "").str.strip_chars("0")
+    return digits.str.len_chars() <= _DIGITS
 
 
 def json_values(values: pl.Series) -> list[object]:
-    """Return a column's values as they stand in a request: numbers that a reader would round are text."""
+    """Return a column's values as they are sent: numbers that a reader would round are text."""
     listed: list[object] = values.to_list()
     if isinstance(values.dtype, pl.Decimal):
         scale = values.dtype.scale
@@ -152,7 +138,7 @@ def _decimal(value: object, as_number: bool, scale: int) -> object:
 
 
 def json_value(value: object) -> object:
-    """Return a value as it stands in a request: whole numbers beyond 2^53 as text, because readers round them."""
+    """Return a value as it is sent: whole numbers beyond 2^53 as text, because readers round them."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT:
         return str(value)
     return value

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import cast
 
 import polars as pl
 
-from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
-from heap_assets.activation.engine.difference import Plan
 from heap_assets.activation.engine.hashing import hashed_keys, salt
-from heap_assets.activation.engine.http_client import Tally, Transport
+from heap_assets.activation.engine.http_client import RunStats, Transport
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.log import Log, Snapshot, fold, folded
-from heap_assets.activation.engine.planning import MEDIAN_OF, consider, counted, planned
+from heap_assets.activation.engine.log import FIELD, Log, Snapshot, at_account, field_names, fold, folded
+from heap_assets.activation.engine.planning import MEDIAN_OF, build_plan, counted, planned
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.sender import Progress, Sender
 from heap_assets.activation.engine.spec import Mode, SyncSpec
@@ -27,7 +25,6 @@ from heap_assets.activation.engine.tables import (
     runs,
     write_changelog,
     write_run,
-    write_running,
     write_set_aside,
 )
 from heap_assets.errors import HeapAssetsError
@@ -83,15 +80,15 @@ def deliver(
     blank = SyncReport(spec.name, destination.kind, run_id, day, Status.SUCCEEDED)
     if blocked_by:
         return replace(blank, status=Status.BLOCKED, reason="checks did not pass: " + ", ".join(blocked_by))
-    if (refusal := destination.refusal()) is not None:
+    if (refusal := destination.precondition_error()) is not None:
         return replace(blank, status=Status.REFUSED, reason=refusal)
     key = salt(store, spec.salt)
     spec = at_account(store, spec, destination)
     with Lease(store, spec.folder, run_id, spec.lease_ttl, margin=2 * spec.retry.timeout) as lease:
         wire = transport or Transport()
         try:
-            run = _Run(spec, destination, store, day, blank, key, lease)
-            return run.go(rows, wire, confirmed=confirmed, force=force, progress=progress)
+            run = _Run(spec, destination, store, blank, key, lease, wire, progress)
+            return run.go(rows, confirmed=confirmed, force=force)
         finally:
             if transport is None:
                 wire.close()
@@ -116,126 +113,87 @@ def dry_run(
     key = salt(store, spec.salt, keep=False)
     spec = at_account(store, spec, destination, claim=False)
     log = Log(store, spec.folder)
-    blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, destination.refusal())
-    seen = consider(
-        spec,
-        destination,
-        rows,
-        fold(log, log.ledger()),
-        store,
-        key,
-        day=day,
-        fence=_next_fence(store, spec),
-        force=force,
-    )
-    fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f[2:])) for f in seen.plan.send.columns if f[:2] == "p:"]
+    refusal = destination.precondition_error()
+    blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, refusal)
+    leases = store.list(f"{state_keys.SYNC}/{spec.folder}/lease")
+    fence = int(leases[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) + 1 if leases else 1
+    state = fold(log, log.ledger())
+    plan = build_plan(spec, destination, rows, state, store, key, day=day, fence=fence, force=force)
+    sent = plan.changes.send
+    fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(sent)]
     names = pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.String))
-    rows_to_send = seen.plan.send.select(hashed_keys(seen.plan.send["key"], key), "op", fields=names)
-    return planned(blank, seen, key), rows_to_send
+    return planned(blank, plan, key), sent.select(hashed_keys(sent["key"], key), "op", fields=names)
 
 
+@dataclass
 class _Run:
     """The steps of one run under a lease."""
 
-    def __init__(
-        self,
-        spec: SyncSpec,
-        destination: Destination,
-        store: Store,
-        day: date,
-        blank: SyncReport,
-        key: bytes,
-        lease: Lease,
-    ) -> None:
-        self.spec, self.destination, self.store, self.day, self.key, self.lease = (
-            spec,
-            destination,
-            store,
-            day,
-            key,
-            lease,
-        )
-        self.blank = blank
-        self.log = Log(store, spec.folder, lease.fence)
+    spec: SyncSpec
+    destination: Destination
+    store: Store
+    blank: SyncReport
+    key: bytes
+    lease: Lease
+    wire: Transport
+    progress: Callable[[Progress], None] | None
+
+    def __post_init__(self) -> None:
+        self.day = self.blank.day
+        self.log = Log(self.store, self.spec.folder, self.lease.fence)
         self.started = datetime.now(UTC)
         self.clock = time.monotonic()
-        history = runs(store, spec.folder, last=MEDIAN_OF)
+        history = runs(self.store, self.spec.folder, last=MEDIAN_OF)
         self.newest_day = cast("date | None", history["newest_day"].max())
 
-    def go(
-        self,
-        rows: pl.LazyFrame | Addressed,
-        wire: Transport,
-        *,
-        confirmed: bool,
-        force: bool,
-        progress: Callable[[Progress], None] | None,
-    ) -> SyncReport:
+    def go(self, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool) -> SyncReport:
         if self.lease.previous is not None:
             mark_killed(self.store, self.spec.folder, self.lease.previous_fence)
         if self.destination.mode is Mode.UPSERT and not force and self.newest_day and self.day < self.newest_day:
             reason = f"{self.newest_day} was delivered already; --force sends the older day"
             return self._recorded(replace(self.blank, status=Status.SUPERSEDED, reason=reason))
-        write_running(self.store, self.spec.folder, self.blank, self.lease.fence, self.started, self.newest_day)
+        running = replace(self.blank, status="running")  # type: ignore[arg-type]
+        write_run(self.store, self.spec.folder, running, self.lease.fence, self.started, self.newest_day)
         try:
-            return self._planned_and_sent(rows, wire, confirmed=confirmed, force=force, progress=progress)
+            return self._plan_and_send(rows, confirmed=confirmed, force=force)
         except BaseException as error:
             reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
             self._recorded(replace(self.blank, status=Status.STOPPED, reason=reason))
             raise
 
-    def _planned_and_sent(
-        self,
-        rows: pl.LazyFrame | Addressed,
-        wire: Transport,
-        *,
-        confirmed: bool,
-        force: bool,
-        progress: Callable[[Progress], None] | None,
-    ) -> SyncReport:
+    def _plan_and_send(self, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool) -> SyncReport:
         before = self.log.ledger()
         state = fold(self.log, before)
-        seen = consider(
-            self.spec,
-            self.destination,
-            rows,
-            state,
-            self.store,
-            self.key,
-            day=self.day,
-            fence=self.lease.fence,
-            force=force,
+        fence = self.lease.fence
+        plan = build_plan(
+            self.spec, self.destination, rows, state, self.store, self.key, day=self.day, fence=fence, force=force
         )
-        report = replace(planned(self.blank, seen, self.key), recovered=int((state.frame["status"] == "unknown").sum()))
-        write_set_aside(
-            self.store,
-            seen.set_aside.with_columns(run_id=pl.lit(self.blank.run_id)),
-            self.spec.folder,
-            self.started,
-            self.lease.fence,
-        )
-        if seen.concerns and not confirmed:
+        recovered = int((state.frame["status"] == "unknown").sum())
+        report = replace(planned(self.blank, plan, self.key), recovered=recovered)
+        set_aside = plan.set_aside.with_columns(run_id=pl.lit(self.blank.run_id))
+        write_set_aside(self.store, set_aside, self.spec.folder, self.started, self.lease.fence)
+        if plan.concerns and not confirmed:
             self._saved(before)
-            return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(seen.concerns)))
-        tally = self._send(seen.plan, wire, progress)
+            return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(plan.concerns)))
+        stats = self._send(plan.changes.send)
         entries = self._saved(before)
-        return self._recorded(self._finished(report, tally, entries))
+        return self._recorded(self._finished(report, stats, entries))
 
-    def _send(self, plan: Plan, wire: Transport, progress: Callable[[Progress], None] | None) -> Tally:
-        if not len(plan.send):
-            return Tally()
+    def _send(self, rows: pl.DataFrame) -> RunStats:
+        if not len(rows):
+            return RunStats()
         sender = Sender(
             self.spec,
             self.destination,
             self.log,
             self.lease,
-            wire,
+            self.wire,
             run_id=self.blank.run_id,
             day=self.day,
             mapping=self.spec.mapping_version(self.destination.target),
-            progress=progress,
+            progress=self.progress,
         )
-        return sender.run(plan.send)
+        return sender.run(rows)
 
     def _saved(self, before: Snapshot) -> pl.DataFrame:
         """Fold everything new into the ledger and the changelog; returns the new entries."""
@@ -247,8 +205,9 @@ class _Run:
         self.log.save(folded(before, names, entries), self.spec.compact_after)
         return entries
 
-    def _finished(self, report: SyncReport, tally: Tally, entries: pl.DataFrame) -> SyncReport:
-        found = tally.outcomes
+    def _finished(self, report: SyncReport, stats: RunStats, entries: pl.DataFrame) -> SyncReport:
+        outcomes = stats.outcomes
+        accepted = outcomes[self.destination.accepted]
         refused = entries.filter(pl.col("run_id") == report.run_id, pl.col("status") == "rejected")
         sample: tuple[tuple[str, str], ...] = ()
         by_reason: dict[str, int] = {}
@@ -256,19 +215,19 @@ class _Run:
             first = refused.head(_SAMPLE)
             sample = tuple(zip(hashed_keys(first["key"], self.key).to_list(), first["reason"].to_list(), strict=True))
             by_reason = counted(refused["reason"])
-        imperfect = found["rejected"] or found["unknown"] or report.invalid or report.waiting
-        status = Status.STOPPED if tally.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
+        imperfect = outcomes["rejected"] or outcomes["unknown"] or report.invalid or report.waiting
+        status = Status.STOPPED if stats.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
         return replace(
             report,
             status=status,
-            reason=tally.stopped,
-            sent=found[self.destination.accepted],
-            rejected=found["rejected"],
-            unknown=found["unknown"],
-            aborted=report.planned - found[self.destination.accepted] - found["rejected"] - found["unknown"],
-            requests=tally.requests,
-            retried=tally.retried,
-            throttled=tally.throttled,
+            reason=stats.stopped,
+            sent=accepted,
+            rejected=outcomes["rejected"],
+            unknown=outcomes["unknown"],
+            aborted=report.planned - accepted - outcomes["rejected"] - outcomes["unknown"],
+            requests=stats.requests,
+            retried=stats.retried,
+            throttled=stats.throttled,
             rejections=by_reason,
             sample=sample,
         )
@@ -279,8 +238,3 @@ class _Run:
         newest = max((d for d in (self.newest_day, self.day if complete else None) if d is not None), default=None)
         write_run(self.store, self.spec.folder, report, self.lease.fence, self.started, newest)
         return report
-
-
-def _next_fence(store: Store, spec: SyncSpec) -> int:
-    held = store.list(f"{state_keys.SYNC}/{spec.folder}/lease")
-    return int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) + 1 if held else 1

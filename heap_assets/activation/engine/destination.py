@@ -1,4 +1,4 @@
-"""What a destination has to say for itself; everything else is the engine's."""
+"""The interface a destination implements: how rows become requests, and what an answer means for each row."""
 
 from __future__ import annotations
 
@@ -24,53 +24,36 @@ class Rate:
 
 @dataclass(frozen=True)
 class Limits:
-    """Documented limits of one kind of call.
-
-    Attributes
-    ----------
-    batch_rows, batch_bytes, row_bytes
-        Most rows and bytes of a request, most bytes of one row.
-    key_units, name_units, value_units
-        Most UTF-16 code units of a key, a property name and a text value.
-    rates
-        Rate limits.
-    junk_keys
-        Keys that are never one person ("null", "guest").
-    forbidden_names
-        Lower-case names a property must not have in any casing.
-    """
+    """Documented limits of one kind of call."""
 
     batch_rows: int = 1
     batch_bytes: int | None = None
     row_bytes: int | None = None
+    """`batch_rows`, `batch_bytes`, `row_bytes`: Most rows and bytes of a request, most bytes of one row."""
     key_units: int | None = None
     name_units: int | None = None
     value_units: int | None = None
+    """`key_units`, `name_units`, `value_units`: Most UTF-16 code units of a key, a property name and a text value."""
     rates: tuple[Rate, ...] = ()
+    """Rate limits."""
     junk_keys: frozenset[str] = frozenset()
+    """Keys that are never one person ("null", "guest")."""
     forbidden_names: frozenset[str] = frozenset()
+    """Lower-case names a property must not have in any casing."""
 
 
 @dataclass(slots=True)
 class Row:
-    """One row of a batch as a destination sees it.
-
-    Attributes
-    ----------
-    key
-        What the ledger knows the row by: the destination's key, or the event key.
-    person
-        Who it is about: the key of an upsert, the identity an event goes to.
-    values
-        Mapped properties: text, number or boolean; None for one that is sent as null.
-    extra
-        Addressing columns of the rows other than the key (`event`, `time`, `event_key`, ...).
-    """
+    """One row of a batch as a destination sees it."""
 
     key: str
+    """What the ledger knows the row by: the destination's key, or the event key."""
     person: str
+    """Who it is about: the key of an upsert, the identity an event goes to."""
     values: Mapping[str, Any]
+    """Mapped properties: text, number or boolean; None for one that is sent as null."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Addressing columns of the rows other than the key (`event`, `time`, `event_key`, ...)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +68,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     body: bytes = b""
@@ -93,13 +76,13 @@ class Response:
 
     @property
     def accepted(self) -> bool:
-        """Tell whether the call as a whole was taken: any 2xx (heap.md 1.1)."""
+        """Whether the call as a whole was accepted: any 2xx (heap.md 1.1)."""
         return 200 <= self.status < 300
 
 
 @runtime_checkable
 class Destination(Protocol):
-    """Where rows go. Subclass :class:`BaseDestination` and fill in `element` and `request`.
+    """The interface of a destination. Subclass :class:`BaseDestination` and implement `element` and `request`.
 
     Attributes
     ----------
@@ -140,16 +123,16 @@ class Destination(Protocol):
         """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
         ...
 
-    def refusal(self) -> str | None:
-        """Say why nothing can be sent yet, or None."""
+    def precondition_error(self) -> str | None:
+        """Return why nothing can be sent yet, or None."""
         ...
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        """Return reason -> expression that is true for rows that must not be sent."""
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        """Return reason to expression that is true for rows that must not be sent."""
         ...
 
-    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
-        """Return for planned rows why history forbids them (text), or null."""
+    def held_rows(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        """Return for planned rows why they are held because of what was sent before (text), or null."""
         ...
 
     def element(self, row: Row) -> Any:
@@ -161,12 +144,12 @@ class Destination(Protocol):
         ...
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        """Return index -> reason of the rows this answer refuses, or None if it does not say."""
+        """Return index to reason of the rows that this answer rejects, or None if it does not say."""
         ...
 
 
 class BaseDestination:
-    """Defaults for destinations: one row a call, nothing refused row by row."""
+    """Defaults for destinations: one row a call, no rejections row by row."""
 
     kind: str = "custom"
     mode: Mode = Mode.UPSERT
@@ -186,14 +169,14 @@ class BaseDestination:
         """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
         return self.target
 
-    def refusal(self) -> str | None:
+    def precondition_error(self) -> str | None:
         return None
 
-    def unusable(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         del rows
         return {}
 
-    def withheld(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+    def held_rows(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
         del ledger
         return pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(rows))
 
@@ -208,11 +191,8 @@ class BaseDestination:
         return None
 
 
-def named_rows(response: Response, rows: int) -> dict[int, str] | None:
-    """Read `{"errors": [{"index": 3, "message": "..."}]}`, the usual form in which an API names the rows it refuses.
-
-    Where an answer has it, splitting is spared.
-    """
+def row_errors(response: Response, rows: int) -> dict[int, str] | None:
+    """Read `{"errors": [{"index": 3, "message": "..."}]}`, the usual form in which an API names the rows it rejects."""
     try:
         # unlike json it has a limit of depth, and does not exhaust the stack before
         errors = orjson.loads(response.body).get("errors")
@@ -220,5 +200,5 @@ def named_rows(response: Response, rows: int) -> dict[int, str] | None:
         return None
     if not isinstance(errors, list):
         return None
-    named = [e for e in errors if isinstance(e, dict) and type(e.get("index")) is int and 0 <= e["index"] < rows]
-    return {e["index"]: f"HTTP {response.status}: {e.get('message', 'refused')}" for e in named} or None
+    rejected = [e for e in errors if isinstance(e, dict) and type(e.get("index")) is int and 0 <= e["index"] < rows]
+    return {e["index"]: f"HTTP {response.status}: {e.get('message', 'refused')}" for e in rejected} or None

@@ -1,4 +1,4 @@
-"""What has to be sent: the newest rows against what the destination has acknowledged."""
+"""The difference between the newest rows and what the destination has acknowledged: what has to be sent."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation.engine.canonical import property_columns
-from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.canonical import property_columns, utf16_longer_than
+from heap_assets.activation.engine.destination import Destination, Limits
 from heap_assets.activation.engine.hashing import EMPTY, UNKNOWN, combined, hashed_values
 from heap_assets.activation.engine.log import FIELD, field_names
 from heap_assets.activation.engine.spec import Mode, OnWithdrawn, SyncSpec
-from heap_assets.activation.engine.validation import VALUE, check_names, duplicated, reasons
 from heap_assets.errors import SettingsError
 
+VALUE = "v:"
+"""Prefix of the columns that hold the values to send."""
 OLD = "o:"
-"""Prefix of the columns that hold what the ledger knew before."""
+"""Prefix of the columns that hold the hashes of the ledger."""
 RESEND = "resend"
 """Mapping of keys for which a full resend was asked."""
 _LONGEST_PAUSE = 32
@@ -26,21 +27,14 @@ _LONGEST_PAUSE = 32
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows ready to be compared.
-
-    Attributes
-    ----------
-    rows
-        `key`, addressing columns, and per property `v:<name>` (value) and `p:<name>` (keyed hash, null for null).
-    invalid
-        `profile_id`, `key`, `reason`: never sent.
-    keys
-        Every key that was given, usable or not.
-    """
+    """Rows ready to be compared."""
 
     rows: pl.DataFrame
+    """`key`, addressing columns, and per property `v:<name>` (value) and `p:<name>` (keyed hash, null for null)."""
     invalid: pl.DataFrame
+    """`profile_id`, `key`, `reason`: never sent."""
     keys: pl.Series
+    """Every key of the rows, invalid ones included."""
     names: tuple[str, ...]
     send_null: frozenset[str]
 
@@ -49,13 +43,9 @@ class Prepared:
 class Plan:
     """What a run will send, and what it will not.
 
-    Attributes
-    ----------
-    send
-        One row per key: `key`, `op`, `row_hash`, `failures`, addressing columns, `v:` values and `p:` hashes. A null
-        hash means that the field is not part of the call, 0 that it is cleared or sent as null.
-    counts
-        added, changed, unchanged, empty, withdrawn, removed, superseded, waiting, known.
+    `send`: one row per key: `key`, `op`, `row_hash`, `failures`, addressing columns, `v:` values and `p:` hashes. A
+    null hash means that the field is not part of the call, 0 that it is cleared or sent as null. `counts`: added,
+    changed, unchanged, empty, withdrawn, removed, superseded, waiting, known.
     """
 
     send: pl.DataFrame
@@ -66,7 +56,7 @@ class Plan:
 
 
 def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: bytes) -> Prepared:
-    """Read the rows, turn mapped columns into values, hash them, and set invalid rows apart."""
+    """Read the rows, turn mapped columns into values, hash them, and separate invalid rows."""
     columns = property_columns(spec, rows)
     names = tuple(columns)
     check_names(spec.name, names, destination.limits)
@@ -76,15 +66,15 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
             raise SettingsError(
                 f"sync {spec.name}: {destination.kind} needs the column {column!r}, which the rows lack"
             )
-    kept = [c for c in ("key", "profile_id", *destination.required, *destination.optional) if c in present]
+    inputs = [c for c in ("key", "profile_id", *destination.required, *destination.optional) if c in present]
     rows = rows.with_columns(pl.col("key").cast(pl.String))
-    frame = rows.select(*kept, *(value.alias(VALUE + name) for name, (value, _) in columns.items())).collect()
+    frame = rows.select(*inputs, *(value.alias(VALUE + name) for name, (value, _) in columns.items())).collect()
     unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
     reason = reasons(frame, destination, names)
     twice = "two rows have this key" if unique_on == "event_key" else "two profiles have this key"
     reason = reason.set(duplicated(frame, unique_on) & reason.is_null(), twice) if len(frame) else reason
     bad = reason.is_not_null()
-    labelled = frame.select("key", *(["profile_id"] if "profile_id" in kept else [])).with_columns(reason=reason)
+    labelled = frame.select("key", *(["profile_id"] if "profile_id" in inputs else [])).with_columns(reason=reason)
     usable = frame if not bad.any() else frame.filter(~bad)
     hashed = usable.with_columns(hashed_values(usable[VALUE + n], salt).alias(FIELD + n) for n in names)
     send_null = frozenset(name for name, (_, mapped) in columns.items() if mapped.on_null == "send")
@@ -92,13 +82,13 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
 
 
 def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: SyncSpec) -> Plan:
-    """Plan events: rows whose event key was never acknowledged. What changed or vanished is never sent."""
+    """Plan events: rows whose event key was never acknowledged. Changed and vanished rows are ignored."""
     done = ledger.filter(pl.col("status").is_in(["acknowledged", "sent"])).select("key")
     rows = prepared.rows.rename({"key": "person"}).rename({"event_key": "key"})
     new = rows.join(done, on="key", how="anti", maintain_order="left")
-    new = _with_failures(
-        new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names], len(new))), ledger
-    )
+    new = new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names], len(new)))
+    failures = ledger.select("key", "failures", "failed_hash", "failed_fence")
+    new = new.join(failures, on="key", how="left", maintain_order="left")
     due = _due(new, fence, spec)
     counts = {
         "added": int(due.sum()),
@@ -136,7 +126,8 @@ def plan_upsert(
     force
         Send even if a newer day was acknowledged; the keys are listed in the plan.
     """
-    ledger = _with_fields(ledger, prepared.names)
+    missing = [FIELD + n for n in prepared.names if FIELD + n not in ledger.columns]
+    ledger = ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in missing)
     moving = _moving(prepared, ledger, spec, mapping)
     older = (moving["day"] > day).fill_null(value=False)
     forced = moving.filter(older)["key"] if force else pl.Series("key", [], dtype=pl.String)
@@ -158,7 +149,8 @@ def plan_upsert(
         "known": known_keys(ledger),
     }
     send = pl.concat([ready, gone], how="diagonal_relaxed") if len(gone) else ready
-    return Plan(send, counts, _resend_reason(ready, mapping), _new_names(prepared, ledger), forced)
+    new_names = tuple(n for n in prepared.names if ledger[FIELD + n].null_count() == len(ledger))
+    return Plan(send, counts, _resend_reason(ready, mapping), new_names, forced)
 
 
 def _moving(prepared: Prepared, ledger: pl.DataFrame, spec: SyncSpec, mapping: str) -> pl.DataFrame:
@@ -167,9 +159,11 @@ def _moving(prepared: Prepared, ledger: pl.DataFrame, spec: SyncSpec, mapping: s
     Only hashes are compared; values are fetched for the rows that move, so that memory holds one copy of them.
     """
     fields = [FIELD + n for n in prepared.names]
-    facts = ledger.lazy().select("key", "day", "mapping", "failures", "failed_hash", "failed_fence", *_old(ledger))
+    old = [pl.col(f).alias(OLD + f.removeprefix(FIELD)) for f in field_names(ledger)]
+    facts = ledger.lazy().select("key", "day", "mapping", "failures", "failed_hash", "failed_fence", *old)
     compared = prepared.rows.lazy().select("key", *fields).with_row_index("_at").join(facts, on="key", how="left")
-    op = pl.when(_any(_was_sent(prepared.names)) | pl.col("day").is_not_null()).then(pl.lit("change"))
+    was_sent = _any(pl.col(OLD + n) >= UNKNOWN for n in prepared.names)
+    op = pl.when(was_sent | pl.col("day").is_not_null()).then(pl.lit("change"))
     compared = compared.with_columns(_intents(prepared, spec, mapping)).filter(
         _any(pl.col(f).is_not_null() for f in fields)
     )
@@ -221,10 +215,10 @@ def _vanished(
 ) -> pl.DataFrame:
     """Return withdrawals for keys that no row has any more."""
     fields = [FIELD + n for n in prepared.names]
-    given = prepared.keys.drop_nulls().to_frame("key").lazy()
-    held = ledger.lazy().filter(_any(pl.col(f) > EMPTY for f in fields))
-    held = held.select("key", "day", "failures", "failed_hash", "failed_fence", *fields)
-    gone = held.join(given, on="key", how="anti", maintain_order="left").collect()
+    current_keys = prepared.keys.drop_nulls().to_frame("key").lazy()
+    acknowledged = ledger.lazy().filter(_any(pl.col(f) > EMPTY for f in fields))
+    acknowledged = acknowledged.select("key", "day", "failures", "failed_hash", "failed_fence", *fields)
+    gone = acknowledged.join(current_keys, on="key", how="anti", maintain_order="left").collect()
     if not force:
         gone = gone.filter((pl.col("day") <= day).fill_null(value=True))
     if untouchable is not None and len(untouchable):
@@ -251,13 +245,8 @@ def _withdrawn_keys(ready: pl.DataFrame, prepared: Prepared) -> int:
     return int(ready.select(_any(lost).sum()).item()) if lost else 0
 
 
-def _with_failures(rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
-    facts = ledger.select("key", "failures", "failed_hash", "failed_fence")
-    return rows.join(facts, on="key", how="left", maintain_order="left")
-
-
 def _due(rows: pl.DataFrame, fence: int, spec: SyncSpec) -> pl.Series:
-    """Tell which rows are to be tried now: equal failures are repeated ever less often (design.md, Sync: Rows)."""
+    """Return which rows are due: repeated equal failures back off (design.md, Sync: Rows)."""
     same = (rows["failed_hash"] == rows["row_hash"]).fill_null(value=False)
     failures = rows["failures"].fill_null(0).cast(pl.Int64)
     patient = same & (failures >= spec.unchanged_failures)
@@ -268,31 +257,73 @@ def _due(rows: pl.DataFrame, fence: int, spec: SyncSpec) -> pl.Series:
     return ~patient | ((fence - rows["failed_fence"]) >= pause)
 
 
-def _with_fields(ledger: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    missing = [FIELD + n for n in names if FIELD + n not in ledger.columns]
-    return ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in missing)
-
-
-def _old(ledger: pl.DataFrame) -> list[pl.Expr]:
-    return [pl.col(f).alias(OLD + f.removeprefix(FIELD)) for f in field_names(ledger)]
-
-
-def _was_sent(names: tuple[str, ...]) -> list[pl.Expr]:
-    return [pl.col(OLD + n) >= UNKNOWN for n in names]
-
-
 def _resend_reason(ready: pl.DataFrame, mapping: str) -> str | None:
-    others = ready.filter(pl.col("mapping").is_not_null() & ~pl.col("mapping").is_in([mapping, ""]))["mapping"]
-    if len(others) == 0:
+    changed = ready.filter(pl.col("mapping").is_not_null() & ~pl.col("mapping").is_in([mapping, ""]))["mapping"]
+    if len(changed) == 0:
         return None
-    if (others == RESEND).any():
-        return f"a full resend was asked for: {len(others)} keys are sent again"
-    return f"the mapping or the destination's account changed: {len(others)} keys are sent again"
-
-
-def _new_names(prepared: Prepared, ledger: pl.DataFrame) -> tuple[str, ...]:
-    return tuple(n for n in prepared.names if ledger[FIELD + n].null_count() == len(ledger))
+    if (changed == RESEND).any():
+        return f"a full resend was asked for: {len(changed)} keys are sent again"
+    return f"the mapping or the destination's account changed: {len(changed)} keys are sent again"
 
 
 def _any(tests: Iterable[pl.Expr]) -> pl.Expr:
     return pl.any_horizontal(*(test.fill_null(value=False) for test in tests), pl.lit(value=False))
+
+
+def check_names(sync: str, names: Iterable[str], limits: Limits) -> None:
+    """Refuse property names that the destination would misread.
+
+    Raises SettingsError for a name that is empty, too long (heap.md 1.9) or taken by the destination ("id", heap.md
+    1.5).
+    """
+    for name in names:
+        if not name.strip():
+            raise SettingsError(f"sync {sync}: a property has an empty name")
+        if name.lower() in limits.forbidden_names:
+            raise SettingsError(f"sync {sync}: property {name!r} clashes with a name of the destination: rename it")
+        if limits.name_units is not None and len(name.encode("utf-16-le")) // 2 > limits.name_units:
+            raise SettingsError(f"sync {sync}: property {name[:40]!r}... is longer than {limits.name_units} characters")
+
+
+def reasons(frame: pl.DataFrame, destination: Destination, names: Iterable[str]) -> pl.Series:
+    """Return for every row why it cannot be sent; null if it can.
+
+    `frame`: `key`, the destination's other columns, and one `v:` column per property.
+    """
+    reasons_by_row = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(frame))
+    tests = [*_key_tests(frame, destination), *_value_tests(frame, destination.limits, names)]
+    for reason, expression in destination.invalid_rows(frame.lazy()).items():
+        tests.append((reason, frame.select(bad=expression.fill_null(value=True))["bad"]))
+    for reason, bad in reversed(tests):
+        if bad.any():
+            reasons_by_row = reasons_by_row.set(bad, reason)
+    return reasons_by_row
+
+
+def _key_tests(frame: pl.DataFrame, destination: Destination) -> list[tuple[str, pl.Series]]:
+    key, limits = frame["key"], destination.limits
+    nulls = [] if destination.key_may_be_null else [("key is null", key.is_null())]
+    tests = [*nulls, ("key is blank", (key.str.strip_chars() == "").fill_null(value=False))]
+    if limits.key_units is not None:
+        tests.append((f"key is longer than {limits.key_units} characters", utf16_longer_than(key, limits.key_units)))
+    if limits.junk_keys:
+        junk = key.str.to_lowercase().is_in(list(limits.junk_keys)).fill_null(value=False)
+        tests.append(("key is a placeholder, not one person", junk))
+    return tests
+
+
+def _value_tests(frame: pl.DataFrame, limits: Limits, names: Iterable[str]) -> list[tuple[str, pl.Series]]:
+    tests = []
+    for name in names:
+        values = frame[VALUE + name]
+        if values.dtype == pl.String and limits.value_units is not None:
+            reason = f"{name} is longer than {limits.value_units} characters"
+            tests.append((reason, utf16_longer_than(values, limits.value_units)))
+        elif values.dtype.is_float():
+            tests.append((f"{name} is not a finite number", (~values.is_finite()).fill_null(value=False)))
+    return tests
+
+
+def duplicated(frame: pl.DataFrame, column: str) -> pl.Series:
+    """Tell which rows share their key with another row; null keys share nothing."""
+    return frame[column].is_duplicated() & frame[column].is_not_null()

@@ -18,28 +18,21 @@ from heap_assets.values import apart, json_or_exact, read_times
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 KEY_COLUMNS = ("key", "profile_id", "heap_identities")
 EVENT_COLUMNS = (*KEY_COLUMNS, "event_key", "event", "time")
-"""Columns that the delivery engine puts beside those of a table whose rows are keyed, or are events."""
+"""Columns that the delivery engine adds to those of a table whose rows are keyed, or are events."""
 _FIELD, _RECORD, _NULL = "\x1f", "\x1e", "\x00"
 
 
 @dataclass(frozen=True)
 class EventMapping:
-    """How rows of a table become events.
-
-    Attributes
-    ----------
-    name, name_column
-        The event's name: a constant, or a column.
-    key_column
-        The table's own key of a row; without it, the hash of all source columns and an ordinal among equals.
-    timestamp_column
-        When it happened; without it the destination takes the time of arrival.
-    """
+    """How rows of a table become events."""
 
     name: str | None = None
     name_column: str | None = None
+    """`name` and `name_column`: The event's name: a constant, or a column."""
     key_column: str | None = None
+    """The table's own key of a row; without it, the hash of all source columns and an ordinal among equals."""
     timestamp_column: str | None = None
+    """When it happened; without it the destination takes the time of arrival."""
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.name_column is None):
@@ -51,11 +44,8 @@ class EventMapping:
 def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Sequence[str]) -> pl.LazyFrame:
     """Add `event_key`, `event` and `time` to the rows of a table.
 
-    Parameters
-    ----------
-    source_columns
-        Columns as the source has them. Only they make the key: what identity resolution adds never does, so that a
-        merge sends nothing again.
+    `source_columns`: columns as the source has them. Only they make the key: what identity resolution adds never does,
+    so that a merge sends nothing again.
 
     Returns
     -------
@@ -64,8 +54,8 @@ def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Seque
         called like one of :data:`EVENT_COLUMNS` go under another name (:mod:`heap_assets.values`).
     """
     schema = table.collect_schema()
-    named = (mapping.name_column, mapping.key_column, mapping.timestamp_column)
-    for column in (*source_columns, *(c for c in named if c is not None)):
+    mapped_columns = (mapping.name_column, mapping.key_column, mapping.timestamp_column)
+    for column in (*source_columns, *(c for c in mapped_columns if c is not None)):
         if column not in schema:
             raise SettingsError(f"events: the table has no column {column!r}")
     name = pl.lit(mapping.name) if mapping.name_column is None else pl.col(mapping.name_column).cast(pl.String)
@@ -171,22 +161,22 @@ def addressed_events(
     Addressed
         An event goes to one identity only, whatever `policy.identities` says, except `none`.
     """
-    single = policy if policy.identities == "none" else _one(policy)
+    single = policy if policy.identities == "none" else replace(policy, identities="one")
     people = addressed(profiles.select("profile_id", "heap_identities"), users, single)
-    every = events.drop("key", strict=False).collect()
+    every_event = events.drop("key", strict=False).collect()
     happened = read_times(pl.col("time"))
-    early = every.select(early=(happened < since).fill_null(value=False))["early"] if since else None
-    kept = every.filter(~early) if early is not None else every
-    homes = people.rows.select("profile_id", "key").collect()
-    joined = kept.join(homes, on="profile_id", how="left", maintain_order="left")
+    early = every_event.select(early=(happened < since).fill_null(value=False))["early"] if since else None
+    recent = every_event.filter(~early) if early is not None else every_event
+    identities = people.rows.select("profile_id", "key").collect()
+    joined = recent.join(identities, on="profile_id", how="left", maintain_order="left")
     end = datetime.combine(day, time.max).replace(tzinfo=None) - timedelta(days=hold_days)
     over = (happened.dt.replace_time_zone(None) < end).fill_null(value=False)
-    homeless = joined.filter(pl.col("key").is_null()).select(
+    keyless = joined.filter(pl.col("key").is_null()).select(
         "profile_id",
         key="event_key",
         reason=pl.when(over).then(pl.lit("expired: nobody to send it to")).otherwise(None),
     )
-    waiting = homeless.filter(pl.col("reason").is_null())
+    waiting = keyless.filter(pl.col("reason").is_null())
     if refused is not None:
         why = refused.select("profile_id", refused="reason").collect()
         waiting = waiting.join(why, on="profile_id", how="left", maintain_order="left").with_columns(reason="refused")
@@ -194,13 +184,13 @@ def addressed_events(
     return Addressed(
         rows=joined.filter(pl.col("key").is_not_null()).lazy(),
         held=waiting.lazy(),
-        invalid=homeless.filter(pl.col("reason").is_not_null()).lazy(),
-        counts={**people.counts, "before_since": len(every) - len(kept), "expired": len(homeless) - len(waiting)},
+        invalid=keyless.filter(pl.col("reason").is_not_null()).lazy(),
+        counts={
+            **people.counts,
+            "before_since": len(every_event) - len(recent),
+            "expired": len(keyless) - len(waiting),
+        },
     )
-
-
-def _one(policy: AddressPolicy) -> AddressPolicy:
-    return replace(policy, identities="one")
 
 
 def derived_id(source: str, event_key: str) -> str:
@@ -209,7 +199,7 @@ def derived_id(source: str, event_key: str) -> str:
 
 
 def event_faults(rows: pl.LazyFrame, name_units: int) -> dict[str, pl.Expr]:
-    """Return what makes a row unusable as an event, by reason."""
+    """Return reason to expression that is true for rows that are no valid event."""
     faults = {
         "event key is null": pl.col("event_key").is_null(),
         "event name is null or blank": pl.col("event").is_null() | (pl.col("event").str.strip_chars() == ""),

@@ -41,8 +41,8 @@ def siphash_words(words: Words, key: Words) -> Words:
     for begin in range(0, len(words), _BLOCK):
         block = words[begin : begin + _BLOCK]
         state = _State(len(block), key)
-        state.take(block)
-        state.take(closing[: len(block)])
+        state.absorb(block)
+        state.absorb(closing[: len(block)])
         hashes[begin : begin + len(block)] = state.finished()
     return hashes
 
@@ -54,10 +54,10 @@ def _block(texts: pl.Series, key: Words) -> Words:
     state = _State(len(texts), key)
     word_at = _words_at(texts)
     for at, running in _running(lengths // _WORD):
-        state.take(word_at[starts[:running] + at * _WORD])
-    rest = (lengths % _WORD).astype(np.uint64) * np.uint64(8)
-    last = word_at[starts + lengths // _WORD * _WORD] & ((np.uint64(1) << rest) - np.uint64(1))
-    state.take(last | (lengths.astype(np.uint64) << np.uint64(56)))
+        state.absorb(word_at[starts[:running] + at * _WORD])
+    tail_bits = (lengths % _WORD).astype(np.uint64) * np.uint64(8)
+    last = word_at[starts + lengths // _WORD * _WORD] & ((np.uint64(1) << tail_bits) - np.uint64(1))
+    state.absorb(last | (lengths.astype(np.uint64) << np.uint64(56)))
     hashes = np.empty(len(texts), dtype=np.uint64)
     hashes[order] = state.finished()
     return hashes
@@ -83,7 +83,7 @@ class _State:
         self._v = [np.full(values, word ^ int(key[i % 2]), dtype=np.uint64) for i, word in enumerate(_INITIAL)]
         self._spare = np.empty(values, dtype=np.uint64)
 
-    def take(self, words: Words) -> None:
+    def absorb(self, words: Words) -> None:
         """Mix one word into each of the first values."""
         state = [v[: len(words)] for v in self._v]
         state[3] ^= words
@@ -133,29 +133,22 @@ _SALT_KEY = f"{state_keys.SYNC}/salt"
 _SALT_BYTES = 16
 
 
-def salt(store: Store, given: bytes | None = None, *, keep: bool = True) -> bytes:
+def salt(store: Store, chosen: bytes | None = None, *, keep: bool = True) -> bytes:
     """Return the 16 bytes that key every hash: those given, or the ones held in the store (drawn on first use).
 
-    Parameters
-    ----------
-    keep
-        Store what is drawn. Without, the hashes of a store that has none compare with those of no other call.
-
-    Raises
-    ------
-    DeliveryError
-        If the salt in the store is damaged: with another one every row would look changed.
+    `keep`: store what is drawn. Without, the hashes of a store that has none compare with those of no other call.
+    Raises DeliveryError if the salt in the store is damaged: with another one every row would look changed.
     """
-    if given is not None:
-        return hashlib.sha256(given).digest()[:_SALT_BYTES]
+    if chosen is not None:
+        return hashlib.sha256(chosen).digest()[:_SALT_BYTES]
     if not has_salt(store):
         if not keep:
             return secrets.token_bytes(_SALT_BYTES)
         store.create(_SALT_KEY, secrets.token_bytes(_SALT_BYTES))
-    found = store.read(_SALT_KEY)
-    if len(found) != _SALT_BYTES:
-        raise DeliveryError(f"{store.uri(_SALT_KEY)} is damaged ({len(found)} bytes, not {_SALT_BYTES}): restore it")
-    return found
+    stored = store.read(_SALT_KEY)
+    if len(stored) != _SALT_BYTES:
+        raise DeliveryError(f"{store.uri(_SALT_KEY)} is damaged ({len(stored)} bytes, not {_SALT_BYTES}): restore it")
+    return stored
 
 
 def has_salt(store: Store) -> bool:
@@ -169,7 +162,7 @@ def hashed_key(key: str, salt_bytes: bytes) -> str:
 
 
 def hashed_keys(keys: pl.Series, salt_bytes: bytes) -> pl.Series:
-    """Return keys as 16 hex digits of their keyed hash: equal keys can be told, none can be read."""
+    """Return keys as 16 hex digits of their keyed hash: equal keys have equal hashes, and none can be read."""
     words = siphash_texts(keys.cast(pl.String), _key(salt_bytes, _STRING) ^ np.uint64(_KEYS))
     hashes = np.maximum(words, np.uint64(_FIRST_HASH)).astype(">u8")
     return pl.Series("key_hash", hashes.view("V8").tolist(), dtype=pl.Binary).bin.encode("hex")

@@ -18,15 +18,15 @@ from heap_assets.activation.engine.rate_limit import Clock, Limiter, RealClock, 
 from heap_assets.activation.engine.spec import Retry
 from heap_assets.http_client import HttpClient, NoAnswer
 
-STOPPING = frozenset({401, 402, 403, 404, 405, 407, 410})
-"""Statuses that no retry and no splitting will change."""
-PASSING = frozenset({408, 425})
-"""Statuses below 500 that pass."""
+FATAL = frozenset({401, 402, 403, 404, 405, 407, 410})
+"""Statuses that neither a retry nor splitting the batch will change."""
+TRANSIENT = frozenset({408, 425})
+"""Statuses below 500 that are worth a retry."""
 _READ = 4096
 
 
 def retry_after(response: Response) -> float | None:
-    """Return the seconds that an answer asks to wait, None if it does not or nobody can read it."""
+    """Return the seconds of a `Retry-After` header, None if there is none that can be read."""
     text = next((v for k, v in response.headers.items() if k.lower() == "retry-after"), "").strip()
     if not text:
         return None
@@ -41,12 +41,12 @@ def retry_after(response: Response) -> float | None:
 
 
 def reason_of(response: Response) -> str:
-    """Return status and text of an answer, not redacted yet: to be cut only after that."""
+    """Return status and text of an answer; redact it before it is cut or shown."""
     text = response.body[:_READ].decode("utf-8", "replace").strip()
     return f"HTTP {response.status}" + (f": {text}" if text not in ("", "{}") else "")
 
 
-def advice(status: int) -> str:
+def hint(status: int) -> str:
     if status in (401, 403):
         return "the destination does not accept these credentials; check app_id or key"
     if status == 404:
@@ -58,12 +58,8 @@ def advice(status: int) -> str:
 class Unanswered:
     """A call without an answer.
 
-    Attributes
-    ----------
-    arrived
-        Whether the destination may have received it.
-    hopeless
-        Whether the next attempt would end the same way: an impossible address, a host that is not allowed.
+    `arrived`: whether the destination may have received it. `hopeless`: whether the next attempt would end the same
+    way: an impossible address, a host that is not allowed.
     """
 
     what: str
@@ -74,10 +70,7 @@ class Unanswered:
 class Transport:
     """Calls over pooled HTTP connections.
 
-    Parameters
-    ----------
-    wire
-        Stands in for the network, for simulations on a virtual clock.
+    `wire`: stands in for the network, for simulations on a virtual clock.
     """
 
     def __init__(self, clock: Clock | None = None, wire: httpx.BaseTransport | None = None) -> None:
@@ -87,7 +80,7 @@ class Transport:
     def send(self, request: Request, timeout: float) -> Response | Unanswered:
         """Make one call; it ends after `timeout` seconds whatever the other side does.
 
-        An answer that says that all was taken and cannot be read to its end is none: it may name rows that were not.
+        A 2xx answer that cannot be read to its end counts as unanswered: it may name rows that were rejected.
         """
         headers = {"Content-Type": "application/json", **request.headers}
         answer = self._client.exchange(request.method, request.url, request.body, headers, timeout)
@@ -103,8 +96,8 @@ class Transport:
 
 
 @dataclass
-class Tally:
-    """What happened so far, in numbers. `stopped` is the reason why the run ended early."""
+class RunStats:
+    """Counts of a run. `stopped` is the reason why it ended early."""
 
     requests: int = 0
     retried: int = 0
@@ -125,7 +118,7 @@ class RunStopped(Exception):
 
 @dataclass
 class _Attempts:
-    """What one call has been through."""
+    """The failed attempts of one call."""
 
     failed: int = 0
     waits: int = 0
@@ -133,19 +126,16 @@ class _Attempts:
     throttled_since: float | None = None
 
 
-class Caller:
+class RetryingClient:
     """Makes calls for all workers of a run.
 
-    Parameters
-    ----------
-    limiter
-        Shared by all workers, and paused for all of them by a 429.
+    `limiter`: shared by all workers, and paused for all of them by a 429.
     """
 
-    def __init__(self, patience: Retry, limiter: Limiter, transport: Transport, lease: Lease) -> None:
-        self.tally = Tally()
+    def __init__(self, retry: Retry, limiter: Limiter, transport: Transport, lease: Lease) -> None:
+        self.stats = RunStats()
         self.lock = threading.Lock()
-        self._patience, self._limiter, self._transport, self._lease = patience, limiter, transport, lease
+        self._retry, self._limiter, self._transport, self._lease = retry, limiter, transport, lease
         self._stop = threading.Event()
         self._jitter = random.Random()  # noqa: S311  jitter is not a secret
 
@@ -156,71 +146,68 @@ class Caller:
     def stop(self, reason: str | None = None) -> None:
         """Let no further call begin."""
         with self.lock:
-            self.tally.stopped = self.tally.stopped or reason
+            self.stats.stopped = self.stats.stopped or reason
         self._stop.set()
         self._limiter.close()
 
     def call(self, request: Request, rows: int, heavy: Counter[str]) -> tuple[Response, int]:
-        """Call until there is an answer that settles something; returns it with the number of the attempt.
+        """Retry until there is a final answer; returns it with the number of the attempt.
 
-        Raises
-        ------
-        RunStopped
-            For 401, 403, 404 and their like, after all attempts, or after nothing but 429 for too long.
+        Raises RunStopped for 401, 403, 404 and their like, after all attempts, or after nothing but 429 for too long.
         """
-        so_far = _Attempts()
+        attempts = _Attempts()
         while True:
-            answer = self._answer(request, rows, heavy, so_far)
-            wait = backoff(so_far.waits, self._patience.first_wait, self._patience.longest_wait, self._jitter)
-            so_far.waits += 1
+            answer = self._answer(request, rows, heavy, attempts)
+            wait = backoff(attempts.waits, self._retry.first_wait, self._retry.longest_wait, self._jitter)
+            attempts.waits += 1
             if isinstance(answer, Unanswered):
-                so_far.arrived = so_far.arrived or answer.arrived
+                attempts.arrived = attempts.arrived or answer.arrived
                 if answer.hopeless:
-                    raise RunStopped(answer.what, arrived=so_far.arrived)
-                self._failed(answer.what, wait, so_far)
+                    raise RunStopped(answer.what, arrived=attempts.arrived)
+                self._failed(answer.what, wait, attempts)
             elif answer.status == 429:
-                self._throttled(answer, wait, so_far)
-            elif answer.status in STOPPING or 300 <= answer.status < 400:
-                reason = f"HTTP {answer.status}: {advice(answer.status)}"
-                raise RunStopped(reason, arrived=so_far.arrived, http_status=answer.status)
-            elif answer.status >= 500 or answer.status < 200 or answer.status in PASSING:
-                so_far.arrived = True
-                asked = min(retry_after(answer) or 0.0, self._patience.longest_retry_after)
-                self._failed(f"HTTP {answer.status}", max(wait, asked), so_far)
+                self._throttled(answer, wait, attempts)
+            elif answer.status in FATAL or 300 <= answer.status < 400:
+                reason = f"HTTP {answer.status}: {hint(answer.status)}"
+                raise RunStopped(reason, arrived=attempts.arrived, http_status=answer.status)
+            elif answer.status >= 500 or answer.status < 200 or answer.status in TRANSIENT:
+                attempts.arrived = True
+                retry_in = min(retry_after(answer) or 0.0, self._retry.longest_retry_after)
+                self._failed(f"HTTP {answer.status}", max(wait, retry_in), attempts)
             else:
-                return answer, so_far.failed + 1
+                return answer, attempts.failed + 1
 
-    def _answer(self, request: Request, rows: int, heavy: Counter[str], so_far: _Attempts) -> Response | Unanswered:
+    def _answer(self, request: Request, rows: int, heavy: Counter[str], attempts: _Attempts) -> Response | Unanswered:
         with self._limiter.permission(rows, heavy):
             if self.stopped:
-                raise RunStopped(self.tally.stopped or "the run stopped", arrived=so_far.arrived)
+                raise RunStopped(self.stats.stopped or "the run stopped", arrived=attempts.arrived)
             try:
                 self._lease.check()
             except LeaseLostError as error:
-                raise RunStopped(str(error), arrived=so_far.arrived) from error
+                raise RunStopped(str(error), arrived=attempts.arrived) from error
             with self.lock:
-                self.tally.requests += 1
-            return self._transport.send(request, self._patience.timeout)
+                self.stats.requests += 1
+            return self._transport.send(request, self._retry.timeout)
 
-    def _throttled(self, answer: Response, wait: float, so_far: _Attempts) -> None:
+    def _throttled(self, answer: Response, wait: float, attempts: _Attempts) -> None:
         """Pause everybody; a 429 uses up no attempt."""
         now = self._transport.clock.now()
-        so_far.throttled_since = now if so_far.throttled_since is None else so_far.throttled_since
-        if now - so_far.throttled_since > self._patience.throttled_for:
-            reason = f"nothing but HTTP 429 for {self._patience.throttled_for:.0f} s"
-            raise RunStopped(reason, arrived=so_far.arrived, http_status=429)
+        attempts.throttled_since = now if attempts.throttled_since is None else attempts.throttled_since
+        if now - attempts.throttled_since > self._retry.throttled_for:
+            reason = f"nothing but HTTP 429 for {self._retry.throttled_for:.0f} s"
+            raise RunStopped(reason, arrived=attempts.arrived, http_status=429)
         with self.lock:
-            self.tally.throttled += 1
-        self._limiter.pause(min(retry_after(answer) or wait, self._patience.longest_retry_after))
+            self.stats.throttled += 1
+        self._limiter.pause(min(retry_after(answer) or wait, self._retry.longest_retry_after))
 
-    def _failed(self, what: str, wait: float, so_far: _Attempts) -> None:
-        so_far.throttled_since = None
-        so_far.failed += 1
-        if so_far.failed >= self._patience.attempts:
-            reason = f"{what}, {so_far.failed} times in a row: the destination is down"
-            raise RunStopped(reason, arrived=so_far.arrived)
+    def _failed(self, what: str, wait: float, attempts: _Attempts) -> None:
+        attempts.throttled_since = None
+        attempts.failed += 1
+        if attempts.failed >= self._retry.attempts:
+            reason = f"{what}, {attempts.failed} times in a row: the destination is down"
+            raise RunStopped(reason, arrived=attempts.arrived)
         with self.lock:
-            self.tally.retried += 1
+            self.stats.retried += 1
         until = self._transport.clock.now() + wait
         while (left := until - self._transport.clock.now()) > 0 and not self.stopped:
             self._transport.clock.wait(min(left, 0.5))

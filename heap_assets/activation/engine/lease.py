@@ -1,4 +1,4 @@
-"""One writer per sync and destination, on any object store, with nothing but create-if-absent.
+"""Leases: one writer per sync and destination, on any object store that has create-if-absent.
 
 Lease number n is the object `_sync/<sync>/lease/<n>.json`. Whoever creates n+1 holds the sync; that is allowed once n
 is released, silent for longer than its time, or held by a process of this machine that is dead. The number is the
@@ -68,12 +68,7 @@ class Holder:
 class Lease:
     """A held lease. Use as a context manager; it beats by itself and is released at the end.
 
-    Attributes
-    ----------
-    fence
-        The fencing number.
-    previous
-        The holder before, if it never released: its run was killed.
+    `fence`: the fencing number. `previous`: the holder before, if it never released: its run was killed.
     """
 
     def __init__(self, store: Store, sync: str, run_id: str, ttl: timedelta, margin: float = 0.0) -> None:
@@ -90,7 +85,7 @@ class Lease:
         self.previous_fence = 0
 
     def __enter__(self) -> Lease:
-        self.fence, self.previous, self.previous_fence = self._acquired()
+        self.fence, self.previous, self.previous_fence = self._acquire()
         self._thread = threading.Thread(target=self._beat_until_stopped, name=f"lease-{self.fence}", daemon=True)
         self._thread.start()
         return self
@@ -104,31 +99,28 @@ class Lease:
     def check(self) -> None:
         """Make sure that a call begun now ends before the lease can.
 
-        Raises
-        ------
-        LeaseLostError
-            If another run took over, or this one could not say for too long that it is alive.
+        Raises LeaseLostError if another run took over, or this one could not say for too long that it is alive.
         """
         if self._lost is None and time.monotonic() - self._last_beat > self._ttl - self._margin:
             self._lost = "its heartbeat could not be written in time"
         if self._lost is not None:
             raise LeaseLostError(f"{self._root}: run {self._run_id} lost its lease {self.fence}: {self._lost}")
 
-    def _acquired(self) -> tuple[int, Holder | None, int]:
-        held = [info for info in self._store.list(self._root) if _NUMBERED.search(info.key)]
-        number = int(held[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) if held else 0
-        before = self._holder(held[-1].key, held[-1].last_modified) if held else None
-        if before is not None and not before.is_gone(lambda: self._now() - held[-1].last_modified):
-            raise self._refused(before)
+    def _acquire(self) -> tuple[int, Holder | None, int]:
+        leases = [info for info in self._store.list(self._root) if _NUMBERED.search(info.key)]
+        number = int(leases[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) if leases else 0
+        before = self._holder(leases[-1].key, leases[-1].last_modified) if leases else None
+        if before is not None and not before.is_gone(lambda: self._now() - leases[-1].last_modified):
+            raise self._held_error(before)
         if not self._store.create(self._key(number + 1), self._me().to_json()):
-            raise self._refused(self._holder(self._key(number + 1), datetime.now(UTC)))
-        for info in held[:-_KEPT]:
+            raise self._held_error(self._holder(self._key(number + 1), datetime.now(UTC)))
+        for info in leases[:-_KEPT]:
             self._store.delete(info.key)
         killed = before if before is not None and not before.released else None
         return number + 1, killed, number
 
     def _holder(self, key: str, written_at: datetime) -> Holder:
-        """Return who holds a lease; one that cannot be read is held by somebody unknown until it is silent."""
+        """Return the holder of a lease; a damaged lease counts as held by an unknown run until it expires."""
         try:
             return Holder.from_json(self._store.read(key))
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -137,13 +129,13 @@ class Lease:
             return Holder(f"unknown (damaged: {where})", "", 0, "", written_at, self._ttl)
 
     def _now(self) -> datetime:
-        """Return what time it is by the clock of the store."""
+        """Return the time by the clock of the store."""
         key = f"{self._root}-clock"
         self._store.write(key, b"")
         info = self._store.head(key)
         return info.last_modified if info else datetime.now(UTC)
 
-    def _refused(self, holder: Holder) -> LeaseHeldError:
+    def _held_error(self, holder: Holder) -> LeaseHeldError:
         return LeaseHeldError(
             f"{self._root}: run {holder.run_id} (process {holder.pid}) is sending since its lease was taken and was "
             f"last heard of at {holder.heartbeat:%Y-%m-%d %H:%M:%S} UTC. Wait for it, or stop it; if it died, its "

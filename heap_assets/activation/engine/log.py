@@ -2,10 +2,16 @@
 
 Segments are immutable Parquet objects `_sync/<sync>/log/<fence>-<sequence>-<kind>.parquet`. The fencing number of the
 writer comes first in the name, so that what a writer says after it lost its lease sorts before its successor.
+
+Each account that a sync writes to has a ledger and a log of its own: the first account has the folder of the sync's
+name, which `destination.json` records; every other one has `<sync>@<hash of address and account>`, listed below
+`<sync>/others/`. A ledger from before accounts had ledgers of their own belongs to the account that the sync sends to
+next.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -13,11 +19,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import polars as pl
 
+from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.hashing import UNKNOWN
+from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.errors import DamagedFileError, DeliveryError
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
@@ -71,28 +80,22 @@ _FENCE_DIGITS = 10
 _OWN_ROWS = 200_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
 _AT_ONCE = 16
+_ACCOUNT_DIGITS = 16
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A folded state.
-
-    Attributes
-    ----------
-    folded
-        Names of the segments it contains that may still exist.
-    through
-        The newest segment it ever contained.
-    base
-        Name of the base it was built upon.
-    """
+    """A folded state."""
 
     frame: pl.DataFrame
     folded: frozenset[str] = frozenset()
+    """Names of the segments it contains that may still exist."""
     through: str = ""
+    """The newest segment it ever contained."""
     base: str = ""
+    """Name of the base it was built upon."""
 
 
 class Log:
@@ -116,10 +119,7 @@ class Log:
     def append(self, batch: str, kind: str, frame: pl.DataFrame) -> None:
         """Write one segment. A segment is never replaced.
 
-        Raises
-        ------
-        DeliveryError
-            If a segment of that name exists: then two writers share a fencing number.
+        Raises DeliveryError if a segment of that name exists: then two writers share a fencing number.
         """
         data = to_parquet(frame, compression="lz4", statistics=False)  # small and often: speed counts
         if not self.store.create(f"{self.root}/log/{batch}-{kind}.parquet", data):
@@ -168,7 +168,7 @@ class Log:
 
     def _remove_before(self, state: Snapshot) -> None:
         bases = [i.key for i in self.store.list(f"{self.root}/log") if i.key.endswith(f"-{_BASE}.parquet")]
-        # A base that sorts later is that of a writer who took over meanwhile: it stands.
+        # A base that sorts later is that of a writer who took over meanwhile: it is kept.
         older = [base for base in bases if base < f"{self.root}/log/{state.base}"]
         obsolete = older + [f"{self.root}/log/{n}" for n in state.folded]
         list(self._each(self.store.delete, obsolete))
@@ -238,11 +238,8 @@ def field_names(frame: pl.DataFrame) -> list[str]:
 def fold(log: Log, start: Snapshot | None = None) -> Snapshot:
     """Fold the log into the ledger: one row per key, what the destination has acknowledged.
 
-    Parameters
-    ----------
-    start
-        A state that contains some segments already; the log's base if not given. Every start gives the same result,
-        unless a writer that had lost its lease spoke after `start`: what it sent then counts as unknown.
+    `start`: A state that contains some segments already; the log's base if not given. Every start gives the same
+    result, unless a writer that had lost its lease spoke after `start`: what it sent then counts as unknown.
     """
     start = start or log.base()
     names = [name for name in log.segments() if name not in start.folded]
@@ -261,7 +258,7 @@ def folded(start: Snapshot, names: Sequence[str], entries: pl.DataFrame) -> Snap
 
 def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
     fields = sorted({*field_names(ledger), *field_names(entries)})
-    delta = _last_words(entries, fields)
+    delta = _last_values(entries, fields)
     columns = [name for name in LEDGER_SCHEMA if name != "key"] + fields
     ledger = ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in ledger.columns)
     delta = delta.select("key", *columns)
@@ -269,12 +266,12 @@ def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
     return merged.select("key", *(pl.coalesce(f"{name}:new", name).alias(name) for name in columns)).sort("key")
 
 
-def _last_words(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
-    """Reduce entries (in order) to the last thing said about every column of every key."""
+def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
+    """Reduce entries (in order) to the last value of every column of every key."""
     entries = entries.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in entries.columns)
     acknowledged, unknown = pl.col("status").is_in(["acknowledged", "sent"]), pl.col("status") == "unknown"
     rejected, note = pl.col("status") == "rejected", pl.col("status") == "note"
-    said = entries.filter(acknowledged | unknown | rejected | note).with_columns(
+    changes = entries.filter(acknowledged | unknown | rejected | note).with_columns(
         day=pl.when(acknowledged | note).then("day"),
         mapping=pl.when(acknowledged | note).then("mapping").when(unknown).then(pl.lit("")),
         acknowledged_at=pl.when(acknowledged).then("answered_at"),
@@ -293,6 +290,57 @@ def _last_words(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
         },
     )
     columns = [name for name in LEDGER_SCHEMA if name != "key"] + fields
-    if said["key"].is_unique().all():
-        return said.select("key", *columns)
-    return said.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)
+    if changes["key"].is_unique().all():
+        return changes.select("key", *columns)
+    return changes.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)
+
+
+def at_account(store: Store, spec: SyncSpec, destination: Destination | None = None, *, claim: bool = True) -> SyncSpec:
+    """Return a sync with the ledger of the account that its destination writes to.
+
+    `destination`: says which account it writes to, unless the sync does. `claim`: write down whose ledger it is;
+    without, nothing is written: only who sends makes a ledger an account's.
+    """
+    account = spec.account or (spec.name if destination is None else str(destination.account))
+    return replace(spec, account=account, ledger=ledger_of(store, spec.name, account, claim=claim))
+
+
+def ledger_of(store: Store, sync: str, account: str, *, claim: bool = True) -> str:
+    """Return the folder below `_sync/` in which the ledger of an account is kept.
+
+    `account`: address and account in any spelling that stays the same; only its hash is kept. Raises DeliveryError if
+    what says whose ledger it is cannot be read.
+    """
+    digest = hashlib.sha256(f"heap_assets ledger {account}".encode()).hexdigest()[:_ACCOUNT_DIGITS]
+    first = _first_account(store, sync)
+    if first is None and claim:
+        facts = {"account": digest, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        store.create(_account_key(sync), json.dumps(facts).encode())
+        first = _first_account(store, sync)
+    if first in (None, digest):
+        return sync
+    folder = f"{sync}@{digest}"
+    if claim and not store.exists(f"{state_keys.SYNC}/{sync}/others/{folder}"):
+        store.create(f"{state_keys.SYNC}/{sync}/others/{folder}", b"{}")
+    return folder
+
+
+def all_ledgers(store: Store, sync: str) -> list[str]:
+    """Return the folders of all accounts that a sync ever wrote to, the first one's first."""
+    return [sync, *(info.key.rsplit("/", 1)[-1] for info in store.list(f"{state_keys.SYNC}/{sync}/others"))]
+
+
+def _first_account(store: Store, sync: str) -> str | None:
+    try:
+        return str(json.loads(store.read(_account_key(sync)))["account"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeliveryError(
+            f"{store.uri(_account_key(sync))} is damaged: nobody can tell whose ledger it is. Restore it from a "
+            "backup; or, if the sync never wrote to another account, delete it"
+        ) from error
+
+
+def _account_key(sync: str) -> str:
+    return f"{state_keys.SYNC}/{sync}/destination.json"

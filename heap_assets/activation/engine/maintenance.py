@@ -1,4 +1,4 @@
-"""What people ask of a sync between runs: retry rejected rows, send everything again, forget somebody."""
+"""Maintenance of a sync between runs: retry rejected rows, resend everything, forget a person."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from heap_assets.activation.engine.accounts import all_ledgers
 from heap_assets.activation.engine.difference import RESEND
 from heap_assets.activation.engine.hashing import hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, fold
+from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, all_ledgers, fold
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.tables import read_table, write_table
 from heap_assets.errors import DamagedFileError
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
 PAIR_SEPARATORS = (">", "\x1f")
-"""What stands before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
+"""Separators before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
 
 _FAILED = ("failures", "failed_at", "reason")
 
 
 def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
-    """Return the rows that stand as rejected or unanswered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
+    """Return the rejected and unanswered rows: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
     log = Log(store, spec.folder)
     frame = _failed(fold(log, log.ledger()).frame, since)
     return frame.select(hashed_keys(frame["key"], salt(store, spec.salt, keep=False)), "status", *_FAILED)
 
 
 def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.DataFrame:
-    """Return the keys of the ledger that reports and open tables show as these hashes, and how they stand.
+    """Return the keys of the ledger that reports and open tables show as these hashes, with their status.
 
     Returns
     -------
@@ -49,12 +48,9 @@ def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.Dat
 def retry_rejected(store: Store, spec: SyncSpec, run_id: str, since: datetime | None = None) -> int:
     """Make the next run try rejected rows at once, however often they failed; returns how many.
 
-    Parameters
-    ----------
-    since
-        Only those rejected at this time or later: after an outage, for example.
+    `since`: only those rejected at this time or later: after an outage, for example.
     """
-    return _noted(store, spec, run_id, lambda ledger: _failed(ledger, since)["key"], {"failures": 0})
+    return _append_notes(store, spec, run_id, lambda ledger: _failed(ledger, since)["key"], {"failures": 0})
 
 
 def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
@@ -62,7 +58,7 @@ def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
 
     For upserts. Events are sent once: their ledger is not touched by this.
     """
-    return _noted(store, spec, run_id, lambda ledger: ledger["key"], {"mapping": RESEND})
+    return _append_notes(store, spec, run_id, lambda ledger: ledger["key"], {"mapping": RESEND})
 
 
 def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collection[str] = ()) -> int:
@@ -71,13 +67,9 @@ def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collecti
     What remains is keyed hashes in `forgotten.parquet`, so that they can be refused. Deleting the person at Heap is
     :func:`heap_assets.activation.heap_deletion`.
 
-    Parameters
-    ----------
-    key
-        Of the person at the destination: an identity, a userId, an anonymousId.
-    events
-        Keys of the person's events, which the ledgers of syncs that send each row once hold instead. Keys that end with
-        the person's own (a pair of ids) are told by that.
+    `key`: of the person at the destination: an identity, a userId, an anonymousId. `events`: keys of the person's
+    events, which the ledgers of syncs that send each row once hold instead. Keys that end with the person's own (a pair
+    of ids) are told by that.
 
     Returns
     -------
@@ -120,7 +112,7 @@ def forgotten(store: Store, sync: str) -> pl.Series:
 
 
 def _refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
-    """Add keys that must never be sent again to those that others add at the same time."""
+    """Add keys that must never be sent again; safe against others who add some at the same time."""
 
     def added(data: bytes | None) -> bytes:
         known = [] if data is None else _hashes(store, sync, data).to_list()
@@ -150,9 +142,9 @@ def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:
             if frame is None:  # nobody can tell whether the person is in it
                 store.delete(info.key)
                 continue
-            kept = frame.filter(~pl.col("key_hash").is_in(list(hashes)).fill_null(value=False))
-            if len(kept) < len(frame):
-                write_table(store, info.key, kept)
+            remaining = frame.filter(~pl.col("key_hash").is_in(list(hashes)).fill_null(value=False))
+            if len(remaining) < len(frame):
+                write_table(store, info.key, remaining)
 
 
 def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
@@ -160,15 +152,15 @@ def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
     return failed if since is None else failed.filter(pl.col("failed_at").is_null() | (pl.col("failed_at") >= since))
 
 
-def _noted(
+def _append_notes(
     store: Store, spec: SyncSpec, run_id: str, keys: Callable[[pl.DataFrame], pl.Series], says: dict[str, object]
 ) -> int:
-    """Append a note about some keys to the log and fold it into the ledger; about none, nothing is written.
+    """Append a note about some keys to the log and fold it into the ledger; without keys nothing is written.
 
-    A lease is a turn, and how often a refused row is tried is counted in turns.
+    Retry back-off is counted in leases, so a no-op must not take one.
     """
-    standing = Log(store, spec.folder)
-    if not len(keys(fold(standing, standing.ledger()).frame)):
+    current = Log(store, spec.folder)
+    if not len(keys(fold(current, current.ledger()).frame)):
         return 0
     with Lease(store, spec.folder, run_id, spec.lease_ttl) as lease:
         log = Log(store, spec.folder, lease.fence)

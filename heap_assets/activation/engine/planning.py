@@ -1,4 +1,4 @@
-"""Everything a run decides before it sends: what is due, what is set aside and why, what is worrying."""
+"""Plans a run: the rows to send, the rows set aside with reasons, and concerns that need confirmation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,9 @@ from heap_assets.storage import Store
 def concerns(
     guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame, changed_before: Sequence[float]
 ) -> list[str]:
-    """Say what is unusual about an upsert plan; an empty list means that it can be sent.
+    """Return what is unusual about an upsert plan; an empty list means that it can be sent.
 
-    Parameters
-    ----------
-    changed_before
-        Share of known keys changed by each of the last seven runs.
+    `changed_before`: share of known keys changed by each of the last seven runs.
     """
     known = plan.counts["known"]
     if known < guard.at_least:
@@ -59,7 +56,7 @@ def _change(guard: Guard, changed: int, known: int, before: Sequence[float]) -> 
 
 
 def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame) -> list[str]:
-    """Find a property of which one value spreads over keys that had another: a default that overwrites."""
+    """Find properties of which one value replaces others on many keys, as a wrong default would."""
     spreads = []
     for name in prepared.names:
         new, old = FIELD + name, OLD + name
@@ -67,8 +64,8 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
             continue
         known = int((ledger[new] > UNKNOWN).sum())
         moved = plan.send.filter(pl.col(old) > UNKNOWN, pl.col(new) > UNKNOWN, pl.col(new) != pl.col(old))
-        taken = moved.group_by(new).len().sort("len", descending=True).head(3)
-        gains = [rows - int((moved[old] == value).sum()) for value, rows in taken.iter_rows()]
+        frequent = moved.group_by(new).len().sort("len", descending=True).head(3)
+        gains = [rows - int((moved[old] == value).sum()) for value, rows in frequent.iter_rows()]
         if gains and max(gains) > guard.takeover * known:
             spreads.append(
                 f"one value of {name} would spread to {max(gains) / known:.0%} more of the keys that have one"
@@ -77,21 +74,20 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
 
 
 MEDIAN_OF = 7
-"""Runs whose share of changes says what is usual."""
+"""Number of past runs whose median share of changes is the usual one."""
 
 
 @dataclass(frozen=True)
-class Considered:
-    """A plan with everything that was set aside on the way to it."""
+class SyncPlan:
+    """The changes to send, with the rows set aside and the concerns."""
 
-    plan: Plan
-    prepared: Prepared
+    changes: Plan
     set_aside: pl.DataFrame
     concerns: list[str]
     addressing: dict[str, int]
 
 
-def consider(
+def build_plan(
     spec: SyncSpec,
     destination: Destination,
     rows: pl.LazyFrame | Addressed,
@@ -102,11 +98,11 @@ def consider(
     day: date,
     fence: int,
     force: bool,
-) -> Considered:
+) -> SyncPlan:
     """Compare the rows with the ledger; reads, and writes nothing."""
-    given = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
-    held, invalid = given.held.collect(), given.invalid.collect()
-    prepared = prepare(spec, destination, given.rows, key)
+    addressed_rows = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
+    held, invalid = addressed_rows.held.collect(), addressed_rows.invalid.collect()
+    prepared = prepare(spec, destination, addressed_rows.rows, key)
     prepared, silenced = _without_forgotten(prepared, forgotten(store, spec.name), key)
     held = pl.concat([held, silenced])
     worries: list[str] = []
@@ -114,7 +110,7 @@ def consider(
         plan = plan_insert(prepared, state.frame, fence, spec)
     else:
         untouchable = pl.concat([held["key"], invalid["key"]]).drop_nulls()
-        writable = given.writable.collect()["key"] if given.writable is not None else None
+        writable = addressed_rows.writable.collect()["key"] if addressed_rows.writable is not None else None
         mapping = spec.mapping_version(destination.target)
         plan = plan_upsert(
             prepared,
@@ -130,17 +126,16 @@ def consider(
         history = runs(store, spec.folder, last=MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
         shares = (history["changed"] / history["known"]).to_list()
         worries = concerns(spec.guard, plan, prepared, state.frame, shares)
-    withheld = destination.withheld(plan.send, state.frame)
-    late = plan.send.with_columns(reason=withheld).filter(withheld.is_not_null())
-    plan = replace(plan, send=plan.send.filter(withheld.is_null()))
+    reasons = destination.held_rows(plan.send, state.frame)
+    late = plan.send.with_columns(reason=reasons).filter(reasons.is_not_null())
+    plan = replace(plan, send=plan.send.filter(reasons.is_null()))
     aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
-    return Considered(
-        plan, prepared, pl.concat([_aside(f, k, spec.name, day, key) for f, k in aside]), worries, given.counts
-    )
+    set_aside = pl.concat([_aside(frame, kind, spec.name, day, key) for frame, kind in aside])
+    return SyncPlan(plan, set_aside, worries, addressed_rows.counts)
 
 
 def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
-    """Set rows of forgotten people apart; nothing of theirs is written down but the hash that refuses them."""
+    """Remove rows of forgotten people; returns them as held rows without key and profile."""
     if not len(hashes):
         return prepared, nobody().collect()
     silenced = pl.Series([False] * len(prepared.rows), dtype=pl.Boolean)
@@ -160,23 +155,23 @@ def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> 
     return labelled.select(pl.col(c).cast(t) for c, t in SET_ASIDE_SCHEMA.items())
 
 
-def planned(report: SyncReport, seen: Considered, key: bytes) -> SyncReport:
+def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     """Put the numbers of a plan into a report."""
-    counts: dict[str, Any] = dict(seen.plan.counts)
-    invalid = seen.set_aside.filter(pl.col("kind") == "invalid")
-    held = seen.set_aside.filter(pl.col("kind") == "held")
+    counts: dict[str, Any] = dict(plan.changes.counts)
+    invalid = plan.set_aside.filter(pl.col("kind") == "invalid")
+    held = plan.set_aside.filter(pl.col("kind") == "held")
     return replace(
         report,
-        planned=len(seen.plan.send),
+        planned=len(plan.changes.send),
         invalid=len(invalid),
         held=len(held),
         invalid_reasons=counted(invalid["reason"]),
         held_reasons=counted(held["reason"]),
-        full_resend_reason=seen.plan.full_resend_reason,
-        new_properties=seen.plan.new_names,
-        concerns=tuple(seen.concerns),
-        addressing=seen.addressing,
-        forced=tuple(hashed_keys(seen.plan.forced, key).to_list()),
+        full_resend_reason=plan.changes.full_resend_reason,
+        new_properties=plan.changes.new_names,
+        concerns=tuple(plan.concerns),
+        addressing=plan.addressing,
+        forced=tuple(hashed_keys(plan.changes.forced, key).to_list()),
         **counts,
     )
 

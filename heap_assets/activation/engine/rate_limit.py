@@ -1,8 +1,8 @@
-"""Rate limits that hold on any window the other side may count, fixed or sliding.
+"""Rate limits that hold for any window the destination may count, fixed or sliding.
 
-A call counts from the moment it is sent until one window after its answer came: whatever lies between, the other side
-saw it in that time, so no window of theirs can hold more than ours. (A token bucket with burst b lets rate·window + b
-through, which a sliding window refuses.)
+A call counts from the moment it is sent until one window after its answer came. The destination received it in that
+time, so no window of its own can hold more calls than ours. (A token bucket with burst b lets rate·window + b through,
+which a sliding window refuses.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MARGIN = 0.002
 
 
 class Clock(Protocol):
-    """Time as the sender sees it."""
+    """The clock of a sender; simulated in tests."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -87,10 +87,7 @@ class _Rated:
 class Limiter:
     """All limits of one destination account, shared by all workers.
 
-    Parameters
-    ----------
-    share
-        Share of the documented rates that is used.
+    `share`: share of the documented rates that is used.
     """
 
     def __init__(self, rates: tuple[Rate, ...], share: float, clock: Clock | None = None) -> None:
@@ -102,7 +99,7 @@ class Limiter:
         self._closed = False
 
     def close(self) -> None:
-        """Let everybody go who waits: the run is over."""
+        """Wake everybody who waits: the run is over."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -128,35 +125,32 @@ class Limiter:
     def permission(self, rows: int, keys: Mapping[str, int]) -> Iterator[None]:
         """Wait until a call of that many rows may be sent, and count it until its answer.
 
-        Parameters
-        ----------
-        keys
-            Rows per key, of the keys whose own limits could matter.
+        `keys`: rows per key, of the keys whose own limits could matter.
         """
-        wanted = list(self._wanted(rows, keys))
+        units_by_window = list(self._units_by_window(rows, keys))
         with self._changed:
-            while (delay := self._delay(wanted)) > 0 and not self._closed:
+            while (delay := self._delay(units_by_window)) > 0 and not self._closed:
                 self._clock.wait(delay, self._changed)
-            for window, units in wanted:
+            for window, units in units_by_window:
                 window.sent(units)
         try:
             yield
         finally:
             with self._changed:
-                for window, units in wanted:
+                for window, units in units_by_window:
                     window.answered(self._clock.now(), units)
                 self._changed.notify_all()
 
-    def _wanted(self, rows: int, keys: Mapping[str, int]) -> Iterator[tuple[Window, int]]:
+    def _units_by_window(self, rows: int, keys: Mapping[str, int]) -> Iterator[tuple[Window, int]]:
         for number, rated in enumerate(self._rates):
             subjects = keys if rated.rate.per_key else {"": rows}
             for key, amount in subjects.items():
                 window = self._windows.setdefault((number, key), Window(rated.allowed, rated.rate.seconds))
                 yield window, 1 if rated.rate.per_call else amount
 
-    def _delay(self, wanted: list[tuple[Window, int]]) -> float:
+    def _delay(self, units_by_window: list[tuple[Window, int]]) -> float:
         now = self._clock.now()
-        delays = [window.delay(now, units) for window, units in wanted]
+        delays = [window.delay(now, units) for window, units in units_by_window]
         known = max((d for d in delays if d is not None), default=0.0)
         in_flight = 1.0 if None in delays else 0.0
         return max(known, in_flight, self._paused_until - now)

@@ -1,4 +1,4 @@
-"""What a run did, in numbers and reasons, without a single personal value."""
+"""The report of a run: counts and reasons, without personal values."""
 
 from __future__ import annotations
 
@@ -39,35 +39,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class SyncReport:
-    """The outcome of one run of one sync.
-
-    Attributes
-    ----------
-    planned
-        Rows the run set out to send: added + changed + vanished keys whose values are withdrawn.
-    empty
-        Rows none of whose mapped properties has a value, and of which the destination holds nothing: nothing to send.
-    withdrawn
-        Keys of which at least one value is withdrawn; among them `removed`, the vanished ones.
-    sent
-        Rows the destination acknowledged.
-    unknown
-        Rows without an answer; sent again by the next run.
-    aborted
-        Rows that were planned and not attempted.
-    waiting
-        Rejected rows that are not tried in this run, because they failed unchanged too often.
-    rate
-        Acknowledged rows per second.
-    rejections, invalid_reasons, held_reasons
-        Reason to number of rows.
-    addressing
-        What was seen while keys were found: profiles without an identity, events before `since`, tracking plan rules.
-    sample
-        Up to ten rejected rows: hashed key and reason.
-    forced
-        Hashed keys that a forced run overwrote with an older day's values.
-    """
+    """The outcome of one run of one sync."""
 
     sync: str
     destination: str
@@ -76,21 +48,28 @@ class SyncReport:
     status: Status
     reason: str | None = None
     planned: int = 0
+    """Rows the run set out to send: added + changed + vanished keys whose values are withdrawn."""
     added: int = 0
     changed: int = 0
     unchanged: int = 0
     empty: int = 0
+    """Rows none of whose mapped properties has a value, and of which the destination holds nothing: nothing to send."""
     withdrawn: int = 0
+    """Keys of which at least one value is withdrawn; among them `removed`, the vanished ones."""
     removed: int = 0
     superseded: int = 0
     waiting: int = 0
+    """Rejected rows that are not tried in this run, because they failed unchanged too often."""
     known: int = 0
     sent: int = 0
+    """Rows the destination acknowledged."""
     rejected: int = 0
     invalid: int = 0
     held: int = 0
     unknown: int = 0
+    """Rows without an answer; sent again by the next run."""
     aborted: int = 0
+    """Rows that were planned and not attempted."""
     requests: int = 0
     retried: int = 0
     throttled: int = 0
@@ -101,13 +80,18 @@ class SyncReport:
     rejections: dict[str, int] = field(default_factory=dict)
     invalid_reasons: dict[str, int] = field(default_factory=dict)
     held_reasons: dict[str, int] = field(default_factory=dict)
+    """`rejections`, `invalid_reasons`, `held_reasons`: Reason to number of rows."""
     addressing: dict[str, int] = field(default_factory=dict)
+    """Counts of addressing: profiles without an identity, events before `since`, tracking plan rules."""
     sample: tuple[tuple[str, str], ...] = ()
+    """Up to ten rejected rows: hashed key and reason."""
     forced: tuple[str, ...] = ()
+    """Hashed keys that a forced run overwrote with an older day's values."""
     recovered: int = 0
 
     @property
     def rate(self) -> float:
+        """Acknowledged rows per second."""
         return self.sent / self.seconds if self.seconds > 0 else 0.0
 
     @property
@@ -118,7 +102,7 @@ class SyncReport:
 
     @property
     def addressing_in_words(self) -> dict[str, int]:
-        """What was seen while keys were found, for people; what was not seen is left out."""
+        """Counts of addressing by description; zeros are left out."""
         return {_ADDRESSING.get(name, name): rows for name, rows in self.addressing.items() if rows}
 
     def as_dict(self) -> dict[str, Any]:

@@ -16,21 +16,21 @@ import polars as pl
 
 from heap_assets.activation.engine.canonical import EXACT, json_values
 from heap_assets.activation.engine.destination import Destination, Response, Row
+from heap_assets.activation.engine.difference import VALUE
 from heap_assets.activation.engine.hashing import EMPTY
-from heap_assets.activation.engine.http_client import Caller, RunStopped, Tally, Transport, reason_of
+from heap_assets.activation.engine.http_client import RetryingClient, RunStats, RunStopped, Transport, reason_of
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
 from heap_assets.activation.engine.log import FIELD, INTENT_SCHEMA, OUTCOME_SCHEMA, Log
 from heap_assets.activation.engine.rate_limit import Limiter
 from heap_assets.activation.engine.spec import SyncSpec
-from heap_assets.activation.engine.validation import VALUE
 from heap_assets.redaction import redact
 
-_LEFT_OUT: Any = object()
+_OMITTED: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one row."""
+    """The outcome of one row."""
 
     status: str
     http_status: int | None = None
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def with_facts(rows: pl.DataFrame, facts: Mapping[str, Any]) -> pl.DataFrame:
-    """Add what every intent says; a failure counts on only if the very same row failed before."""
+    """Add the columns of an intent; failures are counted on only if the same values failed before."""
     same = pl.col("failed_hash").eq_missing(pl.col("row_hash"))
     return rows.with_columns(
         pl.when(same).then(pl.col("failures").fill_null(0)).otherwise(0).cast(pl.UInt32).alias("failures"),
@@ -48,7 +48,7 @@ def with_facts(rows: pl.DataFrame, facts: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterator[Row]:
-    """Give the rows of a batch in the form that destinations see."""
+    """Yield the rows of a batch as destinations take them."""
     names = [c.removeprefix(VALUE) for c in batch.columns if c.startswith(VALUE) and FIELD + c[2:] in batch.columns]
     extras = [c for c in (*destination.required, *destination.optional, "row_hash") if c in batch.columns]
     columns = [_to_send(batch[VALUE + name], batch[FIELD + name]) for name in names]
@@ -57,24 +57,24 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
     persons = batch["person"].to_list() if "person" in batch.columns else keys
     values = zip(*columns, strict=True) if columns else iter([()] * len(keys))
     for key, person, sent, extra in zip(keys, persons, values, beside, strict=True):
-        mapped = {name: value for name, value in zip(names, sent, strict=True) if value is not _LEFT_OUT}
+        mapped = {name: value for name, value in zip(names, sent, strict=True) if value is not _OMITTED}
         yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, extra, strict=True))})
 
 
 def _to_send(values: pl.Series, sent: pl.Series) -> list[Any]:
-    """Return the values of a column as they stand in requests; those that are not part of the call are left out."""
+    """Return the values of a column as sent; those that are not part of the call are `_OMITTED`."""
     small = values.dtype == pl.Int64 and max(-_bound(values.min()), _bound(values.max())) <= EXACT
     listed = values.to_list() if small else json_values(values)
     if sent.null_count() == 0 and sent.min() != EMPTY:
         return listed
     return [
-        _LEFT_OUT if mark is None else None if mark == EMPTY else value
+        _OMITTED if mark is None else None if mark == EMPTY else value
         for value, mark in zip(listed, sent.to_list(), strict=True)
     ]
 
 
 def _repeated(value: pl.Series, count: int) -> pl.Series:
-    """Repeat a single value; unlike `new_from_index` this is no query."""
+    """Repeat a single value; `new_from_index` would run a query."""
     return value.extend_constant(value[0], count - 1)
 
 
@@ -136,10 +136,7 @@ class _Item:
 class Sender:
     """Sends the rows of one plan.
 
-    Parameters
-    ----------
-    progress
-        Called after every batch, from worker threads, one at a time.
+    `progress`: called after every batch, from worker threads, one at a time.
     """
 
     def __init__(
@@ -158,7 +155,7 @@ class Sender:
         self.spec, self.destination, self.log, self.lease, self.transport = spec, destination, log, lease, transport
         self._facts = {"day": day, "mapping": mapping, "run_id": run_id, "fence": log.fence}
         self._limiter = Limiter(destination.limits.rates, spec.rate_share, transport.clock)
-        self._caller = Caller(spec.retry, self._limiter, transport, lease)
+        self._caller = RetryingClient(spec.retry, self._limiter, transport, lease)
         self._order = random.Random()  # noqa: S311  the order of a batch is not a secret
         self._progress = progress
         self._lock = self._caller.lock
@@ -166,7 +163,7 @@ class Sender:
         self._planned = 0
         self._heavy: frozenset[str] = frozenset()
 
-    def run(self, rows: pl.DataFrame) -> Tally:
+    def run(self, rows: pl.DataFrame) -> RunStats:
         """Send all rows. Whatever happens, what was acknowledged is in the log when this returns or raises."""
         self._planned = len(rows)
         self._started = self.transport.clock.now()
@@ -187,7 +184,7 @@ class Sender:
             raise
         if self._failure is not None:
             raise self._failure
-        return self._caller.tally
+        return self._caller.stats
 
     @property
     def _batch_rows(self) -> int:
@@ -231,8 +228,8 @@ class Sender:
         try:
             return _Item(row, orjson.dumps(self.destination.element(row)), position)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # one row's value stops one row
-            said = redact(error, _personal([row]), longest=_LONGEST_REASON)
-            return _Item(row, b"", position, f"cannot be written as a request: {type(error).__name__}: {said}")
+            message = redact(error, _personal([row]), longest=_LONGEST_REASON)
+            return _Item(row, b"", position, f"cannot be written as a request: {type(error).__name__}: {message}")
 
     def _grouped(self, items: Sequence[_Item]) -> Iterator[list[_Item]]:
         """Cut a batch so that every request stays below the byte limit."""
@@ -257,20 +254,20 @@ class Sender:
         name = self.log.batch()
         positions = [item.position for item in group]
         self.log.append(name, "intent", intent_frame(name, batch[positions] if len(group) < len(batch) else batch))
-        found: dict[int, Outcome] = {}
+        outcomes: dict[int, Outcome] = {}
         try:
-            self._settle(group, found, shuffled=False)
+            self._send_group(group, outcomes, shuffled=False)
         except RunStopped as stop:
             self._caller.stop(stop.reason)
             status = "unknown" if stop.arrived else "aborted"
             for item in group:
-                found.setdefault(item.position, Outcome(status, stop.http_status, stop.reason))
-        self.log.append(name, "outcome", outcome_frame(name, [found[p] for p in positions]))
-        self._count(found)
+                outcomes.setdefault(item.position, Outcome(status, stop.http_status, stop.reason))
+        self.log.append(name, "outcome", outcome_frame(name, [outcomes[p] for p in positions]))
+        self._count(outcomes)
 
-    def _settle(self, group: list[_Item], found: dict[int, Outcome], *, shuffled: bool) -> None:
+    def _send_group(self, group: list[_Item], outcomes: dict[int, Outcome], *, shuffled: bool) -> None:
         """Send a group and split it until every row has an outcome."""
-        group = self._sendable(group, found)
+        group = self._sendable(group, outcomes)
         if not group:
             return
         rows = [item.row for item in group]
@@ -279,64 +276,61 @@ class Sender:
         response, attempt = self._caller.call(request, len(rows), heavy)
         refused = self._refused(response, rows)
         for index, reason in refused.items():
-            found[group[index].position] = Outcome("rejected", response.status, reason, attempt)
-        rest = [item for index, item in enumerate(group) if index not in refused]
+            outcomes[group[index].position] = Outcome("rejected", response.status, reason, attempt)
+        remaining = [item for index, item in enumerate(group) if index not in refused]
         if response.accepted:
-            taken = Outcome(self.destination.accepted, response.status, None, attempt)
-            found |= {item.position: taken for item in rest}
+            accepted = Outcome(self.destination.accepted, response.status, None, attempt)
+            outcomes |= {item.position: accepted for item in remaining}
             return
         if len(group) > 1:  # whether a refused batch was applied in part, nobody says (heap.md 1.3)
             together = Outcome("unknown", response.status, "refused together with others", attempt)
-            found |= {item.position: together for item in rest}
+            outcomes |= {item.position: together for item in remaining}
         if refused:
-            self._stop_if_broken(found)
-            self._settle(rest, found, shuffled=shuffled)
+            self._stop_if_broken(outcomes)
+            self._send_group(remaining, outcomes, shuffled=shuffled)
         elif len(group) == 1:
             reason = redact(reason_of(response), _personal(rows), longest=_LONGEST_REASON)
-            found[group[0].position] = Outcome("rejected", response.status, reason, attempt)
-            self._stop_if_broken(found)
+            outcomes[group[0].position] = Outcome("rejected", response.status, reason, attempt)
+            self._stop_if_broken(outcomes)
         else:
             if not shuffled:  # bad rows often stand together; a random order makes their share visible early
                 self._order.shuffle(group)
             middle = len(group) // 2
-            self._settle(group[:middle], found, shuffled=True)
-            self._settle(group[middle:], found, shuffled=True)
+            self._send_group(group[:middle], outcomes, shuffled=True)
+            self._send_group(group[middle:], outcomes, shuffled=True)
 
-    def _sendable(self, group: list[_Item], found: dict[int, Outcome]) -> list[_Item]:
+    def _sendable(self, group: list[_Item], outcomes: dict[int, Outcome]) -> list[_Item]:
         """Return the items of a group that a request can hold; the others are rejected without a call."""
         most = self.destination.limits.row_bytes
-        kept = []
+        sendable = []
         for item in group:
             reason = item.unwritable
             if reason is None and most is not None and len(item.element) > most:
                 reason = f"row is larger than {most} bytes"
             if reason is None:
-                kept.append(item)
+                sendable.append(item)
             else:
-                found[item.position] = Outcome("rejected", None, reason, 0)
-        return kept
+                outcomes[item.position] = Outcome("rejected", None, reason, 0)
+        return sendable
 
     def _refused(self, response: Response, rows: Sequence[Row]) -> dict[int, str]:
         """Return the rows that an answer names as refused, with what may be kept of its reasons.
 
-        Raises
-        ------
-        RunStopped
-            If the destination's own code fails over the answer: which rows were taken is not known then.
+        Raises RunStopped if the destination's own code fails over the answer: which rows were taken is not known then.
         """
         try:
-            named = self.destination.rejections(response, rows) or {}
-            named = {index: str(reason) for index, reason in named.items() if 0 <= index < len(rows)}
+            reasons = self.destination.rejections(response, rows) or {}
+            reasons = {index: str(reason) for index, reason in reasons.items() if 0 <= index < len(rows)}
         except Exception as error:
             what = f"HTTP {response.status}, whose text {self.destination.kind} cannot read ({type(error).__name__})"
             raise RunStopped(what, arrived=True, http_status=response.status) from error
-        personal = _personal(rows) if named else ()
-        shown = {text: redact(text, personal, longest=_LONGEST_REASON) for text in set(named.values())}
-        return {index: shown[text] for index, text in named.items()}
+        personal = _personal(rows) if reasons else ()
+        shown = {text: redact(text, personal, longest=_LONGEST_REASON) for text in set(reasons.values())}
+        return {index: shown[text] for index, text in reasons.items()}
 
-    def _stop_if_broken(self, found: dict[int, Outcome]) -> None:
+    def _stop_if_broken(self, outcomes: dict[int, Outcome]) -> None:
         with self._lock:
-            total = self._caller.tally.outcomes + Counter(outcome.status for outcome in found.values())
+            total = self._caller.stats.outcomes + Counter(outcome.status for outcome in outcomes.values())
         bad = total["rejected"]
         if bad >= _FEWEST_BAD and bad > self.spec.broken_share * (bad + total[self.destination.accepted]):
             raise RunStopped(
@@ -344,24 +338,17 @@ class Sender:
                 arrived=False,
             )
 
-    def _count(self, found: dict[int, Outcome]) -> None:
+    def _count(self, outcomes: dict[int, Outcome]) -> None:
         with self._lock:
-            self._caller.tally.outcomes.update(outcome.status for outcome in found.values())
+            self._caller.stats.outcomes.update(outcome.status for outcome in outcomes.values())
             if self._progress is not None:
-                done = self._caller.tally.outcomes
+                done = self._caller.stats.outcomes
                 seconds = self.transport.clock.now() - self._started
-                self._progress(
-                    Progress(
-                        self._planned,
-                        done[self.destination.accepted],
-                        done["rejected"],
-                        self._caller.tally.requests,
-                        seconds,
-                    )
-                )
+                accepted, requests = done[self.destination.accepted], self._caller.stats.requests
+                self._progress(Progress(self._planned, accepted, done["rejected"], requests, seconds))
 
 
 def _personal(rows: Sequence[Row]) -> set[str]:
     """Return the keys and values of rows: a destination's reason may repeat those of any row of its call."""
-    told = {row.key for row in rows} | {str(row.person) for row in rows}
-    return told | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}
+    keys = {row.key for row in rows} | {str(row.person) for row in rows}
+    return keys | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}

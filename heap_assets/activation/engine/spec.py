@@ -1,4 +1,4 @@
-"""What a sync is: its mapping, and the choices of how carefully to send it."""
+"""The specification of a sync: its mapping, and how it is sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Mode(StrEnum):
 
 
 class OnWithdrawn(StrEnum):
-    """What happens to a value that the destination has acknowledged and that is no longer true."""
+    """What happens to an acknowledged value that the rows no longer have."""
 
     CLEAR = "clear"
     KEEP = "keep"
@@ -40,107 +40,75 @@ class Property:
 
 @dataclass(frozen=True)
 class Guard:
-    """When a run asks for confirmation instead of sending.
-
-    Attributes
-    ----------
-    removed
-        Share of known keys that would lose a value or vanish.
-    changed, changed_times_median
-        Share of known keys that would change; asked only if it is also this many times the median of the last runs.
-    takeover
-        Share of keys by which one value of one property may spread.
-    at_least
-        Fewer known keys than this are not judged: one of ten is ten percent.
-    """
+    """When a run asks for confirmation instead of sending."""
 
     removed: float = 0.05
+    """Share of known keys that would lose a value or vanish."""
     changed: float = 0.20
     changed_times_median: float = 3.0
+    """`changed` and `changed_times_median`: Share of known keys that would change; asked only if it is also this many
+    times the median of the last runs."""
     takeover: float = 0.20
+    """Share of keys by which one value of one property may spread."""
     at_least: int = 20
+    """Fewer known keys than this are not judged: one of ten is ten percent."""
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Patience with a destination.
-
-    Attributes
-    ----------
-    attempts
-        Calls of one batch that may fail with 5xx, a reset or a timeout before the run stops; 429 uses none.
-    first_wait, longest_wait
-        Seconds of back-off, doubled every time, with full jitter.
-    longest_retry_after
-        A `Retry-After` beyond this many seconds is cut to it.
-    throttled_for
-        Seconds of nothing but 429 after which the run stops.
-    timeout
-        Seconds that one call may take.
-    """
+    """Patience with a destination."""
 
     attempts: int = 5
+    """Calls of one batch that may fail with 5xx, a reset or a timeout before the run stops; 429 uses none."""
     first_wait: float = 0.5
     longest_wait: float = 30.0
+    """`first_wait` and `longest_wait`: Seconds of back-off, doubled every time, with full jitter."""
     longest_retry_after: float = 120.0
+    """A `Retry-After` beyond this many seconds is cut to it."""
     throttled_for: float = 900.0
+    """Seconds of nothing but 429 after which the run stops."""
     timeout: float = 30.0
+    """Seconds that one call may take."""
 
 
 @dataclass(frozen=True)
 class SyncSpec:
-    """One sync: a name, a mapping and its choices.
-
-    Attributes
-    ----------
-    name
-        Name of the sync.
-    properties
-        Name at the destination to the column it comes from (or a :class:`Property`). Nothing else is ever sent.
-    changed_fields_only
-        Send only the fields that changed; otherwise all mapped fields of a changed key.
-    on_withdrawn
-        Clear a value that is no longer true, or keep it.
-    rate_share
-        Share of the documented limits that is used.
-    concurrency
-        Calls in flight at once.
-    broken_share
-        Share of refused rows at which the mapping counts as broken and the run stops.
-    unchanged_failures
-        After so many equal failures a refused row is tried only every second, fourth, ... run (at most every 32nd).
-    lease_ttl
-        How long a writer may be silent before another may take over.
-    compact_after
-        Log segments after which the log is folded into a new base.
-    account
-        Address and account that are written to; the destination's own word unless given.
-    ledger
-        Folder below `_sync/` of that account's ledger, log, lease and tables, as `at_account` found it.
-    """
+    """One sync: a name, a mapping and its choices."""
 
     name: str
+    """Name of the sync."""
     properties: Mapping[str, str | Property] = field(default_factory=dict)
+    """Name at the destination to the column it comes from (or a :class:`Property`). Nothing else is ever sent."""
     changed_fields_only: bool = False
+    """Send only the fields that changed; otherwise all mapped fields of a changed key."""
     on_withdrawn: OnWithdrawn = OnWithdrawn.CLEAR
+    """Clear a value that is no longer true, or keep it."""
     rate_share: float = 0.9
+    """Share of the documented limits that is used."""
     concurrency: int = 4
+    """Calls in flight at once."""
     broken_share: float = 0.20
+    """Share of refused rows at which the mapping counts as broken and the run stops."""
     unchanged_failures: int = 3
+    """After so many equal failures a refused row is tried only every second, fourth, ... run (at most every 32nd)."""
     guard: Guard = field(default_factory=Guard)
     retry: Retry = field(default_factory=Retry)
     lease_ttl: timedelta = timedelta(minutes=2)
+    """How long a writer may be silent before another may take over."""
     compact_after: int = 2000
+    """Log segments after which the log is folded into a new base."""
     salt: bytes | None = None
     account: str | None = None
+    """Address and account that are written to; by default those that the destination names."""
     ledger: str | None = None
+    """Folder below `_sync/` of that account's ledger, log, lease and tables, as `at_account` found it."""
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in "/\\#") or self.name.startswith("."):
             raise SettingsError(f"sync name {self.name!r} cannot name a folder: use letters, digits and _")
-        if taken := sorted({p.column for p in self.mapped.values()} & {"key", "event_key"}):
+        if reserved := sorted({p.column for p in self.mapped.values()} & {"key", "event_key"}):
             raise SettingsError(
-                f"sync {self.name}: column {taken[0]!r} addresses the row; map a column of another name"
+                f"sync {self.name}: column {reserved[0]!r} addresses the row; map a column of another name"
             )
         if not 0 < self.rate_share <= 1:
             raise SettingsError(f"sync {self.name}: rate_share is {self.rate_share}; it must be above 0 and at most 1")
@@ -157,11 +125,11 @@ class SyncSpec:
 
     @property
     def mapped(self) -> dict[str, Property]:
-        """Return the mapping with every entry spelled out."""
+        """Return the mapping with every entry as a :class:`Property`."""
         return {name: Property(p) if isinstance(p, str) else p for name, p in self.properties.items()}
 
     def mapping_version(self, target: str) -> str:
-        """Return a name for "this mapping to this target": when it changes, everything is sent again."""
+        """Return the version of the mapping and the target: when it changes, everything is sent again."""
         facts = {
             "target": target,
             "properties": {name: [p.column, p.on_null] for name, p in sorted(self.mapped.items())},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -23,20 +22,8 @@ from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 _log = logging.getLogger("heap_assets.delivery")
 
 _NUMBERS = (
-    *(
-        "planned",
-        "added",
-        "changed",
-        "unchanged",
-        "empty",
-        "withdrawn",
-        "removed",
-        "superseded",
-        "waiting",
-        "known",
-        "sent",
-    ),
-    *("rejected", "invalid", "held", "unknown", "aborted", "requests", "retried", "throttled", "recovered"),
+    *("planned", "added", "changed", "unchanged", "empty", "withdrawn", "removed", "superseded", "waiting", "known"),
+    *("sent", "rejected", "invalid", "held", "unknown", "aborted", "requests", "retried", "throttled", "recovered"),
 )
 RUN_SCHEMA = pl.Schema(
     {
@@ -91,7 +78,7 @@ SET_ASIDE_SCHEMA = pl.Schema(
 
 
 def runs(store: Store, sync: str, last: int | None = None) -> pl.DataFrame:
-    """Return the runs of a sync, oldest first; `last`: only so many."""
+    """Return the runs of a sync, oldest first; with `last` only the newest so many."""
     keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
     keys.sort(key=lambda key: key.rsplit("/", 1)[-1])
     return _read(store, keys[-last:] if last else keys, RUN_SCHEMA)
@@ -110,7 +97,7 @@ def set_aside(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFra
 def write_run(
     store: Store, folder: str, report: SyncReport, fence: int, started: datetime, newest_day: date | None
 ) -> None:
-    """Record a run; the last record of a fencing number stands."""
+    """Record a run in place of an earlier record of the same fencing number."""
     facts: dict[str, Any] = report.as_dict()
     for name in ("rejections", "invalid_reasons", "held_reasons"):
         facts[name] = json.dumps(facts[name], ensure_ascii=False)
@@ -122,7 +109,7 @@ def write_run(
 
 
 def mark_killed(store: Store, sync: str, fence: int) -> None:
-    """Say of a run that never ended that it was killed, unless it recorded its end itself."""
+    """Mark a run as killed, unless it recorded its own end."""
     names = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs") if i.key.endswith(f"/{fence:010d}.parquet")]
     for key in names:
         frame = read_table(store, key)
@@ -130,17 +117,10 @@ def mark_killed(store: Store, sync: str, fence: int) -> None:
             write_table(store, key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
 
 
-def write_running(
-    store: Store, folder: str, report: SyncReport, fence: int, started: datetime, newest_day: date | None
-) -> None:
-    """Record that a run began."""
-    write_run(store, folder, replace(report, status="running"), fence, started, newest_day)  # type: ignore[arg-type]
-
-
 def write_changelog(
     store: Store, spec: SyncSpec, entries: pl.DataFrame, salt: bytes, started: datetime, fence: int
 ) -> None:
-    """Write what a run, and the killed runs before it, sent: one row per row and batch."""
+    """Write what a run and the killed runs before it have sent: one row per row and batch."""
     if not len(entries):
         return
     sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(entries)]
@@ -174,7 +154,7 @@ def write_table(store: Store, key: str, frame: pl.DataFrame) -> None:
 
 
 def read_table(store: Store, key: str) -> pl.DataFrame | None:
-    """Read a small table that people look at; None, and a warning, if its file is damaged: the others are shown."""
+    """Read a small table; None and a warning if its file is damaged."""
     try:
         return from_parquet(store.read(key))
     except ValueError as error:
@@ -184,8 +164,4 @@ def read_table(store: Store, key: str) -> pl.DataFrame | None:
 
 def _read(store: Store, keys: list[str], schema: pl.Schema) -> pl.DataFrame:
     frames = [frame for key in keys if (frame := read_table(store, key)) is not None]
-    return (
-        pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
-        if frames
-        else pl.DataFrame(schema=schema)
-    )
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")

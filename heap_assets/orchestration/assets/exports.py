@@ -1,4 +1,4 @@
-"""Group `heap_connect` where Heap exports to BigQuery: what has changed there, and the days that it touches."""
+"""Group `heap_connect` for Heap's export in BigQuery: looks for changes, and reports the days that they touch."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -11,7 +11,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.heap_connect import day_landed
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
-from heap_assets.pipelines.exports import Looked, look, news
+from heap_assets.pipelines.exports import ExportNews, look, news
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import EXPORTS
@@ -48,11 +48,11 @@ def exports(project: Project) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, lake: LakeResource, config: LookConfig
     ) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
-        found = look(project.with_lake(lake.open()), date.fromisoformat(config.since) if config.since else None)
-        for day, tables in sorted(found.days.items()):
+        changes = look(project.with_lake(lake.open()), date.fromisoformat(config.since) if config.since else None)
+        for day, tables in sorted(changes.days.items()):
             context.log_event(day_landed(day, tables))
-        yield dg.MaterializeResult(metadata=_metadata(found))
-        failed = {one.table: dg.MetadataValue.text(one.failure) for one in found.tables if one.failure}
+        yield dg.MaterializeResult(metadata=_metadata(changes))
+        failed = {table.table: dg.MetadataValue.text(table.failure) for table in changes.tables if table.failure}
         yield dg.AssetCheckResult(
             check_name=TABLES_SEEN, passed=not failed, metadata={"failed_tables": len(failed), **failed}
         )
@@ -73,36 +73,36 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
     @redacting
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            version, seen = news(project)
+            version, state = news(project)
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        if version == seen.version:
+        if version == state.version:
             return dg.SkipReason("Heap has not synced since the last look")
-        if not seen.may_try(clock.now()):
-            return dg.SkipReason(f"the last {seen.failed_looks} looks failed; the next one waits")
-        return dg.RunRequest(run_key=f"{version}:{seen.failed_looks}")
+        if not state.may_try(clock.now()):
+            return dg.SkipReason(f"the last {state.failed_looks} looks failed; the next one waits")
+        return dg.RunRequest(run_key=f"{version}:{state.failed_looks}")
 
     return heap_exports
 
 
-def _metadata(found: Looked) -> dict[str, Any]:
+def _metadata(changes: ExportNews) -> dict[str, Any]:
     records = [
         dg.TableRecord(
             {
-                "table": one.table,
-                "looked from": str(one.since or "not synced since"),
-                "days changed": len(one.changed),
-                "rows": one.rows,
-                "bytes billed": one.bytes_billed,
+                "table": table.table,
+                "looked from": str(table.since or "not synced since"),
+                "days changed": len(table.changed),
+                "rows": table.rows,
+                "bytes billed": table.bytes_billed,
             }
         )
-        for one in found.tables
+        for table in changes.tables
     ]
     columns = ("table", "looked from", "days changed", "rows", "bytes billed")
     return {
-        "days": len(found.days),
-        "days_changed": len({day for one in found.tables for day in one.changed}),
-        "rows": sum(one.rows for one in found.tables),
-        "bytes_billed": sum(one.bytes_billed for one in found.tables),
+        "days": len(changes.days),
+        "days_changed": len({day for table in changes.tables for day in table.changed}),
+        "rows": sum(table.rows for table in changes.tables),
+        "bytes_billed": sum(table.bytes_billed for table in changes.tables),
         "tables": dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in columns])),
     }

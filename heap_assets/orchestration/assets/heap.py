@@ -8,11 +8,10 @@ import dagster as dg
 from heap_assets.orchestration.assets.table_step import TableAsset, table_step
 from heap_assets.orchestration.automation import newest_touched_day, touched_days
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.filtering import without_left_out
 from heap_assets.pipelines.suites import checks_of, loaded_cadence
-from heap_assets.pipelines.table import UNREADABLE, Table, Task
+from heap_assets.pipelines.table import UNREADABLE, Table, Task, without_left_out
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
 from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, is_event_table
@@ -53,18 +52,8 @@ def people(project: Project) -> dg.AssetsDefinition:
     """Return the step that builds `heap/users` and `heap/user_migrations`."""
     condition = newest_touched_day(project)
     tables = [
-        TableAsset(
-            USERS,
-            _users,
-            _spec(project, USERS, _ABOUT_USERS, condition),
-            checks_of(project, USERS),
-        ),
-        TableAsset(
-            MIGRATIONS,
-            _migrations,
-            _spec(project, MIGRATIONS, _ABOUT_MIGRATIONS, condition),
-            checks_of(project, MIGRATIONS),
-        ),
+        TableAsset(path, build, _spec(project, path, about, condition), checks_of(project, path))
+        for path, build, about in ((USERS, _users, _ABOUT_USERS), (MIGRATIONS, _migrations, _ABOUT_MIGRATIONS))
     ]
     return table_step(
         "heap_people",

@@ -8,9 +8,8 @@ import dagster as dg
 
 from heap_assets.orchestration.assets.table_step import materializations
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
-from heap_assets.orchestration.partitions import DUMPS as DUMP_PARTITIONS
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource
+from heap_assets.orchestration.resources import DUMPS as DUMP_PARTITIONS
+from heap_assets.orchestration.resources import LakeResource, days
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.suites import dump_checks
 from heap_assets.project import Project
@@ -25,12 +24,9 @@ DUMPS_A_RUN = 20
 
 
 def landed(project: Project, reported_by: str, kind: str) -> dg.AssetSpec:
-    """Return the external asset of days that have new rows: what the tables' automation listens to.
+    """Return the external asset of days with new rows, on which the tables' automation depends.
 
-    Parameters
-    ----------
-    reported_by
-        The asset that reports them: dumps, or looks at Heap's export.
+    `reported_by` is the asset that reports them: dumps, or looks at Heap's export.
     """
     return dg.AssetSpec(
         asset_key(LANDED),
@@ -93,7 +89,7 @@ def dumps(project: Project) -> dg.AssetsDefinition:
 
 
 def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -> dg.AssetMaterialization:
-    """Return what tells the tables' automation that a day has new rows; a day that has come has no dump to name."""
+    """Return the materialization that reports new rows of a day; a day whose rows came ahead of it has no dump."""
     metadata: dict[str, Any] = {"tables": len(tables), "names": ", ".join(sorted(tables))}
     return dg.AssetMaterialization(
         asset_key(LANDED),
@@ -121,7 +117,7 @@ def _metadata(report: DumpReport) -> dict[str, Any]:
         for table in report.tables
     ]
     left_out = {table.table: ", ".join(table.left_out) for table in report.tables if table.left_out}
-    told = {
+    texts = {
         "tables": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else "nothing was left to land",
         "not_selected": ", ".join(report.unselected),
         "columns_not_selected": "; ".join(f"{table}: {columns}" for table, columns in left_out.items()),
@@ -137,5 +133,5 @@ def _metadata(report: DumpReport) -> dict[str, Any]:
         **{name: sum(int(row[name]) for row in rows) for name in _COUNTED},
         "bytes": sum(table.bytes for table in report.tables),
         "seconds": round(sum(table.seconds for table in report.tables), 3),
-        **{name: text for name, text in told.items() if text},
+        **{name: text for name, text in texts.items() if text},
     }

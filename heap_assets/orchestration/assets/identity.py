@@ -1,4 +1,4 @@
-"""Group `identity`: who is who, as of the end of each day."""
+"""Group `identity`: identity resolution as of the end of each day."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -8,12 +8,11 @@ import dagster as dg
 
 from heap_assets.errors import MissingInputError
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
-from heap_assets.orchestration.automation import settled_graph
+from heap_assets.orchestration.automation import resolvable_graph
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.freshness import policy_for
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
-from heap_assets.pipelines.resolve import REFUSED, figures, identity_of_day
+from heap_assets.orchestration.resources import LakeResource, days, partition_metadata, table_schema
+from heap_assets.orchestration.schedules import policy_for
+from heap_assets.pipelines.people import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.table import Made
 from heap_assets.project import Project
@@ -34,8 +33,8 @@ _ABOUT = {
 
 
 def identity(project: Project) -> dg.AssetsDefinition:
-    """Return the step that resolves who is who; a newest day is resolved by itself once its inputs are settled."""
-    condition = settled_graph(project)
+    """Return the step that resolves identities; the newest day runs automatically once its inputs are complete."""
+    condition = resolvable_graph(project)
     sources = [asset_key(path) for path, table in project.sources.items() if table.mappings]
 
     def spec(path: str) -> dg.AssetSpec:
@@ -67,8 +66,10 @@ def identity(project: Project) -> dg.AssetsDefinition:
         opened = project.with_lake(lake.open())
         resolved: dict[str, dict[str, dict[str, Any]]] = {}
         for key in context.partition_keys:
+            day = date.fromisoformat(key)
             try:
-                resolved[key] = _resolve_day(opened, date.fromisoformat(key))
+                made = identity_of_day(opened, day)
+                resolved[key] = {path: _store(opened, path, day, table) for path, table in made.items()}
             except MissingInputError as error:
                 note_wait(context, GRAPH, key, str(error))
         for path in _ABOUT:
@@ -77,11 +78,6 @@ def identity(project: Project) -> dg.AssetsDefinition:
             )
 
     return resolve_identities
-
-
-def _resolve_day(project: Project, day: date) -> dict[str, dict[str, Any]]:
-    made = identity_of_day(project, day)
-    return {path: _store(project, path, day, table) for path, table in made.items()}
 
 
 def _store(project: Project, path: str, day: date, made: Made) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def _store(project: Project, path: str, day: date, made: Made) -> dict[str, Any]
     }
 
 
-def _refused(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values that are no identifiers as a table: where, of which type, why, how many; never themselves."""
-    rows = [dg.TableRecord({name: "" if value is None else value for name, value in row.items()}) for row in told]
+def _refused(refused: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the counts of refused values as a table: source, column, type, reason and rows; never the values."""
+    rows = [dg.TableRecord({name: "" if value is None else value for name, value in row.items()}) for row in refused]
     return {"no_identifiers": dg.MetadataValue.table(rows)} if rows else {}

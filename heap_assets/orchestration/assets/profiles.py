@@ -12,11 +12,10 @@ from heap_assets.identity import audit_text
 from heap_assets.orchestration.assets.table_step import Days
 from heap_assets.orchestration.automation import FOLLOWS_GRAPH
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.freshness import policy_for
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
+from heap_assets.orchestration.resources import LakeResource, days, partition_metadata, table_schema
+from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.behaviour import column_sources
-from heap_assets.pipelines.golden import audiences_of_day, audit_of_day, profiles_of_day
+from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
@@ -49,12 +48,7 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
 _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day}
 
 
-def _day_asset(
-    project: Project,
-    path: str,
-    deps: list[str],
-    description: str,
-) -> dg.AssetsDefinition:
+def _day_asset(project: Project, path: str, deps: list[str], description: str) -> dg.AssetsDefinition:
     metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": project.lake.store.uri(path)}
     if path == PROFILES:
         metadata["dagster/column_lineage"] = trait_lineage(project)
@@ -117,14 +111,14 @@ def trait_lineage(project: Project) -> dg.TableColumnLineage:
     """Return, for every trait, behaviour and audience, the source columns it can come from."""
     chosen = project.settings.profiles
     traits = {name: [_source(text) for text in trait.sources] for name, trait in chosen.traits.items()}
-    did = {
+    computed = {
         name: [dg.TableColumnDep(asset_key(heap_asset(table)), column) for table, column in sorted(pairs)]
         for name, pairs in column_sources(project).items()
     }
     for audience in project.audiences:
-        named = (name for name, _ in audience.user_properties)
-        did[audience.name] += [dep for name in named for dep in traits.get(name, did.get(name, []))]
-    return dg.TableColumnLineage({**traits, **did})
+        conditions = (name for name, _ in audience.user_properties)
+        computed[audience.name] += [dep for name in conditions for dep in traits.get(name, computed.get(name, []))]
+    return dg.TableColumnLineage({**traits, **computed})
 
 
 def _source(text: str) -> dg.TableColumnDep:

@@ -10,9 +10,8 @@ from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.freshness import policy_for
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource
+from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.publishing import (
     PublishedTable,
     make_views,

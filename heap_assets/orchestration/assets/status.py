@@ -1,12 +1,15 @@
-"""Group `status`: the page that can be sent to a colleague, written every morning."""
+"""Group `status`: the status page, written every morning; and the newest runs of assets for `heap-assets status`."""
 
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.resources import LakeResource
+from heap_assets.pipelines.status import Activity
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.report import Status, outcome, status_page
@@ -22,11 +25,11 @@ _TWO_HOURS = timedelta(hours=2)
 
 def status_report(project: Project) -> dg.AssetsDefinition:
     """Return the asset of the status page; it has no partitions: a page tells how things stand."""
-    told_of = [PROFILES, AUDIT, *(sync_asset(name) for name in project.settings.sync)]
+    reported = [PROFILES, AUDIT, *(sync_asset(name) for name in project.settings.sync)]
 
     @dg.asset(
         key=asset_key(REPORT),
-        deps=[asset_key(path) for path in told_of],
+        deps=[asset_key(path) for path in reported],
         group_name="status",
         kinds={"html"},
         owners=[project.settings.run.owner],
@@ -81,3 +84,39 @@ def _attention(status: Status) -> str:
     ]
     more = [f"- and {len(status.failing) - _SHOWN} more"] if len(status.failing) > _SHOWN else []
     return "\n".join([*lines, *more]) or "Every check passes."
+
+
+_STATES = {
+    dg.DagsterRunStatus.NOT_STARTED: "queued",
+    dg.DagsterRunStatus.QUEUED: "queued",
+    dg.DagsterRunStatus.STARTING: "running",
+    dg.DagsterRunStatus.STARTED: "running",
+    dg.DagsterRunStatus.CANCELING: "running",
+    dg.DagsterRunStatus.FAILURE: "failed",
+}
+_STORED = ("history", "storage", "schedules")
+"""Folders of an instance on SQLite, made when it is first used."""
+
+
+def activity_of(home: Path, assets: Iterable[str]) -> Mapping[str, Activity] | None:
+    """Return asset to its newest run, if that is queued, running or failed; None if nothing ever ran in this home.
+
+    A run that failed after it had materialized the asset is no failure of the asset.
+    """
+    if not (home / "dagster.yaml").is_file() or not any((home / name).is_dir() for name in _STORED):
+        return None
+    keys = {asset_key(asset): asset for asset in assets}
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        records = {record.asset_entry.asset_key: record for record in instance.get_asset_records(list(keys))}
+        newest = {key: record.asset_entry.last_run_id for key, record in records.items()}
+        run_ids = sorted({run for run in newest.values() if run})
+        runs = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=run_ids))} if run_ids else {}
+    activities = {}
+    for key, run_id in newest.items():
+        run = runs.get(run_id or "")
+        state = _STATES.get(run.status) if run else None
+        done = records[key].asset_entry.last_materialization_record
+        if run is None or state is None or (done is not None and done.run_id == run.run_id and state == "failed"):
+            continue
+        activities[keys[key]] = Activity(state, run.run_id)
+    return activities

@@ -22,14 +22,13 @@ from heap_assets.orchestration.assets.sync_metadata import (
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import never_sent
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
-from heap_assets.orchestration.freshness import policy_for
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource
+from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery, RunOptions
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.sync_checks import results_of, superseded_result, sync_checks, undelivered_result
-from heap_assets.pipelines.sync_schedule import built_days, how_to_confirm, remember_shown, waits_for_confirmation
+from heap_assets.pipelines.sync_gate import built_days, how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset
@@ -51,13 +50,7 @@ class SyncConfig(dg.Config):
 
     @property
     def options(self) -> RunOptions:
-        """The same in the words of the step.
-
-        Raises
-        ------
-        DeliveryError
-            If `rejected_since` is no time.
-        """
+        """Return the options of the delivery; DeliveryError if `rejected_since` is no time."""
         retry = self.retry_rejected or bool(self.rejected_since)
         return RunOptions(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
 
@@ -72,10 +65,7 @@ def step_name(name: str) -> str:
     return "sync__" + re.sub(r"\W", "_", name)
 
 
-def _sync(
-    project: Project,
-    name: str,
-) -> dg.AssetsDefinition:
+def _sync(project: Project, name: str) -> dg.AssetsDefinition:
     sync, inputs = project.settings.sync[name], connector_of(project, name).inputs()
     checks = sync_checks(project, name)
     spec = dg.AssetSpec(
@@ -179,12 +169,12 @@ class _Run:
                     date.fromisoformat(day),
                     self.context.run.run_id,
                     options,
-                    progress=_teller(self.context),
+                    progress=_progress_logger(self.context),
                 )
             except HeapAssetsError as error:
                 return day, error
             self.deliveries[day] = sent
-            self._tell(day, sent)
+            self._log_report(day, sent)
             if not sent.arrived and sent.report.status is not Status.BLOCKED:
                 break
         if not events and self.deliveries[newest].arrived:
@@ -192,9 +182,9 @@ class _Run:
         return None
 
     def _sendable_days(self) -> list[str]:
-        """Return the days that can be sent and say what the others wait for; all of them if there is none.
+        """Return the days that can be sent, and report what the others wait for; all of them if none can be sent.
 
-        Nothing to send at all is told by the gate, as a failure: somebody asked for it.
+        Then the gate fails the run, because somebody requested it.
         """
         days = list(self.context.partition_keys)
         built = built_days(self.project, self.name)
@@ -212,7 +202,7 @@ class _Run:
         metadata |= {day: metadata_of(self.project, self.name, d) for day, d in self.deliveries.items() if d.arrived}
         yield from materializations(self.context, asset_key(sync_asset(self.name)), metadata)
 
-    def _tell(self, day: str, sent: Delivery) -> None:
+    def _log_report(self, day: str, sent: Delivery) -> None:
         report = sent.report
         self.context.log.info(
             "%s %s: %s, %s sent, %s unchanged, %s empty, %s rejected, %s invalid, %s held in %s requests",
@@ -242,7 +232,7 @@ def _dry_run(
     context: dg.AssetExecutionContext, project: Project, name: str, config: SyncConfig
 ) -> Iterator[dg.AssetObservation]:
     """Observe what would be sent: a dry run is no materialization, or the day would look delivered."""
-    salt(project.lake.store)  # whoever reads the observation may ask `heap-assets rows` for a hash in it
+    salt(project.lake.store)  # so that `heap-assets rows` finds the hashes of the observation
     for day in context.partition_keys:
         planned, rows = delivery.plan(project, name, date.fromisoformat(day), force=config.force)
         metadata = metadata_of(project, name, planned) | planned_rows(rows)
@@ -252,14 +242,14 @@ def _dry_run(
     yield from ()
 
 
-def _teller(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
+def _progress_logger(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
     """Return what logs how far a delivery is, every few seconds."""
     last = time.monotonic()
 
-    def tell(progress: Progress) -> None:
+    def log_progress(progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             context.log.info(progress_line(progress))
 
-    return tell
+    return log_progress

@@ -1,4 +1,4 @@
-"""One step that builds many tables, partition by partition, and judges each as it goes.
+"""One step that builds many tables, partition by partition, and evaluates the checks of each.
 
 A process per table would cost more than the tables (reference: 500 assets load in a second, 40 steps start in 90), so
 tables of one kind share one subsettable step. A table that fails yields no materialization and a failed `readable`
@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+# Dagster's own mark of an output that reports no materialization; it has no public name.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
-from heap_assets.orchestration.partitions import days
-from heap_assets.orchestration.resources import LakeResource, partition_metadata, table_schema
+from heap_assets.orchestration.resources import LakeResource, days, partition_metadata, table_schema
 from heap_assets.pipelines.table import UNREADABLE, VALUES_LOST_IN, Table, Task
 from heap_assets.project import Project
 from heap_assets.quality import Check, CheckResult, nothing_to_compare
 from heap_assets.redaction import redacting
 from heap_assets.storage import Status
-
-# Dagster's own mark of an output that reports no materialization; it has no public name.
-
 
 WAITS = "waits"
 """Metadata of an observation: what an asset waits for, in words, and until when where that is known."""
@@ -61,10 +59,7 @@ class Days:
     def results(self) -> Iterator[Any]:
         """Yield what was built.
 
-        Raises
-        ------
-        Failure
-            Naming the days that could not be built for another reason than a missing input.
+        Raises Failure, naming the days that could not be built for another reason than a missing input.
         """
         yield from materializations(self._context, asset_key(self._path), self._built)
         if self._failed:
@@ -115,13 +110,7 @@ class TableAsset:
     checks: Sequence[Check] = field(default=())
 
 
-def table_step(
-    name: str,
-    tables: Sequence[TableAsset],
-    project: Project,
-    *,
-    description: str,
-) -> dg.AssetsDefinition:
+def table_step(name: str, tables: Sequence[TableAsset], project: Project, *, description: str) -> dg.AssetsDefinition:
     """Make the step that builds `tables`; any subset of them and any range of days is one run."""
     by_key = {asset_key(table.path): table for table in tables}
     checks = [check for table in tables for check in table.checks]
@@ -185,8 +174,8 @@ def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
         made = table.build(Task(project, date.fromisoformat(day), Path(scratch)))
         if made is None:
-            kept = lake.find(table.path, day)
-            return {"status": "kept"} | (partition_metadata(kept) if kept else {})
+            stored = lake.find(table.path, day)
+            return {"status": "kept"} | (partition_metadata(stored) if stored else {})
         written = lake.write(table.path, day, made.writer or made.frame, made.inputs, notes=made.notes)
     metadata: dict[str, Any] = {"status": str(written.status), "seconds": round(time.monotonic() - started, 3)}
     numbers = {name: value for name, value in made.notes.items() if isinstance(value, bool | int | float | str)}

@@ -1,4 +1,4 @@
-"""What waits, said unasked: on the page of each asset, and in the ticks of the sensors that ask for nothing."""
+"""Reports of waiting assets: on the page of each asset, and in the ticks of sensors that request nothing."""
 
 import json
 import time
@@ -29,7 +29,7 @@ _SHOWN = 8
 
 
 def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Return the sensor that writes an observation on each asset that begins to wait, or waits for something else."""
+    """Return the sensor that logs an observation on each asset that begins to wait, or whose reason changed."""
 
     @dg.sensor(
         name=NAME,
@@ -38,7 +38,7 @@ def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.Se
         default_status=status,
     )
     @redacting
-    def say_what_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def report_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         waiting = waits(project)
         return dg.SensorResult(
@@ -47,11 +47,11 @@ def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.Se
             asset_events=[_observation(wait) for wait in waiting if known.get(wait.asset) != wait.cause],
         )
 
-    return say_what_waits
+    return report_waits
 
 
 class Reasons:
-    """Says why the sensors of groups of assets ask for nothing; looks at the lake twice a minute at most."""
+    """Reasons why the sensors of asset groups request nothing; reads the lake twice a minute at most."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -59,7 +59,7 @@ class Reasons:
         self._until = 0.0
 
     def of(self, *prefixes: str, otherwise: str) -> Callable[[], str]:
-        """Return what says why assets whose paths begin with `prefixes` wait, or `otherwise` if they do not."""
+        """Return a function of the reason why assets whose paths begin with `prefixes` wait, or `otherwise`."""
 
         def _why() -> str:
             try:
@@ -70,7 +70,7 @@ class Reasons:
         return _why
 
     def of_tables(self) -> str:
-        """Say why no day of Heap's tables is built now."""
+        """Return why no day of Heap's tables is built now."""
         project = self._project
         if not is_exported(project) and not landing_pauses(project):
             return "dumps are landing: the days that they touched are built when that pauses"
@@ -89,16 +89,16 @@ def _observation(wait: Wait) -> dg.AssetObservation:
 
 
 def summary(waiting: Sequence[Wait]) -> str:
-    """Return waits in one text; what waits for the same is said once."""
+    """Return waits in one text, the assets grouped by reason."""
     assets: dict[str, list[str]] = {}
     for wait in waiting:
         assets.setdefault(str(wait), []).append(wait.asset)
-    texts = [f"{', '.join(named)}: {reason}" for reason, named in assets.items()]
+    texts = [f"{', '.join(waiting_assets)}: {reason}" for reason, waiting_assets in assets.items()]
     return "; ".join(texts[:_SHOWN]) + (f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
 
 
-class TellingSensor(dg.AutomationConditionSensorDefinition):
-    """A sensor of automation conditions whose tick says why it asks for nothing, where Dagster says "empty result"."""
+class ExplainingSensor(dg.AutomationConditionSensorDefinition):
+    """A sensor of automation conditions whose tick explains why it requests nothing; Dagster says "empty result"."""
 
     def __init__(self, name: str, *, why: Callable[[], str], **options: Any) -> None:
         super().__init__(name, use_user_code_server=True, **options)

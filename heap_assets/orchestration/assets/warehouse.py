@@ -8,7 +8,7 @@ from heap_assets.config import WarehouseTable
 from heap_assets.orchestration.assets.table_step import TableAsset, table_step
 from heap_assets.orchestration.automation import unread_day
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.freshness import policy_for
+from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.suites import checks_of, table_cadence
 from heap_assets.project import Project

@@ -21,10 +21,9 @@ from heap_assets.config.load import PATH_VARIABLE
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.first_contact import unread_tables
 from heap_assets.pipelines.publishing import publishable
 from heap_assets.pipelines.suites import profile_checks
-from heap_assets.pipelines.waiting import waits
+from heap_assets.pipelines.waiting import unread_tables, waits
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue

@@ -1,0 +1,237 @@
+"""Identity tables, profiles, audiences and audit of a day."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+
+from heap_assets.errors import MissingInputError
+from heap_assets.identity import AuditedTable, audit, audit_figures, changes
+from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
+from heap_assets.pipelines.readiness import graph_inputs, identity_inputs
+from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made
+from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
+from heap_assets.project import Project
+from heap_assets.storage import Inputs, Lake
+from heap_assets.tables import (
+    CHANGES,
+    CONFLICTS,
+    GRAPH,
+    LINKS,
+    PROFILES,
+    SHARED,
+    USERS,
+    heap_asset,
+    warehouse_asset,
+    warehouse_table,
+)
+from heap_assets.versions import version_of
+
+REFUSED = "refused"
+"""Note of `identity/links`: how many values were refused as identifiers, by source, column, type and reason."""
+
+
+def identity_of_day(project: Project, day: date) -> dict[str, Made]:
+    """Resolve identities as of the end of a day; MissingInputError names the inputs that are not built yet."""
+    day_inputs = identity_inputs(project, day)
+    if day_inputs.waiting_for:
+        raise MissingInputError(f"identity {day} waits: {'; '.join(day_inputs.waiting_for[:5])}")
+    advanced = project.timeline.advance(day, day_inputs.inputs)
+    resolution = advanced.resolution
+    inputs = graph_inputs(project, day_inputs)
+    before, earlier = _graph_before(project, day)
+    notes = {**advanced.notes, "carried_forward": ", ".join(day_inputs.carried) or "nothing"}
+    refused = advanced.refused.drop("day").collect().to_dicts()
+    return {
+        LINKS: Made(advanced.links, inputs, {**notes, REFUSED: refused}),
+        GRAPH: Made(resolution.graph, inputs, notes, resolution.write_graph),
+        CONFLICTS: Made(resolution.conflicts, inputs, notes),
+        SHARED: Made(resolution.shared, inputs, notes),
+        CHANGES: Made(changes(before, resolution.graph), Inputs({**inputs.versions, **earlier}), notes),
+    }
+
+
+def figures(project: Project, path: str, day: date) -> dict[str, int]:
+    """Return the figures of a stored identity table.
+
+    Refused values by reason, profiles, conflicts by limit, shared values by type, changes by kind.
+    """
+    rows = project.lake.scan(path, str(day))
+    if path == GRAPH:
+        counts = rows.select(
+            identifiers=pl.len(), profiles=pl.col("profile_id").drop_nulls().n_unique(), shared=pl.col("shared").sum()
+        )
+        return {name: int(value) for name, value in counts.collect().row(0, named=True).items()}
+    if path == LINKS:
+        partition = project.lake.find(LINKS, str(day))
+        rows_refused = partition.notes.get(REFUSED, ()) if partition else ()
+        refused = Counter[str]()
+        for row in rows_refused:
+            refused[f"refused_{row['reason']}"] += int(row["rows"])
+        return dict(sorted(refused.items()))
+    by = {CONFLICTS: ("conflicts_by_", "limited_type"), SHARED: ("shared_", "identifier_type"), CHANGES: ("", "kind")}
+    if path not in by:
+        return {}
+    prefix, column = by[path]
+    counted = rows.group_by(column).len().sort(column).collect()
+    return {f"{prefix}{value}": int(count) for value, count in counted.iter_rows()}
+
+
+def _graph_before(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
+    earlier = project.lake.newest_partition(GRAPH, day - timedelta(days=1))
+    if earlier is None:
+        return None, {}
+    version = project.lake.versions(GRAPH)[str(earlier)]
+    return project.lake.scan(GRAPH, str(earlier)), {f"{GRAPH}@{earlier}": version}
+
+
+def profiles_of_day(project: Project, day: date) -> Made:
+    """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
+    lake, traits = project.lake, project.settings.profiles.traits
+    newest_days = _newest_days(project, day)
+    tables = project.settings.source_tables
+    sources = {
+        _trait_name(asset): TraitSource(
+            lake.scan(asset, str(newest)),
+            project.snapshot_sources[asset],
+            "last_modified" if asset == USERS else tables[_trait_name(asset)].updated_at,
+        )
+        for asset, newest in newest_days.items()
+    }
+    rules = [
+        TraitRule(name, tuple(s for s in trait.sources if s.partition(".")[0] in sources), Choose(trait.choose))
+        for name, trait in traits.items()
+    ]
+    usable_rules = [rule for rule in rules if rule.sources]
+    made = golden_records(
+        lake.scan(GRAPH, str(day)),
+        sources,
+        usable_rules,
+        project.rules,
+        lake.scan(CONFLICTS, str(day)),
+        _merged_away(lake.scan(USERS, str(newest_days[USERS]))),
+    )
+    missing = [rule.name for rule in rules if not rule.sources]
+    whole = _typed_as_before(lake, day, _with_empty_traits(made.frame, missing), {*missing, *made.set_aside})
+    events_window = window(project, day)
+    events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
+    frame, doubtful = with_behaviour_and_audiences(project, whole, lake.scan(GRAPH, str(day)), events_window)
+    return Made(
+        frame,
+        _inputs(project, day, newest_days, profiles_version(project), events),
+        {
+            "traits": len(traits),
+            "traits_without_source": len(missing),
+            SET_ASIDE: {**made.set_aside, **doubtful},
+            "unreadable_times": sum(made.unreadable_times.values()),
+            "unreadable_times_in": dict(made.unreadable_times),
+            VALUES_LOST: sum(made.values_lost.values()),
+            VALUES_LOST_IN: dict(made.values_lost),
+        },
+    )
+
+
+def profiles_version(project: Project) -> str:
+    """Return the version of the settings that profiles are computed from; descriptions are no part of it."""
+    chosen = project.settings.profiles
+    traits = [[name, trait.sources, trait.choose] for name, trait in chosen.traits.items()]
+    behaviour = [chosen.behaviour.days, [*chosen.behaviour.features.items()]] if chosen.behaviour else None
+    return version_of([traits, behaviour, project.audiences, project.rules.digest])
+
+
+def audiences_of_day(project: Project, day: date) -> Made:
+    """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`.
+
+    Raises MissingInputError if the profiles of the day were not built, or before the settings had one of the audiences.
+    """
+    names = list(project.settings.profiles.audiences)
+    profiles = project.lake.scan(PROFILES, str(day))
+    if unknown := [name for name in names if name not in profiles.collect_schema()]:
+        raise MissingInputError(f"{PROFILES} {day} is older than the audience {unknown[0]!r}: materialize it again")
+    rows = (
+        profiles.select("profile_id", *names)
+        .unpivot(names, index="profile_id", variable_name="audience", value_name="inside")
+        .filter("inside")
+        .select("audience", "profile_id")
+        .sort("audience", "profile_id")
+        .collect()
+    )
+    sizes = {f"members_{name}": rows.filter(pl.col("audience") == name).height for name in names}
+    return Made(rows.lazy(), Inputs({f"{PROFILES}@{day}": project.lake.versions(PROFILES)[str(day)]}), sizes)
+
+
+def audit_of_day(project: Project, day: date) -> Made:
+    """Return the audit of a day in long form: metric, subject, value, share."""
+    lake = project.lake
+    newest_days = _newest_days(project, day)
+    audited = {
+        _trait_name(asset): AuditedTable(lake.scan(asset, str(newest)), project.snapshot_sources[asset])
+        for asset, newest in newest_days.items()
+        if asset != USERS and project.snapshot_sources[asset].mappings  # others identify nobody
+    }
+    frame = audit(
+        lake.scan(GRAPH, str(day)),
+        lake.scan(CONFLICTS, str(day)),
+        lake.scan(USERS, str(newest_days[USERS])),
+        audited,
+        project.rules,
+        project.snapshot_sources[USERS],
+    )
+    report = frame.collect()
+    return Made(report.lazy(), _inputs(project, day, newest_days, project.rules.digest), audit_figures(report))
+
+
+def _newest_days(project: Project, day: date) -> dict[str, date]:
+    tables = project.settings.source_tables
+    assets = [USERS, *(warehouse_asset(name) for name in tables)]
+    newest = {asset: project.lake.newest_partition(asset, day) for asset in assets}
+    if newest[USERS] is None:
+        raise MissingInputError(f"{USERS} has no partition up to {day}: materialize it first")
+    return {asset: partition for asset, partition in newest.items() if partition is not None}
+
+
+def _merged_away(users: pl.LazyFrame) -> pl.Series:
+    """Return the Heap identities of which every user has migrated into another one."""
+    gone = pl.col("migrated_to").is_not_null().all()
+    identities = users.filter(pl.col("identity").is_not_null()).group_by("identity").agg(gone)
+    return identities.filter("migrated_to").select("identity").collect()["identity"]
+
+
+def _trait_name(asset: str) -> str:
+    return "users" if asset == USERS else warehouse_table(asset)
+
+
+def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
+    """Add null columns for traits whose tables were never read, because syncs map them."""
+    nothing = pl.lit(None, dtype=pl.String)
+    return frame.with_columns(nothing.alias(name) for trait in missing for name in (trait, f"{trait}__source"))
+
+
+def _typed_as_before(lake: Lake, day: date, frame: pl.LazyFrame, empty: set[str]) -> pl.LazyFrame:
+    """Give columns without values the type that they had when they had some: readers rely on it."""
+    earlier = lake.newest_partition(PROFILES, day)
+    known = lake.scan(PROFILES, str(earlier)).collect_schema() if earlier and empty else {}
+    return frame.with_columns(pl.lit(None, known[name]).alias(name) for name in sorted(empty) if name in known)
+
+
+def _event_versions(lake: Lake, events_window: Window) -> Iterator[tuple[str, str, str]]:
+    for table, keys in events_window.days.items():
+        versions = lake.versions(heap_asset(table)) if keys else {}
+        yield from ((table, key, versions[key]) for key in keys)
+
+
+def _inputs(
+    project: Project,
+    day: date,
+    newest_days: dict[str, date],
+    settings: str,
+    events: Mapping[str, str] | None = None,
+) -> Inputs:
+    lake = project.lake
+    partitions = {GRAPH: day, CONFLICTS: day} | newest_days
+    versions = {f"{asset}@{partition}": lake.versions(asset)[str(partition)] for asset, partition in partitions.items()}
+    return Inputs({**versions, **(events or {}), "settings": settings})
