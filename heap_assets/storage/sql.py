@@ -123,9 +123,12 @@ class LakeSql:
             return
         named = statement.casefold()
         files = {key for name, keys in self._files_of.items() if name.casefold() in named for key in keys}
-        if sum(info.size for key in files if (info := self._store.head(key))) <= _CHECKED_BYTES:
-            for key in sorted(files):
-                self._store.check(key)
+        standing = [
+            info for key in sorted(files) if (info := self._store.head(key))
+        ]  # DuckDB names those that are gone
+        if sum(info.size for info in standing) <= _CHECKED_BYTES:
+            for info in standing:
+                self._store.check(info.key)
 
     def _check_it_only_reads(self, statement: str) -> None:
         explained = _EXPLAIN.match(statement)  # EXPLAIN ANALYZE runs what it explains

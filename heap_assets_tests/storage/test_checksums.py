@@ -15,7 +15,7 @@ import pytest
 
 from heap_assets.errors import DamagedFileError
 from heap_assets.storage import Inputs, Lake, from_parquet, to_parquet
-from heap_assets.storage.sql import LakeSql
+from heap_assets.storage.sql import LakeSql, SqlError
 
 _RANDOM = Random(5)
 ROWS = pl.DataFrame({"id": [_RANDOM.randrange(10**12) for _ in range(99)], "email": [f"p{n}@x.io" for n in range(99)]})
@@ -82,6 +82,9 @@ def test_sql_names_a_damaged_file_whatever_asks_for_it(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with LakeSql(str(tmp_path)) as lake_sql:
         assert lake_sql.sql("SELECT * FROM heap.users").height == 99
+        path.unlink()
+        with pytest.raises(SqlError, match=path.name):
+            lake_sql.sql("SELECT * FROM heap.users")
 
 
 def test_a_file_of_a_release_without_checksums_is_read(tmp_path: Path) -> None:
