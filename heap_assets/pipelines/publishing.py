@@ -184,8 +184,10 @@ def unpublished_days(
     ]
 
 
-def make_views(project: Project, publisher: Publisher, target: str) -> list[str]:
+def make_views(project: Project, publisher: Publisher, target: str) -> list[str] | None:
     """Make the `heap_resolved` views of all tables that were published; returns those that were made anew.
+
+    None while there are no views: no table, or nothing to resolve with, was published.
 
     Raises
     ------
@@ -197,7 +199,7 @@ def make_views(project: Project, publisher: Publisher, target: str) -> list[str]
     tables = [table.publication.table for table in resolvable(project, target)]
     there = [name for name in tables if publisher.newest_published(name)]
     if into is None or not (graph and migrations and there):
-        return []
+        return None
     return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations, graph))
 
 

@@ -146,7 +146,10 @@ def _views(project: Project, target: str) -> dg.AssetsDefinition:
             made = make_views(opened, publisher, target)
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=_passes([error])) from None
-        return dg.MaterializeResult(metadata={"views_made": len(made), "views": ", ".join(made) or "all unchanged"})
+        views = (
+            "none: nothing to resolve with was published yet" if made is None else ", ".join(made) or "all unchanged"
+        )
+        return dg.MaterializeResult(metadata={"views_made": len(made or ()), "views": views})
 
     return build
 

@@ -127,6 +127,11 @@ def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published)
     tables = [table.asset for table in published_tables(world.project, "there")]
     assert tables[-1] == "publish/there/events"
 
+    views = world.definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection={asset_key("publish/there/heap_resolved")}
+    )
+    before = views.execute_in_process(instance=world.instance).get_asset_materialization_events()
+    assert "nothing to resolve with" in str(before[0].materialization.metadata["views"].value)
     first = world.run(tables, day)
 
     assert first.success, why(first)
@@ -139,9 +144,6 @@ def test_a_day_is_published_and_a_second_run_loads_nothing(published: Published)
     assert statuses(again) == again_unchanged
     assert published.query(count) == [(rows,)]
 
-    views = world.definitions.resolve_implicit_global_asset_job_def().get_subset(
-        asset_selection={asset_key("publish/there/heap_resolved")}
-    )
     assert views.execute_in_process(instance=world.instance).success
     [(resolved, people)] = published.query("SELECT count(*), count(profile_id) FROM heap_resolved.heap_pageviews")
     assert (resolved, people) == (rows, rows)
