@@ -110,7 +110,7 @@ def _with_hash(offender: Offender, name: str) -> Any:
 
 
 def _dicts(frame: pl.DataFrame) -> list[Record]:
-    exact = frame.select(json_safe(pl.col(name), dtype, decimals=False) for name, dtype in frame.schema.items())
+    exact = frame.select(json_safe(pl.col(c), dtype, decimals=False).alias(c) for c, dtype in frame.schema.items())
     return [{name: value for name, value in row.items() if value is not None} for row in exact.to_dicts()]
 
 

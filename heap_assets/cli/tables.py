@@ -15,6 +15,7 @@ from heap_assets.pipelines.retention import delete_results, expired, expired_res
 from heap_assets.project import open_project
 from heap_assets.report import write_report
 from heap_assets.storage import LakeSql
+from heap_assets.values import as_text
 
 
 @click.command()
@@ -32,12 +33,18 @@ def sql(query: str | None, as_csv: bool) -> None:
         if query is None:
             click.echo("\n".join(lake_sql.tables()))
         elif as_csv:
-            click.echo(lake_sql.sql(query).write_csv(), nl=False)
+            click.echo(_flat(lake_sql.sql(query)).write_csv(), nl=False)
         else:
             with pl.Config(
                 tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=-1, fmt_str_lengths=200
             ):
                 click.echo(lake_sql.sql(query))
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Write lists and structs as JSON and bytes as base64: CSV has none of them."""
+    flat = [name for name, dtype in frame.schema.items() if dtype.is_nested() or dtype == pl.Binary]
+    return frame.with_columns(as_text(pl.col(name), frame.schema[name]).alias(name) for name in flat)
 
 
 @click.command()

@@ -189,7 +189,9 @@ def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
             types.setdefault(name, set()).add(dtype)
     differing = {name for name, dtypes in types.items() if len(dtypes) > 1}
     return [
-        frame.with_columns(as_text(pl.col(name), schema[name]) for name in sorted(differing & schema.keys()))
+        frame.with_columns(
+            as_text(pl.col(name), schema[name]).alias(name) for name in sorted(differing & schema.keys())
+        )
         for frame, schema in zip(frames, schemas, strict=True)
     ]
 

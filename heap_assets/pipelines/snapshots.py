@@ -110,8 +110,9 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
             _write(current.frame, path, table.relation)
         digest = _digest(path)
         whole_at = started if current.mode == "full" or last is None else last.whole_at
+        types = {column.name: column.type for column in existing}
         observed = _LastRead(
-            digest, current.observed_at, whole_at, current.version, current.tally, table.time_zone, lost
+            digest, current.observed_at, whole_at, current.version, current.tally, table.time_zone, lost, types
         )
         _store_record(task, asset, observed)
     return Made(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
@@ -128,6 +129,7 @@ class _LastRead:
     tally: Tally | None
     zone: str = "UTC"
     lost: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _before(task: Task, asset: str, relation: str, last: _LastRead) -> _Before |
     if stored is None or stored.inputs.versions != {relation: last.digest}:
         return None
     rows = lake.scan(asset, str(day))
-    return _Before(Observation(rows, last.observed_at, last.version, last.tally), last.digest)
+    return _Before(Observation(rows, last.observed_at, last.version, last.tally, last.types), last.digest)
 
 
 def last_read(project: Project, asset: str) -> datetime | None:
@@ -161,8 +163,8 @@ def _record_of(project: Project, asset: str) -> _LastRead | None:
         known = json.loads(store.read(key))
         tally = Tally(*known["tally"]) if known["tally"] else None
         observed_at, whole_at = (datetime.fromisoformat(known[name]) for name in ("observed_at", "whole_at"))
-        zone, lost = known.get("zone", "UTC"), known.get("lost", {})
-        return _LastRead(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost)
+        zone, lost, types = known.get("zone", "UTC"), known.get("lost", {}), known.get("types")
+        return _LastRead(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost, types)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -21,6 +22,7 @@ from heap_assets.demo import Company, write_company
 from heap_assets.errors import HeapAssetsError
 from heap_assets.project import load_settings
 from heap_assets.project.project import open_project
+from heap_assets.storage import Lake
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 
 ROOT = Path(__file__).parent.parent.parent
@@ -219,6 +221,13 @@ def test_what_cannot_be_landed_is_shown_with_file_block_and_reason(folder: Path,
     assert misspelt.returncode == 2
     assert "has a table 'click'. Tables: broken, clicks. Did you mean 'clicks'?" in misspelt.stderr
     assert "1 dumps will land again" in typed(folder, "reset", "clicks", "--yes").stdout
+
+
+def test_sql_writes_lists_structs_and_bytes_as_csv(tmp_path: Path, folder: Path, typed: Typed) -> None:
+    row = pl.DataFrame({"a": [[1, 2]], "b": [{"n": 2**53 + 1, "s": "é"}], "c": [b"\xff"], "d": [1.5]})
+    Lake.open(str(tmp_path / "lake")).write("heap/events/odd", "2026-11-01", row)
+    done = typed(folder, "sql", "--csv", "select a, b, c, d from heap.events_odd", HEAP_ASSETS_DEMO=str(tmp_path))
+    assert done.stdout == 'a,b,c,d\n"[1,2]","{""n"":9007199254740993,""s"":""é""}",/w==,1.5\n', done.stderr
 
 
 def test_a_command_that_a_text_names_exists() -> None:

@@ -76,6 +76,17 @@ def test_a_property_whose_type_differs_by_day_is_compared_exactly(world: World) 
     assert rows.filter("buyers")["heap_identity"].to_list() == ["cat@x.example"]
 
 
+def test_a_property_that_gains_fields_by_day_ends_no_profiles(world: World) -> None:
+    more = '    norwegians: {{events: [{{type: signup, properties: {{plan: \'{{"city":"Oslo"}}\'}}}}]}}\n'
+    asking(world, _ASKED + more)
+    old, new = [{"city": "Oslo"}], [{"city": "Oslo", "zip": "0150"}]
+    world.write("heap/events/signup", BEFORE, events(BEFORE, "signup", (79, 1), plan=pl.Series(old)))
+    world.write("heap/events/signup", DAY, events(DAY, "signup", (77, 3), plan=pl.Series(new)))
+    world.resolve(DAY)
+    rows = world.lake.scan(PROFILES, str(DAY)).collect()
+    assert rows.filter("norwegians")["heap_identity"].to_list() == ["ann@x.example"]
+
+
 def test_new_events_make_new_profiles(world: World) -> None:
     world.resolve(DAY)
     before = world.lake.versions(PROFILES)[str(DAY)]

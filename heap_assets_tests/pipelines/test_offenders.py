@@ -211,12 +211,16 @@ def test_values_of_rows_are_json_with_every_digit(project: Project) -> None:
             "price": pl.Series([Decimal("1.10"), None], dtype=pl.Decimal(38, 9)),
             "at": pl.Series([1_767_225_600_123_456_789, None], dtype=pl.Int64).cast(pl.Datetime("ns")),
             "raw": [b"\xff", None],
+            "address": [{"city": "Oslo"}, None],
         }
     )
     project.lake.write(CONTACTS, DAY, strange)
     done = CliRunner().invoke(commands, ["rows", CONTACTS, "unique_keys", "--json"])
     assert done.exit_code == 0, done.exception
-    assert '"rate":"nan","price":1.100000000,"at":"2026-01-01T00:00:00.123456789","raw":"/w=="' in done.stdout
+    assert (
+        '"rate":"nan","price":1.100000000,"at":"2026-01-01T00:00:00.123456789","raw":"/w==","address":{"city":"Oslo"}'
+        in done.stdout
+    )
     assert json.loads(done.stdout)["rows"][CONTACTS][1] == {"contact_id": "c-1", "rate": 0.1}
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import polars as pl
 
-from heap_assets.sources.warehouse.base import Newer, Tally, Warehouse, choose_columns
+from heap_assets.sources.warehouse.base import Column, Newer, Tally, Warehouse, choose_columns
 from heap_assets.sources.warehouse.shape import Shape, TimeKind
 
 OVERLAP = timedelta(hours=1)
@@ -36,12 +36,16 @@ _GRAIN = {TimeKind.INSTANT: timedelta(seconds=2), TimeKind.LOCAL: timedelta(hour
 
 @dataclass(frozen=True)
 class Observation:
-    """An earlier read: its rows, when they were read (UTC), and what told the state of the relation then."""
+    """An earlier read: its rows, when they were read (UTC), and what told the state of the relation then.
+
+    `types` are the engine's, by the relation's own names of its columns; None if nobody wrote them down.
+    """
 
     rows: pl.LazyFrame
     observed_at: datetime
     version: str | None = None
     tally: Tally | None = None
+    types: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,9 @@ def refreshed(
     kind = shape.kind(updated_at) if updated_at else TimeKind.OTHER
     incremental = key in shape.names and kind in _GRAIN
     tally = warehouse.tally(relation, shape.source(str(updated_at))) if incremental else None
-    read = _Read(warehouse, relation, names, shape, _texts(before, shape))
-    reason = _why_all(before, shape.renamed(names), kind, incremental=incremental)
+    retyped = _retyped(before, existing, names)
+    read = _Read(warehouse, relation, names, shape, _texts(before, shape, retyped))
+    reason = _why_all(before, shape.renamed(names), kind, retyped, incremental=incremental)
 
     def outcome(frame: pl.LazyFrame, mode: str, why: str) -> Refreshed:
         return Refreshed(frame, mode, why, 0, version, tally, observed_at)
@@ -148,18 +153,29 @@ def refreshed(
         )  # fmt: skip
 
 
-def _texts(before: Observation | None, shape: Shape) -> tuple[str, ...]:
+def _retyped(before: Observation | None, existing: Sequence[Column], names: Collection[str]) -> list[str]:
+    """Return the columns that have another type than when they were read; a change of type touches no `updated_at`."""
+    types = {} if before is None or before.types is None else before.types
+    return [c.name for c in existing if c.name in names and types.get(c.name, c.type) != c.type]
+
+
+def _texts(before: Observation | None, shape: Shape, retyped: Collection[str]) -> tuple[str, ...]:
     """A column that had to be read as text stays text, so that its type does not go to and fro with its values."""
     schema = before.rows.collect_schema() if before else pl.Schema()
-    return tuple(shape.source(name) for name, dtype in schema.items() if dtype == pl.String)
+    texts = (shape.source(name) for name, dtype in schema.items() if dtype == pl.String)
+    return tuple(name for name in texts if name not in retyped)
 
 
-def _why_all(before: Observation | None, names: Sequence[str], kind: TimeKind, *, incremental: bool) -> str:
+def _why_all(
+    before: Observation | None, names: Sequence[str], kind: TimeKind, retyped: Sequence[str], *, incremental: bool
+) -> str:
     """Say why everything has to be read; empty if not."""
     if before is None:
         return "there is no earlier observation"
     if set(before.rows.collect_schema().names()) != set(names):
         return "other columns are mapped than before"
+    if retyped:
+        return f"other types than before: {', '.join(retyped)}"
     if kind is TimeKind.TEXT:
         return "updated_at is text, which no engine compares as a time"
     return "" if incremental else "the table has no key and updated_at"

@@ -51,6 +51,21 @@ def test_as_many_rows_with_the_same_times_are_not_read_though_the_file_changed(t
     assert observe(source, before)[0].mode != "unchanged", "an older time is a change too"
 
 
+def test_a_column_of_another_type_is_read_though_no_row_says_that_it_changed(tmp_path: Path) -> None:
+    source = warehouse(tmp_path)
+    change(source, "ALTER TABLE t ADD n VARCHAR", "UPDATE t SET n = '1'")
+    first, frame = observe(source, columns=["n"])
+    types = {column.name: column.type for column in source.columns("t")}
+    before = Observation(frame.lazy(), NOON, first.version, first.tally, types)
+    change(source, "ALTER TABLE t ALTER n TYPE BIGINT")
+    second, again = observe(source, before, columns=["n"])
+    assert (second.mode, second.reason) == ("full", "other types than before: n")
+    assert again["n"].to_list() == [1] * 5
+    change(source, "ALTER TABLE t ALTER email TYPE BLOB")
+    third, _ = observe(source, before, columns=["id"])
+    assert third.reason != "other types than before: email", "it is not read"
+
+
 def observe(
     source: DuckDBWarehouse,
     before: Observation | None = None,
