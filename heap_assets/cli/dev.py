@@ -85,11 +85,7 @@ def run_group(command: Sequence[str], servers: Sequence[AbstractContextManager[o
 
     SIGINT and SIGTERM are passed on to every process of the group; what has not ended 6 s later is killed, at once if a
     second signal comes.
-
-    Returns
-    -------
-    int
-        The command's exit code; 0 if it was asked to stop.
+    Returns the command's exit code, 0 if it was asked to stop.
     """
     stop, kill_now = threading.Event(), threading.Event()
 

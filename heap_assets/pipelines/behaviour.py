@@ -77,9 +77,7 @@ def with_behaviour_and_audiences(
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     """Add the columns of `profiles.behaviour` and one true/false column per audience.
 
-    Returns
-    -------
-    The profiles, and of audiences whose conditions cannot be judged (their column is null) why not.
+    Also returns the audiences whose conditions cannot be evaluated, with the reason; their column is null.
     """
     chosen = project.settings.profiles
     if chosen.behaviour:

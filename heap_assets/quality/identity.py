@@ -101,7 +101,9 @@ def few_at_limit(graph: pl.LazyFrame, limits: Mapping[str, int], allowed: float,
 
 
 def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
-    """Return how many profiles claim each identifier: the one that holds it, and those whose records name it too.
+    """Return identifier_type, identifier, people: the number of profiles that claim the identifier, two or more.
+
+    Those are the profile that has it, and the profiles whose records name it too.
 
     Resolution gives such a value to one profile and refuses its links to the others. Each refused link counts for that
     of its ends which has more of them, the weaker one in doubt: a mailbox that five contacts name has four refused
@@ -110,10 +112,6 @@ def claims(conflicts: pl.LazyFrame, types: Sequence[str]) -> pl.LazyFrame:
     `conflicts`: identity/conflicts: type_a, value_a, type_b, value_b, profile_a, profile_b String. `types`: types of
     which one value is one person's; other identifiers are left out.
 
-    Returns
-    -------
-    LazyFrame
-        identifier_type, identifier String; people UInt32, two or more.
     """
     apart = conflicts.filter(pl.col("type_b").is_in(list(types)) & (pl.col("profile_a") != pl.col("profile_b")))
     partners = [

@@ -36,10 +36,7 @@ def newest_row_is_recent(
     `newest`: time of the newest row (event tables), or when the newest snapshot was observed; None if there is none.
     `quiet`: how long the table usually goes without rows (`usual_quiet`); None if there are too few days to say.
 
-    Returns
-    -------
-    CheckResult
-        `hours_behind`, `allowed_hours`; `memory["late"]` is true from `cadence.warn_after` on.
+    `memory["late"]` is true from `cadence.warn_after` on.
     """
     limit = cadence.fail_after + (quiet or timedelta(0))
     allowed = limit / timedelta(hours=1)

@@ -152,7 +152,9 @@ def identify_candidates(
     user_id_type: str = "heap_user_id",
     identity_type: str = "heap_identity",
 ) -> pl.LazyFrame:
-    """Find the pairs that may be sent: anonymous, unshared, without conflicts, joined for at least 14 days.
+    """Return `key` (the identity), `user_id`, `event_key`, `profile_id` of the pairs that may be sent.
+
+    They are anonymous, unshared, without conflicts, and joined for at least 14 days.
 
     Parameters
     ----------
@@ -163,10 +165,6 @@ def identify_candidates(
     users
         Newest `heap/users`: `user_id`, `identity`, `migrated_to`.
 
-    Returns
-    -------
-    LazyFrame
-        `key` (the identity), `user_id`, `event_key`, `profile_id`.
     """
     anonymous = users.filter(pl.col("identity").is_null(), pl.col("migrated_to").is_null())
     anonymous = anonymous.select(identifier=pl.col("user_id").cast(pl.String))

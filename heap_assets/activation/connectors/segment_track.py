@@ -289,11 +289,8 @@ def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id
     `events`: `event_id`, `user_id`, `time`, then properties. `identities`: `user_id` Int64, `identity` String: who a
     user is today, migrations followed.
 
-    Returns
-    -------
-    LazyFrame
-        `key` is the identity, null for anonymous users; `anonymous_id` is the original user_id, named by environment
-        (heap.md 4), so that Segment can join it later.
+    `key` is the identity, null for anonymous users; `anonymous_id` is the original user_id, named by environment
+    (heap.md 4), so that Segment can join it later.
     """
     people = (
         identities.select("user_id", key="identity").drop_nulls().unique("user_id", keep="first", maintain_order=True)

@@ -112,10 +112,7 @@ class TrackingPlan:
 
         `rows`: `event`, addressing columns, and one column per property.
 
-        Returns
-        -------
-        Planned
-            `rows` have the columns :meth:`names` gives instead of `properties`.
+        The returned rows have the columns of :meth:`names` instead of `properties`.
         """
         frame = rows.collect()
         allowed: list[pl.DataFrame] = []

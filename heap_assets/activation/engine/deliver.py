@@ -65,10 +65,7 @@ def deliver(
     progress
         Called after every batch.
 
-    Returns
-    -------
-    SyncReport
-        Also for a run that the destination stopped: its status and reason say so.
+    A run that the destination stopped returns a report too: its status and reason say so.
 
     Raises
     ------
@@ -103,12 +100,9 @@ def dry_run(
     *,
     force: bool = False,
 ) -> tuple[SyncReport, pl.DataFrame]:
-    """Show what :func:`deliver` would do, without a lease, a call or a write.
+    """Return what :func:`deliver` would do, without a lease, a call or a write.
 
-    Returns
-    -------
-    SyncReport, DataFrame
-        Counts, concerns and new property names; and per row to send: hashed key, op and the names of its fields.
+    The report has counts, concerns and new property names; the rows to send have hashed key, op and field names.
     """
     key = salt(store, spec.salt, keep=False)
     spec = at_account(store, spec, destination, claim=False)

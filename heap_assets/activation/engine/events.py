@@ -47,11 +47,8 @@ def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Seque
     `source_columns`: columns as the source has them. Only they make the key: what identity resolution adds never does,
     so that a merge sends nothing again.
 
-    Returns
-    -------
-    LazyFrame
-        `time` is ISO 8601 text in UTC where it could be read, and otherwise what stood there. Source columns that are
-        called like one of :data:`EVENT_COLUMNS` go under another name (:mod:`heap_assets.values`).
+    `time` is ISO 8601 text in UTC where it could be read, and otherwise the source's text. Source columns that are
+    called like one of :data:`EVENT_COLUMNS` are renamed (:mod:`heap_assets.values`).
     """
     schema = table.collect_schema()
     mapped_columns = (mapping.name_column, mapping.key_column, mapping.timestamp_column)
@@ -156,10 +153,7 @@ def addressed_events(
     refused
         `profile_id`, `reason` as for :func:`addressed`: their events are held for this reason.
 
-    Returns
-    -------
-    Addressed
-        An event goes to one identity only, whatever `policy.identities` says, except `none`.
+    An event goes to one identity only, whatever `policy.identities` says, except `none`.
     """
     single = policy if policy.identities == "none" else replace(policy, identities="one")
     people = addressed(profiles.select("profile_id", "heap_identities"), users, single)

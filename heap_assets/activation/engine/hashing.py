@@ -171,12 +171,9 @@ def hashed_keys(keys: pl.Series, salt_bytes: bytes) -> pl.Series:
 def hashed_values(values: pl.Series, salt_bytes: bytes) -> pl.Series:
     """Hash a column of strings, numbers or booleans.
 
-    Returns
-    -------
-    Series
-        UInt64; null where the value is null, otherwise at least 2 (0 and 1 are :data:`EMPTY` and :data:`UNKNOWN`).
-        Equal texts of different kinds ("5" and 5) differ, because they arrive as different values. Decimals are hashed
-        as what they arrive as: floats, or text if a float would round them.
+    The hashes are UInt64: null where the value is null, otherwise at least 2 (0 and 1 are :data:`EMPTY` and
+    :data:`UNKNOWN`). Equal texts of different kinds ("5" and 5) differ, because they arrive as different values.
+    Decimals are hashed as what they are sent as: floats, or text if a float would round them.
     """
     if isinstance(values.dtype, pl.Decimal):
         return _hashed_decimals(values, salt_bytes)

@@ -33,10 +33,7 @@ def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.
 def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.DataFrame:
     """Return the keys of the ledger that reports and open tables show as these hashes, with their status.
 
-    Returns
-    -------
-    DataFrame
-        key_hash, key, status, failures, failed_at, reason. Personal data.
+    Columns: key_hash, key, status, failures, failed_at, reason. Personal data.
     """
     log = Log(store, spec.folder)
     frame = fold(log, log.ledger()).frame
@@ -62,7 +59,7 @@ def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
 
 
 def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collection[str] = ()) -> int:
-    """Remove a person from the ledger, the log and the open tables, and never send to them again.
+    """Remove a person from ledger, log and open tables for good; return how many keys of the ledger were removed.
 
     What remains is keyed hashes in `forgotten.parquet`, so that they can be refused. Deleting the person at Heap is
     :func:`heap_assets.activation.heap_deletion`.
@@ -70,11 +67,6 @@ def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collecti
     `key`: of the person at the destination: an identity, a userId, an anonymousId. `events`: keys of the person's
     events, which the ledgers of syncs that send each row once hold instead. Keys that end with the person's own (a pair
     of ids) are told by that.
-
-    Returns
-    -------
-    int
-        How many keys of the ledger were removed.
     """
     secret = salt(store, spec.salt)
     # of all accounts that the sync ever wrote to, and of those to come: the hashes lie with the sync
