@@ -182,6 +182,7 @@ def _store_record(task: Task, asset: str, record_of_read: _LastRead) -> None:
         "tally": [record_of_read.tally.rows, record_of_read.tally.checksum] if record_of_read.tally else None,
         "zone": record_of_read.zone,
         "lost": dict(record_of_read.lost),
+        "types": record_of_read.types,
     }
     task.project.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
 

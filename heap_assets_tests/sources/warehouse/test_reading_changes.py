@@ -159,10 +159,17 @@ def test_a_week_later_everything_is_read_for_times_may_not_tell(
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE main.t SET email = 'silently'")
     assert source.build(tmp_path).partition.notes["read"] == "unchanged", "no time tells of it"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("ALTER TABLE main.t ALTER id TYPE BIGINT")
+    retyped = source.build(tmp_path).partition.notes
+    assert (retyped["read"], retyped["why"]) == ("full", "other types than before: id"), "its type does"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE main.t SET email = 'in silence'")
+    assert source.build(tmp_path).partition.notes["read"] == "unchanged"
     later = datetime.now(UTC) + timedelta(days=7)
     monkeypatch.setenv("HEAP_ASSETS_NOW", later.isoformat())
     assert source.build(tmp_path, later.date() - timedelta(days=1)).partition.notes["read"] == "full"
-    assert source.rows(later.date() - timedelta(days=1)) == [(1, "silently")]
+    assert source.rows(later.date() - timedelta(days=1)) == [(1, "in silence")]
 
 
 def test_nested_paths_and_array_elements_identify_people_from_the_settings_to_the_graph(
