@@ -17,11 +17,11 @@ WAREHOUSE_SOURCE = "warehouse"
 RESERVED_SOURCES = frozenset(
     {
         *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live", "privacy", "profiles"),
-        *("publish", "signals", "status", "sync", "users", WAREHOUSE_SOURCE),
+        *("publish", "signals", "status", "sync", "the_warehouse", "users", WAREHOUSE_SOURCE),
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
     }
 )
-"""Names that no other source may have, besides those that begin with heap: of our own tables, and of schemas in SQL."""
+"""Names that no other source may have, nor one that begins with heap: of our own tables, a job, schemas in SQL."""
 
 DUMPS = "heap_connect/dumps"
 LANDED = "heap_connect/landed"

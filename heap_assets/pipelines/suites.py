@@ -65,8 +65,8 @@ def checks_of(project: Project, asset: str) -> list[Check]:
             accepted=[name for name, column in custom.items() if column.pii],
             thresholds=tolerated,
         )
-    if is_warehouse_table(asset):
-        mapped = project.settings.source_tables[warehouse_table(asset)]
+    mapped = project.settings.source_tables.get(warehouse_table(asset))
+    if mapped is not None and is_warehouse_table(asset):
         return checks_for_warehouse_table(
             asset,
             key=mapped.key,

@@ -71,9 +71,10 @@ class Requirement:
 class ReadSettings(SourceSettings, ABC):
     """A connector's system as a source of tables: a section of `sources:`, whose kind is the connector's.
 
-    A subclass in the connector's file, named as its `source_model`, has `kind`, what it needs to connect, and the two
-    methods. Tables are related to as `<kind>.<table>`. With `key` and `updated_at` only what changed is read, from an
-    hour before the newest `updated_at` that is known, and everything each `full_read_days`; else everything each time.
+    A subclass in the connector's file, named as its `source_model`, has `kind`, what it needs to connect, the two
+    methods, and `hosts` for deployments that say which hosts may be called. Tables are related to as `<kind>.<table>`.
+    With `key` and `updated_at` only what changed is read, from an hour before the newest `updated_at` that is known,
+    and everything each `full_read_days`; else everything each time.
     """
 
     @abstractmethod

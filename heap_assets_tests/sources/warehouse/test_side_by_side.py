@@ -14,6 +14,7 @@ from adbc_driver_postgresql import dbapi
 from click.testing import CliRunner
 
 from heap_assets import clock
+from heap_assets.cli.rows import rows
 from heap_assets.cli.setup import check
 from heap_assets.cli.sources import browse, preflight
 from heap_assets.cli.status import status
@@ -185,6 +186,12 @@ def test_the_command_line_shows_both(world: World) -> None:
     groups = [line.split()[0] for line in shown.splitlines() if line.startswith(("warehouse ", "crm "))]
     assert groups == ["warehouse", "crm"]
     assert "crm/customers" in shown
+
+
+def test_a_table_that_there_is_not_has_no_checks(world: World) -> None:
+    for asset in ("crm/nothing", "erp/customers", "warehouse/nothing"):
+        with pytest.raises(SettingsError, match=f"{asset} has no check 'unique_keys'"):
+            CliRunner().invoke(rows, [asset, "unique_keys"], catch_exceptions=False)
 
 
 def test_a_column_that_is_not_there_is_named_with_its_section(world: World) -> None:
