@@ -226,7 +226,7 @@ def _incremental(given: argparse.Namespace) -> dict[str, Any]:
     from heap_assets.identity.engine.native.fold import fold
     from heap_assets.identity.engine.native.state import State, load, save
     from heap_assets.identity.engine.native.tables import resolved
-    from heap_assets.identity.shapes import LINKS
+    from heap_assets.identity.schemas import LINKS
     from heap_assets.storage import Store
 
     folder = Path(given.folder)

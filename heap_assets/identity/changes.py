@@ -1,4 +1,4 @@
-"""From one day's graph to the next: what became of each profile, and which profile a row belongs to."""
+"""Rows by person: the profile of a row, rows of suppressed people; and how profiles change from day to day."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Final
 import polars as pl
 
 from heap_assets.identity.extract import MappedColumn
+from heap_assets.identity.normalise import suppressed_values
 from heap_assets.identity.rules import Rules, RulesError, SourceTable
-from heap_assets.identity.shapes import CHANGES, GRAPH
+from heap_assets.identity.schemas import CHANGES, GRAPH
 from heap_assets.values import PRIVATE
 
 _ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{what}" for what in ("row", "value", "profile"))
@@ -47,19 +48,19 @@ def assign(
     columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
     if under in schema:
         raise RulesError(f"table {table.name} has a column {under!r} already")
-    known = graph.filter(pl.col("profile_id").is_not_null() & ~pl.col("shared"))
-    judged = rows.with_columns(column.raw for column in columns).with_columns(
-        expression for column in columns for expression in column.judged(rules)
+    owned = graph.filter(pl.col("profile_id").is_not_null() & ~pl.col("shared"))
+    checked = rows.with_columns(column.raw for column in columns).with_columns(
+        expression for column in columns for expression in column.checked(rules)
     )
     profiles: list[str] = []
     for rank in sorted({column.rank for column in columns}):
         of_type = [column for column in columns if column.rank == rank]
-        owners = known.filter(pl.col("identifier_type") == rules.types[rank])
+        owners = owned.filter(pl.col("identifier_type") == rules.types[rank])
         for value in _values(of_type):
             profiles.append(f"{_PROFILE}_{len(profiles)}")
-            judged = _joined(judged, value, owners, profiles[-1], many=any(column.many for column in of_type))
+            checked = _joined(checked, value, owners, profiles[-1], many=any(column.many for column in of_type))
     nobody = pl.lit(None, graph.collect_schema()["profile_id"])
-    return judged.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
+    return checked.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
 
 
 def _values(columns: list[MappedColumn]) -> list[pl.Expr]:
@@ -86,6 +87,34 @@ def _joined(rows: pl.LazyFrame, value: pl.Expr, owners: pl.LazyFrame, name: str,
         .sort(_ROW, pl.col(name).is_null(), _VALUE)
         .unique(_ROW, keep="first", maintain_order=True)
         .drop(_ROW, _VALUE)
+    )
+
+
+def without_suppressed(rows: pl.LazyFrame, table: SourceTable, rules: Rules) -> pl.LazyFrame:
+    """Return the rows that name no suppressed person; values are read exactly as `extract` reads them."""
+    return _rows(rows, table, rules, keep=False)
+
+
+def only_suppressed(rows: pl.LazyFrame, table: SourceTable, rules: Rules) -> pl.LazyFrame:
+    """Return the rows that name a suppressed person."""
+    return _rows(rows, table, rules, keep=True)
+
+
+def _rows(rows: pl.LazyFrame, table: SourceTable, rules: Rules, *, keep: bool) -> pl.LazyFrame:
+    types = {name for name, _ in rules.suppressed}
+    mappings = [mapping for mapping in table.mappings if mapping.type in types]
+    if not mappings:
+        return rows.clear() if keep else rows
+    schema = rows.collect_schema()
+    columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(mappings)]
+
+    def is_suppressed(column: MappedColumn) -> pl.Expr:
+        listed = column.value.is_in(sorted(suppressed_values(rules, column.type)))
+        return (pl.col(column.name).list.eval(listed).list.any() if column.many else listed).fill_null(value=False)
+
+    suppressed = pl.any_horizontal(map(is_suppressed, columns))
+    return (
+        rows.with_columns(column.raw for column in columns).filter(suppressed if keep else ~suppressed).select(*schema)
     )
 
 
@@ -127,7 +156,6 @@ def changes(before: pl.LazyFrame | None, after: pl.LazyFrame) -> pl.LazyFrame:
             how="full",
             coalesce=True,
         )
-        .select("old", "new")
         .group_by("old", "new")
         .agg(pl.len().cast(pl.Int64).alias("identifiers"))
     )

@@ -1,4 +1,4 @@
-"""From rows of a table to links between the identifiers that stand on one record (rule 2)."""
+"""Extraction of links between the identifiers of one record, from the rows of a table (rule 2)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Final
 import polars as pl
 
 from heap_assets.identity.normalise import as_text, composite, normalised, reason
-from heap_assets.identity.rules import ColumnMapping, Rules, RulesError, SourceTable
-from heap_assets.identity.shapes import ENDS, LINKS, REFUSED, TIME, aggregated
-from heap_assets.values import PRIVATE, read_times
+from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, ColumnMapping, Rules, RulesError, SourceTable
+from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated
+from heap_assets.values import PRIVATE, TIME, in_zone, read_times
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a path leads to: an expression of values or, if `many`, of lists of them, and the type of a value."""
+class ResolvedPath:
+    """The values at a column path, or lists of them if `many`, and the type of a value."""
 
     expression: pl.Expr
     dtype: pl.DataType
     many: bool
 
 
-def resolve_path(path: str, schema: pl.Schema, table: str) -> Found:
+def resolve_path(path: str, schema: pl.Schema, table: str) -> ResolvedPath:
     """Find a column path in a schema.
 
     A column whose name is the whole path wins (BigQuery flattens `address.email` to such names).
@@ -32,23 +32,21 @@ def resolve_path(path: str, schema: pl.Schema, table: str) -> Found:
     Raises
     ------
     RulesError
-        If the path leads nowhere; the message names what is there instead.
+        If there is no such column or field; the message lists those there are.
     """
     if path in schema:
-        return Found(pl.col(path), schema[path], many=False)
-    steps = [step for part in path.split(".") for step in _steps(part)]
-    root, *rest = steps
+        return ResolvedPath(pl.col(path), schema[path], many=False)
+    steps: list[str] = []
+    for part in path.split("."):
+        name = part.rstrip("[]")
+        steps += [name] * bool(name) + ["[]"] * part.count("[]")
+    root, *inner = steps
     if root not in schema:
         raise RulesError(f"table {table} has no column {root!r} (path {path!r}); it has {', '.join(schema) or 'none'}")
-    return _descend(pl.col(root), schema[root], rest, f"table {table}, path {path!r}")
+    return _descend(pl.col(root), schema[root], inner, f"table {table}, path {path!r}")
 
 
-def _steps(part: str) -> list[str]:
-    name = part.rstrip("[]")
-    return [name] * bool(name) + ["[]"] * part.count("[]")
-
-
-def _descend(expression: pl.Expr, dtype: pl.DataType, steps: list[str], where: str) -> Found:
+def _descend(expression: pl.Expr, dtype: pl.DataType, steps: list[str], where: str) -> ResolvedPath:
     for position, step in enumerate(steps):
         if step == "[]":
             if not isinstance(dtype, pl.List):
@@ -56,10 +54,10 @@ def _descend(expression: pl.Expr, dtype: pl.DataType, steps: list[str], where: s
             return _elements(expression, dtype, steps[position + 1 :], where)
         dtype = _field(dtype, step, where)
         expression = expression.struct.field(step)
-    return Found(expression, dtype, many=False)
+    return ResolvedPath(expression, dtype, many=False)
 
 
-def _elements(expression: pl.Expr, dtype: pl.List, steps: list[str], where: str) -> Found:
+def _elements(expression: pl.Expr, dtype: pl.List, steps: list[str], where: str) -> ResolvedPath:
     inner: pl.Expr = pl.element()
     element = pl.DataType.from_python(dtype.inner) if isinstance(dtype.inner, type) else dtype.inner
     for step in steps:
@@ -70,7 +68,7 @@ def _elements(expression: pl.Expr, dtype: pl.List, steps: list[str], where: str)
         else:
             element = _field(element, step, where)  # type: ignore[arg-type]
             inner = inner.struct.field(step)
-    return Found(expression.list.eval(inner), element, many=True)  # type: ignore[arg-type]
+    return ResolvedPath(expression.list.eval(inner), element, many=True)  # type: ignore[arg-type]
 
 
 def _field(dtype: pl.DataType, name: str, where: str) -> pl.DataType:
@@ -83,7 +81,7 @@ def _field(dtype: pl.DataType, name: str, where: str) -> pl.DataType:
 
 
 MAX_IDENTIFIERS: Final = 200
-"""Identifiers on one record; an array with more is no person, and its links would grow with the square."""
+"""Most identifiers on one record: an array with more is no person, and its links would grow with the square."""
 
 TOO_MANY: Final = "too_many"
 OWN_IDENTIFY: Final = "own_identify"
@@ -93,14 +91,14 @@ _SEEN = ("first_seen", "last_seen", "count")
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a table says about identities.
+    """The links of a table, and the values that are no identifiers.
 
     Attributes
     ----------
     links
-        Shape of links: one row per link, source is the table. Sightings have a null second end.
+        Schema of links: one row per link, source is the table. Sightings have a null second end.
     refused
-        column, identifier_type, reason: String; rows: Int64. Values that are no identifiers, and why; never the value.
+        column, identifier_type, reason: String; rows: Int64. Counts of values that are no identifiers, without values.
     """
 
     links: pl.LazyFrame
@@ -124,7 +122,7 @@ def extract(
         The partition's day: the time of records if the table has no time column.
     own_identify
         type_a, value_a, type_b, value_b of pairs that we have sent to Heap through identify: an authoritative link
-        that equals one is an ordinary link of source `own_identify` (rule 3).
+        that equals one of them is an ordinary link of source `own_identify` (rule 3).
 
     Raises
     ------
@@ -135,9 +133,9 @@ def extract(
     columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
     if not columns:
         return Extraction(pl.LazyFrame(schema=LINKS), pl.LazyFrame(schema=REFUSED))
-    seen, unreadable = _seen(table, schema, day)
+    moment, unreadable = _record_time(table, schema, day)
     records = (
-        rows.select(*(column.raw for column in columns), seen.alias("first_seen"), unreadable.alias("unreadable"))
+        rows.select(*(column.raw for column in columns), moment.alias("first_seen"), unreadable.alias("unreadable"))
         .group_by([column.name for column in columns])
         .agg(
             pl.col("first_seen").min(),
@@ -145,10 +143,9 @@ def extract(
             pl.len().cast(pl.Int64).alias("count"),
             pl.col("unreadable").sum().cast(pl.Int64),
         )
-        .with_columns(part for column in columns for part in column.judged(rules))
+        .with_columns(part for column in columns for part in column.checked(rules))
     )
-    links = _paired(records, columns, table, rules)
-    links = links.with_columns(pl.lit(table.name).alias("source"))
+    links = _paired(records, columns, table, rules).with_columns(pl.lit(table.name).alias("source"))
     if own_identify is not None:
         links = _without_own(links, own_identify, rules)
     links = aggregated(links).select(pl.col(name).cast(dtype) for name, dtype in LINKS.items())
@@ -156,7 +153,7 @@ def extract(
 
 
 def own_identify_links(sent: pl.LazyFrame, users: pl.LazyFrame) -> pl.LazyFrame:
-    """Turn pairs that were sent through identify into the links by which Heap reports them back.
+    """Return the links by which Heap reports back pairs that were sent through identify.
 
     Parameters
     ----------
@@ -172,24 +169,14 @@ def own_identify_links(sent: pl.LazyFrame, users: pl.LazyFrame) -> pl.LazyFrame:
         type_a, value_a, type_b, value_b: String, for `extract(own_identify=…)`.
     """
     migrated = sent.join(users.select(pl.col("user_id").alias("to_user_id"), "identity"), on="identity")
-    kind = pl.lit("heap_user_id").alias("type_a")
-    return pl.concat(
-        [
-            migrated.select(
-                kind, pl.col("user_id").cast(pl.String).alias("value_a"),
-                pl.lit("heap_user_id").alias("type_b"), pl.col("to_user_id").cast(pl.String).alias("value_b"),
-            ),
-            sent.select(
-                kind, pl.col("user_id").cast(pl.String).alias("value_a"),
-                pl.lit("heap_identity").alias("type_b"), pl.col("identity").alias("value_b"),
-            ),
-        ]
-    ).unique()  # fmt: skip
+    ends = ((migrated, HEAP_USER_ID, pl.col("to_user_id").cast(pl.String)), (sent, HEAP_IDENTITY, pl.col("identity")))
+    own = {"type_a": pl.lit(HEAP_USER_ID), "value_a": pl.col("user_id").cast(pl.String)}
+    return pl.concat([pairs.select(**own, type_b=pl.lit(kind), value_b=value) for pairs, kind, value in ends]).unique()
 
 
 @dataclass(frozen=True)
 class MappedColumn:
-    """One mapping on its way: raw values, then identifiers under `name` and why a value is none under `why`."""
+    """The columns of one mapping: raw values, then identifiers as `name` and reasons of refused values as `why`."""
 
     name: str
     label: str
@@ -205,56 +192,46 @@ class MappedColumn:
     ) -> MappedColumn:
         rank = rules.rank(mapping.type)
         normaliser = rules[mapping.type].normaliser
-        found = [resolve_path(path, schema, table.name) for path in mapping.columns]
+        parts = [resolve_path(path, schema, table.name) for path in mapping.columns]
         name = f"{PRIVATE}identifier_{number}"
         where = [f"table {table.name}, column {path!r}" for path in mapping.columns]
-        raw, value = found[0].expression, pl.element() if found[0].many else pl.col(name)
-        if len(found) == 1:
-            value = normalised(as_text(value, found[0].dtype, where[0]), normaliser)
+        raw, value = parts[0].expression, pl.element() if parts[0].many else pl.col(name)
+        if len(parts) == 1:
+            value = normalised(as_text(value, parts[0].dtype, where[0]), normaliser)
         else:
-            raw = composite(
-                [
-                    normalised(as_text(part.expression, part.dtype, place), normaliser)
-                    for part, place in zip(found, where, strict=True)
-                ]
-            )
-        return cls(name, "+".join(mapping.columns), mapping.type, rank, raw.alias(name), value, found[0].many)
+            texts = [as_text(part.expression, part.dtype, place) for part, place in zip(parts, where, strict=True)]
+            raw = composite([normalised(text, normaliser) for text in texts])
+        return cls(name, "+".join(mapping.columns), mapping.type, rank, raw.alias(name), value, parts[0].many)
 
     @property
     def why(self) -> str:
         return f"{self.name}_why"
 
-    def judged(self, rules: Rules) -> list[pl.Expr]:
-        """Identifiers (or lists of them) and the reasons of the values that are none."""
+    def checked(self, rules: Rules) -> list[pl.Expr]:
+        """Identifiers (or lists of them), and the reasons why values are none."""
         why = reason(self.value, rules[self.type], rules)
-        kept = pl.when(why.is_null()).then(self.value)
+        valid = pl.when(why.is_null()).then(self.value)
         if not self.many:
-            return [kept.alias(self.name), why.alias(self.why)]
+            return [valid.alias(self.name), why.alias(self.why)]
         every = pl.col(self.name)
-        sized = pl.when(every.list.len() <= MAX_IDENTIFIERS).then(every.list.eval(kept).list.drop_nulls())
+        sized = pl.when(every.list.len() <= MAX_IDENTIFIERS).then(every.list.eval(valid).list.drop_nulls())
         too_many = pl.when(every.list.len() > MAX_IDENTIFIERS).then(pl.lit([TOO_MANY], dtype=pl.List(pl.String)))
         return [sized.alias(self.name), too_many.otherwise(every.list.eval(why).list.drop_nulls()).alias(self.why)]
 
 
-def _seen(table: SourceTable, schema: pl.Schema, day: date | None) -> tuple[pl.Expr, pl.Expr]:
-    """Record time, and whether there is one that cannot be read."""
+def _record_time(table: SourceTable, schema: pl.Schema, day: date | None) -> tuple[pl.Expr, pl.Expr]:
+    """Return the time of a record, and whether it cannot be read."""
     if table.time_column is None:
-        stood = None if day is None else datetime.combine(day, time(), UTC)
-        return pl.lit(stood, TIME), pl.lit(False)
-    found = resolve_path(table.time_column, schema, table.name)
-    if found.dtype == pl.String:
-        read = read_times(found.expression)
-        return read, found.expression.is_not_null() & read.is_null()
-    if isinstance(found.dtype, pl.Datetime):
-        zoned = found.expression.dt.cast_time_unit("us")
-        moved = (
-            zoned.dt.replace_time_zone("UTC") if found.dtype.time_zone is None else zoned.dt.convert_time_zone("UTC")
-        )
-        return moved, pl.lit(False)
-    if found.dtype in (pl.Date, pl.Null):
-        return found.expression.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"), pl.lit(False)
+        return pl.lit(None if day is None else datetime.combine(day, time(), UTC), TIME), pl.lit(False)
+    column = resolve_path(table.time_column, schema, table.name)
+    value, dtype = column.expression, column.dtype
+    if dtype == pl.String:
+        read = read_times(value)
+        return read, value.is_not_null() & read.is_null()
+    if isinstance(dtype, pl.Datetime) or dtype in (pl.Date, pl.Null):
+        return in_zone(value, dtype, "UTC").dt.cast_time_unit("us"), pl.lit(False)
     raise RulesError(
-        f"table {table.name}: time column {table.time_column!r} is {found.dtype}, expected a timestamp or a date"
+        f"table {table.name}: time column {table.time_column!r} is {dtype}, expected a timestamp or a date"
     )
 
 
@@ -271,7 +248,7 @@ def _paired(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTab
         pl.all_horizontal(True, *(~present[k] for k in range(i) if not shareable[slots[k][0]]))
         for i in range(len(slots))
     ]
-    found = [
+    links = [
         flat.filter(present[i] & pl.all_horizontal(True, *(~p for k, p in enumerate(present) if k != i))).select(
             *_end("a", rules.types[rank], i), *_end("b", None, None), pl.lit(False).alias("authoritative"), *_SEEN
         )
@@ -283,8 +260,8 @@ def _paired(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTab
             decided = table.authoritative is True or frozenset((type_a, type_b)) in table.authoritative_pairs
             linked = present[i] & present[j] & (True if decided else anchored[i])
             ends = (*_end("a", type_a, i), *_end("b", type_b, j))
-            found.append(flat.filter(linked).select(*ends, pl.lit(decided).alias("authoritative"), *_SEEN))
-    return pl.concat(found)
+            links.append(flat.filter(linked).select(*ends, pl.lit(decided).alias("authoritative"), *_SEEN))
+    return pl.concat(links)
 
 
 def _end(end: str, identifier_type: str | None, slot: int | None) -> tuple[pl.Expr, pl.Expr]:
@@ -293,7 +270,7 @@ def _end(end: str, identifier_type: str | None, slot: int | None) -> tuple[pl.Ex
 
 
 def _slots(columns: list[MappedColumn]) -> list[tuple[int, pl.Expr]]:
-    """Rank and value of each place for an identifier, strongest first; several of one type sorted and distinct."""
+    """Return rank and value of a record's identifiers, strongest first; several of one type sorted and distinct."""
     slots: list[tuple[int, pl.Expr]] = []
     for rank in sorted({column.rank for column in columns}):
         names = [column.name for column in columns if column.rank == rank]
@@ -308,9 +285,16 @@ def _slots(columns: list[MappedColumn]) -> list[tuple[int, pl.Expr]]:
 def _paired_lists(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTable, rules: Rules) -> pl.LazyFrame:
     """Pair identifiers of which some come in arrays.
 
-    An identifier travels as two digits of rank and its value: text that sorts by strength, then by value.
+    An identifier is written as two digits of rank and its value: text that sorts by strength, then by value.
     """
-    every = pl.concat_list(_tagged(column) for column in columns).list.unique().list.sort()
+
+    def tagged(column: MappedColumn) -> pl.Expr:
+        tag = pl.lit(f"{column.rank:02d}")
+        if column.many:
+            return pl.col(column.name).list.eval(tag + pl.element()).fill_null(pl.lit([], pl.List(pl.String)))
+        return pl.concat_list(tag + pl.col(column.name)).list.drop_nulls()
+
+    every = pl.concat_list(map(tagged, columns)).list.unique().list.sort()
     fixed = [f"{rank:02d}" for rank, sharing in enumerate(rules.sharing) if not sharing]
     rows = records.select(every.alias("a"), *_SEEN).filter(pl.col("a").list.len() > 0)
     rows = rows.with_columns(
@@ -321,26 +305,17 @@ def _paired_lists(records: pl.LazyFrame, columns: list[MappedColumn], table: Sou
     pairs = rows.filter(pl.col("a").list.len() > 1).explode("a").explode("b").filter(pl.col("a") < pl.col("b"))
     decided = _decided(table, rules)
     linked = decided | pl.col("last").is_null() | (pl.col("a") <= pl.col("last"))
-    columns_of = [part for end in ("a", "b") for part in _untagged(end, rules)]
+    names = {f"{rank:02d}": name for rank, name in enumerate(rules.types)}
+    ends: dict[str, pl.Expr] = {}
+    for end in ("a", "b"):
+        ends[f"type_{end}"] = pl.col(end).str.head(2).replace_strict(names, return_dtype=pl.String)
+        ends[f"value_{end}"] = pl.col(end).str.slice(2)
     return pl.concat(
         [
-            alone.select(*columns_of, pl.lit(False).alias("authoritative"), *_SEEN),
-            pairs.filter(linked).select(*columns_of, decided.alias("authoritative"), *_SEEN),
+            alone.select(*_SEEN, **ends, authoritative=pl.lit(False)).select(*ends, "authoritative", *_SEEN),
+            pairs.filter(linked).select(*_SEEN, **ends, authoritative=decided).select(*ends, "authoritative", *_SEEN),
         ]
     )
-
-
-def _tagged(column: MappedColumn) -> pl.Expr:
-    tag = f"{column.rank:02d}"
-    if column.many:
-        return pl.col(column.name).list.eval(pl.lit(tag) + pl.element()).fill_null(pl.lit([], pl.List(pl.String)))
-    return pl.concat_list(pl.lit(tag) + pl.col(column.name)).list.drop_nulls()
-
-
-def _untagged(end: str, rules: Rules) -> tuple[pl.Expr, pl.Expr]:
-    names = {f"{rank:02d}": name for rank, name in enumerate(rules.types)}
-    kind = pl.col(end).str.head(2).replace_strict(names, return_dtype=pl.String)
-    return kind.alias(f"type_{end}"), pl.col(end).str.slice(2).alias(f"value_{end}")
 
 
 def _decided(table: SourceTable, rules: Rules) -> pl.Expr:
@@ -352,7 +327,7 @@ def _decided(table: SourceTable, rules: Rules) -> pl.Expr:
 
 
 def _without_own(links: pl.LazyFrame, own: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
-    """Take authority from links that only say what we said (rule 3)."""
+    """Make links that only report pairs sent by us ordinary ones (rule 3)."""
     rank = {name: number for number, name in enumerate(rules.types)}
     a, b = (pl.col(f"type_{end}").replace_strict(rank, return_dtype=pl.UInt8) for end in ("a", "b"))
     known = own.filter(pl.col("type_a").is_in(rules.types) & pl.col("type_b").is_in(rules.types))
@@ -368,7 +343,7 @@ def _without_own(links: pl.LazyFrame, own: pl.LazyFrame, rules: Rules) -> pl.Laz
 
 
 def _refused(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTable) -> pl.LazyFrame:
-    """Count what is no identifier, and times and migrations that say nothing."""
+    """Count values that are no identifiers, unreadable times, and migrations of a user to itself."""
     parts = []
     for column in columns:
         whys = records.select(pl.col(column.why).alias("reason"), "count")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from heap_assets.identity.rules import IdentifierRule, Rules, RulesError
+from heap_assets.identity.rules import EMAIL, HEAP_IDENTITY, IdentifierRule, Rules, RulesError
 from heap_assets.values import key_text
 
 JUNK_VALUES: Final = (
@@ -23,17 +23,11 @@ JUNK_PATTERNS: Final = (
 )
 
 
-def is_junk(value: pl.Expr) -> pl.Expr:
-    """Tell whether a value is on the built-in list; null for null."""
-    plain = value.str.strip_chars().str.to_lowercase()
-    return plain.is_in(list(JUNK_VALUES)) | plain.str.contains("|".join(f"(?:{p})" for p in JUNK_PATTERNS))
-
-
 MAX_BYTES: Final = 1024
 """Longer values are payloads in the wrong column; Heap's own identities have at most 255 characters (heap.md 1.9)."""
 
 REASONS: Final = ("null", "empty", "too_long", "junk", "blocked", "suppressed", "control_character", "pattern")
-"""Why a value is no identifier, in the order in which they are tried."""
+"""Reasons why a value is no identifier, in the order of the tests."""
 
 IN_WORDS: Final[dict[str | None, str | None]] = {
     None: None,
@@ -54,7 +48,7 @@ _PLAIN_ADDRESS: Final = r"^[A-Za-z0-9][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]*[A-Za-z0-9
 _AROUND: Final = r"""\s"'`<>()\[\],;:“”„‘’‚«»‹›"""
 _BEFORE_ADDRESS: Final = f"^(?:[{_AROUND}]|mailto:)+"
 _AFTER_ADDRESS: Final = rf"[{_AROUND}.]+$"
-"""What copies of an address out of letters, lists and links have around it."""
+"""Characters around an address that was copied out of letters, lists and links."""
 
 
 def as_text(column: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:
@@ -78,7 +72,7 @@ def as_text(column: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:
 
 
 def normalised(value: pl.Expr, normaliser: str) -> pl.Expr:
-    """Apply a type's normaliser to text (rule 1; docs/identity.md, "Spellings"). Twice is no more than once."""
+    """Apply a type's normaliser to text (rule 1; docs/identity.md, "Spellings"); idempotent."""
     match normaliser:
         case "none":
             return value
@@ -106,10 +100,10 @@ def _each(
         odd = done["odd"].fill_null(value=False)
         if not odd.any():
             return done["v"].alias(values.name)
-        mended = values.filter(odd).alias("v").to_frame().select(thorough(pl.col("v")))["v"]
+        cleaned = values.filter(odd).alias("v").to_frame().select(thorough(pl.col("v")))["v"]
         place = odd.cast(pl.UInt32).cum_sum() + (len(values) - 1)
         chosen = pl.select(pl.when(odd).then(place).otherwise(pl.int_range(len(values), dtype=pl.UInt32))).to_series()
-        return pl.concat([done["v"], mended]).gather(chosen).alias(values.name)
+        return pl.concat([done["v"], cleaned]).gather(chosen).alias(values.name)
 
     return value.map_batches(batch, return_dtype=pl.String, is_elementwise=True)
 
@@ -119,7 +113,7 @@ def _quick_lower(value: pl.Expr) -> pl.Expr:
 
 
 def _visible(value: pl.Expr) -> pl.Expr:
-    """Compose characters (NFC), and leave out those that nobody sees and blanks around."""
+    """Compose characters (NFC), and remove invisible ones and surrounding blanks."""
     return value.str.replace_all(_INVISIBLE, "").str.normalize("NFC").str.strip_chars()
 
 
@@ -136,7 +130,7 @@ def _address(value: pl.Expr) -> pl.Expr:
 
 
 def suppressed_values(rules: Rules, identifier_type: str) -> frozenset[str]:
-    """Return the suppressed values of a type, as the rules spell them; none of a type that the rules do not know."""
+    """Return the suppressed values of a type, normalised; none of a type that the rules do not know."""
     raw = [value for kind, value in sorted(rules.suppressed) if kind == identifier_type]
     return frozenset(_all_normalised(raw, rules[identifier_type])) if raw else frozenset()
 
@@ -161,19 +155,21 @@ def composite(parts: list[pl.Expr]) -> pl.Expr:
 
 
 def why_not(value: pl.Expr, identifier_type: str, rules: Rules) -> pl.Expr:
-    """Say in words why text is no identifier of a type; null if it is one."""
+    """Return in words why text is no identifier of a type; null if it is one."""
     rule = rules[identifier_type]
     return reason(normalised(value, rule.normaliser), rule, rules).replace_strict(IN_WORDS, return_dtype=pl.String)
 
 
 def reason(value: pl.Expr, rule: IdentifierRule, rules: Rules) -> pl.Expr:
-    """Tell why a normalised value is no identifier, as text; null if it is one."""
+    """Return one of :data:`REASONS` for a normalised value that is no identifier; null if it is one."""
     suppressed = sorted(suppressed_values(rules, rule.type))
+    plain = value.str.strip_chars().str.to_lowercase()
+    junk = plain.is_in(list(JUNK_VALUES)) | plain.str.contains("|".join(f"(?:{p})" for p in JUNK_PATTERNS))
     tests: list[tuple[str, pl.Expr]] = [
         ("null", value.is_null()),
         ("empty", value.str.strip_chars() == ""),
         ("too_long", value.str.len_bytes() > MAX_BYTES),
-        ("junk", is_junk(value)),
+        ("junk", junk),
     ]
     if rule.blocked:
         tests.append(("blocked", value.is_in(_all_normalised(rule.blocked, rule))))
@@ -185,5 +181,56 @@ def reason(value: pl.Expr, rule: IdentifierRule, rules: Rules) -> pl.Expr:
         tests.append(("control_character", value.str.contains(r"\p{Cc}")))
     if rule.value_pattern:
         tests.append(("pattern", ~value.str.contains(rule.value_pattern)))
-    nothing = pl.lit(None, dtype=pl.String)
-    return reduce(lambda rest, test: pl.when(test[1]).then(pl.lit(test[0])).otherwise(rest), reversed(tests), nothing)
+    return pl.coalesce(*(pl.when(test).then(pl.lit(name)) for name, test in tests), pl.lit(None, pl.String))
+
+
+_WORTH_A_MAPPING: Final = 0.05
+"""Share of email addresses from which a mapping to both types is proposed; other values are refused as emails and
+counted, so the mapping costs nothing."""
+
+
+@dataclass(frozen=True)
+class IdentityValues:
+    """The number of different identities, and how many of them are email addresses."""
+
+    values: int
+    emails: int
+
+    @property
+    def share(self) -> float:
+        """Share of email addresses, 0 of no values."""
+        return self.emails / self.values if self.values else 0.0
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The identifier types to map the column to, strongest first."""
+        return (HEAP_IDENTITY, EMAIL) if self.share >= _WORTH_A_MAPPING else (HEAP_IDENTITY,)
+
+    @property
+    def summary(self) -> str:
+        """One sentence without a value, for people."""
+        shares = f"{self.emails:,} of {self.values:,} Heap identities ({self.share:.0%}) are email addresses"
+        proposal = ": map heap.identifiers.users.identity to [heap_identity, email]"
+        return shares + (proposal if EMAIL in self.types else "")
+
+
+def identity_values(identities: pl.Series) -> IdentityValues:
+    """Count the values of the column `identity` of Heap's users, without null, blank and junk ones.
+
+    The default rule of type email decides what is an address, whatever the settings say.
+    """
+    rule = IdentifierRule(EMAIL)
+    rules = Rules((rule, IdentifierRule(HEAP_IDENTITY)))
+    counts = (
+        identities.cast(pl.String)
+        .alias("identity")
+        .to_frame()
+        .lazy()
+        .unique()
+        .filter(reason(pl.col("identity"), rules[HEAP_IDENTITY], rules).is_null())
+        .select(address=normalised(pl.col("identity"), rule.normaliser))
+        .select(values=pl.len(), emails=reason(pl.col("address"), rule, rules).is_null().sum())
+        .collect()
+    )
+    values, emails = counts.row(0)
+    return IdentityValues(values, emails)

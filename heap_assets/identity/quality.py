@@ -1,4 +1,4 @@
-"""How good a grouping is when the truth is known: pairs, B-cubed, over- and under-merging, exact clusters.
+"""Quality of a grouping against a known truth: pairs, B-cubed, over- and under-merging, exact clusters.
 
 Everything comes from one contingency table (how many records of true person j ended in cluster i), so the cost is a
 group-by over records and never a loop over pairs.
@@ -25,11 +25,11 @@ class Quality:
     Attributes
     ----------
     records
-        Records the truth knows; `unresolved` of them the result left alone (absent, or in no profile).
+        Records of the truth; `unresolved` of them are absent from the result or in no profile.
     clusters, people
         Groups in the result and in the truth, over those records.
     precision, recall, f1
-        Over pairs of records that are together. 1.0 where there is no pair to be wrong about.
+        Over pairs of records that are together; 1.0 where there are no pairs.
     bcubed_precision, bcubed_recall, bcubed_f1
         Averages over records: not blind to small clusters, nearly blind to one giant one. Read both.
     over_merged, over_merge_rate
@@ -78,40 +78,40 @@ class Quality:
 
 
 def quality(
-    found: pl.LazyFrame,
+    result: pl.LazyFrame,
     truth: pl.LazyFrame,
     *,
     on: Sequence[str] = ("identifier_type", "identifier"),
-    found_id: str = "profile_id",
+    result_id: str = "profile_id",
     truth_id: str = "person",
 ) -> Quality:
     """Measure a grouping against the truth.
 
     Parameters
     ----------
-    found
-        `on`, `found_id`: one row per record; an `identity/graph` as it is. Records unknown to the truth are left out.
+    result
+        `on`, `result_id`: one row per record, such as `identity/graph`. Records unknown to the truth are left out.
     truth
         `on`, `truth_id`: one row per record. A null `truth_id` is nobody in particular (a kiosk): left out.
 
     Returns
     -------
     Quality
-        A record without a `found_id`, or not in `found`, counts as a cluster of its own: not resolving a record
+        A record without a `result_id`, or not in `result`, counts as a cluster of its own: not resolving a record
         costs recall and cannot raise precision.
 
     Raises
     ------
     QualityError
-        A record stands twice in `truth` or in `found`, or the truth is empty.
+        A record is in `truth` or in `result` twice, or the truth is empty.
     """
     keys = list(on)
     known = truth.filter(pl.col(truth_id).is_not_null()).select(*keys, pl.col(truth_id).alias("_person"))
-    result = found.select(*keys, pl.col(found_id).alias("_cluster"))
+    clustered = result.select(*keys, pl.col(result_id).alias("_cluster"))
     _require_unique(known, keys, "truth")
-    _require_unique(result.join(known, on=keys, how="semi"), keys, "result")
+    _require_unique(clustered.join(known, on=keys, how="semi"), keys, "result")
     cells = (
-        known.join(result, on=keys, how="left")
+        known.join(clustered, on=keys, how="left")
         .with_row_index("_row")
         .group_by(
             "_person",

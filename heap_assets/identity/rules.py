@@ -1,7 +1,7 @@
-"""The rules of identity resolution as plain values: types and their limits, and how tables name them.
+"""The rules of identity resolution: types and their limits, and how columns of tables map to them.
 
-They are checked when they are made, so the engine can trust them: a rule that cannot mean anything is an error that
-names the type and the value (design.md, "Identity: the rules, exactly").
+They are validated when they are made, so the engines can trust them: an impossible rule is an error that names the type
+and the value (design.md, "Identity: the rules, exactly").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from heap_assets.tables import MIGRATIONS, USERS
 
 
 class RulesError(SettingsError):
-    """A rule contradicts itself or names what does not exist; the message names the type, the value and what to do."""
+    """A rule is contradictory or refers to something unknown; the message names the type, the value and what to do."""
 
 
 class LinksError(HeapAssetsError):
@@ -47,22 +47,22 @@ PATTERN_BY_TYPE: Final = {
 MAX_TYPES: Final = 64
 
 _NORMALISATION: Final = 2
-"""Version of what the normalisers do: stored links of another one are read anew."""
+"""Version of the normalisers: links stored by another version are extracted again."""
 
 
 @dataclass(frozen=True)
 class IdentifierRule:
-    """What holds for one identifier type.
+    """The rules of one identifier type.
 
     Attributes
     ----------
     type
-        Its name, such as `email`.
+        Such as `email`.
     max_per_profile
         Merge limit: how many a profile may hold. None: any number.
     shared_above
         A value is shared if the stronger identifiers it is linked to fall into more groups than this. A mapping
-        counts the groups of the named types only, weaker ones too. None: the default, which is 1 for `heap_user_id`
+        counts the groups of its types only, weaker ones too. None: the default, which is 1 for `heap_user_id`
         and for every type below `email`, and never for the others. "never": not even then.
     normalise
         `none`, `strip`, `lower`, `email` or `digits`, see :func:`heap_assets.identity.normalise.normalised`; None is
@@ -147,8 +147,8 @@ class Rules:
             raise RulesError(f"order is {self.order!r}, expected 'priority' or 'first_seen'")
         for rule in self.identifiers:
             if isinstance(rule.shared_above, Mapping):
-                for named in rule.shared_above:
-                    self.rank(named)
+                for name in rule.shared_above:
+                    self.rank(name)
         for suppressed_type, _ in self.suppressed:
             self.rank(suppressed_type)
 
@@ -208,7 +208,7 @@ class Rules:
 
     @cached_property
     def value_digest(self) -> str:
-        """Version of what decides about links: values, their types' order, and which types can be shared."""
+        """Version of the rules that decide about links: values, the types' order, and which types can be shared."""
         return self._digest(
             {
                 "types": [
@@ -247,18 +247,18 @@ class ColumnMapping:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """How one table names people.
+    """How the columns of one table map to identifiers.
 
     Attributes
     ----------
     name
         Source of its links, such as `crm_contacts`.
     kind
-        `event`: days add up; `snapshot`: a day is how things stood.
+        `event`: days add up; `snapshot`: a day holds the state of that day.
     time_column
-        When a record came to be (`time`, `created_at`, `joindate`; never `updated_at`). None: the partition's day.
+        When a record was created (`time`, `created_at`, `joindate`; never `updated_at`). None: the partition's day.
     authoritative
-        True: every link of it has been decided by Heap (user_migrations). Or pairs of types of which that is true:
+        True: all its links were decided by Heap (user_migrations). Or the pairs of types whose links were:
         `((HEAP_USER_ID, HEAP_IDENTITY),)` for heap/users.
     """
 

@@ -7,7 +7,7 @@ import pytest
 
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.rules import ColumnMapping, IdentifierRule, Rules, SourceTable, users_table
-from heap_assets.identity.shapes import CONFLICTS, GRAPH
+from heap_assets.identity.schemas import CONFLICTS, GRAPH
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 RULES = Rules(

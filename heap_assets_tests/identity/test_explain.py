@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from heap_assets.identity.explain.blockers import IdentityTables, Refused, SharedValue
 from heap_assets.identity.explain.cluster import Identifier, Link, as_links, in_order, load_clusters, tree
 from heap_assets.identity.explain.explain import Explanation, explain
-from heap_assets.identity.explain.query import QuestionError, Verdict
+from heap_assets.identity.explain.query import QueryError, Verdict
 from heap_assets.identity.rules import IdentifierRule, Rules
-from heap_assets.identity.shapes import LINKS
+from heap_assets.identity.schemas import LINKS
 from heap_assets.identity.timeline import resolve
 
 RULES = Rules(
@@ -128,7 +128,7 @@ def test_people_two_steps_apart_are_connected_through_the_one_between() -> None:
 def test_everything_between_two_profiles_is_listed() -> None:
     both = tables(*ANN, *BOB, *KIOSK, ("email:bob@x.io", "device_id:kiosk", "heap/events/login", 9, False))
     answer = ask("email:ann@acme.io", "email:bob@x.io", both)
-    assert [type(other).__name__ for other in answer.others] == ["SharedValue"]
+    assert [type(other).__name__ for other in answer.more_barriers] == ["SharedValue"]
     assert "Also between the two:\n  device_id:kiosk, shared by 3 groups of stronger identifiers" in answer.text()
 
 
@@ -203,7 +203,7 @@ def test_every_answer_is_json_and_a_flowchart_of_its_profiles(question: tuple[st
     assert sum(line.startswith("subgraph ") for line in drawn) == drawn.count("end") == len(answer.clusters)
     for cluster in answer.clusters:
         assert all(f'["{member.identifier}"]' in answer.mermaid() for member in cluster.members)
-    between_drawn = () if answer.verdict is Verdict.PROFILE else (*answer.steps, *answer.others)
+    between_drawn = () if answer.verdict is Verdict.PROFILE else (*answer.steps, *answer.more_barriers)
     assert (" --x " in answer.mermaid()) == any(isinstance(step, Refused) for step in between_drawn)
 
 
@@ -227,7 +227,7 @@ def test_a_very_large_profile_is_cut_in_text_and_flowchart_and_says_so() -> None
     [("ann@acme.io", "has no type; ask for type:value"), ("emial:x", "unknown identifier type 'emial'.*mean 'email'")],
 )
 def test_a_question_that_means_nothing_says_how_to_ask(question: str, message: str) -> None:
-    with pytest.raises(QuestionError, match=message):
+    with pytest.raises(QueryError, match=message):
         ask(question)
 
 
@@ -262,7 +262,7 @@ def stored(rows: list[Row]) -> list[Row]:
 
 def contiguous(answer: Explanation) -> bool:
     """Whether the steps lead from the first identifier asked about to the second, without a gap."""
-    at = answer.asked[0].identifier
+    at = answer.lookups[0].identifier
     for step in answer.steps:
         match step:
             case Link():
@@ -274,7 +274,7 @@ def contiguous(answer: Explanation) -> bool:
             case SharedValue():
                 assert at in (step.near.a, step.near.b)
                 at = step.far.other(step.value)
-    return at == answer.asked[1].identifier
+    return at == answer.lookups[1].identifier
 
 
 @settings(max_examples=60, deadline=None)
@@ -317,7 +317,7 @@ def test_a_tree_spans_its_profile_and_no_path_has_a_stronger_weakest_link(rows: 
 
 def test_links_of_one_pair_are_put_together_from_all_sources() -> None:
     (link,) = as_links(links(("a:1", "b:2", "t", 3, False), ("a:1", "b:2", "s", 1, True)).collect())
-    assert [seen.source for seen in link.seen] == ["s", "t"]
+    assert [seen.source for seen in link.sources] == ["s", "t"]
     assert (link.first_seen, link.last_seen, link.authoritative) == (day(1), day(3), True)
 
 
@@ -337,7 +337,7 @@ SAME_VALUE = tables(
 )
 def test_the_same_value_under_another_type_is_hinted_at(asked: tuple[str, str | None], other: str) -> None:
     answer = ask(*asked, SAME_VALUE)
-    found = {str(identifier) for one in answer.asked for identifier in one.elsewhere}
+    found = {str(identifier) for one in answer.lookups for identifier in one.elsewhere}
     assert found == set(other.split(", "))
     assert "values of different types are never compared" in answer.text()
     assert "identity: [heap_identity, email" in answer.text()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from heap_assets.identity import GRAPH, IdentifierRule, Resolution, Rules, resolve
-from heap_assets.identity.engine.native import graph
+from heap_assets.identity.engine.native import tables
 from heap_assets.identity.engine.reference import Row
 from heap_assets_tests.identity.builders import TYPES, Book, books, links_frame, rows, rules_of, world
 
@@ -57,7 +57,7 @@ def test_every_reader_reads_what_was_resolved(file: Path, made: list[Row], book:
 
 @pytest.mark.parametrize("group", [1, 7, 100, 1 << 17])
 def test_row_groups_of_any_size_stand_in_order(file: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
-    monkeypatch.setattr(graph, "_ROWS", group)
+    monkeypatch.setattr(tables, "_ROWS", group)
     resolution = resolve(links_frame(world(5, 400)), LIMITS)
     assert_reads_the_same(resolution, file)
     assert pq.ParquetFile(file).num_row_groups >= resolution.identifiers // (group + 50)
@@ -72,7 +72,7 @@ def test_texts_of_every_length_and_script_survive(file: Path, made: list[tuple[s
 
 
 def test_the_footer_says_between_which_profiles_a_row_group_lies(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "_ROWS", 200)
+    monkeypatch.setattr(tables, "_ROWS", 200)
     resolution = resolve(links_frame(world(6, 400)), LIMITS)
     resolution.write_graph(file)
     told = pq.ParquetFile(file)
@@ -92,16 +92,16 @@ def test_the_footer_says_between_which_profiles_a_row_group_lies(file: Path, mon
 
 
 def test_a_writer_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "_ROWS", 50)
+    monkeypatch.setattr(tables, "_ROWS", 50)
     resolution = resolve(links_frame(world(7, 400)), LIMITS)
-    make, calls = graph.batch, iter(range(1000))
+    make, calls = tables.batch, iter(range(1000))
 
     def failing(result: object, places: object) -> object:
         if next(calls) == 5:
             raise OSError("No space left on device")
         return make(result, places)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(graph, "batch", failing)
+    monkeypatch.setattr(tables, "batch", failing)
     with pytest.raises(OSError, match="No space left"):
         resolution.write_graph(tmp_path / "graph.parquet")
     assert not list(tmp_path.iterdir())

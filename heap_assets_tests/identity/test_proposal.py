@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from heap_assets.identity import IdentityValues, identity_values
+from heap_assets.identity.normalise import IdentityValues, identity_values
 
 
 def test_identities_that_are_addresses_are_proposed_as_both_types() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heap_assets.identity.explain.what_if import INEXACT, KINDS, NO_PROFILE, SweepError, case_counts, variants, what_if
 from heap_assets.identity.rules import IdentifierRule, Rules
-from heap_assets.identity.shapes import LINKS
+from heap_assets.identity.schemas import LINKS
 from heap_assets.identity.timeline import resolve
 
 RULES = Rules(

@@ -23,7 +23,7 @@ def engine_named(name: EngineName) -> Engine:
 
 
 def compile_engine() -> tuple[Path | None, int]:
-    """Compile the native engine ahead of its first use, see :func:`native.warm.compile_all`."""
-    from heap_assets.identity.engine.native.warm import compile_all
+    """Compile the native engine ahead of its first use, see :func:`native.cache.compile_all`."""
+    from heap_assets.identity.engine.native.cache import compile_all
 
     return compile_all()

@@ -1,4 +1,4 @@
-"""What an engine is: links and rules in, people out; what is common to all engines (design.md, "Identity")."""
+"""The interface of engines, which resolve links into profiles, and its types (design.md, "Identity")."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import polars as pl
 
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shapes import LINKS
+from heap_assets.identity.schemas import LINKS
 from heap_assets.storage import Store
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Who is who, as lazy frames in the shapes of `identity/graph`, `identity/conflicts` and `identity/shared`.
+    """Resolved profiles, as lazy frames with the schemas of `identity/graph`, `identity/conflicts`, `identity/shared`.
 
     Attributes
     ----------
@@ -27,11 +27,11 @@ class Resolution:
     conflicts
         Links that a merge limit refused and whose ends are in different profiles, by their ends.
     shared
-        Values that belong to several people, and how many groups each joins.
+        Values that belong to several people, and the number of groups that each would join.
     profiles, identifiers
-        How many there are.
+        Their numbers.
     graph_writer
-        Writes :attr:`graph` as a Parquet file with metadata in its footer, where the engine is faster at it than the
+        Writes :attr:`graph` as a Parquet file with metadata in its footer, for engines that are faster at it than the
         lazy frame.
     """
 
@@ -52,7 +52,7 @@ class Resolution:
 
 @dataclass(frozen=True)
 class ExtractedLinks:
-    """Links of one partition of a table, and the name of the files they are in."""
+    """Links of one partition of a table, and the common name of their files."""
 
     table: str
     day: date
@@ -61,17 +61,17 @@ class ExtractedLinks:
 
 
 @dataclass(frozen=True)
-class StandingSnapshot(ExtractedLinks):
-    """Links of a snapshot table as it stands; `day` is the partition that stands.
+class CurrentSnapshot(ExtractedLinks):
+    """Links of the current partition of a snapshot table, that of `day`.
 
-    `timeless`: the table has no record times, so its links are last seen on the day that stands.
+    `timeless`: the table has no record times, so its links are last seen on that day.
     """
 
     timeless: bool
 
     @property
     def version(self) -> str:
-        """What a stored state remembers of it."""
+        """Its version in a stored state."""
         return f"{self.day.isoformat()}|{int(self.timeless)}|{self.file}"
 
 
@@ -81,20 +81,20 @@ class LinksOfDay:
 
     day: date
     events: Mapping[tuple[str, date], ExtractedLinks]
-    standing: Mapping[str, StandingSnapshot]
+    snapshots: Mapping[str, CurrentSnapshot]
 
     @property
     def links(self) -> pl.LazyFrame:
-        """All of them; a link stands once per partition that names it."""
-        parts = [part.links for part in (*self.events.values(), *self.standing.values())]
+        """All of them, each once per partition that has it."""
+        parts = [part.links for part in (*self.events.values(), *self.snapshots.values())]
         return pl.concat(parts) if parts else pl.LazyFrame(schema=LINKS)
 
 
 class Engine(Protocol):
-    """Applies rules 3 to 7 to links. Every engine gives the same rows, and the tests hold them to it."""
+    """Applies rules 3 to 7 to links. The tests require the same rows of every engine."""
 
     def resolve(self, links: pl.LazyFrame, rules: Rules) -> Resolution:
-        """Resolve links (shape of identity/links; order, direction and repetition never matter).
+        """Resolve links (schema of identity/links; order, direction and repetition never matter).
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Engine(Protocol):
         """
 
     def advance(self, store: Store, links: LinksOfDay, rules: Rules) -> tuple[Resolution, dict[str, Any]]:
-        """Resolve the links as of a day, with what this engine keeps under `_identity/` of earlier days.
+        """Resolve the links as of a day, starting from the state that this engine keeps under `_identity/`.
 
         The rows equal those of `resolve(links.links, rules)`. The notes say how they were computed: `mode`, `why`.
         """

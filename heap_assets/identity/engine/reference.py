@@ -1,8 +1,8 @@
-"""The rules of identity resolution as plain dictionaries and sets: slow, obvious, and what every engine is held to.
+"""The rules of identity resolution as plain dictionaries and sets: slow, obvious, and the standard for all engines.
 
 Written from the text of the rules alone (design.md, "Identity: the rules, exactly"): no union-find, no arrays, no
 increments. Groups are found by walking the links, again from the start whenever they are needed, so time grows with the
-square of the links: for tests, and for looking into a few thousand rows.
+square of the links: for tests, and for a few thousand rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 
 from heap_assets.identity.engine.base import LinksOfDay, Resolution
 from heap_assets.identity.rules import LinksError, Rules
-from heap_assets.identity.shapes import CONFLICTS, GRAPH, LINKS, SHARED, as_links
+from heap_assets.identity.schemas import CONFLICTS, GRAPH, LINKS, SHARED, as_links
 from heap_assets.storage import Store
 
 Identifier = tuple[str, str]
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass
 class Link:
-    """Two identifiers seen together: the stronger one first, when first, and by which tables."""
+    """Two identifiers of one record, the stronger one first; first seen, and the tables that have it."""
 
     a: Identifier
     b: Identifier
@@ -53,7 +53,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A link that would have broken the limit of a type, and how many of that type each side had."""
+    """A link that would have broken the limit of a type, and the numbers of that type on both sides."""
 
     link: Link
     limited_type: str
@@ -63,7 +63,7 @@ class Refusal:
 
 @dataclass
 class People:
-    """What the rules say of a set of links: rows of identity/graph by identifier, of conflicts, of shared values."""
+    """The result for a set of links: rows of identity/graph by identifier, of conflicts, of shared values."""
 
     graph: dict[Identifier, tuple[str | None, datetime | None, datetime | None, bool]]
     conflicts: set[tuple[object, ...]]
@@ -71,7 +71,7 @@ class People:
 
 
 class ReferenceEngine:
-    """The definition of the rules as an engine; it keeps nothing of earlier days."""
+    """The definition of the rules as an engine, without state."""
 
     def resolve(self, links: pl.LazyFrame, rules: Rules) -> Resolution:
         """Resolve links, see :class:`Engine`."""
@@ -125,8 +125,8 @@ def people_of(rows: Sequence[Row], rules: Rules) -> People:
     links = _links_of(rows, rules)
     identifiers = {end for row in rows for end in (row.a, row.b) if end is not None}
     shared, reported = _shared_values(links, identifiers, rules)
-    kept = [link for link in links if link.authoritative or not (link.a in shared or link.b in shared)]
-    group_of, refused = _merged(kept, identifiers, rules)
+    counted = [link for link in links if link.authoritative or not (link.a in shared or link.b in shared)]
+    group_of, refused = _merged(counted, identifiers, rules)
     ids: dict[Identifier, str | None] = {}
     for group in {id(group): group for group in group_of.values()}.values():
         lonely = len(group) == 1 and next(iter(group)) in shared
@@ -197,11 +197,12 @@ def _shared_values(
         )
         of_this_type = set()
         for value in (identifier for identifier in identifiers if identifier[0] == kind):
-            for named, above in rules.sharing[rank].items():
+            for stronger, above in rules.sharing[rank].items():
                 counted = [
                     other
                     for other in everyone[value]
-                    if other not in shared and (rules.rank(other[0]) < rank if named is None else other[0] == named)
+                    if other not in shared
+                    and (rules.rank(other[0]) < rank if stronger is None else other[0] == stronger)
                 ]
                 groups = {_walk(other, among_stronger) for other in counted}
                 if len(groups) > above:
@@ -230,22 +231,22 @@ def _merged(
     group_of = {identifier: {identifier} for identifier in identifiers}
     refused = []
     for link in sorted(links, key=turn):
-        one, other = group_of[link.a], group_of[link.b]
-        if one is other:
+        group_a, group_b = group_of[link.a], group_of[link.b]
+        if group_a is group_b:
             continue
-        broken = None if link.authoritative else _broken_limit(one, other, rules)
+        broken = None if link.authoritative else _broken_limit(group_a, group_b, rules)
         if broken is not None:
             refused.append(Refusal(link, *broken))
             continue
-        one |= other
-        for identifier in other:
-            group_of[identifier] = one
+        group_a |= group_b
+        for identifier in group_b:
+            group_of[identifier] = group_a
     return group_of, refused
 
 
-def _broken_limit(one: set[Identifier], other: set[Identifier], rules: Rules) -> tuple[str, int, int] | None:
+def _broken_limit(group_a: set[Identifier], group_b: set[Identifier], rules: Rules) -> tuple[str, int, int] | None:
     for kind, limit in zip(rules.types, rules.limits, strict=True):
-        count_a, count_b = (sum(1 for identifier in group if identifier[0] == kind) for group in (one, other))
+        count_a, count_b = (sum(1 for identifier in group if identifier[0] == kind) for group in (group_a, group_b))
         if limit is not None and count_a and count_b and count_a + count_b > limit:
             return kind, count_a, count_b
     return None

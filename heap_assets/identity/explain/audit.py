@@ -1,7 +1,4 @@
-"""How much of the company's data is about people that Heap knows, and what a join on one identifier would have done.
-
-"You won't know how large a subset until you audit": the numbers behind that sentence, per table, without truth data.
-"""
+"""Coverage of the company's data by Heap's users per table, and a comparison with a join on one identifier."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from heap_assets.identity.rules import EMAIL, HEAP_IDENTITY, HEAP_USER_ID, Rules
 from heap_assets.values import PRIVATE
 
 NAIVE_TYPES = (EMAIL, HEAP_IDENTITY)
-"""The types whose column a naive join would use, the likeliest first."""
+"""The types whose column a naive join would use, the most likely first."""
 
 
 def naive_join(
@@ -27,22 +24,22 @@ def naive_join(
     Parameters
     ----------
     rows
-        profile_id (null: of nobody), naive_key: the raw value that the join uses; one row per row of the table.
+        profile_id (null: none), naive_key: the raw value that the join uses; one row per row of the table.
     graph, users
         `identity/graph` and `heap/users` of the day.
     compared
-        Column of `heap/users` that the join looks at to whether its values were compared with the table's column: both
-        are mapped to one identifier type. Equality with another column is neither right nor wrong.
+        Columns of `heap/users` that the join compares with; true for one that is mapped to the same identifier type as
+        the table's column. Equality with another column is neither right nor wrong.
 
     Yields
     ------
     tuple
-        Metric, value, and what it is a part of (rows; people of the cohort; Heap users of these people):
+        Metric, value, and the whole that it is a part of (rows; people of the cohort; Heap users of these people):
         rows_right (all Heap users hit are the row's person), rows_wrong (none is), rows_ambiguous (some are),
-        rows_missed (the person is in Heap, nothing was hit), rows_unproved (hit, but nothing tells whether rightly: no
-        identifier that may be trusted says who the row is, or its value was not compared with what it equals),
-        rows_uncompared (those of the latter kind), cohort_size (people in Heap hit by a row of their own), users_missed
-        (Heap users of people with a row in the table that the join does not reach).
+        rows_missed (the person is in Heap, nothing was hit), rows_unproved (hit, but it cannot be checked: the row has
+        no trustworthy identifier, or its value equals a column of another type), rows_uncompared (those of the latter
+        kind), cohort_size (people in Heap hit by a row of their own), users_missed (Heap users of people with a row in
+        the table that the join does not reach).
     """
     assigned = rows.with_row_index("_row")
     user_profiles = graph.filter(
@@ -56,19 +53,18 @@ def naive_join(
     people = judged.filter("in_heap")["profile_id"].unique()
     right = judged.filter(pl.col("verdict").is_in(["right", "ambiguous"]))["profile_id"].n_unique()
     yield "cohort_size", right, len(people)
-    theirs = user_profiles.filter(pl.col("user_profile").is_in(people.implode()))
+    users_of = user_profiles.filter(pl.col("user_profile").is_in(people.implode())).height
     own_hits = hits.join(assigned, on="_row").filter(pl.col("user_profile") == pl.col("profile_id"))
-    reached = own_hits["user_id"].n_unique()
-    yield "users_missed", theirs.height - reached, theirs.height
+    yield "users_missed", users_of - own_hits["user_id"].n_unique(), users_of
 
 
 def naive_column(rows: pl.LazyFrame, table: SourceTable) -> tuple[str, str] | None:
-    """Return the first plain text column mapped to the likeliest type, and that type."""
+    """Return the first plain text column mapped to the most likely type, and that type."""
     schema = rows.collect_schema()
-    for wanted in NAIVE_TYPES:
+    for kind in NAIVE_TYPES:
         for mapping in table.mappings:
-            if mapping.type == wanted and len(mapping.columns) == 1 and schema.get(mapping.columns[0]) == pl.String:
-                return mapping.columns[0], wanted
+            if mapping.type == kind and len(mapping.columns) == 1 and schema.get(mapping.columns[0]) == pl.String:
+                return mapping.columns[0], kind
     return None
 
 
@@ -83,7 +79,7 @@ def _hits(
 ) -> pl.DataFrame:
     """Return _row, user_id String, compared, user_profile: one row per Heap user that the naive join finds."""
     current = users.filter(pl.col("migrated_to").is_null())
-    columns = [current.select("user_id", _key=name, compared=pl.lit(told)) for name, told in compared.items()]
+    columns = [current.select("user_id", _key=name, compared=pl.lit(same)) for name, same in compared.items()]
     keys = pl.concat(columns).drop_nulls().group_by("user_id", "_key").agg(pl.col("compared").any())
     return (
         rows.lazy()
@@ -98,13 +94,13 @@ def _judged(assigned: pl.DataFrame, hits: pl.DataFrame, user_profiles: pl.DataFr
     """Return _row, profile_id, in_heap, verdict, uncompared."""
     own = (pl.col("user_profile") == pl.col("profile_id")).fill_null(False)
     known = own | (pl.col("compared") & pl.col("user_profile").is_not_null())
-    found = (
+    by_row = (
         hits.join(assigned, on="_row")
         .group_by("_row")
         .agg(hits=pl.len(), judged=known.sum(), own=own.sum(), uncompared=(~pl.col("compared") & ~own).any())
     )
     return (
-        assigned.join(found, on="_row", how="left")
+        assigned.join(by_row, on="_row", how="left")
         .with_columns(in_heap=pl.col("profile_id").is_in(user_profiles["user_profile"].implode()).fill_null(False))
         .with_columns(
             verdict=pl.when(pl.col("hits").is_null())
@@ -133,7 +129,7 @@ REMEDY = "if both are email addresses, set heap.identifiers.users.identity: [hea
 
 @dataclass(frozen=True)
 class AuditedTable:
-    """A warehouse table as it stands on the day, and how its columns map to identifiers."""
+    """The rows of a warehouse table on the day, and how its columns map to identifiers."""
 
     rows: pl.LazyFrame
     table: SourceTable
@@ -147,9 +143,9 @@ def audit(
     rules: Rules,
     heap_users: SourceTable,
 ) -> pl.LazyFrame:
-    """Report what the identity of a day covers (features.md M13).
+    """Report the coverage of a day's identity (features.md M13).
 
-    Metrics, with the subject in brackets and what `share` is a share of:
+    Metrics, with the subject in brackets and the whole of `share`:
 
     - profiles [all]; profiles_in_heap, profiles_addressable (with a Heap identity), profiles_anonymous (in Heap,
       without an identity), profiles_heap_only and profiles_warehouse_only (the two kinds of partial profile), all of
@@ -162,8 +158,7 @@ def audit(
       case or outer blanks only and are on different profiles, of identities.
     - rows [table]; rows_identified (on a profile), rows_in_heap, rows_addressable, of rows; cohort_size [table]: people
       in Heap with a row, of profiles in Heap.
-    - naive_* [table]: what equality of one raw column with Heap's email or identity would have found:
-      see `heap_assets.identity.explain.audit`.
+    - naive_* [table]: a join of one raw column with Heap's email or identity, see :func:`naive_join`.
 
     Parameters
     ----------
@@ -210,7 +205,7 @@ def audit(
 
 
 Row = tuple[str, str, float, float | None]
-"""Metric, subject, value, and what the value is a part of."""
+"""Metric, subject, value, and the whole that it is a part of."""
 
 
 def _profile_facts(members: pl.DataFrame) -> pl.DataFrame:
@@ -238,18 +233,16 @@ def _row_profiles(audited: AuditedTable, graph: pl.LazyFrame, rules: Rules) -> p
 
 
 def _profile_metrics(facts: pl.DataFrame, assigned: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
-    seen = [rows.select("profile_id").drop_nulls() for rows in assigned.values()]
-    stored = pl.concat(seen).unique() if seen else pl.DataFrame(schema={"profile_id": pl.String})
+    parts = [rows.select("profile_id").drop_nulls() for rows in assigned.values()]
+    stored = pl.concat([pl.DataFrame(schema={"profile_id": pl.String}), *parts]).unique()
     in_heap = facts.filter("in_heap")
     addressable = int((facts["identities"] > 0).sum())
-    everyone = facts.height
-    yield "profiles", ALL, everyone, None
-    yield "profiles_in_heap", ALL, in_heap.height, everyone
-    yield "profiles_addressable", ALL, addressable, everyone
-    yield "profiles_anonymous", ALL, int((in_heap["identities"] == 0).sum()), everyone
-    yield "profiles_heap_only", ALL, in_heap.join(stored, on="profile_id", how="anti").height, everyone
-    outside = stored.join(in_heap, on="profile_id", how="anti")
-    yield "profiles_warehouse_only", ALL, outside.height, everyone
+    yield "profiles", ALL, facts.height, None
+    yield "profiles_in_heap", ALL, in_heap.height, facts.height
+    yield "profiles_addressable", ALL, addressable, facts.height
+    yield "profiles_anonymous", ALL, int((in_heap["identities"] == 0).sum()), facts.height
+    yield "profiles_heap_only", ALL, in_heap.join(stored, on="profile_id", how="anti").height, facts.height
+    yield "profiles_warehouse_only", ALL, stored.join(in_heap, on="profile_id", how="anti").height, facts.height
     yield "profiles_several_identities", ALL, int((facts["identities"] > 1).sum()), addressable
 
 
@@ -328,58 +321,59 @@ _SHARES_BY_TABLE = {
 
 
 def audit_figures(report: pl.DataFrame) -> dict[str, float]:
-    """Return what of an audit is worth a line over time, by name.
+    """Return the figures of an audit that are plotted over time, by name.
 
     Shares of all profiles (`profiles_in_heap_share` …), counts (`anonymous_twins`, `conflicts`,
     `profiles_several_identities`, `at_limit_<type>`), and of each table's rows the shares `matched_<table>` (with a
     person in Heap), `identified_<table>`, `naive_missed_<table>` and `naive_wrong_<table>`. A share of nothing is left
     out.
     """
-    known = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
-    found: dict[str, float] = {}
+    rows = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
+    figures: dict[str, float] = {}
     for name in ("profiles_in_heap", "profiles_addressable", "profiles_heap_only", "profiles_warehouse_only"):
-        if (share := known[name, ALL][1]) is not None:
-            found[f"{name}_share"] = share
+        if (share := rows[name, ALL][1]) is not None:
+            figures[f"{name}_share"] = share
     for name in ("profiles_several_identities", "anonymous_twins", "conflicts"):
-        found[name] = int(known[name, ALL][0])
-    for (metric, subject), (value, _) in known.items():
+        figures[name] = int(rows[name, ALL][0])
+    for (metric, subject), (value, _) in rows.items():
         if metric == "profiles_at_limit":
-            found[f"at_limit_{subject}"] = int(value)
+            figures[f"at_limit_{subject}"] = int(value)
     for name, metric in _SHARES_BY_TABLE.items():
-        told = {subject: share for (other, subject), (_, share) in known.items() if other == metric}
-        found |= {f"{name}_{table}": share for table, share in told.items() if share is not None}
-    return {name: round(value, 5) for name, value in found.items()}
+        shares = {subject: share for (own, subject), (_, share) in rows.items() if own == metric}
+        figures |= {f"{name}_{table}": share for table, share in shares.items() if share is not None}
+    return {name: round(value, 5) for name, value in figures.items()}
 
 
 def audit_text(report: pl.DataFrame) -> str:
-    """Say the most important figures of an audit in a few lines."""
+    """Return the most important figures of an audit in a few lines."""
     figures = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
 
-    def said(metric: str, subject: str = ALL) -> str:
+    def shown(metric: str, subject: str = ALL) -> str:
         value, share = figures.get((metric, subject), (0.0, None))
         return f"{value:,.0f}" if share is None else f"{value:,.0f} ({share:.1%})"
 
     lines = [
-        f"People       {said('profiles')}   known to Heap {said('profiles_in_heap')}   "
-        f"with an identity {said('profiles_addressable')}",
-        f"             only in Heap {said('profiles_heap_only')}   "
-        f"only in the warehouse {said('profiles_warehouse_only')}",
-        f"Duplicates   on several identities {said('profiles_several_identities')}   "
-        f"anonymous twins {said('anonymous_twins')}   refused links {said('conflicts')}",
+        f"People       {shown('profiles')}   known to Heap {shown('profiles_in_heap')}   "
+        f"with an identity {shown('profiles_addressable')}",
+        f"             only in Heap {shown('profiles_heap_only')}   "
+        f"only in the warehouse {shown('profiles_warehouse_only')}",
+        f"Duplicates   on several identities {shown('profiles_several_identities')}   "
+        f"anonymous twins {shown('anonymous_twins')}   refused links {shown('conflicts')}",
     ]
     tables = [subject for metric, subject in figures if metric == "rows"]
     width = max(map(len, tables), default=0)
     for table in tables:
-        line = f"{table:<{width}}   in Heap {said('rows_in_heap', table)} of {said('rows', table)} rows"
+        line = f"{table:<{width}}   in Heap {shown('rows_in_heap', table)} of {shown('rows', table)} rows"
         if ("naive_rows_right", table) in figures:
             line += (
-                f"; a join on one raw column: missed {said('naive_rows_missed', table)}, "
-                f"wrong person {said('naive_rows_wrong', table)}, several people {said('naive_rows_ambiguous', table)}"
+                f"; a join on one raw column: missed {shown('naive_rows_missed', table)}, "
+                f"wrong person {shown('naive_rows_wrong', table)}, "
+                f"several people {shown('naive_rows_ambiguous', table)}"
             )
         lines.append(line)
         if figures.get(("naive_rows_uncompared", table), (0.0, None))[0]:
             lines.append(
-                f"{'':<{width}}   {said('naive_rows_uncompared', table)} equal a value of Heap's users that is mapped "
+                f"{'':<{width}}   {shown('naive_rows_uncompared', table)} equal a value of Heap's users that is mapped "
                 f"to another type, so nothing joins them: {REMEDY}"
             )
     return "\n".join(lines)

@@ -1,29 +1,29 @@
-"""What stands between two profiles: links that a merge limit refused, and shared values that both were seen with."""
+"""Barriers between two profiles: links that a merge limit refused, and shared values linked to both."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
 
 from heap_assets.identity.explain.cluster import Identifier, Link, as_links
-from heap_assets.identity.shapes import ENDS
+from heap_assets.identity.schemas import ENDS
 
 MAX_PROFILES = 5_000
-"""The search stops where it would look at more profiles than this: a kiosk's visitors are no explanation."""
+"""The search stops after this many profiles: a kiosk's visitors are no explanation."""
 
 
 @dataclass(frozen=True)
 class IdentityTables:
-    """The tables of a day that questions are asked of; all are filtered lazily.
+    """The tables of a day that are queried; all are filtered lazily.
 
     Attributes
     ----------
     links
-        In the shape of `identity/links`, all links as of the day.
+        All links as of the day, with the schema of `identity/links`.
     graph, conflicts, shared
         `identity/graph`, `identity/conflicts`, `identity/shared` of the day.
     """
@@ -36,7 +36,7 @@ class IdentityTables:
 
 @dataclass(frozen=True)
 class Refused:
-    """A link that would have broken a merge limit; `near` is on the profile the search came from, `far` on the next."""
+    """A link that would have broken a merge limit; `near` is on the profile that the search left, `far` on the next."""
 
     near: Identifier
     far: Identifier
@@ -50,7 +50,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class SharedValue:
-    """A value of several people that both profiles were seen with, and the links by which they were."""
+    """A value of several people that is linked to both profiles, and those links."""
 
     value: Identifier
     groups: int
@@ -63,7 +63,7 @@ Barrier = Refused | SharedValue
 
 
 @dataclass(frozen=True)
-class Crossing:
+class Hop:
     """One step from a profile to another, over a barrier."""
 
     profile_near: str
@@ -73,10 +73,10 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Search:
-    """The fewest crossings between two profiles (empty: none found), and how far was looked."""
+    """The fewest hops between two profiles (empty: none found), and the radius that was searched."""
 
-    crossings: tuple[Crossing, ...]
-    hops: int
+    hops: tuple[Hop, ...]
+    radius: int
 
 
 def search(tables: IdentityTables, start: str, end: str, max_hops: int = 3) -> Search:
@@ -84,70 +84,55 @@ def search(tables: IdentityTables, start: str, end: str, max_hops: int = 3) -> S
 
     Breadth first over profiles, refused links before shared values, so that the answer is the same every time.
     """
-    came_by: dict[str, Crossing] = {}
+    came_by: dict[str, Hop] = {}
     frontier = [start]
-    for hop in range(1, max_hops + 1):
-        found = list(_refused_links(tables, frontier))
-        if not any(crossing.profile_far == end for crossing in found):
-            found += _shared_values(tables, frontier, end)
-        if not any(crossing.profile_far == end for crossing in found):
-            found += _shared_values(tables, frontier, None)
+    for radius in range(1, max_hops + 1):
+        hops = list(_refused_links(tables, frontier))
+        for target in (end, None):
+            if not any(hop.profile_far == end for hop in hops):
+                hops += _shared_values(tables, frontier, target)
         reached = []
-        for crossing in found:
-            if crossing.profile_far not in came_by and crossing.profile_far != start:
-                came_by[crossing.profile_far] = crossing
-                reached.append(crossing.profile_far)
+        for hop in hops:
+            if hop.profile_far not in came_by and hop.profile_far != start:
+                came_by[hop.profile_far] = hop
+                reached.append(hop.profile_far)
         if end in came_by:
-            return Search(_way_back(came_by, start, end), hop)
+            path: list[Hop] = []
+            while end != start:
+                path.insert(0, came_by[end])
+                end = came_by[end].profile_near
+            return Search(tuple(path), radius)
         if not reached or len(came_by) > MAX_PROFILES:
-            return Search((), hop)
+            return Search((), radius)
         frontier = reached
     return Search((), max_hops)
 
 
 def barriers_between(tables: IdentityTables, a: str, b: str) -> list[Barrier]:
-    """Return everything that stands directly between two profiles: refused links, then shared values."""
-    refused = [crossing for crossing in _refused_links(tables, [a]) if crossing.profile_far == b]
-    return [crossing.barrier for crossing in (*refused, *_shared_values(tables, [a], b))]
+    """Return all barriers directly between two profiles: refused links, then shared values."""
+    refused = [hop for hop in _refused_links(tables, [a]) if hop.profile_far == b]
+    return [hop.barrier for hop in (*refused, *_shared_values(tables, [a], b))]
 
 
 def barriers_of(tables: IdentityTables, profile_id: str) -> tuple[list[Refused], list[Link]]:
     """Return the refused links that touch a profile, and its links to shared values."""
-    refused = [crossing.barrier for crossing in _refused_links(tables, [profile_id])]
+    refused = [hop.barrier for hop in _refused_links(tables, [profile_id])]
     touching = _links_to_shared(tables, _members(tables, [profile_id])).collect()
     return [barrier for barrier in refused if isinstance(barrier, Refused)], as_links(touching)
 
 
-def _way_back(came_by: Mapping[str, Crossing], start: str, end: str) -> tuple[Crossing, ...]:
-    steps = []
-    while end != start:
-        steps.append(came_by[end])
-        end = came_by[end].profile_near
-    return tuple(reversed(steps))
-
-
-def _refused_links(tables: IdentityTables, profiles: list[str]) -> Iterator[Crossing]:
+def _refused_links(tables: IdentityTables, profiles: list[str]) -> Iterator[Hop]:
     touching = tables.conflicts.filter(pl.col("profile_a").is_in(profiles) | pl.col("profile_b").is_in(profiles))
     known = set(profiles)
     for row in touching.collect().iter_rows(named=True):
-        a, b = Identifier(row["type_a"], row["value_a"]), Identifier(row["type_b"], row["value_b"])
-        sides = [(row["profile_a"], a, row["count_a"]), (row["profile_b"], b, row["count_b"])]
+        sides = [
+            (row[f"profile_{end}"], Identifier(row[f"type_{end}"], row[f"value_{end}"]), row[f"count_{end}"])
+            for end in ("a", "b")
+        ]
+        link = (tuple(row["sources"]), row["first_seen"], row["limited_type"], row["limit"])
         for near, far in (sides, sides[::-1]):
             if near[0] in known:
-                yield Crossing(
-                    near[0],
-                    far[0],
-                    Refused(
-                        near[1],
-                        far[1],
-                        tuple(row["sources"]),
-                        row["first_seen"],
-                        row["limited_type"],
-                        row["limit"],
-                        near[2],
-                        far[2],
-                    ),
-                )
+                yield Hop(near[0], far[0], Refused(near[1], far[1], *link, near[2], far[2]))
 
 
 def _members(tables: IdentityTables, profiles: Iterable[str]) -> pl.LazyFrame:
@@ -171,60 +156,40 @@ def _touching(links: pl.LazyFrame, members: pl.LazyFrame, shared: pl.LazyFrame, 
     )
 
 
-def _shared_values(tables: IdentityTables, profiles: list[str], end: str | None) -> list[Crossing]:
-    """Return crossings over shared values to one profile or, if None, to any."""
+def _shared_values(tables: IdentityTables, profiles: list[str], end: str | None) -> list[Hop]:
+    """Return hops over shared values to one profile or, if None, to any."""
     near = _links_to_shared(tables, _members(tables, profiles)).collect()
     if near.is_empty():
         return []
-    values = near.select(type="shared_type", value="shared_value").unique()
-    there = IdentityTables(tables.links, tables.graph, tables.conflicts, values.lazy().rename(_TO_SHARED))
+    values = near.lazy().select(identifier_type="shared_type", identifier="shared_value").unique()
+    # further rows of these values only
+    restricted = replace(tables, shared=tables.shared.join(values, on=["identifier_type", "identifier"], how="semi"))
     if end is None:
         everyone = tables.graph.filter(pl.col("profile_id").is_not_null() & ~pl.col("shared"))
         members = everyone.select(type="identifier_type", value="identifier", profile_id="profile_id")
     else:
         members = _members(tables, [end])
-    far = _links_to_shared(there, members).collect()
-    reasons = _reasons(tables, values)
-    return list(_crossings(_by_value(near), _by_value(far), reasons))
-
-
-_TO_SHARED = {"type": "identifier_type", "value": "identifier"}
-
-
-def _reasons(tables: IdentityTables, values: pl.DataFrame) -> dict[Identifier, tuple[int, str]]:
-    wanted = values.lazy().rename(_TO_SHARED)
-    rows = tables.shared.join(wanted, on=["identifier_type", "identifier"], how="semi").collect()
-    return {
-        Identifier(kind, value): (groups, stronger)
-        for kind, value, stronger, groups in rows.select(
-            "identifier_type", "identifier", "stronger_type", "groups"
-        ).iter_rows()
-    }
+    links_near, links_far = _by_value(near), _by_value(_links_to_shared(restricted, members).collect())
+    reasons = restricted.shared.select("identifier_type", "identifier", "groups", "stronger_type").collect()
+    groups_of = {Identifier(kind, value): (groups, stronger) for kind, value, groups, stronger in reasons.iter_rows()}
+    hops: dict[tuple[Identifier, str, str], Hop] = {}
+    for value in sorted(links_near):
+        for profile_near, link_near in links_near[value]:
+            for profile_far, link_far in links_far.get(value, []):
+                if profile_near != profile_far:
+                    barrier = SharedValue(value, *groups_of[value], link_near, link_far)
+                    hops.setdefault((value, profile_near, profile_far), Hop(profile_near, profile_far, barrier))
+    return list(hops.values())
 
 
 def _by_value(rows: pl.DataFrame) -> dict[Identifier, list[tuple[str, Link]]]:
-    """Return shared value to (profile, link) of those seen with it, in order of the link's ends."""
-    meets: dict[tuple[Identifier, Identifier], tuple[Identifier, str]] = {}
+    """Return (profile, link) by the shared value at the link's other end, in order of the link's ends."""
+    owners: dict[tuple[Identifier, Identifier], tuple[Identifier, str]] = {}
     keys = [*ENDS, "shared_type", "shared_value", "profile_id"]
     for type_a, value_a, type_b, value_b, kind, value, profile_id in rows.select(keys).unique().iter_rows():
-        meets[Identifier(type_a, value_a), Identifier(type_b, value_b)] = (Identifier(kind, value), profile_id)
-    found: dict[Identifier, list[tuple[str, Link]]] = defaultdict(list)
+        owners[Identifier(type_a, value_a), Identifier(type_b, value_b)] = (Identifier(kind, value), profile_id)
+    links: dict[Identifier, list[tuple[str, Link]]] = defaultdict(list)
     for link in as_links(rows):
-        value, profile_id = meets.get((link.a, link.b)) or meets[link.b, link.a]
-        found[value].append((profile_id, link))
-    return found
-
-
-def _crossings(
-    near: Mapping[Identifier, list[tuple[str, Link]]],
-    far: Mapping[Identifier, list[tuple[str, Link]]],
-    reasons: Mapping[Identifier, tuple[int, str]],
-) -> Iterator[Crossing]:
-    for value in sorted(near):
-        groups, stronger = reasons[value]
-        seen = set()
-        for profile_near, link_near in near[value]:
-            for profile_far, link_far in far.get(value, []):
-                if profile_near != profile_far and (profile_near, profile_far) not in seen:
-                    seen.add((profile_near, profile_far))
-                    yield Crossing(profile_near, profile_far, SharedValue(value, groups, stronger, link_near, link_far))
+        value, profile_id = owners.get((link.a, link.b)) or owners[link.b, link.a]
+        links[value].append((profile_id, link))
+    return links

@@ -1,21 +1,21 @@
-"""One profile looked at from inside: its identifiers, its links, and the tree by which the rules joined them.
+"""The inside of one profile: its identifiers, its links, and the tree of links that joined them.
 
-Small and in plain Python on purpose: it reads one profile, never all of them, and can be held against the rules line
-by line. A profile's tree needs no other links than those between its own identifiers: whether a link is accepted
-depends on the two groups at its ends, and every group on the way to a profile is a part of it.
+In plain Python on purpose: it reads one profile, never all of them, and can be compared with the rules line by line. A
+profile's tree needs only the links between its own identifiers: whether a link is accepted depends on the two groups at
+its ends, and every group on the way to a profile is a part of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
 
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shapes import ENDS
+from heap_assets.identity.schemas import ENDS
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -32,8 +32,8 @@ class Identifier:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one source says about a link: on how many records, first and last."""
+class LinkSource:
+    """The records of one source that have a link: their number, first and last."""
 
     source: str
     first_seen: datetime | None
@@ -43,20 +43,20 @@ class Seen:
 
 @dataclass(frozen=True)
 class Link:
-    """Two identifiers seen together; `a` is of the stronger type."""
+    """Two identifiers on one record; `a` is of the stronger type."""
 
     a: Identifier
     b: Identifier
-    seen: tuple[Seen, ...]
+    sources: tuple[LinkSource, ...]
     authoritative: bool = False
 
     @property
     def first_seen(self) -> datetime | None:
-        return min((seen.first_seen for seen in self.seen if seen.first_seen), default=None)
+        return min((source.first_seen for source in self.sources if source.first_seen), default=None)
 
     @property
     def last_seen(self) -> datetime | None:
-        return max((seen.last_seen for seen in self.seen if seen.last_seen), default=None)
+        return max((source.last_seen for source in self.sources if source.last_seen), default=None)
 
     def other(self, end: Identifier) -> Identifier:
         """Return the end that is not this one."""
@@ -75,14 +75,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A profile with everything that is known about how it came to be.
+    """A profile, with the links that made it.
 
     Attributes
     ----------
     members
         Strongest type first, then by value.
     links
-        Those between members that took part: a shared value's only where Heap itself decided them.
+        The links between members that count: those of shared values only where Heap itself decided them.
     tree
         The accepted ones among them, in the order of rule 5: each joined two groups.
     """
@@ -108,7 +108,7 @@ def load_clusters(
     Parameters
     ----------
     profile_ids
-        Those wanted; unknown ones are left out.
+        Unknown ones are left out.
     links, graph
         `identity/links` as of the day (not of the day alone) and `identity/graph`.
     """
@@ -118,15 +118,15 @@ def load_clusters(
     members: dict[str, list[Member]] = defaultdict(list)
     for kind, value, profile_id, first, last, shared in rows.iter_rows():
         members[profile_id].append(Member(Identifier(kind, value), first, last, shared))
-    found: dict[str, list[Link]] = defaultdict(list)
+    links_of: dict[str, list[Link]] = defaultdict(list)
     for profile_id, part in inside.partition_by("profile_id", as_dict=True).items():
-        found[str(profile_id[0])] = as_links(part)
+        links_of[str(profile_id[0])] = as_links(part)
     return {
         profile_id: Cluster(
             profile_id,
             tuple(sorted(own, key=lambda member: (rules.rank(member.identifier.type), member.identifier.value))),
-            tuple(found[profile_id]),
-            tuple(tree(found[profile_id], rules)),
+            tuple(links_of[profile_id]),
+            tuple(tree(links_of[profile_id], rules)),
         )
         for profile_id, own in members.items()
     }
@@ -151,15 +151,15 @@ def _between(links: pl.LazyFrame, owners: pl.LazyFrame) -> pl.LazyFrame:
 
 def as_links(rows: pl.DataFrame) -> list[Link]:
     """Turn rows of `identity/links` into one link per pair of ends, sources in order of name."""
-    found: dict[tuple[Identifier, Identifier], list[tuple[Seen, bool]]] = defaultdict(list)
+    by_ends: dict[tuple[Identifier, Identifier], list[tuple[LinkSource, bool]]] = defaultdict(list)
     columns = [*ENDS, "source", "first_seen", "last_seen", "count", "authoritative"]
     for type_a, value_a, type_b, value_b, source, first, last, count, decided in rows.select(columns).iter_rows():
         a, b = Identifier(type_a, value_a), Identifier(type_b, value_b)
         ends = (b, a) if type_a == type_b and value_b < value_a else (a, b)
-        found[ends].append((Seen(source, first, last, count), decided))
+        by_ends[ends].append((LinkSource(source, first, last, count), decided))
     return [
-        Link(a, b, tuple(sorted((s for s, _ in seen), key=lambda s: s.source)), any(decided for _, decided in seen))
-        for (a, b), seen in sorted(found.items())
+        Link(a, b, tuple(sorted((s for s, _ in parts), key=lambda s: s.source)), any(decided for _, decided in parts))
+        for (a, b), parts in sorted(by_ends.items())
     ]
 
 
@@ -187,7 +187,7 @@ def tree(links: Iterable[Link], rules: Rules) -> list[Link]:
     Parameters
     ----------
     links
-        Links that take part: no shared values, unless authoritative.
+        Links that count: of shared values only authoritative ones.
     """
     parent: dict[Identifier, Identifier] = {}
     counts: dict[Identifier, Counter[str]] = {}
@@ -201,22 +201,20 @@ def tree(links: Iterable[Link], rules: Rules) -> list[Link]:
             node = parent[node]
         return node
 
+    limits = [(name, limit) for name, limit in zip(rules.types, rules.limits, strict=True) if limit is not None]
     accepted = []
     for link in in_order(links, rules):
         a, b = root(link.a), root(link.b)
-        if a == b or (not link.authoritative and _breaks(counts[a], counts[b], rules)):
+        if a == b:
+            continue
+        of_a, of_b = counts[a], counts[b]
+        is_refused = any(of_a[name] and of_b[name] and of_a[name] + of_b[name] > limit for name, limit in limits)
+        if is_refused and not link.authoritative:
             continue
         parent[b] = a
         counts[a] += counts[b]
         accepted.append(link)
     return accepted
-
-
-def _breaks(a: Mapping[str, int], b: Mapping[str, int], rules: Rules) -> bool:
-    return any(
-        limit is not None and a.get(name, 0) > 0 and b.get(name, 0) > 0 and a[name] + b[name] > limit
-        for name, limit in zip(rules.types, rules.limits, strict=True)
-    )
 
 
 def path(links: Iterable[Link], start: Identifier, end: Identifier) -> tuple[Link, ...] | None:

@@ -1,11 +1,11 @@
-"""Why two identifiers are one person, or why they are not: the chain of links, or what keeps them apart.
+"""Why two identifiers are one person, or why they are not: the chain of links, or the barriers between them.
 
-Answers come from the tables of a day and never from a new run; only the profiles that the question touches are read.
+Answers come from the tables of a day and never from a new run; only the profiles on the way are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from heap_assets.identity.explain.blockers import (
@@ -17,42 +17,42 @@ from heap_assets.identity.explain.blockers import (
     barriers_of,
     search,
 )
-from heap_assets.identity.explain.cluster import Cluster, Identifier, Link, in_order, load_clusters
+from heap_assets.identity.explain.cluster import Cluster, Link, in_order, load_clusters
 from heap_assets.identity.explain.mermaid import flowchart
-from heap_assets.identity.explain.query import Found, Verdict, look_up
+from heap_assets.identity.explain.query import Lookup, Verdict, look_up
 from heap_assets.identity.explain.text import as_json, as_text
 from heap_assets.identity.rules import LinksError, Rules
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer that can be read, stored and drawn.
+    """An answer, as text, JSON or a Mermaid flowchart.
 
     Attributes
     ----------
-    asked
+    lookups
         One or two identifiers, normalised.
     verdict
         The kind of answer.
     steps
-        From the first to the second identifier: links that hold, and the barriers where they do not. Of one identifier,
+        From the first to the second identifier: accepted links, and barriers where there are none. Of one identifier,
         the tree of its profile.
     weakest
-        Of steps that join: the link taken last; all others on the way are stronger by the order of the rules.
+        Of steps that join: the link merged last; all other steps are stronger by the order of the rules.
     clusters
         The profiles on the way, in that order.
-    others
+    more_barriers
         More barriers between the two profiles; of one identifier, all that touch its profile.
     hops
-        How many profiles away was looked, if nothing was found.
+        The radius of the search, in profiles, if it found nothing.
     """
 
-    asked: tuple[Found, ...]
+    lookups: tuple[Lookup, ...]
     verdict: Verdict
     steps: tuple[Link | Barrier, ...] = ()
     weakest: Link | None = None
     clusters: tuple[Cluster, ...] = ()
-    others: tuple[Barrier | Link, ...] = ()
+    more_barriers: tuple[Barrier | Link, ...] = ()
     hops: int = 0
     types: tuple[str, ...] = field(default=(), repr=False)
 
@@ -61,7 +61,7 @@ class Explanation:
         return as_text(self)
 
     def json(self) -> str:
-        """Return the same facts for machines."""
+        """Return the same answer for machines."""
         return as_json(self)
 
     def mermaid(self) -> str:
@@ -70,7 +70,7 @@ class Explanation:
 
 
 def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules, max_hops: int = 3) -> Explanation:
-    """Explain why two identifiers are one person or two, or what one identifier belongs to.
+    """Explain why two identifiers are one person or two, or which profile one identifier belongs to.
 
     Parameters
     ----------
@@ -79,44 +79,46 @@ def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules
     tables
         The tables of the day, resolved with `rules`.
     max_hops
-        How many profiles away to look for what would connect them.
+        The radius of the search for a connection, in profiles.
 
     Raises
     ------
-    QuestionError
-        A question without a type, or with one that the rules do not know.
+    QueryError
+        A query without a type, or with one that the rules do not know.
     """
-    asked = tuple(look_up(question, tables, rules) for question in (first, second) if question is not None)
-    profile_ids = sorted({found.profile_id for found in asked if found.profile_id is not None})
+    lookups = tuple(look_up(query, tables, rules) for query in (first, second) if query is not None)
+    profile_ids = sorted({lookup.profile_id for lookup in lookups if lookup.profile_id is not None})
     own = load_clusters(profile_ids, tables.links, tables.graph, rules)
-    clusters = tuple(own[found.profile_id] for found in asked if found.profile_id in own)
-    for wrong in asked:
-        if wrong.why_not is not None:
-            return Explanation(asked, Verdict.BLOCKED, clusters=clusters, types=rules.types)
-    for missing in asked:
-        if not missing.known:
-            return Explanation(asked, Verdict.UNKNOWN, clusters=clusters, types=rules.types)
-    if len(asked) == 1:
-        return _one(asked[0], clusters, tables, rules)
-    return _two(asked[0], asked[1], own, tables, rules, max_hops)
+    clusters = tuple(own[lookup.profile_id] for lookup in lookups if lookup.profile_id in own)
+    if any(lookup.why_not is not None for lookup in lookups):
+        return Explanation(lookups, Verdict.BLOCKED, clusters=clusters, types=rules.types)
+    if not all(lookup.known for lookup in lookups):
+        return Explanation(lookups, Verdict.UNKNOWN, clusters=clusters, types=rules.types)
+    if len(lookups) == 1:
+        return _explain_one(lookups[0], clusters, tables, rules)
+    return _explain_two(lookups[0], lookups[1], own, tables, rules, max_hops)
 
 
-def _one(found: Found, clusters: tuple[Cluster, ...], tables: IdentityTables, rules: Rules) -> Explanation:
-    if found.profile_id is None or not clusters:
-        return Explanation((found,), Verdict.SHARED, types=rules.types)
-    refused, shared = barriers_of(tables, found.profile_id)
+def _explain_one(lookup: Lookup, clusters: tuple[Cluster, ...], tables: IdentityTables, rules: Rules) -> Explanation:
+    if lookup.profile_id is None or not clusters:
+        return Explanation((lookup,), Verdict.SHARED, types=rules.types)
+    refused, shared = barriers_of(tables, lookup.profile_id)
     return Explanation(
-        (found,), Verdict.PROFILE, clusters[0].tree, clusters=clusters, others=(*refused, *shared), types=rules.types
+        (lookup,),
+        Verdict.PROFILE,
+        clusters[0].tree,
+        clusters=clusters,
+        more_barriers=(*refused, *shared),
+        types=rules.types,
     )
 
 
-def _two(
-    a: Found, b: Found, own: Mapping[str, Cluster], tables: IdentityTables, rules: Rules, max_hops: int
+def _explain_two(
+    a: Lookup, b: Lookup, own: Mapping[str, Cluster], tables: IdentityTables, rules: Rules, max_hops: int
 ) -> Explanation:
-    asked = (a, b)
-    clusters = tuple(own[found.profile_id] for found in asked if found.profile_id is not None)
+    clusters = tuple(own[lookup.profile_id] for lookup in (a, b) if lookup.profile_id is not None)
     if a.profile_id is None or b.profile_id is None:
-        return Explanation(asked, Verdict.SHARED, clusters=clusters, types=rules.types)
+        return Explanation((a, b), Verdict.SHARED, clusters=clusters, types=rules.types)
     if a.profile_id == b.profile_id:
         cluster = clusters[0]
         steps = cluster.path(a.identifier, b.identifier)
@@ -126,44 +128,33 @@ def _two(
                 "not join them: pass all links as of the day, resolved with the same rules."
             )
         weakest = in_order(steps, rules)[-1] if steps else None
-        return Explanation(asked, Verdict.JOINED, steps, weakest, clusters[:1], types=rules.types)
-    return _apart(asked, own, tables, rules, max_hops)
-
-
-def _apart(
-    asked: Sequence[Found], own: Mapping[str, Cluster], tables: IdentityTables, rules: Rules, max_hops: int
-) -> Explanation:
-    a, b = asked
-    assert a.profile_id is not None
-    assert b.profile_id is not None
-    way = search(tables, a.profile_id, b.profile_id, max_hops)
-    ends = (own[a.profile_id], own[b.profile_id])
-    if not way.crossings:
-        return Explanation((a, b), Verdict.UNCONNECTED, clusters=ends, hops=way.hops, types=rules.types)
-    between = [crossing.profile_far for crossing in way.crossings[:-1]]
-    clusters = {**own, **load_clusters(between, tables.links, tables.graph, rules)}
-    steps: list[Link | Barrier] = []
+        return Explanation((a, b), Verdict.JOINED, steps, weakest, clusters[:1], types=rules.types)
+    result = search(tables, a.profile_id, b.profile_id, max_hops)
+    if not result.hops:
+        return Explanation((a, b), Verdict.UNCONNECTED, clusters=clusters, hops=result.radius, types=rules.types)
+    between = [hop.profile_far for hop in result.hops[:-1]]
+    by_id = {**own, **load_clusters(between, tables.links, tables.graph, rules)}
+    chain: list[Link | Barrier] = []
     at = a.identifier
-    for crossing in way.crossings:
-        leave, arrive = _shores(crossing.barrier)
-        steps += clusters[crossing.profile_near].path(at, leave) or ()
-        steps.append(crossing.barrier)
+    for hop in result.hops:
+        # the chain leaves the near profile at one end of the barrier, and arrives on the far one at the other
+        barrier = hop.barrier
+        leave, arrive = (
+            (barrier.near.other(barrier.value), barrier.far.other(barrier.value))
+            if isinstance(barrier, SharedValue)
+            else (barrier.near, barrier.far)
+        )
+        chain += by_id[hop.profile_near].path(at, leave) or ()
+        chain.append(barrier)
         at = arrive
-    steps += clusters[b.profile_id].path(at, b.identifier) or ()
-    limits = any(isinstance(crossing.barrier, Refused) for crossing in way.crossings)
-    direct = barriers_between(tables, a.profile_id, b.profile_id) if len(way.crossings) == 1 else []
+    chain += by_id[b.profile_id].path(at, b.identifier) or ()
+    is_limit = any(isinstance(hop.barrier, Refused) for hop in result.hops)
+    direct = barriers_between(tables, a.profile_id, b.profile_id) if len(result.hops) == 1 else []
     return Explanation(
         (a, b),
-        Verdict.LIMIT if limits else Verdict.SHARED,
-        tuple(steps),
-        clusters=tuple(clusters[name] for name in (a.profile_id, *between, b.profile_id)),
-        others=tuple(barrier for barrier in direct if barrier not in steps),
+        Verdict.LIMIT if is_limit else Verdict.SHARED,
+        tuple(chain),
+        clusters=tuple(by_id[name] for name in (a.profile_id, *between, b.profile_id)),
+        more_barriers=tuple(barrier for barrier in direct if barrier not in chain),
         types=rules.types,
     )
-
-
-def _shores(barrier: Barrier) -> tuple[Identifier, Identifier]:
-    """Return the identifiers at which a chain leaves a profile and arrives on the next."""
-    if isinstance(barrier, SharedValue):
-        return barrier.near.other(barrier.value), barrier.far.other(barrier.value)
-    return barrier.near, barrier.far

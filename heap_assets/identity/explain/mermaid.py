@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from heap_assets.identity.explain.explain import Explanation
 
 MAX_NODES: Final = 60
-"""Identifiers drawn per profile: the chain, then what hangs nearest to it."""
+"""Most identifiers drawn per profile: the chain, then those nearest to it in the tree."""
 MAX_LABEL: Final = 60
 _SHOWN: Final = frozenset(" @._-+:/,;()'=")
 _STYLES: Final = (
@@ -35,20 +35,23 @@ def flowchart(answer: Explanation) -> str:
     steps: Sequence[Link | Barrier] = () if asks_one else answer.steps
     barriers = [step for step in steps if not isinstance(step, Link)]
     chain = {link for step in steps for link in _links(step)}
-    starts = {found.identifier for found in answer.asked} | {end for link in chain for end in (link.a, link.b)}
+    asked = {lookup.identifier for lookup in answer.lookups}
+    starts = asked | {end for link in chain for end in (link.a, link.b)}
     drawn = {cluster.profile_id: _nearest(cluster, starts) for cluster in answer.clusters}
     values = [crossed.value for crossed in barriers if isinstance(crossed, SharedValue)]
     every = dict.fromkeys([*(node for nodes in drawn.values() for node in nodes), *values])
     names = {identifier: f"n{number}" for number, identifier in enumerate(every)}
-    asked = {found.identifier for found in answer.asked}
     lines = [f"%% {_label(summary(answer), 400)}", "flowchart LR", *_STYLES]
     for number, cluster in enumerate(answer.clusters):
-        lines += [f'subgraph p{number}["{_title(cluster, len(drawn[cluster.profile_id]))}"]', "direction LR"]
-        lines += [_node(node, names, asked) for node in drawn[cluster.profile_id]]
+        nodes, size = drawn[cluster.profile_id], len(cluster.members)
+        more = f", {size - len(nodes):,} not drawn" if size > len(nodes) else ""
+        title = f"profile {cluster.profile_id}, {size:,} identifier{'s' if size > 1 else ''}{more}"
+        lines += [f'subgraph p{number}["{title}"]', "direction LR"]
+        lines += [f'{names[n]}["{_label(str(n))}"]{":::asked" if n in asked else ""}' for n in nodes]
         lines += [*_edges(cluster, names, chain), "end"]
     lines += [f'{names[value]}(["{_label(str(value))}"]):::shared' for value in values]
-    others = [] if asks_one else [other for other in answer.others if isinstance(other, Refused)]
-    lines += _barrier_edges([*barriers, *others], names)
+    refused = [] if asks_one else [barrier for barrier in answer.more_barriers if isinstance(barrier, Refused)]
+    lines += _barrier_edges([*barriers, *refused], names)
     return "\n".join(lines) + "\n"
 
 
@@ -59,7 +62,7 @@ def _links(step: Link | Barrier) -> tuple[Link, ...]:
 
 
 def _nearest(cluster: Cluster, starts: set[Identifier]) -> list[Identifier]:
-    """Return what is drawn of a profile: the chain through it, then outwards along its tree, then the rest."""
+    """Return the identifiers to draw: the chain through the profile, then outwards along its tree, then all others."""
     neighbours: dict[Identifier, list[Identifier]] = defaultdict(list)
     for link in cluster.tree:
         neighbours[link.a].append(link.b)
@@ -73,16 +76,6 @@ def _nearest(cluster: Cluster, starts: set[Identifier]) -> list[Identifier]:
                 reached[node] = None
                 queue.append(node)
     return list(dict.fromkeys([*reached, *members]))[:MAX_NODES]
-
-
-def _title(cluster: Cluster, drawn: int) -> str:
-    size = len(cluster.members)
-    more = f", {size - drawn:,} not drawn" if size > drawn else ""
-    return f"profile {cluster.profile_id}, {size:,} identifier{'s' if size > 1 else ''}{more}"
-
-
-def _node(node: Identifier, names: Mapping[Identifier, str], asked: set[Identifier]) -> str:
-    return f'{names[node]}["{_label(str(node))}"]{":::asked" if node in asked else ""}'
 
 
 def _edges(cluster: Cluster, names: Mapping[Identifier, str], chain: set[Link]) -> Iterator[str]:
@@ -105,7 +98,7 @@ def _barrier_edges(barriers: Sequence[Barrier], names: Mapping[Identifier, str])
 
 
 def _label(words: str, length: int = MAX_LABEL) -> str:
-    """Cut out the middle of what is too long, and percent-encode what Mermaid or HTML could read as markup."""
+    """Cut the middle out of long text, and percent-encode characters that Mermaid or HTML could read as markup."""
     if len(words) > length:
         words = f"{words[: length // 2]}…{words[-((length - 1) // 2) :]}"
     return "".join(c if c.isalnum() or c in _SHOWN or c == "…" else quote(c, safe="", errors="replace") for c in words)

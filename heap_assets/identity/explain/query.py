@@ -1,4 +1,4 @@
-"""What was asked: an identifier as the rules read it, and what the tables know of it."""
+"""Looking up an identifier: as the rules read it, and as the tables have it."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from heap_assets.identity.normalise import normalised, reason
 from heap_assets.identity.rules import Rules
 
 
-class QuestionError(HeapAssetsError):
-    """What was asked cannot be understood; the message says how to ask."""
+class QueryError(HeapAssetsError):
+    """A query that is no identifier `type:value`; the message shows the right form."""
 
 
 class Verdict(StrEnum):
     """The kinds of answer."""
 
     PROFILE = "profile"
-    """One identifier was asked about; it is on a profile."""
+    """Of a query for one identifier: it is on a profile."""
     JOINED = "joined"
     LIMIT = "limit"
     """Two profiles: a merge limit refused the link between them."""
     SHARED = "shared"
-    """Only a shared value connects them, or one of them is one."""
+    """Only a shared value connects them, or one of them is a shared value."""
     BLOCKED = "blocked"
     """One of them is no identifier by the rules."""
     UNKNOWN = "unknown"
-    """One of them was never seen."""
+    """One of them is in no table."""
     UNCONNECTED = "unconnected"
-    """Two profiles, and nothing that would connect them."""
+    """Two profiles without any link, refused link or shared value between them."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the tables know of an identifier that was asked about.
+class Lookup:
+    """An identifier of a query, and what the tables have of it.
 
     Attributes
     ----------
     why_not
-        Why the rules take it for no identifier (`blocked`, `junk`, `pattern`, …), or None.
+        Why it is no identifier by the rules (`blocked`, `junk`, `pattern`, …), or None.
     known
         Whether the graph has it.
     similar
-        Identifiers of the graph that differ in case or outer blanks only, if it has not.
+        Identifiers of the graph that differ in case or outer blanks only, if the graph does not have it.
     elsewhere
-        The same value under other types, where it is not on the same profile: nothing has compared them.
+        The same value under other types, on other profiles: values of different types are never compared.
     """
 
     identifier: Identifier
@@ -64,27 +64,22 @@ class Found:
     elsewhere: tuple[Identifier, ...] = ()
 
 
-def parse_identifier(question: str, rules: Rules) -> Identifier:
-    """Read `type:value`; the value may hold colons.
+def look_up(query: str, tables: IdentityTables, rules: Rules) -> Lookup:
+    """Look up `type:value` in the graph, after normalisation; the value may hold colons.
 
     Raises
     ------
-    QuestionError
+    QueryError
         There is no type, or none that the rules know.
     """
-    kind, colon, value = question.partition(":")
-    if not colon or not value:
-        raise QuestionError(f"{question!r} has no type; ask for type:value, such as email:ADDRESS.")
+    kind, colon, raw_value = query.partition(":")
+    if not colon or not raw_value:
+        raise QueryError(f"{query!r} has no type; ask for type:value, such as email:ADDRESS.")
     if kind not in rules.types:
         near = get_close_matches(kind, rules.types, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise QuestionError(f"unknown identifier type {kind!r}; types are {', '.join(rules.types)}.{hint}")
-    return Identifier(kind, value)
-
-
-def look_up(question: str, tables: IdentityTables, rules: Rules) -> Found:
-    """Normalise what was asked and find it in the graph."""
-    raw = parse_identifier(question, rules)
+        raise QueryError(f"unknown identifier type {kind!r}; types are {', '.join(rules.types)}.{hint}")
+    raw = Identifier(kind, raw_value)
     rule = rules[raw.type]
     value, why_not = (
         pl.DataFrame({"v": [raw.value]})
@@ -94,41 +89,41 @@ def look_up(question: str, tables: IdentityTables, rules: Rules) -> Found:
     )
     identifier = Identifier(raw.type, value)
     if why_not is not None:
-        return Found(identifier, why_not, elsewhere=_elsewhere(raw, value, None, tables, rules))
+        return Lookup(identifier, why_not, elsewhere=_elsewhere(raw, value, None, tables, rules))
     of_type = tables.graph.filter(pl.col("identifier_type") == raw.type)
     row = of_type.filter(pl.col("identifier") == value).select("profile_id", "shared").collect()
     if row.is_empty():
         alike = pl.col("identifier").str.strip_chars().str.to_lowercase() == value.strip().lower()
         similar = of_type.filter(alike).select("identifier").sort("identifier").head(5).collect()
-        return Found(
+        return Lookup(
             identifier,
-            similar=tuple(Identifier(raw.type, other) for other in similar["identifier"]),
+            similar=tuple(Identifier(raw.type, same) for same in similar["identifier"]),
             elsewhere=_elsewhere(raw, value, None, tables, rules),
         )
     profile_id, shared = row.row(0)
     if not shared:
         elsewhere = _elsewhere(raw, value, profile_id, tables, rules)
-        return Found(identifier, known=True, profile_id=profile_id, elsewhere=elsewhere)
+        return Lookup(identifier, known=True, profile_id=profile_id, elsewhere=elsewhere)
     why = tables.shared.filter((pl.col("identifier_type") == raw.type) & (pl.col("identifier") == value))
     reasons = why.select("groups", "stronger_type").sort("groups", descending=True).collect()
     groups, stronger = reasons.row(0) if reasons.height else (0, None)
-    return Found(identifier, known=True, profile_id=profile_id, shared=True, groups=groups, stronger_type=stronger)
+    return Lookup(identifier, known=True, profile_id=profile_id, shared=True, groups=groups, stronger_type=stronger)
 
 
 def _elsewhere(
     raw: Identifier, own: str | None, profile_id: str | None, tables: IdentityTables, rules: Rules
 ) -> tuple[Identifier, ...]:
-    """Find a value, or what its own type makes of it (`own`), under other types on other profiles; strongest first."""
-    others = [rule for rule in rules.identifiers if rule.type != raw.type]
+    """Find a value, raw or normalised by its own type (`own`), under other types on other profiles; strongest first."""
+    other_rules = [rule for rule in rules.identifiers if rule.type != raw.type]
     spelt = pl.DataFrame({"v": [raw.value, own]}).select(
-        normalised(pl.col("v"), rule.normaliser).alias(rule.type) for rule in others
+        normalised(pl.col("v"), rule.normaliser).alias(rule.type) for rule in other_rules
     )
     same = [
         (pl.col("identifier_type") == rule.type) & pl.col("identifier").is_in(spelt[rule.type].drop_nulls().to_list())
-        for rule in others
+        for rule in other_rules
     ]
     if not same:
         return ()
-    found = tables.graph.filter(pl.any_horizontal(same), pl.col("profile_id").ne_missing(profile_id)).collect()
-    named = {Identifier(kind, value) for kind, value in found.select("identifier_type", "identifier").iter_rows()}
-    return tuple(sorted(named, key=lambda identifier: rules.rank(identifier.type)))
+    rows = tables.graph.filter(pl.any_horizontal(same), pl.col("profile_id").ne_missing(profile_id)).collect()
+    matches = {Identifier(kind, value) for kind, value in rows.select("identifier_type", "identifier").iter_rows()}
+    return tuple(sorted(matches, key=lambda identifier: rules.rank(identifier.type)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from heap_assets.identity.explain.blockers import Barrier, Refused, SharedValue
 from heap_assets.identity.explain.cluster import Cluster, Identifier, Link
-from heap_assets.identity.explain.query import Found, Verdict
+from heap_assets.identity.explain.query import Lookup, Verdict
 from heap_assets.identity.normalise import IN_WORDS
 
 if TYPE_CHECKING:
@@ -20,35 +20,36 @@ MAX_LINES = 60
 """Lines of a chain or tree in the text; JSON has all of them."""
 
 MAX_WIDTH = 70
-"""Characters after which evidence stands where it stands, not in a column."""
+"""Longest identifier beside which evidence is aligned in a column."""
 
 
 def as_text(answer: Explanation) -> str:
     """Return the answer for people."""
-    lines = [summary(answer), *(f"  {line}" for line in _profiles(answer))]
+    profiles = (f"profile {c.profile_id}, {_count(len(c.members), 'identifier')}" for c in answer.clusters)
+    lines = [summary(answer), *(f"  {profile}" for profile in profiles)]
     body = list(_tree(answer) if answer.verdict is Verdict.PROFILE else _chain(answer))
     if body:
         shown = body[:MAX_LINES]
         more = [f"… {len(body) - MAX_LINES} more lines: ask for JSON"] if len(body) > MAX_LINES else []
         lines += ["", *(f"  {line}".rstrip() for line in (*shown, *more))]
-    hints = [hint for found in answer.asked if (hint := _elsewhere(found, answer.types))]
+    hints = [hint for lookup in answer.lookups if (hint := _elsewhere(lookup, answer.types))]
     if hints:
         lines += ["", *hints]
-    if answer.others:
+    if barriers := answer.more_barriers:
         title = "Kept apart from others by" if answer.verdict is Verdict.PROFILE else "Also between the two"
-        more = [f"… and {len(answer.others) - 10} more"] if len(answer.others) > 10 else []
-        lines += ["", f"{title}:", *(f"  {_aside(other)}" for other in answer.others[:10]), *(f"  {m}" for m in more)]
+        more = [f"… and {len(barriers) - 10} more"] if len(barriers) > 10 else []
+        lines += ["", f"{title}:", *(f"  {line}" for line in (*map(_barrier_line, barriers[:10]), *more))]
     return "\n".join(lines)
 
 
 def summary(answer: Explanation) -> str:
     """Return the answer in a sentence or two."""
-    names = " and ".join(str(found.identifier) for found in answer.asked)
+    names = " and ".join(str(lookup.identifier) for lookup in answer.lookups)
     match answer.verdict:
         case Verdict.BLOCKED:
-            return " ".join(_blocked(found) for found in answer.asked if found.why_not is not None)
+            return " ".join(_blocked(lookup) for lookup in answer.lookups if lookup.why_not is not None)
         case Verdict.UNKNOWN:
-            return " ".join(_unknown(found) for found in answer.asked if not found.known)
+            return " ".join(_unknown(lookup) for lookup in answer.lookups if not lookup.known)
         case Verdict.PROFILE:
             size = len(answer.clusters[0].members) - 1
             return f"{names} is one of {size + 1} identifiers of a person." if size else f"{names} stands alone."
@@ -60,7 +61,7 @@ def summary(answer: Explanation) -> str:
             refused = next(step for step in answer.steps if isinstance(step, Refused))
             return f"{names} are two people: {limit_words(refused)}."
         case Verdict.SHARED if not answer.steps:
-            return " ".join(_shared(found) for found in answer.asked if found.shared)
+            return " ".join(_shared(lookup) for lookup in answer.lookups if lookup.shared)
         case Verdict.SHARED:
             value = next(step for step in answer.steps if isinstance(step, SharedValue))
             return (
@@ -73,32 +74,32 @@ def summary(answer: Explanation) -> str:
     )
 
 
-def _blocked(found: Found) -> str:
-    why = IN_WORDS.get(found.why_not, found.why_not)
-    return f"{found.identifier} is no identifier: {why}. Rows that hold it are not linked by it."
+def _blocked(lookup: Lookup) -> str:
+    why = IN_WORDS.get(lookup.why_not, lookup.why_not)
+    return f"{lookup.identifier} is no identifier: {why}. Rows that hold it are not linked by it."
 
 
-def _unknown(found: Found) -> str:
-    similar = ", ".join(map(str, found.similar))
+def _unknown(lookup: Lookup) -> str:
+    similar = ", ".join(map(str, lookup.similar))
     hint = f" Similar ones were: {similar}." if similar else ""
-    return f"{found.identifier} was never seen in any table up to this day.{hint}"
+    return f"{lookup.identifier} was never seen in any table up to this day.{hint}"
 
 
-def _elsewhere(found: Found, order: Sequence[str]) -> str:
-    """Hint at the same value under another type, which nothing has compared with it."""
-    if not found.elsewhere:
+def _elsewhere(lookup: Lookup, order: Sequence[str]) -> str:
+    """Return a hint at the same value under another type: values of different types are never compared."""
+    if not lookup.elsewhere:
         return ""
-    others = ", ".join(map(str, found.elsewhere))
-    types = ", ".join(sorted({found.identifier.type, *(other.type for other in found.elsewhere)}, key=order.index))
+    same = ", ".join(map(str, lookup.elsewhere))
+    types = ", ".join(sorted({lookup.identifier.type, *(other.type for other in lookup.elsewhere)}, key=order.index))
     return (
-        f"The same value is also known as {others}, apart from this: values of different types are never compared. If "
+        f"The same value is also known as {same}, apart from this: values of different types are never compared. If "
         f"they mean one thing, map the column to all of them, such as identity: [{types}]."
     )
 
 
-def _shared(found: Found) -> str:
-    groups = _groups(found.groups)
-    return f"{found.identifier} is a shared value: {groups} use it, so it joins nobody and belongs to no profile."
+def _shared(lookup: Lookup) -> str:
+    groups = _groups(lookup.groups)
+    return f"{lookup.identifier} is a shared value: {groups} use it, so it joins nobody and belongs to no profile."
 
 
 def _groups(groups: int) -> str:
@@ -113,20 +114,16 @@ def limit_words(refused: Refused) -> str:
     )
 
 
-def _profiles(answer: Explanation) -> Iterator[str]:
-    for cluster in answer.clusters:
-        yield f"profile {cluster.profile_id}, {_count(len(cluster.members), 'identifier')}"
-
-
 def _chain(answer: Explanation) -> Iterator[str]:
     if not answer.steps:
         return
-    at = answer.asked[0].identifier
+    at = answer.lookups[0].identifier
     yield str(at)
     for step in answer.steps:
         match step:
             case Link():
-                yield f" │  {evidence(step)}{'   (the weakest link)' if _is_weakest(answer, step) else ''}"
+                is_weakest = step == answer.weakest and len(answer.steps) > 1
+                yield f" │  {evidence(step)}{'   (the weakest link)' if is_weakest else ''}"
                 at = step.other(at)
             case Refused():
                 yield f" ✕  refused: {limit_words(step)}; {', '.join(step.sources)}{_since(step.first_seen)}"
@@ -139,15 +136,11 @@ def _chain(answer: Explanation) -> Iterator[str]:
         yield str(at)
 
 
-def _is_weakest(answer: Explanation, step: Link) -> bool:
-    return step == answer.weakest and len(answer.steps) > 1
-
-
 def _tree(answer: Explanation) -> Iterator[str]:
-    """Draw the profile as a tree that hangs from the identifier asked about."""
-    cluster, start = answer.clusters[0], answer.asked[0].identifier
-    seen = {member.identifier: member for member in cluster.members}
-    rows = [(str(start), _span(seen[start].first_seen, seen[start].last_seen))]
+    """Draw the profile as a tree below the identifier of the query."""
+    cluster, start = answer.clusters[0], answer.lookups[0].identifier
+    root = next(member for member in cluster.members if member.identifier == start)
+    rows = [(str(start), _span(root.first_seen, root.last_seen))]
     for lasts, node, link in _walk(cluster, start):
         branch = "".join("   " if last else "│  " for last in lasts[:-1]) + ("└─ " if lasts[-1] else "├─ ")
         rows.append((f"{branch}{node}", evidence(link)))
@@ -171,22 +164,20 @@ def _walk(cluster: Cluster, start: Identifier) -> Iterator[tuple[tuple[bool, ...
             stack.append(((*lasts, position == len(children) - 1), link.other(node), link))
 
 
-def _aside(other: Barrier | Link) -> str:
-    match other:
+def _barrier_line(barrier: Barrier | Link) -> str:
+    match barrier:
         case Refused():
-            origin = f"{', '.join(other.sources)}{_since(other.first_seen)}"
-            return f"{other.near} ✕ {other.far}: {limit_words(other)}; {origin}"
+            origin = f"{', '.join(barrier.sources)}{_since(barrier.first_seen)}"
+            return f"{barrier.near} ✕ {barrier.far}: {limit_words(barrier)}; {origin}"
         case SharedValue():
-            return f"{other.value}, shared by {_groups(other.groups)}"
+            return f"{barrier.value}, shared by {_groups(barrier.groups)}"
         case Link():
-            return f"{other.a} – {other.b}: one of them is shared; {evidence(other)}"
+            return f"{barrier.a} – {barrier.b}: one of them is shared; {evidence(barrier)}"
 
 
 def evidence(link: Link) -> str:
     """Return sources, records and dates of a link."""
-    parts = [
-        f"{seen.source}, {_count(seen.count, 'record')}, {_span(seen.first_seen, seen.last_seen)}" for seen in link.seen
-    ]
+    parts = [f"{s.source}, {_count(s.count, 'record')}, {_span(s.first_seen, s.last_seen)}" for s in link.sources]
     shown = "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more sources" if len(parts) > 3 else "")
     return f"decided by Heap: {shown}" if link.authoritative else shown
 
@@ -209,7 +200,7 @@ def as_json(answer: Explanation) -> str:
     content = {
         "summary": summary(answer),
         "verdict": answer.verdict,
-        "asked": [_found(found) for found in answer.asked],
+        "asked": [_lookup(lookup) for lookup in answer.lookups],
         "profiles": [
             {
                 "profile_id": cluster.profile_id,
@@ -222,20 +213,20 @@ def as_json(answer: Explanation) -> str:
             for cluster in answer.clusters
         ],
         "steps": [_step(step) | ({"weakest": True} if step is answer.weakest else {}) for step in answer.steps],
-        "others": [_step(other) for other in answer.others],
+        "others": [_step(barrier) for barrier in answer.more_barriers],
     }  # fmt: skip
     return json.dumps(content, ensure_ascii=False, indent=2)
 
 
-def _found(found: Found) -> dict[str, Any]:
+def _lookup(lookup: Lookup) -> dict[str, Any]:
     return {
-        "identifier": str(found.identifier),
-        "known": found.known,
-        "profile_id": found.profile_id,
-        "shared": found.shared,
-        "no_identifier_because": found.why_not,
-        "similar": [str(other) for other in found.similar],
-        "elsewhere": [str(other) for other in found.elsewhere],
+        "identifier": str(lookup.identifier),
+        "known": lookup.known,
+        "profile_id": lookup.profile_id,
+        "shared": lookup.shared,
+        "no_identifier_because": lookup.why_not,
+        "similar": list(map(str, lookup.similar)),
+        "elsewhere": list(map(str, lookup.elsewhere)),
     }
 
 
@@ -248,15 +239,11 @@ def _step(step: Barrier | Link) -> dict[str, Any]:
                 "b": str(step.b),
                 "authoritative": step.authoritative,
                 "seen": [
-                    {
-                        "source": s.source,
-                        "first_seen": _iso(s.first_seen),
-                        "last_seen": _iso(s.last_seen),
-                        "count": s.count,
-                    }
-                    for s in step.seen
+                    {"source": s.source, "first_seen": _iso(s.first_seen), "last_seen": _iso(s.last_seen),
+                     "count": s.count}
+                    for s in step.sources
                 ],
-            }
+            }  # fmt: skip
         case Refused():
             return {
                 "kind": "refused",

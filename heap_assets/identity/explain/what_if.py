@@ -1,4 +1,4 @@
-"""What would be if the rules were others: the real links resolved again in memory and compared with today.
+"""Simulation of other rules: the real links are resolved again in memory and compared with today.
 
 Nothing is written. Strings are read and encoded once; each variant costs only the resolution of integers.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from heap_assets.errors import SettingsError
 from heap_assets.identity.normalise import normalised
-from heap_assets.identity.rules import IdentifierRule, Rules
+from heap_assets.identity.rules import Rules
 
 if TYPE_CHECKING:
     from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
@@ -29,7 +29,7 @@ FORMS = "email=1..5, email=2,none, device_id.shared_above=1,never, order=first_s
 
 
 class SweepError(SettingsError):
-    """A sweep that cannot be read; the message says what can be asked."""
+    """A sweep that cannot be read; the message lists the valid forms."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Variant:
     Attributes
     ----------
     setting, value
-        What is changed, and to what.
+        The changed setting and its new value.
     rules
-        The whole rules.
+        All rules.
     blocked
-        (type, value) that is taken out.
+        (type, value) that is removed.
     exact
-        False if the change also decides which links records make (a value blocked, sharing switched on or off): links
-        that exist are resolved by the new rules, links that other records would make instead are not known.
+        False if the change would also extract other links (a value blocked, sharing switched on or off): only the
+        existing links are resolved by the new rules.
     """
 
     setting: str
@@ -62,14 +62,14 @@ def variants(sweeps: Sequence[str], rules: Rules) -> list[Variant]:
     Raises
     ------
     SweepError
-        A sweep names nothing that the rules have, or a value it cannot take; or there are more than `MAX_VARIANTS`.
+        A sweep of an unknown setting or with an invalid value; or there are more than `MAX_VARIANTS`.
     """
-    asked = [variant for sweep in sweeps for variant in _variants(sweep, rules)]
-    if not asked:
+    parsed = [variant for sweep in sweeps for variant in _variants(sweep, rules)]
+    if not parsed:
         raise SweepError(f"nothing to vary; ask for {FORMS}.")
-    if len(asked) > MAX_VARIANTS:
-        raise SweepError(f"{len(asked)} variants, at most {MAX_VARIANTS} in one go.")
-    return asked
+    if len(parsed) > MAX_VARIANTS:
+        raise SweepError(f"{len(parsed)} variants, at most {MAX_VARIANTS} in one go.")
+    return parsed
 
 
 def _variants(sweep: str, rules: Rules) -> list[Variant]:
@@ -82,14 +82,13 @@ def _variants(sweep: str, rules: Rules) -> list[Variant]:
 
 
 def _expanded(values: str) -> list[str]:
-    expanded = []
+    expanded: list[str] = []
     for part in (part.strip() for part in values.split(",")):
-        span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
-        expanded += (
-            [str(n) for n in range(int(span[1]), min(int(span[2]), int(span[1]) + MAX_VARIANTS) + 1)]
-            if span
-            else [part]
-        )
+        if span := re.fullmatch(r"(\d+)\.\.(\d+)", part):
+            first, last = int(span[1]), int(span[2])
+            expanded += map(str, range(first, min(last, first + MAX_VARIANTS) + 1))
+        else:
+            expanded.append(part)
     return expanded
 
 
@@ -98,22 +97,18 @@ def _changed(setting: str, value: str, sweep: str, rules: Rules) -> Variant:
         if value not in ("priority", "first_seen"):
             raise SweepError(f"{sweep!r}: order is priority or first_seen.")
         return _variant(setting, value, rules, replace(rules, order=value))  # type: ignore[arg-type]
-    name, _, what = setting.partition(".")
-    what = what or "max_per_profile"
-    if name not in rules.types or what not in ("max_per_profile", "shared_above"):
+    name, _, attribute = setting.partition(".")
+    attribute = attribute or "max_per_profile"
+    if name not in rules.types or attribute not in ("max_per_profile", "shared_above"):
         raise SweepError(
             f"{sweep!r}: unknown setting {setting!r}; types are {', '.join(rules.types)}. Ask for {FORMS}."
         )
-    words: dict[str, Any] = {"none": None} if what == "max_per_profile" else {"never": "never"}
+    words: dict[str, Any] = {"none": None} if attribute == "max_per_profile" else {"never": "never"}
     if value not in words and not re.fullmatch(r"\d+", value):
         raise SweepError(f"{sweep!r}: {value!r} is neither a number nor {next(iter(words))!r}.")
-    content: Any = words[value] if value in words else int(value)
-    identifiers = tuple(_with(rule, what, content) if rule.type == name else rule for rule in rules.identifiers)
-    return _variant(f"{name}.{what}", value, rules, replace(rules, identifiers=identifiers))
-
-
-def _with(rule: IdentifierRule, what: str, content: Any) -> IdentifierRule:
-    return replace(rule, max_per_profile=content) if what == "max_per_profile" else replace(rule, shared_above=content)
+    change: dict[str, Any] = {attribute: words[value] if value in words else int(value)}
+    identifiers = tuple(replace(rule, **change) if rule.type == name else rule for rule in rules.identifiers)
+    return _variant(f"{name}.{attribute}", value, rules, replace(rules, identifiers=identifiers))
 
 
 def _blocked(value: str, rules: Rules) -> Variant:
@@ -130,8 +125,8 @@ def _variant(setting: str, value: str, today: Rules, rules: Rules) -> Variant:
 NO_PROFILE: Final = 0xFFFFFFFF
 BIGGEST: Final = 5
 KINDS: Final = ("unchanged", "resized", "merged", "split", "overlapping", "removed")
-"""What becomes of today's profiles; the four of the Case Count metric (identity.md 6), one that only gained or lost
-identifiers which are in no other profile (`resized`), and one all identifiers of which are in none (`removed`)."""
+"""Outcomes for today's profiles: the four of the Case Count metric (identity.md 6); `resized`: only gained or lost
+identifiers that are in no other profile; `removed`: its identifiers are in no profile."""
 
 _COUNT: Final = pl.Int64()
 WHAT_IF_SCHEMA: Final[dict[str, pl.DataType]] = {
@@ -149,12 +144,12 @@ WHAT_IF_SCHEMA: Final[dict[str, pl.DataType]] = {
 
 @dataclass(frozen=True)
 class WhatIf:
-    """Variants against today.
+    """Variants compared with today.
 
     Attributes
     ----------
     frame
-        `WHAT_IF_SCHEMA`; the first row is today, and `today` also marks variants that are today's rules. `unchanged` to
+        `WHAT_IF_SCHEMA`; the first row is today, and `today` also marks variants equal to today's rules. `unchanged` to
         `removed` count today's profiles and add up to them; `conflicts` are refused links between profiles, `shared`
         values that belong to several people, `biggest` the sizes of the five biggest profiles.
     """
@@ -184,18 +179,18 @@ class WhatIf:
 
 
 INEXACT = (
-    "~ resolved from links as they are. What is blocked or can be shared also decides which links records make:\n"
-    "  a run with these settings may join identifiers that only met on such a value."
+    "~ resolved from the existing links. Blocked values and sharing also decide which links are extracted: a run with\n"
+    "  these settings may join identifiers that were only together on such a value."
 )
 
 
 def what_if(links: pl.LazyFrame, rules: Rules, sweeps: Sequence[str] | Sequence[Variant]) -> WhatIf:
-    """Resolve links by other rules and count what would become of today's profiles. Writes nothing.
+    """Resolve links by other rules and count the outcomes for today's profiles. Writes nothing.
 
     Parameters
     ----------
     links
-        All links as of the day, in the shape of `identity/links`; read once.
+        All links as of the day, with the schema of `identity/links`; read once.
     rules
         Today's rules.
     sweeps
@@ -210,11 +205,11 @@ def what_if(links: pl.LazyFrame, rules: Rules, sweeps: Sequence[str] | Sequence[
     """
     from heap_assets.identity.engine.native.encode import encode  # Numba is loaded when it is first needed
 
-    wanted = [v for sweep in sweeps for v in ([sweep] if isinstance(sweep, Variant) else variants([sweep], rules))]
+    parsed = [v for sweep in sweeps for v in ([sweep] if isinstance(sweep, Variant) else variants([sweep], rules))]
     encoded = encode(links, rules)
     today = _Outcome.of(encoded, rules)
     rows = [_row(Variant("today", "", rules), today, today, is_today=True)]
-    for variant in wanted:
+    for variant in parsed:
         is_today = variant.blocked is None and variant.rules.digest == rules.digest
         rows.append(_row(variant, today, today if is_today else _resolved(encoded, variant), is_today=is_today))
     return WhatIf(pl.DataFrame(rows, schema=WHAT_IF_SCHEMA, orient="row"))
@@ -233,9 +228,9 @@ class _Outcome:
         from heap_assets.identity.engine.native.ordered import clusters
         from heap_assets.identity.engine.native.shared import components
 
-        found = components(encoded, rules)
-        split = clusters(encoded, found, rules)
-        return cls(split.labels, split.refused.height, int(np.count_nonzero(found.shared)))
+        whole = components(encoded, rules)
+        split = clusters(encoded, whole, rules)
+        return cls(split.labels, split.refused.height, int(np.count_nonzero(whole.shared)))
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -247,26 +242,21 @@ class _Outcome:
 def _resolved(encoded: Encoded, variant: Variant) -> _Outcome:
     if variant.blocked is None:
         return _Outcome.of(encoded, variant.rules)
-    gone = _nodes_of(encoded, variant.rules, *variant.blocked)
-    cut = [_without(batch, gone) for batch in encoded.batches]
-    outcome = _Outcome.of(replace(encoded, batches=cut), variant.rules)
+    kind, value = variant.blocked
+    text = pl.select(normalised(pl.lit(value), variant.rules[kind].normaliser)).item()
+    of_type = np.flatnonzero(encoded.ranks == variant.rules.rank(kind)).astype(np.uint32)
+    blocked = of_type[(encoded.texts.take(of_type) == text).to_numpy()]
+    batches = [_without(batch, blocked) for batch in encoded.batches]
+    outcome = _Outcome.of(replace(encoded, batches=batches), variant.rules)
     labels = outcome.labels.copy()
-    labels[gone] = NO_PROFILE
+    labels[blocked] = NO_PROFILE
     return replace(outcome, labels=labels)
 
 
-def _nodes_of(encoded: Encoded, rules: Rules, name: str, value: str) -> NDArray[np.uint32]:
-    """Return the node of a value as an array of one, or none."""
-    wanted = pl.select(normalised(pl.lit(value), rules[name].normaliser)).item()
-    of_type = np.flatnonzero(encoded.ranks == rules.rank(name)).astype(np.uint32)
-    found: NDArray[np.uint32] = of_type[(encoded.texts.take(of_type) == wanted).to_numpy()]
-    return found
-
-
-def _without(batch: LinkBatch, gone: NDArray[np.uint32]) -> LinkBatch:
-    kept = ~(np.isin(batch.a, gone) | np.isin(batch.b, gone))
-    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-    columns = {name: getattr(batch, name)[kept] for name in ("a", "b", "first", "tag")}
+def _without(batch: LinkBatch, nodes: NDArray[np.uint32]) -> LinkBatch:
+    remaining = ~(np.isin(batch.a, nodes) | np.isin(batch.b, nodes))
+    before = np.concatenate([[0], np.cumsum(remaining)]).astype(np.int64)
+    columns = {name: getattr(batch, name)[remaining] for name in ("a", "b", "first", "tag")}
     return replace(batch, **columns, starts=before[batch.starts])
 
 
@@ -281,7 +271,7 @@ def _row(variant: Variant, today: _Outcome, other: _Outcome, *, is_today: bool) 
 
 
 def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[str, int]:
-    """Count what became of profiles: each is exactly one of `KINDS`.
+    """Count the outcomes for profiles: each is exactly one of `KINDS`.
 
     Parameters
     ----------
@@ -318,11 +308,11 @@ def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[s
             resized=pl.any_horizontal(pl.col("gained", "lost").is_not_null()).any(),
         )
     )
-    one, alone = pl.col("parts") == 1, pl.col("alone")
+    single, alone = pl.col("parts") == 1, pl.col("alone")
     kind = (
-        pl.when(one & alone & ~pl.col("resized")).then(pl.lit("unchanged"))
-        .when(one & alone).then(pl.lit("resized"))
-        .when(one & pl.col("whole")).then(pl.lit("merged"))
+        pl.when(single & alone & ~pl.col("resized")).then(pl.lit("unchanged"))
+        .when(single & alone).then(pl.lit("resized"))
+        .when(single & pl.col("whole")).then(pl.lit("merged"))
         .when(alone).then(pl.lit("split"))
         .otherwise(pl.lit("overlapping"))
     )  # fmt: skip
@@ -332,7 +322,7 @@ def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[s
 
 
 def row_name(row: dict[str, Any]) -> str:
-    """Return what a variant changes, as it was asked for."""
+    """Return the setting of a variant, in the form of a sweep."""
     if not row["value"]:
         return "today"
     mark = " (today)" if row["today"] else ("" if row["exact"] else " ~")

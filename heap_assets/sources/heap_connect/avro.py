@@ -34,7 +34,7 @@ from heap_assets.sources.heap_connect.avro_schema import AvroSchema, Lost, parse
 
 BATCH_ROWS = 32_768
 _BATCH_BYTES = 8 << 20
-_OBJECT_BYTES = 2 << 20  # as objects of Python they are many times that
+_OBJECT_BYTES = 2 << 20  # many times that as Python objects
 _ROW_BYTES = 16 << 20
 _EMPTY_ROWS = 1 << 20  # in one block, of rows that take no bytes
 
@@ -65,7 +65,7 @@ class AvroBatch:
 
 @dataclass(frozen=True)
 class Block:
-    """A decompressed block: its number counted from 0, its rows as declared."""
+    """A decompressed block: its number from 0, its rows as declared."""
 
     number: int
     rows: int
@@ -80,15 +80,15 @@ def read_batches(
     Parameters
     ----------
     name
-        What to call the file in errors (its address in the source).
+        The file in errors (its address in the source).
     limits
-        What the file may take up; beyond that it is refused.
+        A larger file is refused.
 
     Raises
     ------
     AvroError
-        If it is not Avro, its codec is unknown, it is truncated or corrupt, its schema is none that can be read, or it
-        is beyond the limits. Batches given before that are void.
+        If it is not Avro, its codec is unknown, it is truncated or corrupt, its schema cannot be read, or it exceeds
+        the limits. Batches yielded before that are void.
     """
     label = name or str(path)
     try:
@@ -116,7 +116,7 @@ def blocks_of(path: Path, header: AvroHeader, schema: AvroSchema, limits: Limits
     BlockError
         Naming the first that is damaged, beyond the limits, or declares more rows than it can hold.
     """
-    # No variable of a loop: a block may be as large as all that is left of the memory.
+    # No loop variable holds a block, which may take all free memory.
     return map(_Opener(header, schema, limits), stored_blocks(path, header, limits))
 
 
@@ -181,7 +181,7 @@ def _grouped(blocks: Iterable[Block], batch_rows: int) -> Iterator[list[Block]]:
 
 
 def _decoded(decoder: FlatDecoder, count: int, data: list[Bytes]) -> Iterator[AvroBatch]:
-    """Decode so many rows; `data` is emptied as soon as it is not needed."""
+    """Decode `count` rows; `data` is emptied as soon as it is not needed."""
     for frame in decoder.frames(count, data):
         lost = {name: Lost() for name in decoder.schema.fields}
         kinds = decoder.schema.fields.items()
@@ -193,7 +193,7 @@ def _decoded(decoder: FlatDecoder, count: int, data: list[Bytes]) -> Iterator[Av
 
 
 def _bad_block(decoder: FlatDecoder, group: Sequence[Block]) -> BlockError:
-    """Say which of the blocks it is that cannot be decoded, by decoding each alone."""
+    """Return the first block that cannot be decoded, by decoding each alone."""
     for block in group:
         try:
             for _ in _decoded(decoder, block.rows, [block.data]):
@@ -213,9 +213,7 @@ def other_batches(schema: AvroSchema, blocks: Iterable[Block], batch_rows: int) 
         size = at = 0
         for row, size in _rows_of(block, parsed):
             rows.append(row)
-            if (
-                len(rows) >= batch_rows or size - at >= _BATCH_BYTES // 4
-            ):  # as Python's objects they are many times that
+            if len(rows) >= batch_rows or size - at >= _OBJECT_BYTES:
                 yield _from_rows(schema, rows, block)
                 rows, at = [], size
         if size < len(block.data):
@@ -225,7 +223,7 @@ def other_batches(schema: AvroSchema, blocks: Iterable[Block], batch_rows: int) 
 
 
 def _rows_of(block: Block, parsed: Any) -> Iterator[tuple[Any, int]]:
-    """Yield a block's rows and where each ends; the reader never sees more than the largest row may take."""
+    """Yield a block's rows and where each ends; the reader gets no more bytes than the largest row may have."""
     import fastavro
 
     done = begin = 0
@@ -242,7 +240,7 @@ def _rows_of(block: Block, parsed: Any) -> Iterator[tuple[Any, int]]:
             raise
         except Exception as error:  # fastavro lets whatever it trips over out
             if at_end or not whole:
-                # Messages of the reader may quote values; only their kind is told.
+                # Messages of the reader may quote values; only their kind is reported.
                 reason = f"rows do not fit the schema in the header ({type(error).__name__})"
                 if not at_end:
                     reason = f"a row is larger than {_ROW_BYTES >> 20} MB, or the file is damaged here"

@@ -1,6 +1,6 @@
-"""The outside of an Avro file: its header and its blocks, without decoding rows (Avro specification 1.11).
+"""The container format of Avro files: header and blocks, without decoding rows (Avro specification 1.11).
 
-Nothing that a file declares is believed: lengths are held against what the file has, sizes against the limits, and
+Nothing that a file declares is trusted: lengths are checked against the size of the file, sizes against the limits, and
 decompression never takes more memory than allowed.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import cramjam
 import pyarrow as pa
@@ -24,8 +24,8 @@ Bytes = bytes | memoryview
 
 _XZ_MEMORY = 256 << 20  # of its dictionary: the strongest preset asks for 65 MB
 _ZSTD_PIECE = 1 << 20
-_CHECKSUM = 4  # some writers of deflate leave part of zlib's behind the stream
-_MOST_SNAPPY = 64  # times the bytes that come out of one: three stand for 64 at most
+_CHECKSUM = 4  # some writers of deflate leave part of zlib's checksum after the stream
+_MOST_SNAPPY = 64  # its highest ratio: three bytes encode 64 at most
 
 
 class TooLargeError(ValueError):
@@ -38,12 +38,12 @@ def decompressed(codec: str, data: bytes, limit: int) -> Bytes:
     Parameters
     ----------
     limit
-        So many bytes may come out.
+        Most bytes of the result.
 
     Raises
     ------
     TooLargeError
-        If more came out, or would.
+        If the result is larger, or would be.
     ValueError
         If the block is damaged, cut short, or followed by other bytes.
     """
@@ -56,19 +56,13 @@ def decompressed(codec: str, data: bytes, limit: int) -> Bytes:
     return plain
 
 
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+def _bounded(decompressor: Callable[[], Any], trailing: int = 0) -> Callable[[bytes, int], bytes]:
+    """Return a function that decompresses at most `limit` bytes; so many `trailing` ones may follow the stream."""
 
-
-def _bounded(begin: Callable[[], _Decompressor], behind: int = 0) -> Callable[[bytes, int], bytes]:
     def decompress(data: bytes, limit: int) -> bytes:
-        stream = begin()
-        plain = stream.decompress(data, limit + 1)
-        if len(plain) <= limit and (not stream.eof or len(stream.unused_data) > behind):
+        stream = decompressor()
+        plain: bytes = stream.decompress(data, limit + 1)
+        if len(plain) <= limit and (not stream.eof or len(stream.unused_data) > trailing):
             raise ValueError("cut short, or followed by other bytes")
         return plain
 
@@ -120,7 +114,7 @@ _SLACK_BYTES = 1 << 16  # what cannot be compressed becomes larger: by a sixth, 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one Avro file may take up once it is decompressed.
+    """Limits of one Avro file once it is decompressed.
 
     Attributes
     ----------
@@ -141,7 +135,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class AvroHeader:
-    """What a file says of itself: the writer's schema, the codec, and where the first block begins."""
+    """The writer's schema, the codec, the sync marker and the offset of the first block."""
 
     schema: Any
     codec: str
@@ -151,7 +145,7 @@ class AvroHeader:
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """A block as it lies in the file: its number counted from 0, its rows as declared, its bytes compressed."""
+    """A block as stored: its number from 0, its rows as declared, its bytes compressed."""
 
     number: int
     rows: int
@@ -173,7 +167,7 @@ def read_header(path: Path) -> AvroHeader:
     Raises
     ------
     ValueError
-        With the reason, if it is no Avro file, is cut short, or uses a codec that nobody here reads.
+        With the reason, if it is no Avro file, is cut short, or uses an unsupported codec.
     """
     with path.open("rb") as file:
         return _header(file)
@@ -197,17 +191,17 @@ def stored_blocks(path: Path, header: AvroHeader, limits: Limits) -> Iterator[St
         for number in count():
             if not file.peek(1):
                 return
-            yield _block(file, header.sync, number, limits, most)  # held by nobody here while it is worked on
+            yield _block(file, header.sync, number, limits, most)  # no reference stays here: a block may be large
 
 
 def encoded_long(number: int) -> bytes:
     """Encode a number as Avro does: zigzag, seven bits a byte, the lowest first."""
-    left = (number << 1) ^ (number >> 63)
+    zigzag = (number << 1) ^ (number >> 63)
     encoded = bytearray()
-    while left > 0x7F:
-        encoded.append(left & 0x7F | 0x80)
-        left >>= 7
-    encoded.append(left)
+    while zigzag > 0x7F:
+        encoded.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    encoded.append(zigzag)
     return bytes(encoded)
 
 
@@ -274,18 +268,15 @@ def _sized(file: BinaryIO) -> bytes:
 
 
 def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    byte = file.read(1)
-    while True:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
         if not byte:
             raise EOFError
         value |= (byte[0] & 0x7F) << shift
         if not byte[0] & 0x80:
             return (value >> 1) ^ -(value & 1)
-        shift += 7
-        if shift > 63:
-            raise OverflowError("number out of range")
-        byte = file.read(1)
+    raise OverflowError("number out of range")
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
@@ -298,7 +289,7 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def _must_hold(file: BinaryIO, size: int) -> None:
-    here = file.tell()
-    if size > file.seek(0, 2) - here:
+    position = file.tell()
+    if size > file.seek(0, 2) - position:
         raise EOFError
-    file.seek(here)
+    file.seek(position)

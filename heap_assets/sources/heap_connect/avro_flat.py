@@ -1,9 +1,8 @@
 """Flat Avro rows, decoded column by column by polars-avro.
 
-It gets files of our own making: one uncompressed block, with the rows of many, behind a schema of plain types. Behind
-the rows lie rows that mark the end, with values that nobody can guess. They come back as they were if, and only if, the
-blocks held exactly the rows they declared; and the reader, which never returns from a block that has bytes left over,
-is never asked for more.
+It reads files that are written here: one uncompressed block with the rows of many, after a schema of plain types. The
+rows are followed by end marks, rows with random values. They are decoded unchanged if, and only if, the blocks hold
+exactly the rows that they declare; the reader, which hangs on a block with bytes left over, is never asked for more.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class FlatDecoder:
         Raises
         ------
         ValueError
-            If the blocks hold anything else; frames given before are void. No value is quoted.
+            If the blocks hold anything else; frames yielded before are void. No value is quoted.
         """
         count = -(-(rows + 1) // self._batch_rows)
         height = -(-(rows + 1) // count)
@@ -93,7 +92,7 @@ def _header(schema: Any) -> bytes:
 
 
 def _mark(kind: Any) -> tuple[Any, bytes]:
-    """Return a value that nobody can guess, decoded and encoded."""
+    """Return a random value, decoded and encoded."""
     if isinstance(kind, list):
         branch = 1 - kind.index("null")
         value, encoded = _mark(kind[branch])

@@ -1,6 +1,6 @@
-"""What Avro's logical types become: the exact value, or text, or null where the type cannot hold it; never another.
+"""Avro's logical types as Polars types: the exact value, or text, or null where the type cannot hold it; never another.
 
-Temporal values are kept as scaled whole numbers until their column is put together: `storage` is the type of those.
+Temporal values stay whole numbers until their column is made: `storage` is the type of those.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,7 @@ import polars as pl
 _DAY = 86_400_000_000  # microseconds
 _FIRST_DAY = -719_162  # 0001-01-01
 _END_DAY = 2_932_897  # the day after 9999-12-31
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LONG = (-(2**63), 2**63)
 MOST_DIGITS = 38
 """Digits that Polars' decimals have; longer ones are text."""
@@ -61,7 +62,7 @@ Logical = Scaled | Converted
 
 
 def logical_of(kind: Mapping[str, Any]) -> Logical | None:
-    """Return what a type's logical type makes of it; None if it has none, or (as Avro demands) an invalid one."""
+    """Return the conversion of a type's logical type; None if it has none, or (as Avro demands) an invalid one."""
     base, name = kind.get("type"), kind.get("logicalType")
     if not isinstance(base, str) or not isinstance(name, str):
         return None
@@ -149,13 +150,7 @@ def _moments(zone: str | None) -> dict[str, Scaled]:
 
 
 _LOGICAL: Mapping[tuple[str, str], Logical] = {
-    ("int", "date"): Scaled(
-        pl.Date(),
-        _FIRST_DAY,
-        _END_DAY,
-        1,
-        lambda number: (datetime(1970, 1, 1) + timedelta(days=number)).date().isoformat(),
-    ),
+    ("int", "date"): Scaled(pl.Date(), _FIRST_DAY, _END_DAY, 1, lambda n: date.fromordinal(_EPOCH_DAY + n).isoformat()),
     ("int", "time-millis"): Scaled(pl.Time(), 0, _DAY // 1_000, 1_000_000, _time_text(1_000)),
     ("long", "time-micros"): Scaled(pl.Time(), 0, _DAY, 1_000, _time_text(1)),
     **{("long", name): scaled for zone in ("UTC", None) for name, scaled in _moments(zone).items()},

@@ -1,14 +1,14 @@
-"""Avro schemas as hostile as they may be: understood within limits, and spelled anew for the libraries that decode.
+"""Avro schemas, hostile ones too: parsed within limits, and rewritten for the libraries that decode.
 
-What a library gets to see has no logical types, no enums, no names of the writer's and no references: only types that
-say how bytes lie. What they mean is put back afterwards (:mod:`avro_logical`).
+The rewritten schema has no logical types, enums, references or names of the writer's: only physical types. Logical
+types are applied to the decoded values (:mod:`avro_logical`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -21,20 +21,21 @@ MOST_DEPTH = 32
 MOST_FIELDS = 10_000
 _MOST_TYPES = 100_000
 _LARGE_FIXED = 1 << 16
-_PRIMITIVES: Mapping[str, tuple[pl.DataType, int]] = {
-    "null": (pl.Null(), 0),
-    "boolean": (pl.Boolean(), 1),
-    "int": (pl.Int64(), 1),
-    "long": (pl.Int64(), 1),
-    "float": (pl.Float64(), 4),
-    "double": (pl.Float64(), 8),
-    "bytes": (pl.Binary(), 1),
-    "string": (pl.String(), 1),
+_PRIMITIVES: Mapping[str, tuple[int, pl.DataType]] = {
+    "null": (0, pl.Null()),
+    "boolean": (1, pl.Boolean()),
+    "int": (1, pl.Int64()),
+    "long": (1, pl.Int64()),
+    "float": (4, pl.Float64()),
+    "double": (8, pl.Float64()),
+    "bytes": (1, pl.Binary()),
+    "string": (1, pl.String()),
 }
+"""Fewest bytes of a value, and the Polars type."""
 
 
 class SchemaError(ValueError):
-    """A schema that cannot be read, or is beyond what is read; the message says why."""
+    """A schema that cannot be read, or exceeds a limit; the message says why."""
 
 
 @dataclass
@@ -51,19 +52,19 @@ class AvroType:
     Attributes
     ----------
     physical
-        How its bytes lie, in Avro's words.
+        Its rewritten schema.
     least
-        Fewest bytes that a value takes.
+        Fewest bytes of a value.
     dtype, storage
         The Polars type of a column, and of the values that :attr:`value` returns.
     flat
-        Whether a column of it is decoded without going through Python.
+        Whether a column of it is decoded without Python objects.
     series
         Turns a decoded column into one of `dtype`; None if only the type differs.
     value
         Turns a decoded value into one of `storage`.
     plain
-        Turns a decoded value into what JSON can hold; text at the top is written without quotes.
+        Turns a decoded value into one that JSON can hold; text at the top is written without quotes.
     """
 
     physical: Any
@@ -77,7 +78,7 @@ class AvroType:
 
     @property
     def marked(self) -> bool:
-        """Whether a value of it can be told from any other (`avro_flat`)."""
+        """Whether it has values that cannot be guessed, for the end marks of `avro_flat`."""
         kinds = self.physical if isinstance(self.physical, list) else [self.physical]
         return any(kind in ("int", "long", "double", "bytes", "string") for kind in kinds)
 
@@ -107,7 +108,7 @@ class AvroSchema:
 
     @property
     def flat(self) -> bool:
-        """Whether rows can be decoded column by column: no nested ones, nor such as take next to no bytes."""
+        """Whether rows can be decoded column by column: no nested types, and one that can be marked at least."""
         kinds = list(self.fields.values())
         return all(kind.flat for kind in kinds) and any(kind.marked for kind in kinds)
 
@@ -123,7 +124,7 @@ class AvroSchema:
 
 
 def parse_schema(schema: Any) -> AvroSchema:
-    """Understand the schema in a file's header.
+    """Parse the schema in a file's header.
 
     Raises
     ------
@@ -151,16 +152,16 @@ class _Parser:
         if len(fields) > MOST_FIELDS:
             raise SchemaError(f"a record in the schema has {len(fields):,} fields; {MOST_FIELDS:,} are read")
         self.open.append(full)
-        found: dict[str, AvroType] = {}
+        types: dict[str, AvroType] = {}
         for number, entry in enumerate(fields):
             if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or "type" not in entry:
                 raise SchemaError("a field in the schema has no name or no type")
             name = column_name(entry["name"], number)
-            if name in found:
+            if name in types:
                 raise SchemaError(f"the schema has two fields called {name[:60]!r}")
-            found[name] = self.type_of(entry["type"], full.rpartition(".")[0], depth + 1)
+            types[name] = self.type_of(entry["type"], full.rpartition(".")[0], depth + 1)
         self.open.pop()
-        return found
+        return types
 
     def type_of(self, kind: Any, namespace: str, depth: int) -> AvroType:
         self.types += 1
@@ -171,7 +172,7 @@ class _Parser:
         if isinstance(kind, list):
             return self._union(kind, namespace, depth)
         if isinstance(kind, str):
-            return _primitive(kind) if kind in _PRIMITIVES else self._reference(kind, namespace, depth)
+            return _leaf(kind, *_PRIMITIVES[kind]) if kind in _PRIMITIVES else self._reference(kind, namespace, depth)
         if not isinstance(kind, Mapping) or "type" not in kind:
             raise SchemaError("the schema has a type that is none of Avro's")
         return self._complex(kind, namespace, depth)
@@ -189,7 +190,7 @@ class _Parser:
             self._register(kind, namespace)
             return _fixed(kind.get("size"), logical_of(kind), next(self.records))
         if isinstance(base, str) and base in _PRIMITIVES:
-            return _primitive(base, logical_of(kind))
+            return _leaf(base, *_PRIMITIVES[base], logical_of(kind))
         return self.type_of(base, namespace, depth + 1)
 
     def _many(self, base: str, items: Any, namespace: str, depth: int) -> AvroType:
@@ -241,9 +242,9 @@ class _Parser:
         if not kinds or any(isinstance(kind, list) for kind in kinds):
             raise SchemaError("the schema has a union of nothing, or of unions")
         branches = [self.type_of(kind, namespace, depth + 1) for kind in kinds]
-        some = [branch for branch in branches if branch.physical != "null"]
-        if len(branches) == 2 and len(some) == 1:
-            return _nullable(some[0], [branch.physical for branch in branches])
+        present = [branch for branch in branches if branch.physical != "null"]
+        if len(branches) == 2 and len(present) == 1:
+            return replace(present[0], physical=[branch.physical for branch in branches], least=1)
         return _any_of(branches, next(self.records))
 
     def _reference(self, name: str, namespace: str, depth: int) -> AvroType:
@@ -265,10 +266,10 @@ class _Parser:
 
 
 def column_name(name: str, number: int) -> str:
-    """Return the column of a field: its name, without what no column of a customer may have.
+    """Return the column of a field: its name, without reserved characters.
 
-    NUL and the mark of our own columns become U+FFFD, half characters a question mark; a field without a name is called
-    by its place.
+    NUL and the prefix of our own columns become U+FFFD, lone surrogates a question mark; a field without a name is
+    called by its position.
     """
     clean = name.encode("utf-8", "replace").decode()
     for mark in ("\0", PRIVATE):
@@ -289,12 +290,9 @@ def _jsonable(value: Any, _: Lost) -> Any:
     return value if is_plain else plain_text(value)
 
 
-def _primitive(name: str, logical: Logical | None = None) -> AvroType:
-    dtype, least = _PRIMITIVES[name]
-    return _leaf(name, least, dtype, logical)
-
-
-def _leaf(physical: Any, least: int, dtype: pl.DataType, logical: Logical | None, *, flat: bool = True) -> AvroType:
+def _leaf(
+    physical: Any, least: int, dtype: pl.DataType, logical: Logical | None = None, *, flat: bool = True
+) -> AvroType:
     if logical is None:
         return AvroType(physical, least, dtype, dtype, flat, _same, _jsonable)
 
@@ -311,13 +309,13 @@ def _leaf(physical: Any, least: int, dtype: pl.DataType, logical: Logical | None
         text = counted(lambda number: None if scaled.value(number) is None else scaled.text(number))
         return AvroType(physical, least, scaled.dtype, pl.Int64(), flat, counted(scaled.value), text, scaled.series)
     converted = logical
-    text = counted(lambda value: _spelled(converted.convert(value)))
+
+    def spelled(value: Any) -> str | None:
+        result = converted.convert(value)
+        return result if result is None or isinstance(result, str) else format(result, "f")
+
     value = counted(converted.convert)
-    return AvroType(physical, least, converted.dtype, converted.dtype, flat, value, text, converted.series)
-
-
-def _spelled(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else format(value, "f")
+    return AvroType(physical, least, converted.dtype, converted.dtype, flat, value, counted(spelled), converted.series)
 
 
 def _fixed(size: Any, logical: Logical | None, number: int) -> AvroType:
@@ -333,7 +331,7 @@ def _enum(symbols: Any) -> AvroType:
         raise SchemaError("the schema has an enum without symbols")
     known: list[str] = [symbol.encode("utf-8", "replace").decode() for symbol in symbols]
 
-    def one(number: int, _: Lost) -> str:
+    def symbol_of(number: int, _: Lost) -> str:
         if number < 0:
             raise IndexError(number)
         return known[number]
@@ -344,27 +342,17 @@ def _enum(symbols: Any) -> AvroType:
             raise ValueError("an enum has no such symbol")
         return pl.Series(known, dtype=pl.String).gather(numbers.cast(pl.UInt32))
 
-    return AvroType("int", 1, pl.String(), pl.String(), True, one, one, series)
-
-
-def _nullable(some: AvroType, physical: list[Any]) -> AvroType:
-    return AvroType(physical, 1, some.dtype, some.storage, some.flat, some.value, some.plain, some.series)
+    return AvroType("int", 1, pl.String(), pl.String(), True, symbol_of, symbol_of, series)
 
 
 def _any_of(branches: Sequence[AvroType], number: int) -> AvroType:
     """Return a union of several types, or of one or none: text, since a column has one type.
 
-    A branch lies in the file as a record with that one field does; its field's name tells which branch it was.
+    A branch is decoded as a record with one field, which has the same bytes; the field's name identifies the branch.
     """
     fields = {f"v{place}": branch for place, branch in enumerate(branches) if branch.physical != "null"}
     spelled = [
-        "null"
-        if branch.physical == "null"
-        else {
-            "type": "record",
-            "name": f"u{number}_{place}",
-            "fields": [{"name": f"v{place}", "type": branch.physical}],
-        }
+        "null" if branch.physical == "null" else _record(f"u{number}_{place}", [branch.physical], "v", place)
         for place, branch in enumerate(branches)
     ]
     least = 1 + min(branch.least for branch in branches)
@@ -372,15 +360,8 @@ def _any_of(branches: Sequence[AvroType], number: int) -> AvroType:
         return AvroType(spelled, least, pl.Null(), pl.Null(), False, _same, _same)
     if len(fields) == 1:
         ((name, only),) = fields.items()
-        return AvroType(
-            spelled,
-            least,
-            only.dtype,
-            only.storage,
-            False,
-            lambda row, lost: _of(only.value, row[name], lost),
-            lambda row, lost: _of(only.plain, row[name], lost),
-        )
+        value = _on_field(only.value, name)
+        return AvroType(spelled, least, only.dtype, only.storage, False, value, _on_field(only.plain, name))
 
     def plain(row: Any, lost: Lost) -> Any:
         ((name, value),) = row.items()
@@ -393,10 +374,10 @@ def _any_of(branches: Sequence[AvroType], number: int) -> AvroType:
     return AvroType(spelled, least, pl.String(), pl.String(), False, text, plain)
 
 
-def _of_one(name: str, field: str, kind: Any) -> dict[str, Any]:
-    return {"type": "record", "name": name, "fields": [{"name": field, "type": kind}]}
+def _on_field(convert: Callable[[Any, Lost], Any], name: str) -> Callable[[Any, Lost], Any]:
+    return lambda row, lost: _of(convert, row[name], lost)
 
 
-def _record(name: str, kinds: Sequence[Any], prefix: str) -> dict[str, Any]:
-    fields = [{"name": f"{prefix}{number}", "type": kind} for number, kind in enumerate(kinds)]
+def _record(name: str, kinds: Sequence[Any], prefix: str, first: int = 0) -> dict[str, Any]:
+    fields = [{"name": f"{prefix}{number}", "type": kind} for number, kind in enumerate(kinds, first)]
     return {"type": "record", "name": name, "fields": fields}

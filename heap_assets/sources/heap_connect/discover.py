@@ -103,21 +103,11 @@ def header_of(source: DumpSource, uri: str) -> tuple[dict[str, object], str]:
 
 _MOST_SCANNED_BYTES = 64 << 20
 
-TABLES_SCHEMA = pl.Schema(
-    {
-        "table": pl.String(),
-        "kind": pl.String(),
-        "columns": pl.Int64(),
-        "dumps": pl.Int64(),
-        "first_dump": pl.Int64(),
-        "newest_dump": pl.Int64(),
-        "full_resyncs": pl.Int64(),
-        "files": pl.Int64(),
-        "bytes": pl.Int64(),
-        "selected": pl.Boolean(),
-        "new": pl.Boolean(),
-    }
-)
+TABLES_SCHEMA = pl.Schema({
+    "table": pl.String(), "kind": pl.String(), "columns": pl.Int64(), "dumps": pl.Int64(), "first_dump": pl.Int64(),
+    "newest_dump": pl.Int64(), "full_resyncs": pl.Int64(), "files": pl.Int64(), "bytes": pl.Int64(),
+    "selected": pl.Boolean(), "new": pl.Boolean(),
+})  # fmt: skip
 COLUMNS_SCHEMA = pl.Schema(
     {"table": pl.String(), "column": pl.String(), "type": pl.String(), "selected": pl.Boolean(), "new": pl.Boolean()}
 )

@@ -56,19 +56,10 @@ from heap_assets.sources.heap_connect.staging import Job, Stager, files_of
 from heap_assets.storage import Store
 from heap_assets.tables import SNAPSHOT_TABLES
 
-INDEX_SCHEMA = pl.Schema(
-    {
-        "table": pl.String(),
-        "dump_id": pl.Int64(),
-        "day": pl.Date(),
-        "rows": pl.Int64(),
-        "incremental": pl.Boolean(),
-        "standing": pl.Boolean(),
-        "dump_day": pl.Date(),
-        "as_of": pl.Datetime("us", "UTC"),
-        "version": pl.String(),
-    }
-)
+INDEX_SCHEMA = pl.Schema({
+    "table": pl.String(), "dump_id": pl.Int64(), "day": pl.Date(), "rows": pl.Int64(), "incremental": pl.Boolean(),
+    "standing": pl.Boolean(), "dump_day": pl.Date(), "as_of": pl.Datetime("us", "UTC"), "version": pl.String(),
+})  # fmt: skip
 
 _LARGE_TABLE_BYTES = 32 << 20
 _MOST_REASON = 500

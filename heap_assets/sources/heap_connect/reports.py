@@ -16,56 +16,23 @@ from heap_assets.tables import SNAPSHOT_TABLES
 if TYPE_CHECKING:
     from heap_assets.sources.heap_connect.landing import Landing
 
-REPORT_SCHEMA = pl.Schema(
-    {
-        "table": pl.String(),
-        "dump_id": pl.Int64(),
-        "day": pl.Date(),
-        "as_of": pl.Datetime("us", "UTC"),
-        "state": pl.String(),
-        "incremental": pl.Boolean(),
-        "files": pl.Int64(),
-        "bytes": pl.Int64(),
-        "rows_read": pl.Int64(),
-        "rows_landed": pl.Int64(),
-        "rows_new": pl.Int64(),
-        "rows_updated": pl.Int64(),
-        "rows_unchanged": pl.Int64(),
-        "rows_rejected": pl.Int64(),
-        "values_lost": pl.Int64(),
-        "rows_before_start": pl.Int64(),
-        "rows_ahead": pl.Int64(),
-        "rows_late": pl.Int64(),
-        "seconds": pl.Float64(),
-        "attempts": pl.Int64(),
-        "retry_at": pl.Datetime("us", "UTC"),
-        "landed_at": pl.Datetime("us", "UTC"),
-        "error_file": pl.String(),
-        "error_block": pl.Int64(),
-        "error": pl.String(),
-    }
-)
-ROWS_SCHEMA = pl.Schema(
-    {
-        "table": pl.String(),
-        "dump_id": pl.Int64(),
-        "file": pl.String(),
-        "row": pl.Int64(),
-        "reason": pl.String(),
-        "content": pl.String(),
-    }
-)
-FILES_SCHEMA = pl.Schema(
-    {
-        "table": pl.String(),
-        "dump_id": pl.Int64(),
-        "file": pl.String(),
-        "block": pl.Int64(),
-        "reason": pl.String(),
-        "attempts": pl.Int64(),
-        "retry_at": pl.Datetime("us", "UTC"),
-    }
-)
+REPORT_SCHEMA = pl.Schema({
+    "table": pl.String(), "dump_id": pl.Int64(), "day": pl.Date(), "as_of": pl.Datetime("us", "UTC"),
+    "state": pl.String(), "incremental": pl.Boolean(), "files": pl.Int64(), "bytes": pl.Int64(),
+    "rows_read": pl.Int64(), "rows_landed": pl.Int64(), "rows_new": pl.Int64(), "rows_updated": pl.Int64(),
+    "rows_unchanged": pl.Int64(), "rows_rejected": pl.Int64(), "values_lost": pl.Int64(),
+    "rows_before_start": pl.Int64(), "rows_ahead": pl.Int64(), "rows_late": pl.Int64(), "seconds": pl.Float64(),
+    "attempts": pl.Int64(), "retry_at": pl.Datetime("us", "UTC"), "landed_at": pl.Datetime("us", "UTC"),
+    "error_file": pl.String(), "error_block": pl.Int64(), "error": pl.String(),
+})  # fmt: skip
+ROWS_SCHEMA = pl.Schema({
+    "table": pl.String(), "dump_id": pl.Int64(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(),
+    "content": pl.String(),
+})  # fmt: skip
+FILES_SCHEMA = pl.Schema({
+    "table": pl.String(), "dump_id": pl.Int64(), "file": pl.String(), "block": pl.Int64(), "reason": pl.String(),
+    "attempts": pl.Int64(), "retry_at": pl.Datetime("us", "UTC"),
+})  # fmt: skip
 _MANIFEST = "(manifest)"
 """Stands for a table in reports of a manifest that could not be read."""
 

@@ -37,15 +37,10 @@ from heap_assets.values import TIME
 
 _EARLIER_DAYS = 3
 _USER_COLUMNS = ("user_id", "identity", "handle", "email", "joindate", "last_modified")
-MIGRATIONS_SCHEMA = pl.Schema(
-    {
-        "from_user_id": pl.Int64(),
-        "to_user_id": pl.Int64(),
-        "resolved_to": pl.Int64(),
-        "time": TIME,
-        "cycle": pl.Boolean(),
-    }
-)
+MIGRATIONS_SCHEMA = pl.Schema({
+    "from_user_id": pl.Int64(), "to_user_id": pl.Int64(), "resolved_to": pl.Int64(), "time": TIME,
+    "cycle": pl.Boolean(),
+})  # fmt: skip
 
 
 def build_users(

@@ -1,4 +1,4 @@
-"""From links as text to links as integers, batch by batch: memory grows with identifiers, and by 18 bytes per link."""
+"""Encoding links of text as integers, in batches: memory grows with identifiers, and by 18 bytes per link."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from heap_assets.identity.engine.native.memory import Blocks, Growing, in_parts
 from heap_assets.identity.engine.native.rows import Rows, RowTable
 from heap_assets.identity.engine.native.texts import Texts, flat
 from heap_assets.identity.rules import LinksError, MemoryLimitError, Rules
-from heap_assets.identity.shapes import as_links
+from heap_assets.identity.schemas import as_links
 from heap_assets.machine import memory_left
 
 _BATCH: Final = 1 << 17
 _MORSEL: Final = 50_000
-"""Rows that Polars reads at once: the more, the more memory waits where reading is faster than what is done here."""
+"""Rows of a morsel of Polars: more need more memory where reading is faster than encoding."""
 _PIECE: Final = 1 << 14
-"""Rows of a piece of memory, on average, below which pieces are put together."""
+"""Chunks of fewer rows, on average, are merged."""
 _BACKLOG: Final = 12
 _SEEDS: Final = (0x5EED, 0xFEED5EED)
 _MAX_SOURCES: Final = 1 << 15
 _SHARE: Final = 2
-"""Of the memory that is left, a half is for what is kept of links: reading and the steps that follow need the other."""
+"""Encoded links may take 1/2 of the free memory: reading and the later steps need the rest."""
 _FIRST_SIZE: Final = 1 << 12
 _AHEAD: Final = 1 << 21
-"""Numbers (8 bytes) whose memory is got ready at once, ahead of those in use; small graphs do without."""
+"""Numbers (8 bytes) that are prefaulted at a time, ahead of those in use; not for small graphs."""
 _LARGE_SIZE: Final = 1 << 26
 SPILL: Final = 1 << 16
-"""How far beyond its size a table may be used; searches go there only in a table that is crowded at its very end."""
+"""Slots beyond the size of a table; searches go there only if its last slots are crowded."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LinkBatch:
     def of(
         cls, a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, types: int, room: Blocks
     ) -> LinkBatch:  # fmt: skip
-        """Sort links into memory of `room`; rows that are none (sightings, links to themselves) are left out."""
+        """Sort links into memory of `room`; sightings and links of a node to itself are left out."""
         links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
         out = cls(
             room.take(links, np.uint32), room.take(links, np.uint32), room.take(links, np.int64),
@@ -78,13 +78,13 @@ class Encoded:
     ranks
         Type of each node; 0 is the strongest.
     facts
-        A row per node and one more; columns KEY, FIRST, LAST, PLACE of the kernel. NEVER and BEFORE if seen at no time.
+        A row per node and one more; columns KEY, FIRST, LAST, PLACE of the kernel. NEVER and BEFORE without dates.
     slots, size
-        The table that finds a node, see the kernel.
+        The hash table of the nodes, see the kernel.
     batches
-        All links; a link that was read several times may be there several times.
+        All links; a link that was read several times may be repeated.
     rows
-        All links and sightings, each once per source, if they were to be kept.
+        All links and sightings, each once per source, with `keep_rows`.
     """
 
     ranks: U8
@@ -100,17 +100,9 @@ class Encoded:
     def nodes(self) -> int:
         return self.ranks.size
 
-    def forget_table(self) -> None:
-        """Give back the memory of the table, which only folding into a state needs."""
-        self.slots, self.size = np.zeros(1, np.uint64), 0
-
-    def forget_links(self) -> None:
-        """Give back the memory of what is no longer needed once clusters are known."""
-        self.batches.clear()
-
 
 def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
-    """Read links once, in a stream; if they are to be folded into later, keep them as rows as well.
+    """Read links once, in a stream; `keep_rows` keeps them as rows too, so that changes can be folded into them.
 
     Raises
     ------
@@ -157,7 +149,7 @@ def _batches(links: pl.LazyFrame, rules: Rules, sources: pl.Categories) -> Itera
 
 
 def _pieces(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Take a batch apart where its memory is in pieces, if these are large: to put them together is to copy them."""
+    """Split a batch at its chunks if these are large: merging them would copy them."""
     sizes = batch["value_a"].chunk_lengths()
     if batch.height < _PIECE * len(sizes):
         sizes = [batch.height]
@@ -166,9 +158,9 @@ def _pieces(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _wrong(links: pl.LazyFrame, rules: Rules, rows: int) -> LinksError:
-    """Say what is wrong with links; types are looked at once more, since few links are ever wrong."""
-    named = pl.concat([links.select(pl.col(name).alias("type")) for name in ("type_a", "type_b")])
-    unknown = named.filter(~pl.col("type").is_in(list(rules.types))).unique().collect()["type"].sort().to_list()
+    """Return what is wrong with links; reads types a second time, since few links are ever wrong."""
+    types = pl.concat([links.select(pl.col(name).alias("type")) for name in ("type_a", "type_b")])
+    unknown = types.filter(~pl.col("type").is_in(list(rules.types))).unique().collect()["type"].sort().to_list()
     if unknown:
         return LinksError(
             f"links name identifier types that the rules do not know: {', '.join(map(repr, unknown[:5]))}; "
@@ -181,16 +173,16 @@ def _wrong(links: pl.LazyFrame, rules: Rules, rows: int) -> LinksError:
 
 
 class _Encoder:
-    """Grows with every batch; what needs no dense ids to be given is done by another thread, a batch behind."""
+    """Grows with every batch; a second thread, a batch behind, does all that does not assign dense ids."""
 
     def __init__(self, rules: Rules, *, keep_rows: bool) -> None:
         self.types = len(rules.types)
         self.sources = pl.Categories.random("heap_assets_sources", pl.UInt16)
-        # Polars forgets the names once no series of the categories is left
+        # Polars drops the names once no series of the categories is left
         self.names = pl.Series(dtype=pl.Categorical(self.sources))
         self.known = 0
-        self.ready = {"facts": 0, "slots": 0}
-        self.most = memory_left() // _SHARE
+        self.prefaulted = {"facts": 0, "slots": 0}
+        self.most_bytes = memory_left() // _SHARE
         self.facts_room = Growing(np.int64, 4 * _FIRST_SIZE)
         self.ranks_room = Growing(np.uint8, _FIRST_SIZE)
         self.data_room = Growing(np.uint8, _FIRST_SIZE)
@@ -200,24 +192,22 @@ class _Encoder:
         self.batches: list[LinkBatch] = []
         self.blocks = Blocks()
         self.worker = ThreadPoolExecutor(1)
-        self.behind: deque[Future[None]] = deque()
+        self.pending: deque[Future[None]] = deque()
         self.rooms: deque[U32] = deque()
 
     def add(self, batch: pl.DataFrame) -> None:
         if batch.height == 0:
             return
         first, last = batch["first"].to_numpy(), batch["last"].to_numpy()
-        room = self._room_for(batch.height)
+        # room for the nodes and fresh rows of both ends, of a finished batch if there is one
+        room = self.rooms.popleft() if self.rooms else np.empty((4, 0), np.uint32)
+        if room.shape[1] < batch.height:
+            room = np.empty((4, batch.height), np.uint32)
         a, b = (
             self._encoded(batch, end, first, last, ids[: batch.height], fresh)
             for end, ids, fresh in (("a", room[0], room[1]), ("b", room[2], room[3]))
         )
-        self._later(self._link, batch, a, b, room)
-
-    def _room_for(self, rows: int) -> U32:
-        """Return room for the nodes and fresh rows of both ends: that of a batch which is done with, if there is."""
-        room = self.rooms.popleft() if self.rooms else np.empty((4, 0), np.uint32)
-        return room if room.shape[1] >= rows else np.empty((4, rows), np.uint32)
+        self._submit(self._link, batch, a, b, room)
 
     def _encoded(self, batch: pl.DataFrame, end: str, first: I64, last: I64, ids: U32, fresh: U32) -> U32:
         lengths = batch[f"{end}_bytes"]
@@ -227,7 +217,7 @@ class _Encoder:
             batch[f"{end}1"].to_numpy(), batch[f"{end}2"].to_numpy(), lengths.to_numpy(), batch[f"t{end}"].to_numpy(),
             first, last, self.slots_room.array, self.size, self.facts, self.ranks_room.array, before, ids, fresh,
         )  # fmt: skip
-        self._later(self._copy, batch[f"value_{end}"], fresh[: self.known - before], self._text_end(before))
+        self._submit(self._copy, batch[f"value_{end}"], fresh[: self.known - before], self._text_end(before))
         return ids
 
     @property
@@ -237,10 +227,10 @@ class _Encoder:
     def _text_end(self, nodes: int) -> int:
         return int(self.facts[nodes, PLACE] >> PLACE_SHIFT)
 
-    def _later(self, work: Callable[..., None], *given: Any) -> None:
-        self.behind.append(self.worker.submit(work, *given))
-        while len(self.behind) > _BACKLOG:
-            self.behind.popleft().result()
+    def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        self.pending.append(self.worker.submit(work, *arguments))
+        while len(self.pending) > _BACKLOG:
+            self.pending.popleft().result()
 
     def _copy(self, values: pl.Series, rows: U32, at: int) -> None:
         text = flat(values.gather(rows))
@@ -256,7 +246,7 @@ class _Encoder:
         self.rooms.append(room)
 
     def _make_room(self, nodes: int, text: int) -> None:
-        """Make room for as many more identifiers, and as many more bytes of text.
+        """Grow for so many more identifiers and bytes of text.
 
         Raises
         ------
@@ -264,59 +254,51 @@ class _Encoder:
             If they do not fit into the memory that this process may use.
         """
         used = self._text_end(self.known)
-        if self._held(used) > self.most:
+        rows = self.blocks.nbytes if self.rows is None else self.rows.nbytes
+        if self.known * 33 + self.size * 8 + used + rows > self.most_bytes:
             raise self._too_many()
         if self.known > self.size * 13 // 20:  # it will grow at fourteen
             self._grow(self.slots_room, _next_size(self.size) + SPILL)
-            self._get_ready("slots", self.size, _next_size(self.size))
+            self._prefault("slots", self.size, _next_size(self.size))
         size = grown(self.size, self.known + nodes)
         if size > self.size:
             self._grow(self.slots_room, size + SPILL)
-            kernel_table.spread(self.slots_room.array, self.size, size)
+            kernel_table.rehash(self.slots_room.array, self.size, size)
             self.size = size
         self._grow(self.facts_room, (self.known + nodes + 1) * 4 + 2 * _AHEAD)
         self._grow(self.ranks_room, self.known + nodes)
         self._grow(self.data_room, used + text + PADDING)
-        self._get_ready("facts", 0, self.known * 4 + _AHEAD)
-
-    def _held(self, text: int) -> int:
-        """Bytes of what is kept so far."""
-        rows = self.blocks.taken if self.rows is None else self.rows.nbytes
-        return self.known * 33 + self.size * 8 + text + rows
+        self._prefault("facts", 0, self.known * 4 + _AHEAD)
 
     def _too_many(self) -> MemoryLimitError:
         return MemoryLimitError(
             f"links name more than {self.known} identifiers: what is kept of them would take more than "
-            f"{self.most // 1_000_000} MB, 1/{_SHARE} of the memory that was left to this process: give it more"
+            f"{self.most_bytes // 1_000_000} MB, 1/{_SHARE} of the memory that was left to this process: give it more"
         )
 
     def _grow(self, room: Growing, size: int) -> None:
         if size <= room.size:
             return
-        self._settle()  # nobody else may hold what moves
+        self._drain()  # the other thread may hold no array that moves
         try:
             room.grow(size)
         except MemoryError as error:
             raise self._too_many() from error
 
-    def _settle(self) -> None:
-        while self.behind:
-            self.behind.popleft().result()
+    def _drain(self) -> None:
+        while self.pending:
+            self.pending.popleft().result()
 
-    def _get_ready(self, name: str, begin: int, end: int) -> None:
-        begin = max(begin, self.ready[name])
-        if end >= 2 * _AHEAD and begin < end and begin + _AHEAD <= self._room(name).size:
-            self._later(self._touch, name, begin)
-            self.ready[name] = begin + _AHEAD
-
-    def _touch(self, name: str, begin: int) -> None:
-        kernel_table.touch(self._room(name).array, begin, begin + _AHEAD)
-
-    def _room(self, name: str) -> Growing:
-        return self.facts_room if name == "facts" else self.slots_room
+    def _prefault(self, name: str, begin: int, end: int) -> None:
+        begin = max(begin, self.prefaulted[name])
+        room = self.facts_room if name == "facts" else self.slots_room
+        if end >= 2 * _AHEAD and begin < end and begin + _AHEAD <= room.size:
+            # the array is looked up by the other thread: until it is done, nothing grows
+            self._submit(lambda: kernel_table.prefault(room.array, begin, begin + _AHEAD))
+            self.prefaulted[name] = begin + _AHEAD
 
     def finished(self) -> Encoded:
-        self._settle()
+        self._drain()
         self.worker.shutdown()
         names = self.sources.to_series().to_list() if self.known else []
         if len(names) >= _MAX_SOURCES:
@@ -332,20 +314,20 @@ class _Encoder:
 def _batches_of(rows: Rows, ranks: U8, types: int) -> list[LinkBatch]:
     """Sort the links among some rows; `ranks` are those of all nodes."""
 
-    def work(part: int, parts: int) -> list[LinkBatch]:
+    def work(worker: int, workers: int) -> list[LinkBatch]:
         room = Blocks()
         return [
             LinkBatch.of(
-                some.a, some.b, ranks.take(some.a), ranks.take(some.b, mode="clip"), some.first, some.tag, types, room
+                part.a, part.b, ranks.take(part.a), ranks.take(part.b, mode="clip"), part.first, part.tag, types, room
             )
-            for some in (rows[at : at + _BATCH] for at in range(part * _BATCH, rows.a.size, parts * _BATCH))
+            for part in (rows[at : at + _BATCH] for at in range(worker * _BATCH, rows.a.size, workers * _BATCH))
         ]
 
     return [batch for batches in in_parts(work) for batch in batches]
 
 
 def grown(size: int, nodes: int) -> int:
-    """Return how long a table must be for some nodes: at most seven tenths full, in small steps if it is large."""
+    """Return the size of a table for some nodes: at most seven tenths full, in small steps if it is large."""
     while nodes > size * 7 // 10:
         size = _next_size(size)
     return size

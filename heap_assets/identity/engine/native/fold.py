@@ -1,8 +1,8 @@
-"""Fold changed links into a state: only components that hold one are resolved again (rule 8).
+"""Fold changed links into a state: only components with a changed link are resolved again (rule 8).
 
-A component here is one of all links, before any is left out. Every rule decides within it, so resolving the touched
-ones alone, by the same code that resolves everything, gives what resolving everything gives. Links that are there
-already are taken as the numbers that they are: only the changed ones are read as text.
+A component here is one of all links, shared values included. Every rule decides within one, so resolving the touched
+ones alone, by the same code, gives the result of resolving everything. Links of the state stay encoded: only the
+changed ones are read as text.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ from heap_assets.identity.engine.native.state import State
 from heap_assets.identity.engine.native.tables import Resolved, decided
 from heap_assets.identity.engine.native.texts import Texts
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shapes import ENDS, LINKS
+from heap_assets.identity.schemas import ENDS, LINKS
 
 SEPARATOR: Final = "\x1f"
-"""Rows of a state have `table 0x1F source` as their source: two tables may both give links of source own_identify."""
+"""Rows of a state have `table 0x1F source` as their source: two tables may both have links of source own_identify."""
 
 _BATCH: Final = 1 << 18
 
 
 @dataclass(frozen=True)
 class Folded:
-    """How much was done."""
+    """Numbers of changed links and of what was resolved again."""
 
     changed_links: int
     touched_identifiers: int
     touched_links: int
 
 
-def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> Folded:
-    """Take links out of a state, then put links in; a link that is there already is widened.
+def fold(state: State, removed: pl.DataFrame, added: pl.DataFrame, rules: Rules) -> Folded:
+    """Remove links from a state, then add links; one that exists already is widened.
 
     Parameters
     ----------
-    gone
+    removed
         Ends and source of links.
-    came
-        Shape of links.
+    added
+        Links.
     """
-    if gone.is_empty() and came.is_empty():
+    if removed.is_empty() and added.is_empty():
         return Folded(0, 0, 0)
-    leaving = _Named.of(state, gone.select(*ENDS, "source"), rules)
-    coming = _Named.of(state, came.select(list(LINKS)), rules)
+    leaving = _Changed.of(state, removed.select(*ENDS, "source"), rules)
+    coming = _Changed.of(state, added.select(list(LINKS)), rules)
     reached = np.zeros(state.components, np.uint8)
-    for named in (leaving, coming):
-        reached[state.component[named.home[named.home != NONE]]] = 1
+    for changed in (leaving, coming):
+        reached[state.component[changed.home[changed.home != NONE]]] = 1
     nodes, rows = _reached_nodes(state, reached), _reached_rows(state, reached)
     refused, report = _beyond(state, state.refused, "a", reached), _beyond(state, state.report, "node", reached)
     known = state.ranks.size
@@ -78,12 +78,12 @@ def fold(state: State, gone: pl.DataFrame, came: pl.DataFrame, rules: Rules) -> 
     _put_back(state, part, known, nodes)
     state.refused = pl.concat([refused, part.refused])
     state.report = pl.concat([report, part.report])
-    return Folded(gone.height + came.height, nodes.size, rows.size)
+    return Folded(removed.height + added.height, nodes.size, rows.size)
 
 
-def carry(state: State, origin: str, last: int) -> None:
-    """Let all rows of a table without record times be last seen at `last`, the day of the snapshot that stands now."""
-    codes = [code for code, name in enumerate(state.sources) if name.partition(SEPARATOR)[0] == origin]
+def touch_last_seen(state: State, table: str, last: int) -> None:
+    """Set last seen of all rows of a table without record times to `last`, the day of its current snapshot."""
+    codes = [code for code, name in enumerate(state.sources) if name.partition(SEPARATOR)[0] == table]
     rows = np.flatnonzero(np.isin(state.row_tag >> 1, codes) & (state.row_a != NONE))
     state.row_last[rows] = last
     for ends in (state.row_a[rows], state.row_b[rows]):
@@ -92,20 +92,20 @@ def carry(state: State, origin: str, last: int) -> None:
 
 
 @dataclass
-class _Named:
-    """Links as text, read.
+class _Changed:
+    """Changed links, encoded.
 
     Attributes
     ----------
     home
-        The state's node of each node here; NONE for an identifier that the state never had.
+        The state's node of each node; NONE for an identifier that the state never had.
     """
 
     encoded: Encoded
     home: U32
 
     @classmethod
-    def of(cls, state: State, links: pl.DataFrame, rules: Rules) -> _Named:
+    def of(cls, state: State, links: pl.DataFrame, rules: Rules) -> _Changed:
         encoded = encode(links.lazy(), rules, keep_rows=True)
         home = np.full(encoded.nodes, NONE, np.uint32)
         in_ranges(
@@ -117,22 +117,22 @@ class _Named:
         return cls(encoded, home)
 
     def enter(self, state: State) -> None:
-        """Give identifiers that the state never had, or that are gone, their place in it."""
+        """Add identifiers that the state never had, or that were removed, to it."""
         fresh = np.flatnonzero(self.home == NONE).astype(np.uint32)
         self.home[fresh] = np.arange(state.ranks.size, state.ranks.size + fresh.size, dtype=np.uint32)
         _enter(state, self.encoded, self.home, fresh)
-        kernel_fold.settle(state.ranks, self.home, self.encoded.ranks)
+        kernel_fold.scatter(state.ranks, self.home, self.encoded.ranks)
 
     def rows(self, state: State) -> Rows:
-        """Return rows as the state has them: its nodes, its sources; those that it cannot have are left out."""
+        """Return rows with the nodes and sources of the state; those with unknown ones are left out."""
         own = self.encoded.rows
         numbers = {name: number for number, name in enumerate(state.sources)}
         codes = np.array([numbers.get(name, -1) for name in self.encoded.sources], np.int32)
         home = np.append(self.home, NONE)
         a, b, code = home[own.a], home.take(own.b, mode="clip"), codes[own.tag >> 1]
-        there = (a != NONE) & ((own.b == NONE) | (b != NONE)) & (code >= 0)
+        known = (a != NONE) & ((own.b == NONE) | (b != NONE)) & (code >= 0)
         tag = (code * 2 + (own.tag & 1)).astype(np.uint16)
-        return Rows(a, b, own.first, own.last, tag)[there]
+        return Rows(a, b, own.first, own.last, tag)[known]
 
 
 def _reached_nodes(state: State, reached: U8) -> U32:
@@ -152,39 +152,38 @@ def _reached_rows(state: State, reached: U8) -> U32:
 
 
 def _beyond(state: State, frame: pl.DataFrame, column: str, reached: U8) -> pl.DataFrame:
-    """Return what is told of nodes that are not reached."""
+    """Return the rows of nodes that are not reached."""
     return frame.filter(pl.Series(reached[state.component[frame[column].to_numpy()]] == 0))
 
 
-def _changed_rows(state: State, rows: U32, leaving: _Named, coming: _Named) -> U32:
-    """Write rows as they are from now on; returns those of the touched components that are there then."""
-    for name in coming.encoded.sources:
-        if name not in state.sources:
-            state.sources.append(name)
+def _changed_rows(state: State, rows: U32, leaving: _Changed, coming: _Changed) -> U32:
+    """Remove, widen and add rows; returns those of the touched components."""
+    state.sources += [name for name in coming.encoded.sources if name not in state.sources]
     free = rows[_matched(state, rows, leaving.rows(state)) != NONE]
     state.row_a[free] = NONE
     rows = rows[state.row_a[rows] != NONE]
-    into = coming.rows(state)
-    found = _matched(state, rows, into)
-    again = into[found[found != NONE]]
+    new = coming.rows(state)
+    matches = _matched(state, rows, new)
+    existing = matches != NONE
+    again = new[matches[existing]]
     kernel_fold.widen_rows(
-        rows[found != NONE], state.row_first, state.row_last, state.row_tag, again.first, again.last, again.tag
+        rows[existing], state.row_first, state.row_last, state.row_tag, again.first, again.last, again.tag
     )
-    fresh = np.ones(into.a.size, np.bool_)
-    fresh[found[found != NONE]] = False
-    return np.concatenate([rows, _new_rows(state, into[fresh], free)])
+    fresh = np.ones(new.a.size, np.bool_)
+    fresh[matches[existing]] = False
+    return np.concatenate([rows, _new_rows(state, new[fresh], free)])
 
 
 def _matched(state: State, rows: U32, links: Rows) -> U32:
-    """Find for each of some rows which of some links it is; NONE for none of them."""
-    found = np.full(rows.size, NONE, np.uint32)
+    """Return for each of some rows the equal one of some links; NONE for none of them."""
+    matches = np.full(rows.size, NONE, np.uint32)
     if links.a.size:
-        match_rows(rows, state.row_a, state.row_b, state.row_tag, links.a, links.b, links.tag, links.table(), found)
-    return found
+        match_rows(rows, state.row_a, state.row_b, state.row_tag, links.a, links.b, links.tag, links.table(), matches)
+    return matches
 
 
 def _new_rows(state: State, links: Rows, free: U32) -> U32:
-    """Write new rows to the places of those that have gone, then at the end; returns where they are."""
+    """Write new rows to the places of removed ones, then at the end; returns their places."""
     size, reuse = state.row_a.size, min(free.size, links.a.size)
     more = links.a.size - reuse
     for name in ("a", "b", "first", "last", "tag"):
@@ -196,32 +195,32 @@ def _new_rows(state: State, links: Rows, free: U32) -> U32:
 
 @dataclass(frozen=True)
 class _Part:
-    """Touched components, resolved anew; `nodes` are the state's, and so are those in `refused` and `report`.
+    """Touched components, resolved again; `nodes` are the state's, and so are those in `refused` and `report`.
 
-    `here` says of each node of the state whether it is one of them.
+    `is_inside` is 1 for the nodes of the state that are among them.
     """
 
     nodes: U32
-    here: U8
+    is_inside: U8
     resolved: Resolved
     component: U32
     components: int
 
     @property
     def refused(self) -> pl.DataFrame:
-        found = self.resolved.clusters.refused
-        return found.with_columns(pl.Series(end, self.nodes[found[end].to_numpy()]) for end in ("a", "b"))
+        refused = self.resolved.clusters.refused
+        return refused.with_columns(pl.Series(end, self.nodes[refused[end].to_numpy()]) for end in ("a", "b"))
 
     @property
     def report(self) -> pl.DataFrame:
-        found = self.resolved.components.report
-        return found.with_columns(pl.Series("node", self.nodes[found["node"].to_numpy()]))
+        report = self.resolved.components.report
+        return report.with_columns(pl.Series("node", self.nodes[report["node"].to_numpy()]))
 
 
 def _part(state: State, rows: U32, rules: Rules) -> _Part:
-    here = np.zeros(state.ranks.size, np.uint8)
-    kernel_fold.mark_ends(state.row_a, state.row_b, rows, here)
-    nodes = np.flatnonzero(here).astype(np.uint32)
+    is_inside = np.zeros(state.ranks.size, np.uint8)
+    kernel_fold.mark_ends(state.row_a, state.row_b, rows, is_inside)
+    nodes = np.flatnonzero(is_inside).astype(np.uint32)
     place = np.empty(state.ranks.size, np.uint32)
     place[nodes] = np.arange(nodes.size, dtype=np.uint32)
     ranks = state.ranks[nodes]
@@ -233,11 +232,11 @@ def _part(state: State, rows: U32, rules: Rules) -> _Part:
     ]
     encoded = Encoded(ranks, facts, np.zeros(1, np.uint64), 0, texts, state.sources, batches)
     component, count = raw_components(encoded)
-    return _Part(nodes, here, decided(encoded, rules), component, count)
+    return _Part(nodes, is_inside, decided(encoded, rules), component, count)
 
 
 def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
-    """Copy the text of some nodes; they have not been seen yet."""
+    """Copy the text of some nodes, without dates."""
     facts = aligned((nodes.size + 1, 4), np.int64)
     offsets, data = state.texts.gathered(nodes)
     facts[:, FIRST], facts[:, LAST], facts[:, PLACE] = NEVER, BEFORE, offsets << PLACE_SHIFT
@@ -258,32 +257,32 @@ def _batch(
 
 
 def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
-    """Put a part in the place of what it was made of.
+    """Replace the touched components of a state by their new resolution.
 
     Parameters
     ----------
     known
-        How many nodes the state had.
+        Number of nodes of the state before.
     before
-        Those that the touched components had.
+        Nodes of the touched components before.
     """
     nodes, size = part.nodes, state.ranks.size
-    left = before[part.here[before] == 0]
-    kernel_fold.settle_seen(state.facts, nodes, part.resolved.encoded.facts)
-    kernel_fold.settle(state.widened("shared", size), nodes, part.resolved.components.shared)
+    removed = before[part.is_inside[before] == 0]
+    kernel_fold.scatter_dates(state.facts, nodes, part.resolved.encoded.facts)
+    kernel_fold.scatter(state.widened("shared", size), nodes, part.resolved.components.shared)
     numbers, state.components = _numbers(
         part.component, part.components, nodes, state.component[:known], state.components
     )
-    kernel_fold.settle(state.widened("component", size), nodes, numbers[part.component])
+    kernel_fold.scatter(state.widened("component", size), nodes, numbers[part.component])
     clusters, labels = part.resolved.clusters, part.resolved.clusters.labels
     numbers, count = _numbers(labels, clusters.count, nodes, state.labels[:known], state.high.size)
     used = np.flatnonzero(numbers != NONE)
     for name, ids in (("high", part.resolved.high), ("low", part.resolved.low)):
-        kernel_fold.settle(state.widened(name, count), numbers[used], ids[used])
+        kernel_fold.scatter(state.widened(name, count), numbers[used], ids[used])
     with_none = np.append(numbers, NONE)
-    kernel_fold.settle(state.widened("labels", size), nodes, with_none[np.minimum(labels, clusters.count)])
-    state.ranks[left] = NO_TYPE
-    state.labels[left] = NONE
+    kernel_fold.scatter(state.widened("labels", size), nodes, with_none[np.minimum(labels, clusters.count)])
+    state.ranks[removed] = NO_TYPE
+    state.labels[removed] = NONE
 
 
 def _numbers(groups: U32, count: int, nodes: U32, before: U32, following: int) -> tuple[U32, int]:
@@ -294,22 +293,22 @@ def _numbers(groups: U32, count: int, nodes: U32, before: U32, following: int) -
 
 
 def _enter(state: State, part: Encoded, home: U32, fresh: U32) -> None:
-    """Add new identifiers: their text, their keys and their places in the table."""
+    """Add new identifiers: their text, their keys and their slots of the hash table."""
     known, used = state.ranks.size, state.texts.size
     offsets, data = part.texts.gathered(fresh)
     state.widened("data", used + data.size)[used:] = data
     facts = state.widened("facts", known + fresh.size + 1)
-    rest = part.facts[fresh, PLACE] & ((1 << PLACE_SHIFT) - 1)
+    key_bits = part.facts[fresh, PLACE] & ((1 << PLACE_SHIFT) - 1)
     facts[known:-1, KEY] = part.facts[fresh, KEY]
     facts[known:, PLACE] = (offsets + used) << PLACE_SHIFT
-    facts[known:-1, PLACE] |= rest
+    facts[known:-1, PLACE] |= key_bits
     state.widened("ranks", known + fresh.size)[known:] = part.ranks[fresh]
     size = grown(state.size, known + fresh.size)
     if size > state.size:
         longer = np.zeros(size + SPILL, np.uint64)
         longer[: state.slots.size] = state.slots
-        kernel_table.spread(longer, state.size, size)
+        kernel_table.rehash(longer, state.size, size)
         state.slots, state.size = longer, size
     flags = np.zeros(part.nodes, np.uint8)
     flags[fresh] = 1
-    kernel_table.put(part.slots, part.size, flags, home, state.slots, state.size)
+    kernel_table.insert(part.slots, part.size, flags, home, state.slots, state.size)

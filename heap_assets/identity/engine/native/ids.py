@@ -20,7 +20,7 @@ _SORTED_AT_ONCE: Final = 1 << 18
 
 
 def profile_id(identifier_type: str, identifier: str) -> str:
-    """Return the id of the profile that this identifier stands for: 32 hexadecimal digits.
+    """Return the id of the profile whose representative this identifier is: 32 hexadecimal digits.
 
     The first 128 bits of SHA-256 over the UTF-8 bytes of type, 0x1F and value; test vectors are in
     `heap_assets_tests/identity/vectors.json`.
@@ -30,7 +30,7 @@ def profile_id(identifier_type: str, identifier: str) -> str:
 
 @dataclass(frozen=True)
 class Profiles:
-    """Clusters laid out one after the other, and their ids.
+    """Clusters as runs of nodes, one after the other, and their ids.
 
     Attributes
     ----------
@@ -54,27 +54,19 @@ class Profiles:
 def profiles(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> Profiles:
     """Lay out clusters and compute their ids: one hash per profile."""
     starts, nodes, keys = laid_out(encoded, labels, count, shared, rules)
-    high, low = hashed(encoded, _representatives(encoded, starts, nodes, keys, count), rules)
+    best = np.empty(count, np.uint32)
+    in_ranges(count, lambda begin, end: texts.representatives(starts, keys, nodes, encoded.facts, best, begin, end))
+    best[best == NONE] = 0  # empty clusters, whose ids are not used
+    high, low = hashed(encoded, best, rules)
     return Profiles(starts, nodes, keys, high, low, in_order(starts, high, low))
 
 
-def _representatives(encoded: Encoded, starts: I64, nodes: U32, keys: U64, count: int) -> U32:
-    """Find the node that each cluster is named by; some node for an empty one, whose id means nothing."""
-    best = np.empty(count, np.uint32)
-    in_ranges(
-        count,
-        lambda begin, end: texts.representatives(starts, keys, nodes, encoded.facts, best, begin, end),
-    )
-    best[best == NONE] = 0
-    return best
-
-
 def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules) -> tuple[I64, U32, U64]:
-    """Lay out clusters whose ids are known or come later: starts, nodes and keys as in :class:`Profiles`."""
+    """Lay out clusters without ids: starts, nodes and keys as in :class:`Profiles`."""
     facts, data, ranks = encoded.facts, encoded.texts.data, encoded.ranks
     skip = _common_prefixes(encoded, rules)
     nodes, keys = np.empty(encoded.nodes, np.uint32), np.empty(encoded.nodes, np.uint64)
-    # first how many there are, two places on; then where each begins, one place on; as they are filled, where each ends
+    # first the sizes, two places on; then the beginnings, one place on; once filled, the ends
     starts = np.zeros(count + 4, np.int64)
     in_ranges(count + 2, lambda begin, end: texts.count_runs(labels, ranks, starts[1:], begin, end))
     np.cumsum(starts, out=starts)
@@ -89,7 +81,7 @@ def laid_out(encoded: Encoded, labels: U32, count: int, shared: U8, rules: Rules
 
 
 def _common_prefixes(encoded: Encoded, rules: Rules) -> I64:
-    """Find how many bytes all values of each type begin with."""
+    """Return the length of the common prefix of each type's values."""
     facts, ranks = encoded.facts, encoded.ranks
     example, most = np.zeros(len(rules.types), np.int64), np.zeros(len(rules.types), np.int64)
     for rank in range(len(rules.types)):
@@ -122,10 +114,10 @@ def in_order(starts: I64, high: U64, low: U64) -> U32:
     np.cumsum(buckets, out=buckets)
 
     def sort(begin: int, end: int) -> None:
-        # what is sorted at once is copied: of many ids, only some at a time
-        for some in range(begin, end, _SORTED_AT_ONCE):
-            upto = min(some + _SORTED_AT_ONCE, end)
-            kernel_fold.sort_buckets(starts, high, low, shift, buckets, order, some, upto)
+        # sorting copies the ids: of many, only some at a time
+        for first in range(begin, end, _SORTED_AT_ONCE):
+            last = min(first + _SORTED_AT_ONCE, end)
+            kernel_fold.sort_buckets(starts, high, low, shift, buckets, order, first, last)
 
     in_ranges(1 << bits, sort)
     return order

@@ -1,4 +1,4 @@
-"""What Numba has no Python for, and words read from and written to byte arrays.
+"""Processor instructions that Numba does not offer, and reading and writing words of byte arrays.
 
 Three are processor instructions. They take an array and an index, never an address. `prefetch` is a hint, which touches
 no memory; the others first read the elements that they touch as plain Python, so they are checked where loops are
@@ -27,7 +27,7 @@ def element(context: Any, builder: Any, array_type: Any, array: Any, index: Any)
 
 
 def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the memory of a flat element of an array, and do not wait for it."""
+    """Prefetch the memory of a flat element of an array."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.bitcast(element(context, builder, signature.args[0], *arguments), _BYTE.as_pointer())
@@ -57,7 +57,7 @@ _inlined = cast("Callable[[F], F]", numba.njit(nogil=True))
 
 @_inlined
 def swapped(array: Any, index: Any, old: Any, new: Any) -> Any:
-    """Put `new` in the place of `old`, if `old` is still there; says whether it was. Atomic; of flat arrays."""
+    """Replace `old` by `new` if it is unchanged; returns whether it was. Atomic; of flat arrays."""
     array[index]
     return _exchange_unchecked(array, index, old, new)
 
@@ -93,7 +93,7 @@ def copy_words(out: Any, at: int, data: Any, begin: int, size: int) -> None:
 
 @_inlined
 def big_endian(word: Any) -> Any:
-    """Turn the bytes of a number around, so that numbers compare as the text they were read from."""
+    """Reverse the bytes of a number, so that numbers compare as the text they were read from."""
     word = (word & _U64(0x00FF00FF00FF00FF)) << _U64(8) | (word >> _U64(8)) & _U64(0x00FF00FF00FF00FF)
     word = (word & _U64(0x0000FFFF0000FFFF)) << _U64(16) | (word >> _U64(16)) & _U64(0x0000FFFF0000FFFF)
     return word << _U64(32) | word >> _U64(32)

@@ -55,7 +55,7 @@ def compiled(function: F) -> F:
 
 @compiled
 def checksum(words: U64) -> np.uint64:
-    """Return a number that no other value of one word gives, whatever the others are."""
+    """Return a checksum that changes with any single word."""
     prime = np.uint64(0x9E3779B97F4A7C15)
     a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     whole = words.size - words.size % 4
@@ -122,7 +122,7 @@ def _unite(parent: U32, x: int, y: int) -> None:
 
 
 AHEAD: Final = 24
-"""How many rows ahead memory is asked for."""
+"""Rows that memory is prefetched ahead."""
 
 
 @compiled
@@ -176,7 +176,7 @@ def groups_of(
 ) -> int:  # fmt: skip
     """List (value, group, rank of the counted end) of marked values; returns how many entries are used.
 
-    Entries beyond the arrays are counted but not written, so a call with empty arrays measures.
+    Entries beyond the arrays are counted but not written: a call with empty arrays returns the size needed.
     """
     for row in range(counted.size):
         other, value = counted[row], judged[row]
@@ -266,7 +266,7 @@ def take_over(
 ) -> int:
     """Copy the links between marked nodes, a shared value's only if authoritative; returns how many.
 
-    A link with one marked end has two, since marked nodes are whole components of the links taken, except those at
+    A link with one marked end has two, since marked nodes are whole components of the links copied, except links of
     shared values.
     """
     used = 0
@@ -285,7 +285,7 @@ def take_over(
 
 @compiled
 def drop_lone(labels: U32, shared: U8, count: int) -> None:
-    """Take shared values that are a cluster by themselves out of it."""
+    """Label shared values that are a cluster of their own NONE."""
     holds, members = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
     for node in range(labels.size):
         if shared[node]:
@@ -302,7 +302,7 @@ def drop_lone(labels: U32, shared: U8, count: int) -> None:
 def merge_in_order(
     parent: U32, a: U32, b: U32, decided: U8, ranks: U8, limits: I64, broken: U8, count_a: I64, count_b: I64, state: U8
 ) -> None:
-    """Take links in the order given; refuse one that would exceed a limit (rule 6).
+    """Merge the ends of links in order; refuse a link that would exceed a limit (rule 6).
 
     `state`: 0 tree, 1 redundant, 2 refused. For refused ones `broken` is the strongest type broken, `count_a` and
     `count_b` are how many of it the groups of the two ends hold then.
@@ -318,12 +318,12 @@ def merge_in_order(
             continue
         if not decided[row]:
             for kind in range(types):
-                held_x, held_y = counts[x, kind], counts[y, kind]
-                if limits[kind] >= 0 and held_x > 0 and held_y > 0 and held_x + held_y > limits[kind]:
+                count_x, count_y = counts[x, kind], counts[y, kind]
+                if limits[kind] >= 0 and count_x > 0 and count_y > 0 and count_x + count_y > limits[kind]:
                     state[row] = 2
                     broken[row] = kind
-                    count_a[row] = held_x
-                    count_b[row] = held_y
+                    count_a[row] = count_x
+                    count_b[row] = count_y
                     break
             if state[row] == 2:
                 continue

@@ -1,4 +1,4 @@
-"""Loops that fold changes into a state and put what they touched into its order."""
+"""Compiled loops that fold changes into a state."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def sort_buckets(
 
 @compiled
 def reached_nodes(component: U32, ranks: U8, reached: U8, nodes: U32, begin: int, end: int) -> int:
-    """List the nodes of a range that are not gone and whose component is reached; `nodes` has room for all."""
+    """List the nodes of a range that are not removed and whose component is reached; `nodes` has room for all."""
     used = 0
     for node in range(begin, end):
         if reached[component[node]] and ranks[node] != NO_TYPE:
@@ -89,7 +89,7 @@ def reached_rows(row_a: U32, component: U32, reached: U8, rows: U32, begin: int,
 def widen_rows(
     rows: U32, row_first: I64, row_last: I64, row_tag: U16, first: I64, last: I64, tag: U16
 ) -> None:  # fmt: skip
-    """Let rows say what they said and more: seen earlier, seen later, decided by Heap."""
+    """Widen rows: seen earlier, seen later, decided by Heap."""
     for i in range(rows.size):
         row = rows[i]
         if first[i] < row_first[row]:
@@ -102,7 +102,7 @@ def widen_rows(
 
 @compiled
 def mark_ends(row_a: U32, row_b: U32, rows: U32, flags: U8) -> None:
-    """Mark the nodes that some rows name."""
+    """Mark the end nodes of some rows."""
     for i in range(rows.size):
         flags[row_a[rows[i]]] = 1
         if row_b[rows[i]] != NONE:
@@ -114,7 +114,7 @@ def local_rows(
     rows: U32, row_a: U32, row_b: U32, row_first: I64, row_last: I64, row_tag: U16, place: U32, ranks: U8,
     a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, facts: I64,
 ) -> None:  # fmt: skip
-    """Copy some rows with their nodes numbered by `place`; `facts` gets when those were seen first and last."""
+    """Copy some rows with their nodes numbered by `place`; `facts` receives first and last seen of these."""
     for i in range(rows.size):
         if i + AHEAD < rows.size:
             ahead = np.int64(rows[i + AHEAD])
@@ -176,8 +176,8 @@ def renumber(groups: U32, nodes: U32, before: U32, claimed: U8, numbers: U32, fo
 
 
 @compiled
-def settle(array: Any, nodes: U32, values: Any) -> None:
-    """Write values to the places of some nodes, where they are not there already."""
+def scatter(array: Any, nodes: U32, values: Any) -> None:
+    """Write values to the places of some nodes; equal ones are not written, so that mapped pages stay clean."""
     for i in range(nodes.size):
         if i + AHEAD < nodes.size:
             prefetch(array, np.int64(nodes[i + AHEAD]))
@@ -186,8 +186,8 @@ def settle(array: Any, nodes: U32, values: Any) -> None:
 
 
 @compiled
-def settle_seen(facts: I64, nodes: U32, part: I64) -> None:
-    """Write when nodes were seen first and last to their places in `facts`, where it is not there already."""
+def scatter_dates(facts: I64, nodes: U32, part: I64) -> None:
+    """Write first and last seen of some nodes to their places in `facts`; equal ones are not written."""
     for i in range(nodes.size):
         place = nodes[i]
         if i + AHEAD < nodes.size:

@@ -1,4 +1,4 @@
-"""Memory of the engine: arrays that grow in place, pieces that are let go of together, loops over ranges by threads."""
+"""Memory and threads of the engine: arrays that grow in place, arenas, loops over ranges in parallel."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from heap_assets.machine import cores, memory_limit
 _LINE: Final = 64
 _PIECE: Final = 1 << 26
 _HUGE: Final = 1 << 22
-"""Bytes from which the system is asked for large pages, as NumPy does for its own arrays."""
+"""Smallest array for which huge pages are requested, in bytes, as NumPy does."""
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array of zeros that begins where a page does; a page is taken only when it is written."""
+    """Return an array of zeros that begins at a page; a page takes memory only once it is written."""
     size = math.prod(shape)
     return Growing(dtype, size).array[:size].reshape(shape)
 
 
 @contextmanager
 def failing_clearly(what: str) -> Iterator[None]:
-    """Tell of memory that was not to be had, instead of an error without words."""
+    """Raise a MemoryLimitError, which says what to do, in place of a MemoryError."""
     try:
         yield
     except MemoryError as error:
@@ -39,9 +39,9 @@ def failing_clearly(what: str) -> Iterator[None]:
 
 
 class Growing:
-    """A flat array of zeros that grows without being copied; a page of it is taken only when it is written.
+    """A flat array of zeros that grows without being copied; a page takes memory only once it is written.
 
-    It begins where a page does, so rows whose size divides that of a cache line never lie across two.
+    It begins at a page, so rows whose size divides that of a cache line never cross one.
     """
 
     def __init__(self, dtype: DTypeLike, size: int) -> None:
@@ -50,33 +50,33 @@ class Growing:
 
     @property
     def array(self) -> NDArray[Any]:
-        """All of it; to be let go of before it grows."""
+        """The array; no reference may be held while it grows."""
         return np.frombuffer(self._memory, self._kind, len(self._memory) // self._kind.itemsize)
 
     @property
     def size(self) -> int:
-        """How many elements there is room for."""
+        """The number of elements."""
         return len(self._memory) // self._kind.itemsize
 
     def grow(self, size: int) -> None:
-        """Make room for at least `size` elements, in steps of half of what there is.
+        """Grow to at least `size` elements, in steps of half the size.
 
         Raises
         ------
         MemoryError
-            If the system has no address space left; what there is stays as it was.
+            If the system has no address space left; the array stays as it was.
         """
         if size <= self.size:
             return
-        wanted = _whole_pages(max(size, self.size * 3 // 2) * self._kind.itemsize)
+        larger_size = _whole_pages(max(size, self.size * 3 // 2) * self._kind.itemsize)
         try:
-            self._memory.resize(wanted)
+            self._memory.resize(larger_size)
         except SystemError:  # this system cannot move memory (macOS): copy it
-            larger = _mapped(wanted)
+            larger = _mapped(larger_size)
             larger[: len(self._memory)] = self._memory[:]
             self._memory = larger
         except OSError as error:
-            raise MemoryError(f"no room for {wanted} bytes") from error
+            raise MemoryError(f"no room for {larger_size} bytes") from error
 
 
 def _mapped(size: int) -> mmap.mmap:
@@ -94,23 +94,23 @@ def _whole_pages(size: int) -> int:
 
 
 class Blocks:
-    """Arrays that are let go of together, cut out of large pieces of memory.
+    """An arena: arrays that are freed together, cut out of large pieces of memory.
 
-    The system takes a large piece back as soon as it is free; many small ones it may be left without.
+    A large piece returns to the system as soon as it is freed; many small ones may not.
     """
 
     def __init__(self) -> None:
         self._piece: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._used = 0
-        self.taken = 0
+        self.nbytes = 0
         """Bytes of all pieces."""
 
     def take(self, size: int, dtype: DTypeLike) -> NDArray[Any]:
-        """Return an array of whatever was there."""
+        """Return an uninitialised array."""
         nbytes = size * np.dtype(dtype).itemsize
         if self._used + nbytes > self._piece.size:
             self._piece, self._used = np.empty(max(_PIECE, nbytes), np.uint8), 0
-            self.taken += self._piece.size
+            self.nbytes += self._piece.size
         begin = self._used
         self._used = -(-(begin + nbytes) // _LINE) * _LINE
         return self._piece[begin : begin + nbytes].view(dtype)
@@ -120,23 +120,23 @@ T = TypeVar("T")
 
 THREADS: Final = min(cores(), 8)
 _SMALL: Final = 1 << 14
-"""Ranges below this are done before a thread has started."""
+"""Smaller ranges are done before a thread would have started."""
 
 
 def in_parts(work: Callable[[int, int], T]) -> list[T]:
-    """Call `work(part, parts)` for each part, each in a thread of its own."""
+    """Call `work(part, parts)` for each part in parallel."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, range(THREADS), [THREADS] * THREADS))
 
 
 def in_ranges(size: int, work: Callable[[int, int], T]) -> list[T]:
-    """Call `work(begin, end)` for ranges that cover 0 to `size`, each in a thread of its own if there is much of it."""
+    """Call `work(begin, end)` for ranges that cover 0 to `size`, in parallel from 16,384 on."""
     if size < _SMALL:
         return [work(0, size)]
     return in_parts(lambda part, parts: work(size * part // parts, size * (part + 1) // parts))
 
 
 def at_once(*tasks: Callable[[], T]) -> list[T]:
-    """Call some functions, each in a thread of its own."""
+    """Call some functions in parallel."""
     with ThreadPoolExecutor(THREADS) as pool:
         return [done.result() for done in [pool.submit(task) for task in tasks]]

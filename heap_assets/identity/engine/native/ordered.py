@@ -1,4 +1,4 @@
-"""Links taken in one total order under merge limits (rules 5 and 6), inside components that break one."""
+"""Merging links in one total order under merge limits (rules 5 and 6), in components that exceed one."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Clusters:
     refused: pl.DataFrame
 
 
-def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
-    """Apply merge limits; the labels of `found` become those of the clusters.
+def clusters(encoded: Encoded, whole: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
+    """Apply merge limits; the labels of the components `whole` become those of the clusters.
 
     A component that meets all limits is a cluster as it is: no link in it could be refused (proof: reference,
     identity.md 3.3). The others are resolved link by link.
@@ -50,18 +50,18 @@ def clusters(encoded: Encoded, found: Components, rules: Rules, *, everywhere: b
         Resolve all components link by link, for the proof that both ways agree.
     """
     limits = np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
-    over = _over(encoded, found, limits)
+    over = _over(encoded, whole, limits)
     if everywhere:
         over[:] = 1
-    labels = found.labels
-    count, refused = found.count, pl.DataFrame(schema=_REFUSED)
+    labels = whole.labels
+    count, refused = whole.count, pl.DataFrame(schema=_REFUSED)
     if over.any():
         inside = np.empty(encoded.nodes, np.uint8)
         kernel.mark(labels, over, inside)
-        links = ordered_links(encoded, found, inside, rules)
-        count, refused = _resolve(encoded, found, links, inside, limits)
-    if found.shared.any():
-        kernel.drop_lone(labels, found.shared, count)
+        links = ordered_links(encoded, whole, inside, rules)
+        count, refused = _resolve(encoded, whole, links, inside, limits)
+    if whole.shared.any():
+        kernel.drop_lone(labels, whole.shared, count)
     return Clusters(labels, count, refused)
 
 
@@ -71,7 +71,7 @@ _REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }  # fmt: skip
 
 
-def ordered_links(encoded: Encoded, found: Components, inside: U8, rules: Rules) -> pl.DataFrame:
+def ordered_links(encoded: Encoded, whole: Components, inside: U8, rules: Rules) -> pl.DataFrame:
     """Return the links between marked nodes, which are whole components, in the total order of rule 5.
 
     Returns
@@ -79,11 +79,15 @@ def ordered_links(encoded: Encoded, found: Components, inside: U8, rules: Rules)
     DataFrame
         a, b: UInt32, of one type the smaller value first; first: Int64; decided: UInt8; sources: List(UInt16).
     """
-    taken = _taken(encoded, found, inside)
-    nodes = np.unique(np.concatenate([taken["a"].to_numpy(), taken["b"].to_numpy()]))
+
+    def work(part: int, parts: int) -> list[pl.DataFrame]:
+        return [_links_inside(batch, whole.shared, inside) for batch in encoded.batches[part::parts]]
+
+    copied = pl.concat([frame for frames in in_parts(work) for frame in frames])
+    nodes = np.unique(np.concatenate([copied["a"].to_numpy(), copied["b"].to_numpy()]))
     place = encoded.texts.take(nodes).rank("dense").cast(pl.UInt32)
     ends = pl.DataFrame({"node": nodes, "rank": encoded.ranks[nodes], "place": place})
-    links = taken.join(ends, left_on="a", right_on="node", maintain_order="left").join(
+    links = copied.join(ends, left_on="a", right_on="node", maintain_order="left").join(
         ends, left_on="b", right_on="node", suffix="_b", maintain_order="left"
     )
     flipped = (pl.col("rank") == pl.col("rank_b")) & (pl.col("place") > pl.col("place_b"))
@@ -105,26 +109,19 @@ def ordered_links(encoded: Encoded, found: Components, inside: U8, rules: Rules)
     )
 
 
-def _over(encoded: Encoded, found: Components, limits: kernel.I64) -> U8:
+def _over(encoded: Encoded, whole: Components, limits: kernel.I64) -> U8:
     """Mark components that hold more nodes of a type than its limit."""
     most = int(limits.max(initial=-1))
-    counts = np.zeros((found.count, limits.size), np.uint8 if most < 255 else np.int64)
-    over = np.zeros(found.count, np.uint8)
+    counts = np.zeros((whole.count, limits.size), np.uint8 if most < 255 else np.int64)
+    over = np.zeros(whole.count, np.uint8)
     in_ranges(
-        found.count,
-        lambda begin, end: kernel.over_limit(found.labels, encoded.ranks, limits, counts, over, most, begin, end),
+        whole.count,
+        lambda begin, end: kernel.over_limit(whole.labels, encoded.ranks, limits, counts, over, most, begin, end),
     )
     return over
 
 
-def _taken(encoded: Encoded, found: Components, inside: U8) -> pl.DataFrame:
-    def work(part: int, parts: int) -> list[pl.DataFrame]:
-        return [_taken_of(batch, found.shared, inside) for batch in encoded.batches[part::parts]]
-
-    return pl.concat([frame for frames in in_parts(work) for frame in frames])
-
-
-def _taken_of(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
+def _links_inside(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
     size = batch.a.size
     a, b = np.empty(size, np.uint32), np.empty(size, np.uint32)
     first, tag = np.empty(size, np.int64), np.empty(size, np.uint16)
@@ -134,7 +131,7 @@ def _taken_of(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
 
 
 def _resolve(
-    encoded: Encoded, found: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
+    encoded: Encoded, whole: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
 ) -> tuple[int, pl.DataFrame]:
     """Split marked components; writes new labels, returns their number and the refused links."""
     inside = np.flatnonzero(marked).astype(np.uint32)
@@ -145,9 +142,9 @@ def _resolve(
     decided = links["decided"].to_numpy()
     kernel.merge_in_order(parent, a, b, decided, encoded.ranks[inside], limits, broken, count_a, count_b, state)
     inner, parts = labelled(parent, np.empty(inside.size, np.uint32))
-    found.labels[inside] = inner + np.uint32(found.count)
+    whole.labels[inside] = inner + np.uint32(whole.count)
     conflict = (state == 2) & (inner[a] != inner[b])
     refused = links.with_columns(
         pl.Series("broken", broken), pl.Series("count_a", count_a), pl.Series("count_b", count_b)
     ).filter(pl.Series(conflict))
-    return found.count + parts, refused.select(list(_REFUSED))
+    return whole.count + parts, refused.select(list(_REFUSED))

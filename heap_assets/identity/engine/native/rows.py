@@ -1,4 +1,4 @@
-"""Rows of links by number: each link or sighting once per source, found again by its ends."""
+"""Rows of links as numbers: each link or sighting once per source, in a hash table by its ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUP = 32
 
 @compiled
 def slot_of(a: int, b: int, code: int, last: int) -> Any:
-    """Return where the search for a row begins, in a table of `last` + 1 slots, a power of two."""
+    """Return the first slot of the search for a row, in a table of `last` + 1 slots, a power of two."""
     mixed = (np.uint64(a) << np.uint64(32) | np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ mixed >> np.uint64(32) ^ np.uint64(code)) * np.uint64(0xD6E8FEB86659FD93)
     return np.int64(mixed >> np.uint64(32)) & last
@@ -29,10 +29,10 @@ def add_rows(
     a: U32, b: U32, first: I64, last: I64, tag: U16, slots: U32, known: int,
     row_a: U32, row_b: U32, row_first: I64, row_last: I64, row_tag: U16,
 ) -> int:  # fmt: skip
-    """Add rows to `known` ones, or widen those that are there: seen earlier, seen later, decided by Heap.
+    """Add rows to `known` ones, or widen equal ones: seen earlier, seen later, decided by Heap.
 
-    Rows go in groups, so that waits for memory overlap. `slots` hold the number of a row plus one, and are more than
-    there will be rows. Returns how many rows are known then.
+    Rows are processed in groups, so that waits for memory overlap. `slots` hold the number of a row plus one, and are
+    more than there will be rows. Returns the number of rows known then.
     """
     most = slots.size - 1
     at = np.empty(_GROUP, np.int64)
@@ -42,34 +42,34 @@ def add_rows(
             at[i] = slot_of(a[begin + i], b[begin + i], tag[begin + i] >> np.uint16(1), most)
             prefetch(slots, at[i])
         for i in range(size):
-            held = slots[at[i]]
-            if held != 0:
-                prefetch(row_a, np.int64(held) - 1)
-                prefetch(row_b, np.int64(held) - 1)
-                prefetch(row_tag, np.int64(held) - 1)
+            entry = slots[at[i]]
+            if entry != 0:
+                prefetch(row_a, np.int64(entry) - 1)
+                prefetch(row_b, np.int64(entry) - 1)
+                prefetch(row_tag, np.int64(entry) - 1)
         for i in range(size):
-            given, slot = begin + i, at[i]
+            new, slot = begin + i, at[i]
             while slots[slot] != 0:
                 row = np.int64(slots[slot]) - 1
-                if row_a[row] == a[given] and row_b[row] == b[given] and (row_tag[row] ^ tag[given]) < 2:
+                if row_a[row] == a[new] and row_b[row] == b[new] and (row_tag[row] ^ tag[new]) < 2:
                     break
                 slot = (slot + 1) & most
             if slots[slot] == 0:
                 row = np.int64(known)
                 known += 1
                 slots[slot] = known
-                row_a[row], row_b[row], row_tag[row] = a[given], b[given], tag[given]
-                row_first[row], row_last[row] = first[given], last[given]
+                row_a[row], row_b[row], row_tag[row] = a[new], b[new], tag[new]
+                row_first[row], row_last[row] = first[new], last[new]
                 continue
-            row_first[row] = min(row_first[row], first[given])
-            row_last[row] = max(row_last[row], last[given])
-            row_tag[row] |= tag[given] & np.uint16(1)
+            row_first[row] = min(row_first[row], first[new])
+            row_last[row] = max(row_last[row], last[new])
+            row_tag[row] |= tag[new] & np.uint16(1)
     return known
 
 
 @compiled
 def enter_rows(row_a: U32, row_b: U32, row_tag: U16, slots: U32) -> None:
-    """Enter rows that are all different into an empty table."""
+    """Insert rows that are all different into an empty table."""
     most = slots.size - 1
     for row in range(row_a.size):
         slot = slot_of(row_a[row], row_b[row], row_tag[row] >> np.uint16(1), most)
@@ -80,11 +80,11 @@ def enter_rows(row_a: U32, row_b: U32, row_tag: U16, slots: U32) -> None:
 
 @compiled
 def match_rows(
-    rows: U32, row_a: U32, row_b: U32, row_tag: U16, a: U32, b: U32, tag: U16, slots: U32, found: U32
+    rows: U32, row_a: U32, row_b: U32, row_tag: U16, a: U32, b: U32, tag: U16, slots: U32, matches: U32
 ) -> None:  # fmt: skip
-    """Write for each of some rows which of some links it is; `found` comes filled with NONE.
+    """Write for each of some rows the equal one of some links; `matches` comes filled with NONE.
 
-    `slots` is a table that those links have been entered into.
+    `slots` is the hash table of those links.
     """
     most = slots.size - 1
     for i in range(rows.size):
@@ -93,7 +93,7 @@ def match_rows(
         while slots[slot] != 0:
             link = slots[slot] - 1
             if a[link] == row_a[row] and b[link] == row_b[row] and (tag[link] ^ row_tag[row]) < 2:
-                found[i] = link
+                matches[i] = link
                 break
             slot = (slot + 1) & most
 
@@ -128,7 +128,7 @@ class Rows:
 
     @classmethod
     def room(cls, size: int) -> Rows:
-        """Return rows of which nothing is said yet."""
+        """Return uninitialised rows."""
         a, b = np.empty((2, size), np.uint32)
         first, last = np.empty((2, size), np.int64)
         return cls(a, b, first, last, np.empty(size, np.uint16))
@@ -137,7 +137,7 @@ class Rows:
         return Rows(self.a[chosen], self.b[chosen], self.first[chosen], self.last[chosen], self.tag[chosen])
 
     def table(self) -> U32:
-        """Return the slots by which rows that are all different are found (see kernel_rows)."""
+        """Return the hash table of rows that are all different."""
         slots = np.zeros(_slots_for(self.a.size), np.uint32)
         enter_rows(self.a, self.b, self.tag, slots)
         return slots
@@ -149,7 +149,7 @@ def _slots_for(rows: int) -> int:
 
 
 class RowTable:
-    """Rows that grow by what is read; a row that is there already is widened."""
+    """Growing rows; adding one that exists already widens it."""
 
     def __init__(self) -> None:
         self._columns = [Growing(kind, _FEWEST) for kind in _KINDS]
@@ -158,7 +158,7 @@ class RowTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what there is, and of the table by which it is found."""
+        """Bytes of the rows and of their hash table."""
         return self._known * sum(np.dtype(kind).itemsize for kind in _KINDS) + 4 * _slots_for(self._known)
 
     def add(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
@@ -169,13 +169,13 @@ class RowTable:
         MemoryLimitError
             If the system has no memory for them.
         """
-        wanted = _slots_for(self._known + a.size)
+        slots = _slots_for(self._known + a.size)
         try:
             for column in self._columns:
                 column.grow(self._known + a.size)
-            if wanted > self._slots.size:
+            if slots > self._slots.size:
                 del self._slots
-                self._slots = np.zeros(wanted, np.uint32)
+                self._slots = np.zeros(slots, np.uint32)
                 known = self.rows
                 enter_rows(known.a, known.b, known.tag, self._slots)
         except MemoryError as error:
@@ -193,5 +193,5 @@ class RowTable:
 
     @property
     def rows(self) -> Rows:
-        """What there is; to be let go of before more is added."""
+        """The rows; no reference may be held while more are added."""
         return self._all[: self._known]

@@ -1,4 +1,4 @@
-"""Values that belong to several people, such as a kiosk's device (rule 4), and the components that remain."""
+"""Shared values, such as a kiosk's device (rule 4), and the components of the links without them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
 from heap_assets.identity.engine.native.kernel import U8, U32
 from heap_assets.identity.engine.native.memory import in_parts, in_ranges
 from heap_assets.identity.rules import Rules
-from heap_assets.identity.shapes import SHARED
+from heap_assets.identity.schemas import SHARED
 
 
 @dataclass(frozen=True)
 class Components:
-    """Plain components of the links that rule 4 leaves.
+    """Connected components of the links after rule 4.
 
     Attributes
     ----------
@@ -37,19 +37,19 @@ class Components:
 
 
 def components(encoded: Encoded, rules: Rules) -> Components:
-    """Find shared values and plain components in one pass over the types, strongest first, on one union-find.
+    """Find shared values and components in one pass over the types, strongest first, on one union-find.
 
-    When type r is judged, the union-find holds exactly the links among strictly stronger types without values found
-    shared before, so a group is a root; types not yet reached are groups of their own.
+    At type r the union-find holds exactly the links among strictly stronger types, without values that are shared, so
+    each group is a root; identifiers of the other types are groups of their own.
     """
     parent = np.arange(encoded.nodes, dtype=np.uint32)
     shared = np.zeros(encoded.nodes, np.uint8)
     room = np.empty(encoded.nodes, np.uint32)
     reports = []
     for rank, thresholds in enumerate(rules.sharing):
-        for named, above in thresholds.items():
-            found = _several(encoded, rules, parent, shared, rank, named, room)
-            reports.append(found.filter(pl.col("groups") > above).with_columns(judged=pl.lit(rank, pl.UInt8)))
+        for stronger, above in thresholds.items():
+            groups = _several(encoded, rules, parent, shared, rank, stronger, room)
+            reports.append(groups.filter(pl.col("groups") > above).with_columns(judged=pl.lit(rank, pl.UInt8)))
         for report in reports[len(reports) - len(thresholds) :]:
             shared[report["node"].to_numpy()] = 1
         _unite(parent, [(batch, batch.of_rank(rank)) for batch in encoded.batches], shared)
@@ -62,7 +62,7 @@ def components(encoded: Encoded, rules: Rules) -> Components:
 
 
 def raw_components(encoded: Encoded) -> tuple[U32, int]:
-    """Label components of all links, shared values and all: what one change can reach at most."""
+    """Label components of all links, shared values included: one change affects one component only."""
     parent = np.arange(encoded.nodes, dtype=np.uint32)
     _unite(parent, [(batch, slice(None)) for batch in encoded.batches], np.zeros(encoded.nodes, np.uint8))
     return labelled(parent, np.empty(encoded.nodes, np.uint32))
@@ -88,10 +88,10 @@ def labelled(parent: U32, labels: U32) -> tuple[U32, int]:
     return labels, count
 
 
-def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
-    """Give the report the shape of identity/shared."""
+def shared_table(whole: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
+    """Return the report as identity/shared."""
     types = pl.Series(rules.types, dtype=pl.String)
-    report = found.report
+    report = whole.report
     return (
         pl.DataFrame(
             {
@@ -109,13 +109,13 @@ def shared_table(found: Components, encoded: Encoded, rules: Rules) -> pl.DataFr
 
 
 def _several(
-    encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, named: str | None, group: U32
+    encoded: Encoded, rules: Rules, parent: U32, shared: U8, rank: int, stronger: str | None, group: U32
 ) -> pl.DataFrame:
     """Count groups of the values of a type that touch two or more: node, rank of the strongest counted, groups.
 
-    `group` is room for a number per node: memory that is there already costs less than new memory.
+    `group` has a number per node: memory that is reused costs less than new memory.
     """
-    lowest, highest = (0, rank) if named is None else (rules.rank(named), rules.rank(named) + 1)
+    lowest, highest = (0, rank) if stronger is None else (rules.rank(stronger), rules.rank(stronger) + 1)
     group.fill(kernel.NONE)
     several = np.zeros(encoded.nodes, np.uint8)
     sides = list(_sides(encoded, rank, lowest))
@@ -149,15 +149,15 @@ def _list_groups(
     return used, values, groups, strongest
 
 
-def _sides(encoded: Encoded, rank: int, named: int) -> Iterator[tuple[U32, U32]]:
-    """Yield (counted, judged) ends of the links that may speak about values of a type."""
+def _sides(encoded: Encoded, rank: int, lowest: int) -> Iterator[tuple[U32, U32]]:
+    """Yield (counted, judged) ends of the links of a type's values, the judged ones."""
     for batch in encoded.batches:
-        links = batch.of_rank(max(rank, named))
-        if named < rank:
+        links = batch.of_rank(max(rank, lowest))
+        if lowest < rank:
             yield batch.a[links], batch.b[links]
             continue
         judged_is_a = encoded.ranks[batch.a[links]] == rank
         a, b = batch.a[links][judged_is_a], batch.b[links][judged_is_a]
         yield b, a
-        if named == rank:
+        if lowest == rank:
             yield a, b

@@ -1,8 +1,8 @@
 """A resolution as arrays that the next day can start from. A cache: written whole under `_identity/`, never trusted.
 
-The arrays lie in a folder of their own; one small object, replaced last, says which folder counts. A writer that is
-killed leaves a folder that nobody points to, and the next one removes it. The object holds a checksum of everything,
-itself too: a state that is damaged anywhere counts as none.
+The arrays are in a folder of their own; one small object, replaced last, points to the current folder. A killed writer
+leaves a folder without a pointer, which the next one removes. The pointer holds checksums of everything, itself too: a
+state that is damaged anywhere is ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity.engine.native.encode import Encoded
-from heap_assets.identity.engine.native.kernel import I64, NO_TYPE, PADDING, U8, U16, U32, U64, checksum
+from heap_assets.identity.engine.native.kernel import I64, PADDING, U8, U16, U32, U64, checksum
 from heap_assets.identity.engine.native.memory import at_once
 from heap_assets.identity.engine.native.ordered import Clusters
 from heap_assets.identity.engine.native.shared import Components, raw_components
@@ -31,7 +31,7 @@ from heap_assets.identity.rules import Rules
 from heap_assets.storage import Store, state_keys
 
 FORMAT: Final = f"4 polars {pl.__version__}"
-"""Polars' hashes hold within one version of it."""
+"""Polars' hashes are stable within one version only."""
 
 _POINTER: Final = f"{state_keys.IDENTITY}/state.json"
 _FOLDER: Final = f"{state_keys.IDENTITY}/state"
@@ -39,26 +39,30 @@ _FOLDER: Final = f"{state_keys.IDENTITY}/state"
 
 @dataclass
 class State:
-    """Everything that is known, by node, by cluster and by row.
+    """A resolution by node, by cluster and by row.
 
     Attributes
     ----------
     ranks, facts, texts
-        By node, as in :class:`Encoded`; a node that is gone has NO_TYPE.
+        By node, as in :class:`Encoded`; a removed node has NO_TYPE.
     slots, size
-        The table that finds a node, gone or not.
+        The hash table of all nodes, removed ones too.
     component
-        Component of each node by all links, shared values included: what a change can reach.
+        Component of each node by all links, shared values included: all that a change can affect.
     labels, shared
         Cluster of each node, and whether it is a shared value.
     high, low
         Ids of clusters.
     row_a, row_b, row_first, row_last, row_tag
-        Links and sightings as in :class:`Rows`, by `sources`; `row_a` of a row that is gone is NONE.
+        Links and sightings as in :class:`Rows`, by `sources`; `row_a` of a removed row is NONE.
     refused, report
         As in :class:`Clusters` and :class:`Components`.
     inputs
-        What has been folded: `table|day` to the file of its links.
+        Folded partitions of event tables: `table|day` to the file of its links.
+    snapshots
+        Folded partition of each snapshot table, by :attr:`CurrentSnapshot.version`.
+    spare
+        Arrays with the slack that they were stored with, see :meth:`widened`.
     """
 
     digest: str
@@ -82,11 +86,11 @@ class State:
     refused: pl.DataFrame
     report: pl.DataFrame
     inputs: dict[str, str] = field(default_factory=dict)
-    standing: dict[str, str] = field(default_factory=dict)
+    snapshots: dict[str, str] = field(default_factory=dict)
     spare: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def widened(self, name: str, size: int) -> Any:
-        """Give an array room for `size` entries, in the slack it was stored with if that is enough."""
+        """Return an array with `size` entries at least, grown in the slack it was stored with if that is enough."""
         array = self.array(name)
         if size <= array.shape[0]:
             return array
@@ -96,12 +100,10 @@ class State:
             full[: array.shape[0]] = array
             self.spare[name] = full
         grown = full[:size]
-        if name == "data":
-            self.texts.data = grown
-            return grown
-        setattr(self, name, grown)
-        if name == "facts":
-            self.texts.facts = grown
+        if name in ("data", "facts"):
+            setattr(self.texts, name, grown)
+        if name != "data":
+            setattr(self, name, grown)
         return grown
 
     def array(self, name: str) -> Any:
@@ -110,7 +112,7 @@ class State:
 
     @classmethod
     def of(cls, result: Resolved, digest: str) -> State:
-        """Keep a resolution whose rows were kept."""
+        """Return the state of a resolution with `keep_rows`."""
         encoded = result.encoded
         component, count = raw_components(encoded)
         rows = encoded.rows
@@ -123,17 +125,12 @@ class State:
         )  # fmt: skip
 
     def resolved(self, rules: Rules) -> Resolved:
-        """Present the state as a resolution."""
+        """Return the state as a resolution."""
         sources = [name.rpartition("\x1f")[2] for name in self.sources]
         encoded = Encoded(self.ranks, self.facts, self.slots, self.size, self.texts, sources)
-        found = Components(self.component, self.components, self.shared, self.report)
+        whole = Components(self.component, self.components, self.shared, self.report)
         split = Clusters(self.labels, self.high.size, self.refused)
-        return Resolved(rules, encoded, found, split, self.high, self.low)
-
-    @property
-    def identifiers(self) -> int:
-        """How many nodes are not gone."""
-        return int(np.count_nonzero(self.ranks != NO_TYPE))
+        return Resolved(rules, encoded, whole, split, self.high, self.low)
 
 
 _ARRAYS: Final = (
@@ -146,7 +143,7 @@ _SLACK: Final = 20
 
 
 def save(state: State, store: Store) -> None:
-    """Write a state and make it the one that counts."""
+    """Write a state and point to it."""
     folder = f"{_FOLDER}/{uuid.uuid4().hex}"
     saved = at_once(*(partial(_save_array, store, f"{folder}/{name}.npy", state.array(name)) for name in _ARRAYS))
     checksums = dict(zip(_ARRAYS, saved, strict=True))
@@ -157,25 +154,25 @@ def save(state: State, store: Store) -> None:
         checksums[name] = f"{zlib.crc32(file.getvalue()):x}"
     pointer = {
         "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
-        "table_size": state.size, "sources": state.sources, "inputs": state.inputs, "standing": state.standing,
+        "table_size": state.size, "sources": state.sources, "inputs": state.inputs, "standing": state.snapshots,
         "sizes": {name: state.array(name).shape[0] for name in _ARRAYS}, "checksums": checksums,
     }  # fmt: skip
     store.write(_POINTER, json.dumps({**pointer, "checksum": _checksum_of(pointer)}).encode())
-    for left in store.list(_FOLDER):
-        if not left.key.startswith(folder):
-            store.delete(left.key)
+    for stored in store.list(_FOLDER):
+        if not stored.key.startswith(folder):
+            store.delete(stored.key)
 
 
 def load(store: Store) -> State | None:
-    """Read the state that counts; None if there is none, or none that this version can read."""
+    """Read the current state; None if there is none that this version can read."""
     try:
         pointer: dict[str, Any] = json.loads(store.read(_POINTER))
         if pointer["format"] != FORMAT or pointer.pop("checksum") != _checksum_of(pointer):
             return None
         return _loaded(store, pointer)
     except Exception:
-        # NumPy parses a header as Python, so that damage ends in any error; whatever is wrong with a cache, computing
-        # anew is right, and the caller notes that there was no state
+        # NumPy parses a header as Python, so that damage may raise any error; whatever is wrong with a cache, computing
+        # everything is right, and the caller notes that there was no state
         return None
 
 
@@ -192,13 +189,13 @@ def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
     texts = Texts(arrays["facts"], arrays.pop("data"))
     return State(
         digest=pointer["digest"], size=pointer["table_size"], texts=texts, components=pointer["components"],
-        sources=list(pointer["sources"]), inputs=dict(pointer["inputs"]), standing=dict(pointer["standing"]),
+        sources=list(pointer["sources"]), inputs=dict(pointer["inputs"]), snapshots=dict(pointer["standing"]),
         spare=spare, **arrays, **frames,
     )  # fmt: skip
 
 
 def _checksum(array: Any) -> str:
-    """Return a checksum of an array's type and bytes; its loop is about as fast as memory is."""
+    """Return a checksum of an array's type and bytes, about as fast as memory is read."""
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     whole = content.size - content.size % 8
     words = checksum(content[:whole].view(np.uint64))
@@ -226,11 +223,8 @@ def _write(file: BinaryIO, array: Any) -> None:
 
 
 def _array(store: Store, key: str) -> Any:
-    if store.is_local:
-        # pages are read when they are used; what is changed stays in memory
-        return (
-            np.load(store.root / key, mmap_mode="c")
-            if (store.root / key).stat().st_size > 128
-            else np.load(store.root / key)
-        )
-    return np.load(io.BytesIO(store.read(key)))
+    if not store.is_local:
+        return np.load(io.BytesIO(store.read(key)))
+    path = store.root / key
+    # copy on write: pages are read when they are used, and changes stay in memory; an empty array cannot be mapped
+    return np.load(path, mmap_mode="c" if path.stat().st_size > 128 else None)

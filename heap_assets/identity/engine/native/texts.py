@@ -1,4 +1,4 @@
-"""Text of identifiers as one array of bytes and where each begins, and the compiled loops over it."""
+"""Text of identifiers as one array of bytes with offsets, and the compiled loops over it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _text_before(x: int, y: int, facts: I64, data: U8) -> Any:
 
 @compiled
 def common_prefix(ranks: U8, facts: I64, data: U8, example: I64, lengths: I64, begin: int, end: int) -> None:
-    """Shorten `lengths`, per type, to how many bytes all values of a range of nodes have in common with an example."""
+    """Shorten `lengths`, per type, to the common prefix of an example and all values of a range of nodes."""
     for node in range(begin, end):
         rank = ranks[node]
         if rank == NO_TYPE or lengths[rank] == 0:
@@ -57,8 +57,8 @@ def common_prefix(ranks: U8, facts: I64, data: U8, example: I64, lengths: I64, b
         lengths[rank] = same
 
 
-# Clusters are laid out by several threads, each for a range of them; the one after the last cluster holds the
-# nodes of none, the one after that the nodes that are gone. `starts` has three entries more than there are clusters.
+# Clusters are laid out as runs by several threads, each for a range of clusters; the run after the last cluster holds
+# the nodes of none, the one after that removed nodes. `starts` has three entries more than there are clusters.
 
 
 @compiled
@@ -79,10 +79,10 @@ def fill_runs(
     labels: U32, ranks: U8, shared: U8, facts: I64, data: U8, skip: I64, ends: I64, keys: U64, nodes: U32,
     begin: int, end: int,
 ) -> None:  # fmt: skip
-    """Put nodes where their cluster is; `ends` comes as where clusters start, and leaves as where they end.
+    """Write nodes into the runs of their clusters; `ends` comes as where runs start, and leaves as where they end.
 
-    A node travels with a key that sorts it: 7 bits rank, 1 bit shared, then the seven bytes after those that all values
-    of its type begin with. So a run is sorted in place, and text is fetched only where keys are equal.
+    Each node has a sort key: 7 bits rank, 1 bit shared, then the seven bytes after the common prefix of its type's
+    values. So a run is sorted in place, and text is read only where keys are equal.
     """
     nobody = ends.size - 2
     for node in range(labels.size):
@@ -119,7 +119,7 @@ def sort_runs(starts: I64, keys: U64, nodes: U32, facts: I64, data: U8, begin: i
 
 @compiled
 def _before(key_x: int, node_x: int, key_y: int, node_y: int, facts: I64, data: U8) -> Any:
-    # the bit that tells shared values is no part of the order
+    # the bit of shared values is no part of the order
     x = key_x & ~(np.uint64(1) << np.uint64(56))
     y = key_y & ~(np.uint64(1) << np.uint64(56))
     if x != y:
@@ -186,21 +186,21 @@ def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, b
 
 @compiled
 def cut_runs(places: U32, starts: I64, rows: int, cuts: I64) -> int:
-    """Write where pieces of at least `rows` rows begin and where the last ends; returns how many numbers that is.
+    """Write where pieces of at least `rows` rows begin, and the end of the last; returns how many numbers that is.
 
     A run is in one piece. `cuts` has one entry more than there are places; without rows there are no pieces.
     """
     cuts[0] = 0
-    used, held = 1, 0
+    used, size = 1, 0
     for i in range(places.size):
         if i + AHEAD < places.size:
             prefetch(starts, np.int64(places[i + AHEAD]))
-        held += starts[places[i] + 1] - starts[places[i]]
-        if held >= rows:
+        size += starts[places[i] + 1] - starts[places[i]]
+        if size >= rows:
             cuts[used] = i + 1
             used += 1
-            held = 0
-    if held:
+            size = 0
+    if size:
         cuts[used] = places.size
         used += 1
     return used
@@ -225,12 +225,12 @@ def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, k
 
 @compiled
 def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, begins: I64, offsets: I64) -> None:
-    """Copy what is known of some nodes: when they were seen, whether at all, where their texts are and are to end."""
+    """Copy first and last seen, presence bits of both, text offsets and output offsets of some nodes."""
     used = 0
     offsets[0] = 0
     for row in range(nodes.size):
         if row + AHEAD < nodes.size:
-            # the next node's row, too: half of them are in another line of the cache
+            # the next node's row, too: half of them are on another cache line
             prefetch(facts, np.int64(nodes[row + AHEAD]) * 4)
             prefetch(facts, np.int64(nodes[row + AHEAD]) * 4 + 7)
         node = nodes[row]
@@ -244,7 +244,7 @@ def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, begins: 
 
 @compiled
 def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
-    """Copy the values that begin at some places to where `offsets` says; `out` has eight bytes more behind them."""
+    """Copy the values that begin at some places to `offsets`; `out` has eight more bytes at its end."""
     for row in range(begins.size):
         if row + AHEAD < begins.size:
             prefetch(data, begins[row + AHEAD])
@@ -254,7 +254,7 @@ def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
 
 @compiled
 def text_ends(nodes: U32, facts: I64, begins: I64, offsets: I64) -> None:
-    """Write where the values of some nodes begin, and where they end, laid one after the other from `offsets[0]` on."""
+    """Write where the values of some nodes begin, and their offsets when concatenated from `offsets[0]` on."""
     for row in range(nodes.size):
         node = nodes[row]
         begins[row] = facts[node, PLACE] >> PLACE_SHIFT
@@ -293,9 +293,9 @@ class Texts:
     Attributes
     ----------
     facts
-        One row per node and one more; where its text begins is in column PLACE.
+        One row per node and one more; column PLACE has the offset of its text.
     data
-        The bytes, and some that are no text.
+        The bytes, with padding.
     """
 
     def __init__(self, facts: I64, data: U8) -> None:
@@ -304,7 +304,7 @@ class Texts:
 
     @property
     def size(self) -> int:
-        """How many bytes are text."""
+        """Bytes of text, without the padding."""
         return int(self.facts[-1, PLACE] >> PLACE_SHIFT)
 
     def take(self, nodes: U32) -> pl.Series:
@@ -312,7 +312,7 @@ class Texts:
         return text_series(*self.gathered(nodes))
 
     def gathered(self, nodes: U32) -> tuple[I64, U8]:
-        """Return the values of some nodes as offsets and bytes; there is room behind them (PADDING)."""
+        """Return the values of some nodes as offsets and bytes, padded (PADDING)."""
         begins, offsets = np.empty(nodes.size, np.int64), np.zeros(nodes.size + 1, np.int64)
         text_ends(nodes, self.facts, begins, offsets)
         out = np.empty(int(offsets[-1]) + PADDING, np.uint8)
@@ -321,7 +321,7 @@ class Texts:
 
 
 def flat(values: pl.Series) -> U8:
-    """Return the bytes of a column of strings, one value after the other; nothing is copied from Arrow's buffer."""
+    """Return the concatenated bytes of a column of strings, without a copy of Arrow's buffer."""
     array = values.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, data = array.buffers()
     if data is None:

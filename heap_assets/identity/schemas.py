@@ -1,4 +1,4 @@
-"""Shapes of the tables that go in and out of the engine (design.md, "Call and tables")."""
+"""Schemas of the tables that go in and out of the engines (design.md, "Call and tables")."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Final
 import polars as pl
 
 from heap_assets.identity.rules import LinksError
-
-TIME: Final = pl.Datetime("us", "UTC")
+from heap_assets.values import TIME
 
 _Types = dict[str, pl.DataType | type[pl.DataType]]
 
@@ -55,7 +54,7 @@ _DEFAULTS: Final[Mapping[str, pl.Expr]] = {
 
 
 def as_links(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Give a frame the shape of links: optional columns are filled, others left out.
+    """Return a frame with the schema of links: missing optional columns are filled, others left out.
 
     Raises
     ------
@@ -70,11 +69,11 @@ def as_links(frame: pl.LazyFrame) -> pl.LazyFrame:
         if name not in schema:
             columns.append(_DEFAULTS[name].alias(name))
             continue
-        found = schema[name]
-        fits = found in (dtype, pl.Null) or (dtype.is_integer() and found.is_integer())
-        if not fits and not (dtype == TIME and isinstance(found, pl.Datetime) and found.time_zone == "UTC"):
-            raise LinksError(f"links.{name} is {found}, expected {dtype}")
-        columns.append(pl.col(name) if found == dtype else pl.col(name).cast(dtype))
+        own = schema[name]
+        fits = own in (dtype, pl.Null) or (dtype.is_integer() and own.is_integer())
+        if not fits and not (dtype == TIME and isinstance(own, pl.Datetime) and own.time_zone == "UTC"):
+            raise LinksError(f"links.{name} is {own}, expected {dtype}")
+        columns.append(pl.col(name) if own == dtype else pl.col(name).cast(dtype))
     return frame.select(columns)
 
 
