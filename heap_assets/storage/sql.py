@@ -121,11 +121,14 @@ class LakeSql:
     def _check_files(self, statement: str) -> None:
         if not self._store.is_local:
             return
-        named = statement.casefold()
-        files = {key for name, keys in self._files_of.items() if name.casefold() in named for key in keys}
-        standing = [
-            info for key in sorted(files) if (info := self._store.head(key))
-        ]  # DuckDB names those that are gone
+        files = {
+            key
+            for name, keys in self._files_of.items()
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", statement, re.IGNORECASE)
+            for key in keys
+        }
+        # files that are gone since are named by DuckDB
+        standing = [info for key in sorted(files) if (info := self._store.head(key))]
         if sum(info.size for info in standing) <= _CHECKED_BYTES:
             for info in standing:
                 self._store.check(info.key)
