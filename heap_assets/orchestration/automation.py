@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
@@ -15,6 +15,7 @@ from heap_assets.project import Project
 from heap_assets.tables import GRAPH, RESOLVED
 
 Condition = dg.AutomationCondition[Any]
+T = TypeVar("T")
 
 _NEWEST = timedelta(days=2)
 """The running day and the newest complete one: a dump of the night after D carries D."""
@@ -70,19 +71,20 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
         )
 
 
-class _Recent:
+class Recent(Generic[T]):
     """Caches an answer for some seconds: a tick asks once for each of hundreds of assets."""
 
-    def __init__(self, ask: Callable[[], Mapping[str, Collection[date]]]) -> None:
+    def __init__(self, ask: Callable[[], T], seconds: float = _REMEMBERED_SECONDS) -> None:
         self._ask = ask
+        self._seconds = seconds
+        self._answers: list[T] = []
         self._until = 0.0
-        self._answer: Mapping[str, Collection[date]] = {}
 
-    def __call__(self) -> Mapping[str, Collection[date]]:
+    def __call__(self) -> T:
         if time.monotonic() >= self._until:
-            self._answer = self._ask()
-            self._until = time.monotonic() + _REMEMBERED_SECONDS
-        return self._answer
+            self._answers = [self._ask()]
+            self._until = time.monotonic() + self._seconds
+        return self._answers[0]
 
 
 def _unless_running_or_failed(condition: Condition) -> Condition:
@@ -119,18 +121,18 @@ def _after_landing(project: Project, due: Callable[[Project], Mapping[str, Colle
     def _due() -> Mapping[str, Collection[date]]:
         return due(project) if is_exported(project) or landing_pauses(project) else {}
 
-    return _labelled(_unless_running_or_failed(DaysDue(label, _Recent(_due))), label)
+    return _labelled(_unless_running_or_failed(DaysDue(label, Recent(_due))), label)
 
 
 def unread_day(project: Project) -> Condition:
     """Return the condition of warehouse tables: never read, or the schedule's time for the newest day was missed."""
-    due = DaysDue("the newest complete day was not read", _Recent(lambda: unread_tables(project)))
+    due = DaysDue("the newest complete day was not read", Recent(lambda: unread_tables(project)))
     return _labelled(_unless_running_or_failed(due), "it was never read, or its time was missed")
 
 
 def never_sent(project: Project) -> Condition:
     """Return the condition of syncs: the first run, as soon as everything it reads is built and has passed."""
-    due = DaysDue("it has never run", _Recent(lambda: first_runs(project)))
+    due = DaysDue("it has never run", Recent(lambda: first_runs(project)))
     return _labelled(_unless_running_or_failed(due), "its first run is due; the schedule asks for all others")
 
 
@@ -144,4 +146,4 @@ def resolvable_graph(project: Project) -> Condition:
         day = graph_is_due(project)
         return {} if day is None else {path: [day] for path in RESOLVED}
 
-    return _unless_running_or_failed(DaysDue("its inputs are settled and new", _Recent(_due)))
+    return _unless_running_or_failed(DaysDue("its inputs are settled and new", Recent(_due)))

@@ -86,7 +86,7 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         columns,
         key=table.key,
         updated_at=table.updated_at,
-        before=before.observation if before else None,
+        before=before,
         spelled=[*mapped, *sent],
         zone=table.time_zone if table.time_zone != "UTC" else None,
     ) as current:
@@ -102,8 +102,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         lost = _lost(current, last if before else None)
         if lost:
             notes |= {VALUES_LOST: sum(lost.values()), VALUES_LOST_IN: lost}
-        if current.mode == "unchanged" and before is not None:
-            return Made(current.frame, Inputs({table.relation: before.digest}), notes)
+        if current.mode == "unchanged" and before is not None and last is not None:
+            return Made(current.frame, Inputs({table.relation: last.digest}), notes)
         if current.file is not None:
             shutil.move(current.file, path)
         else:
@@ -132,13 +132,7 @@ class _LastRead:
     types: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class _Before:
-    observation: Observation
-    digest: str
-
-
-def _before(task: Task, asset: str, relation: str, last: _LastRead) -> _Before | None:
+def _before(task: Task, asset: str, relation: str, last: _LastRead) -> Observation | None:
     """Return the rows of the last read, if the newest partition still holds them, undamaged."""
     lake = task.project.lake
     day = lake.newest_partition(asset, task.day)
@@ -146,8 +140,7 @@ def _before(task: Task, asset: str, relation: str, last: _LastRead) -> _Before |
     stored = lake.find(asset, str(day)) if whole else None
     if stored is None or stored.inputs.versions != {relation: last.digest}:
         return None
-    rows = lake.scan(asset, str(day))
-    return _Before(Observation(rows, last.observed_at, last.version, last.tally, last.types), last.digest)
+    return Observation(lake.scan(asset, str(day)), last.observed_at, last.version, last.tally, last.types)
 
 
 def last_read(project: Project, asset: str) -> datetime | None:

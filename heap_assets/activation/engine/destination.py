@@ -96,56 +96,42 @@ class Destination(Protocol):
         Status of a row that the destination took: `acknowledged`, or `sent` where only a later export proves it.
     """
 
-    @property
-    def kind(self) -> str: ...
-    @property
-    def mode(self) -> Mode: ...
-    @property
-    def limits(self) -> Limits: ...
-    @property
-    def cleared(self) -> Any: ...
+    kind: str
+    mode: Mode
+    limits: Limits
+    key_may_be_null: bool
+    accepted: str
+
     @property
     def required(self) -> tuple[str, ...]: ...
     @property
     def optional(self) -> tuple[str, ...]: ...
-    @property
-    def key_may_be_null(self) -> bool: ...
-    @property
-    def accepted(self) -> str: ...
 
     @property
     def target(self) -> str:
         """Name the account written to, without secrets: another target is another ledger's worth of rows."""
-        ...
 
     @property
     def account(self) -> str:
         """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
-        ...
 
     def precondition_error(self) -> str | None:
         """Return why nothing can be sent yet, or None."""
-        ...
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         """Return reason to expression that is true for rows that must not be sent."""
-        ...
 
     def held_rows(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
         """Return for planned rows why they are held because of what was sent before (text), or null."""
-        ...
 
     def element(self, row: Row) -> Any:
         """Return the JSON value that stands for one row in a request."""
-        ...
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         """Build one call from encoded elements."""
-        ...
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
         """Return index to reason of the rows that this answer rejects, or None if it does not say."""
-        ...
 
 
 class BaseDestination:
@@ -154,7 +140,6 @@ class BaseDestination:
     kind: str = "custom"
     mode: Mode = Mode.UPSERT
     limits: Limits = Limits()
-    cleared: Any = None
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     key_may_be_null: bool = False

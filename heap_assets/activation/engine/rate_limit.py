@@ -26,11 +26,9 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds."""
-        ...
 
     def wait(self, seconds: float, woken: threading.Condition | None = None) -> None:
         """Sleep; with a condition (held by the caller) until it is notified at the latest."""
-        ...
 
 
 class RealClock:

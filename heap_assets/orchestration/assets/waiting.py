@@ -1,7 +1,6 @@
 """Reports of waiting assets: on the page of each asset, and in the ticks of sensors that request nothing."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from dagster_shared.record import copy
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.table_step import WAITS
+from heap_assets.orchestration.automation import Recent
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import landing_pauses
@@ -55,15 +55,14 @@ class Reasons:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._waits: Sequence[Wait] = ()
-        self._until = 0.0
+        self._waits = Recent(lambda: waits(project), _REMEMBERED_SECONDS)
 
     def of(self, *prefixes: str, otherwise: str) -> Callable[[], str]:
         """Return a function of the reason why assets whose paths begin with `prefixes` wait, or `otherwise`."""
 
         def _why() -> str:
             try:
-                return summary([wait for wait in self._now() if wait.asset.startswith(prefixes)]) or otherwise
+                return summary([wait for wait in self._waits() if wait.asset.startswith(prefixes)]) or otherwise
             except HeapAssetsError as error:
                 return str(error)  # the conditions were evaluated all the same
 
@@ -75,12 +74,6 @@ class Reasons:
         if not is_exported(project) and not landing_pauses(project):
             return "dumps are landing: the days that they touched are built when that pauses"
         return self.of(HEAP, otherwise="every day that was touched is built, being built, or failed")()
-
-    def _now(self) -> Sequence[Wait]:
-        if time.monotonic() >= self._until:
-            self._waits = waits(self._project)
-            self._until = time.monotonic() + _REMEMBERED_SECONDS
-        return self._waits
 
 
 def _observation(wait: Wait) -> dg.AssetObservation:
