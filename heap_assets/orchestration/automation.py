@@ -21,8 +21,13 @@ _NEWEST = timedelta(days=2)
 """The running day and the newest complete one: a dump of the night after D carries D."""
 _REMEMBERED_SECONDS = 5.0
 
+_NEWS: Condition = dg.AutomationCondition.any_deps_updated()
+_UPDATED: Condition = _NEWS.since(dg.AutomationCondition.newly_requested() & ~_NEWS)
+"""An update is remembered until it was acted on: `any_deps_updated` alone tells it to a single tick, at which the run
+or the backfill that built the input is often still at other tables."""
+
 FOLLOWS_GRAPH: Condition = (
-    dg.AutomationCondition.any_deps_updated()
+    _UPDATED
     # users and warehouse tables of a day exist before its graph does
     & ~dg.AutomationCondition.any_deps_missing().allow(dg.AssetSelection.assets(asset_key(GRAPH)))
     & ~dg.AutomationCondition.any_deps_in_progress()
@@ -30,11 +35,7 @@ FOLLOWS_GRAPH: Condition = (
 ).with_label("its graph was resolved, or a table that gives traits was read")
 
 
-_DEPS_UPDATED = (
-    dg.AutomationCondition.any_deps_updated()
-    & ~dg.AutomationCondition.any_deps_in_progress()
-    & ~dg.AutomationCondition.in_progress()
-)
+_DEPS_UPDATED = _UPDATED & ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
 PUBLISHED_DAYS: Condition = _DEPS_UPDATED.with_label("what is published was built anew")
 """Every day, however old, whose input was written; a write that changed nothing is recognised by its version."""
 PUBLISHED_VIEWS: Condition = _DEPS_UPDATED.with_label("a table was published")
@@ -107,11 +108,7 @@ def newest_touched_day(project: Project) -> Condition:
     """Return the condition of users and user_migrations: their newest days."""
     if not is_exported(project):
         return _after_landing(project, unbuilt_people, "dumps are newer than its last build")
-    updated = (
-        dg.AutomationCondition.in_latest_time_window(_NEWEST)
-        & dg.AutomationCondition.any_deps_updated()
-        & ~dg.AutomationCondition.in_progress()
-    )
+    updated = dg.AutomationCondition.in_latest_time_window(_NEWEST) & _UPDATED & ~dg.AutomationCondition.in_progress()
     return _labelled(updated, "the export touched the newest day")
 
 
