@@ -37,7 +37,7 @@ def behavioural_traits(
     as_of: datetime,
     features: Mapping[str, str],
     days: int = 30,
-    seen: pl.LazyFrame | None = None,
+    dates: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
     """Summarise behaviour per profile (features.md T2); parameters as those of :func:`activity`.
 
@@ -59,7 +59,7 @@ def behavioural_traits(
     """
     if clashing := sorted({"profile_id", *BEHAVIOUR_COLUMNS} & set(features)):
         raise SettingsError(f"feature flags {', '.join(clashing)}: a trait has this name already; choose another.")
-    facts = activity(events, as_of, days, seen).select(
+    facts = activity(events, as_of, days, dates).select(
         "profile_id", "active_days", session_count="sessions", last_active=pl.col("last_seen").dt.strftime("%Y-%m-%d")
     )
     recent = events.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
@@ -93,9 +93,9 @@ def with_behaviour(
     """
     own = graph.filter((pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared"))
     in_heap = own.group_by("profile_id").agg(pl.col("first_seen").min(), pl.col("last_seen").max())
-    seen = profiles.select("profile_id").join(in_heap, on="profile_id", how="left")
-    facts = activity(events, as_of, days, seen)
-    traits = behavioural_traits(events, as_of, features, days, seen)
+    dates = profiles.select("profile_id").join(in_heap, on="profile_id", how="left")
+    facts = activity(events, as_of, days, dates)
+    traits = behavioural_traits(events, as_of, features, days, dates)
     return (
         profiles.join(traits, on="profile_id", how="left", maintain_order="left")
         .join(engagement(facts), on="profile_id", how="left", maintain_order="left")
@@ -120,7 +120,7 @@ class Stage(StrEnum):
     UNCLASSIFIED = "Unclassified"
 
 
-def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.LazyFrame | None = None) -> pl.LazyFrame:
+def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, dates: pl.LazyFrame | None = None) -> pl.LazyFrame:
     """Summarise what each profile did.
 
     Parameters
@@ -129,7 +129,7 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.Laz
         profile_id String, time Datetime (UTC), session_id, event_type String; rows at or after `as_of` do not count.
     as_of
         End of the window of `days` × 24 hours; not in it.
-    seen
+    dates
         profile_id, first_seen, last_seen: used instead of the first and last event, so that `events` need not hold
         more than the window.
 
@@ -137,11 +137,11 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.Laz
     -------
     LazyFrame
         profile_id; first_seen, last_seen; active_days (UTC), sessions, events, event_types: Int64, in the window; one
-        row per profile in `events` or `seen`, sorted.
+        row per profile in `events` or `dates`, sorted.
     """
     past = events.filter(pl.col("time") < as_of)
-    if seen is None:
-        seen = past.group_by("profile_id").agg(first_seen=pl.col("time").min(), last_seen=pl.col("time").max())
+    if dates is None:
+        dates = past.group_by("profile_id").agg(first_seen=pl.col("time").min(), last_seen=pl.col("time").max())
     recent = (
         past.filter(pl.col("time") >= as_of - timedelta(days=days))
         .group_by("profile_id")
@@ -155,7 +155,7 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, seen: pl.Laz
     )
     counts = ("active_days", "sessions", "events", "event_types")
     return (
-        seen.select("profile_id", "first_seen", "last_seen")
+        dates.select("profile_id", "first_seen", "last_seen")
         .join(recent, on="profile_id", how="full", coalesce=True)
         .with_columns(pl.col(counts).fill_null(0).cast(pl.Int64))
         .sort("profile_id")

@@ -36,8 +36,8 @@ def seal(path: Path) -> None:
 
 def is_whole(path: Path) -> bool:
     """Whether a Parquet file is what was written; a version of a file is read once in a process."""
-    found = path.stat()
-    return _is_whole_file(path, (found.st_ino, found.st_mtime_ns, found.st_size))
+    stat = path.stat()
+    return _is_whole_file(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
 def to_parquet(frame: pl.DataFrame, metadata: Mapping[str, str] | None = None, **options: Any) -> bytes:
@@ -98,8 +98,8 @@ def _place(file: BinaryIO) -> int | None:
     if tail[4:] != _MAGIC or length + _TAIL > size:
         return None
     start = file.seek(max(0, size - _TAIL - max(length, _NEAR)))  # also if it is the length that is damaged
-    found = list(_PLACE.finditer(file.read()))
-    return start + found[-1].start(1) if found else 0
+    matches = list(_PLACE.finditer(file.read()))
+    return start + matches[-1].start(1) if matches else 0
 
 
 def _checksum(file: BinaryIO, place: int) -> bytes:

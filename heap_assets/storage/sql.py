@@ -128,9 +128,9 @@ class LakeSql:
             for key in keys
         }
         # files that are gone since are named by DuckDB
-        standing = [info for key in sorted(files) if (info := self._store.head(key))]
-        if sum(info.size for info in standing) <= _CHECKED_BYTES:
-            for info in standing:
+        existing = [info for key in sorted(files) if (info := self._store.head(key))]
+        if sum(info.size for info in existing) <= _CHECKED_BYTES:
+            for info in existing:
                 self._store.check(info.key)
 
     def _check_it_only_reads(self, statement: str) -> None:

@@ -116,7 +116,7 @@ def test_when_seen_can_come_from_elsewhere() -> None:
         {"profile_id": ["ann", "bob"], "first_seen": [AS_OF - timedelta(days=90), None], "last_seen": [AS_OF, None]},
         schema_overrides={"first_seen": SCHEMA["time"], "last_seen": SCHEMA["time"]},
     )
-    facts = activity(frame([("ann", AS_OF - timedelta(days=1), 1, "a")]), AS_OF, seen=seen)
+    facts = activity(frame([("ann", AS_OF - timedelta(days=1), 1, "a")]), AS_OF, dates=seen)
     assert facts.select("profile_id", "sessions").collect().rows() == [("ann", 1), ("bob", 0)]
     assert dict(lifecycle(facts, AS_OF).collect().rows()) == {"ann": Stage.DORMANT, "bob": Stage.UNCLASSIFIED}
 

@@ -95,11 +95,13 @@ def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules
     if not all(lookup.known for lookup in lookups):
         return Explanation(lookups, Verdict.UNKNOWN, clusters=clusters, types=rules.types)
     if len(lookups) == 1:
-        return _explain_one(lookups[0], clusters, tables, rules)
-    return _explain_two(lookups[0], lookups[1], own, tables, rules, max_hops)
+        return _explain_profile(lookups[0], clusters, tables, rules)
+    return _explain_pair(lookups[0], lookups[1], own, tables, rules, max_hops)
 
 
-def _explain_one(lookup: Lookup, clusters: tuple[Cluster, ...], tables: IdentityTables, rules: Rules) -> Explanation:
+def _explain_profile(
+    lookup: Lookup, clusters: tuple[Cluster, ...], tables: IdentityTables, rules: Rules
+) -> Explanation:
     if lookup.profile_id is None or not clusters:
         return Explanation((lookup,), Verdict.SHARED, types=rules.types)
     refused, shared = barriers_of(tables, lookup.profile_id)
@@ -113,7 +115,7 @@ def _explain_one(lookup: Lookup, clusters: tuple[Cluster, ...], tables: Identity
     )
 
 
-def _explain_two(
+def _explain_pair(
     a: Lookup, b: Lookup, own: Mapping[str, Cluster], tables: IdentityTables, rules: Rules, max_hops: int
 ) -> Explanation:
     clusters = tuple(own[lookup.profile_id] for lookup in (a, b) if lookup.profile_id is not None)

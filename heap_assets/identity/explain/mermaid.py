@@ -35,8 +35,8 @@ def flowchart(answer: Explanation) -> str:
     steps: Sequence[Link | Barrier] = () if asks_one else answer.steps
     barriers = [step for step in steps if not isinstance(step, Link)]
     chain = {link for step in steps for link in _links(step)}
-    asked = {lookup.identifier for lookup in answer.lookups}
-    starts = asked | {end for link in chain for end in (link.a, link.b)}
+    queried = {lookup.identifier for lookup in answer.lookups}
+    starts = queried | {end for link in chain for end in (link.a, link.b)}
     drawn = {cluster.profile_id: _nearest(cluster, starts) for cluster in answer.clusters}
     values = [crossed.value for crossed in barriers if isinstance(crossed, SharedValue)]
     every = dict.fromkeys([*(node for nodes in drawn.values() for node in nodes), *values])
@@ -47,7 +47,7 @@ def flowchart(answer: Explanation) -> str:
         more = f", {size - len(nodes):,} not drawn" if size > len(nodes) else ""
         title = f"profile {cluster.profile_id}, {size:,} identifier{'s' if size > 1 else ''}{more}"
         lines += [f'subgraph p{number}["{title}"]', "direction LR"]
-        lines += [f'{names[n]}["{_label(str(n))}"]{":::asked" if n in asked else ""}' for n in nodes]
+        lines += [f'{names[n]}["{_label(str(n))}"]{":::asked" if n in queried else ""}' for n in nodes]
         lines += [*_edges(cluster, names, chain), "end"]
     lines += [f'{names[value]}(["{_label(str(value))}"]):::shared' for value in values]
     refused = [] if asks_one else [barrier for barrier in answer.more_barriers if isinstance(barrier, Refused)]

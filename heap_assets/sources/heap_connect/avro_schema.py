@@ -139,7 +139,7 @@ def parse_schema(schema: Any) -> AvroSchema:
 
 @dataclass
 class _Parser:
-    named: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    by_name: dict[str, tuple[Any, str]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     types: int = 0
     records: Any = field(default_factory=count)
@@ -251,8 +251,8 @@ class _Parser:
         for full in (name, f"{namespace}.{name}", name.rpartition(".")[2]):
             if full in self.open:
                 raise SchemaError(f"the schema's type {name[:60]!r} holds itself")
-            if full in self.named:
-                kind, within = self.named[full]
+            if full in self.by_name:
+                kind, within = self.by_name[full]
                 return self.type_of(kind, within, depth + 1)
         raise SchemaError(f"the schema uses type {name[:60]!r}, which it does not define")
 
@@ -261,7 +261,7 @@ class _Parser:
         if not isinstance(name, str) or not isinstance(own, str):
             raise SchemaError("a record, enum or fixed in the schema has no name")
         full = name if "." in name or not own else f"{own}.{name}"
-        self.named[full] = self.named[full.rpartition(".")[2]] = (kind, namespace)
+        self.by_name[full] = self.by_name[full.rpartition(".")[2]] = (kind, namespace)
         return full
 
 

@@ -126,13 +126,13 @@ class Comparison:
     moved_key: str | None = None
 
 
-def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: str) -> Comparison:
+def compare(store: Store, own: Delivery, siblings: Sequence[Delivery], moved_key: str) -> Comparison:
     """Compare a delivery with the other current ones of its table.
 
     A newer dump replaces all rows of an event_id. Rows that lose their event to another day are written to `moved_key`:
     event_id, the day and dump that lose it, the other dump and its version.
     """
-    if not others:
+    if not siblings:
         return Comparison(own.table.counts.landed, 0, 0)
     table = own.table.table
     key = row_key(table)
@@ -140,14 +140,14 @@ def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: 
     if parts is None:
         return Comparison(0, 0, 0)
     ids = parts.select(key[0]).unique()
-    index = KeyIndex(store, table).lookup(others)
+    index = KeyIndex(store, table).lookup(siblings)
     hits = index.join(ids, on=key[0], how="semi").unique().collect(engine="streaming")
     if hits.is_empty():
         return Comparison(own.table.counts.landed, 0, 0)
-    known, same = _contents(store, own, others, hits) if hits.height <= _MOST_ROWS else (None, None)
+    known, same = _contents(store, own, siblings, hits) if hits.height <= _MOST_ROWS else (None, None)
     moved: dict[date, int] = {}
     if table not in SNAPSHOT_TABLES:
-        moved = _write_moves(store, own, others, hits, moved_key)
+        moved = _write_moves(store, own, siblings, hits, moved_key)
     return Comparison(
         new=None if known is None else own.table.counts.landed - known,
         updated=None if known is None or same is None else known - same,
@@ -157,12 +157,12 @@ def compare(store: Store, own: Delivery, others: Sequence[Delivery], moved_key: 
     )
 
 
-def _contents(store: Store, own: Delivery, others: Sequence[Delivery], hits: pl.DataFrame) -> tuple[int, int]:
+def _contents(store: Store, own: Delivery, siblings: Sequence[Delivery], hits: pl.DataFrame) -> tuple[int, int]:
     """Count own rows whose key other deliveries have, and those of them that are equal in all common columns."""
     key = list(row_key(own.table.table))
     latest = hits.filter(pl.col(DUMP) != own.dump.dump_id).group_by(key[0]).agg(pl.col(DUMP).max())
     before = []
-    for other in others:
+    for other in siblings:
         ids = latest.filter(pl.col(DUMP) == other.dump.dump_id)
         parts, own_parts = _parts(store, other), _parts(store, own)
         if ids.height and parts is not None and own_parts is not None:
@@ -182,7 +182,7 @@ def _hashed(rows: pl.LazyFrame, key: list[str], columns: list[str], ids: pl.Data
 
 
 def _write_moves(
-    store: Store, own: Delivery, others: Sequence[Delivery], hits: pl.DataFrame, moved_key: str
+    store: Store, own: Delivery, siblings: Sequence[Delivery], hits: pl.DataFrame, moved_key: str
 ) -> dict[date, int]:
     dump_id = own.dump.dump_id
     parts = _parts(store, own)
@@ -207,7 +207,7 @@ def _write_moves(
     )
     columns = ["event_id", DAY, DUMP, OTHER]
     versions = pl.DataFrame(
-        [(d.dump.dump_id, d.table.version) for d in others],
+        [(d.dump.dump_id, d.table.version) for d in siblings],
         schema={OTHER: pl.Int64(), VERSION: pl.String()},
         orient="row",
     )

@@ -247,8 +247,8 @@ def _with_other_types(columns: Sequence[str], types: Columns) -> Iterator[str]:
 
 def other_types(schema: Iterable[str], columns: Sequence[str] | None) -> dict[str, str]:
     """Return, for notes, which columns of a result hold values of another type of one of `columns`."""
-    others = [name for name in schema if columns is not None and origin_of(name, columns) is not None]
-    return {"other_types": ", ".join(others)} if others else {}
+    names = [name for name in schema if columns is not None and origin_of(name, columns) is not None]
+    return {"other_types": ", ".join(names)} if names else {}
 
 
 def placements(current: Sequence[Delivery]) -> dict[int, dict[str, str]]:

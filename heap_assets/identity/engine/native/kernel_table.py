@@ -86,7 +86,7 @@ def encode(
                 ids[row] = NONE
                 continue
             slot = at[i]
-            rest = np.int64(keys[i]) & _REST
+            low_bits = np.int64(keys[i]) & _REST
             while True:
                 entry = slots[slot]
                 if entry == 0:
@@ -98,7 +98,7 @@ def encode(
                     facts[node, FIRST] = first[row]
                     facts[node, LAST] = last[row]
                     text = facts[node, PLACE]
-                    facts[node, PLACE] = text | rest
+                    facts[node, PLACE] = text | low_bits
                     facts[known, PLACE] = text + (np.int64(lengths[row]) << PLACE_SHIFT)
                     fresh[node - start] = row
                     break
@@ -106,7 +106,7 @@ def encode(
                 if (
                     entry >> _HALF == keys[i] >> _HALF
                     and facts[node, KEY] == np.int64(hash_2[row])
-                    and facts[node, PLACE] & _REST == rest
+                    and facts[node, PLACE] & _REST == low_bits
                 ):
                     if first[row] < facts[node, FIRST]:
                         facts[node, FIRST] = first[row]
