@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from heap_assets.identity.engine.native import kernel, kernel_table
 from heap_assets.identity.engine.native.kernel import I64, PADDING, PLACE, PLACE_SHIFT, U8, U16, U32, U64
@@ -57,13 +58,18 @@ class LinkBatch:
         cls, a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, types: int, room: Blocks
     ) -> LinkBatch:  # fmt: skip
         """Sort links into memory of `room`; sightings and links of a node to itself are left out."""
-        links = int(np.count_nonzero((b != kernel.NONE) & (a != b)))
-        out = cls(
-            room.take(links, np.uint32), room.take(links, np.uint32), room.take(links, np.int64),
-            room.take(links, np.uint16), np.zeros(types + 1, np.int64),
-        )  # fmt: skip
-        kernel.bucket(a, b, rank_a, rank_b, first, tag, out.a, out.b, out.first, out.tag, out.starts)
-        return out
+        weaker, is_flipped = np.maximum(rank_a, rank_b), rank_a > rank_b
+        links = np.flatnonzero((b != kernel.NONE) & (a != b)).astype(np.uint32)
+        order = links[np.argsort(weaker[links], kind="stable")]
+
+        def sorted_by_rank(column: NDArray[Any]) -> NDArray[Any]:
+            return column.take(order, out=room.take(order.size, column.dtype), mode="clip")
+
+        strong, weak = np.where(is_flipped, b, a), np.where(is_flipped, a, b)
+        starts = np.zeros(types + 1, np.int64)
+        np.cumsum(np.bincount(weaker[links], minlength=types), out=starts[1:])
+        a, b, first, tag = (sorted_by_rank(column) for column in (strong, weak, first, tag))
+        return cls(a, b, first, tag, starts)
 
     def of_rank(self, rank: int) -> slice:
         return slice(int(self.starts[rank]), int(self.starts[rank + 1]))

@@ -8,12 +8,12 @@ changed ones are read as text.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from heap_assets.identity.engine.native import kernel, kernel_fold, kernel_table
+from heap_assets.identity.engine.native import kernel, kernel_table
 from heap_assets.identity.engine.native.encode import SPILL, Encoded, LinkBatch, encode, grown
 from heap_assets.identity.engine.native.kernel import (
     BEFORE,
@@ -69,7 +69,11 @@ def fold(state: State, removed: pl.DataFrame, added: pl.DataFrame, rules: Rules)
     reached = np.zeros(state.components, np.uint8)
     for changed in (leaving, coming):
         reached[state.component[changed.home[changed.home != NONE]]] = 1
-    nodes, rows = _reached_nodes(state, reached), _reached_rows(state, reached)
+    nodes = np.flatnonzero(reached[state.component] & (state.ranks != NO_TYPE)).astype(np.uint32)
+    of_row = np.append(state.component, np.uint32(0)).take(
+        state.row_a, mode="clip"
+    )  # that of a removed row counts for nothing
+    rows = np.flatnonzero(reached[of_row] & (state.row_a != NONE)).astype(np.uint32)
     refused, report = _beyond(state, state.refused, "a", reached), _beyond(state, state.report, "node", reached)
     known = state.ranks.size
     coming.enter(state)
@@ -121,7 +125,7 @@ class _Changed:
         fresh = np.flatnonzero(self.home == NONE).astype(np.uint32)
         self.home[fresh] = np.arange(state.ranks.size, state.ranks.size + fresh.size, dtype=np.uint32)
         _enter(state, self.encoded, self.home, fresh)
-        kernel_fold.scatter(state.ranks, self.home, self.encoded.ranks)
+        _write_changed(state.ranks, self.home, self.encoded.ranks)
 
     def rows(self, state: State) -> Rows:
         """Return rows with the nodes and sources of the state; those with unknown ones are left out."""
@@ -135,20 +139,10 @@ class _Changed:
         return Rows(a, b, own.first, own.last, tag)[known]
 
 
-def _reached_nodes(state: State, reached: U8) -> U32:
-    def work(begin: int, end: int) -> U32:
-        nodes = np.empty(end - begin, np.uint32)
-        return nodes[: kernel_fold.reached_nodes(state.component, state.ranks, reached, nodes, begin, end)]
-
-    return np.concatenate(in_ranges(state.ranks.size, work))
-
-
-def _reached_rows(state: State, reached: U8) -> U32:
-    def work(begin: int, end: int) -> U32:
-        rows = np.empty(end - begin, np.uint32)
-        return rows[: kernel_fold.reached_rows(state.row_a, state.component, reached, rows, begin, end)]
-
-    return np.concatenate(in_ranges(state.row_a.size, work))
+def _write_changed(array: Any, places: Any, values: Any) -> None:
+    """Write values that differ; the pages of others stay those of the stored state."""
+    changed = array[places] != values
+    array[places[changed]] = values[changed]
 
 
 def _beyond(state: State, frame: pl.DataFrame, column: str, reached: U8) -> pl.DataFrame:
@@ -166,9 +160,10 @@ def _changed_rows(state: State, rows: U32, leaving: _Changed, coming: _Changed) 
     matches = _matched(state, rows, new)
     existing = matches != NONE
     again = new[matches[existing]]
-    kernel_fold.widen_rows(
-        rows[existing], state.row_first, state.row_last, state.row_tag, again.first, again.last, again.tag
-    )
+    widened = rows[existing]
+    _write_changed(state.row_first, widened, np.minimum(state.row_first[widened], again.first))
+    _write_changed(state.row_last, widened, np.maximum(state.row_last[widened], again.last))
+    _write_changed(state.row_tag, widened, state.row_tag[widened] | (again.tag & 1))
     fresh = np.ones(new.a.size, np.bool_)
     fresh[matches[existing]] = False
     return np.concatenate([rows, _new_rows(state, new[fresh], free)])
@@ -219,7 +214,9 @@ class _Part:
 
 def _part(state: State, rows: U32, rules: Rules) -> _Part:
     is_inside = np.zeros(state.ranks.size, np.uint8)
-    kernel_fold.mark_ends(state.row_a, state.row_b, rows, is_inside)
+    is_inside[state.row_a[rows]] = 1
+    ends_b = state.row_b[rows]
+    is_inside[ends_b[ends_b != NONE]] = 1
     nodes = np.flatnonzero(is_inside).astype(np.uint32)
     place = np.empty(state.ranks.size, np.uint32)
     place[nodes] = np.arange(nodes.size, dtype=np.uint32)
@@ -246,14 +243,15 @@ def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:
 def _batch(
     state: State, rows: U32, place: U32, ranks: U8, facts: kernel.I64, types: int, room: Blocks
 ) -> LinkBatch:  # fmt: skip
-    a, b = np.empty(rows.size, np.uint32), np.empty(rows.size, np.uint32)
-    rank_a, rank_b = np.empty(rows.size, np.uint8), np.empty(rows.size, np.uint8)
-    first, tag = np.empty(rows.size, np.int64), np.empty(rows.size, np.uint16)
-    kernel_fold.local_rows(
-        rows, state.row_a, state.row_b, state.row_first, state.row_last, state.row_tag, place, ranks,
-        a, b, rank_a, rank_b, first, tag, facts,
-    )  # fmt: skip
-    return LinkBatch.of(a, b, rank_a, rank_b, first, tag, types, room)
+    """Return the links of some rows with their nodes numbered by `place`; `facts` receives first and last seen."""
+    first, last, row_b = state.row_first[rows], state.row_last[rows], state.row_b[rows]
+    a, is_link = place[state.row_a[rows]], row_b != NONE
+    b = np.where(is_link, place.take(row_b, mode="clip"), NONE)
+    for nodes, of in ((a, slice(None)), (b[is_link], is_link)):
+        np.minimum.at(facts[:, FIRST], nodes, first[of])
+        np.maximum.at(facts[:, LAST], nodes, last[of])
+    rank_b = np.where(is_link, ranks.take(b, mode="clip"), NO_TYPE)
+    return LinkBatch.of(a, b, ranks[a], rank_b, first, state.row_tag[rows], types, room)
 
 
 def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
@@ -268,19 +266,20 @@ def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
     """
     nodes, size = part.nodes, state.ranks.size
     removed = before[part.is_inside[before] == 0]
-    kernel_fold.scatter_dates(state.facts, nodes, part.resolved.encoded.facts)
-    kernel_fold.scatter(state.widened("shared", size), nodes, part.resolved.components.shared)
+    for column in (FIRST, LAST):
+        _write_changed(state.facts[:, column], nodes, part.resolved.encoded.facts[:-1, column])
+    _write_changed(state.widened("shared", size), nodes, part.resolved.components.shared)
     numbers, state.components = _numbers(
         part.component, part.components, nodes, state.component[:known], state.components
     )
-    kernel_fold.scatter(state.widened("component", size), nodes, numbers[part.component])
+    _write_changed(state.widened("component", size), nodes, numbers[part.component])
     clusters, labels = part.resolved.clusters, part.resolved.clusters.labels
     numbers, count = _numbers(labels, clusters.count, nodes, state.labels[:known], state.high.size)
     used = np.flatnonzero(numbers != NONE)
     for name, ids in (("high", part.resolved.high), ("low", part.resolved.low)):
-        kernel_fold.scatter(state.widened(name, count), numbers[used], ids[used])
+        _write_changed(state.widened(name, count), numbers[used], ids[used])
     with_none = np.append(numbers, NONE)
-    kernel_fold.scatter(state.widened("labels", size), nodes, with_none[np.minimum(labels, clusters.count)])
+    _write_changed(state.widened("labels", size), nodes, with_none[np.minimum(labels, clusters.count)])
     state.ranks[removed] = NO_TYPE
     state.labels[removed] = NONE
 
@@ -289,7 +288,7 @@ def _numbers(groups: U32, count: int, nodes: U32, before: U32, following: int) -
     """Number groups of nodes in the state; returns the numbers, and the first that is free."""
     numbers = np.full(count, NONE, np.uint32)
     claimed = np.zeros(following, np.uint8)
-    return numbers, kernel_fold.renumber(groups, nodes, before, claimed, numbers, following)
+    return numbers, kernel.renumber(groups, nodes, before, claimed, numbers, following)
 
 
 def _enter(state: State, part: Encoded, home: U32, fresh: U32) -> None:

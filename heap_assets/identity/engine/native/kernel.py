@@ -70,35 +70,6 @@ def checksum(words: U64) -> np.uint64:
 
 
 @compiled
-def bucket(
-    a: U32, b: U32, rank_a: U8, rank_b: U8, first: I64, tag: U16, out_a: U32, out_b: U32, out_first: I64, out_tag: U16,
-    starts: I64,
-) -> None:  # fmt: skip
-    """Sort links by the rank of their weaker end, the stronger end first; sightings and self-links are left out.
-
-    `starts` has one entry more than there are types: where each bucket begins.
-    """
-    for row in range(a.size):
-        if b[row] != NONE and a[row] != b[row]:
-            starts[max(rank_a[row], rank_b[row]) + 1] += 1
-    for rank in range(starts.size - 1):
-        starts[rank + 1] += starts[rank]
-    place = starts.copy()
-    for row in range(a.size):
-        if b[row] == NONE or a[row] == b[row]:
-            continue
-        strong, weak, rank = a[row], b[row], rank_b[row]
-        if rank_a[row] > rank:
-            strong, weak, rank = b[row], a[row], rank_a[row]
-        at = place[rank]
-        place[rank] += 1
-        out_a[at] = strong
-        out_b[at] = weak
-        out_first[at] = first[row]
-        out_tag[at] = tag[row]
-
-
-@compiled
 def find(parent: U32, node: int) -> int:
     """Return the root of a node, halving the path."""
     while parent[node] != node:
@@ -210,95 +181,6 @@ def flatten(parent: U32, begin: int, end: int) -> int:
 
 
 @compiled
-def number_roots(parent: U32, begin: int, end: int, count: int, labels: U32) -> None:
-    """Number the roots of a range from `count` on."""
-    for node in range(begin, end):
-        if parent[node] == node:
-            labels[node] = count
-            count += 1
-
-
-@compiled
-def copy_labels(parent: U32, begin: int, end: int, labels: U32) -> None:
-    """Give the other nodes of a range the number of their root."""
-    for node in range(begin, end):
-        if node + AHEAD < end:
-            prefetch(labels, np.int64(parent[node + AHEAD]))
-        if parent[node] != node:
-            labels[node] = labels[parent[node]]
-
-
-@compiled
-def over_limit(
-    labels: U32, ranks: U8, limits: I64, counts: U8 | U16 | I64, over: U8, most: int, begin: int, end: int
-) -> None:
-    """Mark components of a range that hold more nodes of a type than its limit (-1: none).
-
-    `counts` comes as zeros, components × types; counting stops above `most`, the largest limit.
-    """
-    types = limits.size
-    for node in range(labels.size):
-        ahead = node + AHEAD
-        if ahead < labels.size and begin <= labels[ahead] < end:
-            prefetch(counts, np.int64(labels[ahead]) * types + ranks[ahead])
-        component, rank = labels[node], ranks[node]
-        limit = limits[rank]
-        if component < begin or component >= end or limit < 0 or counts[component, rank] > most:
-            continue
-        counts[component, rank] += 1
-        if counts[component, rank] > limit:
-            over[component] = 1
-
-
-@compiled
-def mark(labels: U32, over: U8, inside: U8) -> int:
-    """Mark the nodes of marked components; returns how many."""
-    marked = 0
-    for node in range(labels.size):
-        inside[node] = over[labels[node]]
-        marked += inside[node]
-    return marked
-
-
-@compiled
-def take_over(
-    a: U32, b: U32, first: I64, tag: U16, shared: U8, inside: U8, out_a: U32, out_b: U32, out_first: I64, out_tag: U16
-) -> int:
-    """Copy the links between marked nodes, a shared value's only if authoritative; returns how many.
-
-    A link with one marked end has two, since marked nodes are whole components of the links copied, except links of
-    shared values.
-    """
-    used = 0
-    for row in range(a.size):
-        if not inside[a[row]]:
-            continue
-        if (shared[a[row]] or shared[b[row]]) and not tag[row] & np.uint16(1):
-            continue
-        out_a[used] = a[row]
-        out_b[used] = b[row]
-        out_first[used] = first[row]
-        out_tag[used] = tag[row]
-        used += 1
-    return used
-
-
-@compiled
-def drop_lone(labels: U32, shared: U8, count: int) -> None:
-    """Label shared values that are a cluster of their own NONE."""
-    holds, members = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
-    for node in range(labels.size):
-        if shared[node]:
-            holds[labels[node]] = 1
-    for node in range(labels.size):
-        if holds[labels[node]] and members[labels[node]] < 2:
-            members[labels[node]] += 1
-    for node in range(labels.size):
-        if shared[node] and members[labels[node]] == 1:
-            labels[node] = NONE
-
-
-@compiled
 def merge_in_order(
     parent: U32, a: U32, b: U32, decided: U8, ranks: U8, limits: I64, broken: U8, count_a: I64, count_b: I64, state: U8
 ) -> None:
@@ -332,3 +214,40 @@ def merge_in_order(
         parent[y] = x
         for kind in range(types):
             counts[x, kind] += counts[y, kind]
+
+
+@compiled
+def renumber(groups: U32, nodes: U32, before: U32, claimed: U8, numbers: U32, following: int) -> int:
+    """Give each group of some nodes a number: one that a node of it had before, if no other group has it, or a new one.
+
+    Parameters
+    ----------
+    groups
+        Group of each of `nodes`; NONE is none.
+    before
+        Number of each node before; nodes beyond it are new.
+    claimed
+        By number before: whether a group has it. Comes as zeros.
+    numbers
+        Comes filled with NONE and receives the number of each group that occurs.
+    following
+        The first new number.
+
+    Returns
+    -------
+    The first number that is free afterwards.
+    """
+    for i in range(nodes.size):
+        group, node = groups[i], nodes[i]
+        if group == NONE or numbers[group] != NONE or node >= before.size:
+            continue
+        number = before[node]
+        if number != NONE and not claimed[number]:
+            claimed[number] = 1
+            numbers[group] = number
+    for i in range(nodes.size):
+        group = groups[i]
+        if group != NONE and numbers[group] == NONE:
+            numbers[group] = following
+            following += 1
+    return following

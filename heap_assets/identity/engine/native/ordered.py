@@ -11,7 +11,7 @@ import polars as pl
 from heap_assets.identity.engine.native import kernel
 from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
 from heap_assets.identity.engine.native.kernel import U8, U32
-from heap_assets.identity.engine.native.memory import in_parts, in_ranges
+from heap_assets.identity.engine.native.memory import in_parts
 from heap_assets.identity.engine.native.shared import Components, labelled
 from heap_assets.identity.rules import Rules
 
@@ -49,19 +49,19 @@ def clusters(encoded: Encoded, whole: Components, rules: Rules, *, everywhere: b
     everywhere
         Resolve all components link by link, for the proof that both ways agree.
     """
-    limits = np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
-    over = _over(encoded, whole, limits)
-    if everywhere:
-        over[:] = 1
-    labels = whole.labels
+    labels, limits = whole.labels, np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
+    over = np.full(whole.count, everywhere)
+    for rank in np.flatnonzero(limits >= 0):
+        over |= np.bincount(labels[encoded.ranks == rank], minlength=whole.count) > limits[rank]
     count, refused = whole.count, pl.DataFrame(schema=_REFUSED)
     if over.any():
-        inside = np.empty(encoded.nodes, np.uint8)
-        kernel.mark(labels, over, inside)
+        inside = over[labels].view(np.uint8)
         links = ordered_links(encoded, whole, inside, rules)
         count, refused = _resolve(encoded, whole, links, inside, limits)
-    if whole.shared.any():
-        kernel.drop_lone(labels, whole.shared, count)
+    if whole.shared.any():  # one that is a cluster of its own belongs to no profile
+        shared = np.flatnonzero(whole.shared)
+        alone = np.bincount(labels, minlength=count)[labels[shared]] == 1
+        labels[shared[alone]] = kernel.NONE
     return Clusters(labels, count, refused)
 
 
@@ -109,24 +109,15 @@ def ordered_links(encoded: Encoded, whole: Components, inside: U8, rules: Rules)
     )
 
 
-def _over(encoded: Encoded, whole: Components, limits: kernel.I64) -> U8:
-    """Mark components that hold more nodes of a type than its limit."""
-    most = int(limits.max(initial=-1))
-    counts = np.zeros((whole.count, limits.size), np.uint8 if most < 255 else np.int64)
-    over = np.zeros(whole.count, np.uint8)
-    in_ranges(
-        whole.count,
-        lambda begin, end: kernel.over_limit(whole.labels, encoded.ranks, limits, counts, over, most, begin, end),
-    )
-    return over
-
-
 def _links_inside(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
-    size = batch.a.size
-    a, b = np.empty(size, np.uint32), np.empty(size, np.uint32)
-    first, tag = np.empty(size, np.int64), np.empty(size, np.uint16)
-    used = kernel.take_over(batch.a, batch.b, batch.first, batch.tag, shared, inside, a, b, first, tag)
-    a, b, first, tag = a[:used].copy(), b[:used].copy(), first[:used].copy(), tag[:used].copy()
+    """Return the links between marked nodes; those of shared values only if they are authoritative.
+
+    Marked nodes are whole components of the links that count, so one marked end is enough.
+    """
+    rows = np.flatnonzero(inside[batch.a])
+    a, b, tag = batch.a[rows], batch.b[rows], batch.tag[rows]
+    counts = ((shared[a] | shared[b]) == 0) | (tag & 1 == 1)
+    a, b, first, tag = a[counts], b[counts], batch.first[rows[counts]], tag[counts]
     return pl.DataFrame({"a": a, "b": b, "first": first, "decided": (tag & 1).astype(np.uint8), "sources": tag >> 1})
 
 

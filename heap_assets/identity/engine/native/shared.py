@@ -78,14 +78,10 @@ def _unite(parent: U32, links: list[tuple[LinkBatch, slice]], shared: U8) -> Non
 
 def labelled(parent: U32, labels: U32) -> tuple[U32, int]:
     """Number components 0, 1, … in the order of their smallest node; writes `labels`, and returns them and how many."""
-    size = parent.size
-    roots = in_ranges(size, lambda begin, end: (begin, end, kernel.flatten(parent, begin, end)))
-    count = 0
-    for begin, end, more in roots:
-        kernel.number_roots(parent, begin, end, count, labels)
-        count += more
-    in_ranges(size, lambda begin, end: kernel.copy_labels(parent, begin, end, labels))
-    return labels, count
+    in_ranges(parent.size, lambda begin, end: kernel.flatten(parent, begin, end))
+    numbers = np.cumsum(parent == np.arange(parent.size, dtype=np.uint32), dtype=np.uint32)
+    in_ranges(parent.size, lambda begin, end: np.subtract(numbers[parent[begin:end]], 1, out=labels[begin:end]))
+    return labels, int(numbers[-1]) if numbers.size else 0
 
 
 def shared_table(whole: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:

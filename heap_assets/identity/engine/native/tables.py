@@ -76,7 +76,7 @@ class Resolved:
         """Clusters as runs of nodes, and their ids."""
         if self.laid_out is not None:
             return self.laid_out
-        return with_ids(self.encoded, self.clusters.labels, self.high, self.low, self.components.shared, self.rules)
+        return with_ids(self.encoded, self.clusters.labels, self.high, self.low, self.components.shared)
 
 
 def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, keep_rows: bool = False) -> Resolved:
@@ -165,11 +165,14 @@ def _frame(piece: pa.RecordBatch, columns: list[str]) -> pl.DataFrame:
 
 
 def slices(laid_out: Profiles, rows: int) -> list[U32]:
-    """Split the order of runs into pieces of about `rows` rows; the run of no profile comes last."""
+    """Split the order of runs into pieces of at least `rows` rows; the run of no profile comes last."""
     order = np.append(laid_out.order, np.uint32(laid_out.high.size))
-    cuts = np.empty(order.size + 1, np.int64)
-    used = texts.cut_runs(order, laid_out.starts, rows, cuts)
-    return [order[begin:end] for begin, end in pairwise(cuts[:used])]
+    ends = np.cumsum(laid_out.starts[order.astype(np.int64) + 1] - laid_out.starts[order])
+    cuts = [0]
+    while cuts[-1] < order.size:
+        before = ends[cuts[-1] - 1] if cuts[-1] else 0
+        cuts.append(min(int(np.searchsorted(ends, before + rows)) + 1, order.size))
+    return [order[begin:end] for begin, end in pairwise(cuts) if ends[end - 1] > (ends[begin - 1] if begin else 0)]
 
 
 def prefetched(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iterator[pa.RecordBatch]:
@@ -186,32 +189,28 @@ def prefetched(make: Callable[[U32], pa.RecordBatch], pieces: list[U32]) -> Iter
 
 def batch(result: Resolved, places: U32) -> pa.RecordBatch:
     """Return the rows of some runs, with :data:`SCHEMA`."""
-    runs, facts = result.profiles, result.encoded.facts
-    nobody = runs.high.size
-    sizes = runs.starts[places.astype(np.int64) + 1] - runs.starts[places]
+    runs, encoded = result.profiles, result.encoded
+    begins = runs.starts[places]
+    sizes = runs.starts[places.astype(np.int64) + 1] - begins
     rows = int(sizes.sum())
-    nodes = np.empty(rows, np.uint32)
-    kinds, shared, present = (np.empty(rows, np.uint8) for _ in range(3))
-    texts.take_runs(places, runs.starts, runs.nodes, runs.keys, nodes, kinds, shared)
-    known = places < nobody
+    at = np.arange(rows) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
+    nodes, keys = runs.nodes[at], runs.keys[at]
+    known = places < runs.high.size
     owners = np.repeat(np.where(known, np.arange(places.size), 0).astype(np.int32), sizes)
-    first, last = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    begins, offsets = np.empty(rows, np.int64), np.empty(rows + 1, np.int64)
-    texts.take_facts(nodes, facts, first, last, present, begins, offsets)
-    text = np.empty(int(offsets[-1]) + kernel.PADDING, np.uint8)
-    texts.take_text(begins, result.encoded.texts.data, offsets, text)
-    types = pa.array(result.rules.types, pa.string())
+    first, last = encoded.facts[nodes, kernel.FIRST], encoded.facts[nodes, kernel.LAST]
+    offsets, text = encoded.texts.gathered(nodes)
     numbers = places[known]
-    digits = np.empty((numbers.size, 4), np.uint64)
-    texts.hexadecimal(numbers, runs.high, runs.low, digits)
     ends = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
-    ids = pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(ends), pa.py_buffer(digits)])
+    digits = pa.py_buffer(texts.hexadecimal(runs.high[numbers], runs.low[numbers]))
+    ids = pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(ends), digits])
+    kinds = pa.array((keys >> np.uint64(57)).astype(np.int8))
+    shared = (keys >> np.uint64(56) & np.uint64(1)).astype(np.uint8)
     columns = [
-        pa.DictionaryArray.from_arrays(pa.array(kinds.view(np.int8)), types),
+        pa.DictionaryArray.from_arrays(kinds, pa.array(result.rules.types, pa.string())),
         pa.Array.from_buffers(pa.large_string(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(text)]),
         pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, np.repeat(known, sizes).astype(np.uint8)), ids),
-        _masked(pa.timestamp("us", "UTC"), first, present & np.uint8(1)),
-        _masked(pa.timestamp("us", "UTC"), last, present >> np.uint8(1)),
+        _masked(pa.timestamp("us", "UTC"), first, (first != kernel.NEVER).astype(np.uint8)),
+        _masked(pa.timestamp("us", "UTC"), last, (last != kernel.BEFORE).astype(np.uint8)),
         pa.Array.from_buffers(pa.bool_(), rows, [None, _bits(shared)]),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
@@ -229,10 +228,11 @@ def _bits(flags: U8) -> pa.Buffer:
 def profile_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
-    text = np.zeros((nodes.size, 4), np.uint64)
-    texts.hexadecimal(labels, result.high, result.low, text)
+    known = labels != kernel.NONE
+    ids = np.zeros((2, nodes.size), np.uint64)
+    ids[:, known] = result.high[labels[known]], result.low[labels[known]]
     offsets = np.arange(0, nodes.size * 32 + 1, 32, dtype=np.int64)
-    return text_series(offsets, text.reshape(-1).view(np.uint8), (labels != kernel.NONE).astype(np.uint8))
+    return text_series(offsets, texts.hexadecimal(*ids), known.astype(np.uint8))
 
 
 def times(values: I64, none: int) -> pl.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -11,11 +11,8 @@ import pyarrow as pa
 from heap_assets.identity.engine.native.intrinsics import big_endian, copy_words, load8, prefetch
 from heap_assets.identity.engine.native.kernel import (
     AHEAD,
-    BEFORE,
     FIRST,
     I64,
-    LAST,
-    NEVER,
     NO_TYPE,
     NONE,
     PADDING,
@@ -40,23 +37,6 @@ def _text_before(x: int, y: int, facts: I64, data: U8) -> Any:
     return size_x < size_y
 
 
-@compiled
-def common_prefix(ranks: U8, facts: I64, data: U8, example: I64, lengths: I64, begin: int, end: int) -> None:
-    """Shorten `lengths`, per type, to the common prefix of an example and all values of a range of nodes."""
-    for node in range(begin, end):
-        rank = ranks[node]
-        if rank == NO_TYPE or lengths[rank] == 0:
-            continue
-        text = facts[node, PLACE] >> PLACE_SHIFT
-        same = min(lengths[rank], (facts[node + 1, PLACE] >> PLACE_SHIFT) - text)
-        other = facts[example[rank], PLACE] >> PLACE_SHIFT
-        for i in range(same):
-            if data[text + i] != data[other + i]:
-                same = i
-                break
-        lengths[rank] = same
-
-
 # Clusters are laid out as runs by several threads, each for a range of clusters; the run after the last cluster holds
 # the nodes of none, the one after that removed nodes. `starts` has three entries more than there are clusters.
 
@@ -76,13 +56,13 @@ def count_runs(labels: U32, ranks: U8, starts: I64, begin: int, end: int) -> Non
 
 @compiled
 def fill_runs(
-    labels: U32, ranks: U8, shared: U8, facts: I64, data: U8, skip: I64, ends: I64, keys: U64, nodes: U32,
+    labels: U32, ranks: U8, shared: U8, facts: I64, data: U8, ends: I64, keys: U64, nodes: U32,
     begin: int, end: int,
 ) -> None:  # fmt: skip
     """Write nodes into the runs of their clusters; `ends` comes as where runs start, and leaves as where they end.
 
-    Each node has a sort key: 7 bits rank, 1 bit shared, then the seven bytes after the common prefix of its type's
-    values. So a run is sorted in place, and text is read only where keys are equal.
+    Each node has a sort key: 7 bits rank, 1 bit shared, then the first seven bytes of the value. So a run is sorted in
+    place, and text is read only where keys are equal.
     """
     nobody = ends.size - 2
     for node in range(labels.size):
@@ -95,7 +75,7 @@ def fill_runs(
         place = nobody if labels[node] == NONE else labels[node]
         if place < begin or place >= end:
             continue
-        text_at = (facts[node, PLACE] >> PLACE_SHIFT) + skip[rank]
+        text_at = facts[node, PLACE] >> PLACE_SHIFT
         left = (facts[node + 1, PLACE] >> PLACE_SHIFT) - text_at
         text = np.uint64(0)
         if left > 0:
@@ -185,64 +165,6 @@ def representatives(starts: I64, keys: U64, nodes: U32, facts: I64, best: U32, b
 
 
 @compiled
-def cut_runs(places: U32, starts: I64, rows: int, cuts: I64) -> int:
-    """Write where pieces of at least `rows` rows begin, and the end of the last; returns how many numbers that is.
-
-    A run is in one piece. `cuts` has one entry more than there are places; without rows there are no pieces.
-    """
-    cuts[0] = 0
-    used, size = 1, 0
-    for i in range(places.size):
-        if i + AHEAD < places.size:
-            prefetch(starts, np.int64(places[i + AHEAD]))
-        size += starts[places[i] + 1] - starts[places[i]]
-        if size >= rows:
-            cuts[used] = i + 1
-            used += 1
-            size = 0
-    if size:
-        cuts[used] = places.size
-        used += 1
-    return used
-
-
-@compiled
-def take_runs(places: U32, starts: I64, nodes: U32, keys: U64, out_nodes: U32, kinds: U8, shared: U8) -> None:
-    """Copy whole runs, in the order of `places`."""
-    row = 0
-    for i in range(places.size):
-        if i + AHEAD < places.size:
-            prefetch(starts, np.int64(places[i + AHEAD]))
-        if i + 8 < places.size:
-            prefetch(nodes, starts[places[i + 8]])
-            prefetch(keys, starts[places[i + 8]])
-        for at in range(starts[places[i]], starts[places[i] + 1]):
-            out_nodes[row] = nodes[at]
-            kinds[row] = keys[at] >> np.uint64(57)
-            shared[row] = (keys[at] >> np.uint64(56)) & np.uint64(1)
-            row += 1
-
-
-@compiled
-def take_facts(nodes: U32, facts: I64, first: I64, last: I64, seen: U8, begins: I64, offsets: I64) -> None:
-    """Copy first and last seen, presence bits of both, text offsets and output offsets of some nodes."""
-    used = 0
-    offsets[0] = 0
-    for row in range(nodes.size):
-        if row + AHEAD < nodes.size:
-            # the next node's row, too: half of them are on another cache line
-            prefetch(facts, np.int64(nodes[row + AHEAD]) * 4)
-            prefetch(facts, np.int64(nodes[row + AHEAD]) * 4 + 7)
-        node = nodes[row]
-        seen[row] = (facts[node, FIRST] != NEVER) | (facts[node, LAST] != BEFORE) << 1
-        first[row] = facts[node, FIRST]
-        last[row] = facts[node, LAST]
-        begins[row] = facts[node, PLACE] >> PLACE_SHIFT
-        used += (facts[node + 1, PLACE] >> PLACE_SHIFT) - begins[row]
-        offsets[row + 1] = used
-
-
-@compiled
 def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
     """Copy the values that begin at some places to `offsets`; `out` has eight more bytes at its end."""
     for row in range(begins.size):
@@ -250,41 +172,6 @@ def take_text(begins: I64, data: U8, offsets: I64, out: U8) -> None:
             prefetch(data, begins[row + AHEAD])
             prefetch(data, begins[row + AHEAD] + offsets[row + AHEAD + 1] - offsets[row + AHEAD] - 1)
         copy_words(out, offsets[row], data, begins[row], offsets[row + 1] - offsets[row])
-
-
-@compiled
-def text_ends(nodes: U32, facts: I64, begins: I64, offsets: I64) -> None:
-    """Write where the values of some nodes begin, and their offsets when concatenated from `offsets[0]` on."""
-    for row in range(nodes.size):
-        node = nodes[row]
-        begins[row] = facts[node, PLACE] >> PLACE_SHIFT
-        offsets[row + 1] = offsets[row] + (facts[node + 1, PLACE] >> PLACE_SHIFT) - begins[row]
-
-
-@compiled
-def digits(word: int) -> Any:
-    """Turn 32 bits into the eight bytes of their hexadecimal digits."""
-    spread = np.uint64(word)
-    spread = (spread | spread << np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
-    spread = (spread | spread << np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
-    spread = (spread | spread << np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    letters = (spread + np.uint64(0x0606060606060606)) >> np.uint64(4) & np.uint64(0x0101010101010101)
-    return big_endian(spread + np.uint64(0x3030303030303030) + letters * np.uint64(0x27))
-
-
-@compiled
-def hexadecimal(numbers: U32, high: U64, low: U64, out: U64) -> None:
-    """Write 32 hexadecimal digits per row, of the numbered ids, as four words; rows of NONE are left as they are."""
-    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
-    for row in range(numbers.size):
-        if row + AHEAD < numbers.size and numbers[row + AHEAD] != NONE:
-            prefetch(high, np.int64(numbers[row + AHEAD]))
-            prefetch(low, np.int64(numbers[row + AHEAD]))
-        number = numbers[row]
-        if number == NONE:
-            continue
-        out[row, 0], out[row, 1] = digits(high[number] >> half), digits(high[number] & mask)
-        out[row, 2], out[row, 3] = digits(low[number] >> half), digits(low[number] & mask)
 
 
 class Texts:
@@ -313,11 +200,21 @@ class Texts:
 
     def gathered(self, nodes: U32) -> tuple[I64, U8]:
         """Return the values of some nodes as offsets and bytes, padded (PADDING)."""
-        begins, offsets = np.empty(nodes.size, np.int64), np.zeros(nodes.size + 1, np.int64)
-        text_ends(nodes, self.facts, begins, offsets)
+        places = self.facts[:, PLACE]
+        begins, offsets = places[nodes] >> PLACE_SHIFT, np.zeros(nodes.size + 1, np.int64)
+        np.cumsum((places[nodes.astype(np.int64) + 1] >> PLACE_SHIFT) - begins, out=offsets[1:])
         out = np.empty(int(offsets[-1]) + PADDING, np.uint8)
         take_text(begins, self.data, offsets, out)
         return offsets, out
+
+
+_HEXADECIMAL: Final = np.array([f"{byte:02x}".encode() for byte in range(256)], "S2").view(np.uint16)
+
+
+def hexadecimal(high: U64, low: U64) -> U8:
+    """Return the 32 hexadecimal digits of each id, concatenated."""
+    ids = np.stack([high, low], axis=1).astype(">u8").view(np.uint8)
+    return _HEXADECIMAL[ids].view(np.uint8).reshape(-1)
 
 
 def flat(values: pl.Series) -> U8:
