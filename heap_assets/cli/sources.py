@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 import polars as pl
 
+from heap_assets.cli.groups import CommandGroup
 from heap_assets.cli.home import print_rows
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.code_location import reload_code_locations
@@ -163,7 +164,7 @@ def browse(name: str | None, samples: int, source: str | None) -> None:
         click.echo(f"sampled: {columns.sample.cost}", err=True)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def catalogue() -> None:
     """Compare heap_catalogue.yaml with what was landed; accept what is new."""
 

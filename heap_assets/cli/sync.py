@@ -23,6 +23,7 @@ from heap_assets.activation import (
     retry_rejected,
     runs,
 )
+from heap_assets.cli.groups import CommandGroup
 from heap_assets.cli.home import dagster_home, print_rows
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
@@ -40,7 +41,7 @@ _EMPTY = "empty: no mapped property has a value, and nothing of theirs was sent 
 _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def sync() -> None:
     """Show what a sync would send and what it sent; send now, confirm, retry, send everything again, forget a key."""
 

@@ -230,6 +230,14 @@ def test_sql_writes_lists_structs_and_bytes_as_csv(tmp_path: Path, folder: Path,
     assert done.stdout == 'a,b,c,d\n"[1,2]","{""n"":9007199254740993,""s"":""é""}",/w==,1.5\n', done.stderr
 
 
+@pytest.mark.parametrize("group", ["sync", "catalogue"])
+def test_the_help_of_a_group_cuts_no_sentence_off(tmp_path: Path, typed: Typed, group: str) -> None:
+    shown = " ".join(typed(tmp_path, group, "--help").stdout.split())
+    found = commands.get_command(click.Context(commands), group)
+    assert isinstance(found, click.Group)
+    assert all(" ".join(str(one.help).partition("\n\n")[0].split()) in shown for one in found.commands.values())
+
+
 def test_a_command_that_a_text_names_exists() -> None:
     """What a check says mends it, and what the docs say, is there to be typed."""
     texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "heap_assets").rglob("*.py")]
