@@ -18,10 +18,7 @@ def version_of(value: Any, length: int = 16) -> str:
 
     Mappings and sets are taken in the order of their keys and members, dataclasses as their fields by name.
 
-    Raises
-    ------
-    TypeError
-        For a value of any other kind: what makes up a version is named, field by field.
+    Raises TypeError for a value of any other kind: what makes up a version is named, field by field.
     """
     text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

@@ -101,10 +101,7 @@ _Loader.add_constructor(_MAP, _mapping)
 def read_yaml(text: str, file: str) -> Any:
     """Read a document: mappings with text keys, lists, text, :class:`Unquoted` scalars, None.
 
-    Raises
-    ------
-    SettingsError
-        Naming file, line and what is wrong there: no YAML, a key twice, a tag that is not understood.
+    Raises SettingsError, naming file, line and what is wrong there: no YAML, a key twice, a tag that is not understood.
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader

@@ -34,15 +34,10 @@ def assign(
     under
         The name of the column that is added; a table may have any of its own.
 
-    Returns
-    -------
-    LazyFrame
-        All columns and rows of `rows`, in no particular order, and the profile, null for rows of nobody.
+    Returns all columns and rows of `rows`, in no particular order, and the profile, null for rows of nobody.
 
-    Raises
-    ------
-    RulesError
-        A mapped column does not exist or cannot be an identifier, or the rows have a column `under` already.
+    Raises RulesError: a mapped column does not exist or cannot be an identifier, or the rows have a column `under`
+    already.
     """
     schema = rows.collect_schema()
     columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
@@ -131,14 +126,11 @@ def changes(before: pl.LazyFrame | None, after: pl.LazyFrame) -> pl.LazyFrame:
     before, after
         Shape of identity/graph; no `before` is an empty one.
 
-    Returns
-    -------
-    LazyFrame
-        old_profile_id, new_profile_id, kind: String; identifiers: Int64 (how many the pair has in common, or how
-        many the profile created or removed has). `renamed`: one old is one new, under another id. `merged`: all of
-        the old is in a new one that has more. `split`: the new one is a part of the old. `moved`: both at once.
-        A profile that merged or split under the id it had is listed too (old equals new). `created` has no old id,
-        `removed` no new one: none of its identifiers was, or is, in a profile. Rows are sorted by both ids.
+    Returns old_profile_id, new_profile_id, kind: String; identifiers: Int64 (how many the pair has in common, or how
+    many the profile created or removed has). `renamed`: one old is one new, under another id. `merged`: all of the old
+    is in a new one that has more. `split`: the new one is a part of the old. `moved`: both at once. A profile that
+    merged or split under the id it had is listed too (old equals new). `created` has no old id, `removed` no new one:
+    none of its identifiers was, or is, in a profile. Rows are sorted by both ids.
 
     Notes
     -----

@@ -29,10 +29,7 @@ def resolve_path(path: str, schema: pl.Schema, table: str) -> ResolvedPath:
 
     A column whose name is the whole path wins (BigQuery flattens `address.email` to such names).
 
-    Raises
-    ------
-    RulesError
-        If there is no such column or field; the message lists those there are.
+    Raises RulesError if there is no such column or field; the message lists those there are.
     """
     if path in schema:
         return ResolvedPath(pl.col(path), schema[path], many=False)
@@ -124,10 +121,8 @@ def extract(
         type_a, value_a, type_b, value_b of pairs that we have sent to Heap through identify: an authoritative link
         that equals one of them is an ordinary link of source `own_identify` (rule 3).
 
-    Raises
-    ------
-    RulesError
-        If a mapped column does not exist, has a type that is no identifier, or an identifier type is unknown.
+    Raises RulesError if a mapped column does not exist, has a type that is no identifier, or an identifier type is
+    unknown.
     """
     schema = rows.collect_schema()
     columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
@@ -163,10 +158,7 @@ def own_identify_links(sent: pl.LazyFrame, users: pl.LazyFrame) -> pl.LazyFrame:
         heap/users: user_id: Int64, identity: String. The user_id of an identity is Heap's hash of it, and where the
         migration leads.
 
-    Returns
-    -------
-    LazyFrame
-        type_a, value_a, type_b, value_b: String, for `extract(own_identify=…)`.
+    Returns type_a, value_a, type_b, value_b: String, for `extract(own_identify=…)`.
     """
     migrated = sent.join(users.select(pl.col("user_id").alias("to_user_id"), "identity"), on="identity")
     ends = ((migrated, HEAP_USER_ID, pl.col("to_user_id").cast(pl.String)), (sent, HEAP_IDENTITY, pl.col("identity")))

@@ -54,10 +54,8 @@ _AFTER_ADDRESS: Final = rf"[{_AROUND}.]+$"
 def as_text(column: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:
     """Cast a column of strings, integers, decimals, dates or categories to text.
 
-    Raises
-    ------
-    RulesError
-        For floats (an id that has been through one may be another id) and for types that are no identifiers.
+    Raises RulesError for floats (an id that has been through one may be another id) and for types that are no
+    identifiers.
     """
     if dtype == pl.String:
         return column

@@ -94,16 +94,10 @@ def quality(
     truth
         `on`, `truth_id`: one row per record. A null `truth_id` is nobody in particular (a kiosk): left out.
 
-    Returns
-    -------
-    Quality
-        A record without a `result_id`, or not in `result`, counts as a cluster of its own: not resolving a record
-        costs recall and cannot raise precision.
+    A record without a `result_id`, or not in `result`, counts as a cluster of its own: not resolving a record costs
+    recall and cannot raise precision.
 
-    Raises
-    ------
-    QualityError
-        A record is in `truth` or in `result` twice, or the truth is empty.
+    Raises QualityError: a record is in `truth` or in `result` twice, or the truth is empty.
     """
     keys = list(on)
     known = truth.filter(pl.col(truth_id).is_not_null()).select(*keys, pl.col(truth_id).alias("_person"))

@@ -56,10 +56,7 @@ _DEFAULTS: Final[Mapping[str, pl.Expr]] = {
 def as_links(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Return a frame with the schema of links: missing optional columns are filled, others left out.
 
-    Raises
-    ------
-    LinksError
-        If an end is missing or a column has another type.
+    Raises LinksError if an end is missing or a column has another type.
     """
     schema = frame.collect_schema()
     if missing := [name for name in ENDS if name not in schema]:

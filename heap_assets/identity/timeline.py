@@ -90,10 +90,7 @@ class Timeline:
             without time column takes first seen from the earlier ones, so pass all that are kept. Where the newest day
             is missing, an older snapshot is carried forward.
 
-        Raises
-        ------
-        LinksError
-            If an input is of a later day, or one day of a table is passed twice.
+        Raises LinksError if an input is of a later day, or one day of a table is passed twice.
         """
         by_key = _checked(day, inputs)
         files = {key: self._extracted(part) for key, part in sorted(by_key.items())}

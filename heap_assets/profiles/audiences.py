@@ -65,10 +65,7 @@ class Audience:
 def parse_audience(name: str, definition: Mapping[str, Any], where: str | None = None) -> Audience:
     """Read a definition; `{"name": …, "definition": {…}}` around it is accepted.
 
-    Raises
-    ------
-    SettingsError
-        Something in it is unknown or has the wrong form; the message names its path below `where`.
+    Raises SettingsError: something in it is unknown or has the wrong form; the message names its path below `where`.
     """
     where = where or f"audience {name!r}"
     if "definition" in definition:
@@ -101,15 +98,10 @@ def members(
     as_of
         The moment that `within_days` counts back from: the end of the partition's day.
 
-    Returns
-    -------
-    LazyFrame
-        profile_id String, sorted; profiles without any event are candidates like all others.
+    Returns profile_id String, sorted; profiles without any event are candidates like all others.
 
-    Raises
-    ------
-    SettingsError
-        The definition names an event or a column that does not exist, or compares what cannot be compared.
+    Raises SettingsError: the definition names an event or a column that does not exist, or compares what cannot be
+    compared.
     """
     schema = profiles.collect_schema()
     properties = [

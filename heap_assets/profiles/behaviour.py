@@ -46,16 +46,10 @@ def behavioural_traits(
     features
         Name of a flag to the event type that proves the feature is used, such as `uses_exports: export_created`.
 
-    Returns
-    -------
-    LazyFrame
-        profile_id, session_count, active_days: Int64 (in the window); last_active: String, the ISO 8601 date of the
-        newest event (any time ago); one Boolean per feature, false if not used in the window; sorted by profile_id.
+    Returns profile_id, session_count, active_days: Int64 (in the window); last_active: String, the ISO 8601 date of the
+    newest event (any time ago); one Boolean per feature, false if not used in the window; sorted by profile_id.
 
-    Raises
-    ------
-    SettingsError
-        A flag has the name of another column.
+    Raises SettingsError: a flag has the name of another column.
     """
     if clashing := sorted({"profile_id", *BEHAVIOUR_COLUMNS} & set(features)):
         raise SettingsError(f"feature flags {', '.join(clashing)}: a trait has this name already; choose another.")
@@ -133,11 +127,8 @@ def activity(events: pl.LazyFrame, as_of: datetime, days: int = 30, dates: pl.La
         profile_id, first_seen, last_seen: used instead of the first and last event, so that `events` need not hold
         more than the window.
 
-    Returns
-    -------
-    LazyFrame
-        profile_id; first_seen, last_seen; active_days (UTC), sessions, events, event_types: Int64, in the window; one
-        row per profile in `events` or `dates`, sorted.
+    Returns profile_id; first_seen, last_seen; active_days (UTC), sessions, events, event_types: Int64, in the window;
+    one row per profile in `events` or `dates`, sorted.
     """
     past = events.filter(pl.col("time") < as_of)
     if dates is None:

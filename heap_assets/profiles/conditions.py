@@ -64,10 +64,7 @@ class Condition:
 def parse_conditions(definition: Any, where: str) -> tuple[Condition, ...]:
     """Read a bare value or a mapping of operators; several operators must all hold.
 
-    Raises
-    ------
-    SettingsError
-        Unknown operator or an operand that it cannot take; the message names the path.
+    Raises SettingsError: unknown operator or an operand that it cannot take; the message names the path.
     """
     if not isinstance(definition, Mapping):
         definition = {"eq": definition}
@@ -111,10 +108,7 @@ def holds(condition: Condition, value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     Heap exports custom properties as text, so a number is compared with the number that a text spells; texts with
     leading zeros spell none.
 
-    Raises
-    ------
-    SettingsError
-        The operand cannot be compared with a column of this type.
+    Raises SettingsError: the operand cannot be compared with a column of this type.
     """
     if condition.operator == "exists":
         return value.is_not_null() if condition.operand else value.is_null()

@@ -85,11 +85,8 @@ def golden_records(
         Heap identities whose users Heap has merged into others. They stay among `identifiers` and are left out of
         `heap_identity` and `heap_identities`.
 
-    Raises
-    ------
-    SettingsError
-        A trait names no known table or has the name of another column. A trait whose columns are missing or do not fit
-        is set aside, and the others are made.
+    Raises SettingsError: a trait names no known table or has the name of another column. A trait whose columns are
+    missing or do not fit is set aside, and the others are made.
     """
     _check_names(sources, traits)
     members = graph.filter(pl.col("profile_id").is_not_null()).collect()

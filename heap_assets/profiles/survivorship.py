@@ -88,16 +88,10 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
         One frame per source of the rule, in its order: profile, rank UInt32, time Datetime (may be null), value.
         Rows whose value is null are no candidates.
 
-    Returns
-    -------
-    LazyFrame
-        profile, value, source String (the source of the rule that gave it; of a sum all, joined by `+`). Both are null
-        where the value that the rule chooses does not fit the type of the trait (:func:`_common_type`).
+    Returns profile, value, source String (the source of the rule that gave it; of a sum all, joined by `+`). Both are
+    null where the value that the rule chooses does not fit the type of the trait (:func:`_common_type`).
 
-    Raises
-    ------
-    SettingsError
-        The sources have types that cannot be compared, or the rule cannot be applied to them.
+    Raises SettingsError: the sources have types that cannot be compared, or the rule cannot be applied to them.
     """
     if rule.choose is Choose.SUM:
         candidates = _numbers_as_text(candidates, rule)
@@ -218,11 +212,8 @@ def _family(dtype: pl.DataType) -> str:
 def _together(frames: Sequence[pl.LazyFrame], dtype: pl.DataType) -> pl.LazyFrame:
     """Put candidates together with `value` in one type.
 
-    Returns
-    -------
-    LazyFrame
-        The rows; `value` is null where no value of the type is the same, and then :data:`_SIZE` and :data:`_LOST` say
-        where it belongs among the others. Without these columns if every value of these types fits.
+    Returns the rows; `value` is null where no value of the type is the same, and then :data:`_SIZE` and :data:`_LOST`
+    say where it belongs among the others. Without these columns if every value of these types fits.
     """
     types = [frame.collect_schema()["value"] for frame in frames]
     if all(own in (dtype, pl.Null) or _always_fits(own, dtype) for own in types):

@@ -51,10 +51,7 @@ def to_parquet(frame: pl.DataFrame, metadata: Mapping[str, str] | None = None, *
 def from_parquet(data: bytes) -> pl.DataFrame:
     """Read what :func:`to_parquet` wrote.
 
-    Raises
-    ------
-    ValueError
-        If it is damaged.
+    Raises ValueError if it is damaged.
     """
     if not _is_whole(io.BytesIO(data)):
         raise ValueError("it is no Parquet file, or its checksum is that of other bytes")

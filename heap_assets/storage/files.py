@@ -47,10 +47,7 @@ def update_file(path: Path, change: Callable[[bytes | None], bytes]) -> None:
     change
         Gets the file's bytes, None if there is none. If it raises, the file stays as it is.
 
-    Raises
-    ------
-    ConflictError
-        If another process holds the file's lock for a minute.
+    Raises ConflictError if another process holds the file's lock for a minute.
     """
     path = path.resolve()
     # Among temporary files, so that no lock file lies beside what people keep under version control.

@@ -218,10 +218,7 @@ class Lake:
     ) -> tuple[Partition | None, ObjectInfo | None]:
         """Return the stored partition if it is what `inputs` give, and the object to replace if it is not.
 
-        Raises
-        ------
-        StaleWriterError
-            If it was built from inputs that the writer does not know.
+        Raises StaleWriterError if it was built from inputs that the writer does not know.
         """
         info = self.store.head(self.key(asset, partition))
         try:

@@ -61,10 +61,7 @@ class LakeSql:
     unreadable
         Tables that cannot be shown, with the reason; the others can.
 
-    Raises
-    ------
-    SettingsError
-        If there is no asset to show.
+    Raises SettingsError if there is no asset to show.
     """
 
     def __init__(self, url: str, options: Mapping[str, str] | None = None, *, assets: Sequence[str] = ()) -> None:

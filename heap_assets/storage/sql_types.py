@@ -33,12 +33,9 @@ def rewritten(column: str, types: Sequence[DuckDBPyType]) -> dict[str, str]:
     types
         DuckDB's types of its days.
 
-    Returns
-    -------
-    dict
-        Name of a type to an SQL expression; days of other types keep the column as it is. Dates and times of which
-        some have a zone are all UTC, other types that no type holds together are text, as
-        :func:`heap_assets.values.as_text` writes it.
+    Returns the SQL expression for each type, by name; days of other types keep the column as it is. Dates and times of
+    which some have a zone are all UTC, other types that no type holds together are text, as
+    :func:`heap_assets.values.as_text` writes it.
     """
     if _is_lossless(types):
         return {}

@@ -186,10 +186,7 @@ class Store:
             Gets the object's bytes, None if there is none, and returns what to write, None for nothing. It is called
             again with what somebody else has written meanwhile, and may see its own change in it.
 
-        Raises
-        ------
-        ConflictError
-            If others keep writing, or hold the lock of the folder, for a minute.
+        Raises ConflictError if others keep writing, or hold the lock of the folder, for a minute.
         """
         if self.is_local:
             with self._locked():
@@ -311,10 +308,7 @@ class Store:
     def check(self, key: str) -> None:
         """Make sure that a Parquet file of a folder is what was written; object stores keep checksums themselves.
 
-        Raises
-        ------
-        DamagedFileError
-            If it is not.
+        Raises DamagedFileError if it is not.
         """
         if self.is_local and not is_whole(self.root / key):
             raise DamagedFileError(

@@ -102,10 +102,7 @@ class ReferenceEngine:
 def rows_of(links: pl.DataFrame, rules: Rules) -> list[Row]:
     """Return the rows of a frame of links.
 
-    Raises
-    ------
-    LinksError
-        If an end is null or empty, or of a type that the rules do not know.
+    Raises LinksError if an end is null or empty, or of a type that the rules do not know.
     """
     rows = []
     for row in links.select(LINKS.names()).iter_rows():

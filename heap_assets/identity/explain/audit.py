@@ -173,10 +173,7 @@ def audit(
     heap_users
         How the columns of `heap/users` map to identifiers.
 
-    Returns
-    -------
-    LazyFrame
-        `AUDIT_SCHEMA`, one row per metric and subject, in a fixed order. A share of nothing is null.
+    Returns `AUDIT_SCHEMA`, one row per metric and subject, in a fixed order. A share of nothing is null.
     """
     members = graph.collect()
     facts = _profile_facts(members)

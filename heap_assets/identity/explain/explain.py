@@ -81,10 +81,7 @@ def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules
     max_hops
         The radius of the search for a connection, in profiles.
 
-    Raises
-    ------
-    QueryError
-        A query without a type, or with one that the rules do not know.
+    Raises QueryError: a query without a type, or with one that the rules do not know.
     """
     lookups = tuple(look_up(query, tables, rules) for query in (first, second) if query is not None)
     profile_ids = sorted({lookup.profile_id for lookup in lookups if lookup.profile_id is not None})

@@ -67,10 +67,7 @@ class Lookup:
 def look_up(query: str, tables: IdentityTables, rules: Rules) -> Lookup:
     """Look up `type:value` in the graph, after normalisation; the value may hold colons.
 
-    Raises
-    ------
-    QueryError
-        There is no type, or none that the rules know.
+    Raises QueryError: there is no type, or none that the rules know.
     """
     kind, colon, raw_value = query.partition(":")
     if not colon or not raw_value:

@@ -59,10 +59,7 @@ class Variant:
 def variants(sweeps: Sequence[str], rules: Rules) -> list[Variant]:
     """Read sweeps, each of which changes one setting at a time.
 
-    Raises
-    ------
-    SweepError
-        A sweep of an unknown setting or with an invalid value; or there are more than `MAX_VARIANTS`.
+    Raises SweepError: a sweep of an unknown setting or with an invalid value; or there are more than `MAX_VARIANTS`.
     """
     parsed = [variant for sweep in sweeps for variant in _variants(sweep, rules)]
     if not parsed:
@@ -278,11 +275,8 @@ def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[s
     before, after
         Profile of each identifier, `NO_PROFILE` for none; equal lengths.
 
-    Returns
-    -------
-    dict
-        merged: whole in a profile made of several whole ones. split: cut into profiles that hold nothing of others.
-        overlapping: neither. Identifiers that leave for no profile, or come from none, make a profile `resized` only.
+    merged: whole in a profile made of several whole ones. split: cut into profiles that hold nothing of others.
+    overlapping: neither. Identifiers that leave for no profile, or come from none, make a profile `resized` only.
     """
     cells = (
         pl.LazyFrame({"old": before, "new": after})

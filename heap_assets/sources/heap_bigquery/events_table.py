@@ -62,10 +62,8 @@ def events_table(
     names
         Table name to what people call the event; by default the table's name.
 
-    Returns
-    -------
-    LazyFrame
-        Exactly :data:`COLUMNS` in their order, String but `time`; event_properties and user_properties are JSON text.
+    Returns exactly :data:`COLUMNS` in their order, String but `time`; event_properties and user_properties are JSON
+    text.
     """
     display = names or {}
     rows = pl.concat([_rows(name, frame, display.get(name, name)) for name, frame in sorted(tables.items())])

@@ -84,11 +84,8 @@ def read_batches(
     limits
         A larger file is refused.
 
-    Raises
-    ------
-    AvroError
-        If it is not Avro, its codec is unknown, it is truncated or corrupt, its schema cannot be read, or it exceeds
-        the limits. Batches yielded before that are void.
+    Raises AvroError if it is not Avro, its codec is unknown, it is truncated or corrupt, its schema cannot be read, or
+    it exceeds the limits. Batches yielded before that are void.
     """
     label = name or str(path)
     try:
@@ -111,10 +108,7 @@ def read_batches(
 def blocks_of(path: Path, header: AvroHeader, schema: AvroSchema, limits: Limits) -> Iterator[Block]:
     """Decompress a file's blocks one after the other.
 
-    Raises
-    ------
-    BlockError
-        Naming the first that is damaged, beyond the limits, or declares more rows than it can hold.
+    Raises BlockError, naming the first that is damaged, beyond the limits, or declares more rows than it can hold.
     """
     # No loop variable holds a block, which may take all free memory.
     return map(_Opener(header, schema, limits), stored_blocks(path, header, limits))

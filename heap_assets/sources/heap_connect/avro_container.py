@@ -164,10 +164,7 @@ class BlockError(ValueError):
 def read_header(path: Path) -> AvroHeader:
     """Read a file's header.
 
-    Raises
-    ------
-    ValueError
-        With the reason, if it is no Avro file, is cut short, or uses an unsupported codec.
+    Raises ValueError with the reason if it is no Avro file, is cut short, or uses an unsupported codec.
     """
     with path.open("rb") as file:
         return _header(file)
@@ -176,11 +173,8 @@ def read_header(path: Path) -> AvroHeader:
 def stored_blocks(path: Path, header: AvroHeader, limits: Limits) -> Iterator[StoredBlock]:
     """Yield a file's blocks one after the other.
 
-    Raises
-    ------
-    BlockError
-        Naming the first that is cut short, does not end with the file's sync marker, or is larger than a block within
-        the limits can be: that one is refused before it is read.
+    Raises BlockError, naming the first that is cut short, does not end with the file's sync marker, or is larger than a
+    block within the limits can be: that one is refused before it is read.
     """
     most = limits.block_bytes
     if header.codec != "null":

@@ -46,10 +46,7 @@ class FlatDecoder:
         pl.DataFrame
             Columns f0, f1, and so on, as they are decoded.
 
-        Raises
-        ------
-        ValueError
-            If the blocks hold anything else; frames yielded before are void. No value is quoted.
+        Raises ValueError if the blocks hold anything else; frames yielded before are void. No value is quoted.
         """
         count = -(-(rows + 1) // self._batch_rows)
         height = -(-(rows + 1) // count)

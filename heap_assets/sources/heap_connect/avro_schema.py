@@ -126,11 +126,8 @@ class AvroSchema:
 def parse_schema(schema: Any) -> AvroSchema:
     """Parse the schema in a file's header.
 
-    Raises
-    ------
-    SchemaError
-        If it is no record, refers to itself or to what it does not define, has a name twice, or is beyond
-        :data:`MOST_DEPTH` or :data:`MOST_FIELDS`.
+    Raises SchemaError if it is no record, refers to itself or to what it does not define, has a name twice, or is
+    beyond :data:`MOST_DEPTH` or :data:`MOST_FIELDS`.
     """
     if not isinstance(schema, Mapping) or schema.get("type") != "record":
         raise SchemaError("the rows of the file are no records")

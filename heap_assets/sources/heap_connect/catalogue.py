@@ -50,10 +50,7 @@ class Missing:
     def picked(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Return the new columns by table: all, or those of `only`, each a `table` or a `table.column`.
 
-        Raises
-        ------
-        SettingsError
-            If one of `only` is not missing.
+        Raises SettingsError if one of `only` is not missing.
         """
         new = {**self.tables, **self.columns}
         if only is None:
@@ -80,10 +77,7 @@ class Catalogue:
     def load(cls, path: Path | str) -> Catalogue:
         """Read a catalogue file; one that does not exist is empty.
 
-        Raises
-        ------
-        SettingsError
-            If it is no catalogue; the message names the key.
+        Raises SettingsError if it is no catalogue; the message names the key.
         """
         path = Path(path)
         return cls.parse(path.read_bytes(), path) if path.exists() else cls()
@@ -104,10 +98,7 @@ class Catalogue:
     def update(cls, path: Path | str, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
         """Change the catalogue that is in a file now, whoever changed it since it was loaded, and return it.
 
-        Raises
-        ------
-        SettingsError
-            If the file is no catalogue; the file stays as it is.
+        Raises SettingsError if the file is no catalogue; the file stays as it is.
         """
         path = Path(path)
         changed: list[Catalogue] = []

@@ -89,10 +89,7 @@ def _file_header(source: DumpSource, manifest: Manifest) -> str:
 def header_of(source: DumpSource, uri: str) -> tuple[dict[str, object], str]:
     """Read a data file's header, and no more of it: columns with their Avro types, and the codec.
 
-    Raises
-    ------
-    ValueError, SourceError
-        If it is no Avro file, or cannot be read.
+    Raises ValueError or SourceError if it is no Avro file, or cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
         path = Path(scratch) / "header"

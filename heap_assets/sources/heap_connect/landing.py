@@ -116,10 +116,7 @@ class Landing:
             The touched days of the report are reported again by the next landing of this dump, and the dump stays
             pending, until :meth:`confirm` is called with them.
 
-        Raises
-        ------
-        SourceError
-            If the source does not have the dump, or cannot be listed.
+        Raises SourceError if the source does not have the dump, or cannot be listed.
         """
         file = dump_id if isinstance(dump_id, ManifestFile) else _manifest(source, dump_id)
         records = self.records()
@@ -196,10 +193,7 @@ class Landing:
     def reset(self, table: str) -> int:
         """Forget what landed of a table: its dumps are pending again. Days it had are remembered.
 
-        Returns
-        -------
-        int
-            The number of dumps that will land again.
+        Returns the number of dumps that will land again.
         """
         count = 0
         for record in self.records().values():

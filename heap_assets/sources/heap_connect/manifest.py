@@ -47,10 +47,7 @@ def parse_manifest(data: bytes, key: str, dump_id: int) -> Manifest:
     A table listed twice is one table with the files of both; it replaces earlier dumps if either says so. A table that
     is listed wrongly has a `problem` and stops no other.
 
-    Raises
-    ------
-    ManifestError
-        If it is no JSON object, names another dump than its file name, or has no list of tables.
+    Raises ManifestError if it is no JSON object, names another dump than its file name, or has no list of tables.
     """
     if len(data) > MOST_BYTES:
         raise ManifestError(f"{key} is larger than {MOST_BYTES >> 20} MiB: it is not read")

@@ -42,10 +42,7 @@ class S3Access:
 def s3_client(access: S3Access) -> Any:
     """Return a boto3 S3 client.
 
-    Raises
-    ------
-    SettingsError
-        If an external id is given without a role, or the profile does not exist.
+    Raises SettingsError if an external id is given without a role, or the profile does not exist.
     """
     from botocore.config import Config  # takes half a second, which only readers of a bucket shall wait
 
@@ -57,10 +54,7 @@ def s3_client(access: S3Access) -> Any:
 def caller_of(access: S3Access) -> str:
     """Return the ARN that requests are made as, which `preflight` shows.
 
-    Raises
-    ------
-    SourceError
-        If there are no credentials, or the role may not be assumed.
+    Raises SourceError if there are no credentials, or the role may not be assumed.
     """
     with explained("asking AWS who we are"):
         client = _session(access).client("sts", endpoint_url=access.endpoint_url)
@@ -195,10 +189,8 @@ def read_policy(bucket: str, prefix: str = "") -> dict[str, Any]:
 def trust_policy(principal_arn: str, external_id: str) -> dict[str, Any]:
     """Return the trust policy of the role: whoever runs this platform may assume it, with the external id only.
 
-    Raises
-    ------
-    SettingsError
-        If the external id is empty: without one, anybody who may act for the principal could be tricked into it.
+    Raises SettingsError if the external id is empty: without one, anybody who may act for the principal could be
+    tricked into it.
     """
     if not external_id.strip():
         raise SettingsError("the external id is empty: choose one that nobody else uses, such as a UUID")

@@ -63,10 +63,7 @@ def build_users(
         Where earlier days are. The fold begins at the newest of them that was folded from the first of the same
         deliveries; the result is that of a fold of all.
 
-    Raises
-    ------
-    TableError
-        If users never landed.
+    Raises TableError if users never landed.
     """
     records = landing.records()
     users = current_deliveries(records, USERS, day)
@@ -109,10 +106,7 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
     newest time. `resolved_to` is the end of the chain; a chain that runs in a circle is cut at the smallest user_id
     and marked. Sorted by from_user_id.
 
-    Raises
-    ------
-    TableError
-        If user_migrations never landed.
+    Raises TableError if user_migrations never landed.
     """
     records = landing.records()
     current = current_deliveries(records, USER_MIGRATIONS, day)

@@ -53,10 +53,7 @@ class PendingRows:
     def write(self, path: Path, schema: Mapping[str, pl.DataType], *, by_time: bool) -> dict[date, int]:
         """Write all rows in the columns of `schema`, sorted if `by_time`, and forget them.
 
-        Returns
-        -------
-        dict
-            Rows of each day; empty if not `by_time`.
+        Returns rows of each day; empty if not `by_time`.
         """
         rows = pl.concat([_fitted(batch, schema) for batch in self._batches])
         self._batches, self.height, self.nbytes = [], 0, 0
@@ -180,10 +177,8 @@ class Stager:
     def run(self) -> Staged:
         """Land all files, in the order of their addresses: file order decides nothing.
 
-        Raises
-        ------
-        AvroError, SourceError
-            If a file is missing, unreadable, lacks a key column, or changed while it was read.
+        Raises AvroError or SourceError if a file is missing, unreadable, lacks a key column, or changed while it was
+        read.
         """
         files = sorted(self.job.files, key=lambda f: f.uri)
         small = sum(file.bytes for file in files) < _SMALL_TABLE_BYTES

@@ -67,10 +67,7 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
         The columns of the result besides the keys; those in no delivery are null String. Values of another type
         than a column's come with it, as `<column>__<type>`. None takes all that landed for the day.
 
-    Raises
-    ------
-    TableError
-        If the table is no event table, or never landed.
+    Raises TableError if the table is no event table, or never landed.
     """
     if table in SNAPSHOT_TABLES:
         raise TableError(f"{table} is no event table: build it with build_users or build_user_migrations")

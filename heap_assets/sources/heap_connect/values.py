@@ -167,10 +167,7 @@ def typed(rows: pl.DataFrame, table: str, required: Sequence[str], text: Contain
     text
         Names of Heap's own columns, which are String whatever a file says.
 
-    Returns
-    -------
-    Typed
-        Same rows in the same order. A reason names the column and never the value.
+    Returns the same rows in the same order. A reason names the column and never the value.
     """
     reasons = pl.repeat(None, rows.height, dtype=pl.String, eager=True)
     changed: list[pl.Series] = []

@@ -84,9 +84,8 @@ _RULES = Rules(
 def compile_all() -> tuple[Path | None, int]:
     """Resolve a small company over some days, so that each loop is compiled and cached.
 
-    Returns
-    -------
-    The folder of the cache (None: this process can write nowhere, so nothing is cached), and the number of its files.
+    Returns the folder of the cache (None: this process can write nowhere, so nothing is cached), and the number of its
+    files.
     """
     # kernels import this module
     from heap_assets.identity.engine.native import kernel_table

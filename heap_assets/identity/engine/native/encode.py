@@ -110,10 +110,7 @@ class Encoded:
 def encode(links: pl.LazyFrame, rules: Rules, *, keep_rows: bool = False) -> Encoded:
     """Read links once, in a stream; `keep_rows` keeps them as rows too, so that changes can be folded into them.
 
-    Raises
-    ------
-    LinksError
-        If an end is null or empty, or of a type that the rules do not know.
+    Raises LinksError if an end is null or empty, or of a type that the rules do not know.
     """
     encoder = _Encoder(rules, keep_rows=keep_rows)
     for batch in _batches(links, rules, encoder.sources):
@@ -254,10 +251,7 @@ class _Encoder:
     def _make_room(self, nodes: int, text: int) -> None:
         """Grow for so many more identifiers and bytes of text.
 
-        Raises
-        ------
-        MemoryLimitError
-            If they do not fit into the memory that this process may use.
+        Raises MemoryLimitError if they do not fit into the memory that this process may use.
         """
         used = self._text_end(self.known)
         rows = self.blocks.nbytes if self.rows is None else self.rows.nbytes

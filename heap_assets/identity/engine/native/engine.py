@@ -61,9 +61,7 @@ def delta_of(
     size
         How many links the state has.
 
-    Returns
-    -------
-    The delta; or None and the reason why only computing all at once will do.
+    Returns the delta; or None and the reason why only computing all at once will do.
     """
     removed, added, inputs = [pl.LazyFrame(schema={key: LINKS[key] for key in _KEY})], [pl.LazyFrame(schema=LINKS)], 0
     current = {f"{part.table}|{part.day.isoformat()}": part for part in now.events.values()}

@@ -233,9 +233,7 @@ def renumber(groups: U32, nodes: U32, before: U32, claimed: U8, numbers: U32, fo
     following
         The first new number.
 
-    Returns
-    -------
-    The first number that is free afterwards.
+    Returns the first number that is free afterwards.
     """
     for i in range(nodes.size):
         group, node = groups[i], nodes[i]

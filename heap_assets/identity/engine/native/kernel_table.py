@@ -58,9 +58,7 @@ def encode(
     fresh
         Receives the rows whose node is new.
 
-    Returns
-    -------
-    How many nodes are known afterwards. Rows of NO_TYPE get NONE.
+    Returns how many nodes are known afterwards. Rows of NO_TYPE get NONE.
     """
     start = known
     group = 64

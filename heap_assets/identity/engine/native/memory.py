@@ -61,10 +61,7 @@ class Growing:
     def grow(self, size: int) -> None:
         """Grow to at least `size` elements, in steps of half the size.
 
-        Raises
-        ------
-        MemoryError
-            If the system has no address space left; the array stays as it was.
+        Raises MemoryError if the system has no address space left; the array stays as it was.
         """
         if size <= self.size:
             return

@@ -74,10 +74,7 @@ _REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 def ordered_links(encoded: Encoded, whole: Components, inside: U8, rules: Rules) -> pl.DataFrame:
     """Return the links between marked nodes, which are whole components, in the total order of rule 5.
 
-    Returns
-    -------
-    DataFrame
-        a, b: UInt32, of one type the smaller value first; first: Int64; decided: UInt8; sources: List(UInt16).
+    Returns a, b: UInt32, of one type the smaller value first; first: Int64; decided: UInt8; sources: List(UInt16).
     """
 
     def work(part: int, parts: int) -> list[pl.DataFrame]:

@@ -164,10 +164,7 @@ class RowTable:
     def add(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
         """Add rows.
 
-        Raises
-        ------
-        MemoryLimitError
-            If the system has no memory for them.
+        Raises MemoryLimitError if the system has no memory for them.
         """
         slots = _slots_for(self._known + a.size)
         try:
