@@ -156,13 +156,13 @@ def _width(names: Iterable[str]) -> int:
     return max(map(len, names), default=0) + 1
 
 
-def _as_meant(told: Any) -> Any:
+def _as_meant(setting: Any) -> Any:
     """Return settings with numbers and truth values in place of unquoted text that is one."""
-    if isinstance(told, dict):
-        return {key: _as_meant(value) for key, value in told.items()}
-    if isinstance(told, list):
-        return [_as_meant(value) for value in told]
-    return told.value if isinstance(told, Unquoted) and told.is_canonical else told
+    if isinstance(setting, dict):
+        return {key: _as_meant(value) for key, value in setting.items()}
+    if isinstance(setting, list):
+        return [_as_meant(value) for value in setting]
+    return setting.value if isinstance(setting, Unquoted) and setting.is_canonical else setting
 
 
 def _event_tables(known: list[str], accept: str) -> str:

@@ -75,8 +75,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     # a mapped column that is gone must fail here, and not in identity resolution
     shape = Shape.of(existing, [*mapped, *(table.columns or ())], table.relation)
     shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
-    named = task.project.snapshot_sources[asset].mappings
-    shape.check_identifiers(table.relation, (column for one in named for column in one.columns))
+    mappings = task.project.snapshot_sources[asset].mappings
+    shape.check_identifiers(table.relation, (column for mapping in mappings for column in mapping.columns))
     sent = _sent(task.project, name, shape, table.relation)
     columns = None if table.columns is None else sorted({*table.columns, *mapped, *sent})
     path = task.scratch / "snapshot.parquet"

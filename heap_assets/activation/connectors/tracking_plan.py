@@ -119,7 +119,7 @@ class TrackingPlan:
         rejected: list[pl.DataFrame] = []
         counts: Counter[str] = Counter()
         for part in frame.partition_by("event", maintain_order=True):
-            outcome = self._one_event(part, str(part["event"][0]), properties, counts)
+            outcome = self._apply_event(part, str(part["event"][0]), properties, counts)
             allowed.append(outcome.filter(pl.col("_reason").is_null()).drop("_reason"))
             rejected.append(outcome.filter(pl.col("_reason").is_not_null(), pl.col("_reason") != Violation.BLOCK_EVENT))
         names = self.names(properties)
@@ -134,7 +134,7 @@ class TrackingPlan:
             dict(sorted(counts.items())),
         )
 
-    def _one_event(
+    def _apply_event(
         self, part: pl.DataFrame, name: str, properties: Sequence[str], counts: Counter[str]
     ) -> pl.DataFrame:
         reason = pl.lit(None, pl.String)
