@@ -27,7 +27,7 @@ from google.cloud.bigquery_storage_v1 import types as storage
 from sqlglot import exp
 
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
-from heap_assets_tests.sources.warehouse.refusing_google import Google, RefusingGoogle, refusing_google
+from heap_assets_tests.sources.warehouse.refusing_google import ENDED, Google, RefusingGoogle, refusing_google
 
 STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 PSEUDO = "_PARTITIONTIME"
@@ -176,12 +176,19 @@ class StrictGoogle(RefusingGoogle):
             "rows": cells,
             "totalRows": str(len(cells)),
             "configuration": configuration or {"query": {}},
-            "statistics": {"load": {"outputRows": "1"}, "query": scanned, **scanned},
+            "statistics": {
+                "load": {"outputRows": "1"},
+                "query": scanned,
+                **scanned,
+                "endTime": str(int(ENDED.timestamp() * 1000)),
+            },
         }
 
     def _selected(self, text: str) -> pa.Table:
         tree = sqlglot.parse_one(text, dialect="bigquery")
         where = tree.args.get("where")
+        if "INFORMATION_SCHEMA.PARTITIONS" in text:
+            return self._partitions_of(where.this.right.this)
         for project, name in {(table.catalog, table.name) for table in tree.find_all(exp.Table) if table.db}:
             self._own(project)
             self.admit(name, where.this if where else None)
@@ -190,6 +197,13 @@ class StrictGoogle(RefusingGoogle):
                 table.set("db", None)
                 table.set("catalog", None)
         return self.database.sql(tree.sql(dialect="duckdb")).to_arrow_table()
+
+    def _partitions_of(self, table: str) -> pa.Table:
+        day = self.resources[table]["timePartitioning"]["field"]
+        return self.database.sql(
+            f"SELECT strftime({day}, '%Y%m%d') AS partition_id, count(*) AS total_rows, "
+            f"TIMESTAMPTZ '{ENDED.isoformat()}' AS last_modified_time FROM {table} GROUP BY {day}"
+        ).to_arrow_table()
 
     def admit(self, name: str, where: exp.Expression | None) -> None:
         """Let a read pass, or raise what it is refused for."""
