@@ -8,11 +8,8 @@ from heap_assets.redaction import redact
 class HeapAssetsError(Exception):
     """Base of all errors this package raises on purpose. Texts are redacted: they may quote what a server said.
 
-    Attributes
-    ----------
-    exit_status
-        Of a command that ends with it: 2 for a mistake or for missing input; 1 if another system could not be reached
-        or refused, so that trying again later may help.
+    `exit_status`: of a command that ends with it: 2 for a mistake or for missing input; 1 if another system could not
+    be reached or refused, so that trying again later may help.
     """
 
     is_redacted: ClassVar[bool] = True

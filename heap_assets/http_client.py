@@ -45,10 +45,7 @@ _HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 class Answer:
     """What came back: status, decoded body, headers by lower-case name.
 
-    Attributes
-    ----------
-    unreadable
-        Why the body is not all there; None if it is.
+    `unreadable`: why the body is not all there; None if it is.
     """
 
     status: int
@@ -80,10 +77,7 @@ class NoAnswer:
 class AllowedHosts:
     """Which hosts may be called.
 
-    Attributes
-    ----------
-    patterns
-        `host`, `host:port` or `*.domain`; None allows all.
+    `patterns`: `host`, `host:port` or `*.domain`; None allows all.
     """
 
     patterns: frozenset[str] | None = None
@@ -273,10 +267,7 @@ _QUIET = _Quiet()
 class _Stream(httpcore.NetworkStream):
     """A connection whose every wait ends with the exchange.
 
-    Parameters
-    ----------
-    sends
-        Whether its socket takes bytes as they are; TLS within TLS (behind a proxy) does not.
+    `sends`: whether its socket takes bytes as they are; TLS within TLS (behind a proxy) does not.
     """
 
     def __init__(self, inner: httpcore.NetworkStream, *, sends: bool = True) -> None:

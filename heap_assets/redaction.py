@@ -95,11 +95,8 @@ _known_addresses: set[str] = set()
 def register_secrets(values: Iterable[str]) -> None:
     """Remember values that :func:`redact` blanks from now on, for the whole process.
 
-    Parameters
-    ----------
-    values
-        Secrets as they are; ones shorter than six characters are parts of ordinary words and are left out. Of an
-        address (`https://hooks.example/T0/abc?key=1`) its password, path and query are secrets too.
+    `values`: secrets as they are; ones shorter than six characters are parts of ordinary words and are left out. Of an
+    address (`https://hooks.example/T0/abc?key=1`) its password, path and query are secrets too.
     """
     _secrets.add(part for value in values for part in (value, *_secret_parts(value)))
 

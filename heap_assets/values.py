@@ -137,10 +137,7 @@ def json_texts(values: pl.Series) -> pl.Series:
 def json_safe(value: pl.Expr, dtype: Any, *, decimals: bool = True) -> pl.Expr:
     """Turn values into those that Polars writes as the JSON of :func:`json_text`.
 
-    Parameters
-    ----------
-    decimals
-        Whether decimals become text.
+    `decimals`: whether decimals become text.
     """
     if isinstance(dtype, pl.Struct):
         fields = [

@@ -121,10 +121,7 @@ _KEY: Final = ("identifier_type", "identifier")
 def changes(before: pl.LazyFrame | None, after: pl.LazyFrame) -> pl.LazyFrame:
     """Compare two graphs: one row per pair of profiles that share identifiers and are not simply unchanged.
 
-    Parameters
-    ----------
-    before, after
-        Shape of identity/graph; no `before` is an empty one.
+    `before`, `after`: shape of identity/graph; no `before` is an empty one.
 
     Returns old_profile_id, new_profile_id, kind: String; identifiers: Int64 (how many the pair has in common, or how
     many the profile created or removed has). `renamed`: one old is one new, under another id. `merged`: all of the old

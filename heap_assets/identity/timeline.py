@@ -69,10 +69,7 @@ class Advanced:
 class Timeline:
     """Graphs day by day.
 
-    Parameters
-    ----------
-    store
-        Of extracted links and the engine's state, under `_identity/`: a cache, deleting it costs time only.
+    `store`: of extracted links and the engine's state, under `_identity/`: a cache, deleting it costs time only.
     """
 
     def __init__(self, store: Store, rules: Rules, engine: EngineName = "native") -> None:
@@ -83,12 +80,9 @@ class Timeline:
     def advance(self, day: date, inputs: Sequence[DayInput]) -> Advanced:
         """Compute the tables of a day.
 
-        Parameters
-        ----------
-        inputs
-            All stored partitions up to `day` of event tables. Of a snapshot table the newest partition is used; a table
-            without time column takes first seen from the earlier ones, so pass all that are kept. Where the newest day
-            is missing, an older snapshot is carried forward.
+        `inputs`: all stored partitions up to `day` of event tables. Of a snapshot table the newest partition is used; a
+        table without time column takes first seen from the earlier ones, so pass all that are kept. Where the newest
+        day is missing, an older snapshot is carried forward.
 
         Raises LinksError if an input is of a later day, or one day of a table is passed twice.
         """
@@ -231,11 +225,8 @@ def resolve(links: pl.LazyFrame, rules: Rules, engine: EngineName = "native") ->
     The result depends on the set of links only: not on their order, direction, repetition or partitioning, and not on
     the engine.
 
-    Parameters
-    ----------
-    links
-        Schema of identity/links; `type_a` need not be the stronger end. `source`, `first_seen`, `last_seen`, `count`
-        and `authoritative` may be absent. A link of an identifier to itself is a sighting.
+    `links`: schema of identity/links; `type_a` need not be the stronger end. `source`, `first_seen`, `last_seen`,
+    `count` and `authoritative` may be absent. A link of an identifier to itself is a sighting.
 
     Raises
     ------

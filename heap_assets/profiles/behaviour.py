@@ -41,10 +41,8 @@ def behavioural_traits(
 ) -> pl.LazyFrame:
     """Summarise behaviour per profile (features.md T2); parameters as those of :func:`activity`.
 
-    Parameters
-    ----------
-    features
-        Name of a flag to the event type that proves the feature is used, such as `uses_exports: export_created`.
+    `features`: name of a flag to the event type that proves the feature is used, such as `uses_exports:
+    export_created`.
 
     Returns profile_id, session_count, active_days: Int64 (in the window); last_active: String, the ISO 8601 date of the
     newest event (any time ago); one Boolean per feature, false if not used in the window; sorted by profile_id.

@@ -82,11 +82,8 @@ def present(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFrame:
     """Choose one value per profile.
 
-    Parameters
-    ----------
-    candidates
-        One frame per source of the rule, in its order: profile, rank UInt32, time Datetime (may be null), value.
-        Rows whose value is null are no candidates.
+    `candidates`: one frame per source of the rule, in its order: profile, rank UInt32, time Datetime (may be null),
+    value. Rows whose value is null are no candidates.
 
     Returns profile, value, source String (the source of the rule that gave it; of a sum all, joined by `+`). Both are
     null where the value that the rule chooses does not fit the type of the trait (:func:`_common_type`).

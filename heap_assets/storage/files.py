@@ -42,10 +42,7 @@ def folder_name(name: str, reserved: Collection[str] = ()) -> str:
 def update_file(path: Path, change: Callable[[bytes | None], bytes]) -> None:
     """Read, change and replace a file whole, one process of this machine at a time.
 
-    Parameters
-    ----------
-    change
-        Gets the file's bytes, None if there is none. If it raises, the file stays as it is.
+    `change`: gets the file's bytes, None if there is none. If it raises, the file stays as it is.
 
     Raises ConflictError if another process holds the file's lock for a minute.
     """

@@ -140,11 +140,8 @@ class Lake:
     ) -> pl.LazyFrame:
         """Scan one partition, or several as one frame.
 
-        Parameters
-        ----------
-        schema
-            Columns of the result: absent ones are null, others left out. Without it the widest schema of the
-            partitions is taken (a column of equal name must then have equal type).
+        `schema`: columns of the result: absent ones are null, others left out. Without it the widest schema of the
+        partitions is taken (a column of equal name must then have equal type).
 
         Raises
         ------

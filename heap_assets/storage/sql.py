@@ -56,10 +56,7 @@ class LakeSql:
     assets
         Asset keys to show; empty means all.
 
-    Attributes
-    ----------
-    unreadable
-        Tables that cannot be shown, with the reason; the others can.
+    `unreadable`: tables that cannot be shown, with the reason; the others can.
 
     Raises SettingsError if there is no asset to show.
     """

@@ -180,11 +180,8 @@ class Store:
     def update(self, key: str, change: Callable[[bytes | None], bytes | None]) -> None:
         """Read an object, change it and write it, with nobody else's write in between.
 
-        Parameters
-        ----------
-        change
-            Gets the object's bytes, None if there is none, and returns what to write, None for nothing. It is called
-            again with what somebody else has written meanwhile, and may see its own change in it.
+        `change`: gets the object's bytes, None if there is none, and returns what to write, None for nothing. It is
+        called again with what somebody else has written meanwhile, and may see its own change in it.
 
         Raises ConflictError if others keep writing, or hold the lock of the folder, for a minute.
         """

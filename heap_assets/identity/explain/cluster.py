@@ -184,10 +184,7 @@ def in_order(links: Iterable[Link], rules: Rules) -> list[Link]:
 def tree(links: Iterable[Link], rules: Rules) -> list[Link]:
     """Return the links that rules 5 and 6 accept, in order: each joins two groups, in the limits or by authority.
 
-    Parameters
-    ----------
-    links
-        Links that count: of shared values only authoritative ones.
+    `links`: links that count: of shared values only authoritative ones.
     """
     parent: dict[Identifier, Identifier] = {}
     counts: dict[Identifier, Counter[str]] = {}

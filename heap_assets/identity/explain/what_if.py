@@ -143,12 +143,9 @@ WHAT_IF_SCHEMA: Final[dict[str, pl.DataType]] = {
 class WhatIf:
     """Variants compared with today.
 
-    Attributes
-    ----------
-    frame
-        `WHAT_IF_SCHEMA`; the first row is today, and `today` also marks variants equal to today's rules. `unchanged` to
-        `removed` count today's profiles and add up to them; `conflicts` are refused links between profiles, `shared`
-        values that belong to several people, `biggest` the sizes of the five biggest profiles.
+    `frame`: `WHAT_IF_SCHEMA`; the first row is today, and `today` also marks variants equal to today's rules.
+    `unchanged` to `removed` count today's profiles and add up to them; `conflicts` are refused links between profiles,
+    `shared` values that belong to several people, `biggest` the sizes of the five biggest profiles.
     """
 
     frame: pl.DataFrame
@@ -270,10 +267,7 @@ def _row(variant: Variant, today: _Outcome, other: _Outcome, *, is_today: bool) 
 def case_counts(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[str, int]:
     """Count the outcomes for profiles: each is exactly one of `KINDS`.
 
-    Parameters
-    ----------
-    before, after
-        Profile of each identifier, `NO_PROFILE` for none; equal lengths.
+    `before`, `after`: profile of each identifier, `NO_PROFILE` for none; equal lengths.
 
     merged: whole in a profile made of several whole ones. split: cut into profiles that hold nothing of others.
     overlapping: neither. Identifiers that leave for no profile, or come from none, make a profile `resized` only.

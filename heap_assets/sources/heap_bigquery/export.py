@@ -46,10 +46,7 @@ _DIGITS = r"^\s*-?\d{1,19}\s*$"
 class Fingerprints:
     """A fingerprint of each day of a table, and the query that read them.
 
-    Attributes
-    ----------
-    days
-        day: Date; rows: UInt32; fingerprint: UInt64, the same for the same (event_id, user_id, time) in any order.
+    `days`: day: Date; rows: UInt32; fingerprint: UInt64, the same for the same (event_id, user_id, time) in any order.
     """
 
     days: pl.DataFrame
@@ -125,10 +122,7 @@ class HeapExport:
     def read_day(self, table: str, day: date, columns: Sequence[str] | None, path: Path) -> tuple[HeapRows, Reading]:
         """Read one day of an event table into a file, in the columns of S3 dumps, distinct on (event_id, user_id).
 
-        Parameters
-        ----------
-        columns
-            Those of the result besides the keys; one that the view lacks is left out. None takes all.
+        `columns`: those of the result besides the keys; one that the view lacks is left out. None takes all.
         """
         within = Newer("time", midnight(day), midnight(day + timedelta(days=1)))
         reading = self.warehouse.read(f"{self.dataset}.{table}", self._existing(table, columns), path, newer=within)
@@ -192,10 +186,7 @@ def fingerprints_of(rows: pl.LazyFrame) -> pl.DataFrame:
 def changed_days(before: pl.DataFrame, now: pl.DataFrame, since: date) -> list[date]:
     """Return the days whose fingerprints differ, appeared or vanished, from `since` on.
 
-    Parameters
-    ----------
-    before, now
-        In the shape of :attr:`Fingerprints.days`; `before` may reach further back.
+    `before`, `now`: in the shape of :attr:`Fingerprints.days`; `before` may reach further back.
     """
     both = before.filter(pl.col("day") >= since).join(now, on="day", how="full", coalesce=True, suffix="_now")
     same = (pl.col("fingerprint").eq_missing(pl.col("fingerprint_now"))) & pl.col("rows").eq_missing(pl.col("rows_now"))
@@ -214,10 +205,7 @@ def _utc(moment: datetime) -> datetime:
 def heap_rows(rows: pl.LazyFrame, table: str = _ANY_EVENT) -> HeapRows:
     """Give rows their types; a row whose key or time cannot be read is set aside. Types alone never raise.
 
-    Parameters
-    ----------
-    table
-        Decides which columns are ids and times: the same names elsewhere are custom properties.
+    `table`: decides which columns are ids and times: the same names elsewhere are custom properties.
     """
     schema = rows.collect_schema()
     doubtful = [name for name, dtype in schema.items() if not _always_fits(key_dtype(table, name), dtype)]

@@ -49,10 +49,7 @@ class DayState:
 class TableState:
     """The last known days of a table; `failure` is why it could not be read the last time.
 
-    Attributes
-    ----------
-    scheme
-        How the days' fingerprints were computed; those of different schemes are not comparable.
+    `scheme`: how the days' fingerprints were computed; those of different schemes are not comparable.
     """
 
     days: Mapping[date, DayState] = field(default_factory=dict)

@@ -42,10 +42,7 @@ _SAMPLE = 1000
 class WideExport(HeapExport):
     """A dataset with one table of all events.
 
-    Parameters
-    ----------
-    table
-        What it is called.
+    `table`: what it is called.
     """
 
     table: str = "events"

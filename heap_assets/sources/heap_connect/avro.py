@@ -42,10 +42,7 @@ _EMPTY_ROWS = 1 << 20  # in one block, of rows that take no bytes
 class AvroError(SourceError):
     """A data file that cannot be decoded.
 
-    Attributes
-    ----------
-    block
-        Number of the first bad block, counted from 0; None if the header itself is bad.
+    `block`: number of the first bad block, counted from 0; None if the header itself is bad.
     """
 
     def __init__(self, file: str, block: int | None, reason: str) -> None:

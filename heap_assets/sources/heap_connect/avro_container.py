@@ -35,10 +35,7 @@ class TooLargeError(ValueError):
 def decompressed(codec: str, data: bytes, limit: int) -> Bytes:
     """Return a block's bytes as they were written.
 
-    Parameters
-    ----------
-    limit
-        Most bytes of the result.
+    `limit`: most bytes of the result.
 
     Raises
     ------

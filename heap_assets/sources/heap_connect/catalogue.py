@@ -174,10 +174,7 @@ def landed_columns(landing: Landing, dumps: Collection[int] | None = None) -> di
 
     Values of another type than their column's are columns of their own, as tables have them (`plan__long`).
 
-    Parameters
-    ----------
-    dumps
-        Only what these dumps brought; all of them unless given.
+    `dumps`: only what these dumps brought; all of them unless given.
     """
     records = {number: record for number, record in landing.records().items() if dumps is None or number in dumps}
     landed: dict[str, dict[str, None]] = {}

@@ -37,10 +37,7 @@ class Verdict:
 def preflight(source: DumpSource, caller: Callable[[], str] | None = None) -> list[Verdict]:
     """Check credentials, listing, newest manifest and one file header, in this order; stop at the first failure.
 
-    Parameters
-    ----------
-    caller
-        Returns the principal that requests are made as; left out for sources without credentials.
+    `caller`: returns the principal that requests are made as; left out for sources without credentials.
     """
     verdicts: list[Verdict] = []
 

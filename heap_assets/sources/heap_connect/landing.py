@@ -110,11 +110,8 @@ class Landing:
     def land(self, source: DumpSource, dump_id: int | ManifestFile, *, confirm_later: bool = False) -> DumpReport:
         """Land what a dump still has to land. A table that fails is recorded and does not stop the others.
 
-        Parameters
-        ----------
-        confirm_later
-            The touched days of the report are reported again by the next landing of this dump, and the dump stays
-            pending, until :meth:`confirm` is called with them.
+        `confirm_later`: the touched days of the report are reported again by the next landing of this dump, and the
+        dump stays pending, until :meth:`confirm` is called with them.
 
         Raises SourceError if the source does not have the dump, or cannot be listed.
         """

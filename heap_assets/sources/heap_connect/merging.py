@@ -90,10 +90,7 @@ class Columns:
     def add(self, schema: Mapping[str, pl.DataType], origins: Mapping[str, str] | None = None) -> dict[str, str]:
         """Add a file's columns; return for each the name that its values go under, no two under one.
 
-        Parameters
-        ----------
-        origins
-            :attr:`origins` of `schema`, if that is itself merged from several.
+        `origins`: :attr:`origins` of `schema`, if that is itself merged from several.
         """
         known = origins or {}
         properties = {name: apart(known.get(name, name), self._own) for name in schema}

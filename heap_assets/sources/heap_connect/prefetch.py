@@ -74,10 +74,7 @@ _AT_ONCE = 2
 class Downloads:
     """Local copies of a source's files in a folder; only a few are fetched before they are asked for.
 
-    Parameters
-    ----------
-    files
-        In the order in which they will be asked for.
+    `files`: in the order in which they will be asked for.
     """
 
     def __init__(self, source: DumpSource, files: Sequence[SourceFile], folder: Path) -> None:

@@ -215,10 +215,7 @@ class Delivery:
 def deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
     """Return the current deliveries of a table, in dump order: those landed since its last full resync.
 
-    Parameters
-    ----------
-    until
-        Only dumps that belong to this day or an earlier one: those that were current then.
+    `until`: only dumps that belong to this day or an earlier one: those that were current then.
     """
     landed = [
         Delivery(dump, delivered)

@@ -57,11 +57,8 @@ def build_users(
     last_modified wins; of equal ones that of the newer dump; within one dump the fuller, then the greater.
     `migrated_to` is the end of the user's chain of migrations as of the day. Sorted by user_id.
 
-    Parameters
-    ----------
-    lake, asset
-        Where earlier days are. The fold begins at the newest of them that was folded from the first of the same
-        deliveries; the result is that of a fold of all.
+    `lake`, `asset`: where earlier days are. The fold begins at the newest of them that was folded from the first of the
+    same deliveries; the result is that of a fold of all.
 
     Raises TableError if users never landed.
     """
@@ -198,10 +195,7 @@ def _migration_rows(store: Store, current: Sequence[Delivery]) -> pl.DataFrame:
 def resolved(migrations: pl.DataFrame) -> pl.DataFrame:
     """Resolve every chain of migrations to its end (heap.md 2.6: chains exist, and nothing rules out circles).
 
-    Parameters
-    ----------
-    migrations
-        from_user_id (unique), to_user_id, time.
+    `migrations`: from_user_id (unique), to_user_id, time.
     """
     source = migrations["from_user_id"].to_numpy()
     target = migrations["to_user_id"].to_numpy()

@@ -217,10 +217,7 @@ def _is_unicode(path: Path) -> bool:
 class S3Source:
     """A bucket, read through a boto3 client of the caller's (:func:`heap_assets.sources.heap_connect.s3_client`).
 
-    Parameters
-    ----------
-    prefix
-        Folder within the bucket below which `manifests/` lies; Heap itself always uses the bucket's root.
+    `prefix`: folder within the bucket below which `manifests/` lies; Heap itself always uses the bucket's root.
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:

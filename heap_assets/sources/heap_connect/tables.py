@@ -61,11 +61,8 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
     A newer dump replaces all rows of an event_id; within one dump rows are distinct on (event_id, user_id). Sorted by
     time, event_id, user_id.
 
-    Parameters
-    ----------
-    columns
-        The columns of the result besides the keys; those in no delivery are null String. Values of another type
-        than a column's come with it, as `<column>__<type>`. None takes all that landed for the day.
+    `columns`: the columns of the result besides the keys; those in no delivery are null String. Values of another type
+    than a column's come with it, as `<column>__<type>`. None takes all that landed for the day.
 
     Raises TableError if the table is no event table, or never landed.
     """

@@ -99,10 +99,7 @@ def touch_last_seen(state: State, table: str, last: int) -> None:
 class _Changed:
     """Changed links, encoded.
 
-    Attributes
-    ----------
-    home
-        The state's node of each node; NONE for an identifier that the state never had.
+    `home`: the state's node of each node; NONE for an identifier that the state never had.
     """
 
     encoded: Encoded

@@ -44,10 +44,7 @@ def clusters(encoded: Encoded, whole: Components, rules: Rules, *, everywhere: b
     A component that meets all limits is a cluster as it is: no link in it could be refused (proof: reference,
     identity.md 3.3). The others are resolved link by link.
 
-    Parameters
-    ----------
-    everywhere
-        Resolve all components link by link, for the proof that both ways agree.
+    `everywhere`: resolve all components link by link, for the proof that both ways agree.
     """
     labels, limits = whole.labels, np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
     over = np.full(whole.count, everywhere)
