@@ -140,7 +140,10 @@ def discover(source: DumpSource, selection: Selection, catalogue: Catalogue, new
         sizes |= {o.key: o.size for o in source.list(f"sync_{manifest.dump_id}/")}
         for table in tables:
             dumps.setdefault(table.name, []).append((manifest, table))
-    rows = [_table(name, of_table, sizes, selection, catalogue) for name, of_table in sorted(dumps.items())]
+    rows = [
+        (*_table(name, of_table, sizes), selection.takes_table(name), name not in catalogue.tables)
+        for name, of_table in sorted(dumps.items())
+    ]
     columns = [
         row
         for name, of_table in sorted(dumps.items())
@@ -183,27 +186,12 @@ def _first_day_of(source: DumpSource, file: str) -> date | None:
     return oldest.date() if isinstance(oldest, datetime) else None
 
 
-def _table(
-    name: str,
-    dumps: list[tuple[ManifestFile, ManifestTable]],
-    sizes: dict[str, int],
-    selection: Selection,
-    catalogue: Catalogue,
-) -> tuple[object, ...]:
+def _table(name: str, dumps: list[tuple[ManifestFile, ManifestTable]], sizes: dict[str, int]) -> tuple[object, ...]:
+    kind = "snapshot" if name in SNAPSHOT_TABLES else "event"
     files = [key_of(file) for _, table in dumps for file in table.files]
-    return (
-        name,
-        "snapshot" if name in SNAPSHOT_TABLES else "event",
-        len(_names(table for _, table in dumps)),
-        len(dumps),
-        dumps[0][0].dump_id,
-        dumps[-1][0].dump_id,
-        sum(not table.incremental for _, table in dumps),
-        len(files),
-        sum(sizes.get(file, 0) for file in files),
-        selection.takes_table(name),
-        name not in catalogue.tables,
-    )
+    full, size = sum(not table.incremental for _, table in dumps), sum(sizes.get(file, 0) for file in files)
+    columns, first, newest = len(_names(table for _, table in dumps)), dumps[0][0].dump_id, dumps[-1][0].dump_id
+    return name, kind, columns, len(dumps), first, newest, full, len(files), size
 
 
 def _columns(

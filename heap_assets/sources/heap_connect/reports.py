@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -94,7 +94,7 @@ def failed_manifest(record: DumpRecord) -> TableRecord:
 
 
 def _row(dump: DumpRecord, table: TableRecord) -> dict[str, object]:
-    counts, failure = table.counts, table.failure
+    failure = table.failure
     return {
         "table": table.table,
         "dump_id": dump.dump_id,
@@ -104,20 +104,9 @@ def _row(dump: DumpRecord, table: TableRecord) -> dict[str, object]:
         "incremental": table.incremental,
         "files": len(table.files),
         "bytes": table.bytes,
-        "rows_read": counts.read,
-        "rows_landed": counts.landed,
-        "rows_new": counts.new,
-        "rows_updated": counts.updated,
-        "rows_unchanged": counts.unchanged,
-        "rows_rejected": counts.rejected,
+        **{f"rows_{name}": count for name, count in asdict(table.counts).items()},
         "values_lost": sum(table.lost.values()),
-        "rows_before_start": counts.before_start,
-        "rows_ahead": counts.ahead,
-        "rows_late": counts.late,
-        "seconds": table.seconds,
-        "attempts": table.attempts,
-        "retry_at": table.retry_at,
-        "landed_at": table.landed_at,
+        **{name: getattr(table, name) for name in ("seconds", "attempts", "retry_at", "landed_at")},
         "error_file": failure.file if failure else None,
         "error_block": failure.block if failure else None,
         "error": failure.reason if failure else None,
