@@ -242,6 +242,26 @@ def test_an_interrupted_run_stops_sending_before_its_lease_is_gone(heap: ServerP
     assert_delivered(heap, kit.people(800))
 
 
+def test_an_interrupt_while_workers_start_stops_those_that_have_begun(
+    heap: ServerProcess, lake: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heap.fail({"kind": "slow", "seconds": 0.1})
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "deliver-1":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kit.send(heap, lake, kit.people(800), batch_rows=10, concurrency=2)
+    sent = kit.requests(heap)
+    time.sleep(0.3)
+    assert kit.requests(heap) == sent
+    assert runs(lake, "users")["status"].to_list() == ["stopped"]
+
+
 def test_a_call_that_may_have_arrived_stays_unknown_when_another_worker_stops_the_run(
     heap: ServerProcess, lake: Store
 ) -> None:

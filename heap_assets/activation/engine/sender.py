@@ -172,15 +172,16 @@ class Sender:
             threading.Thread(target=self._work, args=(batches,), name=f"deliver-{n}", daemon=True)
             for n in range(max(1, min(self.spec.concurrency, -(-len(rows) // self._batch_rows))))
         ]
-        for worker in workers:
-            worker.start()
         try:
+            for worker in workers:
+                worker.start()
             for worker in workers:
                 worker.join()
         except BaseException:  # the run is interrupted: nothing may be sent after the lease is gone
             self._caller.stop("interrupted")
             for worker in workers:
-                worker.join()
+                if worker.is_alive():  # one that has not begun sends nothing any more
+                    worker.join()
             raise
         if self._failure is not None:
             raise self._failure

@@ -16,7 +16,7 @@ from heap_assets.identity.engine.native.memory import in_ranges
 from heap_assets.identity.rules import Rules
 
 SEPARATOR: Final = "\x1f"
-_HASHED_AT_ONCE: Final = 1 << 18
+_HASHED_AT_ONCE: Final = 1 << 14
 
 
 def profile_id(identifier_type: str, identifier: str) -> str:
