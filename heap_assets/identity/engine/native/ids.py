@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+import duckdb
 import numpy as np
 import polars as pl
 
@@ -16,7 +17,11 @@ from heap_assets.identity.engine.native.memory import in_ranges
 from heap_assets.identity.rules import Rules
 
 SEPARATOR: Final = "\x1f"
-_HASHED_AT_ONCE: Final = 1 << 14
+_HASHED_AT_ONCE: Final = 1 << 16
+_HASH: Final = """
+SELECT ('0x' || left(hex, 16))::UBIGINT AS high, ('0x' || substr(hex, 17, 16))::UBIGINT AS low
+FROM (SELECT sha256(text) AS hex FROM texts)
+"""
 
 
 def profile_id(identifier_type: str, identifier: str) -> str:
@@ -86,18 +91,25 @@ def with_ids(encoded: Encoded, labels: U32, high: U64, low: U64, shared: U8) -> 
 def in_order(starts: I64, high: U64, low: U64) -> U32:
     """Sort the clusters that are not empty by their ids; `starts` as in :class:`Profiles`."""
     used = np.flatnonzero(starts[1 : high.size + 1] > starts[: high.size]).astype(np.uint32)
-    order: U32 = used[np.lexsort((low[used], high[used]))]
+    order: U32 = used[np.argsort(high[used])]
+    if (np.diff(high[order]) == 0).any():
+        order = used[np.lexsort((low[used], high[used]))]
     return order
 
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:
     """Hash type and value of some nodes, see :func:`profile_id`."""
-    prefixes = [f"{name}{SEPARATOR}".encode() for name in rules.types]
-    halves = np.empty((nodes.size, 2), np.uint64)
-    for begin in range(0, nodes.size, _HASHED_AT_ONCE):
-        part = nodes[begin : begin + _HASHED_AT_ONCE]
-        values = encoded.texts.take(part).cast(pl.Binary).to_list()
-        ranks = encoded.ranks[part].tolist()
-        ids = b"".join([sha256(prefixes[r] + value).digest()[:16] for r, value in zip(ranks, values, strict=True)])
-        halves[begin : begin + part.size] = np.frombuffer(ids, ">u8").reshape(-1, 2)
-    return halves[:, 0].copy(), halves[:, 1].copy()
+    prefixes = pl.Series([f"{name}{SEPARATOR}" for name in rules.types])
+    high, low = np.empty(nodes.size, np.uint64), np.empty(nodes.size, np.uint64)
+
+    def work(begin: int, end: int) -> None:
+        with duckdb.connect(config={"threads": 1}) as database:
+            for first in range(begin, end, _HASHED_AT_ONCE):
+                place = slice(first, min(first + _HASHED_AT_ONCE, end))
+                rows = prefixes.gather(encoded.ranks[nodes[place]]) + encoded.texts.take(nodes[place])
+                database.register("texts", rows.alias("text").to_frame().to_arrow())
+                ids = database.sql(_HASH).to_arrow_table()
+                high[place], low[place] = ids["high"].to_numpy(), ids["low"].to_numpy()
+
+    in_ranges(nodes.size, work)
+    return high, low
