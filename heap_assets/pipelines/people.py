@@ -107,7 +107,7 @@ def profiles_of_day(project: Project, day: date) -> Made:
         for name, trait in traits.items()
     ]
     usable_rules = [rule for rule in rules if rule.sources]
-    made = golden_records(
+    golden = golden_records(
         lake.scan(GRAPH, str(day)),
         sources,
         usable_rules,
@@ -116,7 +116,7 @@ def profiles_of_day(project: Project, day: date) -> Made:
         _merged_away(lake.scan(USERS, str(newest_days[USERS]))),
     )
     missing = [rule.name for rule in rules if not rule.sources]
-    whole = _typed_as_before(lake, day, _with_empty_traits(made.frame, missing), {*missing, *made.set_aside})
+    whole = _typed_as_before(lake, day, _with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside})
     events_window = window(project, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
     frame, doubtful = with_behaviour_and_audiences(project, whole, lake.scan(GRAPH, str(day)), events_window)
@@ -126,11 +126,11 @@ def profiles_of_day(project: Project, day: date) -> Made:
         {
             "traits": len(traits),
             "traits_without_source": len(missing),
-            SET_ASIDE: {**made.set_aside, **doubtful},
-            "unreadable_times": sum(made.unreadable_times.values()),
-            "unreadable_times_in": dict(made.unreadable_times),
-            VALUES_LOST: sum(made.values_lost.values()),
-            VALUES_LOST_IN: dict(made.values_lost),
+            SET_ASIDE: {**golden.set_aside, **doubtful},
+            "unreadable_times": sum(golden.unreadable_times.values()),
+            "unreadable_times_in": dict(golden.unreadable_times),
+            VALUES_LOST: sum(golden.values_lost.values()),
+            VALUES_LOST_IN: dict(golden.values_lost),
         },
     )
 

@@ -68,8 +68,8 @@ def identity(project: Project) -> dg.AssetsDefinition:
         for key in context.partition_keys:
             day = date.fromisoformat(key)
             try:
-                made = identity_of_day(opened, day)
-                resolved[key] = {path: _store(opened, path, day, table) for path, table in made.items()}
+                tables = identity_of_day(opened, day)
+                resolved[key] = {path: _store(opened, path, day, table) for path, table in tables.items()}
             except MissingInputError as error:
                 note_wait(context, GRAPH, key, str(error))
         for path in _ABOUT:

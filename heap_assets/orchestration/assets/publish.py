@@ -143,13 +143,15 @@ def _views(project: Project, target: str) -> dg.AssetsDefinition:
         publisher = _publisher(opened, target)
         try:
             publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
-            made = make_views(opened, publisher, target)
+            remade = make_views(opened, publisher, target)
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=_passes([error])) from None
         views = (
-            "none: nothing to resolve with was published yet" if made is None else ", ".join(made) or "all unchanged"
+            "none: nothing to resolve with was published yet"
+            if remade is None
+            else ", ".join(remade) or "all unchanged"
         )
-        return dg.MaterializeResult(metadata={"views_made": len(made or ()), "views": views})
+        return dg.MaterializeResult(metadata={"views_made": len(remade or ()), "views": views})
 
     return build
 

@@ -305,6 +305,11 @@ class Warehouse(ABC):
             yield Snapshot(pl.scan_parquet(path), reading, path)
 
 
+def qualified(relation: str, schema: str) -> str:
+    """Return `schema.table` of a name that may be a table's alone."""
+    return relation if "." in relation else f"{schema}.{relation}"
+
+
 def find_relation(wanted: str, existing: Iterable[str], where: str, noun: str = "table") -> str:
     """Return the relation's own spelling; names are compared without case if nothing fits exactly."""
     names = list(existing)

@@ -24,6 +24,7 @@ from heap_assets.sources.warehouse.base import (
     WarehouseError,
     choose_columns,
     find_relation,
+    qualified,
 )
 
 
@@ -48,8 +49,7 @@ class RowsWarehouse(Warehouse):
         return [Table(f"{self.kind}.{name}") for name in self.schemas()]
 
     def resolve(self, relation: str) -> str:
-        wanted = relation if "." in relation else f"{self.kind}.{relation}"
-        return find_relation(wanted, [table.name for table in self.tables()], self.kind)
+        return find_relation(qualified(relation, self.kind), [table.name for table in self.tables()], self.kind)
 
     def columns(self, relation: str) -> list[Column]:
         return [_column(name, dtype) for name, dtype in self._schema(self.resolve(relation)).items()]

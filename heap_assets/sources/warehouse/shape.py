@@ -27,21 +27,21 @@ _FAMILIES: tuple[tuple[Family, re.Pattern[str]], ...] = (
 
 def family_of(columns: Sequence[Column], path: str) -> Family | None:
     """Return what kind of value the column at a path (`addr.email`, `items[].sku`) holds; None if that is not known."""
-    found = _column_at(columns, path)
-    if found is None or found.repeated:
+    column = _column_at(columns, path)
+    if column is None or column.repeated:
         return None
-    return next((family for family, pattern in _FAMILIES if pattern.match(found.type.strip().lower())), None)
+    return next((family for family, pattern in _FAMILIES if pattern.match(column.type.strip().lower())), None)
 
 
 def _column_at(columns: Sequence[Column], path: str) -> Column | None:
-    found = None
+    column = None
     for part in path.replace("[]", "").split("."):
         same = [c for c in columns if c.name == part] or [c for c in columns if c.name.casefold() == part.casefold()]
         if not same:
             return None
-        found = same[0]
-        columns = found.fields
-    return found
+        column = same[0]
+        columns = column.fields
+    return column
 
 
 _NO_IDENTIFIER = re.compile(r"(double|float|real|bool|bytea|bytes|blob|time\b(?! with time))")

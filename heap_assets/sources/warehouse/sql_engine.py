@@ -21,6 +21,7 @@ from heap_assets.sources.warehouse.base import (
     WarehouseError,
     choose_columns,
     find_relation,
+    qualified,
 )
 from heap_assets.values import sql_identifier, sql_literal
 
@@ -96,8 +97,8 @@ class SqlWarehouse(Warehouse, Generic[C]):
         return Brought(resolved, names, kept.rows, kept.lost, version)
 
     def _resolve(self, connection: C, relation: str) -> str:
-        wanted = relation if "." in relation else f"{self.default_schema}.{relation}"
-        return find_relation(wanted, [table.name for table in self._tables(connection)], self.name)
+        known = [table.name for table in self._tables(connection)]
+        return find_relation(qualified(relation, self.default_schema), known, self.name)
 
 
 def misfit(relation: str, error: MisfitError) -> WarehouseError:

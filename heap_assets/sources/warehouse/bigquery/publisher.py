@@ -128,10 +128,10 @@ class BigQueryPublisher(Publisher):
                 return set()
             by_day = any(day for day, _ in loads)
             query = counted_query(name, by_day=by_day) if self._account.is_emulated else partitions_query(name)
-            found = {partition or "": (rows, written) for partition, rows, written in client.query(query).result()}
+            partitions = {partition or "": (rows, written) for partition, rows, written in client.query(query).result()}
         held: set[date | None] = set()
         for day, load in loads:
-            rows, written = found.get("" if day is None else f"{day:%Y%m%d}", (0, None))
+            rows, written = partitions.get("" if day is None else f"{day:%Y%m%d}", (0, None))
             later = written is not None and load.load and written > datetime.fromisoformat(load.load)
             if rows == load.rows and not later:
                 held.add(day)

@@ -28,5 +28,5 @@ def holder(error: duckdb.Error) -> str | None:
     """Say who has the file open for writing, if that is what keeps us out."""
     if "Could not set lock" not in str(error):
         return None
-    found = _HOLDER.search(str(error))
-    return f"process {found['pid']} ({found['program']})" if found else "another process"
+    match = _HOLDER.search(str(error))
+    return f"process {match['pid']} ({match['program']})" if match else "another process"
