@@ -23,6 +23,8 @@ _OTHER_BASE = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
 )
+_LONGEST_NUMBER = 400
+"""Characters; more digits are a key or a mistake, and beyond 4,300 Python refuses to convert them."""
 _MAP, _SEQUENCE, _STRING = (f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str"))
 
 Path = Sequence[str | int]
@@ -62,9 +64,12 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def unquoted(text: str) -> str:
-    """Return :class:`Unquoted` for a text that the core schema reads as a number or a truth value, else the text."""
-    meant = text in _TRUTH or any(pattern.match(text) for pattern in (_INTEGER, _OTHER_BASE, _FLOAT))
-    return Unquoted(text) if meant else text
+    """Return :class:`Unquoted` for a text that the core schema reads as a number or a truth value, else the text.
+
+    Numbers of more than 400 characters stay text.
+    """
+    is_number = len(text) <= _LONGEST_NUMBER and any(pattern.match(text) for pattern in (_INTEGER, _OTHER_BASE, _FLOAT))
+    return Unquoted(text) if text in _TRUTH or is_number else text
 
 
 def _scalar(loader: _Loader, node: yaml.ScalarNode) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from heap_assets.config import GOOGLE_STORAGE, Settings
 from heap_assets.http_client import AllowedHosts, allow_only, allowed_hosts, host_and_port
+
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def apply_allowed_hosts(settings: Settings) -> None:
@@ -75,4 +78,4 @@ def _of_url(url: str) -> str:
 
 def _split(host: str) -> tuple[str, int | None]:
     name, colon, port = host.rpartition(":")
-    return (name, int(port)) if colon and port.isdigit() else (host, None)
+    return (name, int(port)) if colon and _PORT.fullmatch(port) else (host, None)

@@ -35,6 +35,15 @@ def test_an_unquoted_number_keeps_its_text(text: str) -> None:
     assert read.value == float(text) if "." in text or "e" in text else read.value == int(text)
 
 
+@pytest.mark.parametrize(
+    "digits", ["1" * 5_000, "-" + "1" * 401, "0x" + "f" * 5_000, "1." + "1" * 5_000, "1e" + "9" * 5_000]
+)
+def test_a_number_that_nobody_means_is_text(digits: str) -> None:
+    """Python converts no decimal of more than 4,300 digits."""
+    assert core(read_yaml(f"key: {digits}", "file"))["key"] == digits
+    assert core(read_yaml(f"key: {'1' * 400}", "file"))["key"] == int("1" * 400)
+
+
 @example("\x85")
 @given(
     st.recursive(st.text() | st.none(), lambda leaf: st.lists(leaf) | st.dictionaries(st.text(), leaf), max_leaves=8)

@@ -73,7 +73,7 @@ assert solved(links) == {LINKS // 2}
 print(status("VmHWM") - before)
 """
     identifiers, text = LINKS * 3 // 2, LINKS * (13 + 18 // 2)
-    assert int(run(code, tmp_path)) < 46 * identifiers + text + 18 * LINKS + 120_000_000
+    assert int(run(code, tmp_path)) < 46 * identifiers + text + 18 * LINKS + 150_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -17,7 +17,7 @@ from heap_assets.identity.engine.native.memory import in_ranges
 from heap_assets.identity.rules import Rules
 
 SEPARATOR: Final = "\x1f"
-_HASHED_AT_ONCE: Final = 1 << 16
+_HASHED_AT_ONCE: Final = 20_000
 _HASH: Final = """
 SELECT ('0x' || left(hex, 16))::UBIGINT AS high, ('0x' || substr(hex, 17, 16))::UBIGINT AS low
 FROM (SELECT sha256(text) AS hex FROM texts)
