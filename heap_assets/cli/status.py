@@ -70,7 +70,7 @@ def _assets(project: Project) -> tuple[str, list[AssetStatus]]:
         os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
         from heap_assets.orchestration.assets.status import activity_of  # Dagster takes seconds to import
 
-        activity = activity_of(home, shown_assets(project))
+        activity = activity_of(home, project.lake, shown_assets(project))
     if activity is None:
         return "nothing has run here yet", asset_statuses(project)
     counts = Counter(item.state for item in activity.values())

@@ -6,7 +6,7 @@ and never raised.
 
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,9 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.scheduler.instigation import InstigatorStatus, SensorInstigatorData, TickStatus
 
 from heap_assets.alerts import Alarm, Channel, Kind, Message, Outbox
-from heap_assets.orchestration.run_alarms import RECENCY_CHECKS, GroupOf, finished_messages
+from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.run_alarms import EVERYTHING, RECENCY_CHECKS, GroupOf, Own, finished_messages
+from heap_assets.project import PLAIN_NAMES, Names
 from heap_assets.quality import WHOLE, StoredResult, result_store
 from heap_assets.redaction import redacting
 from heap_assets.storage import Store
@@ -27,7 +29,7 @@ _LEAST_SILENCE = timedelta(minutes=15)
 
 
 def recency_alarms(
-    store: Store, watched: Iterable[tuple[str, str]], now: datetime, group_of: GroupOf
+    store: Store, watched: Iterable[tuple[str, str]], now: datetime, group_of: GroupOf, names: Names = PLAIN_NAMES
 ) -> Iterator[Alarm]:
     """Yield alarms from the stored results of the hourly recency checks `watched`: (asset, check).
 
@@ -39,10 +41,10 @@ def recency_alarms(
         if result is None or now - result.judged_at > _JUDGED_WITHIN:
             silent.append(asset)
         if result is not None and (result.failed or not result.not_judged):
-            yield _recency_alarm(result, group_of)
+            yield _recency_alarm(result, group_of, names)
     yield Alarm(
         Kind.NOT_TICKING,
-        "recency_hourly",
+        names.name("recency_hourly"),
         "recency_not_judged",
         rule=f"Every table is asked for its newest row within {_JUDGED_WITHIN / timedelta(hours=1):g} hours.",
         numbers={"assets": len(silent)} if silent else {},
@@ -100,24 +102,24 @@ def _silence(name: str, data: object, now: datetime) -> Alarm:
     return Alarm(Kind.NOT_TICKING, name, "silent", rule="A running sensor ticks at its interval.", recovered=not silent)
 
 
-def _recency_alarm(result: StoredResult, group_of: GroupOf) -> Alarm:
+def _recency_alarm(result: StoredResult, group_of: GroupOf, names: Names) -> Alarm:
+    key = asset_key(result.asset, names)
     return Alarm(
         Kind.STALE,
-        result.asset,
+        key.to_user_string(),
         result.check,
         rule=result.rule,
-        group=group_of(dg.AssetKey(result.asset.split("/"))),
+        group=group_of(key),
         numbers=result.numbers,
         detail="; ".join(f"{name}: {note}" for name, note in result.notes.items()),
         recovered=result.passed,
     )
 
 
-def watched_checks(graph: BaseAssetGraph[Any]) -> list[tuple[str, str]]:
-    """Return (asset, check) of the recency checks among the definitions."""
-    return sorted(
-        (key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys if key.name in RECENCY_CHECKS
-    )
+def watched_checks(graph: BaseAssetGraph[Any], own: Own = EVERYTHING) -> list[tuple[str, str]]:
+    """Return (lake asset, check) of the recency checks among the definitions."""
+    checks = [key for key in graph.asset_check_keys if key.name in RECENCY_CHECKS and own.has(key.asset_key)]
+    return sorted((path, key.name) for key in checks if (path := own.names.path(key.asset_key.path)) is not None)
 
 
 _RUNS_PER_TICK = 20
@@ -127,28 +129,38 @@ _OVERLAP = timedelta(minutes=2)
 
 
 def alert_sensors(
+    store: Store,
     channels: Sequence[Channel],
     base_url: str,
+    own: Own = EVERYTHING,
     *,
     status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
     standing_interval_seconds: int = 3600,
     run_interval_seconds: int = 30,
+    before_tick: Callable[[], object] = lambda: None,
 ) -> list[dg.SensorDefinition]:
-    """Return the sensors that alert `channels`; links in messages lead to `base_url`, the address of the UI."""
+    """Return the sensors that alert `channels`, by the results and with the outbox of `store`.
+
+    Links in messages lead to `base_url`, the address of the UI. `before_tick` is called first in every tick.
+    """
+    names = own.names
 
     @dg.sensor(
-        name="run_alerts",
+        name=names.name("run_alerts"),
         minimum_interval_seconds=run_interval_seconds,
         default_status=status,
         description="Tells of failed runs, and failed or warned checks of finished runs: once, and when they recover.",
     )
     @redacting
-    def run_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
-        outbox = Outbox(lake.open().store, channels, os.environ)
+    def run_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        before_tick()
+        outbox = Outbox(store, channels, os.environ)
         cursor = _Cursor.parse(context.cursor)
         records = _finished(context.instance, cursor)
         runs = [record.dagster_run for record in records]
-        messages = finished_messages(context.instance, runs, base_url, _groups(context), outbox.open_alarms())
+        messages = finished_messages(
+            context.instance, runs, base_url, _groups(context, names), outbox.open_alarms(), own
+        )
         sent = sum(outbox.send_news(message) for message in messages)
         for record in records:
             cursor.passed(record)
@@ -157,31 +169,32 @@ def alert_sensors(
         return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
 
     @dg.sensor(
-        name="standing_alerts",
+        name=names.name("standing_alerts"),
         minimum_interval_seconds=standing_interval_seconds,
         default_status=status,
         description="Tells hourly what no run tells: stale tables, sensors and daemons that stand still.",
     )
     @redacting
-    def standing_alerts(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Any]) -> dg.SkipReason:
-        outbox = Outbox(lake.open().store, channels, os.environ)
-        alarms = _hourly_alarms(context, outbox)
+    def standing_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        before_tick()
+        outbox = Outbox(store, channels, os.environ)
+        alarms = _hourly_alarms(context, outbox, own)
         sent = outbox.send_news(Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url))
-        alive = Alarm(Kind.ALIVE, "heap_assets", "alive", rule="The alert sensors tick.")
+        alive = Alarm(Kind.ALIVE, names.name("heap_assets"), "alive", rule="The alert sensors tick.")
         outbox.send_news(Message("heap_assets is alive", (alive,), link=base_url))
         return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
 
     return [run_alerts, standing_alerts]
 
 
-def _hourly_alarms(context: dg.SensorEvaluationContext, outbox: Outbox) -> list[Alarm]:
-    now, group_of, graph = datetime.now(UTC), _groups(context), _graph(context)
-    keys = sorted(graph.materializable_asset_keys) if graph is not None else []
-    watched = watched_checks(graph) if graph is not None else []
+def _hourly_alarms(context: dg.SensorEvaluationContext, outbox: Outbox, own: Own) -> list[Alarm]:
+    now, group_of, graph = datetime.now(UTC), _groups(context, own.names), _graph(context)
+    keys = sorted(filter(own.has, graph.materializable_asset_keys)) if graph is not None else []
+    watched = watched_checks(graph, own) if graph is not None else []
     return [
-        *recency_alarms(outbox.store, watched, now, group_of),
+        *recency_alarms(outbox.store, watched, now, group_of, own.names),
         *freshness_alarms(context.instance, keys, group_of),
-        *ticking_alarms(context.instance, now, _instigators(context)),
+        *ticking_alarms(context.instance, now, {*filter(own.has_name, _instigators(context))}),
     ]
 
 
@@ -197,11 +210,11 @@ def _instigators(context: dg.SensorEvaluationContext) -> set[str]:
     return {sensor.name for sensor in defined.sensor_defs} | {schedule.name for schedule in defined.schedule_defs}
 
 
-def _groups(context: dg.SensorEvaluationContext) -> GroupOf:
+def _groups(context: dg.SensorEvaluationContext, names: Names) -> GroupOf:
     graph = _graph(context)
 
     def group_of(key: dg.AssetKey) -> str:
-        return (graph.get(key).group_name or "") if graph is not None and graph.has(key) else ""
+        return names.plain_group(graph.get(key).group_name or "") if graph is not None and graph.has(key) else ""
 
     return group_of
 

@@ -11,7 +11,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.waiting import first_runs, unread_tables
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.tables import GRAPH, RESOLVED
 
 Condition = dg.AutomationCondition[Any]
@@ -26,13 +26,18 @@ _UPDATED: Condition = _NEWS.since(dg.AutomationCondition.newly_requested() & ~_N
 """An update is remembered until it was acted on: `any_deps_updated` alone tells it to a single tick, at which the run
 or the backfill that built the input is often still at other tables."""
 
-FOLLOWS_GRAPH: Condition = (
-    _UPDATED
-    # users and warehouse tables of a day exist before its graph does
-    & ~dg.AutomationCondition.any_deps_missing().allow(dg.AssetSelection.assets(asset_key(GRAPH)))
-    & ~dg.AutomationCondition.any_deps_in_progress()
-    & ~dg.AutomationCondition.in_progress()
-).with_label("its graph was resolved, or a table that gives traits was read")
+
+def follows_graph(names: Names) -> Condition:
+    """Return the condition of profiles, audit and audiences: an input was updated, and the day has its graph."""
+    graph = dg.AssetSelection.assets(asset_key(GRAPH, names))
+    condition = (
+        _UPDATED
+        # users and warehouse tables of a day exist before its graph does
+        & ~dg.AutomationCondition.any_deps_missing().allow(graph)
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    )
+    return _labelled(condition, "its graph was resolved, or a table that gives traits was read")
 
 
 _DEPS_UPDATED = _UPDATED & ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
@@ -49,7 +54,8 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
     was down, or by a graph that depends on all days.
     """
 
-    def __init__(self, label: str, due: Callable[[], Mapping[str, Collection[date]]]) -> None:
+    def __init__(self, names: Names, label: str, due: Callable[[], Mapping[str, Collection[date]]]) -> None:
+        self._names = names
         self._label = label
         self._due = due
 
@@ -62,7 +68,7 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
         """Return the due days; days that the asset does not have are left out."""
         view = context.asset_graph_view
         partitions_def = view.asset_graph.get(context.key).partitions_def
-        due = {asset_key(path): days for path, days in self._due().items()}.get(context.key, ())
+        due = self._due().get(self._names.path(context.key.path) or "", ())
         if not due or partitions_def is None:
             return dg.AutomationResult(context, true_subset=view.get_empty_subset(key=context.key))
         days = {day.isoformat() for day in due}
@@ -118,18 +124,18 @@ def _after_landing(project: Project, due: Callable[[Project], Mapping[str, Colle
     def _due() -> Mapping[str, Collection[date]]:
         return due(project) if is_exported(project) or landing_pauses(project) else {}
 
-    return _labelled(_unless_running_or_failed(DaysDue(label, Recent(_due))), label)
+    return _labelled(_unless_running_or_failed(DaysDue(project.names, label, Recent(_due))), label)
 
 
 def unread_day(project: Project) -> Condition:
     """Return the condition of warehouse tables: never read, or the schedule's time for the newest day was missed."""
-    due = DaysDue("the newest complete day was not read", Recent(lambda: unread_tables(project)))
+    due = DaysDue(project.names, "the newest complete day was not read", Recent(lambda: unread_tables(project)))
     return _labelled(_unless_running_or_failed(due), "it was never read, or its time was missed")
 
 
 def never_sent(project: Project) -> Condition:
     """Return the condition of syncs: the first run, as soon as everything it reads is built and has passed."""
-    due = DaysDue("it has never run", Recent(lambda: first_runs(project)))
+    due = DaysDue(project.names, "it has never run", Recent(lambda: first_runs(project)))
     return _labelled(_unless_running_or_failed(due), "its first run is due; the schedule asks for all others")
 
 
@@ -143,4 +149,4 @@ def resolvable_graph(project: Project) -> Condition:
         day = graph_is_due(project)
         return {} if day is None else {path: [day] for path in RESOLVED}
 
-    return _unless_running_or_failed(DaysDue("its inputs are settled and new", Recent(_due)))
+    return _unless_running_or_failed(DaysDue(project.names, "its inputs are settled and new", Recent(_due)))

@@ -18,6 +18,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.event_log import batch_check_events
+from heap_assets.project import PLAIN_NAMES, Names
 from heap_assets.quality import (
     WHOLE,
     Check,
@@ -33,7 +34,8 @@ from heap_assets.quality import (
 from heap_assets.redaction import redacting
 from heap_assets.storage import Lake
 
-LAKE_RESOURCE = "lake"
+LAKE = "lake"
+"""The resource of the lake, before :class:`Names` had its say."""
 NOTHING_TO_JUDGE_BY, COULD_NOT_JUDGE = "nothing_to_judge_by", "could_not_judge"
 """Metadata with the reason why a check was not evaluated. Dagster has no third state; such a result warns."""
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
@@ -41,29 +43,31 @@ Event = dg.AssetCheckEvaluation | dg.Output[None]
 _DAGSTER_SEVERITY = {Severity.WARN: dg.AssetCheckSeverity.WARN, Severity.ERROR: dg.AssetCheckSeverity.ERROR}
 
 
-def lake_of(context: Context) -> Lake:
+def lake_of(context: Context | dg.OpExecutionContext, names: Names = PLAIN_NAMES) -> Lake:
     """Return the lake of a run."""
-    lake: Lake = getattr(context.resources, LAKE_RESOURCE).open()
+    lake: Lake = getattr(context.resources, names.name(LAKE)).open()
     return lake
 
 
-def asset_key(asset: str) -> dg.AssetKey:
+def asset_key(asset: str, names: Names = PLAIN_NAMES) -> dg.AssetKey:
     """Return the Dagster key of a lake asset (`heap/events/signup`)."""
-    return dg.AssetKey(asset.split("/"))
+    return dg.AssetKey(names.key(asset))
 
 
-def check_spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
+def check_spec(
+    check: Check, partitions_def: dg.PartitionsDefinition[str] | None, names: Names = PLAIN_NAMES
+) -> dg.AssetCheckSpec:
     """Return the spec of a check, for `check_specs=` of the step that builds the asset or for `check_step`."""
     with warnings.catch_warnings():
         # partitioned checks are "preview" in 1.13; this is the one place that knows
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return _spec(check, partitions_def)
+        return _spec(check, partitions_def, names)
 
 
-def _spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> dg.AssetCheckSpec:
+def _spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None, names: Names) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         name=check.name,
-        asset=asset_key(check.asset),
+        asset=asset_key(check.asset, names),
         description=f"{check.rule} To mend: {check.remedy}" if check.remedy else check.rule,
         blocking=check.blocking,
         partitions_def=partitions_def if check.partitioned else None,
@@ -72,10 +76,10 @@ def _spec(check: Check, partitions_def: dg.PartitionsDefinition[str] | None) -> 
 
 
 def check_specs(
-    checks: Iterable[Check], partitions_def: dg.PartitionsDefinition[str] | None
+    checks: Iterable[Check], partitions_def: dg.PartitionsDefinition[str] | None, names: Names = PLAIN_NAMES
 ) -> list[dg.AssetCheckSpec]:
     """Return the specs of several checks."""
-    return [check_spec(check, partitions_def) for check in checks]
+    return [check_spec(check, partitions_def, names) for check in checks]
 
 
 class StepChecks:
@@ -90,13 +94,14 @@ class StepChecks:
     >>> yield from checks.finish()                                                          # doctest: +SKIP
     """
 
-    def __init__(self, context: Context, lake: Lake, checks: Sequence[Check]) -> None:
+    def __init__(self, context: Context, lake: Lake, checks: Sequence[Check], names: Names = PLAIN_NAMES) -> None:
         selected = context.selected_asset_check_keys
+        self._names = names
         self._context = context
         self._lake = lake
         self._by_asset: dict[str, list[Check]] = {}
         for check in checks:
-            if dg.AssetCheckKey(asset_key(check.asset), check.name) in selected:
+            if dg.AssetCheckKey(asset_key(check.asset, names), check.name) in selected:
                 self._by_asset.setdefault(check.asset, []).append(check)
         self._evaluated: dict[tuple[str, str], Check] = {}
         self._shared: dict[str, Any] = {}
@@ -154,7 +159,7 @@ class StepChecks:
         than evaluating the check.
         """
         for check in (check for check in self._evaluated.values() if check.blocking):
-            yield dg.Output(None, output_name=_spec(check, None).get_python_identifier())
+            yield dg.Output(None, output_name=_spec(check, None, self._names).get_python_identifier())
 
     def _ask(self, evaluate: Evaluate, check: Check, subject: CheckContext) -> CheckResult:
         """Evaluate a check; an exception becomes its result, and fails neither its table nor other checks."""
@@ -175,7 +180,8 @@ class StepChecks:
         run_id = self._context.run.run_id
         stored = record_check(self._lake.store, check, result, partition=partition, version=version, run_id=run_id)
         self._evaluated[check.asset, check.name] = check
-        return evaluation(check, stored, partition if check.partitioned and self._partitioned else None, target)
+        shown = partition if check.partitioned and self._partitioned else None
+        return evaluation(check, stored, shown, target, names=self._names)
 
     @property
     def _partitioned(self) -> bool:
@@ -183,7 +189,9 @@ class StepChecks:
 
     def _target(self, asset: str, partition: str | None) -> AssetCheckEvaluationTargetMaterializationData | None:
         """Tie a result to the materialization it judged, as Dagster itself does for `AssetCheckResult`."""
-        records_filter = dg.AssetRecordsFilter(asset_key(asset), asset_partitions=[partition] if partition else None)
+        records_filter = dg.AssetRecordsFilter(
+            asset_key(asset, self._names), asset_partitions=[partition] if partition else None
+        )
         records = self._context.instance.fetch_materializations(records_filter, limit=1).records
         if not records:
             return None
@@ -194,11 +202,11 @@ class StepChecks:
 
 
 def evaluation(
-    check: Check, stored: StoredResult, partition: str | None, target: Any = None
+    check: Check, stored: StoredResult, partition: str | None, target: Any = None, *, names: Names = PLAIN_NAMES
 ) -> dg.AssetCheckEvaluation:
     """Return a stored result as a Dagster event; `target` is the materialization that was checked."""
     return dg.AssetCheckEvaluation(
-        asset_key=asset_key(check.asset),
+        asset_key=asset_key(check.asset, names),
         check_name=check.name,
         passed=stored.passed and not stored.not_judged,
         severity=dg.AssetCheckSeverity.WARN if stored.not_judged else _DAGSTER_SEVERITY[check.severity],
@@ -232,37 +240,38 @@ def check_step(
     name: str,
     checks: Sequence[Check],
     partitions_def: dg.PartitionsDefinition[str] | None,
-    *,
     description: str | None = None,
+    *,
     pool: str | None = None,
+    names: Names = PLAIN_NAMES,
 ) -> dg.AssetChecksDefinition:
     """Build one step that evaluates several checks, on one or many assets, in one process."""
     own = [check for check in checks if check.evaluate is not None]
 
     @dg.multi_asset_check(
-        name=name,
-        specs=check_specs(own, partitions_def),
+        name=names.name(name),
+        specs=check_specs(own, partitions_def, names),
         can_subset=True,
-        required_resource_keys={LAKE_RESOURCE},
+        required_resource_keys={names.name(LAKE)},
         description=description,
         pool=pool,
     )
     @redacting
     def evaluate_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
-        step = StepChecks(context, lake_of(context), own)
+        lake = lake_of(context, names)
+        step = StepChecks(context, lake, own, names)
         for asset in step.assets:
-            for partition in _partitions(context, own, asset):
+            for partition in _partitions(context, lake, own, asset):
                 yield from step.evaluate(asset, partition)
         yield from step.finish()
 
     return evaluate_partitions
 
 
-def _partitions(context: Context, checks: Sequence[Check], asset: str) -> Sequence[str | None]:
+def _partitions(context: Context, lake: Lake, checks: Sequence[Check], asset: str) -> Sequence[str | None]:
     if not any(check.partitioned for check in checks if check.asset == asset):
         return [None]
     requested = list(context.partition_keys)
-    lake = lake_of(context)
     built = [key for key in requested if result_store.partition_version(lake, asset, key) is not None]
     # in a range, days that wait for an input are skipped; a single day that was requested is reported
     return built or requested

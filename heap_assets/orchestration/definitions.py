@@ -1,6 +1,8 @@
 """All assets, checks, sensors, schedules and jobs of a project as one `dg.Definitions`."""
 
 import warnings
+from functools import partial
+from typing import Any
 
 import dagster as dg
 
@@ -18,10 +20,12 @@ from heap_assets.orchestration.assets.status import status_report, status_schedu
 from heap_assets.orchestration.assets.sync import syncs
 from heap_assets.orchestration.assets.waiting import ExplainingSensor, Reasons, waiting_sensor
 from heap_assets.orchestration.assets.warehouse import warehouse_tables
-from heap_assets.orchestration.checks import check_step
+from heap_assets.orchestration.checks import LAKE, check_step
+from heap_assets.orchestration.groups import Groups
 from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
 from heap_assets.orchestration.manifest_sensor import manifest_sensor
 from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.run_alarms import Own
 from heap_assets.orchestration.schedules import recency_job, schedules
 from heap_assets.orchestration.ui_metadata import with_ui_metadata
 from heap_assets.pipelines.behaviour import check_events
@@ -29,7 +33,7 @@ from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.table import check_columns
-from heap_assets.project import Project
+from heap_assets.project import PLAIN_NAMES, Project, apply_allowed_hosts
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
 
@@ -50,11 +54,16 @@ def build_definitions(project: Project) -> dg.Definitions:
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
         for category in (dg.PreviewWarning, dg.BetaWarning):
             warnings.simplefilter("ignore", category)
-        return _definitions(project)
+        own = definitions_of(project)
+        # assets return nothing; the default I/O manager would make folders for that
+        io_manager: Any = dg.mem_io_manager
+        alone = dg.Definitions(resources={"io_manager": io_manager}, executor=_executor(project.settings))
+        return dg.Definitions.merge(own, alone)
 
 
-def _definitions(project: Project) -> dg.Definitions:
-    settings = project.settings
+def definitions_of(project: Project) -> dg.Definitions:
+    """Return definitions that go beside those of others: no executor, and no resource under a usual name."""
+    settings, names = project.settings, project.names
     run = settings.run
     partitions_def = days(settings.start_date)
 
@@ -63,7 +72,7 @@ def _definitions(project: Project) -> dg.Definitions:
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
     retention = retention_job(project)
-    recency = recency_job(hourly_checks(project), status=schedule_status)
+    recency = recency_job(hourly_checks(project), names=names, status=schedule_status)
     exported = is_exported(project)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
         [landed(project, EXPORTS, "bigquery"), exports(project)]
@@ -82,76 +91,85 @@ def _definitions(project: Project) -> dg.Definitions:
         *publishing(project),
         *warehouse_tables(project),
     ]
+    by_group = Groups(project, assets)
+    own = Own(names, None if names == PLAIN_NAMES else by_group.keys())
     return dg.Definitions(
         assets=with_ui_metadata(project, assets),
         asset_checks=[
-            check_step("identity_checks", identity_checks(project), partitions_def, description="Judges the graph."),
+            check_step("identity_checks", identity_checks(project), partitions_def, "Judges the graph.", names=names),
             recency.step,
-            check_step("profile_checks", profile_checks(project), partitions_def, description="Looks for duplicates."),
+            check_step("profile_checks", profile_checks(project), partitions_def, "Looks for duplicates.", names=names),
         ],
         resources={
-            "lake": LakeResource(
+            names.name(LAKE): LakeResource(
                 url=settings.lake.url,
                 options=settings.lake.options,
                 settings=version_of(settings.model_dump(mode="json")),
-            ),
-            "io_manager": dg.mem_io_manager,  # assets return nothing; the default would make folders for that
+                key_prefix=list(names.key_prefix),
+            )
         },
         sensors=[
             arrival_sensor(project, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
-            *automation_sensors(project, sensor_status),
+            *automation_sensors(project, by_group, sensor_status),
             waiting_sensor(project, status=sensor_status),
-            *alert_sensors(configured_channels(settings.alerts), run.ui_url, status=sensor_status),
+            *alert_sensors(
+                project.lake.store,
+                configured_channels(settings.alerts),
+                run.ui_url,
+                own,
+                status=sensor_status,
+                before_tick=partial(
+                    apply_allowed_hosts, settings
+                ),  # others in this process may have hosts of their own
+            ),
         ],
         schedules=[
             *schedules(project, schedule_status),
             recency.schedule,
-            status_schedule(schedule_status),
-            retention_schedule(retention, schedule_status),
+            status_schedule(names, schedule_status),
+            retention_schedule(names, retention, schedule_status),
         ],
-        jobs=[*rebuilding_jobs(project), *sync_jobs(project), retention, recency.job],
-        executor=_executor(settings),
+        jobs=[*rebuilding_jobs(project, by_group), *sync_jobs(project), retention, recency.job],
     )
 
 
 def automation_sensors(
-    project: Project, status: dg.DefaultSensorStatus
+    project: Project, by_group: Groups, status: dg.DefaultSensorStatus
 ) -> list[dg.AutomationConditionSensorDefinition]:
     """Return the sensors that run assets by their automation conditions."""
     sources = project.settings.sources
     reasons = Reasons(project)
     read = [WAREHOUSE, *(f"{source}/" for source in sources)]
-    tables = dg.AssetSelection.groups("heap", "heap_events")
-    people = dg.AssetSelection.groups("identity", "profiles")
+    name = project.names.name
     return [
         ExplainingSensor(
-            "heap_tables_follow_dumps",
+            name("heap_tables_follow_dumps"),
             why=reasons.of_tables,
-            target=tables,
+            target=by_group.selection("heap", "heap_events"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
         ),
         ExplainingSensor(
-            "identity_follows_tables",
+            name("identity_follows_tables"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=people,
+            target=by_group.selection("identity", "profiles"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
         ),
         ExplainingSensor(
-            "first_reads_and_sends",
+            name("first_reads_and_sends"),
             why=reasons.of(*read, SYNCS, otherwise="what is to be read or sent waits for its schedule"),
-            target=dg.AssetSelection.groups("warehouse", *sources, "sync"),
+            target=by_group.selection("warehouse", *sources, "sync"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
             "first run; the schedules ask for everything else.",
         ),
         dg.AutomationConditionSensorDefinition(
-            "publishing_follows_tables",
-            target=dg.AssetSelection.groups(PUBLISH),
+            name("publishing_follows_tables"),
+            target=by_group.selection(PUBLISH),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Publishes the days whose tables were built anew, and renews the views on them.",

@@ -9,11 +9,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from heap_assets.orchestration.assets.sync import step_name
-from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.resources import LakeResource
+from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.groups import Groups
 from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
 from heap_assets.pipelines.suites import hourly_checks
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import WAREHOUSE_SOURCE, source_title, sync_asset
 
@@ -60,18 +60,18 @@ def sync_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
     return jobs
 
 
-def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
+def rebuilding_jobs(project: Project, by_group: Groups) -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs that build days again by hand; equal inputs write nothing, so asking twice costs little."""
     jobs = [
         dg.define_asset_job(
-            "rebuild_heap_days",
-            selection=_without_hourly_checks(project, "heap", "heap_events"),
+            project.names.name("rebuild_heap_days"),
+            selection=_without_hourly_checks(project, by_group, "heap", "heap_events"),
             description="Builds days of Heap's tables again from what has landed; choose days by a backfill. After "
             "the catalogue took in a column, or when a check says that a table cannot be read.",
         ),
         dg.define_asset_job(
-            "rebuild_identities",
-            selection=_without_hourly_checks(project, "identity", "profiles"),
+            project.names.name("rebuild_identities"),
+            selection=_without_hourly_checks(project, by_group, "identity", "profiles"),
             description="Resolves who is who and makes the profiles of a day again: after a change of `identity:` or "
             "`profiles:` in the settings. Older days follow on request only; nothing is sent.",
         ),
@@ -80,8 +80,8 @@ def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
         if chosen.tables:
             jobs.append(
                 dg.define_asset_job(
-                    f"read_{'the_' * (source == WAREHOUSE_SOURCE)}{source}_again",
-                    selection=_without_hourly_checks(project, source),
+                    project.names.name(f"read_{'the_' * (source == WAREHOUSE_SOURCE)}{source}_again"),
+                    selection=_without_hourly_checks(project, by_group, source),
                     description=f"Reads the tables of {source_title(source)} for the newest complete day: "
                     "after a correction there.",
                 )
@@ -92,22 +92,22 @@ def rebuilding_jobs(project: Project) -> list[UnresolvedAssetJobDefinition]:
 def _job(
     project: Project, name: str, syncs: Sequence[str], config: Mapping[str, Any], description: str
 ) -> UnresolvedAssetJobDefinition:
-    chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync)) for sync in syncs))
+    chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync), project.names) for sync in syncs))
     return dg.define_asset_job(
-        name,
+        project.names.name(name),
         selection=chosen - dg.AssetSelection.checks(*_hourly(project)),
-        config={"ops": {step_name(sync): {"config": dict(config)} for sync in syncs}},
+        config={"ops": {step_name(sync, project.names): {"config": dict(config)} for sync in syncs}},
         description=description,
     )
 
 
-def _without_hourly_checks(project: Project, *groups: str) -> dg.AssetSelection:
+def _without_hourly_checks(project: Project, by_group: Groups, *groups: str) -> dg.AssetSelection:
     """The hourly checks of recency belong to the assets too, but not to a run that builds or sends them."""
-    return dg.AssetSelection.groups(*groups) - dg.AssetSelection.checks(*_hourly(project))
+    return by_group.selection(*groups) - dg.AssetSelection.checks(*_hourly(project))
 
 
 def _hourly(project: Project) -> list[dg.AssetCheckKey]:
-    return [dg.AssetCheckKey(asset_key(check.asset), check.name) for check in hourly_checks(project)]
+    return [dg.AssetCheckKey(asset_key(check.asset, project.names), check.name) for check in hourly_checks(project)]
 
 
 class RetentionConfig(dg.Config):
@@ -118,11 +118,16 @@ class RetentionConfig(dg.Config):
 
 def retention_job(project: Project) -> dg.JobDefinition:
     """Return the job that deletes the days which `keep` in the settings no longer asks for."""
+    names = project.names
 
-    @dg.op(name="forget_expired_days", pool="retention")
+    @dg.op(
+        name=names.name("forget_expired_days"),
+        pool=names.name("retention"),
+        required_resource_keys={names.name(LAKE)},
+    )
     @redacting
-    def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig, lake: LakeResource) -> None:
-        opened = project.with_lake(lake.open())
+    def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
+        opened = project.with_lake(lake_of(context, names))
         days = expired(opened)
         results = expired_results(opened)
         leftovers = 0
@@ -139,7 +144,7 @@ def retention_job(project: Project) -> dg.JobDefinition:
         )
 
     @dg.job(
-        name="retention",
+        name=names.name("retention"),
         description="Deletes days of snapshot-sized tables (users, warehouse, identity, profiles) that are older than "
         "`keep.snapshot_days` and no month ends. Events stay. Set dry_run to see what would go.",
     )
@@ -149,10 +154,10 @@ def retention_job(project: Project) -> dg.JobDefinition:
     return retention
 
 
-def retention_schedule(job: dg.JobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def retention_schedule(names: Names, job: dg.JobDefinition, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     """Return the schedule of `retention`: once a day, when the night's work is done."""
     return dg.ScheduleDefinition(
-        name="keep_the_lake_small",
+        name=names.name("keep_the_lake_small"),
         job=job,
         cron_schedule="40 5 * * *",
         execution_timezone="UTC",

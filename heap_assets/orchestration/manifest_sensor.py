@@ -11,17 +11,14 @@ from heap_assets.errors import SourceError
 from heap_assets.orchestration.assets.heap_connect import DUMPS_A_RUN, day_landed
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.code_location import reload_soon
-from heap_assets.orchestration.resources import DUMPS as DUMP_PARTITIONS
-from heap_assets.orchestration.resources import clear_dead_runs
+from heap_assets.orchestration.resources import clear_dead_runs, dump_partitions
 from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
 from heap_assets.pipelines.landing import days_that_came, stopped_by_quota
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpRecord, ManifestFile
 from heap_assets.tables import DUMPS
 
-DUMPS_TAG = "heap/dump_ids"
-"""Of a run: the dumps that it lands, with commas between them."""
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -35,14 +32,21 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
+def dumps_tag(names: Names) -> str:
+    """Return the tag of a run that has the dumps which it lands, with commas between them."""
+    return f"{names.name('heap')}/dump_ids"
+
+
 def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Return the sensor that lists manifests and requests those that have not landed with an equal ETag."""
 
+    names = project.names
+
     @dg.sensor(
-        name="heap_manifests",
+        name=names.name("heap_manifests"),
         description="Lists Heap Connect's manifests and lands what is new or was changed, oldest first. Days that rows "
         "came ahead of are built when they have come.",
-        asset_selection=dg.AssetSelection.assets(asset_key(DUMPS)),
+        asset_selection=dg.AssetSelection.assets(asset_key(DUMPS, names)),
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )
@@ -52,7 +56,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
         take_news(context, project)
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
-        came = [day_landed(day, tables) for day, tables in days_that_came(project, since).items()]
+        came = [day_landed(names, day, tables) for day, tables in days_that_came(project, since).items()]
         runs, waits = _requests(project, context.instance)
         manifests = [manifest for run in runs for manifest in run]
         return dg.SensorResult(
@@ -61,7 +65,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
             asset_events=came,
             run_requests=[_request(project, context.instance, run) for run in runs],
             dynamic_partitions_requests=[
-                DUMP_PARTITIONS.build_add_request([str(manifest.dump_id) for manifest in manifests])
+                dump_partitions(names).build_add_request([str(manifest.dump_id) for manifest in manifests])
             ]
             if manifests
             else None,
@@ -92,29 +96,30 @@ def _requests(project: Project, instance: dg.DagsterInstance) -> tuple[list[list
             f"{len(pending)} dumps wait for {full.resumes}: {full.rows:,} of the {full.limit:,} rows of "
             f"{full.month} have landed, and heap.quota.stop is set"
         )
-    landing, failures = _runs_of_dumps(instance)
+    landing, failures = _runs_of_dumps(instance, dumps_tag(project.names))
     ready = [m for m in pending if m.dump_id not in landing and _may_try(failures.get(m.dump_id, []))]
     if not ready:
         return [], f"{len(pending)} dumps are being landed, or their run failed and is tried again after a while"
     if project.settings.heap.quota.stop:
         # with a quota to stop at, the next dump is chosen once this one is counted
         return [ready[:1]], None
-    return _grouped(instance, ready, set(failures)), None
+    known = instance.get_dynamic_partitions(str(dump_partitions(project.names).name))
+    return _grouped(known, ready, set(failures)), None
 
 
-def _runs_of_dumps(instance: dg.DagsterInstance) -> tuple[set[int], dict[int, list[float]]]:
+def _runs_of_dumps(instance: dg.DagsterInstance, tag: str) -> tuple[set[int], dict[int, list[float]]]:
     """Return the dumps that a run is landing, and when the newest failed runs of others ended."""
-    landing = {dump for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) for dump in _dumps_of(run)}
+    landing = {dump for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) for dump in _dumps_of(run, tag)}
     failures: dict[int, list[float]] = {}
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
     for record in instance.get_run_records(failed, limit=_RUNS_LOOKED_AT):
-        for dump in _dumps_of(record.dagster_run):
+        for dump in _dumps_of(record.dagster_run, tag):
             failures.setdefault(dump, []).append(record.end_time or record.update_timestamp.timestamp())
     return landing, failures
 
 
-def _dumps_of(run: dg.DagsterRun) -> list[int]:
-    return [int(dump) for dump in run.tags.get(DUMPS_TAG, "").split(",") if dump]
+def _dumps_of(run: dg.DagsterRun, tag: str) -> list[int]:
+    return [int(dump) for dump in run.tags.get(tag, "").split(",") if dump]
 
 
 def _may_try(failures: Sequence[float]) -> bool:
@@ -125,11 +130,8 @@ def _may_try(failures: Sequence[float]) -> bool:
     return time.time() >= max(failures) + wait
 
 
-def _grouped(
-    instance: dg.DagsterInstance, ready: Sequence[ManifestFile], alone: Collection[int]
-) -> list[list[ManifestFile]]:
+def _grouped(known: Sequence[str], ready: Sequence[ManifestFile], alone: Collection[int]) -> list[list[ManifestFile]]:
     """Group dumps with adjacent partitions into runs; a dump whose run failed gets a run of its own."""
-    known = instance.get_dynamic_partitions(str(DUMP_PARTITIONS.name))
     place = {dump: index for index, dump in enumerate(known)}
     added = [str(m.dump_id) for m in ready if str(m.dump_id) not in place]
     place |= {dump: len(known) + index for index, dump in enumerate(added)}
@@ -149,10 +151,11 @@ def _grouped(
 def _request(project: Project, instance: dg.DagsterInstance, run: Sequence[ManifestFile]) -> dg.RunRequest:
     """Request one run with a new run key, because Dagster ignores a request whose key it has seen before."""
     dumps = [str(manifest.dump_id) for manifest in run]
-    tags = {DUMPS_TAG: ",".join(dumps)}
+    tag = dumps_tag(project.names)
+    tags = {tag: ",".join(dumps)}
     records = project.landing.records()
     failures = sum(attempts(records.get(manifest.dump_id)) for manifest in run)
-    key = f"{tags[DUMPS_TAG]}:{failures}:{instance.get_runs_count(dg.RunsFilter(tags=tags))}"
+    key = f"{tags[tag]}:{failures}:{instance.get_runs_count(dg.RunsFilter(tags=tags))}"
     if len(dumps) == 1:
         return dg.RunRequest(run_key=key, partition_key=dumps[0], tags=tags)
     return dg.RunRequest(run_key=key, tags=tags | {_RANGE_START: dumps[0], _RANGE_END: dumps[-1]})

@@ -17,10 +17,17 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.machine import machine, process_start
+from heap_assets.project import PLAIN_NAMES, Names
 from heap_assets.storage import Lake, Partition
 
-DUMPS = dg.DynamicPartitionsDefinition(name="heap_dumps")
-"""One partition a dump, added by the manifest sensor."""
+
+def dump_partitions(names: Names) -> dg.DynamicPartitionsDefinition:
+    """Return the partitions of dumps, one each, added by the manifest sensor."""
+    return dg.DynamicPartitionsDefinition(name=names.name("heap_dumps"))
+
+
+DUMPS = dump_partitions(PLAIN_NAMES)
+"""Those of a deployment that shares its instance with no other."""
 
 
 def days(start_date: date) -> dg.DailyPartitionsDefinition:
@@ -33,6 +40,7 @@ def days(start_date: date) -> dg.DailyPartitionsDefinition:
 
 
 SETTINGS_TAG = "heap/settings"
+LAKE_TAG, KEY_PREFIX_TAG = "heap/lake", "heap/asset_key_prefix"
 
 
 class LakeResource(dg.ConfigurableResource[Any]):
@@ -41,17 +49,29 @@ class LakeResource(dg.ConfigurableResource[Any]):
     url: str = Field(description="Folder, s3:// or gs:// address")
     options: dict[str, str] = Field(default={}, description="Object-store options", repr=False)
     settings: str = Field(default="", description="Hash of the settings that were loaded: a tag of every run")
+    key_prefix: list[str] = Field(default=[], description="First parts of the asset keys: a tag of every run")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Clear up after dead runs before this one waits for the slot of a pool that they hold."""
         if context.instance is not None and context.run is not None:
             note_process(context.instance, context.run.run_id)
             clear_dead_runs(context.instance)
+            tags = {SETTINGS_TAG: self.settings, LAKE_TAG: self.url, KEY_PREFIX_TAG: json.dumps(self.key_prefix)}
             if self.settings and context.instance.has_run(context.run.run_id):
-                context.instance.add_run_tags(context.run.run_id, {SETTINGS_TAG: self.settings})
+                context.instance.add_run_tags(context.run.run_id, tags)
 
     def open(self) -> Lake:
         return Lake.open(self.url, self.options)
+
+
+def names_on(instance: dg.DagsterInstance, lake: Lake) -> Names:
+    """Return what the assets of a lake are called on an instance, by the newest run on that lake.
+
+    A command knows the settings, but not the code location that may have put a prefix before their assets.
+    """
+    for run in instance.get_runs(dg.RunsFilter(tags={LAKE_TAG: lake.store.url}), limit=1):
+        return Names(tuple(json.loads(run.tags[KEY_PREFIX_TAG])))
+    return PLAIN_NAMES
 
 
 def table_schema(schema: pl.Schema) -> dg.TableSchema:

@@ -4,7 +4,7 @@ A failed check that does not block leaves its run green, and Dagster does not re
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
@@ -12,6 +12,7 @@ from dagster_shared.error import SerializableErrorInfo
 from heap_assets.alerts import Alarm, Kind, Message
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import NOTHING_TO_JUDGE_BY
+from heap_assets.project import PLAIN_NAMES, Names
 
 RECENCY_CHECKS = ("newest_row_is_recent", "newest_complete_day_delivered")
 _START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -24,12 +25,33 @@ _DETAIL = 300
 GroupOf = Callable[[dg.AssetKey], str]
 
 
+@dataclass(frozen=True)
+class Own:
+    """What of a code location and an instance belongs to a deployment that may share them with others."""
+
+    names: Names = PLAIN_NAMES
+    keys: frozenset[dg.AssetKey] | None = None
+    """Its assets; None if all are."""
+
+    def has(self, key: dg.AssetKey) -> bool:
+        """Say whether an asset is its own."""
+        return self.keys is None or key in self.keys
+
+    def has_name(self, name: str) -> bool:
+        """Say whether a step, job, sensor or schedule is its own."""
+        return self.keys is None or name.startswith(self.names.name_prefix)
+
+
+EVERYTHING = Own()
+
+
 def finished_messages(
     instance: dg.DagsterInstance,
     runs: Sequence[dg.DagsterRun],
     base_url: str,
     group_of: GroupOf,
     still_open: Sequence[Alarm],
+    own: Own = EVERYTHING,
 ) -> list[Message]:
     """Return the alarms of finished runs (oldest first), news or not: one message a run, and one for a backfill.
 
@@ -40,10 +62,12 @@ def finished_messages(
     for run in runs:
         by_backfill.setdefault(run.tags.get(_BACKFILL, run.run_id), []).append(run)
     messages = []
-    for own in by_backfill.values():
-        alarms = {alarm.key: alarm for run in own for alarm in _run_alarms(instance, run, group_of, still_open)}
+    for together in by_backfill.values():
+        alarms = {
+            alarm.key: alarm for run in together for alarm in _run_alarms(instance, run, group_of, still_open, own)
+        }
         if alarms:
-            messages.append(_message(own, tuple(alarms.values()), base_url.rstrip("/")))
+            messages.append(_message(together, tuple(alarms.values()), base_url.rstrip("/")))
     return messages
 
 
@@ -85,22 +109,26 @@ def run_partitions(run: dg.DagsterRun) -> tuple[str, str] | None:
 
 
 def _run_alarms(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, still_open: Sequence[Alarm]
+    instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, still_open: Sequence[Alarm], own: Own
 ) -> list[Alarm]:
-    alarms = list(_check_alarms(instance, run, group_of))
+    alarms = list(_check_alarms(instance, run, group_of, own))
     if run.status == dg.DagsterRunStatus.FAILURE:
-        group = _group_of_run(instance, run, group_of)
-        return [*alarms, *(replace(alarm, group=group) for alarm in _step_alarms(instance, run, alarms))]
+        planned = _planned(instance, run)
+        if not own.has_name(run.job_name) and not any(own.has(key) for key in planned):
+            return alarms
+        groups = {group_of(key) for key in planned}
+        # of several groups: every channel gets it
+        group = groups.pop() if len(groups) == 1 else ""
+        return [*alarms, *(replace(alarm, group=group) for alarm in _step_alarms(instance, run, alarms, own))]
     return [*alarms, *_recovered_steps(instance, run, still_open)]
 
 
-def _group_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> str:
-    """Return the asset group that a run was to build; empty if there are several, so that every channel gets it."""
+def _planned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[dg.AssetKey]:
+    """Return the assets that a run was to build."""
     planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     records = instance.get_records_for_run(run.run_id, of_type=planned).records
     events = [record.event_log_entry.dagster_event for record in records]
-    groups = {group_of(event.asset_key) for event in events if event is not None and event.asset_key is not None}
-    return groups.pop() if len(groups) == 1 else ""
+    return {event.asset_key for event in events if event is not None and event.asset_key is not None}
 
 
 def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url: str) -> Message:
@@ -114,12 +142,14 @@ def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url:
     return Message(title, alarms, link=f"{base_url}/runs/{run.run_id}", run_id=run.run_id)
 
 
-def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf) -> Iterator[Alarm]:
+def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, own: Own) -> Iterator[Alarm]:
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
     for record in records:
         event = record.event_log_entry.dagster_event
         if event is not None:
             evaluation = event.asset_check_evaluation_data
+            if not own.has(evaluation.asset_key):
+                continue
             if evaluation.check_name in RECENCY_CHECKS and run_partitions(run):
                 # a backfill says nothing about how new the table is once all of it is loaded
                 continue
@@ -128,7 +158,7 @@ def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: Gr
             yield check_alarm(evaluation, group_of(evaluation.asset_key))
 
 
-def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[Alarm]) -> Iterator[Alarm]:
+def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[Alarm], own: Own) -> Iterator[Alarm]:
     """Yield an alarm for each failed step of a run, except those that failed because of a check that is an alarm."""
     if run.tags.get(_WILL_RETRY) == "true":
         return
@@ -139,6 +169,8 @@ def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[
         error = event.step_failure_data.error if event else None
         has_failures = True
         if event is None or (error and error.cls_name == _CHECK_FAILED_ERROR and checks):
+            continue
+        if not own.has_name(event.step_key or run.job_name):
             continue
         yield _run_failed(run, event.step_key or run.job_name, _error_message(error))
     if not has_failures:

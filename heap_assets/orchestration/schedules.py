@@ -11,7 +11,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key, check_step
 from heap_assets.pipelines.sync_gate import due_days, how_to_confirm, waits_for_confirmation, was_shown
-from heap_assets.project import Project
+from heap_assets.project import PLAIN_NAMES, Names, Project
 from heap_assets.quality import Cadence, Check
 from heap_assets.redaction import redacting
 from heap_assets.tables import source_title, sync_asset
@@ -51,18 +51,20 @@ class RecencyJob:
 def recency_job(
     checks: Sequence[Check],
     *,
+    names: Names = PLAIN_NAMES,
     cron: str = "7 * * * *",
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.RUNNING,
 ) -> RecencyJob:
     """Return the step that judges `checks` (of whole assets, not of days), and the job and schedule that run it."""
-    step = check_step(NAME, checks, None, description="How new the newest row of every table is, read from the lake.")
+    about = "How new the newest row of every table is, read from the lake."
+    step = check_step(NAME, checks, None, description=about, names=names)
     job = dg.define_asset_job(
-        f"{NAME}_job",
+        names.name(f"{NAME}_job"),
         selection=dg.AssetSelection.checks(step),
         description="Ask every table for its newest row, and every sync for its newest delivered day.",
     )
     schedule = dg.ScheduleDefinition(
-        name=f"{NAME}_hourly",
+        name=names.name(f"{NAME}_hourly"),
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",
@@ -76,20 +78,20 @@ def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg
     """Yield a schedule for each source that has tables, and one for each sync that has a cron."""
     for source, chosen in project.settings.all_sources.items():
         if chosen.tables:
-            keys = [asset_key(f"{source}/{name}") for name in chosen.tables]
-            yield _source(source, project.settings.read_schedule(source), keys, status)
+            keys = [asset_key(f"{source}/{name}", project.names) for name in chosen.tables]
+            yield _source(project, source, keys, status)
     for name, sync in project.settings.sync.items():
         if sync.scheduled:
             yield _sync(name, str(sync.schedule), project, status)
 
 
 def _source(
-    source: str, cron: str, keys: Sequence[dg.AssetKey], status: dg.DefaultScheduleStatus
+    project: Project, source: str, keys: Sequence[dg.AssetKey], status: dg.DefaultScheduleStatus
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"read_{source}",
+        name=project.names.name(f"read_{source}"),
         description=f"Reads the tables of {source_title(source)} as of the newest complete day.",
-        cron_schedule=cron,
+        cron_schedule=project.settings.read_schedule(source),
         target=dg.AssetSelection.assets(*keys),
         execution_timezone="UTC",
         default_status=status,
@@ -103,10 +105,10 @@ def _source(
 
 def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"send_{name}",
+        name=project.names.name(f"send_{name}"),
         description=f"Sends what is new or changed in the newest day by sync/{name}.",
         cron_schedule=cron,
-        target=dg.AssetSelection.assets(asset_key(sync_asset(name))),
+        target=dg.AssetSelection.assets(asset_key(sync_asset(name), project.names)),
         execution_timezone="UTC",
         default_status=status,
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 
-from heap_assets.config import settings_path
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
@@ -236,7 +235,9 @@ def with_ui_metadata(
 
 
 def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
-    path = spec.key.to_user_string()
+    path = project.names.path(spec.key.path)
+    if path is None:
+        return spec  # of another project
     metadata: dict[str, Any] = {**spec.metadata}
     if words := column_docs(project, path):
         metadata[SCHEMA] = dg.TableSchema(
@@ -249,7 +250,7 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
         metadata[LINEAGE] = dg.TableColumnLineage(lineage)
     if is_sync(path) and lineage:
         metadata[ORIGINS] = _origins(project, lineage)
-    if CODE not in metadata and (references := _references(path)):
+    if CODE not in metadata and (references := _references(project, path)):
         metadata[CODE] = dg.CodeReferencesMetadataValue(code_references=references)
     return spec.replace_attributes(metadata=metadata)
 
@@ -257,14 +258,14 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
 def column_lineage(project: Project, path: str) -> Deps:
     """Return the columns that identifiers come from, link by link of the chain from profiles to the source tables."""
     if path == PROFILES:
-        graph = [dg.TableColumnDep(asset_key(GRAPH), "identifier")]
+        graph = [dg.TableColumnDep(asset_key(GRAPH, project.names), "identifier")]
         return dict.fromkeys(("identifiers", "heap_identity", "heap_identities", "heap_user_ids"), graph)
     if path == GRAPH:
-        ends = [dg.TableColumnDep(asset_key(LINKS), name) for name in ("value_a", "value_b")]
+        ends = [dg.TableColumnDep(asset_key(LINKS, project.names), name) for name in ("value_a", "value_b")]
         return {"identifier": ends, "profile_id": ends}
     if path == LINKS:
         columns = [
-            dg.TableColumnDep(asset_key(asset), column.partition(".")[0].partition("[")[0])
+            dg.TableColumnDep(asset_key(asset, project.names), column.partition(".")[0].partition("[")[0])
             for asset, table in project.sources.items()
             for column in sorted({name for mapping in table.mappings for name in mapping.columns})
         ]
@@ -275,9 +276,10 @@ def column_lineage(project: Project, path: str) -> Deps:
 def source_columns(project: Project, asset: dg.AssetKey, column: str) -> list[str]:
     """Return the source columns (`warehouse/t.column`) that a column of `profiles` comes from, itself if it is one."""
     traits = project.settings.profiles.traits
-    if asset.to_user_string() == PROFILES and column in traits:
+    path = project.names.path(asset.path)
+    if path == PROFILES and column in traits:
         return traits[column].sources
-    return [f"{asset.to_user_string()}.{column}"]
+    return [f"{path or asset.to_user_string()}.{column}"]
 
 
 def _origins(project: Project, lineage: Deps) -> dg.TableMetadataValue:
@@ -287,7 +289,7 @@ def _origins(project: Project, lineage: Deps) -> dg.TableMetadataValue:
             dg.TableRecord(
                 {
                     "property": prop,
-                    "sent": ", ".join(f"{dep.asset_key.to_user_string()}.{dep.column_name}" for dep in deps),
+                    "sent": ", ".join(f"{project.names.path(dep.asset_key.path)}.{dep.column_name}" for dep in deps),
                     "source": ", ".join(
                         source for dep in deps for source in source_columns(project, dep.asset_key, dep.column_name)
                     ),
@@ -308,7 +310,7 @@ def _deps(lineage: object) -> Deps:
     )
 
 
-def _references(path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReference]:
+def _references(project: Project, path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReference]:
     """Return the function that makes an asset, and the place in the settings that describes it."""
     references: list[dg.LocalFileCodeReference | dg.UrlCodeReference] = []
     known = f"{WAREHOUSE}{path.partition('/')[2]}" if is_warehouse_table(path) else path
@@ -316,7 +318,7 @@ def _references(path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReferen
     if made_by is not None:
         file, line = _place_of(made_by)
         references.append(dg.LocalFileCodeReference(file_path=file, line_number=line, label=made_by.__qualname__))
-    settings = settings_path()
+    settings = project.file
     section = next((text for name, text in _SECTIONS.items() if known.startswith(name)), None)
     if section is not None and settings.is_file():
         line = _line_of(settings, section.format(path.rpartition("/")[2]))

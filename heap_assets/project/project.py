@@ -6,12 +6,12 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from heap_assets import clock
-from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings
+from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings, settings_path
 from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import (
@@ -25,6 +25,7 @@ from heap_assets.identity import (
 )
 from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import apply_allowed_hosts
+from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.settings import identifier_rule, leave_out_rules, load_settings, parsed_audiences
 from heap_assets.sources.heap_connect import (
     Catalogue,
@@ -62,11 +63,18 @@ from heap_assets.tables import (
 )
 
 
-def open_project(settings: Settings | None = None) -> Project:
-    """Return the platform of a settings file (the one in use unless given), with its own lake and catalogue."""
-    settings = settings or load_settings()
+def open_project(settings: Settings | None = None, file: Path | None = None) -> Project:
+    """Return the platform of settings or of a settings file (the one in use unless given), with its lake and catalogue.
+
+    Raises
+    ------
+    SettingsError
+        One message naming the key, its value and what was expected.
+    """
+    file = file or settings_path()
+    settings = settings or load_settings(file)
     lake = Lake.open(settings.lake.url, settings.lake.options)
-    return Project(settings, load_catalogue(settings, lake), lake)
+    return Project(settings, load_catalogue(settings, lake), lake, file)
 
 
 CATALOGUE_KEY = f"{state_keys.CATALOGUE}/heap_catalogue.yaml"
@@ -96,6 +104,10 @@ class Project:
     settings: Settings
     catalogue: Catalogue
     lake: Lake
+    file: Path = field(default_factory=settings_path)
+    """The settings file."""
+    names: Names = PLAIN_NAMES
+    """What its assets and jobs are called in Dagster."""
 
     def __post_init__(self) -> None:
         apply_allowed_hosts(self.settings)

@@ -64,7 +64,9 @@ class Toy:
         return dg.Definitions(
             assets=[contacts],
             asset_checks=[check_step("contacts_checks", self.checks(), DAYS)],
-            sensors=alert_sensors(channels, UI, run_interval_seconds=5, standing_interval_seconds=5),
+            sensors=alert_sensors(
+                Lake.open(lake_url).store, channels, UI, run_interval_seconds=5, standing_interval_seconds=5
+            ),
             resources={"lake": LakeResource(url=lake_url)},
             executor=dg.in_process_executor,
         )

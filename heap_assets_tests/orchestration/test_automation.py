@@ -7,13 +7,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heap_assets.orchestration.automation import FOLLOWS_GRAPH, PUBLISHED_DAYS
+from heap_assets.orchestration.automation import PUBLISHED_DAYS, follows_graph
+from heap_assets.project import PLAIN_NAMES
 
 DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-03")
 DAY = "2026-11-02"
 
 
-@pytest.mark.parametrize("condition", [PUBLISHED_DAYS, FOLLOWS_GRAPH])
+@pytest.mark.parametrize("condition", [PUBLISHED_DAYS, follows_graph(PLAIN_NAMES)])
 def test_an_update_is_acted_on_once_its_input_is_no_longer_in_progress(
     condition: dg.AutomationCondition[Any], tmp_path: Path
 ) -> None:

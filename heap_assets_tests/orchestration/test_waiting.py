@@ -131,10 +131,10 @@ def test_what_dagster_runs_is_told_and_what_it_has_done_is_not(
 ) -> None:
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    assert activity_of(home, ["profiles"]) is None
+    assert activity_of(home, fresh.project.lake, ["profiles"]) is None
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    assert activity_of(home, ["profiles"]) is None
+    assert activity_of(home, fresh.project.lake, ["profiles"]) is None
     assert [path.name for path in home.iterdir()] == ["dagster.yaml"], "asking makes no instance"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         job = fresh.definitions.resolve_implicit_global_asset_job_def()
@@ -143,7 +143,7 @@ def test_what_dagster_runs_is_told_and_what_it_has_done_is_not(
             keys = frozenset({dg.AssetKey(asset)})
             chosen = job.get_subset(asset_selection=keys)
             instance.create_run_for_job(chosen, status=status, asset_selection=keys)
-    found = activity_of(home, ["profiles", "audit", "audiences", "heap/users"])
+    found = activity_of(home, fresh.project.lake, ["profiles", "audit", "audiences", "heap/users"])
     assert found is not None
     assert {asset: one.state for asset, one in found.items()} == {
         "audit": "running",

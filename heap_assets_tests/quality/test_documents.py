@@ -18,6 +18,7 @@ from heap_assets.quality.heap_tables import checks_for_event_table
 from heap_assets.quality.profiles import checks_for_profiles
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.thresholds import Cadence, Thresholds
+from heap_assets.storage import Store
 
 
 def document() -> str:
@@ -34,7 +35,7 @@ def document() -> str:
             ],
             jobs=[recency.job],
             schedules=[recency.schedule],
-            sensors=alert_sensors([], "http://localhost:3000"),
+            sensors=alert_sensors(Store("unused"), [], "http://localhost:3000"),
             resources={"lake": LakeResource(url="unused")},
         )
     )

@@ -9,8 +9,7 @@ import dagster as dg
 from heap_assets import clock
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.heap_connect import day_landed
-from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.resources import LakeResource
+from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.pipelines.exports import ExportNews, look, news
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
@@ -29,28 +28,30 @@ class LookConfig(dg.Config):
 def exports(project: Project) -> dg.AssetsDefinition:
     """Return the asset that looks for what has changed in Heap's export."""
 
+    names = project.names
+
     @dg.asset(
-        key=asset_key(EXPORTS),
-        group_name=GROUP,
+        key=asset_key(EXPORTS, names),
+        group_name=names.group(GROUP),
         kinds={"bigquery"},
         owners=[project.settings.run.owner],
-        pool="heap_landing",
+        pool=names.name("heap_landing"),
+        required_resource_keys={names.name(LAKE)},
         check_specs=[
             dg.AssetCheckSpec(
                 TABLES_SEEN,
-                asset=asset_key(EXPORTS),
+                asset=asset_key(EXPORTS, names),
                 description="Every selected table of the export could be looked at. One that could not is tried again.",
             )
         ],
     )
     @redacting
-    def heap_connect_exports(
-        context: dg.AssetExecutionContext, lake: LakeResource, config: LookConfig
-    ) -> Iterator[Any]:
+    def heap_connect_exports(context: dg.AssetExecutionContext, config: LookConfig) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
-        changes = look(project.with_lake(lake.open()), date.fromisoformat(config.since) if config.since else None)
+        since = date.fromisoformat(config.since) if config.since else None
+        changes = look(project.with_lake(lake_of(context, names)), since)
         for day, tables in sorted(changes.days.items()):
-            context.log_event(day_landed(day, tables))
+            context.log_event(day_landed(names, day, tables))
         yield dg.MaterializeResult(metadata=_metadata(changes))
         failed = {table.table: dg.MetadataValue.text(table.failure) for table in changes.tables if table.failure}
         yield dg.AssetCheckResult(
@@ -64,9 +65,9 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
     """Return the sensor that asks for a look when `_sync_info` has changed."""
 
     @dg.sensor(
-        name="heap_exports",
+        name=project.names.name("heap_exports"),
         description="Asks whether Heap has synced its export again, by its metadata, and has it looked at.",
-        asset_selection=dg.AssetSelection.assets(asset_key(EXPORTS)),
+        asset_selection=dg.AssetSelection.assets(asset_key(EXPORTS, project.names)),
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )

@@ -95,10 +95,10 @@ def _spec(
 ) -> dg.AssetSpec:
     table = project.heap_tables[path]
     return dg.AssetSpec(
-        asset_key(path),
-        deps=[asset_key(LANDED)],
+        asset_key(path, project.names),
+        deps=[asset_key(LANDED, project.names)],
         description=description,
-        group_name="heap_events" if is_event_table(path) else "heap",
+        group_name=project.names.group("heap_events" if is_event_table(path) else "heap"),
         kinds={"polars", "parquet"},
         owners=[project.settings.run.owner],
         tags={"source": "heap", "table_kind": "snapshot" if table in SNAPSHOT_TABLES else "event"},

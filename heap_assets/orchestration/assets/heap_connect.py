@@ -7,12 +7,11 @@ from typing import Any
 import dagster as dg
 
 from heap_assets.orchestration.assets.table_step import materializations
-from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
-from heap_assets.orchestration.resources import DUMPS as DUMP_PARTITIONS
-from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_specs, lake_of
+from heap_assets.orchestration.resources import days, dump_partitions
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.suites import dump_checks
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.quality import CheckResult
 from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpReport
@@ -29,44 +28,46 @@ def landed(project: Project, reported_by: str, kind: str) -> dg.AssetSpec:
     `reported_by` is the asset that reports them: dumps, or looks at Heap's export.
     """
     return dg.AssetSpec(
-        asset_key(LANDED),
+        asset_key(LANDED, project.names),
         description="Days of Heap's tables with rows that are new or were changed.\n\n"
         f"`{reported_by}` reports one materialization for every day that it found touched, late days included, and "
         "after a full resync every day the table ever had. Tables are then rebuilt for exactly those days.",
-        group_name=GROUP,
+        group_name=project.names.group(GROUP),
         kinds={kind},
         owners=[project.settings.run.owner],
         partitions_def=days(project.settings.start_date),
-        deps=[asset_key(reported_by)],
+        deps=[asset_key(reported_by, project.names)],
     )
 
 
 def dumps(project: Project) -> dg.AssetsDefinition:
     """Return the asset that lands one dump a partition."""
-    checks = dump_checks(project)
+    names, checks = project.names, dump_checks(project)
+    partitions_def = dump_partitions(names)
     spec = dg.AssetSpec(
-        asset_key(DUMPS),
+        asset_key(DUMPS, names),
         description="Heap Connect's dumps, landed as Parquet: one partition a dump, a table whole or not at all.",
-        group_name=GROUP,
+        group_name=project.names.group(GROUP),
         kinds={"avro", "s3"},
         owners=[project.settings.run.owner],
-        partitions_def=DUMP_PARTITIONS,
+        partitions_def=partitions_def,
         skippable=True,  # a dump that is gone from the source is named, and the others land
     )
 
     @dg.multi_asset(
-        name="heap_connect_dumps",
+        name=names.name("heap_connect_dumps"),
         specs=[spec],
-        check_specs=check_specs(checks, DUMP_PARTITIONS),
+        check_specs=check_specs(checks, partitions_def, names),
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(DUMPS_A_RUN),
-        pool="heap_landing",
+        pool=names.name("heap_landing"),
+        required_resource_keys={names.name(LAKE)},
         description="Lands dumps of Heap Connect, one after the other, table by table.",
     )
     @redacting
-    def heap_connect_dumps(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        opened = project.with_lake(lake.open())
-        step = StepChecks(context, opened.lake, checks)
+    def heap_connect_dumps(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        opened = project.with_lake(lake_of(context, names))
+        step = StepChecks(context, opened.lake, checks, names)
         results: dict[str, Mapping[str, CheckResult]] = {}
         landed: dict[str, dict[str, Any]] = {}
         delivered = {str(manifest.dump_id) for manifest in opened.source().manifests()}
@@ -74,11 +75,11 @@ def dumps(project: Project) -> dg.AssetsDefinition:
         for dump in sorted(set(context.partition_keys) & delivered, key=int):
             done = land(opened, int(dump))
             for day, tables in sorted(done.days.items()):
-                context.log_event(day_landed(day, tables, done.report.dump_id))
+                context.log_event(day_landed(names, day, tables, done.report.dump_id))
             opened.landing.confirm(done.report.dump_id, done.report.touched)
             landed[dump] = _metadata(done.report)
             results[dump] = done.results
-        yield from materializations(context, asset_key(DUMPS), landed)
+        yield from materializations(context, asset_key(DUMPS, names), landed)
         for dump, of_dump in results.items():
             yield from step.evaluate(DUMPS, dump, of_dump)
         yield from step.finish()
@@ -88,11 +89,11 @@ def dumps(project: Project) -> dg.AssetsDefinition:
     return heap_connect_dumps
 
 
-def day_landed(day: date, tables: Collection[str], dump_id: int | None = None) -> dg.AssetMaterialization:
+def day_landed(names: Names, day: date, tables: Collection[str], dump_id: int | None = None) -> dg.AssetMaterialization:
     """Return the materialization that reports new rows of a day; a day whose rows came ahead of it has no dump."""
     metadata: dict[str, Any] = {"tables": len(tables), "names": ", ".join(sorted(tables))}
     return dg.AssetMaterialization(
-        asset_key(LANDED),
+        asset_key(LANDED, names),
         partition=day.isoformat(),
         metadata=metadata if dump_id is None else {"dump": dump_id, **metadata},
     )

@@ -9,8 +9,8 @@ import dagster as dg
 from heap_assets.errors import MissingInputError
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import resolvable_graph
-from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.resources import LakeResource, days, partition_metadata, table_schema
+from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.resources import days, partition_metadata, table_schema
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.people import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
@@ -34,15 +34,15 @@ _ABOUT = {
 
 def identity(project: Project) -> dg.AssetsDefinition:
     """Return the step that resolves identities; the newest day runs automatically once its inputs are complete."""
-    condition = resolvable_graph(project)
-    sources = [asset_key(path) for path, table in project.sources.items() if table.mappings]
+    names, condition = project.names, resolvable_graph(project)
+    sources = [asset_key(path, names) for path, table in project.sources.items() if table.mappings]
 
     def spec(path: str) -> dg.AssetSpec:
         return dg.AssetSpec(
-            asset_key(path),
-            deps=sources if path == LINKS else [asset_key(LINKS)] if path == GRAPH else [asset_key(GRAPH)],
+            asset_key(path, names),
+            deps=sources if path == LINKS else [asset_key(LINKS if path == GRAPH else GRAPH, names)],
             description=_ABOUT[path],
-            group_name=GROUP,
+            group_name=names.group(GROUP),
             kinds={"polars", "parquet"},
             owners=[project.settings.run.owner],
             tags={"personal_data": ""} if path in (LINKS, GRAPH, CONFLICTS, SHARED) else {},
@@ -54,16 +54,17 @@ def identity(project: Project) -> dg.AssetsDefinition:
         )
 
     @dg.multi_asset(
-        name="identity",
+        name=names.name("identity"),
         specs=[spec(path) for path in _ABOUT],
         partitions_def=days(project.settings.start_date),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
-        pool="identity",
+        pool=names.name("identity"),
+        required_resource_keys={names.name(LAKE)},
         description="Resolves identities: links, order, limits, shared values, stable ids.",
     )
     @redacting
-    def resolve_identities(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        opened = project.with_lake(lake.open())
+    def resolve_identities(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        opened = project.with_lake(lake_of(context, names))
         resolved: dict[str, dict[str, dict[str, Any]]] = {}
         for key in context.partition_keys:
             day = date.fromisoformat(key)
@@ -71,10 +72,10 @@ def identity(project: Project) -> dg.AssetsDefinition:
                 tables = identity_of_day(opened, day)
                 resolved[key] = {path: _store(opened, path, day, table) for path, table in tables.items()}
             except MissingInputError as error:
-                note_wait(context, GRAPH, key, str(error))
+                note_wait(context, asset_key(GRAPH, names), key, str(error))
         for path in _ABOUT:
             yield from materializations(
-                context, asset_key(path), {day: stored[path] for day, stored in resolved.items()}
+                context, asset_key(path, names), {day: stored[path] for day, stored in resolved.items()}
             )
 
     return resolve_identities

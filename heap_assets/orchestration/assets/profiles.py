@@ -10,9 +10,9 @@ import polars as pl
 
 from heap_assets.identity import audit_text
 from heap_assets.orchestration.assets.table_step import Days
-from heap_assets.orchestration.automation import FOLLOWS_GRAPH
-from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.resources import LakeResource, days, partition_metadata, table_schema
+from heap_assets.orchestration.automation import follows_graph
+from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.resources import days, partition_metadata, table_schema
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
@@ -49,29 +49,31 @@ _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audience
 
 
 def _day_asset(project: Project, path: str, deps: list[str], description: str) -> dg.AssetsDefinition:
+    names, key = project.names, asset_key(path, project.names)
     metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": project.lake.store.uri(path)}
     if path == PROFILES:
         metadata["dagster/column_lineage"] = trait_lineage(project)
 
     @dg.asset(
-        key=asset_key(path),
-        deps=[asset_key(dep) for dep in deps],
+        key=key,
+        deps=[asset_key(dep, names) for dep in deps],
         description=description,
-        group_name="profiles",
+        group_name=names.group("profiles"),
         kinds={"polars", "parquet"},
         owners=[project.settings.run.owner],
         tags={"personal_data": ""} if path == PROFILES else {},
         metadata=metadata,
         partitions_def=days(project.settings.start_date),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
-        automation_condition=FOLLOWS_GRAPH,
+        automation_condition=follows_graph(names),
         freshness_policy=policy_for("identity", loaded_cadence(project)),
-        pool=path,
+        pool=names.name(path),
+        required_resource_keys={names.name(LAKE)},
         output_required=False,  # a day whose inputs are not there yet is named and left out, and the others go on
     )
     @redacting
-    def build(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        opened, step_days = project.with_lake(lake.open()), Days(context, path)
+    def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        opened, step_days = project.with_lake(lake_of(context, names)), Days(context, path, key)
         for day in context.partition_keys:
             step_days.build(day, partial(_build_day, opened, path, day))
         yield from step_days.results()
@@ -110,9 +112,11 @@ def _audit_metadata(project: Project, day: str) -> dict[str, Any]:
 def trait_lineage(project: Project) -> dg.TableColumnLineage:
     """Return, for every trait, behaviour and audience, the source columns it can come from."""
     chosen = project.settings.profiles
-    traits = {name: [_source(text) for text in trait.sources] for name, trait in chosen.traits.items()}
+    traits = {name: [_source(project, text) for text in trait.sources] for name, trait in chosen.traits.items()}
     computed = {
-        name: [dg.TableColumnDep(asset_key(heap_asset(table)), column) for table, column in sorted(pairs)]
+        name: [
+            dg.TableColumnDep(asset_key(heap_asset(table), project.names), column) for table, column in sorted(pairs)
+        ]
         for name, pairs in column_sources(project).items()
     }
     for audience in project.audiences:
@@ -121,7 +125,7 @@ def trait_lineage(project: Project) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({**traits, **computed})
 
 
-def _source(text: str) -> dg.TableColumnDep:
+def _source(project: Project, text: str) -> dg.TableColumnDep:
     table, _, column = text.partition(".")
     asset = USERS if table == "users" else warehouse_asset(table)
-    return dg.TableColumnDep(asset_key(asset), column.partition(".")[0])
+    return dg.TableColumnDep(asset_key(asset, project.names), column.partition(".")[0])

@@ -9,8 +9,8 @@ import dagster as dg
 from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
-from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.resources import days
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.publishing import (
     PublishedTable,
@@ -53,21 +53,23 @@ def _tables(
     project: Project,
     target: str,
 ) -> dg.AssetsDefinition:
-    tables = {asset_key(table.asset): table for table in published_tables(project, target)}
+    names = project.names
+    tables = {asset_key(table.asset, names): table for table in published_tables(project, target)}
 
     @dg.multi_asset(
-        name=f"publish_{target}",
+        name=names.name(f"publish_{target}"),
         specs=[_spec(project, target, table) for table in tables.values()],
         partitions_def=days(project.settings.start_date),
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         retry_policy=_LATER,
-        pool=f"publish_{target}",
+        pool=names.name(f"publish_{target}"),
+        required_resource_keys={names.name(LAKE)},
         description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
     )
     @redacting
-    def publish_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        opened = project.with_lake(lake.open())
+    def publish_tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        opened = project.with_lake(lake_of(context, names))
         publisher = _publisher(opened, target)
         failures: dict[str, HeapAssetsError] = {}
         for key in sorted(context.selected_asset_keys):
@@ -106,7 +108,7 @@ def _publish(
         try:
             done[day] = _metadata(publish_day(project, publisher, table, date.fromisoformat(day)))
         except MissingInputError as error:
-            note_wait(context, table.asset, day, str(error))
+            note_wait(context, asset_key(table.asset, project.names), day, str(error))
         except Exception as error:  # whatever is wrong with one table stops that table
             told = (
                 error if isinstance(error, HeapAssetsError) else PublishError(f"{table.asset}: {redact_error(error)}")
@@ -115,31 +117,32 @@ def _publish(
             failures[f"{table.asset} {day}"] = told
             if isinstance(told, WarehouseError):
                 break
-    yield from materializations(context, asset_key(table.asset), done)
+    yield from materializations(context, asset_key(table.asset, project.names), done)
 
 
 def _views(project: Project, target: str) -> dg.AssetsDefinition:
-    chosen = project.settings.publish[target]
+    names, chosen = project.names, project.settings.publish[target]
     into = str(chosen.resolved_views)
 
     @dg.asset(
-        key=asset_key(publish_asset(target, into)),
-        deps=[asset_key(table.asset) for table in [*resolvable(project, target), *_resolving(project, target)]],
-        group_name=GROUP,
+        key=asset_key(publish_asset(target, into), names),
+        deps=[asset_key(table.asset, names) for table in [*resolvable(project, target), *_resolving(project, target)]],
+        group_name=project.names.group(GROUP),
         kinds={chosen.kind, "view"},
         owners=[project.settings.run.owner],
         metadata={"dagster/table_name": into},
         automation_condition=PUBLISHED_VIEWS,
         freshness_policy=policy_for("sync", loaded_cadence(project)),
         retry_policy=_LATER,
-        pool=f"publish_{target}",
+        pool=names.name(f"publish_{target}"),
+        required_resource_keys={names.name(LAKE)},
         description="Views of the published event tables with today's `resolved_user_id` and `profile_id`.\n\n"
         "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
         f"{MIGRATIONS} and {GRAPH}, and read no other.",
     )
     @redacting
-    def build(lake: LakeResource) -> dg.MaterializeResult[Any]:
-        opened = project.with_lake(lake.open())
+    def build(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        opened = project.with_lake(lake_of(context, names))
         publisher = _publisher(opened, target)
         try:
             publisher.exists(GRAPH_TABLE)  # views that are remembered say nothing of a target that is away
@@ -164,12 +167,12 @@ def _resolving(project: Project, target: str) -> list[PublishedTable]:
 def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
     chosen = project.settings.publish[target]
     return dg.AssetSpec(
-        asset_key(table.asset),
-        deps=[asset_key(source) for source in table.sources],
+        asset_key(table.asset, project.names),
+        deps=[asset_key(source, project.names) for source in table.sources],
         skippable=True,
         description=f"{table.publication.description}.\n\nA day is replaced whole; a version that was loaded is not "
         "loaded again.",
-        group_name=GROUP,
+        group_name=project.names.group(GROUP),
         kinds={chosen.kind},
         owners=[project.settings.run.owner],
         tags={"target": target},

@@ -7,13 +7,13 @@ from typing import Any
 
 import dagster as dg
 
-from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.resources import LakeResource
+from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.resources import names_on
 from heap_assets.pipelines.status import Activity
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.redaction import redacting
 from heap_assets.report import Status, outcome, status_page
-from heap_assets.storage import state_keys
+from heap_assets.storage import Lake, state_keys
 from heap_assets.tables import AUDIT, PROFILES, sync_asset
 
 REPORT = "status/report"
@@ -25,12 +25,14 @@ _TWO_HOURS = timedelta(hours=2)
 
 def status_report(project: Project) -> dg.AssetsDefinition:
     """Return the asset of the status page; it has no partitions: a page tells how things stand."""
+    names = project.names
     reported = [PROFILES, AUDIT, *(sync_asset(name) for name in project.settings.sync)]
 
     @dg.asset(
-        key=asset_key(REPORT),
-        deps=[asset_key(path) for path in reported],
-        group_name="status",
+        key=asset_key(REPORT, names),
+        deps=[asset_key(path, names) for path in reported],
+        group_name=names.group("status"),
+        required_resource_keys={names.name(LAKE)},
         kinds={"html"},
         owners=[project.settings.run.owner],
         description="The status page: how new the data is, what fails, who is who, what was sent.\n\n"
@@ -39,8 +41,8 @@ def status_report(project: Project) -> dg.AssetsDefinition:
         freshness_policy=dg.FreshnessPolicy.cron(deadline_cron="0 7 * * *", lower_bound_delta=_TWO_HOURS),
     )
     @redacting
-    def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[Any]:
-        opened = project.with_lake(lake.open())
+    def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        opened = project.with_lake(lake_of(context, names))
         page, status = status_page(opened.lake)
         opened.lake.store.write(PAGE, page.encode())
         return dg.MaterializeResult(metadata=_metadata(opened, page, status))
@@ -48,11 +50,11 @@ def status_report(project: Project) -> dg.AssetsDefinition:
     return report
 
 
-def status_schedule(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def status_schedule(names: Names, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     """Return the schedule that writes the page before people come to work."""
     return dg.ScheduleDefinition(
-        name="write_status_report",
-        target=dg.AssetSelection.assets(asset_key(REPORT)),
+        name=names.name("write_status_report"),
+        target=dg.AssetSelection.assets(asset_key(REPORT, names)),
         cron_schedule=_SCHEDULE,
         execution_timezone="UTC",
         default_status=status,
@@ -98,15 +100,16 @@ _STORED = ("history", "storage", "schedules")
 """Folders of an instance on SQLite, made when it is first used."""
 
 
-def activity_of(home: Path, assets: Iterable[str]) -> Mapping[str, Activity] | None:
+def activity_of(home: Path, lake: Lake, assets: Iterable[str]) -> Mapping[str, Activity] | None:
     """Return asset to its newest run, if that is queued, running or failed; None if nothing ever ran in this home.
 
     A run that failed after it had materialized the asset is no failure of the asset.
     """
     if not (home / "dagster.yaml").is_file() or not any((home / name).is_dir() for name in _STORED):
         return None
-    keys = {asset_key(asset): asset for asset in assets}
     with dg.DagsterInstance.from_config(str(home)) as instance:
+        names = names_on(instance, lake)
+        keys = {asset_key(asset, names): asset for asset in assets}
         records = {record.asset_entry.asset_key: record for record in instance.get_asset_records(list(keys))}
         newest = {key: record.asset_entry.last_run_id for key, record in records.items()}
         run_ids = sorted({run for run in newest.values() if run})

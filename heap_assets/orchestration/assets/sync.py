@@ -21,15 +21,15 @@ from heap_assets.orchestration.assets.sync_metadata import (
 )
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import never_sent
-from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
-from heap_assets.orchestration.resources import LakeResource, days
+from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_specs, lake_of
+from heap_assets.orchestration.resources import days
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery, RunOptions
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.sync_checks import results_of, superseded_result, sync_checks, undelivered_result
 from heap_assets.pipelines.sync_gate import built_days, how_to_confirm, remember_shown, waits_for_confirmation
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset
 
@@ -60,19 +60,19 @@ def syncs(project: Project) -> list[dg.AssetsDefinition]:
     return [_sync(project, name) for name in project.settings.sync]
 
 
-def step_name(name: str) -> str:
+def step_name(name: str, names: Names) -> str:
     """Return the name of a sync's step, under which a run is configured."""
-    return "sync__" + re.sub(r"\W", "_", name)
+    return names.name("sync__" + re.sub(r"\W", "_", name))
 
 
 def _sync(project: Project, name: str) -> dg.AssetsDefinition:
     sync, inputs = project.settings.sync[name], connector_of(project, name).inputs()
-    checks = sync_checks(project, name)
+    names, checks = project.names, sync_checks(project, name)
     spec = dg.AssetSpec(
-        asset_key(sync_asset(name)),
-        deps=[asset_key(path) for path in inputs],
+        asset_key(sync_asset(name), names),
+        deps=[asset_key(path, names) for path in inputs],
         description=description(name, sync, inputs),
-        group_name=GROUP,
+        group_name=names.group(GROUP),
         kinds={sync.vendor},
         owners=[project.settings.run.owner],
         tags={"destination": sync.vendor},
@@ -85,21 +85,22 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
     partitions_def = days(project.settings.start_date)
 
     @dg.multi_asset(
-        name=step_name(name),
+        name=step_name(name, names),
         specs=[spec],
-        check_specs=check_specs(checks, partitions_def),
+        check_specs=check_specs(checks, partitions_def, names),
         partitions_def=partitions_def,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=f"sync_{sync.vendor}",
+        pool=names.name(f"sync_{sync.vendor}"),
+        required_resource_keys={names.name(LAKE)},
         description=f"Sends to {sync.vendor} what `sync.{name}` in the settings says.",
     )
     @redacting
-    def send(context: dg.AssetExecutionContext, config: SyncConfig, lake: LakeResource) -> Iterator[Any]:
-        deployed = project.with_lake(lake.open())
+    def send(context: dg.AssetExecutionContext, config: SyncConfig) -> Iterator[Any]:
+        deployed = project.with_lake(lake_of(context, names))
         if not context.selected_asset_keys:
             # the button "Execute" of a check must not send anything
-            step = StepChecks(context, deployed.lake, checks)
+            step = StepChecks(context, deployed.lake, checks, names)
             yield from step.re_evaluate(sync_asset(name), context.partition_keys)
             yield from step.finish()
             return
@@ -112,7 +113,8 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
             remember_shown(deployed, name, date.fromisoformat(max(context.partition_keys)))
             context.log.warning("sync/%s has never sent to this destination: %s", name, how_to_confirm(name))
             return
-        yield from _Run(context, deployed, name, StepChecks(context, deployed.lake, checks)).go(config.options)
+        step = StepChecks(context, deployed.lake, checks, names)
+        yield from _Run(context, deployed, name, step).go(config.options)
 
     return send
 
@@ -137,6 +139,10 @@ class _Run:
     checks: StepChecks
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     superseded: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> dg.AssetKey:
+        return asset_key(sync_asset(self.name), self.project.names)
 
     def go(self, options: RunOptions) -> Iterator[Any]:
         error = self._deliver(options)
@@ -191,7 +197,7 @@ class _Run:
         if len(sendable := [day for day in days if day in built]) in (0, len(days)):
             return days
         for day in sorted({*days} - {*sendable}):
-            note_wait(self.context, sync_asset(self.name), day, f"what it reads has not been built for {day}")
+            note_wait(self.context, self.key, day, f"what it reads has not been built for {day}")
         return sendable
 
     def _materializations(self) -> Iterator[Any]:
@@ -200,7 +206,7 @@ class _Run:
             day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
         }
         metadata |= {day: metadata_of(self.project, self.name, d) for day, d in self.deliveries.items() if d.arrived}
-        yield from materializations(self.context, asset_key(sync_asset(self.name)), metadata)
+        yield from materializations(self.context, self.key, metadata)
 
     def _log_report(self, day: str, sent: Delivery) -> None:
         report = sent.report
@@ -236,7 +242,7 @@ def _dry_run(
     for day in context.partition_keys:
         planned, rows = delivery.plan(project, name, date.fromisoformat(day), force=config.force)
         metadata = metadata_of(project, name, planned) | planned_rows(rows)
-        key = asset_key(sync_asset(name))
+        key = asset_key(sync_asset(name), project.names)
         context.log_event(dg.AssetObservation(key, partition=day, metadata=metadata))
         context.log.info("dry run: %s %s would send %s rows", sync_asset(name), day, f"{planned.report.planned:,}")
     yield from ()

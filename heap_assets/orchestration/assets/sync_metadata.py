@@ -9,6 +9,7 @@ import polars as pl
 from heap_assets.activation import Progress, SyncReport, connector_of, runs
 from heap_assets.config import SyncSettings
 from heap_assets.orchestration.checks import asset_key, evaluation
+from heap_assets.orchestration.resources import names_on
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery
 from heap_assets.project import Project
@@ -24,12 +25,13 @@ def report_delivery(
     results: Sequence[tuple[Check, StoredResult]],
 ) -> None:
     """Report a delivery without a run: a materialization if the day arrived, else an observation, and its checks."""
-    key, day = asset_key(sync_asset(name)), str(delivery.day)
+    names, day = names_on(instance, project.lake), str(delivery.day)
+    key = asset_key(sync_asset(name), names)
     metadata = {"by": f"heap-assets sync run {name}", **metadata_of(project, name, delivery)}
     kind = dg.AssetMaterialization if delivery.arrived else dg.AssetObservation
     instance.report_runless_asset_event(kind(key, partition=day, metadata=metadata))
     for check, stored in results:
-        instance.report_runless_asset_event(evaluation(check, stored, day))
+        instance.report_runless_asset_event(evaluation(check, stored, day, names=names))
 
 
 _SAMPLE = 10
@@ -102,7 +104,7 @@ def property_lineage(project: Project, name: str) -> dg.TableColumnLineage:
     """Return, for every property that is sent, the columns it comes from."""
     columns: dict[str, list[dg.TableColumnDep]] = {}
     for prop, asset, column in connector_of(project, name).lineage():
-        columns.setdefault(prop, []).append(dg.TableColumnDep(asset_key(asset), column))
+        columns.setdefault(prop, []).append(dg.TableColumnDep(asset_key(asset, project.names), column))
     return dg.TableColumnLineage(columns)
 
 

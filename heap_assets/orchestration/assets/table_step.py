@@ -19,8 +19,8 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from heap_assets.errors import HeapAssetsError, MissingInputError
-from heap_assets.orchestration.checks import StepChecks, asset_key, check_specs
-from heap_assets.orchestration.resources import LakeResource, days, partition_metadata, table_schema
+from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_specs, lake_of
+from heap_assets.orchestration.resources import days, partition_metadata, table_schema
 from heap_assets.pipelines.table import UNREADABLE, VALUES_LOST_IN, Table, Task
 from heap_assets.project import Project
 from heap_assets.quality import Check, CheckResult, nothing_to_compare
@@ -34,15 +34,16 @@ WAITS = "waits"
 class Days:
     """Builds the days of one asset in a run.
 
-    >>> days = Days(context, "profiles")                                                    # doctest: +SKIP
+    >>> days = Days(context, "profiles", key)                                               # doctest: +SKIP
     >>> for day in context.partition_keys:                                                  # doctest: +SKIP
     ...     days.build(day, lambda: _build(day))
     >>> yield from days.results()                                                           # doctest: +SKIP
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, path: str) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, path: str, key: dg.AssetKey) -> None:
         self._context = context
         self._path = path
+        self._key = key
         self._built: dict[str, Mapping[str, Any]] = {}
         self._failed: dict[str, HeapAssetsError] = {}
 
@@ -51,7 +52,7 @@ class Days:
         try:
             self._built[day] = make()
         except MissingInputError as error:
-            note_wait(self._context, self._path, day, str(error))
+            note_wait(self._context, self._key, day, str(error))
         except HeapAssetsError as error:
             self._context.log.error("%s %s: %s", self._path, day, error)  # noqa: TRY400  the message says all
             self._failed[day] = error
@@ -61,16 +62,16 @@ class Days:
 
         Raises Failure, naming the days that could not be built for another reason than a missing input.
         """
-        yield from materializations(self._context, asset_key(self._path), self._built)
+        yield from materializations(self._context, self._key, self._built)
         if self._failed:
             reasons = "\n".join(f"{day}: {error}" for day, error in self._failed.items())
             raise dg.Failure(f"{self._path} could not be built for {len(self._failed)} days\n{reasons}")
 
 
-def note_wait(context: dg.AssetExecutionContext, path: str, day: str, reason: str) -> None:
+def note_wait(context: dg.AssetExecutionContext, key: dg.AssetKey, day: str, reason: str) -> None:
     """Write on the page of an asset, and into the log of the run, what a day of it waits for."""
-    context.log.warning("%s %s waits: %s", path, day, reason)
-    context.log_event(dg.AssetObservation(asset_key(path), partition=day, metadata={WAITS: reason}))
+    context.log.warning("%s %s waits: %s", key.to_user_string(), day, reason)
+    context.log_event(dg.AssetObservation(key, partition=day, metadata={WAITS: reason}))
 
 
 def materializations(
@@ -112,30 +113,32 @@ class TableAsset:
 
 def table_step(name: str, tables: Sequence[TableAsset], project: Project, *, description: str) -> dg.AssetsDefinition:
     """Make the step that builds `tables`; any subset of them and any range of days is one run."""
-    by_key = {asset_key(table.path): table for table in tables}
+    names = project.names
+    by_key = {table.spec.key: table for table in tables}
     checks = [check for table in tables for check in table.checks]
     partitions_def = days(project.settings.start_date)
 
     @dg.multi_asset(
-        name=name,
+        name=names.name(name),
         specs=[table.spec.replace_attributes(skippable=True) for table in tables],
-        check_specs=check_specs(checks, partitions_def),
+        check_specs=check_specs(checks, partitions_def, names),
         partitions_def=partitions_def,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         description=description,
-        pool=name,
+        pool=names.name(name),
+        required_resource_keys={names.name(LAKE)},
     )
     @redacting
-    def build_tables(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        opened = project.with_lake(lake.open())
-        step = StepChecks(context, opened.lake, checks)
+    def build_tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        opened = project.with_lake(lake_of(context, names))
+        step = StepChecks(context, opened.lake, checks, names)
         # sessions first: checks of the other tables ask which sessions there are
         for key in sorted(context.selected_asset_keys, key=lambda k: (k.path[-1] != "sessions", k.path)):
             yield from _build_table(context, opened, by_key[key], step)
         for path in step.assets:
             # the button "Execute" of a check asks for its result alone: nothing is built
-            if asset_key(path) not in context.selected_asset_keys:
+            if asset_key(path, names) not in context.selected_asset_keys:
                 yield from step.re_evaluate(path, context.partition_keys)
         yield from step.finish()
 
@@ -151,7 +154,7 @@ def _build_table(
         try:
             metadata = _build_day(project, table, day)
         except MissingInputError as error:
-            note_wait(context, table.path, day, str(error))
+            note_wait(context, table.spec.key, day, str(error))
             results[day] = nothing_to_compare(f"waits: {error}"[:_SHOWN_REASON])
             continue
         except HeapAssetsError as error:
@@ -163,7 +166,7 @@ def _build_table(
             CheckResult(False, notes={"reason": str(missing)[:_SHOWN_REASON]}) if missing else CheckResult(True)
         )
         built[day] = metadata
-    yield from materializations(context, asset_key(table.path), built)
+    yield from materializations(context, table.spec.key, built)
     for day, readable in results.items():
         yield from step.evaluate(table.path, day, {"readable": readable})
 

@@ -17,7 +17,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import landing_pauses
 from heap_assets.pipelines.waiting import Wait, waits
-from heap_assets.project import Project
+from heap_assets.project import Names, Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import HEAP
 
@@ -32,7 +32,7 @@ def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.Se
     """Return the sensor that logs an observation on each asset that begins to wait, or whose reason changed."""
 
     @dg.sensor(
-        name=NAME,
+        name=project.names.name(NAME),
         description="Writes on the page of an asset what it waits for and until when, once for each reason.",
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=status,
@@ -44,7 +44,7 @@ def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.Se
         return dg.SensorResult(
             skip_reason=summary(waiting) or "nothing waits",
             cursor=json.dumps({wait.asset: wait.cause for wait in waiting}),
-            asset_events=[_observation(wait) for wait in waiting if known.get(wait.asset) != wait.cause],
+            asset_events=[_observation(project.names, wait) for wait in waiting if known.get(wait.asset) != wait.cause],
         )
 
     return report_waits
@@ -76,9 +76,10 @@ class Reasons:
         return self.of(HEAP, otherwise="every day that was touched is built, being built, or failed")()
 
 
-def _observation(wait: Wait) -> dg.AssetObservation:
+def _observation(names: Names, wait: Wait) -> dg.AssetObservation:
     until = {UNTIL: dg.MetadataValue.timestamp(wait.until)} if wait.until else {}
-    return dg.AssetObservation(asset_key(wait.asset), description=str(wait), metadata={WAITS: str(wait), **until})
+    metadata: dict[str, Any] = {WAITS: str(wait), **until}
+    return dg.AssetObservation(asset_key(wait.asset, names), description=str(wait), metadata=metadata)
 
 
 def summary(waiting: Sequence[Wait]) -> str:

@@ -43,9 +43,9 @@ def _spec(
     mapped = ", ".join(f"`{column}` is {types}" for column, types in table.identifiers.items())
     about = table.description or f"`{table.relation}`, one row per `{table.key}`."
     return dg.AssetSpec(
-        asset_key(path),
+        asset_key(path, project.names),
         description=f"{about}\n\nIdentifiers: {mapped or 'none'}.",
-        group_name=source,
+        group_name=project.names.group(source),
         kinds={kind, "parquet"},
         owners=[table.owner or project.settings.run.owner],
         tags={"source": kind, "table_kind": "snapshot"},
