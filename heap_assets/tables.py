@@ -21,7 +21,8 @@ RESERVED_SOURCES = frozenset(
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
     }
 )
-"""Names that no other source may have, nor one that begins with heap: of our own tables, a job, schemas in SQL."""
+"""Names that no other source may have, nor one that begins with heap or publish__: of our own tables, a job, schemas in
+SQL."""
 
 DUMPS = "heap_connect/dumps"
 LANDED = "heap_connect/landed"
@@ -57,7 +58,7 @@ AUDIT = "audit"
 
 SNAPSHOT_TABLES = ("users", "user_migrations")
 _ORDINARY = re.compile(r"[a-z0-9_]{1,100}")
-_SOURCE = re.compile(r"(?!heap)[a-z][a-z0-9_]*")
+_SOURCE = re.compile(r"(?!heap|publish__)[a-z][a-z0-9_]*")
 _LONGEST_WORDS = 80
 _WITHOUT_EVENTS_PREFIX = ("sessions", "pageviews", *SNAPSHOT_TABLES)
 

@@ -33,6 +33,8 @@ _SPELLING: Final = (
 _USUAL: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?$"
 _FLOAT_DIGITS: Final = 15
 """Every decimal of so many digits is the one that a double is written with."""
+_SPELLED_KEY: Final = r"^[-+]?[0-9]+(\.[0-9]+)?$"
+_EXPONENTIAL: Final = r"^[-+]?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]{1,3}$"
 _SPELLED: Final = r"^[-+]?\d+(\.\d+)?$"
 
 
@@ -81,6 +83,18 @@ def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def key_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Write values as keys and identifiers: numbers as `17`, whether a source has them as `17.0` or `17.000000000`."""
     return as_text(column, dtype) if dtype.is_float() or dtype.is_decimal() else column.cast(pl.String)
+
+
+def number_key(text: pl.Expr) -> pl.Expr:
+    """Spell keys that are the text of a number as :func:`key_text` spells the number; null for all other text.
+
+    What a column held as a float, a decimal or text, and now holds as an integer: `17` for `17.0`, `017` and `1.7e1`.
+    """
+    plain = text.str.replace(r"^\+?(-?)0*([0-9])", "$1$2")
+    short = pl.when(plain.str.contains(".", literal=True)).then(plain.str.strip_chars_end("0").str.strip_suffix("."))
+    spelt = short.otherwise(plain).str.replace(r"^-0$", "0")
+    exponential = pl.when(text.str.contains(_EXPONENTIAL)).then(text.cast(pl.Float64, strict=False))
+    return pl.coalesce(pl.when(text.str.contains(_SPELLED_KEY)).then(spelt), key_text(exponential, pl.Float64()))
 
 
 def json_text(value: pl.Expr, dtype: Any) -> pl.Expr:

@@ -116,6 +116,19 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _names_of_tables_stay_apart(self) -> Settings:
+        by_name: dict[str, str] = {}
+        for table in self.source_tables:
+            # Dagster joins the parts of a key with `__`, and so do names of checks, which leave out the warehouse
+            for name in {asset.replace("/", "__") for asset in (table, warehouse_asset(table))}:
+                if (other := by_name.setdefault(name, table)) != table:
+                    raise ValueError(
+                        f"{self.section_of_table(table)}: it would share the name {name} in Dagster with "
+                        f"{self.section_of_table(other)}; give one of the two another name"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_begins_ahead(self) -> Settings:
         for name, sync in self.sync.items():
             since = sync.first_day

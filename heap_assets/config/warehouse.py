@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, Union
@@ -12,6 +13,9 @@ from pydantic import AfterValidator, Field, field_validator
 from heap_assets.config.base import Cron, Section
 from heap_assets.config.heap import IdentifierTypes
 from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, is_source_name
+
+_TABLE = re.compile(r"[A-Za-z0-9_]{1,100}")
+"""What Dagster and every file system hold; what a table is called in the warehouse, `relation` says."""
 
 
 class WarehouseTable(Section):
@@ -76,8 +80,8 @@ class SourceSettings(Section):
         own = [self.dataset_shown(dataset) for dataset in self.datasets]
         for name, table in self.tables.items():
             key = f"{section}.tables.{name}"
-            if "/" in name:
-                return f"{key}: a table's name has no /"
+            if not _TABLE.fullmatch(name):
+                return f"{key}: a table's name here is of letters a to z, digits and _, and at most 100 long"
             if "." not in table.relation:
                 return f"{key}.relation is {table.relation!r}; expected: schema.table"
             dataset = self.dataset_of(table.relation)

@@ -116,8 +116,16 @@ def published_tables(project: Project, target: str) -> list[PublishedTable]:
 def resolvable(project: Project, target: str) -> list[PublishedTable]:
     """Return the tables that get a `heap_resolved` view; none unless graph and migrations are published too."""
     tables = {table.publication.table: table for table in published_tables(project, target)}
-    if not project.settings.publish[target].resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
+    settings = project.settings.publish[target]
+    if not settings.resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
         return []
+    # compared without case: engines and Dagster's storage may
+    taken = {name.casefold(): f"the table {name}" for name in tables}
+    taken[settings.container.rpartition(".")[2].casefold()] = f"where its tables are, {settings.container}"
+    if other := taken.get(settings.resolved_views.casefold()):
+        raise SettingsError(
+            f"publish.{target}.resolved_views is {settings.resolved_views!r}, the name of {other}: expected another"
+        )
     events = {heap_asset(table) for table in project.event_tables}
     return [table for name, table in tables.items() if name == EVENTS or table.sources[0] in events]
 

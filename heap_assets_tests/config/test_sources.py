@@ -72,7 +72,20 @@ def test_our_own_assets_are_of_no_source() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["heap", "identity", "profiles", "sync", "heap_connect", "warehouse", "latest", "Crm", "1st", "a-b"]
+    "name",
+    [
+        "heap",
+        "identity",
+        "profiles",
+        "sync",
+        "heap_connect",
+        "warehouse",
+        "latest",
+        "Crm",
+        "1st",
+        "a-b",
+        "publish__there",
+    ],
 )
 def test_a_name_that_is_ours_or_none_is_refused(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -89,7 +102,9 @@ def test_a_name_that_is_ours_or_none_is_refused(name: str) -> None:
         ("dsn:", "dns:", "sources.crm.dns is not a known key"),
         ("crm.people", "people", "sources.crm.tables.people.relation is 'people'; expected: schema.table"),
         ("kind: postgres", "kind: postgres, datasets: [hr]", "but crm is not among sources.crm.datasets: hr"),
-        ("people: {", "a/b: {", "sources.crm.tables.a/b: a table's name has no /"),
+        ("people: {", "a/b: {", "sources.crm.tables.a/b: a table's name here is of letters"),
+        *(("people: {", f"'{name}': {{", f"crm.tables.{name}: a table's name") for name in ("a b", "größe", "..", "a.b")),
+        ("people: {", f"{'x' * 101}: {{", "at most 100 long"),
         ("email: email", "email: emial", "sources.crm.tables.people.identifiers.email is 'emial'"),
         ("0 4 * * *", "daily", "sources.crm.schedule is 'daily'; expected: a cron expression"),
         ("postgresql://crm", "postgresql://u:hunter2@crm", "sources.crm.dsn holds a password"),
@@ -104,6 +119,36 @@ def test_a_mistake_is_one_message_that_names_the_key(old: str, new: str, message
         parse(new.join(text.rsplit(old, 1)))
     assert message in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("warehouse", "crm__people"), ("crm", "people")),
+        (("crm", "eu__people"), ("crm__eu", "people")),
+        (("crm", "_people"), ("crm_", "people")),
+        (("warehouse", "crm__people"), ("warehouse__crm", "people")),
+    ],
+)
+def test_tables_that_would_share_a_name_in_dagster_are_both_named(one: tuple[str, str], other: tuple[str, str]) -> None:
+    def parsed(*tables: tuple[str, str]) -> Settings:
+        text = GOOD
+        for source, table in tables:
+            line = f"{table}: {{relation: s.t, key: id}}"
+            if source == "warehouse":
+                text = text.replace("  tables:\n", f"  tables:\n    {line}\n")
+            else:
+                text += "" if "\nsources:" in text else "sources:\n"
+                text += f"  {source}: {{kind: duckdb, path: ./x.duckdb, tables: {{{line}}}}}\n"
+        return parse(text)
+
+    assert parsed(one)
+    assert parsed(other)
+    with pytest.raises(SettingsError) as caught:
+        parsed(one, other)
+    for source, table in (one, other):
+        section = source if source == "warehouse" else f"sources.{source}"
+        assert f"{section}.tables.{table}" in str(caught.value)
 
 
 def test_a_sync_reads_a_table_of_a_source() -> None:

@@ -12,6 +12,7 @@ import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.difference import respelled
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport
 from heap_assets.activation.engine.lease import Lease
@@ -187,7 +188,14 @@ class _Run:
             mapping=self.spec.mapping_version(self.destination.target),
             progress=self.progress,
         )
-        return sender.run(rows)
+        before, after = respelled(rows)
+        if not len(before):
+            return sender.run(rows)
+        stats = sender.run(before)
+        rest = rows.join(before, on="key", how="anti", maintain_order="left")
+        if stats.outcomes[self.destination.accepted] < len(before):
+            rest = rest.join(after, on="key", how="anti", maintain_order="left")
+        return sender.run(rest) if len(rest) else stats
 
     def _saved(self, before: Snapshot) -> pl.DataFrame:
         """Fold everything new into the ledger and the changelog; returns the new entries."""

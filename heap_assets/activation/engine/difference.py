@@ -15,6 +15,7 @@ from heap_assets.activation.engine.hashing import EMPTY, UNKNOWN, combined, hash
 from heap_assets.activation.engine.log import FIELD, field_names
 from heap_assets.activation.engine.spec import Mode, OnWithdrawn, SyncSpec
 from heap_assets.errors import SettingsError
+from heap_assets.values import number_key
 
 VALUE = "v:"
 """Prefix of the columns that hold the values to send."""
@@ -82,10 +83,15 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
 
 
 def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: SyncSpec) -> Plan:
-    """Plan events: rows whose event key was never acknowledged. Changed and vanished rows are ignored."""
+    """Plan events: rows whose event key was never acknowledged. Changed and vanished rows are ignored.
+
+    Keys that are all numbers are those of a ledger that has them in another spelling, see :func:`respelled`.
+    """
     done = ledger.filter(pl.col("status").is_in(["acknowledged", "sent"])).select("key")
     rows = prepared.rows.rename({"key": "person"}).rename({"event_key": "key"})
     new = rows.join(done, on="key", how="anti", maintain_order="left")
+    if len(new) and rows.select((pl.col("key") == number_key(pl.col("key"))).fill_null(value=False).all()).item():
+        new = new.join(done.select(number_key(pl.col("key"))), on="key", how="anti", maintain_order="left")
     new = new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names], len(new)))
     failures = ledger.select("key", "failures", "failed_hash", "failed_fence")
     new = new.join(failures, on="key", how="left", maintain_order="left")
@@ -232,6 +238,20 @@ def _vanished(
         op=pl.lit("withdraw")
     )
     return gone.with_columns(row_hash=combined([gone[f] for f in fields], len(gone))) if fields else gone
+
+
+def respelled(send: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the withdrawals that must have been acknowledged before other rows are sent, and those rows.
+
+    A key column whose type changed, or a former release, spells a number in another way: `17.0` is withdrawn and `17`
+    is added. A destination that compares keys as numbers has one record for both, and has to end with what was added.
+    """
+    gone = send["op"] == "withdraw"
+    if gone.all() or not gone.any():
+        return send.clear(), send.clear()
+    number = send.select(number_key(pl.col("key")))["key"]
+    twice = number.is_in(number.filter(gone).implode()) & number.is_in(number.filter(~gone).implode())
+    return send.filter((gone & twice).fill_null(value=False)), send.filter((~gone & twice).fill_null(value=False))
 
 
 def known_keys(ledger: pl.DataFrame) -> int:

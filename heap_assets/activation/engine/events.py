@@ -13,7 +13,7 @@ import polars as pl
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable, utf16_units
 from heap_assets.errors import SettingsError
-from heap_assets.values import apart, json_or_exact, read_times
+from heap_assets.values import apart, json_or_exact, key_text, read_times
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 KEY_COLUMNS = ("key", "profile_id", "heap_identities")
@@ -57,7 +57,7 @@ def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Seque
             raise SettingsError(f"events: the table has no column {column!r}")
     name = pl.lit(mapping.name) if mapping.name_column is None else pl.col(mapping.name_column).cast(pl.String)
     if mapping.key_column is not None:
-        key = pl.col(mapping.key_column).cast(pl.String)
+        key = key_text(pl.col(mapping.key_column), schema[mapping.key_column])
     else:
         key = _row_hash(source_columns, schema)
     stamp = pl.lit(None, pl.String) if mapping.timestamp_column is None else _time(mapping.timestamp_column, schema)

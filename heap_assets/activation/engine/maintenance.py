@@ -16,6 +16,7 @@ from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.tables import read_table, write_table
 from heap_assets.errors import DamagedFileError
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
+from heap_assets.values import number_key
 
 PAIR_SEPARATORS = (">", "\x1f")
 """Separators before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
@@ -82,6 +83,7 @@ def _forget_in_ledger(
         log = Log(store, folder, lease.fence)
         state = fold(log, log.ledger())
         theirs = pl.col("key").is_in([key, *events])
+        theirs |= (number_key(pl.col("key")) == number_key(pl.lit(key))).fill_null(value=False)
         for separator in PAIR_SEPARATORS:
             theirs |= pl.col("key").str.ends_with(separator + key)
         known = state.frame.filter(theirs)["key"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from statistics import median
@@ -12,7 +12,7 @@ import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, nobody
 from heap_assets.activation.engine.destination import Destination
-from heap_assets.activation.engine.difference import OLD, Plan, Prepared, plan_insert, plan_upsert, prepare
+from heap_assets.activation.engine.difference import OLD, Plan, Prepared, plan_insert, plan_upsert, prepare, respelled
 from heap_assets.activation.engine.hashing import UNKNOWN, hashed_keys
 from heap_assets.activation.engine.log import FIELD, Snapshot
 from heap_assets.activation.engine.maintenance import forgotten
@@ -33,18 +33,20 @@ def concerns(
     if known < guard.at_least:
         return []
     return [
-        *_removal(guard, plan.counts["withdrawn"], known),
+        *_removal(guard, plan, known),
         *([] if plan.full_resend_reason else _change(guard, plan.counts["changed"], known, changed_before)),
         *_takeover(guard, plan, prepared, ledger),
     ]
 
 
-def _removal(guard: Guard, withdrawn: int, known: int) -> list[str]:
+def _removal(guard: Guard, plan: Plan, known: int) -> list[str]:
+    withdrawn = plan.counts["withdrawn"]
     if withdrawn <= guard.removed * known:
         return []
-    return [
-        f"{withdrawn} of {known} keys ({withdrawn / known:.0%}) would lose a value; up to {guard.removed:.0%} is usual"
-    ]
+    anew = len(respelled(plan.send)[0])
+    spelling = f"; {anew} of them are numbers that are spelled otherwise now and are sent anew" if anew else ""
+    usual = f"up to {guard.removed:.0%} is usual"
+    return [f"{withdrawn} of {known} keys ({withdrawn / known:.0%}) would lose a value; {usual}{spelling}"]
 
 
 def _change(guard: Guard, changed: int, known: int, before: Sequence[float]) -> list[str]:
@@ -73,6 +75,7 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
     return spreads
 
 
+_DECIMAL_PLACES = 9
 MEDIAN_OF = 7
 """Number of past runs whose median share of changes is the usual one."""
 
@@ -140,11 +143,21 @@ def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tup
         return prepared, nobody().collect()
     silenced = pl.Series([False] * len(prepared.rows), dtype=pl.Boolean)
     for column in (c for c in ("key", "anonymous_id", "event_key") if c in prepared.rows.columns):
-        silenced |= hashed_keys(prepared.rows[column], key).is_in(hashes.to_list()).fill_null(value=False)
+        for spelt in _spellings(prepared.rows[column]):
+            silenced |= hashed_keys(spelt, key).is_in(hashes.to_list()).fill_null(value=False)
     count = int(silenced.sum())
     nameless = pl.DataFrame({"profile_id": [None] * count, "key": [None] * count, "reason": ["forgotten"] * count})
     rows = prepared.rows.filter(~silenced)
     return replace(prepared, rows=rows), nameless.cast(nobody().collect_schema())
+
+
+def _spellings(keys: pl.Series) -> Iterator[pl.Series]:
+    """Yield keys as they are, and whole numbers as floats and decimals of up to 9 places spelled them before."""
+    yield keys
+    whole = keys.str.contains(r"^-?[0-9]+$").fill_null(value=False)
+    if whole.any():
+        numbers = keys.to_frame("key").select(pl.when(whole).then("key"))["key"]
+        yield from (numbers + ("." + "0" * places) for places in range(1, _DECIMAL_PLACES + 1))
 
 
 def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import polars as pl
 
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse.base import Column, Sample, Table, Warehouse, WarehouseError
+from heap_assets.sources.warehouse.names import safe_name
 
 SAMPLE_ROWS = 1000
 _SURE = 0.8
@@ -169,7 +170,7 @@ def declare_yaml(proposals: Sequence[Proposal], declared: Collection[str]) -> st
 
 def _table_key(relation: str) -> str:
     """Name the table in the settings: `crm.contacts` is `crm_contacts`, `web.events_*` is `web_events`."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", relation).strip("_")
+    return safe_name(relation)
 
 
 def _rows(column: Column, prefix: str) -> Iterator[tuple[str, str, str, str]]:

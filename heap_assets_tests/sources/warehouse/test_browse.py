@@ -110,6 +110,15 @@ def test_a_table_without_rows_is_proposed_by_name_and_floats_are_no_identifiers(
     assert not propose(empty, "f")
 
 
+def test_a_table_of_another_alphabet_is_proposed_under_a_name_that_settings_take(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute('CREATE SCHEMA "цены"; CREATE TABLE "цены"."заказы 2026" AS SELECT 1 AS id')
+    text = propose_yaml(DuckDBWarehouse(tmp_path / "w.duckdb"), "цены.заказы 2026")
+    [name] = yaml.safe_load(text)
+    assert name.isascii()
+    assert name.isidentifier()
+
+
 def test_types_that_the_settings_lack_are_declared_with_the_proposal(source: DuckDBWarehouse) -> None:
     text = resources.files("heap_assets.config").joinpath("template.yaml").read_text()
     settings = yaml.safe_load(text.replace("{start_date}", "2026-01-01").replace("${HEAP_APP_ID}", "'1'"))

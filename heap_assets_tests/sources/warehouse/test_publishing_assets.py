@@ -272,6 +272,11 @@ def test_a_server_that_is_away_is_never_unchanged(built: World, monkeypatch: pyt
         ("  a: {kind: bigquery, project: p, dataset: d, staging: 's3://b'}", "staging is 's3://b'; expected: gs://"),
         ("  a: {kind: postgres, dsn: 'postgresql://h/d', assets: [heap/uses]}", r"assets\[0\] is 'heap/uses'"),
         ("  a: {kind: postgres, dsn: 'postgresql://h/d', scema: x}", "Did you mean 'schema'"),
+        ("  a: {kind: postgres, dsn: 'postgresql://h/d', resolved_views: profiles}", "the name of the table profiles"),
+        (
+            "  a: {kind: postgres, dsn: 'postgresql://h/d', schema: x, resolved_views: X}",
+            "the name of where its tables",
+        ),
         ("  a: {kind: snowflake}", "publish.a"),
     ],
 )
