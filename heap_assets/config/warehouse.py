@@ -164,8 +164,8 @@ class TargetSettings(Section):
 def _is_free(name: str) -> str:
     if not is_source_name(name):
         raise ValueError(
-            "a name of lower-case letters, digits and _ that begins with a letter and not with heap, and that is none "
-            f"of ours: {', '.join(sorted(RESERVED_SOURCES))}"
+            "a name of lower-case letters, digits and _ that begins with a letter, not with heap or publish__, and is "
+            f"none of ours: {', '.join(sorted(RESERVED_SOURCES))}"
         )
     return name
 

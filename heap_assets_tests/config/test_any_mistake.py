@@ -23,7 +23,7 @@ SECRET = "tok-4f9c2a7be1"
 DOCUMENT = read_yaml(FULL, "every_key.yaml")
 NAMED_BY_USERS = {
     "checks", "columns", "event_names", "events", "features", "headers", "identifiers", "leave_out", "nulls", "options",
-    "properties", "publish", "staging_options", "sync", "tables", "traits", "users", "pageviews", "*", "shared_above",
+    "properties", "publish", "sources", "staging_options", "sync", "tables", "traits", "users", "pageviews", "*", "shared_above",
     "user_properties", "audiences",
 }  # fmt: skip
 """Sections whose keys are names of tables, columns and the like, not of settings."""

@@ -103,7 +103,7 @@ def test_a_name_that_is_ours_or_none_is_refused(name: str) -> None:
         ("crm.people", "people", "sources.crm.tables.people.relation is 'people'; expected: schema.table"),
         ("kind: postgres", "kind: postgres, datasets: [hr]", "but crm is not among sources.crm.datasets: hr"),
         ("people: {", "a/b: {", "sources.crm.tables.a/b: a table's name here is of letters"),
-        *(("people: {", f"'{name}': {{", f"crm.tables.{name}: a table's name") for name in ("a b", "größe", "..", "a.b")),
+        *(("people: {", f"'{name}': {{", f"tables.{name}: a table's name") for name in ("a b", "größe", "..", "a.b")),
         ("people: {", f"{'x' * 101}: {{", "at most 100 long"),
         ("email: email", "email: emial", "sources.crm.tables.people.identifiers.email is 'emial'"),
         ("0 4 * * *", "daily", "sources.crm.schedule is 'daily'; expected: a cron expression"),
