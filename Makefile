@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long torture lint format docs lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
+.PHONY: help install demo dev test foreign test-long torture lint format docs docs-site lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,8 +49,12 @@ lint: $(READY) ## ruff, mypy --strict, import rules
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-docs: $(READY) ## Write the generated tables of docs/
+docs: $(READY) ## Write the pages of docs/ that are made from code
 	@$(BIN)/heap-assets docs
+
+docs-site: $(READY) ## Build the documentation site into docs/_site; a broken link or anchor fails
+	@$(BIN)/python -m sphinx -q -W --keep-going -d docs/_site/.cache docs docs/_site/html
+	@echo "docs/_site/html/index.html"
 
 ROWS     ?= 1000000
 LINKS    ?= 5000000

@@ -33,7 +33,7 @@ _COMMANDS = {
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
     "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
     "warm": ("heap_assets.cli.tables", "Compile ahead, for an image build"),
-    "docs": ("heap_assets.cli.tables", "Write the generated tables of docs/"),
+    "docs": ("heap_assets.cli.docs", "Write the generated pages of docs/"),
 }
 
 _OF_MAINTAINERS = ("docs",)

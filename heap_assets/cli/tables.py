@@ -1,4 +1,4 @@
-"""The commands that read or tidy the lake: sql, report, docs, prune; and warm."""
+"""The commands that read or tidy the lake: sql, report, prune; and warm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 import polars as pl
 
-from heap_assets.config import settings_path
 from heap_assets.identity import compile_engine
 from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
 from heap_assets.project import open_project
@@ -52,23 +51,6 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
 def report(out: Path) -> None:
     """Write a status page that can be sent to a colleague: one HTML file that opens without a network."""
     click.echo(f"Wrote {write_report(open_project().lake, out)}")
-
-
-@click.command()
-@click.option("--check", "only_check", is_flag=True, help="Only say whether the file is up to date; status 1 if not")
-def docs(only_check: bool) -> None:
-    """Write docs/checks.md from the definitions."""
-    from heap_assets.orchestration.check_docs import checks_document  # Dagster takes seconds to import
-    from heap_assets.orchestration.definitions import build_definitions
-
-    path = settings_path().parent / "docs" / "checks.md"
-    text = checks_document(build_definitions(open_project()))
-    if only_check:
-        fresh = path.is_file() and path.read_text() == text
-        click.echo(f"{path} is up to date" if fresh else f"{path} is out of date: run `make docs`")
-        raise SystemExit(0 if fresh else 1)
-    path.write_text(text)
-    click.echo(f"Wrote {path}")
 
 
 @click.command()

@@ -36,7 +36,7 @@ class FolderSource(Section):
     """A folder laid out like the bucket: `manifests/` beside `sync_<dump id>/`."""
 
     kind: Literal["folder"]
-    path: Path
+    path: Path = Field(description="The folder; relative to the settings file")
 
     def hosts(self) -> Iterator[str]:
         """Yield no host: a folder is on this machine."""
@@ -48,10 +48,10 @@ class S3Source(Section):
 
     kind: Literal["s3"]
     bucket: str = Field(description="Bucket name only, such as heap-rs3-acme")
-    region: str = "us-east-1"
-    profile: str | None = None
-    role_arn: str | None = None
-    external_id: SecretStr | None = None
+    region: str = Field(default="us-east-1", description="AWS region of the bucket")
+    profile: str | None = Field(default=None, description="Named profile of the AWS configuration files")
+    role_arn: str | None = Field(default=None, description="Role that is assumed for reading")
+    external_id: SecretStr | None = Field(default=None, description="External id with which the role is assumed")
     endpoint_url: str | None = Field(default=None, description="For S3-compatible stores and tests")
 
     def hosts(self) -> Iterator[str]:
@@ -63,11 +63,11 @@ class BigQuerySource(Section):
     """Heap Connect's dataset in BigQuery, such as main_production."""
 
     kind: Literal["bigquery"]
-    project: str
+    project: str = Field(description="Google Cloud project that is billed for reads")
     dataset: str = Field(
         description="Of one environment, as Heap Connect writes it; project.dataset in another project"
     )
-    location: str | None = None
+    location: str | None = Field(default=None, description="Location of the dataset, such as EU")
     credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
     max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
     events_table: str | None = Field(
@@ -75,7 +75,7 @@ class BigQuerySource(Section):
     )
     overlap_days: int = Field(default=3, ge=0, description="Days before the last sync that every look reads again")
     look_back_days: int = Field(default=90, ge=0, description="How far back late rows are looked for now and then")
-    look_back_every_days: int = Field(default=7, ge=1)
+    look_back_every_days: int = Field(default=7, ge=1, description="How often that is done")
     endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
     storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
 
@@ -90,8 +90,8 @@ HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discrimin
 class TableSelection(Section):
     """Which tables and columns are loaded; patterns as in a shell (`*`, `?`). Keys always are."""
 
-    include: list[str] = ["*"]
-    exclude: list[str] = []
+    include: list[str] = Field(default=["*"], description="Tables that are loaded")
+    exclude: list[str] = Field(default=[], description="Of these, tables that are not")
     accept: Literal["first", "always", "never"] = Field(
         default="first",
         description="Which tables and columns become assets without `catalogue accept`: those that the source holds "
@@ -126,18 +126,20 @@ class HeapSettings(Section):
     """Where Heap's data comes from, and which environment profiles are sent to."""
 
     app_id: str = Field(description="Heap's environment ID: digits")
-    region: Region = Region.US
-    plan: Literal["growth", "pro", "premier"] = "pro"
+    region: Region = Field(default=Region.US, description="Heap's data centre, which decides where syncs post to")
+    plan: Literal["growth", "pro", "premier"] = Field(
+        default="pro", description="Heap's plan, which decides the quota of rows and the fastest cadence"
+    )
     base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
     deletion_key: SecretStr | None = Field(
         default=None, description="API key of Heap's user deletion, ${HEAP_DELETION_KEY}; of Main Production only"
     )
-    source: HeapSource
-    tables: TableSelection = TableSelection()
-    quota: RowQuota = RowQuota()
-    limits: FileLimits = FileLimits()
+    source: HeapSource = Field(description="Where Heap Connect writes")
+    tables: TableSelection = Field(default=TableSelection(), description="Which tables, columns and rows are taken")
+    quota: RowQuota = Field(default=RowQuota(), description="Rows a month")
+    limits: FileLimits = Field(default=FileLimits(), description="Size of data files")
     cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
-    manifest_poll_seconds: int = Field(default=60, ge=30)
+    manifest_poll_seconds: int = Field(default=60, ge=30, description="How often new dumps are looked for")
     identifiers: dict[str, dict[str, IdentifierTypes]] = Field(
         default={},
         description="Table (`users`, `events` for all event tables, or one table's name) to column to identifier type",

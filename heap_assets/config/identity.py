@@ -15,13 +15,27 @@ Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "an
 class IdentifierType(Section):
     """One identifier type. The order of the list is the order of strength."""
 
-    type: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    max_per_profile: int | None = Field(default=None, ge=1)
-    shared_above: int | dict[str, int] | Literal["never"] | None = None
-    normalise: Literal["none", "strip", "lower", "email", "digits"] | None = None
+    type: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the type, which mappings of columns refer to")
+    max_per_profile: int | None = Field(
+        default=None,
+        ge=1,
+        description="Merge limit: values of the type that one profile may hold; no limit unless given",
+    )
+    shared_above: int | dict[str, int] | Literal["never"] | None = Field(
+        default=None,
+        description="A value that belongs to more people than this is shared and merges nobody; {type: number} counts "
+        "by that type only. 1 for heap_user_id and types below email, never for others, unless given",
+    )
+    normalise: Literal["none", "strip", "lower", "email", "digits"] | None = Field(
+        default=None,
+        description="How values are spelled before they are compared: email for email, none for heap_identity and "
+        "heap_user_id, strip for others, unless given",
+    )
     pattern: str | None = Field(default=None, description="A value that does not match is no identifier")
     blocked: list[str] = Field(default=[], description="Values that are no identifiers, compared after normalising")
-    blocked_patterns: list[str] = []
+    blocked_patterns: list[str] = Field(
+        default=[], description="Regular expressions; a value that matches one is no identifier"
+    )
 
 
 class IdentitySettings(Section):
@@ -30,7 +44,10 @@ class IdentitySettings(Section):
     engine: Literal["native", "reference"] = Field(
         default="native", description="native, or reference: the same rows, slowly and plainly"
     )
-    order: Literal["priority", "first_seen"] = "priority"
+    order: Literal["priority", "first_seen"] = Field(
+        default="priority",
+        description="Which links are taken first: those of stronger types, or older ones (profiles then never split)",
+    )
     identifiers: list[IdentifierType] = Field(min_length=1, description="Strongest first")
     suppressed: str | None = Field(default=None, description="CSV file (identifier_type, identifier) of erased people")
     carry_max_days: int = Field(default=7, ge=0, description="How long a missing optional input is carried forward")
@@ -53,8 +70,8 @@ class Trait(Section):
     """One attribute of the golden record."""
 
     sources: list[str] = Field(alias="from", min_length=1, description="table.column, in order of trust")
-    choose: Choice = "first_present"
-    description: str | None = None
+    choose: Choice = Field(default="first_present", description="Which of several values survives")
+    description: str | None = Field(default=None, description="Description of the column")
     personal: bool = Field(default=False, description="Personal data: masked in previews and marked in the catalogue")
 
     @field_validator("sources")
@@ -78,8 +95,10 @@ class Behaviour(Section):
 class ProfilesSettings(Section):
     """What is known of a person, and which sets of people have a name."""
 
-    traits: dict[str, Trait] = {}
-    behaviour: Behaviour | None = None
+    traits: dict[str, Trait] = Field(
+        default={}, description="Name of a column of profiles to where its values come from"
+    )
+    behaviour: Behaviour | None = Field(default=None, description="Columns of activity; none unless given")
     audiences: dict[str, dict[str, object]] = Field(
         default={}, description="Name of a true/false column to its definition (docs/profiles.md)"
     )

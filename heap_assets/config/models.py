@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, create_model, field_validator, model_validator
 
@@ -30,8 +30,8 @@ HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
 class LakeSettings(Section):
     """Where tables are stored: a folder, s3:// or gs://, with the object store's options."""
 
-    url: str
-    options: dict[str, str] = {}
+    url: str = Field(description="A folder, s3://bucket/prefix or gs://bucket/prefix")
+    options: dict[str, str] = Field(default={}, description="Options of the object store, such as aws_region")
 
 
 class Kinds(NamedTuple):
@@ -48,26 +48,28 @@ class Settings(Section):
     sync_kinds: ClassVar[tuple[type[SyncSettings], ...]] = ()
 
     start_date: Day = Field(description="First day of every table; rows before it are counted and left out")
-    lake: LakeSettings
+    lake: LakeSettings = Field(description="Where tables are stored; the URL alone, unless options are needed")
     catalogue: Path = Field(default=Path("heap_catalogue.yaml"), description="Known event tables and columns")
-    heap: HeapSettings
-    warehouse: SourceSettings | None = None
+    heap: HeapSettings = Field(description="Heap's environment and its export")
+    warehouse: SourceSettings | None = Field(default=None, description="The warehouse with tables of customers")
     sources: dict[SourceName, SourceSettings] = Field(
         default={}, description="More systems, each as warehouse: is; other sections name their tables <source>/<table>"
     )
-    identity: IdentitySettings
-    profiles: ProfilesSettings = ProfilesSettings()
-    sync: dict[str, SyncSettings] = {}
-    publish: dict[TargetName, TargetSettings] = {}
+    identity: IdentitySettings = Field(description="How identifiers are joined to people")
+    profiles: ProfilesSettings = Field(default=ProfilesSettings(), description="Columns of profiles, and audiences")
+    sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
+    publish: dict[TargetName, TargetSettings] = Field(
+        default={}, description="Warehouses that tables are published to, by name of the target"
+    )
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
-    alerts: list[Alert] = []
+    alerts: list[Alert] = Field(default=[], description="Channels that alerts are sent to")
     allowed_hosts: list[Host] | None = Field(
         default=None,
         description="Hosts that may be called besides those of lake and sources: host, host:port or *.domain; "
         "[] for none, all unless given",
     )
-    keep: Keep = Keep()
-    run: RunSettings = RunSettings()
+    keep: Keep = Field(default=Keep(), description="How long days of snapshots stay")
+    run: RunSettings = Field(default=RunSettings(), description="How Dagster runs things")
 
     @field_validator("lake", mode="before")
     @classmethod
@@ -242,10 +244,16 @@ def settings_model(kinds: Kinds) -> type[Settings]:
     model = create_model(
         "Settings",
         __base__=Settings,
-        warehouse=(source | None, None),
-        sources=(dict[SourceName, source], {}),  # type: ignore[valid-type]
-        sync=(sync_section(kinds.syncs), {}),
-        publish=(dict[TargetName, target], {}),  # type: ignore[valid-type]
+        warehouse=(source | None, _like("warehouse")),
+        sources=(dict[SourceName, source], _like("sources")),  # type: ignore[valid-type]
+        sync=(sync_section(kinds.syncs), _like("sync")),
+        publish=(dict[TargetName, target], _like("publish")),  # type: ignore[valid-type]
     )
     model.sync_kinds = kinds.syncs
     return model
+
+
+def _like(name: str) -> Any:
+    """Return a field with the default and description of :class:`Settings`, for another annotation."""
+    field = Settings.model_fields[name]
+    return Field(default=field.default, description=field.description)

@@ -22,19 +22,22 @@ UI_VARIABLE = "HEAP_ASSETS_UI_URL"
 class Alert(Section):
     """Where to tell what. Secrets are named, not written: `*_env` is the name of an environment variable."""
 
-    kind: Literal["webhook", "slack", "email"]
-    name: str = ""
+    kind: Literal["webhook", "slack", "email"] = Field(description="How messages are sent")
+    name: str = Field(default="", description="What logs and messages call the channel; its kind unless given")
     url: str = Field(default="", description="A webhook's address")
     url_env: str = Field(default="", description="The variable that holds the address, where the address is a secret")
     secret_env: str = Field(default="", description="The variable that holds the key a webhook's body is signed with")
     host: str = Field(default="", description="SMTP server")
-    port: int = 587
-    sender: str = "heap_assets@localhost"
-    recipients: list[str] = []
-    starttls: bool = True
-    user_env: str = ""
-    password_env: str = ""
-    on: list[Occasion] = ["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered"]
+    port: int = Field(default=587, description="Port of the SMTP server")
+    sender: str = Field(default="heap_assets@localhost", description="Address that emails come from")
+    recipients: list[str] = Field(default=[], description="Addresses that emails go to")
+    starttls: bool = Field(default=True, description="Encrypt the connection to the SMTP server")
+    user_env: str = Field(default="", description="The variable that holds the SMTP user")
+    password_env: str = Field(default="", description="The variable that holds the SMTP password")
+    on: list[Occasion] = Field(
+        default=["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered"],
+        description="Kinds of alert that are sent here",
+    )
     groups: list[str] = Field(default=[], description="Asset groups; all unless given")
 
 
@@ -54,7 +57,9 @@ class Keep(Section):
 class RunSettings(Section):
     """How Dagster runs things."""
 
-    executor: Literal["in_process", "multiprocess"] = "in_process"
+    executor: Literal["in_process", "multiprocess"] = Field(
+        default="in_process", description="Steps of a run in the run's own process, or each in a process of its own"
+    )
     automation: Literal["running", "stopped"] = Field(
         default="running", description="Whether sensors and schedules start by themselves"
     )
@@ -63,5 +68,5 @@ class RunSettings(Section):
         default_factory=lambda: os.environ.get(UI_VARIABLE, "http://localhost:3000"),
         description="Links in alerts and reports lead here; `heap-assets dev` knows its own",
     )
-    warehouse_schedule: Cron = "30 2 * * *"
-    owner: str = "team:data-eng"
+    warehouse_schedule: Cron = Field(default="30 2 * * *", description="When sources are read, cron in UTC")
+    owner: str = Field(default="team:data-eng", description="Owner of every asset: an email address, or team:name")

@@ -55,15 +55,15 @@ class SyncSettings(Section):
 
     kind: str
     source: str
-    description: str = ""
-    properties: dict[str, str] = {}
+    description: str = Field(default="", description="Description of the asset")
+    properties: dict[str, str] = Field(default={}, description="Destination property to trait or column")
     schedule: Cron | None = Field(default="0 * * * *", description="Cron in UTC; null: only by hand")
-    requests_in_flight: int = Field(default=4, ge=1, le=64)
+    requests_in_flight: int = Field(default=4, ge=1, le=64, description="Requests that are made at once")
     limit_share: float = Field(default=0.9, gt=0, le=1, description="Share of the documented rate limit to use")
     max_rejected: float | None = Field(
         default=None, ge=0, le=1, description="Share of rejected rows above which a check fails; checks.sync_rejected"
     )
-    guard: SyncGuard = SyncGuard()
+    guard: SyncGuard = Field(default=SyncGuard(), description="Changes above which a run asks for confirmation")
 
     @classmethod
     def kind_name(cls) -> str:
@@ -165,7 +165,7 @@ class EventSettings(SyncSettings):
     """How rows of a warehouse table become events."""
 
     event_name: str | None = Field(default=None, description="A constant; or event_name_column")
-    event_name_column: str | None = None
+    event_name_column: str | None = Field(default=None, description="Column that holds the name of each event")
     event_key: str | None = Field(default=None, description="The table's own key; else the hash of all its columns")
     timestamp_column: str | None = Field(default=None, description="When it happened; the table's created_at if any")
     since: Since = Field(default=None, description="Events before it stay; the day the sync was first run unless given")

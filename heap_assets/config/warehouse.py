@@ -44,8 +44,8 @@ class WarehouseTable(Section):
         default=None, description="Columns to keep besides the mapped ones; all by default"
     )
     required: bool = Field(default=True, description="Identity waits for a required table, and carries another forward")
-    description: str | None = None
-    owner: str | None = None
+    description: str | None = Field(default=None, description="Description of the asset")
+    owner: str | None = Field(default=None, description="Owner of the asset; run.owner unless given")
     cadence_hours: int = Field(default=24, ge=1, description="How often the table is expected to change")
 
     @field_validator("time_zone")
@@ -60,7 +60,9 @@ class SourceSettings(Section):
     """A system that tables are read from: `warehouse:`, or one of `sources:`."""
 
     kind: str
-    tables: dict[str, WarehouseTable] = {}
+    tables: dict[str, WarehouseTable] = Field(
+        default={}, description="Name of an asset to the table that it is read from"
+    )
     datasets: list[str] = Field(
         default=[], description="Datasets or schemas that browsing shows and mappings may name; all unless given"
     )

@@ -1,14 +1,15 @@
-"""docs/checks.md, made from the definitions themselves, so that it cannot rot."""
+"""docs/checks.md and docs/how_to/failed_checks.md, made from the definitions of checks."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 import dagster as dg
 
 from heap_assets.alerts import DEFAULT_KINDS, MEANINGS
+from heap_assets.orchestration.markdown import markdown_table
 from heap_assets.quality import Thresholds
-from heap_assets.tables import is_warehouse_table
+from heap_assets.tables import is_sync, is_warehouse_table
 
 _EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")
 _ANY_TABLE, _EVENT_TABLES, _WAREHOUSE_TABLES = "Every table", "Heap event tables", "Warehouse tables"
@@ -80,13 +81,13 @@ def checks_document(defs: dg.Definitions) -> str:
     return "\n".join(
         (
             _HEAD,
-            _table(("On", "Check", "Severity", "Blocks", "Rule", "What mends it"), _check_rows(specs)),
+            markdown_table(("On", "Check", "Severity", "Blocks", "Rule", "What mends it"), _check_rows(specs)),
             "\n## Thresholds\n\nNames under `checks:` in heap_assets.yaml. Shares are fractions of one.\n",
-            _table(("Name", "Default", "Meaning"), thresholds),
+            markdown_table(("Name", "Default", "Meaning"), thresholds),
             _ALERTS,
-            _table(("Kind (`on:`)", "When", "By default"), kinds),
+            markdown_table(("Kind (`on:`)", "When", "By default"), kinds),
             "",
-            _table(("Sensor", "What it does"), [(f"`{name}`", description) for name, description in sensors]),
+            markdown_table(("Sensor", "What it does"), [(f"`{name}`", description) for name, description in sensors]),
             "",
         )
     )
@@ -121,7 +122,38 @@ def _place(family: str) -> int:
     return _PLACES.index(group) if group in _PLACES else len(_PLACES)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+_PER_TABLE = re.compile(r"^(`one_profile_per_).+(_key`)$")
+_OF_A_TABLE = re.compile(r"^(At most [\d.]+% of the )\w+ of \w+/\w+")
+"""The same check of each table of the warehouse, which has the table's name in its own."""
+_FAILED_HEAD = """# What to do when a check fails
+
+Generated from the definitions by `make docs`; do not edit.
+
+1. `heap-assets status` names the check, the table and the day; so does the alert.
+2. Find the check below: what it says when it passes, and what mends it.
+3. `heap-assets rows TABLE CHECK --day DAY` shows the rows behind the hashes, for those who may read the lake.
+4. Mend the cause. What is built anew is judged anew; a check alone is judged again by *Execute* on it in the UI.
+
+**Blocking** checks hold back every sync that reads their table; the others only tell. Limits that do not fit your data
+are [thresholds](../checks.md#thresholds) below `checks:` in heap_assets.yaml.
+"""
+
+
+def failed_checks_page(defs: dg.Definitions) -> str:
+    """Return docs/how_to/failed_checks.md for these definitions: an entry for each check, with what mends it."""
+    return _FAILED_HEAD + "".join(_entries(defs))
+
+
+def _entries(defs: dg.Definitions) -> Iterator[str]:
+    specs = [spec for assets in defs.get_repository_def().asset_graph.assets_defs for spec in assets.check_specs]
+    by_check: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    for family, name, severity, blocks, rule, remedy in _check_rows(specs):
+        check, general = _PER_TABLE.sub(r"\1<table>\2", name), _OF_A_TABLE.sub(r"\1keys of a table", rule)
+        places = by_check.setdefault(check, {}).setdefault((severity, blocks, general, remedy), [])
+        place = "Every sync" if is_sync(family) else family
+        if place not in places:
+            places.append(place)
+    for check, results in sorted(by_check.items()):
+        yield f"\n## {check}\n\n"
+        for (severity, blocks, rule, remedy), places in results.items():
+            yield f"* {', '.join(places)}: {rule}\n  {severity}{', blocking' if blocks else ''}. To mend: {remedy}\n"

@@ -188,6 +188,7 @@ def checks_for_event_table(
                 measures.ids_present(facts_of(s), ids),
                 times_inside_day(s.rows(), facts_of(s), s.day),
             ),
+            remedy="materialize the partition again; if it stays, something else writes to the lake.",
         ),
         Check(
             asset,
@@ -204,6 +205,7 @@ def checks_for_event_table(
             f"At most {t.unknown_names:.1%} of the rows name a user or session that Heap has not exported.",
             lambda s: names_known(s.rows(), _known_names(s), t.unknown_names),
             Severity.WARN,
+            remedy="see with `heap-assets discover` whether a dump came without its users or sessions.",
         ),
         Check(
             asset,
@@ -245,6 +247,7 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
             "ids_present",
             "Every row has a user_id.",
             lambda s: measures.ids_present(facts_of(s), ["user_id"]),
+            remedy="materialize the partition again; if it stays, something else writes to the lake.",
         ),
         shrink_check(USERS, t),
         column_check(USERS, t),
@@ -264,6 +267,7 @@ def checks_for_migrations(thresholds: Thresholds | None = None) -> list[Check]:
             "ids_present",
             "Every migration has both of its users.",
             lambda s: measures.ids_present(facts_of(s), ends),
+            remedy="materialize the partition again; if it stays, something else writes to the lake.",
         ),
         Check(
             MIGRATIONS,

@@ -251,6 +251,8 @@ def checks_for_identity(
             f"Refused links have not risen by more than {t.conflicts_rise:.0%} over the last week.",
             lambda s: _not_risen(s, "conflicts", t.conflicts_rise, t.rise_min),
             Severity.WARN,
+            remedy='`heap-assets sql "select sources, count(*) from latest.identity_conflicts group by all"` shows '
+            "which tables disagree: correct the one whose identifiers changed.",
         ),
         Check(
             CONFLICTS,
@@ -268,6 +270,8 @@ def checks_for_identity(
             f"Values that belong to several people have not risen by more than {t.shared_rise:.0%} over the last week.",
             lambda s: _not_risen(s, "shared_values", t.shared_rise, t.rise_min),
             Severity.WARN,
+            remedy='`heap-assets sql "select * from latest.identity_shared"` lists the values: block those of nobody, '
+            "and look for a column that is filled from another one.",
         ),
         Check(
             CHANGES,
@@ -275,6 +279,8 @@ def checks_for_identity(
             f"At most {t.changed_ids:.0%} of the profiles changed their id since the day before.",
             lambda s: ids_stable(s.rows(), _profile_count(s), t.changed_ids),
             Severity.WARN,
+            remedy="look for a system that renumbered its records: a profile is named by its strongest identifier. "
+            '`heap-assets sql "select * from latest.identity_changes"` has the old and the new id of each.',
         ),
     ]
 

@@ -268,6 +268,7 @@ def checks_for_profiles(
             "No profile_id is there twice.",
             lambda s: unique_keys(s.rows(), ["profile_id"]),
             blocking=True,
+            remedy="materialize the partition again; if it stays, something else writes to the lake.",
         ),
         Check(
             PROFILES,

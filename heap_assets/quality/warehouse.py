@@ -129,7 +129,13 @@ def checks_for_warehouse_table(
                 blocking=True,
                 remedy="mend the table in the warehouse, or map a view that has one row per key.",
             ),
-            Check(asset, "ids_present", f"Every row has {key}.", lambda s: measures.ids_present(facts_of(s), [key])),
+            Check(
+                asset,
+                "ids_present",
+                f"Every row has {key}.",
+                lambda s: measures.ids_present(facts_of(s), [key]),
+                remedy="correct the rows in the warehouse, or map another column as `key`.",
+            ),
         ]
     if columns:
         checks += [
@@ -138,6 +144,8 @@ def checks_for_warehouse_table(
                 "identifiers_filled",
                 f"At least {t.filled_identifiers:.0%} of the rows carry an identifier ({', '.join(columns)}).",
                 lambda s: identifiers_filled(s.rows(), _present(s, columns), t.filled_identifiers),
+                remedy="look at the last load of the table: a column of `identifiers` was probably not filled; if so "
+                "many rows name nobody, lower checks.filled_identifiers.",
             ),
         ]
     if any(kind in patterns for kind in columns.values()):

@@ -240,7 +240,7 @@ def test_the_help_of_a_group_cuts_no_sentence_off(tmp_path: Path, typed: Typed, 
 
 def test_a_command_that_a_text_names_exists() -> None:
     """What a check says mends it, and what the docs say, is there to be typed."""
-    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "heap_assets").rglob("*.py")]
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "heap_assets").rglob("*.py")]
     named = {
         (path.name, match[1], match[2])
         for path in texts

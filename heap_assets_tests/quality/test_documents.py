@@ -6,14 +6,11 @@ import dagster as dg
 from check_toys import DAYS, LakeResource
 
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind
-from heap_assets.config import settings_path
 from heap_assets.config.operations import Alert
 from heap_assets.orchestration.alert_sensors import alert_sensors
 from heap_assets.orchestration.check_docs import checks_document
 from heap_assets.orchestration.checks import check_step
-from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.schedules import recency_job
-from heap_assets.project.project import open_project
 from heap_assets.quality.heap_tables import checks_for_event_table
 from heap_assets.quality.profiles import checks_for_profiles
 from heap_assets.quality.recency import recency_checks
@@ -61,11 +58,6 @@ def test_every_threshold_has_a_meaning() -> None:
     meanings = [row[3].strip() for row in rows if len(row) == 5 and row[1].strip().startswith("`")]
     assert len(meanings) == len(fields(Thresholds))
     assert all(meanings)
-
-
-def test_the_document_in_the_repository_is_the_one_that_the_definitions_give() -> None:
-    path = settings_path().parent / "docs" / "checks.md"
-    assert path.read_text() == checks_document(build_definitions(open_project())), "run `make docs`"
 
 
 def test_by_default_a_channel_hears_what_the_document_says_it_hears() -> None:

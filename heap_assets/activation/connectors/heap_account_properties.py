@@ -28,7 +28,7 @@ class HeapAccountPropertiesSync(ToHeap, KeyedSettings, UpsertSettings):
     key: str | None = Field(default=None, description="Column of account ids; the table's key unless given")
     properties: dict[str, str] = PROPERTIES
     account_id_configured: bool = Field(default=False, description="Account ID is set in Heap: Account > Manage")
-    cleared_value: str = "(none)"
+    cleared_value: str = Field(default="(none)", description="What a withdrawn value is overwritten with")
 
 
 class HeapAccountPropertiesConnector(Connector[HeapAccountPropertiesSync]):

@@ -242,7 +242,7 @@ class GenericSettings(EventSettings, KeyedSettings, UpsertSettings):
         default=None,
         description="Identifier type (profiles; heap_identity unless given) or column (a table; its key unless given)",
     )
-    identities: Identities = "all"
+    identities: Identities = Field(default="all", description="A person on several keys: send to all, one or none")
 
 
 G = TypeVar("G", bound=GenericSettings)

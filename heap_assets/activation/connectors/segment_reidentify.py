@@ -26,7 +26,7 @@ class SegmentReidentifySync(ToSegment):
     kind: Literal["segment_reidentify"] = "segment_reidentify"
     mode: Literal["insert"] = "insert"
     source: Literal["heap"] = "heap"
-    properties: dict[str, str] = Field(default={}, max_length=0)
+    properties: dict[str, str] = Field(default={}, max_length=0, description="None: only the two ids are sent")
 
 
 class SegmentReidentifyConnector(Connector[SegmentReidentifySync]):

@@ -35,12 +35,14 @@ class WebhookSync(GenericSettings):
     """Signed JSON batches to any address."""
 
     kind: Literal["webhook"] = "webhook"
-    mode: Literal["upsert", "insert"] = "upsert"
+    mode: Literal["upsert", "insert"] = Field(
+        default="upsert", description="Keep each key up to date, or send each row of a table once"
+    )
     url: SecretStr = Field(description="http:// or https:// address; it may hold a secret and is never shown")
     secret: SecretStr | None = Field(default=None, description="Signs the body")
     headers: dict[str, SecretStr] = Field(default={}, description="Such as an API key")
-    method: Literal["POST", "PUT", "PATCH"] = "POST"
-    batch_rows: int = Field(default=100, ge=1)
+    method: Literal["POST", "PUT", "PATCH"] = Field(default="POST", description="HTTP method")
+    batch_rows: int = Field(default=100, ge=1, description="Rows of one request")
     rows_per_minute: int | None = Field(default=None, ge=1, description="Rate limit of the receiver")
 
     @field_validator("url")

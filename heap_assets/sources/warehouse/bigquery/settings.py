@@ -17,10 +17,10 @@ class BigQuerySettings(SourceSettings):
     """BigQuery."""
 
     kind: Literal["bigquery"]
-    project: str
-    location: str | None = None
+    project: str = Field(description="Google Cloud project that is billed for reads")
+    location: str | None = Field(default=None, description="Location of the datasets, such as EU")
     credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
-    max_bytes_billed: int | None = Field(default=None, ge=1)
+    max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
     endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
     storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
 
@@ -49,9 +49,9 @@ class BigQueryTarget(TargetSettings):
     """A dataset in BigQuery."""
 
     kind: Literal["bigquery"]
-    project: str
+    project: str = Field(description="Google Cloud project of the dataset")
     dataset: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Must exist")
-    location: str | None = None
+    location: str | None = Field(default=None, description="Location of the dataset, such as EU")
     credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
     staging: str | None = Field(
         default=None, description="gs://bucket/prefix that files go through; else they are sent by the run itself"
