@@ -3,22 +3,26 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long torture lint format docs docs-site lock clean bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
+.PHONY: help install demo dev test foreign test-long torture lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-install: $(READY) ## Make the virtual environment (every other target does this too)
+install: $(READY) ## Make the virtual environment (every other target does this too; what the tests need comes with theirs)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "heap_assets needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.x")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python install.py
+	@touch $@
+
+$(DEV): $(READY)
+	@$(BIN)/python install.py dev
 	@touch $@
 
 demo: $(READY) ## Do the main job on a sample company: no account, no network
@@ -27,32 +31,32 @@ demo: $(READY) ## Do the main job on a sample company: no account, no network
 dev: $(READY) ## Open the Dagster UI on that state (http://localhost:3000)
 	@$(BIN)/heap-assets dev
 
-test: $(READY) ## Run the tests
+test: $(DEV) ## Run the tests
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: $(READY) ## Land and build 2,000 random tables, each in a process of its own (an hour)
+test-long: $(DEV) ## Land and build 2,000 random tables, each in a process of its own (an hour)
 	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/sources/heap_connect/test_random_tables.py
 
-torture: $(READY) ## Try to break it for hours: kills, faults, mutated files, manifests, hostile servers, races (ARGS= for less)
+torture: $(DEV) ## Try to break it for hours: kills, faults, mutated files, manifests, hostile servers, races (ARGS= for less)
 	@$(BIN)/python -m heap_assets_tests.torture $(ARGS)
 
 SEEDS    ?= 1
-foreign: $(READY) ## Run SEEDS companies that nobody here designed, from an empty folder to profiles at Heap (PostgreSQL)
+foreign: $(DEV) ## Run SEEDS companies that nobody here designed, from an empty folder to profiles at Heap (PostgreSQL)
 	@$(BIN)/python -m heap_assets_tests.foreign --seeds $(SEEDS)
 
-lint: $(READY) ## ruff, mypy --strict, import rules
+lint: $(DEV) ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -p no:cacheprovider heap_assets_tests/test_house.py
 
-format: $(READY) ## Format the code
+format: $(DEV) ## Format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 docs: $(READY) ## Write the pages of docs/ that are made from code
 	@$(BIN)/heap-assets docs
 
-docs-site: $(READY) ## Build the documentation site into docs/_site; a broken link or anchor fails
+docs-site: $(DEV) ## Build the documentation site into docs/_site; a broken link or anchor fails
 	@$(BIN)/python -m sphinx -q -W --keep-going -d docs/_site/.cache docs docs/_site/html
 	@echo "docs/_site/html/index.html"
 
@@ -61,22 +65,25 @@ LINKS    ?= 5000000
 PROFILES ?= 1000000
 SEED     ?= 1
 TABLES   ?= 200
-bench-ingest: $(READY) ## Ingest ROWS rows through this and through tap-heap
+bench-install: $(READY) ## Install from a clone with empty caches, as before (pip, all at once) and as now, up to the demo's first line
+	@$(BIN)/python benchmarks/installation.py
+
+bench-ingest: $(DEV) ## Ingest ROWS rows through this and through tap-heap
 	@$(BIN)/python benchmarks/ingest.py --rows $(ROWS) --seed $(SEED)
 
-bench-wide: $(READY) ## Build a day of TABLES event tables as one run, against Dagster's own time for as many events
+bench-wide: $(DEV) ## Build a day of TABLES event tables as one run, against Dagster's own time for as many events
 	@$(BIN)/python benchmarks/wide_day.py --tables $(TABLES)
 
-bench-identity: $(READY) ## Resolve LINKS links through this and its peers
+bench-identity: $(DEV) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
 
-bench-delivery: $(READY) ## Difference of PROFILES profiles and delivery, against drt-core
+bench-delivery: $(DEV) ## Difference of PROFILES profiles and delivery, against drt-core
 	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES)
 
-bench-warehouse: $(READY) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
+bench-warehouse: $(DEV) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
 	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)
 
-bench-ui: $(READY) ## Open one of 200 event tables with three years of days in Chromium
+bench-ui: $(DEV) ## Open one of 200 event tables with three years of days in Chromium
 	@$(BIN)/python benchmarks/ui.py
 
 lock: ## Write constraints.txt anew from what pyproject.toml allows today

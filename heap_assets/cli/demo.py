@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 import click
 import httpx
 
 from heap_assets.cli.home import DEFAULT_DEMO_FOLDER, use_dagster_home, use_demo_folder
-from heap_assets.config import settings_path
+from heap_assets.config import PATH_VARIABLE, settings_path
 from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
 from heap_assets.errors import SettingsError
 from heap_assets.project import load_settings
@@ -98,19 +99,26 @@ def local_server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
     yield ServerProcess(kind, state, address, None, process=subprocess.Popen([sys.executable, "-c", ""]))
 
 
+def _write_demo_settings(path: Path) -> None:
+    """Write the demo's settings and catalogue into a folder without settings."""
+    if PATH_VARIABLE in os.environ:
+        raise SettingsError(f"{path} does not exist, and ${PATH_VARIABLE} names it: unset that, or name another file")
+    # the settings last: they are what the next start looks for
+    for name in ("heap_catalogue.yaml", path.name):
+        (path.parent / name).write_text(resources.files("heap_assets.demo").joinpath(name).read_text())
+    click.echo(f"Wrote the demo's settings to {path}, with the catalogue of its tables beside it", err=True)
+
+
 def _require_demo_settings(folder: Path) -> None:
     """Raise SettingsError for settings other than the demo's: it would write to their lake and send to their Heap."""
     path = settings_path()
     if not path.is_file():
-        raise SettingsError(
-            f"{path} does not exist: the demo's settings are the project's own heap_assets.yaml. Run it in the "
-            "project's folder (`make demo`), or name that file by HEAP_ASSETS_SETTINGS"
-        )
+        _write_demo_settings(path)
     settings = load_settings(path)
     source, lake = settings.heap.source, Path(settings.lake.url).absolute()
     is_demo = source.kind == "folder" and source.path.absolute() == folder / "bucket" and lake.is_relative_to(folder)
     if not is_demo or settings.heap.base_url is None:
         raise SettingsError(
             f"{path} is not the demo's: its source, lake and Heap are not those below {folder}. Nothing was done. "
-            "Run the demo in the project's folder, or name the demo's file by HEAP_ASSETS_SETTINGS"
+            "Run the demo in an empty folder, or in the project's own"
         )

@@ -11,7 +11,7 @@ from heap_assets.config.heap import (
     bigquery_hosts,
 )
 from heap_assets.config.identity import IdentifierType
-from heap_assets.config.load import load_settings, parse_settings, settings_path
+from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert
 from heap_assets.config.sync import (
@@ -29,6 +29,7 @@ from heap_assets.config.warehouse import SourceSettings, TargetSettings, Warehou
 __all__ = [
     "GOOGLE_STORAGE",
     "HEAP_DEFAULT_IDENTIFIERS",
+    "PATH_VARIABLE",
     "PROPERTIES",
     "UI_VARIABLE",
     "Alert",

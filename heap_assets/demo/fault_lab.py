@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ class Lab:
         until = datetime.now(UTC).date() - timedelta(days=1 + _NIGHTS_IN_RESERVE)
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.base / "home").mkdir(parents=True)
-        shutil.copy(settings_path().parent / "dagster.yaml", self.base / "home" / "dagster.yaml")
+        instance = resources.files("heap_assets.config").joinpath("dagster.yaml").read_text()
+        (self.base / "home" / "dagster.yaml").write_text(instance)
         company = write_company(self.base / "demo", people=people, days=days, seed=seed, until=until, faults=False)
         with self._stage(self.base, {}) as stage:
             stage.run.company = company

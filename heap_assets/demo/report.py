@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -154,6 +158,7 @@ def _fault(fault: dict[str, Any], judged: list[StoredResult]) -> dict[str, Any]:
 def _lines(facts: dict[str, Any]) -> list[str]:
     ingested, who = facts["ingested"], facts["identified"]
     faults = facts["faults"]
+    command = _typed_as()
     lines = [
         "",
         f"Ingested     {len(ingested['tables'])} tables, {ingested['rows']:,} rows in {ingested['dumps']} dumps "
@@ -186,10 +191,19 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [
         f"Took         {facts['seconds']} s",
         "",
-        "Next         make dev                                   the Dagster UI on exactly this state",
-        "             make demo                                  again: nothing is new, 0 rows are sent",
-        "             .venv/bin/heap-assets status            what is built, failed or waits",
-        f"             .venv/bin/heap-assets explain {who['example']}",
+        f"Next         {command + ' dev':<40}   the Dagster UI on exactly this state",
+        f"             {command + ' demo':<40}   again: nothing is new, 0 rows are sent",
+        f"             {command + ' status':<40}   what is built, failed or waits",
+        f"             {command} explain {who['example']}",
         "                                                     why its identifiers are one person",
     ]
     return lines
+
+
+def _typed_as() -> str:
+    """Return how this command can be typed where it runs: by its path, unless the shell would find the same one."""
+    command = Path(sys.argv[0])
+    on_path = shutil.which("heap-assets")
+    if command.name != "heap-assets" or (on_path and Path(on_path).resolve() == command.resolve()):
+        return "heap-assets"
+    return os.path.relpath(command)

@@ -177,15 +177,15 @@ def test_questions_before_anything_was_built_say_what_to_do(folder: Path, compan
 
 
 def test_the_demo_is_not_played_with_somebodys_own_settings(tmp_path: Path, typed: Typed) -> None:
-    nowhere = typed(tmp_path, "demo", HEAP_ASSETS_DEMO=str(tmp_path / "data"))
-    assert nowhere.returncode == 2
-    assert "the demo's settings are the project's own heap_assets.yaml" in nowhere.stderr
     own = "start_date: 2026-01-01\nlake: ./lake\nheap: {app_id: '1', source: {kind: s3, bucket: heap-rs3-acme}}\n"
     (tmp_path / "heap_assets.yaml").write_text(own + "identity: {identifiers: [{type: heap_user_id}]}\n")
     for arguments in (["demo"], ["demo", "--faults"]):
         refused = typed(tmp_path, *arguments)
         assert refused.returncode == 2
         assert "is not the demo's" in refused.stderr
+    named = typed(tmp_path, "demo", HEAP_ASSETS_SETTINGS=str(tmp_path / "mine.yaml"))
+    assert named.returncode == 2
+    assert "mine.yaml does not exist, and $HEAP_ASSETS_SETTINGS names it" in named.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["heap_assets.yaml"]
 
 
