@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`heap-assets` of an environment with the wheel, and with the packages it needs of the environment of the tests."""
+    """`heap-assets` of an environment with the wheel; packages that it needs are those of the tests."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
     packages = next((folder / "lib").glob("python*/site-packages"))
