@@ -190,7 +190,7 @@ def _path_in(message: str, raw: Any) -> tuple[str | int, ...]:
     path: list[str | int] = []
     rest, here = message, raw
     while True:
-        step = re.match(r"\[(\d+)\]", rest)
+        step = re.match(r"\[([0-9]{1,9})\]", rest)
         if isinstance(here, list) and step and int(step[1]) < len(here):
             path.append(int(step[1]))
             here, rest = here[int(step[1])], rest[step.end() :]

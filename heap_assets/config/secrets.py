@@ -205,7 +205,7 @@ def _spellings(value: str) -> Iterator[str]:
     if value.lstrip().startswith("{"):
         try:
             key_file = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         for name, part in key_file.items() if isinstance(key_file, dict) else ():
             if name in ("private_key", "private_key_id", "client_email", "refresh_token", "client_secret"):

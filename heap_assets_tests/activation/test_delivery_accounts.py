@@ -154,6 +154,16 @@ def test_another_password_is_no_other_account(tmp_path: Path) -> None:
     assert send(lake, hook("https://ann:pw@H.example/in/?list=3&token=2"), EVENTS, PLAN).requests == 0
 
 
+def test_a_file_that_somebody_left_among_the_leases_stops_nothing(tmp_path: Path) -> None:
+    lake = kit.store(tmp_path)
+    send(lake, users("1"), USERS, BOTH)
+    for name in ("notes.txt", "²²².json", f"{'9' * 200}.json"):
+        lake.write(f"_sync/sync/lease/{name}", b"{}")
+    report, _ = dry_run(SyncSpec("sync", BOTH), users("1"), USERS.lazy(), lake, DAY)
+    assert (report.status, report.planned) == (Status.PLANNED, 0)
+    assert send(lake, users("1"), USERS, BOTH).status is Status.SUCCEEDED
+
+
 def test_a_dry_run_makes_no_ledger_an_accounts(tmp_path: Path) -> None:
     lake = kit.store(tmp_path)
     report, _ = dry_run(SyncSpec("sync", BOTH), users("1"), USERS.lazy(), lake, DAY)

@@ -250,8 +250,9 @@ def test_each_region_has_its_host(region: str, host: str) -> None:
 
 
 def test_what_cannot_be_a_heap_app_is_refused() -> None:
-    with pytest.raises(SettingsError, match="environment ID"):
-        HeapApp("")
+    for app in ("", "²", "x"):
+        with pytest.raises(SettingsError, match="environment ID"):
+            HeapApp(app)
     with pytest.raises(SettingsError, match="us or eu"):
         HeapApp("11", "ap")  # type: ignore[arg-type]
 

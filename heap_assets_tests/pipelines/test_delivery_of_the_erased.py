@@ -202,3 +202,10 @@ def test_a_tables_column_may_be_called_like_one_of_ours(worlds: Worlds, heap: Se
     for event_ in heap.state()["events"].values():
         assert event_["properties"] | {prop: f"their {name}" for prop, name in theirs.items()} == event_["properties"]
         assert event_["identity"] in (ANN, "bob@x.example")
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 19, "1" * 5000])
+def test_an_anonymous_id_without_a_user_id_is_nobodys(worlds: Worlds, segment: ServerProcess, number: str) -> None:
+    world = worlds(track(segment))
+    key = f"heap|{world.project.settings.heap.app_id}|{number}"
+    assert forget_person(world.project, "segment_track", key, "gdpr") == 0

@@ -34,7 +34,7 @@ class HeapApp:
     """Stands in for the region's host."""
 
     def __post_init__(self) -> None:
-        if not self.app_id.isdigit():
+        if not (self.app_id.isascii() and self.app_id.isdigit()):
             raise SettingsError(
                 "heap.app_id must be the environment ID, digits only (Heap: Account > Manage > Projects)"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
@@ -36,6 +37,8 @@ from heap_assets.versions import version_of
 
 _NOT_EVENTS = ("sessions",)
 _KEYS = ("event_id", "user_id", "session_id", "time")
+_USER_ID = re.compile(r"[0-9]{1,19}")
+_LARGEST_ID = 2**63 - 1
 _ADDRESSING = ("key", "profile_id", "event_key", "event", "time", "anonymous_id")
 _OWN = tuple(name for name in _ADDRESSING if name != "time")  # `time` is Heap's own, and stays what it is
 
@@ -189,7 +192,9 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         identified = people.filter(pl.col("identity") == person)["user_id"].to_list()
         prefix = str(pl.select(anonymous_id(self.deployment.settings.heap.app_id, pl.lit(""))).item())
         alone = person.removeprefix(prefix)
-        return [*identified, int(alone)] if person.startswith(prefix) and alone.isdecimal() else identified
+        if not person.startswith(prefix) or not _USER_ID.fullmatch(alone) or int(alone) > _LARGEST_ID:
+            return identified
+        return [*identified, int(alone)]
 
     @cached_property
     def identities(self) -> pl.LazyFrame:

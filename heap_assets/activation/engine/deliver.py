@@ -15,7 +15,7 @@ from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import respelled
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport
-from heap_assets.activation.engine.lease import Lease
+from heap_assets.activation.engine.lease import Lease, next_fence
 from heap_assets.activation.engine.log import FIELD, Log, Snapshot, at_account, field_names, fold, folded
 from heap_assets.activation.engine.planning import MEDIAN_OF, build_plan, counted, planned
 from heap_assets.activation.engine.report import Status, SyncReport
@@ -29,7 +29,7 @@ from heap_assets.activation.engine.tables import (
     write_set_aside,
 )
 from heap_assets.errors import HeapAssetsError
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import Store
 
 _SAMPLE = 10
 
@@ -110,8 +110,7 @@ def dry_run(
     log = Log(store, spec.folder)
     refusal = destination.precondition_error()
     blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, refusal)
-    leases = store.list(f"{state_keys.SYNC}/{spec.folder}/lease")
-    fence = int(leases[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) + 1 if leases else 1
+    fence = next_fence(store, spec.folder)
     state = fold(log, log.ledger())
     plan = build_plan(spec, destination, rows, state, store, key, day=day, fence=fence, force=force)
     sent = plan.changes.send

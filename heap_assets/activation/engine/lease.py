@@ -23,11 +23,11 @@ from typing import Any
 
 from heap_assets.errors import DeliveryError
 from heap_assets.machine import machine, process_start
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import ObjectInfo, Store, state_keys
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 5
-_NUMBERED = re.compile(r"/\d+\.json$")
+_NUMBERED = re.compile(r"/([0-9]{1,18})\.json$")
 
 
 class LeaseHeldError(DeliveryError):
@@ -107,8 +107,8 @@ class Lease:
             raise LeaseLostError(f"{self._root}: run {self._run_id} lost its lease {self.fence}: {self._lost}")
 
     def _acquire(self) -> tuple[int, Holder | None, int]:
-        leases = [info for info in self._store.list(self._root) if _NUMBERED.search(info.key)]
-        number = int(leases[-1].key.rsplit("/", 1)[-1].removesuffix(".json")) if leases else 0
+        leases = _leases(self._store, self._root)
+        number = _number(leases)
         before = self._holder(leases[-1].key, leases[-1].last_modified) if leases else None
         if before is not None and not before.is_gone(lambda: self._now() - leases[-1].last_modified):
             raise self._held_error(before)
@@ -163,3 +163,17 @@ class Lease:
                 self._last_beat = time.monotonic()
             except Exception:  # noqa: S112  whatever the store says, check() stops the sender in time
                 continue
+
+
+def next_fence(store: Store, sync: str) -> int:
+    """Return the fencing number that the next lease of a sync will have."""
+    return _number(_leases(store, f"{state_keys.SYNC}/{sync}/lease")) + 1
+
+
+def _leases(store: Store, root: str) -> list[ObjectInfo]:
+    return [info for info in store.list(root) if _NUMBERED.search(info.key)]
+
+
+def _number(leases: list[ObjectInfo]) -> int:
+    last = _NUMBERED.search(leases[-1].key) if leases else None
+    return int(last[1]) if last else 0

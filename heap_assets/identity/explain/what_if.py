@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 MAX_VARIANTS = 50
+_LIMIT = "[0-9]{1,9}"
 FORMS = "email=1..5, email=2,none, device_id.shared_above=1,never, order=first_seen or block=email:ADDRESS"
 
 
@@ -81,7 +82,7 @@ def _variants(sweep: str, rules: Rules) -> list[Variant]:
 def _expanded(values: str) -> list[str]:
     expanded: list[str] = []
     for part in (part.strip() for part in values.split(",")):
-        if span := re.fullmatch(r"(\d+)\.\.(\d+)", part):
+        if span := re.fullmatch(rf"({_LIMIT})\.\.({_LIMIT})", part):
             first, last = int(span[1]), int(span[2])
             expanded += map(str, range(first, min(last, first + MAX_VARIANTS) + 1))
         else:
@@ -101,7 +102,7 @@ def _changed(setting: str, value: str, sweep: str, rules: Rules) -> Variant:
             f"{sweep!r}: unknown setting {setting!r}; types are {', '.join(rules.types)}. Ask for {FORMS}."
         )
     words: dict[str, Any] = {"none": None} if attribute == "max_per_profile" else {"never": "never"}
-    if value not in words and not re.fullmatch(r"\d+", value):
+    if value not in words and not re.fullmatch(_LIMIT, value):
         raise SweepError(f"{sweep!r}: {value!r} is neither a number nor {next(iter(words))!r}.")
     change: dict[str, Any] = {attribute: words[value] if value in words else int(value)}
     identifiers = tuple(replace(rule, **change) if rule.type == name else rule for rule in rules.identifiers)

@@ -51,7 +51,7 @@ from heap_assets.sources.heap_connect.reports import (
     report_of,
     report_rows,
 )
-from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
+from heap_assets.sources.heap_connect.sources import UNKNOWN_TIME, DumpSource, ManifestFile, key_of
 from heap_assets.sources.heap_connect.staging import Job, Stager, files_of
 from heap_assets.storage import Store
 from heap_assets.tables import SNAPSHOT_TABLES
@@ -347,7 +347,8 @@ def _with_manifest(record: DumpRecord | None, file: ManifestFile) -> DumpRecord:
     if record is None:
         return DumpRecord(file.dump_id, file.key, file.etag, file.last_modified)
     # as_of stays that of the first listing: rewriting a manifest does not move the dump to another day.
-    return replace(record, manifest_key=file.key, manifest_etag=file.etag)
+    as_of = file.last_modified if record.as_of == UNKNOWN_TIME else record.as_of
+    return replace(record, manifest_key=file.key, manifest_etag=file.etag, as_of=as_of)
 
 
 def _with_table(record: DumpRecord, table: TableRecord, current: DumpRecord | None) -> DumpRecord:

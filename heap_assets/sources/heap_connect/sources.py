@@ -25,6 +25,8 @@ _MANIFEST = re.compile(r"manifests/sync_([^/]*)\.json")
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _LARGEST = 2**63 - 1
 _COPY_BYTES = 1 << 20
+UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Of a file that cannot be looked at, or whose time of modification is none."""
 _CLOSEST = timedelta(minutes=30)
 """Half of the fastest cadence that Heap offers (heap.md 2)."""
 _S3_URI = re.compile(r"^s3[an]?://([^/]+)/(.+)$")
@@ -160,7 +162,7 @@ class FolderSource:
             return self._object(self._existing(uri))
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
-        with _explained(f"{uri!a} in {self.describe()}"), self._existing(uri).open("rb") as file:
+        with _explained(f"{uri!a} in {self.describe()}"), self._described(uri).open("rb") as file:
             # Python allocates all that it is asked to read, whatever the size of the file.
             return file.read() if limit is None else file.read(min(limit, os.fstat(file.fileno()).st_size + 1))
 
@@ -170,6 +172,11 @@ class FolderSource:
             if self._object(path).etag != etag:
                 raise SourceError(f"{uri} has changed since it was listed; it is read again next time")
             return path
+
+    def _described(self, uri: str) -> Path:
+        path = self._existing(uri)
+        self._object(path)
+        return path
 
     def _existing(self, uri: str) -> Path:
         key = key_of(uri)
@@ -182,17 +189,27 @@ class FolderSource:
         raise SourceError(f"{uri} does not exist in {self.describe()}")
 
     def _object_or_none(self, path: Path) -> SourceObject | None:
-        """Describe a file; None for folders, dangling links, and files deleted since they were listed."""
+        """Describe a file; None for folders, dangling links, and files deleted since they were listed.
+
+        One that cannot be looked at is listed nevertheless: who reads it says why, and nothing else stops.
+        """
         try:
             return self._object(path) if path.is_file() and _is_unicode(path) else None
         except FileNotFoundError:
             return None
+        except (OSError, SourceError):
+            return SourceObject(self._key(path), 0, "", UNKNOWN_TIME)
 
     def _object(self, path: Path) -> SourceObject:
         stat = path.stat()
-        key = path.relative_to(self.root if path.is_relative_to(self.root) else self.root.resolve()).as_posix()
-        modified = datetime.fromtimestamp(stat.st_mtime_ns / 1e9, tz=UTC)
-        return SourceObject(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", modified)
+        try:
+            modified = datetime.fromtimestamp(stat.st_mtime_ns / 1e9, tz=UTC)
+        except (OverflowError, ValueError) as error:
+            raise SourceError(f"{self._key(path)}: its time of modification is none of the years 1 to 9999") from error
+        return SourceObject(self._key(path), stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", modified)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.root if path.is_relative_to(self.root) else self.root.resolve()).as_posix()
 
 
 @contextmanager

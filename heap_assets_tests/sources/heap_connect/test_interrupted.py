@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -247,6 +248,36 @@ def test_a_manifest_without_a_dump_number_stops_no_other(
     landing = landing_in(tmp_path / "lake")
     assert [manifest.dump_id for manifest in landing.pending(bucket.source)] == [1]
     assert ascii(name)[1:-1] in caplog.text
+
+
+def test_a_manifest_that_cannot_be_looked_at_stops_no_other(bucket: Bucket, tmp_path: Path) -> None:
+    path = bucket.path / "manifests/sync_2.json"
+    path.symlink_to("x" * 300)  # longer than a name may be
+    landing = landing_in(tmp_path / "lake")
+    good, bad = [landing.land(bucket.source, manifest) for manifest in landing.pending(bucket.source)]
+    assert (good.dump_id, good.failed) == (1, [])
+    [failure] = [table.failure for table in bad.failed]
+    assert failure is not None
+    assert "manifests/sync_2.json" in failure.reason
+    path.unlink()
+    bucket.dump(2, "2026-03-03T02:00:00", t00=[event(20, "2026-03-02 10:00:00")])
+    [report] = land_all(landing, bucket)
+    assert (report.dump_id, str(report.as_of)[:10], report.failed) == (2, "2026-03-03", [])
+
+
+def test_a_time_of_modification_that_no_calendar_has_stops_its_own_dump_alone(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        bucket = Bucket(Path(folder))
+        for dump in (1, 2):
+            bucket.dump(dump, f"2026-03-0{dump + 1}T02:00:00", a=[event(dump, f"2026-03-0{dump} 10:00:00")])
+        path = bucket.path / "manifests/sync_1.json"
+        os.utime(path, (0, 1 << 40))
+        if path.stat().st_mtime < 1 << 40:
+            pytest.skip("this file system keeps no such times")
+        landing = landing_in(tmp_path / "lake")
+        bad, good = [landing.land(bucket.source, manifest) for manifest in landing.pending(bucket.source)]
+        assert (good.dump_id, good.failed) == (2, [])
+        assert "manifests/sync_1.json: its time of modification" in str(bad.failed[0].failure)
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def _key(credentials: str, section: str) -> dict[str, Any]:
         ) from error
     try:
         key = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise AccessError(f"{section}.credentials: {where} is not JSON") from None
     present = key if isinstance(key, dict) else {}
     lacking = [name for name in ("client_email", "private_key", "token_uri") if not present.get(name)]
