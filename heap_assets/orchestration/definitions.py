@@ -42,9 +42,10 @@ _PEOPLE = (IDENTITY, PROFILES, AUDIT, AUDIENCES)
 
 
 def build_definitions(project: Project) -> dg.Definitions:
-    """Return the definitions of a platform: assets, checks, sensors and schedules.
+    """Return the definitions of a platform: assets, checks, sensors, schedules and jobs.
 
-    Loading reads two local files and nothing else: no network, so every worker loads the same graph.
+    Loading reads two local files and nothing else: no network, so every worker loads the same graph. Definitions with
+    names of their own go beside those of others: they bring no executor, and no resource under a usual name.
     """
     project.check_heap_columns()
     check_columns(project)
@@ -54,15 +55,16 @@ def build_definitions(project: Project) -> dg.Definitions:
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
         for category in (dg.PreviewWarning, dg.BetaWarning):
             warnings.simplefilter("ignore", category)
-        own = definitions_of(project)
+        own = _definitions(project)
+        if project.names != PLAIN_NAMES:
+            return own
         # assets return nothing; the default I/O manager would make folders for that
         io_manager: Any = dg.mem_io_manager
         alone = dg.Definitions(resources={"io_manager": io_manager}, executor=_executor(project.settings))
         return dg.Definitions.merge(own, alone)
 
 
-def definitions_of(project: Project) -> dg.Definitions:
-    """Return definitions that go beside those of others: no executor, and no resource under a usual name."""
+def _definitions(project: Project) -> dg.Definitions:
     settings, names = project.settings, project.names
     run = settings.run
     partitions_def = days(settings.start_date)

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from heap_assets.errors import HeapAssetsError, SourceError
@@ -72,6 +72,12 @@ def accept_first(project: Project) -> CatalogueNews | None:
     if news:
         _log.info("took %s into %s (heap.tables.accept: first)", news.summary, news.place)
     return news
+
+
+def with_first_tables(project: Project) -> Project:
+    """Return a project with what its source holds in the catalogue, if that was empty, see :func:`accept_first`."""
+    news = accept_first(project)
+    return replace(project, catalogue=news.catalogue) if news else project
 
 
 def accept_by_itself(project: Project) -> CatalogueNews | None:

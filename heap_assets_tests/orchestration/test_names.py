@@ -14,7 +14,7 @@ import pytest
 from heap_assets.demo import Company
 from heap_assets.orchestration.alert_sensors import watched_checks
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.definitions import definitions_of
+from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.resources import dump_partitions, names_on
 from heap_assets.orchestration.run_alarms import Own, finished_messages
 from heap_assets.pipelines.readiness import unbuilt_days
@@ -86,7 +86,7 @@ def shared(company: Company, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     host = dg.Definitions(
         assets=[profiles, report], jobs=[retention], resources={"io_manager": HostManager(), "lake": "the host's"}
     )
-    definitions = dg.Definitions.merge(host, *map(definitions_of, projects.values()))
+    definitions = dg.Definitions.merge(host, *map(build_definitions, projects.values()))
     with dg.DagsterInstance.ephemeral() as instance:
         yield Shared(definitions, projects, instance)
 
