@@ -7,12 +7,13 @@ from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
+from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
-from heap_assets.pipelines.waiting import first_runs, unread_tables
+from heap_assets.pipelines.waiting import first_runs, never_read_upstreams, unread_tables
 from heap_assets.project import Names, Project
-from heap_assets.tables import GRAPH, RESOLVED
+from heap_assets.tables import GRAPH, RESOLVED, warehouse_asset
 
 Condition = dg.AutomationCondition[Any]
 T = TypeVar("T")
@@ -131,6 +132,26 @@ def unread_day(project: Project) -> Condition:
     """Return the condition of warehouse tables: never read, or the schedule's time for the newest day was missed."""
     due = DaysDue(project.names, "the newest complete day was not read", Recent(lambda: unread_tables(project)))
     return _labelled(_unless_running_or_failed(due), "it was never read, or its time was missed")
+
+
+def follows_upstream(project: Project) -> Condition:
+    """Return the condition of warehouse tables with an `upstream`: the newest complete day, once that materialized.
+
+    A table that was never read does not wait for the next materialization. A day whose upstream did not materialize is
+    read at noon.
+    """
+    tables = [warehouse_asset(name) for name, table in project.settings.source_tables.items() if table.upstream]
+    names = project.names
+    newest = DaysDue(
+        names, "it is the newest complete day", lambda: dict.fromkeys(tables, [clock.newest_complete_day()])
+    )
+    # held against the newest day when the update came: later days are other states of the upstream
+    news = (_NEWS & newest).since(dg.AutomationCondition.newly_requested() & ~_NEWS) & newest
+    never_read = DaysDue(names, "it was never read", Recent(lambda: never_read_upstreams(project)))
+    overdue = DaysDue(names, "its upstream did not materialize by noon", Recent(lambda: unread_tables(project)))
+    due = _unless_running_or_failed((never_read & ~dg.AutomationCondition.any_deps_missing()) | overdue)
+    idle = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+    return _labelled((news | due) & idle, "its upstream materialized, or did not by noon")
 
 
 def never_sent(project: Project) -> Condition:

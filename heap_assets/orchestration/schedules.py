@@ -77,8 +77,8 @@ def recency_job(
 def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg.ScheduleDefinition]:
     """Yield a schedule for each source that has tables, and one for each sync that has a cron."""
     for source, chosen in project.settings.all_sources.items():
-        if chosen.tables:
-            keys = [asset_key(f"{source}/{name}", project.names) for name in chosen.tables]
+        if tables := [name for name, table in chosen.tables.items() if not table.upstream]:
+            keys = [asset_key(f"{source}/{name}", project.names) for name in tables]
             yield _source(project, source, keys, status)
     for name, sync in project.settings.sync.items():
         if sync.scheduled:

@@ -256,7 +256,10 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
 
 
 def column_lineage(project: Project, path: str) -> Deps:
-    """Return the columns that identifiers come from, link by link of the chain from profiles to the source tables."""
+    """Return the columns that identifiers come from, link by link of the chain from profiles to the source tables.
+
+    A warehouse table's columns come from those of its `upstream`.
+    """
     if path == PROFILES:
         graph = [dg.TableColumnDep(asset_key(GRAPH, project.names), "identifier")]
         return dict.fromkeys(("identifiers", "heap_identity", "heap_identities", "heap_user_ids"), graph)
@@ -270,6 +273,10 @@ def column_lineage(project: Project, path: str) -> Deps:
             for column in sorted({name for mapping in table.mappings for name in mapping.columns})
         ]
         return {"value_a": columns, "value_b": columns}
+    if is_warehouse_table(path) and (table := project.settings.source_tables[warehouse_table(path)]).upstream:
+        known = {*column_docs(project, path), *project.settings.columns_of_syncs(warehouse_table(path))}
+        upstream = dg.AssetKey(table.upstream)
+        return {name: [dg.TableColumnDep(upstream, name)] for name in sorted(known | {*(table.columns or ())})}
     return {}
 
 

@@ -39,6 +39,7 @@ from heap_assets.tables import (
     sync_asset,
     sync_name,
     warehouse_asset,
+    warehouse_table,
 )
 
 READABLE = "readable"
@@ -131,6 +132,8 @@ def next_turn(project: Project, asset: str) -> datetime | None:
     if project.settings.run.automation != "running":
         return None
     if is_warehouse_table(asset):
+        if project.settings.source_tables[warehouse_table(asset)].upstream:
+            return None
         return next_tick(project.settings.read_schedule(source_of(asset)))
     if is_sync(asset) and (sync := project.settings.sync[sync_name(asset)]).scheduled:
         return next_tick(str(sync.schedule))

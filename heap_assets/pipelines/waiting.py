@@ -120,10 +120,18 @@ def _warehouse(project: Project) -> Iterator[Wait]:
     if day < settings.start_date:
         return
     at_once = unread_tables(project)
-    for asset in map(warehouse_asset, settings.source_tables):
+    for name, table in settings.source_tables.items():
+        asset = warehouse_asset(name)
         if asset in at_once or str(day) in project.lake.partitions(asset):
             continue
         tried = result_store.read(project.lake.store, asset, "readable", str(day))
+        if table.upstream:
+            trigger = f"when {'/'.join(table.upstream)} materializes"
+            if tried:
+                yield Wait(asset, f"{day} could not be read; it is read again {trigger}")
+            else:
+                yield Wait(asset, f"{day} is read {trigger}; without that as it stands then", upstream_deadline())
+            continue
         schedule = f"the schedule read_{source_of(asset)}"
         why = f"{day} could not be read; {schedule} reads it again" if tried else f"{schedule} reads {day}"
         yield Wait(asset, why, next_tick(settings.read_schedule(source_of(asset))))
@@ -205,20 +213,48 @@ _GRACE = timedelta(minutes=15)
 def unread_tables(project: Project) -> dict[str, list[date]]:
     """Return warehouse table to the newest complete day, if it must be read without waiting for the schedule.
 
-    That is a table that has never been read, or one whose scheduled read was missed. A read that failed is left to the
-    schedule.
+    That is a table that has never been read, or one whose scheduled read was missed. One with an `upstream` is due at
+    the :func:`upstream_deadline`. A read that failed is left to the schedule, or to the next update of its upstream.
     """
     settings, day = project.settings, clock.newest_complete_day()
     if day < settings.start_date:
         return {}
     unread = {}
-    for asset in map(warehouse_asset, settings.source_tables):
+    for name, table in settings.source_tables.items():
+        asset = warehouse_asset(name)
         known = project.lake.partitions(asset)
-        is_missed = _last_tick(settings.read_schedule(source_of(asset))).date() > day
-        is_due = not known or (is_missed and str(day) not in known)
-        if is_due and not project.lake.store.exists(f"{result_store.ROOT}/{asset}/readable/{day}.json"):
+        if table.upstream:
+            is_due = str(day) not in known and clock.now() >= upstream_deadline()
+        else:
+            is_missed = _last_tick(settings.read_schedule(source_of(asset))).date() > day
+            is_due = not known or (is_missed and str(day) not in known)
+        if is_due and not _was_tried(project, asset, day):
             unread[asset] = [day]
     return unread
+
+
+def never_read_upstreams(project: Project) -> dict[str, list[date]]:
+    """Return tables with an `upstream` that have no day yet, to the newest complete day, unless reading it failed."""
+    settings, day = project.settings, clock.newest_complete_day()
+    tables = [warehouse_asset(name) for name, table in settings.source_tables.items() if table.upstream]
+    return {
+        asset: [day]
+        for asset in tables
+        if day >= settings.start_date and not project.lake.partitions(asset) and not _was_tried(project, asset, day)
+    }
+
+
+def upstream_deadline() -> datetime:
+    """Return when today (UTC) a table is read although its `upstream` did not materialize: at noon.
+
+    Until then a dump of the night counts as yesterday's (design.md, Heap tables); identity would wait for ever for a
+    model that is built once a week.
+    """
+    return datetime.combine(clock.today(), time(12), UTC)
+
+
+def _was_tried(project: Project, asset: str, day: date) -> bool:
+    return project.lake.store.exists(f"{result_store.ROOT}/{asset}/readable/{day}.json")
 
 
 def first_runs(project: Project) -> dict[str, list[date]]:

@@ -6,7 +6,7 @@ import dagster as dg
 
 from heap_assets.config import WarehouseTable
 from heap_assets.orchestration.assets.table_step import TableAsset, table_step
-from heap_assets.orchestration.automation import unread_day
+from heap_assets.orchestration.automation import follows_upstream, unread_day
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.snapshots import snapshot_of_day
@@ -17,11 +17,11 @@ from heap_assets.tables import source_of, warehouse_asset
 
 def warehouse_tables(project: Project) -> list[dg.AssetsDefinition]:
     """Return a step for each source that reads it; only the newest days are read, older ones are kept as they were."""
-    condition = unread_day(project)
+    by_clock, by_upstream = unread_day(project), follows_upstream(project)
     by_source: dict[str, list[TableAsset]] = {}
     for name, table in project.settings.source_tables.items():
         path = warehouse_asset(name)
-        spec = _spec(project, path, table, condition)
+        spec = _spec(project, path, table, by_upstream if table.upstream else by_clock)
         asset = TableAsset(path, partial(snapshot_of_day, name=name), spec, checks_of(project, path))
         by_source.setdefault(source_of(path), []).append(asset)
     return [
@@ -44,6 +44,7 @@ def _spec(
     about = table.description or f"`{table.relation}`, one row per `{table.key}`."
     return dg.AssetSpec(
         asset_key(path, project.names),
+        deps=[dg.AssetKey(table.upstream)] if table.upstream else None,
         description=f"{about}\n\nIdentifiers: {mapped or 'none'}.",
         group_name=project.names.group(source),
         kinds={kind, "parquet"},

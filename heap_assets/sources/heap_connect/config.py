@@ -37,7 +37,8 @@ class Selection:
     Attributes
     ----------
     include, exclude
-        Patterns of table names.
+        Patterns of event tables' names; `users` and `user_migrations`, without which nobody is identified, are always
+        loaded.
     columns
         Pattern of table names to patterns of column names; a leading `!` excludes. A table that no pattern matches
         is loaded with all columns. Keys are always loaded.
@@ -49,6 +50,8 @@ class Selection:
 
     def takes_table(self, table: str) -> bool:
         """Return whether a table is loaded."""
+        if table in (USERS, USER_MIGRATIONS):
+            return True
         if table in NOT_EVENTS and table not in self.include:
             return False
         return _any(table, self.include) and not _any(table, self.exclude)

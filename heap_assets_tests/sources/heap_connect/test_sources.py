@@ -148,6 +148,8 @@ def test_exclusions_win_and_metadata_is_no_table() -> None:
     selection = Selection(("mg_*", "signup"), ("mg_test*",))
     names = ["mg_a", "mg_test_b", "signup", "other"]
     assert [n for n in names if selection.takes_table(n)] == ["mg_a", "signup"]
+    assert selection.takes_table("users")
+    assert Selection(("signup",), ("*",)).takes_table("user_migrations"), "without them nobody is identified"
     assert not Selection().takes_table("_event_metadata")
     assert Selection().takes_table("_key_events_pm__order")
 

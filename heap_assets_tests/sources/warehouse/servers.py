@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from heap_assets_tests.environments import UnavailableError, environment
 
 EMULATOR = (
     "bqemulator==1.4.0",
@@ -30,11 +30,7 @@ EMULATOR = (
     "google-cloud-bigquery",
     "google-cloud-bigquery-storage",
 )
-EMULATOR_VENV = Path(__file__).parents[3] / ".venvs" / "bigquery-emulator"
-
-
-class UnavailableError(Exception):
-    """This machine has not what the server needs."""
+EXTENSIONS = "from duckdb_extensions import import_extension as i; i('spatial'); i('avro'); i('icu')"
 
 
 @dataclass(frozen=True)
@@ -82,16 +78,16 @@ def postgres_cluster() -> Iterator[str]:
 @contextmanager
 def bigquery_emulator() -> Iterator[Emulator]:
     """Run bqemulator, with REST and gRPC on ports of its own."""
-    venv = _emulator_venv()
+    venv = environment("bigquery-emulator", *EMULATOR, prepare=EXTENSIONS)
     folder = Path(tempfile.mkdtemp(prefix="bq-"))
     buckets = folder / "buckets"
     buckets.mkdir()
     emulator = Emulator(f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", buckets)
     ports = ["--rest-port", emulator.rest.rpartition(":")[2], "--grpc-port", emulator.grpc.rpartition(":")[2]]
-    environment = {**os.environ, "HOME": str(venv), "BQEMU_GCS_LOCAL_ROOT": str(buckets)}
+    variables = {**os.environ, "HOME": str(venv), "BQEMU_GCS_LOCAL_ROOT": str(buckets)}
     with (folder / "log").open("ab") as log:
         command = [str(venv / "bin" / "bqemulator"), "start", *ports, "--project", "demo"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
     try:
         _wait_until_healthy(emulator, process, folder / "log")
         yield emulator
@@ -119,29 +115,6 @@ def _postgres_binaries() -> Path:
     if not installed:
         raise UnavailableError("PostgreSQL is not installed (initdb not found)")
     return installed[-1].parent
-
-
-def _emulator_venv() -> Path:
-    """Make the emulator's own environment once: its DuckDB is older than ours, its pytest plugin breaks every run."""
-    EMULATOR_VENV.parent.mkdir(exist_ok=True)
-    with EMULATOR_VENV.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test workers side by side would build it into one another
-        if not (EMULATOR_VENV / ".ready").exists():
-            _build_emulator_venv()
-    return EMULATOR_VENV
-
-
-def _build_emulator_venv() -> None:
-    try:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(EMULATOR_VENV)], check=True, timeout=120)
-        pip = [str(EMULATOR_VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *EMULATOR]
-        subprocess.run(pip, check=True, timeout=420, capture_output=True)
-        load = "from duckdb_extensions import import_extension as i; i('spatial'); i('avro'); i('icu')"
-        environment = {**os.environ, "HOME": str(EMULATOR_VENV)}
-        subprocess.run([str(EMULATOR_VENV / "bin" / "python"), "-c", load], check=True, timeout=120, env=environment)
-    except (subprocess.SubprocessError, OSError) as error:
-        raise UnavailableError(f"bqemulator cannot be installed ({type(error).__name__})") from error
-    (EMULATOR_VENV / ".ready").touch()
 
 
 def _wait_until_healthy(emulator: Emulator, process: subprocess.Popen[bytes], log: Path) -> None:
