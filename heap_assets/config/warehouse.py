@@ -46,8 +46,8 @@ class WarehouseTable(Section):
     upstream: list[Annotated[str, Field(min_length=1)]] | None = Field(
         default=None,
         min_length=1,
-        description="Asset key of what makes the table, such as [dbt, marts, crm_contacts]: the table is read when that "
-        "asset materializes, not by the schedule, and column lineage begins there",
+        description="Asset key of what makes the table, such as [dbt, marts, crm_contacts]: the table is read when "
+        "that asset materializes, not by the schedule, and column lineage begins there",
     )
     required: bool = Field(default=True, description="Identity waits for a required table, and carries another forward")
     description: str | None = Field(default=None, description="Description of the asset")

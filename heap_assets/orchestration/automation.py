@@ -143,7 +143,7 @@ def follows_upstream(project: Project) -> Condition:
     tables = [warehouse_asset(name) for name, table in project.settings.source_tables.items() if table.upstream]
     names = project.names
     newest = DaysDue(
-        names, "it is the newest complete day", lambda: dict.fromkeys(tables, [clock.newest_complete_day()])
+        names, "it is the newest complete day", lambda: {table: [clock.newest_complete_day()] for table in tables}
     )
     # held against the newest day when the update came: later days are other states of the upstream
     news = (_NEWS & newest).since(dg.AutomationCondition.newly_requested() & ~_NEWS) & newest
