@@ -51,8 +51,12 @@ class Location:
         self.folder = folder
         self.instance = _instance(folder)
         self.project = _project(folder)
-        self.definitions = dg.Definitions.merge(_models(folder), build_definitions(self.project))
+        self.define()
         self.cursor: Any = None
+
+    def define(self) -> None:
+        """Make the definitions anew: what a condition asked of the lake is cached for seconds."""
+        self.definitions = dg.Definitions.merge(_models(self.folder), build_definitions(self.project))
 
     def run(self, keys: set[dg.AssetKey], partition: str | None) -> None:
         job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
@@ -80,6 +84,7 @@ class Location:
         """Run what automation requests until it requests nothing; return the assets, in order."""
         requested: list[str] = []
         while True:
+            self.define()
             evaluation = dg.evaluate_automation_conditions(
                 defs=self.definitions, instance=self.instance, cursor=self.cursor
             )
@@ -142,6 +147,8 @@ def _project(folder: Path) -> Project:
     settings["heap"]["identifiers"] = {"users": settings["heap"]["identifiers"]["users"]}
     settings["profiles"] = {"traits": {"plan": settings["profiles"]["traits"]["plan"]}}
     settings["sync"][FOLLOWS]["properties"] = {"Plan": "plan"}
+    for table in ("crm_accounts", "product_accounts", "support_tickets"):
+        del settings["warehouse"]["tables"][table]
     settings["lake"] = str(folder / "lake")
     file = folder / "heap_assets.yaml"
     file.write_text(yaml.safe_dump(settings))
