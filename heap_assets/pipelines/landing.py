@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -22,6 +23,8 @@ from heap_assets.quality import (
 from heap_assets.sources.heap_connect import DumpReport, Missing, Quota, QuotaStatus, TableState, landed_columns, quota
 from heap_assets.storage import state_keys
 from heap_assets.tables import DUMPS
+
+_log = logging.getLogger("heap_assets")
 
 
 @dataclass(frozen=True)
@@ -136,17 +139,26 @@ class FirstDumps:
 
 
 def first_dumps(project: Project) -> FirstDumps | None:
-    """Return the dumps of the first start; None if nothing was accepted automatically then."""
+    """Return the dumps of the first start; None if nothing was accepted automatically then, or it is damaged."""
     try:
-        return _parsed(project.lake.store.read(_KEY))
+        return _parsed(project, project.lake.store.read(_KEY))
     except FileNotFoundError:
         return None
 
 
 def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
-    """Store the dumps of the first start, and what their manifests offered."""
-    columns = {name: frozenset(names) for name, names in offered.items()}
-    project.lake.store.write(_KEY, _written(FirstDumps(frozenset(dumps), columns)))
+    """Store the dumps of the first start, and what their manifests offered.
+
+    Several processes may start at once; what another has stored meanwhile stays.
+    """
+
+    def _with_these(data: bytes | None) -> bytes:
+        first = _parsed(project, data) if data is not None else None
+        known = first.offered if first else {}
+        columns = {name: frozenset(offered.get(name, ())) | known.get(name, frozenset()) for name in {*offered, *known}}
+        return _written(FirstDumps(frozenset(dumps) | (first.dumps if first else frozenset()), columns))
+
+    project.lake.store.update(_KEY, _with_these)
 
 
 def news_of_first_dumps(project: Project) -> Missing | None:
@@ -162,9 +174,9 @@ def remember_accepted(project: Project, accepted: Tables) -> None:
     landed = _all_landed(project)
 
     def _noted(data: bytes | None) -> bytes | None:
-        if data is None:
+        first = _parsed(project, data) if data is not None else None
+        if first is None:
             return None
-        first = _parsed(data)
         offered = dict(first.offered)
         for name, columns in accepted.items():
             offered[name] = offered.get(name, frozenset()) | frozenset(columns)
@@ -185,10 +197,15 @@ def _all_landed(project: Project) -> frozenset[int]:
     )
 
 
-def _parsed(data: bytes) -> FirstDumps:
-    document = json.loads(data)
-    offered = {name: frozenset(columns) for name, columns in document["offered"].items()}
-    return FirstDumps(frozenset(document["dumps"]), offered, document["complete"])
+def _parsed(project: Project, data: bytes) -> FirstDumps | None:
+    try:
+        document = json.loads(data)
+        offered = {name: frozenset(columns) for name, columns in document["offered"].items()}
+        return FirstDumps(frozenset(document["dumps"]), offered, document["complete"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        where = project.lake.store.uri(_KEY)
+        _log.warning("%s is damaged: nothing more is accepted by itself, `heap-assets catalogue accept` does it", where)
+        return None
 
 
 def _written(first: FirstDumps) -> bytes:

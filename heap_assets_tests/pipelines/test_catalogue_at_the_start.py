@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from heap_assets.cli.main import _group as commands
 from heap_assets.pipelines.catalogue import accept_by_itself, accept_first
 from heap_assets.pipelines.catalogue import missing as missing_tables
-from heap_assets.pipelines.landing import land
+from heap_assets.pipelines.landing import first_dumps, land
 from heap_assets.project import load_settings, parse_settings
 from heap_assets.project.project import Project, load_catalogue
 from heap_assets.sources.heap_connect import Catalogue
@@ -108,6 +108,32 @@ def test_a_column_that_was_removed_by_hand_stays_out(start: Start) -> None:
     assert start.catalogue() == {"clicks": ["plan", "plan__long"]}
     assert accept_by_itself(start.project()) is None
     assert start.catalogue() == {"clicks": ["plan", "plan__long"]}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff"])
+def test_a_damaged_list_of_the_first_dumps_is_named_and_stops_no_landing(
+    start: Start, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept_first(start.project())
+    (start.bucket.path.parent / "lake/_catalogue/first_dumps.json").write_bytes(content)
+    start.land(1)
+    assert not start.land(2), "what nobody can tell to be of the first dumps is reported"
+    assert accept_by_itself(start.project()) is None
+    assert "first_dumps.json is damaged" in caplog.text
+    assert missing_tables(start.project()).columns == {"clicks": ("secret", "plan__long")}
+
+
+def test_who_starts_at_the_same_time_loses_nothing_of_what_another_stored(start: Start) -> None:
+    late = start.project()
+    accept_first(start.project())
+    start.land(1), start.land(2)
+    accept_by_itself(start.project())
+    before = first_dumps(start.project())
+    accept_first(late)  # as a process that read an empty catalogue, and listed the source for long
+    after = first_dumps(start.project())
+    assert before is not None
+    assert after is not None
+    assert after.offered == before.offered
 
 
 @pytest.fixture
