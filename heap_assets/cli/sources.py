@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from datetime import datetime
+from uuid import uuid4
 
 import click
 import polars as pl
+from obstore.exceptions import BaseError
 
 from heap_assets.cli.groups import CommandGroup
 from heap_assets.cli.home import print_rows
-from heap_assets.errors import SettingsError
+from heap_assets.errors import SettingsError, SourceError
 from heap_assets.orchestration.code_location import reload_code_locations
 from heap_assets.pipelines.catalogue import accept, first_day_of_source, uncommitted
 from heap_assets.pipelines.catalogue import missing as missing_tables
@@ -43,6 +46,7 @@ from heap_assets.sources.warehouse import (
     propose_yaml,
     tables_of,
 )
+from heap_assets.storage import Store, state_keys
 from heap_assets.tables import WAREHOUSE_SOURCE, source_title, warehouse_table
 
 
@@ -63,7 +67,9 @@ def preflight(policy: bool, trust: str | None) -> None:
         click.echo(json.dumps(document, indent=2))
         return
     access = s3_access(source) if source.kind == "s3" else None
-    failed = 0
+    lake = _lake(project.lake.store)
+    failed = int(not lake.passed)
+    _say(f"lake: {lake.name}", lake.passed, lake.detail, lake.remedy)
     if is_exported(project):
         for permission in open_export(project).preflight():
             failed += not permission.passed
@@ -82,6 +88,24 @@ def preflight(policy: bool, trust: str | None) -> None:
             failed += not permission.passed
             _say(f"publish {target}: {permission.name}", permission.passed, permission.detail, permission.remedy)
     raise SystemExit(1 if failed else 0)
+
+
+def _lake(store: Store) -> Permission:
+    """Try whether the lake can be written; a folder is only looked at, so that nothing changes in it."""
+    if store.is_local:
+        if store.is_missing:
+            return Permission("writing", True, f"there is nothing in {store.url} yet: the first landing makes it")
+        remedy = "mount its disk for writing, or let the user of this process write to it"
+        passed = os.access(store.url, os.R_OK | os.W_OK | os.X_OK)
+        return Permission("writing", passed, f"{store.url} {'can' if passed else 'cannot'} be written", remedy)
+    key = f"{state_keys.STATUS}/preflight-{uuid4().hex}"
+    try:
+        store.create(key, b"")
+        store.delete(key)
+    except BaseError as error:
+        remedy = "let it list, read, write and delete objects there (docs/production.md)"
+        return Permission("writing", False, str(error).partition("\n")[0], remedy)
+    return Permission("writing", True, f"{store.url} takes objects and lets them go")
 
 
 def _tables(project: Project, source: str) -> list[Permission]:
@@ -240,6 +264,15 @@ def reset(table: str, *, yes: bool) -> None:
     dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
     known = dumps["table"].unique().sort().to_list()
     _known_table(table, known)
+    source = project.source()
+    listed = [manifest.dump_id for manifest in source.manifests()]
+    standing = landing.index().filter(pl.col("table") == table, "standing")["dump_id"]
+    if gone := sorted(set(standing) - set(listed)):
+        raise SourceError(
+            f"{source.describe()} no longer has the dump{'s' * (len(gone) > 1)} {', '.join(map(str, gone[:5]))}"
+            f"{f' and {len(gone) - 5} more' if len(gone) > 5 else ''}: rows of {table} that stand would be lost, so "
+            "nothing was forgotten"
+        )
     if not yes:
         click.confirm("Its dumps will be landed again. Go on?", abort=True)
     count = landing.reset(table)

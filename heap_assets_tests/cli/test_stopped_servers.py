@@ -94,14 +94,17 @@ def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> 
         project = open_project(load_settings())
         assert len(project.landing.pending(project.source())) == 1
         assert "dumps      1 pending" in ran("status")[1]
+        project.landing.land(project.source(), 1)
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between eight attempts
     status, printed, _ = ran("status")
     assert (status, "dumps      ? pending" in printed, "the source cannot be listed" in printed) == (1, True, True)
     status, printed, _ = ran("status", "--json")
     assert (status, json.loads(printed)["dumps"]["pending"]) == (1, None)
-    status, printed, said = ran("discover")
-    assert (status, printed) == (1, "")
-    assert _is_one_message(said)
+    for command in (["discover"], ["reset", "clicks", "--yes"]):
+        status, printed, said = ran(*command)
+        assert (status, printed) == (1, "")
+        assert _is_one_message(said)
+    assert project.landing.days("clicks"), "what could not land again is not forgotten"
     with pytest.raises(SourceError, match="heap-rs3-foreign"):
         project.landing.pending(project.source())
 
@@ -111,10 +114,30 @@ def test_a_lake(tmp_path: Path, ran: Ran) -> None:
         options = f"{{aws_endpoint_url: '{endpoint}', aws_region: us-east-1}}"
         _write(tmp_path, lake=f"{{url: 's3://heap-rs3-foreign/lake', options: {options}}}")
         assert ran("catalogue", "diff")[0] == 0
+        (tmp_path / "bucket/manifests").mkdir(parents=True)
+        status, printed, _ = ran("preflight")
+        assert (status, "ok     lake: writing" in printed) == (0, True)
     status, printed, said = ran("catalogue", "diff")
     assert (status, printed) == (1, "")
     assert _is_one_message(said)
     assert "the lake cannot be reached" in said
+    status, printed, _ = ran("preflight")
+    assert (status, "FAILED lake: writing" in printed) == (1, True)
+
+
+def test_a_dump_that_its_source_has_no_more_is_not_forgotten(tmp_path: Path, ran: Ran) -> None:
+    bucket = Bucket(tmp_path / "bucket")
+    for dump in (1, 2):
+        bucket.dump(dump, f"2026-03-0{dump + 1}T02:00:00", clicks=[event(dump, f"2026-03-0{dump} 10:00:00")])
+    _write(tmp_path)
+    project = open_project(load_settings())
+    for dump in (1, 2):
+        project.landing.land(project.source(), dump)
+    (bucket.path / "manifests/sync_1.json").unlink()
+    status, printed, said = ran("reset", "clicks", "--yes")
+    assert (status, printed) == (1, "")
+    assert "no longer has the dump 1: rows of clicks that stand would be lost" in said
+    assert len(project.landing.days("clicks")) == 2
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no folder", "an empty folder"])
