@@ -34,6 +34,8 @@ _TOO_LONG = f"longer than {LONGEST_ANSWER >> 10} KiB"
 _TOO_SLOW = "the exchange took too long"
 _PORTS = {"http": 80, "https": 443}
 _PORTS_END = 1 << 16
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""No proxy has this machine's own servers."""
 _NEVER_SENT = (
     *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
     *(httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError),
@@ -200,7 +202,7 @@ def _proxy_of(url: httpx.URL) -> str | None:
     """Return the proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY, ...), None for none."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(url.host):
+    if not proxy or url.host in _LOOPBACK or urllib.request.proxy_bypass(url.host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import heap_assets
 from heap_assets.alerts import channels
 from heap_assets.alerts.channels import EmailChannel, SlackChannel, WebhookChannel, send
 from heap_assets.alerts.message import Message
 from heap_assets.errors import DeliveryError
 from heap_assets.http_client import LONGEST_ANSWER, Answer, HttpClient, NoAnswer, allow_only
+from heap_assets.orchestration.code_location import reload_code_locations
 from heap_assets_tests.hostile_server import BOMB, DRIP, REFUSES, TAKES, hostile_server
 
 SECONDS = 0.5
@@ -202,6 +207,45 @@ def test_a_proxy_is_used_and_must_be_allowed_too(monkeypatch: pytest.MonkeyPatch
         assert isinstance(exchange("http://far.invalid/", seconds=5), NoAnswer)
         allow_only(["far.invalid", "127.0.0.1"])
         assert isinstance(exchange("http://far.invalid/", seconds=5), Answer)
+
+
+def test_a_webserver_that_is_asked_to_reload_may_answer_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid")
+    monkeypatch.setenv("no_proxy", "")
+    answers = {
+        b'{"data": {"reloadWorkspace": {"__typename": "Workspace"}}}': True,
+        b'{"data": {"reloadWorkspace": {"__typename": "PythonError", "message": "no"}}}': False,
+        b"[" * 20_000: False,
+        b"null": False,
+        b"7" * 5_000: False,
+    }
+    for body, reloaded in answers.items():
+        with hostile_server() as server:
+            server.take(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            assert reload_code_locations(server.url, seconds=5) is reloaded
+    with hostile_server() as server:
+        server.refuse(REFUSES["slow headers"])
+        began = time.monotonic()
+        assert not reload_code_locations(server.url, seconds=SECONDS)
+        assert time.monotonic() - began < ENDS
+        allow_only([])
+        before = len(server.requests)
+        assert not reload_code_locations(server.url, seconds=5)
+        assert len(server.requests) == before
+    assert not reload_code_locations("http://[::1")
+
+
+def test_nobody_calls_out_beside_the_one_client() -> None:
+    package = Path(heap_assets.__file__).parent
+    calls = (
+        r"\bhttpx\.(get|post|put|request|stream|Client|AsyncClient)\b",
+        r"\burlopen\(",
+        r"\brequests\.(get|post)\b",
+    )
+    call = re.compile("|".join(calls))
+    others = [path for path in package.rglob("*.py") if path.name != "http_client.py" and "demo" not in str(path)]
+    assert len(others) > 100
+    assert not [path for path in others if call.search(path.read_text())]
 
 
 @pytest.mark.parametrize("kind", ["slack", "webhook"])

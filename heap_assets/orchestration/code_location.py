@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
-import httpx
-
 from heap_assets.config import Settings
 from heap_assets.errors import HeapAssetsError
+from heap_assets.http_client import Answer, HttpClient
 from heap_assets.project import load_catalogue
 from heap_assets.storage import Lake
 
@@ -18,11 +18,18 @@ _MUTATION = "mutation { reloadWorkspace { __typename ... on PythonError { messag
 
 
 def reload_code_locations(url: str, seconds: float = 60.0) -> bool:
-    """Ask a webserver to load all code locations anew; False if it cannot be reached or refuses."""
+    """Ask a webserver to load all code locations anew; False if it cannot or may not be reached, or refuses."""
+    client = HttpClient()
     try:
-        answer = httpx.post(f"{url}/graphql", json={"query": _MUTATION}, timeout=seconds, trust_env=False)
-        return bool(answer.json()["data"]["reloadWorkspace"]["__typename"] == "Workspace")
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        body, headers = json.dumps({"query": _MUTATION}).encode(), {"Content-Type": "application/json"}
+        answer = client.exchange("POST", f"{url}/graphql", body, headers, seconds)
+    finally:
+        client.close()
+    try:
+        return isinstance(answer, Answer) and json.loads(answer.body)["data"]["reloadWorkspace"] == {
+            "__typename": "Workspace"
+        }
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

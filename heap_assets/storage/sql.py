@@ -206,7 +206,7 @@ class _Views:
             else:
                 self._create_keyed(view, schema, free, source)
         except duckdb.Error as error:
-            self.unreadable[asset] = str(error).partition("\n")[0]
+            self.unreadable[asset] = str(SqlError(str(error).partition("\n")[0]))  # redacted
             return None
         self.files.extend(files)
         self.files_of.setdefault(free, []).extend(files)
@@ -306,7 +306,7 @@ class _Views:
                 for joined in (migrations, graph):
                     self.files_of[name].extend(self.files_of[_unquoted(joined)[1]])
             except duckdb.Error as error:
-                self.unreadable[f"resolved.{name}"] = str(error).partition("\n")[0]
+                self.unreadable[f"resolved.{name}"] = str(SqlError(str(error).partition("\n")[0]))  # redacted
 
 
 def _parquet(uris: Sequence[str], options: str) -> str:

@@ -158,7 +158,7 @@ def read_table(store: Store, key: str) -> pl.DataFrame | None:
     try:
         return from_parquet(store.read(key))
     except ValueError as error:
-        _log.warning("%s is damaged (%s) and left out: delete it", store.uri(key), error)
+        _log.warning("%s is damaged (%s) and left out: delete it", store.uri(key), type(error).__name__)
         return None
 
 
