@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long torture lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-ui
+.PHONY: help install demo dev test foreign test-long torture lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ bench-delivery: $(DEV) ## Difference of PROFILES profiles and delivery, against 
 
 bench-warehouse: $(DEV) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
 	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)
+
+bench-definitions: $(DEV) ## Load the definitions of 500 event tables, against Dagster's own time for as many assets
+	@$(BIN)/python benchmarks/definitions.py
 
 bench-ui: $(DEV) ## Open one of 200 event tables with three years of days in Chromium
 	@$(BIN)/python benchmarks/ui.py

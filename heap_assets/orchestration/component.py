@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,8 @@ from dagster.components import Scaffolder, ScaffoldRequest
 from dagster.components.component_scaffolding import scaffold_component
 
 from heap_assets.errors import SettingsError
-from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.pipelines.catalogue import with_first_tables
-from heap_assets.project import Names, open_project
+from heap_assets.orchestration.definitions import load_definitions
+from heap_assets.project import Names
 
 _NAME = re.compile(r"[A-Za-z0-9_]*")
 _KEY_PART = re.compile(r"[A-Za-z0-9_.-]+")
@@ -83,9 +81,7 @@ class HeapAssetsComponent(dg.Component, dg.Resolvable, Attributes):
             There is no settings file, or one message naming the key, its value and what was expected.
         """
         file = _settings_file(self.settings, context.path, context.project_root)
-        names = names_of(self.asset_key_prefix, self.group_prefix)
-        project = with_first_tables(open_project(file=file))
-        return build_definitions(replace(project, names=names))
+        return load_definitions(file, names_of(self.asset_key_prefix, self.group_prefix))
 
 
 def names_of(asset_key_prefix: KeyPrefix, group_prefix: str) -> Names:

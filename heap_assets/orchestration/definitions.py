@@ -1,7 +1,12 @@
 """All assets, checks, sensors, schedules and jobs of a project as one `dg.Definitions`."""
 
+import gc
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -29,16 +34,27 @@ from heap_assets.orchestration.run_alarms import Own
 from heap_assets.orchestration.schedules import recency_job, schedules
 from heap_assets.orchestration.ui_metadata import with_ui_metadata
 from heap_assets.pipelines.behaviour import check_events
+from heap_assets.pipelines.catalogue import with_first_tables
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.table import check_columns
-from heap_assets.project import PLAIN_NAMES, Project, apply_allowed_hosts
+from heap_assets.project import PLAIN_NAMES, Names, Project, apply_allowed_hosts, open_project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
 
 _AUTOMATION_SECONDS = 15
 _PEOPLE = (IDENTITY, PROFILES, AUDIT, AUDIENCES)
+
+
+def load_definitions(file: Path | None = None, names: Names = PLAIN_NAMES) -> dg.Definitions:
+    """Return the definitions that a settings file (the one in use unless given) and its catalogue describe.
+
+    A deployment whose catalogue is empty takes in what the source holds first (`heap.tables.accept`).
+    """
+    with _without_garbage_collection():
+        project = with_first_tables(open_project(file=file))
+        return build_definitions(replace(project, names=names))
 
 
 def build_definitions(project: Project) -> dg.Definitions:
@@ -51,7 +67,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     check_columns(project)
     for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_garbage_collection():
         # partitioned checks are in preview and backfill policies in beta: known, and tested here against this version
         for category in (dg.PreviewWarning, dg.BetaWarning):
             warnings.simplefilter("ignore", category)
@@ -62,6 +78,18 @@ def build_definitions(project: Project) -> dg.Definitions:
         io_manager: Any = dg.mem_io_manager
         alone = dg.Definitions(resources={"io_manager": io_manager}, executor=_executor(project.settings))
         return dg.Definitions.merge(own, alone)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Thousands of assets and checks are made and kept: looking for garbage among them takes as long as making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _definitions(project: Project) -> dg.Definitions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from heap_assets.errors import SettingsError
 from heap_assets.sources.heap_connect import Catalogue
-from heap_assets.yaml_core import Unquoted, core, line_of, read_yaml, unquoted, write_yaml
+from heap_assets.yaml_core import Unquoted, core, line_of, read_large_yaml, read_yaml, unquoted, write_yaml
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,15 @@ def test_a_number_that_nobody_means_is_text(digits: str) -> None:
 )
 def test_what_is_written_is_read_as_it_was(document: object) -> None:
     assert read_yaml(write_yaml(document), "file") == document
+    assert read_large_yaml(write_yaml(document), "file") == document
+
+
+@pytest.mark.parametrize("name", ["heap_catalogue.yaml", "heap_assets.yaml"])
+def test_a_large_file_is_read_as_any_other(name: str) -> None:
+    text = (Path(__file__).parent.parent.parent / name).read_text()
+    plain, fast = read_yaml(text, name), read_large_yaml(text, name)
+    assert core(fast) == core(plain)
+    assert fast == plain
 
 
 @pytest.mark.parametrize(
@@ -67,6 +77,8 @@ def test_what_is_written_is_read_as_it_was(document: object) -> None:
 )
 def test_a_mistake_names_file_and_line(text: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
+        read_large_yaml(text, "file")
+    with pytest.raises(SettingsError, match=re.escape(str(caught.value))):
         read_yaml(text, "file")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)

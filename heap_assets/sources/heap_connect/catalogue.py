@@ -16,7 +16,7 @@ from heap_assets.sources.heap_connect.merging import Columns, origin_of
 from heap_assets.sources.heap_connect.records import TableState, deliveries
 from heap_assets.storage import update_file
 from heap_assets.values import apart
-from heap_assets.yaml_core import core, read_yaml, write_yaml
+from heap_assets.yaml_core import core, read_large_yaml, write_yaml
 
 _HEADER = """\
 # The Heap tables and columns this platform knows. `heap-assets catalogue accept` adds what dumps bring;
@@ -89,7 +89,7 @@ class Catalogue:
             text = data.decode()
         except UnicodeDecodeError as error:
             raise SettingsError(f"{path} is not UTF-8 text") from error
-        document = read_yaml(text, str(path)) or {}
+        document = read_large_yaml(text, str(path)) or {}
         if not isinstance(document, Mapping):
             raise SettingsError(f"{path} holds a {type(document).__name__} where tables by name belong")
         return cls({str(name): _table(str(name), entry, path) for name, entry in document.items()})
