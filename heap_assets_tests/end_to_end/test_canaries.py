@@ -30,9 +30,9 @@ from heap_assets.activation.connectors.heap_deletion import HeapDeletion
 from heap_assets.alerts import configured_channels
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.cli.main import _group
-from heap_assets.definitions import build_definitions
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.resources import DUMPS
 from heap_assets.orchestration.run_alarms import finished_messages
 from heap_assets.pipelines import delivery

@@ -15,9 +15,9 @@ from heap_assets.activation import connector_of, forget, runs
 from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
-from heap_assets.definitions import build_definitions
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DamagedFileError, HeapAssetsError
+from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.catalogue import columns_since, note_changes
 from heap_assets.pipelines.people import identity_of_day, profiles_of_day
