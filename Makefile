@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long torture lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-ui
+.PHONY: help install demo dev test foreign test-long torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ torture: $(DEV) ## Try to break it for hours: kills, faults, mutated files, mani
 SEEDS    ?= 1
 foreign: $(DEV) ## Run SEEDS companies that nobody here designed, from an empty folder to profiles at Heap (PostgreSQL)
 	@$(BIN)/python -m heap_assets_tests.foreign --seeds $(SEEDS)
+
+image-steps: $(DEV) ## Run the steps of deploy/Dockerfile in an empty folder, and what compose.yaml's containers run (root, PostgreSQL)
+	@$(BIN)/python -m heap_assets_tests.deployment
 
 lint: $(DEV) ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check .
