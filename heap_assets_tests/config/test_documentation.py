@@ -25,13 +25,18 @@ VARIABLES = (
 RUN_AS_A_WHOLE = ROOT / "docs" / "tutorial.md"
 """Its sections only make sense together: `heap_assets_tests/documentation` runs them."""
 
+OTHER_FILES = ({"type", "attributes"}, {"concurrency", "run_monitoring"})
+"""Keys of examples of defs.yaml and of dagster.yaml."""
+
 
 def shown() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every YAML block of README and docs that is (part of) a settings file."""
     for path in sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {RUN_AS_A_WHOLE}):
         for number, match in enumerate(re.finditer(r"( *)```yaml\n(.*?)```", path.read_text(), re.DOTALL)):
             text = "\n".join(line.removeprefix(match[1]) for line in match[2].splitlines())
-            yield f"{path.name}-{number}", yaml.safe_load(text)
+            block = yaml.safe_load(text)
+            if block.keys() not in OTHER_FILES:
+                yield f"{path.name}-{number}", block
 
 
 def anchors(path: Path) -> set[str]:
