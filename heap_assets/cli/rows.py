@@ -9,6 +9,7 @@ from typing import Any
 import click
 import polars as pl
 
+from heap_assets.cli.groups import COUNT
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import IdentityTables
 from heap_assets.identity import explain as explain_identifiers
@@ -33,7 +34,7 @@ Record = dict[str, Any]
 @click.option(
     "--day", type=click.DateTime(["%Y-%m-%d"]), help="Of this partition [default: the newest that was judged]"
 )
-@click.option("--rows", "most", default=_ROWS, show_default=True, help="Rows of each table and offender")
+@click.option("--rows", "most", type=COUNT, default=_ROWS, show_default=True, help="Rows of each table and offender")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line")
 def rows(
     asset: str | None, check: str | None, keys: tuple[str, ...], day: datetime | None, most: int, *, as_json: bool

@@ -11,7 +11,7 @@ import click
 import polars as pl
 from obstore.exceptions import BaseError
 
-from heap_assets.cli.groups import CommandGroup
+from heap_assets.cli.groups import COUNT, CommandGroup
 from heap_assets.cli.home import print_rows
 from heap_assets.errors import SettingsError, SourceError
 from heap_assets.orchestration.code_location import reload_code_locations
@@ -121,7 +121,7 @@ def _tables(project: Project, source: str) -> list[Permission]:
 
 
 @click.command()
-@click.option("--dumps", type=int, help="Only so many of the newest dumps [default: all]")
+@click.option("--dumps", type=COUNT, help="Only so many of the newest dumps [default: all]")
 @click.option("--start-date", is_flag=True, help="Print the first day that the source holds, and nothing more")
 def discover(dumps: int | None, *, start_date: bool) -> None:
     """Show the tables, columns, types, dumps and sizes that Heap delivers, what is selected and what is new."""
@@ -146,7 +146,7 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False, metavar="[DATASET[.TABLE]]")
-@click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
+@click.option("--samples", type=COUNT, default=0, help="Show so many values of each column (personal data!)")
 @click.option("--source", metavar="NAME", help="Which of `sources:` [default: the warehouse, or the only one there is]")
 def browse(name: str | None, samples: int, source: str | None) -> None:
     """Show a source's datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
@@ -281,7 +281,7 @@ def reset(table: str, *, yes: bool) -> None:
 
 @click.command()
 @click.argument("table", required=False)
-@click.option("--rows", default=20, show_default=True, help="How many rows to show")
+@click.option("--rows", type=COUNT, default=20, show_default=True, help="How many rows to show")
 @click.option("--content", is_flag=True, help="Show the rows themselves, as JSON (personal data!)")
 def rejected(table: str | None, rows: int, content: bool) -> None:
     """Show what could not be landed: files in quarantine, and rows with an id or a time that cannot be read."""
@@ -304,7 +304,7 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
 
 
 @click.command()
-@click.option("--days", default=31, show_default=True, help="How many days to show, newest first")
+@click.option("--days", type=COUNT, default=31, show_default=True, help="How many days to show, newest first")
 def usage(days: int) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
     project = open_project()

@@ -23,7 +23,7 @@ from heap_assets.activation import (
     retry_rejected,
     runs,
 )
-from heap_assets.cli.groups import CommandGroup
+from heap_assets.cli.groups import COUNT, CommandGroup
 from heap_assets.cli.home import dagster_home, print_rows
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
@@ -64,7 +64,7 @@ def kinds(kind: str | None) -> None:
 @sync.command("plan")
 @click.argument("name")
 @click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
-@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
+@click.option("--rows", type=COUNT, default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     """Show what would be sent, without sending or writing anything."""
@@ -204,7 +204,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 
 @sync.command("runs")
 @click.argument("name")
-@click.option("--last", default=_SHOWN, show_default=True, help="How many runs")
+@click.option("--last", type=COUNT, default=_SHOWN, show_default=True, help="How many runs")
 def show_runs(name: str, last: int) -> None:
     """Show the last runs, newest first."""
     project = _project_of(name)
@@ -232,7 +232,7 @@ def show_runs(name: str, last: int) -> None:
 @sync.command("rejected")
 @click.argument("name")
 @click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
-@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows")
+@click.option("--rows", type=COUNT, default=_SHOWN, show_default=True, help="How many rows")
 def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
     project = _project_of(name)
