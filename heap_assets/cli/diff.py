@@ -13,7 +13,7 @@ from heap_assets.project import Project, load_catalogue, load_settings, open_pro
 
 
 @click.command()
-@click.argument("other", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("other", type=click.Path(exists=True, dir_okay=False, path_type=Path, resolve_path=True))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as for a comment on a pull request")
 @click.option("--exit-code", is_flag=True, help="End with status 1 if anything would change, as git diff does")
 def diff(other: Path, as_json: bool, exit_code: bool) -> None:
@@ -51,7 +51,7 @@ def _text(compared: Difference, other: Path) -> Iterator[str]:
     for name, rows in compared.syncs.items():
         yield _line(f"rows sent by sync/{name}", rows)
     for asset, days in compared.days.items():
-        yield f"  {asset:<44}{days:>10,} days built anew"
+        yield f"  {asset:<44}{days:>10,} {'day' if days == 1 else 'days'} built anew"
 
 
 def _line(what: str, count: Count, more: str = "") -> str:
