@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
@@ -56,6 +57,11 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items() if name not in _OF_MAINTAINERS])
 
 
+_OF_POLARS = "object-store error"
+"""How Polars' errors about an object store begin, of any class."""
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}
+
+
 @click.group(cls=_Lazy)
 @click.version_option(__version__)
 def _group() -> None:
@@ -74,8 +80,12 @@ def main() -> None:
         click.echo(f"heap-assets: {error}", err=True)
         sys.exit(error.exit_status)
     except Exception as error:
-        if type(error).__module__.startswith("obstore"):
+        if type(error).__module__.startswith("obstore") or str(error).startswith(_OF_POLARS):
             click.echo(f"heap-assets: the lake cannot be reached: {redact(str(error)).splitlines()[0]}", err=True)
+            sys.exit(1)
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"heap-assets: {redact(where + str(error.strerror))}", err=True)
             sys.exit(1)
         fault = redacted_exception(error)  # a fault of ours: its place is shown, and no value that it quotes
     else:

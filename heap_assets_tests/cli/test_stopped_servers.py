@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from heap_assets.cli.main import main
@@ -20,6 +24,7 @@ from heap_assets_tests.pipelines.delivery_world import NOW, make_base
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 from heap_assets_tests.sources.warehouse import servers
 
+main_module = importlib.import_module("heap_assets.cli.main")
 _SETTINGS = """
 start_date: 2026-01-01
 lake: {lake}
@@ -123,6 +128,31 @@ def test_a_lake(tmp_path: Path, ran: Ran) -> None:
     assert "the lake cannot be reached" in said
     status, printed, _ = ran("preflight")
     assert (status, "FAILED lake: writing" in printed) == (1, True)
+
+
+def _refused_by_polars() -> None:
+    options = {"aws_endpoint_url": "http://127.0.0.1:9", "aws_region": "us-east-1", "allow_http": "true"}
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
+    retries = {"max_retries": 0, "retry_timeout_ms": 100}
+    pl.scan_parquet("s3://b/x.parquet", storage_options={**options, **keys, **retries}).collect()
+
+
+def _on_a_full_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/lake/heap/users/.tmp-1")
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [(_refused_by_polars, "the lake cannot be reached"), (_on_a_full_disk, "No space left on")],
+)
+def test_what_fails_below_a_command_is_one_message(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], reason: str
+) -> None:
+    monkeypatch.setattr(main_module, "_group", lambda **_: act())
+    status, printed, said = ran("rejected")
+    assert (status, printed) == (1, "")
+    assert _is_one_message(said)
+    assert reason in said
 
 
 def test_a_dump_that_its_source_has_no_more_is_not_forgotten(tmp_path: Path, ran: Ran) -> None:
