@@ -14,6 +14,7 @@ import click
 import httpx
 
 from heap_assets.cli.home import DEFAULT_DEMO_FOLDER, use_dagster_home, use_demo_folder
+from heap_assets.cli.output import report_option
 from heap_assets.config import PATH_VARIABLE, settings_path
 from heap_assets.demo.server_process import Kind, ServerError, ServerProcess, running_server
 from heap_assets.errors import SettingsError
@@ -23,13 +24,13 @@ _PORTS = {"heap": 7311, "segment": 7312}
 """Where heap_assets.yaml expects the demo's servers."""
 
 
-@click.command()
+@click.command(epilog="Status 1: with --faults, a fault raised no alert or sound data raised one.")
 @click.option("--people", default=2000, show_default=True, help="How many people there are")
 @click.option("--days", default=31, show_default=True, help="How many days of behaviour")
 @click.option("--seed", default=1, show_default=True, help="Another seed is another company")
 @click.option("--folder", type=click.Path(path_type=Path), help=f"Where it goes [default: {DEFAULT_DEMO_FOLDER}]")
 @click.option("--fresh", is_flag=True, help="Start over, also if the folder holds a company")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text")
+@report_option
 @click.option("--faults", is_flag=True, help="Instead: plant every fault by itself and print who was told how soon")
 @click.option("--only", multiple=True, help="With --faults: only the fault of this name")
 @click.option(

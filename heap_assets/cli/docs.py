@@ -6,18 +6,22 @@ from collections.abc import Mapping
 
 import click
 
+from heap_assets.cli.command_docs import cli_page
+from heap_assets.cli.output import progress
 from heap_assets.cli.settings_docs import connectors_page, settings_page
 from heap_assets.config import settings_path
 from heap_assets.project import Project, open_project
 
 
-@click.command()
-@click.option("--check", "only_check", is_flag=True, help="Only say which pages are out of date; status 1 if one is")
+@click.command(epilog="Status 1: with --check, a page is out of date.")
+@click.option("--check", "only_check", is_flag=True, help="Only say which pages are out of date")
 def docs(only_check: bool) -> None:
-    """Write the pages of docs/ that are made from settings models, definitions and connectors."""
+    """Write the pages of docs/ that are made from settings models, definitions, connectors and commands."""
     folder = settings_path().parent / "docs"
     outdated = 0
-    for name, text in generated_pages(open_project()).items():
+    with progress("Making the pages"):
+        pages = generated_pages(open_project())
+    for name, text in pages.items():
         path = folder / name
         if path.is_file() and path.read_text() == text:
             continue
@@ -35,12 +39,14 @@ def docs(only_check: bool) -> None:
 
 def generated_pages(project: Project) -> Mapping[str, str]:
     """Return the pages that are made from code: path below docs/ to text."""
+    from heap_assets.cli.main import _group  # which knows this module
     from heap_assets.orchestration.check_docs import checks_document, failed_checks_page  # Dagster takes a second
     from heap_assets.orchestration.definitions import build_definitions
     from heap_assets.orchestration.table_docs import tables_page
 
     definitions = build_definitions(project)
     return {
+        "reference/cli.md": cli_page(_group),
         "checks.md": checks_document(definitions),
         "how_to/failed_checks.md": failed_checks_page(definitions),
         "reference/connectors.md": connectors_page(),

@@ -1,11 +1,8 @@
-"""What commands share: a group whose help says of each all that its first sentence says, and numbers that fit."""
+"""A group of commands whose help says of each all that its first sentence says; click alone cuts it off."""
 
 from __future__ import annotations
 
 import click
-
-COUNT = click.IntRange(0, 1_000_000_000)
-"""How many rows, runs or days to show."""
 
 
 class CommandGroup(click.Group):

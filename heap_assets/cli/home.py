@@ -1,13 +1,10 @@
-"""The folders of a deployment (the Dagster home beside the settings, the demo's folder), and tables on the screen."""
+"""The folders of a deployment: the Dagster home beside the settings, and the demo's folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-
-import click
 
 from heap_assets.config import settings_path
 
@@ -54,11 +51,3 @@ def dagster_file(name: str) -> str:
     """Return the text of one of :data:`DAGSTER_FILES`: the copy beside the settings, else the package's."""
     own = settings_path().parent / name
     return own.read_text() if own.is_file() else resources.files("heap_assets.config").joinpath(name).read_text()
-
-
-def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, its columns as wide as their longest cell."""
-    every = [head, *rows]
-    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
-    for row in every:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -7,6 +7,7 @@ import importlib
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from heap_assets import __version__
 from heap_assets.errors import HeapAssetsError
@@ -15,6 +16,7 @@ from heap_assets.redaction import redact, redacted_exception
 _COMMANDS = {
     "init": ("heap_assets.cli.setup", "Write a commented heap_assets.yaml to start from"),
     "check": ("heap_assets.cli.setup", "Read heap_assets.yaml and print what was understood"),
+    "schema": ("heap_assets.cli.schema", "Write the JSON Schema of heap_assets.yaml, for editors"),
     "preflight": ("heap_assets.cli.sources", "Try every connection and permission, one result each"),
     "discover": ("heap_assets.cli.sources", "Show the tables, columns and dumps that Heap delivers"),
     "browse": ("heap_assets.cli.sources", "Show warehouse tables and propose identifier mappings"),
@@ -26,7 +28,6 @@ _COMMANDS = {
     "rows": ("heap_assets.cli.rows", "Show the rows behind what a check or a sync shows as hashes"),
     "explain": ("heap_assets.cli.rows", "Say why two identifiers are one person, or why not"),
     "what-if": ("heap_assets.cli.rows", "Say what other merge limits would change, without writing"),
-    "diff": ("heap_assets.cli.diff", "Say what another settings file would change, without writing"),
     "prune": ("heap_assets.cli.tables", "Delete days that `keep` no longer asks for, or say which"),
     "sync": ("heap_assets.cli.sync", "Plan, run, confirm; retry rejected rows, resend, forget a key"),
     "publish": ("heap_assets.cli.publish", "Put new days into the warehouses of the settings, or say what would be"),
@@ -35,6 +36,7 @@ _COMMANDS = {
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
     "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
     "warm": ("heap_assets.cli.tables", "Compile ahead, for an image build"),
+    "completion": ("heap_assets.cli.completion", "Print what bash, zsh or fish complete commands by"),
     "docs": ("heap_assets.cli.docs", "Write the generated pages of docs/"),
 }
 
@@ -51,6 +53,12 @@ class _Lazy(click.Group):
         module = importlib.import_module(_COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command from the list alone: to import them all takes seconds."""
+        shown = {name: text for name, (_, text) in _COMMANDS.items() if name not in _OF_MAINTAINERS}
+        items = [CompletionItem(name, help=text) for name, text in shown.items() if name.startswith(incomplete)]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

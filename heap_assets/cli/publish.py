@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 
 import click
 
+from heap_assets.cli.output import Record, json_option, print_json, progress
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.pipelines.publishing import (
     PublishedTable,
@@ -23,14 +24,15 @@ from heap_assets.project import Project, open_project
 from heap_assets.sources.warehouse import Publisher, told_counts, told_names
 
 
-@click.command()
+@click.command(epilog="Status 1: a table or the views could not be published; the others were.")
 @click.option("--target", "targets", multiple=True, help="Of the section `publish:` [default: all]")
 @click.option("--asset", "assets", multiple=True, help="Asset or table, patterns as in a shell [default: all]")
 @click.option("--day", "days", multiple=True, type=click.DateTime(["%Y-%m-%d"]), help="[default: all that are due]")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded and what would change; load nothing")
 @click.option("--force", is_flag=True, help="Load also what was loaded already; needs --day")
+@json_option
 def publish(
-    targets: Sequence[str], assets: Sequence[str], days: Sequence[datetime], dry_run: bool, force: bool
+    targets: Sequence[str], assets: Sequence[str], days: Sequence[datetime], dry_run: bool, force: bool, as_json: bool
 ) -> None:
     """Publish to the warehouses of the settings: every day that is built and was not published as it now is."""
     if force and not days:
@@ -41,70 +43,118 @@ def publish(
         raise SettingsError(f"publish has no target {unknown[0]!r}. Targets: {', '.join(known) or 'none'}")
     if not known:
         raise SettingsError("there is no `publish:` section in the settings: docs/warehouse.md shows one")
-    failed = 0
+    outcomes = []
     for target in targets or known:
-        failed += _publish(project, target, assets, [day.date() for day in days], dry_run=dry_run, force=force)
-    raise SystemExit(1 if failed else 0)
+        publisher = open_publisher(project, target)
+        if not as_json:
+            click.echo(f"{target} ({publisher.target})")
+        tables = [table for table in published_tables(project, target) if _is_chosen(table, assets)]
+        for outcome in _outcomes(project, publisher, target, tables, [day.date() for day in days], dry_run, force):
+            outcomes.append(outcome)
+            if not as_json:
+                click.echo(f"  {outcome['table']:<32} {_text(outcome)}")
+    if as_json:
+        print_json(outcomes)
+    raise SystemExit(1 if any(outcome["status"] == "failed" for outcome in outcomes) else 0)
 
 
-def _publish(
-    project: Project, target: str, assets: Sequence[str], days: Sequence[date], *, dry_run: bool, force: bool
-) -> int:
-    publisher = open_publisher(project, target)
-    tables = [table for table in published_tables(project, target) if _is_chosen(table, assets)]
-    click.echo(f"{target} ({publisher.target})")
-    failed = 0
+def _outcomes(
+    project: Project,
+    publisher: Publisher,
+    target: str,
+    tables: Sequence[PublishedTable],
+    days: Sequence[date],
+    dry_run: bool,
+    force: bool,
+) -> Iterator[Record]:
+    """Publish (or preview) one table after the other, and the views; yield what became of each."""
     for table in tables:
+        outcome: Record = {"target": target, "table": table.publication.table}
         try:
-            chosen = list(days) or due_days(project, publisher, table)
-            outcome = (_previewed if dry_run else _loaded)(project, publisher, table, chosen, force)
+            with progress(f"{target}: {table.publication.table}"):
+                chosen = list(days) or due_days(project, publisher, table)
+                outcome |= (
+                    _previewed(project, publisher, table, chosen)
+                    if dry_run
+                    else _loaded(project, publisher, table, chosen, force)
+                )
         except HeapAssetsError as error:
-            failed, outcome = failed + 1, f"FAILED {error}"
-        click.echo(f"  {table.publication.table:<32} {outcome}")
+            outcome |= {"status": "failed", "error": str(error)}
+        yield outcome
+    if dry_run:
+        return
     try:
-        if not dry_run and (made := make_views(project, publisher, target)):
-            click.echo(f"  {'views':<32} {', '.join(made)}")
+        with progress(f"{target}: views"):
+            views = make_views(project, publisher, target)
+        if views:
+            yield {"target": target, "table": "views", "status": "made", "views": list(views)}
     except HeapAssetsError as error:
-        failed += 1
-        click.echo(f"  {'views':<32} FAILED {error}")
-    return failed
+        yield {"target": target, "table": "views", "status": "failed", "error": str(error)}
 
 
-def _loaded(project: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> str:
+def _loaded(project: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> Record:
     done = [publish_day(project, publisher, table, day, force=force) for day in days]
     loaded = [outcome for outcome in done if outcome.status == "loaded"]
     if not loaded:
-        return "unchanged"
-    rows, size = sum(outcome.rows for outcome in loaded), sum(outcome.bytes for outcome in loaded)
-    added = sorted({name for outcome in loaded for name in outcome.added_columns})
+        return {"status": "unchanged"}
     lost: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     for outcome in loaded:
         lost.update(outcome.lost)
         renamed |= outcome.renamed
-    notes = {
-        "new": ", ".join(added),
-        "renamed": told_names(renamed),
-        "values that the target cannot hold": told_counts(lost),
+    return {
+        "status": "loaded",
+        "days": len(loaded),
+        "rows": sum(outcome.rows for outcome in loaded),
+        "bytes": sum(outcome.bytes for outcome in loaded),
+        "added_columns": sorted({name for outcome in loaded for name in outcome.added_columns}),
+        "renamed": renamed,
+        "lost": lost,
     }
-    summary = f"{len(loaded)} days loaded, {rows:,} rows, {size:,} bytes"
-    return ", ".join([summary, *(f"{what}: {text}" for what, text in notes.items() if text)])
 
 
-def _previewed(project: Project, publisher: Publisher, table: PublishedTable, days: Sequence[date], _: bool) -> str:
+def _previewed(project: Project, publisher: Publisher, table: PublishedTable, days: Sequence[date]) -> Record:
     if not days:
-        return "unchanged"
+        return {"status": "unchanged"}
     preview = preview_day(project, publisher, table, days[-1])
-    summary = f"{len(days)} days would be loaded ({days[0]} to {days[-1]})"
-    if preview.creates:
-        renamed = f"; columns renamed: {told_names(preview.renamed)}" if preview.renamed else ""
-        return f"{summary}; the table would be made{renamed}"
-    changes = {
-        "added": preview.added_columns,
-        "widened": preview.widened_columns,
-        "renamed": [told_names(preview.renamed)] if preview.renamed else [],
+    return {
+        "status": "would be loaded",
+        "days": len(days),
+        "first_day": days[0],
+        "last_day": days[-1],
+        "creates": preview.creates,
+        "added_columns": list(preview.added_columns),
+        "widened_columns": list(preview.widened_columns),
+        "renamed": dict(preview.renamed),
     }
-    return "; ".join([summary, *(f"columns {what}: {', '.join(names)}" for what, names in changes.items() if names)])
+
+
+def _text(outcome: Record) -> str:
+    status = outcome["status"]
+    if status == "failed":
+        return f"FAILED {outcome['error']}"
+    if status == "made":
+        return ", ".join(outcome["views"])
+    if status == "loaded":
+        notes = {
+            "new": ", ".join(outcome["added_columns"]),
+            "renamed": told_names(outcome["renamed"]),
+            "values that the target cannot hold": told_counts(outcome["lost"]),
+        }
+        summary = f"{outcome['days']} days loaded, {outcome['rows']:,} rows, {outcome['bytes']:,} bytes"
+        return ", ".join([summary, *(f"{what}: {text}" for what, text in notes.items() if text)])
+    if status == "would be loaded":
+        summary = f"{outcome['days']} days would be loaded ({outcome['first_day']} to {outcome['last_day']})"
+        renamed = told_names(outcome["renamed"]) if outcome["renamed"] else ""
+        if outcome["creates"]:
+            return f"{summary}; the table would be made{f'; columns renamed: {renamed}' if renamed else ''}"
+        changes = {
+            "added": ", ".join(outcome["added_columns"]),
+            "widened": ", ".join(outcome["widened_columns"]),
+            "renamed": renamed,
+        }
+        return "; ".join([summary, *(f"columns {what}: {names}" for what, names in changes.items() if names)])
+    return str(status)
 
 
 def _is_chosen(table: PublishedTable, patterns: Sequence[str]) -> bool:

@@ -9,21 +9,20 @@ from typing import Any
 import click
 import polars as pl
 
-from heap_assets.cli.groups import COUNT
+from heap_assets.cli.output import Record, json_option, print_json, progress, records, report_option
 from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.identity import IdentityTables
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import what_if as sweep
 from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, rows_of_key, shown_by
-from heap_assets.pipelines.readiness import identity_tables
+from heap_assets.pipelines.readiness import links_as_of
 from heap_assets.project import Project, open_project
-from heap_assets.tables import GRAPH, sync_asset, sync_name
-from heap_assets.values import json_safe, value_as_json
+from heap_assets.tables import CONFLICTS, GRAPH, SHARED, sync_asset, sync_name
+from heap_assets.values import value_as_json
 
 _SYNC_DIGITS = 16
 """Keys of syncs are hashed with another secret and to more digits than values of checks."""
 _ROWS = 5
-
-Record = dict[str, Any]
 
 
 @click.command()
@@ -33,8 +32,8 @@ Record = dict[str, Any]
 @click.option(
     "--day", type=click.DateTime(["%Y-%m-%d"]), help="Of this partition [default: the newest that was judged]"
 )
-@click.option("--rows", "most", type=COUNT, default=_ROWS, show_default=True, help="Rows of each table and offender")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line")
+@click.option("--rows", "most", default=_ROWS, show_default=True, help="Rows of each table and offender")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects, one for each offender or key")
 def rows(
     asset: str | None, check: str | None, keys: tuple[str, ...], day: datetime | None, most: int, *, as_json: bool
 ) -> None:
@@ -48,13 +47,13 @@ def rows(
     """
     project = open_project()
     partition = f"{day:%Y-%m-%d}" if day else None
-    records = list(_records(project, asset, check, keys, partition, most))
+    with progress("Looking for the rows"):
+        shown = list(_records(project, asset, check, keys, partition, most))
     if as_json:
-        for record in records:
-            click.echo(value_as_json(record))
+        print_json(shown)
     else:
-        click.echo("\n\n".join(map(_text, records)))
-    if not records:
+        click.echo("\n\n".join(map(_text, shown)))
+    if not shown:
         raise SettingsError(
             "nothing is shown as that hash: the day may have been built again since, or its rows are gone"
             if keys
@@ -110,8 +109,7 @@ def _with_hash(offender: Offender, name: str) -> Any:
 
 
 def _dicts(frame: pl.DataFrame) -> list[Record]:
-    exact = frame.select(json_safe(pl.col(c), dtype, decimals=False).alias(c) for c, dtype in frame.schema.items())
-    return [{name: value for name, value in row.items() if value is not None} for row in exact.to_dicts()]
+    return [{name: value for name, value in row.items() if value is not None} for row in records(frame)]
 
 
 def _text(record: Mapping[str, Any]) -> str:
@@ -132,7 +130,7 @@ def _cell(value: Any) -> str:
 @click.command()
 @click.argument("identifiers", nargs=-1, required=True, metavar="TYPE:VALUE [TYPE:VALUE]")
 @click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Graph of this day [default: the newest]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@report_option
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart of the profiles")
 def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, as_mermaid: bool) -> None:
     """Say why two identifiers are one person, or what keeps them apart; or what one identifier belongs to.
@@ -144,21 +142,23 @@ def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, as_me
     project = open_project()
     chosen = _day(project, day)
     first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
-    answer = explain_identifiers(first, second, identity_tables(project, chosen), project.rules)
+    with progress(f"Reading the links of {chosen}"):
+        answer = explain_identifiers(first, second, _identity_tables(project, chosen), project.rules)
     click.echo(answer.json() if as_json else answer.mermaid() if as_mermaid else answer.text())
 
 
 @click.command()
 @click.argument("sweeps", nargs=-1, required=True, metavar="SWEEP...")
 @click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Links of this day [default: the newest]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@json_option
 def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool) -> None:
     """Say what other limits, thresholds, orders or blocked values would change. Writes nothing.
 
     heap-assets what-if email=1..5 device_id.shared_above=1,3,never order=first_seen block=email:info@acme.io
     """
     project = open_project()
-    answer = sweep(identity_tables(project, _day(project, day)).links, project.rules, sweeps)
+    with progress("Resolving with other limits"):
+        answer = sweep(_identity_tables(project, _day(project, day)).links, project.rules, sweeps)
     click.echo(answer.json() if as_json else answer.text())
 
 
@@ -169,3 +169,10 @@ def _day(project: Project, day: date | None) -> date:
     if not known:
         raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
     return date.fromisoformat(known[-1])
+
+
+def _identity_tables(project: Project, day: date) -> IdentityTables:
+    """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
+    lake, key = project.lake, str(day)
+    links = links_as_of(project, day).collect()  # asked several times, and of many files
+    return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))

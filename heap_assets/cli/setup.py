@@ -15,6 +15,8 @@ import click
 
 from heap_assets import clock
 from heap_assets.cli.home import DAGSTER_FILES, dagster_file
+from heap_assets.cli.output import progress
+from heap_assets.cli.schema import SCHEMA_FILE, schema_text
 from heap_assets.config import Settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.project import load_settings, refused_hosts
@@ -31,6 +33,7 @@ from heap_assets.yaml_core import Unquoted
 def init(*, force: bool, folder: Path | None, bucket: str | None, endpoint_url: str | None) -> None:
     """Write a commented heap_assets.yaml to start from, with dagster.yaml and workspace.yaml beside it.
 
+    Editors complete and check it by heap_assets.schema.json, which its first line names.
     Where the dumps can be reached, start_date is the first day that they hold, else a year back.
     """
     path = settings_path()
@@ -48,7 +51,9 @@ def init(*, force: bool, folder: Path | None, bucket: str | None, endpoint_url: 
     for name in DAGSTER_FILES:
         if not (path.parent / name).exists():
             (path.parent / name).write_text(dagster_file(name))
-    click.echo(f"Wrote {path}, with {' and '.join(DAGSTER_FILES)} for Dagster beside it")
+    (path.parent / SCHEMA_FILE).write_text(schema_text())
+    beside = f"{' and '.join(DAGSTER_FILES)} for Dagster, and {SCHEMA_FILE} for your editor"
+    click.echo(f"Wrote {path}, and beside it {beside}")
     first = _first_day(path) if folder or bucket else None
     if first:
         path.write_text(text.replace("{start_date}", first.isoformat()))
@@ -92,10 +97,11 @@ def check(path: Path | None) -> None:
 
     settings = load_settings(path)
     project = open_project(settings)
-    project.check_columns()
-    check_columns(project)
-    doubts = check_events(project)
-    check_syncs(project)
+    with progress("Holding the settings against catalogue and warehouse"):
+        project.check_columns()
+        check_columns(project)
+        doubts = check_events(project)
+        check_syncs(project)
     click.echo(_understood(settings, sorted(project.event_tables)))
     proposal = identity_proposal(project)
     if proposal:

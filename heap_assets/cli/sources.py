@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 import click
 import polars as pl
 from obstore.exceptions import BaseError
 
-from heap_assets.cli.groups import COUNT, CommandGroup
-from heap_assets.cli.home import print_rows
+from heap_assets.cli.groups import CommandGroup
+from heap_assets.cli.output import (
+    NOT_CONFIRMED,
+    Record,
+    json_option,
+    print_json,
+    print_rows,
+    progress,
+    records,
+    report_option,
+)
 from heap_assets.errors import SettingsError, SourceError
 from heap_assets.orchestration.code_location import reload_code_locations
 from heap_assets.pipelines.catalogue import accept, first_day_of_source, uncommitted
@@ -50,10 +62,11 @@ from heap_assets.storage import Store, state_keys
 from heap_assets.tables import WAREHOUSE_SOURCE, source_title, warehouse_table
 
 
-@click.command()
+@click.command(epilog="Status 1: a connection or a permission failed.")
 @click.option("--policy", is_flag=True, help="Print the IAM policy that reading needs, and nothing more")
 @click.option("--trust", metavar="PRINCIPAL_ARN", help="Print the trust policy for a role that this principal assumes")
-def preflight(policy: bool, trust: str | None) -> None:
+@json_option
+def preflight(policy: bool, trust: str | None, as_json: bool) -> None:
     """Try every connection and permission, one result each; nothing stays written."""
     import json
 
@@ -66,28 +79,42 @@ def preflight(policy: bool, trust: str | None) -> None:
         document = read_policy(source.bucket) if policy else trust_policy(str(trust), external)
         click.echo(json.dumps(document, indent=2))
         return
+    results = []
+    tries = _tries(project)
+    while True:
+        with progress("Trying connections and permissions"):
+            result = next(tries, None)
+        if result is None:
+            break
+        results.append(result)
+        if not as_json:
+            _say(result)
+    if as_json:
+        print_json(asdict(result) for result in results)
+    raise SystemExit(0 if all(result.passed for result in results) else 1)
+
+
+def _tries(project: Project) -> Iterator[Permission]:
+    """Try one connection or permission after the other."""
+    source = project.settings.heap.source
     access = s3_access(source) if source.kind == "s3" else None
-    lake = _lake(project.lake.store)
-    failed = int(not lake.passed)
-    _say(f"lake: {lake.name}", lake.passed, lake.detail, lake.remedy)
+    yield from _of("lake", [_lake(project.lake.store)])
     if is_exported(project):
-        for permission in open_export(project).preflight():
-            failed += not permission.passed
-            _say(f"heap: {permission.name}", permission.passed, permission.detail, permission.remedy)
+        yield from _of("heap", open_export(project).preflight())
     else:
         for result in preflight_source(project.source(), (lambda: caller_of(access)) if access else None):
-            failed += not result.passed
-            _say(f"heap: {result.step}", result.passed, result.detail)
+            yield Permission(f"heap: {result.step}", result.passed, result.detail)
     for name in project.settings.all_sources:
-        tried = project.warehouse(name).preflight()
-        for permission in tried + (_tables(project, name) if all(permission.passed for permission in tried) else []):
-            failed += not permission.passed
-            _say(f"{name}: {permission.name}", permission.passed, permission.detail, permission.remedy)
+        tried = list(project.warehouse(name).preflight())
+        yield from _of(name, tried)
+        if all(permission.passed for permission in tried):
+            yield from _of(name, _tables(project, name))
     for target in project.settings.publish:
-        for permission in open_publisher(project, target).preflight():
-            failed += not permission.passed
-            _say(f"publish {target}: {permission.name}", permission.passed, permission.detail, permission.remedy)
-    raise SystemExit(1 if failed else 0)
+        yield from _of(f"publish {target}", open_publisher(project, target).preflight())
+
+
+def _of(subject: str, permissions: Iterable[Permission]) -> Iterator[Permission]:
+    yield from (replace(permission, name=f"{subject}: {permission.name}") for permission in permissions)
 
 
 def _lake(store: Store) -> Permission:
@@ -121,24 +148,34 @@ def _tables(project: Project, source: str) -> list[Permission]:
 
 
 @click.command()
-@click.option("--dumps", type=COUNT, help="Only so many of the newest dumps [default: all]")
+@click.option("--dumps", type=int, help="Only so many of the newest dumps [default: all]")
 @click.option("--start-date", is_flag=True, help="Print the first day that the source holds, and nothing more")
-def discover(dumps: int | None, *, start_date: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of tables, each with its list of columns")
+def discover(dumps: int | None, *, start_date: bool, as_json: bool) -> None:
     """Show the tables, columns, types, dumps and sizes that Heap delivers, what is selected and what is new."""
     project = open_project()
     tables = project.settings.heap.tables
     selection = Selection(tuple(tables.include), tuple(tables.exclude), tables.columns)
-    first = first_day_of_source(project)
+    with progress("Looking for the first day of the source"):
+        first = first_day_of_source(project)
     if start_date:
         if first is None:
             raise SettingsError(f"{project.source().describe()} holds no event that could be read")
         click.echo(first)
         return
-    discovered = discover_source(project.source(), selection, project.catalogue, dumps)
-    _frame(discovered.tables)
-    click.echo()
-    _frame(discovered.columns)
-    if first and first != project.settings.start_date:
+    with progress("Reading what the source delivers"):
+        discovered = discover_source(project.source(), selection, project.catalogue, dumps)
+    if as_json:
+        columns = records(discovered.columns)
+        print_json(
+            table | {"columns": [_without(column, "table") for column in columns if column["table"] == table["table"]]}
+            for table in records(discovered.tables)
+        )
+    else:
+        _frame(discovered.tables)
+        click.echo()
+        _frame(discovered.columns)
+    if not as_json and first and first != project.settings.start_date:
         click.echo(f"\nThe first day of the source is {first}; start_date is {project.settings.start_date}")
     for dump, reason in discovered.unreadable.items():
         click.echo(f"manifest of dump {dump} cannot be read: {reason}", err=True)
@@ -146,9 +183,10 @@ def discover(dumps: int | None, *, start_date: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False, metavar="[DATASET[.TABLE]]")
-@click.option("--samples", type=COUNT, default=0, help="Show so many values of each column (personal data!)")
+@click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
 @click.option("--source", metavar="NAME", help="Which of `sources:` [default: the warehouse, or the only one there is]")
-def browse(name: str | None, samples: int, source: str | None) -> None:
+@json_option
+def browse(name: str | None, samples: int, source: str | None, as_json: bool) -> None:
     """Show a source's datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
     project = open_project()
     known = project.settings.all_sources
@@ -162,22 +200,27 @@ def browse(name: str | None, samples: int, source: str | None) -> None:
     if allowed and name is not None and dataset not in allowed:
         raise SettingsError(f"{name} is not among {section}.datasets: {', '.join(shown)}")
     if name is None or table is None:
-        counted = {each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed}
+        with progress("Listing datasets"):
+            counted = {each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed}
     if name is None:
-        print_rows(("dataset", "tables"), [(each, str(count)) for each, count in counted.items()])
+        _rows([{"dataset": each, "tables": count} for each, count in counted.items()], ("dataset", "tables"), as_json)
     elif table is None:
         if dataset not in counted:
             raise SettingsError(
                 f"{source_title(source)} has no dataset {name!r}. There are: {', '.join(counted) or 'none'}"
             )
-        tables = tables_of(warehouse, dataset)
-        print_rows(
-            ("table", "kind", "rows"), [(t.name, t.kind, "" if t.rows is None else f"{t.rows:,}") for t in tables]
-        )
+        tables = [{"table": t.name, "kind": t.kind, "rows": t.rows} for t in tables_of(warehouse, dataset)]
+        _rows(tables, ("table", "kind", "rows"), as_json)
     else:
-        columns = look(warehouse, name, max(SAMPLE_ROWS, samples))
-        view = describe(warehouse, name, samples, columns)
-        print_rows(("column", "type", "mode", "description"), list(view.rows()))
+        with progress(f"Looking at {name}"):
+            columns = look(warehouse, name, max(SAMPLE_ROWS, samples))
+            view = describe(warehouse, name, samples, columns)
+        heads = ("column", "type", "mode", "description")
+        listed = [dict(zip(heads, row, strict=True)) for row in view.rows()]
+        if as_json:
+            print_json({**row, "samples": list(view.samples.get(row["column"], ()))} for row in listed)
+            return
+        _rows(listed, heads, as_json)
         for column, values in view.samples.items():
             click.echo(f"{column}: {', '.join(values)}")
         click.echo(f"\nProposal for heap_assets.yaml, below {section}.tables:\n")
@@ -195,7 +238,8 @@ def catalogue() -> None:
 
 @catalogue.command("diff")
 @click.option("--file", "whole", is_flag=True, help="Print the catalogue in use, whole, and nothing more")
-def catalogue_diff(*, whole: bool) -> None:
+@json_option
+def catalogue_diff(*, whole: bool, as_json: bool) -> None:
     """Show landed tables and columns that the catalogue does not know, and what is to be committed.
 
     Where heap_catalogue.yaml cannot be written, what was taken in is kept in the lake; the patch that is then printed,
@@ -205,7 +249,12 @@ def catalogue_diff(*, whole: bool) -> None:
     if whole:
         click.echo(project.catalogue.to_yaml(), nl=False)
         return
-    missing = missing_tables(project)
+    with progress("Comparing the catalogue with what was landed"):
+        missing = missing_tables(project)
+    if as_json:
+        tables = [{"table": table, "new": "table", "columns": columns} for table, columns in missing.tables.items()]
+        print_json(tables + [{"table": table, "new": "columns", "columns": c} for table, c in missing.columns.items()])
+        return
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
@@ -242,7 +291,8 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
     project = open_project()
     if not is_exported(project):
         project.require_lake()
-    missing = missing_tables(project)
+    with progress("Comparing the catalogue with what was landed"):
+        missing = missing_tables(project)
     if not missing:
         click.echo("the catalogue knows everything that was landed")
         return
@@ -252,7 +302,7 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
     click.echo(f"Wrote {news.place}: {then}; every day they have is then built by itself")
 
 
-@click.command()
+@click.command(epilog=NOT_CONFIRMED)
 @click.argument("table")
 @click.option("--yes", is_flag=True, help="Do not ask")
 def reset(table: str, *, yes: bool) -> None:
@@ -281,16 +331,23 @@ def reset(table: str, *, yes: bool) -> None:
 
 @click.command()
 @click.argument("table", required=False)
-@click.option("--rows", type=COUNT, default=20, show_default=True, help="How many rows to show")
+@click.option("--rows", default=20, show_default=True, help="How many rows to show")
 @click.option("--content", is_flag=True, help="Show the rows themselves, as JSON (personal data!)")
-def rejected(table: str | None, rows: int, content: bool) -> None:
+@json_option
+def rejected(table: str | None, rows: int, content: bool, as_json: bool) -> None:
     """Show what could not be landed: files in quarantine, and rows with an id or a time that cannot be read."""
     project = open_project()
     project.require_lake()
     landing = project.landing
     if table is not None:
         _known_table(table, landing.reports()["table"].unique().sort().to_list())
-    files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
+    with progress("Reading what was set aside"):
+        files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
+    shown = aside.head(rows) if content else _redacted(aside.drop("content").head(rows))
+    if as_json:
+        listed = [{"rejected": "file", **record} for record in records(_redacted(files))]
+        print_json(listed + [{"rejected": "row", **record} for record in records(shown)])
+        return
     if files.height:
         click.echo("Files in quarantine: tried again by themselves, at once if they change\n")
         _frame(_redacted(files))
@@ -300,16 +357,22 @@ def rejected(table: str | None, rows: int, content: bool) -> None:
         click.echo()
         _frame(aside.group_by("table", "reason").len("rows").sort("table", "rows", descending=[False, True]))
         click.echo()
-        _frame(aside.head(rows) if content else _redacted(aside.drop("content").head(rows)))
+        _frame(shown)
 
 
 @click.command()
-@click.option("--days", type=COUNT, default=31, show_default=True, help="How many days to show, newest first")
-def usage(days: int) -> None:
+@click.option("--days", default=31, show_default=True, help="How many days to show, newest first")
+@report_option
+def usage(days: int, as_json: bool) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""
     project = open_project()
     project.require_lake()
-    chosen, month = project.settings.heap.quota, month_quota(project)
+    with progress("Counting rows"):
+        chosen, month = project.settings.heap.quota, month_quota(project)
+        by_day = landed_rows(project.landing).sort("day", descending=True).head(days)
+    if as_json:
+        print_json({**asdict(month), "share": month.share, "days": records(by_day)})
+        return
     of = "rows, without a limit" if month.limit is None else f"of {month.limit:,} rows ({month.share:.1%})"
     click.echo(f"{month.month}  {month.rows:,} {of}")
     if month.limit is not None:
@@ -317,7 +380,6 @@ def usage(days: int) -> None:
             f"the rest waits until {month.resumes}" if chosen.stop else "landing goes on, as heap.quota.stop is not set"
         )
         click.echo(f"         warned at {thresholds(project).quota:.0%}; at the limit {then}")
-    by_day = landed_rows(project.landing).sort("day", descending=True).head(days)
     if by_day.height:
         click.echo()
         _frame(by_day.rename({"free": "first seven days"}))
@@ -336,6 +398,21 @@ def _known_table(table: str, known: list[str]) -> None:
     raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(known) or 'none'}.{hint}")
 
 
+def _rows(listed: list[dict[str, Any]], heads: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print_json(listed)
+    else:
+        print_rows(heads, [[_number(row[head]) for head in heads] for row in listed])
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else _cell(value)
+
+
+def _without(record: Record, key: str) -> Record:
+    return {name: value for name, value in record.items() if name != key}
+
+
 def _frame(frame: pl.DataFrame) -> None:
     print_rows(tuple(frame.columns), [tuple(_cell(value) for value in row) for row in frame.iter_rows()])
 
@@ -348,7 +425,7 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _say(what: str, passed: bool, detail: str, remedy: str = "") -> None:
+def _say(result: Permission) -> None:
     """Print a result, with its remedy if it failed."""
-    hint = f"\n       {remedy}" if remedy and not passed else ""
-    click.echo(f"{'ok    ' if passed else 'FAILED'} {what:<28} {detail}{hint}")
+    hint = f"\n       {result.remedy}" if result.remedy and not result.passed else ""
+    click.echo(f"{'ok    ' if result.passed else 'FAILED'} {result.name:<28} {result.detail}{hint}")

@@ -14,6 +14,7 @@ import click
 
 from heap_assets import clock
 from heap_assets.cli.home import dagster_home
+from heap_assets.cli.output import progress, report_option
 from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.status import AssetStatus, State, asset_statuses, shown_assets
@@ -41,18 +42,19 @@ class DumpsStatus:
     unreachable: str = ""
 
 
-@click.command()
+@click.command(epilog="Status 1: the source cannot be reached; with --fail, something failed.")
 @click.option("--all", "show_all", is_flag=True, help="Also list what is ok, a line each")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
+@report_option
 @click.option("--fail", is_flag=True, help="End with status 1 if something failed")
 def status(show_all: bool, as_json: bool, fail: bool) -> None:
     """Show how every table stands: pending, running, ok, failed, waiting (for what, until when), not judged.
 
-    Works while `heap-assets dev` runs and without it; writes nothing. Status 1 if the source cannot be reached.
+    Works while `heap-assets dev` runs and without it; writes nothing.
     """
     project = open_project()
-    dumps = None if is_exported(project) else _dumps(project)
-    dagster, assets = _assets(project)
+    with progress("Asking the lake, the source and Dagster"):
+        dumps = None if is_exported(project) else _dumps(project)
+        dagster, assets = _assets(project)
     if as_json:
         click.echo(json.dumps(_document(project, dagster, dumps, assets), default=_plain))
     else:

@@ -23,8 +23,9 @@ from heap_assets.activation import (
     retry_rejected,
     runs,
 )
-from heap_assets.cli.groups import COUNT, CommandGroup
-from heap_assets.cli.home import dagster_home, print_rows
+from heap_assets.cli.groups import CommandGroup
+from heap_assets.cli.home import dagster_home
+from heap_assets.cli.output import NOT_CONFIRMED, json_option, print_json, print_rows, progress, records, report_option
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.offenders import forget_person
@@ -38,6 +39,7 @@ from heap_assets.tables import sync_asset
 _SHOWN = 20
 _COUNTS = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "held", "invalid", "waiting")
 _EMPTY = "empty: no mapped property has a value, and nothing of theirs was sent before"
+_NOT_ALL = "Status 1: not everything arrived, or the run waits for `heap-assets sync confirm`."
 _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -48,15 +50,22 @@ def sync() -> None:
 
 @sync.command("kinds")
 @click.argument("kind", required=False)
-def kinds(kind: str | None) -> None:
+@json_option
+def kinds(kind: str | None, as_json: bool) -> None:
     """Show which kinds of sync there are, or the keys of one."""
     known = connectors()
+    if kind is None and as_json:
+        print_json({"kind": name, "sends": connector.docs()} for name, connector in known.items())
+        return
     if kind is None:
         print_rows(["kind", "what it sends"], [[name, connector.docs()] for name, connector in known.items()])
         return
     if kind not in known:
         raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(known)}")
     fields = known[kind].settings_model.model_fields.items()
+    if as_json:
+        print_json({"key": k, "required": f.is_required(), "description": f.description or ""} for k, f in fields)
+        return
     click.echo(f"{known[kind].docs()}\n")
     print_rows(["key", "", ""], [[key, "required" * f.is_required(), f.description or ""] for key, f in fields])
 
@@ -64,17 +73,16 @@ def kinds(kind: str | None) -> None:
 @sync.command("plan")
 @click.argument("name")
 @click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
-@click.option("--rows", type=COUNT, default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
+@report_option
 def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     """Show what would be sent, without sending or writing anything."""
-    import json
-
     project = _project_of(name)
-    planned, sample = delivery.plan(project, name, _day(project, name, day))
+    with progress(f"Planning {sync_asset(name)}"):
+        planned, sample = delivery.plan(project, name, _day(project, name, day))
     if as_json:
         tables = {table: report.as_dict() for table, report in planned.tables.items()}
-        click.echo(json.dumps({**planned.report.as_dict(), "tables": tables, "left_out": dict(planned.left_out)}))
+        print_json({**planned.report.as_dict(), "tables": tables, "left_out": dict(planned.left_out)})
         return
     click.echo(f"{sync_asset(name)} {planned.day}: dry run, nothing was sent")
     _say_report(planned.report)
@@ -89,7 +97,7 @@ def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
             click.echo("No sync has run in this lake: the hashes are of this call alone, `heap-assets rows` finds none")
 
 
-@sync.command("run")
+@sync.command("run", epilog=_NOT_ALL)
 @click.argument("name")
 @click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
 def run(name: str, day: datetime | None) -> None:
@@ -97,7 +105,7 @@ def run(name: str, day: datetime | None) -> None:
     _run(name, day, confirmed=False)
 
 
-@sync.command("confirm")
+@sync.command("confirm", epilog=_NOT_ALL)
 @click.argument("name")
 @click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
 def confirm(name: str, day: datetime | None) -> None:
@@ -109,14 +117,16 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     project = _project_of(name)
     chosen = _day(project, name, day)
     if not confirmed and waits_for_confirmation(project, name):
-        planned, _ = delivery.plan(project, name, chosen)
+        with progress(f"Planning {sync_asset(name)}"):
+            planned, _ = delivery.plan(project, name, chosen)
         click.echo(f"{sync_asset(name)} {chosen}: nothing was ever sent to this destination, and nothing was now")
         _say_report(planned.report)
         click.echo(f"  {how_to_confirm(name)}")
         raise SystemExit(1)
     run_id = _by_hand()
     try:
-        sent = delivery.send(project, name, chosen, run_id, delivery.RunOptions(confirmed=confirmed))
+        with progress(f"Sending {sync_asset(name)}"):
+            sent = delivery.send(project, name, chosen, run_id, delivery.RunOptions(confirmed=confirmed))
     except LeaseHeldError:
         raise
     except HeapAssetsError as error:
@@ -166,7 +176,7 @@ def retry(name: str, since: datetime | None) -> None:
     click.echo(f"{sync_asset(name)}: {count:,} rows will be tried again by the next run")
 
 
-@sync.command("resend")
+@sync.command("resend", epilog=NOT_CONFIRMED)
 @click.argument("name")
 @click.confirmation_option(prompt="The next run will send every known key again. Go on?")
 def resend(name: str) -> None:
@@ -178,7 +188,7 @@ def resend(name: str) -> None:
     click.echo(f"{sync_asset(name)}: {count:,} keys will be sent again by the next run")
 
 
-@sync.command("forget")
+@sync.command("forget", epilog=NOT_CONFIRMED)
 @click.argument("name")
 @click.argument("key")
 @click.option("--delete-in-heap", is_flag=True, help="Ask Heap, too: deletes the user in all environments, for good")
@@ -204,16 +214,20 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 
 @sync.command("runs")
 @click.argument("name")
-@click.option("--last", type=COUNT, default=_SHOWN, show_default=True, help="How many runs")
-def show_runs(name: str, last: int) -> None:
+@click.option("--last", default=_SHOWN, show_default=True, help="How many runs")
+@json_option
+def show_runs(name: str, last: int, as_json: bool) -> None:
     """Show the last runs, newest first."""
     project = _project_of(name)
     specs = connector_of(project, name).specs()
     listed = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
+    shown = listed.sort("started_at", descending=True).head(last)
+    if as_json:
+        print_json(records(shown))
+        return
     if not len(listed):
         click.echo(f"{sync_asset(name)} has not run yet")
         return
-    shown = listed.sort("started_at", descending=True).head(last)
     columns = ("planned", "sent", "rejected", "held", "invalid", "unknown", "requests")
     several = ["sync"] if len(specs) > 1 else []
     _table(
@@ -232,8 +246,9 @@ def show_runs(name: str, last: int) -> None:
 @sync.command("rejected")
 @click.argument("name")
 @click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
-@click.option("--rows", type=COUNT, default=_SHOWN, show_default=True, help="How many rows")
-def show_rejected(name: str, since: datetime | None, rows: int) -> None:
+@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows")
+@json_option
+def show_rejected(name: str, since: datetime | None, rows: int, as_json: bool) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
     project = _project_of(name)
     moment = since.replace(tzinfo=UTC) if since else None
@@ -241,14 +256,17 @@ def show_rejected(name: str, since: datetime | None, rows: int) -> None:
     listed = pl.concat(
         [rejected(project.lake.store, spec, moment).with_columns(ledger=pl.lit(spec.name)) for spec in specs]
     )
+    newest = listed.sort("failed_at", descending=True, nulls_last=True).head(rows)
+    if as_json:
+        print_json(records(newest))
+        return
     click.echo(f"{sync_asset(name)}: {len(listed):,} rows stand as rejected or unanswered")
     if not len(listed):
         return
     by_reason = listed.group_by("status", "reason").len("rows").sort("rows", "reason", descending=[True, False])
     _table(by_reason.fill_null(""))
     click.echo()
-    shown = listed.drop("ledger") if len(specs) == 1 else listed
-    _table(shown.sort("failed_at", descending=True, nulls_last=True).head(rows))
+    _table(newest.drop("ledger") if len(specs) == 1 else newest)
     click.echo(f"\nShow one in clear: heap-assets rows sync/{name} --key KEY_HASH")
     click.echo(f"Try them at once: heap-assets sync retry {name}, then run the sync")
 

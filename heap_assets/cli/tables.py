@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import polars as pl
 
+from heap_assets.cli.output import json_option, print_json, progress, records, report_option
 from heap_assets.identity import compile_engine
 from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
 from heap_assets.project import open_project
@@ -20,7 +22,8 @@ from heap_assets.values import as_text
 @click.command()
 @click.argument("query", required=False)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table")
-def sql(query: str | None, as_csv: bool) -> None:
+@json_option
+def sql(query: str | None, as_csv: bool, as_json: bool) -> None:
     """Query every table of the lake, read-only; without a query, list the tables.
 
     heap-assets sql "select count(*) from heap.pageviews where partition_key = '2026-11-01'"
@@ -30,14 +33,26 @@ def sql(query: str | None, as_csv: bool) -> None:
         for table, reason in lake_sql.unreadable.items():
             click.echo(f"{table} cannot be shown: {reason}", err=True)
         if query is None:
-            click.echo("\n".join(lake_sql.tables()))
-        elif as_csv:
-            click.echo(_flat(lake_sql.sql(query)).write_csv(), nl=False)
-        else:
-            with pl.Config(
-                tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=-1, fmt_str_lengths=200
-            ):
-                click.echo(lake_sql.sql(query))
+            _list(lake_sql.tables(), as_json)
+            return
+        with progress("Running the query"):
+            frame = lake_sql.sql(query)
+    if as_json:
+        print_json(records(frame))
+    elif as_csv:
+        click.echo(_flat(frame).write_csv(), nl=False)
+    else:
+        with pl.Config(
+            tbl_rows=100, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_width_chars=-1, fmt_str_lengths=200
+        ):
+            click.echo(frame)
+
+
+def _list(tables: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print_json({"table": table} for table in tables)
+    else:
+        click.echo("\n".join(tables))
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
@@ -50,29 +65,41 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
 @click.option("--out", type=click.Path(path_type=Path), default="heap_assets_report.html", show_default=True)
 def report(out: Path) -> None:
     """Write a status page that can be sent to a colleague: one HTML file that opens without a network."""
-    click.echo(f"Wrote {write_report(open_project().lake, out)}")
+    with progress("Writing the status page"):
+        path = write_report(open_project().lake, out)
+    click.echo(f"Wrote {path}")
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Say what would go, and delete nothing")
-def prune(dry_run: bool) -> None:
+@report_option
+def prune(dry_run: bool, as_json: bool) -> None:
     """Delete days of snapshot-sized tables that `keep` no longer asks for; events and month ends stay."""
     project = open_project()
     project.require_lake()
-    days = expired(project)
-    counts = Counter(day.asset for day in days) if dry_run else forget(project, days)
+    with progress("Looking for what is no longer kept" if dry_run else "Deleting what is no longer kept"):
+        days = expired(project)
+        counts = Counter(day.asset for day in days) if dry_run else forget(project, days)
+        oldest = {asset: min(day.partition for day in days if day.asset == asset) for asset in counts}
+        results = expired_results(project)
+        if not dry_run:
+            delete_results(project, results)
+        leftovers = None if dry_run else tidy(project)
+    if as_json:
+        tables = [
+            {"asset": asset, "days": count, "first_day": oldest[asset]} for asset, count in sorted(counts.items())
+        ]
+        print_json({"dry_run": dry_run, "tables": tables, "check_results": len(results), "leftover_files": leftovers})
+        return
     for asset, count in sorted(counts.items()):
-        oldest = min(day.partition for day in days if day.asset == asset)
-        click.echo(f"{asset:<32}{count:>6} days, from {oldest}")
-    results = expired_results(project)
-    if not dry_run:
-        delete_results(project, results)
-        click.echo(f"{tidy(project)} files and folders of killed processes are gone")
+        click.echo(f"{asset:<32}{count:>6} days, from {oldest[asset]}")
+    if leftovers is not None:
+        click.echo(f"{leftovers} files and folders of killed processes are gone")
     click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")
     click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")
 
 
-@click.command()
+@click.command(epilog="Status 1: there is no folder that can be written.")
 def warm() -> None:
     """Compile identity resolution ahead of its first run, as the last step of an image build.
 
@@ -80,7 +107,8 @@ def warm() -> None:
     they are copied to the user's cache folder when they are first needed.
     """
     begun = time.monotonic()
-    folder, files = compile_engine()
+    with progress("Compiling"):
+        folder, files = compile_engine()
     if folder is None:
         raise click.ClickException("no folder to keep compiled loops in can be written; set NUMBA_CACHE_DIR to one")
     click.echo(f"{files} compiled loops in {folder} ({time.monotonic() - begun:.0f} s)")

@@ -14,6 +14,7 @@ from heap_assets.config.identity import IdentifierType
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert
+from heap_assets.config.schema import settings_schema
 from heap_assets.config.sync import (
     PROPERTIES,
     EventSettings,
@@ -57,4 +58,5 @@ __all__ = [
     "one_of",
     "parse_settings",
     "settings_path",
+    "settings_schema",
 ]

@@ -71,7 +71,7 @@ class Settings(Section):
     keep: Keep = Field(default=Keep(), description="How long days of snapshots stay")
     run: RunSettings = Field(default=RunSettings(), description="How Dagster runs things")
 
-    @field_validator("lake", mode="before")
+    @field_validator("lake", mode="before", json_schema_input_type=str | LakeSettings)
     @classmethod
     def _lake_may_be_one_word(cls, value: object) -> object:
         return {"url": value} if isinstance(value, str) else value

@@ -3,7 +3,7 @@
 from heap_assets.project.allowed_hosts import apply_allowed_hosts, check_publish_hosts, refused_hosts
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.project import CATALOGUE_KEY, Project, is_writable, load_catalogue, open_project, s3_access
-from heap_assets.project.settings import load_settings, parse_settings
+from heap_assets.project.settings import load_settings, parse_settings, settings_schema
 
 __all__ = [
     "CATALOGUE_KEY",
@@ -19,4 +19,5 @@ __all__ = [
     "parse_settings",
     "refused_hosts",
     "s3_access",
+    "settings_schema",
 ]

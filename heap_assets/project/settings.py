@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from heap_assets import config
 from heap_assets.activation import read_kinds, sync_kinds
@@ -30,6 +31,11 @@ def load_settings(path: Path | None = None) -> Settings:
 def parse_settings(text: str, path: Path) -> Settings:
     """Validate the text of a settings file that lies (or would lie) at `path`."""
     return config.parse_settings(text, path, _kinds(), _CHECKS)
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the settings file, with the kinds that are installed here (for editors)."""
+    return config.settings_schema(_kinds())
 
 
 def identifier_rule(section: IdentifierType) -> IdentifierRule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -42,6 +43,16 @@ READING = (
     "status",
     "status --all --json",
     "docs --check",
+    "schema --out -",
+    "completion bash",
+)
+REPORTS = ("usage", "prune", "status", "sync plan")
+"""Commands whose JSON is one object: of several parts."""
+AS_JSON = (
+    *("preflight", "discover", "browse", "browse crm", "browse crm.contacts", "catalogue diff", "rejected", "usage"),
+    *("what-if email=1..2", "prune --dry-run", "sync plan heap_user_properties", "sync runs heap_user_properties"),
+    *("sync kinds", "sync kinds webhook", "sync rejected heap_user_properties", "sql", "sql select(1)one"),
+    *("sql select(timestamptz'2026-11-20T01:00:00+01:00')moment", "status"),
 )
 WRITING = {
     *("init", "report", "reset", "demo", "dev", "warm", "catalogue accept"),
@@ -125,3 +136,24 @@ def test_commands_that_read_change_nothing_in_a_lake(
         assert _contents(home) == stored, line
     stands = {one["asset"]: one["state"] for one in json.loads(_typed("status --json"))["assets"]}
     assert stands["profiles"] in ("ok", "not judged")
+
+
+def test_json_is_a_list_of_objects_or_of_a_report_one_object(settings: Path, resolved: World) -> None:
+    lake = Path(resolved.project.lake.store.url)
+    settings.write_text(settings.read_text().replace("LAKE", str(lake)))
+    listed: dict[str, list[dict[str, object]]] = {}
+    for line in AS_JSON:
+        printed = json.loads(_typed(f"{line} --json"))
+        if line.startswith(REPORTS):
+            assert isinstance(printed, dict), line
+            continue
+        assert all(isinstance(row, dict) for row in printed), line
+        listed[line] = printed
+    assert {"dataset", "tables"} == listed["browse"][0].keys()
+    assert type(listed["browse"][0]["tables"]) is int
+    assert [row["column"] for row in listed["browse crm.contacts"]][:1] == ["contact_id"]
+    assert all(type(table["bytes"]) is int and table["columns"] for table in listed["discover"])
+    assert listed["sql select(1)one"] == [{"one": 1}]
+    assert {"table": "heap.pageviews"} in listed["sql"]
+    [moment] = listed["sql select(timestamptz'2026-11-20T01:00:00+01:00')moment"]
+    assert datetime.fromisoformat(str(moment["moment"])) == datetime(2026, 11, 20, tzinfo=UTC)

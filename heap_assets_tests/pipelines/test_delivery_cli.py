@@ -79,7 +79,8 @@ def test_refused_rows_are_shown_and_tried_again(call, heap: ServerProcess) -> No
 def _in_clear(*arguments: str) -> list[dict[str, Any]]:
     done = CliRunner().invoke(commands, ["rows", *arguments, "--json"])
     assert done.exit_code == 0, done.exception
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    records: list[dict[str, Any]] = json.loads(done.stdout)
+    return records
 
 
 def test_the_hash_of_a_rejected_row_leads_to_its_profile(call, heap: ServerProcess) -> None:  # type: ignore[no-untyped-def]

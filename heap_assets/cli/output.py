@@ -1,0 +1,70 @@
+"""What commands print: tables for people, lists of objects for programs, and on a terminal what they are busy with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import Any
+
+import click
+import polars as pl
+
+from heap_assets.values import json_safe, value_as_json
+
+Record = dict[str, Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects, one for each row")
+"""Of commands that print a table. Figures are numbers, times and days ISO 8601 (UTC), what is not known is null."""
+
+report_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
+"""Of commands that print a report of several parts."""
+
+NOT_CONFIRMED = "Status 1: it was not confirmed, and nothing was done."
+"""The last line of help of commands that ask first."""
+
+
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, its columns as wide as their longest cell."""
+    every = [head, *rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
+    for row in every:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_json(value: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+    """Print a list of objects, or one object, with all digits of numbers."""
+    click.echo(value_as_json(_plain(value if isinstance(value, Mapping) else list(value))))
+
+
+def records(frame: pl.DataFrame) -> list[Record]:
+    """Return the rows of a frame as JSON holds them: numbers with all their digits, times as ISO 8601."""
+    exact = frame.select(json_safe(pl.col(c), dtype, decimals=False).alias(c) for c, dtype in frame.schema.items())
+    return exact.to_dicts()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.isoformat() if isinstance(value, date | datetime) else value
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show what is being done and for how long, on a terminal's standard error, until it is done.
+
+    Nothing is shown elsewhere, and nothing stays. Standard output is not for meanwhile: print results afterwards.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # a tenth of a second that only a terminal has to wait
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as shown:
+        shown.add_task(what, total=None)
+        yield
