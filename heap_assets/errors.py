@@ -10,6 +10,13 @@ class HeapAssetsError(Exception):
 
     `exit_status`: of a command that ends with it: 2 for a mistake or for missing input; 1 if another system could not
     be reached or refused, so that trying again later may help.
+
+    >>> from heap_assets import HeapAssetsError, Project
+    >>> try:
+    ...     Project.open("heap_assets.yaml").sql("DROP TABLE heap.users")
+    ... except HeapAssetsError as error:
+    ...     print(type(error).__name__)
+    SqlError
     """
 
     is_redacted: ClassVar[bool] = True
@@ -20,7 +27,15 @@ class HeapAssetsError(Exception):
 
 
 class SettingsError(HeapAssetsError):
-    """A mistake in heap_assets.yaml: the message names the key, the value and what was expected."""
+    """A mistake in heap_assets.yaml: the message names the key, the value and what was expected.
+
+    >>> from heap_assets import Project, SettingsError
+    >>> try:
+    ...     Project.open("heap_assets.yaml").audience("nobody")
+    ... except SettingsError as error:
+    ...     print(error)
+    there is no audience 'nobody'. Audiences: pro_plan
+    """
 
 
 class SourceError(HeapAssetsError):
@@ -30,7 +45,15 @@ class SourceError(HeapAssetsError):
 
 
 class MissingInputError(HeapAssetsError):
-    """A partition that is needed has not been built yet."""
+    """A partition that is needed has not been built yet.
+
+    >>> from heap_assets import MissingInputError, Project
+    >>> try:
+    ...     Project.open("heap_assets.yaml").table("heap/pageviews").day("2026-01-01")
+    ... except MissingInputError as error:
+    ...     print(error)
+    heap/pageviews has no partition 2026-01-01: materialize it first
+    """
 
 
 class StaleWriterError(HeapAssetsError):

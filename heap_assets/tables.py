@@ -75,7 +75,7 @@ def event_key(table: str) -> str:
     that Dagster can hold stay, and a hash of the whole name tells it from others.
 
     >>> event_key("sign_up"), event_key("Sign-Up"), event_key("anmeldung_größe")
-    ('sign_up', 'sign_up_8a1ac9a4', 'anmeldung_gro_e_9d4e0ea3')
+    ('sign_up', 'sign_up_a821364b', 'anmeldung_groe_b99deb0f')
     """
     if _ORDINARY.fullmatch(table):
         return table

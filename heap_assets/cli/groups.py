@@ -1,8 +1,11 @@
-"""A group of commands whose help says of each all that its first sentence says; click alone cuts it off."""
+"""What commands share: a group whose help says of each all that its first sentence says, and numbers that fit."""
 
 from __future__ import annotations
 
 import click
+
+COUNT = click.IntRange(0, 1_000_000_000)
+"""How many rows, runs or days to show."""
 
 
 class CommandGroup(click.Group):

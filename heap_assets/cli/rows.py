@@ -9,15 +9,15 @@ from typing import Any
 import click
 import polars as pl
 
+from heap_assets.cli.groups import COUNT
 from heap_assets.cli.output import Record, json_option, print_json, progress, records, report_option
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.identity import IdentityTables
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import what_if as sweep
 from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, rows_of_key, shown_by
-from heap_assets.pipelines.readiness import links_as_of
+from heap_assets.pipelines.readiness import identity_tables
 from heap_assets.project import Project, open_project
-from heap_assets.tables import CONFLICTS, GRAPH, SHARED, sync_asset, sync_name
+from heap_assets.tables import GRAPH, sync_asset, sync_name
 from heap_assets.values import value_as_json
 
 _SYNC_DIGITS = 16
@@ -32,7 +32,7 @@ _ROWS = 5
 @click.option(
     "--day", type=click.DateTime(["%Y-%m-%d"]), help="Of this partition [default: the newest that was judged]"
 )
-@click.option("--rows", "most", default=_ROWS, show_default=True, help="Rows of each table and offender")
+@click.option("--rows", "most", type=COUNT, default=_ROWS, show_default=True, help="Rows of each table and offender")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects, one for each offender or key")
 def rows(
     asset: str | None, check: str | None, keys: tuple[str, ...], day: datetime | None, most: int, *, as_json: bool
@@ -143,7 +143,7 @@ def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, as_me
     chosen = _day(project, day)
     first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
     with progress(f"Reading the links of {chosen}"):
-        answer = explain_identifiers(first, second, _identity_tables(project, chosen), project.rules)
+        answer = explain_identifiers(first, second, identity_tables(project, chosen), project.rules)
     click.echo(answer.json() if as_json else answer.mermaid() if as_mermaid else answer.text())
 
 
@@ -158,7 +158,7 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool) -> None:
     """
     project = open_project()
     with progress("Resolving with other limits"):
-        answer = sweep(_identity_tables(project, _day(project, day)).links, project.rules, sweeps)
+        answer = sweep(identity_tables(project, _day(project, day)).links, project.rules, sweeps)
     click.echo(answer.json() if as_json else answer.text())
 
 
@@ -169,10 +169,3 @@ def _day(project: Project, day: date | None) -> date:
     if not known:
         raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
     return date.fromisoformat(known[-1])
-
-
-def _identity_tables(project: Project, day: date) -> IdentityTables:
-    """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
-    lake, key = project.lake, str(day)
-    links = links_as_of(project, day).collect()  # asked several times, and of many files
-    return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))

@@ -14,7 +14,7 @@ import click
 import polars as pl
 from obstore.exceptions import BaseError
 
-from heap_assets.cli.groups import CommandGroup
+from heap_assets.cli.groups import COUNT, CommandGroup
 from heap_assets.cli.output import (
     NOT_CONFIRMED,
     Record,
@@ -148,7 +148,7 @@ def _tables(project: Project, source: str) -> list[Permission]:
 
 
 @click.command()
-@click.option("--dumps", type=int, help="Only so many of the newest dumps [default: all]")
+@click.option("--dumps", type=COUNT, help="Only so many of the newest dumps [default: all]")
 @click.option("--start-date", is_flag=True, help="Print the first day that the source holds, and nothing more")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of tables, each with its list of columns")
 def discover(dumps: int | None, *, start_date: bool, as_json: bool) -> None:
@@ -183,7 +183,7 @@ def discover(dumps: int | None, *, start_date: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False, metavar="[DATASET[.TABLE]]")
-@click.option("--samples", type=int, default=0, help="Show so many values of each column (personal data!)")
+@click.option("--samples", type=COUNT, default=0, help="Show so many values of each column (personal data!)")
 @click.option("--source", metavar="NAME", help="Which of `sources:` [default: the warehouse, or the only one there is]")
 @json_option
 def browse(name: str | None, samples: int, source: str | None, as_json: bool) -> None:
@@ -331,7 +331,7 @@ def reset(table: str, *, yes: bool) -> None:
 
 @click.command()
 @click.argument("table", required=False)
-@click.option("--rows", default=20, show_default=True, help="How many rows to show")
+@click.option("--rows", type=COUNT, default=20, show_default=True, help="How many rows to show")
 @click.option("--content", is_flag=True, help="Show the rows themselves, as JSON (personal data!)")
 @json_option
 def rejected(table: str | None, rows: int, content: bool, as_json: bool) -> None:
@@ -361,7 +361,7 @@ def rejected(table: str | None, rows: int, content: bool, as_json: bool) -> None
 
 
 @click.command()
-@click.option("--days", default=31, show_default=True, help="How many days to show, newest first")
+@click.option("--days", type=COUNT, default=31, show_default=True, help="How many days to show, newest first")
 @report_option
 def usage(days: int, as_json: bool) -> None:
     """Show the month's rows against the plan's quota, and rows by day; what landed again counts again."""

@@ -23,7 +23,7 @@ from heap_assets.activation import (
     retry_rejected,
     runs,
 )
-from heap_assets.cli.groups import CommandGroup
+from heap_assets.cli.groups import COUNT, CommandGroup
 from heap_assets.cli.home import dagster_home
 from heap_assets.cli.output import NOT_CONFIRMED, json_option, print_json, print_rows, progress, records, report_option
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
@@ -73,7 +73,7 @@ def kinds(kind: str | None, as_json: bool) -> None:
 @sync.command("plan")
 @click.argument("name")
 @click.option("--day", type=_DATES, help="Rows of this day [default: the newest]")
-@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
+@click.option("--rows", type=COUNT, default=_SHOWN, show_default=True, help="How many rows to show, with hashed keys")
 @report_option
 def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     """Show what would be sent, without sending or writing anything."""
@@ -214,7 +214,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 
 @sync.command("runs")
 @click.argument("name")
-@click.option("--last", default=_SHOWN, show_default=True, help="How many runs")
+@click.option("--last", type=COUNT, default=_SHOWN, show_default=True, help="How many runs")
 @json_option
 def show_runs(name: str, last: int, as_json: bool) -> None:
     """Show the last runs, newest first."""
@@ -246,7 +246,7 @@ def show_runs(name: str, last: int, as_json: bool) -> None:
 @sync.command("rejected")
 @click.argument("name")
 @click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
-@click.option("--rows", default=_SHOWN, show_default=True, help="How many rows")
+@click.option("--rows", type=COUNT, default=_SHOWN, show_default=True, help="How many rows")
 @json_option
 def show_rejected(name: str, since: datetime | None, rows: int, as_json: bool) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""

@@ -5,7 +5,7 @@ from heap_assets.identity.engine import EngineName, compile_engine
 from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.explain.audit import AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.explain.blockers import IdentityTables
-from heap_assets.identity.explain.explain import explain
+from heap_assets.identity.explain.explain import Explanation, explain
 from heap_assets.identity.explain.query import Verdict
 from heap_assets.identity.explain.what_if import what_if
 from heap_assets.identity.extract import extract, own_identify_links, resolve_path
@@ -42,6 +42,7 @@ __all__ = [
     "ColumnMapping",
     "DayInput",
     "EngineName",
+    "Explanation",
     "IdentifierRule",
     "IdentityTables",
     "LinksError",

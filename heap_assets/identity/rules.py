@@ -54,6 +54,10 @@ _NORMALISATION: Final = 2
 class IdentifierRule:
     """The rules of one identifier type.
 
+    >>> rule = IdentifierRule("email", max_per_profile=3, blocked=("info@x.example",))
+    >>> rule.type, rule.max_per_profile
+    ('email', 3)
+
     Attributes
     ----------
     type
@@ -122,6 +126,10 @@ class IdentifierRule:
 @dataclass(frozen=True)
 class Rules:
     """All rules of one resolution.
+
+    >>> rules = Rules(identifiers=(IdentifierRule("email", max_per_profile=2), IdentifierRule("device_id")))
+    >>> rules.types
+    ('email', 'device_id')
 
     Attributes
     ----------

@@ -70,6 +70,10 @@ class HeapAssetsComponent(dg.Component, dg.Resolvable, Attributes):
     Brings assets, checks, jobs, schedules and sensors, and one resource of its own. The project's resources, I/O
     managers and executor stay as they are. Several of them, each with settings, lake and prefix of its own, go into
     one code location.
+
+    >>> from heap_assets import HeapAssetsComponent
+    >>> HeapAssetsComponent(settings="heap/prod/heap_assets.yaml", asset_key_prefix="prod").group_prefix
+    ''
     """
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

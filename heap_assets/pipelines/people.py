@@ -12,7 +12,7 @@ import polars as pl
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
-from heap_assets.pipelines.readiness import graph_inputs, identity_inputs
+from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made
 from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
 from heap_assets.project import Project
@@ -40,6 +40,12 @@ def identity_of_day(project: Project, day: date) -> dict[str, Made]:
     day_inputs = identity_inputs(project, day)
     if day_inputs.waiting_for:
         raise MissingInputError(f"identity {day} waits: {'; '.join(day_inputs.waiting_for[:5])}")
+    return identity_tables(project, day_inputs)
+
+
+def identity_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, Made]:
+    """Resolve identities from the inputs that there are."""
+    day = day_inputs.day
     advanced = project.timeline.advance(day, day_inputs.inputs)
     resolution = advanced.resolution
     inputs = graph_inputs(project, day_inputs)

@@ -12,14 +12,14 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation import connector_of
-from heap_assets.identity import DayInput, SourceTable, own_identify_links
+from heap_assets.identity import DayInput, IdentityTables, SourceTable, own_identify_links
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.catalogue import columns_since
 from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.storage import Inputs
-from heap_assets.tables import GRAPH, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
+from heap_assets.tables import CONFLICTS, GRAPH, MIGRATIONS, SHARED, SNAPSHOT_TABLES, USERS, heap_asset
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _PAUSE = timedelta(seconds=12)
@@ -75,6 +75,13 @@ def identity_inputs(project: Project, day: date) -> IdentityInputs:
 def links_as_of(project: Project, day: date) -> pl.LazyFrame:
     """Return all links that the graph of a day was resolved from, one row per link and source. Writes nothing."""
     return project.timeline.links(day, identity_inputs(project, day).inputs)
+
+
+def identity_tables(project: Project, day: date) -> IdentityTables:
+    """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
+    lake, key = project.lake, str(day)
+    links = links_as_of(project, day).collect()  # asked several times, and of many files
+    return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))
 
 
 def landing_pauses(project: Project) -> bool:

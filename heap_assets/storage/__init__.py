@@ -3,6 +3,7 @@
 from heap_assets.storage.checksums import UNSEALED, from_parquet, seal, to_parquet
 from heap_assets.storage.files import SCRATCH, folder_name, remove_scratch_folders, update_file
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
+from heap_assets.storage.overlay import OverlayStore
 from heap_assets.storage.sql import LakeSql
 from heap_assets.storage.store import FileWriter, ObjectInfo, Store
 
@@ -14,6 +15,7 @@ __all__ = [
     "Lake",
     "LakeSql",
     "ObjectInfo",
+    "OverlayStore",
     "Partition",
     "Status",
     "Store",

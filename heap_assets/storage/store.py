@@ -129,6 +129,10 @@ class Store:
         """Return the address that Polars opens, given :attr:`options` as `storage_options`."""
         return f"{self.url}/{key}"
 
+    def local_path(self, key: str) -> Path | None:
+        """Return the file of an object; None if it lies in an object store."""
+        return self.root / key if self.is_local else None
+
     @property
     def storage_options(self) -> dict[str, str] | None:
         """Options for Polars' readers; None for a local folder."""
@@ -307,7 +311,8 @@ class Store:
 
         Raises DamagedFileError if it is not.
         """
-        if self.is_local and not is_whole(self.root / key):
+        path = self.local_path(key)
+        if path is not None and not is_whole(path):
             raise DamagedFileError(
                 f"{self.uri(key)} is damaged: its checksum is that of other bytes. Restore it from a backup, or have "
                 "it made again: a partition by deleting and materializing it, what landed by `heap-assets reset`"
@@ -319,8 +324,8 @@ class Store:
 
     def is_whole(self, key: str) -> bool:
         """Whether a Parquet object is there and undamaged."""
-        info = self.head(key)
-        return info is not None and info.size >= _SMALLEST_PARQUET and (not self.is_local or is_whole(self.root / key))
+        info, path = self.head(key), self.local_path(key)
+        return info is not None and info.size >= _SMALLEST_PARQUET and (path is None or is_whole(path))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -253,3 +253,11 @@ def test_a_command_that_a_text_names_exists() -> None:
         assert found is not None, f"{path} names `heap-assets {command}`"
         if isinstance(found, click.Group) and below:
             assert below in found.commands, f"{path} names `heap-assets {command} {below}`"
+
+
+@pytest.mark.parametrize("number", ["-1", "²", "9" * 20, "1" * 5000])
+def test_a_number_that_nothing_can_count_to_is_a_mistake(number: str) -> None:
+    for line in ("rejected --rows", "usage --days", "discover --dumps", "rows profiles unique_keys --rows"):
+        refused = CliRunner().invoke(commands, [*line.split(), number])
+        assert refused.exit_code == 2, refused.output
+        assert "Invalid value for" in refused.output

@@ -25,6 +25,7 @@ WITHOUT_A_TABLE = {
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
 }
 ARGUMENTS = {
+    "diff": [str(ROOT / "heap_assets.yaml")],
     "reset": ["pageviews", "--yes"],
     "rows": ["profiles", "unique_keys"],
     "explain": ["email:ann@acme.io"],
@@ -87,6 +88,7 @@ STATUS_1 = {
 """Commands that say when they end with status 1, with arguments by which they do where the bucket is missing."""
 STATUS_1_ELSEWHERE = {
     "reset": "asks as sync resend does",
+    "diff": "test_difference",
     "publish": "test_stopped_servers",
     "sync run": "test_delivery_cli",
     "sync confirm": "test_delivery_cli",

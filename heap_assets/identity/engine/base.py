@@ -19,6 +19,13 @@ from heap_assets.storage import Store
 class Resolution:
     """Resolved profiles, as lazy frames with the schemas of `identity/graph`, `identity/conflicts`, `identity/shared`.
 
+    >>> import polars as pl
+    >>> from heap_assets import IdentifierRule, Rules, resolve
+    >>> link = {"type_a": ["email"], "value_a": ["ann@x.example"], "type_b": ["device_id"], "value_b": ["laptop"]}
+    >>> resolution = resolve(pl.DataFrame(link), Rules((IdentifierRule("email"), IdentifierRule("device_id"))))
+    >>> resolution.graph.collect()["profile_id"].n_unique(), resolution.conflicts.collect().height
+    (1, 0)
+
     Attributes
     ----------
     graph

@@ -28,6 +28,11 @@ from heap_assets.identity.rules import LinksError, Rules
 class Explanation:
     """An answer, as text, JSON or a Mermaid flowchart.
 
+    >>> from heap_assets import Project
+    >>> answer = Project.open("heap_assets.yaml").explain("email:ann@x.example", "email:bob@x.example")
+    >>> str(answer.verdict), len(answer.clusters)
+    ('unconnected', 2)
+
     Attributes
     ----------
     lookups

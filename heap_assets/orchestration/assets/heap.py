@@ -1,6 +1,5 @@
 """Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
 
-from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -9,11 +8,9 @@ from heap_assets.orchestration.assets.table_step import TableAsset, table_step
 from heap_assets.orchestration.automation import newest_touched_day, touched_days
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.schedules import policy_for
-from heap_assets.pipelines import exports
+from heap_assets.pipelines.heap_tables import event_day, migrations_of_day, users_of_day
 from heap_assets.pipelines.suites import checks_of, loaded_cadence
-from heap_assets.pipelines.table import UNREADABLE, Table, Task, without_left_out
 from heap_assets.project import Project
-from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
 from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, is_event_table
 
 _ABOUT_USERS = (
@@ -35,7 +32,7 @@ def event_tables(project: Project) -> dg.AssetsDefinition:
         tables.append(
             TableAsset(
                 path,
-                partial(_event_day, table=table),
+                partial(event_day, table=table),
                 _spec(project, path, f"Heap's `{known.display_name}` events.", condition),
                 checks_of(project, path),
             )
@@ -53,7 +50,10 @@ def people(project: Project) -> dg.AssetsDefinition:
     condition = newest_touched_day(project)
     tables = [
         TableAsset(path, build, _spec(project, path, about, condition), checks_of(project, path))
-        for path, build, about in ((USERS, _users, _ABOUT_USERS), (MIGRATIONS, _migrations, _ABOUT_MIGRATIONS))
+        for path, build, about in (
+            (USERS, users_of_day, _ABOUT_USERS),
+            (MIGRATIONS, migrations_of_day, _ABOUT_MIGRATIONS),
+        )
     ]
     return table_step(
         "heap_people",
@@ -61,33 +61,6 @@ def people(project: Project) -> dg.AssetsDefinition:
         project,
         description="Folds dumps into users and user migrations as they stood at the end of each day.",
     )
-
-
-def _event_day(task: Task, table: str) -> Table:
-    return without_left_out(task, table, _whole_day(task, table))
-
-
-def _whole_day(task: Task, table: str) -> Table:
-    project = task.project
-    if exports.is_exported(project):
-        return exports.event_day(task, table)
-    built = build_event_day(project.landing, table, task.day, project.catalogue.columns(table))
-    records = project.landing.records()
-    failed = [why for dump, why in built.notes["failed"].items() if records[dump].day == task.day]
-    return replace(built, notes={**built.notes, UNREADABLE: failed[-1]}) if failed else built
-
-
-def _users(task: Task) -> Table | None:
-    if exports.is_exported(task.project):
-        return exports.users_of_day(task)
-    project = task.project
-    return build_users(project.landing, task.day, project.catalogue.columns("users"), lake=project.lake, asset=USERS)
-
-
-def _migrations(task: Task) -> Table | None:
-    if exports.is_exported(task.project):
-        return exports.migrations_of_day(task)
-    return build_user_migrations(task.project.landing, task.day)
 
 
 def _spec(

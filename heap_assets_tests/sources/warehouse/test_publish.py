@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
@@ -306,6 +308,32 @@ def test_of_two_who_load_a_day_at_once_the_last_is_known_as_such(
     assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.LOADED
     assert target.query(f"SELECT id FROM {target.prefix}.people") == [(2,)]
     assert publish(PEOPLE, MONDAY, people(2), "v2").status is PublishStatus.UNCHANGED
+
+
+def test_three_who_make_a_schema_and_a_table_at_once_all_succeed(postgres: str, tmp_path: Path) -> None:
+    for number in range(5):
+        begun, schema = Barrier(3), f"made_{number}"
+        store = Store(str(tmp_path / schema))
+
+        def publish(day: date, begun: Barrier = begun, schema: str = schema, store: Store = store) -> PublishStatus:
+            publisher = PostgresPublisher(postgres, schema, store)
+            rows = people(day.day, **{f"only_on_{day.day}": "x"})
+            begun.wait(30)
+            return publisher.publish(PEOPLE, day, rows, "v1").status
+
+        with ThreadPoolExecutor(3) as pool:
+            statuses = list(pool.map(publish, [MONDAY, TUESDAY, date(2026, 11, 4)]))
+        assert statuses == [PublishStatus.LOADED] * 3
+        with dbapi.connect(postgres) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT partition_day, id, only_on_2, only_on_3, only_on_4 FROM {schema}.people ORDER BY id"
+            )
+            rows = [tuple(row) for row in cursor.fetchall()]
+        assert rows == [
+            (MONDAY, 2, "x", None, None),
+            (TUESDAY, 3, None, "x", None),
+            (date(2026, 11, 4), 4, None, None, "x"),
+        ]
 
 
 LATE = """

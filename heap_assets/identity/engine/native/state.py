@@ -223,8 +223,8 @@ def _write(file: BinaryIO, array: Any) -> None:
 
 
 def _array(store: Store, key: str) -> Any:
-    if not store.is_local:
+    path = store.local_path(key)
+    if path is None:
         return np.load(io.BytesIO(store.read(key)))
-    path = store.root / key
     # copy on write: pages are read when they are used, and changes stay in memory; an empty array cannot be mapped
     return np.load(path, mmap_mode="c" if path.stat().st_size > 128 else None)

@@ -1,0 +1,78 @@
+"""A store whose writes stay aside: what a change of settings would do is built in it, and the lake stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from heap_assets.storage.store import ObjectInfo, Store
+
+
+class OverlayStore(Store):
+    """Objects of `base`, hidden by those that were written here and without those that were deleted here.
+
+    Parameters
+    ----------
+    base
+        Is only read.
+    folder
+        Where writes go; a local folder.
+    """
+
+    def __init__(self, base: Store, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.options = base.options
+        self.base = base
+        self._deleted: set[str] = set()
+
+    def child(self, prefix: str) -> Store:
+        """Return the overlay of everything below `prefix`."""
+        return OverlayStore(self.base.child(prefix), self.root / prefix.strip("/"))
+
+    def uri(self, key: str) -> str:
+        """Return the address of an object where it lies: here, or in the base."""
+        return super().uri(key) if self._is_here(key) else self.base.uri(key)
+
+    def local_path(self, key: str) -> Path | None:
+        """Return the file of an object; None if it lies in an object store."""
+        return super().local_path(key) if self._is_here(key) else self.base.local_path(key)
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes; FileNotFoundError if there is none."""
+        if self._is_here(key):
+            return super().read(key)
+        if key in self._deleted:
+            raise FileNotFoundError(self.uri(key))
+        return self.base.read(key)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Describe an object without reading it; None if there is none."""
+        if self._is_here(key):
+            return super().head(key)
+        return None if key in self._deleted else self.base.head(key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object only if there is none; False if there is one."""
+        return not self.exists(key) and super().create(key, data)
+
+    def delete(self, key: str) -> None:
+        """Hide an object; nothing happens if it is gone already."""
+        super().delete(key)
+        self._deleted.add(key)
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Return all objects whose key starts with the folder `prefix`, sorted by key."""
+        objects = {info.key: info for info in self.base.list(prefix) if info.key not in self._deleted}
+        objects |= {info.key: info for info in super().list(prefix)}
+        return [objects[key] for key in sorted(objects)]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the base is an empty place, as one where a disk would be mounted."""
+        return self.base.is_missing
+
+    def _is_here(self, key: str) -> bool:
+        return (self.root / key).is_file()
+
+    def _read_with_info(self, key: str) -> tuple[bytes | None, ObjectInfo | None]:
+        info = self.head(key)
+        return (self.read(key) if info else None), info
