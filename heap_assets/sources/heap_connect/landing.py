@@ -85,9 +85,11 @@ class Landing:
         before its last table, a table failed and is due to be tried again, a table is selected that was not, or the
         days that it touched were not confirmed. Of dumps with a record of a former version, the manifests are read
         once to complete it.
+
+        Raises SourceError if the source cannot be listed, or has no dump at all although some have landed.
         """
-        manifests = source.manifests()
-        records = with_outstanding(self._records, self.records(), manifests, source, self.config)
+        manifests, records = self._listed(source)
+        records = with_outstanding(self._records, records, manifests, source, self.config)
         newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
         recheck = {manifest.dump_id for manifest in newest}
         return [
@@ -100,12 +102,18 @@ class Landing:
         Only :meth:`pending` finds files that were changed in place. A dump with a record of a former version counts as
         pending until :meth:`pending` has completed that.
         """
-        records = self.records()
-        return [
-            m
-            for m in source.manifests()
-            if needs_landing(m, records.get(m.dump_id), source, self.config, recheck=False)
-        ]
+        manifests, records = self._listed(source)
+        return [m for m in manifests if needs_landing(m, records.get(m.dump_id), source, self.config, recheck=False)]
+
+    def _listed(self, source: DumpSource) -> tuple[list[ManifestFile], Mapping[int, DumpRecord]]:
+        """List manifests, and read records after that: a place that had some and now has none is another place."""
+        manifests, records = source.manifests(), self.records()
+        if records and not manifests:
+            raise SourceError(
+                f"{source.describe()} has no dump any more, though {len(records)} landed from it: is it mounted, and "
+                "is it the one that heap.source means?"
+            )
+        return manifests, records
 
     def land(self, source: DumpSource, dump_id: int | ManifestFile, *, confirm_later: bool = False) -> DumpReport:
         """Land what a dump still has to land. A table that fails is recorded and does not stop the others.

@@ -154,6 +154,7 @@ class FolderSource:
         with _explained(f"listing {prefix} in {self.describe()}"):
             if not folder.is_dir():
                 return []
+            os.scandir(folder).close()  # `rglob` takes a folder that cannot be read for an empty one
             files = [self._object_or_none(path) for path in folder.rglob("*")]
         return sorted((file for file in files if file and file.key.startswith(prefix)), key=lambda file: file.key)
 

@@ -6,6 +6,9 @@ import errno
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ import polars as pl
 import pytest
 from dump_builders import START, Bucket, Clock, event, land_all, landing_in
 
-from heap_assets.errors import DamagedFileError
+from heap_assets.errors import DamagedFileError, SourceError
 from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, Selection, build_event_day
 from heap_assets.sources.heap_connect.records import TableState
 from heap_assets.storage import Store
@@ -263,6 +266,34 @@ def test_a_manifest_that_cannot_be_looked_at_stops_no_other(bucket: Bucket, tmp_
     bucket.dump(2, "2026-03-03T02:00:00", t00=[event(20, "2026-03-02 10:00:00")])
     [report] = land_all(landing, bucket)
     assert (report.dump_id, str(report.as_of)[:10], report.failed) == (2, "2026-03-03", [])
+
+
+def test_a_source_that_has_nothing_any_more_is_not_one_from_which_all_has_landed(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    landing = landing_in(tmp_path / "lake")
+    land_all(landing, bucket)
+    assert landing.pending(bucket.source) == []
+    (bucket.path / "manifests").rename(tmp_path / "unmounted")
+    for ask in (landing.pending, landing.waiting):
+        with pytest.raises(SourceError, match="has no dump any more, though 1 landed from it"):
+            ask(bucket.source)
+
+
+def test_a_folder_of_manifests_that_may_not_be_read_is_not_an_empty_one(bucket: Bucket) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from heap_assets.sources.heap_connect import FolderSource; "
+        "os.getuid() or os.setuid(65534); FolderSource(Path(sys.argv[1])).manifests()"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(bucket.path, folder / "bucket")
+        (folder / "bucket/manifests").chmod(0o311)
+        done = subprocess.run([sys.executable, "-c", code, str(folder / "bucket")], capture_output=True, text=True)
+        (folder / "bucket/manifests").chmod(0o755)
+    assert "SourceError: listing manifests/ in folder" in done.stderr
+    assert "Permission denied" in done.stderr
 
 
 def test_a_time_of_modification_that_no_calendar_has_stops_its_own_dump_alone(tmp_path: Path) -> None:
