@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-ui
+.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test: $(DEV) ## Run the tests
 
 test-long: $(DEV) ## Land and build 2,000 random tables, each in a process of its own (an hour)
 	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/sources/heap_connect/test_random_tables.py
+
+machines: $(DEV) ## Build 60 days of 50 tables by four machines on one lake, some of them killed (an hour)
+	@HEAP_ASSETS_MACHINES=4 HEAP_ASSETS_MACHINE_TABLES=50 HEAP_ASSETS_MACHINE_DAYS=60 $(BIN)/python -m pytest -q heap_assets_tests/machines
 
 torture: $(DEV) ## Try to break it for hours: kills, faults, mutated files, manifests, hostile servers, races (ARGS= for less)
 	@$(BIN)/python -m heap_assets_tests.torture $(ARGS)
