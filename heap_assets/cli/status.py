@@ -17,7 +17,15 @@ from heap_assets.cli.home import dagster_home
 from heap_assets.cli.output import progress, report_option
 from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines.exports import is_exported
-from heap_assets.pipelines.status import AssetStatus, State, asset_statuses, shown_assets
+from heap_assets.pipelines.status import (
+    AssetStatus,
+    Backlog,
+    State,
+    asset_statuses,
+    build_backlog,
+    dump_backlog,
+    shown_assets,
+)
 from heap_assets.pipelines.waiting import dump_waits
 from heap_assets.project import Project, open_project
 from heap_assets.tables import WAREHOUSE_SOURCE, is_sync, is_warehouse_table
@@ -55,10 +63,13 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
     with progress("Asking the lake, the source and Dagster"):
         dumps = None if is_exported(project) else _dumps(project)
         dagster, assets = _assets(project)
+    backlogs = {"days": build_backlog(project)}
+    if dumps and dumps.pending is not None:
+        backlogs["dumps"] = dump_backlog(project, len(dumps.pending))
     if as_json:
-        click.echo(json.dumps(_document(project, dagster, dumps, assets), default=_plain))
+        click.echo(json.dumps(_document(project, dagster, dumps, assets, backlogs), default=_plain))
     else:
-        for line in _screen(project, dagster, dumps, assets, show_all=show_all):
+        for line in _screen(project, dagster, dumps, assets, backlogs, show_all=show_all):
             click.echo(line)
     failed = any(item.state is State.FAILED for item in assets) or bool(dumps and dumps.rejected)
     unreachable = bool(dumps and dumps.unreachable)
@@ -103,24 +114,42 @@ def _dumps(project: Project) -> DumpsStatus:
 
 
 def _document(
-    project: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus]
+    project: Project,
+    dagster: str,
+    dumps: DumpsStatus | None,
+    assets: Sequence[AssetStatus],
+    backlogs: Mapping[str, Backlog],
 ) -> dict[str, Any]:
     return {
         "at": clock.now(),
         "settings": version_of(project.settings.model_dump(mode="json")),
         "dagster": dagster,
         "dumps": asdict(dumps) if dumps else None,
+        "backlogs": {
+            of: {**asdict(work), "remaining_seconds": work.remaining and work.remaining.total_seconds()}
+            for of, work in backlogs.items()
+        },
         "assets": [asdict(item) for item in assets],
     }
 
 
 def _screen(
-    project: Project, dagster: str, dumps: DumpsStatus | None, assets: Sequence[AssetStatus], *, show_all: bool
+    project: Project,
+    dagster: str,
+    dumps: DumpsStatus | None,
+    assets: Sequence[AssetStatus],
+    backlogs: Mapping[str, Backlog],
+    *,
+    show_all: bool,
 ) -> Iterator[str]:
     settings = version_of(project.settings.model_dump(mode="json"))
     yield f"{clock.now():%Y-%m-%d %H:%M} UTC  settings {settings}  {dagster}"
     if dumps:
         yield from _dump_lines(dumps)
+    for of, work in backlogs.items():
+        if work.remaining is not None:
+            minutes = max(round(work.remaining.total_seconds() / 60), 1)
+            yield f"  {work.left:,} {of} left: about {minutes:,} min at {work.per_minute:,.0f} a minute"
     at = _GROUPS.index(WAREHOUSE_SOURCE) + 1
     for group in (*_GROUPS[:at], *project.settings.sources, *_GROUPS[at:]):
         members = [item for item in assets if _group(item.asset) == group]

@@ -5,9 +5,9 @@ Read from the lake; the caller asks Dagster what is running. Nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +29,7 @@ from heap_assets.tables import (
     AUDIENCES,
     AUDIT,
     GRAPH,
+    HEAP,
     PROFILES,
     RESOLVED,
     SNAPSHOT_TABLES,
@@ -45,6 +46,8 @@ from heap_assets.tables import (
 READABLE = "readable"
 _HOLES = 7
 _FORGOTTEN = timedelta(days=31)
+_LATELY = timedelta(minutes=10)
+_TOO_FEW = 3
 _BROKEN = (SyncStatus.STOPPED, SyncStatus.REFUSED, SyncStatus.BLOCKED, SyncStatus.KILLED)
 
 
@@ -61,6 +64,44 @@ def days_due(project: Project) -> dict[str, set[date]]:
         if newest and newest not in project.lake.partitions(asset):
             due[asset] = {date.fromisoformat(newest)}
     return due
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Work of one kind that is left, and how much of it a minute was done lately (None if too little to tell)."""
+
+    left: int
+    per_minute: float | None
+
+    @property
+    def remaining(self) -> timedelta | None:
+        """How long the rest takes at that rate."""
+        return timedelta(minutes=self.left / self.per_minute) if self.left and self.per_minute else None
+
+
+def backlog(left: int, done_at: Iterable[datetime]) -> Backlog:
+    """Return the rest of some work by the times (UTC, of the real clock) at which parts of it were done."""
+    now = datetime.now(UTC)
+    lately = [moment for moment in done_at if now - moment < _LATELY]
+    if len(lately) < _TOO_FEW:
+        return Backlog(left, None)
+    return Backlog(left, len(lately) / max((now - min(lately)) / timedelta(minutes=1), 1 / 60))
+
+
+def dump_backlog(project: Project, pending: int) -> Backlog:
+    """Return the dumps that are left to land, by when others landed."""
+    landed = [
+        max((table.landed_at for table in record.tables.values() if table.landed_at), default=None)
+        for record in project.landing.records().values()
+    ]
+    return backlog(pending, (moment for moment in landed if moment))
+
+
+def build_backlog(project: Project) -> Backlog:
+    """Return the days of event tables that are left to build, by when others were."""
+    left = sum(map(len, unbuilt_days(project).values()))
+    results = project.lake.store.list(f"{result_store.ROOT}/{HEAP}") if left else []
+    return backlog(left, (info.last_modified for info in results if f"/{READABLE}/" in info.key))
 
 
 def newest_results(project: Project) -> dict[str, list[StoredResult]]:

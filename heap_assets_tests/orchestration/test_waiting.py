@@ -13,7 +13,7 @@ import pytest
 
 from heap_assets import clock
 from heap_assets.orchestration.assets.status import activity_of
-from heap_assets.pipelines.status import Activity, AssetStatus, State, asset_statuses
+from heap_assets.pipelines.status import Activity, AssetStatus, State, asset_statuses, backlog
 from heap_assets.pipelines.waiting import Wait, waits
 from heap_assets.project.project import Project
 from heap_assets.quality.result_store import record
@@ -150,3 +150,15 @@ def test_what_dagster_runs_is_told_and_what_it_has_done_is_not(
         "profiles": "queued",
         "audiences": "failed",
     }
+
+
+def test_a_backlog_says_how_long_the_rest_takes_at_the_rate_of_the_last_minutes() -> None:
+    now = datetime.now(UTC)
+    long_ago = [now - timedelta(hours=3)] * 1000
+    lately = [now - timedelta(seconds=10 * number) for number in range(1, 31)]
+    work = backlog(60, [*long_ago, *lately])
+    assert work.per_minute == pytest.approx(6, rel=0.02)
+    assert work.remaining is not None
+    assert work.remaining.total_seconds() == pytest.approx(600, rel=0.02)
+    assert backlog(60, long_ago).remaining is None, "nothing was done lately"
+    assert backlog(0, lately).remaining is None, "nothing is left"
