@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-ui
+.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-first-load bench-ui
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bench-warehouse: $(DEV) ## Read and publish ROWS rows, against google-cloud-bigq
 
 bench-definitions: $(DEV) ## Load the definitions of 500 event tables, against Dagster's own time for as many assets
 	@$(BIN)/python benchmarks/definitions.py
+
+bench-first-load: $(DEV) ## The first load of 700 dumps of 200 tables by init and dev alone (hours)
+	@$(BIN)/python benchmarks/first_load.py
 
 bench-ui: $(DEV) ## Open one of 200 event tables with three years of days in Chromium
 	@$(BIN)/python benchmarks/ui.py
