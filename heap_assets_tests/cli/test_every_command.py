@@ -88,7 +88,7 @@ STATUS_1 = {
 """Commands that say when they end with status 1, with arguments by which they do where the bucket is missing."""
 STATUS_1_ELSEWHERE = {
     "reset": "asks as sync resend does",
-    "diff": "test_difference",
+    "diff": "test_read_only_commands",
     "publish": "test_stopped_servers",
     "sync run": "test_delivery_cli",
     "sync confirm": "test_delivery_cli",

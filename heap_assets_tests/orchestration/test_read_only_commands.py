@@ -43,6 +43,7 @@ READING = (
     "status",
     "status --all --json",
     "docs --check",
+    "diff heap_assets.yaml",
     "schema --out -",
     "completion bash",
 )
@@ -157,3 +158,20 @@ def test_json_is_a_list_of_objects_or_of_a_report_one_object(settings: Path, res
     assert {"table": "heap.pageviews"} in listed["sql"]
     [moment] = listed["sql select(timestamptz'2026-11-20T01:00:00+01:00')moment"]
     assert datetime.fromisoformat(str(moment["moment"])) == datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def test_diff_ends_with_status_1_only_if_asked_to_and_something_would_change(settings: Path, resolved: World) -> None:
+    settings.write_text(settings.read_text().replace("LAKE", resolved.project.lake.store.url))
+    other = settings.with_name("other.yaml")
+    other.write_text(settings.read_text().replace("type: email, max_per_profile: 3", "type: email, max_per_profile: 1"))
+    assert other.read_text() != settings.read_text()
+    statuses = {}
+    for file, options in ((settings, "--exit-code"), (other, "--exit-code"), (other, "--json")):
+        done = CliRunner().invoke(commands, ["diff", str(file), options])
+        statuses[file.name, options] = done.exit_code
+    assert statuses == {
+        (settings.name, "--exit-code"): 0,
+        ("other.yaml", "--exit-code"): 1,
+        ("other.yaml", "--json"): 0,
+    }
+    assert isinstance(json.loads(done.stdout), dict)
