@@ -132,9 +132,10 @@ def test_who_was_forgotten_stays_forgotten_in_every_spelling(lake: Store, receiv
 
 
 def test_a_number_is_forgotten_however_the_ledger_spells_it(lake: Store, receiver: Numeric) -> None:
-    send(lake, receiver, pl.Series("key", ["17.0", "18.0"]))
+    others = ["017", "17.01", "17.5", "18.0", "1.7e1"]
+    send(lake, receiver, pl.Series("key", ["17.0", *others]))
     assert forget(lake, SyncSpec("hook", {"Plan": "plan"}), "17", "by hand") == 1
-    assert kit.ledger(lake, "hook")["key"].to_list() == ["18.0"]
+    assert sorted(kit.ledger(lake, "hook")["key"]) == sorted(others), "texts that only look alike are other people's"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,11 +17,11 @@ from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.tables import read_table, write_table
 from heap_assets.errors import DamagedFileError
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
-from heap_assets.values import number_key
 
 PAIR_SEPARATORS = (">", "\x1f")
 """Separators before the identity in keys of migrations (`segment_reidentify`) and of pairs (`heap_identify`)."""
 
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]+)(\.0+)?")
 _FAILED = ("failures", "failed_at", "reason")
 
 
@@ -83,7 +84,8 @@ def _forget_in_ledger(
         log = Log(store, folder, lease.fence)
         state = fold(log, log.ledger())
         theirs = pl.col("key").is_in([key, *events])
-        theirs |= (number_key(pl.col("key")) == number_key(pl.lit(key))).fill_null(value=False)
+        if whole := _WHOLE_NUMBER.fullmatch(key):  # `17`, which a former release sent as `17.0`; never `017`
+            theirs |= pl.col("key").str.contains(rf"^{whole[1]}(\.0+)?$")
         for separator in PAIR_SEPARATORS:
             theirs |= pl.col("key").str.ends_with(separator + key)
         known = state.frame.filter(theirs)["key"]
