@@ -21,10 +21,10 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
-from heap_assets.pipelines.heap_tables import event_day
 from polars.testing import assert_frame_equal
 
 from heap_assets.pipelines.catalogue import accept, missing
+from heap_assets.pipelines.heap_tables import event_day
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.table import Task
 from heap_assets.project import Project, load_settings, open_project
