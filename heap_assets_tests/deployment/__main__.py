@@ -49,7 +49,13 @@ def main() -> None:
 def build(folder: Path) -> int:
     """Run the steps of both stages below a folder, and return the user that the image runs as."""
     first, image = stages()
-    environment = {**os.environ, **inside(folder, first.environment)}
+    environment = {
+        **os.environ,
+        **inside(folder, first.environment),
+        "PIP_QUIET": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
+    environment["PATH"] = f"{python_of_all(folder)}{os.pathsep}{environment['PATH']}"
     for name in ("PYTHONPATH", "NUMBA_CACHE_DIR", "PIP_NO_CACHE_DIR"):
         environment.pop(name, None)
     for name, arguments in first.instructions:
@@ -77,6 +83,16 @@ def build(folder: Path) -> int:
     return user
 
 
+def python_of_all(folder: Path) -> Path:
+    """Return a folder whose `python` is one that every user may run: the image's user is not the owner of ours."""
+    found = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+    if found is None:
+        sys.exit("make image-steps needs a Python outside of a user's home, with venv")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(found)
+    return folder / "bin"
+
+
 def serve(folder: Path, postgres: str, user: int) -> None:
     """Run the commands of compose.yaml's containers as the image's user, and wait for the assets in the UI."""
     compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
@@ -101,7 +117,7 @@ def serve(folder: Path, postgres: str, user: int) -> None:
     warm = subprocess.run(
         [*run, "heap-assets", "warm"], env=environment, cwd=folder / "tmp", capture_output=True, text=True, check=True
     )
-    print(f"compiled again by the image's user: {warm.stdout.strip()}")
+    print(f"for the image's user: {warm.stdout.strip()}")
     with ExitStack() as stack:
         for name in ("heap_assets", "daemon", "webserver"):
             words = [ports.get(word, word) for word in compose["services"][name]["command"]]

@@ -48,6 +48,13 @@ def test_the_site_has_every_page(site: Path) -> None:
     assert pages <= built
 
 
+def test_the_first_page_links_every_page_of_the_navigation() -> None:
+    text = (ROOT / "docs" / "index.md").read_text()
+    listed = {page for block in re.findall(r"^```{toctree}\n.*?^```$", text, re.DOTALL | re.MULTILINE)
+              for page in re.findall(r"^[\w/]+$", block, re.MULTILINE)}  # fmt: skip
+    assert listed == set(re.findall(r"\]\(([\w/]+)\.md\)", text))
+
+
 def test_a_page_of_the_site_loads_nothing_from_another_host(site: Path) -> None:
     for page in site.rglob("*.html"):
         loads = Loads()
