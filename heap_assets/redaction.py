@@ -267,5 +267,5 @@ def _blank_address(match: re.Match[str]) -> str:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return match[0]
-    known = address.is_loopback or address.is_unspecified or match[0].lower() in _known_addresses
-    return match[0] if known else MASK
+    is_harmless = address.is_loopback or address.is_unspecified or match[0].lower() in _known_addresses
+    return match[0] if is_harmless else MASK

@@ -86,11 +86,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Hashable,
             twice = f"the key {key.value!r} stands twice, first on line {lines[key.value]}"
             raise yaml.MarkedYAMLError(None, None, twice, key.start_mark)
         lines[key.value] = key.start_mark.line + 1
-    made: dict[Hashable, Any] = {}
-    yield made
+    mapping: dict[Hashable, Any] = {}
+    yield mapping
     loader.flatten_mapping(node)
     for key, value in node.value:
-        made[str(key.value)] = loader.construct_object(value)
+        mapping[str(key.value)] = loader.construct_object(value)
 
 
 # of explicit tags only these: `!!int 0x` and `!!timestamp` would be read by YAML 1.1's rules

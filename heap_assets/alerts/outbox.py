@@ -47,14 +47,14 @@ class Outbox:
     environ: Mapping[str, str]
     down: dict[str, str] = field(default_factory=dict)
 
-    def send_news(self, message: Message) -> int:
+    def send_if_new(self, message: Message) -> int:
         """Send the news of a message to every channel that subscribes to it; return how many alarms were news.
 
         A channel that is down raises nothing: the message waits, and the other channels are alerted.
         """
-        news = self._publish(message)
+        new_alarms = self._publish(message)
         self.deliver()
-        return news
+        return new_alarms
 
     def deliver(self) -> None:
         """Send waiting messages, oldest first; alert the other channels once when one is down, and when it is back."""
@@ -88,30 +88,30 @@ class Outbox:
 
     def _publish(self, message: Message) -> int:
         """Write a message with the news of another one to every channel's outbox; return how many alarms are news."""
-        candidates = self._news(message.alarms)
+        candidates = self._new_alarms(message.alarms)
         if not candidates:
             return 0
         claim = uuid.uuid4().hex
         keys = self._draft(replace(message, alarms=tuple(candidates)), claim)
-        news = [alarm for alarm in candidates if alarm.kind is Kind.ALIVE or self._claim(alarm, claim)]
+        new_alarms = [alarm for alarm in candidates if alarm.kind is Kind.ALIVE or self._claim(alarm, claim)]
         for channel, key in keys:
-            part = channel.select(replace(message, alarms=tuple(news)))
+            part = channel.select(replace(message, alarms=tuple(new_alarms)))
             if part is None:
                 self.store.delete(key)
             else:
                 self.store.update(key, partial(_final, part))
-        return len(news)
+        return len(new_alarms)
 
-    def _news(self, alarms: Iterable[Alarm]) -> list[Alarm]:
-        news: dict[str, Alarm] = {}
-        known = {info.key for info in self.store.list(_OPEN)}  # one listing, for runs with thousands of checks
+    def _new_alarms(self, alarms: Iterable[Alarm]) -> list[Alarm]:
+        new_alarms: dict[str, Alarm] = {}
+        open_keys = {info.key for info in self.store.list(_OPEN)}  # one listing, for runs with thousands of checks
         for alarm in alarms:
-            earlier = self._last_state(_open_key(alarm)) if _open_key(alarm) in known else None
-            if (news_alarm := _new(alarm, earlier)) is not None:
-                news[alarm.key] = news_alarm
+            earlier = self._last_state(_open_key(alarm)) if _open_key(alarm) in open_keys else None
+            if (new_alarm := _new(alarm, earlier)) is not None:
+                new_alarms[alarm.key] = new_alarm
             elif alarm.recovered:
-                news.pop(alarm.key, None)
-        return list(news.values())
+                new_alarms.pop(alarm.key, None)
+        return list(new_alarms.values())
 
     def _last_state(self, key: str) -> Alarm | None:
         """Return the last state of an alarm that was sent; None if there is none, or its file is damaged."""
@@ -129,18 +129,18 @@ class Outbox:
 
     def _claim(self, alarm: Alarm, claim: str) -> bool:
         """Claim an alarm to send it; False if another process has sent it meanwhile."""
-        key, is_news = _open_key(alarm), False
+        key, is_new = _open_key(alarm), False
 
-        def claim_if_news(data: bytes | None) -> bytes | None:
-            nonlocal is_news
+        def claim_if_new(data: bytes | None) -> bytes | None:
+            nonlocal is_new
             if _claimed_by(data) == claim:  # its own change, whose answer was lost
                 return None
-            is_news = _new(alarm, self._record(key, data)) is not None
+            is_new = _new(alarm, self._record(key, data)) is not None
             record = {**asdict(alarm), "kind": alarm.kind.value, "claim": claim}
-            return json.dumps(record).encode() if is_news else None
+            return json.dumps(record).encode() if is_new else None
 
-        self.store.update(key, claim_if_news)
-        return is_news
+        self.store.update(key, claim_if_new)
+        return is_new
 
     def _forget_ended(self) -> None:
         """Remove alarms that recovered long ago; until then the record shows that the recovery was sent."""

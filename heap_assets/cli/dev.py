@@ -46,9 +46,11 @@ def _run(project: Project, host: str, port: int, home: Path, folder: Path) -> No
     ended = _end_orphaned_runs()
     if ended:
         click.echo(f"Ended {ended} runs of a process that was killed: what they left undone is done again")
-    news = accept_first(project)
-    if news:
-        click.echo(f"Took {news.summary} into {news.place} (heap.tables.accept: {project.settings.heap.tables.accept})")
+    change = accept_first(project)
+    if change:
+        click.echo(
+            f"Took {change.summary} into {change.uri} (heap.tables.accept: {project.settings.heap.tables.accept})"
+        )
     url = f"http://{host}:{port}"
     command = [sys.executable, "-m", "heap_assets.cli.dagster_dev", "dev", "--host", host, "--port", str(port)]
     command += ["--workspace", str(workspace_file(home))]

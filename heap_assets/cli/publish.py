@@ -21,7 +21,7 @@ from heap_assets.pipelines.publishing import (
     published_tables,
 )
 from heap_assets.project import Project, open_project
-from heap_assets.sources.warehouse import Publisher, told_counts, told_names
+from heap_assets.sources.warehouse import Publisher, format_counts, format_renames
 
 
 @click.command(epilog="Status 1: a table or the views could not be published; the others were.")
@@ -38,13 +38,13 @@ def publish(
     if force and not days:
         raise click.UsageError("--force needs --day: name the days to load again")
     project = open_project()
-    known = project.settings.publish
-    if unknown := [name for name in targets if name not in known]:
-        raise SettingsError(f"publish has no target {unknown[0]!r}. Targets: {', '.join(known) or 'none'}")
-    if not known:
+    configured = project.settings.publish
+    if unknown := [name for name in targets if name not in configured]:
+        raise SettingsError(f"publish has no target {unknown[0]!r}. Targets: {', '.join(configured) or 'none'}")
+    if not configured:
         raise SettingsError("there is no `publish:` section in the settings: docs/warehouse.md shows one")
     outcomes = []
-    for target in targets or known:
+    for target in targets or configured:
         publisher = open_publisher(project, target)
         if not as_json:
             click.echo(f"{target} ({publisher.target})")
@@ -93,8 +93,8 @@ def _outcomes(
 
 
 def _loaded(project: Project, publisher: Publisher, table: PublishedTable, days: Iterable[date], force: bool) -> Record:
-    done = [publish_day(project, publisher, table, day, force=force) for day in days]
-    loaded = [outcome for outcome in done if outcome.status == "loaded"]
+    outcomes = [publish_day(project, publisher, table, day, force=force) for day in days]
+    loaded = [outcome for outcome in outcomes if outcome.status == "loaded"]
     if not loaded:
         return {"status": "unchanged"}
     lost: Counter[str] = Counter()
@@ -138,14 +138,14 @@ def _text(outcome: Record) -> str:
     if status == "loaded":
         notes = {
             "new": ", ".join(outcome["added_columns"]),
-            "renamed": told_names(outcome["renamed"]),
-            "values that the target cannot hold": told_counts(outcome["lost"]),
+            "renamed": format_renames(outcome["renamed"]),
+            "values that the target cannot hold": format_counts(outcome["lost"]),
         }
         summary = f"{outcome['days']} days loaded, {outcome['rows']:,} rows, {outcome['bytes']:,} bytes"
-        return ", ".join([summary, *(f"{what}: {text}" for what, text in notes.items() if text)])
+        return ", ".join([summary, *(f"{label}: {text}" for label, text in notes.items() if text)])
     if status == "would be loaded":
         summary = f"{outcome['days']} days would be loaded ({outcome['first_day']} to {outcome['last_day']})"
-        renamed = told_names(outcome["renamed"]) if outcome["renamed"] else ""
+        renamed = format_renames(outcome["renamed"]) if outcome["renamed"] else ""
         if outcome["creates"]:
             return f"{summary}; the table would be made{f'; columns renamed: {renamed}' if renamed else ''}"
         changes = {
@@ -153,7 +153,7 @@ def _text(outcome: Record) -> str:
             "widened": ", ".join(outcome["widened_columns"]),
             "renamed": renamed,
         }
-        return "; ".join([summary, *(f"columns {what}: {names}" for what, names in changes.items() if names)])
+        return "; ".join([summary, *(f"columns {label}: {names}" for label, names in changes.items() if names)])
     return str(status)
 
 

@@ -117,9 +117,9 @@ def _text(record: Mapping[str, Any]) -> str:
     for name, value in record.get("offender", {}).items():
         text = f"{_cell(value['value'])}   (shown as {value['hash']})" if isinstance(value, dict) else _cell(value)
         lines.append(f"  {name}: {text}")
-    for place, rows_there in record["rows"].items():
-        lines.append(f"  {place}")
-        lines += [f"    {value_as_json(row)}" for row in rows_there]
+    for asset, asset_rows in record["rows"].items():
+        lines.append(f"  {asset}")
+        lines += [f"    {value_as_json(row)}" for row in asset_rows]
     return "\n".join(lines)
 
 
@@ -140,11 +140,11 @@ def explain(identifiers: tuple[str, ...], day: date | None, as_json: bool, as_me
     if len(identifiers) > 2:
         raise click.UsageError("one or two identifiers")
     project = open_project()
-    chosen = _day(project, day)
+    selected_day = _day(project, day)
     first, second = identifiers[0], identifiers[1] if len(identifiers) == 2 else None
-    with progress(f"Reading the links of {chosen}"):
-        answer = explain_identifiers(first, second, identity_tables(project, chosen), project.rules)
-    click.echo(answer.json() if as_json else answer.mermaid() if as_mermaid else answer.text())
+    with progress(f"Reading the links of {selected_day}"):
+        explanation = explain_identifiers(first, second, identity_tables(project, selected_day), project.rules)
+    click.echo(explanation.json() if as_json else explanation.mermaid() if as_mermaid else explanation.text())
 
 
 @click.command()
@@ -158,14 +158,14 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool) -> None:
     """
     project = open_project()
     with progress("Resolving with other limits"):
-        answer = sweep(identity_tables(project, _day(project, day)).links, project.rules, sweeps)
-    click.echo(answer.json() if as_json else answer.text())
+        result = sweep(identity_tables(project, _day(project, day)).links, project.rules, sweeps)
+    click.echo(result.json() if as_json else result.text())
 
 
 def _day(project: Project, day: date | None) -> date:
     if day is not None:
         return date(day.year, day.month, day.day)
-    known = project.lake.partitions(GRAPH)
-    if not known:
+    days = project.lake.partitions(GRAPH)
+    if not days:
         raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
-    return date.fromisoformat(known[-1])
+    return date.fromisoformat(days[-1])

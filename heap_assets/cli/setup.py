@@ -118,7 +118,7 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
         f"Heap          environment {settings.heap.app_id}, {settings.heap.region}, {settings.heap.plan} plan",
         f"  source      {source.kind}: {_where(source)}",
         f"  tables      {_event_tables(event_tables, settings.heap.tables.accept)}",
-        *(f"  left out    of {table}: {_spelled(rules)}" for table, rules in settings.heap.tables.leave_out.items()),
+        *(f"  left out    of {table}: {_rules_text(rules)}" for table, rules in settings.heap.tables.leave_out.items()),
         f"Lake          {settings.lake.url}, from {settings.start_date}",
     ]
     for own, chosen in settings.all_sources.items():
@@ -171,9 +171,9 @@ def _as_meant(setting: Any) -> Any:
     return setting.value if isinstance(setting, Unquoted) and setting.is_canonical else setting
 
 
-def _event_tables(known: list[str], accept: str) -> str:
-    if known:
-        return f"{len(known)} event tables: {_first(known)}"
+def _event_tables(tables: list[str], accept: str) -> str:
+    if tables:
+        return f"{len(tables)} event tables: {_first(tables)}"
     then = (
         "`heap-assets catalogue accept` takes in what has landed"
         if accept == "never"
@@ -186,7 +186,7 @@ def _first(names: list[str], shown: int = 8) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def _spelled(rules: dict[str, object] | list[dict[str, object]]) -> str:
+def _rules_text(rules: dict[str, object] | list[dict[str, object]]) -> str:
     sets = rules if isinstance(rules, list) else [rules]
     return " or ".join(" and ".join(f"{column} {condition}" for column, condition in rule.items()) for rule in sets)
 

@@ -53,7 +53,7 @@ from heap_assets.sources.warehouse import (
     datasets,
     declare_yaml,
     describe,
-    look,
+    inspect_table,
     propose,
     propose_yaml,
     tables_of,
@@ -189,31 +189,35 @@ def discover(dumps: int | None, *, start_date: bool, as_json: bool) -> None:
 def browse(name: str | None, samples: int, source: str | None, as_json: bool) -> None:
     """Show a source's datasets, tables and columns; for a table, propose its mapping as YAML to paste."""
     project = open_project()
-    known = project.settings.all_sources
-    source = source or next(iter(known if len(known) == 1 else [WAREHOUSE_SOURCE]))
-    if source not in known and known:
-        raise SettingsError(f"there is no source {source!r}; --source is one of {', '.join(known)}")
+    sources = project.settings.all_sources
+    source = source or next(iter(sources if len(sources) == 1 else [WAREHOUSE_SOURCE]))
+    if source not in sources and sources:
+        raise SettingsError(f"there is no source {source!r}; --source is one of {', '.join(sources)}")
     warehouse, section = project.warehouse(source), project.settings.section_of(source)
-    shown = known[source].datasets
+    shown = sources[source].datasets
     allowed = [warehouse.locate(dataset)[0] for dataset in shown]
     dataset, table = warehouse.locate(name) if name is not None else ("", None)
     if allowed and name is not None and dataset not in allowed:
         raise SettingsError(f"{name} is not among {section}.datasets: {', '.join(shown)}")
     if name is None or table is None:
         with progress("Listing datasets"):
-            counted = {each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed}
+            table_counts = {
+                each: count for each, count in datasets(warehouse).items() if not allowed or each in allowed
+            }
     if name is None:
-        _rows([{"dataset": each, "tables": count} for each, count in counted.items()], ("dataset", "tables"), as_json)
+        _rows(
+            [{"dataset": each, "tables": count} for each, count in table_counts.items()], ("dataset", "tables"), as_json
+        )
     elif table is None:
-        if dataset not in counted:
+        if dataset not in table_counts:
             raise SettingsError(
-                f"{source_title(source)} has no dataset {name!r}. There are: {', '.join(counted) or 'none'}"
+                f"{source_title(source)} has no dataset {name!r}. There are: {', '.join(table_counts) or 'none'}"
             )
         tables = [{"table": t.name, "kind": t.kind, "rows": t.rows} for t in tables_of(warehouse, dataset)]
         _rows(tables, ("table", "kind", "rows"), as_json)
     else:
         with progress(f"Looking at {name}"):
-            columns = look(warehouse, name, max(SAMPLE_ROWS, samples))
+            columns = inspect_table(warehouse, name, max(SAMPLE_ROWS, samples))
             view = describe(warehouse, name, samples, columns)
         heads = ("column", "type", "mode", "description")
         listed = [dict(zip(heads, row, strict=True)) for row in view.rows()]
@@ -296,10 +300,10 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
     if not missing:
         click.echo("the catalogue knows everything that was landed")
         return
-    news = accept(project, missing, tables or None)
+    change = accept(project, missing, tables or None)
     shown = reload_code_locations(project.settings.run.ui_url, seconds=30)
     then = "the UI shows the new assets" if shown else "reload the code location in the UI to see the new assets"
-    click.echo(f"Wrote {news.place}: {then}; every day they have is then built by itself")
+    click.echo(f"Wrote {change.uri}: {then}; every day they have is then built by itself")
 
 
 @click.command(epilog=NOT_CONFIRMED)
@@ -313,7 +317,7 @@ def reset(table: str, *, yes: bool) -> None:
     landing = project.landing
     dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
     known = dumps["table"].unique().sort().to_list()
-    _known_table(table, known)
+    _require_table(table, known)
     source = project.source()
     listed = [manifest.dump_id for manifest in source.manifests()]
     standing = landing.index().filter(pl.col("table") == table, "standing")["dump_id"]
@@ -340,7 +344,7 @@ def rejected(table: str | None, rows: int, content: bool, as_json: bool) -> None
     project.require_lake()
     landing = project.landing
     if table is not None:
-        _known_table(table, landing.reports()["table"].unique().sort().to_list())
+        _require_table(table, landing.reports()["table"].unique().sort().to_list())
     with progress("Reading what was set aside"):
         files, aside = files_in_quarantine(landing, table), rows_set_aside(landing, table)
     shown = aside.head(rows) if content else _redacted(aside.drop("content").head(rows))
@@ -368,7 +372,7 @@ def usage(days: int, as_json: bool) -> None:
     project = open_project()
     project.require_lake()
     with progress("Counting rows"):
-        chosen, month = project.settings.heap.quota, month_quota(project)
+        quota_settings, month = project.settings.heap.quota, month_quota(project)
         by_day = landed_rows(project.landing).sort("day", descending=True).head(days)
     if as_json:
         print_json({**asdict(month), "share": month.share, "days": records(by_day)})
@@ -377,7 +381,9 @@ def usage(days: int, as_json: bool) -> None:
     click.echo(f"{month.month}  {month.rows:,} {of}")
     if month.limit is not None:
         then = (
-            f"the rest waits until {month.resumes}" if chosen.stop else "landing goes on, as heap.quota.stop is not set"
+            f"the rest waits until {month.resumes}"
+            if quota_settings.stop
+            else "landing goes on, as heap.quota.stop is not set"
         )
         click.echo(f"         warned at {thresholds(project).quota:.0%}; at the limit {then}")
     if by_day.height:
@@ -390,12 +396,12 @@ def _redacted(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.col(pl.String).map_elements(redact, pl.String))
 
 
-def _known_table(table: str, known: list[str]) -> None:
-    if table in known:
+def _require_table(table: str, tables: list[str]) -> None:
+    if table in tables:
         return
-    close = difflib.get_close_matches(table, known, n=1)
+    close = difflib.get_close_matches(table, tables, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(known) or 'none'}.{hint}")
+    raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(tables) or 'none'}.{hint}")
 
 
 def _rows(listed: list[dict[str, Any]], heads: Sequence[str], as_json: bool) -> None:

@@ -53,20 +53,20 @@ def sync() -> None:
 @json_option
 def kinds(kind: str | None, as_json: bool) -> None:
     """Show which kinds of sync there are, or the keys of one."""
-    known = connectors()
+    kinds_by_name = connectors()
     if kind is None and as_json:
-        print_json({"kind": name, "sends": connector.docs()} for name, connector in known.items())
+        print_json({"kind": name, "sends": connector.docs()} for name, connector in kinds_by_name.items())
         return
     if kind is None:
-        print_rows(["kind", "what it sends"], [[name, connector.docs()] for name, connector in known.items()])
+        print_rows(["kind", "what it sends"], [[name, connector.docs()] for name, connector in kinds_by_name.items()])
         return
-    if kind not in known:
-        raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(known)}")
-    fields = known[kind].settings_model.model_fields.items()
+    if kind not in kinds_by_name:
+        raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(kinds_by_name)}")
+    fields = kinds_by_name[kind].settings_model.model_fields.items()
     if as_json:
         print_json({"key": k, "required": f.is_required(), "description": f.description or ""} for k, f in fields)
         return
-    click.echo(f"{known[kind].docs()}\n")
+    click.echo(f"{kinds_by_name[kind].docs()}\n")
     print_rows(["key", "", ""], [[key, "required" * f.is_required(), f.description or ""] for key, f in fields])
 
 
@@ -115,27 +115,27 @@ def confirm(name: str, day: datetime | None) -> None:
 
 def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     project = _project_of(name)
-    chosen = _day(project, name, day)
+    selected_day = _day(project, name, day)
     if not confirmed and waits_for_confirmation(project, name):
         with progress(f"Planning {sync_asset(name)}"):
-            planned, _ = delivery.plan(project, name, chosen)
-        click.echo(f"{sync_asset(name)} {chosen}: nothing was ever sent to this destination, and nothing was now")
+            planned, _ = delivery.plan(project, name, selected_day)
+        click.echo(f"{sync_asset(name)} {selected_day}: nothing was ever sent to this destination, and nothing was now")
         _say_report(planned.report)
         click.echo(f"  {how_to_confirm(name)}")
         raise SystemExit(1)
     run_id = _by_hand()
     try:
         with progress(f"Sending {sync_asset(name)}"):
-            sent = delivery.send(project, name, chosen, run_id, delivery.RunOptions(confirmed=confirmed))
+            sent = delivery.send(project, name, selected_day, run_id, delivery.RunOptions(confirmed=confirmed))
     except LeaseHeldError:
         raise
     except HeapAssetsError as error:
-        record_results(project, name, str(chosen), undelivered_result(str(error)), run_id)
+        record_results(project, name, str(selected_day), undelivered_result(str(error)), run_id)
         raise
     report = sent.report
-    results = record_results(project, name, str(chosen), results_of(project, name, sent), run_id)
+    results = record_results(project, name, str(selected_day), results_of(project, name, sent), run_id)
     click.echo(
-        f"{sync_asset(name)} {chosen}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
+        f"{sync_asset(name)} {selected_day}: {report.status}, {report.sent:,} sent, {report.unchanged:,} unchanged, "
         f"{report.empty:,} empty, {report.rejected:,} rejected, {report.invalid:,} invalid, {report.held:,} held"
     )
     if report.reason:
@@ -274,9 +274,9 @@ def show_rejected(name: str, since: datetime | None, rows: int, as_json: bool) -
 def _project_of(name: str) -> Project:
     project = open_project()
     project.require_lake()
-    known = project.settings.sync
-    if name not in known:
-        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(known) or 'none'}")
+    syncs = project.settings.sync
+    if name not in syncs:
+        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(syncs) or 'none'}")
     return project
 
 

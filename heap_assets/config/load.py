@@ -78,7 +78,7 @@ def parse_settings(text: str, path: Path, kinds: Kinds, checks: Checks) -> Setti
     keep_addresses("\n".join(texts_of(settings)))
     if secret := written_secret(settings, raw):
         raise SettingsError(
-            f"{file.at(secret.path)}: {spelled(secret.path)} holds {secret.what}; expected: {secret.expected}"
+            f"{file.at(secret.path)}: {path_text(secret.path)} holds {secret.what}; expected: {secret.expected}"
         )
     return _anchored(settings, path.parent)
 
@@ -98,7 +98,7 @@ class _File:
         return f"{self.name}, line {line}" if line else self.name
 
 
-def spelled(path: Sequence[str | int]) -> str:
+def path_text(path: Sequence[str | int]) -> str:
     """Spell a path as messages do: `identity.identifiers[2].normalise`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
@@ -115,7 +115,7 @@ def _fill(value: Any, file: _File, path: tuple[str | int, ...]) -> Any:
         content = os.environ.get(match["name"], match["default"])
         if content is None:
             raise SettingsError(
-                f"{file.at(path)}: {spelled(path)} needs the environment variable {match['name']}, which is not set "
+                f"{file.at(path)}: {path_text(path)} needs the environment variable {match['name']}, which is not set "
                 f"(write ${{{match['name']}:-value}} for a default)"
             )
         return content
@@ -127,7 +127,7 @@ def _describe(file: _File, errors: Sequence[ErrorDetails], raw: dict[str, Any]) 
     # a misspelt key is also a missing one: naming the misspelling helps more
     error = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     path = _path_of(error, raw)
-    where, kind = spelled(path), error["type"]
+    where, kind = path_text(path), error["type"]
     at = file.at(path)
     if kind == "extra_forbidden":
         known = _known_keys(file.model, error["loc"])
@@ -160,7 +160,7 @@ def _describe_value(
         value = here[0]["ctx"]["tag"]
     plain = isinstance(value, str | int | float) and not _is_secret(path)
     shown = f" is {value if isinstance(value, Unquoted) else repr(value)}" if plain else ""
-    return f"{file.at(path)}: {spelled(path)}{shown}; expected: {alternatives(here)}"
+    return f"{file.at(path)}: {path_text(path)}{shown}; expected: {alternatives(here)}"
 
 
 def _is_secret(path: Sequence[int | str]) -> bool:

@@ -93,8 +93,8 @@ class Settings(Section):
         """The tables of all sources, by the names that settings refer to them by: `contacts`, `crm/contacts`."""
         return {
             warehouse_table(f"{source}/{name}"): table
-            for source, chosen in self.all_sources.items()
-            for name, table in chosen.tables.items()
+            for source, settings in self.all_sources.items()
+            for name, table in settings.tables.items()
         }
 
     def section_of(self, source: str) -> str:
@@ -112,8 +112,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _relations_are_understood(self) -> Settings:
-        for source, chosen in self.all_sources.items():
-            if mistake := chosen.mistake(self.section_of(source)):
+        for source, settings in self.all_sources.items():
+            if mistake := settings.mistake(self.section_of(source)):
                 raise ValueError(mistake)
         return self
 
@@ -208,15 +208,15 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _traits_of_syncs_exist(self) -> Settings:
-        known = {*self.profiles.columns, "profile_id", "first_seen", "last_seen"}
+        columns = {*self.profiles.columns, "profile_id", "first_seen", "last_seen"}
         for name, sync in self.sync.items():
             if sync.source != "profiles":
                 continue
             for prop, trait in sync.properties.items():
-                if trait not in known:
+                if trait not in columns:
                     raise ValueError(
                         f"sync.{name}.properties.{prop} is {trait!r}, which is no trait. "
-                        f"Traits: {', '.join(sorted(known))}"
+                        f"Traits: {', '.join(sorted(columns))}"
                     )
         return self
 

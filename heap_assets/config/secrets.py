@@ -103,7 +103,7 @@ def _passwords(raw: Any, path: Path) -> Iterator[WrittenSecret]:
     elif isinstance(raw, str) and path:
         dsn = (_DSN_PASSWORD, _KEYWORD_PASSWORD) if path[-1] == "dsn" else ()
         patterns = (*dsn, _USER_AND_PASSWORD, _INCOMING_WEBHOOK)
-        for match in (found for pattern in patterns for found in pattern.finditer(raw)):
+        for match in (m for pattern in patterns for m in pattern.finditer(raw)):
             if not dsn and is_this_machine(raw):
                 continue
             if match["password"].strip("'") and not _VARIABLE.fullmatch(match["password"].strip("'")):

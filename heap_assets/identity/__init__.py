@@ -6,7 +6,7 @@ from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.explain.audit import AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.explain.blockers import IdentityTables
 from heap_assets.identity.explain.explain import Explanation, explain
-from heap_assets.identity.explain.query import Verdict
+from heap_assets.identity.explain.query import Outcome
 from heap_assets.identity.explain.what_if import what_if
 from heap_assets.identity.extract import extract, own_identify_links, resolve_path
 from heap_assets.identity.normalise import identity_values, normalised, suppressed_values, why_not
@@ -47,13 +47,13 @@ __all__ = [
     "IdentityTables",
     "LinksError",
     "MemoryLimitError",
+    "Outcome",
     "Quality",
     "Resolution",
     "Rules",
     "RulesError",
     "SourceTable",
     "Timeline",
-    "Verdict",
     "assign",
     "audit",
     "audit_figures",

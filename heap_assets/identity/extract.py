@@ -322,10 +322,10 @@ def _without_own(links: pl.LazyFrame, own: pl.LazyFrame, rules: Rules) -> pl.Laz
     """Make links that only report pairs sent by us ordinary ones (rule 3)."""
     rank = {name: number for number, name in enumerate(rules.types)}
     a, b = (pl.col(f"type_{end}").replace_strict(rank, return_dtype=pl.UInt8) for end in ("a", "b"))
-    known = own.filter(pl.col("type_a").is_in(rules.types) & pl.col("type_b").is_in(rules.types))
+    mapped = own.filter(pl.col("type_a").is_in(rules.types) & pl.col("type_b").is_in(rules.types))
     flipped = (a > b) | ((a == b) & (pl.col("value_a") > pl.col("value_b")))
     ends = {"type_a": "type_b", "value_a": "value_b", "type_b": "type_a", "value_b": "value_a"}
-    sent = known.select(pl.when(flipped).then(ends[name]).otherwise(name).alias(name) for name in ENDS).unique()
+    sent = mapped.select(pl.when(flipped).then(ends[name]).otherwise(name).alias(name) for name in ENDS).unique()
     marked = links.join(sent.with_columns(own=pl.lit(True)), on=list(ENDS), how="left")
     ours = pl.col("own").fill_null(False) & pl.col("authoritative")
     return marked.with_columns(

@@ -121,11 +121,11 @@ def quality(
     return _measure(cells)
 
 
-def _require_unique(frame: pl.LazyFrame, keys: list[str], what: str) -> None:
+def _require_unique(frame: pl.LazyFrame, keys: list[str], title: str) -> None:
     repeated = frame.group_by(keys).len().filter(pl.col("len") > 1).select(pl.len()).collect().item()
     if repeated:
         raise QualityError(
-            f"{repeated} records stand more than once in the {what}; a record is one {' + '.join(keys)}."
+            f"{repeated} records stand more than once in the {title}; a record is one {' + '.join(keys)}."
         )
 
 
@@ -137,8 +137,8 @@ def _measure(cells: pl.DataFrame) -> Quality:
         clusters.select("_cluster", "_alone", a="size"), on=["_cluster", "_alone"], nulls_equal=True
     ).join(people.select("_person", b="size"), on="_person")
     records = int(cells["n"].sum())
-    together = _pairs(cells["n"])
-    precision, recall = _ratio(together, _pairs(clusters["size"])), _ratio(together, _pairs(people["size"]))
+    joined_pairs = _pairs(cells["n"])
+    precision, recall = _ratio(joined_pairs, _pairs(clusters["size"])), _ratio(joined_pairs, _pairs(people["size"]))
     square = pl.col("n").cast(pl.Float64) * pl.col("n")
     b_precision, b_recall = (float(sized.select((square / pl.col(of)).sum()).item()) / records for of in ("a", "b"))
     over = clusters.filter(pl.col("people") > 1).height

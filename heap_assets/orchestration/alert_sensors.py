@@ -161,7 +161,7 @@ def alert_sensors(
         messages = finished_messages(
             context.instance, runs, base_url, _groups(context, names), outbox.open_alarms(), own
         )
-        sent = sum(outbox.send_news(message) for message in messages)
+        sent = sum(outbox.send_if_new(message) for message in messages)
         for record in records:
             cursor.passed(record)
         context.update_cursor(cursor.dump())
@@ -179,9 +179,11 @@ def alert_sensors(
         before_tick()
         outbox = Outbox(store, channels, os.environ)
         alarms = _hourly_alarms(context, outbox, own)
-        sent = outbox.send_news(Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url))
+        sent = outbox.send_if_new(
+            Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url)
+        )
         alive = Alarm(Kind.ALIVE, names.name("heap_assets"), "alive", rule="The alert sensors tick.")
-        outbox.send_news(Message("heap_assets is alive", (alive,), link=base_url))
+        outbox.send_if_new(Message("heap_assets is alive", (alive,), link=base_url))
         return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
 
     return [run_alerts, standing_alerts]

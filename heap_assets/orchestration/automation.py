@@ -22,8 +22,8 @@ _NEWEST = timedelta(days=2)
 """The running day and the newest complete one: a dump of the night after D carries D."""
 _REMEMBERED_SECONDS = 5.0
 
-_NEWS: Condition = dg.AutomationCondition.any_deps_updated()
-_UPDATED: Condition = _NEWS.since(dg.AutomationCondition.newly_requested() & ~_NEWS)
+_DEPS_UPDATED: Condition = dg.AutomationCondition.any_deps_updated()
+_UPDATED: Condition = _DEPS_UPDATED.since(dg.AutomationCondition.newly_requested() & ~_DEPS_UPDATED)
 """An update is remembered until it was acted on: `any_deps_updated` alone tells it to a single tick, at which the run
 or the backfill that built the input is often still at other tables."""
 
@@ -73,26 +73,26 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
         if not due or partitions_def is None:
             return dg.AutomationResult(context, true_subset=view.get_empty_subset(key=context.key))
         days = {day.isoformat() for day in due}
-        known = {key for key in days if partitions_def.has_partition_key(key)}
+        existing = {key for key in days if partitions_def.has_partition_key(key)}
         return dg.AutomationResult(
-            context, true_subset=view.get_subset_from_partition_keys(context.key, partitions_def, known)
+            context, true_subset=view.get_subset_from_partition_keys(context.key, partitions_def, existing)
         )
 
 
 class Recent(Generic[T]):
     """Caches an answer for some seconds: a tick asks once for each of hundreds of assets."""
 
-    def __init__(self, ask: Callable[[], T], seconds: float = _REMEMBERED_SECONDS) -> None:
-        self._ask = ask
+    def __init__(self, compute: Callable[[], T], seconds: float = _REMEMBERED_SECONDS) -> None:
+        self._compute = compute
         self._seconds = seconds
-        self._answers: list[T] = []
+        self._values: list[T] = []
         self._until = 0.0
 
     def __call__(self) -> T:
         if time.monotonic() >= self._until:
-            self._answers = [self._ask()]
+            self._values = [self._compute()]
             self._until = time.monotonic() + self._seconds
-        return self._answers[0]
+        return self._values[0]
 
 
 def _unless_running_or_failed(condition: Condition) -> Condition:
@@ -146,12 +146,12 @@ def follows_upstream(project: Project) -> Condition:
         names, "it is the newest complete day", lambda: {table: [clock.newest_complete_day()] for table in tables}
     )
     # held against the newest day when the update came: later days are other states of the upstream
-    news = (_NEWS & newest).since(dg.AutomationCondition.newly_requested() & ~_NEWS) & newest
+    updated = (_DEPS_UPDATED & newest).since(dg.AutomationCondition.newly_requested() & ~_DEPS_UPDATED) & newest
     never_read = DaysDue(names, "it was never read", Recent(lambda: never_read_upstreams(project)))
     overdue = DaysDue(names, "its upstream did not materialize by noon", Recent(lambda: unread_tables(project)))
     due = _unless_running_or_failed((never_read & ~dg.AutomationCondition.any_deps_missing()) | overdue)
     idle = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
-    return _labelled((news | due) & idle, "its upstream materialized, or did not by noon")
+    return _labelled((updated | due) & idle, "its upstream materialized, or did not by noon")
 
 
 def never_sent(project: Project) -> Condition:

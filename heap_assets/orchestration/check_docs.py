@@ -13,7 +13,7 @@ from heap_assets.tables import is_sync, is_warehouse_table
 
 _EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")
 _ANY_TABLE, _EVENT_TABLES, _WAREHOUSE_TABLES = "Every table", "Heap event tables", "Warehouse tables"
-_PLACES = (_ANY_TABLE, "heap_connect", _EVENT_TABLES, "heap", _WAREHOUSE_TABLES, "identity", "profiles", "sync")
+_ORDER = (_ANY_TABLE, "heap_connect", _EVENT_TABLES, "heap", _WAREHOUSE_TABLES, "identity", "profiles", "sync")
 _GENERAL = {
     _ANY_TABLE: [
         (r"at most [\d.]+ hours old(, or as old as is usual for a rare event)?", "as young as the table's cadence asks")
@@ -104,7 +104,7 @@ def _check_rows(specs: Iterable[dg.AssetCheckSpec]) -> list[tuple[str, ...]]:
         rows.add((family, spec.name, severity, "yes" if spec.blocking else "", rule, remedy))
     return [
         (family, f"`{name}`", *cells)
-        for family, name, *cells in sorted(rows, key=lambda row: (_place(row[0]), row[0], not row[3], row[1]))
+        for family, name, *cells in sorted(rows, key=lambda row: (_rank(row[0]), row[0], not row[3], row[1]))
     ]
 
 
@@ -117,9 +117,9 @@ def _family(spec: dg.AssetCheckSpec) -> str:
     return _WAREHOUSE_TABLES if is_warehouse_table(asset) else asset
 
 
-def _place(family: str) -> int:
-    group = family if family in _PLACES else family.partition("/")[0]
-    return _PLACES.index(group) if group in _PLACES else len(_PLACES)
+def _rank(family: str) -> int:
+    group = family if family in _ORDER else family.partition("/")[0]
+    return _ORDER.index(group) if group in _ORDER else len(_ORDER)
 
 
 _PER_TABLE = re.compile(r"^(`one_profile_per_).+(_key`)$")

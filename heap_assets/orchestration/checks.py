@@ -112,37 +112,37 @@ class StepChecks:
         return list(self._by_asset)
 
     def evaluate(
-        self, asset: str, partition: str | None = None, known: Mapping[str, CheckResult] | None = None
+        self, asset: str, partition: str | None = None, reported: Mapping[str, CheckResult] | None = None
     ) -> Iterator[dg.AssetCheckEvaluation]:
         """Evaluate every selected check of a partition; the events are written in one batch.
 
-        `known` has results that the step itself reports, by check name. If `readable` is among them and failed, nothing
-        else is evaluated: the partition in the lake is not the one that was to be built.
+        `reported` has results that the step itself reports, by check name. If `readable` is among them and failed,
+        nothing else is evaluated: the partition in the lake is not the one that was to be built.
         """
-        events = list(self._evaluations(asset, partition, known or {}))
+        events = list(self._evaluations(asset, partition, reported or {}))
         with batch_check_events(self._context.instance):
             yield from events
 
     def _evaluations(
-        self, asset: str, partition: str | None, known: Mapping[str, CheckResult]
+        self, asset: str, partition: str | None, reported: Mapping[str, CheckResult]
     ) -> Iterator[dg.AssetCheckEvaluation]:
         key = partition or WHOLE
         subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
         version = result_store.partition_version(self._lake, asset, key)
-        readable = known.get("readable", CheckResult(passed=True))
+        readable = reported.get("readable", CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
         target = None if unreadable else self._target(asset, partition)
         for check in self._by_asset.get(asset, []):
-            result = known.get(check.name)
+            result = reported.get(check.name)
             if result is None and check.evaluate is not None and not unreadable:
-                result = self._ask(check.evaluate, check, replace(subject, check=check.name))
+                result = self._evaluate_safely(check.evaluate, check, replace(subject, check=check.name))
             if result is not None:
                 yield self._report(check, key, result, version, target)
 
     def re_evaluate(self, asset: str, partitions: Iterable[str]) -> Iterator[dg.AssetCheckEvaluation]:
         """Evaluate partitions without building them; results that only building can give are repeated as stored."""
         for partition in partitions:
-            known = {
+            reported = {
                 check.name: CheckResult(
                     stored.passed, stored.numbers, stored.notes, memory=stored.memory, not_judged=stored.not_judged
                 )
@@ -150,7 +150,7 @@ class StepChecks:
                 if check.evaluate is None
                 for stored in result_store.read_many(self._lake.store, asset, check.name, [partition])
             }
-            yield from self.evaluate(asset, partition, known)
+            yield from self.evaluate(asset, partition, reported)
 
     def finish(self) -> Iterator[dg.Output[None]]:
         """Yield the outputs of blocking checks, as Dagster expects at the end of the step.
@@ -161,7 +161,7 @@ class StepChecks:
         for check in (check for check in self._evaluated.values() if check.blocking):
             yield dg.Output(None, output_name=_spec(check, None, self._names).get_python_identifier())
 
-    def _ask(self, evaluate: Evaluate, check: Check, subject: CheckContext) -> CheckResult:
+    def _evaluate_safely(self, evaluate: Evaluate, check: Check, subject: CheckContext) -> CheckResult:
         """Evaluate a check; an exception becomes its result, and fails neither its table nor other checks."""
         try:
             return evaluate(subject)

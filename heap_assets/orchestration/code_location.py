@@ -22,11 +22,11 @@ def reload_code_locations(url: str, seconds: float = 60.0) -> bool:
     client = HttpClient()
     try:
         body, headers = json.dumps({"query": _MUTATION}).encode(), {"Content-Type": "application/json"}
-        answer = client.exchange("POST", f"{url}/graphql", body, headers, seconds)
+        response = client.exchange("POST", f"{url}/graphql", body, headers, seconds)
     finally:
         client.close()
     try:
-        return isinstance(answer, Answer) and json.loads(answer.body)["data"]["reloadWorkspace"] == {
+        return isinstance(response, Answer) and json.loads(response.body)["data"]["reloadWorkspace"] == {
             "__typename": "Workspace"
         }
     except (ValueError, KeyError, TypeError, RecursionError):

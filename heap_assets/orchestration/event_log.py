@@ -37,7 +37,7 @@ _OPEN_FILES = 8
 _BUSY_SECONDS = 60
 _EVENTS_AT_ONCE = 200  # other runs wait about as many milliseconds for the file
 _CHANGED = "Dagster %s has another %s in its SQLite event log: heap_assets leaves the log to Dagster, which is slower"
-_KNOWN = {  # what is called or replaced here, with its parameters
+_SIGNATURES = {  # what is called or replaced here, with its parameters
     "__init__": ["self", "base_dir", "inst_data"],
     "_connect": ["self", "shard"],
     "_initdb": ["self", "engine", "for_index_shard"],
@@ -207,8 +207,10 @@ def _is_evaluation(entry: dg.EventLogEntry) -> bool:
 
 def _changed(kind: type) -> list[str]:
     """Return the methods used here that `kind` lacks, or whose parameters differ."""
-    signatures = {name: list(inspect.signature(m).parameters) for name in _KNOWN if (m := getattr(kind, name, None))}
-    return [name for name, parameters in _KNOWN.items() if signatures.get(name) != parameters]
+    signatures = {
+        name: list(inspect.signature(m).parameters) for name in _SIGNATURES if (m := getattr(kind, name, None))
+    }
+    return [name for name, parameters in _SIGNATURES.items() if signatures.get(name) != parameters]
 
 
 def _default_folder() -> str:

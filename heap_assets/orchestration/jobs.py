@@ -76,8 +76,8 @@ def rebuilding_jobs(project: Project, by_group: Groups) -> list[UnresolvedAssetJ
             "`profiles:` in the settings. Older days follow on request only; nothing is sent.",
         ),
     ]
-    for source, chosen in project.settings.all_sources.items():
-        if chosen.tables:
+    for source, settings in project.settings.all_sources.items():
+        if settings.tables:
             jobs.append(
                 dg.define_asset_job(
                     project.names.name(f"read_{'the_' * (source == WAREHOUSE_SOURCE)}{source}_again"),
@@ -92,10 +92,10 @@ def rebuilding_jobs(project: Project, by_group: Groups) -> list[UnresolvedAssetJ
 def _job(
     project: Project, name: str, syncs: Sequence[str], config: Mapping[str, Any], description: str
 ) -> UnresolvedAssetJobDefinition:
-    chosen = dg.AssetSelection.assets(*(asset_key(sync_asset(sync), project.names) for sync in syncs))
+    selection = dg.AssetSelection.assets(*(asset_key(sync_asset(sync), project.names) for sync in syncs))
     return dg.define_asset_job(
         project.names.name(name),
-        selection=chosen - dg.AssetSelection.checks(*_hourly(project)),
+        selection=selection - dg.AssetSelection.checks(*_hourly(project)),
         config={"ops": {step_name(sync, project.names): {"config": dict(config)} for sync in syncs}},
         description=description,
     )

@@ -53,7 +53,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
     @redacting
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         clear_dead_runs(context.instance)
-        take_news(context, project)
+        take_changes(context, project)
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
         came = [day_landed(names, day, tables) for day, tables in days_that_came(project, since).items()]
@@ -74,11 +74,11 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
     return heap_manifests
 
 
-def take_news(context: dg.SensorEvaluationContext, project: Project) -> None:
+def take_changes(context: dg.SensorEvaluationContext, project: Project) -> None:
     """Accept new tables and columns into the catalogue as the settings allow, and record when known columns changed."""
-    news = accept_by_itself(project)
-    if news:
-        context.log.info("took %s into %s", news.summary, news.place)
+    change = accept_by_itself(project)
+    if change:
+        context.log.info("took %s into %s", change.summary, change.uri)
         reload_soon(project.settings.run.ui_url)
     note_changes(project)
 
@@ -130,21 +130,23 @@ def _may_try(failures: Sequence[float]) -> bool:
     return time.time() >= max(failures) + wait
 
 
-def _grouped(known: Sequence[str], ready: Sequence[ManifestFile], alone: Collection[int]) -> list[list[ManifestFile]]:
+def _grouped(
+    existing: Sequence[str], ready: Sequence[ManifestFile], alone: Collection[int]
+) -> list[list[ManifestFile]]:
     """Group dumps with adjacent partitions into runs; a dump whose run failed gets a run of its own."""
-    place = {dump: index for index, dump in enumerate(known)}
-    added = [str(m.dump_id) for m in ready if str(m.dump_id) not in place]
-    place |= {dump: len(known) + index for index, dump in enumerate(added)}
+    position = {dump: index for index, dump in enumerate(existing)}
+    added = [str(m.dump_id) for m in ready if str(m.dump_id) not in position]
+    position |= {dump: len(existing) + index for index, dump in enumerate(added)}
     runs: list[list[ManifestFile]] = []
-    before = None
-    for manifest in sorted(ready, key=lambda m: place[str(m.dump_id)]):
-        at = place[str(manifest.dump_id)]
-        together = before is not None and at == before + 1 and len(runs[-1]) < DUMPS_A_RUN
-        if together and manifest.dump_id not in alone:
+    previous = None
+    for manifest in sorted(ready, key=lambda m: position[str(m.dump_id)]):
+        index = position[str(manifest.dump_id)]
+        is_adjacent = previous is not None and index == previous + 1 and len(runs[-1]) < DUMPS_A_RUN
+        if is_adjacent and manifest.dump_id not in alone:
             runs[-1].append(manifest)
         else:
             runs.append([manifest])
-        before = None if manifest.dump_id in alone else at
+        previous = None if manifest.dump_id in alone else index
     return sorted(runs, key=lambda run: run[0].dump_id)[:_RUNS_A_TICK]
 
 

@@ -51,7 +51,7 @@ def finished_messages(
     base_url: str,
     group_of: GroupOf,
     still_open: Sequence[Alarm],
-    own: Own = EVERYTHING,
+    runs_of_backfill: Own = EVERYTHING,
 ) -> list[Message]:
     """Return the alarms of finished runs (oldest first), news or not: one message a run, and one for a backfill.
 
@@ -64,7 +64,9 @@ def finished_messages(
     messages = []
     for together in by_backfill.values():
         alarms = {
-            alarm.key: alarm for run in together for alarm in _run_alarms(instance, run, group_of, still_open, own)
+            alarm.key: alarm
+            for run in together
+            for alarm in _run_alarms(instance, run, group_of, still_open, runs_of_backfill)
         }
         if alarms:
             messages.append(_message(together, tuple(alarms.values()), base_url.rstrip("/")))
@@ -109,17 +111,24 @@ def run_partitions(run: dg.DagsterRun) -> tuple[str, str] | None:
 
 
 def _run_alarms(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, still_open: Sequence[Alarm], own: Own
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    group_of: GroupOf,
+    still_open: Sequence[Alarm],
+    runs_of_backfill: Own,
 ) -> list[Alarm]:
-    alarms = list(_check_alarms(instance, run, group_of, own))
+    alarms = list(_check_alarms(instance, run, group_of, runs_of_backfill))
     if run.status == dg.DagsterRunStatus.FAILURE:
         planned = _planned(instance, run)
-        if not own.has_name(run.job_name) and not any(own.has(key) for key in planned):
+        if not runs_of_backfill.has_name(run.job_name) and not any(runs_of_backfill.has(key) for key in planned):
             return alarms
         groups = {group_of(key) for key in planned}
         # of several groups: every channel gets it
         group = groups.pop() if len(groups) == 1 else ""
-        return [*alarms, *(replace(alarm, group=group) for alarm in _step_alarms(instance, run, alarms, own))]
+        return [
+            *alarms,
+            *(replace(alarm, group=group) for alarm in _step_alarms(instance, run, alarms, runs_of_backfill)),
+        ]
     return [*alarms, *_recovered_steps(instance, run, still_open)]
 
 
@@ -142,13 +151,15 @@ def _message(runs: Sequence[dg.DagsterRun], alarms: tuple[Alarm, ...], base_url:
     return Message(title, alarms, link=f"{base_url}/runs/{run.run_id}", run_id=run.run_id)
 
 
-def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, own: Own) -> Iterator[Alarm]:
+def _check_alarms(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: GroupOf, runs_of_backfill: Own
+) -> Iterator[Alarm]:
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
     for record in records:
         event = record.event_log_entry.dagster_event
         if event is not None:
             evaluation = event.asset_check_evaluation_data
-            if not own.has(evaluation.asset_key):
+            if not runs_of_backfill.has(evaluation.asset_key):
                 continue
             if evaluation.check_name in RECENCY_CHECKS and run_partitions(run):
                 # a backfill says nothing about how new the table is once all of it is loaded
@@ -158,7 +169,9 @@ def _check_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, group_of: Gr
             yield check_alarm(evaluation, group_of(evaluation.asset_key))
 
 
-def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[Alarm], own: Own) -> Iterator[Alarm]:
+def _step_alarms(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[Alarm], runs_of_backfill: Own
+) -> Iterator[Alarm]:
     """Yield an alarm for each failed step of a run, except those that failed because of a check that is an alarm."""
     if run.tags.get(_WILL_RETRY) == "true":
         return
@@ -170,7 +183,7 @@ def _step_alarms(instance: dg.DagsterInstance, run: dg.DagsterRun, checks: list[
         has_failures = True
         if event is None or (error and error.cls_name == _CHECK_FAILED_ERROR and checks):
             continue
-        if not own.has_name(event.step_key or run.job_name):
+        if not runs_of_backfill.has_name(event.step_key or run.job_name):
             continue
         yield _run_failed(run, event.step_key or run.job_name, _error_message(error))
     if not has_failures:

@@ -76,8 +76,8 @@ def recency_job(
 
 def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg.ScheduleDefinition]:
     """Yield a schedule for each source that has tables, and one for each sync that has a cron."""
-    for source, chosen in project.settings.all_sources.items():
-        if tables := [name for name, table in chosen.tables.items() if not table.upstream]:
+    for source, settings in project.settings.all_sources.items():
+        if tables := [name for name, table in settings.tables.items() if not table.upstream]:
             keys = [asset_key(f"{source}/{name}", project.names) for name in tables]
             yield _source(project, source, keys, status)
     for name, sync in project.settings.sync.items():

@@ -136,56 +136,56 @@ _BEHAVIOUR: Mapping[str, str] = {
 
 def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
     """Return column to its description, as far as settings and code have it before anything is built."""
-    own = dict(_COLUMNS.get(path, {}))
+    fixed = dict(_COLUMNS.get(path, {}))
     if path == PROFILES:
-        return own | _traits(project)
+        return fixed | _traits(project)
     if is_warehouse_table(path):
-        return own | _warehouse(project, path)
+        return fixed | _warehouse(project, path)
     if is_sync(path):
         return _properties(project, sync_name(path))
     if is_heap_table(path):
         table = project.catalogue.tables.get(project.heap_tables.get(path, ""))
-        known = {name: ColumnDoc(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
-        return known | own
-    return own
+        from_catalogue = {name: ColumnDoc(c.description, c.pii) for name, c in (table.columns if table else {}).items()}
+        return from_catalogue | fixed
+    return fixed
 
 
 def _traits(project: Project) -> dict[str, ColumnDoc]:
-    profiles, words = project.settings.profiles, {}
+    profiles, docs = project.settings.profiles, {}
     for name, trait in profiles.traits.items():
         described = f"{trait.description.rstrip('.')}. " if trait.description else ""
-        words[name] = ColumnDoc(
+        docs[name] = ColumnDoc(
             f"{described}From {' or '.join(trait.sources)} ({trait.choose.replace('_', ' ')}).", trait.personal
         )
-        words[f"{name}__source"] = ColumnDoc(f"Which column `{name}` came from.")
+        docs[f"{name}__source"] = ColumnDoc(f"Which column `{name}` came from.")
     if profiles.behaviour:
-        words |= {name: ColumnDoc(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
+        docs |= {name: ColumnDoc(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
         for name, event in profiles.behaviour.features.items():
-            words[name] = ColumnDoc(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
+            docs[name] = ColumnDoc(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
     for name in profiles.audiences:
-        words[name] = ColumnDoc("Whether the person is in this audience.")
-    return words
+        docs[name] = ColumnDoc("Whether the person is in this audience.")
+    return docs
 
 
 def _warehouse(project: Project, path: str) -> dict[str, ColumnDoc]:
     table = project.settings.source_tables[warehouse_table(path)]
-    words: dict[str, ColumnDoc] = {}
+    docs: dict[str, ColumnDoc] = {}
     for mapping in project.snapshot_sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):
-            before = f"{words[column].text.rstrip('.')}, " if column in words else "Identifies a person: "
-            words[column] = ColumnDoc(f"{before}{mapping.type}.", personal=True)
+            prefix = f"{docs[column].text.rstrip('.')}, " if column in docs else "Identifies a person: "
+            docs[column] = ColumnDoc(f"{prefix}{mapping.type}.", personal=True)
     for column, text in _roles(table.key, table.created_at, table.updated_at):
-        described = f"{text} {words[column].text}" if column in words else text
-        words[column] = ColumnDoc(described, column in words and words[column].personal)
+        described = f"{text} {docs[column].text}" if column in docs else text
+        docs[column] = ColumnDoc(described, column in docs and docs[column].personal)
     for name, trait in project.settings.profiles.traits.items():
         for source in trait.sources:
             asset, _, column = source.partition(".")
             if warehouse_asset(asset) == path:
-                known = words.get(column, ColumnDoc(""))
-                words[column] = ColumnDoc(
-                    f"{known.text} Gives the trait `{name}`.".strip(), known.personal or trait.personal
+                doc = docs.get(column, ColumnDoc(""))
+                docs[column] = ColumnDoc(
+                    f"{doc.text} Gives the trait `{name}`.".strip(), doc.personal or trait.personal
                 )
-    return words
+    return docs
 
 
 def _roles(key: str | None, created: str | None, updated: str | None) -> list[tuple[str, str]]:
@@ -197,14 +197,14 @@ def _properties(project: Project, name: str) -> dict[str, ColumnDoc]:
     """Describe where each property that is sent comes from, back to the columns of the source tables."""
     sync = project.settings.sync[name]
     traits = project.settings.profiles.traits
-    words = {}
+    docs = {}
     for prop, column in sync.properties.items():
         if sync.source == PROFILES and column in traits:
             described = f"Trait `{column}` of profiles, from {' or '.join(traits[column].sources)}."
-            words[prop] = ColumnDoc(described, traits[column].personal)
+            docs[prop] = ColumnDoc(described, traits[column].personal)
         else:
-            words[prop] = ColumnDoc(f"Column `{column}` of {sync.source}.")
-    return words
+            docs[prop] = ColumnDoc(f"Column `{column}` of {sync.source}.")
+    return docs
 
 
 SCHEMA, LINEAGE, CODE = "dagster/column_schema", "dagster/column_lineage", "dagster/code_references"
@@ -239,11 +239,11 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
     if path is None:
         return spec  # of another project
     metadata: dict[str, Any] = {**spec.metadata}
-    if words := column_docs(project, path):
+    if docs := column_docs(project, path):
         metadata[SCHEMA] = dg.TableSchema(
             [
                 dg.TableColumn(name, description=doc.text or None, tags=_PERSONAL if doc.personal else None)
-                for name, doc in words.items()
+                for name, doc in docs.items()
             ]
         )
     if lineage := {**column_lineage(project, path), **_deps(metadata.get(LINEAGE))}:
@@ -320,13 +320,13 @@ def _deps(lineage: object) -> Deps:
 def _references(project: Project, path: str) -> list[dg.LocalFileCodeReference | dg.UrlCodeReference]:
     """Return the function that makes an asset, and the place in the settings that describes it."""
     references: list[dg.LocalFileCodeReference | dg.UrlCodeReference] = []
-    known = f"{WAREHOUSE}{path.partition('/')[2]}" if is_warehouse_table(path) else path
-    made_by = next((code for name, code in _CODE.items() if known.startswith(name)), None)
+    key = f"{WAREHOUSE}{path.partition('/')[2]}" if is_warehouse_table(path) else path
+    made_by = next((code for name, code in _CODE.items() if key.startswith(name)), None)
     if made_by is not None:
         file, line = _place_of(made_by)
         references.append(dg.LocalFileCodeReference(file_path=file, line_number=line, label=made_by.__qualname__))
     settings = project.file
-    section = next((text for name, text in _SECTIONS.items() if known.startswith(name)), None)
+    section = next((text for name, text in _SECTIONS.items() if key.startswith(name)), None)
     if section is not None and settings.is_file():
         line = _line_of(settings, section.format(path.rpartition("/")[2]))
         references.append(

@@ -44,31 +44,31 @@ def window(project: Project, day: date) -> Window:
     Raises SettingsError if an audience or a feature names an event that no table of the catalogue holds. While the
     catalogue has no event table at all, every event counts as one that never happened.
     """
-    chosen = project.settings.profiles
+    profile_settings = project.settings.profiles
     reach = reaches(project)
     days = {}
     for table, back in reach.items():
         first = date.min if back is None else day - timedelta(days=back)
         partitions = project.lake.partitions(heap_asset(table))
-        days[table] = [key for key in partitions if str(first) < key <= str(day)] if chosen.columns else []
+        days[table] = [key for key in partitions if str(first) < key <= str(day)] if profile_settings.columns else []
     return Window(day, days)
 
 
 def reaches(project: Project) -> dict[str, int | None]:
     """Return how many days back each event table is read; None is all of them."""
-    chosen = project.settings.profiles
+    profile_settings = project.settings.profiles
     days_back: dict[str, int | None] = {}
     if not project.event_tables:
         return days_back
-    if chosen.behaviour:
-        for flag, event in chosen.behaviour.features.items():
-            _known(project, event, f"profiles.behaviour.features.{flag}")
-        days_back = dict.fromkeys(project.event_tables, chosen.behaviour.days)
-    for event, within in events_needed(project.audiences).items():
-        table = _known(project, event, "profiles.audiences")
+    if profile_settings.behaviour:
+        for flag, event in profile_settings.behaviour.features.items():
+            _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+        days_back = dict.fromkeys(project.event_tables, profile_settings.behaviour.days)
+    for event, days in events_needed(project.audiences).items():
+        table = _table_of_event(project, event, "profiles.audiences")
         longest = days_back.get(table, 0)
         # a window that is not whole days reaches into one day more
-        days_back[table] = None if within is None or longest is None else max(longest, -int(-within // 1))
+        days_back[table] = None if days is None or longest is None else max(longest, -int(-days // 1))
     return days_back
 
 
@@ -79,18 +79,18 @@ def with_behaviour_and_audiences(
 
     Also returns the audiences whose conditions cannot be evaluated, with the reason; their column is null.
     """
-    chosen = project.settings.profiles
-    if chosen.behaviour:
+    profile_settings = project.settings.profiles
+    if profile_settings.behaviour:
         features = {
-            flag: _known(project, event, f"profiles.behaviour.features.{flag}")
-            for flag, event in chosen.behaviour.features.items()
+            flag: _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+            for flag, event in profile_settings.behaviour.features.items()
         }
         stream = {table: _rows(project, table, days, _STREAM) for table, days in events_window.days.items() if days}
         events = event_stream(stream, graph)
-        profiles = joined(profiles, graph, events, events_window.as_of, features, chosen.behaviour.days)
-    if not chosen.audiences:
+        profiles = joined(profiles, graph, events, events_window.as_of, features, profile_settings.behaviour.days)
+    if not profile_settings.audiences:
         return profiles, {}
-    needed = {_known(project, event, "profiles.audiences") for event in events_needed(project.audiences)}
+    needed = {_table_of_event(project, event, "profiles.audiences") for event in events_needed(project.audiences)}
     tables = {
         table: events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph) for table in needed
     }
@@ -106,19 +106,19 @@ def with_behaviour_and_audiences(
 
 def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     """Return every column of behaviour and audiences to the (event table, column) pairs that it is made of."""
-    chosen = project.settings.profiles
+    profile_settings = project.settings.profiles
     if not project.event_tables:
-        return {name: set() for name in chosen.columns if name not in chosen.traits}
+        return {name: set() for name in profile_settings.columns if name not in profile_settings.traits}
     sources: dict[str, set[tuple[str, str]]] = {}
-    if chosen.behaviour:
-        everything = {(table, column) for table in project.event_tables for column in _STREAM}
-        sources = dict.fromkeys(BEHAVIOUR_COLUMNS, everything)
-        for flag, event in chosen.behaviour.features.items():
-            table = _known(project, event, f"profiles.behaviour.features.{flag}")
+    if profile_settings.behaviour:
+        stream_columns = {(table, column) for table in project.event_tables for column in _STREAM}
+        sources = dict.fromkeys(BEHAVIOUR_COLUMNS, stream_columns)
+        for flag, event in profile_settings.behaviour.features.items():
+            table = _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
             sources[flag] = {(table, "user_id"), (table, "time")}
     for audience in project.audiences:
         sources[audience.name] = {
-            (_known(project, criterion.type, criterion.where), column)
+            (_table_of_event(project, criterion.type, criterion.where), column)
             for criterion in (*audience.events, *audience.exclude_events)
             for column in ("user_id", "time", *(name for name, _ in criterion.properties))
         }
@@ -131,9 +131,9 @@ def check_events(project: Project) -> list[str]:
     Returns what could not be checked yet, a sentence each: in a new lake no event table is known. Raises SettingsError,
     naming the key of what Heap's tables do not have.
     """
-    chosen = project.settings.profiles
+    profile_settings = project.settings.profiles
     if not project.event_tables:
-        features = chosen.behaviour.features.values() if chosen.behaviour else ()
+        features = profile_settings.behaviour.features.values() if profile_settings.behaviour else ()
         forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if sync.by_table]
         needed = [*sorted({*features, *events_needed(project.audiences)}), *forwarded]
         if not needed:
@@ -143,7 +143,7 @@ def check_events(project: Project) -> list[str]:
     reaches(project)
     for audience in project.audiences:
         for criterion in (*audience.events, *audience.exclude_events):
-            table = _known(project, criterion.type, criterion.where)
+            table = _table_of_event(project, criterion.type, criterion.where)
             columns = project.catalogue.columns(table) or []
             for column, condition in criterion.properties:
                 if column not in columns:
@@ -153,7 +153,7 @@ def check_events(project: Project) -> list[str]:
     return []
 
 
-def _known(project: Project, event: str, where: str) -> str:
+def _table_of_event(project: Project, event: str, where: str) -> str:
     """Return the table of an event; where no event table is known at all, the event by its own name."""
     if not project.event_tables:
         return event

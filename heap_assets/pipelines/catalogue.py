@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 from heap_assets.errors import HeapAssetsError, SourceError
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.landing import news_of_first_dumps, remember, remember_accepted
+from heap_assets.pipelines.landing import remember, remember_accepted, unaccepted_of_first_dumps
 from heap_assets.project import CATALOGUE_KEY, Project, is_writable
 from heap_assets.sources.heap_connect import (
     OWN_COLUMNS,
@@ -33,12 +33,12 @@ _log = logging.getLogger("heap_assets")
 
 
 @dataclass(frozen=True)
-class CatalogueNews:
+class CatalogueChange:
     """What was accepted into the catalogue, and the place where the catalogue is stored."""
 
     catalogue: Catalogue
     accepted: Missing
-    place: str
+    uri: str
 
     @property
     def summary(self) -> str:
@@ -55,7 +55,7 @@ def first_day_of_source(project: Project) -> date | None:
     return first_day(project.source(), project.landing.config.tables)
 
 
-def accept_first(project: Project) -> CatalogueNews | None:
+def accept_first(project: Project) -> CatalogueChange | None:
     """Accept what the source holds if the catalogue is empty and the settings allow it; None if nothing was accepted.
 
     What only the files of these dumps hold is accepted once they have landed, by :func:`accept_by_itself`. A source
@@ -65,13 +65,13 @@ def accept_first(project: Project) -> CatalogueNews | None:
         return None
     try:
         offered = exports.missing(project) if exports.is_exported(project) else _offered_by_manifests(project)
-        news = accept(project, offered) if offered else None
+        change = accept(project, offered) if offered else None
     except HeapAssetsError as error:
         _log.warning("the catalogue stays empty: what the source holds cannot be listed: %s", error)
         return None
-    if news:
-        _log.info("took %s into %s (heap.tables.accept: first)", news.summary, news.place)
-    return news
+    if change:
+        _log.info("took %s into %s (heap.tables.accept: first)", change.summary, change.uri)
+    return change
 
 
 def with_first_tables(project: Project) -> Project:
@@ -80,7 +80,7 @@ def with_first_tables(project: Project) -> Project:
     return replace(project, catalogue=news.catalogue) if news else project
 
 
-def accept_by_itself(project: Project) -> CatalogueNews | None:
+def accept_by_itself(project: Project) -> CatalogueChange | None:
     """Accept what has landed and is new, if the settings allow that without a command; None if nothing was."""
     choice = project.settings.heap.tables.accept
     if choice == "never":
@@ -91,12 +91,12 @@ def accept_by_itself(project: Project) -> CatalogueNews | None:
     return accept(project, landed) if landed else None
 
 
-def _accept_of_first_dumps(project: Project) -> CatalogueNews | None:
-    news = None if exports.is_exported(project) else news_of_first_dumps(project)
-    if news is None:
+def _accept_of_first_dumps(project: Project) -> CatalogueChange | None:
+    unaccepted = None if exports.is_exported(project) else unaccepted_of_first_dumps(project)
+    if unaccepted is None:
         return None
-    accepted = accept(project, news) if news else None
-    remember_accepted(project, {**news.tables, **news.columns})
+    accepted = accept(project, unaccepted) if unaccepted else None
+    remember_accepted(project, {**unaccepted.tables, **unaccepted.columns})
     return accepted
 
 
@@ -105,26 +105,26 @@ def missing(project: Project) -> Missing:
     return exports.missing(project) if exports.is_exported(project) else project.catalogue.missing(project.landing)
 
 
-def accept(project: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueNews:
+def accept(project: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueChange:
     """Take tables and columns into the catalogue file, or into the lake where the file cannot be written.
 
     `only`: names as `table` or `table.column`; all that is offered unless given.
     """
-    chosen = None if only is None else list(only)
+    selected = None if only is None else list(only)
 
     def _change(catalogue: Catalogue) -> Catalogue:
-        return catalogue.accept(offered, chosen)
+        return catalogue.accept(offered, selected)
 
     def _change_in_lake(data: bytes | None) -> bytes:
         stored = Catalogue.parse(data, CATALOGUE_KEY) if data else Catalogue()
-        return _change(project.catalogue.with_news(stored)).to_yaml().encode()
+        return _change(project.catalogue.merged(stored)).to_yaml().encode()
 
     path, store = project.settings.catalogue, project.lake.store
     if is_writable(path):
-        return CatalogueNews(Catalogue.update(path, _change), _of(offered, chosen), str(path))
+        return CatalogueChange(Catalogue.update(path, _change), _selected(offered, selected), str(path))
     store.update(CATALOGUE_KEY, _change_in_lake)
     changed = Catalogue.parse(store.read(CATALOGUE_KEY), store.uri(CATALOGUE_KEY))
-    return CatalogueNews(changed, _of(offered, chosen), store.uri(CATALOGUE_KEY))
+    return CatalogueChange(changed, _selected(offered, selected), store.uri(CATALOGUE_KEY))
 
 
 def uncommitted(project: Project) -> str | None:
@@ -147,23 +147,25 @@ def note_changes(project: Project) -> None:
     tables = project.catalogue.tables
     # days have the columns of other types whether the catalogue knows them or not, so they make no new version
     columns = {name: version_of(plain_columns(table.columns)) for name, table in tables.items()}
-    whole = {name: version_of(list(table.columns)) for name, table in tables.items()}  # noted so by former versions
-    known = _changes(project)
-    if all(name in known and known[name]["columns"] in (columns[name], whole[name]) for name in columns):
+    all_columns = {
+        name: version_of(list(table.columns)) for name, table in tables.items()
+    }  # noted so by former versions
+    recorded = _changes(project)
+    if all(name in recorded and recorded[name]["columns"] in (columns[name], all_columns[name]) for name in columns):
         return
 
-    def _noted(data: bytes | None) -> bytes:
-        known_changes = _read_changes(project, data) if data is not None else {}
+    def _updated_record(data: bytes | None) -> bytes:
+        changes = _read_changes(project, data) if data is not None else {}
         # after a damaged record it is unknown when columns changed: every day is built once more
-        unknown_since, known_changes = (now, {}) if known_changes is None else (None, known_changes)
+        unknown_since, changes = (now, {}) if changes is None else (None, changes)
         for name, digest in columns.items():
-            if name not in known_changes:
-                known_changes[name] = {"columns": digest, "since": unknown_since}
-            elif known_changes[name]["columns"] not in (digest, whole[name]):
-                known_changes[name] = {"columns": digest, "since": now}
-        return json.dumps(known_changes, sort_keys=True).encode()
+            if name not in changes:
+                changes[name] = {"columns": digest, "since": unknown_since}
+            elif changes[name]["columns"] not in (digest, all_columns[name]):
+                changes[name] = {"columns": digest, "since": now}
+        return json.dumps(changes, sort_keys=True).encode()
 
-    project.lake.store.update(_CHANGES_KEY, _noted)
+    project.lake.store.update(_CHANGES_KEY, _updated_record)
 
 
 def columns_since(project: Project) -> dict[str, datetime]:
@@ -189,13 +191,13 @@ def _read_changes(project: Project, data: bytes) -> dict[str, dict[str, str | No
         return None
 
 
-def _of(offered: Missing, chosen: list[str] | None) -> Missing:
-    picked = offered.picked(chosen)
+def _selected(offered: Missing, only: list[str] | None) -> Missing:
+    selected = offered.selected(only)
 
-    def _of_these(tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        return {name: picked[name] for name in tables if name in picked}
+    def _selected_of(tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {name: selected[name] for name in tables if name in selected}
 
-    return Missing(_of_these(offered.tables), _of_these(offered.columns), offered.other_types)
+    return Missing(_selected_of(offered.tables), _selected_of(offered.columns), offered.other_types)
 
 
 def _offered_by_manifests(project: Project) -> Missing:
@@ -214,8 +216,8 @@ def _offered_by_manifests(project: Project) -> Missing:
     with ThreadPoolExecutor(_READERS) as readers:
         for tables in readers.map(_tables, manifests):
             for name, listed in tables:
-                own = OWN_COLUMNS.get(name, ())
-                columns.setdefault(name, {}).update(dict.fromkeys(apart(column, own) for column in listed))
+                own_columns = OWN_COLUMNS.get(name, ())
+                columns.setdefault(name, {}).update(dict.fromkeys(apart(column, own_columns) for column in listed))
     offered = project.catalogue.compare(
         {
             name: selection.chosen(name, list(listed))

@@ -102,8 +102,8 @@ def send(
     progress: Callable[[Progress], None] | None = None,
 ) -> Delivery:
     """Bring the destination of a sync up to date with a day; nothing is sent while its gate is shut."""
-    chosen = options or RunOptions()
-    check_options(project, name, chosen)
+    run_options = options or RunOptions()
+    check_options(project, name, run_options)
     store, connector = project.lake.store, connector_of(project, name)
     shut = sync_gate(project, name, day)
     if shut:
@@ -115,11 +115,11 @@ def send(
     reports: dict[str, SyncReport] = {}
     unchanged = 0
     for batch in _batches(connector, day, left_out):
-        is_forwarded = batch.table and chosen == RunOptions()
+        is_forwarded = batch.table and run_options == RunOptions()
         if is_forwarded and sent_days(connector, batch.table).get(str(day)) == SentDay(batch.version):
             unchanged += 1
             continue
-        _maintain(store, batch, run_id, chosen)
+        _maintain(store, batch, run_id, run_options)
         # a destination that refuses says so before its rows are put together
         refused = batch.destination.precondition_error() is not None
         report = deliver(
@@ -129,8 +129,8 @@ def send(
             store,
             day,
             run_id,
-            confirmed=chosen.confirmed,
-            force=chosen.force,
+            confirmed=run_options.confirmed,
+            force=run_options.force,
             progress=progress,
         )
         reports[batch.table] = report
@@ -139,8 +139,8 @@ def send(
         if batch.table and report.status in _DELIVERED:
             unfinished = report.rejected + report.unknown + report.waiting
             remember_day(connector, batch.table, day, SentDay(batch.version, unfinished))
-    whole = combined_report(name, connector.kind(), run_id, day, reports, left_out)
-    return Delivery(day, whole, reports if "" not in reports else {}, left_out, confirmed, unchanged)
+    combined = combined_report(name, connector.kind(), run_id, day, reports, left_out)
+    return Delivery(day, combined, reports if "" not in reports else {}, left_out, confirmed, unchanged)
 
 
 def plan(project: Project, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
@@ -210,8 +210,8 @@ def combined_report(
     reasons = [f"{table}: {r.reason}" for table, r in reports.items() if r.reason]
     reasons += [f"{table} left out: {reason}" for table, reason in left_out.items()]
     facts: dict[str, Any] = {"reason": "; ".join(reasons) or None}
-    for name_of in (report_field.name for report_field in fields(SyncReport) if report_field.name not in _NOT_ADDED):
-        facts[name_of] = _added(name_of, [getattr(report, name_of) for report in all_reports])
+    for field_name in (report_field.name for report_field in fields(SyncReport) if report_field.name not in _NOT_ADDED):
+        facts[field_name] = _added(field_name, [getattr(report, field_name) for report in all_reports])
     return SyncReport(name, kind, run_id, day, worst, **{k: v for k, v in facts.items() if v is not None})
 
 
@@ -219,10 +219,10 @@ def _added(name: str, values: list[Any]) -> Any:
     if not values:
         return None
     if isinstance(values[0], dict):
-        counted: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for value in values:
-            counted.update(value)
-        return dict(counted)
+            counts.update(value)
+        return dict(counts)
     if isinstance(values[0], tuple):
         distinct = tuple(dict.fromkeys(item for value in values for item in value))
         return distinct[: _SAMPLE if name == "sample" else None]

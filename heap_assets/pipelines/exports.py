@@ -14,7 +14,7 @@ from heap_assets import clock
 from heap_assets.config import BigQuerySource
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
 from heap_assets.pipelines.snapshots import is_over, keep_or_carry
-from heap_assets.pipelines.table import UNREADABLE, Made, Task
+from heap_assets.pipelines.table import UNREADABLE, BuiltTable, Task
 from heap_assets.project import Project
 from heap_assets.sources.heap_bigquery import ExportLog, ExportState, HeapExport, LookBack, TableLook, WideExport
 from heap_assets.sources.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
@@ -33,7 +33,7 @@ _MODE = "migrations applied by the view"
 
 
 @dataclass(frozen=True)
-class ExportNews:
+class ExportChanges:
     """What a look at the export found: for each table, and the days to build again."""
 
     tables: list[TableLook]
@@ -69,7 +69,7 @@ def export_log(project: Project) -> ExportLog:
     return ExportLog(project.lake.store, source.dataset, source.project)
 
 
-def news(project: Project) -> tuple[str, ExportState]:
+def version_and_state(project: Project) -> tuple[str, ExportState]:
     """Return the version of the export and its state at the last look.
 
     An export whose metadata has no `_sync_info` gets a new version with every cadence.
@@ -81,7 +81,7 @@ def news(project: Project) -> tuple[str, ExportState]:
     return version, export_log(project).state()
 
 
-def look(project: Project, since: date | None = None) -> ExportNews:
+def changed_days(project: Project, since: date | None = None) -> ExportChanges:
     """Look at every selected table; return the days to be built, always with the newest ones.
 
     Raises SourceError if no table could be looked at.
@@ -93,8 +93,8 @@ def look(project: Project, since: date | None = None) -> ExportNews:
         timedelta(days=source.look_back_every_days),
     )
     start, now = project.settings.start_date, clock.now()
-    version, _ = news(project)
-    looks = export_log(project).look(open_export(project), project.event_tables, start, now, version, back, since)
+    version, _ = version_and_state(project)
+    looks = export_log(project).inspect(open_export(project), project.event_tables, start, now, version, back, since)
     failures = [table_look.failure for table_look in looks if table_look.failure]
     if failures and len(failures) == len(looks):
         raise SourceError(failures[0])
@@ -102,16 +102,18 @@ def look(project: Project, since: date | None = None) -> ExportNews:
     for table_look in looks:
         for day in table_look.changed:
             days.setdefault(day, set()).add(table_look.table)
-    return ExportNews(looks, {day: frozenset(tables) for day, tables in days.items()})
+    return ExportChanges(looks, {day: frozenset(tables) for day, tables in days.items()})
 
 
 def touched(project: Project) -> dict[str, dict[date, datetime]]:
     """Return table to day to the time when a change of it was last found."""
-    log = export_log(project)
-    return {table: {day: state.since for day, state in log.table(table).days.items()} for table in project.event_tables}
+    record = export_log(project)
+    return {
+        table: {day: state.since for day, state in record.table(table).days.items()} for table in project.event_tables
+    }
 
 
-def event_day(task: Task, table: str) -> Made:
+def event_day(task: Task, table: str) -> BuiltTable:
     """Build one day of an event table; nothing is read if the day has not changed since it was last built.
 
     Raises MissingInputError before the first look at the export.
@@ -129,43 +131,45 @@ def event_day(task: Task, table: str) -> Made:
     notes = {"complete": (state.synced_to or state.looked_at).date() > task.day, "user_id": _MODE}
     if state.failure:
         notes[UNREADABLE] = state.failure
-    if (same := _unchanged(task, asset, inputs, notes)) is not None:
-        return same
+    if (unchanged := _unchanged(task, asset, inputs, notes)) is not None:
+        return unchanged
     if day is None or not day.rows:
-        return Made(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
+        return BuiltTable(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
     rows, reading = open_export(project).read_day(table, task.day, columns, task.scratch / "day.parquet")
     frame = conform(rows.frame, pl.Schema(schema)).sort("time", "event_id", "user_id")
-    return Made(frame, inputs, {**notes, **rows.notes(), "bytes_billed": reading.bytes_billed or 0})
+    return BuiltTable(frame, inputs, {**notes, **rows.notes(), "bytes_billed": reading.bytes_billed or 0})
 
 
-def users_of_day(task: Task) -> Made | None:
+def users_of_day(task: Task) -> BuiltTable | None:
     """Return the current users, for the newest days only; see `snapshots.snapshot_of_day`."""
     if is_over(task):
         return keep_or_carry(task, USERS, "the export")
     project = task.project
-    own = OWN_COLUMNS["users"]
-    schema = _schema("users", _USER_KEYS, [original(name, own) for name in project.catalogue.columns("users") or []])
+    own_columns = OWN_COLUMNS["users"]
+    schema = _schema(
+        "users", _USER_KEYS, [original(name, own_columns) for name in project.catalogue.columns("users") or []]
+    )
     export = open_export(project)
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
-    moves, moved = export.read_user_migrations(task.scratch / "moves.parquet")
+    moves, moves_reading = export.read_user_migrations(task.scratch / "moves.parquet")
     ends = _migrations(moves.frame).filter(pl.col("from_user_id") != pl.col("resolved_to"))
-    users_read = conform(rows.frame, pl.Schema(schema)).rename(set_apart(schema, own))
+    users_read = conform(rows.frame, pl.Schema(schema)).rename(set_apart(schema, own_columns))
     users = users_read.unique("user_id", keep="first").join(
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
     )  # fmt: skip
-    made = users.sort("user_id").collect(engine="streaming")
-    billed = (reading.bytes_billed or 0) + (moved.bytes_billed or 0)
+    rows_of_day = users.sort("user_id").collect(engine="streaming")
+    billed = (reading.bytes_billed or 0) + (moves_reading.bytes_billed or 0)
     notes = {**_observed(task.day, reading.observed_at, billed), **rows.notes()}
-    return _made(task, USERS, made, notes)
+    return _live_table(task, USERS, rows_of_day, notes)
 
 
-def migrations_of_day(task: Task) -> Made | None:
+def migrations_of_day(task: Task) -> BuiltTable | None:
     """Return the current user_migrations, for the newest days only, each followed to its end."""
     if is_over(task):
         return keep_or_carry(task, MIGRATIONS, "the export")
     rows, reading = open_export(task.project).read_user_migrations(task.scratch / "moves.parquet")
     notes = {**_observed(task.day, reading.observed_at, reading.bytes_billed or 0), **rows.notes()}
-    return _made(task, MIGRATIONS, _migrations(rows.frame), notes)
+    return _live_table(task, MIGRATIONS, _migrations(rows.frame), notes)
 
 
 def missing(project: Project) -> Missing:
@@ -195,16 +199,16 @@ def columns_version(schema: Mapping[str, pl.DataType]) -> str:
 
     Days are read again, and paid for, when it changes, so it must not depend on how a version of Polars spells types.
     """
-    spelled = ", ".join(f"({name!r}, {_TYPE_NAMES[dtype]})" for name, dtype in schema.items())
-    return hashlib.sha256(f"[{spelled}]".encode()).hexdigest()[:16]
+    digest_input = ", ".join(f"({name!r}, {_TYPE_NAMES[dtype]})" for name, dtype in schema.items())
+    return hashlib.sha256(f"[{digest_input}]".encode()).hexdigest()[:16]
 
 
-def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object]) -> Made | None:
+def _unchanged(task: Task, asset: str, inputs: Inputs, notes: dict[str, object]) -> BuiltTable | None:
     """Return what is stored if it was built from the same inputs, so that nothing is read."""
     stored = task.project.lake.find(asset, str(task.day))
     if task.force or stored is None or stored.inputs.versions != dict(inputs.versions):
         return None
-    return Made(task.project.lake.scan(asset, str(task.day)), inputs, {**notes, "bytes_billed": 0})
+    return BuiltTable(task.project.lake.scan(asset, str(task.day)), inputs, {**notes, "bytes_billed": 0})
 
 
 def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -216,17 +220,17 @@ def _migrations(rows: pl.LazyFrame) -> pl.DataFrame:
     return resolved(newest.unique("from_user_id", keep="first", maintain_order=True))
 
 
-def _made(task: Task, asset: str, rows: pl.DataFrame, notes: dict[str, object]) -> Made:
+def _live_table(task: Task, asset: str, rows: pl.DataFrame, notes: dict[str, object]) -> BuiltTable:
     """Return a live table's rows; their version is their content, so that equal rows are not written again."""
     source = f"{_source(task.project).dataset}.{asset}"
     stored = task.project.lake.find(asset, str(task.day))
-    before = stored.inputs.versions.get(source, "") if stored else ""
-    if before and not before.startswith(CONTENT_SCHEME):
+    previous_version = stored.inputs.versions.get(source, "") if stored else ""
+    if previous_version and not previous_version.startswith(CONTENT_SCHEME):
         notes = {
             **notes,
             "rewritten": "its version is computed in a new way: written once more, whether changed or not",
         }
-    return Made(rows.lazy(), Inputs({source: content_digest(rows), "columns": ",".join(rows.columns)}), notes)
+    return BuiltTable(rows.lazy(), Inputs({source: content_digest(rows), "columns": ",".join(rows.columns)}), notes)
 
 
 def _observed(day: date, at: datetime, billed: int) -> dict[str, object]:

@@ -46,7 +46,7 @@ def land(project: Project, dump_id: int) -> Landed:
     project.lake.write(DUMPS, str(dump_id), project.landing.reports(dump_id))
     results = {
         TABLES_LANDED: landing_result(report),
-        CATALOGUE: _news(project, report),
+        CATALOGUE: _catalogue_result(project, report),
         QUOTA: quota_result(month_quota(project), thresholds(project).quota),
     }
     return Landed(report, _days(report, project.settings.start_date), results)
@@ -54,13 +54,13 @@ def land(project: Project, dump_id: int) -> Landed:
 
 def month_quota(project: Project) -> Quota:
     """Return the month's use of `heap.quota`, or of the plan's rows."""
-    chosen = project.settings.heap.quota
+    settings = project.settings.heap.quota
     return quota(
         project.landing,
         project.settings.heap.plan,
         clock.now(),
-        rows_a_month=chosen.rows_a_month,
-        count_free_days=chosen.count_free_days,
+        rows_a_month=settings.rows_a_month,
+        count_free_days=settings.count_free_days,
     )
 
 
@@ -94,7 +94,7 @@ def _days(report: DumpReport, start: date) -> dict[date, frozenset[str]]:
     return {day: frozenset(tables) for day, tables in days.items() if start <= day <= clock.today()}
 
 
-def _news(project: Project, report: DumpReport) -> CheckResult:
+def _catalogue_result(project: Project, report: DumpReport) -> CheckResult:
     """Check the dump's tables and columns against the catalogue, except what is accepted automatically."""
     choice = project.settings.heap.tables.accept
     missing = project.catalogue.missing(project.landing)
@@ -125,7 +125,7 @@ class FirstDumps:
     offered: Mapping[str, frozenset[str]]
     complete: bool = False
 
-    def news(self, missing: Missing) -> Missing:
+    def unaccepted(self, missing: Missing) -> Missing:
         """Return what of `missing` was never accepted."""
         columns = {
             table: tuple(name for name in names if name not in self.offered.get(table, ()))
@@ -161,19 +161,19 @@ def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
     project.lake.store.update(_KEY, _with_these)
 
 
-def news_of_first_dumps(project: Project) -> Missing | None:
+def unaccepted_of_first_dumps(project: Project) -> Missing | None:
     """Return what the first dumps have brought since and was never accepted, None if nothing more can come."""
     first = first_dumps(project)
     if first is None or first.complete:
         return None
-    return first.news(project.catalogue.compare(landed_columns(project.landing, first.dumps)))
+    return first.unaccepted(project.catalogue.compare(landed_columns(project.landing, first.dumps)))
 
 
 def remember_accepted(project: Project, accepted: Tables) -> None:
     """Store what was accepted of the first dumps, and whether all of them have landed whole."""
     landed = _all_landed(project)
 
-    def _noted(data: bytes | None) -> bytes | None:
+    def _updated_record(data: bytes | None) -> bytes | None:
         first = _parsed(project, data) if data is not None else None
         if first is None:
             return None
@@ -182,7 +182,7 @@ def remember_accepted(project: Project, accepted: Tables) -> None:
             offered[name] = offered.get(name, frozenset()) | frozenset(columns)
         return _written(FirstDumps(first.dumps, offered, complete=first.dumps <= landed))
 
-    project.lake.store.update(_KEY, _noted)
+    project.lake.store.update(_KEY, _updated_record)
 
 
 def _all_landed(project: Project) -> frozenset[int]:

@@ -23,7 +23,7 @@ from heap_assets.activation import (
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_USER_ID, normalised
 from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
-from heap_assets.pipelines.sync_checks import sent_and_known, sync_checks
+from heap_assets.pipelines.sync_checks import sent_and_exported, sync_checks
 from heap_assets.pipelines.sync_gate import newest_day
 from heap_assets.project import Project
 from heap_assets.quality import WHOLE, Check, CheckContext, CheckResult, hashed, name_of_key_check, result_store
@@ -76,13 +76,13 @@ def offenders_of(
     Raises SettingsError if there is no such check, MissingInputError if it has no result on the partition or the
     partition is gone.
     """
-    judged = _check(project, asset, check)
+    definition = _check(project, asset, check)
     partition = partition or _newest(project, asset, check)
     stored = result_store.read(project.lake.store, asset, check, partition)
     if stored is None:
         raise MissingInputError(f"{check} has not judged {asset} {partition} yet")
     subject = CheckContext(project.lake, asset, partition, check)
-    result = _evaluate(project, judged, subject)
+    result = _evaluate(project, definition, subject)
     version = result_store.partition_version(project.lake, asset, partition)
     secret = result_store.hash_key(project.lake.store, keep=False)
     offenders = []
@@ -138,7 +138,7 @@ def _evaluate(project: Project, check: Check, subject: CheckContext) -> CheckRes
     if check.evaluate is not None:
         return check.evaluate(subject)
     if check.name == "no_ghost_users":
-        ledger, users = sent_and_known(project, sync_name(check.asset))
+        ledger, users = sent_and_exported(project, sync_name(check.asset))
         return sync_rules.no_ghost_users(ledger, users, allowed=0.0)
     return CheckResult(passed=True)  # the step that builds it judged it by counts
 
@@ -184,8 +184,10 @@ def _of_migration(project: Project, subject: CheckContext, offender: pl.DataFram
     """Return the two users of a migration in the graph, and the migration."""
     ends = [offender["from"][0], offender["to"][0]]
     in_graph = (pl.col("identifier_type") == HEAP_USER_ID) & pl.col("identifier").is_in(ends)
-    moved = (pl.col("from_user_id").cast(pl.String) == ends[0]) & (pl.col("to_user_id").cast(pl.String) == ends[1])
-    return {**_matching_rows(subject, GRAPH, in_graph), **_matching_rows(subject, MIGRATIONS, moved)}
+    is_migration = (pl.col("from_user_id").cast(pl.String) == ends[0]) & (
+        pl.col("to_user_id").cast(pl.String) == ends[1]
+    )
+    return {**_matching_rows(subject, GRAPH, in_graph), **_matching_rows(subject, MIGRATIONS, is_migration)}
 
 
 def _key_of_warehouse_table(project: Project, subject: CheckContext, offender: pl.DataFrame) -> Behind:
@@ -258,24 +260,24 @@ def rows_of_key(project: Project, name: str, key_hash: str, day: date | None, mo
     no such key.
     """
     store, specs = project.lake.store, connector_of(project, name).specs()
-    places: dict[str, pl.DataFrame] = {}
+    frames: dict[str, pl.DataFrame] = {}
     profiles: set[str] = set()
     for spec in specs:
-        places[f"ledger of {spec.name}"] = keys_behind(store, spec, [key_hash])
-        aside = set_aside(store, spec.folder).filter(pl.col("key_hash") == key_hash)
-        places[f"set aside by {spec.name}"] = aside.unique(["day", "kind", "reason", "profile_id"]).sort("day")
-        profiles |= set(aside["profile_id"].drop_nulls())
+        frames[f"ledger of {spec.name}"] = keys_behind(store, spec, [key_hash])
+        quarantined = set_aside(store, spec.folder).filter(pl.col("key_hash") == key_hash)
+        frames[f"set aside by {spec.name}"] = quarantined.unique(["day", "kind", "reason", "profile_id"]).sort("day")
+        profiles |= set(quarantined["profile_id"].drop_nulls())
     day = day or newest_day(project, name)
-    for place, rows in _rows_of_day(project, name, day) if day else ():
+    for title, rows in _rows_of_day(project, name, day) if day else ():
         matching = _matching(rows, key_hash, salt(store, specs[0].salt, keep=False))
-        places[f"{place} of {day}"] = matching
+        frames[f"{title} of {day}"] = matching
         if "profile_id" in matching.columns:
             profiles |= set(matching["profile_id"].drop_nulls())
     profiles_day = newest_profiles_day(project)
     if profiles_day and profiles:
         rows = project.lake.scan(PROFILES, str(profiles_day)).filter(pl.col("profile_id").is_in(sorted(profiles)))
-        places[f"{PROFILES} {profiles_day}"] = rows.collect()
-    return {place: frame.head(most) for place, frame in places.items() if frame.height}
+        frames[f"{PROFILES} {profiles_day}"] = rows.collect()
+    return {title: frame.head(most) for title, frame in frames.items() if frame.height}
 
 
 def _rows_of_day(project: Project, name: str, day: date) -> Iterator[tuple[str, pl.LazyFrame]]:
@@ -287,13 +289,13 @@ def _rows_of_day(project: Project, name: str, day: date) -> Iterator[tuple[str, 
             yield from _parts(f"rows of {table}", connector.rows(day, table))
 
 
-def _parts(place: str, rows: Rows) -> Iterator[tuple[str, pl.LazyFrame]]:
+def _parts(title: str, rows: Rows) -> Iterator[tuple[str, pl.LazyFrame]]:
     if isinstance(rows, Addressed):
-        yield place, rows.rows
-        yield f"held {place}", rows.held
-        yield f"invalid {place}", rows.invalid
+        yield title, rows.rows
+        yield f"held {title}", rows.held
+        yield f"invalid {title}", rows.invalid
     else:
-        yield place, rows
+        yield title, rows
 
 
 def _matching(rows: pl.LazyFrame, key_hash: str, secret: bytes) -> pl.DataFrame:

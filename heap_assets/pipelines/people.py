@@ -13,7 +13,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
 from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
-from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made
+from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable
 from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
 from heap_assets.project import Project
 from heap_assets.storage import Inputs, Lake
@@ -35,7 +35,7 @@ REFUSED = "refused"
 """Note of `identity/links`: how many values were refused as identifiers, by source, column, type and reason."""
 
 
-def identity_of_day(project: Project, day: date) -> dict[str, Made]:
+def identity_of_day(project: Project, day: date) -> dict[str, BuiltTable]:
     """Resolve identities as of the end of a day; MissingInputError names the inputs that are not built yet."""
     day_inputs = identity_inputs(project, day)
     if day_inputs.waiting_for:
@@ -43,21 +43,21 @@ def identity_of_day(project: Project, day: date) -> dict[str, Made]:
     return identity_tables(project, day_inputs)
 
 
-def identity_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, Made]:
+def identity_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, BuiltTable]:
     """Resolve identities from the inputs that there are."""
     day = day_inputs.day
     advanced = project.timeline.advance(day, day_inputs.inputs)
     resolution = advanced.resolution
     inputs = graph_inputs(project, day_inputs)
-    before, earlier = _graph_before(project, day)
+    before, earlier = _previous_graph(project, day)
     notes = {**advanced.notes, "carried_forward": ", ".join(day_inputs.carried) or "nothing"}
     refused = advanced.refused.drop("day").collect().to_dicts()
     return {
-        LINKS: Made(advanced.links, inputs, {**notes, REFUSED: refused}),
-        GRAPH: Made(resolution.graph, inputs, notes, resolution.write_graph),
-        CONFLICTS: Made(resolution.conflicts, inputs, notes),
-        SHARED: Made(resolution.shared, inputs, notes),
-        CHANGES: Made(changes(before, resolution.graph), Inputs({**inputs.versions, **earlier}), notes),
+        LINKS: BuiltTable(advanced.links, inputs, {**notes, REFUSED: refused}),
+        GRAPH: BuiltTable(resolution.graph, inputs, notes, resolution.write_graph),
+        CONFLICTS: BuiltTable(resolution.conflicts, inputs, notes),
+        SHARED: BuiltTable(resolution.shared, inputs, notes),
+        CHANGES: BuiltTable(changes(before, resolution.graph), Inputs({**inputs.versions, **earlier}), notes),
     }
 
 
@@ -83,11 +83,11 @@ def figures(project: Project, path: str, day: date) -> dict[str, int]:
     if path not in by:
         return {}
     prefix, column = by[path]
-    counted = rows.group_by(column).len().sort(column).collect()
-    return {f"{prefix}{value}": int(count) for value, count in counted.iter_rows()}
+    counts_by_value = rows.group_by(column).len().sort(column).collect()
+    return {f"{prefix}{value}": int(count) for value, count in counts_by_value.iter_rows()}
 
 
-def _graph_before(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
+def _previous_graph(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
     earlier = project.lake.newest_partition(GRAPH, day - timedelta(days=1))
     if earlier is None:
         return None, {}
@@ -95,7 +95,7 @@ def _graph_before(project: Project, day: date) -> tuple[pl.LazyFrame | None, Map
     return project.lake.scan(GRAPH, str(earlier)), {f"{GRAPH}@{earlier}": version}
 
 
-def profiles_of_day(project: Project, day: date) -> Made:
+def profiles_of_day(project: Project, day: date) -> BuiltTable:
     """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
     lake, traits = project.lake, project.settings.profiles.traits
     newest_days = _newest_days(project, day)
@@ -122,17 +122,21 @@ def profiles_of_day(project: Project, day: date) -> Made:
         _merged_away(lake.scan(USERS, str(newest_days[USERS]))),
     )
     missing = [rule.name for rule in rules if not rule.sources]
-    whole = _typed_as_before(lake, day, _with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside})
+    typed_profiles = _typed_as_before(
+        lake, day, _with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside}
+    )
     events_window = window(project, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
-    frame, doubtful = with_behaviour_and_audiences(project, whole, lake.scan(GRAPH, str(day)), events_window)
-    return Made(
+    frame, failed_audiences = with_behaviour_and_audiences(
+        project, typed_profiles, lake.scan(GRAPH, str(day)), events_window
+    )
+    return BuiltTable(
         frame,
         _inputs(project, day, newest_days, profiles_version(project), events),
         {
             "traits": len(traits),
             "traits_without_source": len(missing),
-            SET_ASIDE: {**golden.set_aside, **doubtful},
+            SET_ASIDE: {**golden.set_aside, **failed_audiences},
             "unreadable_times": sum(golden.unreadable_times.values()),
             "unreadable_times_in": dict(golden.unreadable_times),
             VALUES_LOST: sum(golden.values_lost.values()),
@@ -143,13 +147,13 @@ def profiles_of_day(project: Project, day: date) -> Made:
 
 def profiles_version(project: Project) -> str:
     """Return the version of the settings that profiles are computed from; descriptions are no part of it."""
-    chosen = project.settings.profiles
-    traits = [[name, trait.sources, trait.choose] for name, trait in chosen.traits.items()]
-    behaviour = [chosen.behaviour.days, [*chosen.behaviour.features.items()]] if chosen.behaviour else None
+    settings = project.settings.profiles
+    traits = [[name, trait.sources, trait.choose] for name, trait in settings.traits.items()]
+    behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None
     return version_of([traits, behaviour, project.audiences, project.rules.digest])
 
 
-def audiences_of_day(project: Project, day: date) -> Made:
+def audiences_of_day(project: Project, day: date) -> BuiltTable:
     """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`.
 
     Raises MissingInputError if the profiles of the day were not built, or before the settings had one of the audiences.
@@ -167,10 +171,10 @@ def audiences_of_day(project: Project, day: date) -> Made:
         .collect()
     )
     sizes = {f"members_{name}": rows.filter(pl.col("audience") == name).height for name in names}
-    return Made(rows.lazy(), Inputs({f"{PROFILES}@{day}": project.lake.versions(PROFILES)[str(day)]}), sizes)
+    return BuiltTable(rows.lazy(), Inputs({f"{PROFILES}@{day}": project.lake.versions(PROFILES)[str(day)]}), sizes)
 
 
-def audit_of_day(project: Project, day: date) -> Made:
+def audit_of_day(project: Project, day: date) -> BuiltTable:
     """Return the audit of a day in long form: metric, subject, value, share."""
     lake = project.lake
     newest_days = _newest_days(project, day)
@@ -188,7 +192,7 @@ def audit_of_day(project: Project, day: date) -> Made:
         project.snapshot_sources[USERS],
     )
     report = frame.collect()
-    return Made(report.lazy(), _inputs(project, day, newest_days, project.rules.digest), audit_figures(report))
+    return BuiltTable(report.lazy(), _inputs(project, day, newest_days, project.rules.digest), audit_figures(report))
 
 
 def _newest_days(project: Project, day: date) -> dict[str, date]:
@@ -202,8 +206,8 @@ def _newest_days(project: Project, day: date) -> dict[str, date]:
 
 def _merged_away(users: pl.LazyFrame) -> pl.Series:
     """Return the Heap identities of which every user has migrated into another one."""
-    gone = pl.col("migrated_to").is_not_null().all()
-    identities = users.filter(pl.col("identity").is_not_null()).group_by("identity").agg(gone)
+    is_migrated = pl.col("migrated_to").is_not_null().all()
+    identities = users.filter(pl.col("identity").is_not_null()).group_by("identity").agg(is_migrated)
     return identities.filter("migrated_to").select("identity").collect()["identity"]
 
 
@@ -213,15 +217,17 @@ def _trait_name(asset: str) -> str:
 
 def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
     """Add null columns for traits whose tables were never read, because syncs map them."""
-    nothing = pl.lit(None, dtype=pl.String)
-    return frame.with_columns(nothing.alias(name) for trait in missing for name in (trait, f"{trait}__source"))
+    null = pl.lit(None, dtype=pl.String)
+    return frame.with_columns(null.alias(name) for trait in missing for name in (trait, f"{trait}__source"))
 
 
 def _typed_as_before(lake: Lake, day: date, frame: pl.LazyFrame, empty: set[str]) -> pl.LazyFrame:
     """Give columns without values the type that they had when they had some: readers rely on it."""
     earlier = lake.newest_partition(PROFILES, day)
-    known = lake.scan(PROFILES, str(earlier)).collect_schema() if earlier and empty else {}
-    return frame.with_columns(pl.lit(None, known[name]).alias(name) for name in sorted(empty) if name in known)
+    previous_types = lake.scan(PROFILES, str(earlier)).collect_schema() if earlier and empty else {}
+    return frame.with_columns(
+        pl.lit(None, previous_types[name]).alias(name) for name in sorted(empty) if name in previous_types
+    )
 
 
 def _event_versions(lake: Lake, events_window: Window) -> Iterator[tuple[str, str, str]]:

@@ -98,19 +98,19 @@ def published_tables(project: Project, target: str) -> list[PublishedTable]:
     SettingsError
         If it names an asset that there is not.
     """
-    settings, known = project.settings.publish[target], publishable(project)
+    settings, assets = project.settings.publish[target], publishable(project)
     for index, pattern in enumerate(settings.assets):
-        if not any(sign in pattern for sign in "*?[") and pattern not in known:
+        if not any(sign in pattern for sign in "*?[") and pattern not in assets:
             raise SettingsError(
-                f"publish.{target}.assets[{index}] is {pattern!r}, which is no asset. Assets: {', '.join(known)}"
+                f"publish.{target}.assets[{index}] is {pattern!r}, which is no asset. Assets: {', '.join(assets)}"
             )
 
-    def chosen(asset: str) -> bool:
-        named = any(fnmatchcase(asset, pattern) for pattern in settings.assets)
-        return named and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
+    def is_selected(asset: str) -> bool:
+        is_included = any(fnmatchcase(asset, pattern) for pattern in settings.assets)
+        return is_included and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
 
-    names = table_names(known)
-    return [_table(project, target, asset, names[asset]) for asset in known if chosen(asset)]
+    names = table_names(assets)
+    return [_table(project, target, asset, names[asset]) for asset in assets if is_selected(asset)]
 
 
 def resolvable(project: Project, target: str) -> list[PublishedTable]:
@@ -147,11 +147,11 @@ def publish_day(
     MissingInputError
         If the day has not been built: a missing day is never published as an empty one.
     """
-    made = day_of(project, table, day)
-    published = publisher.publish(table.publication, day, made.frame, made.version, force=force)
+    rows_of_day = day_of(project, table, day)
+    published = publisher.publish(table.publication, day, rows_of_day.frame, rows_of_day.version, force=force)
     if published.status is not PublishStatus.LOADED:
         return published
-    return replace(published, lost=dict(Counter(published.lost) + Counter(made.lost())))
+    return replace(published, lost=dict(Counter(published.lost) + Counter(rows_of_day.lost())))
 
 
 def preview_day(project: Project, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
@@ -167,28 +167,30 @@ def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> l
     WarehouseError
         If the target cannot be reached: what was published is remembered here, that it is still there is not.
     """
-    return unpublished_days(project, publisher, table, held=publisher.held_days(table.publication.table))
+    return unpublished_days(project, publisher, table, intact_days=publisher.intact_days(table.publication.table))
 
 
 def unpublished_days(
-    project: Project, publisher: Publisher, table: PublishedTable, *, held: Container[date | None] | None = None
+    project: Project, publisher: Publisher, table: PublishedTable, *, intact_days: Container[date | None] | None = None
 ) -> list[date]:
     """Return the days that are built and were not published as they now are, oldest first; asks nobody.
 
     Parameters
     ----------
-    held
+    intact_days
         The days that the target still holds; others are to be published again. Without it, it holds all that it got.
     """
     versions = {asset: project.lake.versions(asset) for asset in table.sources}
     names = _event_names(project, table)
-    asked = table.sources if table.publication.table != EVENTS else table.sources[:-1]
-    days = sorted({day for asset in asked for day in versions[asset]})
+    sources = table.sources if table.publication.table != EVENTS else table.sources[:-1]
+    days = sorted({day for asset in sources for day in versions[asset]})
     return [
         day
         for day in map(date.fromisoformat, days)
-        if (held is not None and day not in held)
-        or not publisher.is_published(table.publication.table, day, _version(_standing(versions, table, day), names))
+        if (intact_days is not None and day not in intact_days)
+        or not publisher.is_published(
+            table.publication.table, day, _version(_source_partitions(versions, table, day), names)
+        )
     ]
 
 
@@ -205,16 +207,18 @@ def make_views(project: Project, publisher: Publisher, target: str) -> list[str]
     into = project.settings.publish[target].resolved_views
     graph, migrations = _newest(publisher, _GRAPH), _newest(publisher, _MIGRATIONS)
     tables = [table.publication.table for table in resolvable(project, target)]
-    there = [name for name in tables if publisher.newest_published(name)]
-    if into is None or not (graph and migrations and there):
+    published = [name for name in tables if publisher.newest_published(name)]
+    if into is None or not (graph and migrations and published):
         return None
-    return publisher.resolve_views(there, into=into, on=ResolvedOn(migrations, graph))
+    return publisher.resolve_views(published, into=into, on=ResolvedOn(migrations, graph))
 
 
 def _newest(publisher: Publisher, table: str) -> date | None:
-    day = publisher.newest_held(table)
-    if day is None and (lost := publisher.newest_published(table)):
-        raise PublishError(f"{table} of {lost} was published to {publisher.target} and is no longer there: publish it")
+    day = publisher.newest_intact(table)
+    if day is None and (published_on := publisher.newest_published(table)):
+        raise PublishError(
+            f"{table} of {published_on} was published to {publisher.target} and is no longer there: publish it"
+        )
     return day
 
 
@@ -222,17 +226,17 @@ def day_of(project: Project, table: PublishedTable, day: date) -> PublishedDay:
     """Return the rows of a day; see :func:`publish_day`."""
     lake = project.lake
     versions = {asset: lake.versions(asset) for asset in table.sources}
-    standing = _standing(versions, table, day)
-    if not set(standing) & set(table.sources[: max(1, len(table.sources) - 1)]):
+    partitions = _source_partitions(versions, table, day)
+    if not set(partitions) & set(table.sources[: max(1, len(table.sources) - 1)]):
         raise MissingInputError(f"{table.sources[0]} has no partition {day}: materialize it first")
-    frames = {asset: lake.scan(asset, key) for asset, (key, _) in standing.items()}
+    frames = {asset: lake.scan(asset, key) for asset, (key, _) in partitions.items()}
     if table.publication.table != EVENTS:
-        return PublishedDay(frames[table.sources[0]], _version(standing))
+        return PublishedDay(frames[table.sources[0]], _version(partitions))
     users = frames.pop(USERS, None)
     events = {project.heap_tables[asset]: frame for asset, frame in frames.items()}
     names = _event_names(project, table)
     rows = wide.events_table(events, users, names)
-    return PublishedDay(rows, _version(standing, names), lambda: wide.values_lost(events, users))
+    return PublishedDay(rows, _version(partitions, names), lambda: wide.values_lost(events, users))
 
 
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
@@ -244,10 +248,10 @@ def _table(project: Project, target: str, asset: str, name: str) -> PublishedTab
         return PublishedTable(target, wide.PUBLICATION, sources)
     description, descriptions = _described(project, asset)
     cluster = _CLUSTERED.get(asset) or (("user_id",) if is_heap_table(asset) else ())
-    own = RESOLVED_COLUMNS if asset in map(heap_asset, project.event_tables) else frozenset[str]()
+    reserved = RESOLVED_COLUMNS if asset in map(heap_asset, project.event_tables) else frozenset[str]()
     return PublishedTable(
         target,
-        Publication(name, description=description, descriptions=descriptions, cluster_by=cluster, own=own),
+        Publication(name, description=description, descriptions=descriptions, cluster_by=cluster, reserved=reserved),
         (asset,),
     )
 
@@ -257,10 +261,10 @@ def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
     name = asset.rpartition("/")[2]
     if is_heap_table(asset):
         name = project.heap_tables[asset]
-        known = project.catalogue.tables.get(name)
-        columns = {column: about.description for column, about in known.columns.items()} if known else {}
+        heap_table = project.catalogue.tables.get(name)
+        columns = {column: about.description for column, about in heap_table.columns.items()} if heap_table else {}
         kind = "as they stood at the end of partition_day" if name in SNAPSHOT_TABLES else "of partition_day"
-        return f"Heap's {known.display_name if known else name}, {kind}", columns
+        return f"Heap's {heap_table.display_name if heap_table else name}, {kind}", columns
     if is_warehouse_table(asset):
         table = project.settings.source_tables[warehouse_table(asset)]
         return table.description or f"{table.relation} as it stood at the end of partition_day", {}
@@ -271,29 +275,31 @@ def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
     return f"{asset} as of the end of partition_day", {}
 
 
-def _standing(versions: dict[str, dict[str, str]], table: PublishedTable, day: date) -> dict[str, tuple[str, str]]:
+def _source_partitions(
+    versions: dict[str, dict[str, str]], table: PublishedTable, day: date
+) -> dict[str, tuple[str, str]]:
     """Return asset to partition and version of what a day is made of.
 
     Users join the wide table as they stood that day; for days before the first that was kept, as they first stood.
     """
-    found = {asset: (str(day), known[str(day)]) for asset, known in versions.items() if str(day) in known}
-    if table.publication.table == EVENTS and (kept := sorted(versions[USERS])):
-        earlier = [key for key in kept if key <= str(day)]
-        key = earlier[-1] if earlier else kept[0]
-        found[USERS] = (key, versions[USERS][key])
-    return found
+    partitions = {asset: (str(day), by_day[str(day)]) for asset, by_day in versions.items() if str(day) in by_day}
+    if table.publication.table == EVENTS and (user_days := sorted(versions[USERS])):
+        earlier = [key for key in user_days if key <= str(day)]
+        key = earlier[-1] if earlier else user_days[0]
+        partitions[USERS] = (key, versions[USERS][key])
+    return partitions
 
 
 def _event_names(project: Project, table: PublishedTable) -> dict[str, str]:
     """Return what people call the events of the wide table; nothing for other tables."""
     if table.publication.table != EVENTS:
         return {}
-    known = project.catalogue.tables
-    return {name: known[name].display_name for name in project.event_tables if name in known}
+    tables = project.catalogue.tables
+    return {name: tables[name].display_name for name in project.event_tables if name in tables}
 
 
-def _version(standing: dict[str, tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
+def _version(partitions: dict[str, tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
     """Return the version of a day: of its sources, and of the names of events that are written into it."""
-    spelled = "\n".join(f"{asset}@{key} {version}" for asset, (key, version) in sorted(standing.items()))
-    spelled += "".join(f"\n{table} is {name}" for table, name in sorted((names or {}).items()))
-    return hashlib.sha256(spelled.encode()).hexdigest()[:32]
+    digest_input = "\n".join(f"{asset}@{key} {version}" for asset, (key, version) in sorted(partitions.items()))
+    digest_input += "".join(f"\n{table} is {name}" for table, name in sorted((names or {}).items()))
+    return hashlib.sha256(digest_input.encode()).hexdigest()[:32]

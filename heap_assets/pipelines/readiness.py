@@ -48,8 +48,8 @@ class IdentityInputs:
 def identity_inputs(project: Project, day: date) -> IdentityInputs:
     """Return the inputs of a day's graph, and what is missing (design.md, "A live source has no past")."""
     inputs: list[DayInput] = []
-    carried: dict[str, date] = {}
-    waiting = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(project).items()]
+    carried_forward: dict[str, date] = {}
+    waiting_for = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(project).items()]
     for asset, table in project.event_sources.items():
         inputs += [
             day_input
@@ -63,13 +63,13 @@ def identity_inputs(project: Project, day: date) -> IdentityInputs:
         newest = max((day_input.day for day_input in past), default=None)
         if newest is None or newest < _oldest_allowed(project, asset, day):
             if project.required(asset):
-                waiting.append(f"{asset} {day} is not built")
+                waiting_for.append(f"{asset} {day} is not built")
             continue
         if newest != day:
-            carried[asset] = newest
+            carried_forward[asset] = newest
         # the earlier ones too: without a record time a link is as old as the first day that has it
         inputs += past if table.time_column is None else [day_input for day_input in past if day_input.day == newest]
-    return IdentityInputs(day, inputs, carried, waiting)
+    return IdentityInputs(day, inputs, carried_forward, waiting_for)
 
 
 def links_as_of(project: Project, day: date) -> pl.LazyFrame:
@@ -92,12 +92,12 @@ def landing_pauses(project: Project) -> bool:
     records = project.landing.records().values()
     moments = sorted((t.landed_at for r in records for t in r.tables.values() if t.landed_at), reverse=True)
     now = datetime.now(UTC)
-    began = now
+    landing_began = now
     for moment in moments:
-        if began - moment > _PAUSE:
+        if landing_began - moment > _PAUSE:
             break
-        began = moment
-    return began == now or now - began > _LONGEST_DELIVERY
+        landing_began = moment
+    return landing_began == now or now - landing_began > _LONGEST_DELIVERY
 
 
 def unbuilt_days(project: Project) -> dict[str, set[date]]:
@@ -109,8 +109,8 @@ def unbuilt_days(project: Project) -> dict[str, set[date]]:
     unbuilt = {}
     for table in project.event_tables:
         asset = heap_asset(table)
-        at = {day: max(moment, since.get(table, _NEVER)) for day, moment in touched.get(table, {}).items()}
-        if days := _untried(project, asset, at):
+        changed_at = {day: max(moment, since.get(table, _NEVER)) for day, moment in touched.get(table, {}).items()}
+        if days := _untried(project, asset, changed_at):
             unbuilt[asset] = days
     return unbuilt
 
@@ -134,9 +134,9 @@ def unbuilt_people(project: Project) -> dict[str, set[date]]:
             continue
         newest = min(max(records[dump].day for dump, moment in landed.items() if moment is not None), clock.today())
         days = {clock.newest_complete_day(), newest} & {clock.newest_complete_day(), clock.today()}
-        at = max(*moments, since.get(table, _NEVER))
-        if due := _untried(project, heap_asset(table), dict.fromkeys(days, at)):
-            unbuilt[heap_asset(table)] = {day for day in due if day >= project.settings.start_date}
+        changed_at = max(*moments, since.get(table, _NEVER))
+        if days_due := _untried(project, heap_asset(table), dict.fromkeys(days, changed_at)):
+            unbuilt[heap_asset(table)] = {day for day in days_due if day >= project.settings.start_date}
     return unbuilt
 
 
@@ -157,8 +157,8 @@ def _touched(project: Project) -> dict[str, dict[date, datetime]]:
             if table.landed_at is None:
                 continue
             # the dump's own day always, so that quiet tables get their empty partition
-            own = {*table.days, *table.moved, record.day}
-            touched = own if table.incremental else own | set(project.landing.days(name))
+            dump_days = {*table.days, *table.moved, record.day}
+            touched = dump_days if table.incremental else dump_days | set(project.landing.days(name))
             days = newest.setdefault(name, {})
             for day in touched:
                 if project.settings.start_date <= day <= clock.today():
@@ -206,15 +206,15 @@ def graph_inputs(project: Project, ready: IdentityInputs) -> Inputs:
 
 
 def _stored(project: Project, asset: str, table: SourceTable) -> Iterator[DayInput]:
-    own = _own_links(project) if asset == MIGRATIONS else None
+    own_links = _own_links(project) if asset == MIGRATIONS else None
     for day, version in project.lake.versions(asset).items():
         day_input = DayInput(table, date.fromisoformat(day), version, _rows(project, asset, day))
         # links that we sent to Heap by identify are no proof when they come back (design.md, identity rule 3)
-        if own is None:
+        if own_links is None:
             yield day_input
         else:
-            own_version = hashlib.sha256(repr(own.rows()).encode()).hexdigest()[:16]
-            yield replace(day_input, version=f"{version}+{own_version}", own_identify=own.lazy)
+            own_version = hashlib.sha256(repr(own_links.rows()).encode()).hexdigest()[:16]
+            yield replace(day_input, version=f"{version}+{own_version}", own_identify=own_links.lazy)
 
 
 def _own_links(project: Project) -> pl.DataFrame | None:

@@ -17,7 +17,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.config import WarehouseTable
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, Made, Task
+from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable, Task
 from heap_assets.project import Project
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import Observation, Refreshed, Shape, Tally, WarehouseError, refreshed
@@ -27,7 +27,7 @@ from heap_assets.tables import source_of, source_title, warehouse_asset
 _log = logging.getLogger("heap_assets.sources.warehouse")
 
 
-def snapshot_of_day(task: Task, name: str) -> Made | None:
+def snapshot_of_day(task: Task, name: str) -> BuiltTable | None:
     """Return a warehouse table as of a day, None if the day's partition is kept.
 
     Only the newest complete day and the running one are read from the source. An older partition that exists is kept
@@ -47,7 +47,7 @@ def is_over(task: Task) -> bool:
     return task.day < clock.newest_complete_day() and not task.force
 
 
-def keep_or_carry(task: Task, asset: str, source: str) -> Made | None:
+def keep_or_carry(task: Task, asset: str, source: str) -> BuiltTable | None:
     """Return None for a day that is built already, else the nearest earlier observation, carried forward.
 
     Raises MissingInputError if there is none.
@@ -60,16 +60,20 @@ def keep_or_carry(task: Task, asset: str, source: str) -> Made | None:
         raise MissingInputError(
             f"{asset} {task.day} was never observed and nothing before it was: {source} only knows how things stand now"
         )
-    carried = Inputs({f"{asset}@{earlier}": lake.versions(asset)[str(earlier)]})
-    return Made(lake.scan(asset, str(earlier)), carried, {"observed": False, "carried_from": str(earlier)})
+    inputs = Inputs({f"{asset}@{earlier}": lake.versions(asset)[str(earlier)]})
+    return BuiltTable(lake.scan(asset, str(earlier)), inputs, {"observed": False, "carried_from": str(earlier)})
 
 
-def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
+def _observed(task: Task, name: str, table: WarehouseTable) -> BuiltTable:
     asset, started = warehouse_asset(name), clock.now()
     warehouse = task.project.warehouse_of(name)
     last = _record_of(task.project, asset)
-    due = last is None or task.force or started - last.whole_at >= timedelta(days=table.full_read_days, hours=-12)
-    before = None if last is None or due or last.zone != table.time_zone else _before(task, asset, table.relation, last)
+    full_read = last is None or task.force or started - last.whole_at >= timedelta(days=table.full_read_days, hours=-12)
+    previous = (
+        None
+        if last is None or full_read or last.zone != table.time_zone
+        else _previous_observation(task, asset, table.relation, last)
+    )
     mapped = task.project.mapped_columns(name)
     existing = warehouse.columns(table.relation)
     # a mapped column that is gone must fail here, and not in identity resolution
@@ -77,8 +81,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
     shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
     mappings = task.project.snapshot_sources[asset].mappings
     shape.check_identifiers(table.relation, (column for mapping in mappings for column in mapping.columns))
-    sent = _sent(task.project, name, shape, table.relation)
-    columns = None if table.columns is None else sorted({*table.columns, *mapped, *sent})
+    sync_columns = _columns_of_syncs(task.project, name, shape, table.relation)
+    columns = None if table.columns is None else sorted({*table.columns, *mapped, *sync_columns})
     path = task.scratch / "snapshot.parquet"
     with refreshed(
         warehouse,
@@ -86,8 +90,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
         columns,
         key=table.key,
         updated_at=table.updated_at,
-        before=before,
-        spelled=[*mapped, *sent],
+        previous=previous,
+        spellings=[*mapped, *sync_columns],
         zone=table.time_zone if table.time_zone != "UTC" else None,
     ) as current:
         notes = {
@@ -99,11 +103,11 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
             "rows_read": current.rows_read,
             "bytes_billed": current.bytes_billed,
         }
-        lost = _lost(current, last if before else None)
+        lost = _lost_values(current, last if previous else None)
         if lost:
             notes |= {VALUES_LOST: sum(lost.values()), VALUES_LOST_IN: lost}
-        if current.mode == "unchanged" and before is not None and last is not None:
-            return Made(current.frame, Inputs({table.relation: last.digest}), notes)
+        if current.mode == "unchanged" and previous is not None and last is not None:
+            return BuiltTable(current.frame, Inputs({table.relation: last.digest}), notes)
         if current.file is not None:
             shutil.move(current.file, path)
         else:
@@ -115,7 +119,7 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> Made:
             digest, current.observed_at, whole_at, current.version, current.tally, table.time_zone, lost, types
         )
         _store_record(task, asset, observed)
-    return Made(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
+    return BuiltTable(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
 
 
 @dataclass(frozen=True)
@@ -132,12 +136,12 @@ class _LastRead:
     types: Mapping[str, str] | None = None
 
 
-def _before(task: Task, asset: str, relation: str, last: _LastRead) -> Observation | None:
+def _previous_observation(task: Task, asset: str, relation: str, last: _LastRead) -> Observation | None:
     """Return the rows of the last read, if the newest partition still holds them, undamaged."""
     lake = task.project.lake
     day = lake.newest_partition(asset, task.day)
-    whole = day is not None and lake.store.is_whole(lake.key(asset, str(day)))
-    stored = lake.find(asset, str(day)) if whole else None
+    is_intact = day is not None and lake.store.is_whole(lake.key(asset, str(day)))
+    stored = lake.find(asset, str(day)) if is_intact else None
     if stored is None or stored.inputs.versions != {relation: last.digest}:
         return None
     return Observation(lake.scan(asset, str(day)), last.observed_at, last.version, last.tally, last.types)
@@ -153,11 +157,11 @@ def _record_of(project: Project, asset: str) -> _LastRead | None:
     """Return the record of the last read; None if there is none or it is damaged, and then everything is read."""
     store, key = project.lake.store, f"{state_keys.OBSERVED}/{asset}.json"
     try:
-        known = json.loads(store.read(key))
-        tally = Tally(*known["tally"]) if known["tally"] else None
-        observed_at, whole_at = (datetime.fromisoformat(known[name]) for name in ("observed_at", "whole_at"))
-        zone, lost, types = known.get("zone", "UTC"), known.get("lost", {}), known.get("types")
-        return _LastRead(known["digest"], observed_at, whole_at, known["version"], tally, zone, lost, types)
+        record = json.loads(store.read(key))
+        tally = Tally(*record["tally"]) if record["tally"] else None
+        observed_at, whole_at = (datetime.fromisoformat(record[name]) for name in ("observed_at", "whole_at"))
+        zone, lost, types = record.get("zone", "UTC"), record.get("lost", {}), record.get("types")
+        return _LastRead(record["digest"], observed_at, whole_at, record["version"], tally, zone, lost, types)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -180,13 +184,13 @@ def _store_record(task: Task, asset: str, record_of_read: _LastRead) -> None:
     task.project.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
 
 
-def _lost(current: Refreshed, last: _LastRead | None) -> dict[str, int]:
+def _lost_values(current: Refreshed, last: _LastRead | None) -> dict[str, int]:
     """Count by column the values that became null for want of a type; a partial read keeps the former counts."""
-    known = {} if last is None or current.mode == "full" else dict(last.lost)
-    return {name: max(known.get(name, 0), current.lost.get(name, 0)) for name in {*known, *current.lost}}
+    previous = {} if last is None or current.mode == "full" else dict(last.lost)
+    return {name: max(previous.get(name, 0), current.lost.get(name, 0)) for name in {*previous, *current.lost}}
 
 
-def _sent(project: Project, name: str, shape: Shape, relation: str) -> list[str]:
+def _columns_of_syncs(project: Project, name: str, shape: Shape, relation: str) -> list[str]:
     """Return the columns that syncs name and that the table has; a wrong one stops only its sync."""
     columns: list[str] = []
     for column in sorted(project.settings.columns_of_syncs(name)):

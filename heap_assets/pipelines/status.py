@@ -119,10 +119,10 @@ def newest_results(project: Project) -> dict[str, list[StoredResult]]:
         for (asset, check), days in partitions.items()
         for partition in sorted(days)[-_HOLES if check == READABLE else -1 :]
     ]
-    read = result_store.read_keys(project.lake.store, keys)
-    oldest = max((result.judged_at for result in read), default=clock.now()) - _FORGOTTEN
+    results = result_store.read_keys(project.lake.store, keys)
+    oldest = max((result.judged_at for result in results), default=clock.now()) - _FORGOTTEN
     by_asset: dict[str, list[StoredResult]] = {}
-    for result in read:
+    for result in results:
         if result.judged_at >= oldest:
             by_asset.setdefault(result.asset, []).append(result)
     return by_asset
@@ -257,20 +257,20 @@ def asset_statuses(project: Project, activity: Mapping[str, Activity] | None = N
 
     `activity` has asset to its newest run in Dagster; without, nothing is running and no run has failed.
     """
-    waiting = {wait.asset: wait for wait in waits(project)}
-    if GRAPH in waiting:
-        waiting |= dict.fromkeys(RESOLVED, waiting[GRAPH])
+    waits_by_asset = {wait.asset: wait for wait in waits(project)}
+    if GRAPH in waits_by_asset:
+        waits_by_asset |= dict.fromkeys(RESOLVED, waits_by_asset[GRAPH])
     runs = last_runs(project)
-    lately = _Snapshot(
-        waiting,
+    snapshot = _Snapshot(
+        waits_by_asset,
         days_due(project),
         newest_results(project),
         {**not_landed(project), **not_sent(runs)},
         runs,
         activity or {},
     )
-    known = [_of_lake(project, asset, lately) for asset in _assets(project)]
-    return [*known, *_published(project, lately)]
+    statuses = [_of_lake(project, asset, snapshot) for asset in _assets(project)]
+    return [*statuses, *_published(project, snapshot)]
 
 
 def shown_assets(project: Project) -> list[str]:
@@ -290,14 +290,14 @@ def _assets(project: Project) -> list[str]:
     ]
 
 
-def _of_lake(project: Project, asset: str, lately: _Snapshot) -> AssetStatus:
-    results = lately.results.get(asset, [])
+def _of_lake(project: Project, asset: str, snapshot: _Snapshot) -> AssetStatus:
+    results = snapshot.results.get(asset, [])
     failed = [v for v in results if v.failed and v.severity is Severity.ERROR]
     unjudged = [v for v in results if v.not_judged and not v.passed]
     newest, written_at = newest_day(project, asset, results)
-    due = len(lately.due.get(asset, ()))
-    state, reason = _state(asset, lately, failed, unjudged, due, built=newest is not None)
-    wait = lately.waits.get(asset)
+    due = len(snapshot.due.get(asset, ()))
+    state, reason = _state(asset, snapshot, failed, unjudged, due, built=newest is not None)
+    wait = snapshot.waits.get(asset)
     return AssetStatus(
         asset,
         state,
@@ -307,7 +307,7 @@ def _of_lake(project: Project, asset: str, lately: _Snapshot) -> AssetStatus:
         reason,
         wait.until if wait and state is State.WAITING else None,
         next_turn(project, asset),
-        *last_time(project, asset, lately.runs),
+        *last_time(project, asset, snapshot.runs),
         tuple(f"{v.check} {v.partition}" for v in failed),
         tuple(f"{v.check} {v.partition}" for v in unjudged),
     )
@@ -315,22 +315,22 @@ def _of_lake(project: Project, asset: str, lately: _Snapshot) -> AssetStatus:
 
 def _state(
     asset: str,
-    lately: _Snapshot,
+    snapshot: _Snapshot,
     failed: Sequence[StoredResult],
     unjudged: Sequence[StoredResult],
     due: int,
     *,
     built: bool,
 ) -> tuple[State, str]:
-    activity, wait = lately.activity.get(asset), lately.waits.get(asset)
+    activity, wait = snapshot.activity.get(asset), snapshot.waits.get(asset)
     if activity is not None and activity.state == "running":
         return State.RUNNING, f"run {activity.run_id[:8]}"
     # a sync that waits for confirmation has failed its check of delivery for no other reason
     if failed and not (wait and is_sync(asset)):
         text = "; ".join(map(_failure, failed[:3]))
         return State.FAILED, text + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
-    if asset in lately.broken:
-        return State.FAILED, lately.broken[asset]
+    if asset in snapshot.broken:
+        return State.FAILED, snapshot.broken[asset]
     if activity is not None and activity.state == "failed" and wait is None:
         return State.FAILED, f"its newest run failed: {activity.run_id[:8]} in the UI"
     if wait is not None:
@@ -344,10 +344,10 @@ def _state(
 
 
 def _due_in_words(asset: str, due: int) -> str:
-    done = {"sync": "sent", "publish": "published"}.get(asset.partition("/")[0], "built")
-    done = "read" if is_warehouse_table(asset) else done
+    verb = {"sync": "sent", "publish": "published"}.get(asset.partition("/")[0], "built")
+    verb = "read" if is_warehouse_table(asset) else verb
     days = "1 day is" if due == 1 else f"{due} days are"
-    return f"{days} to be {done}" if due else f"nothing was {done} yet"
+    return f"{days} to be {verb}" if due else f"nothing was {verb} yet"
 
 
 def _failure(result: StoredResult) -> str:
@@ -356,7 +356,7 @@ def _failure(result: StoredResult) -> str:
     return f"check {result.check} failed{where}{f': {reason}' if reason else ''}"
 
 
-def _published(project: Project, lately: _Snapshot) -> Iterator[AssetStatus]:
+def _published(project: Project, snapshot: _Snapshot) -> Iterator[AssetStatus]:
     """Yield the published tables by the record of what was published; the targets themselves are not queried."""
     for target in project.settings.publish:
         try:
@@ -366,7 +366,9 @@ def _published(project: Project, lately: _Snapshot) -> Iterator[AssetStatus]:
             yield AssetStatus(f"publish/{target}", State.FAILED, reason=str(error))
             continue
         for table in tables:
-            done = publisher.newest_published(table.publication.table)
+            published_on = publisher.newest_published(table.publication.table)
             due = len(unpublished_days(project, publisher, table))
-            state, reason = _state(table.asset, lately, (), (), due, built=done is not None)
-            yield AssetStatus(table.asset, state, str(done) if done else None, days_due=due, reason=reason)
+            state, reason = _state(table.asset, snapshot, (), (), due, built=published_on is not None)
+            yield AssetStatus(
+                table.asset, state, str(published_on) if published_on else None, days_due=due, reason=reason
+            )

@@ -50,7 +50,7 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
     left_out = "; ".join(f"{table}: {reason}" for table, reason in delivery.left_out.items())
     tables: dict[str, pl.LazyFrame] = {}
     if sync.writes_heap_users:
-        tables["ledger"], tables["users"] = sent_and_known(project, name)
+        tables["ledger"], tables["users"] = sent_and_exported(project, name)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
     results = sync_results(report, _thresholds(project, sync), stopped=stopped, **tables)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
@@ -60,7 +60,7 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
     return results
 
 
-def sent_and_known(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+def sent_and_exported(project: Project, name: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Return the keys that the destination of a sync has acknowledged, and the users that Heap exports."""
     ledger = Log(project.lake.store, connector_of(project, name).ledger_folder()).ledger().frame
     return ledger.lazy().filter(pl.col("status") == "acknowledged").select("key"), newest_users(project)

@@ -50,7 +50,7 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltTable:
     """A partition made by a step; `writer`, if there is one, writes `frame` faster."""
 
     frame: pl.LazyFrame
@@ -65,28 +65,30 @@ Rule = Mapping[str, tuple[Condition, ...]]
 
 def rules_of(project: Project, table: str) -> list[Rule]:
     """Return what `heap.tables.leave_out` says of an event table; a row that meets one of the rules is left out."""
-    chosen = project.leave_out
-    return [rule for pattern, rules in chosen.items() if fnmatchcase(table, pattern) for rule in rules]
+    rules_by_pattern = project.leave_out
+    return [rule for pattern, rules in rules_by_pattern.items() if fnmatchcase(table, pattern) for rule in rules]
 
 
-def without_left_out(task: Task, table: str, made: Table) -> Table:
+def without_left_out(task: Task, table: str, table_day: Table) -> Table:
     """Return a day without the rows that the settings leave out, with their number as the note `left_out`.
 
     The rules are among the partition's inputs: after a change the day is written anew when it is built again.
     """
     rules = rules_of(task.project, table)
     if not rules:
-        return made
-    inputs_before = made.inputs or Inputs({})
+        return table_day
+    inputs_before = table_day.inputs or Inputs({})
     version = version_of(rules)
     inputs = Inputs({**inputs_before.versions, "left_out": version}, inputs_before.known)
     lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
     stored = lake.find(asset, day)
     if stored is not None and stored.inputs.versions == dict(inputs.versions):
-        return Made(lake.scan(asset, day), inputs, {**made.notes, "left_out": stored.notes.get("left_out", 0)})
-    out = _is_left_out(rules, made.frame.collect_schema())
-    count = made.frame.select(out.sum()).collect(engine="streaming").item()
-    return Made(made.frame.filter(~out), inputs, {**made.notes, "left_out": int(count or 0)})
+        return BuiltTable(
+            lake.scan(asset, day), inputs, {**table_day.notes, "left_out": stored.notes.get("left_out", 0)}
+        )
+    out = _is_left_out(rules, table_day.frame.collect_schema())
+    count = table_day.frame.select(out.sum()).collect(engine="streaming").item()
+    return BuiltTable(table_day.frame.filter(~out), inputs, {**table_day.notes, "left_out": int(count or 0)})
 
 
 def check_columns(project: Project) -> None:
@@ -95,12 +97,12 @@ def check_columns(project: Project) -> None:
     Raises SettingsError, naming the key of the first column that its table does not have.
     """
     for table, rules in project.leave_out.items():
-        known = project.catalogue.columns(table)
+        columns = project.catalogue.columns(table)
         for column in (name for rule in rules for name in rule):
-            if known is not None and column not in known:
+            if columns is not None and column not in columns:
                 raise SettingsError(
                     f"heap.tables.leave_out.{table} names the column {column!r}, which {table} does not have. "
-                    f"Columns: {', '.join(known)}"
+                    f"Columns: {', '.join(columns)}"
                 )
 
 

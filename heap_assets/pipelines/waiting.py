@@ -43,7 +43,7 @@ from heap_assets.tables import (
 )
 
 _SHOWN = 5
-_COUNTED = re.compile(r"\d+ (days|more|dumps)\b")
+_COUNTERS = re.compile(r"\d+ (days|more|dumps)\b")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Wait:
     @property
     def cause(self) -> str:
         """The reason without its counters, which change while the wait stays the same."""
-        return _COUNTED.sub("", str(self))
+        return _COUNTERS.sub("", str(self))
 
 
 def waits(project: Project) -> list[Wait]:
@@ -92,10 +92,12 @@ def dump_waits(project: Project) -> Iterator[Wait]:
         for name, table in record.tables.items():
             if table.failure is not None and project.landing.config.tables.takes_table(name):
                 retries[f"{name} of dump {record.dump_id}"] = table.retry_at
-    later = {what: moment for what, moment in retries.items() if moment is not None and moment > clock.now()}
-    if later:
-        reason = f"what could not be landed is tried again by itself: {_some(list(later))}"
-        yield Wait(DUMPS, reason, min(later.values()))
+    retries_ahead = {
+        subject: moment for subject, moment in retries.items() if moment is not None and moment > clock.now()
+    }
+    if retries_ahead:
+        reason = f"what could not be landed is tried again by itself: {_some(list(retries_ahead))}"
+        yield Wait(DUMPS, reason, min(retries_ahead.values()))
 
 
 def _snapshots(project: Project) -> Iterator[Wait]:
@@ -119,25 +121,25 @@ def _warehouse(project: Project) -> Iterator[Wait]:
     settings, day = project.settings, clock.newest_complete_day()
     if day < settings.start_date:
         return
-    at_once = unread_tables(project)
+    unread = unread_tables(project)
     for name, table in settings.source_tables.items():
         asset = warehouse_asset(name)
-        if asset in at_once or str(day) in project.lake.partitions(asset):
+        if asset in unread or str(day) in project.lake.partitions(asset):
             continue
-        tried = result_store.read(project.lake.store, asset, "readable", str(day))
+        last_attempt = result_store.read(project.lake.store, asset, "readable", str(day))
         if table.upstream:
             trigger = f"when {'/'.join(table.upstream)} materializes"
-            if tried:
+            if last_attempt:
                 yield Wait(asset, f"{day} could not be read; it is read again {trigger}")
             else:
                 yield Wait(asset, f"{day} is read {trigger}; without that as it stands then", upstream_deadline())
             continue
         schedule = f"the schedule read_{source_of(asset)}"
-        why = f"{day} could not be read; {schedule} reads it again" if tried else f"{schedule} reads {day}"
+        why = f"{day} could not be read; {schedule} reads it again" if last_attempt else f"{schedule} reads {day}"
         yield Wait(asset, why, next_tick(settings.read_schedule(source_of(asset))))
 
 
-def _identity(project: Project, known: dict[str, Wait]) -> Iterator[Wait]:
+def _identity(project: Project, upstream_waits: dict[str, Wait]) -> Iterator[Wait]:
     """Yield the graph of the newest complete day while it lacks inputs, and the tables that depend on it."""
     day = clock.newest_complete_day()
     if day < project.settings.start_date or str(day) in project.lake.partitions(GRAPH):
@@ -145,7 +147,9 @@ def _identity(project: Project, known: dict[str, Wait]) -> Iterator[Wait]:
     missing = identity_inputs(project, day).waiting_for
     if not missing:
         return
-    moments = [wait.until for asset, wait in known.items() if wait.until and any(asset in why for why in missing)]
+    moments = [
+        wait.until for asset, wait in upstream_waits.items() if wait.until and any(asset in why for why in missing)
+    ]
     until = max(moments, default=None)
     yield Wait(GRAPH, f"the graph of {day} waits: {_some(missing)}", until)
     for asset in (PROFILES, AUDIT, *([AUDIENCES] if project.settings.profiles.audiences else [])):
@@ -222,12 +226,12 @@ def unread_tables(project: Project) -> dict[str, list[date]]:
     unread = {}
     for name, table in settings.source_tables.items():
         asset = warehouse_asset(name)
-        known = project.lake.partitions(asset)
+        partitions = project.lake.partitions(asset)
         if table.upstream:
-            is_due = str(day) not in known and clock.now() >= upstream_deadline()
+            is_due = str(day) not in partitions and clock.now() >= upstream_deadline()
         else:
             is_missed = _last_tick(settings.read_schedule(source_of(asset))).date() > day
-            is_due = not known or (is_missed and str(day) not in known)
+            is_due = not partitions or (is_missed and str(day) not in partitions)
         if is_due and not _was_tried(project, asset, day):
             unread[asset] = [day]
     return unread

@@ -109,7 +109,7 @@ def members(
     ]
     candidates = (profiles.filter(properties) if properties else profiles).select("profile_id")
     for criterion in (*audience.events, *audience.exclude_events):
-        counted = _counted(candidates, criterion, events, as_of)
+        counted = _with_event_count(candidates, criterion, events, as_of)
         meets = pl.all_horizontal([holds(condition, pl.col("count"), pl.Int64()) for condition in criterion.count])
         candidates = counted.filter(meets if criterion in audience.events else ~meets).select("profile_id")
     return candidates.sort("profile_id")
@@ -161,14 +161,14 @@ def _spelling(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _counted(
+def _with_event_count(
     candidates: pl.LazyFrame, criterion: EventCriterion, events: Mapping[str, pl.LazyFrame], as_of: datetime
 ) -> pl.LazyFrame:
     """Return the candidates with `count`, the number of their events that meet the criterion."""
     table = event_table(criterion.type, events)
     if table is None:
-        known = ", ".join(sorted(events)) or "none"
-        raise SettingsError(f"{criterion.where}.type is {criterion.type!r}, which is no event table. Tables: {known}.")
+        tables = ", ".join(sorted(events)) or "none"
+        raise SettingsError(f"{criterion.where}.type is {criterion.type!r}, which is no event table. Tables: {tables}.")
     rows = events[table]
     schema = rows.collect_schema()
     filters = [
@@ -220,12 +220,12 @@ def _properties(definitions: Any, where: str) -> tuple[tuple[str, Condition], ..
     )
 
 
-def _only(definition: Any, known: set[str], where: str) -> None:
+def _only(definition: Any, keys: set[str], where: str) -> None:
     if not isinstance(definition, Mapping):
         raise SettingsError(f"{where} is {kind_of(definition)}, expected a mapping.")
     for key in definition:
-        if key not in known:
-            raise SettingsError(f"{where}.{key} is unknown; known are {', '.join(sorted(known))}.")
+        if key not in keys:
+            raise SettingsError(f"{where}.{key} is unknown; known are {', '.join(sorted(keys))}.")
 
 
 def audience_schema() -> dict[str, Any]:

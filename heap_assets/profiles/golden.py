@@ -101,19 +101,19 @@ def golden_records(
         if "" not in table.wrong
     }
     set_aside = {rule.name: why for rule in traits if (why := _why_impossible(rule, tables))}
-    made, lost = [], {}
+    trait_columns, lost = [], {}
     for rule in traits:
         try:
             if rule.name not in set_aside:
                 trait = _trait(rule, assigned, numbers)
                 lost[rule.name] = int(trait[_LOST].sum())
-                made.append(trait.drop(_LOST))
+                trait_columns.append(trait.drop(_LOST))
                 continue
         except SettingsError as error:
             set_aside[rule.name] = str(error)
         empty = pl.Series([None], dtype=pl.String).new_from_index(0, numbers.height)
-        made.append(pl.DataFrame({rule.name: empty, f"{rule.name}__source": empty}))
-    columns = [_body(numbered, numbers, rules, merged_away), *made, _conflict_counts(conflicts, numbers)]
+        trait_columns.append(pl.DataFrame({rule.name: empty, f"{rule.name}__source": empty}))
+    columns = [_body(numbered, numbers, rules, merged_away), *trait_columns, _conflict_counts(conflicts, numbers)]
     unreadable = {
         f"{sources[name].table.name}.{tables[name].time_column}": rows.select(pl.col(UNREADABLE).sum()).collect().item()
         for name, rows in assigned.items()
@@ -137,8 +137,8 @@ def _why_impossible(rule: TraitRule, tables: Mapping[str, TraitRows]) -> str:
 
 def _trait(rule: TraitRule, assigned: Mapping[str, pl.LazyFrame], numbers: pl.DataFrame) -> pl.DataFrame:
     """Return the trait, its source and whether a value did not fit its type, one row per profile in order."""
-    chosen = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
-    columns = chosen.select(
+    survivors_of_rule = survivors([_candidates(assigned, rule, rank) for rank in range(len(rule.sources))], rule)
+    columns = survivors_of_rule.select(
         "profile",
         pl.col("value").alias(rule.name),
         pl.col("source").alias(f"{rule.name}__source"),
@@ -189,7 +189,7 @@ def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_aw
     """Return profile_id, first_seen, last_seen, identifiers, heap_identity, heap_identities, heap_user_ids."""
     strength = pl.DataFrame({"type": rules.types}).with_row_index("_strength").lazy()
     rows = numbered.lazy().rename({"identifier_type": "type", "identifier": "value"})
-    own = ~pl.col("shared")
+    is_unshared = ~pl.col("shared")
     by_profile = (
         rows.join(strength, on="type", how="left")
         .sort("profile", "_strength", "value", nulls_last=True)
@@ -197,14 +197,16 @@ def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_aw
         .agg(pl.col("first_seen").min(), pl.col("last_seen").max(), identifiers=pl.struct("type", "value"))
     )
     # a kiosk's last visitor is not this person: shared identifiers give no dates, unless there is nothing else
-    dates = rows.filter(own).group_by("profile").agg(own_first=pl.min("first_seen"), own_last=pl.max("last_seen"))
+    dates = (
+        rows.filter(is_unshared).group_by("profile").agg(own_first=pl.min("first_seen"), own_last=pl.max("last_seen"))
+    )
     merged = pl.DataFrame({"value": [] if merged_away is None else merged_away}, schema={"value": pl.String}).lazy()
-    current = rows.filter(own & (pl.col("type") == HEAP_IDENTITY)).join(merged, on="value", how="anti")
+    current = rows.filter(is_unshared & (pl.col("type") == HEAP_IDENTITY)).join(merged, on="value", how="anti")
     identities = current.sort("first_seen", "value", nulls_last=True)
     primary = identities.unique("profile", keep="first", maintain_order=True).select("profile", heap_identity="value")
     lists = [
         identities.group_by("profile").agg(heap_identities=pl.col("value").sort()),
-        rows.filter(own & (pl.col("type") == HEAP_USER_ID))
+        rows.filter(is_unshared & (pl.col("type") == HEAP_USER_ID))
         .group_by("profile")
         .agg(heap_user_ids=pl.col("value").cast(pl.Int64).sort()),
     ]
@@ -235,5 +237,5 @@ def _conflict_counts(conflicts: pl.LazyFrame | None, numbers: pl.DataFrame) -> p
     if conflicts is None:
         return numbers.with_columns(conflicts=pl.lit(0, pl.Int64)).select("conflicts")
     sides = pl.concat([conflicts.select(profile_id=side) for side in ("profile_a", "profile_b")])
-    counted = sides.join(numbers.lazy(), on="profile_id").group_by("profile").agg(conflicts=pl.len().cast(pl.Int64))
-    return _in_order(counted, numbers).with_columns(pl.col("conflicts").fill_null(0))
+    counts = sides.join(numbers.lazy(), on="profile_id").group_by("profile").agg(conflicts=pl.len().cast(pl.Int64))
+    return _in_order(counts, numbers).with_columns(pl.col("conflicts").fill_null(0))

@@ -94,9 +94,9 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
         candidates = _numbers_as_text(candidates, rule)
     dtype = _checked_type(candidates, rule)
     if rule.choose is Choose.SUM:
-        chosen = _sums(candidates, dtype, rule.sources)
+        winners = _sums(candidates, dtype, rule.sources)
     else:
-        typed = _together(candidates, dtype)
+        typed = _in_one_type(candidates, dtype)
         alone = pl.col("profile").is_unique()
         # most profiles have one candidate: only the others are worth sorting
         shared = typed.filter(~alone)
@@ -104,8 +104,8 @@ def survivors(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.LazyFra
             shared = shared.with_columns(_size_of_text(pl.col("value")).alias(_SIZE), pl.lit(False).alias(_LOST))
         firsts = _first(shared, _ORDERS[rule.choose])
         parts = [rows.select("profile", "value", "rank") for rows in (typed.filter(alone), firsts)]
-        chosen = pl.concat(parts).with_columns(source=_source_name(pl.col("rank"), rule.sources))
-    return chosen.select("profile", "value", source=pl.when(pl.col("value").is_not_null()).then("source"))
+        winners = pl.concat(parts).with_columns(source=_source_name(pl.col("rank"), rule.sources))
+    return winners.select("profile", "value", source=pl.when(pl.col("value").is_not_null()).then("source"))
 
 
 def _first(candidates: pl.LazyFrame, order: Mapping[str, bool]) -> pl.LazyFrame:
@@ -139,7 +139,7 @@ def _sums(candidates: Sequence[pl.LazyFrame], dtype: pl.DataType, sources: Seque
 
 
 def _added(frames: Sequence[pl.LazyFrame], dtype: pl.DataType) -> pl.LazyFrame:
-    typed = _together(frames, dtype)
+    typed = _in_one_type(frames, dtype)
     alone = pl.col("profile").is_unique()
     single = typed.filter(alone).select("profile", "value", ranks=pl.concat_list("rank"))
     # sums of floats depend on their order, which a parallel aggregation does not keep: collect, sort, then add
@@ -165,9 +165,9 @@ def _source_name(rank: pl.Expr, sources: Sequence[str]) -> pl.Expr:
 def _checked_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.DataType:
     """Return the type of a trait's values; SettingsError if its sources do not go together."""
     types = [frame.collect_schema()["value"] for frame in candidates]
-    known = [dtype for dtype in types if dtype != pl.Null]
+    typed = [dtype for dtype in types if dtype != pl.Null]
     listed = ", ".join(f"{source} is {dtype}" for source, dtype in zip(rule.sources, types, strict=True))
-    for dtype in known:
+    for dtype in typed:
         if dtype.is_nested():
             wrong = "needs plain values, name a field of the nested column"
         elif rule.choose is Choose.SUM and not (dtype.is_numeric() or dtype == pl.String):
@@ -177,7 +177,7 @@ def _checked_type(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> pl.Dat
         else:
             continue
         raise SettingsError(f"trait {rule.name!r} {wrong}: {listed}.")
-    if len({_family(dtype) for dtype in known}) > 1:
+    if len({_family(dtype) for dtype in typed}) > 1:
         raise SettingsError(f"trait {rule.name!r} mixes types that cannot be compared: {listed}.")
     return _common_type(types)
 
@@ -188,8 +188,8 @@ def _numbers_as_text(candidates: Sequence[pl.LazyFrame], rule: TraitRule) -> lis
     A warehouse's decimals are text where no type of the lake holds every digit of them (docs/values.md).
     """
     is_text = [frame.collect_schema()["value"] == pl.String for frame in candidates]
-    for frame, spelled, source in zip(candidates, is_text, rule.sources, strict=True):
-        wrong = frame.select((~pl.col("value").str.contains(_NUMBER)).sum()).collect().item() if spelled else 0
+    for frame, has_text, source in zip(candidates, is_text, rule.sources, strict=True):
+        wrong = frame.select((~pl.col("value").str.contains(_NUMBER)).sum()).collect().item() if has_text else 0
         if wrong:
             raise SettingsError(
                 f"trait {rule.name!r} is a sum, its sources must be numbers: {source} is text, of which {wrong:,} "
@@ -206,22 +206,23 @@ def _family(dtype: pl.DataType) -> str:
     return "time" if dtype in (pl.Date, pl.Datetime) else str(dtype.base_type())
 
 
-def _together(frames: Sequence[pl.LazyFrame], dtype: pl.DataType) -> pl.LazyFrame:
+def _in_one_type(frames: Sequence[pl.LazyFrame], dtype: pl.DataType) -> pl.LazyFrame:
     """Put candidates together with `value` in one type.
 
     Returns the rows; `value` is null where no value of the type is the same, and then :data:`_SIZE` and :data:`_LOST`
     say where it belongs among the others. Without these columns if every value of these types fits.
     """
     types = [frame.collect_schema()["value"] for frame in frames]
-    if all(own in (dtype, pl.Null) or _always_fits(own, dtype) for own in types):
+    if all(source_type in (dtype, pl.Null) or _always_fits(source_type, dtype) for source_type in types):
         return pl.concat([frame.with_columns(pl.col("value").cast(dtype)) for frame in frames])
     size = pl.Datetime("us") if dtype.is_temporal() else pl.Float64()
     return pl.concat(
         [
             frame.with_columns(
-                fitting(pl.col("value"), own, dtype).alias("value"), _size(pl.col("value"), own).cast(size).alias(_SIZE)
+                fitting(pl.col("value"), source_type, dtype).alias("value"),
+                _size(pl.col("value"), source_type).cast(size).alias(_SIZE),
             ).with_columns(pl.col("value").is_null().alias(_LOST))
-            for frame, own in zip(frames, types, strict=True)
+            for frame, source_type in zip(frames, types, strict=True)
         ]
     )
 
@@ -231,15 +232,15 @@ def _common_type(types: Sequence[pl.DataType]) -> pl.DataType:
 
     Times are UTC if one of them has a zone: one without is taken as UTC.
     """
-    known = list(dict.fromkeys(dtype for dtype in types if dtype != pl.Null))
-    if known and all(dtype.is_integer() for dtype in known):
+    types_without_null = list(dict.fromkeys(dtype for dtype in types if dtype != pl.Null))
+    if types_without_null and all(dtype.is_integer() for dtype in types_without_null):
         return pl.Int64()
-    moments = [dtype for dtype in known if isinstance(dtype, pl.Datetime)]
-    if moments and len(known) > 1:
+    moments = [dtype for dtype in types_without_null if isinstance(dtype, pl.Datetime)]
+    if moments and len(types_without_null) > 1:
         unit = "ns" if any(moment.time_unit == "ns" for moment in moments) else "us"
         return pl.Datetime(unit, "UTC" if any(moment.time_zone for moment in moments) else None)  # type: ignore[arg-type]
     # a source of small whole numbers counts as one of Int64, whatever Polars would make of it beside a Float32
-    wide = [pl.Int64() if dtype.is_integer() else dtype for dtype in known]
+    wide = [pl.Int64() if dtype.is_integer() else dtype for dtype in types_without_null]
     empty = [pl.LazyFrame(schema={"value": dtype}) for dtype in wide or [pl.Null()]]
     return pl.concat(empty, how="vertical_relaxed").collect_schema()["value"]
 
@@ -256,16 +257,16 @@ def _size_of_text(text: pl.Expr) -> pl.Expr:
 
     A warehouse's decimals are text where no type of the lake holds every digit of them; Heap's properties often are.
     """
-    return text.map_batches(_places, return_dtype=pl.UInt32)
+    return text.map_batches(_ranks, return_dtype=pl.UInt32)
 
 
-def _places(texts: pl.Series) -> pl.Series:
+def _ranks(texts: pl.Series) -> pl.Series:
     numbers = texts.filter(texts.str.contains(_NUMBER_WITHOUT_ZEROS)).unique().to_list()
-    places: dict[Decimal, int] = {
-        number: place for place, number in enumerate(sorted({Decimal(text) for text in numbers}))
+    ranks: dict[Decimal, int] = {
+        number: rank for rank, number in enumerate(sorted({Decimal(text) for text in numbers}))
     }
     return texts.replace_strict(
-        numbers, [places[Decimal(text)] for text in numbers], default=len(places), return_dtype=pl.UInt32
+        numbers, [ranks[Decimal(text)] for text in numbers], default=len(ranks), return_dtype=pl.UInt32
     )
 
 

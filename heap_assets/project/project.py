@@ -89,7 +89,7 @@ def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
     catalogue = Catalogue.load(settings.catalogue)
     if is_writable(settings.catalogue) or not lake.store.exists(CATALOGUE_KEY):
         return catalogue
-    return catalogue.with_news(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
+    return catalogue.merged(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
 
 
 def is_writable(path: Path) -> bool:

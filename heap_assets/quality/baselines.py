@@ -86,10 +86,10 @@ def filled_as_usual(
         return nothing_to_compare(reason, {"rows": rows}, memory)
     worse: dict[str, float] = {}
     for name, share in null_shares.items():
-        before = [(count, shares[name]) for count, shares in large if name in shares]
-        if len(before) >= thresholds.null_min_days:
-            usual = median(of_day for _, of_day in before)
-            chance = 3 * _error(usual, rows, sum(count for count, _ in before))
+        earlier_shares = [(count, shares[name]) for count, shares in large if name in shares]
+        if len(earlier_shares) >= thresholds.null_min_days:
+            usual = median(of_day for _, of_day in earlier_shares)
+            chance = 3 * _error(usual, rows, sum(count for count, _ in earlier_shares))
             if share - usual > thresholds.null_change + chance:
                 worse[name] = share - usual
     return CheckResult(
@@ -129,11 +129,11 @@ def columns_as_before(
     new = sorted({*columns} - {*before} | {*uncatalogued})
     vanished = sorted({*before} - {*columns})
     retyped = sorted(name for name in {*columns} & {*before} if columns[name] != before[name])
-    news = {"new": new, "vanished": vanished, "retyped": retyped}
+    changes = {"new": new, "vanished": vanished, "retyped": retyped}
     return CheckResult(
         passed=not (new or vanished or retyped),
-        numbers={"columns": len(columns), **{f"{kind}_columns": len(names) for kind, names in news.items()}},
-        notes={kind: ", ".join(names[:20]) for kind, names in news.items() if names},
+        numbers={"columns": len(columns), **{f"{kind}_columns": len(names) for kind, names in changes.items()}},
+        notes={kind: ", ".join(names[:20]) for kind, names in changes.items() if names},
         memory=memory,
     )
 
@@ -172,18 +172,18 @@ def not_fallen(shares: Mapping[str, float], earlier: Sequence[Mapping[str, float
     )
 
 
-def not_shrunk(rows: int, before: int | None, thresholds: Thresholds) -> CheckResult:
+def not_shrunk(rows: int, rows_before: int | None, thresholds: Thresholds) -> CheckResult:
     """Check that a snapshot has not lost more than `max_shrink` of its rows since the one before it."""
-    if before is None:
+    if rows_before is None:
         return nothing_to_compare("there is no earlier snapshot to compare with", {"rows": rows})
-    if before < thresholds.shrink_min_rows:
+    if rows_before < thresholds.shrink_min_rows:
         return CheckResult(passed=True, numbers={"rows": rows}, notes={"said": "too few rows to remark"})
-    lost = max(before - rows, 0) / before
+    lost = max(rows_before - rows, 0) / rows_before
     return CheckResult(
         passed=lost <= thresholds.max_shrink,
         numbers={
             "rows": rows,
-            "rows_before": before,
+            "rows_before": rows_before,
             "lost_share": round(lost, 4),
             "allowed_share": thresholds.max_shrink,
         },

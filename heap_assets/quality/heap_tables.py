@@ -70,9 +70,9 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
     figures = [
         (pl.col(name).is_not_null() & ~_is_known(name, values)).sum().alias(name) for name, values in compared.items()
     ]
-    counted = rows.select(pl.len().alias(_ROWS), *figures).collect().row(0, named=True)
-    total = counted.pop(_ROWS)
-    share = max(counted.values(), default=0) / total if total else 0.0
+    unknown = rows.select(pl.len().alias(_ROWS), *figures).collect().row(0, named=True)
+    total = unknown.pop(_ROWS)
+    share = max(unknown.values(), default=0) / total if total else 0.0
     missing = [name for name, values in known.items() if values is None and name in present]
     return CheckResult(
         passed=share <= allowed,
@@ -80,7 +80,7 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
             "rows": total,
             "unknown_share": share,
             "allowed_share": allowed,
-            **{f"rows_with_unknown_{name}": count for name, count in counted.items()},
+            **{f"rows_with_unknown_{name}": count for name, count in unknown.items()},
         },
         not_judged=f"the tables that {' and '.join(missing)} are exported in are not built for the day"
         if missing and share <= allowed
@@ -321,8 +321,8 @@ def _users_of_events_known(s: CheckContext, events: Sequence[str], allowed: floa
 def _event_users(s: CheckContext, events: Sequence[str]) -> pl.LazyFrame | None:
     """Return the users that rows of the day name, of the tables that are built: user_id, rows; None if none is."""
     built = [frame for frame in (s.other(asset) for asset in events) if frame is not None]
-    counted = [frame.group_by("user_id").agg(pl.len().alias("rows")) for frame in built]
-    return pl.concat(counted) if counted else None
+    counts = [frame.group_by("user_id").agg(pl.len().alias("rows")) for frame in built]
+    return pl.concat(counts) if counts else None
 
 
 def _users(s: CheckContext) -> pl.Series | None:

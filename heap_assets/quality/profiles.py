@@ -187,7 +187,7 @@ def one_profile_per_key(
     `rows`: the warehouse table: `key` and the columns of `identifiers`, normalised as the graph's identifiers are.
     `identifiers`: column to identifier type. `graph`: identity/graph of the same day.
     """
-    known = graph.filter(~pl.col("shared") & pl.col("profile_id").is_not_null()).select(
+    unshared = graph.filter(~pl.col("shared") & pl.col("profile_id").is_not_null()).select(
         "identifier_type", "identifier", "profile_id"
     )
     row_identifiers = pl.concat(
@@ -201,7 +201,7 @@ def one_profile_per_key(
         ]
     ).drop_nulls()
     per_key = (
-        row_identifiers.join(known, on=["identifier_type", "identifier"])
+        row_identifiers.join(unshared, on=["identifier_type", "identifier"])
         .group_by("key")
         .agg(pl.col("profile_id").n_unique().alias("profiles"), pl.col("profile_id").unique().sort().alias("ids"))
     )
@@ -356,12 +356,12 @@ def _one_profile_per_key(keys: WarehouseKeys, allowed: float) -> Check:
         if rows is None or graph is None:
             return nothing_to_compare(f"{keys.asset} or {GRAPH} has not been built for this day")
         schema = rows.collect_schema()
-        known = {name: kind for name, kind in keys.identifiers.items() if name in schema}
+        identifiers = {name: kind for name, kind in keys.identifiers.items() if name in schema}
         normal = rows.select(
             pl.col(keys.key).cast(pl.String).alias(_KEY),
-            *(keys.identifier(name, schema[name]).alias(name) for name in known),
+            *(keys.identifier(name, schema[name]).alias(name) for name in identifiers),
         )
-        return one_profile_per_key(normal, _KEY, known, graph, allowed)
+        return one_profile_per_key(normal, _KEY, identifiers, graph, allowed)
 
     return Check(
         PROFILES,

@@ -32,13 +32,13 @@ def few_invalid(
     Events whose person was not known in time (`expired`) are counted apart. Runs of fewer than `least` rows pass.
     """
     expired = sum(count for reason, count in (reasons or {}).items() if reason.startswith(EXPIRED))
-    judged = _share("invalid", invalid - expired, planned + invalid, allowed, reasons)
+    result = _share("invalid", invalid - expired, planned + invalid, allowed, reasons)
     few = planned + invalid < least
     return replace(
-        judged,
-        passed=judged.passed or few,
-        numbers={**judged.numbers, **({"expired_rows": expired} if expired else {})},
-        notes={"said": "too few rows to tell"} if few and not judged.passed else {},
+        result,
+        passed=result.passed or few,
+        numbers={**result.numbers, **({"expired_rows": expired} if expired else {})},
+        notes={"said": "too few rows to tell"} if few and not result.passed else {},
     )
 
 
@@ -67,12 +67,12 @@ def no_ghost_users(ledger: pl.LazyFrame, users: pl.LazyFrame, allowed: float) ->
     Heap's properties API answers 200 for an unknown identity and creates a user without events for it. Keys that were
     sent since the newest export was made are missing from it for a good reason.
     """
-    known = users.drop_nulls("identity").select(pl.col("identity").alias("key")).unique()
+    identities = users.drop_nulls("identity").select(pl.col("identity").alias("key")).unique()
     total, ghosts, sample = pl.collect_all(
         [
             ledger.select(pl.len()),
-            ledger.join(known, on="key", how="anti").select(pl.len()),
-            ledger.join(known, on="key", how="anti").select("key").sort("key").head(SAMPLE_ROWS),
+            ledger.join(identities, on="key", how="anti").select(pl.len()),
+            ledger.join(identities, on="key", how="anti").select("key").sort("key").head(SAMPLE_ROWS),
         ]
     )
     numbers = {"acknowledged_keys": total.item(), "keys_not_in_heap": ghosts.item()}
@@ -88,11 +88,11 @@ def report_numbers(report: Any) -> dict[str, int | float]:
     }
 
 
-def _share(word: str, count: int, total: int, allowed: float, reasons: Mapping[str, int] | None) -> CheckResult:
+def _share(prefix: str, count: int, total: int, allowed: float, reasons: Mapping[str, int] | None) -> CheckResult:
     share = count / total if total else 0.0
     return CheckResult(
         passed=share <= allowed,
-        numbers={f"{word}_rows": count, "rows": total, f"{word}_share": share, "allowed_share": allowed},
+        numbers={f"{prefix}_rows": count, "rows": total, f"{prefix}_share": share, "allowed_share": allowed},
         offenders=pl.DataFrame({"reason": list(reasons), "rows": list(reasons.values())}) if reasons else None,
         plain=("reason", "rows"),
     )

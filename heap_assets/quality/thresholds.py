@@ -95,13 +95,13 @@ class Thresholds:
     )
 
     @classmethod
-    def from_settings(cls, chosen: Mapping[str, float]) -> Thresholds:
+    def from_settings(cls, settings: Mapping[str, float]) -> Thresholds:
         """Return the defaults with some of them chosen anew (`checks:` in the settings).
 
         Raises SettingsError if a name is unknown, or a value does not fit its threshold.
         """
         defaults = {own.name: own.default for own in fields(cls)}
-        for name, value in chosen.items():
+        for name, value in settings.items():
             if name not in defaults:
                 close = difflib.get_close_matches(name, defaults, n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -110,7 +110,7 @@ class Thresholds:
                 expected = "a whole number" if isinstance(defaults[name], int) else "a number"
                 raise SettingsError(f"checks.{name} is {value}: expected {expected}, not below 0")
         typed: dict[str, Any] = {
-            name: int(value) if isinstance(defaults[name], int) else value for name, value in chosen.items()
+            name: int(value) if isinstance(defaults[name], int) else value for name, value in settings.items()
         }
         return cls(**typed)
 

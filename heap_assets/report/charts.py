@@ -57,12 +57,12 @@ def strip(days: Sequence[str], outcomes: Mapping[str, str], label: str) -> Marku
 
 def sparkline(line: Mapping[str, float], days: Sequence[str], label: str) -> Markup:
     """Draw one small line without axes."""
-    known = [(index, line[day]) for index, day in enumerate(days) if day in line]
-    if not known:
+    points_of_days = [(index, line[day]) for index, day in enumerate(days) if day in line]
+    if not points_of_days:
         return Markup()
-    most = max(value for _, value in known) or 1.0
+    most = max(value for _, value in points_of_days) or 1.0
     step = 150 / max(len(days) - 1, 1)
-    points = " ".join(f"{index * step + 3:.1f},{30 - value / most * 26:.1f}" for index, value in known)
+    points = " ".join(f"{index * step + 3:.1f},{30 - value / most * 26:.1f}" for index, value in points_of_days)
     last = points.split(" ")[-1].split(",")
     dot = f'<circle class="s0" cx="{last[0]}" cy="{last[1]}" r="2.5"/>'
     return _svg(158, 34, label, [f'<polyline class="l0" points="{points}"/>', dot], css="spark")

@@ -106,16 +106,16 @@ def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
 def _newest_of_each(results: Iterable[StoredResult]) -> list[StoredResult]:
     newest: dict[tuple[str, str], StoredResult] = {}
     for result in results:
-        known = newest.get((result.asset, result.check))
-        if known is None or result.partition > known.partition:
+        other = newest.get((result.asset, result.check))
+        if other is None or result.partition > other.partition:
             newest[result.asset, result.check] = result
     worst_first = {"error": 0, "warn": 1, "unjudged": 2, "pass": 3}
     return sorted(
-        newest.values(), key=lambda v: (worst_first[outcome(v)], not v.blocking, _place(v.asset), v.asset, v.check)
+        newest.values(), key=lambda v: (worst_first[outcome(v)], not v.blocking, _rank(v.asset), v.asset, v.check)
     )
 
 
-def _place(asset: str) -> int:
+def _rank(asset: str) -> int:
     group = WAREHOUSE_SOURCE if is_warehouse_table(asset) else asset.partition("/")[0]
     return GROUP_ORDER.index(group) if group in GROUP_ORDER else len(GROUP_ORDER)
 
@@ -126,7 +126,7 @@ def _strips(by_day: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
     for result in by_day:
         worst = strips[result.asset].get(result.partition, "unjudged")
         strips[result.asset][result.partition] = max(worst, outcome(result), key=rank.__getitem__)
-    return dict(sorted(strips.items(), key=lambda item: (_place(item[0]), item[0])))
+    return dict(sorted(strips.items(), key=lambda item: (_rank(item[0]), item[0])))
 
 
 def _numbers_by_asset(by_day: Iterable[StoredResult], check: str, number: str) -> dict[str, dict[str, float]]:

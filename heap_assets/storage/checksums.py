@@ -62,11 +62,11 @@ def from_parquet(data: bytes) -> pl.DataFrame:
 
 
 def _seal(file: BinaryIO) -> None:
-    place = _place(file)
-    if not place:
+    position = _position(file)
+    if not position:
         raise ValueError("the file was written without a place for its checksum")
-    checksum = _checksum(file, place)
-    file.seek(place)
+    checksum = _checksum(file, position)
+    file.seek(position)
     file.write(checksum)
 
 
@@ -78,15 +78,15 @@ def _is_whole_file(path: Path, version: tuple[int, int, int]) -> bool:
 
 
 def _is_whole(file: BinaryIO) -> bool:
-    place = _place(file)
-    if not place:
-        return place is not None
-    file.seek(place)
+    position = _position(file)
+    if not position:
+        return position is not None
+    file.seek(position)
     written = file.read(8)
-    return written == _checksum(file, place)
+    return written == _checksum(file, position)
 
 
-def _place(file: BinaryIO) -> int | None:
+def _position(file: BinaryIO) -> int | None:
     """Return where the checksum is; 0 if the file has none, None if it does not end as Parquet does."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(size - _TAIL, 0))
@@ -99,12 +99,12 @@ def _place(file: BinaryIO) -> int | None:
     return start + matches[-1].start(1) if matches else 0
 
 
-def _checksum(file: BinaryIO, place: int) -> bytes:
-    crc, left = 0, place
+def _checksum(file: BinaryIO, position: int) -> bytes:
+    crc, left = 0, position
     file.seek(0)
     while left and (chunk := file.read(min(left, _CHUNK))):
         crc, left = zlib.crc32(chunk, crc), left - len(chunk)
-    file.seek(place + 8)
+    file.seek(position + 8)
     while chunk := file.read(_CHUNK):
         crc = zlib.crc32(chunk, crc)
     return f"{crc:08x}".encode()

@@ -31,12 +31,12 @@ def folder_name(name: str, reserved: Collection[str] = ()) -> str:
     ('sign_up', 'Sign%20Up%2F2', '%2E.')
     """
     data = name.encode("utf-8", "surrogatepass")
-    spelled = quote(data, safe="")
-    if spelled in {"", ".", "..", *reserved} or spelled.startswith(".tmp-"):
-        spelled = f"%{data[0]:02X}{spelled[1:]}" if data else "%"
-    if len(spelled) > _LONGEST:
-        spelled = f"{spelled[:_LONGEST]}%{hashlib.sha256(data).hexdigest()[:16]}"
-    return spelled
+    quoted_name = quote(data, safe="")
+    if quoted_name in {"", ".", "..", *reserved} or quoted_name.startswith(".tmp-"):
+        quoted_name = f"%{data[0]:02X}{quoted_name[1:]}" if data else "%"
+    if len(quoted_name) > _LONGEST:
+        quoted_name = f"{quoted_name[:_LONGEST]}%{hashlib.sha256(data).hexdigest()[:16]}"
+    return quoted_name
 
 
 def update_file(path: Path, change: Callable[[bytes | None], bytes]) -> None:

@@ -106,11 +106,11 @@ class LakeSql:
         self._check_files(statement)
         try:
             self._check_it_only_reads(statement)
-            answer: pl.DataFrame = self._connection.sql(statement).pl()
+            result: pl.DataFrame = self._connection.sql(statement).pl()
         except duckdb.Error as error:
             hidden = f" (cannot be shown: {', '.join(self.unreadable)})" if self.unreadable else ""
             raise SqlError(str(error).partition("\n\nLINE")[0] + hidden) from error
-        return answer
+        return result
 
     def _check_files(self, statement: str) -> None:
         if not self._store.is_local:
@@ -252,12 +252,12 @@ class _Views:
 
     def _create_keyed(self, view: str, schema: str, name: str, source: str) -> None:
         key = f"parse_filename({sql_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
-        everything = f"* EXCLUDE ({sql_identifier(_FILE)})"
-        self._connection.execute(f"CREATE VIEW {view} AS SELECT {everything}, {key} FROM {source}")
+        all_columns = f"* EXCLUDE ({sql_identifier(_FILE)})"
+        self._connection.execute(f"CREATE VIEW {view} AS SELECT {all_columns}, {key} FROM {source}")
         *columns, _ = self._columns(schema, name)
         if clashing := _renaming(set_apart(columns, [_PARTITION_KEY])):
             self._connection.execute(
-                f"CREATE OR REPLACE VIEW {view} AS SELECT {everything} {clashing}, {key} FROM {source}"
+                f"CREATE OR REPLACE VIEW {view} AS SELECT {all_columns} {clashing}, {key} FROM {source}"
             )
 
     def _columns(self, schema: str, name: str) -> list[str]:

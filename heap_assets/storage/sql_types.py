@@ -48,20 +48,20 @@ def rewritten(column: str, types: Sequence[DuckDBPyType]) -> dict[str, str]:
 
 def _is_lossless(types: Sequence[DuckDBPyType]) -> bool:
     """Return whether the type that DuckDB finds for all of them holds each value exactly."""
-    known = list({str(dtype): dtype for dtype in types if dtype.id != "null"}.values())
-    kinds = {dtype.id for dtype in known}
+    typed = list({str(dtype): dtype for dtype in types if dtype.id != "null"}.values())
+    kinds = {dtype.id for dtype in typed}
     if kinds == {"struct"}:
         fields: dict[str, list[DuckDBPyType]] = {}
-        for name, dtype in (field for struct in known for field in struct.children):
+        for name, dtype in (field for struct in typed for field in struct.children):
             fields.setdefault(name.casefold(), []).append(dtype)
         return all(map(_is_lossless, fields.values()))
     if kinds == {"list"}:
-        return _is_lossless([dtype.children[0][1] for dtype in known])
+        return _is_lossless([dtype.children[0][1] for dtype in typed])
     if "decimal" in kinds and kinds <= {"decimal", *_WHOLE}:
-        digits = [_digits(dtype) for dtype in known]
+        digits = [_digits(dtype) for dtype in typed]
         return max(whole for whole, _ in digits) + max(scale for _, scale in digits) <= _DECIMAL_DIGITS
     return (
-        len(known) < 2
+        len(typed) < 2
         or kinds <= _WHOLE.keys()
         or (kinds <= _EXACT_AS_DOUBLE and "double" in kinds)
         or kinds <= {"date", "timestamp"}

@@ -100,7 +100,7 @@ def test_what_a_killed_sensor_began_to_tell_is_told(tmp_path: Path) -> None:
             store = Store(str(lake))
             again = Outbox(store, [WebhookChannel(url=inbox.url, name="ops")], {})
             alarms = [Alarm(Kind.CHECK_FAILED, f"asset{n}", "unique_keys") for n in range(3)]
-            again.send_news(Message("A run has ended", tuple(alarms)))
+            again.send_if_new(Message("A run has ended", tuple(alarms)))
             _minutes_pass(store)
             again.deliver()
             told = [alarm for message in inbox.json()[before:] for alarm in message["alarms"]]  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ def test_a_claim_of_a_clock_that_is_wrong_holds_nothing_up(tmp_path: Path, hours
     with http_receiver() as inbox:
         inbox.status = 503
         outbox = Outbox(store, [WebhookChannel(url=inbox.url, name="ops")], {})
-        outbox.send_news(Message("A run has ended", (Alarm(Kind.CHECK_FAILED, "asset", "unique_keys"),)))
+        outbox.send_if_new(Message("A run has ended", (Alarm(Kind.CHECK_FAILED, "asset", "unique_keys"),)))
         inbox.status = 200
         _minutes_pass(store, timedelta(hours=hours), claim="another's")
         Outbox(store, outbox.channels, {}).deliver()

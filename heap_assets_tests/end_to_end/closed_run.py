@@ -63,7 +63,7 @@ class Run:
             yield f"run of {name}", why(self._execute([sync_asset(name)], str(day)))
         yield "publish", _command("publish")
         outbox = Outbox(self._platform.lake.store, configured_channels(self._platform.settings.alerts), os.environ)
-        outbox.send_news(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
+        outbox.send_if_new(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
         yield from ((f"alert by {name.partition('-')[0]}", said) for name, said in outbox.down.items())
 
     def _made(self, assets: list[str], *days: str) -> None:

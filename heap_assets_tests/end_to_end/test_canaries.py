@@ -410,7 +410,7 @@ def _alert(world: World, server: Hostile) -> None:
     messages = finished_messages(world.instance, runs, "http://localhost:3000", lambda key: "", [])
     outbox = Outbox(world.lake.store, configured_channels(world.project.settings.alerts), os.environ)
     for message in messages:
-        outbox.send_news(replace(message, at=datetime.now(UTC)))
+        outbox.send_if_new(replace(message, at=datetime.now(UTC)))
     assert outbox.waiting()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heap_assets.identity.explain.blockers import IdentityTables, Refused, SharedValue
 from heap_assets.identity.explain.cluster import Identifier, Link, as_links, in_order, load_clusters, tree
 from heap_assets.identity.explain.explain import Explanation, explain
-from heap_assets.identity.explain.query import QueryError, Verdict
+from heap_assets.identity.explain.query import Outcome, QueryError
 from heap_assets.identity.rules import IdentifierRule, Rules
 from heap_assets.identity.schemas import LINKS
 from heap_assets.identity.timeline import resolve
@@ -72,7 +72,7 @@ def ask(first: str, second: str | None = None, of: IdentityTables = COMPANY) -> 
 
 def test_two_identifiers_of_a_person_are_joined_by_a_chain_with_sources_and_dates() -> None:
     answer = ask("heap_user_id:1", "email:ann@home.io")
-    assert answer.verdict is Verdict.JOINED
+    assert answer.outcome is Outcome.JOINED
     assert answer.text().splitlines() == [
         "heap_user_id:1 and email:ann@home.io are one person: 4 links joined them.",
         f"  profile {answer.clusters[0].profile_id}, 6 identifiers",
@@ -91,7 +91,7 @@ def test_two_identifiers_of_a_person_are_joined_by_a_chain_with_sources_and_date
 
 def test_a_merge_limit_keeps_two_people_apart_and_is_named() -> None:
     answer = ask("email:ann@acme.io", "email:bob@x.io")
-    assert answer.verdict is Verdict.LIMIT
+    assert answer.outcome is Outcome.LIMIT
     refused = next(step for step in answer.steps if isinstance(step, Refused))
     assert (str(refused.near), str(refused.far)) == ("email:ann@home.io", "crm_id:c2")
     assert (refused.limited_type, refused.limit, refused.count_near, refused.count_far) == ("crm_id", 1, 1, 1)
@@ -110,7 +110,7 @@ def test_the_same_two_people_are_explained_from_the_other_side() -> None:
 
 def test_a_shared_value_keeps_people_apart_and_shows_how_each_met_it() -> None:
     answer = ask("email:cid@x.io", "email:dan@x.io")
-    assert answer.verdict is Verdict.SHARED
+    assert answer.outcome is Outcome.SHARED
     (met,) = answer.steps
     assert isinstance(met, SharedValue)
     assert (met.value, met.groups) == (Identifier("device_id", "kiosk"), 3)
@@ -134,9 +134,9 @@ def test_everything_between_two_profiles_is_listed() -> None:
 
 def test_a_shared_value_itself_belongs_to_nobody() -> None:
     answer = ask("device_id:kiosk", "email:cid@x.io")
-    assert answer.verdict is Verdict.SHARED
+    assert answer.outcome is Outcome.SHARED
     assert answer.text().startswith("device_id:kiosk is a shared value: 3 groups of stronger identifiers use it")
-    assert ask("device_id:kiosk").verdict is Verdict.SHARED
+    assert ask("device_id:kiosk").outcome is Outcome.SHARED
 
 
 def test_a_shared_value_that_heap_tied_to_a_person_is_on_the_profile() -> None:
@@ -146,13 +146,13 @@ def test_a_shared_value_that_heap_tied_to_a_person_is_on_the_profile() -> None:
         ("email:bob@x.io", "heap_user_id:7", "heap/events/login", 2, False),
     )
     answer = ask("heap_user_id:7", "email:ann@x.io", tied)
-    assert answer.verdict is Verdict.JOINED
-    assert ask("heap_user_id:7", "email:bob@x.io", tied).verdict is Verdict.SHARED
+    assert answer.outcome is Outcome.JOINED
+    assert ask("heap_user_id:7", "email:bob@x.io", tied).outcome is Outcome.SHARED
 
 
 def test_a_blocked_value_is_no_identifier() -> None:
     answer = ask("email: INFO@acme.io", "email:cid@x.io")
-    assert answer.verdict is Verdict.BLOCKED
+    assert answer.outcome is Outcome.BLOCKED
     assert answer.text().startswith("email:info@acme.io is no identifier: the settings block it.")
     assert "does not match the pattern" in ask("email:nobody").text()
     assert "the list of values that mean nobody" in ask("crm_id:null").text()
@@ -160,13 +160,13 @@ def test_a_blocked_value_is_no_identifier() -> None:
 
 def test_an_unknown_value_suggests_how_it_may_have_been_spelt() -> None:
     answer = ask("heap_identity:ANN")
-    assert answer.verdict is Verdict.UNKNOWN
+    assert answer.outcome is Outcome.UNKNOWN
     assert "never seen in any table up to this day. Similar ones were: heap_identity:ann." in answer.text()
 
 
 def test_people_without_anything_in_common_are_unconnected() -> None:
     answer = ask("email:ann@acme.io", "email:lone@x.io")
-    assert answer.verdict is Verdict.UNCONNECTED
+    assert answer.outcome is Outcome.UNCONNECTED
     assert "no link, refused link or shared value connects them" in answer.text()
 
 
@@ -196,14 +196,14 @@ def test_an_identifier_alone_and_one_asked_twice_read_well() -> None:
 def test_every_answer_is_json_and_a_flowchart_of_its_profiles(question: tuple[str, str | None]) -> None:
     answer = ask(*question)
     facts = json.loads(answer.json())
-    assert facts["verdict"] == answer.verdict
+    assert facts["verdict"] == answer.outcome
     assert len(facts["steps"]) == len(answer.steps)
     drawn = answer.mermaid().splitlines()
     assert drawn[1] == "flowchart LR"
     assert sum(line.startswith("subgraph ") for line in drawn) == drawn.count("end") == len(answer.clusters)
     for cluster in answer.clusters:
         assert all(f'["{member.identifier}"]' in answer.mermaid() for member in cluster.members)
-    between_drawn = () if answer.verdict is Verdict.PROFILE else (*answer.steps, *answer.more_barriers)
+    between_drawn = () if answer.outcome is Outcome.PROFILE else (*answer.steps, *answer.more_barriers)
     assert (" --x " in answer.mermaid()) == any(isinstance(step, Refused) for step in between_drawn)
 
 
@@ -288,7 +288,7 @@ def test_every_pair_gets_a_whole_chain_that_agrees_with_the_graph(rows: list[Any
     for first, second in zip(names, names[1:] + names[:1], strict=True):
         answer = explain(first, second, of, rules)
         one = profiles[first] is not None and profiles[first] == profiles[second]
-        assert (answer.verdict is Verdict.JOINED) is one
+        assert (answer.outcome is Outcome.JOINED) is one
         if answer.steps or one:
             assert contiguous(answer)
         assert all(isinstance(step, Link) for step in answer.steps) or not one

@@ -54,7 +54,7 @@ def operations(project: Project) -> dict[str, Callable[[], object]]:
         "definitions": lambda: build_definitions(project),
         "catalogue": lambda: (note_changes(project), columns_since(project)),
         "identity": lambda: identity_of_day(project, DAY),
-        "alerts": lambda: _outbox(project).send_news(
+        "alerts": lambda: _outbox(project).send_if_new(
             Message("A run failed", (Alarm(Kind.RUN_FAILED, "other", "failed"),))
         ),
         "report": lambda: result_store.newest(project.lake.store),
@@ -79,7 +79,7 @@ def world(worlds: Worlds, heap: ServerProcess, segment: ServerProcess) -> World:
     note_changes(made.project)
     for name in made.project.settings.sync:
         delivery.send(made.project, name, DAY, "first", delivery.RunOptions(confirmed=True))
-    _outbox(made.project).send_news(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
+    _outbox(made.project).send_if_new(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
     forget(made.lake.store, connector_of(made.project, "heap_user_properties").spec(), "nobody@x.example", "gdpr")
     return made
 

@@ -21,7 +21,7 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.orchestration.in_process import instance_of
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.sync_checks import sent_and_known
+from heap_assets.pipelines.sync_checks import sent_and_exported
 from heap_assets.pipelines.sync_gate import remember_shown, waits_for_confirmation
 from heap_assets.pipelines.waiting import first_runs
 from heap_assets.quality import result_store
@@ -116,7 +116,7 @@ def test_the_hash_of_a_ghost_leads_to_who_was_sent(call, heap: ServerProcess) ->
     delivery.send(world.project, "heap_user_properties", DAY, "r1")
     everybody = lake.scan("heap/users", str(DAY)).collect()
     lake.write("heap/users", str(DAY), everybody.filter(pl.col("identity") != "bob@x.example"))
-    ledger, users = sent_and_known(world.project, "heap_user_properties")
+    ledger, users = sent_and_exported(world.project, "heap_user_properties")
     asset, check = "sync/heap_user_properties", "no_ghost_users"
     stored = result_store.record(
         lake.store,

@@ -18,7 +18,7 @@ from heap_assets.demo import write_company
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget
-from heap_assets.pipelines.table import Made
+from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project, open_project
 from heap_assets.quality import result_store
@@ -94,7 +94,7 @@ def days(folder: Path) -> None:
     for table in there.event_tables:
         for day in sorted({*DAYS, *there.landing.days(table)}):
             built = build_event_day(there.landing, table, day, there.catalogue.columns(table))
-            _write(there.lake, heap_asset(table), day, Made(built.frame, built.inputs, built.notes))
+            _write(there.lake, heap_asset(table), day, BuiltTable(built.frame, built.inputs, built.notes))
             _judged(there.lake, heap_asset(table), day)
 
 
@@ -104,9 +104,9 @@ def people(folder: Path) -> None:
     for day in DAYS:
         columns = there.catalogue.columns("users")
         users = build_users(there.landing, day, columns, lake=there.lake, asset=USERS)
-        _write(there.lake, USERS, day, Made(users.frame, users.inputs, users.notes))
+        _write(there.lake, USERS, day, BuiltTable(users.frame, users.inputs, users.notes))
         moved = build_user_migrations(there.landing, day)
-        _write(there.lake, MIGRATIONS, day, Made(moved.frame, moved.inputs, moved.notes))
+        _write(there.lake, MIGRATIONS, day, BuiltTable(moved.frame, moved.inputs, moved.notes))
 
 
 def identity(folder: Path) -> None:
@@ -217,7 +217,7 @@ def _digest(frame: pl.LazyFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _write(lake: Lake, asset: str, day: date, made: Made) -> None:
+def _write(lake: Lake, asset: str, day: date, made: BuiltTable) -> None:
     inputs = made.inputs or Inputs({})
     lake.write(asset, str(day), made.writer or made.frame, inputs, notes=made.notes)
 

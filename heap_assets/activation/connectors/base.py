@@ -287,12 +287,12 @@ class Connector(ABC, Generic[S]):
 
     def since(self) -> datetime | None:
         """Return the moment before which events are left alone, None if there is none."""
-        chosen = self.settings.first_day
-        if chosen == "beginning":
+        first_day = self.settings.first_day
+        if first_day == "beginning":
             return None
-        if not isinstance(chosen, date):
-            chosen = self.enabled_on or clock.today()
-        return datetime.combine(chosen, time.min, UTC)
+        if not isinstance(first_day, date):
+            first_day = self.enabled_on or clock.today()
+        return datetime.combine(first_day, time.min, UTC)
 
     @property
     def enabled_on(self) -> date | None:

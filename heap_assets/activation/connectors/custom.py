@@ -89,9 +89,9 @@ def custom_destination(kind: str, **options: object) -> Destination:
     """
     points = [point for point in entry_points(group=GROUP) if point.name == kind]
     if not points:
-        known = ", ".join([*(name for name in connectors() if name != CustomSync.kind_name()), *registered()])
+        kinds = ", ".join([*(name for name in connectors() if name != CustomSync.kind_name()), *registered()])
         raise SettingsError(
-            f"sync kind {kind!r} is not known; known are {known}. Is the package installed that has it?"
+            f"sync kind {kind!r} is not known; known are {kinds}. Is the package installed that has it?"
         )
     factory: Callable[..., object] = points[0].load()
     try:

@@ -67,10 +67,10 @@ class HeapUserPropertiesConnector(Connector[HeapUserPropertiesSync]):
             return profiles_by_heap_identity(self.deployment, sync.identities, day)
         # as if each row were a profile: two rows of one identity are nobody's, unknown ones are held
         label = pl.concat_str(pl.lit(f"{sync.source} row "), pl.int_range(pl.len()).cast(pl.String))
-        known, name = table_rows(self, day), apart(str(sync.key), self.own_columns)
-        key = key_text(pl.col(name), known.collect_schema()[name])
+        source_rows, name = table_rows(self, day), apart(str(sync.key), self.own_columns)
+        key = key_text(pl.col(name), source_rows.collect_schema()[name])
         lists = pl.when(key.is_not_null()).then(pl.concat_list(key)).otherwise(pl.lit([], pl.List(pl.String)))
-        rows = known.with_columns(profile_id=label, heap_identities=lists)
+        rows = source_rows.with_columns(profile_id=label, heap_identities=lists)
         policy = replace(address_policy(self.deployment, sync.identities), missing=f"the row has no {sync.key}")
         return addressed(rows, newest_users(self.deployment), policy)
 

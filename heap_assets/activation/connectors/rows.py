@@ -42,8 +42,8 @@ def newest_users(deployment: Deployment) -> pl.LazyFrame:
 
 def newest_profiles_day(deployment: Deployment) -> date | None:
     """Return the newest day that has both a graph and the profiles made of it."""
-    both = set(deployment.lake.partitions(GRAPH)) & set(deployment.lake.partitions(PROFILES))
-    days = [day for day in both if day <= clock.today().isoformat()]
+    complete = set(deployment.lake.partitions(GRAPH)) & set(deployment.lake.partitions(PROFILES))
+    days = [day for day in complete if day <= clock.today().isoformat()]
     return date.fromisoformat(max(days)) if days else None
 
 
@@ -191,9 +191,9 @@ def users_as_of(deployment: Deployment) -> datetime | None:
     partition = deployment.lake.find(USERS, str(day)) if day else None
     if day is None or partition is None:
         return None
-    noted = partition.notes.get("as_of")
-    if noted:
-        moment = datetime.fromisoformat(str(noted))
+    as_of = partition.notes.get("as_of")
+    if as_of:
+        moment = datetime.fromisoformat(str(as_of))
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return datetime.combine(day, time.min, UTC) + timedelta(days=1)
 
@@ -211,22 +211,22 @@ def suppressed_users(deployment: Deployment) -> pl.DataFrame:
 
     Those are users whose row has a suppressed identifier, and all users that migrated from or to one of them.
     """
-    nothing = pl.DataFrame(schema={"user_id": pl.Int64(), "identity": pl.String()})
+    no_users = pl.DataFrame(schema={"user_id": pl.Int64(), "identity": pl.String()})
     if not deployment.rules.suppressed:
-        return nothing
+        return no_users
     users = _newest_or_none(deployment, USERS)
     if users is None:
-        return nothing
+        return no_users
     suppressed = only_suppressed(users, deployment.snapshot_sources[USERS], deployment.rules)
     ids = set(suppressed.select("user_id").collect()["user_id"].drop_nulls())
     migrations = _newest_or_none(deployment, MIGRATIONS)
     if migrations is not None:
-        moved = migrations.select("from_user_id", "resolved_to").drop_nulls().collect()
-        ends = set(moved.filter(pl.col("from_user_id").is_in(list(ids)))["resolved_to"]) | ids
-        ids = ends | set(moved.filter(pl.col("resolved_to").is_in(list(ends)))["from_user_id"])
-    known = users.filter(pl.col("user_id").is_in(list(ids))).select("user_id", "identity").collect()
-    without_row = pl.DataFrame({"user_id": sorted(ids - {*known["user_id"]})}, schema={"user_id": pl.Int64()})
-    return pl.concat([known, without_row], how="diagonal")
+        migrated = migrations.select("from_user_id", "resolved_to").drop_nulls().collect()
+        ends = set(migrated.filter(pl.col("from_user_id").is_in(list(ids)))["resolved_to"]) | ids
+        ids = ends | set(migrated.filter(pl.col("resolved_to").is_in(list(ends)))["from_user_id"])
+    rows = users.filter(pl.col("user_id").is_in(list(ids))).select("user_id", "identity").collect()
+    without_row = pl.DataFrame({"user_id": sorted(ids - {*rows["user_id"]})}, schema={"user_id": pl.Int64()})
+    return pl.concat([rows, without_row], how="diagonal")
 
 
 def _newest_or_none(deployment: Deployment, asset: str) -> pl.LazyFrame | None:

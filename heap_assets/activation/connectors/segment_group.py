@@ -70,8 +70,8 @@ class SegmentGroupConnector(Connector[SegmentGroupSync]):
         if sync.member_column is not None:
             name = apart(sync.member_column, self.own_columns)
             member = key_text(pl.col(name), rows.collect_schema()[name])
-            gone = sorted(suppressed_keys(self.deployment, sync.user_id))
-            return rows.with_columns(user_id=pl.when(~member.is_in(gone)).then(member))
+            suppressed = sorted(suppressed_keys(self.deployment, sync.user_id))
+            return rows.with_columns(user_id=pl.when(~member.is_in(suppressed)).then(member))
         people = profiles_by_identifier(self.deployment, sync.user_id, "all", day).rows
         account = key_text(pl.col(str(sync.member_trait)), people.collect_schema()[str(sync.member_trait)])
         members = people.group_by(_account=account).agg(user_id=pl.col("key").min())

@@ -50,11 +50,11 @@ class SegmentReidentifyConnector(Connector[SegmentReidentifySync]):
         if heap.source.kind != "bigquery":
             resynced = resynced_users(deployment.landing, self.enabled_on or clock.today())
         rows = reidentify_rows(newest(deployment, MIGRATIONS), newest_users(deployment), heap.app_id, resynced)
-        gone = suppressed_users(deployment)
-        if gone.is_empty():
+        suppressed = suppressed_users(deployment)
+        if suppressed.is_empty():
             return rows
-        unnamed = gone.select(name=anonymous_id(heap.app_id, pl.col("user_id")))["name"]
-        identities = gone["identity"].drop_nulls()
+        unnamed = suppressed.select(name=anonymous_id(heap.app_id, pl.col("user_id")))["name"]
+        identities = suppressed["identity"].drop_nulls()
         return rows.filter(~pl.col("key").is_in(identities.implode()), ~pl.col("anonymous_id").is_in(unnamed.implode()))
 
 
@@ -98,18 +98,18 @@ def reidentify_rows(
         event_key=pl.concat_str(pl.col("from_user_id").cast(pl.String), pl.lit(">"), "key"),
     )
     if resynced is not None:
-        moved = migrations.select("resolved_to", user_id="from_user_id").drop_nulls()
+        migrated = migrations.select("resolved_to", user_id="from_user_id").drop_nulls()
         renewed = (
             resynced.drop_nulls()
-            .join(moved, on="user_id", how="left")
+            .join(migrated, on="user_id", how="left")
             .with_columns(pl.coalesce("resolved_to", "user_id").alias("resolved_to"))
             .join(homes, on="resolved_to")
             .sort("user_id")
         )
-        again = renewed.select(
+        resent = renewed.select(
             "key",
             anonymous_id=anonymous_id(app_id, pl.col("user_id")),
             event_key=pl.concat_str(pl.lit("resync "), "resync", pl.lit(">"), "key"),
         )
-        rows = pl.concat([rows, again])
+        rows = pl.concat([rows, resent])
     return rows.unique("event_key", keep="first", maintain_order=True)

@@ -84,8 +84,8 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     @cached_property
     def tables(self) -> list[str]:
         """Event tables that are forwarded, as Heap names them."""
-        known = [table for table in self.deployment.event_tables if table not in _NOT_EVENTS]
-        return [table for table in known if _chosen(table, self.settings.tables)]
+        candidates = [table for table in self.deployment.event_tables if table not in _NOT_EVENTS]
+        return [table for table in candidates if _is_selected(table, self.settings.tables)]
 
     @cached_property
     def plan(self) -> TrackingPlan | None:
@@ -100,12 +100,14 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     def mapped(self, table: str, columns: Iterable[str]) -> dict[str, str]:
         """Return property to column of one table, before the tracking plan; what is not mapped is not sent."""
         existing = list(columns)
-        known = self.deployment.catalogue.tables[table].columns if table in self.deployment.catalogue.tables else {}
-        personal = {name for name, column in known.items() if column.pii}
+        columns_in_catalogue = (
+            self.deployment.catalogue.tables[table].columns if table in self.deployment.catalogue.tables else {}
+        )
+        personal = {name for name, column in columns_in_catalogue.items() if column.pii}
         # a tracking plan knows properties by their names, beside which those of addresses stand
         apart_from = _ADDRESSING if self.plan else ()
         free = [c for c in existing if c not in _KEYS and c not in personal and c not in apart_from]
-        by_pattern = {column: column for column in free if _chosen(column, self.settings.columns)}
+        by_pattern = {column: column for column in free if _is_selected(column, self.settings.columns)}
         explicit = {prop: column for prop, column in self.settings.properties.items() if column in existing}
         return {p: c for p, c in by_pattern.items() if c not in explicit.values()} | explicit
 
@@ -116,8 +118,8 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     @cached_property
     def _choices(self) -> str:
         sync = self.settings
-        chosen = [sync.properties, sync.columns, sync.event_names, sync.user_id, self.since()]
-        return version_of([*chosen, self.plan], length=12)
+        choices = [sync.properties, sync.columns, sync.event_names, sync.user_id, self.since()]
+        return version_of([*choices, self.plan], length=12)
 
     def columns_sent(self, table: str, day: date | None) -> Mapping[str, str]:
         """Return property to column, as the rows of a day name it."""
@@ -160,9 +162,9 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     def check(self) -> None:
         """Read the tracking plan, and check that some forwarded table has each mapped column."""
         new_lake = not self.deployment.event_tables  # nothing can be checked yet, which is reported elsewhere
-        known = {column for table in self.tables for column in self.deployment.catalogue.columns(table) or ()}
+        existing = {column for table in self.tables for column in self.deployment.catalogue.columns(table) or ()}
         for prop, column in self.settings.properties.items():
-            if column not in known and not new_lake:
+            if column not in existing and not new_lake:
                 raise SettingsError(
                     f"sync.{self.name}.properties.{prop} is {column!r}, which none of the forwarded tables has: "
                     f"{', '.join(self.tables) or 'no table is forwarded'}"
@@ -240,24 +242,24 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         rules = self.deployment.rules
         if not rules.suppressed:
             return events, 0
-        known = without_suppressed(events, self.deployment.event_sources[heap_asset(table)], rules)
-        allowed = known.filter(~pl.col("user_id").is_in(self._suppressed["user_id"].implode()))
+        unsuppressed = without_suppressed(events, self.deployment.event_sources[heap_asset(table)], rules)
+        allowed = unsuppressed.filter(~pl.col("user_id").is_in(self._suppressed["user_id"].implode()))
         counts = pl.collect_all([events.select(pl.len()), allowed.select(pl.len())])
         return allowed, counts[0].item() - counts[1].item()
 
     def _heap_identities(self) -> pl.LazyFrame:
         users = newest_users(self.deployment)
         homes = users.filter(pl.col("migrated_to").is_null()).select("user_id", "identity").drop_nulls()
-        moved = newest(self.deployment, MIGRATIONS).select(user_id="from_user_id", home="resolved_to").drop_nulls()
-        joined = moved.join(homes, left_on="home", right_on="user_id").select("user_id", "identity")
+        migrated = newest(self.deployment, MIGRATIONS).select(user_id="from_user_id", home="resolved_to").drop_nulls()
+        joined = migrated.join(homes, left_on="home", right_on="user_id").select("user_id", "identity")
         return pl.concat([homes, joined])
 
     def _events(self, table: str, day: date) -> pl.LazyFrame:
         return self.deployment.lake.scan(heap_asset(table), str(day))
 
     def _event_name(self, table: str) -> str:
-        known = self.deployment.catalogue.tables.get(table)
-        return self.settings.event_names.get(table) or (known.display_name if known else "") or table
+        entry = self.deployment.catalogue.tables.get(table)
+        return self.settings.event_names.get(table) or (entry.display_name if entry else "") or table
 
 
 class SegmentTrack(SegmentDestination):
@@ -309,7 +311,7 @@ def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id
     ).unique("event_key", keep="first", maintain_order=True)
 
 
-def _chosen(name: str, patterns: Iterable[str]) -> bool:
+def _is_selected(name: str, patterns: Iterable[str]) -> bool:
     excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     included = [pattern for pattern in patterns if not pattern.startswith("!")]
     return any(fnmatchcase(name, p) for p in included) and not any(fnmatchcase(name, p) for p in excluded)

@@ -186,18 +186,18 @@ class TrackingPlan:
         return part
 
     def _violated(
-        self, part: pl.DataFrame, where: pl.Series, name: str, what: str, counts: Counter[str]
+        self, part: pl.DataFrame, where: pl.Series, name: str, violation: str, counts: Counter[str]
     ) -> pl.DataFrame:
         if not where.any():
             return part
-        counts[f"event {name}: {what}, {self.on_violation}"] += int(where.sum())
-        return self._marked(part, where, what, self.on_violation)
+        counts[f"event {name}: {violation}, {self.on_violation}"] += int(where.sum())
+        return self._marked(part, where, violation, self.on_violation)
 
     @staticmethod
-    def _marked(part: pl.DataFrame, where: pl.Series, what: str, choice: Violation) -> pl.DataFrame:
+    def _marked(part: pl.DataFrame, where: pl.Series, violation: str, choice: Violation) -> pl.DataFrame:
         if choice in (Violation.DROP_PROPERTY, Violation.ALLOW):
             return part
-        text = str(choice) if choice is Violation.BLOCK_EVENT else f"tracking plan: {what}"
+        text = str(choice) if choice is Violation.BLOCK_EVENT else f"tracking plan: {violation}"
         marked = pl.when(pl.lit(where) & pl.col("_reason").is_null()).then(pl.lit(text)).otherwise("_reason")
         return part.with_columns(_reason=marked)
 
@@ -292,11 +292,11 @@ def _event(value: Any, where: str) -> PlannedEvent:
     return PlannedEvent(raw.get("rename"), properties)
 
 
-def _checked(value: Any, where: str, known: set[str] | None) -> dict[str, Any]:
+def _checked(value: Any, where: str, keys: set[str] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SettingsError(f"{where} is not an object")
-    if known is not None and (unknown := sorted(set(value) - known)):
-        raise SettingsError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    if keys is not None and (unknown := sorted(set(value) - keys)):
+        raise SettingsError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(keys))}")
     return value
 
 

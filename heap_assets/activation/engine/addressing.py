@@ -61,10 +61,10 @@ def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFr
                 f"{USERS} is {age.total_seconds() / 3600:.0f} hours old, more than two exports: identities may have "
                 "migrated since. Land the newest dump first; nothing was sent"
             )
-    known = users.filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
+    identities = users.filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
     if policy.suppressed:
-        known = known.filter(~pl.col("identity").is_in(list(policy.suppressed)))
-    return known.group_by(key=pl.col("identity")).agg(pl.col("last_modified").max())
+        identities = identities.filter(~pl.col("identity").is_in(list(policy.suppressed)))
+    return identities.group_by(key=pl.col("identity")).agg(pl.col("last_modified").max())
 
 
 def addressed(
@@ -156,6 +156,6 @@ def _without(people: pl.DataFrame, policy: AddressPolicy, refused: pl.LazyFrame 
     keyless = people.filter(pl.col("_several").fill_null(0) == 0).select("profile_id", key=pl.lit(None, pl.String))
     if refused is None:
         return keyless.with_columns(reason=pl.lit(policy.missing))
-    known = refused.select("profile_id", "reason").collect()
-    joined = keyless.join(known, on="profile_id", how="left", maintain_order="left")
+    reasons = refused.select("profile_id", "reason").collect()
+    joined = keyless.join(reasons, on="profile_id", how="left", maintain_order="left")
     return joined.with_columns(pl.col("reason").fill_null(policy.missing))

@@ -154,5 +154,5 @@ def utf16_longer_than(texts: pl.Series, units: int) -> pl.Series:
     suspects = texts.str.len_bytes() > units  # UTF-16 never takes more units than UTF-8 takes bytes
     if not suspects.any():
         return suspects.fill_null(value=False)
-    counted = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
-    return (counted > units).fill_null(value=False)
+    units_of_each = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
+    return (units_of_each > units).fill_null(value=False)

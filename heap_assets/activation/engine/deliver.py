@@ -17,7 +17,7 @@ from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport
 from heap_assets.activation.engine.lease import Lease, next_fence
 from heap_assets.activation.engine.log import FIELD, Log, Snapshot, at_account, field_names, fold, folded
-from heap_assets.activation.engine.planning import MEDIAN_OF, build_plan, counted, planned
+from heap_assets.activation.engine.planning import MEDIAN_OF, build_plan, count_reasons, planned
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.sender import Progress, Sender
 from heap_assets.activation.engine.spec import Mode, SyncSpec
@@ -215,7 +215,7 @@ class _Run:
         if len(refused):
             first = refused.head(_SAMPLE)
             sample = tuple(zip(hashed_keys(first["key"], self.key).to_list(), first["reason"].to_list(), strict=True))
-            by_reason = counted(refused["reason"])
+            by_reason = count_reasons(refused["reason"])
         imperfect = outcomes["rejected"] or outcomes["unknown"] or report.invalid or report.waiting
         status = Status.STOPPED if stats.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
         return replace(

@@ -185,21 +185,21 @@ def _empty(prepared: Prepared, ledger: pl.DataFrame) -> int:
         return 0
     fields = [FIELD + n for n in prepared.names]
     without = prepared.rows.lazy().filter(~_any(pl.col(f).is_not_null() for f in fields)).select("key")
-    known = ledger.lazy().filter(_any(pl.col(f).is_not_null() for f in fields)).select("key")
-    return int(without.join(known, on="key", how="anti").select(pl.len()).collect().item())
+    filled = ledger.lazy().filter(_any(pl.col(f).is_not_null() for f in fields)).select("key")
+    return int(without.join(filled, on="key", how="anti").select(pl.len()).collect().item())
 
 
 def _intents(prepared: Prepared, spec: SyncSpec, mapping: str) -> list[pl.Expr]:
     """Per property: the hash to send, 0 to clear or send as null, null to leave the field out."""
-    again = (pl.col("mapping") != mapping) & pl.col("mapping").is_not_null()
+    is_remapped = (pl.col("mapping") != mapping) & pl.col("mapping").is_not_null()
     changes, calls = [], []
     for name in prepared.names:
         new, old = pl.col(FIELD + name), pl.col(OLD + name)
-        value: Any = pl.when(new.is_not_null() & (again | old.is_null() | (old != new))).then(new)
+        value: Any = pl.when(new.is_not_null() & (is_remapped | old.is_null() | (old != new))).then(new)
         if spec.on_withdrawn is OnWithdrawn.CLEAR:
             value = value.when(new.is_null() & (old > EMPTY)).then(EMPTY)
         if name in prepared.send_null:
-            value = value.when(new.is_null() & (again | old.is_null() | (old > EMPTY))).then(EMPTY)
+            value = value.when(new.is_null() & (is_remapped | old.is_null() | (old > EMPTY))).then(EMPTY)
         changes.append(value.otherwise(None))
         full = pl.when(changes[-1].is_not_null()).then(changes[-1]).otherwise(new)
         calls.append(full)
@@ -224,20 +224,22 @@ def _vanished(
     current_keys = prepared.keys.drop_nulls().to_frame("key").lazy()
     acknowledged = ledger.lazy().filter(_any(pl.col(f) > EMPTY for f in fields))
     acknowledged = acknowledged.select("key", "day", "failures", "failed_hash", "failed_fence", *fields)
-    gone = acknowledged.join(current_keys, on="key", how="anti", maintain_order="left").collect()
+    vanished = acknowledged.join(current_keys, on="key", how="anti", maintain_order="left").collect()
     if not force:
-        gone = gone.filter((pl.col("day") <= day).fill_null(value=True))
+        vanished = vanished.filter((pl.col("day") <= day).fill_null(value=True))
     if untouchable is not None and len(untouchable):
-        gone = gone.join(untouchable.unique().to_frame("key"), on="key", how="anti", maintain_order="left")
+        vanished = vanished.join(untouchable.unique().to_frame("key"), on="key", how="anti", maintain_order="left")
     if writable is not None:
-        gone = gone.join(writable.unique().to_frame("key"), on="key", how="semi", maintain_order="left")
+        vanished = vanished.join(writable.unique().to_frame("key"), on="key", how="semi", maintain_order="left")
     if spec.on_withdrawn is OnWithdrawn.KEEP:
-        gone = gone.head(0)
+        vanished = vanished.head(0)
     cleared = [pl.when(pl.col(f) > EMPTY).then(pl.lit(EMPTY, pl.UInt64)).alias(f) for f in fields]
-    gone = gone.select("key", "day", "failures", "failed_hash", "failed_fence", *cleared).with_columns(
+    vanished = vanished.select("key", "day", "failures", "failed_hash", "failed_fence", *cleared).with_columns(
         op=pl.lit("withdraw")
     )
-    return gone.with_columns(row_hash=combined([gone[f] for f in fields], len(gone))) if fields else gone
+    return (
+        vanished.with_columns(row_hash=combined([vanished[f] for f in fields], len(vanished))) if fields else vanished
+    )
 
 
 def respelled(send: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

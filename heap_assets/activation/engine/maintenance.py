@@ -161,11 +161,11 @@ def _append_notes(
     with Lease(store, spec.folder, run_id, spec.lease_ttl) as lease:
         log = Log(store, spec.folder, lease.fence)
         before = log.ledger()
-        noted = keys(fold(log, before).frame)
-        if len(noted):
-            _append_note(log, noted, run_id, says)
+        noted_keys = keys(fold(log, before).frame)
+        if len(noted_keys):
+            _append_note(log, noted_keys, run_id, says)
             log.save(fold(log, before), spec.compact_after)
-    return len(noted)
+    return len(noted_keys)
 
 
 def _append_note(log: Log, keys: pl.Series, run_id: str, says: dict[str, object]) -> None:

@@ -49,9 +49,9 @@ def _removal(guard: Guard, plan: Plan, known: int) -> list[str]:
     return [f"{withdrawn} of {known} keys ({withdrawn / known:.0%}) would lose a value; {usual}{spelling}"]
 
 
-def _change(guard: Guard, changed: int, known: int, before: Sequence[float]) -> list[str]:
+def _change(guard: Guard, changed: int, known: int, earlier_shares: Sequence[float]) -> list[str]:
     share = changed / known
-    usual = median(before) if before else None
+    usual = median(earlier_shares) if earlier_shares else None
     if usual is None or share <= guard.changed or share <= guard.changed_times_median * usual:
         return []
     return [f"{changed} of {known} keys ({share:.0%}) would change; the median of the last runs is {usual:.1%}"]
@@ -64,13 +64,13 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
         new, old = FIELD + name, OLD + name
         if old not in plan.send.columns or new not in ledger.columns:
             continue
-        known = int((ledger[new] > UNKNOWN).sum())
-        moved = plan.send.filter(pl.col(old) > UNKNOWN, pl.col(new) > UNKNOWN, pl.col(new) != pl.col(old))
-        frequent = moved.group_by(new).len().sort("len", descending=True).head(3)
-        gains = [rows - int((moved[old] == value).sum()) for value, rows in frequent.iter_rows()]
-        if gains and max(gains) > guard.takeover * known:
+        with_value = int((ledger[new] > UNKNOWN).sum())
+        replaced = plan.send.filter(pl.col(old) > UNKNOWN, pl.col(new) > UNKNOWN, pl.col(new) != pl.col(old))
+        frequent = replaced.group_by(new).len().sort("len", descending=True).head(3)
+        gains = [rows - int((replaced[old] == value).sum()) for value, rows in frequent.iter_rows()]
+        if gains and max(gains) > guard.takeover * with_value:
             spreads.append(
-                f"one value of {name} would spread to {max(gains) / known:.0%} more of the keys that have one"
+                f"one value of {name} would spread to {max(gains) / with_value:.0%} more of the keys that have one"
             )
     return spreads
 
@@ -178,8 +178,8 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
         planned=len(plan.changes.send),
         invalid=len(invalid),
         held=len(held),
-        invalid_reasons=counted(invalid["reason"]),
-        held_reasons=counted(held["reason"]),
+        invalid_reasons=count_reasons(invalid["reason"]),
+        held_reasons=count_reasons(held["reason"]),
         full_resend_reason=plan.changes.full_resend_reason,
         new_properties=plan.changes.new_names,
         concerns=tuple(plan.concerns),
@@ -189,7 +189,7 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     )
 
 
-def counted(reasons: pl.Series) -> dict[str, int]:
+def count_reasons(reasons: pl.Series) -> dict[str, int]:
     """Count equal reasons, the twenty most frequent."""
     counts = reasons.alias("reason").to_frame().group_by("reason").len().sort("len", "reason", descending=[True, False])
     return dict(counts.head(20).iter_rows())

@@ -149,9 +149,9 @@ class Limiter:
     def _delay(self, units_by_window: list[tuple[Window, int]]) -> float:
         now = self._clock.now()
         delays = [window.delay(now, units) for window, units in units_by_window]
-        known = max((d for d in delays if d is not None), default=0.0)
+        window_delay = max((d for d in delays if d is not None), default=0.0)
         in_flight = 1.0 if None in delays else 0.0
-        return max(known, in_flight, self._paused_until - now)
+        return max(window_delay, in_flight, self._paused_until - now)
 
 
 def backoff(attempt: int, first: float, longest: float, jitter: random.Random) -> float:

@@ -284,8 +284,8 @@ class Sender:
             outcomes |= {item.position: accepted for item in remaining}
             return
         if len(group) > 1:  # whether a refused batch was applied in part, nobody says (heap.md 1.3)
-            together = Outcome("unknown", response.status, "refused together with others", attempt)
-            outcomes |= {item.position: together for item in remaining}
+            unknown = Outcome("unknown", response.status, "refused together with others", attempt)
+            outcomes |= {item.position: unknown for item in remaining}
         if refused:
             self._stop_if_broken(outcomes)
             self._send_group(remaining, outcomes, shuffled=shuffled)

@@ -46,12 +46,12 @@ def naive_join(
         (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()
     ).select("identifier", user_profile="profile_id")
     hits = _hits(assigned, users, user_profiles, compared)
-    judged = _judged(assigned, hits, user_profiles)
-    for verdict in ("right", "wrong", "ambiguous", "missed", "unproved"):
-        yield f"rows_{verdict}", int((judged["verdict"] == verdict).sum()), assigned.height
-    yield "rows_uncompared", int(judged["uncompared"].sum()), assigned.height
-    people = judged.filter("in_heap")["profile_id"].unique()
-    right = judged.filter(pl.col("verdict").is_in(["right", "ambiguous"]))["profile_id"].n_unique()
+    classified = _classified(assigned, hits, user_profiles)
+    for outcome in ("right", "wrong", "ambiguous", "missed", "unproved"):
+        yield f"rows_{outcome}", int((classified["outcome"] == outcome).sum()), assigned.height
+    yield "rows_uncompared", int(classified["uncompared"].sum()), assigned.height
+    people = classified.filter("in_heap")["profile_id"].unique()
+    right = classified.filter(pl.col("outcome").is_in(["right", "ambiguous"]))["profile_id"].n_unique()
     yield "cohort_size", right, len(people)
     users_of = user_profiles.filter(pl.col("user_profile").is_in(people.implode())).height
     own_hits = hits.join(assigned, on="_row").filter(pl.col("user_profile") == pl.col("profile_id"))
@@ -90,20 +90,25 @@ def _hits(
     )
 
 
-def _judged(assigned: pl.DataFrame, hits: pl.DataFrame, user_profiles: pl.DataFrame) -> pl.DataFrame:
-    """Return _row, profile_id, in_heap, verdict, uncompared."""
-    own = (pl.col("user_profile") == pl.col("profile_id")).fill_null(False)
-    known = own | (pl.col("compared") & pl.col("user_profile").is_not_null())
+def _classified(assigned: pl.DataFrame, hits: pl.DataFrame, user_profiles: pl.DataFrame) -> pl.DataFrame:
+    """Return _row, profile_id, in_heap, outcome, uncompared."""
+    is_own = (pl.col("user_profile") == pl.col("profile_id")).fill_null(False)
+    is_comparable = is_own | (pl.col("compared") & pl.col("user_profile").is_not_null())
     by_row = (
         hits.join(assigned, on="_row")
         .group_by("_row")
-        .agg(hits=pl.len(), judged=known.sum(), own=own.sum(), uncompared=(~pl.col("compared") & ~own).any())
+        .agg(
+            hits=pl.len(),
+            judged=is_comparable.sum(),
+            own=is_own.sum(),
+            uncompared=(~pl.col("compared") & ~is_own).any(),
+        )
     )
     return (
         assigned.join(by_row, on="_row", how="left")
         .with_columns(in_heap=pl.col("profile_id").is_in(user_profiles["user_profile"].implode()).fill_null(False))
         .with_columns(
-            verdict=pl.when(pl.col("hits").is_null())
+            outcome=pl.when(pl.col("hits").is_null())
             .then(pl.when("in_heap").then(pl.lit("missed")))
             .when(pl.col("profile_id").is_null() | (pl.col("judged") == 0))
             .then(pl.lit("unproved"))
@@ -113,7 +118,7 @@ def _judged(assigned: pl.DataFrame, hits: pl.DataFrame, user_profiles: pl.DataFr
             .then(pl.lit("ambiguous"))
             .otherwise(pl.lit("right"))
         )
-        .with_columns(uncompared=((pl.col("verdict") == "unproved") & pl.col("uncompared")).fill_null(False))
+        .with_columns(uncompared=((pl.col("outcome") == "unproved") & pl.col("uncompared")).fill_null(False))
     )
 
 
@@ -191,11 +196,11 @@ def audit(
         if (naive := naive_column(tables[name].rows, tables[name].table)) is not None:
             compared = compared_columns(users, heap_users, naive[1])
             report += [
-                (f"naive_{metric}", name, value, whole)
-                for metric, value, whole in naive_join(rows, members, users, compared)
+                (f"naive_{metric}", name, value, total)
+                for metric, value, total in naive_join(rows, members, users, compared)
             ]
     return pl.LazyFrame(
-        [(metric, subject, value, value / whole if whole else None) for metric, subject, value, whole in report],
+        [(metric, subject, value, value / total if total else None) for metric, subject, value, total in report],
         schema=AUDIT_SCHEMA,
         orient="row",
     )
@@ -207,14 +212,14 @@ Row = tuple[str, str, float, float | None]
 
 def _profile_facts(members: pl.DataFrame) -> pl.DataFrame:
     """Return profile_id, size, identities, users (counts of unshared identifiers)."""
-    own = ~pl.col("shared")
+    unshared = ~pl.col("shared")
     return (
         members.filter(pl.col("profile_id").is_not_null())
         .group_by("profile_id")
         .agg(
             size=pl.len(),
-            identities=(own & (pl.col("identifier_type") == HEAP_IDENTITY)).sum(),
-            users=(own & (pl.col("identifier_type") == HEAP_USER_ID)).sum(),
+            identities=(unshared & (pl.col("identifier_type") == HEAP_IDENTITY)).sum(),
+            users=(unshared & (pl.col("identifier_type") == HEAP_USER_ID)).sum(),
         )
         .with_columns(in_heap=(pl.col("identities") + pl.col("users")) > 0)
     )
@@ -300,12 +305,12 @@ def _heap_metrics(members: pl.DataFrame, facts: pl.DataFrame, users: pl.LazyFram
 
 
 def _table_metrics(name: str, rows: pl.DataFrame, facts: pl.DataFrame) -> Iterator[Row]:
-    known = rows.join(facts, on="profile_id")
-    in_heap = known.filter("in_heap")
+    identified = rows.join(facts, on="profile_id")
+    in_heap = identified.filter("in_heap")
     yield "rows", name, rows.height, None
-    yield "rows_identified", name, known.height, rows.height
+    yield "rows_identified", name, identified.height, rows.height
     yield "rows_in_heap", name, in_heap.height, rows.height
-    yield "rows_addressable", name, int((known["identities"] > 0).sum()), rows.height
+    yield "rows_addressable", name, int((identified["identities"] > 0).sum()), rows.height
     yield "cohort_size", name, in_heap["profile_id"].n_unique(), int(facts["in_heap"].sum())
 
 
@@ -336,7 +341,7 @@ def audit_figures(report: pl.DataFrame) -> dict[str, float]:
         if metric == "profiles_at_limit":
             figures[f"at_limit_{subject}"] = int(value)
     for name, metric in _SHARES_BY_TABLE.items():
-        shares = {subject: share for (own, subject), (_, share) in rows.items() if own == metric}
+        shares = {subject: share for (row_metric, subject), (_, share) in rows.items() if row_metric == metric}
         figures |= {f"{name}_{table}": share for table, share in shares.items() if share is not None}
     return {name: round(value, 5) for name, value in figures.items()}
 

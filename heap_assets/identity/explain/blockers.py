@@ -123,7 +123,7 @@ def barriers_of(tables: IdentityTables, profile_id: str) -> tuple[list[Refused],
 
 def _refused_links(tables: IdentityTables, profiles: list[str]) -> Iterator[Hop]:
     touching = tables.conflicts.filter(pl.col("profile_a").is_in(profiles) | pl.col("profile_b").is_in(profiles))
-    known = set(profiles)
+    searched = set(profiles)
     for row in touching.collect().iter_rows(named=True):
         sides = [
             (row[f"profile_{end}"], Identifier(row[f"type_{end}"], row[f"value_{end}"]), row[f"count_{end}"])
@@ -131,7 +131,7 @@ def _refused_links(tables: IdentityTables, profiles: list[str]) -> Iterator[Hop]
         ]
         link = (tuple(row["sources"]), row["first_seen"], row["limited_type"], row["limit"])
         for near, far in (sides, sides[::-1]):
-            if near[0] in known:
+            if near[0] in searched:
                 yield Hop(near[0], far[0], Refused(near[1], far[1], *link, near[2], far[2]))
 
 
@@ -148,11 +148,15 @@ def _links_to_shared(tables: IdentityTables, members: pl.LazyFrame) -> pl.LazyFr
     return pl.concat([_touching(tables.links, members, shared, *ends) for ends in (("a", "b"), ("b", "a"))])
 
 
-def _touching(links: pl.LazyFrame, members: pl.LazyFrame, shared: pl.LazyFrame, own: str, other: str) -> pl.LazyFrame:
+def _touching(
+    links: pl.LazyFrame, members: pl.LazyFrame, shared: pl.LazyFrame, member_end: str, shared_end: str
+) -> pl.LazyFrame:
     return (
-        links.join(shared, left_on=[f"type_{other}", f"value_{other}"], right_on=["type", "value"], how="semi")
-        .join(members, left_on=[f"type_{own}", f"value_{own}"], right_on=["type", "value"])
-        .with_columns(shared_type=f"type_{other}", shared_value=f"value_{other}")
+        links.join(
+            shared, left_on=[f"type_{shared_end}", f"value_{shared_end}"], right_on=["type", "value"], how="semi"
+        )
+        .join(members, left_on=[f"type_{member_end}", f"value_{member_end}"], right_on=["type", "value"])
+        .with_columns(shared_type=f"type_{shared_end}", shared_value=f"value_{shared_end}")
     )
 
 

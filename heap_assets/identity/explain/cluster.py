@@ -124,11 +124,15 @@ def load_clusters(
     return {
         profile_id: Cluster(
             profile_id,
-            tuple(sorted(own, key=lambda member: (rules.rank(member.identifier.type), member.identifier.value))),
+            tuple(
+                sorted(
+                    profile_members, key=lambda member: (rules.rank(member.identifier.type), member.identifier.value)
+                )
+            ),
             tuple(links_of[profile_id]),
             tuple(tree(links_of[profile_id], rules)),
         )
-        for profile_id, own in members.items()
+        for profile_id, profile_members in members.items()
     }
 
 

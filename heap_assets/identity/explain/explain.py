@@ -19,7 +19,7 @@ from heap_assets.identity.explain.blockers import (
 )
 from heap_assets.identity.explain.cluster import Cluster, Link, in_order, load_clusters
 from heap_assets.identity.explain.mermaid import flowchart
-from heap_assets.identity.explain.query import Lookup, Verdict, look_up
+from heap_assets.identity.explain.query import Lookup, Outcome, look_up
 from heap_assets.identity.explain.text import as_json, as_text
 from heap_assets.identity.rules import LinksError, Rules
 
@@ -37,7 +37,7 @@ class Explanation:
     ----------
     lookups
         One or two identifiers, normalised.
-    verdict
+    outcome
         The kind of answer.
     steps
         From the first to the second identifier: accepted links, and barriers where there are none. Of one identifier,
@@ -53,7 +53,7 @@ class Explanation:
     """
 
     lookups: tuple[Lookup, ...]
-    verdict: Verdict
+    outcome: Outcome
     steps: tuple[Link | Barrier, ...] = ()
     weakest: Link | None = None
     clusters: tuple[Cluster, ...] = ()
@@ -90,26 +90,28 @@ def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules
     """
     lookups = tuple(look_up(query, tables, rules) for query in (first, second) if query is not None)
     profile_ids = sorted({lookup.profile_id for lookup in lookups if lookup.profile_id is not None})
-    own = load_clusters(profile_ids, tables.links, tables.graph, rules)
-    clusters = tuple(own[lookup.profile_id] for lookup in lookups if lookup.profile_id in own)
+    clusters_by_profile = load_clusters(profile_ids, tables.links, tables.graph, rules)
+    clusters = tuple(
+        clusters_by_profile[lookup.profile_id] for lookup in lookups if lookup.profile_id in clusters_by_profile
+    )
     if any(lookup.why_not is not None for lookup in lookups):
-        return Explanation(lookups, Verdict.BLOCKED, clusters=clusters, types=rules.types)
-    if not all(lookup.known for lookup in lookups):
-        return Explanation(lookups, Verdict.UNKNOWN, clusters=clusters, types=rules.types)
+        return Explanation(lookups, Outcome.BLOCKED, clusters=clusters, types=rules.types)
+    if not all(lookup.in_graph for lookup in lookups):
+        return Explanation(lookups, Outcome.UNKNOWN, clusters=clusters, types=rules.types)
     if len(lookups) == 1:
         return _explain_profile(lookups[0], clusters, tables, rules)
-    return _explain_pair(lookups[0], lookups[1], own, tables, rules, max_hops)
+    return _explain_pair(lookups[0], lookups[1], clusters_by_profile, tables, rules, max_hops)
 
 
 def _explain_profile(
     lookup: Lookup, clusters: tuple[Cluster, ...], tables: IdentityTables, rules: Rules
 ) -> Explanation:
     if lookup.profile_id is None or not clusters:
-        return Explanation((lookup,), Verdict.SHARED, types=rules.types)
+        return Explanation((lookup,), Outcome.SHARED, types=rules.types)
     refused, shared = barriers_of(tables, lookup.profile_id)
     return Explanation(
         (lookup,),
-        Verdict.PROFILE,
+        Outcome.PROFILE,
         clusters[0].tree,
         clusters=clusters,
         more_barriers=(*refused, *shared),
@@ -118,11 +120,16 @@ def _explain_profile(
 
 
 def _explain_pair(
-    a: Lookup, b: Lookup, own: Mapping[str, Cluster], tables: IdentityTables, rules: Rules, max_hops: int
+    a: Lookup,
+    b: Lookup,
+    clusters_by_profile: Mapping[str, Cluster],
+    tables: IdentityTables,
+    rules: Rules,
+    max_hops: int,
 ) -> Explanation:
-    clusters = tuple(own[lookup.profile_id] for lookup in (a, b) if lookup.profile_id is not None)
+    clusters = tuple(clusters_by_profile[lookup.profile_id] for lookup in (a, b) if lookup.profile_id is not None)
     if a.profile_id is None or b.profile_id is None:
-        return Explanation((a, b), Verdict.SHARED, clusters=clusters, types=rules.types)
+        return Explanation((a, b), Outcome.SHARED, clusters=clusters, types=rules.types)
     if a.profile_id == b.profile_id:
         cluster = clusters[0]
         steps = cluster.path(a.identifier, b.identifier)
@@ -132,12 +139,12 @@ def _explain_pair(
                 "not join them: pass all links as of the day, resolved with the same rules."
             )
         weakest = in_order(steps, rules)[-1] if steps else None
-        return Explanation((a, b), Verdict.JOINED, steps, weakest, clusters[:1], types=rules.types)
+        return Explanation((a, b), Outcome.JOINED, steps, weakest, clusters[:1], types=rules.types)
     result = search(tables, a.profile_id, b.profile_id, max_hops)
     if not result.hops:
-        return Explanation((a, b), Verdict.UNCONNECTED, clusters=clusters, hops=result.radius, types=rules.types)
+        return Explanation((a, b), Outcome.UNCONNECTED, clusters=clusters, hops=result.radius, types=rules.types)
     between = [hop.profile_far for hop in result.hops[:-1]]
-    by_id = {**own, **load_clusters(between, tables.links, tables.graph, rules)}
+    by_id = {**clusters_by_profile, **load_clusters(between, tables.links, tables.graph, rules)}
     chain: list[Link | Barrier] = []
     at = a.identifier
     for hop in result.hops:
@@ -156,7 +163,7 @@ def _explain_pair(
     direct = barriers_between(tables, a.profile_id, b.profile_id) if len(result.hops) == 1 else []
     return Explanation(
         (a, b),
-        Verdict.LIMIT if is_limit else Verdict.SHARED,
+        Outcome.LIMIT if is_limit else Outcome.SHARED,
         tuple(chain),
         clusters=tuple(by_id[name] for name in (a.profile_id, *between, b.profile_id)),
         more_barriers=tuple(barrier for barrier in direct if barrier not in chain),

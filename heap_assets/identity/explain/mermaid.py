@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from heap_assets.identity.explain.blockers import Barrier, Refused, SharedValue
 from heap_assets.identity.explain.cluster import Cluster, Identifier, Link
-from heap_assets.identity.explain.query import Verdict
+from heap_assets.identity.explain.query import Outcome
 from heap_assets.identity.explain.text import evidence, limit_words, summary
 
 if TYPE_CHECKING:
@@ -25,24 +25,24 @@ _STYLES: Final = (
 )
 
 
-def flowchart(answer: Explanation) -> str:
+def flowchart(explanation: Explanation) -> str:
     """Return the profiles of an answer as Mermaid text.
 
     Thick edges are the chain, thin ones other links that joined, dotted ones links that joined nothing new; a crossed
     edge is a refused link, a dashed border a shared value.
     """
-    asks_one = answer.verdict is Verdict.PROFILE
-    steps: Sequence[Link | Barrier] = () if asks_one else answer.steps
+    asks_one = explanation.outcome is Outcome.PROFILE
+    steps: Sequence[Link | Barrier] = () if asks_one else explanation.steps
     barriers = [step for step in steps if not isinstance(step, Link)]
     chain = {link for step in steps for link in _links(step)}
-    queried = {lookup.identifier for lookup in answer.lookups}
+    queried = {lookup.identifier for lookup in explanation.lookups}
     starts = queried | {end for link in chain for end in (link.a, link.b)}
-    drawn = {cluster.profile_id: _nearest(cluster, starts) for cluster in answer.clusters}
+    drawn = {cluster.profile_id: _nearest(cluster, starts) for cluster in explanation.clusters}
     values = [crossed.value for crossed in barriers if isinstance(crossed, SharedValue)]
     every = dict.fromkeys([*(node for nodes in drawn.values() for node in nodes), *values])
     names = {identifier: f"n{number}" for number, identifier in enumerate(every)}
-    lines = [f"%% {_label(summary(answer), 400)}", "flowchart LR", *_STYLES]
-    for number, cluster in enumerate(answer.clusters):
+    lines = [f"%% {_label(summary(explanation), 400)}", "flowchart LR", *_STYLES]
+    for number, cluster in enumerate(explanation.clusters):
         nodes, size = drawn[cluster.profile_id], len(cluster.members)
         more = f", {size - len(nodes):,} not drawn" if size > len(nodes) else ""
         title = f"profile {cluster.profile_id}, {size:,} identifier{'s' if size > 1 else ''}{more}"
@@ -50,7 +50,7 @@ def flowchart(answer: Explanation) -> str:
         lines += [f'{names[n]}["{_label(str(n))}"]{":::asked" if n in queried else ""}' for n in nodes]
         lines += [*_edges(cluster, names, chain), "end"]
     lines += [f'{names[value]}(["{_label(str(value))}"]):::shared' for value in values]
-    refused = [] if asks_one else [barrier for barrier in answer.more_barriers if isinstance(barrier, Refused)]
+    refused = [] if asks_one else [barrier for barrier in explanation.more_barriers if isinstance(barrier, Refused)]
     lines += _barrier_edges([*barriers, *refused], names)
     return "\n".join(lines) + "\n"
 
@@ -97,8 +97,8 @@ def _barrier_edges(barriers: Sequence[Barrier], names: Mapping[Identifier, str])
             yield f'{names[crossed.near]} x-- "refused: {_label(limit_words(crossed), 120)}" --x {names[crossed.far]}'
 
 
-def _label(words: str, length: int = MAX_LABEL) -> str:
+def _label(text: str, length: int = MAX_LABEL) -> str:
     """Cut the middle out of long text, and percent-encode characters that Mermaid or HTML could read as markup."""
-    if len(words) > length:
-        words = f"{words[: length // 2]}…{words[-((length - 1) // 2) :]}"
-    return "".join(c if c.isalnum() or c in _SHOWN or c == "…" else quote(c, safe="", errors="replace") for c in words)
+    if len(text) > length:
+        text = f"{text[: length // 2]}…{text[-((length - 1) // 2) :]}"
+    return "".join(c if c.isalnum() or c in _SHOWN or c == "…" else quote(c, safe="", errors="replace") for c in text)

@@ -19,7 +19,7 @@ class QueryError(HeapAssetsError):
     """A query that is no identifier `type:value`; the message shows the right form."""
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """The kinds of answer."""
 
     PROFILE = "profile"
@@ -45,7 +45,7 @@ class Lookup:
     ----------
     why_not
         Why it is no identifier by the rules (`blocked`, `junk`, `pattern`, …), or None.
-    known
+    in_graph
         Whether the graph has it.
     similar
         Identifiers of the graph that differ in case or outer blanks only, if the graph does not have it.
@@ -55,7 +55,7 @@ class Lookup:
 
     identifier: Identifier
     why_not: str | None = None
-    known: bool = False
+    in_graph: bool = False
     profile_id: str | None = None
     shared: bool = False
     groups: int = 0
@@ -100,23 +100,24 @@ def look_up(query: str, tables: IdentityTables, rules: Rules) -> Lookup:
     profile_id, shared = row.row(0)
     if not shared:
         elsewhere = _elsewhere(raw, value, profile_id, tables, rules)
-        return Lookup(identifier, known=True, profile_id=profile_id, elsewhere=elsewhere)
+        return Lookup(identifier, in_graph=True, profile_id=profile_id, elsewhere=elsewhere)
     why = tables.shared.filter((pl.col("identifier_type") == raw.type) & (pl.col("identifier") == value))
     reasons = why.select("groups", "stronger_type").sort("groups", descending=True).collect()
     groups, stronger = reasons.row(0) if reasons.height else (0, None)
-    return Lookup(identifier, known=True, profile_id=profile_id, shared=True, groups=groups, stronger_type=stronger)
+    return Lookup(identifier, in_graph=True, profile_id=profile_id, shared=True, groups=groups, stronger_type=stronger)
 
 
 def _elsewhere(
-    raw: Identifier, own: str | None, profile_id: str | None, tables: IdentityTables, rules: Rules
+    raw: Identifier, normalised_value: str | None, profile_id: str | None, tables: IdentityTables, rules: Rules
 ) -> tuple[Identifier, ...]:
-    """Find a value, raw or normalised by its own type (`own`), under other types on other profiles; strongest first."""
+    """Find a value, raw or normalised by its type, under other types on other profiles; strongest type first."""
     other_rules = [rule for rule in rules.identifiers if rule.type != raw.type]
-    spelt = pl.DataFrame({"v": [raw.value, own]}).select(
+    normalised_values = pl.DataFrame({"v": [raw.value, normalised_value]}).select(
         normalised(pl.col("v"), rule.normaliser).alias(rule.type) for rule in other_rules
     )
     same = [
-        (pl.col("identifier_type") == rule.type) & pl.col("identifier").is_in(spelt[rule.type].drop_nulls().to_list())
+        (pl.col("identifier_type") == rule.type)
+        & pl.col("identifier").is_in(normalised_values[rule.type].drop_nulls().to_list())
         for rule in other_rules
     ]
     if not same:

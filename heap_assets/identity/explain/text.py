@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from heap_assets.identity.explain.blockers import Barrier, Refused, SharedValue
 from heap_assets.identity.explain.cluster import Cluster, Identifier, Link
-from heap_assets.identity.explain.query import Lookup, Verdict
+from heap_assets.identity.explain.query import Lookup, Outcome
 from heap_assets.identity.normalise import IN_WORDS
 
 if TYPE_CHECKING:
@@ -23,54 +23,54 @@ MAX_WIDTH = 70
 """Longest identifier beside which evidence is aligned in a column."""
 
 
-def as_text(answer: Explanation) -> str:
+def as_text(explanation: Explanation) -> str:
     """Return the answer for people."""
-    profiles = (f"profile {c.profile_id}, {_count(len(c.members), 'identifier')}" for c in answer.clusters)
-    lines = [summary(answer), *(f"  {profile}" for profile in profiles)]
-    body = list(_tree(answer) if answer.verdict is Verdict.PROFILE else _chain(answer))
+    profiles = (f"profile {c.profile_id}, {_count(len(c.members), 'identifier')}" for c in explanation.clusters)
+    lines = [summary(explanation), *(f"  {profile}" for profile in profiles)]
+    body = list(_tree(explanation) if explanation.outcome is Outcome.PROFILE else _chain(explanation))
     if body:
         shown = body[:MAX_LINES]
         more = [f"… {len(body) - MAX_LINES} more lines: ask for JSON"] if len(body) > MAX_LINES else []
         lines += ["", *(f"  {line}".rstrip() for line in (*shown, *more))]
-    hints = [hint for lookup in answer.lookups if (hint := _elsewhere(lookup, answer.types))]
+    hints = [hint for lookup in explanation.lookups if (hint := _elsewhere(lookup, explanation.types))]
     if hints:
         lines += ["", *hints]
-    if barriers := answer.more_barriers:
-        title = "Kept apart from others by" if answer.verdict is Verdict.PROFILE else "Also between the two"
+    if barriers := explanation.more_barriers:
+        title = "Kept apart from others by" if explanation.outcome is Outcome.PROFILE else "Also between the two"
         more = [f"… and {len(barriers) - 10} more"] if len(barriers) > 10 else []
         lines += ["", f"{title}:", *(f"  {line}" for line in (*map(_barrier_line, barriers[:10]), *more))]
     return "\n".join(lines)
 
 
-def summary(answer: Explanation) -> str:
+def summary(explanation: Explanation) -> str:
     """Return the answer in a sentence or two."""
-    names = " and ".join(str(lookup.identifier) for lookup in answer.lookups)
-    match answer.verdict:
-        case Verdict.BLOCKED:
-            return " ".join(_blocked(lookup) for lookup in answer.lookups if lookup.why_not is not None)
-        case Verdict.UNKNOWN:
-            return " ".join(_unknown(lookup) for lookup in answer.lookups if not lookup.known)
-        case Verdict.PROFILE:
-            size = len(answer.clusters[0].members) - 1
+    names = " and ".join(str(lookup.identifier) for lookup in explanation.lookups)
+    match explanation.outcome:
+        case Outcome.BLOCKED:
+            return " ".join(_blocked(lookup) for lookup in explanation.lookups if lookup.why_not is not None)
+        case Outcome.UNKNOWN:
+            return " ".join(_unknown(lookup) for lookup in explanation.lookups if not lookup.in_graph)
+        case Outcome.PROFILE:
+            size = len(explanation.clusters[0].members) - 1
             return f"{names} is one of {size + 1} identifiers of a person." if size else f"{names} stands alone."
-        case Verdict.JOINED if not answer.steps:
+        case Outcome.JOINED if not explanation.steps:
             return f"{names} are the same identifier."
-        case Verdict.JOINED:
-            return f"{names} are one person: {_count(len(answer.steps), 'link')} joined them."
-        case Verdict.LIMIT:
-            refused = next(step for step in answer.steps if isinstance(step, Refused))
+        case Outcome.JOINED:
+            return f"{names} are one person: {_count(len(explanation.steps), 'link')} joined them."
+        case Outcome.LIMIT:
+            refused = next(step for step in explanation.steps if isinstance(step, Refused))
             return f"{names} are two people: {limit_words(refused)}."
-        case Verdict.SHARED if not answer.steps:
-            return " ".join(_shared(lookup) for lookup in answer.lookups if lookup.shared)
-        case Verdict.SHARED:
-            value = next(step for step in answer.steps if isinstance(step, SharedValue))
+        case Outcome.SHARED if not explanation.steps:
+            return " ".join(_shared(lookup) for lookup in explanation.lookups if lookup.shared)
+        case Outcome.SHARED:
+            value = next(step for step in explanation.steps if isinstance(step, SharedValue))
             return (
                 f"{names} are two people: they only meet on {value.value}, which joins nobody because "
                 f"{_groups(value.groups)} share it."
             )
     return (
         f"{names} are two people: no link, refused link or shared value connects them "
-        f"(looked {_count(answer.hops, 'profile')} away)."
+        f"(looked {_count(explanation.hops, 'profile')} away)."
     )
 
 
@@ -114,15 +114,15 @@ def limit_words(refused: Refused) -> str:
     )
 
 
-def _chain(answer: Explanation) -> Iterator[str]:
-    if not answer.steps:
+def _chain(explanation: Explanation) -> Iterator[str]:
+    if not explanation.steps:
         return
-    at = answer.lookups[0].identifier
+    at = explanation.lookups[0].identifier
     yield str(at)
-    for step in answer.steps:
+    for step in explanation.steps:
         match step:
             case Link():
-                is_weakest = step == answer.weakest and len(answer.steps) > 1
+                is_weakest = step == explanation.weakest and len(explanation.steps) > 1
                 yield f" │  {evidence(step)}{'   (the weakest link)' if is_weakest else ''}"
                 at = step.other(at)
             case Refused():
@@ -136,16 +136,16 @@ def _chain(answer: Explanation) -> Iterator[str]:
         yield str(at)
 
 
-def _tree(answer: Explanation) -> Iterator[str]:
+def _tree(explanation: Explanation) -> Iterator[str]:
     """Draw the profile as a tree below the identifier of the query."""
-    cluster, start = answer.clusters[0], answer.lookups[0].identifier
+    cluster, start = explanation.clusters[0], explanation.lookups[0].identifier
     root = next(member for member in cluster.members if member.identifier == start)
     rows = [(str(start), _span(root.first_seen, root.last_seen))]
     for lasts, node, link in _walk(cluster, start):
         branch = "".join("   " if last else "│  " for last in lasts[:-1]) + ("└─ " if lasts[-1] else "├─ ")
         rows.append((f"{branch}{node}", evidence(link)))
     width = min(max(len(name) for name, _ in rows), MAX_WIDTH)
-    yield from (f"{name:<{width}}  {words}" for name, words in rows)
+    yield from (f"{name:<{width}}  {evidence_text}" for name, evidence_text in rows)
 
 
 def _walk(cluster: Cluster, start: Identifier) -> Iterator[tuple[tuple[bool, ...], Identifier, Link]]:
@@ -191,16 +191,16 @@ def _since(moment: datetime | None) -> str:
     return f" since {moment:%Y-%m-%d}" if moment is not None else ""
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def as_json(answer: Explanation) -> str:
+def as_json(explanation: Explanation) -> str:
     """Return the answer for machines: summary, verdict, asked, profiles, steps, others."""
     content = {
-        "summary": summary(answer),
-        "verdict": answer.verdict,
-        "asked": [_lookup(lookup) for lookup in answer.lookups],
+        "summary": summary(explanation),
+        "verdict": explanation.outcome,
+        "asked": [_lookup(lookup) for lookup in explanation.lookups],
         "profiles": [
             {
                 "profile_id": cluster.profile_id,
@@ -210,10 +210,12 @@ def as_json(answer: Explanation) -> str:
                     for m in cluster.members
                 ],
             }
-            for cluster in answer.clusters
+            for cluster in explanation.clusters
         ],
-        "steps": [_step(step) | ({"weakest": True} if step is answer.weakest else {}) for step in answer.steps],
-        "others": [_step(barrier) for barrier in answer.more_barriers],
+        "steps": [
+            _step(step) | ({"weakest": True} if step is explanation.weakest else {}) for step in explanation.steps
+        ],
+        "others": [_step(barrier) for barrier in explanation.more_barriers],
     }  # fmt: skip
     return json.dumps(content, ensure_ascii=False, indent=2)
 
@@ -221,7 +223,7 @@ def as_json(answer: Explanation) -> str:
 def _lookup(lookup: Lookup) -> dict[str, Any]:
     return {
         "identifier": str(lookup.identifier),
-        "known": lookup.known,
+        "known": lookup.in_graph,
         "profile_id": lookup.profile_id,
         "shared": lookup.shared,
         "no_identifier_because": lookup.why_not,

@@ -101,10 +101,10 @@ def _changed(setting: str, value: str, sweep: str, rules: Rules) -> Variant:
         raise SweepError(
             f"{sweep!r}: unknown setting {setting!r}; types are {', '.join(rules.types)}. Ask for {FORMS}."
         )
-    words: dict[str, Any] = {"none": None} if attribute == "max_per_profile" else {"never": "never"}
-    if value not in words and not re.fullmatch(_LIMIT, value):
-        raise SweepError(f"{sweep!r}: {value!r} is neither a number nor {next(iter(words))!r}.")
-    change: dict[str, Any] = {attribute: words[value] if value in words else int(value)}
+    keywords: dict[str, Any] = {"none": None} if attribute == "max_per_profile" else {"never": "never"}
+    if value not in keywords and not re.fullmatch(_LIMIT, value):
+        raise SweepError(f"{sweep!r}: {value!r} is neither a number nor {next(iter(keywords))!r}.")
+    change: dict[str, Any] = {attribute: keywords[value] if value in keywords else int(value)}
     identifiers = tuple(replace(rule, **change) if rule.type == name else rule for rule in rules.identifiers)
     return _variant(f"{name}.{attribute}", value, rules, replace(rules, identifiers=identifiers))
 
@@ -223,9 +223,9 @@ class _Outcome:
         from heap_assets.identity.engine.native.ordered import clusters
         from heap_assets.identity.engine.native.shared import components
 
-        whole = components(encoded, rules)
-        split = clusters(encoded, whole, rules)
-        return cls(split.labels, split.refused.height, int(np.count_nonzero(whole.shared)))
+        connected = components(encoded, rules)
+        split = clusters(encoded, connected, rules)
+        return cls(split.labels, split.refused.height, int(np.count_nonzero(connected.shared)))
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -241,18 +241,18 @@ def _resolved(encoded: Encoded, variant: Variant) -> _Outcome:
     text = pl.select(normalised(pl.lit(value), variant.rules[kind].normaliser)).item()
     of_type = np.flatnonzero(encoded.ranks == variant.rules.rank(kind)).astype(np.uint32)
     blocked = of_type[(encoded.texts.take(of_type) == text).to_numpy()]
-    batches = [_without(batch, blocked) for batch in encoded.batches]
+    batches = [_without_nodes(batch, blocked) for batch in encoded.batches]
     outcome = _Outcome.of(replace(encoded, batches=batches), variant.rules)
     labels = outcome.labels.copy()
     labels[blocked] = NO_PROFILE
     return replace(outcome, labels=labels)
 
 
-def _without(batch: LinkBatch, nodes: NDArray[np.uint32]) -> LinkBatch:
+def _without_nodes(batch: LinkBatch, nodes: NDArray[np.uint32]) -> LinkBatch:
     remaining = ~(np.isin(batch.a, nodes) | np.isin(batch.b, nodes))
-    before = np.concatenate([[0], np.cumsum(remaining)]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(remaining)]).astype(np.int64)
     columns = {name: getattr(batch, name)[remaining] for name in ("a", "b", "first", "tag")}
-    return replace(batch, **columns, starts=before[batch.starts])
+    return replace(batch, **columns, starts=starts[batch.starts])
 
 
 def _row(variant: Variant, today: _Outcome, other: _Outcome, *, is_today: bool) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from heap_assets import clock
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.heap_connect import day_landed
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
-from heap_assets.pipelines.exports import ExportNews, look, news
+from heap_assets.pipelines.exports import ExportChanges, changed_days, version_and_state
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import EXPORTS
@@ -19,7 +19,7 @@ GROUP = "heap_connect"
 TABLES_SEEN = "every_table_seen"
 
 
-class LookConfig(dg.Config):
+class ExportsConfig(dg.Config):
     """How far to look back; by default from the last sync less the overlap of the settings."""
 
     since: str = ""
@@ -46,10 +46,10 @@ def exports(project: Project) -> dg.AssetsDefinition:
         ],
     )
     @redacting
-    def heap_connect_exports(context: dg.AssetExecutionContext, config: LookConfig) -> Iterator[Any]:
+    def heap_connect_exports(context: dg.AssetExecutionContext, config: ExportsConfig) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
         since = date.fromisoformat(config.since) if config.since else None
-        changes = look(project.with_lake(lake_of(context, names)), since)
+        changes = changed_days(project.with_lake(lake_of(context, names)), since)
         for day, tables in sorted(changes.days.items()):
             context.log_event(day_landed(names, day, tables))
         yield dg.MaterializeResult(metadata=_metadata(changes))
@@ -74,7 +74,7 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
     @redacting
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            version, state = news(project)
+            version, state = version_and_state(project)
         except HeapAssetsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         if version == state.version:
@@ -86,7 +86,7 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
     return heap_exports
 
 
-def _metadata(changes: ExportNews) -> dict[str, Any]:
+def _metadata(changes: ExportChanges) -> dict[str, Any]:
     records = [
         dg.TableRecord(
             {

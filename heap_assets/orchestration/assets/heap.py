@@ -28,12 +28,12 @@ def event_tables(project: Project) -> dg.AssetsDefinition:
     tables, condition = [], touched_days(project)
     for table in project.event_tables:
         path = heap_asset(table)
-        known = project.catalogue.tables[table]
+        entry = project.catalogue.tables[table]
         tables.append(
             TableAsset(
                 path,
                 partial(event_day, table=table),
-                _spec(project, path, f"Heap's `{known.display_name}` events.", condition),
+                _spec(project, path, f"Heap's `{entry.display_name}` events.", condition),
                 checks_of(project, path),
             )
         )
@@ -87,10 +87,10 @@ def _spec(
 
 def column_schema(project: Project, table: str) -> dg.TableSchema:
     """Return a Heap table's columns with what is known of them; personal data is tagged."""
-    known = project.catalogue.tables.get(table)
+    entry = project.catalogue.tables.get(table)
     return dg.TableSchema(
         [
             dg.TableColumn(name, description=column.description, tags={"personal_data": ""} if column.pii else None)
-            for name, column in (known.columns if known else {}).items()
+            for name, column in (entry.columns if entry else {}).items()
         ]
     )

@@ -71,7 +71,7 @@ def dumps(project: Project) -> dg.AssetsDefinition:
         results: dict[str, Mapping[str, CheckResult]] = {}
         landed: dict[str, dict[str, Any]] = {}
         delivered = {str(manifest.dump_id) for manifest in opened.source().manifests()}
-        gone = [dump for dump in context.partition_keys if dump not in delivered]
+        missing = [dump for dump in context.partition_keys if dump not in delivered]
         for dump in sorted(set(context.partition_keys) & delivered, key=int):
             done = land(opened, int(dump))
             for day, tables in sorted(done.days.items()):
@@ -83,8 +83,8 @@ def dumps(project: Project) -> dg.AssetsDefinition:
         for dump, of_dump in results.items():
             yield from step.evaluate(DUMPS, dump, of_dump)
         yield from step.finish()
-        if gone:
-            raise dg.Failure(f"{opened.source().describe()} has no dump {', '.join(gone)}", allow_retries=False)
+        if missing:
+            raise dg.Failure(f"{opened.source().describe()} has no dump {', '.join(missing)}", allow_retries=False)
 
     return heap_connect_dumps
 

@@ -14,7 +14,7 @@ from heap_assets.orchestration.resources import days, partition_metadata, table_
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.people import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
-from heap_assets.pipelines.table import Made
+from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
 from heap_assets.redaction import redacting
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
@@ -81,10 +81,12 @@ def identity(project: Project) -> dg.AssetsDefinition:
     return resolve_identities
 
 
-def _store(project: Project, path: str, day: date, made: Made) -> dict[str, Any]:
-    written = project.lake.write(path, str(day), made.writer or made.frame, made.inputs, notes=made.notes)
+def _store(project: Project, path: str, day: date, table_day: BuiltTable) -> dict[str, Any]:
+    written = project.lake.write(
+        path, str(day), table_day.writer or table_day.frame, table_day.inputs, notes=table_day.notes
+    )
     schema = table_schema(project.lake.scan(path, str(day)).collect_schema())
-    plain = {name: value for name, value in made.notes.items() if isinstance(value, int | float | str)}
+    plain = {name: value for name, value in table_day.notes.items() if isinstance(value, int | float | str)}
     return {
         "status": str(written.status),
         "dagster/column_schema": schema,

@@ -36,13 +36,13 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
     """Return `profiles`, `audit`, and `audiences` if the settings name any."""
     tables = project.settings.source_tables
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
-    made = [
+    assets = [
         _day_asset(project, PROFILES, sources, _ABOUT_PROFILES),
         _day_asset(project, AUDIT, sources, _ABOUT_AUDIT),
     ]
     if project.settings.profiles.audiences:
-        made.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
-    return made
+        assets.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
+    return assets
 
 
 _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day}
@@ -82,8 +82,8 @@ def _day_asset(project: Project, path: str, deps: list[str], description: str) -
 
 
 def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
-    made = _BUILDERS[path](project, date.fromisoformat(day))
-    written = project.lake.write(path, day, made.frame, made.inputs, notes=made.notes)
+    table_day = _BUILDERS[path](project, date.fromisoformat(day))
+    written = project.lake.write(path, day, table_day.frame, table_day.inputs, notes=table_day.notes)
     return (
         {"status": str(written.status)}
         | (_audit_metadata(project, day) if path == AUDIT else {})
@@ -111,8 +111,8 @@ def _audit_metadata(project: Project, day: str) -> dict[str, Any]:
 
 def trait_lineage(project: Project) -> dg.TableColumnLineage:
     """Return, for every trait, behaviour and audience, the source columns it can come from."""
-    chosen = project.settings.profiles
-    traits = {name: [_source(project, text) for text in trait.sources] for name, trait in chosen.traits.items()}
+    settings = project.settings.profiles
+    traits = {name: [_source(project, text) for text in trait.sources] for name, trait in settings.traits.items()}
     computed = {
         name: [
             dg.TableColumnDep(asset_key(heap_asset(table), project.names), column) for table, column in sorted(pairs)

@@ -30,8 +30,8 @@ from heap_assets.sources.warehouse import (
     PublishError,
     WarehouseBusyError,
     WarehouseError,
-    told_counts,
-    told_names,
+    format_counts,
+    format_renames,
 )
 from heap_assets.tables import GRAPH, MIGRATIONS, publish_asset
 
@@ -110,25 +110,25 @@ def _publish(
         except MissingInputError as error:
             note_wait(context, asset_key(table.asset, project.names), day, str(error))
         except Exception as error:  # whatever is wrong with one table stops that table
-            told = (
+            reported = (
                 error if isinstance(error, HeapAssetsError) else PublishError(f"{table.asset}: {redact_error(error)}")
             )
-            context.log.error("%s %s: %s", table.asset, day, told)  # noqa: TRY400  the message says all
-            failures[f"{table.asset} {day}"] = told
-            if isinstance(told, WarehouseError):
+            context.log.error("%s %s: %s", table.asset, day, reported)  # noqa: TRY400  the message says all
+            failures[f"{table.asset} {day}"] = reported
+            if isinstance(reported, WarehouseError):
                 break
     yield from materializations(context, asset_key(table.asset, project.names), done)
 
 
 def _views(project: Project, target: str) -> dg.AssetsDefinition:
-    names, chosen = project.names, project.settings.publish[target]
-    into = str(chosen.resolved_views)
+    names, settings = project.names, project.settings.publish[target]
+    into = str(settings.resolved_views)
 
     @dg.asset(
         key=asset_key(publish_asset(target, into), names),
         deps=[asset_key(table.asset, names) for table in [*resolvable(project, target), *_resolving(project, target)]],
         group_name=project.names.group(GROUP),
-        kinds={chosen.kind, "view"},
+        kinds={settings.kind, "view"},
         owners=[project.settings.run.owner],
         metadata={"dagster/table_name": into},
         automation_condition=PUBLISHED_VIEWS,
@@ -160,12 +160,12 @@ def _views(project: Project, target: str) -> dg.AssetsDefinition:
 
 
 def _resolving(project: Project, target: str) -> list[PublishedTable]:
-    wanted = ("heap_user_migrations", GRAPH_TABLE)
-    return [table for table in published_tables(project, target) if table.publication.table in wanted]
+    names = ("heap_user_migrations", GRAPH_TABLE)
+    return [table for table in published_tables(project, target) if table.publication.table in names]
 
 
 def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
-    chosen = project.settings.publish[target]
+    settings = project.settings.publish[target]
     return dg.AssetSpec(
         asset_key(table.asset, project.names),
         deps=[asset_key(source, project.names) for source in table.sources],
@@ -173,10 +173,10 @@ def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
         description=f"{table.publication.description}.\n\nA day is replaced whole; a version that was loaded is not "
         "loaded again.",
         group_name=project.names.group(GROUP),
-        kinds={chosen.kind},
+        kinds={settings.kind},
         owners=[project.settings.run.owner],
         tags={"target": target},
-        metadata={"dagster/table_name": f"{chosen.container}.{table.publication.table}"},
+        metadata={"dagster/table_name": f"{settings.container}.{table.publication.table}"},
         automation_condition=PUBLISHED_DAYS,
         freshness_policy=policy_for("sync", loaded_cadence(project)),
     )
@@ -190,7 +190,7 @@ def _metadata(published: Published) -> dict[str, Any]:
         "seconds": round(published.seconds, 3),
         "jobs": ", ".join(published.jobs) or "none",
         "added_columns": ", ".join(published.added_columns) or "none",
-        "renamed_columns": told_names(published.renamed) or "none",
+        "renamed_columns": format_renames(published.renamed) or "none",
         "values_lost": sum(published.lost.values()),
-        "values_lost_in": told_counts(published.lost) or "none",
+        "values_lost_in": format_counts(published.lost) or "none",
     }

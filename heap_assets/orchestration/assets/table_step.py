@@ -175,15 +175,17 @@ def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:
     started = time.monotonic()
     lake = project.lake
     with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
-        made = table.build(Task(project, date.fromisoformat(day), Path(scratch)))
-        if made is None:
+        table_day = table.build(Task(project, date.fromisoformat(day), Path(scratch)))
+        if table_day is None:
             stored = lake.find(table.path, day)
             return {"status": "kept"} | (partition_metadata(stored) if stored else {})
-        written = lake.write(table.path, day, made.writer or made.frame, made.inputs, notes=made.notes)
+        written = lake.write(
+            table.path, day, table_day.writer or table_day.frame, table_day.inputs, notes=table_day.notes
+        )
     metadata: dict[str, Any] = {"status": str(written.status), "seconds": round(time.monotonic() - started, 3)}
-    numbers = {name: value for name, value in made.notes.items() if isinstance(value, bool | int | float | str)}
+    numbers = {name: value for name, value in table_day.notes.items() if isinstance(value, bool | int | float | str)}
     if written.status is Status.WRITTEN:
         metadata["dagster/column_schema"] = table_schema(lake.scan(table.path, day).collect_schema())
-    if isinstance(lost := made.notes.get(VALUES_LOST_IN), Mapping):
+    if isinstance(lost := table_day.notes.get(VALUES_LOST_IN), Mapping):
         numbers[VALUES_LOST_IN] = ", ".join(f"{column}: {count}" for column, count in sorted(lost.items()))
     return metadata | numbers | partition_metadata(written.partition)

@@ -39,12 +39,14 @@ def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.Se
     )
     @redacting
     def report_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        known: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
-        waiting = waits(project)
+        reported: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        current = waits(project)
         return dg.SensorResult(
-            skip_reason=summary(waiting) or "nothing waits",
-            cursor=json.dumps({wait.asset: wait.cause for wait in waiting}),
-            asset_events=[_observation(project.names, wait) for wait in waiting if known.get(wait.asset) != wait.cause],
+            skip_reason=summary(current) or "nothing waits",
+            cursor=json.dumps({wait.asset: wait.cause for wait in current}),
+            asset_events=[
+                _observation(project.names, wait) for wait in current if reported.get(wait.asset) != wait.cause
+            ],
         )
 
     return report_waits
@@ -82,10 +84,10 @@ def _observation(names: Names, wait: Wait) -> dg.AssetObservation:
     return dg.AssetObservation(asset_key(wait.asset, names), description=str(wait), metadata=metadata)
 
 
-def summary(waiting: Sequence[Wait]) -> str:
+def summary(waits_shown: Sequence[Wait]) -> str:
     """Return waits in one text, the assets grouped by reason."""
     assets: dict[str, list[str]] = {}
-    for wait in waiting:
+    for wait in waits_shown:
         assets.setdefault(str(wait), []).append(wait.asset)
     texts = [f"{', '.join(waiting_assets)}: {reason}" for reason, waiting_assets in assets.items()]
     return "; ".join(texts[:_SHOWN]) + (f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")

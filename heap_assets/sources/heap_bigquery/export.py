@@ -155,9 +155,9 @@ class HeapExport:
     def _existing(self, table: str, columns: Sequence[str] | None) -> list[str] | None:
         if columns is None:
             return None
-        own = self.columns(table)
-        keys = [name for name in own if key_dtype(table, name) is not None]
-        return list(dict.fromkeys([*keys, *(name for name in columns if name in own)]))
+        existing = self.columns(table)
+        keys = [name for name in existing if key_dtype(table, name) is not None]
+        return list(dict.fromkeys([*keys, *(name for name in columns if name in existing)]))
 
     def _relations(self) -> dict[str, Table]:
         """Return what may be an event: the views; of a dataset of tables, the tables.
@@ -183,14 +183,14 @@ def fingerprints_of(rows: pl.LazyFrame) -> pl.DataFrame:
     return days.sort("day").collect(engine="streaming")
 
 
-def changed_days(before: pl.DataFrame, now: pl.DataFrame, since: date) -> list[date]:
+def changed_days(previous: pl.DataFrame, now: pl.DataFrame, since: date) -> list[date]:
     """Return the days whose fingerprints differ, appeared or vanished, from `since` on.
 
-    `before`, `now`: in the shape of :attr:`Fingerprints.days`; `before` may reach further back.
+    `previous`, `now`: in the shape of :attr:`Fingerprints.days`; `previous` may reach further back.
     """
-    both = before.filter(pl.col("day") >= since).join(now, on="day", how="full", coalesce=True, suffix="_now")
+    joined = previous.filter(pl.col("day") >= since).join(now, on="day", how="full", coalesce=True, suffix="_now")
     same = (pl.col("fingerprint").eq_missing(pl.col("fingerprint_now"))) & pl.col("rows").eq_missing(pl.col("rows_now"))
-    return both.filter(~same)["day"].sort().to_list()
+    return joined.filter(~same)["day"].sort().to_list()
 
 
 def midnight(day: date) -> datetime:

@@ -124,7 +124,7 @@ class ExportLog:
             scheme=record.get("scheme", 1 if days else FINGERPRINT_SCHEME),
         )
 
-    def look(
+    def inspect(
         self,
         export: HeapExport,
         tables: Iterable[str],
@@ -163,30 +163,30 @@ class ExportLog:
         requested: date | None,
         synced_to: datetime | None,
     ) -> TableLook:
-        known = self.table(name)
-        is_outdated = known.scheme != FINGERPRINT_SCHEME
+        state = self.table(name)
+        is_outdated = state.scheme != FINGERPRINT_SCHEME
         if is_outdated:
             _log.warning("%s: its days are fingerprinted in a new way: those looked at are built once more", name)
-        due = known.looked_deep_at is None or now - known.looked_deep_at >= back.deep_every
-        deep = requested is None and (due or is_outdated)
-        idle = synced_to is not None and synced_to == known.synced_to and known.failure is None
+        is_deep_due = state.looked_deep_at is None or now - state.looked_deep_at >= back.deep_every
+        deep = requested is None and (is_deep_due or is_outdated)
+        idle = synced_to is not None and synced_to == state.synced_to and state.failure is None
         if idle and not deep and requested is None:
             return TableLook(name, skipped=True)
-        if requested is None and known.looked_at is not None:  # all days of a table that was never read
+        if requested is None and state.looked_at is not None:  # all days of a table that was never read
             behind = back.deep if deep else back.overlap
-            requested = (min(now, known.synced_to or known.looked_at) - behind).date()
+            requested = (min(now, state.synced_to or state.looked_at) - behind).date()
         since = max(start, requested or date.min)
         try:
             fingerprints = export.fingerprints(name, since)
         except Exception as error:  # whatever is wrong with one table stops that table
             failure = str(error) if isinstance(error, HeapAssetsError) else f"{name}: {redact_error(error)}"
             _log.error("%s could not be looked at: %s", name, failure)
-            self._save_table(name, known, failure=failure)
+            self._save_table(name, state, failure=failure)
             return TableLook(name, since=since, failure=failure)
         days = fingerprints.days.filter(pl.col("day").is_between(since, now.date()))
-        changed = changed_days(_frame(known), days, since)
-        looked_deep_at = now if deep else known.looked_deep_at
-        merged = _merged(known, days, changed, since, now)
+        changed = changed_days(_frame(state), days, since)
+        looked_deep_at = now if deep else state.looked_deep_at
+        merged = _merged(state, days, changed, since, now)
         self._save_table(name, TableState(merged, synced_to, now, looked_deep_at))
         billed = fingerprints.reading.bytes_billed or 0
         return TableLook(name, tuple(changed), since, int(days["rows"].sum()), billed)
@@ -222,13 +222,13 @@ def _merged(
 ) -> dict[date, DayState]:
     fresh, moment = set(changed), now.astimezone(UTC)
     counts = {day: (rows, fingerprint) for day, rows, fingerprint in days.rows()}
-    merged = {day: known for day, known in state.days.items() if day < since or day not in fresh}
+    merged = {day: day_state for day, day_state in state.days.items() if day < since or day not in fresh}
     # a day that lost all its rows stays known, with none: it is built as an empty one
     return merged | {day: DayState(*counts.get(day, (0, 0)), moment) for day in fresh}
 
 
 def _frame(state: TableState) -> pl.DataFrame:
-    rows = [(day, known.rows, known.fingerprint) for day, known in state.days.items() if known.rows]
+    rows = [(day, day_state.rows, day_state.fingerprint) for day, day_state in state.days.items() if day_state.rows]
     schema = {"day": pl.Date, "rows": pl.UInt32, "fingerprint": pl.UInt64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

@@ -15,7 +15,7 @@ from heap_assets.sources.heap_connect.config import (
     Selection,
     keys_of,
 )
-from heap_assets.sources.heap_connect.discover import Verdict, discover, first_day, preflight
+from heap_assets.sources.heap_connect.discover import PreflightCheck, discover, first_day, preflight
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.manifest import ManifestError, parse_manifest
 from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
@@ -65,13 +65,13 @@ __all__ = [
     "ManifestFile",
     "Missing",
     "Plan",
+    "PreflightCheck",
     "Quota",
     "QuotaStatus",
     "S3Access",
     "S3Source",
     "Selection",
     "TableState",
-    "Verdict",
     "build_event_day",
     "build_user_migrations",
     "build_users",

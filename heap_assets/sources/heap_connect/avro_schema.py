@@ -217,13 +217,13 @@ class _Parser:
 
     def _nested(self, fields: Mapping[str, AvroType]) -> AvroType:
         # A decoder's own names: the writer's may be anything.
-        own = {name: f"n{number}" for number, name in enumerate(fields)}
+        decoder_names = {name: f"n{number}" for number, name in enumerate(fields)}
 
         def value(row: Any, lost: Lost) -> Any:
-            return {name: _of(kind.value, row[own[name]], lost) for name, kind in fields.items()}
+            return {name: _of(kind.value, row[decoder_names[name]], lost) for name, kind in fields.items()}
 
         def plain(row: Any, lost: Lost) -> Any:
-            return {name: _of(kind.plain, row[own[name]], lost) for name, kind in fields.items()}
+            return {name: _of(kind.plain, row[decoder_names[name]], lost) for name, kind in fields.items()}
 
         return AvroType(
             physical=_record(f"r{next(self.records)}", [kind.physical for kind in fields.values()], "n"),
@@ -254,10 +254,10 @@ class _Parser:
         raise SchemaError(f"the schema uses type {name[:60]!r}, which it does not define")
 
     def _register(self, kind: Mapping[str, Any], namespace: str) -> str:
-        name, own = kind.get("name"), kind.get("namespace", namespace)
-        if not isinstance(name, str) or not isinstance(own, str):
+        name, own_namespace = kind.get("name"), kind.get("namespace", namespace)
+        if not isinstance(name, str) or not isinstance(own_namespace, str):
             raise SchemaError("a record, enum or fixed in the schema has no name")
-        full = name if "." in name or not own else f"{own}.{name}"
+        full = name if "." in name or not own_namespace else f"{own_namespace}.{name}"
         self.by_name[full] = self.by_name[full.rpartition(".")[2]] = (kind, namespace)
         return full
 
@@ -326,18 +326,18 @@ def _fixed(size: Any, logical: Logical | None, number: int) -> AvroType:
 def _enum(symbols: Any) -> AvroType:
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise SchemaError("the schema has an enum without symbols")
-    known: list[str] = [symbol.encode("utf-8", "replace").decode() for symbol in symbols]
+    names: list[str] = [symbol.encode("utf-8", "replace").decode() for symbol in symbols]
 
     def symbol_of(number: int, _: Lost) -> str:
         if number < 0:
             raise IndexError(number)
-        return known[number]
+        return names[number]
 
     def series(numbers: pl.Series) -> pl.Series:
         low, high = numbers.min(), numbers.max()
-        if low is not None and (low < 0 or high >= len(known)):  # type: ignore[operator]
+        if low is not None and (low < 0 or high >= len(names)):  # type: ignore[operator]
             raise ValueError("an enum has no such symbol")
-        return pl.Series(known, dtype=pl.String).gather(numbers.cast(pl.UInt32))
+        return pl.Series(names, dtype=pl.String).gather(numbers.cast(pl.UInt32))
 
     return AvroType("int", 1, pl.String(), pl.String(), True, symbol_of, symbol_of, series)
 

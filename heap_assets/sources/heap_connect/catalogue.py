@@ -47,7 +47,7 @@ class Missing:
     def __bool__(self) -> bool:
         return bool(self.tables or self.columns)
 
-    def picked(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
+    def selected(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Return the new columns by table: all, or those of `only`, each a `table` or a `table.column`.
 
         Raises SettingsError if one of `only` is not missing.
@@ -55,7 +55,7 @@ class Missing:
         new = {**self.tables, **self.columns}
         if only is None:
             return new
-        picked: dict[str, tuple[str, ...]] = {}
+        selected: dict[str, tuple[str, ...]] = {}
         for name in only:
             # names of tables and columns may have dots of their own: the longest table that fits is meant
             table = max((t for t in new if name == t or name.startswith(f"{t}.")), key=len, default="")
@@ -63,8 +63,8 @@ class Missing:
             if not table or (column and column not in new[table]):
                 raise SettingsError(f"{name} brings nothing new; new are: {', '.join(sorted(new)) or 'none'}")
             more = (column,) if column else new[table]
-            picked[table] = tuple(dict.fromkeys((*picked.get(table, ()), *more)))
-        return picked
+            selected[table] = tuple(dict.fromkeys((*selected.get(table, ()), *more)))
+        return selected
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Catalogue:
         }
         return _HEADER + write_yaml(document)
 
-    def with_news(self, other: Catalogue) -> Catalogue:
+    def merged(self, other: Catalogue) -> Catalogue:
         """Return the tables and columns of both; of those that both have, this one's descriptions."""
         tables = dict(other.tables)
         for name, table in self.tables.items():
@@ -135,8 +135,8 @@ class Catalogue:
 
     def columns(self, table: str) -> list[str] | None:
         """Return the known columns of a table; None if the table is not known."""
-        known = self.tables.get(table)
-        return None if known is None else list(known.columns)
+        entry = self.tables.get(table)
+        return None if entry is None else list(entry.columns)
 
     def missing(self, landing: Landing) -> Missing:
         """Compare with what landed: tables and columns that nobody has accepted yet."""
@@ -162,7 +162,7 @@ class Catalogue:
     def accept(self, missing: Missing, only: Iterable[str] | None = None) -> Catalogue:
         """Return a catalogue with what was missing, or of that only what :meth:`Missing.picked` gives."""
         tables = dict(self.tables)
-        for name, columns in missing.picked(only).items():
+        for name, columns in missing.selected(only).items():
             table = tables.get(name) or CatalogueTable(display_name_of(name))
             new = {column: described(name, column) for column in columns if column not in table.columns}
             tables[name] = CatalogueTable(table.display_name, {**table.columns, **new})

@@ -144,13 +144,13 @@ def compare(store: Store, own: Delivery, siblings: Sequence[Delivery], moved_key
     hits = index.join(ids, on=key[0], how="semi").unique().collect(engine="streaming")
     if hits.is_empty():
         return Comparison(own.table.counts.landed, 0, 0)
-    known, same = _contents(store, own, siblings, hits) if hits.height <= _MOST_ROWS else (None, None)
+    known_rows, same = _contents(store, own, siblings, hits) if hits.height <= _MOST_ROWS else (None, None)
     moved: dict[date, int] = {}
     if table not in SNAPSHOT_TABLES:
         moved = _write_moves(store, own, siblings, hits, moved_key)
     return Comparison(
-        new=None if known is None else own.table.counts.landed - known,
-        updated=None if known is None or same is None else known - same,
+        new=None if known_rows is None else own.table.counts.landed - known_rows,
+        updated=None if known_rows is None or same is None else known_rows - same,
         unchanged=same,
         moved=moved,
         moved_key=moved_key if moved else None,
@@ -161,19 +161,19 @@ def _contents(store: Store, own: Delivery, siblings: Sequence[Delivery], hits: p
     """Count own rows whose key other deliveries have, and those of them that are equal in all common columns."""
     key = list(row_key(own.table.table))
     latest = hits.filter(pl.col(DUMP) != own.dump.dump_id).group_by(key[0]).agg(pl.col(DUMP).max())
-    before = []
+    pairs = []
     for other in siblings:
         ids = latest.filter(pl.col(DUMP) == other.dump.dump_id)
         parts, own_parts = _parts(store, other), _parts(store, own)
         if ids.height and parts is not None and own_parts is not None:
             common = [n for n, t in own.table.schema.items() if other.table.schema.get(n) == t]
             hashes = (_hashed(rows, key, common, ids) for rows in (own_parts, parts))
-            before.append(next(hashes).join(next(hashes), on=key, how="inner", suffix="_before"))
-    if not before:
+            pairs.append(next(hashes).join(next(hashes), on=key, how="inner", suffix="_before"))
+    if not pairs:
         return 0, 0
-    counts = pl.concat(before).unique(key).select(pl.len(), (pl.col("_hash") == pl.col("_hash_before")).sum())
-    known, same = counts.collect(engine="streaming").row(0)
-    return int(known), int(same)
+    counts = pl.concat(pairs).unique(key).select(pl.len(), (pl.col("_hash") == pl.col("_hash_before")).sum())
+    known_rows, same = counts.collect(engine="streaming").row(0)
+    return int(known_rows), int(same)
 
 
 def _hashed(rows: pl.LazyFrame, key: list[str], columns: list[str], ids: pl.DataFrame) -> pl.LazyFrame:

@@ -26,7 +26,7 @@ HEADER_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PreflightCheck:
     """The result of one step of :func:`preflight`; `detail` is what was read, or what is wrong and what to do."""
 
     step: str
@@ -34,31 +34,31 @@ class Verdict:
     detail: str
 
 
-def preflight(source: DumpSource, caller: Callable[[], str] | None = None) -> list[Verdict]:
+def preflight(source: DumpSource, caller: Callable[[], str] | None = None) -> list[PreflightCheck]:
     """Check credentials, listing, newest manifest and one file header, in this order; stop at the first failure.
 
     `caller`: returns the principal that requests are made as; left out for sources without credentials.
     """
-    verdicts: list[Verdict] = []
+    checks: list[PreflightCheck] = []
 
     def step(name: str, look: Callable[[], str]) -> bool:
         try:
-            verdicts.append(Verdict(name, True, look()))
+            checks.append(PreflightCheck(name, True, look()))
         except HeapAssetsError as error:
-            verdicts.append(Verdict(name, False, str(error)))
+            checks.append(PreflightCheck(name, False, str(error)))
         except Exception as error:
-            verdicts.append(Verdict(name, False, f"{type(error).__name__}: {redact_error(error)}"))
-        return verdicts[-1].passed
+            checks.append(PreflightCheck(name, False, f"{type(error).__name__}: {redact_error(error)}"))
+        return checks[-1].passed
 
     manifests: list[ManifestFile] = []
     opened: list[Manifest] = []
     if caller is not None and not step("credentials", caller):
-        return verdicts
+        return checks
     if not step("listing", lambda: _listing(source, manifests)) or not manifests:
-        return verdicts
+        return checks
     if step("newest manifest", lambda: _manifest(source, manifests[-1], opened)):
         step("file header", lambda: _file_header(source, opened[0]))
-    return verdicts
+    return checks
 
 
 def _listing(source: DumpSource, manifests: list[ManifestFile]) -> str:

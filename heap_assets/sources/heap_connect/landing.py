@@ -129,9 +129,9 @@ class Landing:
             manifest = parse_manifest(source.read(file.key, MOST_BYTES + 1), file.key, file.dump_id)
         except (ManifestError, SourceError) as error:
             return self._refused(file, Failure(str(error), file=file.key))
-        record = self._records.update(file.dump_id, lambda current: self._begun(current, file, manifest))
-        known = {table for earlier in records.values() for table in earlier.tables}
-        columns_before = {table: columns_ever(records, table) for table in known}
+        record = self._records.update(file.dump_id, lambda current: self._outstanding(current, file, manifest))
+        tables_before = {table for earlier in records.values() for table in earlier.tables}
+        columns_before = {table: columns_ever(records, table) for table in tables_before}
         # one listing rather than a request for each file
         objects = {o.key: o for o in source.list(f"sync_{file.dump_id}/")}
         addresses = {uri: key_of(uri) for table in manifest.tables for uri in table.files}
@@ -178,7 +178,7 @@ class Landing:
 
     def reports(self, dump_id: int | None = None) -> pl.DataFrame:
         """Return the newest report of every table of every dump, or of one: files, bytes, rows, seconds, failures."""
-        records = [record for known, record in self.records().items() if dump_id in (None, known)]
+        records = [record for id_of_dump, record in self.records().items() if dump_id in (None, id_of_dump)]
         rows = [row for record in records for row in report_rows(record)]
         return pl.DataFrame(rows, schema=REPORT_SCHEMA, orient="row").sort("dump_id", "table")
 
@@ -202,20 +202,24 @@ class Landing:
         """
         count = 0
         for record in self.records().values():
-            known = record.tables.get(table)
-            if known is None or known.state in {TableState.RESET, TableState.UNSELECTED}:
+            landed = record.tables.get(table)
+            if landed is None or landed.state in {TableState.RESET, TableState.UNSELECTED}:
                 continue
             forgotten = TableRecord(
-                table, TableState.RESET, incremental=known.incremental, days_ever=known.days_ever, metered=known.metered
+                table,
+                TableState.RESET,
+                incremental=landed.incremental,
+                days_ever=landed.days_ever,
+                metered=landed.metered,
             )
             self._records.update(record.dump_id, partial(_with_table, record, forgotten))
-            for key in (*(part.key for part in known.parts), *known.rejected_keys, known.moved_key):
+            for key in (*(part.key for part in landed.parts), *landed.rejected_keys, landed.moved_key):
                 if key:
                     self.store.delete(key)
             count += 1
         return count
 
-    def _begun(self, record: DumpRecord | None, file: ManifestFile, manifest: Manifest) -> DumpRecord:
+    def _outstanding(self, record: DumpRecord | None, file: ManifestFile, manifest: Manifest) -> DumpRecord:
         """Return the record with all tables still outstanding: it is saved before the first lands."""
         record = self._unselect(_with_manifest(record, file), manifest)
         names = tuple(table.name for table in manifest.tables if self.config.tables.takes_table(table.name))
@@ -238,8 +242,8 @@ class Landing:
 
     def _unselect(self, record: DumpRecord, manifest: Manifest) -> DumpRecord:
         for table in manifest.tables:
-            known = record.tables.get(table.name)
-            if self.config.tables.takes_table(table.name) or (known and known.state is TableState.LANDED):
+            landed = record.tables.get(table.name)
+            if self.config.tables.takes_table(table.name) or (landed and landed.state is TableState.LANDED):
                 continue
             left_out = TableRecord(table.name, TableState.UNSELECTED, left_out=table.columns)
             record = record.with_table(left_out)
@@ -256,7 +260,7 @@ class Landing:
         """Land one table; None if there is nothing to do."""
         if not self.config.tables.takes_table(table.name):
             return None
-        known = record.tables.get(table.name)
+        earlier = record.tables.get(table.name)
         files: tuple[SourceFile, ...] = ()
         try:
             if table.problem is not None:
@@ -264,11 +268,11 @@ class Landing:
             files = files_of(source, table, listed)
             return self._landed(source, records, record, table, files)
         except AvroError as error:
-            return self._failed(known, table, files, Failure(error.reason, error.file, error.block))
+            return self._failed(earlier, table, files, Failure(error.reason, error.file, error.block))
         except SourceError as error:
-            return self._failed(known, table, files, Failure(str(error)))
+            return self._failed(earlier, table, files, Failure(str(error)))
         except UNEXPECTED as error:
-            return self._failed(known, table, files, failure_of(error))
+            return self._failed(earlier, table, files, failure_of(error))
 
     def _landed(
         self,
@@ -279,7 +283,7 @@ class Landing:
         files: tuple[SourceFile, ...],
     ) -> TableRecord | None:
         began = clock.perf_counter()
-        known = record.tables.get(table.name)
+        earlier = record.tables.get(table.name)
         job = Job(
             table,
             record.dump_id,
@@ -290,8 +294,8 @@ class Landing:
             files,
             limits=self.config.limits,
         )
-        if known and known.state is TableState.LANDED and job.is_done_by(known):
-            return replace(known, failure=None, attempts=0, retry_at=None) if known.failure else None
+        if earlier and earlier.state is TableState.LANDED and job.is_done_by(earlier):
+            return replace(earlier, failure=None, attempts=0, retry_at=None) if earlier.failure else None
         # large tables land one at a time: each is decoded on all cores, and memory is that of one
         is_large = sum(file.bytes for file in files) >= _LARGE_TABLE_BYTES
         with self._large_tables if is_large else nullcontext():
@@ -312,11 +316,13 @@ class Landing:
             lost=staged.lost,
         )
         landed = self._compared(records, record, landed, job)
-        metered, today = dict(known.metered) if known else {}, self.config.now().date()
+        metered, today = dict(earlier.metered) if earlier else {}, self.config.now().date()
         return replace(
             landed,
             metered=metered | {today: metered.get(today, 0) + staged.counts.read},
-            days_ever=frozenset(landed.days) | frozenset(landed.moved) | (known.days_ever if known else frozenset()),
+            days_ever=frozenset(landed.days)
+            | frozenset(landed.moved)
+            | (earlier.days_ever if earlier else frozenset()),
             # the real clock, which dates the lake's objects too: builds are compared with it, also in simulated time
             landed_at=datetime.now(UTC),
             seconds=clock.perf_counter() - began,
@@ -334,20 +340,20 @@ class Landing:
         return replace(landed, counts=counts, moved=comparison.moved, moved_key=comparison.moved_key)
 
     def _failed(
-        self, known: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], failure: Failure
+        self, earlier: TableRecord | None, table: ManifestTable, files: tuple[SourceFile, ...], failure: Failure
     ) -> TableRecord:
-        attempts = (known.attempts if known else 0) + 1
+        attempts = (earlier.attempts if earlier else 0) + 1
         # Rows that landed before stay: a file that was damaged later removes nothing.
-        base = known if known and known.state is TableState.LANDED else TableRecord(table.name, TableState.FAILED)
+        base = earlier if earlier and earlier.state is TableState.LANDED else TableRecord(table.name, TableState.FAILED)
         return replace(
             base,
-            incremental=base.incremental if base is known else table.incremental,
+            incremental=base.incremental if base is earlier else table.incremental,
             files=files,
             failure=replace(failure, reason=printable(failure.reason)[:_MOST_REASON]),
             attempts=attempts,
             retry_at=self.config.retry_at(attempts),
-            days_ever=known.days_ever if known else frozenset(),
-            metered=known.metered if known else {},
+            days_ever=earlier.days_ever if earlier else frozenset(),
+            metered=earlier.metered if earlier else {},
         )
 
 

@@ -105,15 +105,15 @@ class _Reader:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._at = 0
-        self._waiting: pl.DataFrame | None = None
+        self._pending: pl.DataFrame | None = None
 
     def lacks(self, end: datetime | None) -> bool:
         """Return whether rows before `end` may not have been read yet."""
         if self._at == self._run.height:
             return False
-        if end is None or self._waiting is None or self._waiting.is_empty():
+        if end is None or self._pending is None or self._pending.is_empty():
             return True
-        return bool(self._waiting["time"][-1] < end)
+        return bool(self._pending["time"][-1] < end)
 
     def next_group(self) -> pl.LazyFrame:
         """Scan the next rows, up to the end of their row group."""
@@ -122,13 +122,13 @@ class _Reader:
         return self._run.rows(offset, length)
 
     def add(self, rows: pl.DataFrame) -> None:
-        self._waiting = rows if self._waiting is None else pl.concat([self._waiting, rows])
+        self._pending = rows if self._pending is None else pl.concat([self._pending, rows])
 
     def take(self, end: datetime | None) -> pl.DataFrame:
         """Return, once, the rows before `end`."""
-        assert self._waiting is not None
-        count = self._waiting.height if end is None else int(self._waiting["time"].search_sorted(end, "left"))
-        before, self._waiting = self._waiting.head(count), self._waiting.slice(count)
+        assert self._pending is not None
+        count = self._pending.height if end is None else int(self._pending["time"].search_sorted(end, "left"))
+        before, self._pending = self._pending.head(count), self._pending.slice(count)
         return before
 
 

@@ -42,24 +42,24 @@ def to_json(dtype: pl.DataType) -> Any:
     raise ValueError(f"type {dtype} is none that landing writes")
 
 
-def from_json(spelled: Any) -> pl.DataType:
+def from_json(stored: Any) -> pl.DataType:
     """Read the result of :func:`to_json`."""
-    if isinstance(spelled, str):
-        return _SIMPLE[spelled]
-    if "timestamp" in spelled:
-        return pl.Datetime(spelled["timestamp"], spelled["zone"])
-    if "decimal" in spelled:
-        precision, scale = spelled["decimal"]
+    if isinstance(stored, str):
+        return _SIMPLE[stored]
+    if "timestamp" in stored:
+        return pl.Datetime(stored["timestamp"], stored["zone"])
+    if "decimal" in stored:
+        precision, scale = stored["decimal"]
         return pl.Decimal(precision, scale)
-    if "array" in spelled:
-        return pl.List(from_json(spelled["array"]))
-    return pl.Struct({name: from_json(inner) for name, inner in spelled["record"]})
+    if "array" in stored:
+        return pl.List(from_json(stored["array"]))
+    return pl.Struct({name: from_json(inner) for name, inner in stored["record"]})
 
 
 def kind_of(dtype: pl.DataType) -> str:
     """Name the kind of a type in one word, as in names of columns that changed type."""
-    spelled = to_json(dtype)
-    return spelled if isinstance(spelled, str) else str(next(iter(spelled)))
+    stored = to_json(dtype)
+    return stored if isinstance(stored, str) else str(next(iter(stored)))
 
 
 _APART = re.compile(rf"(?P<origin>.+)__(?:{'|'.join(KINDS)})_*\Z", re.DOTALL)
@@ -92,10 +92,10 @@ class Columns:
 
         `origins`: :attr:`origins` of `schema`, if that is itself merged from several.
         """
-        known = origins or {}
-        properties = {name: apart(known.get(name, name), self._own) for name in schema}
+        known_origins = origins or {}
+        properties = {name: apart(known_origins.get(name, name), self._own) for name in schema}
         placed: dict[str, str] = {}
-        for name in sorted(schema, key=lambda name: name in known):  # a column that keeps its name comes first
+        for name in sorted(schema, key=lambda name: name in known_origins):  # a column that keeps its name comes first
             column = self._plain(properties[name])
             if column not in placed.values() and self._fits(column, properties[name], schema[name]):
                 placed[name] = self._join(column, properties[name], schema[name])
@@ -117,8 +117,8 @@ class Columns:
         return self._property.get(column, name) == name and self._joined(column, dtype) is not None
 
     def _joined(self, column: str, dtype: pl.DataType) -> pl.DataType | None:
-        known = self.dtypes.get(column)
-        return dtype if known is None else widened(known, dtype)
+        current = self.dtypes.get(column)
+        return dtype if current is None else widened(current, dtype)
 
     def _join(self, column: str, name: str, dtype: pl.DataType) -> str:
         self.dtypes[column] = self._joined(column, dtype) or dtype
@@ -126,10 +126,10 @@ class Columns:
         return column
 
 
-def origin_of(name: str, known: Container[str]) -> str | None:
+def origin_of(name: str, columns: Container[str]) -> str | None:
     """Return the known column whose values of another type `name` holds (`plan` for `plan__long`), or None."""
     match = _APART.match(name)
-    return match["origin"] if match and match["origin"] in known and name not in known else None
+    return match["origin"] if match and match["origin"] in columns and name not in columns else None
 
 
 def widened(left: pl.DataType, right: pl.DataType) -> pl.DataType | None:

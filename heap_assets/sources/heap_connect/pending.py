@@ -80,6 +80,6 @@ def _lacks_outstanding(record: DumpRecord | None, manifest: ManifestFile) -> boo
 
 
 def _changed_in_place(source: DumpSource, record: DumpRecord, tables: list[TableRecord]) -> bool:
-    known = {key_of(file.uri): file.etag for t in tables for file in t.files}
+    landed = {key_of(file.uri): file.etag for t in tables for file in t.files}
     listed = {file.key: file.etag for file in source.list(f"sync_{record.dump_id}/")}
-    return any(listed.get(key, etag) != etag for key, etag in known.items())
+    return any(listed.get(key, etag) != etag for key, etag in landed.items())

@@ -48,7 +48,7 @@ class Records:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._known: dict[str, tuple[str, DumpRecord | None]] = {}
+        self._cache: dict[str, tuple[str, DumpRecord | None]] = {}
         self._loaded: dict[int, DumpRecord] = {}
         self._fresh_until = 0.0
         self._lock = threading.Lock()
@@ -58,16 +58,16 @@ class Records:
         with self._lock:
             if clock.monotonic() < self._fresh_until:
                 return self._loaded
-            known: dict[str, tuple[str, DumpRecord | None]] = {}
+            cache: dict[str, tuple[str, DumpRecord | None]] = {}
             for info in self.store.list(_DUMPS):
                 if _KEY.fullmatch(info.key) is None:
                     continue
-                cached = self._known.get(info.key)
+                cached = self._cache.get(info.key)
                 if cached is None or cached[0] != info.etag:
                     cached = info.etag, self._read(info.key, self.store.read(info.key))
-                known[info.key] = cached
-            self._known = known
-            readable = [record for _, record in known.values() if record is not None]
+                cache[info.key] = cached
+            self._cache = cache
+            readable = [record for _, record in cache.values() if record is not None]
             self._loaded = {record.dump_id: record for record in sorted(readable, key=lambda record: record.dump_id)}
             self._fresh_until = clock.monotonic() + _FRESH_SECONDS
             return self._loaded
@@ -92,7 +92,7 @@ class Records:
     def damaged(self) -> list[str]:
         """Return the addresses of records that cannot be read: their dumps count as never landed, and land anew."""
         self.load()
-        return [self.store.uri(key) for key, (_, record) in self._known.items() if record is None]
+        return [self.store.uri(key) for key, (_, record) in self._cache.items() if record is None]
 
     def _read(self, key: str, data: bytes) -> DumpRecord | None:
         try:
@@ -143,17 +143,17 @@ class _Tables(Mapping[str, TableRecord]):
         self._read: dict[str, TableRecord] = {}
 
     def __getitem__(self, name: str) -> TableRecord:
-        known = self._read.get(name)
-        if known is None:
+        record = self._read.get(name)
+        if record is None:
             entry = self._entries[name]
             try:
-                known = self._read[name] = _table(entry)
+                record = self._read[name] = _table(entry)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 raise DamagedFileError(
                     f"the record of dump {self._dump_id} in {_DUMPS} is damaged at table {name} "
                     f"({type(error).__name__}): delete it, and the dump lands anew"
                 ) from error
-        return known
+        return record
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

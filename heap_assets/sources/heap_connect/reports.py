@@ -159,7 +159,7 @@ def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: T
 def columns_ever(records: Mapping[int, DumpRecord], table: str) -> set[str]:
     """Return every column that a table ever had, selected or not."""
     tables = [record.tables[table] for record in records.values() if table in record.tables]
-    return {column for known in tables for column in (*known.schema, *known.left_out)}
+    return {column for table_record in tables for column in (*table_record.schema, *table_record.left_out)}
 
 
 def rows_set_aside(landing: Landing, table: str | None = None) -> pl.DataFrame:
@@ -169,8 +169,8 @@ def rows_set_aside(landing: Landing, table: str | None = None) -> pl.DataFrame:
     """
     parts = [pl.DataFrame(schema=ROWS_SCHEMA)]
     for record in landing.records().values():
-        for name, known in record.tables.items():
-            for key in known.rejected_keys if table in (None, name) else ():
+        for name, table_record in record.tables.items():
+            for key in table_record.rejected_keys if table in (None, name) else ():
                 rows = landing.store.scan(key).collect()
                 stored = {c: pl.col(c).cast(dtype) for c, dtype in ROWS_SCHEMA.items() if c in rows.columns}
                 parts.append(rows.select(table=pl.lit(name), dump_id=pl.lit(record.dump_id, pl.Int64), **stored))
@@ -180,5 +180,5 @@ def rows_set_aside(landing: Landing, table: str | None = None) -> pl.DataFrame:
 def files_in_quarantine(landing: Landing, table: str | None = None) -> pl.DataFrame:
     """Return the files that could not be read and are tried again, of one table or all: :data:`FILES_SCHEMA`."""
     failed = landing.reports().filter(pl.col("error").is_not_null())
-    chosen = failed if table is None else failed.filter(pl.col("table") == table)
-    return chosen.rename({"error_file": "file", "error_block": "block", "error": "reason"}).select(*FILES_SCHEMA)
+    selected = failed if table is None else failed.filter(pl.col("table") == table)
+    return selected.rename({"error_file": "file", "error_block": "block", "error": "reason"}).select(*FILES_SCHEMA)

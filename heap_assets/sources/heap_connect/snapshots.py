@@ -75,11 +75,11 @@ def build_users(
         start = _earlier_fold(lake, asset, day, folded, columns_digest) if lake else None
         return _user_rows(landing.store, users, migrations, schema, start)
 
-    known = _known(records, USERS, day, users) | _known(records, USER_MIGRATIONS, day, migrations)
+    known = _known_ids(records, USERS, day, users) | _known_ids(records, USER_MIGRATIONS, day, migrations)
     return Built(Inputs(versions, known), _notes(users, day) | other_types(schema, columns), rows)
 
 
-def _known(records: Mapping[int, DumpRecord], table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
+def _known_ids(records: Mapping[int, DumpRecord], table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
     return known_inputs(records, table, day) | frozenset(delivery.input_id for delivery in used)
 
 
@@ -108,7 +108,7 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
     records = landing.records()
     current = current_deliveries(records, USER_MIGRATIONS, day)
     return Built(
-        Inputs({d.input_id: d.table.version for d in current}, _known(records, USER_MIGRATIONS, day, current)),
+        Inputs({d.input_id: d.table.version for d in current}, _known_ids(records, USER_MIGRATIONS, day, current)),
         _notes(current, day),
         lambda: resolved(_migration_rows(landing.store, current)).lazy(),
     )
@@ -124,10 +124,10 @@ def _earlier_fold(
     earlier = [key for key in lake.partitions(asset) if key < day.isoformat()]
     for key in reversed(earlier[-_EARLIER_DAYS:]):
         partition = lake.find(asset, key) if lake.store.is_whole(lake.key(asset, key)) else None
-        known = partition.inputs.versions if partition else {}
-        own = {name: version for name, version in known.items() if name.startswith(f"{USERS} ")}
-        if own and known.get("columns") == columns and own == dict(list(folded.items())[: len(own)]):
-            return len(own), lake.scan(asset, key)
+        versions = partition.inputs.versions if partition else {}
+        folds = {name: version for name, version in versions.items() if name.startswith(f"{USERS} ")}
+        if folds and versions.get("columns") == columns and folds == dict(list(folded.items())[: len(folds)]):
+            return len(folds), lake.scan(asset, key)
     return None
 
 

@@ -93,8 +93,8 @@ def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> lis
             _log_left_out(file.key)
             continue
         manifest = ManifestFile(file.key, int(match[1]), file.etag, file.last_modified)
-        known = newest.get(manifest.dump_id)
-        if known is None or (known.last_modified, known.key) < (manifest.last_modified, manifest.key):
+        other = newest.get(manifest.dump_id)
+        if other is None or (other.last_modified, other.key) < (manifest.last_modified, manifest.key):
             newest[manifest.dump_id] = manifest
     return _dated([newest[dump_id] for dump_id in sorted(newest)])
 
@@ -286,5 +286,5 @@ class S3Source:
         return self.bucket, key if key.startswith(self.prefix) else self.prefix + key
 
 
-def _s3_object(key: str, size: int, answer: dict[str, Any]) -> SourceObject:
-    return SourceObject(key, size, answer["ETag"].strip('"'), answer["LastModified"].astimezone(UTC))
+def _s3_object(key: str, size: int, response: dict[str, Any]) -> SourceObject:
+    return SourceObject(key, size, response["ETag"].strip('"'), response["LastModified"].astimezone(UTC))

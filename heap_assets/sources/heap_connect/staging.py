@@ -110,14 +110,14 @@ class Job:
         """A hash of all inputs of the landed rows."""
         return self._version(FORMAT)
 
-    def is_done_by(self, known: TableRecord) -> bool:
+    def is_done_by(self, landed: TableRecord) -> bool:
         """Return whether a landed table has the rows that landing now would give.
 
         Format 1 has the same, except for rows set aside because of an id that their table does not have.
         """
-        if known.version == self._version(1):
-            return not was_misread(known.table, known.rejected)
-        return known.version == self.version
+        if landed.version == self._version(1):
+            return not was_misread(landed.table, landed.rejected)
+        return landed.version == self.version
 
     def _version(self, form: int) -> str:
         document = {
@@ -201,19 +201,19 @@ class Stager:
     def _decoded(self, downloads: Downloads, file: SourceFile) -> Iterator[_Decoded]:
         """Decode one file; runs on its own thread and changes nothing shared."""
         table = self.job.table.name
-        own = known_columns(table)
+        table_columns = known_columns(table)
         path = downloads.take(file)
         offset = 0
         for batch in read_batches(path, name=file.uri, limits=self.job.limits):
             rows = batch.rows
-            chosen = self.job.selection.chosen(table, rows.columns)
-            if missing := [column for column in self.job.required if column not in chosen]:
+            selected = self.job.selection.chosen(table, rows.columns)
+            if missing := [column for column in self.job.required if column not in selected]:
                 raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
-            read = typed(rows.select(chosen), table, self.job.required, own)
+            read = typed(rows.select(selected), table, self.job.required, table_columns)
             read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
-            left_out = tuple(column for column in rows.columns if column not in chosen)
+            left_out = tuple(column for column in rows.columns if column not in selected)
             rejected = None if read.clean else _rejected(rows, read, offset, file.uri)
-            yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in chosen})
+            yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in selected})
             offset += rows.height
         # A fetched copy is what was listed; a file that was read in place may have changed meanwhile.
         if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:

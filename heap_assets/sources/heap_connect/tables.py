@@ -293,5 +293,5 @@ def _event_notes(
 
 
 def digest(schema: Mapping[str, pl.DataType]) -> str:
-    spelled = json.dumps([[name, to_json(dtype)] for name, dtype in schema.items()])
-    return hashlib.sha256(spelled.encode()).hexdigest()[:16]
+    text = json.dumps([[name, to_json(dtype)] for name, dtype in schema.items()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ from heap_assets.sources.warehouse.browse import (
     datasets,
     declare_yaml,
     describe,
-    look,
+    inspect_table,
     propose,
     propose_yaml,
     tables_of,
@@ -40,10 +40,10 @@ from heap_assets.sources.warehouse.publish import (
     Publisher,
     PublishError,
     PublishStatus,
+    format_counts,
+    format_renames,
     table_name,
     table_names,
-    told_counts,
-    told_names,
 )
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets.sources.warehouse.resolved_views import RESOLVED_COLUMNS, ResolvedOn
@@ -84,7 +84,9 @@ __all__ = [
     "declare_yaml",
     "describe",
     "family_of",
-    "look",
+    "format_counts",
+    "format_renames",
+    "inspect_table",
     "propose",
     "propose_yaml",
     "refreshed",
@@ -94,7 +96,5 @@ __all__ = [
     "table_names",
     "tables_of",
     "target_kinds",
-    "told_counts",
-    "told_names",
     "warehouse_of",
 ]

@@ -1,4 +1,4 @@
-"""Arrow batches of any driver into one Parquet file of plain types, with bounded memory."""
+"""Writes Arrow batches of any driver into one Parquet file of plain types, with bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 GROUP_BYTES = 8 * 1024 * 1024
-"""Rows are gathered into row groups of about this size in memory."""
+"""Size of a row group in memory, about."""
 
 
 _DAY_SECONDS = 86_400
@@ -41,7 +41,7 @@ class MisfitError(ValueError):
 
 
 def plain_type(kind: pa.DataType, typmod: int = -1) -> pa.DataType:
-    """Return the type a value is kept in: the same, without what only one driver knows.
+    """Return the Parquet type for a driver's type: the same without driver-specific extensions.
 
     Dictionaries become their values, extension types their storage, fixed-size lists lists, maps lists of key and
     value; timestamps are microseconds (nanoseconds stay) and in UTC if they have a zone at all. PostgreSQL's numeric
@@ -96,7 +96,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Stored:
-    """A written file: its rows, and by column how many values it could not keep and has null instead."""
+    """A written file: its rows, and by column how many values became null because no type holds them."""
 
     rows: int
     lost: Mapping[str, int]
@@ -135,23 +135,23 @@ def first_rows(batches: Iterable[pa.RecordBatch], limit: int) -> Iterator[pa.Rec
 
 
 def _groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch], lost: Counter[str]) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
+    group: list[pa.RecordBatch] = []
     size = 0
     for batch in _received(batches):
         if batch.num_rows == 0:
             continue
         plain = plain_batch(batch, schema, lost)
-        held.append(plain)
+        group.append(plain)
         size += plain.get_total_buffer_size()
         if size >= GROUP_BYTES:
-            yield pa.Table.from_batches(held, schema)
-            held, size = [], 0
-    if held:
-        yield pa.Table.from_batches(held, schema)
+            yield pa.Table.from_batches(group, schema)
+            group, size = [], 0
+    if group:
+        yield pa.Table.from_batches(group, schema)
 
 
 def _received(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Iterate, and tell the source's failures (which Arrow passes on as OSError) from those of writing the file."""
+    """Iterate; the source's errors (OSError in Arrow) become SourceFailedError, to tell them from write errors."""
     iterator = iter(batches)
     while True:
         try:
@@ -164,7 +164,7 @@ def _received(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def plain_batch(batch: pa.RecordBatch, schema: pa.Schema, lost: Counter[str]) -> pa.RecordBatch:
-    """Bring a batch into a plain schema; what no type of the lake holds is null, and counted by column in `lost`.
+    """Convert a batch to a plain schema; values without a type become null and are counted by column in `lost`.
 
     Raises
     ------
@@ -183,11 +183,11 @@ def plain_batch(batch: pa.RecordBatch, schema: pa.Schema, lost: Counter[str]) ->
 
 
 def plain_array(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
-    """Return an array in a plain type, and how many of its values no such type holds; those are null."""
+    """Return an array in a plain type, and how many of its values became null because the type lacks them."""
     if _is_numeric_text(array.type):
         text = array.storage
         if pa.types.is_decimal(kind):
-            text, lost = _without(text, pc.is_in(text, value_set=_NO_NUMBERS))
+            text, lost = _nulled(text, pc.is_in(text, value_set=_NO_NUMBERS))
             _require_fits(text, kind)
             return text.cast(kind), lost
         return text.cast(kind), 0
@@ -197,8 +197,8 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         return plain_array(array.dictionary_decode(), kind)
     if pa.types.is_nested(array.type):
         return _plain_nested(array, kind)
-    kept, lost = _kept(array)
-    return (kept if kept.type.equals(kind) else kept.cast(kind)), lost
+    representable, lost = _representable(array)
+    return (representable if representable.type.equals(kind) else representable.cast(kind)), lost
 
 
 def _require_fits(text: pa.Array, kind: pa.DataType) -> None:
@@ -210,7 +210,7 @@ def _require_fits(text: pa.Array, kind: pa.DataType) -> None:
 
 def _plain_nested(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     if pa.types.is_struct(array.type):
-        # flatten() gives the children nulls where the struct is null: what lies below them is nobody's value
+        # flatten() nulls the children of a null struct: values below it do not count as lost
         parts = [plain_array(child, kind.field(index).type) for index, child in enumerate(array.flatten())]
         built = pa.StructArray.from_arrays([child for child, _ in parts], fields=list(kind), mask=array.is_null())
         return built, sum(lost for _, lost in parts)
@@ -231,8 +231,8 @@ def _plain_nested(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     return build.from_arrays(offsets, values, type=kind, mask=array.is_null()), lost
 
 
-def _kept(array: pa.Array) -> tuple[pa.Array, int]:
-    """Take out what Python and Polars have no value for: infinite times, years beyond 1 to 9999, 24:00, no UTF-8."""
+def _representable(array: pa.Array) -> tuple[pa.Array, int]:
+    """Null what Python and Polars cannot represent: infinite times, years beyond 1 to 9999, 24:00, invalid UTF-8."""
     kind = array.type
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         unit = "D" if pa.types.is_date32(kind) else "ms" if pa.types.is_date64(kind) else kind.unit
@@ -247,10 +247,10 @@ def _kept(array: pa.Array) -> tuple[pa.Array, int]:
 
 def _within(array: pa.Array, number: pa.DataType, least: int, most: int) -> tuple[pa.Array, int]:
     numbers = array.view(number)
-    found = pc.min_max(numbers)
-    if found["min"].as_py() is None or (found["min"].as_py() >= least and found["max"].as_py() <= most):
+    extremes = pc.min_max(numbers)
+    if extremes["min"].as_py() is None or (extremes["min"].as_py() >= least and extremes["max"].as_py() <= most):
         return array, 0
-    return _without(array, pc.or_(pc.less(numbers, least), pc.greater(numbers, most)))
+    return _nulled(array, pc.or_(pc.less(numbers, least), pc.greater(numbers, most)))
 
 
 def _utf8(array: pa.Array) -> tuple[pa.Array, int]:
@@ -258,8 +258,8 @@ def _utf8(array: pa.Array) -> tuple[pa.Array, int]:
         array.validate(full=True)
     except pa.ArrowInvalid:
         values = [_text(value) for value in array.cast(pa.binary()).to_pylist()]
-        kept = pa.array(values, array.type)
-        return kept, kept.null_count - array.null_count
+        decoded = pa.array(values, array.type)
+        return decoded, decoded.null_count - array.null_count
     return array, 0
 
 
@@ -270,6 +270,6 @@ def _text(value: bytes | None) -> str | None:
         return None
 
 
-def _without(array: pa.Array, wrong: pa.Array) -> tuple[pa.Array, int]:
+def _nulled(array: pa.Array, wrong: pa.Array) -> tuple[pa.Array, int]:
     count = pc.sum(wrong).as_py() or 0
     return (pc.if_else(wrong, pa.scalar(None, array.type), array) if count else array), count

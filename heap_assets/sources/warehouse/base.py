@@ -41,7 +41,7 @@ class AccessError(WarehouseError):
     Parameters
     ----------
     remedy
-        What mends it, where that is not what usually does.
+        What to do, if it differs from the usual remedy.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -50,7 +50,7 @@ class AccessError(WarehouseError):
 
 
 class WarehouseBusyError(WarehouseError):
-    """The warehouse is away, or somebody holds it in a way that keeps others out; trying later helps."""
+    """The warehouse is unreachable or locked by another process; a retry later may succeed."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Column:
 
     def paths(self) -> list[str]:
         """Return the path of this column and of all below it: `addr`, `addr.email`, `items[].sku`."""
-        own = self.name + "[]" if self.repeated else self.name
-        return [own, *(f"{own}.{path}" for child in self.fields for path in child.paths())]
+        top = self.name + "[]" if self.repeated else self.name
+        return [top, *(f"{top}.{path}" for child in self.fields for path in child.paths())]
 
     def parts(self) -> list[tuple[str, ...]]:
         """Return the same paths, part by part and without brackets: a name may hold a dot."""
@@ -97,7 +97,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a read has cost and brought.
+    """Cost and result of a read.
 
     Attributes
     ----------
@@ -119,8 +119,8 @@ class Reading:
     lost: Mapping[str, int] = field(default_factory=dict)
 
 
-class Wanted(NamedTuple):
-    """What a read asks for, see :meth:`Warehouse.read`."""
+class ReadRequest(NamedTuple):
+    """Arguments of :meth:`Warehouse.read`."""
 
     relation: str
     columns: Sequence[str] | None
@@ -129,8 +129,8 @@ class Wanted(NamedTuple):
     text: Collection[str]
 
 
-class Brought(NamedTuple):
-    """What a read brought, see :class:`Reading`."""
+class ReadResult(NamedTuple):
+    """Result of one engine's read, see :class:`Reading`."""
 
     relation: str
     columns: tuple[str, ...]
@@ -200,8 +200,8 @@ class Warehouse(ABC):
     kind: str
     timestamps_are_instants: ClassVar[bool] = False
     """Whether TIMESTAMP without more is a time in UTC."""
-    tells_changes: ClassVar[bool] = False
-    """Whether it knows by itself what has changed since a time, so that nobody has to list its rows."""
+    reports_changes: ClassVar[bool] = False
+    """Whether it can return the rows changed since a time, so that listing all keys is not needed."""
 
     @abstractmethod
     def tables(self) -> list[Table]:
@@ -230,7 +230,7 @@ class Warehouse(ABC):
         """Return a token that changes whenever the relation may have changed; None if that cannot be told cheaply."""
 
     def tally(self, relation: str, column: str) -> Tally | None:
-        """Count a relation's rows and sum up a column, in the engine; None where a version tells for nothing."""
+        """Count a relation's rows and sum up a column, in the engine; None where `version` answers for free."""
         return None
 
     def read(
@@ -268,15 +268,15 @@ class Warehouse(ABC):
             If it cannot be reached, refuses, or is locked.
         """
         started, observed_at = time.monotonic(), datetime.now(UTC)
-        brought = self._read(Wanted(relation, columns, newer, limit, text), path)
+        result = self._read(ReadRequest(relation, columns, newer, limit, text), path)
         return Reading(
-            brought.relation, brought.columns, brought.rows, observed_at, time.monotonic() - started, brought.version,
-            brought.bytes_billed, brought.lost,
+            result.relation, result.columns, result.rows, observed_at, time.monotonic() - started, result.version,
+            result.bytes_billed, result.lost,
         )  # fmt: skip
 
     @abstractmethod
-    def _read(self, wanted: Wanted, path: Path) -> Brought:
-        """Do what :meth:`read` says."""
+    def _read(self, request: ReadRequest, path: Path) -> ReadResult:
+        """Read into `path`; see :meth:`read`."""
 
     def sample(self, relation: str, rows: int) -> Sample:
         """Read at most so many rows, whichever are the cheapest."""
@@ -286,7 +286,7 @@ class Warehouse(ABC):
 
     @abstractmethod
     def preflight(self) -> list[Permission]:
-        """Try what a run needs, one by one, and say what to grant for what fails. Nothing secret is in the result."""
+        """Try each permission that a run needs; a failed one says what to grant. The result holds no secret."""
 
     @contextmanager
     def snapshot(
@@ -310,13 +310,13 @@ def qualified(relation: str, schema: str) -> str:
     return relation if "." in relation else f"{schema}.{relation}"
 
 
-def find_relation(wanted: str, existing: Iterable[str], where: str, noun: str = "table") -> str:
+def find_relation(name: str, existing: Iterable[str], where: str, noun: str = "table") -> str:
     """Return the relation's own spelling; names are compared without case if nothing fits exactly."""
     names = list(existing)
-    return _find(wanted, names, RelationMissingError(_missing(f"{where} has no {noun} {wanted!r}", wanted, names)))
+    return _find(name, names, RelationMissingError(_missing(f"{where} has no {noun} {name!r}", name, names)))
 
 
-def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], relation: str) -> tuple[str, ...]:
+def choose_columns(paths: Sequence[str] | None, columns: Sequence[Column], relation: str) -> tuple[str, ...]:
     """Check names and nested paths against a relation's columns; return those to read, in table order.
 
     Raises
@@ -324,13 +324,13 @@ def choose_columns(wanted: Sequence[str] | None, columns: Sequence[Column], rela
     ColumnMissingError
         Names the columns there are and the nearest one.
     """
-    if wanted is None:
+    if paths is None:
         return tuple(column.name for column in columns)
-    roots = {choose_path(path, columns, relation)[0] for path in wanted}
+    roots = {choose_path(path, columns, relation)[0] for path in paths}
     return tuple(column.name for column in columns if column.name in roots)
 
 
-def choose_path(wanted: str, columns: Sequence[Column], relation: str) -> tuple[str, ...]:
+def choose_path(path: str, columns: Sequence[Column], relation: str) -> tuple[str, ...]:
     """Return the relation's own spelling of a column or nested path (`addr.email`, `items[].sku`), part by part.
 
     Raises
@@ -339,8 +339,8 @@ def choose_path(wanted: str, columns: Sequence[Column], relation: str) -> tuple[
         Names the columns there are and the nearest one.
     """
     by_path = {".".join(parts): parts for column in columns for parts in column.parts()}
-    missing = ColumnMissingError(_missing(f"{relation} has no column {wanted!r}", wanted, by_path))
-    return by_path[_find(_bare(wanted), list(by_path), missing)]
+    missing = ColumnMissingError(_missing(f"{relation} has no column {path!r}", path, by_path))
+    return by_path[_find(_bare(path), list(by_path), missing)]
 
 
 def _bare(path: str) -> str:
@@ -348,20 +348,20 @@ def _bare(path: str) -> str:
     return path.replace("[]", "")
 
 
-def _find(wanted: str, names: Sequence[str], missing: WarehouseError) -> str:
-    if wanted in names:
-        return wanted
-    folded = [name for name in names if name.casefold() == wanted.casefold()]
+def _find(requested: str, names: Sequence[str], missing: WarehouseError) -> str:
+    if requested in names:
+        return requested
+    folded = [name for name in names if name.casefold() == requested.casefold()]
     if len(folded) == 1:
         return folded[0]
     raise missing
 
 
-def _missing(what: str, wanted: str, existing: Iterable[str]) -> str:
+def _missing(problem: str, requested: str, existing: Iterable[str]) -> str:
     names = sorted(existing)
     if not names:
-        return f"{what}: it has none at all"
+        return f"{problem}: it has none at all"
     shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-    close = difflib.get_close_matches(wanted.casefold(), {name.casefold(): name for name in names}, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(requested.casefold(), {name.casefold(): name for name in names}, n=1, cutoff=0.5)
     nearest = next((name for name in names if close and name.casefold() == close[0]), None)
-    return f"{what}. There are: {shown}.{f' Did you mean {nearest!r}?' if nearest else ''}"
+    return f"{problem}. There are: {shown}.{f' Did you mean {nearest!r}?' if nearest else ''}"

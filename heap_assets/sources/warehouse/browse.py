@@ -1,4 +1,4 @@
-"""Look around in a warehouse: datasets, tables, columns with nested paths; propose identifier mappings as YAML."""
+"""Lists datasets, tables and columns of a warehouse, and proposes identifier mappings as YAML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heap_assets.sources.warehouse.names import safe_name
 
 SAMPLE_ROWS = 1000
 _SURE = 0.8
-"""A column is taken for what this share of its sampled values looks like."""
+"""Share of sampled values that must match a pattern for a column to count as such."""
 
 _EMAIL = r"^\s*[^@\s]+@[^@\s]+\.[^@\s]+\s*$"
 _PHONE = r"^[+(]?[0-9][0-9 ()./-]{6,}$"
@@ -29,7 +29,7 @@ _NAMES: Sequence[tuple[str, str]] = (
     (r"customer_?id|stripe_?(customer_?)?id|billing_?id|subscriber_?id", "customer_id"),
     (r"user_?id|external_?id|member_?id", "user_id"),
 )
-"""How columns are called that hold a person's identifier; the last part of a nested path counts."""
+"""Patterns for names of identifier columns, with the type; the last part of a nested path counts."""
 _RULES: Mapping[str, str] = {
     "heap_identity": "max_per_profile: 2",
     "user_id": "max_per_profile: 1",
@@ -41,7 +41,7 @@ _RULES: Mapping[str, str] = {
     "cookie": "max_per_profile: 20, shared_above: 1",
     "heap_user_id": "shared_above: 1",
 }
-"""How a type is declared to begin with, strongest first, as `init` declares its own."""
+"""Proposed rules of each type, strongest first; the same as `init` writes."""
 _CREATED = ("created_at", "created", "created_on", "signup_at", "signed_up_at", "registered_at", "inserted_at")
 _UPDATED = ("updated_at", "modified_at", "last_modified", "updated", "last_updated", "systemmodstamp")
 _TIME_TYPES = ("TIMESTAMP", "DATETIME", "DATE")
@@ -72,11 +72,11 @@ class TableView:
 
 def datasets(warehouse: Warehouse) -> dict[str, int]:
     """Return the number of tables and views of each dataset or schema."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for table in warehouse.tables():
         dataset = table.name.rpartition(".")[0]
-        found[dataset] = found.get(dataset, 0) + 1
-    return found
+        counts[dataset] = counts.get(dataset, 0) + 1
+    return counts
 
 
 def tables_of(warehouse: Warehouse, dataset: str) -> list[Table]:
@@ -88,8 +88,8 @@ def tables_of(warehouse: Warehouse, dataset: str) -> list[Table]:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look at a table brings: what it is, its columns, and the sample that everything is told from."""
+class Inspection:
+    """A table with its columns and a sample of its rows."""
 
     table: Table
     columns: tuple[Column, ...]
@@ -105,22 +105,22 @@ class Look:
         )
 
 
-def look(warehouse: Warehouse, relation: str, rows: int = SAMPLE_ROWS) -> Look:
-    """Look at a table once; `describe` and `propose` may then be told from it without asking the warehouse again."""
-    return Look(warehouse.table(relation), tuple(warehouse.columns(relation)), warehouse.sample(relation, rows))
+def inspect_table(warehouse: Warehouse, relation: str, rows: int = SAMPLE_ROWS) -> Inspection:
+    """Read a table's description, columns and sample once; `describe` and `propose` accept the result."""
+    return Inspection(warehouse.table(relation), tuple(warehouse.columns(relation)), warehouse.sample(relation, rows))
 
 
-def describe(warehouse: Warehouse, relation: str, samples: int = 0, seen: Look | None = None) -> TableView:
+def describe(warehouse: Warehouse, relation: str, samples: int = 0, inspection: Inspection | None = None) -> TableView:
     """Describe one table; `samples` values of each column are read only if asked for, for they may be personal."""
-    if seen is None and not samples:
+    if inspection is None and not samples:
         return TableView(warehouse.table(relation), tuple(warehouse.columns(relation)))
-    seen = seen or look(warehouse, relation, samples)
-    frame = seen.rows.head(samples)
+    inspection = inspection or inspect_table(warehouse, relation, samples)
+    frame = inspection.rows.head(samples)
     shown = {name: tuple(str(value) for value in frame[name].to_list()) for name in frame.columns} if samples else {}
-    return TableView(seen.table, seen.columns, shown)
+    return TableView(inspection.table, inspection.columns, shown)
 
 
-def propose(warehouse: Warehouse, relation: str, seen: Look | None = None) -> list[Proposal]:
+def propose(warehouse: Warehouse, relation: str, inspection: Inspection | None = None) -> list[Proposal]:
     """Find identifiers by the names of columns and by what a sample of their values looks like.
 
     No value leaves this function: a reason tells shares only.
@@ -130,32 +130,32 @@ def propose(warehouse: Warehouse, relation: str, seen: Look | None = None) -> li
     WarehouseError
         Naming table and column, if values cannot be looked at.
     """
-    seen = seen or look(warehouse, relation)
+    inspection = inspection or inspect_table(warehouse, relation)
     proposals = []
-    for column in seen.columns:
-        values = seen.rows.get_column(column.name, default=pl.Series(column.name, []))
+    for column in inspection.columns:
+        values = inspection.rows.get_column(column.name, default=pl.Series(column.name, []))
         try:
-            found = [_proposal(path, leaf) for path, leaf in _leaves(column, values, "")]
+            candidates = [_proposal(path, leaf) for path, leaf in _leaves(column, values, "")]
         except pl.exceptions.PolarsError as error:
             raise WarehouseError(
-                f"{seen.table.name}: column {column.name!r} ({column.type}): {redact_error(error)}"
+                f"{inspection.table.name}: column {column.name!r} ({column.type}): {redact_error(error)}"
             ) from None
-        proposals += [proposal for proposal in found if proposal]
+        proposals += [proposal for proposal in candidates if proposal]
     return proposals
 
 
-def propose_yaml(warehouse: Warehouse, relation: str, seen: Look | None = None) -> str:
+def propose_yaml(warehouse: Warehouse, relation: str, inspection: Inspection | None = None) -> str:
     """Write the proposal for `warehouse.tables` of heap_assets.yaml, ready to be pasted and corrected."""
-    seen = seen or look(warehouse, relation)
-    name, columns = seen.table.name, seen.columns
+    inspection = inspection or inspect_table(warehouse, relation)
+    name, columns = inspection.table.name, inspection.columns
     lines = [f"{_table_key(name)}:", f"  relation: {_yaml(name)}"]
-    key = _key(name, columns, seen.rows)
-    unknown = "no column is unique and never null in the sample" if len(seen.rows) else "the sample has no rows"
+    key = _key(name, columns, inspection.rows)
+    unknown = "no column is unique and never null in the sample" if len(inspection.rows) else "the sample has no rows"
     lines.append(f"  key: {key}" if key else f"  key: ???  # {unknown}")
     for setting, names in (("created_at", _CREATED), ("updated_at", _UPDATED)):
         if column := _time_column(columns, names):
             lines.append(f"  {setting}: {column}")
-    proposals = propose(warehouse, relation, seen)
+    proposals = propose(warehouse, relation, inspection)
     lines.append("  identifiers:" if proposals else "  identifiers: {}  # nothing looks like an identifier")
     width = max((len(f"{p.path}: {p.identifier_type}") for p in proposals), default=0)
     lines += [f"    {f'{_yaml(p.path)}: {p.identifier_type}':<{width}}  # {p.reason}" for p in proposals]
@@ -202,19 +202,19 @@ def _proposal(path: str, values: pl.Series) -> Proposal | None:
         return None
     text = present.cast(pl.String)
     name = path.replace("[]", "").rpartition(".")[2].casefold()
-    named = next((kind for pattern, kind in _NAMES if re.search(rf"(^|_){pattern}($|_)", name)), None)
+    kind_by_name = next((kind for pattern, kind in _NAMES if re.search(rf"(^|_){pattern}($|_)", name)), None)
     if text.len() and (share := _share(text, _EMAIL)) >= _SURE:
         return Proposal(path, "email", f"{share:.0%} of {text.len()} values look like emails")
-    if named == "email":
+    if kind_by_name == "email":
         if not text.len():
             return Proposal(path, "email", "by name; the sample has no value")
         share = _share(text, _EMAIL)
         return Proposal(path, "email", f"by name; only {share:.0%} of {text.len()} values look like emails")
-    if named == "phone" and text.len() and _share(text, _PHONE) < _SURE:
+    if kind_by_name == "phone" and text.len() and _share(text, _PHONE) < _SURE:
         return None
-    if named is None or (text.len() and text.str.len_chars().max() == 0):
+    if kind_by_name is None or (text.len() and text.str.len_chars().max() == 0):
         return None
-    return Proposal(path, named, f"by name; {text.n_unique()} different values in {values.len()} rows")
+    return Proposal(path, kind_by_name, f"by name; {text.n_unique()} different values in {values.len()} rows")
 
 
 def _share(text: pl.Series, pattern: str) -> float:

@@ -1,4 +1,4 @@
-"""Columns of rows about to be published that have no type, or no value: they change no table."""
+"""Columns to be published that have no type or no value: they do not alter the target table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def is_untyped(dtype: Any) -> bool:
 
 
 class EmptyColumns:
-    """Which columns of rows have no value at all; asked of the rows only where their type is in doubt."""
+    """Tells which columns have no value at all; queries the rows only for the columns it is called with."""
 
     def __init__(self, rows: pl.LazyFrame) -> None:
         self._rows = rows
-        self.found: set[str] = set()
+        self.names: set[str] = set()
 
     def __call__(self, name: str) -> bool:
         column, dtype = pl.col(name), self._rows.collect_schema()[name]
         value = column.list.drop_nulls().list.len() > 0 if isinstance(dtype, pl.List) else column.is_not_null()
         if not self._rows.select(value.any()).collect(engine="streaming").item():
-            self.found.add(name)
-        return name in self.found
+            self.names.add(name)
+        return name in self.names

@@ -1,7 +1,7 @@
 """A warehouse engine: a folder here with `settings`, `reader`, `types`, `errors`, and a `publisher` if it has one.
 
-`settings` has the models of its sections, which open the reader and the publisher. They are imported only then: nobody
-waits for Google's client who reads a DuckDB file. Nothing else has to know that there is an engine.
+`settings` has the models of its sections, which open the reader and the publisher. Both are imported only then, so that
+reading a DuckDB file does not load Google's client. Engines are discovered; nothing else lists them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def target_kinds() -> tuple[type[TargetSettings], ...]:
 
 def warehouse_of(settings: Mapping[str, object], section: str) -> Warehouse:
     """Return the warehouse of settings that are no section of their own, as those of Heap's export are."""
-    chosen: SourceSettings = TypeAdapter(one_of(source_kinds())).validate_python(settings)
-    warehouse: Warehouse = chosen.open(section)
+    source: SourceSettings = TypeAdapter(one_of(source_kinds())).validate_python(settings)
+    warehouse: Warehouse = source.open(section)
     return warehouse
 
 
@@ -44,5 +44,5 @@ def _models(base: type[M]) -> Iterator[type[M]]:
     for folder in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if folder.ispkg:
             module = importlib.import_module(f"{__package__}.{folder.name}.settings")
-            own = (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)
-            yield from (model for model in own if issubclass(model, base))
+            classes = (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)
+            yield from (model for model in classes if issubclass(model, base))

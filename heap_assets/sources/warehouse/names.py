@@ -1,10 +1,10 @@
 """Names of published columns and tables: what every engine takes, by one rule (docs/warehouse.md).
 
-A name of ASCII letters, digits and `_` that begins with no digit, is not too long and is neither an engine's nor the
-platform's own stays as it is. Any other loses its accents; each run of blanks, dots and other signs becomes `_`; a
-letter of another alphabet becomes `u` and its code point; one that begins with a digit gets `_` before it. A name that
-an engine or the platform needs for itself gets `property_` before it. Of names that become one (engines compare them
-without case) the one that needed no change keeps it, the others get six hex digits of their own name's SHA-256.
+A name of ASCII letters, digits and `_` that begins with no digit, is not too long and is not reserved stays as it is.
+Any other loses its accents; each run of blanks, dots and other signs becomes `_`; a letter of another alphabet becomes
+`u` and its code point; a leading digit gets `_` before it. A name that an engine or the platform reserves gets
+`property_` before it. Of names that become equal (engines compare them without case) the one that needed no change
+keeps it, the others get six hex digits of their original name's SHA-256.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def safe_name(name: str, longest: int = LONGEST_IN_POSTGRES) -> str:
     safe = name
     if not _PLAIN.match(name):
         letters = (c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-        spelled = "".join(c if c.isascii() or not c.isalnum() else f"u{ord(c):04x}" for c in letters)
-        safe = re.sub(r"[^A-Za-z0-9_]+", "_", spelled).strip("_") or "_"
+        ascii_text = "".join(c if c.isascii() or not c.isalnum() else f"u{ord(c):04x}" for c in letters)
+        safe = re.sub(r"[^A-Za-z0-9_]+", "_", ascii_text).strip("_") or "_"
     if safe[0].isdigit():
         safe = f"_{safe}"
     if _RESERVED.match(safe):
@@ -48,8 +48,8 @@ def safe_name(name: str, longest: int = LONGEST_IN_POSTGRES) -> str:
 def published_names(
     names: Iterable[str],
     *,
-    own: Collection[str] = (),
-    known: Mapping[str, str] | None = None,
+    reserved: Collection[str] = (),
+    published: Mapping[str, str] | None = None,
     longest: int = LONGEST_IN_POSTGRES,
 ) -> dict[str, str]:
     """Return what each name is published as; no two are the same without case.
@@ -58,27 +58,29 @@ def published_names(
     ----------
     names
         Of one table's columns, or of tables of one target.
-    own
-        Names that the platform puts beside them and that no other may have.
-    known
-        What names were published as before: those stay.
+    reserved
+        Names of columns that the platform adds; no other column may have them.
+    published
+        Name to what it was published as before; these stay.
     """
-    wanted, known = list(dict.fromkeys(names)), known or {}
-    found = {name: known[name] for name in wanted if name in known}
-    taken = {name.casefold() for name in (*own, *known.values())}
-    safe = {name: _beside(safe_name(name, longest), own, longest) for name in wanted if name not in known}
+    names_in_order, published = list(dict.fromkeys(names)), published or {}
+    result = {name: published[name] for name in names_in_order if name in published}
+    taken = {name.casefold() for name in (*reserved, *published.values())}
+    safe = {
+        name: _beside(safe_name(name, longest), reserved, longest) for name in names_in_order if name not in published
+    }
     for name in sorted(safe, key=lambda name: safe[name] != name):  # those that need no change come first
-        chosen = safe[name]
-        if chosen.casefold() in taken:
-            chosen = f"{chosen[: longest - 7]}_{_digits(name)}"
-        taken.add(chosen.casefold())
-        found[name] = chosen
-    return {name: found[name] for name in wanted}
+        unique = safe[name]
+        if unique.casefold() in taken:
+            unique = f"{unique[: longest - 7]}_{_digits(name)}"
+        taken.add(unique.casefold())
+        result[name] = unique
+    return {name: result[name] for name in names_in_order}
 
 
-def _beside(name: str, own: Collection[str], longest: int) -> str:
-    reserved = {other.casefold() for other in own}
-    return (_PREFIX + name)[:longest] if name.casefold() in reserved else name
+def _beside(name: str, reserved: Collection[str], longest: int) -> str:
+    folded = {other.casefold() for other in reserved}
+    return (_PREFIX + name)[:longest] if name.casefold() in folded else name
 
 
 def _digits(name: str) -> str:

@@ -1,9 +1,9 @@
 """Publishing: assets of the lake as tables of a warehouse, a day replaced whole, nothing loaded twice.
 
-What was loaded last is remembered per table and day beside the lake (`_published/…`), with the version of the
-partition. An equal version is not loaded again if the target still holds the rows of that load. Loads are put in order:
-each notes its transaction or job before anybody can see its rows, and the target is asked what became of one that died.
-A `heap_resolved` view says itself what it was made of.
+The last load of each table and day is recorded beside the lake (`_published/…`) with the version of the partition. An
+equal version is not loaded again while the target still holds the rows of that load. Loads of one day are ordered: each
+records the id of its transaction or job before its rows become visible, and the next publisher asks the target for the
+outcome of a load that did not finish. A `heap_resolved` view carries its inputs as a comment.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from heap_assets.storage import Store
 
 
 class PublishError(WarehouseError):
-    """A table cannot be published as it is; nothing of it was."""
+    """A table cannot be published as it is; nothing of it was loaded."""
 
 
 class PublishStatus(StrEnum):
-    """What became of a publication."""
+    """The outcome of a publication."""
 
     LOADED = "loaded"
     UNCHANGED = "unchanged"
@@ -55,8 +55,8 @@ class Publication:
         Columns to cluster or index by, most selective first.
     json_columns
         String columns whose text is JSON, published as such.
-    own
-        Names that the platform puts beside the columns, which no column may have: those of the resolved views.
+    reserved
+        Names that no column may have, because the platform adds such columns: those of the resolved views.
     """
 
     table: str
@@ -65,19 +65,19 @@ class Publication:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     cluster_by: tuple[str, ...] = ()
     json_columns: frozenset[str] = frozenset()
-    own: frozenset[str] = frozenset()
+    reserved: frozenset[str] = frozenset()
 
-    def named(self, names: Mapping[str, str]) -> Publication:
-        """Return this publication with columns under their published names; what was renamed says its own name."""
-        told = {column: text for column, text in self.descriptions.items() if column in names}
-        told |= {
+    def with_names(self, names: Mapping[str, str]) -> Publication:
+        """Return this publication with columns renamed; the description of a renamed one begins with its old name."""
+        descriptions = {column: text for column, text in self.descriptions.items() if column in names}
+        descriptions |= {
             column: f"{column}: {self.descriptions[column]}" if column in self.descriptions else column
             for column, name in names.items()
             if column != name
         }
         return replace(
             self,
-            descriptions={names[column]: text for column, text in told.items()},
+            descriptions={names[column]: text for column, text in descriptions.items()},
             cluster_by=tuple(names.get(column, column) for column in self.cluster_by),
             json_columns=frozenset(names.get(column, column) for column in self.json_columns),
         )
@@ -92,10 +92,10 @@ class Published:
     bytes
         Of the file that was loaded, compressed.
     jobs
-        What the target calls the work it did: BigQuery's job ids, PostgreSQL's transaction.
+        BigQuery's job ids, or PostgreSQL's transaction.
     load
-        By what the target can tell later whether its rows are still those of this load: PostgreSQL's transaction, the
-        time at which BigQuery's job ended. Empty if it says nothing.
+        Identifies the load at the target, to check later whether its rows are still there: PostgreSQL's transaction id,
+        or the end time of BigQuery's job. Empty if the target gave none.
     lost
         Column to the number of values that the target cannot hold (docs/values.md).
     renamed
@@ -117,7 +117,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Preview:
-    """What publishing would do to a table: make it, add columns to it, widen some; `renamed` as in Published."""
+    """The changes that publishing would make to a table: create it, add or widen columns; `renamed` as in Published."""
 
     creates: bool
     added_columns: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class Preview:
 
 
 class Publisher(ABC):
-    """Publishes to one target, and remembers in `store` what it has published."""
+    """Publishes to one target, and records in `store` what it has published."""
 
     longest_name = LONGEST_IN_BIGQUERY
 
@@ -154,34 +154,34 @@ class Publisher(ABC):
         """
         if publication.by_day != (day is not None):
             raise PublishError(f"{publication.table} is {'' if publication.by_day else 'not '}published by day")
-        known, turn = self._log.day(publication.table, day)
-        if not force and known.get("version") == version and self._stands(publication.table, day, turn):
-            load = Load.of(known)
-            if self._held(publication.table, [(day, load)], whole=True):
+        last, pending = self._log.day(publication.table, day)
+        if not force and last.get("version") == version and self._is_current(publication.table, day, pending):
+            load = Load.of(last)
+            if self._intact(publication.table, [(day, load)], every_row=True):
                 return Published(PublishStatus.UNCHANGED, publication.table, day, load.rows)
-        turns = [""]
+        load_ids = [""]
 
-        def begin(turn: str) -> None:
-            turns.append(turn)
-            self._log.begin(publication.table, day, turn, partial(self._await, publication.table))
+        def begin(load_id: str) -> None:
+            load_ids.append(load_id)
+            self._log.begin(publication.table, day, load_id, partial(self._await, publication.table))
 
-        with made_of(f"{publication.table} {day or ''}".strip()):
+        with publish_errors(f"{publication.table} {day or ''}".strip()):
             names = self._names(publication, frame)
             self._log.add_names(publication.table, names)
             rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
-            published = self._replace(publication.named(names), day, rows, begin)
+            published = self._replace(publication.with_names(names), day, rows, begin)
         published = replace(published, renamed=_renamed(names))
         # a column without a type is not there yet
         typed = [column for column, dtype in frame.collect_schema().items() if not is_untyped(dtype)]
         self._log.add_columns(publication.table, [names[column] for column in typed])
         record = {"version": version, "rows": published.rows, "load": published.load}
-        self._log.end(publication.table, day, turns[-1], record)
+        self._log.end(publication.table, day, load_ids[-1], record)
         return published
 
     def is_published(self, table: str, day: date | None, version: str) -> bool:
-        """Whether this version was the last one loaded, by what is remembered; nothing is asked of the target."""
-        known, turn = self._log.day(table, day)
-        return known.get("version") == version and turn is None
+        """Whether this version was the last one loaded, by the records in the lake; the target is not queried."""
+        record, pending = self._log.day(table, day)
+        return record.get("version") == version and pending is None
 
     def preview(self, publication: Publication, frame: pl.LazyFrame, day: date | None) -> Preview:
         """Say what publishing a frame would do to its table, and change nothing.
@@ -193,20 +193,22 @@ class Publisher(ABC):
         """
         names = self._names(publication, frame)
         rows = frame.select(pl.col(column).alias(name) for column, name in names.items())
-        preview = self._preview(publication.named(names), with_day(rows, day))
+        preview = self._preview(publication.with_names(names), with_day(rows, day))
         return replace(preview, renamed=_renamed(names))
 
     def newest_published(self, table: str) -> date | None:
-        """Return the newest day of a table that was published; None if none was. Nothing is asked of the target."""
+        """Return the newest day of a table that was published, None if none was; the target is not queried."""
         return next((day for day, _ in self._log.loads(table)), None)
 
-    def newest_held(self, table: str) -> date | None:
+    def newest_intact(self, table: str) -> date | None:
         """Return the newest day that was published and that the target still holds; None if there is none."""
-        return next((day for day, load in self._log.loads(table) if self._held(table, [(day, load)], whole=True)), None)
+        return next(
+            (day for day, load in self._log.loads(table) if self._intact(table, [(day, load)], every_row=True)), None
+        )
 
-    def held_days(self, table: str) -> Container[date | None]:
-        """Return the days that were published and that the target still holds, by a look at one row of each."""
-        return self._held(table, list(self._log.loads(table)), whole=False)
+    def intact_days(self, table: str) -> Container[date | None]:
+        """Return the days that were published and that the target still holds; checks one row of each."""
+        return self._intact(table, list(self._log.loads(table)), every_row=False)
 
     def resolve_views(self, tables: Iterable[str], *, into: str, on: ResolvedOn) -> list[str]:
         """Create the views `<into>.<table>`: event rows with `resolved_user_id` and `profile_id`.
@@ -216,14 +218,14 @@ class Publisher(ABC):
         Returns
         -------
         list[str]
-            The views that were made anew; the others stand as they should.
+            The views that were created or replaced; the others are up to date.
 
         Raises
         ------
         PublishError
-            If one could not be made; the others are.
+            If one could not be created; the others were.
         """
-        made: list[str] = []
+        created: list[str] = []
         failures: list[str] = []
         for table in tables:
             # a view has the columns that its table had when it was made
@@ -239,25 +241,27 @@ class Publisher(ABC):
             except WarehouseError as error:
                 failures.append(f"{into}.{table}: {error}")
                 continue
-            made.append(f"{into}.{table}")
+            created.append(f"{into}.{table}")
         if failures:
-            also = f" (made: {', '.join(made)})" if made else ""
+            also = f" (made: {', '.join(created)})" if created else ""
             raise PublishError("; ".join(failures) + also)
-        return made
+        return created
 
     def _names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
-        """Return the published name of every column; one that was published keeps its name."""
-        own = publication.own | ({DAY_COLUMN} if publication.by_day else frozenset())
-        known = self._log.names(publication.table)
-        return published_names(frame.collect_schema().names(), own=own, known=known, longest=self.longest_name)
+        """Return the published name of every column; a column that was published before keeps its name."""
+        reserved = publication.reserved | ({DAY_COLUMN} if publication.by_day else frozenset())
+        published = self._log.names(publication.table)
+        return published_names(
+            frame.collect_schema().names(), reserved=reserved, published=published, longest=self.longest_name
+        )
 
-    def _stands(self, table: str, day: date | None, turn: str | None) -> bool:
-        """Whether what is remembered is still there, although somebody may have begun to load after it and died."""
-        if turn is None:
+    def _is_current(self, table: str, day: date | None, load_id: str | None) -> bool:
+        """Whether the recorded load is the last one, although a later load may have begun and not finished."""
+        if load_id is None:
             return True
-        if self._was_carried_out(table, turn):
+        if self._was_carried_out(table, load_id):
             return False
-        self._log.withdraw(table, day, turn)
+        self._log.withdraw(table, day, load_id)
         return True
 
     @abstractmethod
@@ -266,39 +270,39 @@ class Publisher(ABC):
 
     @abstractmethod
     def view_origin(self, table: str, into: str) -> str:
-        """Return what the `heap_resolved` view of a table says that it was made of; empty if there is none."""
+        """Return the inputs that the `heap_resolved` view of a table records; empty if there is no view."""
 
     @abstractmethod
     def preflight(self) -> list[Permission]:
-        """Try what publishing needs, one by one, and say what to grant for what fails."""
+        """Try each permission that publishing needs; the result of a failed one says what to grant."""
 
     @abstractmethod
     def _replace(
         self, publication: Publication, day: date | None, frame: pl.LazyFrame, begin: Callable[[str], None]
     ) -> Published:
-        """Load the frame in place of what the day holds.
+        """Load the frame in place of the rows of the day.
 
-        `begin` is called with the name of the transaction or job before it is carried out, and in the order in which
-        those of one table are.
+        `begin` is called with the id of the transaction or job before it is committed or started; calls for one table
+        come in the order of their commits.
         """
 
     @abstractmethod
-    def _held(self, table: str, loads: Sequence[tuple[date | None, Load]], *, whole: bool) -> set[date | None]:
+    def _intact(self, table: str, loads: Sequence[tuple[date | None, Load]], *, every_row: bool) -> set[date | None]:
         """Return the days whose rows at the target are those of the load; none if there is no such table.
 
         Parameters
         ----------
-        whole
-            Whether each row is looked at, not only whether there are any and what the first one is.
+        every_row
+            Whether every row is checked, or only the first one.
         """
 
     @abstractmethod
-    def _was_carried_out(self, table: str, turn: str) -> bool:
-        """Whether a load that has begun was, or may have been, carried out; if not, it never will be."""
+    def _was_carried_out(self, table: str, load_id: str) -> bool:
+        """Whether a load that has begun was, or may have been, committed; after False it never will be."""
 
     @abstractmethod
-    def _await(self, table: str, turn: str) -> None:
-        """Make sure that a load which has begun is over, or never comes to be."""
+    def _await(self, table: str, load_id: str) -> None:
+        """Wait until a load that has begun has ended, or make sure that it never starts."""
 
     @abstractmethod
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
@@ -306,16 +310,16 @@ class Publisher(ABC):
 
     @abstractmethod
     def _create_view(self, table: str, into: str, on: ResolvedOn, origin: str) -> None:
-        """Make or replace one view, which from then on says its origin."""
+        """Create or replace one view, and store its origin with it."""
 
 
 @contextmanager
-def made_of(what: str) -> Iterator[None]:
-    """Turn Polars' failures while rows are made into ours, without the cells that they quote."""
+def publish_errors(subject: str) -> Iterator[None]:
+    """Turn Polars' errors into PublishError, without the values that they quote."""
     try:
         yield
     except pl.exceptions.PolarsError as error:
-        raise PublishError(f"{what}: its rows cannot be made: {redact_error(error)}") from None
+        raise PublishError(f"{subject}: its rows cannot be made: {redact_error(error)}") from None
 
 
 def table_name(asset: str) -> str:
@@ -325,17 +329,17 @@ def table_name(asset: str) -> str:
 
 def table_names(assets: Iterable[str]) -> dict[str, str]:
     """Return the table of each asset of a target; no two are the same."""
-    spelled = {asset: asset.replace("/", "_") for asset in assets}
-    names = published_names(spelled.values())
-    return {asset: names[name] for asset, name in spelled.items()}
+    unsafe_names = {asset: asset.replace("/", "_") for asset in assets}
+    names = published_names(unsafe_names.values())
+    return {asset: names[name] for asset, name in unsafe_names.items()}
 
 
-def told_counts(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Write counts by column: `note: 2, valid_to: 1`."""
     return ", ".join(f"{column}: {count}" for column, count in sorted(counts.items()))
 
 
-def told_names(names: Mapping[str, str]) -> str:
+def format_renames(names: Mapping[str, str]) -> str:
     """Write renamed columns: `cart value as cart_value`."""
     return ", ".join(f"{column} as {name}" for column, name in sorted(names.items()))
 
@@ -345,5 +349,5 @@ def _renamed(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_day(frame: pl.LazyFrame, day: date | None) -> pl.LazyFrame:
-    """Put the day in front, if there is one."""
+    """Add the day as the first column; None adds none."""
     return frame if day is None else frame.select(pl.lit(day, pl.Date).alias(DAY_COLUMN), pl.all())

@@ -1,4 +1,4 @@
-"""What a target was given, remembered beside the lake: which version of each day, who loads it, columns and names."""
+"""The record of what was loaded to a target: version of each day, load in progress, columns and their names."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from datetime import UTC, date, datetime
 from heap_assets.errors import DamagedFileError
 from heap_assets.storage import Store, state_keys
 
-_WHOLE = "all"
-_TURN = "loading"
-"""In the record of a day: the transaction or job that is loading it, or did and died before it could say so."""
+_ALL_DAYS = "all"
+_LOADING = "loading"
+"""Key in the record of a day: the id of the load in progress, or of one that ended without recording its end."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """A load as it is remembered: how many rows, and `load` as in Published (empty for one of an earlier release)."""
+    """The record of a load: its rows, and `load` as in Published (empty in records of an earlier release)."""
 
     rows: int
     load: str = ""
 
     @classmethod
     def of(cls, record: Mapping[str, str]) -> Load:
-        """Return the load that the record of a day tells of."""
+        """Return the load in the record of a day."""
         return cls(int(record["rows"]), record.get("load", ""))
 
 
@@ -36,96 +36,96 @@ class PublishLog:
     target: str
 
     def day(self, table: str, day: date | None) -> tuple[dict[str, str], str | None]:
-        """Return what was loaded last (`version`, `rows`, `at`; empty if nothing was), and the load that has begun."""
-        known = self._read(self._day_key(table, day))
-        return known, known.pop(_TURN, None)
+        """Return the last load (`version`, `rows`, `at`; empty without one) and the id of a load in progress."""
+        record = self._read(self._day_key(table, day))
+        return record, record.pop(_LOADING, None)
 
     def loads(self, table: str) -> Iterator[tuple[date, Load]]:
-        """Yield the days of a table that were loaded, newest first, and what is remembered of each."""
+        """Yield the loaded days of a table, newest first, with the record of each load."""
         prefix = f"{state_keys.PUBLISHED}/{self.target}/{table}/"
         names = [info.key.removeprefix(prefix).removesuffix(".json") for info in self.store.list(prefix)]
-        for day in sorted((date.fromisoformat(name) for name in names if name != _WHOLE), reverse=True):
-            known, _ = self.day(table, day)
-            if "rows" in known:
-                yield day, Load.of(known)
+        for day in sorted((date.fromisoformat(name) for name in names if name != _ALL_DAYS), reverse=True):
+            record, _ = self.day(table, day)
+            if "rows" in record:
+                yield day, Load.of(record)
 
-    def begin(self, table: str, day: date | None, turn: str, wait: Callable[[str], None]) -> None:
-        """Note who loads a day from now on; of what others have begun to load nobody remembers a version any more.
+    def begin(self, table: str, day: date | None, load_id: str, wait: Callable[[str], None]) -> None:
+        """Record the id of a load before it starts; takes over from a load that did not finish, and drops its version.
 
         Parameters
         ----------
         wait
-            Called with a load that has begun before; returns when it is over.
+            Called with the id of a load in progress; returns when that load has ended.
         """
-        key, begun = self._day_key(table, day), False
+        key, has_begun = self._day_key(table, day), False
 
-        def noted(data: bytes | None) -> bytes | None:
-            nonlocal begun
-            known = self._record(key, data or b"{}")
-            begun = known.get(_TURN) in (before, turn)
-            version = {} if before is None else {"version": ""}
-            return json.dumps({**known, **version, _TURN: turn}).encode() if begun else None
+        def with_load_id(data: bytes | None) -> bytes | None:
+            nonlocal has_begun
+            record = self._record(key, data or b"{}")
+            has_begun = record.get(_LOADING) in (pending, load_id)
+            version = {} if pending is None else {"version": ""}
+            return json.dumps({**record, **version, _LOADING: load_id}).encode() if has_begun else None
 
-        while not begun:
-            before = self._read(key).get(_TURN)
-            if before is not None:
-                wait(before)
-            self.store.update(key, noted)
+        while not has_begun:
+            pending = self._read(key).get(_LOADING)
+            if pending is not None:
+                wait(pending)
+            self.store.update(key, with_load_id)
 
-    def withdraw(self, table: str, day: date | None, turn: str) -> None:
-        """Forget a load that has begun and was not carried out."""
+    def withdraw(self, table: str, day: date | None, load_id: str) -> None:
+        """Remove the id of a load that was not committed."""
         key = self._day_key(table, day)
 
-        def forgotten(data: bytes | None) -> bytes | None:
-            known = self._record(key, data or b"{}")
-            return json.dumps(known).encode() if known.pop(_TURN, None) == turn else None
+        def without_load_id(data: bytes | None) -> bytes | None:
+            record = self._record(key, data or b"{}")
+            return json.dumps(record).encode() if record.pop(_LOADING, None) == load_id else None
 
-        self.store.update(key, forgotten)
+        self.store.update(key, without_load_id)
 
-    def end(self, table: str, day: date | None, turn: str, record: Mapping[str, object]) -> None:
-        """Remember what was loaded, unless somebody else has begun since: then what they load is what is there."""
+    def end(self, table: str, day: date | None, load_id: str, record: Mapping[str, object]) -> None:
+        """Record a finished load, unless another one has begun since: its rows replace these."""
         key = self._day_key(table, day)
 
-        def ended(data: bytes | None) -> bytes | None:
-            if self._record(key, data or b"{}").get(_TURN) != turn:
+        def new_record(data: bytes | None) -> bytes | None:
+            if self._record(key, data or b"{}").get(_LOADING) != load_id:
                 return None
             return json.dumps({**record, "at": datetime.now(UTC).isoformat()}).encode()
 
-        self.store.update(key, ended)
+        self.store.update(key, new_record)
 
     def columns(self, table: str) -> list[str]:
-        """Return the columns that a table was given."""
+        """Return the columns that were published to a table."""
         return sorted(self._read(self._columns_key(table)))
 
     def add_columns(self, table: str, names: Iterable[str]) -> None:
-        """Keep which columns a table was given, before the version of the day: who dies in between does both again."""
-        key, given = self._columns_key(table), dict.fromkeys(names, "")
-        if not given.keys() <= self._read(key).keys():
-            self.store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), **given}).encode())
+        """Record published columns; called before the version is recorded, so that an interrupted run repeats both."""
+        key, columns = self._columns_key(table), dict.fromkeys(names, "")
+        if not columns.keys() <= self._read(key).keys():
+            self.store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), **columns}).encode())
 
     def names(self, table: str) -> dict[str, str]:
-        """Return the name that each column of a table was published under, where it differs, and those beside it."""
+        """Return column to published name for every table with a renamed column; empty for other tables."""
         return {column: str(name) for column, name in self._read(self._names_key(table)).items()}
 
     def add_names(self, table: str, names: Mapping[str, str]) -> None:
-        """Keep names that differ, and those of their table with them: none of them may be given away later."""
+        """Record the published names of columns, so that no other column gets one of them later."""
         key = self._names_key(table)
         if names.items() <= self._read(key).items():
             return
-        # What another publisher gave away meanwhile stays given.
+        # names that another publisher has recorded since take precedence
         self.store.update(key, lambda data: json.dumps({**names, **self._record(key, data or b"{}")}).encode())
 
     def rewritten(self, table: str) -> list[str]:
-        """Return the transactions that wrote rows of earlier loads anew, as PostgreSQL does to change a type."""
+        """Return the transactions that rewrote rows of earlier loads, as PostgreSQL does to change a type."""
         return list(self._read(self._rewritten_key(table)))
 
     def add_rewritten(self, table: str, transaction: str) -> None:
-        """Note a transaction that is about to write rows of earlier loads anew."""
+        """Record a transaction that is about to rewrite rows of earlier loads."""
         key = self._rewritten_key(table)
         self.store.update(key, lambda data: json.dumps({**self._record(key, data or b"{}"), transaction: ""}).encode())
 
     def _day_key(self, table: str, day: date | None) -> str:
-        return f"{state_keys.PUBLISHED}/{self.target}/{table}/{day or _WHOLE}.json"
+        return f"{state_keys.PUBLISHED}/{self.target}/{table}/{day or _ALL_DAYS}.json"
 
     def _columns_key(self, table: str) -> str:
         return f"{state_keys.PUBLISHED}/{self.target}/_columns/{table}.json"

@@ -1,16 +1,16 @@
 """Reading only what has changed since the last observation, where a table allows it.
 
-Three things are asked, the cheapest first. The engine's own version of the relation: while it stands still nothing is
-read. Then, of a table with a key and a column that every change sets (`updated_at`), how many rows there are and a
-checksum of that column. Then key and `updated_at` of every row: a row whose pair is not that of the earlier observation
-has changed, however old its time is (loaders copy rows hours after their change), and one that is not listed is gone.
-Rows are read from the oldest time that differs; no clock is asked what may have changed. The fold must hold every row
-of the list with the time that the list has; if it does not, everything is read.
+Three checks, the cheapest first. First the engine's version of the relation: if it is unchanged, nothing is read. Then,
+for a table with a key and a column that every change sets (`updated_at`), the number of rows and a checksum of that
+column. Then key and `updated_at` of every row: a row whose pair differs from the previous observation has changed,
+however old its time is (loaders copy rows hours after their change), and a missing row was deleted. Rows are read from
+the oldest time that differs, never from a wall-clock bound. The merged result must hold exactly the listed rows with
+the listed times; otherwise everything is read.
 
-A row that was changed without its `updated_at` shows in none of them; reading everything now and then is the caller's.
+A row that was changed without its `updated_at` escapes all three; the caller reads everything now and then.
 
-A source that tells itself what has changed (`tells_changes`) is asked for that alone, from an hour before the newest
-`updated_at` on; rows that are gone show when everything is read.
+A source with a change feed (`reports_changes`) is read from an hour before the newest `updated_at` on; its deleted rows
+show when everything is read.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from heap_assets.sources.warehouse.base import Column, Newer, Tally, Warehouse, 
 from heap_assets.sources.warehouse.shape import Shape, TimeKind
 
 OVERLAP = timedelta(hours=1)
-"""Rows whose time is so near to the last observation are read again: a second change may leave it as it is."""
+"""Rows changed within this time before the last observation are read again: a later change may carry the same time."""
 
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 _GRAIN = {TimeKind.INSTANT: timedelta(seconds=2), TimeKind.LOCAL: timedelta(hours=15), TimeKind.DATE: timedelta(days=2)}
-"""How exactly a column tells the time of a change, with what local times are away from UTC."""
+"""Resolution of a column as the time of a change, including the offset of local times from UTC."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """An earlier read: its rows, when they were read (UTC), and what told the state of the relation then.
+    """A previous read: its rows, its time (UTC), and the version and tally of the relation at that time.
 
-    `types` are the engine's, by the relation's own names of its columns; None if nobody wrote them down.
+    `types` maps the relation's column names to the engine's types; None if they were not recorded.
     """
 
     rows: pl.LazyFrame
@@ -50,18 +50,18 @@ class Observation:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """How things stand now.
+    """The current rows of a relation, and how they were read.
 
     Attributes
     ----------
     mode
         `unchanged` (nothing was read), `changes`, or `full`, with the `reason`.
     observed_at
-        Before anything was asked.
+        Taken before the first query.
     file
-        What `frame` scans, if everything was read and is as it was read: it may be taken away.
+        The file that `frame` scans, if everything was read and nothing converted; the caller may move it.
     lost
-        Column to the number of values read that no column of the lake can hold, and that are null instead.
+        Column to the number of values that became null because the lake has no type for them.
     """
 
     frame: pl.LazyFrame
@@ -84,21 +84,21 @@ def refreshed(
     *,
     key: str | None = None,
     updated_at: str | None = None,
-    before: Observation | None = None,
+    previous: Observation | None = None,
     overlap: timedelta = OVERLAP,
-    spelled: Sequence[str] = (),
+    spellings: Sequence[str] = (),
     zone: str | None = None,
 ) -> Iterator[Refreshed]:
-    """Give a relation as it stands now, reading as little as possible, for the time of a `with` block.
+    """Yield the current rows of a relation, reading as little as possible; they are valid inside the `with` block.
 
     Parameters
     ----------
     columns
-        Mapped columns and paths; key and `updated_at` are read as well where they are given. None reads all.
-    before
+        Mapped columns and paths; key and `updated_at` are read too if given. None reads all.
+    previous
         The last observation, or None to read everything.
-    spelled
-        Columns and paths whose spelling the frame takes over where the relation's own differs in case.
+    spellings
+        Columns and paths in the case that the frame uses, where the relation's differs.
     zone
         Time zone of the relation's times without zone, which become UTC; None keeps them as they are.
 
@@ -107,35 +107,35 @@ def refreshed(
     ColumnMissingError
         If a column does not exist, or is spelled in two ways.
     """
-    own = [name for name in (key, updated_at) if name]
-    wanted = None if columns is None else [*columns, *own]
+    pair = [name for name in (key, updated_at) if name]
+    requested = None if columns is None else [*columns, *pair]
     observed_at, version = datetime.now(UTC), warehouse.version(relation)
     existing = warehouse.columns(relation)
     instants = warehouse.timestamps_are_instants
-    shape = Shape.of(existing, [*spelled, *(columns or ()), *own], relation, zone, timestamps_are_instants=instants)
-    names = choose_columns(wanted, existing, relation)
+    shape = Shape.of(existing, [*spellings, *(columns or ()), *pair], relation, zone, timestamps_are_instants=instants)
+    names = choose_columns(requested, existing, relation)
     kind = shape.kind(updated_at) if updated_at else TimeKind.OTHER
     incremental = key in shape.names and kind in _GRAIN
     tally = warehouse.tally(relation, shape.source(str(updated_at))) if incremental else None
-    retyped = _retyped(before, existing, names)
-    read = _Read(warehouse, relation, names, shape, _texts(before, shape, retyped))
-    reason = _why_all(before, shape.renamed(names), kind, retyped, incremental=incremental)
+    retyped = _retyped(previous, existing, names)
+    read = _Read(warehouse, relation, names, shape, _texts(previous, shape, retyped))
+    reason = _full_read_reason(previous, shape.renamed(names), kind, retyped, incremental=incremental)
 
     def outcome(frame: pl.LazyFrame, mode: str, why: str) -> Refreshed:
         return Refreshed(frame, mode, why, 0, version, tally, observed_at)
 
-    if before is not None and not reason.startswith("other"):
-        if version is not None and version == before.version:
-            yield outcome(before.rows, "unchanged", "the relation's version is that of the last observation")
+    if previous is not None and not reason.startswith("other"):
+        if version is not None and version == previous.version:
+            yield outcome(previous.rows, "unchanged", "the relation's version is that of the last observation")
             return
-        if tally is not None and tally == before.tally and _is_settled(before, str(updated_at), _GRAIN[kind]):
-            yield outcome(before.rows, "unchanged", f"as many rows as before, with the same {updated_at}")
+        if tally is not None and tally == previous.tally and _is_past_grain(previous, str(updated_at), _GRAIN[kind]):
+            yield outcome(previous.rows, "unchanged", f"as many rows as before, with the same {updated_at}")
             return
-    if before is not None and not reason:
-        fold = _told_changes if warehouse.tells_changes else _changes
-        with fold(read, str(key), str(updated_at), before, max(overlap, _GRAIN[kind])) as changes:
-            if changes is not None and changes.frame is before.rows:
-                yield outcome(before.rows, "unchanged", "the source names no row that has changed")
+    if previous is not None and not reason:
+        fold = _reported_changes if warehouse.reports_changes else _changes
+        with fold(read, str(key), str(updated_at), previous, max(overlap, _GRAIN[kind])) as changes:
+            if changes is not None and changes.frame is previous.rows:
+                yield outcome(previous.rows, "unchanged", "the source names no row that has changed")
                 return
             if changes is not None:
                 yield Refreshed(
@@ -153,26 +153,26 @@ def refreshed(
         )  # fmt: skip
 
 
-def _retyped(before: Observation | None, existing: Sequence[Column], names: Collection[str]) -> list[str]:
+def _retyped(previous: Observation | None, existing: Sequence[Column], names: Collection[str]) -> list[str]:
     """Return the columns that have another type than when they were read; a change of type touches no `updated_at`."""
-    types = {} if before is None or before.types is None else before.types
+    types = {} if previous is None or previous.types is None else previous.types
     return [c.name for c in existing if c.name in names and types.get(c.name, c.type) != c.type]
 
 
-def _texts(before: Observation | None, shape: Shape, retyped: Collection[str]) -> tuple[str, ...]:
-    """A column that had to be read as text stays text, so that its type does not go to and fro with its values."""
-    schema = before.rows.collect_schema() if before else pl.Schema()
+def _texts(previous: Observation | None, shape: Shape, retyped: Collection[str]) -> tuple[str, ...]:
+    """Return the columns that were read as text before and stay text, so that their type does not alternate."""
+    schema = previous.rows.collect_schema() if previous else pl.Schema()
     texts = (shape.source(name) for name, dtype in schema.items() if dtype == pl.String)
     return tuple(name for name in texts if name not in retyped)
 
 
-def _why_all(
-    before: Observation | None, names: Sequence[str], kind: TimeKind, retyped: Sequence[str], *, incremental: bool
+def _full_read_reason(
+    previous: Observation | None, names: Sequence[str], kind: TimeKind, retyped: Sequence[str], *, incremental: bool
 ) -> str:
-    """Say why everything has to be read; empty if not."""
-    if before is None:
+    """Return why everything has to be read; empty if it has not."""
+    if previous is None:
         return "there is no earlier observation"
-    if set(before.rows.collect_schema().names()) != set(names):
+    if set(previous.rows.collect_schema().names()) != set(names):
         return "other columns are mapped than before"
     if retyped:
         return f"other types than before: {', '.join(retyped)}"
@@ -181,10 +181,10 @@ def _why_all(
     return "" if incremental else "the table has no key and updated_at"
 
 
-def _is_settled(before: Observation, updated_at: str, grain: timedelta) -> bool:
-    """Whether the newest time was old enough when it was read for a later change to have another."""
-    newest = _moment(before.rows.select(pl.col(updated_at).max()).collect(engine="streaming").item())
-    return newest is None or newest + grain < before.observed_at
+def _is_past_grain(previous: Observation, updated_at: str, grain: timedelta) -> bool:
+    """Whether the newest time was older than the column's resolution when read, so that a later change differs."""
+    newest = _moment(previous.rows.select(pl.col(updated_at).max()).collect(engine="streaming").item())
+    return newest is None or newest + grain < previous.observed_at
 
 
 def _moment(value: date | datetime | None) -> datetime | None:
@@ -214,93 +214,97 @@ class _Folded:
 
 @contextmanager
 def _changes(
-    read: _Read, key: str, updated_at: str, before: Observation, overlap: timedelta
+    read: _Read, key: str, updated_at: str, previous: Observation, overlap: timedelta
 ) -> Iterator[_Folded | None]:
-    """Fold changes and deletions into the earlier rows; None if they do not give the rows that the relation lists."""
+    """Merge changes and deletions into the previous rows; None if the result is not what the relation lists."""
     shape, pair = read.shape, [key, updated_at]
-    own = [shape.source(name) for name in pair]
-    with read.warehouse.snapshot(read.relation, own, text=read.text) as listed:
+    source_names = [shape.source(name) for name in pair]
+    with read.warehouse.snapshot(read.relation, source_names, text=read.text) as listed:
         rows = shape.apply(listed.frame).select(pair)
-        if any(rows.collect_schema()[name] != before.rows.collect_schema()[name] for name in pair):
+        if any(rows.collect_schema()[name] != previous.rows.collect_schema()[name] for name in pair):
             yield None
             return
-        since = _since(rows, before, pair, overlap)
+        since = _since(rows, previous, pair, overlap)
         if since is None:
             yield None
             return
-        newer = Newer(own[1], shape.moment_of(updated_at, since))
+        newer = Newer(source_names[1], shape.moment_of(updated_at, since))
         with read.warehouse.snapshot(read.relation, read.columns, newer=newer, text=read.text) as snapshot:
             changed = shape.apply(snapshot.frame)
-            folded = _folded(before.rows, changed, rows, pair)
+            folded = _folded(previous.rows, changed, rows, pair)
             billed = (listed.reading.bytes_billed or 0) + (snapshot.reading.bytes_billed or 0)
             lost = shape.renamed_counts(snapshot.reading.lost)
             yield None if folded is None else _Folded(folded, snapshot.reading.rows, billed, lost)
 
 
 @contextmanager
-def _told_changes(
-    read: _Read, key: str, updated_at: str, before: Observation, overlap: timedelta
+def _reported_changes(
+    read: _Read, key: str, updated_at: str, previous: Observation, overlap: timedelta
 ) -> Iterator[_Folded | None]:
-    """Fold the rows that the source itself names as changed into the earlier ones; what is gone is told by none."""
-    newest = _moment(before.rows.select(pl.col(updated_at).max()).collect(engine="streaming").item())
+    """Merge the rows that the source reports as changed into the previous ones; deletions are not reported."""
+    newest = _moment(previous.rows.select(pl.col(updated_at).max()).collect(engine="streaming").item())
     if newest is None:
         yield None
         return
     newer = Newer(read.shape.source(updated_at), read.shape.moment_of(updated_at, _earlier(newest, overlap)))
     with read.warehouse.snapshot(read.relation, read.columns, newer=newer, text=read.text) as snapshot:
         changed = read.shape.apply(snapshot.frame)
-        if changed.collect_schema() != before.rows.collect_schema():
+        if changed.collect_schema() != previous.rows.collect_schema():
             yield None
             return
         lost = read.shape.renamed_counts(snapshot.reading.lost)
         pair = [key, updated_at]
-        news = changed.join(before.rows.select(pair), on=pair, how="anti", nulls_equal=True)
-        if not news.select(pl.len()).collect(engine="streaming").item():
-            yield _Folded(before.rows, 0, 0, lost)
+        changed_rows = changed.join(previous.rows.select(pair), on=pair, how="anti", nulls_equal=True)
+        if not changed_rows.select(pl.len()).collect(engine="streaming").item():
+            yield _Folded(previous.rows, 0, 0, lost)
             return
-        kept = before.rows.join(changed.select(key), on=key, how="anti")
-        yield _Folded(pl.concat([kept, changed]), snapshot.reading.rows, snapshot.reading.bytes_billed or 0, lost)
+        unchanged = previous.rows.join(changed.select(key), on=key, how="anti")
+        yield _Folded(pl.concat([unchanged, changed]), snapshot.reading.rows, snapshot.reading.bytes_billed or 0, lost)
 
 
 def _earlier(moment: datetime, by: timedelta) -> datetime:
     return moment - by if moment > _EARLIEST + by else _EARLIEST
 
 
-def _since(rows: pl.LazyFrame, before: Observation, pair: list[str], overlap: timedelta) -> datetime | None:
+def _since(rows: pl.LazyFrame, previous: Observation, pair: list[str], overlap: timedelta) -> datetime | None:
     """Return the time from which rows have to be read; None if no time tells which have changed."""
     key, updated_at = pair
-    differing = rows.join(before.rows.select(pair), on=pair, how="anti", nulls_equal=True)
-    found, known, keyless = pl.collect_all(
+    differing = rows.join(previous.rows.select(pair), on=pair, how="anti", nulls_equal=True)
+    differences, newest_row, keyless = pl.collect_all(
         [
             differing.select(oldest=pl.col(updated_at).min(), untimed=pl.col(updated_at).null_count()),
-            before.rows.select(newest=pl.col(updated_at).max()),
+            previous.rows.select(newest=pl.col(updated_at).max()),
             rows.select(pl.col(key).null_count()),
         ],
         engine="streaming",
     )
-    oldest, untimed = found.row(0)
-    newest = _moment(known.item())
+    oldest, untimed = differences.row(0)
+    newest = _moment(newest_row.item())
     if untimed or keyless.item() or newest is None:
         return None
-    # nothing differs, nothing was new: rows are gone, and no other needs to be read
+    # nothing differs: rows were only deleted, none has to be read
     since = _moment(oldest) or newest + timedelta(microseconds=1)
-    if newest + overlap < before.observed_at:
+    if newest + overlap < previous.observed_at:
         return since
     return min(since, _earlier(newest, overlap))
 
 
-def _folded(before: pl.LazyFrame, changed: pl.LazyFrame, listed: pl.LazyFrame, pair: list[str]) -> pl.LazyFrame | None:
-    """Return earlier and changed rows; None unless they are the listed ones, each with the time that is listed.
+def _folded(
+    previous: pl.LazyFrame, changed: pl.LazyFrame, listed: pl.LazyFrame, pair: list[str]
+) -> pl.LazyFrame | None:
+    """Merge previous and changed rows; None unless the result is exactly the listed rows with the listed times.
 
-    Rows that came after the list was read are taken as well: they are as true as the others.
+    Rows that were added after the list was read are included.
     """
-    if before.collect_schema() != changed.collect_schema():
+    if previous.collect_schema() != changed.collect_schema():
         return None
     key = pair[0]
-    kept = before.join(changed.select(key), on=key, how="anti").join(listed, on=pair, how="semi", nulls_equal=True)
-    counts = pl.collect_all(
-        [frame.select(pl.len()) for frame in (kept, changed.join(listed.select(key), on=key, how="semi"), listed)],
+    unchanged = previous.join(changed.select(key), on=key, how="anti").join(
+        listed, on=pair, how="semi", nulls_equal=True
+    )
+    row_counts = pl.collect_all(
+        [frame.select(pl.len()) for frame in (unchanged, changed.join(listed.select(key), on=key, how="semi"), listed)],
         engine="streaming",
     )
-    standing, arrived, expected = (count.item() for count in counts)
-    return pl.concat([kept, changed]) if standing + arrived == expected else None
+    unchanged_rows, changed_rows, listed_rows = (count.item() for count in row_counts)
+    return pl.concat([unchanged, changed]) if unchanged_rows + changed_rows == listed_rows else None

@@ -1,4 +1,4 @@
-"""A system that hands over rows by calls, as a connector reads it: no SQL and no version, but it knows what changed."""
+"""A source read by API calls of a connector: no SQL and no version, but it can return rows changed since a time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse.arrow import first_rows, write_parquet
 from heap_assets.sources.warehouse.base import (
-    Brought,
     Column,
     Permission,
+    ReadRequest,
+    ReadResult,
     Table,
-    Wanted,
     Warehouse,
     WarehouseError,
     choose_columns,
@@ -43,7 +43,7 @@ class RowsWarehouse(Warehouse):
     kind: str
     schemas: Callable[[], Mapping[str, pl.Schema]] = field(repr=False)
     rows: Callable[[str, datetime | None], Iterable[pl.DataFrame]] = field(repr=False)
-    tells_changes = True
+    reports_changes = True
 
     def tables(self) -> list[Table]:
         return [Table(f"{self.kind}.{name}") for name in self.schemas()]
@@ -57,24 +57,24 @@ class RowsWarehouse(Warehouse):
     def version(self, relation: str) -> str | None:
         return None
 
-    def _read(self, wanted: Wanted, path: Path) -> Brought:
-        resolved = self.resolve(wanted.relation)
-        names = choose_columns(wanted.columns, self.columns(resolved), wanted.relation)
+    def _read(self, request: ReadRequest, path: Path) -> ReadResult:
+        resolved = self.resolve(request.relation)
+        names = choose_columns(request.columns, self.columns(resolved), request.relation)
         schema = pl.Schema({name: dtype for name, dtype in self._schema(resolved).items() if name in names})
-        batches = self._batches(resolved, schema, wanted.newer.since if wanted.newer else None)
-        chosen = batches if wanted.limit is None else first_rows(batches, wanted.limit)
-        kept = write_parquet(schema.to_frame().to_arrow().schema, chosen, path)
-        return Brought(resolved, names, kept.rows, kept.lost)
+        batches = self._batches(resolved, schema, request.newer.since if request.newer else None)
+        limited = batches if request.limit is None else first_rows(batches, request.limit)
+        stored = write_parquet(schema.to_frame().to_arrow().schema, limited, path)
+        return ReadResult(resolved, names, stored.rows, stored.lost)
 
     def preflight(self) -> list[Permission]:
-        tried = []
+        permissions = []
         try:
             for table in self.tables():
                 with self.snapshot(table.name, limit=1):
-                    tried.append(Permission(f"read {table.name}", True, "its first rows"))
+                    permissions.append(Permission(f"read {table.name}", True, "its first rows"))
         except HeapAssetsError as error:
-            tried.append(Permission("read", False, str(error), "check its address and its credentials"))
-        return tried
+            permissions.append(Permission("read", False, str(error), "check its address and its credentials"))
+        return permissions
 
     def _schema(self, resolved: str) -> pl.Schema:
         return self.schemas()[resolved.partition(".")[2]]
@@ -92,7 +92,7 @@ def _column(name: str, dtype: Any) -> Column:
     repeated = isinstance(dtype, pl.List | pl.Array)
     inner: Any = dtype.inner if repeated else dtype
     fields = tuple(_column(child.name, child.dtype) for child in inner.fields) if isinstance(inner, pl.Struct) else ()
-    spelled = str(dtype)
+    type_name = str(dtype)
     if isinstance(dtype, pl.Datetime):
-        spelled = "TIMESTAMP WITH TIME ZONE" if dtype.time_zone else "TIMESTAMP"
-    return Column(name, spelled, True, repeated, fields)
+        type_name = "TIMESTAMP WITH TIME ZONE" if dtype.time_zone else "TIMESTAMP"
+    return Column(name, type_name, True, repeated, fields)

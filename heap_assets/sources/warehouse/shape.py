@@ -1,4 +1,4 @@
-"""What becomes of a relation's columns on their way into the lake: the settings' spelling, and times in UTC."""
+"""Conversion of a relation's columns for the lake: renamed as the settings spell them, times in UTC."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _DAY = timedelta(days=1)
 
 
 class TimeKind(StrEnum):
-    """What a column can tell as a time."""
+    """How precisely a column gives a time."""
 
     INSTANT = "instant"
     LOCAL = "local"
@@ -59,7 +59,7 @@ class TimeKind(StrEnum):
 
 
 def time_kind(engine_type: str, *, timestamps_are_instants: bool = False) -> TimeKind:
-    """Return what a type, as an engine writes it, tells as a time: `timestamp(3) with time zone` is an instant.
+    """Return the kind of time of an engine's type: `timestamp(3) with time zone` is an instant.
 
     Parameters
     ----------
@@ -98,13 +98,13 @@ class Shape:
     def of(
         cls,
         columns: Sequence[Column],
-        spelled: Iterable[str],
+        paths: Iterable[str],
         relation: str,
         zone: str | None = None,
         *,
         timestamps_are_instants: bool = False,
     ) -> Shape:
-        """Hold the spelling of columns and paths against those of a relation.
+        """Compare the spelling of columns and paths with those of a relation.
 
         Raises
         ------
@@ -112,21 +112,21 @@ class Shape:
             If one does not exist, or two spell one column in different ways.
         """
         shape = cls(tuple(columns), {}, zone, timestamps_are_instants)
-        for path in dict.fromkeys(spelled):
+        for path in dict.fromkeys(paths):
             shape = shape.spelling(path, relation)
         return shape
 
     def spelling(self, path: str, relation: str) -> Shape:
         """Return this shape with one more column or path spelled as the settings do; see :meth:`of`."""
         spellings = dict(self.spellings)
-        own, wanted = choose_path(path, self.columns, relation), path.replace("[]", "")
-        parts = own if wanted == ".".join(own) else wanted.split(".")
+        source_path, settings_path = choose_path(path, self.columns, relation), path.replace("[]", "")
+        parts = source_path if settings_path == ".".join(source_path) else settings_path.split(".")
         for depth, name in enumerate(parts, start=1):
-            known = spellings.setdefault(own[:depth], name)
-            if known != name:
+            previous = spellings.setdefault(source_path[:depth], name)
+            if previous != name:
                 raise ColumnMissingError(
-                    f"{relation}: the settings spell the column {'.'.join(own[:depth])!r} both {known!r} and "
-                    f"{name!r}: spell it in one way"
+                    f"{relation}: the settings spell the column {'.'.join(source_path[:depth])!r} both {previous!r} "
+                    f"and {name!r}: spell it in one way"
                 )
         return replace(self, spellings=spellings)
 
@@ -145,11 +145,11 @@ class Shape:
 
     def source(self, name: str) -> str:
         """Return the relation's own spelling of a top-level name."""
-        own = {new: path[0] for path, new in self.spellings.items() if len(path) == 1}
-        return own.get(name, name)
+        source_names = {new: path[0] for path, new in self.spellings.items() if len(path) == 1}
+        return source_names.get(name, name)
 
     def kind(self, name: str) -> TimeKind:
-        """Return what a top-level column tells as a time; OTHER for paths and what does not exist."""
+        """Return the kind of time of a top-level column; OTHER for paths and missing columns."""
         types = {column.name: column.type for column in self.columns}
         return time_kind(types.get(self.source(name), ""), timestamps_are_instants=self.timestamps_are_instants)
 
@@ -175,7 +175,7 @@ class Shape:
                 )
 
     def check_identifiers(self, relation: str, paths: Iterable[str]) -> None:
-        """Refuse columns that can name nobody: floats above all, since an id that went through one may be another id.
+        """Refuse columns of types that cannot hold identifiers: a float, for example, rounds large ids.
 
         Raises
         ------

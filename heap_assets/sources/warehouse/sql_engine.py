@@ -1,4 +1,4 @@
-"""What engines share that are asked in SQL over a connection: DuckDB and PostgreSQL."""
+"""Base of engines that are queried in SQL over a connection: DuckDB and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from heap_assets.sources.warehouse.arrow import MisfitError, Stored
 from heap_assets.sources.warehouse.base import (
-    Brought,
     Column,
     Newer,
+    ReadRequest,
+    ReadResult,
     Table,
     Tally,
-    Wanted,
     Warehouse,
     WarehouseError,
     choose_columns,
@@ -29,7 +29,7 @@ C = TypeVar("C")
 
 
 class Query(NamedTuple):
-    """What is selected: the relation as the caller and as the engine spells it, columns, what follows the SELECT."""
+    """A query: the relation as the caller and as the engine spells it, columns, and the clauses after them."""
 
     relation: str
     resolved: str
@@ -38,7 +38,7 @@ class Query(NamedTuple):
 
 
 class SqlWarehouse(Warehouse, Generic[C]):
-    """A warehouse that answers by queries over a connection, which `C` is, or a cursor of it."""
+    """A warehouse that is queried over a connection; `C` is the type of the connection or its cursor."""
 
     default_schema: ClassVar[str]
 
@@ -87,22 +87,22 @@ class SqlWarehouse(Warehouse, Generic[C]):
         with self._connect() as connection:
             return self._tally(connection, self._resolve(connection, relation), column)
 
-    def _read(self, wanted: Wanted, path: Path) -> Brought:
+    def _read(self, request: ReadRequest, path: Path) -> ReadResult:
         with self._connect(path.parent) as connection:
-            resolved = self._resolve(connection, wanted.relation)
+            resolved = self._resolve(connection, request.relation)
             version = self._version(connection, resolved)
-            names = choose_columns(wanted.columns, self._columns(connection, resolved), wanted.relation)
-            rest = f" FROM {quoted(resolved)}{_restriction(wanted.newer, wanted.limit)}"
-            kept = self._stored(connection, Query(wanted.relation, resolved, names, rest), wanted.text, path)
-        return Brought(resolved, names, kept.rows, kept.lost, version)
+            names = choose_columns(request.columns, self._columns(connection, resolved), request.relation)
+            rest = f" FROM {quoted(resolved)}{_restriction(request.newer, request.limit)}"
+            stored = self._stored(connection, Query(request.relation, resolved, names, rest), request.text, path)
+        return ReadResult(resolved, names, stored.rows, stored.lost, version)
 
     def _resolve(self, connection: C, relation: str) -> str:
-        known = [table.name for table in self._tables(connection)]
-        return find_relation(qualified(relation, self.default_schema), known, self.name)
+        names = [table.name for table in self._tables(connection)]
+        return find_relation(qualified(relation, self.default_schema), names, self.name)
 
 
 def misfit(relation: str, error: MisfitError) -> WarehouseError:
-    """Return the error of a column whose values neither its type nor text keeps."""
+    """Return the error for a column whose values fit neither its type nor text."""
     return WarehouseError(f"{relation}: {error}: read it through a view that gives it another type")
 
 

@@ -22,13 +22,13 @@ NEWS = Missing({"sign_up": ("plan", "cart value"), "a.b": ("x",)}, {"pageviews":
     ],
 )
 def test_tables_and_columns_are_picked_by_name(only: list[str] | None, picked: dict[str, tuple[str, ...]]) -> None:
-    assert NEWS.picked(only) == picked
+    assert NEWS.selected(only) == picked
 
 
 @pytest.mark.parametrize("name", ["signup", "pageviews.tite", "a"])
 def test_what_is_not_new_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} brings nothing new"):
-        NEWS.picked([name])
+        NEWS.selected([name])
 
 
 def test_a_column_taken_alone_leaves_the_others_reported() -> None:

@@ -259,5 +259,5 @@ def test_a_table_is_read_in_the_night_after_it_changed_whatever_tells_the_change
             before = Observation(first.frame.collect().lazy(), first.observed_at, first.version, first.tally)
         # loaded late: its time is older than what was read
         client.query(f"INSERT INTO {dataset}.deals VALUES (2, 'b', {at(1)})").result()
-        with refreshed(source, "deals", None, key="id", updated_at="updated_at", before=before) as found:
+        with refreshed(source, "deals", None, key="id", updated_at="updated_at", previous=before) as found:
             assert sorted(found.frame.select("id", "plan").collect().rows()) == [(1, "a"), (2, "b")]

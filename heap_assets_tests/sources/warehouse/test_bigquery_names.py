@@ -21,7 +21,7 @@ from heap_assets.sources.warehouse.bigquery.preflight import preflight
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.settings import BigQuerySettings as Section
-from heap_assets.sources.warehouse.browse import look
+from heap_assets.sources.warehouse.browse import inspect_table
 from heap_assets.sources.warehouse.publish import Publication
 from heap_assets.storage import Store
 from heap_assets_tests.sources.warehouse.strict_google import strict_google
@@ -115,7 +115,7 @@ def test_a_table_that_another_project_lacks_is_never_ones_own(
         client.query(f"CREATE TABLE {dataset}.contacts AS SELECT 1 AS id").result()
         try:
             for project in ("other-project", "project-that-is-not"):
-                for asked in (BigQueryWarehouse(own).columns, partial(look, BigQueryWarehouse(own))):
+                for asked in (BigQueryWarehouse(own).columns, partial(inspect_table, BigQueryWarehouse(own))):
                     with pytest.raises(RelationMissingError, match=rf"BigQuery (dataset|project) {project}"):
                         asked(f"{project}.{dataset}.contacts")
         finally:
@@ -180,7 +180,7 @@ def test_a_project_of_a_domain_is_read_browsed_and_published_to(own: str, tmp_pa
             with warehouse.snapshot(name, ["id"], newer=newer) as snapshot:
                 assert snapshot.frame.collect()["id"].to_list() == [7]
                 assert snapshot.reading.relation == name.lower().replace(f"{project}.d", dataset)
-        seen = look(warehouse, f"{dataset}.v")
+        seen = inspect_table(warehouse, f"{dataset}.v")
         assert (seen.rows["id"].to_list(), seen.sample.cost) == ([7], "1 rows queried, 10 bytes billed")
         if own != project:
             return

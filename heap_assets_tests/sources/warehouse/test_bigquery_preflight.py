@@ -11,7 +11,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from heap_assets.sources.warehouse import AccessError, Permission, WarehouseBusyError, WarehouseError
-from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount, said_so
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount, log_retries
 from heap_assets.sources.warehouse.bigquery.errors import explained
 from heap_assets.sources.warehouse.bigquery.preflight import preflight
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
@@ -191,5 +191,5 @@ def test_a_job_that_failed_for_a_passing_reason_is_run_again_and_that_is_said(
 
 def test_the_first_seconds_of_waiting_are_quiet(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        said_so("BigQuery", quiet=60)(AccessError("x"))
+        log_retries("BigQuery", quiet=60)(AccessError("x"))
     assert not caplog.records

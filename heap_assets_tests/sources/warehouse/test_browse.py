@@ -23,7 +23,7 @@ from heap_assets.sources.warehouse.browse import (
     datasets,
     declare_yaml,
     describe,
-    look,
+    inspect_table,
     propose,
     propose_yaml,
     tables_of,
@@ -176,7 +176,7 @@ def test_a_table_is_browsed_for_nothing_and_a_view_by_one_query(
             return sum(isinstance(job, gcp.QueryJob) and not job.dry_run and relation in job.query for job in jobs)
 
         before = asked()
-        seen = look(in_bigquery, relation)
+        seen = inspect_table(in_bigquery, relation)
         view = describe(in_bigquery, relation, 3, seen)
         proposal = yaml.safe_load(propose_yaml(in_bigquery, relation, seen))
         assert asked() - before == queries
@@ -213,7 +213,7 @@ def test_a_view_that_cannot_be_sampled_within_the_limit_is_described_and_says_so
         google.tables["people"], google.kinds["people"] = TIMED, "VIEW"
         google.scans = {"FROM `p.d.people`": 5_000}
         warehouse = BigQueryWarehouse(google.account, ("d",), maximum_bytes=100)
-        seen = look(warehouse, "d.people")
+        seen = inspect_table(warehouse, "d.people")
         assert not [job for job in google.jobs() if not job.get("dryRun")]
     assert "would scan 5,000 bytes, more than warehouse.max_bytes_billed (100)" in seen.sample.cost
     assert [path for path, *_ in describe(warehouse, "d.people", 2, seen).rows()] == [

@@ -22,7 +22,7 @@ NAMES = st.one_of(
 
 @given(names=st.lists(NAMES, max_size=12), longest=st.sampled_from([63, 300]))
 def test_every_name_is_taken_by_every_engine_and_no_two_are_one(names: list[str], longest: int) -> None:
-    found = published_names(names, own=OWN, longest=longest)
+    found = published_names(names, reserved=OWN, longest=longest)
     assert list(found) == list(dict.fromkeys(names))
     assert len({name.casefold() for name in (*found.values(), *OWN)}) == len(found) + len(OWN)
     for name, published in found.items():
@@ -35,8 +35,8 @@ def test_every_name_is_taken_by_every_engine_and_no_two_are_one(names: list[str]
 
 @given(first=st.lists(NAMES, max_size=8), later=st.lists(NAMES, max_size=8))
 def test_a_name_that_was_published_stays_whatever_comes_later(first: list[str], later: list[str]) -> None:
-    known = published_names(first, own=OWN)
-    found = published_names([*later, *first], own=OWN, known=known)
+    known = published_names(first, reserved=OWN)
+    found = published_names([*later, *first], reserved=OWN, published=known)
     assert found.items() >= known.items()
     assert len({name.casefold() for name in found.values()}) == len(found)
 
@@ -56,4 +56,4 @@ def test_a_name_that_was_published_stays_whatever_comes_later(first: list[str], 
     ],
 )
 def test_what_names_become(names: list[str], published: list[str]) -> None:
-    assert list(published_names(names, own=OWN).values()) == published
+    assert list(published_names(names, reserved=OWN).values()) == published

@@ -9,7 +9,7 @@ import pytest
 
 from heap_assets.sources.warehouse import WarehouseError
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
-from heap_assets.sources.warehouse.browse import look
+from heap_assets.sources.warehouse.browse import inspect_table
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets_tests.sources.warehouse.strict_google import PSEUDO, StrictGoogle, strict_google
 
@@ -38,7 +38,7 @@ def read(google: StrictGoogle, relation: str, before: Refreshed | None = None) -
     """Read what has changed, as an asset does; returns how it was read and the rows."""
     warehouse = BigQueryWarehouse(google.account, ("d",))
     known = Observation(before.frame, before.observed_at, before.version, before.tally) if before else None
-    with refreshed(warehouse, relation, None, key="id", updated_at="updated_at", before=known) as found:
+    with refreshed(warehouse, relation, None, key="id", updated_at="updated_at", previous=known) as found:
         rows = found.frame.sort("id").collect()
     return found.mode, Refreshed(**{**vars(found), "frame": rows.lazy()}), rows
 
@@ -72,7 +72,7 @@ def test_a_view_on_such_a_table_is_read_by_the_column_that_bigquery_asks_for(
     mode, _, rows = read(google, "d.v", first)
     assert mode == "changes"
     assert rows["plan"].to_list() == ["free", "pro", "pro", "team", "late", "of no partition"]
-    seen = look(BigQueryWarehouse(google.account, ("d",)), "d.v", 3)
+    seen = inspect_table(BigQueryWarehouse(google.account, ("d",)), "d.v", 3)
     assert seen.rows.height == 3
     assert "would scan" in BigQueryWarehouse(google.account).try_reading("d.v")
 

@@ -113,16 +113,16 @@ def test_unchanged_is_said_of_a_target_that_holds_the_rows(target: Target) -> No
         publish(PEOPLE, day, people(1, 2), "v1")
     for condition, a_row_is_there in (("AND id = 2", True), ("", False)):
         target.change(f"DELETE FROM {table} WHERE partition_day = DATE '2026-11-02' {condition}")
-        assert (MONDAY in target.publisher.held_days("people")) == (a_row_is_there and target.prefix == "pub")
+        assert (MONDAY in target.publisher.intact_days("people")) == (a_row_is_there and target.prefix == "pub")
         assert publish(PEOPLE, TUESDAY, people(1, 2), "v1").status is PublishStatus.UNCHANGED
         assert publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.LOADED
         assert target.query(f"SELECT count(*) FROM {table}") == [(4,)]
-        assert target.publisher.held_days("people") == {MONDAY, TUESDAY}
+        assert target.publisher.intact_days("people") == {MONDAY, TUESDAY}
     target.change(f"DROP TABLE {table}")
-    assert target.publisher.held_days("people") == set()
-    assert target.publisher.newest_held("people") is None
+    assert target.publisher.intact_days("people") == set()
+    assert target.publisher.newest_intact("people") is None
     assert publish(PEOPLE, MONDAY, people(1, 2), "v1").status is PublishStatus.LOADED
-    assert target.publisher.newest_held("people") == MONDAY
+    assert target.publisher.newest_intact("people") == MONDAY
     assert target.publisher.newest_published("people") == TUESDAY
 
 
@@ -130,7 +130,7 @@ def test_what_a_postgres_was_restored_to_is_not_unchanged(postgres: str, tmp_pat
     publisher = PostgresPublisher(postgres, "pub", Store(str(tmp_path / "lake")))
     publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
     publisher.publish(PEOPLE, TUESDAY, people(), "v1")
-    assert publisher.held_days("people") == {MONDAY, TUESDAY}
+    assert publisher.intact_days("people") == {MONDAY, TUESDAY}
     with dbapi.connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE backup AS SELECT * FROM pub.people")
         publisher.publish(PEOPLE, MONDAY, people(3, 4), "v2")
@@ -138,7 +138,7 @@ def test_what_a_postgres_was_restored_to_is_not_unchanged(postgres: str, tmp_pat
         assert publisher.publish(PEOPLE, MONDAY, people(3, 4), "v2").status is PublishStatus.UNCHANGED
         cursor.execute("TRUNCATE pub.people")
         cursor.execute("INSERT INTO pub.people SELECT * FROM backup")
-        assert publisher.held_days("people") == {TUESDAY}
+        assert publisher.intact_days("people") == {TUESDAY}
         assert publisher.publish(PEOPLE, MONDAY, people(3, 4), "v2").status is PublishStatus.LOADED
         cursor.execute("SELECT id FROM pub.people ORDER BY id")
         assert cursor.fetchall() == [(3,), (4,)]
@@ -148,7 +148,7 @@ def test_days_that_a_wider_column_rewrote_are_unchanged(target: Target) -> None:
     publish = target.publisher.publish
     publish(PEOPLE, MONDAY, people(1, plan=7), "v1")
     publish(PEOPLE, TUESDAY, people(2, plan=2.5), "v1")
-    assert target.publisher.held_days("people") == {MONDAY, TUESDAY}
+    assert target.publisher.intact_days("people") == {MONDAY, TUESDAY}
     assert publish(PEOPLE, MONDAY, people(1, plan=7), "v1").status is PublishStatus.UNCHANGED
     assert publish(PEOPLE, TUESDAY, people(2, plan=2.5), "v1").status is PublishStatus.UNCHANGED
 

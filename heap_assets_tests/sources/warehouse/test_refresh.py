@@ -73,7 +73,7 @@ def observe(
     key: str | None = "id",
     zone: str | None = None,
 ) -> tuple[Refreshed, pl.DataFrame]:
-    with refreshed(source, "t", columns, key=key, updated_at="updated_at", before=before, zone=zone) as found:
+    with refreshed(source, "t", columns, key=key, updated_at="updated_at", previous=before, zone=zone) as found:
         return found, found.frame.collect().sort("updated_at", "email") if key is None else found.frame.collect().sort(
             key
         )
@@ -223,7 +223,7 @@ def test_the_settings_spelling_is_the_frames_also_inside_structs(tmp_path: Path)
             TIMESTAMPTZ '2026-11-01 00:00+00' AS "Updated_At" UNION ALL SELECT 2, NULL, NULL, NULL"""
         )
     source, mapped = DuckDBWarehouse(path), ["id", "addr.mail", "items[].sku"]
-    with refreshed(source, "t", None, key="id", updated_at="updated_at", spelled=mapped) as found:
+    with refreshed(source, "t", None, key="id", updated_at="updated_at", spellings=mapped) as found:
         frame = found.frame.collect().sort("id")
     assert frame.to_dicts() == [
         {"id": 1, "addr": {"mail": "a", "N": 1}, "items": [{"sku": "s"}, None], "updated_at": NOON.replace(hour=0)},
@@ -231,7 +231,7 @@ def test_the_settings_spelling_is_the_frames_also_inside_structs(tmp_path: Path)
     ]
     change(source, """UPDATE t SET "Updated_At" = TIMESTAMPTZ '2026-11-02 00:00+00', "Items" = [] WHERE "Id" = 1""")
     with refreshed(
-        source, "t", None, key="id", updated_at="updated_at", spelled=mapped, before=as_observed(frame)
+        source, "t", None, key="id", updated_at="updated_at", spellings=mapped, previous=as_observed(frame)
     ) as again:
         assert (again.mode, again.rows_read) == ("changes", 1)
         assert again.frame.collect().sort("id")["items"].to_list() == [[], None]

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from heap_assets.sources.heap_bigquery.events_table import PUBLICATION, events_table
 from heap_assets.sources.warehouse import AccessError, RelationMissingError, WarehouseBusyError, WarehouseError
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.load_jobs import NamedJob
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
-from heap_assets.sources.warehouse.bigquery.turns import Turn
 from heap_assets.sources.warehouse.publish import Publication, PublishStatus
 from heap_assets.storage import Store
 from heap_assets_tests.sources.warehouse.refusing_google import ENDED, RefusingGoogle, refusing_google
@@ -184,16 +184,16 @@ class TestWhatIsAskedOfGoogle:
     def test_a_load_whose_answer_was_lost_is_waited_for(
         self, google: RefusingGoogle, publisher: BigQueryPublisher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        run = Turn.run
+        run = NamedJob.run
 
-        def twice(turn: Turn, start: Any, *arguments: Any, **more: Any) -> Any:
+        def twice(turn: NamedJob, start: Any, *arguments: Any, **more: Any) -> Any:
             def again(*given: Any, **named: Any) -> Any:
                 google.named[named["job_id"]] = {"load": {}}
                 return start(*given, **named)
 
             return run(turn, again, *arguments, **more)
 
-        monkeypatch.setattr(Turn, "run", twice)
+        monkeypatch.setattr(NamedJob, "run", twice)
         assert publisher.publish(PEOPLE, MONDAY, ROWS, "v1").status is PublishStatus.LOADED
         assert publisher.is_published("people", MONDAY, "v1")
 
@@ -202,7 +202,7 @@ class TestWhatIsAskedOfGoogle:
     ) -> None:
         publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
         with monkeypatch.context() as dying:
-            dying.setattr("heap_assets.sources.warehouse.bigquery.turns.uuid.uuid4", lambda: UUID(int=7))
+            dying.setattr("heap_assets.sources.warehouse.bigquery.load_jobs.uuid.uuid4", lambda: UUID(int=7))
             google.refuses["upload"] = (400, "invalid", "no")
             with pytest.raises(WarehouseError):
                 publisher.publish(PEOPLE, MONDAY, ROWS, "v2")
@@ -232,7 +232,7 @@ class TestWhatIsAskedOfGoogle:
     ) -> None:
         publisher.publish(PEOPLE, MONDAY, ROWS, "v1")
         google.partitions = partitions
-        held = publisher.held_days("people")
+        held = publisher.intact_days("people")
         assert publisher.publish(PEOPLE, MONDAY, ROWS, "v1").status is expected
         assert (MONDAY in held) == (expected is PublishStatus.UNCHANGED)
         assert google.queried == "" or google.queried.endswith(
@@ -245,7 +245,7 @@ def test_what_is_held_is_asked_although_nothing_was_published(
 ) -> None:
     google.refuses["/tables/"] = (403, "accessDenied", "Access Denied: Table p:d.people")
     with pytest.raises(AccessError):
-        publisher.held_days("people")
+        publisher.intact_days("people")
 
 
 class OnGoogle(Store):

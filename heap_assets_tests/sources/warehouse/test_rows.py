@@ -46,7 +46,7 @@ class System:
         return RowsWarehouse("crm", lambda: {"people": SCHEMA}, self.read)
 
     def refresh(self, before: Observation | None, path: Path) -> tuple[Refreshed, Observation]:
-        with refreshed(self.warehouse, "crm.people", None, key="id", updated_at="at", before=before) as result:
+        with refreshed(self.warehouse, "crm.people", None, key="id", updated_at="at", previous=before) as result:
             result.frame.collect().write_parquet(path)
         return result, Observation(pl.scan_parquet(path), at(20))
 
@@ -74,7 +74,7 @@ def test_everything_then_what_changed_then_nothing(tmp_path: Path) -> None:
 def test_without_a_time_of_change_everything_is_read_each_time(tmp_path: Path) -> None:
     system = System({1: ("a@x", at(1))})
     _, seen = system.refresh(None, tmp_path / "1")
-    with refreshed(system.warehouse, "crm.people", None, key="id", before=seen) as again:
+    with refreshed(system.warehouse, "crm.people", None, key="id", previous=seen) as again:
         assert again.mode == "full"
     assert system.asked == [None, None]
 

@@ -82,7 +82,7 @@ def test_a_look_names_the_one_that_cannot_be_looked_at_and_looks_at_the_others(
     export: HeapExport, tmp_path: Path
 ) -> None:
     log = ExportLog(Store(str(tmp_path / "lake")), export.dataset)
-    looks = log.look(export, [*VIEWS, "gone"], MONDAY, NOW, "v1", LookBack())
+    looks = log.inspect(export, [*VIEWS, "gone"], MONDAY, NOW, "v1", LookBack())
     failures = {look.table: look.failure for look in looks if look.failure}
     assert set(failures) == {"timeless", "gone"}
     assert "column 'time' is STRING" in str(failures["timeless"])
@@ -97,7 +97,7 @@ def test_fingerprints_of_an_older_kind_are_made_anew_once_and_it_is_said_once(
 ) -> None:
     store = Store(str(tmp_path / "lake"))
     log = ExportLog(store, export.dataset)
-    log.look(export, ["plain"], MONDAY, NOW, "v1", LookBack())
+    log.inspect(export, ["plain"], MONDAY, NOW, "v1", LookBack())
     key = f"_exports/{export.dataset}/tables/plain.json"
     older = store.read(key).replace(f', "scheme": {FINGERPRINT_SCHEME}'.encode(), b"")
     assert older != store.read(key)
@@ -105,7 +105,7 @@ def test_fingerprints_of_an_older_kind_are_made_anew_once_and_it_is_said_once(
     seen = log.table("plain")
     changed = []
     for version in ("v2", "v3"):
-        [look] = log.look(export, ["plain"], MONDAY, NOW, version, LookBack())
+        [look] = log.inspect(export, ["plain"], MONDAY, NOW, version, LookBack())
         changed.append(look.skipped or not look.changed)
     assert seen.scheme == 1
     assert [record.message for record in caplog.records if "in a new way" in record.message] == [

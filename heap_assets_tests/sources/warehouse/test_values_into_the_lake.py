@@ -314,7 +314,7 @@ def test_a_column_that_became_text_stays_text_and_names_differ_in_case(postgres:
     with refreshed(source, "t", None, **spelled) as first:  # type: ignore[arg-type]
         before = Observation(first.frame.collect().lazy(), datetime(2026, 1, 2, tzinfo=UTC), None, first.tally)
     run("""UPDATE t SET "Score" = 2.5, "Updated_At" = now() WHERE "Id" = 2""")
-    with refreshed(source, "t", None, before=before, **spelled) as second:  # type: ignore[arg-type]
+    with refreshed(source, "t", None, previous=before, **spelled) as second:  # type: ignore[arg-type]
         assert (second.mode, second.rows_read) == ("changes", 1)
         third = "0.33333333333333333333"
         assert second.frame.sort("id").collect()["score"].to_list() == [third, "2.5", third]

@@ -149,7 +149,7 @@ def test_what_postgres_has_no_type_for_is_text_or_left_out(postgres: str, tmp_pa
 def test_any_name_is_published_and_stays_what_it_was(postgres: str, tmp_path: Path) -> None:
     publisher = PostgresPublisher(postgres, "pub", Store(str(tmp_path)))
     table = Publication(
-        "t", descriptions={"cart value": "In euros"}, cluster_by=("цена",), own=frozenset({"profile_id"})
+        "t", descriptions={"cart value": "In euros"}, cluster_by=("цена",), reserved=frozenset({"profile_id"})
     )
     rows = pl.LazyFrame({"cart value": [1], "цена": [2], "profile_id": [3], "partition_day": [4], "ctid": [5]})
     assert publisher.preview(table, rows, MONDAY).renamed["cart value"] == "cart_value"

@@ -1,4 +1,4 @@
-"""Clients of Google BigQuery: with whose rights, and how long they try again."""
+"""Clients of Google BigQuery: credentials and retries."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from heap_assets.sources.warehouse.bigquery.errors import explained
 PATIENCE = 600.0
 """Seconds for which a run tries a request again, as Google's client does by itself."""
 QUIET = 10.0
-"""Seconds of trying again that nobody is told of."""
-_ANSWER = 120.0
+"""Seconds of retries before they are logged."""
+_REQUEST_TIMEOUT = 120.0
 """Seconds that one answer may take; a query that takes longer is asked for again and again."""
 
 _PASSING = frozenset(
@@ -40,7 +40,7 @@ _log = logging.getLogger("heap_assets.bigquery")
 
 
 class PatientClient(bigquery.Client):  # type: ignore[misc]
-    """Google's client, trying for :attr:`patience` seconds and saying so; it waits for no answer for ever."""
+    """Google's client with retries for :attr:`patience` seconds, which are logged, and a timeout on every request."""
 
     patience: float = PATIENCE
     quiet: float = QUIET
@@ -48,20 +48,20 @@ class PatientClient(bigquery.Client):  # type: ignore[misc]
     def _call_api(self, retry: Retry | None, *args: Any, **kwargs: Any) -> Any:
         """Every request of the client goes through here."""
         if kwargs.get("timeout") is None:
-            kwargs["timeout"] = min(_ANSWER, self.patience)
+            kwargs["timeout"] = min(_REQUEST_TIMEOUT, self.patience)
         if not isinstance(retry, Retry):
             return super()._call_api(retry, *args, **kwargs)
         patient = retry.with_timeout(min(self.patience, retry.timeout or PATIENCE))
-        told = said_so("BigQuery", self.quiet)
+        on_error = log_retries("BigQuery", self.quiet)
 
         def call(function: Callable[[], Any]) -> Callable[[], Any]:
-            return patient(function, on_error=told)  # type: ignore[no-any-return]
+            return patient(function, on_error=on_error)  # type: ignore[no-any-return]
 
         return super()._call_api(call, *args, **kwargs)
 
     def query(self, *args: Any, **kwargs: Any) -> bigquery.QueryJob:
         """Run a query; a job without a name that failed for a passing reason is run again, and that is said too."""
-        passing = Retry(_passes, timeout=self.patience, on_error=said_so("BigQuery's job", self.quiet))
+        passing = Retry(_passes, timeout=self.patience, on_error=log_retries("BigQuery's job", self.quiet))
         return super().query(*args, **{"job_retry": None if "job_id" in kwargs else passing, **kwargs})
 
     def upload(self, path: Path, destination: str, config: bigquery.LoadJobConfig, **more: Any) -> bigquery.LoadJob:
@@ -70,10 +70,10 @@ class PatientClient(bigquery.Client):  # type: ignore[misc]
         with path.open("rb") as file:
 
             def attempt() -> bigquery.LoadJob:
-                own = {"rewind": True, "num_retries": 0, "job_config": config}
-                return self.load_table_from_file(file, destination, **own, **more)
+                options = {"rewind": True, "num_retries": 0, "job_config": config}
+                return self.load_table_from_file(file, destination, **options, **more)
 
-            return patient(attempt, on_error=said_so("BigQuery's upload", self.quiet))()
+            return patient(attempt, on_error=log_retries("BigQuery's upload", self.quiet))()
 
 
 def _passes(error: Exception) -> bool:
@@ -86,10 +86,10 @@ def _passes(error: Exception) -> bool:
 def storage_retry(patience: float, quiet: float = QUIET) -> Retry:
     """Return the retries of the Storage Read API."""
     passing = if_exception_type(google_errors.ServiceUnavailable, google_errors.DeadlineExceeded)
-    return Retry(passing, timeout=patience, on_error=said_so("BigQuery's Storage API", quiet))
+    return Retry(passing, timeout=patience, on_error=log_retries("BigQuery's Storage API", quiet))
 
 
-def said_so(service: str, quiet: float = QUIET) -> Callable[[Exception], None]:
+def log_retries(service: str, quiet: float = QUIET) -> Callable[[Exception], None]:
     """Return what is called with each failed attempt: after `quiet` seconds it logs which attempt comes next."""
     started, attempts = time.monotonic(), 1
 
@@ -213,7 +213,7 @@ def _key(credentials: str, section: str) -> dict[str, Any]:
 
 
 class PatientReadClient(BigQueryReadClient):  # type: ignore[misc]
-    """Google's client, trying for :attr:`patience` seconds and saying so; by itself it tries for a day in silence."""
+    """Google's client with retries for :attr:`patience` seconds, which are logged; its default is a day, unlogged."""
 
     patience: float = PATIENCE
     quiet: float = QUIET

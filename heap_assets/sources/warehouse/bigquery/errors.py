@@ -1,4 +1,4 @@
-"""Google's errors in words that name the table and what to do, without values of the data and without keys."""
+"""Translates Google's errors into ours, which name the table and the remedy, without data values or keys."""
 
 from __future__ import annotations
 
@@ -75,9 +75,11 @@ def explained(subject: str, remedy: str = READING, section: str = "warehouse") -
     except google_errors.Forbidden as error:
         if _reasons(error) & _QUOTA:
             raise WarehouseBusyError(f"{subject}: BigQuery's quota is used up: {_message(error)}") from error
-        own = _remedy_of_project(error)
-        advice = (own or remedy) if remedy else ""
-        raise AccessError(f"{subject}: {_message(error)}{f': {advice}' if advice else ''}", remedy=own) from error
+        project_remedy = _remedy_of_project(error)
+        advice = (project_remedy or remedy) if remedy else ""
+        raise AccessError(
+            f"{subject}: {_message(error)}{f': {advice}' if advice else ''}", remedy=project_remedy
+        ) from error
     except google_errors.Unauthorized as error:
         raise AccessError(f"{subject}: BigQuery refuses the credentials: is the key revoked?") from error
     except google_errors.RetryError as error:
@@ -114,18 +116,18 @@ _STRANGE = "BigQuery's answer cannot be understood: is there a proxy on the way,
 
 
 def _raised_in_client(error: Exception) -> bool:
-    at = error.__traceback__
-    while at is not None:
-        if str(at.tb_frame.f_globals.get("__name__", "")).startswith(_CLIENT):
+    traceback = error.__traceback__
+    while traceback is not None:
+        if str(traceback.tb_frame.f_globals.get("__name__", "")).startswith(_CLIENT):
             return True
-        at = at.tb_next
+        traceback = traceback.tb_next
     return False
 
 
 def _remedy_of_project(error: google_errors.Forbidden) -> str:
     """Return what mends a refusal that is about no permission; empty if a role does."""
-    told = " ".join([*sorted(_reasons(error)), str(error.message)])
-    return next((remedy for pattern, remedy in _OF_THE_PROJECT if re.search(pattern, told, re.IGNORECASE)), "")
+    text = " ".join([*sorted(_reasons(error)), str(error.message)])
+    return next((remedy for pattern, remedy in _OF_THE_PROJECT if re.search(pattern, text, re.IGNORECASE)), "")
 
 
 def _reasons(error: google_errors.GoogleAPICallError) -> set[str]:

@@ -1,4 +1,4 @@
-"""What becomes of a BigQuery table's schema when rows of other types are to be loaded: columns added, types widened."""
+"""Schema evolution of a BigQuery table: columns added and types widened for the rows to be loaded."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def evolved(
     PublishError
         If a type would narrow or become another one; names column and both types.
     """
-    news = {entry.name.casefold(): entry for entry in loaded}
+    loaded_by_name = {entry.name.casefold(): entry for entry in loaded}
     fields, grown = [], []
     for old in existing:
-        new = news.pop(old.name.casefold(), None)
+        new = loaded_by_name.pop(old.name.casefold(), None)
         joined = old if new is None else _joined(old, new, nested=False)
         if new is not None and joined != old and is_empty(new.name):
             joined = old
@@ -84,8 +84,8 @@ def evolved(
             )
         fields.append(joined)
         grown.append(_grown(old, joined))
-    added = list(news.values())
-    widened = [field for field, standing in zip(fields, grown, strict=True) if field != standing]
+    added = list(loaded_by_name.values())
+    widened = [field for field, before in zip(fields, grown, strict=True) if field != before]
     return Evolution([*fields, *added], added, grown if grown != list(existing) else [], widened)
 
 
@@ -96,29 +96,29 @@ def becomes_float(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bool:
 
 def _joined(old: bigquery.SchemaField, new: bigquery.SchemaField, *, nested: bool) -> bigquery.SchemaField | None:
     """Return the field that holds the values of both, in the order of the old one; None if there is none."""
-    standing, coming = kind_of(old), kind_of(new)
+    old_kind, new_kind = kind_of(old), kind_of(new)
     if (old.mode == "REPEATED") != (new.mode == "REPEATED"):
         return None
-    if standing == coming == "STRUCT":
+    if old_kind == new_kind == "STRUCT":
         return _joined_struct(old, new)
-    if standing == coming or standing in _WIDER.get(coming, ()):
-        return _with(old, standing) if _is_limited(old) else old
-    if coming in _WIDER.get(standing, ()) and not (nested and coming == "FLOAT64"):
-        return _with(old, coming)
-    takes_text = standing == "STRING" and coming != "JSON" and not nested
-    return (_with(old, standing) if _is_limited(old) else old) if takes_text else None
+    if old_kind == new_kind or old_kind in _WIDER.get(new_kind, ()):
+        return _with(old, old_kind) if _is_limited(old) else old
+    if new_kind in _WIDER.get(old_kind, ()) and not (nested and new_kind == "FLOAT64"):
+        return _with(old, new_kind)
+    takes_text = old_kind == "STRING" and new_kind != "JSON" and not nested
+    return (_with(old, old_kind) if _is_limited(old) else old) if takes_text else None
 
 
 def _joined_struct(old: bigquery.SchemaField, new: bigquery.SchemaField) -> bigquery.SchemaField | None:
-    news = {child.name.casefold(): child for child in new.fields}
+    new_children = {child.name.casefold(): child for child in new.fields}
     children = []
     for child in old.fields:
-        other = news.pop(child.name.casefold(), None)
+        other = new_children.pop(child.name.casefold(), None)
         joined = child if other is None else _joined(child, other, nested=True)
         if joined is None:
             return None
         children.append(joined)
-    children += news.values()
+    children += new_children.values()
     return old if children == list(old.fields) else _with(old, old.field_type, children)
 
 
@@ -126,8 +126,8 @@ def _grown(old: bigquery.SchemaField, joined: bigquery.SchemaField) -> bigquery.
     """Return the old field with the fields that it gains, and no other type: BigQuery adds and widens one by one."""
     if not old.fields or old == joined:
         return old
-    kept = [_grown(child, wider) for child, wider in zip(old.fields, joined.fields, strict=False)]
-    children = [*kept, *joined.fields[len(kept) :]]
+    existing = [_grown(child, wider) for child, wider in zip(old.fields, joined.fields, strict=False)]
+    children = [*existing, *joined.fields[len(existing) :]]
     return old if children == list(old.fields) else _with(old, old.field_type, children)
 
 

@@ -1,4 +1,4 @@
-"""Rows in the very types of a BigQuery table, exact or null and counted, as the Parquet that load jobs take."""
+"""Converts rows to the types of a BigQuery table, as Parquet for load jobs; values that do not fit become null."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def write_fitted(source: Path, path: Path, table: str, fields: Sequence[bigquery
         with pq.ParquetWriter(path, target, compression="zstd", compression_level=1) as writer:
             for batch in file.iter_batches(_BATCH_ROWS):
                 columns = []
-                for entry, wanted in zip(fields, target, strict=True):
+                for entry, target_field in zip(fields, target, strict=True):
                     try:
-                        column, count = _fitted(batch.column(entry.name), wanted.type)
+                        column, count = _fitted(batch.column(entry.name), target_field.type)
                     except _LackingError as lacking:
                         field, rows = lacking.args
                         raise PublishError(_required(table, f"{entry.name}.{field}", rows)) from None
@@ -114,16 +114,16 @@ def _fitted(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         wrong = pc.greater(array, _EXACT)
         if pa.types.is_signed_integer(array.type):
             wrong = pc.or_(wrong, pc.less(array, -_EXACT))
-        kept, lost = _without(array, wrong)
-        return kept.cast(kind), lost
+        representable, lost = _nulled(array, wrong)
+        return representable.cast(kind), lost
     return array.cast(kind), 0
 
 
 def _fitted_struct(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
-    own = {} if pa.types.is_null(array.type) else dict(zip(array.type.names, array.flatten(), strict=True))
+    children = {} if pa.types.is_null(array.type) else dict(zip(array.type.names, array.flatten(), strict=True))
     parts, lost = [], 0
     for field in kind:
-        part, count = _fitted(own.get(field.name, pa.nulls(len(array))), field.type)
+        part, count = _fitted(children.get(field.name, pa.nulls(len(array))), field.type)
         parts.append(part if field.nullable else _present(part, array, field))
         lost += count
     return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null()), lost
@@ -171,15 +171,15 @@ def _moments(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     wrong = pc.or_(pc.less(numbers, least), pc.greater(numbers, most))
     if unit == "ns":
         wrong = pc.or_(wrong, _has_rest(numbers))
-    kept, lost = _without(array, wrong)
-    return kept.cast(pa.timestamp(unit, kind.tz)).cast(kind), lost
+    representable, lost = _nulled(array, wrong)
+    return representable.cast(pa.timestamp(unit, kind.tz)).cast(kind), lost
 
 
 def _whole_microseconds(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     if array.type.unit != "ns":
         return array.cast(kind), 0
-    kept, lost = _without(array, _has_rest(array.cast(pa.int64())))
-    return kept.cast(kind), lost
+    representable, lost = _nulled(array, _has_rest(array.cast(pa.int64())))
+    return representable.cast(kind), lost
 
 
 def _has_rest(numbers: pa.Array) -> pa.Array:
@@ -189,9 +189,9 @@ def _has_rest(numbers: pa.Array) -> pa.Array:
 
 def _within(array: pa.Array, number: pa.DataType, least: int, most: int) -> tuple[pa.Array, int]:
     numbers = array.cast(number)
-    return _without(array, pc.or_(pc.less(numbers, least), pc.greater(numbers, most)))
+    return _nulled(array, pc.or_(pc.less(numbers, least), pc.greater(numbers, most)))
 
 
-def _without(array: pa.Array, wrong: pa.Array) -> tuple[pa.Array, int]:
+def _nulled(array: pa.Array, wrong: pa.Array) -> tuple[pa.Array, int]:
     count = int(pc.sum(wrong).as_py() or 0)
     return (pc.if_else(wrong, pa.scalar(None, array.type), array) if count else array), count

@@ -28,9 +28,9 @@ class Dataset:
         """Return `project.dataset`, as the client and SQL take it."""
         return f"{self.project}.{self.name}"
 
-    def shown(self, own: str) -> str:
+    def shown(self, default_project: str) -> str:
         """Write the name as settings do: without the project if that is one's own."""
-        return self.name if self.project == own else self.path
+        return self.name if self.project == default_project else self.path
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Relation:
     def is_sharded(self) -> bool:
         return self.table.endswith("*")
 
-    def shown(self, own: str) -> str:
-        return f"{self.dataset.shown(own)}.{self.table}"
+    def shown(self, default_project: str) -> str:
+        return f"{self.dataset.shown(default_project)}.{self.table}"
 
     def shard(self, day: str) -> Relation:
         """Return one of the tables that `events_*` stands for."""

@@ -34,15 +34,15 @@ _BUSY = "nothing to grant: wait and try again, or have the quota of the project 
 
 @dataclass
 class _Attempts:
-    made: list[Permission] = field(default_factory=list)
+    permissions: list[Permission] = field(default_factory=list)
 
     def attempt(self, name: str, remedy: str, action: Callable[[], str], missing: str = "") -> bool:
         """Try one thing; `remedy` mends a refusal, `missing` what is not there."""
         try:
-            self.made.append(Permission(name, True, action()))
+            self.permissions.append(Permission(name, True, action()))
         except WarehouseError as error:
-            self.made.append(Permission(name, False, str(error), _remedy(error, remedy, missing)))
-        return self.made[-1].passed
+            self.permissions.append(Permission(name, False, str(error), _remedy(error, remedy, missing)))
+        return self.permissions[-1].passed
 
 
 def _remedy(error: WarehouseError, refused: str, missing: str) -> str:
@@ -70,7 +70,7 @@ def preflight(
         f"is {account.project} the id of the project, not its name or number?",
     )
     if not reachable:
-        return attempts.made
+        return attempts.permissions
     attempts.attempt("query", "grant roles/bigquery.jobUser on the project", lambda: _query(account))
     _read_datasets(patient, attempts)
     if write_to is not None:
@@ -80,7 +80,7 @@ def preflight(
             lambda: _write(account, write_to),
             f"make the dataset: bq mk --dataset {account.project}:{write_to}",
         )
-    return attempts.made
+    return attempts.permissions
 
 
 def _read_datasets(warehouse: BigQueryWarehouse, attempts: _Attempts) -> None:
@@ -106,28 +106,28 @@ def _read_datasets(warehouse: BigQueryWarehouse, attempts: _Attempts) -> None:
 
 
 @contextmanager
-def _asked(account: BigQueryAccount, subject: str) -> Iterator[bigquery.Client]:
+def _probe_client(account: BigQueryAccount, subject: str) -> Iterator[bigquery.Client]:
     with account.client() as client, explained(subject, remedy=""):
         yield client
 
 
 def _list(account: BigQueryAccount) -> str:
-    with _asked(account, account.project) as client:
+    with _probe_client(account, account.project) as client:
         return f"{len(list(client.list_datasets()))} datasets in {account.project}"
 
 
 def _describe(account: BigQueryAccount, name: str, listed: dict[str, list[str]]) -> str:
     dataset = dataset_of(name, account.project)
-    with _asked(account, dataset.path) as client:
+    with _probe_client(account, dataset.path) as client:
         reference = bigquery.DatasetReference(dataset.project, dataset.name)
-        found = client.get_dataset(reference)
+        details = client.get_dataset(reference)
         tables = sorted(client.list_tables(reference), key=lambda table: (table.table_type != "TABLE", table.table_id))
         listed[dataset.shown(account.project)] = [str(table.table_id) for table in tables]
-        return f"{len(tables)} tables in {found.location or 'its location'}"
+        return f"{len(tables)} tables in {details.location or 'its location'}"
 
 
 def _query(account: BigQueryAccount) -> str:
-    with _asked(account, account.project) as client:
+    with _probe_client(account, account.project) as client:
         rows = list(client.query("SELECT 1 AS one", job_retry=None).result(timeout=account.patience, job_retry=None))
     if [tuple(row) for row in rows] != [(1,)]:
         raise WarehouseError(f"{account.project}: SELECT 1 was answered with something else")
@@ -135,7 +135,7 @@ def _query(account: BigQueryAccount) -> str:
 
 
 def _write(account: BigQueryAccount, dataset: str) -> str:
-    with _asked(account, f"{account.project}.{dataset}") as client:
+    with _probe_client(account, f"{account.project}.{dataset}") as client:
         client.get_dataset(f"{account.project}.{dataset}")
         name = f"{account.project}.{dataset}.heap_assets_preflight_{uuid.uuid4().hex[:8]}"
         table = bigquery.Table(name, [bigquery.SchemaField("n", "INT64")])

@@ -22,11 +22,11 @@ from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount, Patie
 from heap_assets.sources.warehouse.bigquery.errors import WRITING, explained
 from heap_assets.sources.warehouse.bigquery.evolution import becomes_float, evolved, kind_of
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
+from heap_assets.sources.warehouse.bigquery.load_jobs import NamedJob, waited, was_carried_out
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
-from heap_assets.sources.warehouse.bigquery.turns import Turn, waited, was_carried_out
-from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled, write_ndjson
+from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, unsupported_as_text, write_ndjson
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.publish import (
     Preview,
@@ -91,26 +91,26 @@ class BigQueryPublisher(Publisher):
         name = self._name(publication.table)
         with self._account.client() as client, explained(name, WRITING), tempfile.TemporaryDirectory() as folder:
             table = _table_or_none(client, name)
-            rows = spelled(rows, table.schema if table else ())
+            rows = unsupported_as_text(rows, table.schema if table else ())
             empty = EmptyColumns(rows)
             table, fields, added = self._prepare(client, publication, rows.collect_schema(), table, empty)
             path, raw = Path(folder) / "rows", Path(folder) / "raw"
-            in_table_order(rows, fields, empty.found).sink_parquet(raw, engine="streaming")
+            in_table_order(rows, fields, empty.names).sink_parquet(raw, engine="streaming")
             lost = write_fitted(raw, path, name, fields)
             if publication.json_columns:
                 path.rename(raw)
                 write_ndjson(pl.scan_parquet(raw), publication.json_columns, path)
-            turn = Turn(client, table, begin)
+            load_job = NamedJob(client, table, begin)
             if path.stat().st_size == 0:
                 # a file of no JSON lines cannot be uploaded; whole partitions are removed for free
-                jobs = [turn.run(client.query, delete_statement(name, day))]
+                jobs = [load_job.run(client.query, delete_statement(name, day))]
             elif day is not None and self._account.is_emulated:
                 with self._beside(client, publication, fields) as beside:
                     loaded = self._load(client, waited, beside, publication, fields, path)
                     columns = [entry.name for entry in fields]
-                    jobs = [loaded, turn.run(client.query, swap_statement(name, beside, day, columns))]
+                    jobs = [loaded, load_job.run(client.query, swap_statement(name, beside, day, columns))]
             else:
-                jobs = [self._load(client, turn.run, destination(name, day), publication, fields, path)]
+                jobs = [self._load(client, load_job.run, destination(name, day), publication, fields, path)]
             size = path.stat().st_size
         loaded, seconds = int(getattr(jobs[0], "output_rows", 0) or 0), time.monotonic() - started
         ids, ended = tuple(str(job.job_id) for job in jobs), jobs[-1].ended
@@ -119,9 +119,9 @@ class BigQueryPublisher(Publisher):
             load=ended.isoformat() if ended else "",
         )  # fmt: skip
 
-    def _held(self, table: str, loads: Sequence[tuple[date | None, Load]], *, whole: bool) -> set[date | None]:
-        """Ask how many rows each partition has and when it was written to last: not after the load's job ended."""
-        del whole  # BigQuery keeps count itself
+    def _intact(self, table: str, loads: Sequence[tuple[date | None, Load]], *, every_row: bool) -> set[date | None]:
+        """Compare the rows of each partition with the load, and its last write with the end of the load's job."""
+        del every_row  # BigQuery keeps count itself
         name = self._name(table)
         with self._account.client() as client, explained(name, WRITING):
             if _table_or_none(client, name) is None or not loads:
@@ -129,13 +129,13 @@ class BigQueryPublisher(Publisher):
             by_day = any(day for day, _ in loads)
             query = counted_query(name, by_day=by_day) if self._account.is_emulated else partitions_query(name)
             partitions = {partition or "": (rows, written) for partition, rows, written in client.query(query).result()}
-        held: set[date | None] = set()
+        intact: set[date | None] = set()
         for day, load in loads:
             rows, written = partitions.get("" if day is None else f"{day:%Y%m%d}", (0, None))
             later = written is not None and load.load and written > datetime.fromisoformat(load.load)
             if rows == load.rows and not later:
-                held.add(day)
-        return held
+                intact.add(day)
+        return intact
 
     def _prepare(
         self,
@@ -146,18 +146,18 @@ class BigQueryPublisher(Publisher):
         empty: EmptyColumns,
     ) -> tuple[bigquery.Table, Sequence[bigquery.SchemaField], list[str]]:
         """Create the table, or add and widen columns; refuse before anything is changed."""
-        wanted = schema_of(publication, schema)
+        schema_fields = schema_of(publication, schema)
         name = self._name(publication.table)
         if table is None:
-            if not wanted:
+            if not schema_fields:
                 raise PublishError(
                     f"{name}: no column has a value yet that tells its type: BigQuery makes no such table"
                 )
-            return client.create_table(new_table(name, publication, wanted), exists_ok=True), wanted, []
-        change = evolved(name, table.schema, wanted, empty)
-        standing = {entry.name: entry for entry in table.schema}
+            return client.create_table(new_table(name, publication, schema_fields), exists_ok=True), schema_fields, []
+        change = evolved(name, table.schema, schema_fields, empty)
+        existing = {entry.name: entry for entry in table.schema}
         for entry in change.widened:
-            if becomes_float(standing[entry.name], entry):
+            if becomes_float(existing[entry.name], entry):
                 _refuse_rounding(client, name, entry, by_day=publication.by_day)
         if change.grown:  # by DDL no struct gains a field
             table.schema = change.grown
@@ -172,11 +172,11 @@ class BigQueryPublisher(Publisher):
         name = self._name(publication.table)
         with self._account.client() as client, explained(name, WRITING):
             table = _table_or_none(client, name)
-        rows = spelled(frame, table.schema if table else ())
-        wanted = schema_of(publication, rows.collect_schema())
+        rows = unsupported_as_text(frame, table.schema if table else ())
+        schema_fields = schema_of(publication, rows.collect_schema())
         if table is None:
             return Preview(creates=True)
-        change = evolved(name, table.schema, wanted, EmptyColumns(rows))
+        change = evolved(name, table.schema, schema_fields, EmptyColumns(rows))
         grown = [new.name for old, new in zip(table.schema, change.grown, strict=False) if new != old]
         wider = dict.fromkeys([*grown, *(entry.name for entry in change.widened)])
         return Preview(False, tuple(entry.name for entry in change.added), tuple(wider))
@@ -196,20 +196,20 @@ class BigQueryPublisher(Publisher):
                 return run(client.load_table_from_uri, uri, target, job_config=config)
         return run(client.upload, path, target, config)
 
-    def _was_carried_out(self, table: str, turn: str) -> bool:
+    def _was_carried_out(self, table: str, load_id: str) -> bool:
         name = self._name(table)
         with self._account.client() as client, explained(name, WRITING):
-            standing = _table_or_none(client, name)
-            return standing is None or was_carried_out(client, turn, standing.location)
+            target = _table_or_none(client, name)
+            return target is None or was_carried_out(client, load_id, target.location)
 
-    def _await(self, table: str, turn: str) -> None:
-        self._was_carried_out(table, turn)
+    def _await(self, table: str, load_id: str) -> None:
+        self._was_carried_out(table, load_id)
 
     @contextmanager
     def _beside(
         self, client: PatientClient, publication: Publication, fields: Sequence[bigquery.SchemaField]
     ) -> Iterator[str]:
-        """A table that expires by itself should this process die."""
+        """Create a staging table; it expires by itself if this process dies."""
         name = f"{self._name(publication.table)}__{uuid.uuid4().hex[:12]}"
         table = bigquery.Table(name, fields)
         table.expires = datetime.now(UTC) + _STAGING_LIFE
@@ -253,9 +253,9 @@ def _make_dataset(client: PatientClient, name: str, beside: str) -> None:
     try:
         client.get_dataset(name)
     except google_errors.NotFound:
-        made = bigquery.Dataset(f"{client.project}.{name}")
-        made.location = client.get_dataset(beside).location
-        client.create_dataset(made, exists_ok=True)
+        dataset = bigquery.Dataset(f"{client.project}.{name}")
+        dataset.location = client.get_dataset(beside).location
+        client.create_dataset(dataset, exists_ok=True)
 
 
 @contextmanager

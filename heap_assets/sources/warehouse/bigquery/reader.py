@@ -18,13 +18,13 @@ from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.arrow import SourceFailedError, Stored, first_rows, write_parquet
 from heap_assets.sources.warehouse.base import (
-    Brought,
     Column,
     Permission,
+    ReadRequest,
+    ReadResult,
     Sample,
     Table,
     Tally,
-    Wanted,
     Warehouse,
     WarehouseError,
     choose_columns,
@@ -89,7 +89,7 @@ class BigQueryWarehouse(Warehouse):
             if self.datasets:
                 datasets = [dataset_of(name, self.account.project) for name in self.datasets]
             else:
-                datasets = [Dataset(found.project, found.dataset_id) for found in client.list_datasets()]
+                datasets = [Dataset(item.project, item.dataset_id) for item in client.list_datasets()]
             return [
                 Table(Relation(dataset, name).shown(self.account.project), _KINDS.get(kind, "table"))
                 for dataset in datasets
@@ -97,11 +97,11 @@ class BigQueryWarehouse(Warehouse):
             ]
 
     def locate(self, name: str) -> tuple[str, str | None]:
-        own = self.account.project
-        if is_dataset(name, own):
-            return dataset_of(name, own).shown(own), None
-        relation = relation_of(name, own)
-        return relation.dataset.shown(own), relation.table
+        project = self.account.project
+        if is_dataset(name, project):
+            return dataset_of(name, project).shown(project), None
+        relation = relation_of(name, project)
+        return relation.dataset.shown(project), relation.table
 
     def table(self, relation: str) -> Table:
         with self.account.client() as client:
@@ -140,16 +140,16 @@ class BigQueryWarehouse(Warehouse):
             [row] = client.query(query, job_config=config).result()
         return Tally(row[0], str(row[1]))
 
-    def _read(self, wanted: Wanted, path: Path) -> Brought:
-        relation, limit = wanted.relation, wanted.limit
+    def _read(self, request: ReadRequest, path: Path) -> ReadResult:
+        relation, limit = request.relation, request.limit
         with self.account.client() as client, explained(relation):
             source = self._source(client, relation)
-            names = choose_columns(wanted.columns, [column_of(entry) for entry in source.table.schema], relation)
-            where = condition(source.relation, source.table, wanted.newer)
+            names = choose_columns(request.columns, [column_of(entry) for entry in source.table.schema], relation)
+            where = condition(source.relation, source.table, request.newer)
             read = self._stored if source.kind == "TABLE" else self._queried
             with read(client, source, names, where) as (schema, batches, scanned):
-                kept = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
-        return Brought(source.name, names, kept.rows, kept.lost, self._version(source), scanned)
+                stored = _written(source, schema, batches if limit is None else first_rows(batches, limit), path)
+        return ReadResult(source.name, names, stored.rows, stored.lost, self._version(source), scanned)
 
     def _version(self, source: Source) -> str | None:
         if self.account.is_emulated or source.relation.is_sharded:  # bqemulator's metadata stand still
@@ -210,11 +210,11 @@ class BigQueryWarehouse(Warehouse):
 
         A LIMIT makes no query cheaper, a time from which rows are asked for may, where days are partitions.
         """
-        everything = condition(source.relation, source.table, None)
+        no_restriction = condition(source.relation, source.table, None)
         estimates = []
-        for where in (everything, *recent(source.relation, source.table)):
-            written = partial(select, source.relation, source.table.schema, limit=rows)
-            query, scanned = _planned(client, source, where, written)
+        for where in (no_restriction, *recent(source.relation, source.table)):
+            build_query = partial(select, source.relation, source.table.schema, limit=rows)
+            query, scanned = _planned(client, source, where, build_query)
             estimates.append(scanned)
             if self.maximum_bytes is None or estimates[-1] <= self.maximum_bytes:
                 return query, estimates[-1]
@@ -245,8 +245,8 @@ class BigQueryWarehouse(Warehouse):
             self._affordable(scanned, source)
             with understood(source.name):
                 schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
-                wanted = pa.schema([schema.field(name) for name in columns])
-            yield wanted, _batches(storage.messages(session), schema, columns, source.name), scanned
+                selected = pa.schema([schema.field(name) for name in columns])
+            yield selected, _batches(storage.messages(session), schema, columns, source.name), scanned
 
     @contextmanager
     def _queried(
@@ -254,8 +254,8 @@ class BigQueryWarehouse(Warehouse):
     ) -> Iterator[Batches]:
         """Query a view; the result of a large one is fetched through the Storage Read API as well."""
         entries = {entry.name: entry for entry in source.table.schema}
-        chosen = [entries[name] for name in columns]
-        query, scanned = _planned(client, source, where, partial(select, source.relation, chosen))
+        selected = [entries[name] for name in columns]
+        query, scanned = _planned(client, source, where, partial(select, source.relation, selected))
         self._affordable(scanned, source)
         job = client.query(query, job_config=bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes))
         result = job.result(page_size=_PAGE_ROWS)
@@ -274,8 +274,8 @@ class BigQueryWarehouse(Warehouse):
             )
 
 
-def _planned(client: bigquery.Client, source: Source, where: str, written: Callable[[str], str]) -> tuple[str, int]:
-    """Return a query, `written` with a condition, and the bytes that it would scan.
+def _planned(client: bigquery.Client, source: Source, where: str, build_query: Callable[[str], str]) -> tuple[str, int]:
+    """Return a query, `build_query` with a condition, and the bytes that it would scan.
 
     That a table behind a view demands a partition filter shows in BigQuery's refusal alone. It names the columns; if
     the view has one of them, all of its rows are asked for by it.
@@ -285,17 +285,17 @@ def _planned(client: bigquery.Client, source: Source, where: str, written: Calla
     WarehouseError
         If the view has none, or keeps the filter from the table.
     """
-    query = written(where)
+    query = build_query(where)
     try:
         return query, _estimate(client, query)
     except google_errors.BadRequest as refused:
         demanded = demanded_columns(str(refused.message))
         if not demanded:
             raise
-    own = next((entry for entry in source.table.schema if entry.name in demanded), None)
-    if own is not None:
-        everything = every_row(own.name, own.field_type)
-        query = written(f"{where} AND {everything}" if where else everything)
+    filter_column = next((entry for entry in source.table.schema if entry.name in demanded), None)
+    if filter_column is not None:
+        always_true = every_row(filter_column.name, filter_column.field_type)
+        query = build_query(f"{where} AND {always_true}" if where else always_true)
         try:
             return query, _estimate(client, query)
         except google_errors.BadRequest as refused:
@@ -303,7 +303,7 @@ def _planned(client: bigquery.Client, source: Source, where: str, written: Calla
                 raise
     raise WarehouseError(
         f"{source.name} reads a table that demands a filter on {' or '.join(demanded)}, and "
-        + ("keeps one from reaching it" if own else "has no such column")
+        + ("keeps one from reaching it" if filter_column else "has no such column")
         + ": have the view itself filter that table, or map the table"
     )
 

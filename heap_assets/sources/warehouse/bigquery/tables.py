@@ -27,30 +27,30 @@ class Source:
 
 
 def source_of(
-    client: bigquery.Client, name: str, own: str, dataset: str | None = None, remedy: str = READING
+    client: bigquery.Client, name: str, default_project: str, dataset: str | None = None, remedy: str = READING
 ) -> Source:
     """Find what a name stands for; RelationMissingError names what there is instead.
 
     Parameters
     ----------
-    own
+    default_project
         The project of names without one.
     dataset
         That of bare tables.
     """
-    relation = relation_of(name, own, dataset)
+    relation = relation_of(name, default_project, dataset)
     if relation.is_sharded:
-        return Source(relation, _newest_shard(client, relation), relation.shown(own))
+        return Source(relation, _newest_shard(client, relation), relation.shown(default_project))
     try:
         with explained(name, remedy):
             table = client.get_table(relation.path, timeout=60)
     except RelationMissingError:
-        prefix = f"{relation.dataset.shown(own)}."
+        prefix = f"{relation.dataset.shown(default_project)}."
         names = [f"{prefix}{table}" for table, _, _ in without_shards(listed(client, relation.dataset))]
-        found = find_relation(relation.shown(own), names, f"BigQuery dataset {relation.dataset.path}")
-        relation = Relation(relation.dataset, found.removeprefix(prefix))
+        existing = find_relation(relation.shown(default_project), names, f"BigQuery dataset {relation.dataset.path}")
+        relation = Relation(relation.dataset, existing.removeprefix(prefix))
         table = client.get_table(relation.path, timeout=60)
-    return Source(relation, table, relation.shown(own))
+    return Source(relation, table, relation.shown(default_project))
 
 
 def version_of(table: bigquery.Table) -> str | None:
@@ -67,9 +67,9 @@ def _newest_shard(client: bigquery.Client, relation: Relation) -> bigquery.Table
     shards = [shard for name in tables if (shard := shard_of(name))]
     days = [day for prefix, day in shards if prefix == relation.table.removesuffix("*")]
     if not days:
-        known = sorted({f"{prefix}*" for prefix, _ in shards})
+        sharded = sorted({f"{prefix}*" for prefix, _ in shards})
         where = f"BigQuery dataset {relation.dataset.path}"
-        find_relation(relation.table, known, where, "tables by day named")
+        find_relation(relation.table, sharded, where, "tables by day named")
     return client.get_table(relation.shard(max(days)).path, timeout=60)
 
 
@@ -78,13 +78,13 @@ def listed(client: bigquery.Client, dataset: Dataset) -> list[tuple[str, str]]:
     try:
         with explained(dataset.path):
             reference = bigquery.DatasetReference(dataset.project, dataset.name)
-            found = [(str(item.table_id), str(item.table_type)) for item in client.list_tables(reference)]
-            if not found:
+            tables = [(str(item.table_id), str(item.table_type)) for item in client.list_tables(reference)]
+            if not tables:
                 client.get_dataset(reference)  # that there are no tables may mean that there is no dataset
-            return found
+            return tables
     except RelationMissingError:
         with explained(dataset.project):
-            names = [found.dataset_id for found in client.list_datasets(dataset.project)]
+            names = [tables.dataset_id for tables in client.list_datasets(dataset.project)]
         find_relation(dataset.name, names, f"BigQuery project {dataset.project}", "dataset")
         raise
 

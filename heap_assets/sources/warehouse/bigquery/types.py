@@ -55,7 +55,7 @@ def _scalar(name: str, dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.Decimal):
         precision, scale = dtype.precision or 38, dtype.scale
         return "NUMERIC" if scale <= 9 and precision - scale <= 29 else "BIGNUMERIC"
-    kind = next((kind for known, kind in _SCALARS.items() if isinstance(dtype, known)), None)
+    kind = next((kind for polars_type, kind in _SCALARS.items() if isinstance(dtype, polars_type)), None)
     if kind is None:
         raise PublishError(f"column {name!r} is of type {dtype}, which BigQuery does not have")
     return kind
@@ -70,7 +70,7 @@ def schema_of(publication: Publication, schema: pl.Schema) -> list[bigquery.Sche
     ]
 
 
-def spelled(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) -> pl.LazyFrame:
+def unsupported_as_text(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) -> pl.LazyFrame:
     """Write as text what BigQuery has no type for: durations, nanoseconds, lists of lists, integers of 128 bits.
 
     So are structs without a field, or with a field whose name BigQuery refuses.
@@ -80,7 +80,7 @@ def spelled(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaField] = ()) 
     times = {entry.name.casefold() for entry in existing if kind_of(entry) in ("TIMESTAMP", "DATETIME")}
     schema = frame.collect_schema()
     return frame.with_columns(
-        _spelled(name, dtype)
+        _as_text(name, dtype)
         for name, dtype in schema.items()
         if _is_foreign(dtype) and not (isinstance(dtype, pl.Datetime) and name.casefold() in times)
     )
@@ -96,7 +96,7 @@ def _is_foreign(dtype: pl.DataType, *, in_list: bool = False) -> bool:
     return isinstance(dtype, _IN_TEXT) or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
 
 
-def _spelled(name: str, dtype: pl.DataType) -> pl.Expr:
+def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name)
     if isinstance(dtype, pl.Duration):
         return column.dt.to_string("iso")
@@ -130,10 +130,10 @@ def in_table_order(
     One that the frame lacks, or that is `empty`, is null.
     """
     schema = frame.collect_schema()
-    own = {name.casefold(): name for name in schema.names()}
+    by_folded_name = {name.casefold(): name for name in schema.names()}
     selected = []
     for entry in fields:
-        name = own.get(entry.name.casefold())
+        name = by_folded_name.get(entry.name.casefold())
         if name is None or name in empty or is_untyped(schema[name]):
             selected.append(pl.lit(None, dtype_of(entry)).alias(entry.name))
         else:
@@ -191,8 +191,8 @@ _SECOND = 1_000_000
 
 def readable(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return schema and batches with INTERVAL and BIGNUMERIC as text, inside structs and arrays as well."""
-    wanted = pa.schema([pa.field(each.name, _kind(each.type)) for each in schema])
-    return wanted, (_batch(batch, wanted) for batch in batches)
+    readable_schema = pa.schema([pa.field(each.name, _kind(each.type)) for each in schema])
+    return readable_schema, (_batch(batch, readable_schema) for batch in batches)
 
 
 def interval_text(value: pa.MonthDayNano) -> str:

@@ -58,8 +58,8 @@ class DuckDBWarehouse(SqlWarehouse[duckdb.DuckDBPyConnection]):
 
     def preflight(self) -> list[Permission]:
         if not self.path.exists():
-            mend = f"set {self.section}.path to the DuckDB file"
-            return [Permission("file", False, f"{self.path} does not exist", mend)]
+            remedy = f"set {self.section}.path to the DuckDB file"
+            return [Permission("file", False, f"{self.path} does not exist", remedy)]
         try:
             tables = self.tables()
         except WarehouseError as error:
@@ -106,7 +106,7 @@ class DuckDBWarehouse(SqlWarehouse[duckdb.DuckDBPyConnection]):
             "memory_limit": self.memory_limit,
             "autoinstall_known_extensions": "false",  # nothing is fetched from a host that the user did not configure
         }
-        connection = self._waiting(lambda: duckdb.connect(str(self.path), read_only=True, config=config))
+        connection = self._retry_while_locked(lambda: duckdb.connect(str(self.path), read_only=True, config=config))
         try:
             connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             if scratch is not None:
@@ -117,7 +117,7 @@ class DuckDBWarehouse(SqlWarehouse[duckdb.DuckDBPyConnection]):
         finally:
             connection.close()
 
-    def _waiting(self, connect: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+    def _retry_while_locked(self, connect: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
         give_up_at = time.monotonic() + self.lock_wait
         while True:
             try:
@@ -175,14 +175,14 @@ def _beyond_decimals(connection: duckdb.DuckDBPyConnection, relation: str, colum
     """Return the columns with HUGEINT somewhere that hold one of more than 38 digits."""
     described = connection.sql(f"SELECT * FROM {quoted(relation)} LIMIT 0")
     kinds = dict(zip(described.columns, described.types, strict=True))
-    found = set()
+    beyond = set()
     for name in columns:
         if "HUGEINT" in str(kinds[name]):
             column, kind = sql_identifier(name), readable(kinds[name])
-            kept = f"CAST(TRY_CAST({column} AS {kind}) AS VARCHAR) IS DISTINCT FROM CAST({column} AS VARCHAR)"
-            if connection.execute(f"SELECT count(*) FROM {quoted(relation)} WHERE {kept}").fetchall()[0][0]:
-                found.add(name)
-    return found
+            differs = f"CAST(TRY_CAST({column} AS {kind}) AS VARCHAR) IS DISTINCT FROM CAST({column} AS VARCHAR)"
+            if connection.execute(f"SELECT count(*) FROM {quoted(relation)} WHERE {differs}").fetchall()[0][0]:
+                beyond.add(name)
+    return beyond
 
 
 def _select(connection: duckdb.DuckDBPyConnection, query: Query, text: Collection[str]) -> str:

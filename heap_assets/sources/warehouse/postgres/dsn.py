@@ -74,9 +74,9 @@ class Dsn:
             return f"service {self.options['service']}"
         hosts = self._setting("host", "PGHOST") or self._setting("hostaddr", "PGHOSTADDR") or "localhost"
         ports = (self._setting("port", "PGPORT") or "5432").split(",")
-        named = hosts.split(",")
-        ports = ports * len(named) if len(ports) == 1 else ports
-        pairs = (f"{host or 'localhost'}:{port or '5432'}" for host, port in zip(named, ports, strict=False))
+        host_names = hosts.split(",")
+        ports = ports * len(host_names) if len(ports) == 1 else ports
+        pairs = (f"{host or 'localhost'}:{port or '5432'}" for host, port in zip(host_names, ports, strict=False))
         database = self._setting("dbname", "PGDATABASE") or self._setting("user", "PGUSER")
         return f"{','.join(pairs)}/{database}"
 
@@ -88,21 +88,21 @@ class Dsn:
         # an address is what is connected to, the name beside it is for certificates
         hosts = self._setting("hostaddr", "PGHOSTADDR") or self._setting("host", "PGHOST") or "localhost"
         ports = (self._setting("port", "PGPORT") or "5432").split(",")
-        named = hosts.split(",")
-        ports = ports * len(named) if len(ports) == 1 else ports
-        pairs = zip((host.strip("[]") for host in named), ports, strict=False)
+        host_names = hosts.split(",")
+        ports = ports * len(host_names) if len(ports) == 1 else ports
+        pairs = zip((host.strip("[]") for host in host_names), ports, strict=False)
         return [f"{host or 'localhost'}:{port or '5432'}" for host, port in pairs if not host.startswith("/")]
 
     def connecting(self, timeout: int) -> str:
         """Return the string to connect with: with a timeout and the program's name unless it has its own."""
-        wanted = {"connect_timeout": str(timeout), "fallback_application_name": "heap_assets"}
-        added = [f"{name}={value}" for name, value in wanted.items() if name not in self.options]
+        defaults = {"connect_timeout": str(timeout), "fallback_application_name": "heap_assets"}
+        added = [f"{name}={value}" for name, value in defaults.items() if name not in self.options]
         if not added:
             return self.text
         if not _SCHEME.match(self.text):
             return " ".join([self.text, *added])
-        asked = "?" in _AUTHORITY.sub("", _SCHEME.sub("", self.text, count=1), count=1)
-        return f"{self.text}{'&' if asked else '?'}{'&'.join(added)}"
+        has_query = "?" in _AUTHORITY.sub("", _SCHEME.sub("", self.text, count=1), count=1)
+        return f"{self.text}{'&' if has_query else '?'}{'&'.join(added)}"
 
     def hidden(self, text: str) -> str:
         """Blank out the password, should a message quote it."""
@@ -119,43 +119,43 @@ def _of_uri(rest: str) -> dict[str, str]:
     """Read what stands behind the scheme as libpq does: the password ends at the first @."""
     if re.search(r"%(?![0-9A-Fa-f]{2})|\s", rest):
         raise _misread()
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     authority = _AUTHORITY.match(rest)
     if authority:
         user, _, password = authority.group()[:-1].partition(":")
-        found |= {"user": user, "password": password}
+        options |= {"user": user, "password": password}
         rest = rest[authority.end() :]
-    address, asked, query = rest.partition("?")
+    address, has_query, query = rest.partition("?")
     if "@" in address:
         raise _misread()
     server, _, database = address.partition("/")
     hosts, ports = [], []
-    for one in server.split(","):
-        parts = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.*))?", one)
+    for host_and_port in server.split(","):
+        parts = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.*))?", host_and_port)
         if parts is None:
             raise _misread()
         hosts.append(parts[1])
         ports.append(parts[2] or "")
-    found |= {"host": ",".join(hosts), "port": ",".join(ports) if any(ports) else "", "dbname": database}
-    for pair in query.split("&") if asked and query else ():
+    options |= {"host": ",".join(hosts), "port": ",".join(ports) if any(ports) else "", "dbname": database}
+    for pair in query.split("&") if has_query and query else ():
         name, equals, value = pair.partition("=")
         if not equals or "=" in value:
             raise _misread()
-        found[unquote(name)] = value
-    return {name: unquote(value) for name, value in found.items() if value}
+        options[unquote(name)] = value
+    return {name: unquote(value) for name, value in options.items() if value}
 
 
 def _of_keywords(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    at, end = 0, len(text.rstrip())
-    while at < end:
-        pair = _KEYWORD.match(text, at)
+    options: dict[str, str] = {}
+    position, end = 0, len(text.rstrip())
+    while position < end:
+        pair = _KEYWORD.match(text, position)
         if pair is None or (pair.end() < end and not text[pair.end()].isspace()):
             raise _misread()
         value = pair[3] if pair[2] is None else pair[2]
-        found[pair[1]] = re.sub(r"\\(.)", r"\1", value)
-        at = pair.end()
-    return found
+        options[pair[1]] = re.sub(r"\\(.)", r"\1", value)
+        position = pair.end()
+    return options
 
 
 def _misread() -> AccessError:

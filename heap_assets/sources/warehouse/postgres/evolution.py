@@ -1,4 +1,4 @@
-"""What becomes of a PostgreSQL table's columns when rows of other types are to be put into it."""
+"""Schema evolution of a PostgreSQL table: columns added and types widened for the rows to be loaded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _WIDER: Mapping[str, frozenset[str]] = {
     "character": frozenset({"text"}),
 }
 """Changes of type that lose nothing: to doubles only of integers that they hold, which the publisher sees to."""
-_SPELLED = {"time": "time without time zone"}
-"""What PostgreSQL calls a type that we call otherwise."""
+_SQL_NAMES = {"time": "time without time zone"}
+"""PostgreSQL's names of types for which we use another one."""
 _DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
 _KIND = re.compile(r"(?P<base>[a-z ]+?)(?:\((?P<limits>[0-9,]+)\))?(?P<zone>[a-z ]*)(?P<array>(?:\[\])?)")
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """A table's columns as they have to be for rows to be put into it.
+    """The column changes that a table needs before rows are loaded.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Evolution:
 def evolved(
     table: str, existing: Mapping[str, str], loaded: Mapping[str, str], is_empty: Callable[[str], bool]
 ) -> Evolution:
-    """Compare a table with what is to be put into it.
+    """Compare a table with the rows to be loaded.
 
     A column may be wider than what comes, as after one that was widened by a newer day; a text column takes values of
     any type as PostgreSQL writes them.
@@ -89,7 +89,7 @@ def becomes_double(old: str | None, new: str) -> bool:
 
 def _joined(old: str, new: str) -> str | None:
     """Return the type that holds the values of both; None if there is none."""
-    new = _SPELLED.get(new, new)
+    new = _SQL_NAMES.get(new, new)
     (base, limits, array), (coming, limited, several) = _parts(old), _parts(new)
     if array != several:
         return None
@@ -112,10 +112,10 @@ def _parts(kind: str) -> tuple[str, tuple[int, ...] | None, str]:
     return match["base"] + match["zone"], limits, match["array"]
 
 
-def _joined_numeric(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> str:
+def _joined_numeric(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> str:
     """Return the `numeric` that has room for the digits of both, before the point and after it."""
-    if one is None or other is None:
+    if first is None or second is None:
         return "numeric"
-    (precision, scale), (coming, fraction) = ((*limits, 0)[:2] for limits in (one, other))
-    after = max(scale, fraction)
-    return f"numeric({max(precision - scale, coming - fraction) + after},{after})"
+    (precision, scale), (coming, fraction) = ((*limits, 0)[:2] for limits in (first, second))
+    decimals = max(scale, fraction)
+    return f"numeric({max(precision - scale, coming - fraction) + decimals},{decimals})"

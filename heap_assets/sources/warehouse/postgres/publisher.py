@@ -22,7 +22,7 @@ from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.postgres.errors import reason
 from heap_assets.sources.warehouse.postgres.evolution import Evolution, becomes_double, evolved
-from heap_assets.sources.warehouse.postgres.types import Carried, carried
+from heap_assets.sources.warehouse.postgres.types import CopyColumn, copy_column
 from heap_assets.sources.warehouse.publish import (
     Preview,
     Publication,
@@ -94,23 +94,25 @@ class PostgresPublisher(Publisher):
             PublishStatus.LOADED, publication.table, day, loaded, added, seconds, size, jobs, lost, load=transaction
         )
 
-    def _held(self, table: str, loads: Sequence[tuple[date | None, Load]], *, whole: bool) -> set[date | None]:
-        """Ask for the transaction (`xmin`) of rows: that of the load, or of one which widened a column since.
+    def _intact(self, table: str, loads: Sequence[tuple[date | None, Load]], *, every_row: bool) -> set[date | None]:
+        """Compare the transaction (`xmin`) of rows with that of the load, and of later ones that widened a column.
 
-        Whatever rows are put there by anybody else, by a restore from a backup too, has another one.
+        Rows written by anybody else, or restored from a backup, have another transaction.
         """
         with self._transaction() as cursor:
             if not loads or not self._existing(cursor, table):
                 return set()
             rewritten = [int(number) for number in self._log.rewritten(table)]
-            asked = []
+            queries = []
             for number, (day, load) in enumerate(loads):
                 numbers = [int(load.load), *(n for n in rewritten if n > int(load.load))] if load.load else []
                 where = "TRUE" if day is None else f"{DAY_COLUMN} = DATE '{day.isoformat()}'"
-                asked.append(_held_query(number, self._quoted(table), where, numbers, load.rows, whole=whole))
-            cursor.execute(" UNION ALL ".join(asked))
-            held = {int(number) for number, same in cursor.fetchall() if same}
-        return {day for number, (day, _) in enumerate(loads) if number in held}
+                queries.append(
+                    _intact_query(number, self._quoted(table), where, numbers, load.rows, every_row=every_row)
+                )
+            cursor.execute(" UNION ALL ".join(queries))
+            intact = {int(number) for number, same in cursor.fetchall() if same}
+        return {day for number, (day, _) in enumerate(loads) if number in intact}
 
     def _prepare(
         self, cursor: dbapi.Cursor, publication: Publication, types: Mapping[str, str], empty: EmptyColumns
@@ -171,10 +173,10 @@ class PostgresPublisher(Publisher):
         change = evolved(f"{self.schema}.{publication.table}", existing, types, EmptyColumns(frame))
         return Preview(False, change.added, change.widened)
 
-    def _was_carried_out(self, table: str, turn: str) -> bool:
-        if not turn.isdigit():
+    def _was_carried_out(self, table: str, load_id: str) -> bool:
+        if not load_id.isdigit():
             return True
-        number = f"{sql_literal(turn)}::xid8"
+        number = f"{sql_literal(load_id)}::xid8"
         with self._transaction() as cursor:
             _alone(cursor, self._quoted(table))  # whoever loads holds this to the end
             # of a number that is yet to come, as after a restore, PostgreSQL says nothing but an error
@@ -182,8 +184,8 @@ class PostgresPublisher(Publisher):
             [(status,)] = cursor.fetchall()
         return bool(status != "aborted")
 
-    def _await(self, table: str, turn: str) -> None:
-        """Nothing to wait for: a load begins once it holds the lock, which it holds to its end."""
+    def _await(self, table: str, load_id: str) -> None:
+        """Return at once: a load holds the lock from its beginning to its end."""
 
     def _create_view(self, table: str, into: str, on: ResolvedOn, origin: str) -> None:
         view = f"{sql_identifier(into)}.{sql_identifier(table)}"
@@ -221,8 +223,8 @@ class PostgresPublisher(Publisher):
                 [(may,)] = cursor.fetchall()
         except WarehouseError as error:
             return [Permission("connect", False, str(error), "check dsn and that the server lets this host in")]
-        said = detail if may else detail.replace("may", "may not")
-        return [Permission("connect", True, self.target), Permission("write", bool(may), said, remedy)]
+        message = detail if may else detail.replace("may", "may not")
+        return [Permission("connect", True, self.target), Permission("write", bool(may), message, remedy)]
 
     @contextmanager
     def _transaction(self) -> Iterator[dbapi.Cursor]:
@@ -247,10 +249,10 @@ class PostgresPublisher(Publisher):
         return f"{sql_identifier(self.schema)}.{sql_identifier(table)}"
 
 
-def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, Carried]:
-    """Return how each column is carried; one that is null throughout and of no type waits for one."""
+def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, CopyColumn]:
+    """Return how each column is loaded; a column without a type and without values is left out until it has one."""
     return {
-        name: carried(name, dtype, publication)
+        name: copy_column(name, dtype, publication)
         for name, dtype in rows.collect_schema().items()
         if not is_untyped(dtype)
     }
@@ -258,9 +260,9 @@ def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, Carried]
 
 @contextmanager
 def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
-    """Take the views on a table away while its types change, which PostgreSQL demands, and put them back as they were.
+    """Drop the views on a table while its types change, as PostgreSQL demands, and recreate them unchanged.
 
-    All of it is in the transaction: nobody sees the table without its views.
+    Both happen in the same transaction, so readers always see the views.
     """
     cursor.execute(
         "SELECT DISTINCT v.oid::regclass::text, pg_get_viewdef(v.oid) FROM pg_depend d "
@@ -276,7 +278,7 @@ def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
 
 
 def _alone(cursor: dbapi.Cursor, name: str) -> None:
-    """Let one publisher at a time make or change something: PostgreSQL fails two who make one name at once."""
+    """Take an advisory lock on a name: PostgreSQL fails one of two transactions that create the same name."""
     cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({sql_literal('heap_assets ' + name)}, 0))")
 
 
@@ -288,12 +290,12 @@ def _make_schema(cursor: dbapi.Cursor, name: str) -> None:
 
 def _has_schema(cursor: dbapi.Cursor, name: str) -> bool:
     cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {sql_literal(name)})")
-    [(there,)] = cursor.fetchall()
-    return bool(there)
+    [(exists,)] = cursor.fetchall()
+    return bool(exists)
 
 
-def _sink(rows: pl.LazyFrame, columns: Mapping[str, Carried], path: Path) -> dict[str, int]:
-    """Write rows in the form that COPY carries; returns how many values of which column have no place."""
+def _sink(rows: pl.LazyFrame, columns: Mapping[str, CopyColumn], path: Path) -> dict[str, int]:
+    """Write rows as a Parquet file for COPY; returns the number of values by column that do not fit."""
     counts = [
         column.lost.sum().cast(pl.Int64).alias(name) for name, column in columns.items() if column.lost is not None
     ]
@@ -328,35 +330,37 @@ def _exchange(cursor: dbapi.Cursor, table: str, day: date | None, values: Mappin
     cursor.execute(f"INSERT INTO {table} ({names}) SELECT {', '.join(values.values())} FROM pg_temp.{_STAGING}")
 
 
-def _held_query(number: int, table: str, where: str, transactions: Sequence[int], rows: int, *, whole: bool) -> str:
-    """Write the query that says whether `rows` rows are there and each is of one of the transactions, if any is named.
+def _intact_query(
+    number: int, table: str, where: str, transactions: Sequence[int], rows: int, *, every_row: bool
+) -> str:
+    """Return the query that checks that a day has `rows` rows, all written by one of the transactions if any is given.
 
     `xmin` is the lower half of a transaction's number.
     """
-    looked_at, expected = ("ALL", rows) if whole else ("1", min(rows, 1))
+    limit, expected = ("ALL", rows) if every_row else ("1", min(rows, 1))
     numbers = ", ".join(str(transaction % 2**32) for transaction in transactions)
     same = f"count(*) FILTER (WHERE xmin::text::bigint IN ({numbers}))" if numbers else "count(*)"
-    source = f"(SELECT xmin FROM {table} WHERE {where} LIMIT {looked_at}) r"
+    source = f"(SELECT xmin FROM {table} WHERE {where} LIMIT {limit}) r"
     return f"(SELECT {number}, count(*) = {expected} AND {same} = {expected} FROM {source})"
 
 
 def _number(cursor: dbapi.Cursor) -> str:
-    """Return the number of the transaction, by which the server remembers what became of it."""
+    """Return the id of the current transaction; the server can report its outcome later."""
     cursor.execute("SELECT pg_current_xact_id()::text")
     [(transaction,)] = cursor.fetchall()
     return str(transaction)
 
 
-def _value(name: str, own: str, change: Evolution) -> str:
+def _value(name: str, staged_type: str, change: Evolution) -> str:
     """Write a staged value in the type of its column; an integer that a double would round is null."""
     column, kind = sql_identifier(name), change.kinds[name]
     if name in change.empty:
-        return f"{column}::text::{kind}" if own.endswith("[]") and kind.endswith("[]") else f"NULL::{kind}"
-    if becomes_double(own, kind):
+        return f"{column}::text::{kind}" if staged_type.endswith("[]") and kind.endswith("[]") else f"NULL::{kind}"
+    if becomes_double(staged_type, kind):
         return f"CASE WHEN {column} {_BEYOND} THEN NULL ELSE {column} END::{kind}"
-    return f"{column}::{own}::{kind}"
+    return f"{column}::{staged_type}::{kind}"
 
 
 def _is_away(text: str) -> bool:
-    """Whether a connection failed for a reason that passes: a server that answers with FATAL is there, and refuses."""
-    return "FATAL:" not in text or any(words in text for words in _NOT_NOW)
+    """Whether a connection failed for a transient reason; most FATAL answers of a server are permanent."""
+    return "FATAL:" not in text or any(phrase in text for phrase in _NOT_NOW)

@@ -59,8 +59,8 @@ class PostgresWarehouse(SqlWarehouse[dbapi.Cursor]):
                 tables = self._tables(cursor)
                 may = _rows(cursor, f"SELECT has_table_privilege(c.oid, 'SELECT') {_RELATIONS}")
         except WarehouseError as error:
-            mend = f"check {self.section}.dsn and that the server lets this host in"
-            return [Permission("connect", False, str(error), mend)]
+            remedy = f"check {self.section}.dsn and that the server lets this host in"
+            return [Permission("connect", False, str(error), remedy)]
         readable = sum(bool(row[0]) for row in may)
         return [
             Permission("connect", True, self.name),

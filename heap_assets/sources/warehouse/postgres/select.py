@@ -1,4 +1,4 @@
-"""Which expression reads a column of PostgreSQL exactly: as it is where Arrow has the type, else as text or JSON."""
+"""SELECT expressions that read PostgreSQL columns exactly: unchanged if Arrow has the type, else as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from heap_assets.sources.warehouse.arrow import MisfitError
 from heap_assets.values import sql_identifier
 
-KEPT = frozenset(
+NATIVE_TYPES = frozenset(
     {
         *("bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "name"),
         *("bytea", "date", "time", "timestamp", "timestamptz", "json", "jsonb"),
     }
 )
-"""Base types that the driver brings into Arrow as they are; enums too. Others are read as text."""
+"""Base types that the driver converts to Arrow; enums too. Others are read as text."""
 _CASTS = {"oid": "bigint"}  # the driver's is of 32 bits with a sign
 _GUARD = "heap_assets_dimensions_"
 _NULL = "heap_assets_null_"
@@ -27,15 +27,15 @@ _AT = "heap_assets_position"
 
 @dataclass(frozen=True)
 class Selection:
-    """Expressions of a SELECT, and the columns among them that only tell of others.
+    """Expressions of a SELECT, and its helper columns.
 
     Attributes
     ----------
     guards
-        Column to the one whose arrays it tells of: whether any has several dimensions.
+        Helper column, true if an array has several dimensions, to the column that it checks.
     nulls
-        Column to the place of a composite, which is its column and the fields below: whether it is null there; a list
-        for arrays of composites.
+        Helper column, true if a composite is null, to the path of the composite (column, then fields); a list for
+        arrays of composites.
     """
 
     expressions: tuple[str, ...]
@@ -58,7 +58,7 @@ class Selection:
             for guard, column in self.guards.items():
                 if pc.any(batch.column(guard)).as_py():
                     raise MisfitError(column, "a list of one dimension")
-            nulls = {place: batch.column(name) for name, place in self.nulls.items()}
+            nulls = {path: batch.column(name) for name, path in self.nulls.items()}
             schema = self.schema(batch.schema)
             columns = [_composites(batch.column(name), (name,), nulls) for name in schema.names]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -68,16 +68,16 @@ class Selection:
         return pa.schema([each for each in schema if each.name not in self.guards and each.name not in self.nulls])
 
 
-def _composites(array: pa.Array, place: tuple[str, ...], nulls: Mapping[tuple[str, ...], pa.Array]) -> pa.Array:
-    """Give composites, none of which was null when the driver had them, their nulls back."""
-    if place not in nulls:
+def _composites(array: pa.Array, path: tuple[str, ...], nulls: Mapping[tuple[str, ...], pa.Array]) -> pa.Array:
+    """Restore nulls of composites, which the query replaced by rows of nulls for the driver."""
+    if path not in nulls:
         return array
     if pa.types.is_list(array.type):
-        values = _composites(array.values, place, nulls)
+        values = _composites(array.values, path, nulls)
         return pa.ListArray.from_arrays(array.offsets, values, type=array.type, mask=array.is_null())
-    mask = nulls[place]
+    mask = nulls[path]
     fields = list(array.type)
-    children = [_composites(array.field(index), (*place, each.name), nulls) for index, each in enumerate(fields)]
+    children = [_composites(array.field(index), (*path, each.name), nulls) for index, each in enumerate(fields)]
     return pa.StructArray.from_arrays(
         children, fields=fields, mask=mask.flatten() if pa.types.is_list(mask.type) else mask
     )
@@ -91,7 +91,7 @@ class _Type:
     kind: str
     element: int
     relation: int
-    spelled: str
+    sql_name: str
     is_domain: bool = False
 
 
@@ -106,20 +106,20 @@ def selection(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], text:
         Columns whose values do not fit the type they have in Arrow: numbers are read as text, all else as JSON.
     """
     types = _Types(cursor)
-    found = {name: types.resolved(oid) for name, oid in types.attributes(relation)}
+    column_types = {name: types.resolved(oid) for name, oid in types.attributes(relation)}
     expressions: list[str] = []
     guards: dict[str, str] = {}
     nulls: dict[str, tuple[str, ...]] = {}
     for name in columns:
         quoted = sql_identifier(name)
-        expression, arrays = types.expression(quoted, found[name], as_text=name in text)
-        composites = types.nulls(quoted, found[name], (name,)) if expression == quoted else {}
+        expression, arrays = types.expression(quoted, column_types[name], as_text=name in text)
+        composites = types.nulls(quoted, column_types[name], (name,)) if expression == quoted else {}
         if composites:
-            expression = types.filled(quoted, found[name])
+            expression = types.filled(quoted, column_types[name])
         expressions.append(quoted if expression == quoted else f"{expression} AS {quoted}")
-        for place, is_null in composites.items():
+        for path, is_null in composites.items():
             column = f"{_NULL}{len(nulls)}"
-            nulls[column] = place
+            nulls[column] = path
             expressions.append(f"({is_null}) AS {column}")
         if arrays:
             guard = f"{_GUARD}{len(guards)}"
@@ -132,7 +132,7 @@ def selection(cursor: dbapi.Cursor, relation: str, columns: Sequence[str], text:
 @dataclass
 class _Types:
     cursor: dbapi.Cursor
-    _known: dict[int, _Type] = field(default_factory=dict)
+    _by_oid: dict[int, _Type] = field(default_factory=dict)
     _money: str | None = None
 
     def attributes(self, relation: str) -> list[tuple[str, int]]:
@@ -143,19 +143,19 @@ class _Types:
         return list(self.cursor.fetchall())
 
     def resolved(self, oid: int) -> _Type:
-        if oid not in self._known:
+        if oid not in self._by_oid:
             self.cursor.execute(
                 "SELECT typname::text, typtype::text, CASE WHEN typcategory = 'A' THEN typelem::bigint ELSE 0 END, "
                 "typrelid::bigint, typbasetype::bigint, format_type(oid, NULL) "
                 f"FROM pg_type WHERE oid = {oid}"
             )
-            [(name, kind, element, relation, base, spelled)] = self.cursor.fetchall()
+            [(name, kind, element, relation, base, sql_name)] = self.cursor.fetchall()
             if kind == "d":
                 inner = self.resolved(base)
-                self._known[oid] = replace(inner, is_domain=True)
+                self._by_oid[oid] = replace(inner, is_domain=True)
             else:
-                self._known[oid] = _Type(name, kind, element, relation, spelled)
-        return self._known[oid]
+                self._by_oid[oid] = _Type(name, kind, element, relation, sql_name)
+        return self._by_oid[oid]
 
     def expression(self, value: str, kind: _Type, *, as_text: bool) -> tuple[str, list[str]]:
         """Return the expression of a column, and the arrays in it that may have several dimensions."""
@@ -177,7 +177,7 @@ class _Types:
                 self.cursor.execute("SELECT scale(0::money::numeric)")
                 self._money = f"numeric(20,{self.cursor.fetchall()[0][0]})"
             return self._money
-        return _CASTS.get(kind.name, "" if kind.kind == "e" or kind.name in KEPT else "text")
+        return _CASTS.get(kind.name, "" if kind.kind == "e" or kind.name in NATIVE_TYPES else "text")
 
     def filled(self, value: str, kind: _Type) -> str:
         """Return a value with rows of nulls for null composites: the driver fails after one, or loses those behind."""
@@ -192,20 +192,20 @@ class _Types:
             self.filled(f"({value}).{sql_identifier(name)}", self.resolved(oid))
             for name, oid in self.attributes(str(kind.relation))
         ]
-        return f"ROW({', '.join(fields)})::{kind.spelled}"
+        return f"ROW({', '.join(fields)})::{kind.sql_name}"
 
-    def nulls(self, value: str, kind: _Type, place: tuple[str, ...]) -> dict[tuple[str, ...], str]:
+    def nulls(self, value: str, kind: _Type, path: tuple[str, ...]) -> dict[tuple[str, ...], str]:
         """Return for each composite in a value, by its place, the expression that tells whether it is null."""
         if kind.element:
-            found = self.nulls(f"({value})[{_AT}]", self.resolved(kind.element), place)
+            is_null_by_path = self.nulls(f"({value})[{_AT}]", self.resolved(kind.element), path)
             each = f"FROM generate_subscripts({value}, 1) AS {_AT}"
-            return {deeper: f"ARRAY(SELECT {is_null} {each})" for deeper, is_null in found.items()}
+            return {deeper: f"ARRAY(SELECT {is_null} {each})" for deeper, is_null in is_null_by_path.items()}
         if not kind.relation:
             return {}
-        found = {place: f"{value} IS NOT DISTINCT FROM NULL"}
+        is_null_by_path = {path: f"{value} IS NOT DISTINCT FROM NULL"}
         for name, oid in self.attributes(str(kind.relation)):
-            found |= self.nulls(f"({value}).{sql_identifier(name)}", self.resolved(oid), (*place, name))
-        return found
+            is_null_by_path |= self.nulls(f"({value}).{sql_identifier(name)}", self.resolved(oid), (*path, name))
+        return is_null_by_path
 
     def _arrays(self, value: str, composite: _Type) -> list[str] | None:
         """Return the arrays among the fields of a composite type; None if the driver lacks a type of one of them."""

@@ -1,4 +1,4 @@
-"""Polars columns as PostgreSQL's: type, the form that COPY carries, and which values have no place there."""
+"""Conversion of Polars columns to PostgreSQL: type, the expression for COPY, and values that do not fit."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _DAY = {"ms": 86_400 * 10**3, "us": 86_400 * 10**6}
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A column on its way into PostgreSQL.
+class CopyColumn:
+    """How a column is loaded into PostgreSQL by COPY.
 
     Attributes
     ----------
     kind
-        Its type there; what is carried is cast to it.
+        Its type in PostgreSQL; the copied value is cast to it.
     value
-        What COPY carries.
+        The expression that is copied.
     lost
-        How many of a row's values are left out or not whole; None if all of the type fit.
+        Number of values of a row that are dropped or truncated; None if every value of the type fits.
     """
 
     kind: str
@@ -45,67 +45,67 @@ class Carried:
     lost: pl.Expr | None = None
 
 
-def carried(name: str, dtype: pl.DataType, publication: Publication) -> Carried:
-    """Say how a column is published; PublishError if PostgreSQL has no type for it."""
+def copy_column(name: str, dtype: pl.DataType, publication: Publication) -> CopyColumn:
+    """Return how a column is loaded; PublishError if PostgreSQL has no type for it."""
     if name in publication.json_columns:
         return _json(pl.col(name), None)
-    found = _carried(pl.col(name), dtype)
-    if found is None:
+    column = _copy_column(pl.col(name), dtype)
+    if column is None:
         raise PublishError(f"{publication.table}: column {name!r} is of type {dtype}, which PostgreSQL does not have")
-    return found
+    return column
 
 
-def _carried(value: pl.Expr, dtype: Any) -> Carried | None:
+def _copy_column(value: pl.Expr, dtype: Any) -> CopyColumn | None:
     if isinstance(dtype, pl.Array):
-        return _carried(value.arr.to_list(), pl.List(dtype.inner))
+        return _copy_column(value.arr.to_list(), pl.List(dtype.inner))
     if isinstance(dtype, pl.List):
-        inner = _carried(pl.element(), _instance(dtype.inner))
+        inner = _copy_column(pl.element(), _instance(dtype.inner))
         if inner is None:
             return None
         if isinstance(dtype.inner, pl.Struct | pl.List | pl.Array):
             return _json(json_text(value, dtype), json_lost(value, dtype))
         lost = None if inner.lost is None else value.list.eval(inner.lost.cast(pl.UInt32)).list.sum().fill_null(0)
-        return Carried(f"{inner.kind}[]", value.list.eval(inner.value), lost)
+        return CopyColumn(f"{inner.kind}[]", value.list.eval(inner.value), lost)
     if isinstance(dtype, pl.Struct):
         return _json(json_text(value, dtype), json_lost(value, dtype))
     if isinstance(dtype, pl.Datetime | pl.Date | pl.Time | pl.Duration):
         return _time(value, dtype)
     if isinstance(dtype, pl.Decimal):
-        return Carried(f"numeric({dtype.precision or 38},{dtype.scale})", value.cast(pl.String))
-    kind = next((kind for known, kind in _SCALARS.items() if isinstance(dtype, known)), None)
+        return CopyColumn(f"numeric({dtype.precision or 38},{dtype.scale})", value.cast(pl.String))
+    kind = next((kind for polars_type, kind in _SCALARS.items() if isinstance(dtype, polars_type)), None)
     if kind is None:
         return None
     if kind == "text":
         text = value.cast(pl.String)
-        return Carried(kind, text.str.replace_all(_NUL, "", literal=True), text.str.contains(_NUL, literal=True))
-    return Carried(kind, value.cast(pl.String) if kind.startswith("numeric") else value)
+        return CopyColumn(kind, text.str.replace_all(_NUL, "", literal=True), text.str.contains(_NUL, literal=True))
+    return CopyColumn(kind, value.cast(pl.String) if kind.startswith("numeric") else value)
 
 
-def _time(value: pl.Expr, dtype: Any) -> Carried:
+def _time(value: pl.Expr, dtype: Any) -> CopyColumn:
     if isinstance(dtype, pl.Time):
         finer = value.cast(pl.Int64) % 1000 != 0
-        return Carried("time", pl.when(~finer).then(value.dt.strftime("%H:%M:%S%.6f")), finer)
+        return CopyColumn("time", pl.when(~finer).then(value.dt.strftime("%H:%M:%S%.6f")), finer)
     if isinstance(dtype, pl.Duration):
         if dtype.time_unit == "ns":
-            return Carried("text", value.dt.to_string("iso"))
-        return Carried("interval", pl.format("{} microseconds", value.dt.total_microseconds()))
+            return CopyColumn("text", value.dt.to_string("iso"))
+        return CopyColumn("interval", pl.format("{} microseconds", value.dt.total_microseconds()))
     if isinstance(dtype, pl.Date):
         beyond = ~value.to_physical().is_between(_FIRST_DAY, _LAST_DAY)
-        return Carried("date", pl.when(~beyond).then(value), beyond)
+        return CopyColumn("date", pl.when(~beyond).then(value), beyond)
     zone = " with time zone" if dtype.time_zone else " without time zone"
     if dtype.time_unit == "ns":
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
-        return Carried("text", utc.dt.strftime("%Y-%m-%d %H:%M:%S%.f" + ("+00" if dtype.time_zone else "")))
+        return CopyColumn("text", utc.dt.strftime("%Y-%m-%d %H:%M:%S%.f" + ("+00" if dtype.time_zone else "")))
     day = _DAY[dtype.time_unit]
     beyond = ~value.to_physical().is_between(_FIRST_DAY * day, (_LAST_DAY + 1) * day - 1)
-    return Carried(f"timestamp{zone}", pl.when(~beyond).then(value).dt.cast_time_unit("us"), beyond)
+    return CopyColumn(f"timestamp{zone}", pl.when(~beyond).then(value).dt.cast_time_unit("us"), beyond)
 
 
-def _json(text: pl.Expr, lost: pl.Expr | None) -> Carried:
-    """JSON without NUL, which jsonb refuses wherever it stands; twice, for what lies between two is looked at once."""
-    cleared = text.str.replace_all(_NUL_IN_JSON, "${1}").str.replace_all(_NUL_IN_JSON, "${1}")
-    nul = (cleared != text).cast(pl.UInt32)
-    return Carried("jsonb", cleared, nul if lost is None else nul.fill_null(0) + lost)
+def _json(text: pl.Expr, lost: pl.Expr | None) -> CopyColumn:
+    """Return JSON without NUL, which jsonb rejects; replaced twice because matches of the pattern may overlap."""
+    without_nul = text.str.replace_all(_NUL_IN_JSON, "${1}").str.replace_all(_NUL_IN_JSON, "${1}")
+    nul = (without_nul != text).cast(pl.UInt32)
+    return CopyColumn("jsonb", without_nul, nul if lost is None else nul.fill_null(0) + lost)
 
 
 def _instance(dtype: Any) -> pl.DataType:

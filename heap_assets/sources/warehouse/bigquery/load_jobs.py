@@ -1,4 +1,4 @@
-"""Jobs under names that are noted before they start: who comes later learns what became of those who died."""
+"""Load jobs whose id is recorded before they start, so that a later publisher can look up their outcome."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _NOTHING: Final = "SELECT 1"
 """The query, free of charge, that takes the name of a job which was not started: BigQuery gives a name only once."""
 
 
-class Turn:
-    """The one job that changes what a table holds, under a name that is noted first.
+class NamedJob:
+    """The job that replaces rows of a table; its id is recorded before it starts.
 
     Parameters
     ----------
