@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, Union
@@ -62,7 +63,7 @@ class WarehouseTable(Section):
         return value
 
 
-class SourceSettings(Section):
+class SourceSettings(Section, ABC):
     """A system that tables are read from: `warehouse:`, or one of `sources:`."""
 
     kind: str
@@ -117,6 +118,7 @@ class SourceSettings(Section):
         """Yield the hosts that reading calls, as `host`, `host:port` or a URL."""
         yield from ()
 
+    @abstractmethod
     def open(self, section: str) -> Any:
         """Return the warehouse (:class:`heap_assets.sources.warehouse.Warehouse`), which connects when it is asked.
 
@@ -125,13 +127,12 @@ class SourceSettings(Section):
         section
             The key of these settings, for messages: `warehouse`, `sources.crm`.
         """
-        raise NotImplementedError
 
 
 DEFAULT_ASSETS = [f"{HEAP}*", GRAPH, PROFILES, "events"]
 
 
-class TargetSettings(Section):
+class TargetSettings(Section, ABC):
     """A place that tables are published to."""
 
     kind: str
@@ -148,14 +149,15 @@ class TargetSettings(Section):
     )
 
     @property
+    @abstractmethod
     def container(self) -> str:
         """The dataset or schema that tables are published to."""
-        raise NotImplementedError
 
     def hosts(self) -> Iterator[str]:
         """Yield the hosts that publishing calls, as `host`, `host:port` or a URL."""
         yield from ()
 
+    @abstractmethod
     def open(self, store: Any, section: str) -> Any:
         """Return the publisher (:class:`heap_assets.sources.warehouse.Publisher`), which connects when it is asked.
 
@@ -166,7 +168,6 @@ class TargetSettings(Section):
         section
             The key of these settings, for messages.
         """
-        raise NotImplementedError
 
 
 def _is_free(name: str) -> str:

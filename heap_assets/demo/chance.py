@@ -10,7 +10,6 @@ import polars as pl
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Reals = npt.NDArray[np.float64]
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

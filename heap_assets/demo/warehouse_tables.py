@@ -14,11 +14,6 @@ from heap_assets.demo.files import unfinished_name
 from heap_assets.demo.people import CUSTOMER
 from heap_assets.demo.world import World
 
-RELATIONS = (
-    "crm.contacts", "crm.accounts", "billing.customers", "product.accounts", "product.users", "support.tickets",
-)  # fmt: skip
-
-
 SELLERS = ("sam", "lee", "kim", "alex")
 
 

@@ -47,20 +47,6 @@ def nothing_unanswered(unknown: int) -> CheckResult:
     return CheckResult(passed=unknown == 0, numbers={"unanswered_rows": unknown})
 
 
-def one_row_per_key(rows: pl.LazyFrame, key: str = "key") -> CheckResult:
-    """Check that no two rows that would be sent have one key of the destination."""
-    repeated = rows.drop_nulls(key).group_by(key).agg(pl.len().alias("rows")).filter(pl.col("rows") > 1)
-    total, clashes, sample = pl.collect_all(
-        [rows.select(pl.len()), repeated.select(pl.len()), repeated.sort("rows", descending=True).head(SAMPLE_ROWS)]
-    )
-    return CheckResult(
-        passed=clashes.item() == 0,
-        numbers={"rows": total.item(), "keys_written_twice": clashes.item()},
-        offenders=sample if clashes.item() else None,
-        plain=("rows",),
-    )
-
-
 def no_ghost_users(ledger: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> CheckResult:
     """Check that all but `allowed` of the acknowledged keys in `ledger` are identities that Heap exports.
 

@@ -171,7 +171,7 @@ def test_a_catalogue_that_cannot_be_written_is_kept_in_the_lake_and_printed(
     lake = Lake.open(settings.lake.url)
     news = accept_first(Project(settings, load_catalogue(settings, lake), lake))
     assert news is not None
-    assert news.place.endswith("_catalogue/heap_catalogue.yaml")
+    assert news.uri.endswith("_catalogue/heap_catalogue.yaml")
 
     told, whole = _printed("diff"), _printed("diff", "--file")
     assert f"{settings.catalogue} cannot be written" in told

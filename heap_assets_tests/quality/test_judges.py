@@ -338,10 +338,6 @@ class TestSync:
         assert waited.passed
         assert waited.numbers["expired_rows"] == 8
 
-    def test_two_profiles_on_one_key(self) -> None:
-        rows = pl.LazyFrame({"key": ["a", "a", "b"], "profile_id": ["1", "2", "3"]})
-        assert sync.one_row_per_key(rows).numbers == {"rows": 3, "keys_written_twice": 1}
-
     def test_ghost_users(self) -> None:
         result = sync.no_ghost_users(pl.LazyFrame({"key": ["a", "b"]}), pl.LazyFrame({"identity": ["a", None]}), 0.1)
         assert result.numbers["keys_not_in_heap"] == 1

@@ -24,8 +24,6 @@ from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
 
 PER_MONTH = 10
 """user_ids an identity takes in a month; Heap silently ignores the eleventh (heap.md 1.7)."""
-STANDS_FOR = timedelta(days=14)
-"""Age of a join before it is made irreversible (design.md, Sync: Identify)."""
 _MONTH = timedelta(days=31)
 _PAIR = "\x1f"
 
@@ -159,7 +157,7 @@ def identify_candidates(
     Parameters
     ----------
     graph, graph_then
-        `identity/graph` of today and of 14 days ago (:data:`STANDS_FOR`).
+        `identity/graph` of today and of `stands_days` ago (design.md, Sync: Identify).
     profiles
         `profile_id`, `heap_identities`, `conflicts`.
     users

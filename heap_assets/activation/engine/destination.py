@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -82,7 +83,7 @@ class Response:
 
 @runtime_checkable
 class Destination(Protocol):
-    """The interface of a destination. Subclass :class:`BaseDestination` and implement `element` and `request`.
+    """The interface of a destination. Subclass :class:`BaseDestination` and implement `request`.
 
     Attributes
     ----------
@@ -134,7 +135,7 @@ class Destination(Protocol):
         """Return index to reason of the rows that this answer rejects, or None if it does not say."""
 
 
-class BaseDestination:
+class BaseDestination(ABC):
     """Defaults for destinations: one row a call, no rejections row by row."""
 
     kind: str = "custom"
@@ -168,8 +169,9 @@ class BaseDestination:
     def element(self, row: Row) -> Any:
         return {"key": row.key, "properties": dict(row.values)}
 
+    @abstractmethod
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError(f"{type(self).__name__} does not say how a batch becomes a request")
+        """Build one call from encoded elements."""
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
         del response, rows

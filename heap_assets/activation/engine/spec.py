@@ -12,9 +12,6 @@ from typing import Literal
 
 from heap_assets.errors import SettingsError
 
-RESERVED = ("key", "profile_id", "event_key", "event", "time", "anonymous_id")
-"""Columns of the rows that address a row; every other column is data, and is sent only if it is mapped."""
-
 
 class Mode(StrEnum):
     """How rows become calls: upsert keeps a key as the newest row says, insert sends each new row once."""

@@ -92,7 +92,6 @@ class Table:
     kind: str = "table"
     rows: int | None = None
     description: str = ""
-    partitioned_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,26 +11,23 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from heap_assets.config import Section, SourceSettings, TargetSettings, one_of
+from heap_assets.config import SourceSettings, TargetSettings, one_of
 from heap_assets.sources.warehouse.base import Warehouse
-
-M = TypeVar("M", bound=Section)
 
 
 @cache
 def source_kinds() -> tuple[type[SourceSettings], ...]:
     """Return the settings models of all engines that can be read."""
-    return tuple(_models(SourceSettings))
+    return tuple(model for model in _models() if issubclass(model, SourceSettings))
 
 
 @cache
 def target_kinds() -> tuple[type[TargetSettings], ...]:
     """Return the settings models of all engines that can be published to."""
-    return tuple(_models(TargetSettings))
+    return tuple(model for model in _models() if issubclass(model, TargetSettings))
 
 
 def warehouse_of(settings: Mapping[str, object], section: str) -> Warehouse:
@@ -40,9 +37,9 @@ def warehouse_of(settings: Mapping[str, object], section: str) -> Warehouse:
     return warehouse
 
 
-def _models(base: type[M]) -> Iterator[type[M]]:
+def _models() -> Iterator[type]:
+    """Yield the classes that the engines' `settings` modules define."""
     for folder in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if folder.ispkg:
             module = importlib.import_module(f"{__package__}.{folder.name}.settings")
-            classes = (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)
-            yield from (model for model in classes if issubclass(model, base))
+            yield from (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)

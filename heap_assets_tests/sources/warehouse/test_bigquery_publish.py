@@ -23,7 +23,7 @@ from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.evolution import evolved
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
-from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, spelled
+from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, unsupported_as_text
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.storage import Store
 
@@ -198,7 +198,7 @@ def test_what_is_loaded_is_what_the_lake_holds(rows: list[dict[str, Any]]) -> No
 
 def loaded(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Return rows as the file of the load job has them."""
-    rows = spelled(frame.lazy())
+    rows = unsupported_as_text(frame.lazy())
     fields = schema_of(PEOPLE, rows.collect_schema())
     with tempfile.TemporaryDirectory() as folder:
         raw, path = Path(folder) / "raw", Path(folder) / "rows"
@@ -235,7 +235,7 @@ def test_json_text_keeps_nanoseconds_and_durations_of_any_depth() -> None:
         ratio=pl.Series([0.5, float("inf")]),
     )
     whole = rows.select(s=pl.struct(pl.all()), pair=pl.concat_list("at", "at"))
-    told = spelled(whole.lazy()).collect()
+    told = unsupported_as_text(whole.lazy()).collect()
     assert told.row(0) == (
         '{"at":"1970-01-01T00:00:00.000000001Z","span":"PT0.000000001S","clock":"00:00:00.000000999",'
         '"paid":1.50,"ratio":0.5}',

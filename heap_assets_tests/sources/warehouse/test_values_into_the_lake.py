@@ -300,7 +300,7 @@ def test_duckdb_whole_numbers_beyond_38_digits_make_their_column_text(tmp_path: 
 
 def test_a_column_that_became_text_stays_text_and_names_differ_in_case(postgres: str) -> None:
     source = PostgresWarehouse(postgres)
-    spelled = {"key": "id", "updated_at": "updated_at", "spelled": ["score"]}
+    spelled = {"key": "id", "updated_at": "updated_at", "spellings": ["score"]}
 
     def run(*statements: str) -> None:
         with dbapi.connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:

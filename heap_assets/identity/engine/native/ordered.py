@@ -15,8 +15,6 @@ from heap_assets.identity.engine.native.memory import in_parts
 from heap_assets.identity.engine.native.shared import Components, labelled
 from heap_assets.identity.rules import Rules
 
-STATES: Final = ("tree", "redundant", "refused")
-
 
 @dataclass(frozen=True)
 class Clusters:

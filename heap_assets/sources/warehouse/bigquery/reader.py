@@ -44,7 +44,6 @@ from heap_assets.sources.warehouse.bigquery.sql import (
     demanded_columns,
     every_row,
     has_interval,
-    partition_column,
     recent,
     select,
     tally_query,
@@ -112,7 +111,6 @@ class BigQueryWarehouse(Warehouse):
             _KINDS.get(kind, "table"),
             table.num_rows if kind == "TABLE" else None,
             table.description or "",
-            partition_column(table),
         )
 
     def resolve(self, relation: str) -> str:

@@ -82,17 +82,17 @@ def unsupported_as_text(frame: pl.LazyFrame, existing: Sequence[bigquery.SchemaF
     return frame.with_columns(
         _as_text(name, dtype)
         for name, dtype in schema.items()
-        if _is_foreign(dtype) and not (isinstance(dtype, pl.Datetime) and name.casefold() in times)
+        if _is_unsupported(dtype) and not (isinstance(dtype, pl.Datetime) and name.casefold() in times)
     )
 
 
-def _is_foreign(dtype: pl.DataType, *, in_list: bool = False) -> bool:
+def _is_unsupported(dtype: pl.DataType, *, in_list: bool = False) -> bool:
     if isinstance(dtype, pl.List | pl.Array):
-        return in_list or _is_foreign(_instance(dtype.inner), in_list=True)
+        return in_list or _is_unsupported(_instance(dtype.inner), in_list=True)
     if isinstance(dtype, pl.Struct):
         names = [child.name for child in dtype.fields]
         legal = names and published_names(names, longest=LONGEST_IN_BIGQUERY) == dict(zip(names, names, strict=True))
-        return not legal or any(_is_foreign(_instance(child.dtype)) for child in dtype.fields)
+        return not legal or any(_is_unsupported(_instance(child.dtype)) for child in dtype.fields)
     return isinstance(dtype, _IN_TEXT) or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
 
 
