@@ -49,7 +49,7 @@ def identity_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, B
     advanced = project.timeline.advance(day, day_inputs.inputs)
     resolution = advanced.resolution
     inputs = graph_inputs(project, day_inputs)
-    before, earlier = _previous_graph(project, day)
+    previous_graph, previous_version = _previous_graph(project, day)
     notes = {**advanced.notes, "carried_forward": ", ".join(day_inputs.carried) or "nothing"}
     refused = advanced.refused.drop("day").collect().to_dicts()
     return {
@@ -57,7 +57,9 @@ def identity_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, B
         GRAPH: BuiltTable(resolution.graph, inputs, notes, resolution.write_graph),
         CONFLICTS: BuiltTable(resolution.conflicts, inputs, notes),
         SHARED: BuiltTable(resolution.shared, inputs, notes),
-        CHANGES: BuiltTable(changes(before, resolution.graph), Inputs({**inputs.versions, **earlier}), notes),
+        CHANGES: BuiltTable(
+            changes(previous_graph, resolution.graph), Inputs({**inputs.versions, **previous_version}), notes
+        ),
     }
 
 
