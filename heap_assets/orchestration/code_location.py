@@ -9,7 +9,7 @@ import time
 from heap_assets.config import Settings
 from heap_assets.errors import HeapAssetsError
 from heap_assets.http_client import Answer, HttpClient
-from heap_assets.project import load_catalogue
+from heap_assets.project import apply_allowed_hosts, load_catalogue
 from heap_assets.storage import Lake
 
 _POLL_SECONDS = 2.0
@@ -33,11 +33,16 @@ def reload_code_locations(url: str, seconds: float = 60.0) -> bool:
         return False
 
 
-def reload_soon(url: str) -> None:
+def reload_soon(settings: Settings) -> None:
     """Reload after a moment, from a thread: the caller may be in the code location that is replaced."""
-    timer = threading.Timer(_MOMENT_SECONDS, reload_code_locations, (url,))
+    timer = threading.Timer(_MOMENT_SECONDS, _reload, (settings,))
     timer.daemon = True
     timer.start()
+
+
+def _reload(settings: Settings) -> None:
+    apply_allowed_hosts(settings)  # another deployment in this process may have hosts of its own
+    reload_code_locations(settings.run.ui_url)
 
 
 def reload_when_the_catalogue_changes(settings: Settings, url: str) -> None:

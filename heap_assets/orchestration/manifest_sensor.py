@@ -79,7 +79,7 @@ def take_changes(context: dg.SensorEvaluationContext, project: Project) -> None:
     change = accept_by_itself(project)
     if change:
         context.log.info("took %s into %s", change.summary, change.uri)
-        reload_soon(project.settings.run.ui_url)
+        reload_soon(project.settings)
     note_changes(project)
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from heap_assets.demo import Company
+from heap_assets.http_client import allow_only, allowed_hosts
 from heap_assets.orchestration.alert_sensors import watched_checks
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
@@ -166,6 +167,22 @@ def test_alerts_are_about_the_own_assets_only(shared: Shared) -> None:
     runs = [shared.instance.get_run_by_id(run.run_id)]
     assert finished_messages(shared.instance, runs, "http://ui", lambda key: "", [])  # type: ignore[arg-type]
     assert not finished_messages(shared.instance, runs, "http://ui", lambda key: "", [], Own(PROD, prod))  # type: ignore[arg-type]
+
+
+def test_hosts_are_allowed_as_the_deployment_says_that_is_at_work(shared: Shared) -> None:
+    strict = replace(
+        shared.projects["prod"], settings=shared.projects["prod"].settings.model_copy(update={"allowed_hosts": []})
+    )
+    alerts = next(one for one in build_definitions(strict).sensors or [] if one.name == "prod_run_alerts")
+    replace(shared.projects["eu"])  # loaded last, and restricts nothing
+    assert allowed_hosts().allows("api.example")
+    strict.with_lake(strict.lake)  # as every step begins
+    assert not allowed_hosts().allows("api.example")
+    replace(shared.projects["eu"])
+    with dg.build_sensor_context(instance=shared.instance) as context:
+        alerts(context)  # type: ignore[operator]
+    assert not allowed_hosts().allows("api.example")
+    allow_only(None)
 
 
 def test_every_asset_key_is_made_with_names() -> None:
