@@ -34,7 +34,7 @@ def tell(url, lake, kind, recovered, dies_at):
     for name in ("write", "update", "delete"):
         setattr(store, name, counted(getattr(store, name)))
     alarms = [Alarm(Kind(kind), f"asset{n}", "unique_keys", recovered=recovered == "True") for n in range(3)]
-    Outbox(store, [WebhookChannel(url=url, name="ops")], {}).send_news(Message("A run has ended", tuple(alarms)))
+    Outbox(store, [WebhookChannel(url=url, name="ops")], {}).send_if_new(Message("A run has ended", tuple(alarms)))
     print(changes, flush=True)
 
 print("ready", flush=True)
