@@ -116,9 +116,7 @@ def test_the_task_definition_is_one_that_ecs_takes() -> None:
     report = botocore.validate.ParamValidator().validate(definition, shape)
     assert not report.has_errors(), report.generate_report()
     containers = {container["name"]: container for container in definition["containerDefinitions"]}
-    launcher = loaded("ecs/dagster.yaml")["run_launcher"]["config"]
-    run = containers[launcher["container_name"]]
-    assert run["secrets"] == containers["code"]["secrets"], "a run needs what the code location needs"
+    assert containers["daemon"]["secrets"] == containers["code"]["secrets"], "a run inherits them, and needs as many"
     assert containers["code"]["command"] == stages()[1].command
     assert len({container["image"] for container in containers.values()}) == 1
 
