@@ -19,7 +19,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.identity import changes
 from heap_assets.pipelines import delivery, exports
 from heap_assets.pipelines.heap_tables import event_day
-from heap_assets.pipelines.people import audiences_of_day, identity_tables, profiles_of_day
+from heap_assets.pipelines.people import audiences_of_day, profiles_of_day, resolved_tables
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.sync_gate import newest_day
@@ -153,7 +153,7 @@ def _build(project: Project, day: date, tables: list[_Build]) -> dict[str, int]:
     for asset, at, build in tables:
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
             store(asset, at, build(Task(project, at, Path(scratch), force=True)))
-    for asset, made in identity_tables(project, identity_inputs(project, day)).items():
+    for asset, made in resolved_tables(project, identity_inputs(project, day)).items():
         store(asset, day, made)
     store(PROFILES, day, profiles_of_day(project, day))
     if project.settings.profiles.audiences:

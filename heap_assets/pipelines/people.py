@@ -40,10 +40,10 @@ def identity_of_day(project: Project, day: date) -> dict[str, BuiltTable]:
     day_inputs = identity_inputs(project, day)
     if day_inputs.waiting_for:
         raise MissingInputError(f"identity {day} waits: {'; '.join(day_inputs.waiting_for[:5])}")
-    return identity_tables(project, day_inputs)
+    return resolved_tables(project, day_inputs)
 
 
-def identity_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, BuiltTable]:
+def resolved_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, BuiltTable]:
     """Resolve identities from the inputs that there are."""
     day = day_inputs.day
     advanced = project.timeline.advance(day, day_inputs.inputs)
