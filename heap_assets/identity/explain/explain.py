@@ -30,7 +30,7 @@ class Explanation:
 
     >>> from heap_assets import Project
     >>> answer = Project.open("heap_assets.yaml").explain("email:ann@x.example", "email:bob@x.example")
-    >>> str(answer.verdict), len(answer.clusters)
+    >>> str(answer.outcome), len(answer.clusters)
     ('unconnected', 2)
 
     Attributes
