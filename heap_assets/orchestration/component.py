@@ -85,7 +85,11 @@ class HeapAssetsComponent(dg.Component, dg.Resolvable, Attributes):
             There is no settings file, or one message naming the key, its value and what was expected.
         """
         file = _settings_file(self.settings, context.path, context.project_root)
-        return load_definitions(file, names_of(self.asset_key_prefix, self.group_prefix))
+        names = names_of(self.asset_key_prefix, self.group_prefix)
+        try:
+            return load_definitions(file, names)
+        except SettingsError as error:
+            raise SettingsError(f"{self.settings}: {error}") from error  # two environments have files of one name
 
 
 def names_of(asset_key_prefix: KeyPrefix, group_prefix: str) -> Names:

@@ -224,6 +224,15 @@ def test_settings_that_are_not_there_are_named(tmp_path: Path) -> None:
         component.build_defs(dg.ComponentTree.for_test().load_context)
 
 
+def test_a_mistake_in_the_settings_names_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "eu" / "heap_assets.yaml"
+    file.parent.mkdir()
+    file.write_text("start_date: soon\n")
+    component = HeapAssetsComponent(settings=str(file), asset_key_prefix="eu")
+    with pytest.raises(SettingsError, match=r"eu/heap_assets\.yaml: heap_assets\.yaml, line 1"):
+        component.build_defs(dg.ComponentTree.for_test().load_context)
+
+
 def test_importing_the_package_is_cheap_and_what_it_offers_is_there() -> None:
     heavy = {"dagster", "polars", "pydantic"}
     code = f"import sys, heap_assets; print([name for name in sys.modules if name.partition('.')[0] in {heavy}])"
