@@ -55,6 +55,7 @@ PROFILE_COLUMNS = (
 BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
 """Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
 AUDIT = "audit"
+STATUS_REPORT = "status/report"
 
 SNAPSHOT_TABLES = ("users", "user_migrations")
 _ORDINARY = re.compile(r"[a-z0-9_]{1,100}")

@@ -23,6 +23,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.orchestration.code_location import reload_when_the_catalogue_changes
 from heap_assets.pipelines.catalogue import accept_first
 from heap_assets.project import Project, open_project
+from heap_assets.tables import STATUS_REPORT
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 6.0
@@ -56,6 +57,7 @@ def _run(project: Project, host: str, port: int, home: Path, folder: Path) -> No
     command += ["--workspace", str(workspace_file(home))]
     servers = [local_server("heap", folder), local_server("segment", folder)] if (folder / "servers").is_dir() else []
     click.echo(f"Opening {url} (state in {home}; stop with Ctrl+C)")
+    click.echo(f"Begin with {url}/assets/{STATUS_REPORT}: how things stand, and what to do next")
     watcher = threading.Thread(target=reload_when_the_catalogue_changes, args=(project.settings, url), daemon=True)
     watcher.start()
     raise SystemExit(run_group(command, servers))

@@ -153,7 +153,8 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     lines.append(
         f"Keep          {settings.keep.snapshot_days} days of snapshots{', month ends' * settings.keep.month_ends}"
     )
-    lines.append(f"Run           {settings.run.owner}; the warehouse is read at {settings.run.warehouse_schedule} UTC")
+    owner = f"by {settings.run.owner}" if settings.run.owner else "team by team"
+    lines.append(f"Run           owned {owner}; the warehouse is read at {settings.run.warehouse_schedule} UTC")
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
     return "\n".join(lines)
 

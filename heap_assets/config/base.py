@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _CRON_FIELDS = 5
+_OWNER = re.compile(r"team:[^\s:]+|[^\s@]+@[^\s@]+\.[^\s@]+")
 
 
 class Section(BaseModel):
@@ -56,6 +57,19 @@ Day = Annotated[date, BeforeValidator(_day)]
 
 Cron = Annotated[str, AfterValidator(_cron)]
 """A schedule that Dagster can keep."""
+
+
+def _owner(value: str) -> str:
+    if not _OWNER.fullmatch(value):
+        raise ValueError("an email address, or team:name")
+    return value
+
+
+Owner = Annotated[str, AfterValidator(_owner)]
+"""An email address, or `team:name`."""
+
+Owners = Annotated[list[Owner], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""One owner or a list of them."""
 
 
 _TEXT, _SECTION, _NUMBER, _WHOLE = "text", "keys, each with its value", "a number", "a whole number"

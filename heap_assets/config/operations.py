@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from heap_assets.config.base import Cron, Section
+from heap_assets.config.base import Cron, Owner, Owners, Section
 
 Occasion = Literal["check_failed", "check_warned", "run_failed", "stale", "not_ticking", "alert_undelivered", "alive"]
 
@@ -69,4 +69,14 @@ class RunSettings(Section):
         description="Links in alerts and reports lead here; `heap-assets dev` knows its own",
     )
     warehouse_schedule: Cron = Field(default="30 2 * * *", description="When sources are read, cron in UTC")
-    owner: str = Field(default="team:data-eng", description="Owner of every asset: an email address, or team:name")
+    owner: Owner | None = Field(
+        default=None,
+        description="Owner of what `owners` does not name: an email address, or team:name. Unless given, heap_connect "
+        "is team:engineering's, heap_events and heap_users team:product's, warehouse and sources team:revops', "
+        "audiences and sync team:marketing's, and everything else team:data's",
+    )
+    owners: dict[str, Owners] = Field(
+        default={},
+        description="Owner, or a list of them, by asset (audit), pattern (heap/events/checkout_*) or group (sync): the "
+        "first that fits",
+    )

@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, field_validator
 
-from heap_assets.config.base import Cron, Section
+from heap_assets.config.base import Cron, Owner, Section
 from heap_assets.config.heap import IdentifierTypes
 from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, is_source_name
 
@@ -52,7 +52,7 @@ class WarehouseTable(Section):
     )
     required: bool = Field(default=True, description="Identity waits for a required table, and carries another forward")
     description: str | None = Field(default=None, description="Description of the asset")
-    owner: str | None = Field(default=None, description="Owner of the asset; run.owner unless given")
+    owner: Owner | None = Field(default=None, description="Owner of the asset; `run.owners` decides unless given")
     cadence_hours: int = Field(default=24, ge=1, description="How often the table is expected to change")
 
     @field_validator("time_zone")

@@ -3,7 +3,7 @@
 from heap_assets.identity.changes import assign, changes, only_suppressed, without_suppressed
 from heap_assets.identity.engine import EngineName, compile_engine
 from heap_assets.identity.engine.base import Resolution
-from heap_assets.identity.explain.audit import AuditedTable, audit, audit_figures, audit_text
+from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.explain.blockers import IdentityTables
 from heap_assets.identity.explain.explain import Explanation, explain
 from heap_assets.identity.explain.query import Outcome
@@ -29,6 +29,7 @@ from heap_assets.identity.schemas import CHANGES, CONFLICTS, GRAPH, LINKS, SHARE
 from heap_assets.identity.timeline import Advanced, DayInput, Timeline, resolve
 
 __all__ = [
+    "AUDIT_SCHEMA",
     "CHANGES",
     "CONFLICTS",
     "EMAIL",

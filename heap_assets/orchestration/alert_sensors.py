@@ -17,10 +17,10 @@ from dagster._core.scheduler.instigation import InstigatorStatus, SensorInstigat
 
 from heap_assets.alerts import Alarm, Channel, Kind, Message, Outbox
 from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.run_alarms import EVERYTHING, RECENCY_CHECKS, GroupOf, Own, finished_messages
 from heap_assets.project import PLAIN_NAMES, Names
 from heap_assets.quality import WHOLE, StoredResult, result_store
-from heap_assets.redaction import redacting
 from heap_assets.storage import Store
 
 _JUDGED_WITHIN = timedelta(hours=3)
@@ -151,7 +151,7 @@ def alert_sensors(
         default_status=status,
         description="Tells of failed runs, and failed or warned checks of finished runs: once, and when they recover.",
     )
-    @redacting
+    @raising_failures
     def run_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         before_tick()
         outbox = Outbox(store, channels, os.environ)
@@ -166,7 +166,7 @@ def alert_sensors(
             cursor.passed(record)
         context.update_cursor(cursor.dump())
         outbox.deliver()
-        return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
+        return _tick(f"{len(runs)} runs finished", channels, sent, outbox)
 
     @dg.sensor(
         name=names.name("standing_alerts"),
@@ -174,7 +174,7 @@ def alert_sensors(
         default_status=status,
         description="Tells hourly what no run tells: stale tables, sensors and daemons that stand still.",
     )
-    @redacting
+    @raising_failures
     def standing_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         before_tick()
         outbox = Outbox(store, channels, os.environ)
@@ -184,9 +184,16 @@ def alert_sensors(
         )
         alive = Alarm(Kind.ALIVE, names.name("heap_assets"), "alive", rule="The alert sensors tick.")
         outbox.send_if_new(Message("heap_assets is alive", (alive,), link=base_url))
-        return dg.SkipReason(f"{sent} alarms told, {outbox.waiting()} messages wait")
+        return _tick("what stands still was looked for", channels, sent, outbox)
 
     return [run_alerts, standing_alerts]
+
+
+def _tick(done: str, channels: Sequence[Channel], sent: int, outbox: Outbox) -> dg.SkipReason:
+    """Return what a tick that requests no run has done."""
+    if not channels:
+        return dg.SkipReason(f"{done}; nobody is told: `alerts` in the settings names no channel")
+    return dg.SkipReason(f"{done}; {sent} alerts sent, {outbox.waiting()} wait for a channel that is down")
 
 
 def _hourly_alarms(context: dg.SensorEvaluationContext, outbox: Outbox, own: Own) -> list[Alarm]:

@@ -46,6 +46,12 @@ PUBLISHED_DAYS: Condition = _DEPS_UPDATED.with_label("what is published was buil
 """Every day, however old, whose input was written; a write that changed nothing is recognised by its version."""
 PUBLISHED_VIEWS: Condition = _DEPS_UPDATED.with_label("a table was published")
 
+REPORT_DUE: Condition = (
+    (_UPDATED | (dg.AutomationCondition.missing() & ~dg.AutomationCondition.execution_failed()))
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("profiles were made or a sync has run since it was written")
+
 
 class DaysDue(dg.AutomationCondition[dg.AssetKey]):
     """True for the days of an asset that are due according to the lake, however old.

@@ -5,6 +5,7 @@ its partition, and leaves the planned rows of the partitions as "Skipped". Resul
 `AssetCheckEvaluation` events that name their partition, in single runs too, and the check's output is yielded by hand.
 """
 
+import logging
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.event_log import batch_check_events
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.project import PLAIN_NAMES, Names
 from heap_assets.quality import (
     WHOLE,
@@ -25,19 +27,23 @@ from heap_assets.quality import (
     CheckContext,
     CheckResult,
     Evaluate,
+    Number,
     Severity,
     StoredResult,
     could_not_evaluate,
     record_check,
     result_store,
 )
-from heap_assets.redaction import redacting
 from heap_assets.storage import Lake
 
 LAKE = "lake"
 """The resource of the lake, before :class:`Names` had its say."""
 NOTHING_TO_JUDGE_BY, COULD_NOT_JUDGE = "nothing_to_judge_by", "could_not_judge"
 """Metadata with the reason why a check was not evaluated. Dagster has no third state; such a result warns."""
+READABLE = "readable"
+CONSTANT = ("allowed_", "least_", "rows_a_month")
+"""How the names of numbers begin that a result is held against."""
+_DIGITS = 4
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 Event = dg.AssetCheckEvaluation | dg.Output[None]
 _DAGSTER_SEVERITY = {Severity.WARN: dg.AssetCheckSeverity.WARN, Severity.ERROR: dg.AssetCheckSeverity.ERROR}
@@ -96,6 +102,7 @@ class StepChecks:
 
     def __init__(self, context: Context, lake: Lake, checks: Sequence[Check], names: Names = PLAIN_NAMES) -> None:
         selected = context.selected_asset_check_keys
+        context.log.addFilter(_is_no_list_of_outputs)
         self._names = names
         self._context = context
         self._lake = lake
@@ -103,6 +110,7 @@ class StepChecks:
         for check in checks:
             if dg.AssetCheckKey(asset_key(check.asset, names), check.name) in selected:
                 self._by_asset.setdefault(check.asset, []).append(check)
+        self._judged: dict[tuple[str, str], list[tuple[Check, StoredResult]]] = {}
         self._evaluated: dict[tuple[str, str], Check] = {}
         self._shared: dict[str, Any] = {}
 
@@ -119,25 +127,48 @@ class StepChecks:
         `reported` has results that the step itself reports, by check name. If `readable` is among them and failed,
         nothing else is evaluated: the partition in the lake is not the one that was to be built.
         """
-        events = list(self._evaluations(asset, partition, reported or {}))
-        with batch_check_events(self._context.instance):
-            yield from events
+        self.judge(asset, partition, reported)
+        yield from self.report(asset, partition)
 
-    def _evaluations(
-        self, asset: str, partition: str | None, reported: Mapping[str, CheckResult]
-    ) -> Iterator[dg.AssetCheckEvaluation]:
-        key = partition or WHOLE
-        subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
+    def judge(
+        self, asset: str, partition: str | None = None, reported: Mapping[str, CheckResult] | None = None
+    ) -> dict[str, Number]:
+        """Evaluate as `evaluate` does and store the results; `report` yields them, once the asset is materialized.
+
+        Returns the figures that the materialization is to carry, so that they plot over partitions.
+        """
+        results = list(self._results(asset, partition or WHOLE, reported or {}))
+        key, run_id = partition or WHOLE, self._context.run.run_id
         version = result_store.partition_version(self._lake, asset, key)
-        readable = reported.get("readable", CheckResult(passed=True))
+        self._judged[asset, key] = [
+            (check, record_check(self._lake.store, check, result, partition=key, version=version, run_id=run_id))
+            for check, result in results
+        ]
+        return {
+            name: result.numbers[name] for check, result in results for name in check.plotted if name in result.numbers
+        }
+
+    def report(self, asset: str, partition: str | None = None) -> Iterator[dg.AssetCheckEvaluation]:
+        """Yield the results of `judge`; the events are written in one batch."""
+        judged = self._judged.pop((asset, partition or WHOLE))
+        unreadable = any(check.name == READABLE and (not v.passed or v.not_judged) for check, v in judged)
+        target = None if unreadable or not judged else self._target(asset, partition)
+        self._evaluated |= {(check.asset, check.name): check for check, _ in judged}
+        with batch_check_events(self._context.instance):
+            for check, stored in judged:
+                shown = partition if check.partitioned and self._partitioned else None
+                yield evaluation(check, stored, shown, target, names=self._names)
+
+    def _results(self, asset: str, key: str, reported: Mapping[str, CheckResult]) -> Iterator[tuple[Check, CheckResult]]:
+        subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
+        readable = reported.get(READABLE, CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
-        target = None if unreadable else self._target(asset, partition)
         for check in self._by_asset.get(asset, []):
             result = reported.get(check.name)
             if result is None and check.evaluate is not None and not unreadable:
                 result = self._evaluate_safely(check.evaluate, check, replace(subject, check=check.name))
             if result is not None:
-                yield self._report(check, key, result, version, target)
+                yield check, result
 
     def re_evaluate(self, asset: str, partitions: Iterable[str]) -> Iterator[dg.AssetCheckEvaluation]:
         """Evaluate partitions without building them; results that only building can give are repeated as stored."""
@@ -174,15 +205,6 @@ class StepChecks:
             )
             return could_not_evaluate(str(error) if isinstance(error, HeapAssetsError) else type(error).__name__)
 
-    def _report(
-        self, check: Check, partition: str, result: CheckResult, version: str | None, target: Any
-    ) -> dg.AssetCheckEvaluation:
-        run_id = self._context.run.run_id
-        stored = record_check(self._lake.store, check, result, partition=partition, version=version, run_id=run_id)
-        self._evaluated[check.asset, check.name] = check
-        shown = partition if check.partitioned and self._partitioned else None
-        return evaluation(check, stored, shown, target, names=self._names)
-
     @property
     def _partitioned(self) -> bool:
         return bool(self._context.has_partition_key or self._context.has_partition_key_range)
@@ -201,6 +223,11 @@ class StepChecks:
         )
 
 
+def _is_no_list_of_outputs(record: logging.LogRecord) -> bool:
+    """Drop Dagster's line on the outputs of checks, whose results are events (see `finish`): it looks like a fault."""
+    return "did not yield or return expected outputs" not in record.getMessage()
+
+
 def evaluation(
     check: Check, stored: StoredResult, partition: str | None, target: Any = None, *, names: Names = PLAIN_NAMES
 ) -> dg.AssetCheckEvaluation:
@@ -213,14 +240,22 @@ def evaluation(
         blocking=check.blocking,
         description=f"Not judged: {stored.not_judged}" if stored.not_judged else check.rule,
         partition=partition,
-        metadata=metadata(stored),
+        metadata=metadata(stored, plotted=partition is None),
         target_materialization_data=target,
     )
 
 
-def metadata(stored: StoredResult) -> dict[str, Any]:
-    """Return a result as Dagster metadata: numbers that plot, notes, and offenders as a small table."""
-    result: dict[str, Any] = {**stored.notes, **stored.numbers}
+def metadata(stored: StoredResult, *, plotted: bool) -> dict[str, Any]:
+    """Return a result as Dagster metadata: numbers, notes, and offenders as a small table.
+
+    Dagster plots the numbers of a check over execution time, where the partitions of a backfill are one heap: those are
+    texts unless they are `plotted`, and so is what never changes.
+    """
+    numbers = {
+        name: number if plotted and not name.startswith(CONSTANT) else f"{round(number, _DIGITS)}"
+        for name, number in stored.numbers.items()
+    }
+    result: dict[str, Any] = {**numbers, **stored.notes}
     if stored.not_judged:
         result[NOTHING_TO_JUDGE_BY if stored.passed else COULD_NOT_JUDGE] = stored.not_judged
     if stored.sample:
@@ -256,7 +291,7 @@ def check_step(
         description=description,
         pool=pool,
     )
-    @redacting
+    @raising_failures
     def evaluate_partitions(context: dg.AssetCheckExecutionContext) -> Iterator[Event]:
         lake = lake_of(context, names)
         step = StepChecks(context, lake, own, names)

@@ -122,6 +122,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *warehouse_tables(project),
     ]
     by_group = Groups(project, assets)
+    by_group.check_names(project)
     own = Own(names, None if names == PLAIN_NAMES else by_group.keys())
     return dg.Definitions(
         assets=with_ui_metadata(project, assets),
@@ -135,8 +136,8 @@ def _definitions(project: Project) -> dg.Definitions:
                 url=settings.lake.url,
                 options=settings.lake.options,
                 settings=version_of(settings.model_dump(mode="json")),
-                key_prefix=list(names.key_prefix),
-            )
+                key_prefix=names.key_prefix,
+            ).definition()
         },
         sensors=[
             arrival_sensor(project, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
@@ -171,11 +172,21 @@ def automation_sensors(
     reasons = Reasons(project)
     read = [WAREHOUSE, *(f"{source}/" for source in sources)]
     name = project.names.name
+    publishing = [
+        ExplainingSensor(
+            name("publishing_follows_tables"),
+            why=lambda: "every day that was built is published, being published, or failed to be",
+            target=by_group.selection(PUBLISH),
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            description="Publishes the days whose tables were built anew, and renews the views on them.",
+        )
+    ]
     return [
         ExplainingSensor(
             name("heap_tables_follow_dumps"),
             why=reasons.of_tables,
-            target=by_group.selection("heap", "heap_events"),
+            target=by_group.selection("heap_events", "heap_users"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
@@ -183,10 +194,10 @@ def automation_sensors(
         ExplainingSensor(
             name("identity_follows_tables"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=by_group.selection("identity", "profiles"),
+            target=by_group.selection("identity", "profiles", "status"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
-            description="Resolves the newest day once its inputs are settled; profiles and audit follow.",
+            description="Resolves the newest day once its inputs are settled; profiles, audit and status page follow.",
         ),
         ExplainingSensor(
             name("first_reads_and_sends"),
@@ -197,13 +208,7 @@ def automation_sensors(
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
             "first run; the schedules ask for everything else.",
         ),
-        dg.AutomationConditionSensorDefinition(
-            name("publishing_follows_tables"),
-            target=by_group.selection(PUBLISH),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
-            description="Publishes the days whose tables were built anew, and renews the views on them.",
-        ),
+        *(publishing if project.settings.publish else []),
     ]
 
 

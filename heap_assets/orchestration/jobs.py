@@ -10,11 +10,11 @@ from pydantic import Field
 
 from heap_assets.orchestration.assets.sync import step_name
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.groups import Groups
+from heap_assets.orchestration.schedules import hourly_check_keys
 from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
-from heap_assets.pipelines.suites import hourly_checks
 from heap_assets.project import Names, Project
-from heap_assets.redaction import redacting
 from heap_assets.tables import WAREHOUSE_SOURCE, source_title, sync_asset
 
 _AT_ONCE = (
@@ -65,7 +65,7 @@ def rebuilding_jobs(project: Project, by_group: Groups) -> list[UnresolvedAssetJ
     jobs = [
         dg.define_asset_job(
             project.names.name("rebuild_heap_days"),
-            selection=_without_hourly_checks(project, by_group, "heap", "heap_events"),
+            selection=_without_hourly_checks(project, by_group, "heap_events", "heap_users"),
             description="Builds days of Heap's tables again from what has landed; choose days by a backfill. After "
             "the catalogue took in a column, or when a check says that a table cannot be read.",
         ),
@@ -95,7 +95,7 @@ def _job(
     selection = dg.AssetSelection.assets(*(asset_key(sync_asset(sync), project.names) for sync in syncs))
     return dg.define_asset_job(
         project.names.name(name),
-        selection=selection - dg.AssetSelection.checks(*_hourly(project)),
+        selection=selection - dg.AssetSelection.checks(*hourly_check_keys(project)),
         config={"ops": {step_name(sync, project.names): {"config": dict(config)} for sync in syncs}},
         description=description,
     )
@@ -103,11 +103,7 @@ def _job(
 
 def _without_hourly_checks(project: Project, by_group: Groups, *groups: str) -> dg.AssetSelection:
     """The hourly checks of recency belong to the assets too, but not to a run that builds or sends them."""
-    return by_group.selection(*groups) - dg.AssetSelection.checks(*_hourly(project))
-
-
-def _hourly(project: Project) -> list[dg.AssetCheckKey]:
-    return [dg.AssetCheckKey(asset_key(check.asset, project.names), check.name) for check in hourly_checks(project)]
+    return by_group.selection(*groups) - dg.AssetSelection.checks(*hourly_check_keys(project))
 
 
 class RetentionConfig(dg.Config):
@@ -125,7 +121,7 @@ def retention_job(project: Project) -> dg.JobDefinition:
         pool=names.name("retention"),
         required_resource_keys={names.name(LAKE)},
     )
-    @redacting
+    @raising_failures
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         opened = project.with_lake(lake_of(context, names))
         days = expired(opened)

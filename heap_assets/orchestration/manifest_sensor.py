@@ -11,11 +11,11 @@ from heap_assets.errors import SourceError
 from heap_assets.orchestration.assets.heap_connect import DUMPS_A_RUN, day_landed
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.code_location import reload_soon
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import clear_dead_runs, dump_partitions
 from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
 from heap_assets.pipelines.landing import days_that_came, stopped_by_quota
 from heap_assets.project import Names, Project
-from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpRecord, ManifestFile
 from heap_assets.tables import DUMPS
 
@@ -50,7 +50,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )
-    @redacting
+    @raising_failures
     def heap_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         clear_dead_runs(context.instance)
         take_changes(context, project)

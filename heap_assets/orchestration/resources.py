@@ -8,13 +8,12 @@ the daemon launched. So every run records its process as a tag, and the next run
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import dagster as dg
-import polars as pl
-from pydantic import Field
 
 from heap_assets.machine import machine, process_start
 from heap_assets.project import PLAIN_NAMES, Names
@@ -39,29 +38,50 @@ def days(start_date: date) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(start_date=start_date.isoformat(), timezone="UTC", end_offset=1)
 
 
-SETTINGS_TAG = "heap/settings"
-LAKE_TAG, KEY_PREFIX_TAG = "heap/lake", "heap/asset_key_prefix"
+SETTINGS_TAG, LAKE_TAG, KEY_PREFIX_TAG = ".dagster/heap_settings", ".dagster/heap_lake", ".dagster/heap_key_prefix"
+"""Tags that the UI does not show, because their names begin so."""
 
 
-class LakeResource(dg.ConfigurableResource[Any]):
-    """The lake of Parquet tables; `open` gives the object that domain code works with."""
+@dataclass(frozen=True)
+class LakeResource:
+    """The lake of Parquet tables; `open` gives the object that domain code works with.
 
-    url: str = Field(description="Folder, s3:// or gs:// address")
-    options: dict[str, str] = Field(default={}, description="Object-store options", repr=False)
-    settings: str = Field(default="", description="Hash of the settings that were loaded: a tag of every run")
-    key_prefix: list[str] = Field(default=[], description="First parts of the asset keys: a tag of every run")
+    It has no configuration in Dagster: the launchpad would offer another lake, and show the options of this one.
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+    Attributes
+    ----------
+    url, options
+        Folder, s3:// or gs:// address, and the object store's options.
+    settings, key_prefix
+        Hash of the settings that were loaded, and the first parts of the asset keys: tags of every run.
+    """
+
+    url: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    settings: str = ""
+    key_prefix: tuple[str, ...] = ()
+
+    def definition(self) -> dg.ResourceDefinition:
+        """Return what Dagster hands to the steps of a run."""
+
+        def opened(context: dg.InitResourceContext) -> "LakeResource":
+            self._note_run(context)
+            return self
+
+        return dg.ResourceDefinition(opened, description=f"The lake of Parquet tables at {self.url}.")
+
+    def _note_run(self, context: dg.InitResourceContext) -> None:
         """Clear up after dead runs before this one waits for the slot of a pool that they hold."""
         if context.instance is not None and context.run is not None:
             note_process(context.instance, context.run.run_id)
             clear_dead_runs(context.instance)
-            tags = {SETTINGS_TAG: self.settings, LAKE_TAG: self.url, KEY_PREFIX_TAG: json.dumps(self.key_prefix)}
+            tags = {SETTINGS_TAG: self.settings, LAKE_TAG: self.url, KEY_PREFIX_TAG: json.dumps([*self.key_prefix])}
             if self.settings and context.instance.has_run(context.run.run_id):
                 context.instance.add_run_tags(context.run.run_id, tags)
 
     def open(self) -> Lake:
-        return Lake.open(self.url, self.options)
+        """Open the lake."""
+        return Lake.open(self.url, dict(self.options))
 
 
 def names_on(instance: dg.DagsterInstance, lake: Lake) -> Names:
@@ -72,11 +92,6 @@ def names_on(instance: dg.DagsterInstance, lake: Lake) -> Names:
     for run in instance.get_runs(dg.RunsFilter(tags={LAKE_TAG: lake.store.url}), limit=1):
         return Names(tuple(json.loads(run.tags[KEY_PREFIX_TAG])))
     return PLAIN_NAMES
-
-
-def table_schema(schema: pl.Schema) -> dg.TableSchema:
-    """Describe a frame's columns for the UI."""
-    return dg.TableSchema([dg.TableColumn(name, str(dtype)) for name, dtype in schema.items()])
 
 
 def partition_metadata(partition: Partition) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A failed check that does not block leaves its run green, and Dagster does not report it: every finished run is read.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ _WILL_RETRY = "dagster/will_retry"
 _CHECK_FAILED_ERROR = "DagsterAssetCheckFailedError"
 _NUMBERS_SHOWN = 6
 _DETAIL = 300
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 GroupOf = Callable[[dg.AssetKey], str]
 
 
@@ -77,15 +79,10 @@ def check_alarm(evaluation: dg.AssetCheckEvaluation, group: str) -> Alarm:
     """Return the alarm of a check result, or its recovery."""
     severe = evaluation.severity == dg.AssetCheckSeverity.ERROR
     kind = Kind.CHECK_FAILED if severe else Kind.CHECK_WARNED
-    numbers = {
-        name: value.value or 0
-        for name, value in evaluation.metadata.items()
-        if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
-    }
+    shown = {name: value.value for name, value in evaluation.metadata.items()}
+    numbers = {name: number for name, value in shown.items() if (number := _number(value)) is not None}
     texts = [
-        f"{name}: {value.value}"
-        for name, value in evaluation.metadata.items()
-        if isinstance(value, dg.TextMetadataValue) and value.value
+        f"{name}: {value}" for name, value in shown.items() if name not in numbers and isinstance(value, str) and value
     ]
     return Alarm(
         Kind.STALE if evaluation.check_name in RECENCY_CHECKS else kind,
@@ -99,6 +96,13 @@ def check_alarm(evaluation: dg.AssetCheckEvaluation, group: str) -> Alarm:
         detail="; ".join(texts)[:_DETAIL],
         recovered=evaluation.passed,
     )
+
+
+def _number(value: object) -> int | float | None:
+    """Return a number of a check's result, which is a text where it is not to be plotted."""
+    if not isinstance(value, str):
+        return value if isinstance(value, int | float) else None
+    return (float(value) if "." in value else int(value)) if _NUMBER.fullmatch(value) else None
 
 
 def run_partitions(run: dg.DagsterRun) -> tuple[str, str] | None:
@@ -194,7 +198,7 @@ def _error_message(error: SerializableErrorInfo | None) -> str:
     """Return the message of an error of our own; that of any other may hold a row's values."""
     while error is not None and error.cause is not None:
         error = error.cause
-    if error is None or error.cls_name not in _own_errors():
+    if error is None or error.cls_name not in {dg.Failure.__name__, *_own_errors()}:
         return f"{error.cls_name if error else 'error'}: see the run's log"
     return error.message.partition(": ")[2].strip()[:_DETAIL]
 

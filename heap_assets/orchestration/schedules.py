@@ -10,10 +10,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key, check_step
+from heap_assets.orchestration.failures import raising_failures
+from heap_assets.pipelines.suites import hourly_checks
 from heap_assets.pipelines.sync_gate import due_days, how_to_confirm, waits_for_confirmation, was_shown
 from heap_assets.project import PLAIN_NAMES, Names, Project
 from heap_assets.quality import Cadence, Check
-from heap_assets.redaction import redacting
 from heap_assets.tables import source_title, sync_asset
 
 Kind = Literal["heap", "warehouse", "identity", "sync"]
@@ -74,6 +75,11 @@ def recency_job(
     return RecencyJob(step, job, schedule)
 
 
+def hourly_check_keys(project: Project) -> list[dg.AssetCheckKey]:
+    """Return the checks of recency, which belong to assets but not to the runs that build or send them."""
+    return [dg.AssetCheckKey(asset_key(check.asset, project.names), check.name) for check in hourly_checks(project)]
+
+
 def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg.ScheduleDefinition]:
     """Yield a schedule for each source that has tables, and one for each sync that has a cron."""
     for source, settings in project.settings.all_sources.items():
@@ -92,11 +98,11 @@ def _source(
         name=project.names.name(f"read_{source}"),
         description=f"Reads the tables of {source_title(source)} as of the newest complete day.",
         cron_schedule=project.settings.read_schedule(source),
-        target=dg.AssetSelection.assets(*keys),
+        target=dg.AssetSelection.assets(*keys) - dg.AssetSelection.checks(*hourly_check_keys(project)),
         execution_timezone="UTC",
         default_status=status,
     )
-    @redacting
+    @raising_failures
     def read(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         return dg.RunRequest(partition_key=clock.newest_complete_day().isoformat())
 
@@ -108,11 +114,12 @@ def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStat
         name=project.names.name(f"send_{name}"),
         description=f"Sends what is new or changed in the newest day by sync/{name}.",
         cron_schedule=cron,
-        target=dg.AssetSelection.assets(asset_key(sync_asset(name), project.names)),
+        target=dg.AssetSelection.assets(asset_key(sync_asset(name), project.names))
+        - dg.AssetSelection.checks(*hourly_check_keys(project)),
         execution_timezone="UTC",
         default_status=status,
     )
-    @redacting
+    @raising_failures
     def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         if waits_for_confirmation(project, name) and was_shown(project, name):
             return dg.SkipReason(f"nothing was ever sent to this destination: {how_to_confirm(name)}")

@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 
 from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.column_types import known_type
+from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
@@ -229,7 +231,7 @@ _SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", PROFILES: "profiles:", IDENTI
 def with_ui_metadata(
     project: Project, assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets with columns, lineage and links to code, where they do not have them already."""
+    """Return the assets with owners, columns, lineage and links to code, where they do not have them already."""
     mapped: Iterable[Any] = dg.map_asset_specs(partial(_with_ui_metadata, project), list(assets))
     return list(mapped)
 
@@ -242,7 +244,12 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
     if docs := column_docs(project, path):
         metadata[SCHEMA] = dg.TableSchema(
             [
-                dg.TableColumn(name, description=doc.text or None, tags=_PERSONAL if doc.personal else None)
+                dg.TableColumn(
+                    name,
+                    known_type(project, path, name),
+                    description=doc.text or None,
+                    tags=_PERSONAL if doc.personal else None,
+                )
                 for name, doc in docs.items()
             ]
         )
@@ -252,7 +259,8 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
         metadata[ORIGINS] = _origins(project, lineage)
     if CODE not in metadata and (references := _references(project, path)):
         metadata[CODE] = dg.CodeReferencesMetadataValue(code_references=references)
-    return spec.replace_attributes(metadata=metadata)
+    owners = list(spec.owners) or owners_of(project, path, project.names.plain_group(spec.group_name or ""))
+    return spec.replace_attributes(metadata=metadata, owners=owners)
 
 
 def column_lineage(project: Project, path: str) -> Deps:

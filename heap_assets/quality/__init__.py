@@ -17,7 +17,7 @@ from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_audiences, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import WHOLE, StoredResult
-from heap_assets.quality.results import CheckResult, Severity, could_not_evaluate, hashed, nothing_to_compare
+from heap_assets.quality.results import CheckResult, Number, Severity, could_not_evaluate, hashed, nothing_to_compare
 from heap_assets.quality.sync import DELIVERED, checks_for_sync, delivery_recency_check, sync_results
 from heap_assets.quality.thresholds import Cadence, Thresholds
 from heap_assets.quality.warehouse import checks_for_warehouse_table
@@ -34,6 +34,7 @@ __all__ = [
     "CheckContext",
     "CheckResult",
     "Evaluate",
+    "Number",
     "Severity",
     "StoredResult",
     "Thresholds",

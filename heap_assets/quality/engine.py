@@ -97,6 +97,8 @@ class Check:
     """False for checks on a whole asset, such as how new its newest row is."""
     remedy: str = ""
     """What usually puts it right."""
+    plotted: tuple[str, ...] = ()
+    """Numbers of its results that the table's own metadata carries too: they plot over days, those of checks do not."""
 
 
 def with_table(asset: str, rule: Callable[[CheckContext, pl.LazyFrame], CheckResult]) -> Evaluate:

@@ -145,7 +145,7 @@ def _is_known(name: str, values: pl.Series) -> pl.Expr:
     return pl.col(name).cast(values.dtype, strict=False).is_in(values.implode()).fill_null(value=False)
 
 
-_NOT_OVER = "the day is not over"
+_NOT_OVER = "no dump was made after the end of the day yet"
 _MEND_VALUES = "such values are null (docs/values.md): track the property as text, or correct it where it is tracked."
 
 
@@ -197,6 +197,7 @@ def checks_for_event_table(
             lambda s: _volume(s, t),
             Severity.WARN,
             remedy="look for a release that stopped or doubled tracking, or for a dump that has not landed.",
+            plotted=("expected_rows",),
         ),
         column_check(asset, t),
         Check(
@@ -206,6 +207,7 @@ def checks_for_event_table(
             lambda s: names_known(s.rows(), _known_names(s), t.unknown_names),
             Severity.WARN,
             remedy="see with `heap-assets discover` whether a dump came without its users or sessions.",
+            plotted=("unknown_share",),
         ),
         Check(
             asset,

@@ -146,6 +146,7 @@ def checks_for_warehouse_table(
                 lambda s: identifiers_filled(s.rows(), _present(s, columns), t.filled_identifiers),
                 remedy="look at the last load of the table: a column of `identifiers` was probably not filled; if so "
                 "many rows name nobody, lower checks.filled_identifiers.",
+                plotted=("identified_share",),
             ),
         ]
     if any(kind in patterns for kind in columns.values()):

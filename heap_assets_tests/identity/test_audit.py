@@ -206,10 +206,10 @@ def test_the_report_reads_in_a_few_lines() -> None:
     rows = crm(("c1", "ann@home.io"), ("c1", "ann@acme.io"))
     found = audit(graph(*ANN), pl.LazyFrame(schema=CONFLICTS), heap, rows, RULES, BOTH).collect()
     assert audit_text(found).splitlines() == [
-        "People       1   known to Heap 1 (100.0%)   with an identity 1 (100.0%)",
-        "             only in Heap 0 (0.0%)   only in the warehouse 0 (0.0%)",
-        "Duplicates   on several identities 0 (0.0%)   anonymous twins 1 (50.0%)   refused links 0",
-        "crm   in Heap 2 (100.0%) of 2 rows; a join on one raw column: missed 1 (50.0%), wrong person 0 (0.0%), "
+        "- **People**: 1; known to Heap 1 (100.0%), with a Heap identity 1 (100.0%), only in Heap 0 (0.0%), "
+        "only in the warehouse 0 (0.0%)",
+        "- **Duplicates**: on several identities 0 (0.0%), anonymous twins 1 (50.0%), refused links 0",
+        "- **crm**: in Heap 2 (100.0%) of 2 rows; a join on one raw column: missed 1 (50.0%), wrong person 0 (0.0%), "
         "several people 0 (0.0%)",
     ]
 

@@ -20,14 +20,14 @@ import os, sys
 import dagster as dg
 from heap_assets.orchestration.resources import LakeResource
 
-@dg.asset(pool="one_at_a_time")
-def table(lake: LakeResource) -> None:
+@dg.asset(pool="one_at_a_time", required_resource_keys={"lake"})
+def table() -> None:
     os.write(1, b"holding\\n")
     if sys.argv[2] == "wait":
         sys.stdin.read()
 
 with dg.DagsterInstance.get() as instance:
-    dg.materialize([table], instance=instance, resources={"lake": LakeResource(url=sys.argv[1])})
+    dg.materialize([table], instance=instance, resources={"lake": LakeResource(url=sys.argv[1]).definition()})
 """
 
 

@@ -347,7 +347,7 @@ def audit_figures(report: pl.DataFrame) -> dict[str, float]:
 
 
 def audit_text(report: pl.DataFrame) -> str:
-    """Return the most important figures of an audit in a few lines."""
+    """Return the most important figures of an audit as a Markdown list, an item for people and one for each table."""
     figures = {(metric, subject): (value, share) for metric, subject, value, share in report.iter_rows()}
 
     def shown(metric: str, subject: str = ALL) -> str:
@@ -355,27 +355,24 @@ def audit_text(report: pl.DataFrame) -> str:
         return f"{value:,.0f}" if share is None else f"{value:,.0f} ({share:.1%})"
 
     lines = [
-        f"People       {shown('profiles')}   known to Heap {shown('profiles_in_heap')}   "
-        f"with an identity {shown('profiles_addressable')}",
-        f"             only in Heap {shown('profiles_heap_only')}   "
-        f"only in the warehouse {shown('profiles_warehouse_only')}",
-        f"Duplicates   on several identities {shown('profiles_several_identities')}   "
-        f"anonymous twins {shown('anonymous_twins')}   refused links {shown('conflicts')}",
+        f"- **People**: {shown('profiles')}; known to Heap {shown('profiles_in_heap')}, with a Heap identity "
+        f"{shown('profiles_addressable')}, only in Heap {shown('profiles_heap_only')}, only in the warehouse "
+        f"{shown('profiles_warehouse_only')}",
+        f"- **Duplicates**: on several identities {shown('profiles_several_identities')}, anonymous twins "
+        f"{shown('anonymous_twins')}, refused links {shown('conflicts')}",
     ]
-    tables = [subject for metric, subject in figures if metric == "rows"]
-    width = max(map(len, tables), default=0)
-    for table in tables:
-        line = f"{table:<{width}}   in Heap {shown('rows_in_heap', table)} of {shown('rows', table)} rows"
+    for table in (subject for metric, subject in figures if metric == "rows"):
+        line = f"- **{table}**: in Heap {shown('rows_in_heap', table)} of {shown('rows', table)} rows"
         if ("naive_rows_right", table) in figures:
             line += (
                 f"; a join on one raw column: missed {shown('naive_rows_missed', table)}, "
                 f"wrong person {shown('naive_rows_wrong', table)}, "
                 f"several people {shown('naive_rows_ambiguous', table)}"
             )
-        lines.append(line)
         if figures.get(("naive_rows_uncompared", table), (0.0, None))[0]:
-            lines.append(
-                f"{'':<{width}}   {shown('naive_rows_uncompared', table)} equal a value of Heap's users that is mapped "
-                f"to another type, so nothing joins them: {REMEDY}"
+            line += (
+                f"; {shown('naive_rows_uncompared', table)} equal a value of Heap's users that is mapped to another "
+                f"type, so nothing joins them: {REMEDY}"
             )
+        lines.append(line)
     return "\n".join(lines)

@@ -10,9 +10,9 @@ from heap_assets import clock
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.heap_connect import day_landed
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.pipelines.exports import ExportChanges, changed_days, version_and_state
 from heap_assets.project import Project
-from heap_assets.redaction import redacting
 from heap_assets.tables import EXPORTS
 
 GROUP = "heap_connect"
@@ -34,7 +34,6 @@ def exports(project: Project) -> dg.AssetsDefinition:
         key=asset_key(EXPORTS, names),
         group_name=names.group(GROUP),
         kinds={"bigquery"},
-        owners=[project.settings.run.owner],
         pool=names.name("heap_landing"),
         required_resource_keys={names.name(LAKE)},
         check_specs=[
@@ -45,7 +44,7 @@ def exports(project: Project) -> dg.AssetsDefinition:
             )
         ],
     )
-    @redacting
+    @raising_failures
     def heap_connect_exports(context: dg.AssetExecutionContext, config: ExportsConfig) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
         since = date.fromisoformat(config.since) if config.since else None
@@ -71,7 +70,7 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
         minimum_interval_seconds=interval_seconds,
         default_status=status,
     )
-    @redacting
+    @raising_failures
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
             version, state = version_and_state(project)

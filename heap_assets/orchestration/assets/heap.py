@@ -1,4 +1,4 @@
-"""Groups `heap` and `heap_events`: Heap's tables, one partition a day, built from what was landed."""
+"""Groups `heap_events` and `heap_users`: Heap's tables, one partition a day, built from what was landed."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.heap_tables import event_day, migrations_of_day, users_of_day
 from heap_assets.pipelines.suites import checks_of, loaded_cadence
 from heap_assets.project import Project
-from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset, is_event_table
+from heap_assets.tables import LANDED, MIGRATIONS, SNAPSHOT_TABLES, USERS, heap_asset
 
 _ABOUT_USERS = (
     "Heap's users as they stood at the end of the day: all dumps up to then folded, the newest `last_modified` wins. "
@@ -71,26 +71,13 @@ def _spec(
         asset_key(path, project.names),
         deps=[asset_key(LANDED, project.names)],
         description=description,
-        group_name=project.names.group("heap_events" if is_event_table(path) else "heap"),
+        group_name=project.names.group("heap_users" if table in SNAPSHOT_TABLES else "heap_events"),
         kinds={"polars", "parquet"},
-        owners=[project.settings.run.owner],
         tags={"source": "heap", "table_kind": "snapshot" if table in SNAPSHOT_TABLES else "event"},
         metadata={
             "dagster/table_name": path.replace("/", "."),
             "dagster/uri": project.lake.store.uri(path),
-            "dagster/column_schema": column_schema(project, table),
         },
         automation_condition=condition,
         freshness_policy=policy_for("heap", loaded_cadence(project)),
-    )
-
-
-def column_schema(project: Project, table: str) -> dg.TableSchema:
-    """Return a Heap table's columns with what is known of them; personal data is tagged."""
-    entry = project.catalogue.tables.get(table)
-    return dg.TableSchema(
-        [
-            dg.TableColumn(name, description=column.description, tags={"personal_data": ""} if column.pii else None)
-            for name, column in (entry.columns if entry else {}).items()
-        ]
     )

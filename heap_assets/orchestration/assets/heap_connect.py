@@ -8,12 +8,12 @@ import dagster as dg
 
 from heap_assets.orchestration.assets.table_step import materializations
 from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_specs, lake_of
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, dump_partitions
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.suites import dump_checks
 from heap_assets.project import Names, Project
 from heap_assets.quality import CheckResult
-from heap_assets.redaction import redacting
 from heap_assets.sources.heap_connect import DumpReport
 from heap_assets.tables import DUMPS, LANDED
 
@@ -34,7 +34,6 @@ def landed(project: Project, reported_by: str, kind: str) -> dg.AssetSpec:
         "after a full resync every day the table ever had. Tables are then rebuilt for exactly those days.",
         group_name=project.names.group(GROUP),
         kinds={kind},
-        owners=[project.settings.run.owner],
         partitions_def=days(project.settings.start_date),
         deps=[asset_key(reported_by, project.names)],
     )
@@ -49,7 +48,6 @@ def dumps(project: Project) -> dg.AssetsDefinition:
         description="Heap Connect's dumps, landed as Parquet: one partition a dump, a table whole or not at all.",
         group_name=project.names.group(GROUP),
         kinds={"avro", "s3"},
-        owners=[project.settings.run.owner],
         partitions_def=partitions_def,
         skippable=True,  # a dump that is gone from the source is named, and the others land
     )
@@ -64,7 +62,7 @@ def dumps(project: Project) -> dg.AssetsDefinition:
         required_resource_keys={names.name(LAKE)},
         description="Lands dumps of Heap Connect, one after the other, table by table.",
     )
-    @redacting
+    @raising_failures
     def heap_connect_dumps(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
         step = StepChecks(context, opened.lake, checks, names)

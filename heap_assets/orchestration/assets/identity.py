@@ -10,13 +10,14 @@ from heap_assets.errors import MissingInputError
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import resolvable_graph
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
-from heap_assets.orchestration.resources import days, partition_metadata, table_schema
+from heap_assets.orchestration.column_types import table_schema
+from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.people import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
-from heap_assets.redaction import redacting
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
 
 GROUP = "identity"
@@ -44,7 +45,6 @@ def identity(project: Project) -> dg.AssetsDefinition:
             description=_ABOUT[path],
             group_name=names.group(GROUP),
             kinds={"polars", "parquet"},
-            owners=[project.settings.run.owner],
             tags={"personal_data": ""} if path in (LINKS, GRAPH, CONFLICTS, SHARED) else {},
             metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": project.lake.store.uri(path)},
             automation_condition=condition,
@@ -62,7 +62,7 @@ def identity(project: Project) -> dg.AssetsDefinition:
         required_resource_keys={names.name(LAKE)},
         description="Resolves identities: links, order, limits, shared values, stable ids.",
     )
-    @redacting
+    @raising_failures
     def resolve_identities(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
         resolved: dict[str, dict[str, dict[str, Any]]] = {}

@@ -12,13 +12,14 @@ from heap_assets.identity import audit_text
 from heap_assets.orchestration.assets.table_step import Days
 from heap_assets.orchestration.automation import follows_graph
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
-from heap_assets.orchestration.resources import days, partition_metadata, table_schema
+from heap_assets.orchestration.column_types import table_schema
+from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
-from heap_assets.redaction import redacting
 from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
 
 _ABOUT_PROFILES = (
@@ -60,7 +61,6 @@ def _day_asset(project: Project, path: str, deps: list[str], description: str) -
         description=description,
         group_name=names.group("profiles"),
         kinds={"polars", "parquet"},
-        owners=[project.settings.run.owner],
         tags={"personal_data": ""} if path == PROFILES else {},
         metadata=metadata,
         partitions_def=days(project.settings.start_date),
@@ -71,7 +71,7 @@ def _day_asset(project: Project, path: str, deps: list[str], description: str) -
         required_resource_keys={names.name(LAKE)},
         output_required=False,  # a day whose inputs are not there yet is named and left out, and the others go on
     )
-    @redacting
+    @raising_failures
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened, step_days = project.with_lake(lake_of(context, names)), Days(context, path, key)
         for day in context.partition_keys:
@@ -98,7 +98,7 @@ def _audit_metadata(project: Project, day: str) -> dict[str, Any]:
     rows = project.lake.scan(AUDIT, day).collect()
     sizes = rows.filter(pl.col("metric") == "profile_size").select("subject", "value", "share")
     return {
-        "in_words": dg.MetadataValue.md(f"```\n{audit_text(rows)}\n```"),
+        "in_words": dg.MetadataValue.md(audit_text(rows)),
         "profile_sizes": dg.MetadataValue.table(
             [
                 dg.TableRecord({"identifiers": bin_, "profiles": int(value), "share": f"{share or 0:.2%}"})

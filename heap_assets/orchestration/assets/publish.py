@@ -10,6 +10,7 @@ from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import PUBLISHED_DAYS, PUBLISHED_VIEWS
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.publishing import (
@@ -22,7 +23,7 @@ from heap_assets.pipelines.publishing import (
 )
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
-from heap_assets.redaction import redact_error, redacting
+from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import (
     AccessError,
     Published,
@@ -67,7 +68,7 @@ def _tables(
         required_resource_keys={names.name(LAKE)},
         description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
     )
-    @redacting
+    @raising_failures
     def publish_tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
         publisher = _publisher(opened, target)
@@ -129,7 +130,6 @@ def _views(project: Project, target: str) -> dg.AssetsDefinition:
         deps=[asset_key(table.asset, names) for table in [*resolvable(project, target), *_resolving(project, target)]],
         group_name=project.names.group(GROUP),
         kinds={settings.kind, "view"},
-        owners=[project.settings.run.owner],
         metadata={"dagster/table_name": into},
         automation_condition=PUBLISHED_VIEWS,
         freshness_policy=policy_for("sync", loaded_cadence(project)),
@@ -140,7 +140,7 @@ def _views(project: Project, target: str) -> dg.AssetsDefinition:
         "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
         f"{MIGRATIONS} and {GRAPH}, and read no other.",
     )
-    @redacting
+    @raising_failures
     def build(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         opened = project.with_lake(lake_of(context, names))
         publisher = _publisher(opened, target)
@@ -174,7 +174,6 @@ def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
         "loaded again.",
         group_name=project.names.group(GROUP),
         kinds={settings.kind},
-        owners=[project.settings.run.owner],
         tags={"target": target},
         metadata={"dagster/table_name": f"{settings.container}.{table.publication.table}"},
         automation_condition=PUBLISHED_DAYS,

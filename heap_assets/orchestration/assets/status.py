@@ -7,19 +7,29 @@ from typing import Any
 
 import dagster as dg
 
+from heap_assets.orchestration.automation import REPORT_DUE
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import names_on
+from heap_assets.pipelines.next_steps import next_steps
 from heap_assets.pipelines.status import Activity
 from heap_assets.project import Names, Project
-from heap_assets.redaction import redacting
 from heap_assets.report import Status, outcome, status_page
 from heap_assets.storage import Lake, state_keys
-from heap_assets.tables import AUDIT, PROFILES, sync_asset
+from heap_assets.tables import AUDIT, PROFILES, STATUS_REPORT, sync_asset
 
-REPORT = "status/report"
 PAGE = f"{state_keys.STATUS}/report.html"
 _SCHEDULE = "40 5 * * *"
 _SHOWN = 12
+_ABOUT = """Begin here: how things stand, and what to do next (`next_steps` below, renewed with profiles and syncs).
+
+The data flows from group to group: `heap_connect` lands Heap's dumps, `heap_events` and `heap_users` are its tables by
+day, `warehouse` and other sources your own, `identity` says who is who, `profiles` has one row per person, `sync` sends
+to Heap and others, `publish` to a warehouse. Sensors and schedules do all of it by themselves (Automation).
+
+The page itself is one HTML file that opens without a network and holds no personal value; `heap-assets report` writes
+the same. A day that is *missing* has not been built: the source had nothing for it, or could not tell it any more.
+"""
 _TWO_HOURS = timedelta(hours=2)
 
 
@@ -29,18 +39,17 @@ def status_report(project: Project) -> dg.AssetsDefinition:
     reported = [PROFILES, AUDIT, *(sync_asset(name) for name in project.settings.sync)]
 
     @dg.asset(
-        key=asset_key(REPORT, names),
+        key=asset_key(STATUS_REPORT, names),
         deps=[asset_key(path, names) for path in reported],
         group_name=names.group("status"),
         required_resource_keys={names.name(LAKE)},
         kinds={"html"},
-        owners=[project.settings.run.owner],
-        description="The status page: how new the data is, what fails, who is who, what was sent.\n\n"
-        "One HTML file that opens without a network and holds no personal value; `heap-assets report` writes the same.",
+        description=_ABOUT,
+        automation_condition=REPORT_DUE,
         metadata={"dagster/uri": f"{project.lake.store.url.rstrip('/')}/{PAGE}"},
         freshness_policy=dg.FreshnessPolicy.cron(deadline_cron="0 7 * * *", lower_bound_delta=_TWO_HOURS),
     )
-    @redacting
+    @raising_failures
     def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         opened = project.with_lake(lake_of(context, names))
         page, status = status_page(opened.lake)
@@ -54,18 +63,20 @@ def status_schedule(names: Names, status: dg.DefaultScheduleStatus) -> dg.Schedu
     """Return the schedule that writes the page before people come to work."""
     return dg.ScheduleDefinition(
         name=names.name("write_status_report"),
-        target=dg.AssetSelection.assets(asset_key(REPORT, names)),
+        target=dg.AssetSelection.assets(asset_key(STATUS_REPORT, names)),
         cron_schedule=_SCHEDULE,
         execution_timezone="UTC",
         default_status=status,
-        description="Writes the status page every morning.",
+        description="Writes the status page every morning, whatever has happened since.",
     )
 
 
 def _metadata(project: Project, page: str, status: Status) -> dict[str, Any]:
     outcomes = [outcome(result) for result in status.newest]
     uri = f"{project.lake.store.url.rstrip('/')}/{PAGE}"
+    steps = next_steps(project) or ["Nothing: all is set up, and no check fails."]
     return {
+        "next_steps": dg.MetadataValue.md("\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))),
         "page": dg.MetadataValue.path(uri) if "://" not in uri else dg.MetadataValue.url(uri),
         "bytes": len(page.encode()),
         "checks": len(outcomes),

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from heap_assets.activation import LeaseHeldError, Mode, Progress, Status, connector_of, salt
 from heap_assets.errors import DeliveryError, HeapAssetsError
@@ -18,10 +18,12 @@ from heap_assets.orchestration.assets.sync_metadata import (
     planned_rows,
     progress_line,
     property_lineage,
+    property_types,
 )
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import never_sent
 from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_specs, lake_of
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines import delivery
@@ -30,7 +32,6 @@ from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.sync_checks import results_of, superseded_result, sync_checks, undelivered_result
 from heap_assets.pipelines.sync_gate import built_days, how_to_confirm, remember_shown, waits_for_confirmation
 from heap_assets.project import Names, Project
-from heap_assets.redaction import redacting
 from heap_assets.tables import sync_asset
 
 GROUP = "sync"
@@ -38,7 +39,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 _SHOWN_REASON = 500
 
 
-class SyncConfig(dg.Config):
+class SyncConfig(BaseModel):
     """What a person may choose in the launchpad for one run."""
 
     dry_run: bool = Field(default=False, description="Show what would be sent; send nothing")
@@ -53,6 +54,13 @@ class SyncConfig(dg.Config):
         """Return the options of the delivery; DeliveryError if `rejected_since` is no time."""
         retry = self.retry_rejected or bool(self.rejected_since)
         return RunOptions(self.confirm, self.force, self.full_resend, retry, _moment(self.rejected_since))
+
+
+_CONFIG_SCHEMA = {
+    name: dg.Field(field.annotation, is_required=False, description=field.description)
+    for name, field in SyncConfig.model_fields.items()
+}
+"""Without defaults: the launchpad would show them in place of those of a job, until a partition is chosen."""
 
 
 def syncs(project: Project) -> list[dg.AssetsDefinition]:
@@ -74,7 +82,6 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
         description=description(name, sync, inputs),
         group_name=names.group(GROUP),
         kinds={sync.vendor},
-        owners=[project.settings.run.owner],
         tags={"destination": sync.vendor},
         metadata={"dagster/column_lineage": property_lineage(project, name)},
         automation_condition=never_sent(project) if sync.scheduled else None,
@@ -93,10 +100,14 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=names.name(f"sync_{sync.vendor}"),
         required_resource_keys={names.name(LAKE)},
+        config_schema=_CONFIG_SCHEMA,
         description=f"Sends to {sync.vendor} what `sync.{name}` in the settings says.",
     )
-    @redacting
-    def send(context: dg.AssetExecutionContext, config: SyncConfig) -> Iterator[Any]:
+    @raising_failures
+    def send(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        config = SyncConfig(**context.op_execution_context.op_config)
+        if not (context.has_partition_key or context.has_partition_key_range):
+            raise dg.Failure(f"{sync_asset(name)} sends the rows of a day: choose one, as the partition of the run")
         deployed = project.with_lake(lake_of(context, names))
         if not context.selected_asset_keys:
             # the button "Execute" of a check must not send anything
@@ -205,7 +216,11 @@ class _Run:
         metadata: dict[str, Mapping[str, Any]] = {
             day: {"status": str(Status.SUPERSEDED), "newer_day": max(self.deliveries)} for day in self.superseded
         }
-        metadata |= {day: metadata_of(self.project, self.name, d) for day, d in self.deliveries.items() if d.arrived}
+        metadata |= {
+            day: metadata_of(self.project, self.name, sent) | property_types(self.project, self.name, day)
+            for day, sent in self.deliveries.items()
+            if sent.arrived
+        }
         yield from materializations(self.context, self.key, metadata)
 
     def _log_report(self, day: str, sent: Delivery) -> None:
@@ -223,13 +238,14 @@ class _Run:
         if not lost:
             return
         asks = any(sent.report.status is Status.NEEDS_CONFIRMATION for sent in lost.values())
+        shown = metadata_of(self.project, self.name, next(iter(lost.values())))
         raise dg.Failure(
             "\n".join(
                 f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}"
                 for day, sent in lost.items()
             )
             + (f"; {how_to_confirm(self.name)}" if asks else ""),
-            metadata=metadata_of(self.project, self.name, next(iter(lost.values()))),
+            metadata={name: value for name, value in shown.items() if value not in (0, "") and name != "recent_runs"},
             allow_retries=False,
         )
 

@@ -9,6 +9,7 @@ import polars as pl
 from heap_assets.activation import Progress, SyncReport, connector_of, runs
 from heap_assets.config import SyncSettings
 from heap_assets.orchestration.checks import asset_key, evaluation
+from heap_assets.orchestration.column_types import type_in_words
 from heap_assets.orchestration.resources import names_on
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery
@@ -108,6 +109,22 @@ def property_lineage(project: Project, name: str) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(columns)
 
 
+def property_types(project: Project, name: str, day: str) -> dict[str, Any]:
+    """Return the type of every property that was sent of a day: that of the column it comes from.
+
+    A table of its own: where an asset has a schema by its definition too, Dagster's UI shows all names in lower case.
+    """
+    types: dict[str, str] = {}
+    for prop, asset, column in connector_of(project, name).lineage():
+        if project.lake.find(asset, day) is not None:
+            schema = project.lake.scan(asset, day).collect_schema()
+            if column in schema:
+                types[prop] = type_in_words(schema[column])
+    return (
+        {"property_types": _table({"property": prop, "type": type_} for prop, type_ in types.items())} if types else {}
+    )
+
+
 def description(name: str, sync: SyncSettings, inputs: Iterable[str]) -> str:
     """Say what a sync does."""
     properties = ", ".join(f"`{prop}`" for prop in sync.properties)
@@ -115,7 +132,8 @@ def description(name: str, sync: SyncSettings, inputs: Iterable[str]) -> str:
     return (
         f"{first}\n\nReads {', '.join(f'`{path}`' for path in list(inputs)[:5])}. Only what is new or changed is sent, "
         "compared with what the destination has acknowledged. Nothing is sent while a blocking check of what it reads "
-        f"failed, is missing or judged another version.\n\nDry run: `heap-assets sync plan {name}`, or the launchpad."
+        f"failed, is missing or judged another version.\n\nDry run: `heap-assets sync plan {name}`, or the job "
+        "`dry_run_of_all_syncs`."
     )
 
 

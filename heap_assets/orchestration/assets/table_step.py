@@ -19,12 +19,13 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from heap_assets.errors import HeapAssetsError, MissingInputError
-from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_specs, lake_of
-from heap_assets.orchestration.resources import days, partition_metadata, table_schema
+from heap_assets.orchestration.checks import LAKE, READABLE, StepChecks, asset_key, check_specs, lake_of
+from heap_assets.orchestration.column_types import table_schema
+from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.pipelines.table import UNREADABLE, VALUES_LOST_IN, Table, Task
 from heap_assets.project import Project
 from heap_assets.quality import Check, CheckResult, nothing_to_compare
-from heap_assets.redaction import redacting
 from heap_assets.storage import Status
 
 WAITS = "waits"
@@ -129,7 +130,7 @@ def table_step(name: str, tables: Sequence[TableAsset], project: Project, *, des
         pool=names.name(name),
         required_resource_keys={names.name(LAKE)},
     )
-    @redacting
+    @raising_failures
     def build_tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
         step = StepChecks(context, opened.lake, checks, names)
@@ -166,9 +167,13 @@ def _build_table(
             CheckResult(False, notes={"reason": str(missing)[:_SHOWN_REASON]}) if missing else CheckResult(True)
         )
         built[day] = metadata
-    yield from materializations(context, table.spec.key, built)
     for day, readable in results.items():
-        yield from step.evaluate(table.path, day, {"readable": readable})
+        figures = step.judge(table.path, day, {READABLE: readable})
+        if day in built:
+            built[day] |= figures
+    yield from materializations(context, table.spec.key, built)
+    for day in results:
+        yield from step.report(table.path, day)
 
 
 def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.table_step import WAITS
 from heap_assets.orchestration.automation import Recent
 from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.failures import raising_failures
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.readiness import landing_pauses
 from heap_assets.pipelines.waiting import Wait, waits
 from heap_assets.project import Names, Project
-from heap_assets.redaction import redacting
 from heap_assets.tables import HEAP
 
 NAME = "waits"
@@ -37,7 +37,7 @@ def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.Se
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=status,
     )
-    @redacting
+    @raising_failures
     def report_waits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         reported: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         current = waits(project)

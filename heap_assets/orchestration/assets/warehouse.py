@@ -48,7 +48,7 @@ def _spec(
         description=f"{about}\n\nIdentifiers: {mapped or 'none'}.",
         group_name=project.names.group(source),
         kinds={kind, "parquet"},
-        owners=[table.owner or project.settings.run.owner],
+        owners=[table.owner] if table.owner else None,
         tags={"source": kind, "table_kind": "snapshot"},
         metadata={"dagster/table_name": table.relation, "dagster/uri": project.lake.store.uri(path)},
         automation_condition=condition,
