@@ -39,8 +39,8 @@ ROOMS = {
     "pipelines": "activation clock config errors identity profiles project quality redaction sources.heap_bigquery "
     "sources.heap_connect sources.warehouse storage tables values versions",
     "api": "activation errors identity pipelines project storage tables",
-    "orchestration": "machine activation alerts clock config errors http_client identity pipelines project quality "
-    "redaction report sources.heap_connect sources.warehouse storage tables versions",
+    "orchestration": "machine activation alerts clock config errors http_client identity pipelines profiles project "
+    "quality redaction report sources.heap_connect sources.warehouse storage tables versions",
     "definitions": "orchestration pipelines project",
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "

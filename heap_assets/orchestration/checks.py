@@ -159,7 +159,9 @@ class StepChecks:
                 shown = partition if check.partitioned and self._partitioned else None
                 yield evaluation(check, stored, shown, target, names=self._names)
 
-    def _results(self, asset: str, key: str, reported: Mapping[str, CheckResult]) -> Iterator[tuple[Check, CheckResult]]:
+    def _results(
+        self, asset: str, key: str, reported: Mapping[str, CheckResult]
+    ) -> Iterator[tuple[Check, CheckResult]]:
         subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
         readable = reported.get(READABLE, CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
