@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-first-load bench-ui
+.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ bench-definitions: $(DEV) ## Load the definitions of 500 event tables, against D
 
 bench-first-load: $(DEV) ## The first load of 700 dumps of 200 tables by init and dev alone (hours)
 	@$(BIN)/python benchmarks/first_load.py
+
+screenshots: $(DEV) ## Renew the pictures in docs/images (Chromium)
+	@$(BIN)/python benchmarks/screenshots.py
 
 bench-ui: $(DEV) ## Open one of 200 event tables with three years of days in Chromium
 	@$(BIN)/python benchmarks/ui.py

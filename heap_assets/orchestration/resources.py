@@ -95,11 +95,11 @@ def names_on(instance: dg.DagsterInstance, lake: Lake) -> Names:
 
 
 def partition_metadata(partition: Partition) -> dict[str, Any]:
-    """Return what the UI shows of a stored partition: rows, size and where it lies."""
+    """Return what the UI shows of a stored partition: rows and size, which it plots, and what it was built from."""
     return {
         "dagster/partition_row_count": partition.rows,
         "bytes": partition.bytes,
-        "inputs": len(partition.inputs.versions),
+        "inputs": f"{len(partition.inputs.versions)}",
         "version": partition.version.strip('"'),
     }
 

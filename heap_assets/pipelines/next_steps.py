@@ -33,7 +33,7 @@ def _data(project: Project) -> Iterator[str]:
                 "*missing* in every table."
             )
     failed = [
-        f"{result.asset} {result.check}"
+        f"`{result.asset}` {result.check}"
         for results in newest_results(project).values()
         for result in results
         if result.failed and result.severity is Severity.ERROR and not is_sync(result.asset)
@@ -60,7 +60,7 @@ def _settings(project: Project) -> Iterator[str]:
 def _people(project: Project) -> Iterator[str]:
     for name in project.settings.sync:
         if waits_for_confirmation(project, name) and was_shown(project, name):
-            yield f"Look at what sync/{name} would send, then confirm it: {how_to_confirm(name)}."
+            yield f"Look at what `sync/{name}` would send, then confirm it: {how_to_confirm(name)}."
 
 
 def first_landed_day(project: Project) -> date | None:

@@ -93,7 +93,7 @@ def day_landed(names: Names, day: date, tables: Collection[str], dump_id: int | 
     return dg.AssetMaterialization(
         asset_key(LANDED, names),
         partition=day.isoformat(),
-        metadata=metadata if dump_id is None else {"dump": dump_id, **metadata},
+        metadata=metadata if dump_id is None else {"dump": str(dump_id), **metadata},
     )
 
 

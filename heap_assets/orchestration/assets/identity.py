@@ -87,13 +87,14 @@ def _store(project: Project, path: str, day: date, table_day: BuiltTable) -> dic
     )
     schema = table_schema(project.lake.scan(path, str(day)).collect_schema())
     plain = {name: value for name, value in table_day.notes.items() if isinstance(value, int | float | str)}
+    plain.pop("inputs", None)  # counted with the partition
     return {
+        **partition_metadata(written.partition),
+        **figures(project, path, day),
+        **(plain if path == GRAPH else {}),
+        **_refused(written.partition.notes.get(REFUSED, ())),
         "status": str(written.status),
         "dagster/column_schema": schema,
-        **(plain if path == GRAPH else {}),
-        **figures(project, path, day),
-        **_refused(written.partition.notes.get(REFUSED, ())),
-        **partition_metadata(written.partition),
     }
 
 

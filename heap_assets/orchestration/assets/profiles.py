@@ -46,6 +46,8 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
     return assets
 
 
+_CONSTANT = ("traits",)
+"""Figures that the settings decide: texts, which are not plotted."""
 _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day}
 
 
@@ -84,11 +86,12 @@ def _day_asset(project: Project, path: str, deps: list[str], description: str) -
 def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
     table_day = _BUILDERS[path](project, date.fromisoformat(day))
     written = project.lake.write(path, day, table_day.frame, table_day.inputs, notes=table_day.notes)
+    figures = {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
     return (
-        {"status": str(written.status)}
-        | (_audit_metadata(project, day) if path == AUDIT else {})
-        | {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
+        (_audit_metadata(project, day) if path == AUDIT else {})
         | partition_metadata(written.partition)
+        | {name: f"{value}" if name in _CONSTANT else value for name, value in figures.items()}
+        | {"status": str(written.status)}
         | {"dagster/column_schema": table_schema(project.lake.scan(path, day).collect_schema())}
     )
 

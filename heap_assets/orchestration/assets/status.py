@@ -91,7 +91,7 @@ def _metadata(project: Project, page: str, status: Status) -> dict[str, Any]:
 
 def _attention(status: Status) -> str:
     lines = [
-        f"- **{result.asset}** {result.check}{'' if result.partition == 'all' else f', {result.partition}'}: "
+        f"- `{result.asset}` {result.check}{'' if result.partition == 'all' else f', {result.partition}'}: "
         f"{result.rule}"
         for result in status.failing[:_SHOWN]
     ]

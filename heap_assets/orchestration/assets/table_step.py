@@ -193,4 +193,4 @@ def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:
         metadata["dagster/column_schema"] = table_schema(lake.scan(table.path, day).collect_schema())
     if isinstance(lost := table_day.notes.get(VALUES_LOST_IN), Mapping):
         numbers[VALUES_LOST_IN] = ", ".join(f"{column}: {count}" for column, count in sorted(lost.items()))
-    return metadata | numbers | partition_metadata(written.partition)
+    return partition_metadata(written.partition) | numbers | metadata
