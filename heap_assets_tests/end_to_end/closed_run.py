@@ -21,10 +21,10 @@ from heap_assets.alerts import configured_channels
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.alerts.outbox import Outbox
 from heap_assets.cli.main import _group
-from heap_assets.definitions import build_definitions
 from heap_assets.demo.nights import runs_for
 from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.resources import DUMPS
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project.project import Project, open_project
