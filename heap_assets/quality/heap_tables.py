@@ -60,6 +60,10 @@ def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_colu
     )
 
 
+_KNOWN_IN = {"user_id": USERS, "session_id": SESSIONS}
+"""Column that names something to the table that must know it."""
+
+
 def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allowed: float) -> CheckResult:
     """Check that the users and sessions which events name have been exported too.
 
@@ -82,7 +86,7 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
             "allowed_share": allowed,
             **{f"rows_with_unknown_{name}": count for name, count in unknown.items()},
         },
-        not_judged=f"the tables that {' and '.join(missing)} are exported in are not built for the day"
+        not_judged=f"{' and '.join(_KNOWN_IN[name] for name in missing)} of the day must be built first"
         if missing and share <= allowed
         else "",
     )
