@@ -30,8 +30,11 @@ class PlainFailure(dg.Failure, DagsterUserCodeProcessError):
         self.user_code_process_error_infos = [SerializableErrorInfo(message, [], type(error).__name__)]
 
 
-def raising_failures(function: Callable[P, R]) -> Callable[P, R]:
-    """Let what Dagster runs raise redacted exceptions only, and those that are raised on purpose as plain failures."""
+def raising_failures(function: Callable[P, R], *, retried: bool = False) -> Callable[P, R]:
+    """Let what Dagster runs raise redacted exceptions only, and those that are raised on purpose as plain failures.
+
+    `retried`: the step has a retry policy, which Dagster applies to its own `Failure` and to no plain one.
+    """
     safe = redacting(function)
 
     # raised outside of the handler, or the failure would carry the error as its context
@@ -40,7 +43,7 @@ def raising_failures(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return safe(*args, **kwargs)
         except (dg.Failure, HeapAssetsError) as error:
-            failure = PlainFailure(error)
+            failure = _failure(error, retried=retried)
         raise failure
 
     @functools.wraps(function)
@@ -48,7 +51,13 @@ def raising_failures(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return (yield from cast("Iterator[Any]", safe(*args, **kwargs)))
         except (dg.Failure, HeapAssetsError) as error:
-            failure = PlainFailure(error)
+            failure = _failure(error, retried=retried)
         raise failure
 
     return cast("Callable[P, R]", generated) if inspect.isgeneratorfunction(function) else called
+
+
+def _failure(error: dg.Failure | HeapAssetsError, *, retried: bool) -> dg.Failure:
+    if retried and isinstance(error, dg.Failure) and error.allow_retries:
+        return error
+    return PlainFailure(error)

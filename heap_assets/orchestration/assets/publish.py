@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -68,7 +69,7 @@ def _tables(
         required_resource_keys={names.name(LAKE)},
         description=f"Publishes days to {target}; any subset of tables in one step, each for itself.",
     )
-    @raising_failures
+    @partial(raising_failures, retried=True)
     def publish_tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
         publisher = _publisher(opened, target)
@@ -140,7 +141,7 @@ def _views(project: Project, target: str) -> dg.AssetsDefinition:
         "Published events keep `user_id` as Heap exported it; the views resolve it with the newest published day of "
         f"{MIGRATIONS} and {GRAPH}, and read no other.",
     )
-    @raising_failures
+    @partial(raising_failures, retried=True)
     def build(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         opened = project.with_lake(lake_of(context, names))
         publisher = _publisher(opened, target)
