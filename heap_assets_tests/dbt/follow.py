@@ -91,8 +91,9 @@ class Location:
             self.cursor = evaluation.cursor
             by_day: dict[str, set[dg.AssetKey]] = {}
             for result in evaluation.results:
-                for day in result.true_subset.expensively_compute_partition_keys():
-                    by_day.setdefault(day, set()).add(result.key)
+                if self.definitions.resolve_asset_graph().get(result.key).is_partitioned:  # all but the status report
+                    for day in result.true_subset.expensively_compute_partition_keys():
+                        by_day.setdefault(day, set()).add(result.key)
             if not by_day:
                 return requested
             for day, keys in sorted(by_day.items()):
