@@ -22,8 +22,8 @@ _NEWEST = timedelta(days=2)
 """The running day and the newest complete one: a dump of the night after D carries D."""
 _REMEMBERED_SECONDS = 5.0
 
-_DEPS_UPDATED: Condition = dg.AutomationCondition.any_deps_updated()
-_UPDATED: Condition = _DEPS_UPDATED.since(dg.AutomationCondition.newly_requested() & ~_DEPS_UPDATED)
+_ANY_DEPS_UPDATED: Condition = dg.AutomationCondition.any_deps_updated()
+_UPDATED: Condition = _ANY_DEPS_UPDATED.since(dg.AutomationCondition.newly_requested() & ~_ANY_DEPS_UPDATED)
 """An update is remembered until it was acted on: `any_deps_updated` alone tells it to a single tick, at which the run
 or the backfill that built the input is often still at other tables."""
 
@@ -152,7 +152,8 @@ def follows_upstream(project: Project) -> Condition:
         names, "it is the newest complete day", lambda: {table: [clock.newest_complete_day()] for table in tables}
     )
     # held against the newest day when the update came: later days are other states of the upstream
-    updated = (_DEPS_UPDATED & newest).since(dg.AutomationCondition.newly_requested() & ~_DEPS_UPDATED) & newest
+    requested = dg.AutomationCondition.newly_requested() & ~_ANY_DEPS_UPDATED
+    updated = (_ANY_DEPS_UPDATED & newest).since(requested) & newest
     never_read = DaysDue(names, "it was never read", Recent(lambda: never_read_upstreams(project)))
     overdue = DaysDue(names, "its upstream did not materialize by noon", Recent(lambda: unread_tables(project)))
     due = _unless_running_or_failed((never_read & ~dg.AutomationCondition.any_deps_missing()) | overdue)
