@@ -16,11 +16,11 @@ from heap_assets.identity import Explanation, IdentifierRule, Resolution, Rules
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import resolve as resolve_links
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.readiness import identity_tables
+from heap_assets.pipelines.readiness import identity_tables, newest_graph_day
 from heap_assets.pipelines.status import shown_assets
 from heap_assets.pipelines.sync_gate import newest_day
 from heap_assets.storage import LakeSql
-from heap_assets.tables import GRAPH, PROFILES, is_sync
+from heap_assets.tables import PROFILES, is_sync
 
 __all__ = [
     "Explanation",
@@ -262,12 +262,7 @@ class Project(deployment.Project):
         return SyncPlan(chosen, planned.report, rows)
 
     def _graph_day(self, day: Day | None) -> date:
-        if day is not None:
-            return date.fromisoformat(str(day))
-        days = self.table(GRAPH).days
-        if not days:
-            raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
-        return days[-1]
+        return newest_graph_day(self) if day is None else date.fromisoformat(str(day))
 
 
 def resolve(links: pl.DataFrame | pl.LazyFrame, rules: Rules) -> Resolution:

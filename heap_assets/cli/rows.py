@@ -11,13 +11,13 @@ import polars as pl
 
 from heap_assets.cli.groups import COUNT
 from heap_assets.cli.output import Record, json_option, print_json, progress, records, report_option
-from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.errors import SettingsError
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import what_if as sweep
 from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, rows_of_key, shown_by
-from heap_assets.pipelines.readiness import identity_tables
+from heap_assets.pipelines.readiness import identity_tables, newest_graph_day
 from heap_assets.project import Project, open_project
-from heap_assets.tables import GRAPH, sync_asset, sync_name
+from heap_assets.tables import sync_asset, sync_name
 from heap_assets.values import value_as_json
 
 _SYNC_DIGITS = 16
@@ -163,9 +163,4 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool) -> None:
 
 
 def _day(project: Project, day: date | None) -> date:
-    if day is not None:
-        return date(day.year, day.month, day.day)
-    days = project.lake.partitions(GRAPH)
-    if not days:
-        raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
-    return date.fromisoformat(days[-1])
+    return newest_graph_day(project) if day is None else date(day.year, day.month, day.day)

@@ -63,7 +63,7 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
     with progress("Asking the lake, the source and Dagster"):
         dumps = None if is_exported(project) else _dumps(project)
         dagster, assets = _assets(project)
-    backlogs = {"days": build_backlog(project)}
+    backlogs = {"days": build_backlog(project, assets)}
     if dumps and dumps.pending is not None:
         backlogs["dumps"] = dump_backlog(project, len(dumps.pending))
     if as_json:

@@ -8,19 +8,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from heap_assets.errors import MissingInputError
 from heap_assets.identity import changes
 from heap_assets.pipelines import delivery, exports
 from heap_assets.pipelines.heap_tables import event_day
 from heap_assets.pipelines.people import audiences_of_day, profiles_of_day, resolved_tables
-from heap_assets.pipelines.readiness import identity_inputs
+from heap_assets.pipelines.readiness import identity_inputs, newest_graph_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.sync_gate import newest_day
 from heap_assets.pipelines.table import Table, Task, rules_of
@@ -32,8 +31,8 @@ from heap_assets.tables import (
     GRAPH,
     PROFILES,
     SHARED,
-    WAREHOUSE_SOURCE,
     heap_asset,
+    source_of,
     warehouse_asset,
 )
 
@@ -119,10 +118,7 @@ def difference(project: Project, other: Project, progress: Progress = lambda _: 
     MissingInputError
         No graph was resolved yet.
     """
-    resolved = project.lake.partitions(GRAPH)
-    if not resolved:
-        raise MissingInputError(f"{GRAPH} has not been built yet: there is nothing to compare with")
-    day = date.fromisoformat(resolved[-1])
+    day = newest_graph_day(project)
     with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
         base = project.lake.store
         before = project.with_lake(Lake(OverlayStore(base, Path(scratch) / "before")))
@@ -158,27 +154,31 @@ def _build(project: Project, day: date, tables: list[_Build]) -> dict[str, int]:
     store(PROFILES, day, profiles_of_day(project, day))
     if project.settings.profiles.audiences:
         store(AUDIENCES, day, audiences_of_day(project, day))
+    else:
+        project.lake.delete(AUDIENCES, str(day))  # from the overlay: that of the lake is of other settings
     return {asset: count for asset, count in written.items() if count}
 
 
 def _other_tables(project: Project, other: Project, day: date) -> Iterator[_Build]:
     """Yield the days of source tables that the lake does not have as `other` would build them."""
     for table in other.event_tables:
-        landed = _landed_days(other, table)
         is_other = table not in project.event_tables or (
             (rules_of(project, table), project.catalogue.columns(table))
             != (rules_of(other, table), other.catalogue.columns(table))
         )
-        start = other.settings.start_date
-        for at in sorted(at for at in landed if start <= at <= day and (is_other or at < project.settings.start_date)):
-            yield heap_asset(table), at, partial(event_day, table=table)
+        first = other.settings.start_date
+        last = day if is_other else min(day, project.settings.start_date - timedelta(days=1))
+        for at in sorted(_landed_days(other, table)) if first <= last else ():
+            if first <= at <= last:
+                yield heap_asset(table), at, partial(event_day, table=table)
     for name, mapped in other.settings.source_tables.items():
         known = project.settings.source_tables.get(name)
-        sources = [p.settings.all_sources.get(name.rpartition("/")[0] or WAREHOUSE_SOURCE) for p in (project, other)]
+        asset = warehouse_asset(name)
+        sources = [each.settings.all_sources.get(source_of(asset)) for each in (project, other)]
         is_same = known is not None and known.model_dump(include=_READ) == mapped.model_dump(include=_READ)
         is_same = is_same and _columns_read(project, name) == _columns_read(other, name)
         if not is_same or _connection(sources[0]) != _connection(sources[1]):
-            yield warehouse_asset(name), day, partial(snapshot_of_day, name=name)
+            yield asset, day, partial(snapshot_of_day, name=name)
 
 
 def _landed_days(project: Project, table: str) -> set[date]:
@@ -231,7 +231,7 @@ def _traits(before: pl.LazyFrame, after: pl.LazyFrame) -> dict[str, TraitChange]
         [name.removesuffix("__source") for name in side.collect_schema() if name.endswith("__source")]
         for side in (before, after)
     ]
-    found = {}
+    changed_traits = {}
     for name in dict.fromkeys([*columns[0], *columns[1]]):
         old, new = (
             side.select("profile_id", (pl.col(name) if name in known else pl.lit(None)).cast(pl.String).alias("value"))
@@ -241,8 +241,8 @@ def _traits(before: pl.LazyFrame, after: pl.LazyFrame) -> dict[str, TraitChange]
         filled = Count(*(side.select(pl.col("value").count()).collect().item() for side in (old, new)))
         change = TraitChange(filled, changed.select(pl.len()).collect().item())
         if change.changed or filled.before != filled.after:
-            found[name] = change
-    return found
+            changed_traits[name] = change
+    return changed_traits
 
 
 def _audiences(before: Lake, after: Lake, day: date) -> dict[str, AudienceChange]:
@@ -251,12 +251,12 @@ def _audiences(before: Lake, after: Lake, day: date) -> dict[str, AudienceChange
         lake.scan(AUDIENCES, str(day)).select(empty.columns).collect() if lake.find(AUDIENCES, str(day)) else empty
         for lake in (before, after)
     ]
-    changes_by_name = {}
+    changed_audiences = {}
     for name in pl.concat(members)["audience"].unique().sort():
         old, new = (set(side.filter(pl.col("audience") == name)["profile_id"]) for side in members)
         if old != new:
-            changes_by_name[name] = AudienceChange(Count(len(old), len(new)), len(new - old), len(old - new))
-    return changes_by_name
+            changed_audiences[name] = AudienceChange(Count(len(old), len(new)), len(new - old), len(old - new))
+    return changed_audiences
 
 
 def _counts(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, Count]:

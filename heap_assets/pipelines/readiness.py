@@ -12,6 +12,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation import connector_of
+from heap_assets.errors import MissingInputError
 from heap_assets.identity import DayInput, IdentityTables, SourceTable, own_identify_links
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.catalogue import columns_since
@@ -75,6 +76,14 @@ def identity_inputs(project: Project, day: date) -> IdentityInputs:
 def links_as_of(project: Project, day: date) -> pl.LazyFrame:
     """Return all links that the graph of a day was resolved from, one row per link and source. Writes nothing."""
     return project.timeline.links(day, identity_inputs(project, day).inputs)
+
+
+def newest_graph_day(project: Project) -> date:
+    """Return the newest day whose graph is resolved; MissingInputError if none is."""
+    days = project.lake.partitions(GRAPH)
+    if not days:
+        raise MissingInputError(f"{GRAPH} has not been built yet: materialize the identity group first")
+    return date.fromisoformat(days[-1])
 
 
 def identity_tables(project: Project, day: date) -> IdentityTables:

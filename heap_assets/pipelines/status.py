@@ -34,6 +34,7 @@ from heap_assets.tables import (
     RESOLVED,
     SNAPSHOT_TABLES,
     heap_asset,
+    is_heap_table,
     is_sync,
     is_warehouse_table,
     source_of,
@@ -97,9 +98,10 @@ def dump_backlog(project: Project, pending: int) -> Backlog:
     return backlog(pending, (moment for moment in landed if moment))
 
 
-def build_backlog(project: Project) -> Backlog:
+def build_backlog(project: Project, assets: Iterable[AssetStatus]) -> Backlog:
     """Return the days of event tables that are left to build, by when others were."""
-    left = sum(map(len, unbuilt_days(project).values()))
+    snapshots = {heap_asset(table) for table in SNAPSHOT_TABLES}
+    left = sum(status.days_due for status in assets if is_heap_table(status.asset) and status.asset not in snapshots)
     results = project.lake.store.list(f"{result_store.ROOT}/{HEAP}") if left else []
     return backlog(left, (info.last_modified for info in results if f"/{READABLE}/" in info.key))
 

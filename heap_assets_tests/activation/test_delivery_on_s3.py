@@ -13,22 +13,12 @@ from heap_assets.activation import LeaseHeldError, Status
 from heap_assets.activation.engine.lease import Holder
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.storage import Store
+from heap_assets_tests.s3_server import s3_server
 
 
 @pytest.fixture
 def bucket() -> Iterator[Store]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {
-        "aws_endpoint_url": f"http://{host}:{port}",
-        "aws_access_key_id": "test",
-        "aws_secret_access_key": "test",
-        "aws_region": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as environment:
+    with s3_server() as options, pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ALLOW_HTTP", "true")
         client = boto3.client(
             "s3",
@@ -39,7 +29,6 @@ def bucket() -> Iterator[Store]:
         )
         client.create_bucket(Bucket="lake")
         yield Store("s3://lake/here", options)
-    server.stop()
 
 
 def test_a_sync_lives_on_s3(heap: ServerProcess, bucket: Store) -> None:

@@ -89,9 +89,10 @@ class Location:
                 defs=self.definitions, instance=self.instance, cursor=self.cursor
             )
             self.cursor = evaluation.cursor
+            asset_graph = self.definitions.resolve_asset_graph()
             by_day: dict[str, set[dg.AssetKey]] = {}
             for result in evaluation.results:
-                if self.definitions.resolve_asset_graph().get(result.key).is_partitioned:  # all but the status report
+                if asset_graph.get(result.key).is_partitioned:  # all but the status report
                     for day in result.true_subset.expensively_compute_partition_keys():
                         by_day.setdefault(day, set()).add(result.key)
             if not by_day:

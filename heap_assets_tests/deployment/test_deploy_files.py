@@ -42,7 +42,7 @@ def postgres() -> Iterator[str]:
         with servers.postgres_cluster() as address:
             yield f"{SCHEME}{address}/postgres"
     except servers.UnavailableError as error:
-        pytest.skip(f"dagster.yaml is not loaded: {error}")
+        pytest.skip(f"{error}: the instances of deploy/ were NOT opened on PostgreSQL")
 
 
 @pytest.mark.parametrize("where", ["compose", "ecs"])

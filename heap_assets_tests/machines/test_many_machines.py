@@ -29,6 +29,7 @@ from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.table import Task
 from heap_assets.project import Project, load_settings, open_project
 from heap_assets.tables import heap_asset
+from heap_assets_tests.s3_server import s3_server
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 
 MACHINES = int(os.environ.get("HEAP_ASSETS_MACHINES", "3"))
@@ -47,18 +48,8 @@ identity: {identifiers: [{type: heap_user_id}]}
 
 @pytest.fixture
 def s3() -> Iterator[dict[str, str]]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "aws_endpoint_url": f"http://{host}:{port}",
-        "aws_access_key_id": "test",
-        "aws_secret_access_key": "test",
-        "aws_region": "us-east-1",
-    }
-    server.stop()
+    with s3_server() as options:
+        yield options
 
 
 def written_dumps(folder: Path) -> None:

@@ -13,9 +13,10 @@ import yaml
 
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.difference import Count, Difference, difference
+from heap_assets.pipelines.people import audiences_of_day
 from heap_assets.project import Project, parse_settings
 from heap_assets.storage import Lake
-from heap_assets.tables import GRAPH, PROFILES
+from heap_assets.tables import AUDIENCES, GRAPH, PROFILES
 from heap_assets_tests.orchestration.company_platform import IDENTITY, ROOT, World, why
 
 Change = Callable[[dict[str, Any]], object]
@@ -97,6 +98,20 @@ def test_a_trait_an_audience_and_a_sync_of_the_other_settings(
     assert (payers.entered, payers.left) == (payers.members.after, 0)
     sent = compared.syncs["segment_identify"]
     assert sent.before != sent.after
+
+
+def test_audiences_that_the_other_settings_do_not_have_are_left(
+    resolved: World, other: Callable[[Change], Project]
+) -> None:
+    lake = resolved.project.lake
+    lake.write(AUDIENCES, str(resolved.company.until), audiences_of_day(resolved.project, resolved.company.until).frame)
+    try:
+        compared = asked(resolved, other(lambda settings: settings["profiles"].pop("audiences")))
+    finally:
+        lake.delete(AUDIENCES, str(resolved.company.until))  # other tests share the lake
+    [change] = compared.audiences.values()
+    assert change.members.after == change.entered == 0
+    assert change.left == change.members.before > 0
 
 
 def test_rows_that_the_other_settings_leave_out_are_left_out_of_their_days(

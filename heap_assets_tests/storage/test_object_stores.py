@@ -32,24 +32,15 @@ from heap_assets.errors import MissingInputError, StaleWriterError
 from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
 from heap_assets.storage import Inputs, Lake, Status, Store
 from heap_assets.storage.sql import LakeSql, SqlError
+from heap_assets_tests.s3_server import s3_server
 
 KINDS = ("folder", "s3", "gs")
 
 
 @pytest.fixture(scope="session")
 def s3_options() -> Iterator[dict[str, str]]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "aws_endpoint_url": f"http://{host}:{port}",
-        "aws_access_key_id": "test",
-        "aws_secret_access_key": "test",
-        "aws_region": "us-east-1",
-    }
-    server.stop()
+    with s3_server() as options:
+        yield options
 
 
 @pytest.fixture(scope="session")
