@@ -201,12 +201,12 @@ class VendorServer:
         kind, _, token = call.headers.get("authorization", "").partition(" ")
         return token if kind == "Bearer" else ""
 
-    def is_bad(self, values: Iterable[object], call: Call) -> bool:
-        """Whether a row of these values was made bad (`bad_row`)."""
+    def bad_row(self, values: Iterable[object], call: Call) -> dict[str, Any] | None:
+        """Return the options of the fault that makes a row of these values bad; None if the row is good."""
         if not any(fault.kind == "bad_row" for fault in self._faults):
-            return False
+            return None
         texts = {str(value) for value in values}
-        return self._take("bad_row", call, lambda options: str(options["key"]) in texts) is not None
+        return self._take("bad_row", call, lambda options: str(options["key"]) in texts)
 
     def start_job(self, call: Call, **state: Any) -> Job:
         now = self.clock()

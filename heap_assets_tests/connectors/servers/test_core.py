@@ -38,7 +38,7 @@ class Toy(VendorServer):
 
     @route("PUT", "/rows/{key}.json")
     def put(self, call: Call, key: str) -> Any:
-        if self.is_bad([key], call):
+        if self.bad_row([key], call) is not None:
             return Answer(422, {"key": key})
         self.table("row")[key] = call.body
         return None
