@@ -201,6 +201,10 @@ class VendorServer:
         kind, _, token = call.headers.get("authorization", "").partition(" ")
         return token if kind == "Bearer" else ""
 
+    def is_bad(self, values: Iterable[object], call: Call) -> bool:
+        """Whether a row of these values was made bad."""
+        return self.bad_row(values, call) is not None
+
     def bad_row(self, values: Iterable[object], call: Call) -> dict[str, Any] | None:
         """Return the options of the fault that makes a row of these values bad; None if the row is good."""
         if not any(fault.kind == "bad_row" for fault in self._faults):
@@ -297,6 +301,7 @@ class VendorServer:
             if self.latency:
                 await asyncio.sleep(self.latency)
         finally:
+            call.running = False
             for limit in taken:
                 limit.release(call)
         silent = self._take("accept_then_no_answer", call) if answer.status < 400 else None

@@ -36,6 +36,8 @@ class Call:
     kind: Kind = "read"
     status: int | None = None
     """What was answered; None if the connection was cut."""
+    running: bool = True
+    """Whether it is still at work (`VendorServer.latency`)."""
 
     @property
     def size(self) -> int:
