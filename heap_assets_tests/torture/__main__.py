@@ -34,6 +34,7 @@ from heap_assets_tests.torture.trials import (
     Base,
     Trial,
     make_base,
+    mixed_trials,
     run_trial,
     summary,
     trials,
@@ -100,7 +101,7 @@ def _stages(zygote: Zygote, base: Base, chosen: argparse.Namespace) -> list[Row]
         chance = Random(chosen.seed)
         every = {
             "kills": ("killed at a call", list(trials(base, stage, ["SIGKILL"], chosen.points, chance))),
-            "errors": ("a call fails", list(trials(base, stage, ERRORS, chosen.points, chance))),
+            "errors": ("a call fails", list(mixed_trials(base, stage, ERRORS, chosen.points, chance, chosen.ways))),
             "sizes": ("files may not grow", [Trial(stage, FILE_SIZE, kib) for kib in FILE_SIZES]),
         }
         asked_for = [every[fault] for fault in chosen.faults]
@@ -178,6 +179,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument(
         "--points", type=int, help="calls of each stage at which each kind of fault is tried; all if not given"
+    )
+    parser.add_argument(
+        "--ways", type=int, default=len(ERRORS), choices=range(1, len(ERRORS) + 1), help="ways in which each call fails"
     )
     parser.add_argument("--kills", type=int, default=200, help="landings killed by time, and kills of a sync")
     parser.add_argument("--people", type=int, default=600, help="size of the company whose landings are killed by time")

@@ -57,6 +57,11 @@ def make_world(folder: Path) -> None:
     (folder / "heap_assets.yaml").write_text(_SETTINGS)
 
 
+def read_settings() -> None:
+    """Read the settings of a world that is not there."""
+    parse_settings(_SETTINGS, Path("heap_assets.yaml"))
+
+
 def platform_of(folder: Path) -> Project:
     """Open a world as its settings say."""
     return open_project(parse_settings((folder / "heap_assets.yaml").read_text(), folder / "heap_assets.yaml"))

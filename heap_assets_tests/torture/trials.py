@@ -56,9 +56,9 @@ def make_base(zygote: Zygote, folder: Path, stages: Sequence[str] = tuple(STAGES
     for stage in STAGES:
         base.before[stage] = folder / f"before-{stage}"
         copy_world(world, base.before[stage])
-        if stage == "identity":  # compiling its loops, once a machine, reads and writes files that no later run does
+        if stage == "identity":  # compiling its loops reads and writes files, once a machine: no run does from here on
             copy_world(world, folder / "compiling")
-            _finished(zygote.ask(stage, folder / "compiling"))
+            _finished(zygote.ask("loops", folder / "compiling"))
         outcome = _finished(zygote.ask(stage, world))
         base.calls[stage], base.seconds[stage] = outcome.calls, outcome.seconds
         base.after[stage] = _finished(zygote.ask("settle", world, stage=stage)).said
@@ -70,9 +70,20 @@ def make_base(zygote: Zygote, folder: Path, stages: Sequence[str] = tuple(STAGES
 def trials(base: Base, stage: str, kinds: Sequence[str], points: int | None, chance: Random) -> Iterator[Trial]:
     """Yield trials of each kind at every call of a stage, or at so many of them drawn by chance."""
     for kind in kinds:
-        every = range(1, base.calls[stage] + 1)
-        chosen = every if points is None or points >= len(every) else sorted(chance.sample(every, points))
-        yield from (Trial(stage, kind, at) for at in chosen)
+        yield from (Trial(stage, kind, at) for at in _drawn(base.calls[stage], points, chance))
+
+
+def mixed_trials(
+    base: Base, stage: str, kinds: Sequence[str], points: int | None, chance: Random, each: int
+) -> Iterator[Trial]:
+    """Yield trials of `each` of the kinds, drawn by chance, at every call of a stage, or at so many of them."""
+    for at in _drawn(base.calls[stage], points, chance):
+        yield from (Trial(stage, kind, at) for kind in chance.sample(kinds, each))
+
+
+def _drawn(calls: int, points: int | None, chance: Random) -> Sequence[int]:
+    every = range(1, calls + 1)
+    return every if points is None or points >= len(every) else sorted(chance.sample(every, points))
 
 
 def run_trial(zygote: Zygote, base: Base, trial: Trial) -> tuple[Outcome, list[str]]:
@@ -107,4 +118,15 @@ def _finished(outcome: Outcome) -> Outcome:
     return outcome
 
 
-__all__ = ["ERRORS", "FILE_SIZE", "FILE_SIZES", "Base", "Trial", "make_base", "run_trial", "summary", "trials"]
+__all__ = [
+    "ERRORS",
+    "FILE_SIZE",
+    "FILE_SIZES",
+    "Base",
+    "Trial",
+    "make_base",
+    "mixed_trials",
+    "run_trial",
+    "summary",
+    "trials",
+]

@@ -66,7 +66,8 @@ class Zygote:
         Parameters
         ----------
         work
-            `company`, `world`, a stage, or `settle` with `stage`.
+            `company`, `world`, a stage, `settle` with `stage`, or `loops`: resolve, and keep for later forks what that
+            compiles.
         more
             `kind` and `at` of a fault; `kill_after`: seconds after which the fork is killed.
         """
@@ -124,10 +125,15 @@ def _waited(child: int, kill_after: float | None) -> int | None:
 
 
 def _main() -> None:
-    import heap_assets_tests.torture.work  # noqa: F401  so that forks need not
+    from heap_assets_tests.torture.work import import_all, load_loops
 
+    import_all()
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), flush=True)
+        asked = json.loads(line)
+        answer = _answer(asked)
+        if asked["work"] == "loops" and answer["ended"] == "finished":
+            load_loops(answer["said"])
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
