@@ -13,8 +13,8 @@ _PAGE = """# Command line
 
 Generated from the commands by `make docs`; do not edit.
 
-**Exit status.** 0: done, and nothing was found. 1: something was found or failed, or another system could not be
-reached or refused, so that trying again later may help; where a command means more by it, that is said with it.
+**Exit status.** 0: done. 1: something failed, or another system could not be reached or refused, so that trying again
+later may help; where a command says with it what it looks for, that was found.
 2: a mistake in the command line or in the settings, or something that is not there yet; one message says what to do.
 
 **JSON.** Every command that prints a table takes `--json` and then prints a list of objects, one for each row; one that

@@ -15,7 +15,7 @@ import click
 
 from heap_assets import clock
 from heap_assets.cli.home import DAGSTER_FILES, dagster_file
-from heap_assets.cli.output import progress
+from heap_assets.cli.output import print_json, progress, report_option
 from heap_assets.cli.schema import SCHEMA_FILE, schema_text
 from heap_assets.config import Settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
@@ -87,7 +87,8 @@ def _first_day(path: Path) -> date | None:
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-def check(path: Path | None) -> None:
+@report_option
+def check(path: Path | None, as_json: bool) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.pipelines.behaviour import check_events
     from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
@@ -102,17 +103,31 @@ def check(path: Path | None) -> None:
         check_columns(project)
         doubts = check_events(project)
         check_syncs(project)
-    click.echo(_understood(settings, sorted(project.event_tables)))
-    proposal = identity_proposal(project)
-    if proposal:
-        click.echo(f"Proposal      {proposal}")
-    for doubt in doubts:
-        click.echo(f"Not yet       {doubt}")
-    if unknown := unknown_destinations(project, make=True):
+        unknown = unknown_destinations(project, make=True)
+        proposal = identity_proposal(project)
+    event_tables = sorted(project.event_tables)
+    understood = _understood(settings, event_tables)
+    if as_json:
+        print_json(
+            {
+                "event_tables": event_tables,
+                "understood": understood,
+                "proposal": proposal or None,
+                "not_yet": doubts,
+                "unknown_destinations": unknown,
+            }
+        )
+    else:
+        click.echo("\n".join(understood))
+        if proposal:
+            click.echo(f"Proposal      {proposal}")
+        for doubt in doubts:
+            click.echo(f"Not yet       {doubt}")
+    if unknown:
         raise SettingsError("\n".join(unknown.values()))
 
 
-def _understood(settings: Settings, event_tables: list[str]) -> str:
+def _understood(settings: Settings, event_tables: list[str]) -> list[str]:
     source = settings.heap.source
     lines = [
         f"Heap          environment {settings.heap.app_id}, {settings.heap.region}, {settings.heap.plan} plan",
@@ -156,7 +171,7 @@ def _understood(settings: Settings, event_tables: list[str]) -> str:
     owner = f"by {settings.run.owner}" if settings.run.owner else "team by team"
     lines.append(f"Run           owned {owner}; the warehouse is read at {settings.run.warehouse_schedule} UTC")
     lines.append(f"Alerts        {', '.join(alert.kind for alert in settings.alerts) or 'none'}")
-    return "\n".join(lines)
+    return lines
 
 
 def _width(names: Iterable[str]) -> int:

@@ -240,7 +240,7 @@ def catalogue() -> None:
     """Compare heap_catalogue.yaml with what was landed; accept what is new."""
 
 
-@catalogue.command("diff")
+@catalogue.command("diff", epilog="Status 1: it found something new, or something to be committed.")
 @click.option("--file", "whole", is_flag=True, help="Print the catalogue in use, whole, and nothing more")
 @json_option
 def catalogue_diff(*, whole: bool, as_json: bool) -> None:
@@ -255,10 +255,11 @@ def catalogue_diff(*, whole: bool, as_json: bool) -> None:
         return
     with progress("Comparing the catalogue with what was landed"):
         missing = missing_tables(project)
+    found = bool(missing) or uncommitted(project) is not None
     if as_json:
         tables = [{"table": table, "new": "table", "columns": columns} for table, columns in missing.tables.items()]
         print_json(tables + [{"table": table, "new": "columns", "columns": c} for table, c in missing.columns.items()])
-        return
+        raise SystemExit(found)
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
@@ -272,6 +273,7 @@ def catalogue_diff(*, whole: bool, as_json: bool) -> None:
     if not is_exported(project) and project.lake.store.is_missing:
         click.echo(f"nothing was landed: there is no lake in {project.lake.store.url}, or is it not mounted?", err=True)
     _say_uncommitted(project)
+    raise SystemExit(found)
 
 
 def _say_uncommitted(project: Project) -> None:

@@ -51,13 +51,14 @@ class DumpsStatus:
 
 
 @click.command(epilog="Status 1: the source cannot be reached; with --fail, something failed.")
-@click.option("--all", "show_all", is_flag=True, help="Also list what is ok, a line each")
+@click.option("--all", "show_all", is_flag=True, help="Also list what is ok or not asked, a line each")
 @report_option
 @click.option("--fail", is_flag=True, help="End with status 1 if something failed")
 def status(show_all: bool, as_json: bool, fail: bool) -> None:
-    """Show how every table stands: pending, running, ok, failed, waiting (for what, until when), not judged.
+    """Show how every table stands: pending, running, ok, failed, waiting (for what, until when), not judged, not asked.
 
-    Works while `heap-assets dev` runs and without it; writes nothing.
+    Published tables are `not asked` where all was published, by the records in the lake: whether the target still has
+    it, `heap-assets publish --dry-run` asks. Works while `heap-assets dev` runs and without it; writes nothing.
     """
     project = open_project()
     with progress("Asking the lake, the source and Dagster"):
@@ -163,7 +164,7 @@ def _screen(
 
 def _is_shown(item: AssetStatus) -> bool:
     """Syncs and warehouse tables have a schedule, which is shown also if all is well."""
-    return item.state is not State.OK or item.next_at is not None or is_sync(item.asset)
+    return item.state not in (State.OK, State.NOT_ASKED) or item.next_at is not None or is_sync(item.asset)
 
 
 def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""The state of every table, sync and target of a deployment: pending, running, ok, failed, waiting or not judged.
+"""The state of every table, sync and target of a deployment: pending, running, ok, failed, waiting, or not known.
 
-Read from the lake; the caller asks Dagster what is running. Nothing is written.
+Read from the lake; the caller asks Dagster what is running, and nobody asks the targets. Nothing is written.
 """
 
 from __future__ import annotations
@@ -207,6 +207,8 @@ class State(StrEnum):
     WAITING = "waiting"
     PENDING = "pending"
     NOT_JUDGED = "not judged"
+    NOT_ASKED = "not asked"
+    """By the records in the lake all of a table was published; whether the target still has it is not known."""
     OK = "ok"
 
 
@@ -237,7 +239,7 @@ class AssetStatus:
     last_at: datetime | None = None
     last: str = ""
     """`last_at` and `last`: Of warehouse tables the last read; of syncs the last run, and how it ended, with the rows
-    that were sent."""
+    that were sent; of published tables when `newest_day` was published."""
     failed_checks: Sequence[str] = ()
     not_judged: Sequence[str] = ()
 
@@ -359,7 +361,7 @@ def _failure(result: StoredResult) -> str:
 
 
 def _published(project: Project, snapshot: _Snapshot) -> Iterator[AssetStatus]:
-    """Yield the published tables by the record of what was published; the targets themselves are not queried."""
+    """Yield the published tables by the records of what was published: `not asked` where by them all is well."""
     for target in project.settings.publish:
         try:
             publisher = open_publisher(project, target)
@@ -371,6 +373,13 @@ def _published(project: Project, snapshot: _Snapshot) -> Iterator[AssetStatus]:
             published_on = publisher.newest_published(table.publication.table)
             due = len(unpublished_days(project, publisher, table))
             state, reason = _state(table.asset, snapshot, (), (), due, built=published_on is not None)
+            at = publisher.published_at(table.publication.table, published_on) if published_on else None
             yield AssetStatus(
-                table.asset, state, str(published_on) if published_on else None, days_due=due, reason=reason
+                table.asset,
+                State.NOT_ASKED if state is State.OK else state,
+                str(published_on) if published_on else None,
+                days_due=due,
+                reason=reason,
+                last_at=at,
+                last="published" if at else "",
             )

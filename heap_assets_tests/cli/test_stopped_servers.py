@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from heap_assets import clock
 from heap_assets.cli.main import main
 from heap_assets.demo.server_process import running_server
 from heap_assets.errors import SourceError
@@ -72,6 +73,9 @@ def test_a_warehouse(tmp_path: Path, ran: Ran) -> None:
             _write(tmp_path, more=f"{warehouse}\n{publish}")
             status, printed, _ = ran("publish")
             assert (status, "unchanged" in printed) == (0, True), "nothing is built, and the target was asked"
+            day = str(clock.newest_complete_day())
+            open_project(load_settings()).lake.write("profiles", day, pl.DataFrame({"profile_id": ["1"]}))
+            assert ran("publish")[0] == 0
             assert ran("browse")[0] == 0
             status, _, said = ran("browse", "crm.nothing")
             assert status == 2, "a name that is wrong is a mistake, not an outage"
@@ -85,6 +89,11 @@ def test_a_warehouse(tmp_path: Path, ran: Ran) -> None:
     for command in (["publish"], ["publish", "--dry-run"], ["preflight"]):
         status, printed, _ = ran(*command)
         assert (status, "unchanged" in printed, "cannot be reached" in printed) == (1, False, True)
+    assets = {one["asset"]: one for one in json.loads(ran("status", "--json")[1])["assets"]}
+    published = assets["publish/bi/profiles"]
+    assert (published["state"], published["newest_day"], published["last"]) == ("not asked", day, "published")
+    assert datetime.fromisoformat(published["last_at"]) <= datetime.now(UTC)
+    assert "1 not asked" in ran("status")[1]
 
 
 def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +109,11 @@ def test_a_bucket(tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(project.landing.pending(project.source())) == 1
         assert "dumps      1 pending" in ran("status")[1]
         project.landing.land(project.source(), 1)
+        for diff in (["catalogue", "diff"], ["catalogue", "diff", "--json"]):
+            status, printed, _ = ran(*diff)
+            assert (status, "clicks" in printed) == (1, True), "something was found"
+        assert ran("catalogue", "accept")[0] == 0
+        assert ran("catalogue", "diff")[0] == 0
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between eight attempts
     status, printed, _ = ran("status")
     assert (status, "dumps      ? pending" in printed, "the source cannot be listed" in printed) == (1, True, True)

@@ -47,13 +47,13 @@ READING = (
     "schema --out -",
     "completion bash",
 )
-REPORTS = ("usage", "prune", "status", "sync plan")
+REPORTS = ("usage", "prune", "status", "sync plan", "check")
 """Commands whose JSON is one object: of several parts."""
 AS_JSON = (
     *("preflight", "discover", "browse", "browse crm", "browse crm.contacts", "catalogue diff", "rejected", "usage"),
     *("what-if email=1..2", "prune --dry-run", "sync plan heap_user_properties", "sync runs heap_user_properties"),
     *("sync kinds", "sync kinds webhook", "sync rejected heap_user_properties", "sql", "sql select(1)one"),
-    *("sql select(timestamptz'2026-11-20T01:00:00+01:00')moment", "status"),
+    *("sql select(timestamptz'2026-11-20T01:00:00+01:00')moment", "status", "check"),
 )
 WRITING = {
     *("init", "report", "reset", "demo", "dev", "warm", "catalogue accept"),

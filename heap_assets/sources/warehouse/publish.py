@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
@@ -199,6 +199,11 @@ class Publisher(ABC):
     def newest_published(self, table: str) -> date | None:
         """Return the newest day of a table that was published, None if none was; the target is not queried."""
         return next((day for day, _ in self._log.loads(table)), None)
+
+    def published_at(self, table: str, day: date | None) -> datetime | None:
+        """Return when a day was last loaded (UTC), by the records in the lake; None if it never was."""
+        record, _ = self._log.day(table, day)
+        return datetime.fromisoformat(record["at"]) if "at" in record else None
 
     def newest_intact(self, table: str) -> date | None:
         """Return the newest day that was published and that the target still holds; None if there is none."""
