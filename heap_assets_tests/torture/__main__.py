@@ -43,6 +43,7 @@ from heap_assets_tests.torture.zygote import Zygote
 
 PARTS = ["stages", "time", "manifests", "memory", "tests"]
 FAULTS = ["kills", "errors", "sizes"]
+_REPORTED = 25
 EVERY_STAGE = [*STAGES, *TARGETS, "delivery"]
 ROOT = Path(__file__).parent.parent.parent
 TESTS: dict[str, tuple[str, list[str], str, str]] = {
@@ -111,10 +112,12 @@ def _stages(zygote: Zygote, base: Base, chosen: argparse.Namespace) -> list[Row]
 
 def _row(zygote: Zygote, base: Base, what: str, asked: list[Trial]) -> Row:
     began, ended, wrong = time.monotonic(), Counter[str](), []
-    for trial in asked:
+    for number, trial in enumerate(asked, 1):
         outcome, found = run_trial(zygote, base, trial)
         ended[outcome.ended] += 1
         wrong += [f"{trial}: {problem}" for problem in found]
+        if number % _REPORTED == 0:
+            print(f"... {what}: {number} of {len(asked)}, {len(wrong)} wrong", file=sys.stderr)
     return _told(Row(what, len(asked), summary(ended), wrong, time.monotonic() - began))
 
 
@@ -207,7 +210,9 @@ def _main() -> None:
         for name in ("small", "sync", "large", "manifests", "memory"):
             Path(folder, name).mkdir()
         if "stages" in wanted and set(chosen.stages) & {*STAGES, *TARGETS}:
-            base = make_base(zygote, Path(folder, "small"))
+            is_published = bool(TARGETS.keys() & set(chosen.stages))
+            needed = [stage for stage in STAGES if is_published or stage in chosen.stages]
+            base = make_base(zygote, Path(folder, "small"), needed)
             rows += _stages(zygote, base, chosen)
             for kind in [kind for kind in TARGETS if kind in chosen.stages]:
                 Path(folder, kind).mkdir()
