@@ -151,7 +151,8 @@ def _memory(folder: Path) -> Iterator[Row]:
 
 def _tests(name: str, chosen: argparse.Namespace) -> Row:
     what, names, variable, count = TESTS[name]
-    environment = {**os.environ, "HEAP_ASSETS_LONG": "1"} | ({variable: str(getattr(chosen, count))} if count else {})
+    wide = {"HEAP_ASSETS_LONG": "1", "COLUMNS": "500"}  # so that pytest says in one line why a test failed
+    environment = {**os.environ, **wide} | ({variable: str(getattr(chosen, count))} if count else {})
     began = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", *(f"heap_assets_tests/{path}" for path in names)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
