@@ -10,11 +10,18 @@ from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Job, route
 from heap_assets_tests.connectors.servers.google_ads_common import CONSENTS, GoogleAdsServer, error
-from heap_assets_tests.connectors.servers.shapes import is_sha256, values
+from heap_assets_tests.connectors.servers.shapes import fits, is_sha256, values
 
 JOB_IDENTIFIERS, OPERATION_IDENTIFIERS, CONVERSIONS = 100_000, 20, 2_000
 DIRECT_OPERATIONS, DIRECT_IDENTIFIERS = 10, 100
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d")
+_JOB = {"job": {"type": str, "customerMatchUserListMetadata": {"userList": str, "consent": dict}}}
+_CLICK = dict.fromkeys(("conversionAction", "conversionDateTime", "gclid", "gbraid", "wbraid", "orderId"), str) | {
+    "conversionValue": int | float,
+    "currencyCode": str,
+    "consent": {"adUserData": str},
+    "userIdentifiers": [dict],
+}
 _CUSTOMER = "/{version}/customers/{customer:int}"
 
 
@@ -30,7 +37,7 @@ class GoogleAds(GoogleAdsServer):
     @route("POST", _CUSTOMER + "/offlineUserDataJobs:create")
     def create_job(self, call: Call, version: str, customer: int) -> dict[str, str]:
         self.admitted()
-        job = self.fields(call).get("job", {})
+        job = self.fields(call, _JOB).get("job", {})
         metadata = job.get("customerMatchUserListMetadata", {})
         if job.get("type") != "CUSTOMER_MATCH_USER_LIST":
             raise self.failed("fieldError.REQUIRED", "job.type is CUSTOMER_MATCH_USER_LIST")
@@ -78,7 +85,7 @@ class GoogleAds(GoogleAdsServer):
 
     @route("POST", _CUSTOMER + "/googleAds:search", "read")
     def search(self, call: Call, version: str, customer: int) -> dict[str, Any]:
-        query = self.fields(call).get("query", "")
+        query = self.fields(call, {"query": str}).get("query", "")
         named = re.search(r"FROM\s+offline_user_data_job\b.*resource_name\s*=\s*['\"]([^'\"]+)['\"]", query, re.S)
         if not re.match(r"\s*SELECT\s", query) or named is None:
             raise self.failed("queryError.UNEXPECTED_INPUT", "the query asks for an offline_user_data_job by its name")
@@ -98,7 +105,8 @@ class GoogleAds(GoogleAdsServer):
         self.admitted()
         operations = self.rows(call, "operations", DIRECT_OPERATIONS)
         self._count(operations, DIRECT_IDENTIFIERS)
-        target = call.body.get("customerMatchUserListMetadata", {}).get("userList", "")
+        metadata = self.fields(call, _JOB["job"]).get("customerMatchUserListMetadata", {})
+        target = metadata.get("userList")
         if not target:
             raise self.failed("fieldError.REQUIRED", "the metadata names the user list")
         answer = self.apply(call, "operations", operations, _check, lambda o: self._change(target, o))
@@ -114,11 +122,13 @@ class GoogleAds(GoogleAdsServer):
         return self.apply(call, "conversions", conversions, lambda row: self._refuses(row, prefix), self.events.append)
 
     def _refuses(self, row: dict[str, Any], prefix: str) -> tuple[str, str] | None:
+        if not fits(row, _CLICK):
+            return "", "fieldError.INVALID_VALUE"
         clicks = [name for name in ("gclid", "gbraid", "wbraid") if row.get(name)]
         users = row.get("userIdentifiers", [])
-        if not str(row.get("conversionAction", "")).startswith(prefix):
+        if not row.get("conversionAction", "").startswith(prefix):
             return "conversionAction", "conversionUploadError.INVALID_CONVERSION_ACTION"
-        if not _TIME.fullmatch(str(row.get("conversionDateTime", ""))):
+        if not _TIME.fullmatch(row.get("conversionDateTime", "")):
             return "conversionDateTime", "dateError.INVALID_STRING_DATE_TIME_SECONDS_WITH_OFFSET"
         if len(clicks) != 1 and not (users and not clicks):
             return "gclid", "fieldError.REQUIRED" if not clicks else "conversionUploadError.VALUE_MUST_BE_UNSET"
@@ -129,8 +139,6 @@ class GoogleAds(GoogleAdsServer):
         consent = row.get("consent", {})
         if consent.get("adUserData", "GRANTED") not in CONSENTS or "adPersonalization" in consent:
             return "consent", "conversionUploadError.VALUE_MUST_BE_UNSET"
-        if isinstance(row.get("conversionValue", 0.0), str):
-            return "conversionValue", "fieldError.INVALID_VALUE"
         action, order = row["conversionAction"], row.get("orderId")
         click = (action, row[clicks[0]], row["conversionDateTime"]) if clicks else (action, str(users))
         if order and (action, order) in self._conversions:
@@ -157,7 +165,7 @@ class GoogleAds(GoogleAdsServer):
 
     def _count(self, operations: list[Any], most: int) -> None:
         users = [next(iter(operation.values())) for operation in operations]
-        if sum(len(user.get("userIdentifiers", ())) for user in users if isinstance(user, dict)) > most:
+        if sum(len(user.get("userIdentifiers", ())) for user in users if fits(user, {"userIdentifiers": list})) > most:
             code = "offlineUserDataJobError.TOO_MANY_USER_IDENTIFIERS"
             raise self.failed(code, f"at most {most} identifiers a request")
 
@@ -166,7 +174,7 @@ def _check(operation: dict[str, Any]) -> tuple[str, str] | None:
     verb, user = next(iter(operation.items()))
     if verb == "removeAll":
         return None
-    members = user.get("userIdentifiers", []) if isinstance(user, dict) else []
+    members = user.get("userIdentifiers", []) if fits(user, {"userIdentifiers": [dict]}) else []
     if not 1 <= len(members) <= OPERATION_IDENTIFIERS:
         return "userIdentifiers", "offlineUserDataJobError.TOO_MANY_USER_IDENTIFIERS"
     if not all(len(member) == 1 and _identifies(*next(iter(member.items()))) for member in members):
@@ -177,7 +185,7 @@ def _check(operation: dict[str, Any]) -> tuple[str, str] | None:
 def _identifies(kind: str, value: Any) -> bool:
     if kind in ("hashedEmail", "hashedPhoneNumber"):
         return is_sha256(value)
-    if kind == "addressInfo":
+    if kind == "addressInfo" and fits(value, {"countryCode": str}):
         hashed = all(is_sha256(value.get(name)) for name in ("hashedFirstName", "hashedLastName"))
         return hashed and len(value.get("countryCode", "")) == 2 and bool(value.get("postalCode"))
     return kind in ("mobileId", "thirdPartyUserId") and isinstance(value, str)

@@ -7,7 +7,7 @@ from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Fixed, Limit, Refused
 from heap_assets_tests.connectors.servers.google_accounts import GoogleServer
-from heap_assets_tests.connectors.servers.shapes import values
+from heap_assets_tests.connectors.servers.shapes import fits, values
 
 DAILY_OPERATIONS = 15_000
 CONSENTS = ("GRANTED", "DENIED", "UNSPECIFIED", "UNKNOWN")
@@ -84,14 +84,14 @@ class GoogleAdsServer(GoogleServer):
         answer.body["error"]["details"] = [{"@type": kind, "errors": errors, "requestId": "request"}]
         return answer
 
-    def fields(self, call: Call) -> dict[str, Any]:
-        """Return the body, which is an object or nothing."""
-        if call.body is not None and not isinstance(call.body, dict):
-            raise self.failed("requestError.BAD_RESOURCE_ID", "the body is an object")
-        return call.body or {}
+    def fields(self, call: Call, template: dict[str, Any]) -> dict[str, Any]:
+        """Return the body, of these types."""
+        if not fits(call.body, template):
+            raise self.failed("fieldError.INVALID_VALUE", "fields have their types")
+        return dict(call.body)
 
     def rows(self, call: Call, name: str, most: int | None = None) -> list[Any]:
-        rows = self.fields(call).get(name)
+        rows = self.fields(call, {}).get(name)
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row for row in rows):
             raise self.failed("fieldError.REQUIRED", f"{name} are objects, one at least")
         if most is not None and len(rows) > most:

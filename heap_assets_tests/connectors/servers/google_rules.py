@@ -33,7 +33,9 @@ _HASHES = {"HEX": "[0-9a-f]{64}", "BASE64": "[A-Za-z0-9+/]{43}="}
 
 
 def _user_data(encoding: Any) -> Check:
-    digest = pattern(_HASHES.get(encoding, _HASHES["HEX"]), "a SHA-256 digest in the encoding is expected")
+    digest = pattern(
+        _HASHES["BASE64" if encoding == "BASE64" else "HEX"], "a SHA-256 digest in the encoding is expected"
+    )
     address = {
         "givenName": digest,
         "familyName": digest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from heap_assets_tests.connectors.servers.shapes import is_sha256
+from heap_assets_tests.connectors.servers.shapes import fits, is_sha256
 
 _HASHED = frozenset(("EMAIL", "PHONE", "GEN", "DOBY", "DOBM", "DOBD", "LN", "FN", "FI", "CT", "ST", "ZIP", "COUNTRY"))
 _PLAIN = frozenset(("EXTERN_ID", "MADID", "LOOKALIKE_VALUE"))
@@ -21,7 +21,7 @@ def schema_and_rows(payload: Any, most: int) -> tuple[list[str], list[list[Any]]
         raise ValueError("payload has schema and data")
     schema, data = payload.get("schema"), payload.get("data")
     keys = [_SINGLE.get(schema, schema)] if isinstance(schema, str) else schema
-    if not isinstance(keys, list) or not keys or not set(keys) <= _HASHED | _PLAIN or len(set(keys)) < len(keys):
+    if not fits(keys, [str]) or not keys or not set(keys) <= _HASHED | _PLAIN or len(set(keys)) < len(keys):
         raise ValueError("schema is of documented keys, each once")
     if not isinstance(data, list) or not 1 <= len(data) <= most:
         raise ValueError(f"data has 1 to {most} rows")

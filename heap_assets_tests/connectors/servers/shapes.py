@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -110,3 +111,43 @@ def values(record: Any) -> Iterator[str]:
             yield from values(inner)
     elif isinstance(record, str):
         yield record
+
+
+def cut(value: Any, most: int) -> Any:
+    """Return the value with its texts cut to so many characters, as vendors do without a word."""
+    if isinstance(value, dict):
+        return {name: cut(inner, most) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [cut(inner, most) for inner in value]
+    return value[:most] if isinstance(value, str) else value
+
+
+def depth(value: Any) -> int:
+    """How deep objects and lists are nested."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+def basic(user: str, password: str) -> str:
+    """Return the header of Basic authorisation."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def fits(value: Any, template: Any) -> bool:
+    """Whether JSON has the types of a template: `{name: …}` (of names that are there), `[…]`, a type, a union."""
+    if isinstance(template, dict):
+        return isinstance(value, dict) and all(fits(value[name], template[name]) for name in template if name in value)
+    if isinstance(template, list):
+        return isinstance(value, list) and all(fits(item, template[0]) for item in value)
+    return isinstance(value, template)
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list as it is, nothing as an empty one, anything else as a list of one."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def counted(value: Any) -> float:
+    """Return a number as it is, anything else as 0."""
+    return value if isinstance(value, int | float) else 0
