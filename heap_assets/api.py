@@ -226,9 +226,9 @@ class Project(deployment.Project):
         MissingInputError
             If those profiles are not built, or before the settings had the audience.
         """
-        known = self.settings.profiles.audiences
-        if name not in known:
-            raise SettingsError(f"there is no audience {name!r}. Audiences: {', '.join(known) or 'none'}")
+        audiences = self.settings.profiles.audiences
+        if name not in audiences:
+            raise SettingsError(f"there is no audience {name!r}. Audiences: {', '.join(audiences) or 'none'}")
         profiles = self.table(PROFILES)
         rows = profiles.newest() if day is None else profiles.day(day)
         if name not in rows.collect_schema():
@@ -252,9 +252,9 @@ class Project(deployment.Project):
         MissingInputError
             If its inputs are not built.
         """
-        known = self.settings.sync
-        if sync not in known:
-            raise SettingsError(f"there is no sync {sync!r}. Syncs: {', '.join(known) or 'none'}")
+        syncs = self.settings.sync
+        if sync not in syncs:
+            raise SettingsError(f"there is no sync {sync!r}. Syncs: {', '.join(syncs) or 'none'}")
         chosen = newest_day(self, sync) if day is None else date.fromisoformat(str(day))
         if chosen is None:
             raise MissingInputError(f"sync.{sync} has nothing to read yet: materialize its inputs first")

@@ -277,18 +277,18 @@ class _Stream(httpcore.NetworkStream):
         self._socket: socket.socket | None = inner.get_extra_info("socket") if sends else None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._left(timeout, httpcore.ReadTimeout))
+        return self._inner.read(max_bytes, self._time_remaining(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         view = memoryview(buffer)
         while len(view):
-            left = self._left(timeout, httpcore.WriteTimeout)
+            remaining = self._time_remaining(timeout, httpcore.WriteTimeout)
             if self._socket is None:
-                self._inner.write(bytes(view[:_PIECE]), left)
+                self._inner.write(bytes(view[:_PIECE]), remaining)
                 view = view[_PIECE:]
                 continue
             try:
-                self._socket.settimeout(left)
+                self._socket.settimeout(remaining)
                 view = view[self._socket.send(view) :]
             except TimeoutError as error:
                 raise httpcore.WriteTimeout(_TOO_SLOW) from error
@@ -303,18 +303,18 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         twice = isinstance(self._socket, ssl.SSLSocket)
         try:
-            left = self._left(timeout, httpcore.ConnectTimeout)
-            return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), sends=not twice)
+            remaining = self._time_remaining(timeout, httpcore.ConnectTimeout)
+            return _Stream(self._inner.start_tls(ssl_context, server_hostname, remaining), sends=not twice)
         except ValueError as error:  # a host name that TLS cannot ask for
             self.close()
             raise httpcore.ConnectError(type(error).__name__) from error
 
     @staticmethod
-    def _left(timeout: float | None, too_late: type[Exception]) -> float | None:
-        left = _remaining(timeout)
-        if left == 0:
+    def _time_remaining(timeout: float | None, too_late: type[Exception]) -> float | None:
+        remaining = _remaining(timeout)
+        if remaining == 0:
             raise too_late(_TOO_SLOW)
-        return left
+        return remaining
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -337,11 +337,11 @@ class _Backend(httpcore.NetworkBackend):
         _allowed.check(host, port)
         failed: Exception = httpcore.ConnectError(f"no address of {host}")
         for address in _addresses(host, port, _remaining(timeout)):
-            left = _remaining(timeout)
-            if left == 0:
+            remaining = _remaining(timeout)
+            if remaining == 0:
                 raise httpcore.ConnectTimeout(_TOO_SLOW)
             try:
-                return _Stream(self._inner.connect_tcp(address, port, left, local_address, socket_options))
+                return _Stream(self._inner.connect_tcp(address, port, remaining, local_address, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
         raise failed

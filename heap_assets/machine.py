@@ -34,11 +34,11 @@ def memory_limit() -> int:
 def memory_left() -> int:
     """Return how many bytes more this process may use: up to :func:`memory_limit`, and to RLIMIT_AS."""
     reserved, resident = ([*_numbers(_OWN_PAGES), 0, 0])[:2]
-    left = memory_limit() - resident * _PAGE
+    available = memory_limit() - resident * _PAGE
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
-        left = min(left, address_space - reserved * _PAGE)
-    return max(left, 0)
+        available = min(available, address_space - reserved * _PAGE)
+    return max(available, 0)
 
 
 def cores() -> int:

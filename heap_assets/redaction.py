@@ -89,7 +89,7 @@ class _Secrets:
 
 
 _secrets = _Secrets()
-_known_addresses: set[str] = set()
+_kept_addresses: set[str] = set()
 
 
 def register_secrets(values: Iterable[str]) -> None:
@@ -104,7 +104,7 @@ def register_secrets(values: Iterable[str]) -> None:
 def keep_addresses(text: str) -> None:
     """Let the IP addresses of a text stand from now on: those of the machines that the settings name."""
     for pattern in (_IPV4, _IPV6):
-        _known_addresses.update(match[0].lower() for match in pattern.finditer(text))
+        _kept_addresses.update(match[0].lower() for match in pattern.finditer(text))
 
 
 def redact(text: object, personal: Iterable[object] = (), *, longest: int | None = None) -> str:
@@ -220,10 +220,10 @@ def _forms(secret: str) -> Iterator[str]:
 def _base64_at(secret: bytes, offset: int) -> Iterator[str]:
     """Yield the part of a base64 text that a secret at this offset determines, whatever is before and after it."""
     before = b"\0" * offset
-    whole = len(before + secret) * 8 // 6
+    certain_digits = len(before + secret) * 8 // 6
     first = -(-offset * 8 // 6)
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        encoded = encode(before + secret).decode()[first:whole]
+        encoded = encode(before + secret).decode()[first:certain_digits]
         if len(encoded) >= _SHORTEST_SECRET:
             yield encoded
 
@@ -267,5 +267,5 @@ def _blank_address(match: re.Match[str]) -> str:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return match[0]
-    is_harmless = address.is_loopback or address.is_unspecified or match[0].lower() in _known_addresses
+    is_harmless = address.is_loopback or address.is_unspecified or match[0].lower() in _kept_addresses
     return match[0] if is_harmless else MASK

@@ -68,8 +68,8 @@ def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     UTC if they have a zone; bytes are base64; lists and structs JSON.
     """
     if isinstance(dtype, pl.Float32 | pl.Float64):
-        whole = pl.when(column == column.floor()).then(column.cast(pl.Int64, strict=False))
-        return pl.coalesce(whole.cast(pl.String), column.cast(pl.String))
+        integer = pl.when(column == column.floor()).then(column.cast(pl.Int64, strict=False))
+        return pl.coalesce(integer.cast(pl.String), column.cast(pl.String))
     if isinstance(dtype, pl.Decimal):
         text = column.cast(pl.String)
         return text.str.strip_chars_end("0").str.strip_suffix(".") if dtype.scale else text
@@ -103,8 +103,8 @@ def json_text(value: pl.Expr, dtype: Any) -> pl.Expr:
     Whole numbers and floats are numbers with all their digits, decimals are text with all theirs; times are ISO 8601,
     in UTC if they have a zone; bytes are base64. NaN and infinities are null: :func:`json_lost` counts them.
     """
-    whole = pl.struct(json_safe(value, dtype).alias("v")).struct.json_encode()
-    return pl.when(value.is_not_null()).then(whole.str.strip_prefix('{"v":').str.strip_suffix("}"))
+    encoded = pl.struct(json_safe(value, dtype).alias("v")).struct.json_encode()
+    return pl.when(value.is_not_null()).then(encoded.str.strip_prefix('{"v":').str.strip_suffix("}"))
 
 
 def json_lost(value: pl.Expr, dtype: Any) -> pl.Expr:
@@ -129,14 +129,14 @@ def exact_json(value: pl.Expr, dtype: Any) -> pl.Expr:
 
 def json_or_exact(value: pl.Expr, dtype: Any) -> pl.Expr:
     """Write values as :func:`json_text`, but NaN and infinities as text."""
-    whole = pl.struct(
+    encoded = pl.struct(
         json_text(value, dtype).alias("v"), json_lost(value, dtype).alias("lost"), json_safe(value, dtype).alias("safe")
     )
-    return whole.map_batches(_endless_as_text, return_dtype=pl.String, is_elementwise=True)
+    return encoded.map_batches(_endless_as_text, return_dtype=pl.String, is_elementwise=True)
 
 
-def _endless_as_text(whole: pl.Series) -> pl.Series:
-    parts = whole.struct.unnest()
+def _endless_as_text(values: pl.Series) -> pl.Series:
+    parts = values.struct.unnest()
     endless = (parts["lost"] > 0).arg_true()
     texts = parts["v"]
     return texts.scatter(endless, json_texts(parts["safe"].gather(endless))) if len(endless) else texts
@@ -205,10 +205,10 @@ def _scalar(value: Any) -> Any:
 def fitting(value: pl.Expr, own: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     """Return a number or time in another type of its family; null where no value of it is the same."""
     if dtype.is_float():
-        near, whole = nearest_double(value, own).cast(dtype), value.cast(pl.Int128, strict=False)
-        is_same = near.cast(pl.Int128, strict=False) == whole
+        near, integer = nearest_double(value, own).cast(dtype), value.cast(pl.Int128, strict=False)
+        is_same = near.cast(pl.Int128, strict=False) == integer
         if isinstance(own, pl.Decimal):
-            is_same = (is_same & (whole.cast(own, strict=False) == value)) | _is_short(value)
+            is_same = (is_same & (integer.cast(own, strict=False) == value)) | _is_short(value)
         return near if own.is_float() else pl.when(is_same).then(near)
     if isinstance(dtype, pl.Datetime):
         return in_zone(value, own, dtype.time_zone).cast(dtype, strict=False)
@@ -218,8 +218,8 @@ def fitting(value: pl.Expr, own: pl.DataType, dtype: pl.DataType) -> pl.Expr:
 def double_spelled(text: pl.Expr) -> pl.Expr:
     """Return the double that a text spells; null where it would be rounded, or the text is no number."""
     near = text.cast(pl.Float64, strict=False)
-    whole = near.cast(pl.Int64, strict=False).cast(pl.String)
-    is_same = ~text.str.contains(_SPELLED) | _is_short(text) | (whole == text.str.strip_prefix("+"))
+    integer = near.cast(pl.Int64, strict=False).cast(pl.String)
+    is_same = ~text.str.contains(_SPELLED) | _is_short(text) | (integer == text.str.strip_prefix("+"))
     return pl.when(is_same).then(near)
 
 
@@ -256,10 +256,10 @@ def read_times(text: pl.Expr) -> pl.Expr:
 def _read(values: pl.Series) -> pl.Series:
     """Read most values by the one format that nearly all have, the others part by part."""
     rows = values.alias("text").to_frame().with_columns(read=_quick(pl.col("text")))
-    left = rows["read"].is_null() & rows["text"].is_not_null()
-    if left.any():
-        parts = rows.filter(left).select(pl.col("text").str.extract_groups(_SPELLING)).unnest("text")
-        place = pl.when(left).then(left.cast(pl.UInt32).cum_sum() - 1)
+    unread = rows["read"].is_null() & rows["text"].is_not_null()
+    if unread.any():
+        parts = rows.filter(unread).select(pl.col("text").str.extract_groups(_SPELLING)).unnest("text")
+        place = pl.when(unread).then(unread.cast(pl.UInt32).cum_sum() - 1)
         rows = rows.with_columns(read=pl.coalesce("read", pl.lit(parts.select(_spelt()).to_series()).gather(place)))
     return rows["read"].alias(values.name)
 

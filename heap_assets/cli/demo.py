@@ -88,12 +88,12 @@ def local_server(kind: Kind, folder: Path) -> Iterator[ServerProcess]:
     state = folder / "servers" / kind
     address = os.environ.get(f"{kind.upper()}_BASE_URL", f"http://127.0.0.1:{_PORTS[kind]}")
     try:
-        theirs = httpx.get(f"{address}/_state", params={"only": "summary"}, timeout=2, trust_env=False)
+        response = httpx.get(f"{address}/_state", params={"only": "summary"}, timeout=2, trust_env=False)
     except httpx.TransportError:
         with running_server(kind, state, port=int(address.rpartition(":")[2])) as server:
             yield server
         return
-    if theirs.status_code != httpx.codes.OK or not (state / "port").exists():
+    if response.status_code != httpx.codes.OK or not (state / "port").exists():
         raise ServerError(
             f"{address} is taken by another program: stop it, or choose another address with {kind.upper()}_BASE_URL"
         )

@@ -1,4 +1,4 @@
-"""The group of commands; each is imported when it is called, so that `--help` is instant."""
+"""The group of commands, each imported when it is called so that `--help` is instant; and shell completion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import sys
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
 from heap_assets import __version__
 from heap_assets.errors import HeapAssetsError
@@ -16,15 +16,15 @@ from heap_assets.redaction import redact, redacted_exception
 _COMMANDS = {
     "init": ("heap_assets.cli.setup", "Write a commented heap_assets.yaml to start from"),
     "check": ("heap_assets.cli.setup", "Read heap_assets.yaml and print what was understood"),
-    "schema": ("heap_assets.cli.schema", "Write the JSON Schema of heap_assets.yaml, for editors"),
+    "schema": ("heap_assets.cli.setup", "Write the JSON Schema of heap_assets.yaml, for editors"),
     "preflight": ("heap_assets.cli.sources", "Try every connection and permission, one result each"),
     "discover": ("heap_assets.cli.sources", "Show the tables, columns and dumps that Heap delivers"),
     "browse": ("heap_assets.cli.sources", "Show warehouse tables and propose identifier mappings"),
-    "catalogue": ("heap_assets.cli.sources", "Compare heap_catalogue.yaml with what was landed; accept what is new"),
+    "catalogue": ("heap_assets.cli.landed", "Compare heap_catalogue.yaml with what was landed; accept what is new"),
     "status": ("heap_assets.cli.status", "Show what is pending, running, ok, failed, waiting or not judged"),
-    "rejected": ("heap_assets.cli.sources", "Show files and rows that could not be landed, and why"),
-    "usage": ("heap_assets.cli.sources", "Show the month's rows against the plan's quota"),
-    "reset": ("heap_assets.cli.sources", "Forget what was landed of one table, so that it is taken anew"),
+    "rejected": ("heap_assets.cli.landed", "Show files and rows that could not be landed, and why"),
+    "usage": ("heap_assets.cli.landed", "Show the month's rows against the plan's quota"),
+    "reset": ("heap_assets.cli.landed", "Forget what was landed of one table, so that it is taken anew"),
     "rows": ("heap_assets.cli.rows", "Show the rows behind what a check or a sync shows as hashes"),
     "explain": ("heap_assets.cli.rows", "Say why two identifiers are one person, or why not"),
     "what-if": ("heap_assets.cli.rows", "Say what other merge limits would change, without writing"),
@@ -37,7 +37,7 @@ _COMMANDS = {
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
     "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
     "warm": ("heap_assets.cli.tables", "Compile ahead, for an image build"),
-    "completion": ("heap_assets.cli.completion", "Print what bash, zsh or fish complete commands by"),
+    "completion": ("heap_assets.cli.main", "Print what bash, zsh or fish complete commands by"),
     "docs": ("heap_assets.cli.docs", "Write the generated pages of docs/"),
 }
 
@@ -75,6 +75,22 @@ _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.E
 @click.version_option(__version__)
 def _group() -> None:
     """Make Heap and the warehouse agree about who a customer is."""
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what a shell completes `heap-assets` by: a line for its start-up file.
+
+    \b
+    eval "$(heap-assets completion bash)"      in ~/.bashrc
+    eval "$(heap-assets completion zsh)"       in ~/.zshrc
+    heap-assets completion fish | source       in ~/.config/fish/config.fish
+    """
+    shell_class = get_completion_class(shell)
+    assert shell_class is not None
+    click.echo(shell_class(context.find_root().command, {}, "heap-assets", "_HEAP_ASSETS_COMPLETE").source())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, lists of objects for programs, and on a terminal what they are busy with."""
+"""What commands share: options and groups, tables for people, JSON for programs, a progress line on a terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from heap_assets.values import json_safe, value_as_json
 
 Record = dict[str, Any]
 
+COUNT = click.IntRange(0, 1_000_000_000)
+"""How many rows, runs or days to show."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects, one for each row")
 """Of commands that print a table. Figures are numbers, times and days ISO 8601 (UTC), what is not known is null."""
 
@@ -25,12 +28,34 @@ NOT_CONFIRMED = "Status 1: it was not confirmed, and nothing was done."
 """The last line of help of commands that ask first."""
 
 
+class CommandGroup(click.Group):
+    """Lists its commands with the first paragraph of their help, wrapped."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            paragraphs = {name: (one.help or "").partition("\n\n")[0] for name, one in self.commands.items()}
+            formatter.write_dl([(name, " ".join(text.split())) for name, text in paragraphs.items()])
+
+
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table, its columns as wide as their longest cell."""
     every = [head, *rows]
     widths = [max(len(row[i]) for row in every) for i in range(len(head))]
     for row in every:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_frame(frame: pl.DataFrame) -> None:
+    """Print a frame as a table: times to the minute, yes or no, nothing for null."""
+    print_rows(tuple(frame.columns), [tuple(map(_cell, row)) for row in frame.iter_rows()])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def print_json(value: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> None:

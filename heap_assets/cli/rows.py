@@ -9,8 +9,7 @@ from typing import Any
 import click
 import polars as pl
 
-from heap_assets.cli.groups import COUNT
-from heap_assets.cli.output import Record, json_option, print_json, progress, records, report_option
+from heap_assets.cli.output import COUNT, Record, json_option, print_json, progress, records, report_option
 from heap_assets.errors import SettingsError
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import what_if as sweep

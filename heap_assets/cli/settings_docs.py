@@ -8,7 +8,7 @@ from typing import Any
 
 from heap_assets.activation import connectors
 from heap_assets.config import Settings
-from heap_assets.orchestration.markdown import heading_anchor, markdown_table
+from heap_assets.orchestration.generated_docs import heading_anchor, markdown_table
 
 _Schema = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ A sync is an entry of `sync:` in heap_assets.yaml. Its name is the name of its a
 | --- | --- |
 """
 _HEAD = ("Key", "Type", "Default", "Meaning")
-_LEFT_TO_CONNECTORS = "sync"
+_DOCUMENTED_BY_CONNECTORS = "sync"
 
 
 def settings_page(model: type[Settings]) -> str:
@@ -89,7 +89,7 @@ class _Page:
         if keys:
             yield markdown_table(_HEAD, [self._row(key, field, key in required) for key, field in keys.items()])
         for key, field in keys.items():
-            if key == _LEFT_TO_CONNECTORS and not path:
+            if key == _DOCUMENTED_BY_CONNECTORS and not path:
                 continue
             for below, name in self._models_in(f"{path}.{key}" if path else key, field):
                 yield from self._section(below, name)

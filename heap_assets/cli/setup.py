@@ -1,4 +1,4 @@
-"""`heap-assets init` and `heap-assets check`."""
+"""`heap-assets init`, `check` and `schema`: the settings file, written, checked and described to editors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
@@ -16,13 +17,15 @@ import click
 from heap_assets import clock
 from heap_assets.cli.home import DAGSTER_FILES, dagster_file
 from heap_assets.cli.output import print_json, progress, report_option
-from heap_assets.cli.schema import SCHEMA_FILE, schema_text
 from heap_assets.config import Settings, settings_path
 from heap_assets.errors import HeapAssetsError, SettingsError
-from heap_assets.project import load_settings, refused_hosts
+from heap_assets.project import load_settings, refused_hosts, settings_schema
+from heap_assets.quality import Thresholds
 from heap_assets.sources.heap_connect import check_bucket
 from heap_assets.tables import WAREHOUSE_SOURCE
 from heap_assets.yaml_core import Unquoted
+
+SCHEMA_FILE = "heap_assets.schema.json"
 
 
 @click.command()
@@ -190,12 +193,12 @@ def _as_meant(setting: Any) -> Any:
 def _event_tables(tables: list[str], accept: str) -> str:
     if tables:
         return f"{len(tables)} event tables: {_first(tables)}"
-    then = (
+    next_step = (
         "`heap-assets catalogue accept` takes in what has landed"
         if accept == "never"
         else "`heap-assets dev` takes in what the source holds"
     )
-    return f"no event table is known yet: {then} (heap.tables.accept: {accept})"
+    return f"no event table is known yet: {next_step} (heap.tables.accept: {accept})"
 
 
 def _first(names: list[str], shown: int = 8) -> str:
@@ -212,3 +215,34 @@ def _where(source: object) -> str:
         if hasattr(source, name):
             return str(getattr(source, name))
     return ""
+
+
+@click.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path, allow_dash=True), help=f"[default: {SCHEMA_FILE} beside the settings]"
+)
+def schema(out: Path | None) -> None:
+    """Write the JSON Schema of heap_assets.yaml, by which editors complete, explain and check its keys.
+
+    `heap-assets init` writes it too, and the line `# yaml-language-server: $schema=./heap_assets.schema.json` that
+    editors find it by. Write it again after an upgrade, or when a connector of your own is installed. `-` prints it.
+    """
+    if out == Path("-"):
+        click.echo(schema_text(), nl=False)
+        return
+    path = out or settings_path().parent / SCHEMA_FILE
+    path.write_text(schema_text())
+    click.echo(f"Wrote {path}")
+
+
+def schema_text() -> str:
+    """Return the schema as JSON, with the names of thresholds as the keys of `checks:`."""
+    document = settings_schema()
+    checks = document["properties"]["checks"]
+    number = checks.pop("additionalProperties")
+    checks["properties"] = {
+        threshold.name: {**number, "default": threshold.default, "description": threshold.metadata["meaning"]}
+        for threshold in fields(Thresholds)
+    }
+    checks["additionalProperties"] = False
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

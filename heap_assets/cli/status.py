@@ -176,8 +176,8 @@ def _dump_lines(dumps: DumpsStatus) -> Iterator[str]:
     if dumps.waits:
         yield f"  {dumps.waits}"
     for rejected in dumps.rejected[:5]:
-        again = f"; tried again at {rejected['retry_at']:%Y-%m-%d %H:%M} UTC" if rejected["retry_at"] else ""
-        yield f"  dump {rejected['dump']} {rejected['table'] or 'manifest'}: {rejected['reason']}{again}"
+        retry = f"; tried again at {rejected['retry_at']:%Y-%m-%d %H:%M} UTC" if rejected["retry_at"] else ""
+        yield f"  dump {rejected['dump']} {rejected['table'] or 'manifest'}: {rejected['reason']}{retry}"
     if len(dumps.rejected) > 5:
         yield f"  and {len(dumps.rejected) - 5} more: `heap-assets rejected`"
 

@@ -23,14 +23,23 @@ from heap_assets.activation import (
     retry_rejected,
     runs,
 )
-from heap_assets.cli.groups import COUNT, CommandGroup
 from heap_assets.cli.home import dagster_home
-from heap_assets.cli.output import NOT_CONFIRMED, json_option, print_json, print_rows, progress, records, report_option
+from heap_assets.cli.output import (
+    COUNT,
+    NOT_CONFIRMED,
+    CommandGroup,
+    json_option,
+    print_json,
+    print_rows,
+    progress,
+    records,
+    report_option,
+)
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.offenders import forget_person
 from heap_assets.pipelines.sync_checks import record_results, results_of, undelivered_result
-from heap_assets.pipelines.sync_gate import how_to_confirm, newest_day, waits_for_confirmation
+from heap_assets.pipelines.sync_gate import confirmation_hint, newest_day, waits_for_confirmation
 from heap_assets.project import Project, open_project
 from heap_assets.quality import Check, StoredResult
 from heap_assets.redaction import redact
@@ -121,7 +130,7 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
             planned, _ = delivery.plan(project, name, selected_day)
         click.echo(f"{sync_asset(name)} {selected_day}: nothing was ever sent to this destination, and nothing was now")
         _say_report(planned.report)
-        click.echo(f"  {how_to_confirm(name)}")
+        click.echo(f"  {confirmation_hint(name)}")
         raise SystemExit(1)
     run_id = _by_hand()
     try:
@@ -141,7 +150,7 @@ def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
     if report.reason:
         click.echo(f"  {report.reason}")
     if report.status is Status.NEEDS_CONFIRMATION:
-        click.echo(f"  {how_to_confirm(name)}")
+        click.echo(f"  {confirmation_hint(name)}")
     _report_to_dagster(project, name, sent, results)
     raise SystemExit(0 if sent.arrived else 1)
 
@@ -201,8 +210,8 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
     """
     project = _project_of(name)
     deletion = heap_deletion(project, name) if delete_in_heap else None
-    known = forget_person(project, name, key, _by_hand())
-    outcome = f", {known:,} keys of the ledger" if known else ", though it was never sent"
+    removed = forget_person(project, name, key, _by_hand())
+    outcome = f", {removed:,} keys of the ledger" if removed else ", though it was never sent"
     click.echo(f"{sync_asset(name)}: forgotten{outcome}. It will not be sent to again")
     if deletion is None:
         click.echo("The person is still at the destination; for Heap: --delete-in-heap")

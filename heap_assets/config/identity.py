@@ -111,11 +111,11 @@ class ProfilesSettings(Section):
 
     @model_validator(mode="after")
     def _columns_differ(self) -> ProfilesSettings:
-        taken = {*PROFILE_COLUMNS, *(f"{trait}__source" for trait in self.traits)}
+        reserved = {*PROFILE_COLUMNS, *(f"{trait}__source" for trait in self.traits)}
         for name in self.columns:
-            if name in taken:
+            if name in reserved:
                 raise ValueError(
                     f"profiles has a column {name!r} already: call this trait, feature or audience otherwise"
                 )
-            taken.add(name)
+            reserved.add(name)
         return self

@@ -130,10 +130,10 @@ def _describe(file: _File, errors: Sequence[ErrorDetails], raw: dict[str, Any]) 
     where, kind = path_text(path), error["type"]
     at = file.at(path)
     if kind == "extra_forbidden":
-        known = _known_keys(file.model, error["loc"])
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        keys = _keys_of(file.model, error["loc"])
+        close = difflib.get_close_matches(str(error["loc"][-1]), keys, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"{at}: {where} is not a known key. Known: {', '.join(known)}.{hint}"
+        return f"{at}: {where} is not a known key. Known: {', '.join(keys)}.{hint}"
     if kind in ("missing", "union_tag_not_found"):
         return f"{at}: {where} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -154,13 +154,13 @@ def _describe_value(
     """Say what stands at the innermost place at or below `path` that is wrong, and what each alternative expects."""
     below = [(_path_of(error, raw), error) for error in errors]
     path = max((inner for inner, _ in below if inner[: len(path)] == path), key=len)
-    here = [error for inner, error in below if inner == path]
-    value = here[0]["input"]
-    if here[0]["type"] == "union_tag_invalid":
-        value = here[0]["ctx"]["tag"]
+    errors_at_path = [error for inner, error in below if inner == path]
+    value = errors_at_path[0]["input"]
+    if errors_at_path[0]["type"] == "union_tag_invalid":
+        value = errors_at_path[0]["ctx"]["tag"]
     plain = isinstance(value, str | int | float) and not _is_secret(path)
     shown = f" is {value if isinstance(value, Unquoted) else repr(value)}" if plain else ""
-    return f"{file.at(path)}: {path_text(path)}{shown}; expected: {alternatives(here)}"
+    return f"{file.at(path)}: {path_text(path)}{shown}; expected: {alternatives(errors_at_path)}"
 
 
 def _is_secret(path: Sequence[int | str]) -> bool:
@@ -172,12 +172,12 @@ def _is_secret(path: Sequence[int | str]) -> bool:
 def _path_of(error: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
     """Return the place of an error as the user wrote it: what pydantic adds for unions and keys is not in the file."""
     path: list[str | int] = []
-    here: Any = raw
+    value: Any = raw
     for part in error["loc"]:
-        in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
-        if in_list or (isinstance(here, dict) and part in here):
+        in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if in_list or (isinstance(value, dict) and part in value):
             path.append(part)
-            here = here[part]
+            value = value[part]
     if error["type"] in ("missing", "extra_forbidden") and path[-1:] != [error["loc"][-1]]:
         path.append(error["loc"][-1])
     if error["type"].startswith("union_tag_"):
@@ -188,16 +188,16 @@ def _path_of(error: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
 def _path_in(message: str, raw: Any) -> tuple[str | int, ...]:
     """Return the path that a message begins with, as far as the file has it."""
     path: list[str | int] = []
-    rest, here = message, raw
+    remaining, value = message, raw
     while True:
-        step = re.match(r"\[([0-9]{1,9})\]", rest)
-        if isinstance(here, list) and step and int(step[1]) < len(here):
+        step = re.match(r"\[([0-9]{1,9})\]", remaining)
+        if isinstance(value, list) and step and int(step[1]) < len(value):
             path.append(int(step[1]))
-            here, rest = here[int(step[1])], rest[step.end() :]
-        elif isinstance(here, dict) and (keys := [k for k in here if _begins(rest.removeprefix("."), k)]):
+            value, remaining = value[int(step[1])], remaining[step.end() :]
+        elif isinstance(value, dict) and (keys := [k for k in value if _begins(remaining.removeprefix("."), k)]):
             key = max(keys, key=len)
             path.append(key)
-            here, rest = here[key], rest.removeprefix(".")[len(key) :]
+            value, remaining = value[key], remaining.removeprefix(".")[len(key) :]
         else:
             return tuple(path)
 
@@ -206,7 +206,7 @@ def _begins(text: str, key: str) -> bool:
     return text.startswith(key) and not re.match(r"\w", text[len(key) :])
 
 
-def _known_keys(settings: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
+def _keys_of(settings: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
     model: Any = settings
     for part in loc[:-1]:
         model = _descend(model, part)

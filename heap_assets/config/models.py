@@ -73,12 +73,12 @@ class Settings(Section):
 
     @field_validator("lake", mode="before", json_schema_input_type=str | LakeSettings)
     @classmethod
-    def _lake_may_be_one_word(cls, value: object) -> object:
+    def _lake_from_url(cls, value: object) -> object:
         return {"url": value} if isinstance(value, str) else value
 
     @field_validator("start_date")
     @classmethod
-    def _is_not_ahead(cls, value: date) -> date:
+    def _is_not_in_the_future(cls, value: date) -> date:
         if value > clock.today():
             raise ValueError(f"a day that has begun; today is {clock.today()} in UTC")
         return value
@@ -131,7 +131,7 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _nothing_begins_ahead(self) -> Settings:
+    def _starts_are_not_in_the_future(self) -> Settings:
         for name, sync in self.sync.items():
             since = sync.first_day
             if isinstance(since, date) and since > clock.today():

@@ -22,12 +22,12 @@ def settings_schema(kinds: Kinds) -> Schema:
     """
     schema = settings_model(kinds).model_json_schema(by_alias=True)
     models: Schema = {name: _as_written(model) for name, model in schema.pop("$defs").items()}
-    whole = _as_written(schema)
-    whole["properties"]["sync"] |= _syncs(models, [kind.kind_name() for kind in kinds.syncs])
+    document = _as_written(schema)
+    document["properties"]["sync"] |= _syncs(models, [kind.kind_name() for kind in kinds.syncs])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "heap_assets.yaml",
-        **whole,
+        **document,
         "$defs": models,
     }
 
@@ -55,23 +55,23 @@ def _first(models: Schema, reference: Schema) -> str:
 
 def _as_written(schema: Schema) -> Schema:
     """Return a schema of values as they are read for the values as they are written."""
-    kept = {key: value for key, value in schema.items() if key not in _OF_PYDANTIC}
-    if "description" in kept:
-        kept["description"] = " ".join(str(kept["description"]).partition("\n\n")[0].split())
-    if isinstance(kept.get("default"), dict) and kept["default"]:
-        del kept["default"]  # of a section: its keys have theirs
-    for name, inner in list(kept.items()):
+    written = {key: value for key, value in schema.items() if key not in _OF_PYDANTIC}
+    if "description" in written:
+        written["description"] = " ".join(str(written["description"]).partition("\n\n")[0].split())
+    if isinstance(written.get("default"), dict) and written["default"]:
+        del written["default"]  # of a section: its keys have theirs
+    for name, inner in list(written.items()):
         if name in ("properties", "patternProperties"):
-            kept[name] = {key: _as_written(one) for key, one in inner.items()}
+            written[name] = {key: _as_written(one) for key, one in inner.items()}
         elif name in ("items", "additionalProperties") and isinstance(inner, dict):
-            kept[name] = _as_written(inner)
+            written[name] = _as_written(inner)
         elif name in ("anyOf", "oneOf"):
-            kept[name] = [_as_written(one) for one in inner]
-    if "patternProperties" in kept:
-        kept.setdefault("additionalProperties", False)
-    if "const" in kept:
-        return kept  # it tells kinds apart
-    return _or_variable(kept)
+            written[name] = [_as_written(one) for one in inner]
+    if "patternProperties" in written:
+        written.setdefault("additionalProperties", False)
+    if "const" in written:
+        return written  # it tells kinds apart
+    return _or_variable(written)
 
 
 def _or_variable(schema: Schema) -> Schema:

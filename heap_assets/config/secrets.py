@@ -88,8 +88,8 @@ def _of_secret(value: str, written: str, path: Path) -> Iterator[WrittenSecret]:
     elif key == "dsn":
         yield from _passwords(written, path)
     elif value and not _VARIABLE.search(written):
-        what = "an address that may have a token in it" if key == "url" else "a secret"
-        yield WrittenSecret(path, what, f"its value from the environment, as {_as(path)}")
+        description = "an address that may have a token in it" if key == "url" else "a secret"
+        yield WrittenSecret(path, description, f"its value from the environment, as {_as(path)}")
 
 
 def _passwords(raw: Any, path: Path) -> Iterator[WrittenSecret]:

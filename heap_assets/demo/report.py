@@ -84,7 +84,7 @@ def _identified(project: Project, day: str, run: DemoRun) -> dict[str, Any]:
     found = lake.scan(SHARED, day).select(keys).collect()
     devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
     planted = devices.filter(pl.col("shared")).join(
-        _seen_with_several(project, run, truth), on="identifier", how="semi"
+        _shared_identifiers(project, run, truth), on="identifier", how="semi"
     )
     wrongly = devices.filter(~pl.col("shared")).join(found, on=keys)
     return {
@@ -110,7 +110,7 @@ def _example(graph: pl.LazyFrame) -> str:
     return f"{EMAIL}:{addresses.select('identifier').head(1).collect().item()}"
 
 
-def _seen_with_several(project: Project, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
+def _shared_identifiers(project: Project, run: DemoRun, truth: pl.LazyFrame) -> pl.DataFrame:
     """Return the devices that the data shows with several people; of others nobody can know that they are shared."""
     assert run.company is not None
     links = links_as_of(project, run.company.until).filter(

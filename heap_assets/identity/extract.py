@@ -327,10 +327,10 @@ def _without_own(links: pl.LazyFrame, own: pl.LazyFrame, rules: Rules) -> pl.Laz
     ends = {"type_a": "type_b", "value_a": "value_b", "type_b": "type_a", "value_b": "value_a"}
     sent = mapped.select(pl.when(flipped).then(ends[name]).otherwise(name).alias(name) for name in ENDS).unique()
     marked = links.join(sent.with_columns(own=pl.lit(True)), on=list(ENDS), how="left")
-    ours = pl.col("own").fill_null(False) & pl.col("authoritative")
+    is_authoritative = pl.col("own").fill_null(False) & pl.col("authoritative")
     return marked.with_columns(
-        source=pl.when(ours).then(pl.lit(OWN_IDENTIFY)).otherwise("source"),
-        authoritative=pl.col("authoritative") & ~ours,
+        source=pl.when(is_authoritative).then(pl.lit(OWN_IDENTIFY)).otherwise("source"),
+        authoritative=pl.col("authoritative") & ~is_authoritative,
     ).drop("own")
 
 

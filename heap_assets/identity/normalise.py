@@ -94,14 +94,14 @@ def _each(
     """
 
     def batch(values: pl.Series) -> pl.Series:
-        done = values.alias("v").to_frame().select(quick(pl.col("v")), odd=~pl.col("v").str.contains(plain))
-        odd = done["odd"].fill_null(value=False)
+        normalised = values.alias("v").to_frame().select(quick(pl.col("v")), odd=~pl.col("v").str.contains(plain))
+        odd = normalised["odd"].fill_null(value=False)
         if not odd.any():
-            return done["v"].alias(values.name)
+            return normalised["v"].alias(values.name)
         cleaned = values.filter(odd).alias("v").to_frame().select(thorough(pl.col("v")))["v"]
         place = odd.cast(pl.UInt32).cum_sum() + (len(values) - 1)
         chosen = pl.select(pl.when(odd).then(place).otherwise(pl.int_range(len(values), dtype=pl.UInt32))).to_series()
-        return pl.concat([done["v"], cleaned]).gather(chosen).alias(values.name)
+        return pl.concat([normalised["v"], cleaned]).gather(chosen).alias(values.name)
 
     return value.map_batches(batch, return_dtype=pl.String, is_elementwise=True)
 

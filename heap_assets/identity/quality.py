@@ -100,12 +100,12 @@ def quality(
     Raises QualityError: a record is in `truth` or in `result` twice, or the truth is empty.
     """
     keys = list(on)
-    known = truth.filter(pl.col(truth_id).is_not_null()).select(*keys, pl.col(truth_id).alias("_person"))
+    labelled = truth.filter(pl.col(truth_id).is_not_null()).select(*keys, pl.col(truth_id).alias("_person"))
     clustered = result.select(*keys, pl.col(result_id).alias("_cluster"))
-    _require_unique(known, keys, "truth")
-    _require_unique(clustered.join(known, on=keys, how="semi"), keys, "result")
+    _require_unique(labelled, keys, "truth")
+    _require_unique(clustered.join(labelled, on=keys, how="semi"), keys, "result")
     cells = (
-        known.join(clustered, on=keys, how="left")
+        labelled.join(clustered, on=keys, how="left")
         .with_row_index("_row")
         .group_by(
             "_person",
@@ -170,8 +170,8 @@ def _pairs(sizes: pl.Series) -> int:
     return int((sizes * (sizes - 1) // 2).sum())
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0
+def _ratio(part: int, total: int) -> float:
+    return part / total if total else 1.0
 
 
 def _harmonic(a: float, b: float) -> float:

@@ -18,7 +18,7 @@ from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated
 from heap_assets.storage import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
-_STANDING: Final = f"{state_keys.IDENTITY}/standing"
+_SNAPSHOT_LINKS: Final = f"{state_keys.IDENTITY}/standing"
 _KEY: Final = [*ENDS, "source"]
 
 
@@ -159,7 +159,7 @@ class Timeline:
             else:
                 every = [f"{files[name, day]}-links.parquet" for day in days]
                 digest = hashlib.sha256("\x1f".join(every).encode()).hexdigest()[:32]
-                links = f"{_STANDING}/{name}/{digest}.parquet"
+                links = f"{_SNAPSHOT_LINKS}/{name}/{digest}.parquet"
                 if not self.store.is_whole(links):
                     self.store.sink(links, _since_first_snapshot([self.store.scan(file) for file in every]))
             snapshots[name] = CurrentSnapshot(name, days[-1], self.store.scan(links), links, timeless)
@@ -186,7 +186,7 @@ class Timeline:
             if current is not None and not stored.key.startswith(current):
                 self.store.delete(stored.key)
         current_files = {part.file for part in snapshots.values()}
-        for stored in self.store.list(_STANDING):
+        for stored in self.store.list(_SNAPSHOT_LINKS):
             if stored.key not in current_files:
                 self.store.delete(stored.key)
 

@@ -189,11 +189,11 @@ def alert_sensors(
     return [run_alerts, standing_alerts]
 
 
-def _tick(done: str, channels: Sequence[Channel], sent: int, outbox: Outbox) -> dg.SkipReason:
+def _tick(action: str, channels: Sequence[Channel], sent: int, outbox: Outbox) -> dg.SkipReason:
     """Return what a tick that requests no run has done."""
     if not channels:
-        return dg.SkipReason(f"{done}; nobody is told: `alerts` in the settings names no channel")
-    return dg.SkipReason(f"{done}; {sent} alerts sent, {outbox.waiting()} wait for a channel that is down")
+        return dg.SkipReason(f"{action}; nobody is told: `alerts` in the settings names no channel")
+    return dg.SkipReason(f"{action}; {sent} alerts sent, {outbox.waiting()} wait for a channel that is down")
 
 
 def _hourly_alarms(context: dg.SensorEvaluationContext, outbox: Outbox, own: Own) -> list[Alarm]:

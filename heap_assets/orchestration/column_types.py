@@ -58,7 +58,7 @@ def type_in_words(dtype: pl.DataType | type[pl.DataType]) -> str:
         return "number"
     named = {pl.String: "text", pl.Boolean: "true or false", pl.Date: "date", pl.Time: "time of day"}
     named |= {pl.Binary: "bytes", pl.Duration: "duration", pl.Null: "empty"}
-    return next((word for known, word in named.items() if dtype == known), str(dtype).lower())
+    return next((word for candidate, word in named.items() if dtype == candidate), str(dtype).lower())
 
 
 def table_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
@@ -66,7 +66,7 @@ def table_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, type_in_words(dtype)) for name, dtype in schema.items()])
 
 
-def known_type(project: Project, path: str, column: str) -> str:
+def declared_type(project: Project, path: str, column: str) -> str:
     """Return the type of a column as far as it is known before anything is built."""
     schema = _SCHEMAS.get(path, {})
     if column in schema:

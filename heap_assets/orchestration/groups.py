@@ -47,9 +47,9 @@ class Groups:
     def check_names(self, project: Project) -> None:
         """Raise SettingsError if owners or alerts are chosen by a group, or an asset, that there is not."""
         groups = {self._names.plain_group(group) for group in self._keys}
-        known = groups | {self._names.path(key.path) or "" for key in self.keys()}
+        selectable = groups | {self._names.path(key.path) or "" for key in self.keys()}
         for name in project.settings.run.owners:
-            if not (known & {name} or any(sign in name for sign in "*?[") or "/" in name):
+            if not (selectable & {name} or any(sign in name for sign in "*?[") or "/" in name):
                 raise SettingsError(f"run.owners names {name!r}, which is no asset and no group: {_listed(groups)}")
         for number, alert in enumerate(project.settings.alerts):
             for name in alert.groups:

@@ -14,7 +14,7 @@ from heap_assets.orchestration.code_location import reload_soon
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import clear_dead_runs, dump_partitions
 from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
-from heap_assets.pipelines.landing import days_that_came, stopped_by_quota
+from heap_assets.pipelines.landing import days_with_early_rows, stopped_by_quota
 from heap_assets.project import Names, Project
 from heap_assets.sources.heap_connect import DumpRecord, ManifestFile
 from heap_assets.tables import DUMPS
@@ -26,7 +26,7 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_RUNS_LOOKED_AT = 200
+_RECENT_RUNS = 200
 _RUNS_A_TICK = 20
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -56,13 +56,13 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
         take_changes(context, project)
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
-        came = [day_landed(names, day, tables) for day, tables in days_that_came(project, since).items()]
+        events = [day_landed(names, day, tables) for day, tables in days_with_early_rows(project, since).items()]
         runs, waits = _requests(project, context.instance)
         manifests = [manifest for run in runs for manifest in run]
         return dg.SensorResult(
             skip_reason=waits,
             cursor=today.isoformat(),
-            asset_events=came,
+            asset_events=events,
             run_requests=[_request(project, context.instance, run) for run in runs],
             dynamic_partitions_requests=[
                 dump_partitions(names).build_add_request([str(manifest.dump_id) for manifest in manifests])
@@ -103,8 +103,8 @@ def _requests(project: Project, instance: dg.DagsterInstance) -> tuple[list[list
     if project.settings.heap.quota.stop:
         # with a quota to stop at, the next dump is chosen once this one is counted
         return [ready[:1]], None
-    known = instance.get_dynamic_partitions(str(dump_partitions(project.names).name))
-    return _grouped(known, ready, set(failures)), None
+    landing_keys = instance.get_dynamic_partitions(str(dump_partitions(project.names).name))
+    return _grouped(landing_keys, ready, set(failures)), None
 
 
 def _runs_of_dumps(instance: dg.DagsterInstance, tag: str) -> tuple[set[int], dict[int, list[float]]]:
@@ -112,7 +112,7 @@ def _runs_of_dumps(instance: dg.DagsterInstance, tag: str) -> tuple[set[int], di
     landing = {dump for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) for dump in _dumps_of(run, tag)}
     failures: dict[int, list[float]] = {}
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
-    for record in instance.get_run_records(failed, limit=_RUNS_LOOKED_AT):
+    for record in instance.get_run_records(failed, limit=_RECENT_RUNS):
         for dump in _dumps_of(record.dagster_run, tag):
             failures.setdefault(dump, []).append(record.end_time or record.update_timestamp.timestamp())
     return landing, failures

@@ -219,10 +219,10 @@ def _recovered_steps(instance: dg.DagsterInstance, run: dg.DagsterRun, still_ope
     if not failures:
         return
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS).records
-    done = {run.job_name} | {record.event_log_entry.step_key for record in records}
+    succeeded = {run.job_name} | {record.event_log_entry.step_key for record in records}
     span = run_partitions(run)
     for alarm in failures:
-        if alarm.subject in done and _covers(span, alarm.partition):
+        if alarm.subject in succeeded and _covers(span, alarm.partition):
             yield Alarm(
                 Kind.RUN_FAILED,
                 alarm.subject,

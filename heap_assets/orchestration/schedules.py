@@ -12,7 +12,7 @@ from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key, check_step
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.pipelines.suites import hourly_checks
-from heap_assets.pipelines.sync_gate import due_days, how_to_confirm, waits_for_confirmation, was_shown
+from heap_assets.pipelines.sync_gate import confirmation_hint, due_days, waits_for_confirmation, was_shown
 from heap_assets.project import PLAIN_NAMES, Names, Project
 from heap_assets.quality import Cadence, Check
 from heap_assets.tables import source_title, sync_asset
@@ -122,7 +122,7 @@ def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStat
     @raising_failures
     def send(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         if waits_for_confirmation(project, name) and was_shown(project, name):
-            return dg.SkipReason(f"nothing was ever sent to this destination: {how_to_confirm(name)}")
+            return dg.SkipReason(f"nothing was ever sent to this destination: {confirmation_hint(name)}")
         days = due_days(project, name)
         if not days:
             return dg.SkipReason("nothing that it reads is new, or has been built yet")

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.orchestration.column_types import known_type
+from heap_assets.orchestration.column_types import declared_type
 from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
@@ -246,7 +246,7 @@ def _with_ui_metadata(project: Project, spec: dg.AssetSpec) -> dg.AssetSpec:
             [
                 dg.TableColumn(
                     name,
-                    known_type(project, path, name),
+                    declared_type(project, path, name),
                     description=doc.text or None,
                     tags=_PERSONAL if doc.personal else None,
                 )
@@ -282,9 +282,9 @@ def column_lineage(project: Project, path: str) -> Deps:
         ]
         return {"value_a": columns, "value_b": columns}
     if is_warehouse_table(path) and (table := project.settings.source_tables[warehouse_table(path)]).upstream:
-        known = {*column_docs(project, path), *project.settings.columns_of_syncs(warehouse_table(path))}
+        documented = {*column_docs(project, path), *project.settings.columns_of_syncs(warehouse_table(path))}
         upstream = dg.AssetKey(table.upstream)
-        return {name: [dg.TableColumnDep(upstream, name)] for name in sorted(known | {*(table.columns or ())})}
+        return {name: [dg.TableColumnDep(upstream, name)] for name in sorted(documented | {*(table.columns or ())})}
     return {}
 
 

@@ -76,8 +76,8 @@ def accept_first(project: Project) -> CatalogueChange | None:
 
 def with_first_tables(project: Project) -> Project:
     """Return a project with what its source holds in the catalogue, if that was empty, see :func:`accept_first`."""
-    news = accept_first(project)
-    return replace(project, catalogue=news.catalogue) if news else project
+    accepted = accept_first(project)
+    return replace(project, catalogue=accepted.catalogue) if accepted else project
 
 
 def accept_by_itself(project: Project) -> CatalogueChange | None:

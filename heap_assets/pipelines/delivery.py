@@ -27,7 +27,7 @@ from heap_assets.activation import (
     retry_rejected,
 )
 from heap_assets.errors import DeliveryError
-from heap_assets.pipelines.sync_gate import SentDay, left_out_tables, remember_day, sent_days, sync_gate
+from heap_assets.pipelines.sync_gate import SentDay, gated_tables, remember_day, sent_days, sync_gate
 from heap_assets.project import Project
 from heap_assets.storage import Store
 from heap_assets.tables import heap_asset
@@ -111,7 +111,7 @@ def send(
         return Delivery(day, SyncReport(name, connector.kind(), run_id, day, Status.BLOCKED, reason))
     connector.remember_enabled()
     confirmed = connector.before_sending(run_id)
-    left_out = left_out_tables(project, name, day)
+    left_out = gated_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     unchanged = 0
     for batch in _batches(connector, day, left_out):
@@ -145,7 +145,7 @@ def send(
 
 def plan(project: Project, name: str, day: date, *, force: bool = False) -> tuple[Delivery, pl.DataFrame]:
     """Return what :func:`send` would do: its reports, and the rows with hashed keys and field names. Writes nothing."""
-    left_out = left_out_tables(project, name, day)
+    left_out = gated_tables(project, name, day)
     reports: dict[str, SyncReport] = {}
     rows = []
     for batch in _batches(connector_of(project, name), day, left_out):

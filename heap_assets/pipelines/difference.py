@@ -172,10 +172,10 @@ def _other_tables(project: Project, other: Project, day: date) -> Iterator[_Buil
             if first <= at <= last:
                 yield heap_asset(table), at, partial(event_day, table=table)
     for name, mapped in other.settings.source_tables.items():
-        known = project.settings.source_tables.get(name)
+        other_table = project.settings.source_tables.get(name)
         asset = warehouse_asset(name)
         sources = [each.settings.all_sources.get(source_of(asset)) for each in (project, other)]
-        is_same = known is not None and known.model_dump(include=_READ) == mapped.model_dump(include=_READ)
+        is_same = other_table is not None and other_table.model_dump(include=_READ) == mapped.model_dump(include=_READ)
         is_same = is_same and _columns_read(project, name) == _columns_read(other, name)
         if not is_same or _connection(sources[0]) != _connection(sources[1]):
             yield asset, day, partial(snapshot_of_day, name=name)
@@ -234,8 +234,10 @@ def _traits(before: pl.LazyFrame, after: pl.LazyFrame) -> dict[str, TraitChange]
     changed_traits = {}
     for name in dict.fromkeys([*columns[0], *columns[1]]):
         old, new = (
-            side.select("profile_id", (pl.col(name) if name in known else pl.lit(None)).cast(pl.String).alias("value"))
-            for side, known in zip((before, after), columns, strict=True)
+            side.select(
+                "profile_id", (pl.col(name) if name in available else pl.lit(None)).cast(pl.String).alias("value")
+            )
+            for side, available in zip((before, after), columns, strict=True)
         )
         changed = old.join(new, on="profile_id").filter(pl.col("value").ne_missing(pl.col("value_right")))
         filled = Count(*(side.select(pl.col("value").count()).collect().item() for side in (old, new)))

@@ -12,10 +12,10 @@ from heap_assets.tables import USERS
 
 def event_day(task: Task, table: str) -> Table:
     """Return a day of an event table, without the rows that the settings leave out."""
-    return without_left_out(task, table, _whole_day(task, table))
+    return without_left_out(task, table, _unfiltered_day(task, table))
 
 
-def _whole_day(task: Task, table: str) -> Table:
+def _unfiltered_day(task: Task, table: str) -> Table:
     project = task.project
     if exports.is_exported(project):
         return exports.event_day(task, table)

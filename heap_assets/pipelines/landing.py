@@ -72,7 +72,7 @@ def stopped_by_quota(project: Project) -> Quota | None:
     return month if month.status is QuotaStatus.REACHED else None
 
 
-def days_that_came(project: Project, since: date) -> dict[date, frozenset[str]]:
+def days_with_early_rows(project: Project, since: date) -> dict[date, frozenset[str]]:
     """Return the days after `since` until today for which dumps brought rows ahead of time, with their tables.
 
     Heap's rows may be up to 48 hours ahead of the clock (design.md, Time); they wait in landing for their day.
@@ -154,8 +154,11 @@ def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
 
     def _with_these(data: bytes | None) -> bytes:
         first = _parsed(project, data) if data is not None else None
-        known = first.offered if first else {}
-        columns = {name: frozenset(offered.get(name, ())) | known.get(name, frozenset()) for name in {*offered, *known}}
+        offered_before = first.offered if first else {}
+        columns = {
+            name: frozenset(offered.get(name, ())) | offered_before.get(name, frozenset())
+            for name in {*offered, *offered_before}
+        }
         return _written(FirstDumps(frozenset(dumps) | (first.dumps if first else frozenset()), columns))
 
     project.lake.store.update(_KEY, _with_these)

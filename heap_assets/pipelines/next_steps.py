@@ -7,7 +7,7 @@ from datetime import date
 
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.status import newest_results
-from heap_assets.pipelines.sync_gate import how_to_confirm, waits_for_confirmation, was_shown
+from heap_assets.pipelines.sync_gate import confirmation_hint, waits_for_confirmation, was_shown
 from heap_assets.pipelines.waiting import identity_proposal
 from heap_assets.project import Project
 from heap_assets.quality import Severity
@@ -60,7 +60,7 @@ def _settings(project: Project) -> Iterator[str]:
 def _people(project: Project) -> Iterator[str]:
     for name in project.settings.sync:
         if waits_for_confirmation(project, name) and was_shown(project, name):
-            yield f"Look at what `sync/{name}` would send, then confirm it: {how_to_confirm(name)}."
+            yield f"Look at what `sync/{name}` would send, then confirm it: {confirmation_hint(name)}."
 
 
 def first_landed_day(project: Project) -> date | None:

@@ -120,9 +120,9 @@ def resolvable(project: Project, target: str) -> list[PublishedTable]:
     if not settings.resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
         return []
     # compared without case: engines and Dagster's storage may
-    taken = {name.casefold(): f"the table {name}" for name in tables}
-    taken[settings.container.rpartition(".")[2].casefold()] = f"where its tables are, {settings.container}"
-    if other := taken.get(settings.resolved_views.casefold()):
+    owners = {name.casefold(): f"the table {name}" for name in tables}
+    owners[settings.container.rpartition(".")[2].casefold()] = f"where its tables are, {settings.container}"
+    if other := owners.get(settings.resolved_views.casefold()):
         raise SettingsError(
             f"publish.{target}.resolved_views is {settings.resolved_views!r}, the name of {other}: expected another"
         )

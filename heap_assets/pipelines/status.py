@@ -170,7 +170,7 @@ def newest_day(project: Project, asset: str, results: Sequence[StoredResult]) ->
     return stored[-1].key.rpartition("/")[2].removesuffix(".parquet"), stored[-1].last_modified
 
 
-def next_turn(project: Project, asset: str) -> datetime | None:
+def next_scheduled(project: Project, asset: str) -> datetime | None:
     """Return when the schedule of an asset ticks next (UTC), None without a schedule that runs."""
     if project.settings.run.automation != "running":
         return None
@@ -310,7 +310,7 @@ def _of_lake(project: Project, asset: str, snapshot: _Snapshot) -> AssetStatus:
         due,
         reason,
         wait.until if wait and state is State.WAITING else None,
-        next_turn(project, asset),
+        next_scheduled(project, asset),
         *last_time(project, asset, snapshot.runs),
         tuple(f"{v.check} {v.partition}" for v in failed),
         tuple(f"{v.check} {v.partition}" for v in unjudged),

@@ -25,7 +25,7 @@ from heap_assets.quality import (
     delivery_recency_check,
     recency_checks,
 )
-from heap_assets.sources.heap_connect import known_columns
+from heap_assets.sources.heap_connect import built_in_columns
 from heap_assets.tables import (
     DUMPS,
     GRAPH,
@@ -58,7 +58,7 @@ def checks_of(project: Project, asset: str) -> list[Check]:
     if is_heap_table(asset):
         table = project.heap_tables[asset]
         custom = project.catalogue.tables[table].columns
-        built_in = set(known_columns(table))
+        built_in = set(built_in_columns(table))
         return checks_for_event_table(
             asset,
             properties=[name for name in custom if name not in built_in],

@@ -28,7 +28,7 @@ from heap_assets.tables import PROFILES, USERS, heap_asset, warehouse_asset
 def sync_gate(project: Project, name: str, day: date) -> list[str]:
     """Return why nothing at all may be sent of a day; empty if the gate is open.
 
-    A sync that forwards event tables has a gate for each of them instead, see :func:`left_out_tables`.
+    A sync that forwards event tables has a gate for each of them instead, see :func:`gated_tables`.
     """
     if project.settings.sync[name].by_table:
         return []
@@ -65,7 +65,7 @@ def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str
     return [f"{PROFILES} {day}: {why}" for trait, why in sorted(set_aside.items()) if trait in traits_sent]
 
 
-def left_out_tables(project: Project, name: str, day: date) -> dict[str, str]:
+def gated_tables(project: Project, name: str, day: date) -> dict[str, str]:
     """Return the tables of a sync that forwards event tables whose gate is shut on a day, with the reason."""
     if not project.settings.sync[name].by_table:
         return {}
@@ -221,7 +221,7 @@ def has_run(project: Project, name: str) -> bool:
     return any(project.lake.store.list(f"{state_keys.SYNC}/{folder}/runs/") for folder in ledger_folders(project, name))
 
 
-def how_to_confirm(name: str) -> str:
+def confirmation_hint(name: str) -> str:
     """Return how to confirm a run: by command, and in the UI."""
     return (
         f"to send it: `heap-assets sync confirm {name}`, or materialize sync/{name} with `confirm: true` "

@@ -79,7 +79,7 @@ def without_left_out(task: Task, table: str, table_day: Table) -> Table:
         return table_day
     inputs_before = table_day.inputs or Inputs({})
     version = version_of(rules)
-    inputs = Inputs({**inputs_before.versions, "left_out": version}, inputs_before.known)
+    inputs = Inputs({**inputs_before.versions, "left_out": version}, inputs_before.observed)
     lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
     stored = lake.find(asset, day)
     if stored is not None and stored.inputs.versions == dict(inputs.versions):

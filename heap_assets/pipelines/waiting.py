@@ -18,9 +18,9 @@ from heap_assets.pipelines.landing import stopped_by_quota
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.sync_gate import (
+    confirmation_hint,
     due_days,
     has_run,
-    how_to_confirm,
     newest_day,
     sync_gate,
     waits_for_confirmation,
@@ -160,10 +160,10 @@ def _syncs(project: Project) -> Iterator[Wait]:
     for name, sync in project.settings.sync.items():
         asset = sync_asset(name)
         if waits_for_confirmation(project, name) and was_shown(project, name):
-            yield Wait(asset, f"nothing was ever sent to this destination: {how_to_confirm(name)}")
+            yield Wait(asset, f"nothing was ever sent to this destination: {confirmation_hint(name)}")
             continue
         if question := _question(project, name):
-            yield Wait(asset, f"its last run asks for confirmation ({question}): {how_to_confirm(name)}")
+            yield Wait(asset, f"its last run asks for confirmation ({question}): {confirmation_hint(name)}")
             continue
         day = newest_day(project, name)
         if day is None:

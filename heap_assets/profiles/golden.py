@@ -181,8 +181,8 @@ def _check_names(sources: Mapping[str, TraitSource], traits: Sequence[TraitRule]
             raise SettingsError(f"trait {rule.name!r} has no source: name at least one table.column.")
         for source in rule.sources:
             if source.partition(".")[0] not in sources:
-                known = ", ".join(sorted(sources)) or "none"
-                raise SettingsError(f"trait {rule.name!r}: source {source!r} is of no known table. Tables: {known}.")
+                tables = ", ".join(sorted(sources)) or "none"
+                raise SettingsError(f"trait {rule.name!r}: source {source!r} is of no known table. Tables: {tables}.")
 
 
 def _body(numbered: pl.DataFrame, numbers: pl.DataFrame, rules: Rules, merged_away: pl.Series | None) -> pl.DataFrame:

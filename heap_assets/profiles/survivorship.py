@@ -276,7 +276,7 @@ def _total(numbers: pl.Expr, inner: pl.DataType) -> pl.Expr:
     Whole numbers are of 128 bits. Numbers that are text add up exactly, floats as doubles; infinities of both signs
     are no number.
     """
-    whole = ~numbers.list.eval(pl.element().is_null()).list.any()
+    is_complete = ~numbers.list.eval(pl.element().is_null()).list.any()
     if inner == pl.String:
         added = numbers.map_elements(_text_total, return_dtype=pl.String)
     elif inner.is_integer():
@@ -288,7 +288,7 @@ def _total(numbers: pl.Expr, inner: pl.DataType) -> pl.Expr:
         rounded = doubles.list.sum().cast(inner)
         endless = doubles.list.eval(pl.element().is_infinite()).list.any()
         added = pl.when(rounded.is_finite() | (endless & rounded.is_infinite())).then(rounded)
-    return pl.when(whole).then(added)
+    return pl.when(is_complete).then(added)
 
 
 def _decimal_total(numbers: pl.Expr, inner: pl.Decimal) -> pl.Expr:

@@ -254,13 +254,13 @@ class Project:
     def check_heap_columns(self) -> None:
         """Hold mapped columns of Heap's tables against the catalogue: needs no network, so it is done at load."""
         for table in self.settings.heap.identifiers:
-            known = self.catalogue.columns(table)
-            for mapping in self._heap_mappings(table, table) if known is not None else ():
+            catalogued = self.catalogue.columns(table)
+            for mapping in self._heap_mappings(table, table) if catalogued is not None else ():
                 for column in mapping.columns:
-                    if column.partition(".")[0] not in (known or ()):
+                    if column.partition(".")[0] not in (catalogued or ()):
                         raise SettingsError(
                             f"heap.identifiers.{table} maps the column {column!r}, which {table} does not have. "
-                            f"Columns: {', '.join(known or ())}"
+                            f"Columns: {', '.join(catalogued or ())}"
                         )
 
     def mapped_columns(self, name: str) -> list[str]:
@@ -275,12 +275,12 @@ class Project:
     def _existing(self, name: str, columns: Sequence[Column]) -> list[str]:
         """Return the mapped columns that exist; traits' are asked for one by one, by their own key."""
         relation = self.settings.source_tables[name].relation
-        found = []
+        existing = []
         for column in self.mapped_columns(name):
             with suppress(WarehouseError):
                 choose_columns([column], columns, relation)
-                found.append(column)
-        return found
+                existing.append(column)
+        return existing
 
     def check_warehouse_table(self, name: str) -> None:
         """Hold one mapped table against the warehouse: its columns, their spelling, and those that tell times.
@@ -292,10 +292,10 @@ class Project:
         """
         table = self.settings.source_tables[name]
         mapped = {column for one in self.snapshot_sources[warehouse_asset(name)].mappings for column in one.columns}
-        wanted = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
+        required = [column for column in (table.key, table.created_at, table.updated_at, *sorted(mapped)) if column]
         try:
             existing = self.warehouse_of(name).columns(table.relation)
-            choose_columns(wanted, existing, table.relation)
+            choose_columns(required, existing, table.relation)
             shape = Shape.of(existing, self._existing(name, existing), table.relation)
             shape.check_times(table.relation, created_at=table.created_at, updated_at=table.updated_at)
             shape.check_identifiers(table.relation, sorted(mapped))
@@ -310,8 +310,8 @@ class Project:
                 table, _, column = source.partition(".")
                 where = f"profiles.traits.{name}.from[{index}]"
                 if table == "users":
-                    known = self.catalogue.columns("users")
-                    if known is not None and column not in known:
+                    catalogued = self.catalogue.columns("users")
+                    if catalogued is not None and column not in catalogued:
                         raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
                     continue
                 relation = self.settings.source_tables[table].relation
@@ -320,24 +320,24 @@ class Project:
                     choose_columns([column], columns, relation)
                 except WarehouseError as error:
                     raise SettingsError(f"{where} is {source!r}: {error}") from error
-                wanted, kind = _CHOICES.get(trait.choose), family_of(columns, column)
-                if wanted and kind and kind != wanted:
+                needed, kind = _CHOICES.get(trait.choose), family_of(columns, column)
+                if needed and kind and kind != needed:
                     raise SettingsError(
-                        f"profiles.traits.{name}.choose is {trait.choose!r}, which needs a {wanted}; "
+                        f"profiles.traits.{name}.choose is {trait.choose!r}, which needs a {needed}; "
                         f"{source} holds a {kind}"
                     )
 
     def _heap_mappings(self, table: str, fallback: str) -> tuple[ColumnMapping, ...]:
         chosen = self.settings.heap.identifiers
         mapping = chosen.get(table) or chosen.get(fallback) or HEAP_DEFAULT_IDENTIFIERS[fallback]
-        known = set(self.rules.types)
+        declared_types = set(self.rules.types)
         if table not in chosen and (columns := self.catalogue.columns(table)) is not None:
             # a mapping for all event tables names columns that only some of them have
             mapping = {column: types for column, types in mapping.items() if column in (*keys_of(table), *columns)}
         declared = {
-            column: kept
+            column: accepted
             for column, types in mapping.items()
-            if (kept := [t for t in ([types] if isinstance(types, str) else types) if t in known])
+            if (accepted := [t for t in ([types] if isinstance(types, str) else types) if t in declared_types])
         }
         return _mappings(declared, self.rules)
 
@@ -359,14 +359,14 @@ def s3_access(source: S3Settings) -> S3Access:
 
 def _mappings(identifiers: Mapping[str, IdentifierTypes], rules: Rules) -> tuple[ColumnMapping, ...]:
     """Turn `column: type`, `column: [types]` and `type: [columns]` (a composite) into mappings."""
-    found = []
+    mappings = []
     for name, value in identifiers.items():
         values = [value] if isinstance(value, str) else value
         if name in rules.types and not set(values) & set(rules.types):
-            found.append(ColumnMapping(name, tuple(values)))
+            mappings.append(ColumnMapping(name, tuple(values)))
         else:
-            found += [ColumnMapping(one, (name,)) for one in values]
-    return tuple(found)
+            mappings += [ColumnMapping(one, (name,)) for one in values]
+    return tuple(mappings)
 
 
 def _suppressed(file: str | None) -> frozenset[tuple[str, str]]:

@@ -103,12 +103,12 @@ def _check_identifiers(settings: Settings) -> None:
 
 
 def _check_audiences(settings: Settings) -> None:
-    known = {*PROFILE_COLUMNS, *settings.profiles.columns} - {*settings.profiles.audiences}
+    traits = {*PROFILE_COLUMNS, *settings.profiles.columns} - {*settings.profiles.audiences}
     for audience in parsed_audiences(settings):
         for column, condition in audience.user_properties:
-            if column not in known:
+            if column not in traits:
                 raise SettingsError(
-                    f"{condition.where}: there is no trait {column!r}. Traits: {', '.join(sorted(known))}"
+                    f"{condition.where}: there is no trait {column!r}. Traits: {', '.join(sorted(traits))}"
                 )
 
 

@@ -1,20 +1,23 @@
 """Data quality: checks as data, the rules of each subject, stored results and the thresholds."""
 
-from heap_assets.quality.engine import Check, CheckContext, Evaluate, blocking_checks, record_check
-from heap_assets.quality.heap_tables import (
+from heap_assets.quality.audiences import checks_for_audiences
+from heap_assets.quality.dumps import (
     CATALOGUE,
     QUOTA,
     TABLES_LANDED,
     catalogue_result,
     checks_for_dumps,
-    checks_for_event_table,
-    checks_for_migrations,
-    checks_for_users,
     landing_result,
     quota_result,
 )
+from heap_assets.quality.engine import Check, CheckContext, Evaluate, blocking_checks, record_check
+from heap_assets.quality.heap_tables import (
+    checks_for_event_table,
+    checks_for_migrations,
+    checks_for_users,
+)
 from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
-from heap_assets.quality.profiles import WarehouseKeys, checks_for_audiences, checks_for_profiles, name_of_key_check
+from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import WHOLE, StoredResult
 from heap_assets.quality.results import CheckResult, Number, Severity, could_not_evaluate, hashed, nothing_to_compare

@@ -15,7 +15,7 @@ from heap_assets.quality.results import CheckResult, Severity, nothing_to_compar
 from heap_assets.storage import Lake, Store
 
 T = TypeVar("T")
-_KEPT_IN_STEP = 64
+_CACHE_ENTRIES = 64
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class CheckContext:
             self.shared[name] = compute()
         return cast(T, self.shared[name])
 
-    def once_in_step(self, name: str, compute: Callable[[], T]) -> T:
+    def cached(self, name: str, compute: Callable[[], T]) -> T:
         """Return `compute()`, computed the first time that any check of the step asks; the oldest are evicted."""
         if name not in self.step_shared:
-            while len(self.step_shared) >= _KEPT_IN_STEP:
+            while len(self.step_shared) >= _CACHE_ENTRIES:
                 self.step_shared.pop(next(iter(self.step_shared)))
             self.step_shared[name] = compute()
         return cast(T, self.step_shared[name])

@@ -33,16 +33,10 @@ from heap_assets.quality.results import (
     share_within,
 )
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.sources.heap_connect import DumpReport, Quota
 from heap_assets.tables import MIGRATIONS, SESSIONS, USERS
 from heap_assets.values import PRIVATE
 
 _ROWS = f"{PRIVATE}rows"
-
-TABLES_LANDED = "every_table_landed"
-CATALOGUE = "catalogue_is_complete"
-QUOTA = "rows_within_quota"
-_NAMES_TOLD = 20
 
 
 def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_column: str = "time") -> CheckResult:
@@ -60,24 +54,25 @@ def times_inside_day(rows: pl.LazyFrame, facts: TableFacts, day: date, time_colu
     )
 
 
-_KNOWN_IN = {"user_id": USERS, "session_id": SESSIONS}
+_REFERENCED_TABLES = {"user_id": USERS, "session_id": SESSIONS}
 """Column that names something to the table that must know it."""
 
 
-def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allowed: float) -> CheckResult:
+def names_known(rows: pl.LazyFrame, exported: Mapping[str, pl.Series | None], allowed: float) -> CheckResult:
     """Check that the users and sessions which events name have been exported too.
 
     `known`: column (`user_id`, `session_id`) to all values that exist, None if that table has not been built.
     """
     present = rows.collect_schema().names()
-    compared = {name: values for name, values in known.items() if values is not None and name in present}
+    compared = {name: values for name, values in exported.items() if values is not None and name in present}
     figures = [
-        (pl.col(name).is_not_null() & ~_is_known(name, values)).sum().alias(name) for name, values in compared.items()
+        (pl.col(name).is_not_null() & ~_is_exported(name, values)).sum().alias(name)
+        for name, values in compared.items()
     ]
     unknown = rows.select(pl.len().alias(_ROWS), *figures).collect().row(0, named=True)
     total = unknown.pop(_ROWS)
     share = max(unknown.values(), default=0) / total if total else 0.0
-    missing = [name for name, values in known.items() if values is None and name in present]
+    missing = [name for name, values in exported.items() if values is None and name in present]
     return CheckResult(
         passed=share <= allowed,
         numbers={
@@ -86,7 +81,7 @@ def names_known(rows: pl.LazyFrame, known: Mapping[str, pl.Series | None], allow
             "allowed_share": allowed,
             **{f"rows_with_unknown_{name}": count for name, count in unknown.items()},
         },
-        not_judged=f"{' and '.join(_KNOWN_IN[name] for name in missing)} of the day must be built first"
+        not_judged=f"{' and '.join(_REFERENCED_TABLES[name] for name in missing)} of the day must be built first"
         if missing and share <= allowed
         else "",
     )
@@ -144,7 +139,7 @@ def migration_chains_short(migrations: pl.LazyFrame, longest: int) -> CheckResul
     )
 
 
-def _is_known(name: str, values: pl.Series) -> pl.Expr:
+def _is_exported(name: str, values: pl.Series) -> pl.Expr:
     """Return whether a column's values are among `values`; a column of another type is reported by another check."""
     return pl.col(name).cast(values.dtype, strict=False).is_in(values.implode()).fill_null(value=False)
 
@@ -208,7 +203,7 @@ def checks_for_event_table(
             asset,
             "names_known",
             f"At most {t.unknown_names:.1%} of the rows name a user or session that Heap has not exported.",
-            lambda s: names_known(s.rows(), _known_names(s), t.unknown_names),
+            lambda s: names_known(s.rows(), _values_exported(s), t.unknown_names),
             Severity.WARN,
             remedy="see with `heap-assets discover` whether a dump came without its users or sessions.",
             plotted=("unknown_share",),
@@ -227,7 +222,7 @@ def checks_for_event_table(
 def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str] = ()) -> list[Check]:
     """Return the checks of `heap/users`; `events` are the event tables whose rows name them."""
     t = thresholds or Thresholds()
-    users_known = Check(
+    users_exported = Check(
         USERS,
         "users_of_events_known",
         f"At most {t.unknown_names:.1%} of the day's event rows name a user that Heap has not exported.",
@@ -236,7 +231,7 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
         remedy="see whether a dump came without its users table; until they come, nobody can be told who these are.",
     )
     return [
-        *([users_known] if events else []),
+        *([users_exported] if events else []),
         readable_check(USERS),
         rejected_check(USERS, t),
         values_check(USERS, _MEND_VALUES),
@@ -308,12 +303,12 @@ def _volume(s: CheckContext, t: Thresholds) -> CheckResult:
     return replace(result, memory={"complete": True})
 
 
-def _known_names(s: CheckContext) -> dict[str, pl.Series | None]:
+def _values_exported(s: CheckContext) -> dict[str, pl.Series | None]:
     """Return all users there are, and the sessions of the day and the day before: sessions run over midnight."""
-    users = s.once_in_step(f"users {s.partition}", lambda: _users(s))
+    users = s.cached(f"users {s.partition}", lambda: _users(s))
     if s.asset == SESSIONS:
         return {"user_id": users}
-    sessions = s.once_in_step(f"sessions {s.partition}", lambda: _sessions(s)) if _sessions_as_new(s) else None
+    sessions = s.cached(f"sessions {s.partition}", lambda: _sessions(s)) if _sessions_as_new(s) else None
     return {"user_id": users, "session_id": sessions}
 
 
@@ -355,58 +350,3 @@ def _sessions(s: CheckContext) -> pl.Series | None:
         return None
     session_ids = [frame.select("session_id") for frame in frames if frame is not None]
     return pl.concat(session_ids).unique().collect()["session_id"]
-
-
-def checks_for_dumps(asset: str, thresholds: Thresholds | None = None) -> list[Check]:
-    """Return the checks of `heap_connect/dumps`; one result a dump."""
-    t = thresholds or Thresholds()
-    return [
-        Check(
-            asset,
-            TABLES_LANDED,
-            "Every selected table of the dump was read whole.",
-            remedy="a table that was not is tried again by itself; the reason names the file.",
-        ),
-        Check(
-            asset,
-            CATALOGUE,
-            "The dump holds no table or column that the catalogue does not know.",
-            severity=Severity.WARN,
-            remedy="`heap-assets catalogue accept` takes them in.",
-        ),
-        Check(
-            asset,
-            QUOTA,
-            f"At most {t.quota:.0%} of the month's rows have landed.",
-            severity=Severity.WARN,
-            remedy="leave out tables (`heap.tables`), or raise `heap.quota`; with `heap.quota.stop` the rest waits.",
-        ),
-    ]
-
-
-def landing_result(report: DumpReport) -> CheckResult:
-    """Check that a dump's tables were read whole; reasons name files, never values."""
-    reasons = {table.table: table.failure.summary for table in report.failed if table.failure}
-    return CheckResult(not report.failed, {"failed_tables": len(report.failed)}, reasons)
-
-
-def catalogue_result(new_tables: Sequence[str], new_columns: Mapping[str, Sequence[str]]) -> CheckResult:
-    """Evaluate a dump's tables and columns against the catalogue."""
-    columns = [f"{table}.{name}" for table, names in sorted(new_columns.items()) for name in names]
-    notes = {"tables": ", ".join(sorted(new_tables)[:_NAMES_TOLD]), "columns": ", ".join(columns[:_NAMES_TOLD])}
-    return CheckResult(
-        passed=not new_tables and not columns,
-        numbers={"new_tables": len(new_tables), "new_columns": len(columns)},
-        notes={name: text for name, text in notes.items() if text},
-    )
-
-
-def quota_result(quota: Quota, allowed: float) -> CheckResult:
-    """Check that the month's rows are not about to run out."""
-    if quota.limit is None or quota.share is None:
-        return CheckResult(passed=True, numbers={"rows_this_month": quota.rows}, notes={"said": "rows are not limited"})
-    return CheckResult(
-        passed=quota.share <= allowed,
-        numbers={"rows_this_month": quota.rows, "rows_a_month": quota.limit, "share": quota.share},
-        notes={"month": quota.month, "resumes": str(quota.resumes)},
-    )

@@ -1,10 +1,9 @@
-"""Profiles (one person, one profile, one Heap identity) and audiences; rules and checks."""
+"""Profiles: one person, one profile, one Heap identity; rules and checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import polars as pl
 
@@ -16,7 +15,7 @@ from heap_assets.quality.identity import claims
 from heap_assets.quality.measures import unique_keys, values_check
 from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
 from heap_assets.quality.thresholds import Thresholds
-from heap_assets.tables import AUDIENCES, CONFLICTS, GRAPH, USERS, warehouse_table
+from heap_assets.tables import CONFLICTS, GRAPH, USERS, warehouse_table
 from heap_assets.values import PRIVATE, key_text
 
 
@@ -383,37 +382,3 @@ def _traits_made(s: CheckContext) -> CheckResult:
             **({"unreadable_times_in": ", ".join(unreadable)} if unreadable else {}),
         },
     )
-
-
-def checks_for_audiences(thresholds: Thresholds | None = None) -> list[Check]:
-    """Return the checks of `audiences`."""
-    t = thresholds or Thresholds()
-    return [
-        Check(
-            AUDIENCES,
-            "members_as_usual",
-            f"No audience has {t.audience_change:.0%} more or fewer members than the day before.",
-            lambda s: _members(s, t),
-            Severity.WARN,
-            remedy="a trait, an event or the definition has changed: see what feeds the audience.",
-        )
-    ]
-
-
-def _members(s: CheckContext, t: Thresholds) -> CheckResult:
-    yesterday = s.other(AUDIENCES, days_back=1)
-    now = _sizes(s.rows())
-    numbers = {f"members_{name}": count for name, count in sorted(now.items())}
-    if yesterday is None:
-        return nothing_to_compare(f"{s.day - timedelta(days=1)} has not been built", numbers)
-    before = _sizes(yesterday)
-    changed = [
-        name
-        for name in sorted({*now, *before})
-        if abs(now.get(name, 0) - before.get(name, 0)) > max(t.audience_min, t.audience_change * before.get(name, 0))
-    ]
-    return CheckResult(not changed, numbers, {"changed": ", ".join(changed)} if changed else {})
-
-
-def _sizes(rows: pl.LazyFrame) -> dict[str, int]:
-    return dict(rows.group_by("audience").agg(pl.len()).collect().rows())

@@ -100,10 +100,10 @@ def _position(file: BinaryIO) -> int | None:
 
 
 def _checksum(file: BinaryIO, position: int) -> bytes:
-    crc, left = 0, position
+    crc, remaining = 0, position
     file.seek(0)
-    while left and (chunk := file.read(min(left, _CHUNK))):
-        crc, left = zlib.crc32(chunk, crc), left - len(chunk)
+    while remaining and (chunk := file.read(min(remaining, _CHUNK))):
+        crc, remaining = zlib.crc32(chunk, crc), remaining - len(chunk)
     file.seek(position + 8)
     while chunk := file.read(_CHUNK):
         crc = zlib.crc32(chunk, crc)

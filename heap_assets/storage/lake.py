@@ -38,13 +38,13 @@ class Inputs:
     ----------
     versions
         Input id (`heap/users@2026-11-01`, `dump 1234`, `settings`) to its version. Equal versions mean an equal result.
-    known
+    observed
         Ids of all inputs that the writer knew of. A writer that does not know those of the stored file is stale and
         is refused.
     """
 
     versions: Mapping[str, str]
-    known: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -189,7 +189,7 @@ class Lake:
             return Written(Status.UNCHANGED, current)
         footer = {
             "versions": dict(inputs.versions) if inputs else {},
-            "seen": sorted(inputs.known) if inputs else [],
+            "seen": sorted(inputs.observed) if inputs else [],
             "notes": dict(notes or {}),
             "written_at": datetime.now(UTC).isoformat(),
         }
@@ -224,7 +224,7 @@ class Lake:
             existing = None
         if existing is None:
             return None, None
-        if unknown := existing.inputs.known - inputs.known:
+        if unknown := existing.inputs.observed - inputs.observed:
             raise StaleWriterError(
                 f"{_path(asset)} {partition or ''} in the lake was built from {len(unknown)} inputs that this run does "
                 f"not know (such as {min(unknown).replace('@', ' of ')}): it is kept; run again to build from them all"

@@ -30,15 +30,15 @@ class OverlayStore(Store):
 
     def uri(self, key: str) -> str:
         """Return the address of an object where it lies: here, or in the base."""
-        return super().uri(key) if self._is_here(key) else self.base.uri(key)
+        return super().uri(key) if self._is_local(key) else self.base.uri(key)
 
     def local_path(self, key: str) -> Path | None:
         """Return the file of an object; None if it lies in an object store."""
-        return super().local_path(key) if self._is_here(key) else self.base.local_path(key)
+        return super().local_path(key) if self._is_local(key) else self.base.local_path(key)
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if there is none."""
-        if self._is_here(key):
+        if self._is_local(key):
             return super().read(key)
         if key in self._deleted:
             raise FileNotFoundError(self.uri(key))
@@ -46,7 +46,7 @@ class OverlayStore(Store):
 
     def head(self, key: str) -> ObjectInfo | None:
         """Describe an object without reading it; None if there is none."""
-        if self._is_here(key):
+        if self._is_local(key):
             return super().head(key)
         return None if key in self._deleted else self.base.head(key)
 
@@ -70,7 +70,7 @@ class OverlayStore(Store):
         """Whether the base is an empty place, as one where a disk would be mounted."""
         return self.base.is_missing
 
-    def _is_here(self, key: str) -> bool:
+    def _is_local(self, key: str) -> bool:
         return (self.root / key).is_file()
 
     def _read_with_info(self, key: str) -> tuple[bytes | None, ObjectInfo | None]:

@@ -183,11 +183,11 @@ class _Views:
         for asset, keys in sorted(partitions.items()):
             schema, name = view_name(asset)
             files = [f"{asset}/{key}{_SUFFIX}" for key in sorted(keys)]
-            whole = self._create(asset, schema, name, files, keyed=True)
+            all_days = self._create(asset, schema, name, files, keyed=True)
             long_name = name if schema == "main" else f"{schema}_{name}"
             newest = self._create(asset, "latest", long_name, files[-1:], keyed=True)
-            if whole and newest:
-                views[asset] = whole, newest
+            if all_days and newest:
+                views[asset] = all_days, newest
         self._create_resolved(views)
         if not assets:
             for name, files in sorted(_sync_tables(self._store).items()):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from duckdb.sqltypes import DuckDBPyType
 
-_WHOLE = {
+_INTEGER_DIGITS = {
     "tinyint": 3, "smallint": 5, "integer": 10, "bigint": 19, "utinyint": 3, "usmallint": 5, "uinteger": 10,
     "ubigint": 20,
 }  # fmt: skip
@@ -57,12 +57,12 @@ def _is_lossless(types: Sequence[DuckDBPyType]) -> bool:
         return all(map(_is_lossless, fields.values()))
     if kinds == {"list"}:
         return _is_lossless([dtype.children[0][1] for dtype in typed])
-    if "decimal" in kinds and kinds <= {"decimal", *_WHOLE}:
+    if "decimal" in kinds and kinds <= {"decimal", *_INTEGER_DIGITS}:
         digits = [_digits(dtype) for dtype in typed]
-        return max(whole for whole, _ in digits) + max(scale for _, scale in digits) <= _DECIMAL_DIGITS
+        return max(integer_part for integer_part, _ in digits) + max(scale for _, scale in digits) <= _DECIMAL_DIGITS
     return (
         len(typed) < 2
-        or kinds <= _WHOLE.keys()
+        or kinds <= _INTEGER_DIGITS.keys()
         or (kinds <= _EXACT_AS_DOUBLE and "double" in kinds)
         or kinds <= {"date", "timestamp"}
     )
@@ -71,7 +71,7 @@ def _is_lossless(types: Sequence[DuckDBPyType]) -> bool:
 def _digits(dtype: DuckDBPyType) -> tuple[int, int]:
     """Return the digits before and after the point."""
     if dtype.id != "decimal":
-        return _WHOLE[dtype.id], 0
+        return _INTEGER_DIGITS[dtype.id], 0
     precision, scale = (number for _, number in dtype.children)
     return precision - scale, scale
 
@@ -79,8 +79,8 @@ def _digits(dtype: DuckDBPyType) -> tuple[int, int]:
 def _text(column: str, dtype: DuckDBPyType) -> str:
     plain = f"CAST({column} AS VARCHAR)"
     if dtype.id in ("float", "double"):
-        whole = f"{column} = floor({column}) AND abs({column}) < 9223372036854775808"
-        return f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE {plain} END"
+        is_integer = f"{column} = floor({column}) AND abs({column}) < 9223372036854775808"
+        return f"CASE WHEN {is_integer} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE {plain} END"
     if dtype.id == "decimal":
         return f"rtrim(rtrim({plain}, '0'), '.')" if _digits(dtype)[1] else plain
     if dtype.id in _FRACTIONS:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from heap_assets.cli.command_docs import cli_page, leaves
+from heap_assets.cli.docs import cli_page, leaves
 from heap_assets.cli.main import _group as commands
 from heap_assets.cli.main import main
 

@@ -8,8 +8,8 @@ from check_toys import DAYS, LakeResource
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind
 from heap_assets.config.operations import Alert
 from heap_assets.orchestration.alert_sensors import alert_sensors
-from heap_assets.orchestration.check_docs import checks_document
 from heap_assets.orchestration.checks import check_step
+from heap_assets.orchestration.generated_docs import checks_document
 from heap_assets.orchestration.schedules import recency_job
 from heap_assets.quality.heap_tables import checks_for_event_table
 from heap_assets.quality.profiles import checks_for_profiles

@@ -105,10 +105,10 @@ def _publish(
     """Publish a table's days, each for itself; a refusal by the target ends the table, one of access or quota all."""
     if any(isinstance(error, AccessError | WarehouseBusyError) for error in failures.values()):
         return
-    done: dict[str, dict[str, Any]] = {}
+    published: dict[str, dict[str, Any]] = {}
     for day in context.partition_keys:
         try:
-            done[day] = _metadata(publish_day(project, publisher, table, date.fromisoformat(day)))
+            published[day] = _metadata(publish_day(project, publisher, table, date.fromisoformat(day)))
         except MissingInputError as error:
             note_wait(context, asset_key(table.asset, project.names), day, str(error))
         except Exception as error:  # whatever is wrong with one table stops that table
@@ -119,7 +119,7 @@ def _publish(
             failures[f"{table.asset} {day}"] = reported
             if isinstance(reported, WarehouseError):
                 break
-    yield from materializations(context, asset_key(table.asset, project.names), done)
+    yield from materializations(context, asset_key(table.asset, project.names), published)
 
 
 def _views(project: Project, target: str) -> dg.AssetsDefinition:

@@ -129,8 +129,12 @@ def activity_of(home: Path, lake: Lake, assets: Iterable[str]) -> Mapping[str, A
     for key, run_id in newest.items():
         run = runs.get(run_id or "")
         state = _STATES.get(run.status) if run else None
-        done = records[key].asset_entry.last_materialization_record
-        if run is None or state is None or (done is not None and done.run_id == run.run_id and state == "failed"):
+        materialization = records[key].asset_entry.last_materialization_record
+        if (
+            run is None
+            or state is None
+            or (materialization is not None and materialization.run_id == run.run_id and state == "failed")
+        ):
             continue
         activities[keys[key]] = Activity(state, run.run_id)
     return activities

@@ -30,7 +30,7 @@ from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery, RunOptions
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.sync_checks import results_of, superseded_result, sync_checks, undelivered_result
-from heap_assets.pipelines.sync_gate import built_days, how_to_confirm, remember_shown, waits_for_confirmation
+from heap_assets.pipelines.sync_gate import built_days, confirmation_hint, remember_shown, waits_for_confirmation
 from heap_assets.project import Names, Project
 from heap_assets.tables import sync_asset
 
@@ -122,7 +122,7 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
         if not config.confirm and waits_for_confirmation(deployed, name):
             yield from _dry_run(context, deployed, name, config)
             remember_shown(deployed, name, date.fromisoformat(max(context.partition_keys)))
-            context.log.warning("sync/%s has never sent to this destination: %s", name, how_to_confirm(name))
+            context.log.warning("sync/%s has never sent to this destination: %s", name, confirmation_hint(name))
             return
         step = StepChecks(context, deployed.lake, checks, names)
         yield from _Run(context, deployed, name, step).go(config.options)
@@ -244,7 +244,7 @@ class _Run:
                 f"{sync_asset(self.name)} {day}: {sent.report.status}: {sent.report.reason}"
                 for day, sent in lost.items()
             )
-            + (f"; {how_to_confirm(self.name)}" if asks else ""),
+            + (f"; {confirmation_hint(self.name)}" if asks else ""),
             metadata={name: value for name, value in shown.items() if value not in (0, "") and name != "recent_runs"},
             allow_retries=False,
         )

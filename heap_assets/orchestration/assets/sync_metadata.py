@@ -68,7 +68,7 @@ def report_metadata(report: SyncReport) -> dict[str, Any]:
         if counted := getattr(report, name):
             plain[name] = _table({"reason": reason, "rows": rows} for reason, rows in counted.items())
     if addressing := report.addressing_in_words:
-        plain["addressing"] = _table({"what": what, "rows": rows} for what, rows in addressing.items())
+        plain["addressing"] = _table({"what": outcome, "rows": rows} for outcome, rows in addressing.items())
     if report.sample:
         plain["rejected_sample"] = _table({"key_hash": key, "reason": reason} for key, reason in report.sample)
         plain["rejected_in_clear"] = f"heap-assets rows sync/{report.sync} --key KEY_HASH"

@@ -7,7 +7,7 @@ from heap_assets.sources.heap_connect.catalogue import (
     landed_columns,
     plain_columns,
 )
-from heap_assets.sources.heap_connect.columns import known_columns
+from heap_assets.sources.heap_connect.columns import built_in_columns
 from heap_assets.sources.heap_connect.config import (
     OWN_COLUMNS,
     USERS,
@@ -75,6 +75,7 @@ __all__ = [
     "build_event_day",
     "build_user_migrations",
     "build_users",
+    "built_in_columns",
     "caller_of",
     "check_bucket",
     "discover",
@@ -82,7 +83,6 @@ __all__ = [
     "first_day",
     "key_dtype",
     "keys_of",
-    "known_columns",
     "landed_columns",
     "parse_manifest",
     "plain_columns",

@@ -217,26 +217,26 @@ def _rows_of(block: Block, parsed: Any) -> Iterator[tuple[Any, int]]:
     """Yield a block's rows and where each ends; the reader gets no more bytes than the largest row may have."""
     import fastavro
 
-    done = begin = 0
-    while done < block.rows:
+    record_count = begin = 0
+    while record_count < block.rows:
         window = BytesIO(block.data[begin : begin + _ROW_BYTES])
         at_end = begin + _ROW_BYTES >= len(block.data)
-        whole = 0
+        complete_bytes = 0
         try:
-            while done < block.rows:
+            while record_count < block.rows:
                 row = fastavro.schemaless_reader(window, parsed, None)
-                done, whole = done + 1, window.tell()
-                yield row, begin + whole
+                record_count, complete_bytes = record_count + 1, window.tell()
+                yield row, begin + complete_bytes
         except (GeneratorExit, MemoryError):
             raise
         except Exception as error:  # fastavro lets whatever it trips over out
-            if at_end or not whole:
+            if at_end or not complete_bytes:
                 # Messages of the reader may quote values; only their kind is reported.
                 reason = f"rows do not fit the schema in the header ({type(error).__name__})"
                 if not at_end:
                     reason = f"a row is larger than {_ROW_BYTES >> 20} MB, or the file is damaged here"
                 raise BlockError(block.number, reason) from error
-        begin += whole
+        begin += complete_bytes
 
 
 def _from_rows(schema: AvroSchema, rows: Sequence[Mapping[str, Any]], block: Block) -> AvroBatch:

@@ -99,7 +99,7 @@ _PERSONAL_WORDS = (
 )  # fmt: skip
 
 
-def known_columns(table: str) -> Mapping[str, CatalogueColumn]:
+def built_in_columns(table: str) -> Mapping[str, CatalogueColumn]:
     """Return Heap's own columns of a table; anything else in it is a custom property."""
     if table == USERS:
         return _USER_COLUMNS
@@ -109,4 +109,4 @@ def known_columns(table: str) -> Mapping[str, CatalogueColumn]:
 def described(table: str, column: str) -> CatalogueColumn:
     """Describe a column; of a custom property only a guess from its name whether it is personal."""
     guess = CatalogueColumn(pii=any(word in column.lower() for word in _PERSONAL_WORDS))
-    return known_columns(table).get(column, guess)
+    return built_in_columns(table).get(column, guess)

@@ -144,13 +144,13 @@ def compare(store: Store, own: Delivery, siblings: Sequence[Delivery], moved_key
     hits = index.join(ids, on=key[0], how="semi").unique().collect(engine="streaming")
     if hits.is_empty():
         return Comparison(own.table.counts.landed, 0, 0)
-    known_rows, same = _contents(store, own, siblings, hits) if hits.height <= _MOST_ROWS else (None, None)
+    compared_rows, same = _contents(store, own, siblings, hits) if hits.height <= _MOST_ROWS else (None, None)
     moved: dict[date, int] = {}
     if table not in SNAPSHOT_TABLES:
         moved = _write_moves(store, own, siblings, hits, moved_key)
     return Comparison(
-        new=None if known_rows is None else own.table.counts.landed - known_rows,
-        updated=None if known_rows is None or same is None else known_rows - same,
+        new=None if compared_rows is None else own.table.counts.landed - compared_rows,
+        updated=None if compared_rows is None or same is None else compared_rows - same,
         unchanged=same,
         moved=moved,
         moved_key=moved_key if moved else None,
@@ -172,8 +172,8 @@ def _contents(store: Store, own: Delivery, siblings: Sequence[Delivery], hits: p
     if not pairs:
         return 0, 0
     counts = pl.concat(pairs).unique(key).select(pl.len(), (pl.col("_hash") == pl.col("_hash_before")).sum())
-    known_rows, same = counts.collect(engine="streaming").row(0)
-    return int(known_rows), int(same)
+    compared_rows, same = counts.collect(engine="streaming").row(0)
+    return int(compared_rows), int(same)
 
 
 def _hashed(rows: pl.LazyFrame, key: list[str], columns: list[str], ids: pl.DataFrame) -> pl.LazyFrame:

@@ -204,8 +204,8 @@ def _columns(
     types = _types(source, [file for _, table in reversed(dumps) for file in table.files][:3])
     names = list(dict.fromkeys([*_names(table for _, table in dumps), *types]))
     chosen = set(selection.chosen(name, names)) if selection.takes_table(name) else set()
-    known = set(catalogue.columns(name) or ())
-    return [(name, column, types.get(column), column in chosen, column not in known) for column in names]
+    catalogued = set(catalogue.columns(name) or ())
+    return [(name, column, types.get(column), column in chosen, column not in catalogued) for column in names]
 
 
 def _names(tables: Iterable[ManifestTable]) -> list[str]:

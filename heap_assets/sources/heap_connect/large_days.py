@@ -81,8 +81,8 @@ def _in_slices(
     contested = ids.filter(ids.is_duplicated()).unique().to_frame()
     edges = np.unique(np.sort(np.concatenate([rows["time"].to_physical().to_numpy() for rows in narrow]))[::slice_rows])
     del narrow, ids
-    whole = [run.rows(0, run.height).join(contested.lazy(), on="event_id", how="semi") for run in runs]
-    winners = dedupe(pl.concat(whole).collect(engine="streaming")) if contested.height else None
+    contested_rows = [run.rows(0, run.height).join(contested.lazy(), on="event_id", how="semi") for run in runs]
+    winners = dedupe(pl.concat(contested_rows).collect(engine="streaming")) if contested.height else None
 
     def slices() -> Iterator[pl.DataFrame]:
         bounds: list[Any] = pl.Series([*edges, None]).cast(schema["time"]).to_list() if len(edges) else []
@@ -143,14 +143,14 @@ def _as_scan(pieces: Callable[[], Iterator[pl.DataFrame]], schema: Mapping[str, 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        left = n_rows
+        remaining = n_rows
         for piece in pieces():
-            rows = piece if left is None else piece.head(left)
-            left = None if left is None else left - rows.height
+            rows = piece if remaining is None else piece.head(remaining)
+            remaining = None if remaining is None else remaining - rows.height
             if predicate is not None:
                 rows = rows.filter(predicate)
             yield rows if with_columns is None else rows.select(with_columns)
-            if left == 0:
+            if remaining == 0:
                 return
 
     return register_io_source(source, schema=pl.Schema(dict(schema)))

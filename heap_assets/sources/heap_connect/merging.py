@@ -92,10 +92,12 @@ class Columns:
 
         `origins`: :attr:`origins` of `schema`, if that is itself merged from several.
         """
-        known_origins = origins or {}
-        properties = {name: apart(known_origins.get(name, name), self._own) for name in schema}
+        origins_by_column = origins or {}
+        properties = {name: apart(origins_by_column.get(name, name), self._own) for name in schema}
         placed: dict[str, str] = {}
-        for name in sorted(schema, key=lambda name: name in known_origins):  # a column that keeps its name comes first
+        for name in sorted(
+            schema, key=lambda name: name in origins_by_column
+        ):  # a column that keeps its name comes first
             column = self._plain(properties[name])
             if column not in placed.values() and self._fits(column, properties[name], schema[name]):
                 placed[name] = self._join(column, properties[name], schema[name])

@@ -100,7 +100,7 @@ class Downloads:
         self._begin_next()
         return fetched.result()
 
-    def done_with(self, path: Path) -> bool:
+    def discard(self, path: Path) -> bool:
         """Remove a local copy; False if it is none but the source's own file."""
         if path.parent != self._folder:
             return False

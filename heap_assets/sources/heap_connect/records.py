@@ -233,7 +233,7 @@ def days_ever(records: Iterable[DumpRecord], table: str) -> frozenset[date]:
     return frozenset().union(*(dump.tables[table].days_ever for dump in records if table in dump.tables))
 
 
-def known_inputs(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
+def observed_inputs(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
     """Return the ids of all dumps until a day that brought a snapshot table, also of those replaced since.
 
     The inputs that a writer knows only ever grow: a full resync or a reset must not make it look like a stale one.

@@ -146,8 +146,8 @@ def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: T
     is_current = any(delivery.dump.dump_id == record.dump_id for delivery in current)
     if table.table in SNAPSHOT_TABLES:
         # The dump's own day is built from the dumps until then, whatever replaced it since.
-        then = deliveries(records, table.table, record.day)
-        own = {record.day} if any(delivery.dump.dump_id == record.dump_id for delivery in then) else set()
+        as_of_day = deliveries(records, table.table, record.day)
+        own = {record.day} if any(delivery.dump.dump_id == record.dump_id for delivery in as_of_day) else set()
         return frozenset(own | ({current[-1].dump.day} if is_current else set()))
     if not is_current:
         return frozenset()  # an older dump than the last full resync: it changes nothing

@@ -17,7 +17,7 @@ from heap_assets.sources.heap_connect.records import (
     DumpRecord,
     TableState,
     deliveries,
-    known_inputs,
+    observed_inputs,
     rejected_notes,
 )
 from heap_assets.sources.heap_connect.tables import (
@@ -75,12 +75,12 @@ def build_users(
         start = _earlier_fold(lake, asset, day, folded, columns_digest) if lake else None
         return _user_rows(landing.store, users, migrations, schema, start)
 
-    known = _known_ids(records, USERS, day, users) | _known_ids(records, USER_MIGRATIONS, day, migrations)
-    return Built(Inputs(versions, known), _notes(users, day) | other_types(schema, columns), rows)
+    observed = _observed_ids(records, USERS, day, users) | _observed_ids(records, USER_MIGRATIONS, day, migrations)
+    return Built(Inputs(versions, observed), _notes(users, day) | other_types(schema, columns), rows)
 
 
-def _known_ids(records: Mapping[int, DumpRecord], table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
-    return known_inputs(records, table, day) | frozenset(delivery.input_id for delivery in used)
+def _observed_ids(records: Mapping[int, DumpRecord], table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
+    return observed_inputs(records, table, day) | frozenset(delivery.input_id for delivery in used)
 
 
 def _notes(current: Sequence[Delivery], day: date) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
     records = landing.records()
     current = current_deliveries(records, USER_MIGRATIONS, day)
     return Built(
-        Inputs({d.input_id: d.table.version for d in current}, _known_ids(records, USER_MIGRATIONS, day, current)),
+        Inputs({d.input_id: d.table.version for d in current}, _observed_ids(records, USER_MIGRATIONS, day, current)),
         _notes(current, day),
         lambda: resolved(_migration_rows(landing.store, current)).lazy(),
     )

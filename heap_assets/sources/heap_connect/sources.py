@@ -90,7 +90,7 @@ def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> lis
         if match is None:
             continue
         if _NUMBER.fullmatch(match[1]) is None or int(match[1]) > _LARGEST:
-            _log_left_out(file.key)
+            _log_skipped_manifest(file.key)
             continue
         manifest = ManifestFile(file.key, int(match[1]), file.etag, file.last_modified)
         other = newest.get(manifest.dump_id)
@@ -119,7 +119,7 @@ def _dated(manifests: list[ManifestFile]) -> list[ManifestFile]:
 
 
 @lru_cache(maxsize=1000)
-def _log_left_out(key: str) -> None:
+def _log_skipped_manifest(key: str) -> None:
     """Log a manifest that has no dump number, once a process."""
     _LOG.warning("%s is left out: what follows sync_ is no dump number", ascii(key))
 

@@ -16,7 +16,7 @@ import polars as pl
 from heap_assets.errors import SourceError
 from heap_assets.sources.heap_connect.avro import read_batches
 from heap_assets.sources.heap_connect.avro_container import Limits
-from heap_assets.sources.heap_connect.columns import known_columns
+from heap_assets.sources.heap_connect.columns import built_in_columns
 from heap_assets.sources.heap_connect.config import USERS, Selection, keys_of
 from heap_assets.sources.heap_connect.manifest import ManifestTable
 from heap_assets.sources.heap_connect.merging import Columns, fitted
@@ -201,7 +201,7 @@ class Stager:
     def _decoded(self, downloads: Downloads, file: SourceFile) -> Iterator[_Decoded]:
         """Decode one file; runs on its own thread and changes nothing shared."""
         table = self.job.table.name
-        table_columns = known_columns(table)
+        table_columns = built_in_columns(table)
         path = downloads.take(file)
         offset = 0
         for batch in read_batches(path, name=file.uri, limits=self.job.limits):
@@ -216,7 +216,7 @@ class Stager:
             yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in selected})
             offset += rows.height
         # A fetched copy is what was listed; a file that was read in place may have changed meanwhile.
-        if not downloads.done_with(path) and self.source.stat(file.uri).etag != file.etag:
+        if not downloads.discard(path) and self.source.stat(file.uri).etag != file.etag:
             raise SourceError(f"{file.uri} changed while it was read; it is read again next time")
 
     def _add(self, decoded: _Decoded) -> None:

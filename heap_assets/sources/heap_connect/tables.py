@@ -76,7 +76,7 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
     resync = [d for d in current[:1] if not d.table.incremental]
     versions = {d.input_id: d.table.version for d in [*resync, *of_day, *(winner for winner, _ in moves)]}
     versions["columns"] = digest(schema)
-    known = frozenset(
+    observed = frozenset(
         f"dump {record.dump_id}"
         for record in records.values()
         if (landed := record.tables.get(table)) and (day in landed.days_ever or not landed.incremental)
@@ -95,7 +95,7 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
         return day_rows(runs, schema, _EVENT_ORDER, partial(_deduplicated, moved_away))
 
     return Built(
-        Inputs(versions, known), _event_notes(records, table, day, of_day) | other_types(schema, columns), rows
+        Inputs(versions, observed), _event_notes(records, table, day, of_day) | other_types(schema, columns), rows
     )
 
 

@@ -176,17 +176,17 @@ def typed(rows: pl.DataFrame, table: str, required: Sequence[str], text: Contain
         if key is not None:
             read = read_times(rows[name]) if key == TIME else read_ids(rows[name])
             changed.append(read.values)
-            what = "a time" if key == TIME else "an id"
-            reasons = _noted(reasons, read.unreadable, f"{name} is not {what}")
+            expected = "a time" if key == TIME else "an id"
+            reasons = _with_reason(reasons, read.unreadable, f"{name} is not {expected}")
         elif name in text and rows.schema[name] != pl.String:
             changed.append(_as_text(rows[name]))
     result = rows.with_columns(changed)
     for name in required:
-        reasons = _noted(reasons, result[name].is_null(), f"{name} is missing")
+        reasons = _with_reason(reasons, result[name].is_null(), f"{name} is missing")
     return Typed(result, reasons)
 
 
-def _noted(reasons: pl.Series, where: pl.Series, reason: str) -> pl.Series:
+def _with_reason(reasons: pl.Series, where: pl.Series, reason: str) -> pl.Series:
     return reasons.set(where & reasons.is_null(), reason) if where.any() else reasons
 
 

@@ -65,15 +65,15 @@ def published_names(
     """
     names_in_order, published = list(dict.fromkeys(names)), published or {}
     result = {name: published[name] for name in names_in_order if name in published}
-    taken = {name.casefold() for name in (*reserved, *published.values())}
+    used = {name.casefold() for name in (*reserved, *published.values())}
     safe = {
         name: _beside(safe_name(name, longest), reserved, longest) for name in names_in_order if name not in published
     }
     for name in sorted(safe, key=lambda name: safe[name] != name):  # those that need no change come first
         unique = safe[name]
-        if unique.casefold() in taken:
+        if unique.casefold() in used:
             unique = f"{unique[: longest - 7]}_{_digits(name)}"
-        taken.add(unique.casefold())
+        used.add(unique.casefold())
         result[name] = unique
     return {name: result[name] for name in names_in_order}
 

@@ -264,7 +264,7 @@ class Publisher(ABC):
         """Whether the recorded load is the last one, although a later load may have begun and not finished."""
         if load_id is None:
             return True
-        if self._was_carried_out(table, load_id):
+        if self._is_committed(table, load_id):
             return False
         self._log.withdraw(table, day, load_id)
         return True
@@ -302,7 +302,7 @@ class Publisher(ABC):
         """
 
     @abstractmethod
-    def _was_carried_out(self, table: str, load_id: str) -> bool:
+    def _is_committed(self, table: str, load_id: str) -> bool:
         """Whether a load that has begun was, or may have been, committed; after False it never will be."""
 
     @abstractmethod

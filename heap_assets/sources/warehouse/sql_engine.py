@@ -34,7 +34,7 @@ class Query(NamedTuple):
     relation: str
     resolved: str
     columns: tuple[str, ...]
-    rest: str
+    clauses: str
 
 
 class SqlWarehouse(Warehouse, Generic[C]):
@@ -92,8 +92,8 @@ class SqlWarehouse(Warehouse, Generic[C]):
             resolved = self._resolve(connection, request.relation)
             version = self._version(connection, resolved)
             names = choose_columns(request.columns, self._columns(connection, resolved), request.relation)
-            rest = f" FROM {quoted(resolved)}{_restriction(request.newer, request.limit)}"
-            stored = self._stored(connection, Query(request.relation, resolved, names, rest), request.text, path)
+            clauses = f" FROM {quoted(resolved)}{_restriction(request.newer, request.limit)}"
+            stored = self._stored(connection, Query(request.relation, resolved, names, clauses), request.text, path)
         return ReadResult(resolved, names, stored.rows, stored.lost, version)
 
     def _resolve(self, connection: C, relation: str) -> str:

@@ -228,14 +228,14 @@ class PatientReadClient(BigQueryReadClient):  # type: ignore[misc]
     def messages(self, session: Any) -> Iterator[Any]:
         """Read a session's streams; a call ends with the patience; one that has brought rows by then is made anew."""
         for stream in session.streams:
-            offset, asked_from = 0, -1
-            while offset > asked_from:
-                asked_from = offset
+            offset, requested_offset = 0, -1
+            while offset > requested_offset:
+                requested_offset = offset
                 try:
                     for message in self.read_rows(stream.name, offset, timeout=self.patience):
                         offset += message.row_count
                         yield message
                     break
                 except google_errors.DeadlineExceeded:
-                    if offset == asked_from:
+                    if offset == requested_offset:
                         raise

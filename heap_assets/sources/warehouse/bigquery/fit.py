@@ -170,7 +170,7 @@ def _moments(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     least, most = max(_FIRST_DAY * per_day, -(2**63)), min((_LAST_DAY + 1) * per_day - 1, 2**63 - 1)
     wrong = pc.or_(pc.less(numbers, least), pc.greater(numbers, most))
     if unit == "ns":
-        wrong = pc.or_(wrong, _has_rest(numbers))
+        wrong = pc.or_(wrong, _has_remainder(numbers))
     representable, lost = _nulled(array, wrong)
     return representable.cast(pa.timestamp(unit, kind.tz)).cast(kind), lost
 
@@ -178,11 +178,11 @@ def _moments(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
 def _whole_microseconds(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     if array.type.unit != "ns":
         return array.cast(kind), 0
-    representable, lost = _nulled(array, _has_rest(array.cast(pa.int64())))
+    representable, lost = _nulled(array, _has_remainder(array.cast(pa.int64())))
     return representable.cast(kind), lost
 
 
-def _has_rest(numbers: pa.Array) -> pa.Array:
+def _has_remainder(numbers: pa.Array) -> pa.Array:
     thousands = pc.multiply(pc.divide(numbers, 1000), 1000)
     return pc.not_equal(thousands, numbers)
 

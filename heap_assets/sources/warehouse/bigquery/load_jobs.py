@@ -57,7 +57,7 @@ def waited(start: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
     return job
 
 
-def was_carried_out(client: bigquery.Client, name: str, location: str | None) -> bool:
+def is_committed(client: bigquery.Client, name: str, location: str | None) -> bool:
     """Whether the job of a turn was carried out; waits for its end, or makes sure that it is never started.
 
     Of a name that is none of ours nobody knows: True.

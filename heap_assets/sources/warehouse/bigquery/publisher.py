@@ -22,7 +22,7 @@ from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount, Patie
 from heap_assets.sources.warehouse.bigquery.errors import WRITING, explained
 from heap_assets.sources.warehouse.bigquery.evolution import becomes_float, evolved, kind_of
 from heap_assets.sources.warehouse.bigquery.fit import write_fitted
-from heap_assets.sources.warehouse.bigquery.load_jobs import NamedJob, waited, was_carried_out
+from heap_assets.sources.warehouse.bigquery.load_jobs import NamedJob, is_committed, waited
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
@@ -192,18 +192,18 @@ class BigQueryPublisher(Publisher):
     ) -> Any:
         config = load_config(publication, fields)
         if self._staging_store is not None:
-            with _on_the_way(self._staging_store, path) as uri:
+            with _uploaded(self._staging_store, path) as uri:
                 return run(client.load_table_from_uri, uri, target, job_config=config)
         return run(client.upload, path, target, config)
 
-    def _was_carried_out(self, table: str, load_id: str) -> bool:
+    def _is_committed(self, table: str, load_id: str) -> bool:
         name = self._name(table)
         with self._account.client() as client, explained(name, WRITING):
             target = _table_or_none(client, name)
-            return target is None or was_carried_out(client, load_id, target.location)
+            return target is None or is_committed(client, load_id, target.location)
 
     def _await(self, table: str, load_id: str) -> None:
-        self._was_carried_out(table, load_id)
+        self._is_committed(table, load_id)
 
     @contextmanager
     def _beside(
@@ -259,7 +259,7 @@ def _make_dataset(client: PatientClient, name: str, beside: str) -> None:
 
 
 @contextmanager
-def _on_the_way(staging: Store, path: Path) -> Iterator[str]:
+def _uploaded(staging: Store, path: Path) -> Iterator[str]:
     key = f"{uuid.uuid4().hex}/{path.name}"
     staging.put(key, path)
     try:

@@ -129,9 +129,9 @@ class DuckDBWarehouse(SqlWarehouse[duckdb.DuckDBPyConnection]):
             time.sleep(0.1)
 
     def _explained(self, error: duckdb.Error) -> WarehouseError:
-        if who := holder(error):
+        if process := holder(error):
             return WarehouseBusyError(
-                f"{self.path} is open for writing in {who}, and DuckDB lets nobody read it meanwhile: "
+                f"{self.path} is open for writing in {process}, and DuckDB lets nobody read it meanwhile: "
                 "close that connection, or run again when it is done"
             )
         if "different configuration" in str(error):
@@ -194,4 +194,4 @@ def _select(connection: duckdb.DuckDBPyConnection, query: Query, text: Collectio
         kind = readable(types[name], "VARCHAR" if name in text else "DECIMAL(38,0)")
         column = sql_identifier(name)
         parts.append(column if kind == str(types[name]) else f"CAST({column} AS {kind}) AS {column}")
-    return f"SELECT {', '.join(parts)}{query.rest}"
+    return f"SELECT {', '.join(parts)}{query.clauses}"

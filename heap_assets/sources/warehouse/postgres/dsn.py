@@ -115,17 +115,17 @@ class Dsn:
         return self.options.get(option) or os.environ.get(variable, "")
 
 
-def _of_uri(rest: str) -> dict[str, str]:
+def _of_uri(uri: str) -> dict[str, str]:
     """Read what stands behind the scheme as libpq does: the password ends at the first @."""
-    if re.search(r"%(?![0-9A-Fa-f]{2})|\s", rest):
+    if re.search(r"%(?![0-9A-Fa-f]{2})|\s", uri):
         raise _misread()
     options: dict[str, str] = {}
-    authority = _AUTHORITY.match(rest)
+    authority = _AUTHORITY.match(uri)
     if authority:
         user, _, password = authority.group()[:-1].partition(":")
         options |= {"user": user, "password": password}
-        rest = rest[authority.end() :]
-    address, has_query, query = rest.partition("?")
+        uri = uri[authority.end() :]
+    address, has_query, query = uri.partition("?")
     if "@" in address:
         raise _misread()
     server, _, database = address.partition("/")

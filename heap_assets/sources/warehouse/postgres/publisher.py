@@ -173,7 +173,7 @@ class PostgresPublisher(Publisher):
         change = evolved(f"{self.schema}.{publication.table}", existing, types, EmptyColumns(frame))
         return Preview(False, change.added, change.widened)
 
-    def _was_carried_out(self, table: str, load_id: str) -> bool:
+    def _is_committed(self, table: str, load_id: str) -> bool:
         if not load_id.isdigit():
             return True
         number = f"{sql_literal(load_id)}::xid8"

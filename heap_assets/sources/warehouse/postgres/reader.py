@@ -80,7 +80,7 @@ class PostgresWarehouse(SqlWarehouse[dbapi.Cursor]):
         while True:
             selected = selection(connection, _oid(query.resolved), query.columns, as_text)
             try:
-                return self._streamed(connection, f"SELECT {selected.text}{query.rest}", selected, path)
+                return self._streamed(connection, f"SELECT {selected.text}{query.clauses}", selected, path)
             except SourceFailedError as error:
                 raise WarehouseError(f"{query.relation}: {server_line(str(error), quotes_values=True)}") from error
             except MisfitError as error:
