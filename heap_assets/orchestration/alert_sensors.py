@@ -20,10 +20,10 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.run_alarms import EVERYTHING, RECENCY_CHECKS, GroupOf, Own, finished_messages
 from heap_assets.project import PLAIN_NAMES, Names
-from heap_assets.quality import WHOLE, StoredResult, result_store
+from heap_assets.quality import ALL_PARTITIONS, StoredResult, result_store
 from heap_assets.storage import Store
 
-_JUDGED_WITHIN = timedelta(hours=3)
+_EVALUATED_WITHIN = timedelta(hours=3)
 _TICKS_MISSED = 10
 _LEAST_SILENCE = timedelta(minutes=15)
 
@@ -31,14 +31,14 @@ _LEAST_SILENCE = timedelta(minutes=15)
 def recency_alarms(
     store: Store, watched: Iterable[tuple[str, str]], now: datetime, group_of: GroupOf, names: Names = PLAIN_NAMES
 ) -> Iterator[Alarm]:
-    """Yield alarms from the stored results of the hourly recency checks `watched`: (asset, check).
+    """Yield an alarm, failed or recovered, for each stored result of the hourly recency checks.
 
-    Results that were not renewed are an alarm of their own.
+    `watched`: (lake asset, check name). One more alarm lists the assets without a result of the last three hours.
     """
     silent: list[str] = []
     for asset, check in watched:
-        result = result_store.read(store, asset, check, WHOLE)
-        if result is None or now - result.judged_at > _JUDGED_WITHIN:
+        result = result_store.read(store, asset, check, ALL_PARTITIONS)
+        if result is None or now - result.judged_at > _EVALUATED_WITHIN:
             silent.append(asset)
         if result is not None and (result.failed or not result.not_judged):
             yield _recency_alarm(result, group_of, names)
@@ -46,14 +46,14 @@ def recency_alarms(
         Kind.NOT_TICKING,
         names.name("recency_hourly"),
         "recency_not_judged",
-        rule=f"Every table is asked for its newest row within {_JUDGED_WITHIN / timedelta(hours=1):g} hours.",
+        rule=f"Every table is asked for its newest row within {_EVALUATED_WITHIN / timedelta(hours=1):g} hours.",
         numbers={"assets": len(silent)} if silent else {},
         recovered=not silent,
     )
 
 
 def freshness_alarms(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], group_of: GroupOf) -> Iterator[Alarm]:
-    """Yield alarms from the freshness daemon's states: assets with a policy that were not run in time."""
+    """Yield an alarm, failed or recovered, for each asset whose freshness policy the freshness daemon evaluated."""
     for key, record in instance.get_freshness_state_records(keys).items():
         if record.freshness_state in (FreshnessState.FAIL, FreshnessState.PASS):
             yield Alarm(
@@ -67,7 +67,7 @@ def freshness_alarms(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], 
 
 
 def ticking_alarms(instance: dg.DagsterInstance, now: datetime, names: Container[str]) -> Iterator[Alarm]:
-    """Yield alarms about the running sensors and schedules in `names`, and about daemons."""
+    """Yield alarms about sensors and schedules in `names` that fail or no longer tick, and about daemons."""
     for state in instance.all_instigator_state():
         if state.status == InstigatorStatus.STOPPED or state.instigator_name not in names:
             continue

@@ -86,7 +86,7 @@ class DaysDue(dg.AutomationCondition[dg.AssetKey]):
 
 
 class Recent(Generic[T]):
-    """Caches an answer for some seconds: a tick asks once for each of hundreds of assets."""
+    """A cache that expires after some seconds: a tick evaluates the same condition for hundreds of assets."""
 
     def __init__(self, compute: Callable[[], T], seconds: float = _REMEMBERED_SECONDS) -> None:
         self._compute = compute

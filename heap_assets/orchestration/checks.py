@@ -22,7 +22,7 @@ from heap_assets.orchestration.event_log import batch_check_events
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.project import PLAIN_NAMES, Names
 from heap_assets.quality import (
-    WHOLE,
+    ALL_PARTITIONS,
     Check,
     CheckContext,
     CheckResult,
@@ -110,7 +110,7 @@ class StepChecks:
         for check in checks:
             if dg.AssetCheckKey(asset_key(check.asset, names), check.name) in selected:
                 self._by_asset.setdefault(check.asset, []).append(check)
-        self._judged: dict[tuple[str, str], list[tuple[Check, StoredResult]]] = {}
+        self._unreported: dict[tuple[str, str], list[tuple[Check, StoredResult]]] = {}
         self._evaluated: dict[tuple[str, str], Check] = {}
         self._shared: dict[str, Any] = {}
 
@@ -127,20 +127,20 @@ class StepChecks:
         `reported` has results that the step itself reports, by check name. If `readable` is among them and failed,
         nothing else is evaluated: the partition in the lake is not the one that was to be built.
         """
-        self.judge(asset, partition, reported)
+        self.evaluate_and_store(asset, partition, reported)
         yield from self.report(asset, partition)
 
-    def judge(
+    def evaluate_and_store(
         self, asset: str, partition: str | None = None, reported: Mapping[str, CheckResult] | None = None
     ) -> dict[str, Number]:
         """Evaluate as `evaluate` does and store the results; `report` yields them, once the asset is materialized.
 
         Returns the figures that the materialization is to carry, so that they plot over partitions.
         """
-        results = list(self._results(asset, partition or WHOLE, reported or {}))
-        key, run_id = partition or WHOLE, self._context.run.run_id
+        results = list(self._results(asset, partition or ALL_PARTITIONS, reported or {}))
+        key, run_id = partition or ALL_PARTITIONS, self._context.run.run_id
         version = result_store.partition_version(self._lake, asset, key)
-        self._judged[asset, key] = [
+        self._unreported[asset, key] = [
             (check, record_check(self._lake.store, check, result, partition=key, version=version, run_id=run_id))
             for check, result in results
         ]
@@ -149,13 +149,13 @@ class StepChecks:
         }
 
     def report(self, asset: str, partition: str | None = None) -> Iterator[dg.AssetCheckEvaluation]:
-        """Yield the results of `judge`; the events are written in one batch."""
-        judged = self._judged.pop((asset, partition or WHOLE))
-        unreadable = any(check.name == READABLE and (not v.passed or v.not_judged) for check, v in judged)
-        target = None if unreadable or not judged else self._target(asset, partition)
-        self._evaluated |= {(check.asset, check.name): check for check, _ in judged}
+        """Yield the results of `evaluate_and_store`; the events are written in one batch."""
+        unreported = self._unreported.pop((asset, partition or ALL_PARTITIONS))
+        unreadable = any(check.name == READABLE and (not v.passed or v.not_judged) for check, v in unreported)
+        target = None if unreadable or not unreported else self._target(asset, partition)
+        self._evaluated |= {(check.asset, check.name): check for check, _ in unreported}
         with batch_check_events(self._context.instance):
-            for check, stored in judged:
+            for check, stored in unreported:
                 shown = partition if check.partitioned and self._partitioned else None
                 yield evaluation(check, stored, shown, target, names=self._names)
 
@@ -268,7 +268,7 @@ def metadata(stored: StoredResult, *, plotted: bool) -> dict[str, Any]:
         ]
         result["offenders"] = dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
     if stored.hashes:
-        day = "" if stored.partition == WHOLE else f" --day {stored.partition}"
+        day = "" if stored.partition == ALL_PARTITIONS else f" --day {stored.partition}"
         result["offenders_in_clear"] = f"heap-assets rows {stored.asset} {stored.check}{day}"
     return result
 

@@ -1,4 +1,4 @@
-"""Types of columns in the words of the UI, and those that are known before anything is built."""
+"""Names of column types as the UI shows them, and the types that settings and code declare before a table is built."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -67,7 +67,7 @@ def table_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
 
 
 def declared_type(project: Project, path: str, column: str) -> str:
-    """Return the type of a column as far as it is known before anything is built."""
+    """Return the name of a column's type before its table is built; :data:`UNKNOWN` if only the data tell."""
     schema = _SCHEMAS.get(path, {})
     if column in schema:
         return type_in_words(schema[column])

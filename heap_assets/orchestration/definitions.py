@@ -58,7 +58,7 @@ def load_definitions(file: Path | None = None, names: Names = PLAIN_NAMES) -> dg
 
 
 def build_definitions(project: Project) -> dg.Definitions:
-    """Return the definitions of a platform: assets, checks, sensors, schedules and jobs.
+    """Return the definitions of a project: assets, checks, sensors, schedules and jobs.
 
     Loading reads two local files and nothing else: no network, so every worker loads the same graph. Definitions with
     names of their own go beside those of others: they bring no executor, and no resource under a usual name.

@@ -31,9 +31,10 @@ class PlainFailure(dg.Failure, DagsterUserCodeProcessError):
 
 
 def raising_failures(function: Callable[P, R], *, retried: bool = False) -> Callable[P, R]:
-    """Let what Dagster runs raise redacted exceptions only, and those that are raised on purpose as plain failures.
+    """Decorate a function that Dagster calls: exceptions are redacted, expected errors become a :class:`PlainFailure`.
 
-    `retried`: the step has a retry policy, which Dagster applies to its own `Failure` and to no plain one.
+    Expected are :class:`HeapAssetsError` and `dagster.Failure`. `retried`: the step has a retry policy, which Dagster
+    applies to `Failure` only, so a `Failure` that allows retries is raised as it is.
     """
     safe = redacting(function)
 

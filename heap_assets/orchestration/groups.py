@@ -26,7 +26,7 @@ _OF_SOURCES = "team:revops"
 
 
 class Groups:
-    """Which assets are in which group: sensors and jobs choose by key, as others may have groups of the same name."""
+    """The asset keys of each group. Sensors and jobs select keys: other deployments may use the same group names."""
 
     def __init__(self, project: Project, assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> None:
         self._names = project.names

@@ -107,7 +107,7 @@ def _without_hourly_checks(project: Project, by_group: Groups, *groups: str) -> 
 
 
 class RetentionConfig(dg.Config):
-    """What one run of `retention` does."""
+    """Options of one run of `retention`."""
 
     dry_run: bool = Field(default=False, description="Say what would go, and delete nothing")
 

@@ -13,7 +13,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.code_location import reload_soon
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import clear_dead_runs, dump_partitions
-from heap_assets.pipelines.catalogue import accept_by_itself, note_changes
+from heap_assets.pipelines.catalogue import accept_automatically, note_changes
 from heap_assets.pipelines.landing import days_with_early_rows, stopped_by_quota
 from heap_assets.project import Names, Project
 from heap_assets.sources.heap_connect import DumpRecord, ManifestFile
@@ -76,7 +76,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
 
 def take_changes(context: dg.SensorEvaluationContext, project: Project) -> None:
     """Accept new tables and columns into the catalogue as the settings allow, and record when known columns changed."""
-    change = accept_by_itself(project)
+    change = accept_automatically(project)
     if change:
         context.log.info("took %s into %s", change.summary, change.uri)
         reload_soon(project.settings)

@@ -29,18 +29,18 @@ GroupOf = Callable[[dg.AssetKey], str]
 
 @dataclass(frozen=True)
 class Own:
-    """What of a code location and an instance belongs to a deployment that may share them with others."""
+    """The definitions of one deployment, on an instance or in a code location that it may share with others."""
 
     names: Names = PLAIN_NAMES
     keys: frozenset[dg.AssetKey] | None = None
     """Its assets; None if all are."""
 
     def has(self, key: dg.AssetKey) -> bool:
-        """Say whether an asset is its own."""
+        """Return whether an asset belongs to the deployment."""
         return self.keys is None or key in self.keys
 
     def has_name(self, name: str) -> bool:
-        """Say whether a step, job, sensor or schedule is its own."""
+        """Return whether a step, job, sensor or schedule belongs to the deployment, by its name."""
         return self.keys is None or name.startswith(self.names.name_prefix)
 
 
@@ -55,10 +55,10 @@ def finished_messages(
     still_open: Sequence[Alarm],
     runs_of_backfill: Own = EVERYTHING,
 ) -> list[Message]:
-    """Return the alarms of finished runs (oldest first), news or not: one message a run, and one for a backfill.
+    """Return one message per finished run, or per backfill, with its alarms; they may have been sent before.
 
-    Of a partition the newest run counts. `still_open` are alarms that were sent before: a run that succeeds is a
-    recovery of those of its steps and partitions.
+    `runs` are oldest first: of several runs of a partition the newest counts. `still_open` are alarms that were sent
+    and not recovered: a successful run recovers those of its steps and partitions.
     """
     by_backfill: dict[str, list[dg.DagsterRun]] = {}
     for run in runs:

@@ -42,7 +42,7 @@ NAME = "recency"
 
 @dataclass(frozen=True)
 class RecencyJob:
-    """What goes into the definitions."""
+    """The step that evaluates the recency checks, with its job and its hourly schedule."""
 
     step: dg.AssetChecksDefinition
     job: UnresolvedAssetJobDefinition
@@ -56,7 +56,7 @@ def recency_job(
     cron: str = "7 * * * *",
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.RUNNING,
 ) -> RecencyJob:
-    """Return the step that judges `checks` (of whole assets, not of days), and the job and schedule that run it."""
+    """Return the step that evaluates `checks` (of whole assets, not of days), and the job and schedule that run it."""
     about = "How new the newest row of every table is, read from the lake."
     step = check_step(NAME, checks, None, description=about, names=names)
     job = dg.define_asset_job(

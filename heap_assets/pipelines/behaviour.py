@@ -45,7 +45,7 @@ def window(project: Project, day: date) -> Window:
     catalogue has no event table at all, every event counts as one that never happened.
     """
     profile_settings = project.settings.profiles
-    reach = reaches(project)
+    reach = look_back_days(project)
     days = {}
     for table, back in reach.items():
         first = date.min if back is None else day - timedelta(days=back)
@@ -54,8 +54,8 @@ def window(project: Project, day: date) -> Window:
     return Window(day, days)
 
 
-def reaches(project: Project) -> dict[str, int | None]:
-    """Return how many days back each event table is read; None is all of them."""
+def look_back_days(project: Project) -> dict[str, int | None]:
+    """Return for each event table the number of days to read before the end of a day; None reads all built days."""
     profile_settings = project.settings.profiles
     days_back: dict[str, int | None] = {}
     if not project.event_tables:
@@ -105,7 +105,7 @@ def with_behaviour_and_audiences(
 
 
 def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
-    """Return every column of behaviour and audiences to the (event table, column) pairs that it is made of."""
+    """Return for each column of behaviour and audiences the (event table, column) pairs that it is computed from."""
     profile_settings = project.settings.profiles
     if not project.event_tables:
         return {name: set() for name in profile_settings.columns if name not in profile_settings.traits}
@@ -128,8 +128,8 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
 def check_events(project: Project) -> list[str]:
     """Check that the catalogue has the events and properties that behaviour and audiences name.
 
-    Returns what could not be checked yet, a sentence each: in a new lake no event table is known. Raises SettingsError,
-    naming the key of what Heap's tables do not have.
+    Returns one message for each check that must wait, since a new lake has no event table. Raises SettingsError, naming
+    the key of an event or property that Heap's tables do not have.
     """
     profile_settings = project.settings.profiles
     if not project.event_tables:
@@ -140,7 +140,7 @@ def check_events(project: Project) -> list[str]:
             return []
         listed = ", ".join(needed)
         return [f"no event table is known yet: whether Heap has what is asked for ({listed}) shows with the first dump"]
-    reaches(project)
+    look_back_days(project)
     for audience in project.audiences:
         for criterion in (*audience.events, *audience.exclude_events):
             table = _table_of_event(project, criterion.type, criterion.where)

@@ -34,7 +34,7 @@ _log = logging.getLogger("heap_assets")
 
 @dataclass(frozen=True)
 class CatalogueChange:
-    """What was accepted into the catalogue, and the place where the catalogue is stored."""
+    """The catalogue after accepting, what was accepted, and the path or address that it was written to."""
 
     catalogue: Catalogue
     accepted: Missing
@@ -42,7 +42,7 @@ class CatalogueChange:
 
     @property
     def summary(self) -> str:
-        """What was taken, in numbers."""
+        """The number of accepted columns and tables, as text."""
         columns = sum(len(names) for names in (*self.accepted.tables.values(), *self.accepted.columns.values()))
         tables = len(self.accepted.tables) + len(self.accepted.columns)
         return f"{columns} columns of {tables} tables"
@@ -58,7 +58,7 @@ def first_day_of_source(project: Project) -> date | None:
 def accept_first(project: Project) -> CatalogueChange | None:
     """Accept what the source holds if the catalogue is empty and the settings allow it; None if nothing was accepted.
 
-    What only the files of these dumps hold is accepted once they have landed, by :func:`accept_by_itself`. A source
+    What only the files of these dumps hold is accepted once they have landed, by :func:`accept_automatically`. A source
     that cannot be reached is logged and read with the next load.
     """
     if project.catalogue.tables or project.settings.heap.tables.accept == "never":
@@ -80,8 +80,8 @@ def with_first_tables(project: Project) -> Project:
     return replace(project, catalogue=accepted.catalogue) if accepted else project
 
 
-def accept_by_itself(project: Project) -> CatalogueChange | None:
-    """Accept what has landed and is new, if the settings allow that without a command; None if nothing was."""
+def accept_automatically(project: Project) -> CatalogueChange | None:
+    """Accept landed tables and columns as `heap.tables.accept` allows; None if none was accepted."""
     choice = project.settings.heap.tables.accept
     if choice == "never":
         return None
@@ -106,7 +106,7 @@ def missing(project: Project) -> Missing:
 
 
 def accept(project: Project, offered: Missing, only: Iterable[str] | None = None) -> CatalogueChange:
-    """Take tables and columns into the catalogue file, or into the lake where the file cannot be written.
+    """Add tables and columns to the catalogue file, or to the lake's copy where the file cannot be written.
 
     `only`: names as `table` or `table.column`; all that is offered unless given.
     """
@@ -128,7 +128,7 @@ def accept(project: Project, offered: Missing, only: Iterable[str] | None = None
 
 
 def uncommitted(project: Project) -> str | None:
-    """Return what the catalogue file would have to hold; None if it can be written, or holds that already.
+    """Return the catalogue as YAML if the file is read-only and differs from it, else None.
 
     Where the file is read-only, what was taken in is kept in the lake until somebody puts it into the file.
     """

@@ -54,7 +54,7 @@ class RunOptions:
     retry_rejected: bool = False
     """Try rejected rows at once, however often they failed."""
     rejected_since: datetime | None = None
-    """Of those, only the ones that were refused then or later."""
+    """Retry only rows that were rejected at this time (UTC) or later."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class SyncBatch:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The outcome of a day."""
+    """The outcome of sending one day of a sync, or of its dry run."""
 
     day: date
     report: SyncReport
-    """One for the whole sync."""
+    """The report of the whole sync, added up over `tables`."""
     tables: Mapping[str, SyncReport] = field(default_factory=dict)
-    """Of a sync that forwards event tables: a report for each that was sent."""
+    """Event table to its own report, for a sync that forwards event tables."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Table to the reason why its gate is shut."""
     confirmed: int = 0
@@ -197,7 +197,7 @@ def combined_report(
     left_out: Mapping[str, str],
     status: Status = Status.SUCCEEDED,
 ) -> SyncReport:
-    """Add up the reports of a sync's tables; a sync without tables has one, which is returned.
+    """Aggregate the reports of a sync's event tables; a sync without them has one report, which is returned.
 
     Its status is the worst of them; a table that was left out makes the whole `partial`, all of them `blocked`.
     """

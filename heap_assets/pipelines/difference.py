@@ -44,7 +44,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Count:
-    """A number under both settings."""
+    """A count under the current settings (`before`) and under the others (`after`)."""
 
     before: int
     after: int
@@ -97,13 +97,13 @@ class Difference:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the settings come to the same."""
+        """Whether both settings give equal results."""
         counts = (self.profiles, self.conflicts, self.shared, *self.syncs.values())
         same = all(count.before == count.after for count in counts)
         return same and not (self.kinds or self.traits or self.audiences or self.days)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
+        """Return the difference as values that JSON can hold."""
         return {**asdict(self), "day": self.day.isoformat()}
 
 

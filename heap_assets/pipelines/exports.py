@@ -34,7 +34,7 @@ _MODE = "migrations applied by the view"
 
 @dataclass(frozen=True)
 class ExportChanges:
-    """What a look at the export found: for each table, and the days to build again."""
+    """The changes since the last comparison: a result per table, and the days to rebuild with their tables."""
 
     tables: list[TableLook]
     days: dict[date, frozenset[str]]
@@ -82,9 +82,10 @@ def version_and_state(project: Project) -> tuple[str, ExportState]:
 
 
 def changed_days(project: Project, since: date | None = None) -> ExportChanges:
-    """Look at every selected table; return the days to be built, always with the newest ones.
+    """Compare every selected table with its stored fingerprints and store the new ones; return the days to rebuild.
 
-    Raises SourceError if no table could be looked at.
+    The newest complete day and the running one are always among them. Tables that cannot be queried are reported in
+    `tables`; SourceError if none can.
     """
     source = _source(project)
     back = LookBack(
@@ -106,7 +107,7 @@ def changed_days(project: Project, since: date | None = None) -> ExportChanges:
 
 
 def touched(project: Project) -> dict[str, dict[date, datetime]]:
-    """Return table to day to the time when a change of it was last found."""
+    """Return for each table its days, each with the time (UTC) at which a change was last detected."""
     record = export_log(project)
     return {
         table: {day: state.since for day, state in record.table(table).days.items()} for table in project.event_tables
@@ -116,7 +117,7 @@ def touched(project: Project) -> dict[str, dict[date, datetime]]:
 def event_day(task: Task, table: str) -> BuiltTable:
     """Build one day of an event table; nothing is read if the day has not changed since it was last built.
 
-    Raises MissingInputError before the first look at the export.
+    Raises MissingInputError before the first comparison of the export.
     """
     project, asset = task.project, heap_asset(table)
     state = export_log(project).table(table)

@@ -147,9 +147,9 @@ def first_dumps(project: Project) -> FirstDumps | None:
 
 
 def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
-    """Store the dumps of the first start, and what their manifests offered.
+    """Add dumps, and the tables and columns that their manifests list, to the record of the first start.
 
-    Several processes may start at once; what another has stored meanwhile stays.
+    Merged with what another process, started at the same time, has stored.
     """
 
     def _with_these(data: bytes | None) -> bytes:
@@ -165,7 +165,7 @@ def remember(project: Project, dumps: Collection[int], offered: Tables) -> None:
 
 
 def unaccepted_of_first_dumps(project: Project) -> Missing | None:
-    """Return what the first dumps have brought since and was never accepted, None if nothing more can come."""
+    """Return the landed tables and columns of the first dumps that were never accepted; None once all dumps landed."""
     first = first_dumps(project)
     if first is None or first.complete:
         return None

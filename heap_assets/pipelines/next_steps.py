@@ -1,4 +1,4 @@
-"""What the owner of a deployment does next: what is not set up, and what waits for a person. Reads the lake alone."""
+"""Suggestions to the owner of a deployment: missing settings, failed checks, confirmations. Reads the lake alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 5
 
 
 def next_steps(project: Project) -> list[str]:
-    """Return what is to be done, as Markdown, in the order of the pipeline; empty if all is set up and well."""
+    """Return the suggestions as Markdown, in the order of the pipeline; empty if there are none."""
     return [*_data(project), *_settings(project), *_people(project)]
 
 

@@ -1,4 +1,4 @@
-"""From the keyed hashes that checks and syncs show back to rows, for those who may read the lake (docs/checks.md)."""
+"""The rows behind the keyed hashes that checks and syncs show, for those who may read the lake (docs/checks.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
 from heap_assets.pipelines.sync_checks import sent_and_exported, sync_checks
 from heap_assets.pipelines.sync_gate import newest_day
 from heap_assets.project import Project
-from heap_assets.quality import WHOLE, Check, CheckContext, CheckResult, hashed, name_of_key_check, result_store
+from heap_assets.quality import (
+    ALL_PARTITIONS,
+    Check,
+    CheckContext,
+    CheckResult,
+    hashed,
+    name_of_key_check,
+    result_store,
+)
 from heap_assets.quality import sync as sync_rules
 from heap_assets.tables import (
     CONFLICTS,
@@ -223,7 +231,7 @@ def _matching_rows(subject: CheckContext, asset: str, which: pl.Expr) -> dict[st
 
 def _rows_naming(project: Project, subject: CheckContext, kind: str, values: Iterable[str]) -> dict[str, pl.LazyFrame]:
     """Return the rows of the day's snapshots that name an identifier."""
-    if subject.partition == WHOLE:
+    if subject.partition == ALL_PARTITIONS:
         return {}
     rules = {rule.type: rule.normaliser for rule in project.rules.identifiers}
     tables = {}

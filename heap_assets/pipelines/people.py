@@ -44,7 +44,7 @@ def identity_of_day(project: Project, day: date) -> dict[str, BuiltTable]:
 
 
 def resolved_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, BuiltTable]:
-    """Resolve identities from the inputs that there are."""
+    """Resolve identities from the inputs that are built, of which some may be missing; returns asset path to table."""
     day = day_inputs.day
     advanced = project.timeline.advance(day, day_inputs.inputs)
     resolution = advanced.resolution
@@ -148,7 +148,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
 
 
 def profiles_version(project: Project) -> str:
-    """Return the version of the settings that profiles are computed from; descriptions are no part of it."""
+    """Return a hash of the settings that profiles are computed from, without descriptions."""
     settings = project.settings.profiles
     traits = [[name, trait.sources, trait.choose] for name, trait in settings.traits.items()]
     behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None

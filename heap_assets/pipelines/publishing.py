@@ -1,4 +1,4 @@
-"""What is published where: the tables of each target of the settings, and a day of one of them."""
+"""Publishing: the tables of each target in `publish:`, the days of them that are due, and their rows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class PublishedDay:
-    """A day of a table about to be published: its rows, the version that they are, and what making them lost."""
+    """One day to publish: its rows, the version of its inputs, and a function that counts nulled values by column."""
 
     frame: pl.LazyFrame
     version: str
@@ -155,17 +155,17 @@ def publish_day(
 
 
 def preview_day(project: Project, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
-    """Say what publishing a day would do to its table, and change nothing."""
+    """Return what publishing a day would change in its table; writes nothing."""
     return publisher.preview(table.publication, day_of(project, table, day).frame, day)
 
 
 def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> list[date]:
-    """Return the days that are built and the target does not have as they now are, oldest first.
+    """Return the built days whose current version is not in the target, oldest first.
 
     Raises
     ------
     WarehouseError
-        If the target cannot be reached: what was published is remembered here, that it is still there is not.
+        If the target cannot be reached, which is queried for the days that it still holds.
     """
     return unpublished_days(project, publisher, table, intact_days=publisher.intact_days(table.publication.table))
 
@@ -173,7 +173,7 @@ def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> l
 def unpublished_days(
     project: Project, publisher: Publisher, table: PublishedTable, *, intact_days: Container[date | None] | None = None
 ) -> list[date]:
-    """Return the days that are built and were not published as they now are, oldest first; asks nobody.
+    """Return the built days whose current version the publish log does not have, oldest first; queries no target.
 
     Parameters
     ----------
@@ -195,14 +195,14 @@ def unpublished_days(
 
 
 def make_views(project: Project, publisher: Publisher, target: str) -> list[str] | None:
-    """Make the `heap_resolved` views of all tables that were published; returns those that were made anew.
+    """Create the `heap_resolved` views of all published tables; returns the names of those that changed.
 
-    None while there are no views: no table, or nothing to resolve with, was published.
+    None if no table was published, or not the graph and the migrations that the views join.
 
     Raises
     ------
     PublishError
-        If the target lost what the views resolve with, or a view could not be made.
+        If the published graph or migrations are gone from the target, or a view could not be created.
     """
     into = project.settings.publish[target].resolved_views
     graph, migrations = _newest(publisher, _GRAPH), _newest(publisher, _MIGRATIONS)

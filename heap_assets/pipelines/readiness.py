@@ -74,7 +74,7 @@ def identity_inputs(project: Project, day: date) -> IdentityInputs:
 
 
 def links_as_of(project: Project, day: date) -> pl.LazyFrame:
-    """Return all links that the graph of a day was resolved from, one row per link and source. Writes nothing."""
+    """Return the links that a day's graph was resolved from, one row per link and source table; writes nothing."""
     return project.timeline.links(day, identity_inputs(project, day).inputs)
 
 
@@ -87,14 +87,14 @@ def newest_graph_day(project: Project) -> date:
 
 
 def identity_tables(project: Project, day: date) -> IdentityTables:
-    """Return the tables of a day; all its links are put together again from what was extracted when it was resolved."""
+    """Return a day's identity tables, with its links read from the extracts that were stored when it was resolved."""
     lake, key = project.lake, str(day)
     links = links_as_of(project, day).collect()  # asked several times, and of many files
     return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))
 
 
 def landing_pauses(project: Project) -> bool:
-    """Return whether tables should be built now: nothing landed within 12 s, or landing has gone on for five minutes.
+    """Return whether tables may be built now: no dump landed within 12 s, or landing has gone on for five minutes.
 
     Dumps of one delivery land one after the other; building after each of them would build the same days again.
     """
@@ -110,7 +110,7 @@ def landing_pauses(project: Project) -> bool:
 
 
 def unbuilt_days(project: Project) -> dict[str, set[date]]:
-    """Return event table to the days that changed in landing or in their columns, and were not tried to be built since.
+    """Return for each event table its days with new rows or columns that no build was attempted for since.
 
     Days of a table that is new to the catalogue are among them, however long ago they landed.
     """

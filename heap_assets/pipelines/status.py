@@ -69,19 +69,19 @@ def days_due(project: Project) -> dict[str, set[date]]:
 
 @dataclass(frozen=True)
 class Backlog:
-    """Work of one kind that is left, and how much of it a minute was done lately (None if too little to tell)."""
+    """Remaining work (dumps or days), and the units finished per minute over ten minutes; None below three units."""
 
     left: int
     per_minute: float | None
 
     @property
     def remaining(self) -> timedelta | None:
-        """How long the rest takes at that rate."""
+        """The time that the remaining work takes at that rate."""
         return timedelta(minutes=self.left / self.per_minute) if self.left and self.per_minute else None
 
 
 def backlog(left: int, done_at: Iterable[datetime]) -> Backlog:
-    """Return the rest of some work by the times (UTC, of the real clock) at which parts of it were done."""
+    """Return a backlog of `left` units, with the rate by the times (UTC, wall clock) at which others were finished."""
     now = datetime.now(UTC)
     lately = [moment for moment in done_at if now - moment < _LATELY]
     if len(lately) < _TOO_FEW:
@@ -90,7 +90,7 @@ def backlog(left: int, done_at: Iterable[datetime]) -> Backlog:
 
 
 def dump_backlog(project: Project, pending: int) -> Backlog:
-    """Return the dumps that are left to land, by when others landed."""
+    """Return the backlog of `pending` dumps."""
     landed = [
         max((table.landed_at for table in record.tables.values() if table.landed_at), default=None)
         for record in project.landing.records().values()
@@ -99,7 +99,7 @@ def dump_backlog(project: Project, pending: int) -> Backlog:
 
 
 def build_backlog(project: Project, assets: Iterable[AssetStatus]) -> Backlog:
-    """Return the days of event tables that are left to build, by when others were."""
+    """Return the backlog of days of event tables to build."""
     snapshots = {heap_asset(table) for table in SNAPSHOT_TABLES}
     left = sum(status.days_due for status in assets if is_heap_table(status.asset) and status.asset not in snapshots)
     results = project.lake.store.list(f"{result_store.ROOT}/{HEAP}") if left else []
@@ -355,7 +355,7 @@ def _due_in_words(asset: str, due: int) -> str:
 
 
 def _failure(result: StoredResult) -> str:
-    where = "" if result.partition == result_store.WHOLE else f" on {result.partition}"
+    where = "" if result.partition == result_store.ALL_PARTITIONS else f" on {result.partition}"
     reason = str(result.notes.get("reason", ""))
     return f"check {result.check} failed{where}{f': {reason}' if reason else ''}"
 

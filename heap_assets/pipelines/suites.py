@@ -1,4 +1,4 @@
-"""Which checks watch which asset, from the settings; the gate of every sync reads the same list."""
+"""The checks of each asset, by the settings, and which of them block a sync."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
 
 
 def thresholds(project: Project) -> Thresholds:
-    """Return what checks tolerate; a name in `checks:` that no check knows is an error."""
+    """Return the thresholds with those of `checks:` in place; SettingsError for a key that is no threshold."""
     return Thresholds.from_settings(project.settings.checks)
 
 
@@ -119,7 +119,7 @@ def _unique_types(rules: Rules) -> list[str]:
 
 
 def loaded_cadence(project: Project) -> Cadence:
-    """Return how often Heap's tables are new, and identity and profiles with them."""
+    """Return the expected interval between new days of Heap's tables, of identity and of profiles."""
     return Cadence.of_heap(project.settings.heap.cadence_hours)
 
 
@@ -129,7 +129,7 @@ def table_cadence(table: WarehouseTable) -> Cadence:
 
 
 def hourly_checks(project: Project) -> list[Check]:
-    """Return the checks of how new the newest row of every table is, and the newest day that every sync delivered."""
+    """Return the recency checks: the age of the newest row of every table, and of the newest delivered day of syncs."""
     heap = loaded_cadence(project)
     tables = project.settings.source_tables
     timed = {name: table.updated_at or table.created_at for name, table in tables.items()}

@@ -1,4 +1,4 @@
-"""A partition about to be built, one about to be stored, and the rows of event tables that the settings leave out."""
+"""The task of building a partition, its result before it is stored, and the filter `heap.tables.leave_out`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,15 +64,15 @@ Rule = Mapping[str, tuple[Condition, ...]]
 
 
 def rules_of(project: Project, table: str) -> list[Rule]:
-    """Return what `heap.tables.leave_out` says of an event table; a row that meets one of the rules is left out."""
+    """Return the rules of `heap.tables.leave_out` for an event table; a row that one of them matches is dropped."""
     rules_by_pattern = project.leave_out
     return [rule for pattern, rules in rules_by_pattern.items() if fnmatchcase(table, pattern) for rule in rules]
 
 
 def without_left_out(task: Task, table: str, table_day: Table) -> Table:
-    """Return a day without the rows that the settings leave out, with their number as the note `left_out`.
+    """Filter out the rows of a day that `heap.tables.leave_out` matches; the note `left_out` counts them.
 
-    The rules are among the partition's inputs: after a change the day is written anew when it is built again.
+    The rules are part of the partition's input versions, so a changed rule rewrites the day at its next build.
     """
     rules = rules_of(task.project, table)
     if not rules:

@@ -1,4 +1,4 @@
-"""What a deployment's definitions are called where they share a code location or a Dagster instance with others."""
+"""The names of a deployment's definitions, unique in a code location or instance that it shares with others."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ from heap_assets.tables import (
 
 
 def open_project(settings: Settings | None = None, file: Path | None = None) -> Project:
-    """Return the platform of settings or of a settings file (the one in use unless given), with its lake and catalogue.
+    """Return the project of settings or of a settings file (the one in use unless given), with its lake and catalogue.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
 
 
 def is_writable(path: Path) -> bool:
-    """Say whether a file can be written: it and its folder, or the folder alone where there is no file yet."""
+    """Return whether a file can be written: it and its folder, or the folder alone where there is no file yet."""
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
@@ -117,7 +117,7 @@ class Project:
         return replace(self, lake=lake)
 
     def require_lake(self) -> None:
-        """Refuse to say of a lake whose disk is not mounted that it holds nothing.
+        """Check that the lake is there, so that an unmounted disk is not taken for an empty lake.
 
         Raises
         ------
@@ -235,11 +235,11 @@ class Project:
         return self.event_sources | self.snapshot_sources
 
     def required(self, asset: str) -> bool:
-        """Say whether identity waits for this snapshot table (others are carried forward)."""
+        """Return whether identity waits for this snapshot table; of others an older day is carried forward."""
         return not is_warehouse_table(asset) or self.settings.source_tables[warehouse_table(asset)].required
 
     def check_columns(self) -> None:
-        """Hold mapped columns against the catalogue and the warehouse itself.
+        """Check that mapped columns exist in the catalogue and in the warehouse itself.
 
         Raises
         ------
@@ -252,7 +252,10 @@ class Project:
         self._check_traits()
 
     def check_heap_columns(self) -> None:
-        """Hold mapped columns of Heap's tables against the catalogue: needs no network, so it is done at load."""
+        """Check that mapped columns of Heap's tables are in the catalogue; needs no network, so it is done at load.
+
+        Raises SettingsError, naming the key of the first that is not.
+        """
         for table in self.settings.heap.identifiers:
             catalogued = self.catalogue.columns(table)
             for mapping in self._heap_mappings(table, table) if catalogued is not None else ():
@@ -283,7 +286,7 @@ class Project:
         return existing
 
     def check_warehouse_table(self, name: str) -> None:
-        """Hold one mapped table against the warehouse: its columns, their spelling, and those that tell times.
+        """Check one mapped table in the warehouse: its columns, their spelling and the types of its time columns.
 
         Raises
         ------

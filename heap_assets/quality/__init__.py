@@ -19,19 +19,19 @@ from heap_assets.quality.heap_tables import (
 from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
-from heap_assets.quality.result_store import WHOLE, StoredResult
+from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
 from heap_assets.quality.results import CheckResult, Number, Severity, could_not_evaluate, hashed, nothing_to_compare
 from heap_assets.quality.sync import DELIVERED, checks_for_sync, delivery_recency_check, sync_results
 from heap_assets.quality.thresholds import Cadence, Thresholds
 from heap_assets.quality.warehouse import checks_for_warehouse_table
 
 __all__ = [
+    "ALL_PARTITIONS",
     "CATALOGUE",
     "DELIVERED",
     "QUOTA",
     "SIZE_EDGES",
     "TABLES_LANDED",
-    "WHOLE",
     "Cadence",
     "Check",
     "CheckContext",

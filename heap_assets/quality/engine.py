@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import polars as pl
 
 from heap_assets.quality import result_store
-from heap_assets.quality.result_store import WHOLE, StoredResult
+from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.storage import Lake, Store
 
@@ -38,7 +38,7 @@ class CheckContext:
 
     def rows(self) -> pl.LazyFrame:
         """Return the rows of the partition; MissingInputError if it was never built."""
-        return self.lake.scan(self.asset, None if self.partition == WHOLE else self.partition)
+        return self.lake.scan(self.asset, None if self.partition == ALL_PARTITIONS else self.partition)
 
     def other(self, asset: str, days_back: int = 0) -> pl.LazyFrame | None:
         """Return the rows of another asset (or another day of this one), None if that was never built."""
@@ -73,7 +73,7 @@ class CheckContext:
         return cast(T, self.step_shared[name])
 
     def _notes(self) -> dict[str, Any]:
-        partition = self.lake.find(self.asset, None if self.partition == WHOLE else self.partition)
+        partition = self.lake.find(self.asset, None if self.partition == ALL_PARTITIONS else self.partition)
         return dict(partition.notes) if partition else {}
 
 

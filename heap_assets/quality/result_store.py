@@ -20,7 +20,7 @@ from heap_assets.quality.results import CheckResult, Number, Severity, is_hash
 from heap_assets.storage import Lake, Store, state_keys
 
 ROOT = state_keys.CHECK_RESULTS
-WHOLE = "all"
+ALL_PARTITIONS = "all"
 _HASH_KEY = f"{ROOT}/.key"
 _HASH_KEY_BYTES = 32
 _READERS = 8
@@ -74,7 +74,7 @@ def parts(key: str) -> tuple[str, str, str]:
 
 def partition_version(lake: Lake, asset: str, partition: str) -> str | None:
     """Return the current version of a partition, None if it was never built."""
-    info = lake.store.head(lake.key(asset, None if partition == WHOLE else partition))
+    info = lake.store.head(lake.key(asset, None if partition == ALL_PARTITIONS else partition))
     return info.etag if info else None
 
 

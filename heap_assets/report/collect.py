@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from heap_assets.quality import WHOLE, Severity, StoredResult, result_store
+from heap_assets.quality import ALL_PARTITIONS, Severity, StoredResult, result_store
 from heap_assets.storage import Lake, Store, state_keys
 from heap_assets.tables import WAREHOUSE_SOURCE, is_event_table, is_warehouse_table
 
@@ -75,7 +75,7 @@ def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
     """Collect the check results and sync runs of the last `days` days."""
     shown = [str(now.date() - timedelta(days=back)) for back in range(days, -1, -1)]
     results = result_store.newest(lake.store, since=shown[0])
-    by_day = [result for result in results if result.partition != WHOLE]
+    by_day = [result for result in results if result.partition != ALL_PARTITIONS]
     newest = _newest_of_each(results)
     return Status(
         at=now,

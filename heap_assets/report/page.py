@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from heap_assets import clock
-from heap_assets.quality import SIZE_EDGES, WHOLE, StoredResult
+from heap_assets.quality import ALL_PARTITIONS, SIZE_EDGES, StoredResult
 from heap_assets.report.charts import bar_chart, line_chart, number, sparkline, strip
 from heap_assets.report.collect import Status, collect, outcome
 from heap_assets.storage import Lake
@@ -33,7 +33,7 @@ def render(status: Status) -> str:
             status=status,
             style=Markup(files("heap_assets.report").joinpath("status.css").read_text()),  # noqa: S704  our own file
             marks=_MARKS,
-            whole=WHOLE,
+            whole=ALL_PARTITIONS,
             failing_shown=60,
             runs_shown=12,
             tables_drawn=24,

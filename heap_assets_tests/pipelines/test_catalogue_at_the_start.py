@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from heap_assets.cli.main import _group as commands
-from heap_assets.pipelines.catalogue import accept_by_itself, accept_first
+from heap_assets.pipelines.catalogue import accept_automatically, accept_first
 from heap_assets.pipelines.catalogue import missing as missing_tables
 from heap_assets.pipelines.landing import first_dumps, land
 from heap_assets.project import load_settings, parse_settings
@@ -78,12 +78,12 @@ def test_all_that_the_first_dumps_hold_is_taken_and_nothing_of_later_ones(start:
     assert start.catalogue() == {"clicks": ["plan"]}
     assert start.land(1)
     assert start.land(2), "what is taken by itself is no news"
-    accept_by_itself(start.project())
+    accept_automatically(start.project())
     assert start.catalogue() == {"clicks": ["plan", "secret", "plan__long"]}
 
     start.bucket.dump(3, "2026-05-04 00:30", clicks=[event(30, "2026-05-03 01:00:00", later="x")])
     assert not start.land(3)
-    assert accept_by_itself(start.project()) is None
+    assert accept_automatically(start.project()) is None
     assert missing_tables(start.project()).columns == {"clicks": ("later",)}
 
 
@@ -92,9 +92,9 @@ def test_a_first_dump_that_lands_after_a_later_one_is_still_taken(start: Start) 
     start.bucket.dump(3, "2026-05-04 00:30", clicks=[event(30, "2026-05-03 01:00:00", later="x")])
     start.land(1)
     start.land(3)
-    accept_by_itself(start.project())
+    accept_automatically(start.project())
     start.land(2)
-    accept_by_itself(start.project())
+    accept_automatically(start.project())
     assert start.catalogue() == {"clicks": ["plan", "secret", "plan__long"]}
 
 
@@ -102,11 +102,11 @@ def test_a_column_that_was_removed_by_hand_stays_out(start: Start) -> None:
     accept_first(start.project())
     start.land(1)
     start.land(2)
-    accept_by_itself(start.project())
+    accept_automatically(start.project())
     path = start.settings.catalogue
     path.write_text(path.read_text().replace("    secret:\n      description: ''\n      pii: false\n", ""))
     assert start.catalogue() == {"clicks": ["plan", "plan__long"]}
-    assert accept_by_itself(start.project()) is None
+    assert accept_automatically(start.project()) is None
     assert start.catalogue() == {"clicks": ["plan", "plan__long"]}
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_list_of_the_first_dumps_is_named_and_stops_no_landing(
     (start.bucket.path.parent / "lake/_catalogue/first_dumps.json").write_bytes(content)
     start.land(1)
     assert not start.land(2), "what nobody can tell to be of the first dumps is reported"
-    assert accept_by_itself(start.project()) is None
+    assert accept_automatically(start.project()) is None
     assert "first_dumps.json is damaged" in caplog.text
     assert missing_tables(start.project()).columns == {"clicks": ("secret", "plan__long")}
 
@@ -127,7 +127,7 @@ def test_who_starts_at_the_same_time_loses_nothing_of_what_another_stored(start:
     late = start.project()
     accept_first(start.project())
     start.land(1), start.land(2)
-    accept_by_itself(start.project())
+    accept_automatically(start.project())
     before = first_dumps(start.project())
     accept_first(late)  # as a process that read an empty catalogue, and listed the source for long
     after = first_dumps(start.project())

@@ -20,13 +20,13 @@ TABLES_SEEN = "every_table_seen"
 
 
 class ExportsConfig(dg.Config):
-    """How far to look back; by default from the last sync less the overlap of the settings."""
+    """Options of one comparison: the first day compared, by default the last sync less `heap.source.overlap_days`."""
 
     since: str = ""
 
 
 def exports(project: Project) -> dg.AssetsDefinition:
-    """Return the asset that looks for what has changed in Heap's export."""
+    """Return the asset that compares fingerprints of the export's days with those stored, and reports changed days."""
 
     names = project.names
 
@@ -61,7 +61,7 @@ def exports(project: Project) -> dg.AssetsDefinition:
 
 
 def exports_sensor(project: Project, *, interval_seconds: int, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Return the sensor that asks for a look when `_sync_info` has changed."""
+    """Return the sensor that requests a comparison of the export when its `_sync_info` has changed."""
 
     @dg.sensor(
         name=project.names.name("heap_exports"),

@@ -34,7 +34,7 @@ _TWO_HOURS = timedelta(hours=2)
 
 
 def status_report(project: Project) -> dg.AssetsDefinition:
-    """Return the asset of the status page; it has no partitions: a page tells how things stand."""
+    """Return the asset of the status page, without partitions: the page shows the current state."""
     names = project.names
     reported = [PROFILES, AUDIT, *(sync_asset(name) for name in project.settings.sync)]
 

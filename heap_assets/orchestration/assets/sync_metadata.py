@@ -41,7 +41,7 @@ _NOT_SHOWN = ("sync", "run_id", "day", "destination")
 
 
 def metadata_of(project: Project, name: str, sent: delivery.Delivery) -> dict[str, Any]:
-    """Return what a day's materialization (or failure, or dry run) says."""
+    """Return the metadata of a day's materialization, failure or dry run."""
     metadata = report_metadata(sent.report)
     if sent.confirmed:
         metadata["confirmed_by_export"] = sent.confirmed
@@ -93,7 +93,7 @@ def planned_rows(rows: pl.DataFrame) -> dict[str, Any]:
 
 
 def progress_line(progress: Progress) -> str:
-    """Say how far a delivery is."""
+    """Format the progress of a delivery as one line of the run's log."""
     rate = progress.acknowledged / progress.seconds if progress.seconds > 0 else 0.0
     return (
         f"{progress.acknowledged:,} of {progress.planned:,} rows acknowledged, {progress.rejected:,} rejected, "
@@ -126,7 +126,7 @@ def property_types(project: Project, name: str, day: str) -> dict[str, Any]:
 
 
 def description(name: str, sync: SyncSettings, inputs: Iterable[str]) -> str:
-    """Say what a sync does."""
+    """Return the Markdown description of a sync's asset."""
     properties = ", ".join(f"`{prop}`" for prop in sync.properties)
     first = sync.description or f"Sends {properties or 'rows'} by `{sync.kind}`."
     return (

@@ -70,7 +70,7 @@ class Days:
 
 
 def note_wait(context: dg.AssetExecutionContext, key: dg.AssetKey, day: str, reason: str) -> None:
-    """Write on the page of an asset, and into the log of the run, what a day of it waits for."""
+    """Report that a day waits for an input: a warning in the run's log and an observation on the asset."""
     context.log.warning("%s %s waits: %s", key.to_user_string(), day, reason)
     context.log_event(dg.AssetObservation(key, partition=day, metadata={WAITS: reason}))
 
@@ -78,10 +78,11 @@ def note_wait(context: dg.AssetExecutionContext, key: dg.AssetKey, day: str, rea
 def materializations(
     context: dg.AssetExecutionContext, key: dg.AssetKey, built: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Any]:
-    """Report the days of a run that were built; the output of `key` must be skippable.
+    """Yield the output of `key`, and report a materialization for each built day of the run.
 
-    Dagster's result covers all days of a run, so a run with gaps reports day by day. Its output then reports nothing
-    more, and lets what is downstream in the same run go on with the days that there are.
+    `built`: day to metadata. A `MaterializeResult` covers all partitions of a run, so a run in which some days failed
+    logs a materialization per day instead and yields a plain output, with which downstream steps go on. Without any
+    built day nothing is yielded: the output must be skippable.
     """
     if len(built) == len(context.partition_keys):
         for day, metadata in built.items():
@@ -168,7 +169,7 @@ def _build_table(
         )
         built[day] = metadata
     for day, readable in results.items():
-        figures = step.judge(table.path, day, {READABLE: readable})
+        figures = step.evaluate_and_store(table.path, day, {READABLE: readable})
         if day in built:
             built[day] |= figures
     yield from materializations(context, table.spec.key, built)
