@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import servers
 
 from heap_assets_tests.sources.warehouse.bigquery_rules import refusals
+from heap_assets_tests.sources.warehouse.publish_target import Target, published_to
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,9 @@ def bigquery_emulator() -> Iterator[servers.Emulator]:
             assert not refused, refused
     except servers.UnavailableError as missing:
         pytest.skip(f"{missing}: the BigQuery code was NOT tested")
+
+
+@pytest.fixture(params=["bigquery", "postgres"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    """Give an empty dataset of the emulator, then an empty schema of PostgreSQL, each with its publisher."""
+    yield from published_to(request, tmp_path)

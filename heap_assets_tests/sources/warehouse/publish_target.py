@@ -1,0 +1,68 @@
+"""Where published tables go in tests: a dataset of the emulator or a schema of PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+import pytest
+from adbc_driver_postgresql import dbapi
+
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
+from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+from heap_assets.sources.warehouse.publish import (
+    Publication,
+    Publisher,
+)
+from heap_assets.storage import Store
+
+MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
+PEOPLE = Publication("people", description="Who", descriptions={"id": "Key", "city": 'Where "now"'}, cluster_by=("id",))
+
+
+@dataclass(frozen=True)
+class Target:
+    publisher: Publisher
+    query: Callable[[str], list[tuple[Any, ...]]]
+    change: Callable[[str], object]
+    prefix: str
+    spelled: str
+
+
+def published_to(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    store = Store(str(tmp_path / "lake"))
+    if request.param == "bigquery":
+        emulator = request.getfixturevalue("bigquery_emulator")
+        account = BigQueryAccount("demo", endpoint=emulator.rest, storage_endpoint=emulator.grpc)
+        dataset = f"pub_{uuid4().hex[:8]}"
+        with account.client() as client:
+            client.create_dataset(dataset)
+
+            def ask(text: str) -> list[tuple[Any, ...]]:
+                return [tuple(row.values()) for row in client.query(text).result()]
+
+            spelled = f"BigQueryPublisher({account!r}, {dataset!r}, STORE)"
+            yield Target(BigQueryPublisher(account, dataset, store), ask, ask, dataset, spelled)
+            client.delete_dataset(dataset, delete_contents=True)
+        return
+    uri = request.getfixturevalue("postgres")
+    with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+
+        def ask_postgres(text: str) -> list[tuple[Any, ...]]:
+            cursor.execute(text)
+            return [tuple(row) for row in cursor.fetchall()]
+
+        spelled = f"PostgresPublisher({uri!r}, 'pub', STORE)"
+        yield Target(PostgresPublisher(uri, "pub", store), ask_postgres, cursor.execute, "pub", spelled)
+
+
+def people(*ids: int, **columns: Any) -> pl.LazyFrame:
+    return pl.LazyFrame({"id": list(ids)}, schema={"id": pl.Int64}).with_columns(
+        **{name: pl.lit(value) if not isinstance(value, pl.Expr) else value for name, value in columns.items()}
+    )
