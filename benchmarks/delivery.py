@@ -25,8 +25,8 @@ import polars as pl
 from heap_assets.activation import Log, Retry, SyncSpec, deliver, dry_run, salt
 from heap_assets.activation.connectors.heap import HeapApp
 from heap_assets.activation.connectors.heap_user_properties import HeapUserProperties
-from heap_assets.activation.engine.difference import prepare
 from heap_assets.activation.engine.log import FIELD, LEDGER_SCHEMA, Snapshot
+from heap_assets.activation.engine.prepare import prepare
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets.storage import Store
 

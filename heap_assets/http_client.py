@@ -30,7 +30,6 @@ from heap_assets.errors import HostNotAllowedError
 LONGEST_ANSWER = 1 << 19
 """Decoded bytes of an answer that are read: enough for the reasons of a full batch."""
 _PIECE = 1 << 14
-_TOO_LONG = f"longer than {LONGEST_ANSWER >> 10} KiB"
 _TOO_SLOW = "the exchange took too long"
 _PORTS = {"http": 80, "https": 443}
 _PORTS_END = 1 << 16
@@ -136,9 +135,18 @@ class HttpClient:
                 logging.getLogger(name).addFilter(_QUIET)
 
     def exchange(
-        self, method: str, url: str, body: bytes, headers: Mapping[str, str], timeout: float
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout: float,
+        longest: int = LONGEST_ANSWER,
     ) -> Answer | NoAnswer:
-        """Make one call; it ends after `timeout` seconds, whatever the other side does."""
+        """Make one call; it ends after `timeout` seconds, whatever the other side does.
+
+        `longest`: decoded bytes of the answer that are read.
+        """
         try:
             request = httpx.Request(
                 method,
@@ -156,18 +164,18 @@ class HttpClient:
         except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
             return NoAnswer(f"no valid request ({type(error).__name__})", arrived=False, hopeless=True)
         with _deadline(timeout):
-            return self._exchanged(request)
+            return self._exchanged(request, longest)
 
     def close(self) -> None:
         """Close all connections."""
         for transport in self._transports.values():
             transport.close()
 
-    def _exchanged(self, request: httpx.Request) -> Answer | NoAnswer:
+    def _exchanged(self, request: httpx.Request, longest: int) -> Answer | NoAnswer:
         try:
             response = self._transport(request.url).handle_request(request)
             try:
-                return _read(response)
+                return _read(response, longest)
             finally:
                 response.close()
         except HostNotAllowedError as error:
@@ -213,7 +221,7 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _read(response: httpx.Response) -> Answer:
+def _read(response: httpx.Response, longest: int) -> Answer:
     """Read and decode a body up to its limit; httpx' own decoders have none."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     encoding = headers.get("content-encoding", "").strip().lower()
@@ -226,11 +234,11 @@ def _read(response: httpx.Response) -> Answer:
     for piece in response.stream if isinstance(response.stream, httpx.SyncByteStream) else ():
         received += len(piece)
         try:
-            body += piece if inflate is None else inflate.decompress(piece, LONGEST_ANSWER + 1 - len(body))
+            body += piece if inflate is None else inflate.decompress(piece, longest + 1 - len(body))
         except zlib.error:
             return Answer(response.status_code, bytes(body), headers, f"not the {encoding} that it says")
-        if len(body) > LONGEST_ANSWER or received > LONGEST_ANSWER:
-            return Answer(response.status_code, bytes(body[:LONGEST_ANSWER]), headers, _TOO_LONG)
+        if len(body) > longest or received > longest:
+            return Answer(response.status_code, bytes(body[:longest]), headers, f"longer than {longest >> 10} KiB")
     cut = inflate is not None and received and not inflate.eof
     return Answer(response.status_code, bytes(body), headers, "cut off" if cut else None)
 

@@ -5,54 +5,75 @@ from heap_assets.activation.connectors.heap_deletion import heap_deletion
 from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings, newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
-from heap_assets.activation.engine.deliver import deliver, dry_run
-from heap_assets.activation.engine.destination import (
-    BaseDestination,
-    Destination,
-    Limits,
-    Rate,
-    Request,
-    Response,
-    Row,
-    row_errors,
+from heap_assets.activation.engine.auth import (
+    ApiKey,
+    Auth,
+    Basic,
+    Bearer,
+    ClientCredentials,
+    JwtBearer,
+    OAuth,
+    RefreshToken,
 )
+from heap_assets.activation.engine.deliver import deliver, dry_run
+from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Destination, Row
+from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.lease import LeaseHeldError
+from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
 from heap_assets.activation.engine.log import Log, fold
 from heap_assets.activation.engine.maintenance import forget, full_resend, keys_behind, rejected, retry_rejected
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.sender import Progress
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
 from heap_assets.activation.engine.tables import changelog, runs, set_aside
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, retry_after, row_errors
 
 __all__ = [
     "AddressPolicy",
     "Addressed",
+    "ApiKey",
+    "Auth",
     "BaseDestination",
+    "Basic",
+    "Bearer",
+    "ClientCredentials",
     "Connector",
+    "Dedupe",
     "Deployment",
     "Destination",
+    "Exchange",
     "GenericConnector",
     "GenericSettings",
     "Guard",
+    "Hint",
+    "JwtBearer",
     "LeaseHeldError",
     "Limits",
     "Log",
     "Mode",
+    "OAuth",
     "OnWithdrawn",
     "Progress",
     "Property",
+    "Quota",
     "Rate",
     "ReadSettings",
+    "RefreshToken",
+    "Remember",
     "Request",
     "Requirement",
     "Response",
     "Retry",
     "Row",
+    "RowVerdict",
     "Rows",
     "Status",
     "SyncReport",
     "SyncSpec",
+    "Trouble",
+    "Verdict",
+    "Wait",
     "addressed",
     "changelog",
     "connector_of",
@@ -71,6 +92,7 @@ __all__ = [
     "newest_users",
     "read_kinds",
     "rejected",
+    "retry_after",
     "retry_rejected",
     "row_errors",
     "runs",

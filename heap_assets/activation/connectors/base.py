@@ -17,10 +17,10 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.activation.engine.accounts import at_account, ledger_of
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
-from heap_assets.activation.engine.log import at_account, ledger_of
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
 from heap_assets.config import Settings, SourceSettings, SyncSettings, WarehouseTable
 from heap_assets.errors import DamagedFileError

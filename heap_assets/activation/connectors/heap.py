@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, row_errors
+from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.limits import Limits, Rate
+from heap_assets.activation.engine.verdict import Response, row_errors
 from heap_assets.config import HeapSettings, SyncSettings
 from heap_assets.errors import SettingsError
 

@@ -13,7 +13,8 @@ from heap_assets.activation.connectors.base import Connector
 from heap_assets.activation.connectors.heap import BULK_ROWS, VALUE_UNITS, HeapApp, HeapDestination, ToHeap, call_limits
 from heap_assets.activation.connectors.registry import connector_of
 from heap_assets.activation.connectors.rows import keyed_rows
-from heap_assets.activation.engine.destination import Request, Row
+from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.tables import runs
 from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings

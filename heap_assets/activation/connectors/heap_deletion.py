@@ -12,8 +12,9 @@ import orjson
 
 from heap_assets.activation.connectors.base import Deployment
 from heap_assets.activation.connectors.heap import HOSTS, HeapApp
-from heap_assets.activation.engine.destination import Request, Response
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.http_client import Transport, Unanswered
+from heap_assets.activation.engine.verdict import Response
 from heap_assets.errors import DeliveryError, SettingsError
 
 MOST_USERS = 10_000

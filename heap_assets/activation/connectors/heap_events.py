@@ -19,8 +19,10 @@ from heap_assets.activation.connectors.rows import (
     table_events,
 )
 from heap_assets.activation.engine.addressing import Addressed
-from heap_assets.activation.engine.destination import Rate, Request, Row
+from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import EVENT_COLUMNS, addressed_events, derived_id, event_faults
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.limits import Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError

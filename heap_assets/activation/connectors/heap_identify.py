@@ -12,10 +12,13 @@ from pydantic import Field
 from heap_assets.activation.connectors.base import Connector, Requirement
 from heap_assets.activation.connectors.heap import IDENTITY_UNITS, JUNK_IDENTITIES, HeapApp, HeapDestination, ToHeap
 from heap_assets.activation.connectors.rows import newest, newest_users
-from heap_assets.activation.engine.destination import Limits, Request, Row
+from heap_assets.activation.engine.accounts import all_ledgers
+from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.hashing import salt
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.log import INTENT_SCHEMA, OUTCOME_SCHEMA, Log, all_ledgers, fold
+from heap_assets.activation.engine.limits import Limits
+from heap_assets.activation.engine.log import INTENT_SCHEMA, OUTCOME_SCHEMA, Log, fold
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID

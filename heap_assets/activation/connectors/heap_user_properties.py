@@ -20,7 +20,8 @@ from heap_assets.activation.connectors.rows import (
     table_rows,
 )
 from heap_assets.activation.engine.addressing import Addressed, addressed
-from heap_assets.activation.engine.destination import Request, Row
+from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings
 from heap_assets.tables import PROFILES, USERS

@@ -11,8 +11,11 @@ import polars as pl
 from pydantic import Field, SecretStr
 
 from heap_assets.activation.connectors.heap import JUNK_IDENTITIES
-from heap_assets.activation.engine.destination import BaseDestination, Limits, Rate, Request, Response, Row, row_errors
+from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import derived_id
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.limits import Limits, Rate
+from heap_assets.activation.engine.verdict import Response, row_errors
 from heap_assets.config import HeapSettings, Region, SyncSettings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_IDENTITY

@@ -14,17 +14,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings
-from heap_assets.activation.engine.destination import (
-    BaseDestination,
-    Limits,
-    Rate,
-    Request,
-    Response,
-    Row,
-    row_errors,
-)
+from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import derived_id
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.verdict import Response, row_errors
 from heap_assets.config import HeapSettings
 from heap_assets.errors import SettingsError
 

@@ -10,16 +10,17 @@ from typing import cast
 
 import polars as pl
 
+from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import respelled
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport
 from heap_assets.activation.engine.lease import Lease, next_fence
-from heap_assets.activation.engine.log import FIELD, Log, Snapshot, at_account, field_names, fold, folded
+from heap_assets.activation.engine.log import FIELD, Log, Snapshot, field_names, fold, folded
 from heap_assets.activation.engine.planning import MEDIAN_OF, build_plan, count_reasons, planned
 from heap_assets.activation.engine.report import Status, SyncReport
-from heap_assets.activation.engine.sender import Progress, Sender
+from heap_assets.activation.engine.sender import Progress, Sender, accepted_rows
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.activation.engine.tables import (
     mark_killed,
@@ -157,10 +158,17 @@ class _Run:
 
     def _plan_and_send(self, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool) -> SyncReport:
         before = self.log.ledger()
+        sender = self._sender()
+        still_open = sender.resume()
         state = fold(self.log, before)
-        fence = self.lease.fence
+        if sender.stats.stopped:
+            return self._recorded(self._finished(self.blank, sender.stats, self._saved(before)))
         plan = build_plan(
-            self.spec, self.destination, rows, state, self.store, self.key, day=self.day, fence=fence, force=force
+            *(self.spec, self.destination, rows, state, self.store, self.key),
+            day=self.day,
+            fence=self.lease.fence,
+            force=force,
+            still_open=still_open,
         )
         recovered = int((state.frame["status"] == "unknown").sum())
         report = replace(planned(self.blank, plan, self.key), recovered=recovered)
@@ -169,14 +177,12 @@ class _Run:
         if plan.concerns and not confirmed:
             self._saved(before)
             return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(plan.concerns)))
-        stats = self._send(plan.changes.send)
+        stats = self._send(sender, plan.changes.send)
         entries = self._saved(before)
         return self._recorded(self._finished(report, stats, entries))
 
-    def _send(self, rows: pl.DataFrame) -> RunStats:
-        if not len(rows):
-            return RunStats()
-        sender = Sender(
+    def _sender(self) -> Sender:
+        return Sender(
             self.spec,
             self.destination,
             self.log,
@@ -187,12 +193,16 @@ class _Run:
             mapping=self.spec.mapping_version(self.destination.target),
             progress=self.progress,
         )
+
+    def _send(self, sender: Sender, rows: pl.DataFrame) -> RunStats:
+        if not len(rows):
+            return sender.stats
         before, after = respelled(rows)
         if not len(before):
             return sender.run(rows)
         stats = sender.run(before)
         rest = rows.join(before, on="key", how="anti", maintain_order="left")
-        if stats.outcomes[self.destination.accepted] < len(before):
+        if accepted_rows(stats.outcomes) < len(before):
             rest = rest.join(after, on="key", how="anti", maintain_order="left")
         return sender.run(rest) if len(rest) else stats
 
@@ -208,15 +218,19 @@ class _Run:
 
     def _finished(self, report: SyncReport, stats: RunStats, entries: pl.DataFrame) -> SyncReport:
         outcomes = stats.outcomes
-        accepted = outcomes[self.destination.accepted]
-        refused = entries.filter(pl.col("run_id") == report.run_id, pl.col("status") == "rejected")
+        accepted = accepted_rows(outcomes)
+        refused = entries.filter(pl.col("run_id") == report.run_id, pl.col("status").is_in(["rejected", "invalid"]))
         sample: tuple[tuple[str, str], ...] = ()
         by_reason: dict[str, int] = {}
         if len(refused):
             first = refused.head(_SAMPLE)
             sample = tuple(zip(hashed_keys(first["key"], self.key).to_list(), first["reason"].to_list(), strict=True))
             by_reason = count_reasons(refused["reason"])
-        imperfect = outcomes["rejected"] or outcomes["unknown"] or report.invalid or report.waiting
+        report = replace(
+            report,
+            **{name: getattr(report, name) + outcomes[name] for name in ("invalid", "no_match", "deferred")},
+        )
+        imperfect = outcomes["rejected"] or outcomes["unknown"] or report.invalid or report.waiting or report.lost
         status = Status.STOPPED if stats.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
         return replace(
             report,
@@ -225,7 +239,8 @@ class _Run:
             sent=accepted,
             rejected=outcomes["rejected"],
             unknown=outcomes["unknown"],
-            aborted=report.planned - accepted - outcomes["rejected"] - outcomes["unknown"],
+            aborted=report.planned - sum(count for status, count in outcomes.items() if status != "aborted"),
+            resumed=stats.resumed,
             requests=stats.requests,
             retried=stats.retried,
             throttled=stats.throttled,

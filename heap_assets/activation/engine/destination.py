@@ -1,46 +1,19 @@
-"""The interface a destination implements: how rows become requests, and what an answer means for each row."""
+"""What a destination says of itself: how rows become calls, and what an answer means for the call and for its rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal
 
-import orjson
 import polars as pl
 
+from heap_assets.activation.engine.auth import Auth
+from heap_assets.activation.engine.exchange import Exchange, Request
+from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.spec import Mode
-
-
-@dataclass(frozen=True)
-class Rate:
-    """At most `rows` rows (or calls, if `per_call`) in any `seconds`, over the app or per key."""
-
-    rows: int
-    seconds: float
-    per_key: bool = False
-    per_call: bool = False
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Documented limits of one kind of call."""
-
-    batch_rows: int = 1
-    batch_bytes: int | None = None
-    row_bytes: int | None = None
-    """`batch_rows`, `batch_bytes`, `row_bytes`: Most rows and bytes of a request, most bytes of one row."""
-    key_units: int | None = None
-    name_units: int | None = None
-    value_units: int | None = None
-    """`key_units`, `name_units`, `value_units`: Most UTF-16 code units of a key, a property name and a text value."""
-    rates: tuple[Rate, ...] = ()
-    """Rate limits."""
-    junk_keys: frozenset[str] = frozenset()
-    """Keys that are never one person ("null", "guest")."""
-    forbidden_names: frozenset[str] = frozenset()
-    """Lower-case names a property must not have in any casing."""
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
 
 
 @dataclass(slots=True)
@@ -55,35 +28,26 @@ class Row:
     """Mapped properties: text, number or boolean; None for one that is sent as null."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Addressing columns of the rows other than the key (`event`, `time`, `event_key`, ...)."""
+    removed: bool = False
+    """Of a set: the row leaves it; a batch holds only rows that enter, or only rows that leave."""
+    remote_id: str | None = None
+    """Id of its record at the destination, if an earlier verdict told it."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """One HTTP call, ready to send. Never logged."""
+class Dedupe:
+    """What the destination does with a row that it is sent twice: it decides what is done about a lost answer.
 
-    url: str
-    body: bytes
-    method: str = "POST"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    `natural`: nothing bad, the row is sent again. `window`: it drops the second one for `seconds`; later it would count
+    twice. `none`: it counts twice: a row without an answer stays `unknown` and is not sent again by itself.
+    """
 
-
-@dataclass(frozen=True)
-class Response:
-    """The answer to a request."""
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the call as a whole was accepted: any 2xx (heap.md 1.1)."""
-        return 200 <= self.status < 300
+    kind: Literal["none", "window", "natural"] = "natural"
+    seconds: float = 0.0
 
 
-@runtime_checkable
-class Destination(Protocol):
-    """The interface of a destination. Subclass :class:`BaseDestination` and implement `request`.
+class BaseDestination(ABC):
+    """Base of all destinations. `request` is all that a simple one has to say: one call a batch, whose status tells.
 
     Attributes
     ----------
@@ -95,48 +59,14 @@ class Destination(Protocol):
         Rows may be addressed otherwise.
     accepted
         Status of a row that the destination took: `acknowledged`, or `sent` where only a later export proves it.
+    dedupe
+        What becomes of a row that arrives twice.
+    auth
+        How calls say who they are, unless `request` does it itself.
+    replaces
+        Of a set that can only be given whole: a run that changes anything gives every member, in one batch and one
+        exchange, in which rows that leave are marked as `removed`.
     """
-
-    kind: str
-    mode: Mode
-    limits: Limits
-    key_may_be_null: bool
-    accepted: str
-
-    @property
-    def required(self) -> tuple[str, ...]: ...
-    @property
-    def optional(self) -> tuple[str, ...]: ...
-
-    @property
-    def target(self) -> str:
-        """Name the account written to, without secrets: another target is another ledger's worth of rows."""
-
-    @property
-    def account(self) -> str:
-        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
-
-    def precondition_error(self) -> str | None:
-        """Return why nothing can be sent yet, or None."""
-
-    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        """Return reason to expression that is true for rows that must not be sent."""
-
-    def held_rows(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
-        """Return for planned rows why they are held because of what was sent before (text), or null."""
-
-    def element(self, row: Row) -> Any:
-        """Return the JSON value that stands for one row in a request."""
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        """Build one call from encoded elements."""
-
-    def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
-        """Return index to reason of the rows that this answer rejects, or None if it does not say."""
-
-
-class BaseDestination(ABC):
-    """Defaults for destinations: one row a call, no rejections row by row."""
 
     kind: str = "custom"
     mode: Mode = Mode.UPSERT
@@ -144,10 +74,14 @@ class BaseDestination(ABC):
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     key_may_be_null: bool = False
-    accepted: str = "acknowledged"
+    accepted: Literal["acknowledged", "sent"] = "acknowledged"
+    dedupe: Dedupe = Dedupe()
+    auth: Auth | None = None
+    replaces: bool = False
 
     @property
     def target(self) -> str:
+        """Name the account written to, without secrets: another target is another ledger's worth of rows."""
         return self.kind
 
     @property
@@ -156,36 +90,58 @@ class BaseDestination(ABC):
         return self.target
 
     def precondition_error(self) -> str | None:
+        """Return why nothing can be sent yet, or None."""
         return None
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        """Return reason to expression that is true for rows that must not be sent."""
         del rows
         return {}
 
     def held_rows(self, rows: pl.DataFrame, ledger: pl.DataFrame) -> pl.Series:
+        """Return for planned rows why they are held because of what was sent before (text), or null."""
         del ledger
         return pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(rows))
 
     def element(self, row: Row) -> Any:
+        """Return the JSON value that stands for one row in a request."""
         return {"key": row.key, "properties": dict(row.values)}
 
     @abstractmethod
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         """Build one call from encoded elements."""
 
+    def trouble(self, response: Response) -> Trouble | None:
+        """Return what is wrong with a call as a whole, or None: then its rows are judged.
+
+        It is asked about every answer of every request, before anything else; by default the status tells.
+        """
+        return Trouble.of_status(response)
+
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
+        """Return index to reason of the rows that this answer rejects, or None if it does not say."""
         del response, rows
         return None
 
+    def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
+        """Return what an answer means for each row; by default what the status and `rejections` say.
 
-def row_errors(response: Response, rows: int) -> dict[int, str] | None:
-    """Read `{"errors": [{"index": 3, "message": "..."}]}`, the usual form in which an API names the rows it rejects."""
-    try:
-        # unlike json it has a limit of depth, and does not exhaust the stack before
-        errors = orjson.loads(response.body).get("errors")
-    except (ValueError, AttributeError):
-        return None
-    if not isinstance(errors, list):
-        return None
-    rejected = [e for e in errors if isinstance(e, dict) and type(e.get("index")) is int and 0 <= e["index"] < rows]
-    return {e["index"]: f"HTTP {response.status}: {e.get('message', 'refused')}" for e in rejected} or None
+        Whether a refused batch was applied in part, nobody says (heap.md 1.3).
+        """
+        refused = {i: RowVerdict("rejected", str(why)) for i, why in (self.rejections(response, rows) or {}).items()}
+        return Verdict(refused) if response.accepted else Verdict(refused, "unknown", reason_of(response))
+
+    def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
+        """Deliver a batch: by default one call, judged by :meth:`verdict`."""
+        response = yield self.request(elements, rows)
+        return self.verdict(response, rows)
+
+    def resume(self, state: Mapping[str, Any], rows: Sequence[Row]) -> Exchange:
+        """Go on with a batch whose run was stopped after it had yielded :class:`Remember`; needed by kinds that do.
+
+        `rows`: as they were in the batch and in its order, with keys and remote ids, but without values.
+        """
+        raise NotImplementedError(f"{self.kind} remembers {sorted(state)}, and does not say how to go on")
+
+
+Destination = BaseDestination

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import httpx
 
-from heap_assets.activation.engine.destination import Request, Response
+from heap_assets.activation.engine.auth import AuthError
+from heap_assets.activation.engine.destination import Destination, Row
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
 from heap_assets.activation.engine.rate_limit import Clock, Limiter, RealClock, backoff
 from heap_assets.activation.engine.spec import Retry
+from heap_assets.activation.engine.verdict import Response, Trouble
 from heap_assets.http_client import HttpClient, NoAnswer
+from heap_assets.redaction import redact
 
-FATAL = frozenset({401, 402, 403, 404, 405, 407, 410})
-"""Statuses that neither a retry nor splitting the batch will change."""
-TRANSIENT = frozenset({408, 425})
-"""Statuses below 500 that are worth a retry."""
-_READ = 4096
-
-
-def retry_after(response: Response) -> float | None:
-    """Return the seconds of a `Retry-After` header, None if there is none that can be read."""
-    text = next((v for k, v in response.headers.items() if k.lower() == "retry-after"), "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return None
-    return None if math.isnan(seconds) else max(0.0, seconds)
-
-
-def reason_of(response: Response) -> str:
-    """Return status and text of an answer; redact it before it is cut or shown."""
-    text = response.body[:_READ].decode("utf-8", "replace").strip()
-    return f"HTTP {response.status}" + (f": {text}" if text not in ("", "{}") else "")
-
-
-def hint(status: int) -> str:
-    if status in (401, 403):
-        return "the destination does not accept these credentials; check app_id or key"
-    if status == 404:
-        return "there is nothing at this address; check region and URL"
-    return "the destination does not take calls of this kind at this address"
+LONGEST_REASON = 200
+"""Characters that are kept of what a destination says."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +53,8 @@ class Transport:
         A 2xx answer that cannot be read to its end counts as unanswered: it may name rows that were rejected.
         """
         headers = {"Content-Type": "application/json", **request.headers}
-        answer = self._client.exchange(request.method, request.url, request.body, headers, timeout)
+        longest = request.longest_answer
+        answer = self._client.exchange(request.method, request.url, request.body, headers, timeout, longest)
         if isinstance(answer, NoAnswer):
             return Unanswered(answer.reason, answer.arrived, answer.hopeless)
         response = Response(answer.status, answer.body, answer.headers)
@@ -102,6 +73,7 @@ class RunStats:
     requests: int = 0
     retried: int = 0
     throttled: int = 0
+    resumed: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     stopped: str | None = None
 
@@ -116,6 +88,10 @@ class RunStopped(Exception):
         self.http_status = http_status
 
 
+class AnswerLost(Exception):
+    """A call may have been carried out, nobody knows, and it must not be made again."""
+
+
 @dataclass
 class _Attempts:
     """The failed attempts of one call."""
@@ -123,21 +99,26 @@ class _Attempts:
     failed: int = 0
     waits: int = 0
     arrived: bool = False
+    renewed: bool = False
     throttled_since: float | None = None
 
 
 class RetryingClient:
     """Makes calls for all workers of a run.
 
-    `limiter`: shared by all workers, and paused for all of them by a 429.
+    `limiter`: shared by all workers, and paused for all of them by a throttled call.
     """
 
-    def __init__(self, retry: Retry, limiter: Limiter, transport: Transport, lease: Lease) -> None:
+    def __init__(
+        self, destination: Destination, retry: Retry, limiter: Limiter, transport: Transport, lease: Lease
+    ) -> None:
         self.stats = RunStats()
         self.lock = threading.Lock()
+        self._destination = destination
         self._retry, self._limiter, self._transport, self._lease = retry, limiter, transport, lease
         self._stop = threading.Event()
         self._jitter = random.Random()  # noqa: S311  jitter is not a secret
+        self._lost = 0
 
     @property
     def stopped(self) -> bool:
@@ -150,64 +131,146 @@ class RetryingClient:
         self._stop.set()
         self._limiter.close()
 
-    def call(self, request: Request, rows: int, heavy: Counter[str]) -> tuple[Response, int]:
+    def call(self, request: Request, rows: Sequence[Row], heavy: Counter[str]) -> tuple[Response, int]:
         """Retry until there is a final answer; returns it with the number of the attempt.
 
-        Raises RunStopped for 401, 403, 404 and their like, after all attempts, or after nothing but 429 for too long.
+        Raises RunStopped for what no retry will change, after all attempts, or after nothing but throttling for too
+        long; AnswerLost for a call that must not be made twice.
         """
         attempts = _Attempts()
         while True:
-            answer = self._answer(request, rows, heavy, attempts)
+            sent = self._authorised(request, attempts)
+            answer = self._answer(sent, rows, heavy, attempts)
             wait = backoff(attempts.waits, self._retry.first_wait, self._retry.longest_wait, self._jitter)
             attempts.waits += 1
             if isinstance(answer, Unanswered):
                 attempts.arrived = attempts.arrived or answer.arrived
                 if answer.hopeless:
                     raise RunStopped(answer.what, arrived=attempts.arrived)
-                self._failed(answer.what, wait, attempts)
-            elif answer.status == 429:
-                self._throttled(answer, wait, attempts)
-            elif answer.status in FATAL or 300 <= answer.status < 400:
-                reason = f"HTTP {answer.status}: {hint(answer.status)}"
-                raise RunStopped(reason, arrived=attempts.arrived, http_status=answer.status)
-            elif answer.status >= 500 or answer.status < 200 or answer.status in TRANSIENT:
-                attempts.arrived = True
-                retry_in = min(retry_after(answer) or 0.0, self._retry.longest_retry_after)
-                self._failed(f"HTTP {answer.status}", max(wait, retry_in), attempts)
-            else:
+                self._failed(request, answer.what, wait, attempts, arrived=answer.arrived)
+                continue
+            trouble = self._trouble(request, answer, rows, attempts)
+            if trouble is None:
+                self._lost = 0
                 return answer, attempts.failed + 1
+            if trouble.kind == "throttled":
+                seconds = min(trouble.seconds or wait, self._retry.longest_retry_after)
+                self._throttled(trouble.reason, answer.status, seconds, attempts)
+            elif trouble.kind == "retry":
+                attempts.arrived = attempts.arrived or trouble.arrived
+                seconds = max(wait, min(trouble.seconds or 0.0, self._retry.longest_retry_after))
+                self._failed(request, trouble.reason, seconds, attempts, arrived=trouble.arrived)
+            elif trouble.kind == "stop" or not self._renewed(sent, attempts):
+                raise RunStopped(trouble.reason, arrived=attempts.arrived, http_status=answer.status)
 
-    def _answer(self, request: Request, rows: int, heavy: Counter[str], attempts: _Attempts) -> Response | Unanswered:
-        with self._limiter.permission(rows, heavy):
-            if self.stopped:
-                raise RunStopped(self.stats.stopped or "the run stopped", arrived=attempts.arrived)
-            try:
-                self._lease.check()
-            except LeaseLostError as error:
-                raise RunStopped(str(error), arrived=attempts.arrived) from error
+    def wait(self, seconds: float) -> None:
+        """Let time pass, as long as the run goes on."""
+        until = self._transport.clock.now() + seconds
+        while (left := until - self._transport.clock.now()) > 0 and not self.stopped:
+            self._transport.clock.wait(min(left, 0.5))
+
+    def check(self, *, arrived: bool) -> None:
+        """Raise RunStopped unless a step may begin."""
+        if self.stopped:
+            raise RunStopped(self.stats.stopped or "the run stopped", arrived=arrived)
+        try:
+            self._lease.check()
+        except LeaseLostError as error:
+            raise RunStopped(str(error), arrived=arrived) from error
+
+    def _trouble(self, request: Request, answer: Response, rows: Sequence[Row], attempts: _Attempts) -> Trouble | None:
+        if answer.status in request.reads:
+            return None
+        try:
+            trouble = self._destination.trouble(answer)
+        except Exception as error:
+            raise unreadable(self._destination, answer, error) from error
+        if trouble is None or trouble == Trouble.of_status(answer):
+            return trouble
+        return replace(trouble, reason=redact(trouble.reason, personal(rows), longest=LONGEST_REASON))
+
+    def _authorised(self, request: Request, attempts: _Attempts) -> Request:
+        if self._destination.auth is None:
+            return request
+        try:
+            return self._destination.auth.applied(request, self._fetch)
+        except AuthError as error:
+            raise RunStopped(str(error), arrived=attempts.arrived) from error
+
+    def _fetch(self, request: Request) -> Response:
+        """Make a call of the login."""
+        for attempt in range(self._retry.attempts):
+            answer = self._transport.send(request, self._retry.timeout)
+            if isinstance(answer, Unanswered):
+                what, hopeless = answer.what, answer.hopeless
+            else:
+                trouble = Trouble.of_status(answer)
+                if trouble is None or trouble.kind == "stop":
+                    return answer
+                what, hopeless = trouble.reason, False
+            if hopeless or self.stopped:
+                break
+            self.wait(backoff(attempt, self._retry.first_wait, self._retry.longest_wait, self._jitter))
+        raise AuthError(f"the login cannot be reached: {what}")
+
+    def _renewed(self, sent: Request, attempts: _Attempts) -> bool:
+        """Have the token renewed that a call was refused with, once."""
+        if attempts.renewed or self._destination.auth is None or not self._destination.auth.expire(sent):
+            return False
+        attempts.renewed = True
+        return True
+
+    def _answer(
+        self, request: Request, rows: Sequence[Row], heavy: Counter[str], attempts: _Attempts
+    ) -> Response | Unanswered:
+        counted = (0 if request.only_reads else len(rows)) if request.rows is None else request.rows
+        with self._limiter.permission(counted, heavy if counted else {}, len(request.body), request.label):
+            self.check(arrived=attempts.arrived)
             with self.lock:
                 self.stats.requests += 1
             return self._transport.send(request, self._retry.timeout)
 
-    def _throttled(self, answer: Response, wait: float, attempts: _Attempts) -> None:
-        """Pause everybody; a 429 uses up no attempt."""
+    def _throttled(self, reason: str, status: int, seconds: float, attempts: _Attempts) -> None:
+        """Pause everybody; it uses up no attempt."""
         now = self._transport.clock.now()
         attempts.throttled_since = now if attempts.throttled_since is None else attempts.throttled_since
         if now - attempts.throttled_since > self._retry.throttled_for:
-            reason = f"nothing but HTTP 429 for {self._retry.throttled_for:.0f} s"
-            raise RunStopped(reason, arrived=attempts.arrived, http_status=429)
+            what = f"nothing but {reason} for {self._retry.throttled_for:.0f} s"
+            raise RunStopped(what, arrived=attempts.arrived, http_status=status)
         with self.lock:
             self.stats.throttled += 1
-        self._limiter.pause(min(retry_after(answer) or wait, self._retry.longest_retry_after))
+        self._limiter.pause(seconds)
 
-    def _failed(self, what: str, wait: float, attempts: _Attempts) -> None:
+    def _failed(self, request: Request, what: str, seconds: float, attempts: _Attempts, *, arrived: bool) -> None:
         attempts.throttled_since = None
         attempts.failed += 1
-        if attempts.failed >= self._retry.attempts:
-            reason = f"{what}, {attempts.failed} times in a row: the destination is down"
-            raise RunStopped(reason, arrived=attempts.arrived)
-        with self.lock:
-            self.stats.retried += 1
-        until = self._transport.clock.now() + wait
-        while (left := until - self._transport.clock.now()) > 0 and not self.stopped:
-            self._transport.clock.wait(min(left, 0.5))
+        if arrived and not self._is_repeatable(request):
+            with self.lock:
+                self._lost += 1
+                is_down = self._lost >= self._retry.attempts
+            if not is_down:
+                raise AnswerLost(what)
+        elif attempts.failed < self._retry.attempts:
+            with self.lock:
+                self.stats.retried += 1
+            self.wait(seconds)
+            return
+        count = max(self._lost, attempts.failed)
+        raise RunStopped(f"{what}, {count} times in a row: the destination is down", arrived=attempts.arrived)
+
+    def _is_repeatable(self, request: Request) -> bool:
+        if request.repeatable is None:
+            return request.only_reads or self._destination.dedupe.kind != "none"
+        return request.repeatable
+
+
+def personal(rows: Sequence[Row]) -> set[str]:
+    """Return the keys and values of rows: a destination's reason may repeat those of any row of its call."""
+    keys = {row.key for row in rows} | {str(row.person) for row in rows}
+    return keys | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}
+
+
+def unreadable(destination: Destination, response: Response, error: Exception) -> RunStopped:
+    """Return what ends a run whose destination's own code fails over an answer: nobody knows which rows were taken."""
+    what = f"HTTP {response.status}, whose text {destination.kind} cannot read ({type(error).__name__})"
+    return RunStopped(what, arrived=True, http_status=response.status)

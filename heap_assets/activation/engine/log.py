@@ -2,31 +2,22 @@
 
 Segments are immutable Parquet objects `_sync/<sync>/log/<fence>-<sequence>-<kind>.parquet`. The fencing number of the
 writer comes first in the name, so that what a writer says after it lost its lease sorts before its successor.
-
-Each account that a sync writes to has a ledger and a log of its own: the first account has the folder of the sync's
-name, which `destination.json` records; every other one has `<sync>@<hash of address and account>`, listed below
-`<sync>/others/`. A ledger from before accounts had ledgers of their own belongs to the account that the sync sends to
-next.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import polars as pl
 
-from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.hashing import UNKNOWN
-from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.errors import DamagedFileError, DeliveryError
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
@@ -59,6 +50,9 @@ OUTCOME_SCHEMA = pl.Schema(
         "answered_at": pl.Datetime("us", "UTC"),
     }
 )
+FOUND_SCHEMA = pl.Schema({"until": pl.Datetime("us", "UTC"), "remote_id": pl.String()})
+"""What outcomes and the ledger have besides where a destination says it: when a deferred row may be sent, and the id of
+a row's record there."""
 LEDGER_SCHEMA = pl.Schema(
     {
         "key": pl.String(),
@@ -73,6 +67,8 @@ LEDGER_SCHEMA = pl.Schema(
         "reason": pl.String(),
     }
 )
+REFUSED = ("rejected", "invalid", "no_match", "deferred")
+"""Statuses of rows that the destination did not take."""
 _LOG = logging.getLogger(__name__)
 _FOOTER = "heap_assets_log"
 _BASE = "base"
@@ -80,7 +76,6 @@ _FENCE_DIGITS = 10
 _OWN_ROWS = 200_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
 _AT_ONCE = 16
-_ACCOUNT_DIGITS = 16
 
 T = TypeVar("T")
 
@@ -198,6 +193,12 @@ class Log:
         facts = {"folded": sorted(state.folded), "through": state.through, "base": state.base}
         self.store.write(key, to_parquet(state.frame, {_FOOTER: json.dumps(facts)}, compression="zstd"))
 
+    def answered(self, batch: str) -> set[int]:
+        """Return the rows of a batch that have an outcome."""
+        name = f"{batch}-outcome.parquet"
+        key = f"{self.root}/log/{name}"
+        return set(self._segment(name, self.store.read(key))["row"]) if self.store.exists(key) else set()
+
     def read(self, names: Sequence[str]) -> pl.DataFrame:
         """Return intents and notes of the segments, one row each in order, with what came of them.
 
@@ -210,7 +211,7 @@ class Log:
             frame = self._own.get(name)
             frames[kind].append(self._segment(name, next(stored)) if frame is None else frame)
         intents = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *frames["intent"]], how="diagonal")
-        outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]])
+        outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]], how="diagonal")
         status = pl.coalesce(
             "status", pl.when(pl.col("op") == "note").then(pl.lit("note")).otherwise(pl.lit("unknown"))
         )
@@ -259,7 +260,9 @@ def folded(start: Snapshot, names: Sequence[str], entries: pl.DataFrame) -> Snap
 def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
     fields = sorted({*field_names(ledger), *field_names(entries)})
     delta = _last_values(entries, fields)
-    columns = [name for name in LEDGER_SCHEMA if name != "key"] + fields
+    told = [name for name in FOUND_SCHEMA if name in ledger.columns or name in delta.columns]
+    delta, ledger = (with_nulls(frame, FOUND_SCHEMA, told) for frame in (delta, ledger))
+    columns = [name for name in LEDGER_SCHEMA if name != "key"] + told + fields
     ledger = ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in ledger.columns)
     delta = delta.select("key", *columns)
     merged = ledger.select("key", *columns).join(delta, on="key", how="full", coalesce=True, suffix=":new")
@@ -269,17 +272,22 @@ def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
 def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
     """Reduce entries (in order) to the last value of every column of every key."""
     entries = entries.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in entries.columns)
-    acknowledged, unknown = pl.col("status").is_in(["acknowledged", "sent"]), pl.col("status") == "unknown"
-    rejected, note = pl.col("status") == "rejected", pl.col("status") == "note"
-    changes = entries.filter(acknowledged | unknown | rejected | note).with_columns(
+    status = pl.col("status")
+    acknowledged, unknown = status.is_in(["acknowledged", "sent"]), status == "unknown"
+    rejected, note = status == "rejected", status == "note"
+    refused = status.is_in(REFUSED)
+    retried = note & (pl.col("failures") == 0)
+    entries = with_nulls(entries, FOUND_SCHEMA, ["until"] if entries.select(retried.any()).item() else [])
+    told = [name for name in FOUND_SCHEMA if name in entries.columns]
+    changes = entries.filter(acknowledged | unknown | refused | note).with_columns(
         day=pl.when(acknowledged | note).then("day"),
         mapping=pl.when(acknowledged | note).then("mapping").when(unknown).then(pl.lit("")),
         acknowledged_at=pl.when(acknowledged).then("answered_at"),
         failures=pl.when(rejected).then(pl.col("failures") + 1).when(acknowledged).then(0).when(note).then("failures"),
-        failed_hash=pl.when(rejected).then("row_hash"),
-        failed_fence=pl.when(rejected).then("fence"),
-        failed_at=pl.when(rejected).then("answered_at"),
-        reason=pl.when(rejected | unknown)
+        failed_hash=pl.when(refused).then("row_hash"),
+        failed_fence=pl.when(refused).then("fence"),
+        failed_at=pl.when(refused).then("answered_at").when(unknown).then("at"),
+        reason=pl.when(refused | unknown)
         .then(pl.col("reason").fill_null("no answer"))
         .when(acknowledged)
         .then(pl.lit("")),
@@ -288,59 +296,14 @@ def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
             f: pl.when(acknowledged | note).then(f).when(unknown & pl.col(f).is_not_null()).then(UNKNOWN)
             for f in fields
         },
+        **{name: pl.when(retried).then("at").otherwise(name) for name in told if name == "until"},
     )
-    columns = [name for name in LEDGER_SCHEMA if name != "key"] + fields
+    columns = [name for name in LEDGER_SCHEMA if name != "key"] + told + fields
     if changes["key"].is_unique().all():
         return changes.select("key", *columns)
     return changes.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)
 
 
-def at_account(store: Store, spec: SyncSpec, destination: Destination | None = None, *, claim: bool = True) -> SyncSpec:
-    """Return a sync with the ledger of the account that its destination writes to.
-
-    `destination`: says which account it writes to, unless the sync does. `claim`: write down whose ledger it is;
-    without, nothing is written: only who sends makes a ledger an account's.
-    """
-    account = spec.account or (spec.name if destination is None else str(destination.account))
-    return replace(spec, account=account, ledger=ledger_of(store, spec.name, account, claim=claim))
-
-
-def ledger_of(store: Store, sync: str, account: str, *, claim: bool = True) -> str:
-    """Return the folder below `_sync/` in which the ledger of an account is kept.
-
-    `account`: address and account in any spelling that stays the same; only its hash is kept. Raises DeliveryError if
-    what says whose ledger it is cannot be read.
-    """
-    digest = hashlib.sha256(f"heap_assets ledger {account}".encode()).hexdigest()[:_ACCOUNT_DIGITS]
-    first = _first_account(store, sync)
-    if first is None and claim:
-        facts = {"account": digest, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        store.create(_account_key(sync), json.dumps(facts).encode())
-        first = _first_account(store, sync)
-    if first in (None, digest):
-        return sync
-    folder = f"{sync}@{digest}"
-    if claim and not store.exists(f"{state_keys.SYNC}/{sync}/others/{folder}"):
-        store.create(f"{state_keys.SYNC}/{sync}/others/{folder}", b"{}")
-    return folder
-
-
-def all_ledgers(store: Store, sync: str) -> list[str]:
-    """Return the folders of all accounts that a sync ever wrote to, the first one's first."""
-    return [sync, *(info.key.rsplit("/", 1)[-1] for info in store.list(f"{state_keys.SYNC}/{sync}/others"))]
-
-
-def _first_account(store: Store, sync: str) -> str | None:
-    try:
-        return str(json.loads(store.read(_account_key(sync)))["account"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DeliveryError(
-            f"{store.uri(_account_key(sync))} is damaged: nobody can tell whose ledger it is. Restore it from a "
-            "backup; or, if the sync never wrote to another account, delete it"
-        ) from error
-
-
-def _account_key(sync: str) -> str:
-    return f"{state_keys.SYNC}/{sync}/destination.json"
+def with_nulls(frame: pl.DataFrame, schema: pl.Schema, names: Iterable[str]) -> pl.DataFrame:
+    """Return a frame that has these columns of a schema: null where it lacks them."""
+    return frame.with_columns(pl.lit(None, schema[name]).alias(name) for name in names if name not in frame.columns)

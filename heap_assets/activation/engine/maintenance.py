@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from heap_assets.activation.engine.accounts import all_ledgers
 from heap_assets.activation.engine.difference import RESEND
 from heap_assets.activation.engine.hashing import hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, all_ledgers, fold
+from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, fold
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.tables import read_table, write_table
 from heap_assets.errors import DamagedFileError

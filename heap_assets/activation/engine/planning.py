@@ -12,10 +12,11 @@ import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, nobody
 from heap_assets.activation.engine.destination import Destination
-from heap_assets.activation.engine.difference import OLD, Plan, Prepared, plan_insert, plan_upsert, prepare, respelled
+from heap_assets.activation.engine.difference import OLD, Plan, plan_insert, plan_upsert, respelled
 from heap_assets.activation.engine.hashing import UNKNOWN, hashed_keys
 from heap_assets.activation.engine.log import FIELD, Snapshot
 from heap_assets.activation.engine.maintenance import forgotten
+from heap_assets.activation.engine.prepare import Prepared, prepare
 from heap_assets.activation.engine.report import SyncReport
 from heap_assets.activation.engine.spec import Guard, Mode, SyncSpec
 from heap_assets.activation.engine.tables import SET_ASIDE_SCHEMA, runs
@@ -75,6 +76,7 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
     return spreads
 
 
+_AT_WORK = "the destination is still working on it"
 _DECIMAL_PLACES = 9
 MEDIAN_OF = 7
 """Number of past runs whose median share of changes is the usual one."""
@@ -88,6 +90,7 @@ class SyncPlan:
     set_aside: pl.DataFrame
     concerns: list[str]
     addressing: dict[str, int]
+    no_consent: int = 0
 
 
 def build_plan(
@@ -101,8 +104,12 @@ def build_plan(
     day: date,
     fence: int,
     force: bool,
+    still_open: pl.Series | None = None,
 ) -> SyncPlan:
-    """Compare the rows with the ledger; reads, and writes nothing."""
+    """Compare the rows with the ledger; reads, and writes nothing.
+
+    `still_open`: keys that the destination is working on since an earlier run.
+    """
     addressed_rows = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
     held, invalid = addressed_rows.held.collect(), addressed_rows.invalid.collect()
     prepared = prepare(spec, destination, addressed_rows.rows, key)
@@ -110,9 +117,10 @@ def build_plan(
     held = pl.concat([held, silenced])
     worries: list[str] = []
     if destination.mode is Mode.INSERT:
-        plan = plan_insert(prepared, state.frame, fence, spec)
+        plan = plan_insert(prepared, state.frame, fence, spec, destination.dedupe)
     else:
-        untouchable = pl.concat([held["key"], invalid["key"]]).drop_nulls()
+        unasked = [] if destination.mode is Mode.SET else [prepared.no_consent]
+        untouchable = pl.concat([held["key"], invalid["key"], *unasked]).drop_nulls()
         writable = addressed_rows.writable.collect()["key"] if addressed_rows.writable is not None else None
         mapping = spec.mapping_version(destination.target)
         plan = plan_upsert(
@@ -122,19 +130,23 @@ def build_plan(
             day=day,
             mapping=mapping,
             fence=fence,
+            dedupe=destination.dedupe,
             untouchable=untouchable,
             writable=writable,
             force=force,
+            replaces=destination.replaces,
         )
         history = runs(store, spec.folder, last=MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
         shares = (history["changed"] / history["known"]).to_list()
         worries = concerns(spec.guard, plan, prepared, state.frame, shares)
     reasons = destination.held_rows(plan.send, state.frame)
+    if still_open is not None and len(still_open):
+        reasons = reasons.set(plan.send["key"].is_in(still_open.implode()) & reasons.is_null(), _AT_WORK)
     late = plan.send.with_columns(reason=reasons).filter(reasons.is_not_null())
     plan = replace(plan, send=plan.send.filter(reasons.is_null()))
     aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
     set_aside = pl.concat([_aside(frame, kind, spec.name, day, key) for frame, kind in aside])
-    return SyncPlan(plan, set_aside, worries, addressed_rows.counts)
+    return SyncPlan(plan, set_aside, worries, addressed_rows.counts, len(prepared.no_consent))
 
 
 def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
@@ -171,12 +183,14 @@ def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> 
 def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     """Put the numbers of a plan into a report."""
     counts: dict[str, Any] = dict(plan.changes.counts)
+    refused = counts.pop("invalid", 0)
     invalid = plan.set_aside.filter(pl.col("kind") == "invalid")
     held = plan.set_aside.filter(pl.col("kind") == "held")
     return replace(
         report,
         planned=len(plan.changes.send),
-        invalid=len(invalid),
+        invalid=len(invalid) + refused,
+        no_consent=plan.no_consent,
         held=len(held),
         invalid_reasons=count_reasons(invalid["reason"]),
         held_reasons=count_reasons(held["reason"]),

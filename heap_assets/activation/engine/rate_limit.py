@@ -13,10 +13,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+from weakref import WeakValueDictionary
 
-from heap_assets.activation.engine.destination import Rate
+from heap_assets.activation.engine.limits import Rate
 
 _MARGIN = 0.002
 
@@ -54,11 +55,14 @@ class Window:
         self._answered: deque[tuple[float, int]] = deque()
         self._sum = 0
 
-    def delay(self, now: float, units: int) -> float | None:
-        """Return the seconds until `units` fit; None if that depends on calls still in flight."""
+    def delay(self, now: float, units: int, allowed: int | None = None) -> float | None:
+        """Return the seconds until `units` fit; None if that depends on calls still in flight.
+
+        `allowed`: of one who uses less of the window than others.
+        """
         while self._answered and self._answered[0][0] <= now:
             self._sum -= self._answered.popleft()[1]
-        excess = self._in_flight + self._sum + units - self.allowed
+        excess = self._in_flight + self._sum + units - (allowed or self.allowed)
         if excess <= 0:
             return 0.0
         for free_at, amount in self._answered:
@@ -82,18 +86,48 @@ class _Rated:
     allowed: int
 
 
+@dataclass
+class _Account:
+    """What the syncs of one account share: windows, a pause, and how many calls are in flight."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    windows: dict[tuple[Rate, str], Window] = field(default_factory=dict)
+    paused_until: float = 0.0
+    in_flight: int = 0
+
+
+_accounts: WeakValueDictionary[tuple[str, int], _Account] = WeakValueDictionary()
+_accounts_lock = threading.Lock()
+
+
+def _account(name: str, clock: Clock) -> _Account:
+    if not name:
+        return _Account()
+    with _accounts_lock:
+        return _accounts.setdefault((name, 0 if isinstance(clock, RealClock) else id(clock)), _Account())
+
+
 class Limiter:
     """All limits of one destination account, shared by all workers.
 
-    `share`: share of the documented rates that is used.
+    `share`: share of the documented rates that is used. `in_flight`: most calls at once. `shared_by`: account whose
+    limits these are: every limiter of the process that names the same counts with it.
     """
 
-    def __init__(self, rates: tuple[Rate, ...], share: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        rates: tuple[Rate, ...],
+        share: float,
+        clock: Clock | None = None,
+        *,
+        in_flight: int | None = None,
+        shared_by: str = "",
+    ) -> None:
         self._clock = clock or RealClock()
         self._rates = [_Rated(rate, max(1, int(rate.rows * share))) for rate in rates]
-        self._windows: dict[tuple[int, str], Window] = {}
-        self._changed = threading.Condition()
-        self._paused_until = 0.0
+        self._in_flight = in_flight
+        self._account = _account(shared_by, self._clock)
+        self._changed = self._account.changed
         self._closed = False
 
     def close(self) -> None:
@@ -109,7 +143,8 @@ class Limiter:
     def batch_rows(self, most: int) -> int:
         """Return the batch size, at most `most`, whose multiples fill the limits best."""
         for rated in self._rates:
-            if not rated.rate.per_key and not rated.rate.per_call:
+            rate = rated.rate
+            if not rate.per_key and not rate.per_call and not rate.per_byte and not rate.label:
                 batches = -(-rated.allowed // most)
                 most = min(most, rated.allowed // batches)
         return max(1, most if (per_key := self.most_per_key()) is None else min(most, max(per_key, 1)))
@@ -117,41 +152,49 @@ class Limiter:
     def pause(self, seconds: float) -> None:
         """Let nobody send for a while: the other side asked for it."""
         with self._changed:
-            self._paused_until = max(self._paused_until, self._clock.now() + seconds)
+            self._account.paused_until = max(self._account.paused_until, self._clock.now() + seconds)
 
     @contextmanager
-    def permission(self, rows: int, keys: Mapping[str, int]) -> Iterator[None]:
-        """Wait until a call of that many rows may be sent, and count it until its answer.
+    def permission(self, rows: int, keys: Mapping[str, int], size: int = 0, label: str = "") -> Iterator[None]:
+        """Wait until a call of that many rows and bytes may be sent, and count it until its answer.
 
-        `keys`: rows per key, of the keys whose own limits could matter.
+        `keys`: rows per key, of the keys whose own limits could matter. `label`: whose own rates it counts against too.
         """
-        units_by_window = list(self._units_by_window(rows, keys))
+        uses = list(self._uses(rows, keys, size, label))
         with self._changed:
-            while (delay := self._delay(units_by_window)) > 0 and not self._closed:
+            while (delay := self._delay(uses)) > 0 and not self._closed:
                 self._clock.wait(delay, self._changed)
-            for window, units in units_by_window:
+            self._account.in_flight += 1
+            for window, units, _ in uses:
                 window.sent(units)
         try:
             yield
         finally:
             with self._changed:
-                for window, units in units_by_window:
+                self._account.in_flight -= 1
+                for window, units, _ in uses:
                     window.answered(self._clock.now(), units)
                 self._changed.notify_all()
 
-    def _units_by_window(self, rows: int, keys: Mapping[str, int]) -> Iterator[tuple[Window, int]]:
-        for number, rated in enumerate(self._rates):
-            subjects = keys if rated.rate.per_key else {"": rows}
+    def _uses(self, rows: int, keys: Mapping[str, int], size: int, label: str) -> Iterator[tuple[Window, int, int]]:
+        """Yield the windows that a call counts in, its units there, and how many are allowed."""
+        for rated in self._rates:
+            rate = rated.rate
+            if rate.label not in ("", label):
+                continue
+            subjects = keys if rate.per_key else {"": rows}
             for key, amount in subjects.items():
-                window = self._windows.setdefault((number, key), Window(rated.allowed, rated.rate.seconds))
-                yield window, 1 if rated.rate.per_call else amount
+                window = self._account.windows.setdefault((rate, key), Window(rated.allowed, rate.seconds))
+                units = 1 if rate.per_call else min(size, rated.allowed) if rate.per_byte else amount
+                yield window, units, rated.allowed
 
-    def _delay(self, units_by_window: list[tuple[Window, int]]) -> float:
+    def _delay(self, uses: list[tuple[Window, int, int]]) -> float:
         now = self._clock.now()
-        delays = [window.delay(now, units) for window, units in units_by_window]
+        delays = [window.delay(now, units, allowed) for window, units, allowed in uses]
         window_delay = max((d for d in delays if d is not None), default=0.0)
-        in_flight = 1.0 if None in delays else 0.0
-        return max(window_delay, in_flight, self._paused_until - now)
+        is_full = self._in_flight is not None and self._account.in_flight >= self._in_flight
+        in_flight = 1.0 if None in delays or is_full else 0.0
+        return max(window_delay, in_flight, self._account.paused_until - now)
 
 
 def backoff(attempt: int, first: float, longest: float, jitter: random.Random) -> float:

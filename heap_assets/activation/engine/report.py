@@ -67,7 +67,17 @@ class SyncReport:
     invalid: int = 0
     held: int = 0
     unknown: int = 0
-    """Rows without an answer; sent again by the next run."""
+    """Rows without an answer; sent again by the next run, or still being worked on there."""
+    no_match: int = 0
+    """Rows without a record at the destination, where the sync is to make none; tried again when they change."""
+    deferred: int = 0
+    """Rows that the destination asked to be sent again later."""
+    no_consent: int = 0
+    """Rows of people who have not consented."""
+    lost: int = 0
+    """Rows of earlier runs without an answer that are not sent again, because they could count twice."""
+    resumed: int = 0
+    """Rows that the destination took in jobs of earlier runs that have ended in this one."""
     aborted: int = 0
     """Rows that were planned and not attempted."""
     requests: int = 0

@@ -1,117 +1,39 @@
-"""Sends planned rows: bounded concurrency, intents before calls, retries, isolation of bad rows, outcome per row."""
+"""Sends planned rows: bounded concurrency, intents before calls, isolation of bad rows, an outcome for every row."""
 
 from __future__ import annotations
 
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from functools import partial
 
-import numpy as np
 import orjson
 import polars as pl
 
-from heap_assets.activation.engine.canonical import EXACT, json_values
-from heap_assets.activation.engine.destination import Destination, Response, Row
-from heap_assets.activation.engine.difference import VALUE
-from heap_assets.activation.engine.hashing import EMPTY
-from heap_assets.activation.engine.http_client import RetryingClient, RunStats, RunStopped, Transport, reason_of
+from heap_assets.activation.engine.batch import LEAVES, Outcome, intent_frame, outcome_frame, rows_of, with_facts
+from heap_assets.activation.engine.destination import Destination, Row
+from heap_assets.activation.engine.driving import Drive, Judged, StillWorking
+from heap_assets.activation.engine.exchange import Exchange
+from heap_assets.activation.engine.http_client import (
+    LONGEST_REASON,
+    AnswerLost,
+    RetryingClient,
+    RunStats,
+    RunStopped,
+    Transport,
+    personal,
+)
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
-from heap_assets.activation.engine.log import FIELD, INTENT_SCHEMA, OUTCOME_SCHEMA, Log
+from heap_assets.activation.engine.log import Log
+from heap_assets.activation.engine.pending import Pending, PendingBatches
 from heap_assets.activation.engine.rate_limit import Limiter
-from heap_assets.activation.engine.spec import SyncSpec
+from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.redaction import redact
 
-_OMITTED: Any = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of one row."""
-
-    status: str
-    http_status: int | None = None
-    reason: str | None = None
-    attempt: int = 1
-
-
-def with_facts(rows: pl.DataFrame, facts: Mapping[str, Any]) -> pl.DataFrame:
-    """Add the columns of an intent; failures are counted on only if the same values failed before."""
-    same = pl.col("failed_hash").eq_missing(pl.col("row_hash"))
-    return rows.with_columns(
-        pl.when(same).then(pl.col("failures").fill_null(0)).otherwise(0).cast(pl.UInt32).alias("failures"),
-        *(pl.lit(value, INTENT_SCHEMA[name]).alias(name) for name, value in facts.items()),
-    )
-
-
-def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterator[Row]:
-    """Yield the rows of a batch as destinations take them."""
-    names = [c.removeprefix(VALUE) for c in batch.columns if c.startswith(VALUE) and FIELD + c[2:] in batch.columns]
-    extras = [c for c in (*destination.required, *destination.optional, "row_hash") if c in batch.columns]
-    columns = [_to_send(batch[VALUE + name], batch[FIELD + name]) for name in names]
-    beside = zip(*(batch[c].to_list() for c in extras), strict=True)
-    keys = batch["key"].to_list()
-    persons = batch["person"].to_list() if "person" in batch.columns else keys
-    values = zip(*columns, strict=True) if columns else iter([()] * len(keys))
-    for key, person, sent, extra in zip(keys, persons, values, beside, strict=True):
-        mapped = {name: value for name, value in zip(names, sent, strict=True) if value is not _OMITTED}
-        yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, extra, strict=True))})
-
-
-def _to_send(values: pl.Series, sent: pl.Series) -> list[Any]:
-    """Return the values of a column as sent; those that are not part of the call are `_OMITTED`."""
-    small = values.dtype == pl.Int64 and max(-_bound(values.min()), _bound(values.max())) <= EXACT
-    listed = values.to_list() if small else json_values(values)
-    if sent.null_count() == 0 and sent.min() != EMPTY:
-        return listed
-    return [
-        _OMITTED if mark is None else None if mark == EMPTY else value
-        for value, mark in zip(listed, sent.to_list(), strict=True)
-    ]
-
-
-def _repeated(value: pl.Series, count: int) -> pl.Series:
-    """Repeat a single value; `new_from_index` would run a query."""
-    return value.extend_constant(value[0], count - 1)
-
-
-def _bound(value: Any) -> int:
-    return 0 if value is None else int(value)
-
-
-def outcome_frame(name: str, outcomes: Sequence[Outcome]) -> pl.DataFrame:
-    """Return the outcome segment of a batch."""
-    count = len(outcomes)
-    first = outcomes[0]
-    distinct = [first] if all(outcome is first for outcome in outcomes) else outcomes
-    columns: dict[str, list[Any]] = {
-        "status": [o.status for o in distinct],
-        "http_status": [o.http_status for o in distinct],
-        "reason": [o.reason for o in distinct],
-        "attempt": [o.attempt for o in distinct],
-    }
-    series = [pl.Series(c, values, OUTCOME_SCHEMA[c]) for c, values in columns.items()]
-    if len(distinct) < count:
-        series = [_repeated(s, count) for s in series]
-    batch = _repeated(pl.Series("batch", [name]), count)
-    at = _repeated(pl.Series("answered_at", [datetime.now(UTC)], OUTCOME_SCHEMA["answered_at"]), count)
-    return pl.DataFrame([batch, pl.Series("row", np.arange(count, dtype=np.uint32)), *series, at])
-
-
-def intent_frame(name: str, part: pl.DataFrame) -> pl.DataFrame:
-    """Return the intent segment of some rows that :func:`with_facts` has prepared."""
-    rows = len(part)
-    facts = {"batch": pl.Series("batch", [name]), "at": pl.Series("at", [datetime.now(UTC)], INTENT_SCHEMA["at"])}
-    columns = [_repeated(facts[c], rows) if c in facts else part[c] for c in INTENT_SCHEMA if c != "row"]
-    numbers = pl.Series("row", np.arange(rows, dtype=np.uint32))
-    return pl.DataFrame([numbers, *columns, *(part[c] for c in part.columns if c.startswith(FIELD))])
-
-
 _FEWEST_BAD = 20
-_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -130,7 +52,24 @@ class _Item:
     row: Row
     element: bytes
     position: int
+    """In the intent segment of its batch."""
     unwritable: str | None = None
+
+
+@dataclass
+class _Batch:
+    """One intent segment on its way to outcomes.
+
+    `open`: positions of rows whose exchange goes on in a later run. `exchanges`: those that are remembered and done.
+    """
+
+    name: str
+    intents: pl.DataFrame
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+    exchanges: list[str] = field(default_factory=list)
+    begun: int = 0
+    resumed: bool = False
 
 
 class Sender:
@@ -154,23 +93,47 @@ class Sender:
     ) -> None:
         self.spec, self.destination, self.log, self.lease, self.transport = spec, destination, log, lease, transport
         self._facts = {"day": day, "mapping": mapping, "run_id": run_id, "fence": log.fence}
-        self._limiter = Limiter(destination.limits.rates, spec.rate_share, transport.clock)
-        self._caller = RetryingClient(spec.retry, self._limiter, transport, lease)
+        limits = destination.limits
+        self._limiter = Limiter(
+            limits.rates, spec.rate_share, transport.clock, in_flight=limits.in_flight, shared_by=limits.shared_by
+        )
+        self._client = RetryingClient(destination, spec.retry, self._limiter, transport, lease)
+        self._pending = PendingBatches(log.store, spec.folder)
         self._order = random.Random()  # noqa: S311  the order of a batch is not a secret
         self._progress = progress
-        self._lock = self._caller.lock
+        self._lock = self._client.lock
         self._failure: BaseException | None = None
         self._planned = 0
         self._heavy: frozenset[str] = frozenset()
+        self._started = transport.clock.now()
+
+    def resume(self) -> pl.Series:
+        """Go on with the batches that earlier runs left; returns the keys of those that are still open."""
+        left = [pending for pending in self._pending.all() if not self._is_answered(pending)]
+        self._with_workers((partial(self._resume, pending) for pending in left), len(left))
+        still = [pending.intents["key"] for pending in self._pending.all()]
+        return pl.concat([pl.Series("key", [], pl.String), *still])
 
     def run(self, rows: pl.DataFrame) -> RunStats:
         """Send all rows. Whatever happens, what was acknowledged is in the log when this returns or raises."""
         self._planned = len(rows)
         self._started = self.transport.clock.now()
-        batches = self._batches(with_facts(rows, self._facts))
+        leave = rows["op"] == LEAVES
+        is_mixed = self.destination.mode is Mode.SET and not self.destination.replaces and leave.any()
+        for part in (rows.filter(leave), rows.filter(~leave)) if is_mixed else (rows,):
+            tasks = (partial(self._deliver, batch) for batch in self._batches(with_facts(part, self._facts)))
+            self._with_workers(tasks, -(-len(part) // self._batch_rows))
+        return self.stats
+
+    @property
+    def stats(self) -> RunStats:
+        """Counts of everything that was done so far."""
+        return self._client.stats
+
+    def _with_workers(self, tasks: Iterator[Callable[[], None]], most: int) -> None:
         workers = [
-            threading.Thread(target=self._work, args=(batches,), name=f"deliver-{n}", daemon=True)
-            for n in range(max(1, min(self.spec.concurrency, -(-len(rows) // self._batch_rows))))
+            threading.Thread(target=self._work, args=(tasks,), name=f"deliver-{n}", daemon=True)
+            for n in range(max(0, min(self.spec.concurrency, most)))
         ]
         try:
             for worker in workers:
@@ -178,17 +141,31 @@ class Sender:
             for worker in workers:
                 worker.join()
         except BaseException:  # the run is interrupted: nothing may be sent after the lease is gone
-            self._caller.stop("interrupted")
+            self._client.stop("interrupted")
             for worker in workers:
                 if worker.is_alive():  # one that has not begun sends nothing any more
                     worker.join()
             raise
         if self._failure is not None:
             raise self._failure
-        return self._caller.stats
+
+    def _work(self, tasks: Iterator[Callable[[], None]]) -> None:
+        try:
+            while not self._client.stopped:
+                with self._lock:
+                    task = next(tasks, None)
+                if task is None:
+                    return
+                task()
+        except BaseException as error:  # raised again by run()
+            with self._lock:
+                self._failure = self._failure or error
+            self._client.stop()
 
     @property
     def _batch_rows(self) -> int:
+        if self.destination.replaces:
+            return max(self._planned, 1)
         return self._limiter.batch_rows(self.destination.limits.batch_rows)
 
     def _batches(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -204,24 +181,11 @@ class Sender:
         for part in rounds:
             yield from part.iter_slices(self._batch_rows)
 
-    def _work(self, batches: Iterator[pl.DataFrame]) -> None:
-        try:
-            while not self._caller.stopped:
-                with self._lock:
-                    batch = next(batches, None)
-                if batch is None:
-                    return
-                self._deliver(batch)
-        except BaseException as error:  # raised again by run()
-            with self._lock:
-                self._failure = self._failure or error
-            self._caller.stop()
-
     def _deliver(self, batch: pl.DataFrame) -> None:
         rows = rows_of(batch, self.destination, self.log.fence)
         items = [self._item(row, position) for position, row in enumerate(rows)]
         for group in self._grouped(items):
-            if self._caller.stopped:
+            if self._client.stopped:
                 return
             self._deliver_group(batch, group)
 
@@ -229,12 +193,12 @@ class Sender:
         try:
             return _Item(row, orjson.dumps(self.destination.element(row)), position)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # one row's value stops one row
-            message = redact(error, _personal([row]), longest=_LONGEST_REASON)
+            message = redact(error, personal([row]), longest=LONGEST_REASON)
             return _Item(row, b"", position, f"cannot be written as a request: {type(error).__name__}: {message}")
 
     def _grouped(self, items: Sequence[_Item]) -> Iterator[list[_Item]]:
         """Cut a batch so that every request stays below the byte limit."""
-        most = self.destination.limits.batch_bytes
+        most = None if self.destination.replaces else self.destination.limits.batch_bytes
         group: list[_Item] = []
         size = 0
         for item in items:
@@ -250,57 +214,117 @@ class Sender:
         try:
             self.lease.check()
         except LeaseLostError as error:
-            self._caller.stop(str(error))
+            self._client.stop(str(error))
             return
-        name = self.log.batch()
-        positions = [item.position for item in group]
-        self.log.append(name, "intent", intent_frame(name, batch[positions] if len(group) < len(batch) else batch))
-        outcomes: dict[int, Outcome] = {}
-        try:
-            self._send_group(group, outcomes, shuffled=False)
-        except RunStopped as stop:
-            self._caller.stop(stop.reason)
-            status = "unknown" if stop.arrived else "aborted"
-            for item in group:
-                outcomes.setdefault(item.position, Outcome(status, stop.http_status, stop.reason))
-        self.log.append(name, "outcome", outcome_frame(name, [outcomes[p] for p in positions]))
-        self._count(outcomes)
+        part = batch[[item.position for item in group]] if len(group) < len(batch) else batch
+        for place, item in enumerate(group):
+            item.position = place
+        delivery = _Batch(self.log.batch(), part)
+        self.log.append(delivery.name, "intent", intent_frame(delivery.name, part))
+        self._with_outcomes(delivery, lambda: self._send_group(delivery, group, shuffled=False))
 
-    def _send_group(self, group: list[_Item], outcomes: dict[int, Outcome], *, shuffled: bool) -> None:
+    def _with_outcomes(self, batch: _Batch, send: Callable[[], None]) -> None:
+        """Send, and write down what became of the rows, whatever that was."""
+        try:
+            send()
+        except RunStopped as stop:
+            self._client.stop(stop.reason)
+            status = "unknown" if stop.arrived else "aborted"
+            for position in set(range(len(batch.intents))) - batch.open:
+                batch.outcomes.setdefault(position, Outcome(status, stop.http_status, stop.reason))
+        outcomes = {p: batch.outcomes[p] for p in range(len(batch.intents)) if p not in batch.open}
+        if outcomes:
+            self.log.append(batch.name, "outcome", outcome_frame(batch.name, outcomes))
+        for exchange in batch.exchanges:
+            self._pending.done(exchange)
+        if batch.resumed:
+            with self._lock:
+                self.stats.resumed += accepted_rows(Counter(o.status for o in batch.outcomes.values()))
+        else:
+            self._count(batch)
+
+    def _send_group(self, batch: _Batch, group: list[_Item], *, shuffled: bool) -> None:
         """Send a group and split it until every row has an outcome."""
-        group = self._sendable(group, outcomes)
+        group = self._sendable(batch, group)
         if not group:
             return
         rows = [item.row for item in group]
-        heavy = Counter(row.person for row in rows if row.person in self._heavy)
-        request = self.destination.request([item.element for item in group], rows)
-        response, attempt = self._caller.call(request, len(rows), heavy)
-        refused = self._refused(response, rows)
-        for index, reason in refused.items():
-            outcomes[group[index].position] = Outcome("rejected", response.status, reason, attempt)
-        remaining = [item for index, item in enumerate(group) if index not in refused]
-        if response.accepted:
-            accepted = Outcome(self.destination.accepted, response.status, None, attempt)
-            outcomes |= {item.position: accepted for item in remaining}
+        judged = self._driven(batch, group, self.destination.exchange([item.element for item in group], rows))
+        if judged is None:
             return
-        if len(group) > 1:  # whether a refused batch was applied in part, nobody says (heap.md 1.3)
-            unknown = Outcome("unknown", response.status, "refused together with others", attempt)
-            outcomes |= {item.position: unknown for item in remaining}
-        if refused:
-            self._stop_if_broken(outcomes)
-            self._send_group(remaining, outcomes, shuffled=shuffled)
+        remaining = self._judged(batch, group, judged)
+        if not remaining:
+            return
+        if len(remaining) < len(group):
+            self._stop_if_broken(batch)
+            self._send_group(batch, remaining, shuffled=shuffled)
         elif len(group) == 1:
-            reason = redact(reason_of(response), _personal(rows), longest=_LONGEST_REASON)
-            outcomes[group[0].position] = Outcome("rejected", response.status, reason, attempt)
-            self._stop_if_broken(outcomes)
+            reason = judged.verdict.reason or f"HTTP {judged.http_status}"
+            batch.outcomes[group[0].position] = Outcome("rejected", judged.http_status, reason, judged.attempt)
+            self._stop_if_broken(batch)
         else:
             if not shuffled:  # bad rows often stand together; a random order makes their share visible early
                 self._order.shuffle(group)
             middle = len(group) // 2
-            self._send_group(group[:middle], outcomes, shuffled=True)
-            self._send_group(group[middle:], outcomes, shuffled=True)
+            self._send_group(batch, group[:middle], shuffled=True)
+            self._send_group(batch, group[middle:], shuffled=True)
 
-    def _sendable(self, group: list[_Item], outcomes: dict[int, Outcome]) -> list[_Item]:
+    def _driven(self, batch: _Batch, group: list[_Item], exchange: Exchange) -> Judged | None:
+        """Return the verdict of an exchange; None if there is none yet, or never will be."""
+        remembered = f"{batch.name}.{batch.begun}"
+        batch.begun += 1
+        positions = [item.position for item in group]
+        ids = [item.row.remote_id for item in group]
+        beside = (pl.Series("row", positions, pl.UInt32), pl.Series("remote_id", ids, pl.String))
+        heavy = Counter(item.row.person for item in group if item.row.person in self._heavy)
+        drive = Drive(
+            self.destination,
+            self._client,
+            [item.row for item in group],
+            heavy,
+            lambda state: self._pending.remember(
+                remembered, intent_frame(batch.name, batch.intents[positions]).with_columns(*beside), state
+            ),
+            self.spec.retry.patience,
+        )
+        try:
+            judged = drive.through(exchange)
+        except (RunStopped, AnswerLost, StillWorking) as end:
+            if drive.remembered or batch.resumed:
+                batch.open.update(positions)
+                batch.outcomes = {p: o for p, o in batch.outcomes.items() if p not in batch.open}
+            elif not isinstance(end, RunStopped):
+                reason = f"{end}: not sent again, it could count twice" if str(end) else "the destination took too long"
+                batch.outcomes |= dict.fromkeys(positions, Outcome("unknown", None, reason))
+            if isinstance(end, RunStopped):
+                raise
+            return None
+        if drive.remembered:
+            batch.exchanges.append(remembered)
+        return judged
+
+    def _judged(self, batch: _Batch, group: list[_Item], judged: Judged) -> list[_Item]:
+        """Note what a verdict says of each row; returns the rows that have to be sent once more.
+
+        Raises RunStopped if the verdict says so.
+        """
+        verdict, status, attempt = judged.verdict, judged.http_status, judged.attempt
+        for index, row in verdict.rows.items():
+            outcome = Outcome(row.status, status, row.reason, attempt, row.until, row.remote_id)
+            batch.outcomes[group[index].position] = outcome
+        remaining = [item for index, item in enumerate(group) if index not in verdict.rows]
+        rest, again = Outcome(self.destination.accepted, status, None, attempt), False
+        if verdict.rest != "applied":
+            reason = "refused together with others" if len(group) > 1 else verdict.reason
+            rest = Outcome("unknown" if verdict.rest == "unknown" else "aborted", status, reason, attempt)
+            harmless = verdict.rest == "not_applied" or self.destination.dedupe.kind != "none" or len(group) == 1
+            again = harmless and not batch.resumed
+        batch.outcomes |= dict.fromkeys((item.position for item in remaining), rest)
+        if verdict.stop is not None:
+            raise RunStopped(verdict.stop, arrived=False, http_status=status)
+        return remaining if again else []
+
+    def _sendable(self, batch: _Batch, group: list[_Item]) -> list[_Item]:
         """Return the items of a group that a request can hold; the others are rejected without a call."""
         most = self.destination.limits.row_bytes
         sendable = []
@@ -311,45 +335,60 @@ class Sender:
             if reason is None:
                 sendable.append(item)
             else:
-                outcomes[item.position] = Outcome("rejected", None, reason, 0)
+                batch.outcomes[item.position] = Outcome("rejected", None, reason, 0)
         return sendable
 
-    def _refused(self, response: Response, rows: Sequence[Row]) -> dict[int, str]:
-        """Return the rows that an answer names as refused, with what may be kept of its reasons.
+    def _resume(self, pending: Pending) -> None:
+        """Go on with a batch under the lease of this run."""
+        facts = {"run_id": self._facts["run_id"], "fence": self.log.fence, "at": datetime.now(UTC)}
+        name = self.log.batch()
+        now = [pl.lit(value, pending.intents.schema[column]).alias(column) for column, value in facts.items()]
+        intents = pending.intents.with_columns(pl.lit(name).alias("batch"), row=pl.int_range(pl.len(), dtype=pl.UInt32))
+        intents = intents.with_columns(now)
+        batch = _Batch(name, intents, resumed=True)
+        batch.open = set(intents.filter(pl.col("key") == "")["row"])  # forgotten people
+        self.log.append(name, "intent", intents.filter(pl.col("key") != "").drop("remote_id"))
+        self._pending.remember(f"{name}.0", intents, pending.state)
+        self._pending.done(pending.batch)
+        rows = pending.rows(sets=self.destination.mode is Mode.SET)
+        items = [_Item(row, b"", place) for place, row in enumerate(rows)]
 
-        Raises RunStopped if the destination's own code fails over the answer: which rows were taken is not known then.
-        """
-        try:
-            reasons = self.destination.rejections(response, rows) or {}
-            reasons = {index: str(reason) for index, reason in reasons.items() if 0 <= index < len(rows)}
-        except Exception as error:
-            what = f"HTTP {response.status}, whose text {self.destination.kind} cannot read ({type(error).__name__})"
-            raise RunStopped(what, arrived=True, http_status=response.status) from error
-        personal = _personal(rows) if reasons else ()
-        shown = {text: redact(text, personal, longest=_LONGEST_REASON) for text in set(reasons.values())}
-        return {index: shown[text] for index, text in reasons.items()}
+        def go_on() -> None:
+            judged = self._driven(batch, items, self.destination.resume(pending.state, rows))
+            if judged is not None:
+                batch.exchanges.append(f"{name}.0")
+                self._judged(batch, items, judged)
 
-    def _stop_if_broken(self, outcomes: dict[int, Outcome]) -> None:
+        self._with_outcomes(batch, go_on)
+
+    def _is_answered(self, pending: Pending) -> bool:
+        """Whether the outcome of a pending batch is in the log: then its run was killed before it could remove it."""
+        if not set(pending.intents["row"]) <= self.log.answered(pending.batch.partition(".")[0]):
+            return False
+        self._pending.done(pending.batch)
+        return True
+
+    def _stop_if_broken(self, batch: _Batch) -> None:
         with self._lock:
-            total = self._caller.stats.outcomes + Counter(outcome.status for outcome in outcomes.values())
-        bad = total["rejected"]
-        if bad >= _FEWEST_BAD and bad > self.spec.broken_share * (bad + total[self.destination.accepted]):
+            total = self.stats.outcomes + Counter(outcome.status for outcome in batch.outcomes.values())
+        bad, good = total["rejected"] + total["invalid"], accepted_rows(total)
+        if bad >= _FEWEST_BAD and bad > self.spec.broken_share * (bad + good):
             raise RunStopped(
-                f"{bad} of {bad + total[self.destination.accepted]} rows were refused: the mapping is probably broken",
+                f"{bad} of {bad + good} rows were refused: the mapping is probably broken",
                 arrived=False,
             )
 
-    def _count(self, outcomes: dict[int, Outcome]) -> None:
+    def _count(self, batch: _Batch) -> None:
         with self._lock:
-            self._caller.stats.outcomes.update(outcome.status for outcome in outcomes.values())
+            done = self.stats.outcomes
+            done.update(outcome.status for outcome in batch.outcomes.values())
+            done["unknown"] += len(batch.open)
             if self._progress is not None:
-                done = self._caller.stats.outcomes
                 seconds = self.transport.clock.now() - self._started
-                accepted, requests = done[self.destination.accepted], self._caller.stats.requests
+                accepted, requests = accepted_rows(done), self.stats.requests
                 self._progress(Progress(self._planned, accepted, done["rejected"], requests, seconds))
 
 
-def _personal(rows: Sequence[Row]) -> set[str]:
-    """Return the keys and values of rows: a destination's reason may repeat those of any row of its call."""
-    keys = {row.key for row in rows} | {str(row.person) for row in rows}
-    return keys | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}
+def accepted_rows(outcomes: Counter[str]) -> int:
+    """Count the rows that the destination took."""
+    return sum(outcomes[status] for status in ("acknowledged", "sent"))

@@ -14,10 +14,14 @@ from heap_assets.errors import SettingsError
 
 
 class Mode(StrEnum):
-    """How rows become calls: upsert keeps a key as the newest row says, insert sends each new row once."""
+    """How rows become calls.
+
+    Upsert keeps a key as the newest row says, insert sends each new row once, set adds and removes members.
+    """
 
     UPSERT = "upsert"
     INSERT = "insert"
+    SET = "set"
 
 
 class OnWithdrawn(StrEnum):
@@ -66,6 +70,8 @@ class Retry:
     """Seconds of nothing but 429 after which the run stops."""
     timeout: float = 30.0
     """Seconds that one call may take."""
+    patience: float = 3600.0
+    """Seconds that a run waits for a job of the destination; a later run goes on waiting."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,10 @@ class SyncSpec:
     """Share of refused rows at which the mapping counts as broken and the run stops."""
     unchanged_failures: int = 3
     """After so many equal failures a refused row is tried only every second, fourth, ... run (at most every 32nd)."""
+    unmatched_for: timedelta = timedelta(days=7)
+    """How long an unchanged row is left alone that has no record at the destination, or several."""
+    consent: str | None = None
+    """Boolean column without which a row is not sent."""
     guard: Guard = field(default_factory=Guard)
     retry: Retry = field(default_factory=Retry)
     lease_ttl: timedelta = timedelta(minutes=2)

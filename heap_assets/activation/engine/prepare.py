@@ -1,0 +1,153 @@
+"""Rows of a sync made ready for comparison: values, their hashes, and what is wrong with a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from heap_assets.activation.engine.canonical import property_columns, utf16_longer_than
+from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.hashing import hashed_values
+from heap_assets.activation.engine.limits import Limits
+from heap_assets.activation.engine.log import FIELD
+from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.errors import SettingsError
+
+VALUE = "v:"
+"""Prefix of the columns that hold the values to send."""
+MEMBER = "(member)"
+"""Field of the ledger that says that a key is in a set."""
+MEMBER_HASH = 2
+"""What the ledger holds there."""
+_CONSENTS, _BELONGS = "_consents", "_belongs"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows ready to be compared."""
+
+    rows: pl.DataFrame
+    """`key`, addressing columns, and per property `v:<name>` (value) and `p:<name>` (keyed hash, null for null)."""
+    invalid: pl.DataFrame
+    """`profile_id`, `key`, `reason`: never sent."""
+    keys: pl.Series
+    """Every key of the rows, invalid ones included."""
+    names: tuple[str, ...]
+    send_null: frozenset[str]
+    leaving: pl.DataFrame
+    """Of a set: rows that are known not to be members, with addressing columns and `v:` values."""
+    no_consent: pl.Series
+    """Keys of the rows that are left out because their people have not consented."""
+
+
+def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: bytes) -> Prepared:
+    """Read the rows, turn mapped columns into values, hash them, and separate invalid rows and those without consent.
+
+    Raises SettingsError if a column is missing that the sync names.
+    """
+    columns = property_columns(spec, rows)
+    names = tuple(columns)
+    check_names(spec.name, names, destination.limits)
+    schema = rows.collect_schema()
+    for column in ("key", *destination.required):
+        if column not in schema:
+            raise SettingsError(
+                f"sync {spec.name}: {destination.kind} needs the column {column!r}, which the rows lack"
+            )
+    inputs = [c for c in ("key", "profile_id", *destination.required, *destination.optional) if c in schema]
+    rows = rows.with_columns(pl.col("key").cast(pl.String))
+    values = [value.alias(VALUE + name) for name, (value, _) in columns.items()]
+    told = [_consents(spec, schema).alias(_CONSENTS), _belongs(destination, schema).alias(_BELONGS)]
+    frame = rows.select(*inputs, *values, *told).collect()
+    no_consent = frame.filter(~pl.col(_CONSENTS))["key"]
+    leaving = frame.filter(~(pl.col(_CONSENTS) & pl.col(_BELONGS))).drop(told_names := (_CONSENTS, _BELONGS))
+    frame = frame.filter(pl.col(_CONSENTS) & pl.col(_BELONGS)).drop(told_names)
+    unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
+    reason = reasons(frame, destination, names)
+    twice = "two rows have this key" if unique_on == "event_key" else "two profiles have this key"
+    reason = reason.set(duplicated(frame, unique_on) & reason.is_null(), twice) if len(frame) else reason
+    bad = reason.is_not_null()
+    labelled = frame.select("key", *(["profile_id"] if "profile_id" in inputs else [])).with_columns(reason=reason)
+    usable = frame if not bad.any() else frame.filter(~bad)
+    hashed = usable.with_columns(hashed_values(usable[VALUE + n], salt).alias(FIELD + n) for n in names)
+    if destination.mode is Mode.SET:
+        hashed = hashed.with_columns(pl.lit(MEMBER_HASH, pl.UInt64).alias(FIELD + MEMBER))
+        names = (*names, MEMBER)
+    send_null = frozenset(name for name, (_, mapped) in columns.items() if mapped.on_null == "send")
+    return Prepared(hashed, labelled.filter(bad), frame[unique_on], names, send_null, leaving, no_consent)
+
+
+def _consents(spec: SyncSpec, schema: pl.Schema) -> pl.Expr:
+    if spec.consent is None:
+        return pl.lit(value=True)
+    if schema.get(spec.consent) != pl.Boolean:
+        found = schema.get(spec.consent, "missing")
+        raise SettingsError(f"sync {spec.name}: consent is {spec.consent!r}, which is {found}: name a boolean column")
+    return pl.col(spec.consent).fill_null(value=False)
+
+
+def _belongs(destination: Destination, schema: pl.Schema) -> pl.Expr:
+    """Whether a row is a member of its set: rows with `member` false only say what is known of those who leave."""
+    has_column = destination.mode is Mode.SET and "member" in schema
+    return pl.col("member").fill_null(value=False) if has_column else pl.lit(value=True)
+
+
+def check_names(sync: str, names: Iterable[str], limits: Limits) -> None:
+    """Refuse property names that the destination would misread.
+
+    Raises SettingsError for a name that is empty, too long (heap.md 1.9) or taken by the destination ("id", heap.md
+    1.5).
+    """
+    for name in names:
+        if not name.strip():
+            raise SettingsError(f"sync {sync}: a property has an empty name")
+        if name.lower() in limits.forbidden_names:
+            raise SettingsError(f"sync {sync}: property {name!r} clashes with a name of the destination: rename it")
+        if limits.name_units is not None and len(name.encode("utf-16-le")) // 2 > limits.name_units:
+            raise SettingsError(f"sync {sync}: property {name[:40]!r}... is longer than {limits.name_units} characters")
+
+
+def reasons(frame: pl.DataFrame, destination: Destination, names: Iterable[str]) -> pl.Series:
+    """Return for every row why it cannot be sent; null if it can.
+
+    `frame`: `key`, the destination's other columns, and one `v:` column per property.
+    """
+    reasons_by_row = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(frame))
+    tests = [*_key_tests(frame, destination), *_value_tests(frame, destination.limits, names)]
+    for reason, expression in destination.invalid_rows(frame.lazy()).items():
+        tests.append((reason, frame.select(bad=expression.fill_null(value=True))["bad"]))
+    for reason, bad in reversed(tests):
+        if bad.any():
+            reasons_by_row = reasons_by_row.set(bad, reason)
+    return reasons_by_row
+
+
+def _key_tests(frame: pl.DataFrame, destination: Destination) -> list[tuple[str, pl.Series]]:
+    key, limits = frame["key"], destination.limits
+    nulls = [] if destination.key_may_be_null else [("key is null", key.is_null())]
+    tests = [*nulls, ("key is blank", (key.str.strip_chars() == "").fill_null(value=False))]
+    if limits.key_units is not None:
+        tests.append((f"key is longer than {limits.key_units} characters", utf16_longer_than(key, limits.key_units)))
+    if limits.junk_keys:
+        junk = key.str.to_lowercase().is_in(list(limits.junk_keys)).fill_null(value=False)
+        tests.append(("key is a placeholder, not one person", junk))
+    return tests
+
+
+def _value_tests(frame: pl.DataFrame, limits: Limits, names: Iterable[str]) -> list[tuple[str, pl.Series]]:
+    tests = []
+    for name in names:
+        values = frame[VALUE + name]
+        if values.dtype == pl.String and limits.value_units is not None:
+            reason = f"{name} is longer than {limits.value_units} characters"
+            tests.append((reason, utf16_longer_than(values, limits.value_units)))
+        elif values.dtype.is_float():
+            tests.append((f"{name} is not a finite number", (~values.is_finite()).fill_null(value=False)))
+    return tests
+
+
+def duplicated(frame: pl.DataFrame, column: str) -> pl.Series:
+    """Tell which rows share their key with another row; null keys share nothing."""
+    return frame[column].is_duplicated() & frame[column].is_not_null()
