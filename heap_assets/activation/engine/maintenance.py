@@ -13,7 +13,8 @@ from heap_assets.activation.engine.accounts import all_ledgers
 from heap_assets.activation.engine.difference import RESEND
 from heap_assets.activation.engine.hashing import hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.lease import Lease
-from heap_assets.activation.engine.log import INTENT_SCHEMA, Log, fold
+from heap_assets.activation.engine.log import INTENT_SCHEMA, REFUSED, Log, fold
+from heap_assets.activation.engine.pending import PendingBatches
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.tables import read_table, write_table
 from heap_assets.errors import DamagedFileError
@@ -27,9 +28,9 @@ _FAILED = ("failures", "failed_at", "reason")
 
 
 def rejected(store: Store, spec: SyncSpec, since: datetime | None = None) -> pl.DataFrame:
-    """Return the rejected and unanswered rows: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
+    """Return the rows that were refused or not answered: `key_hash`, `status`, `failures`, `failed_at`, `reason`."""
     log = Log(store, spec.folder)
-    frame = _failed(fold(log, log.ledger()).frame, since)
+    frame = _failed(fold(log, log.ledger()).frame, since, ("rejected", "invalid"))
     return frame.select(hashed_keys(frame["key"], salt(store, spec.salt, keep=False)), "status", *_FAILED)
 
 
@@ -46,11 +47,13 @@ def keys_behind(store: Store, spec: SyncSpec, hashes: Collection[str]) -> pl.Dat
 
 
 def retry_rejected(store: Store, spec: SyncSpec, run_id: str, since: datetime | None = None) -> int:
-    """Make the next run try rejected rows at once, however often they failed; returns how many.
+    """Make the next run try rows again that the destination did not take, whatever they wait for; returns how many.
+
+    Rows without an answer too, though the destination may count them twice.
 
     `since`: only those rejected at this time or later: after an outage, for example.
     """
-    return _append_notes(store, spec, run_id, lambda ledger: _failed(ledger, since)["key"], {"failures": 0})
+    return _append_notes(store, spec, run_id, lambda ledger: _failed(ledger, since, REFUSED)["key"], {"failures": 0})
 
 
 def full_resend(store: Store, spec: SyncSpec, run_id: str) -> int:
@@ -94,6 +97,7 @@ def _forget_in_ledger(
         hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
         # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
         _refuse(store, spec.name, hashes)
+        PendingBatches(store, folder).forget(keys)
         everything = frozenset(log.segments())
         log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
         _forget_in_tables(store, folder, hashes)
@@ -144,8 +148,8 @@ def _forget_in_tables(store: Store, sync: str, hashes: Collection[str]) -> None:
                 write_table(store, info.key, remaining)
 
 
-def _failed(ledger: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
-    failed = ledger.filter(pl.col("status").is_in(["rejected", "unknown"]))
+def _failed(ledger: pl.DataFrame, since: datetime | None, statuses: Collection[str]) -> pl.DataFrame:
+    failed = ledger.filter(pl.col("status").is_in([*statuses, "unknown"]))
     return failed if since is None else failed.filter(pl.col("failed_at").is_null() | (pl.col("failed_at") >= since))
 
 
