@@ -13,6 +13,7 @@ from typing import Any
 from heap_assets_tests.connectors.servers.core import Answer, Call, Job, VendorServer, route
 from heap_assets_tests.connectors.servers.shapes import basic
 
+_ENDS = ("source_attributes", "destination_attributes")
 V1_ENDS = datetime(2027, 1, 15, tzinfo=UTC).timestamp()
 
 
@@ -57,13 +58,23 @@ class Census(VendorServer):
     @route("GET", "/api/v2/syncs/{sync:int}")
     def sync(self, call: Call, sync: int) -> dict[str, Any]:
         self._know(sync)
-        return {"status": "success", "data": {"id": sync, "paused": False}}
+        ends = {name: {"connection_id": 1, "object": {"name": "users"}} for name in _ENDS}
+        return {"status": "success", "data": {"id": sync, "label": "users", "paused": False, "mappings": [], **ends}}
 
-    @route("POST", "/api/v1/syncs/{sync:int}/trigger")
-    @route("POST", "/api/v2/syncs/{sync:int}/trigger")
+    @route("GET", "/api/v1/sources/{number:int}")
+    @route("GET", "/api/v1/destinations/{number:int}")
+    @route("GET", "/api/v2/sources/{number:int}")
+    @route("GET", "/api/v2/destinations/{number:int}")
+    def connection(self, call: Call, number: int) -> dict[str, Any]:
+        return {"status": "success", "data": {"id": number, "name": "connection"}}
+
+    @route("POST", "/api/v1/syncs/{sync:int}/trigger", takes="application/json nothing")
+    @route("POST", "/api/v2/syncs/{sync:int}/trigger", takes="application/json nothing")
     def trigger(self, call: Call, sync: int) -> dict[str, Any]:
         self._know(sync)
-        full = call.query.get("force_full_sync", "false")
+        # a client of Dagster's sends it in the body
+        body = call.body if isinstance(call.body, dict) else {}
+        full = call.query.get("force_full_sync") or str(body.get("force_full_sync", False)).lower()
         if full not in ("true", "false"):
             raise self.refuse(self.error(400, "invalid", "force_full_sync"), "force_full_sync is true or false")
         active = any(job.state["sync"] == sync and job.state["ended"] is None for job in self.jobs.values())

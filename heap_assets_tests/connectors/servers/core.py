@@ -71,7 +71,8 @@ def route(method: str, path: str, kind: Kind | None = None, *, takes: str | None
     kind
         `token` calls are neither authorised nor limited; GET reads and others write unless told.
     takes
-        Content types that are taken, parted by blanks; JSON if the method has a body and nothing is told.
+        Content types that are taken, parted by blanks; JSON if the method has a body and nothing is told. With
+        `nothing` among them JSON may be announced and not be there.
     """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -365,7 +366,7 @@ class VendorServer:
             raw = zlib.decompress(raw, 31)
         if raw and kind not in takes:
             raise self.refuse(self.malformed(f"Content-Type {kind!r}"), f"Content-Type is one of {takes or 'none'}")
-        if kind == "application/json" and (raw or takes):
+        if kind == "application/json" and (raw or (takes and "nothing" not in takes)):
             try:
                 call.body = orjson.loads(raw)
             except orjson.JSONDecodeError as error:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Job, Limit, VendorServer, route
 
+DESTINATION: dict[str, Any] = {"id": 3, "type": "salesforce", "slug": "crm", "name": "CRM"}
 PENDING = ("queued", "querying", "processing", "reporting")
 
 
@@ -78,11 +79,11 @@ class Hightouch(VendorServer):
         ids = [sync for sync, slug in self.syncs.items() if body.get("syncSlug") == slug or body.get("syncId") == sync]
         return self._trigger(call, ids[0] if ids else "")
 
-    @route("POST", "/api/v1/syncs/{sync}/trigger")
+    @route("POST", "/api/v1/syncs/{sync}/trigger", takes="application/json nothing")
     def trigger(self, call: Call, sync: str) -> dict[str, str]:
         return self._trigger(call, sync)
 
-    @route("POST", "/api/v1/sync-sequences/{sequence}/trigger")
+    @route("POST", "/api/v1/sync-sequences/{sequence}/trigger", takes="application/json nothing")
     def trigger_sequence(self, call: Call, sequence: str) -> dict[str, str]:
         if sequence not in self.sequences:
             raise self.refuse(self.error(404, "NotFound", "Sequence not found"), "the sequence is there")
@@ -92,7 +93,13 @@ class Hightouch(VendorServer):
     @route("GET", "/api/v1/syncs/{sync}")
     def sync(self, call: Call, sync: str) -> dict[str, Any]:
         self._know(sync)
-        return {"id": int(sync), "slug": self.syncs[sync], "disabled": False}
+        return {"id": int(sync), "slug": self.syncs[sync], "destinationId": DESTINATION["id"], "disabled": False}
+
+    @route("GET", "/api/v1/destinations/{destination}")
+    def destination(self, call: Call, destination: str) -> dict[str, Any]:
+        if destination != str(DESTINATION["id"]):
+            raise self.refuse(self.error(404, "NotFound", "Destination not found"), "the destination is there")
+        return DESTINATION
 
     @route("GET", "/api/v1/syncs/{sync}/runs")
     def runs(self, call: Call, sync: str) -> dict[str, Any]:
@@ -113,7 +120,7 @@ class Hightouch(VendorServer):
 
     def _trigger(self, call: Call, sync: str) -> dict[str, str]:
         self._know(sync)
-        full = call.body.get("fullResync", False) if isinstance(call.body, dict) else None
+        full = (call.body or {}).get("fullResync", False) if isinstance(call.body, dict | None) else None
         if not isinstance(full, bool):
             raise self.refuse(self.error(422, "ValidateError", "fullResync is a boolean"), "fullResync is a boolean")
         active = [job for job in self.jobs.values() if job.state["sync"] == sync and not job.state["ended"]]

@@ -221,8 +221,9 @@ class Meta(VendorServer):
         return number
 
     def _fields(self, call: Call) -> dict[str, Any]:
-        """Return the parameters; in a form each is JSON or text."""
-        body = call.body if isinstance(call.body, dict) else {}
+        """Return the parameters; in a form or a query each is JSON or text."""
+        # a DELETE of Meta's own client has them all in the query
+        body = {**call.query, **(call.body if isinstance(call.body, dict) else {})}
         names = ("payload", "session", "data")
         try:
             return {n: orjson.loads(v) if n in names and isinstance(v, str) else v for n, v in body.items()}

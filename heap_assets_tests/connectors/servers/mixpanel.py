@@ -21,6 +21,7 @@ PLACEHOLDERS = frozenset(
 ) | {"true", "false", "[]", "{}", "00000000-0000-0000-0000-000000000000"}
 OPERATORS = frozenset(("$set", "$set_once", "$add", "$union", "$append", "$remove", "$unset", "$delete"))
 _STATUS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 413: "Request Entity Too Large"}
+_BODIES = "application/json application/x-www-form-urlencoded"
 _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 
 
@@ -28,6 +29,11 @@ def _rows(call: Call) -> float:
     if call.path != "/import":
         return 0.0
     return float(call.body.count(b"\n") + 1 if isinstance(call.body, bytes) else len(call.body or ()))
+
+
+def _option(call: Call, name: str) -> Any:
+    """Return an option of the query, or of the form that older clients send."""
+    return call.query.get(name) or (call.body.get(name) if isinstance(call.body, dict) else None)
 
 
 class Mixpanel(VendorServer):
@@ -89,7 +95,7 @@ class Mixpanel(VendorServer):
     def error(self, status: int, code: str, message: str) -> Answer:
         return Answer(status, {"code": status, "error": message, "status": _STATUS.get(status, "Error")})
 
-    @route("POST", "/import", takes="application/json application/x-ndjson")
+    @route("POST", "/import", takes=f"{_BODIES} application/x-ndjson")
     def events_of_project(self, call: Call) -> Answer | dict[str, Any]:
         events = self._body(call)
         if not isinstance(events, list) or not events:
@@ -115,11 +121,11 @@ class Mixpanel(VendorServer):
         answer.body |= {"num_records_imported": len(events) - len(failed), "failed_records": failed}
         return answer
 
-    @route("POST", "/engage")
+    @route("POST", "/engage", takes=_BODIES)
     def profiles(self, call: Call) -> Answer:
         return self._update(call, "users", PROFILES, ("$distinct_id",))
 
-    @route("POST", "/groups")
+    @route("POST", "/groups", takes=_BODIES)
     def groups(self, call: Call) -> Answer:
         return self._update(call, "groups", GROUPS, ("$group_key", "$group_id"))
 
@@ -130,6 +136,12 @@ class Mixpanel(VendorServer):
                 body: Any = [orjson.loads(line) for line in text.splitlines() if line.strip()]
             except orjson.JSONDecodeError as error:
                 raise self.refuse(self.malformed(str(error)), "each line is JSON") from error
+        elif call.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+            text = call.body.get("data", "").encode()
+            try:
+                body = listed(orjson.loads(text))
+            except orjson.JSONDecodeError as error:
+                raise self.refuse(self.malformed(str(error)), "the form has data, which is JSON") from error
         else:
             body, text = call.body, b"" if call.size < self.most_bytes // 20 else orjson.dumps(call.body)
         if max(len(text), call.size) > self.most_bytes:
@@ -179,7 +191,8 @@ class Mixpanel(VendorServer):
             self.events.append(cut(event, TEXT))
 
     def _update(self, call: Call, table: str, most: int, ids: tuple[str, ...]) -> Answer:
-        rows = call.body if isinstance(call.body, list) else [call.body]
+        body = self._body(call)
+        rows = body if isinstance(body, list) else [body]
         if len(rows) > most:
             raise self.refuse(self._told(call, "too many updates", 413), f"at most {most} updates")
         wrong = [index for index, row in enumerate(rows) if not self._updates(row, ids, call)]
@@ -188,7 +201,7 @@ class Mixpanel(VendorServer):
         if not wrong or self.refused_profiles == "rest":
             for row in (row for index, row in enumerate(rows) if index not in set(wrong)):
                 key = "/".join(str(row[name]) for name in ids)
-                if table == "users" and call.query.get("ip") != "0" and row.get("$ip") is None:
+                if table == "users" and _option(call, "ip") != "0" and row.get("$ip") is None:
                     self.located.add(key)
                 _apply(self.table(table), key, row)
         return self._told(call, f"{len(wrong)} updates are invalid" if wrong else None)
@@ -196,7 +209,7 @@ class Mixpanel(VendorServer):
     def _told(self, call: Call, error: str | None, status: int = 200) -> Answer:
         """Answer the way of profiles: 200 whatever was refused."""
         taken = int(error is None)
-        return Answer(status, {"status": taken, "error": error} if call.query.get("verbose") == "1" else str(taken))
+        return Answer(status, {"status": taken, "error": error} if _option(call, "verbose") == "1" else str(taken))
 
     def _updates(self, row: Any, ids: tuple[str, ...], call: Call) -> bool:
         if not isinstance(row, dict) or row.get("$token") != self.token:

@@ -10,42 +10,27 @@ from typing import Any
 import orjson
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Limit, Refused, Sliding, VendorServer, route
-from heap_assets_tests.connectors.servers.shapes import basic, fits, values
+from heap_assets_tests.connectors.servers.shapes import basic, fits, names, values
 
 BATCHES, REQUEST_BYTES, BATCH_BYTES, RATE = 100, 256 << 10, 128 << 10, 270
 ATTRIBUTES, VALUE, NAMES = 100, 4_096, 1_000
-IDENTITIES = (
-    frozenset(
-        (
-            "customer_id",
-            "email",
-            "other",
-            "facebook",
-            "twitter",
-            "google",
-            "microsoft",
-            "yahoo",
-            "alias",
-            "facebookcustomaudienceid",
-        )
-    )
-    | {f"other_id_{number}" for number in range(2, 11)}
-    | {"mobile_number", "phone_number_2", "phone_number_3"}
+IDENTITIES = names(
+    """customer_id email other facebook twitter google microsoft yahoo alias facebook_custom_audience_id
+    other_id_2 other_id_3 other_id_4 other_id_5 other_id_6 other_id_7 other_id_8 other_id_9 other_id_10
+    mobile_number phone_number_2 phone_number_3 customerid"""
 )
-EVENT_TYPES = (
-    "custom_event",
-    "commerce_event",
-    "screen_view",
-    "session_start",
-    "session_end",
-    "opt_out",
-    "user_attribute_change",
-    "user_identity_change",
-    "crash_report",
-    "breadcrumb",
-    "profile",
-    "push_message",
-    "application_state_transition",
+"""`customerid` is how the vendor's own client writes `customer_id`."""
+EVENT_TYPES = names(
+    """session_start session_end screen_view custom_event crash_report opt_out first_run pre_attribution
+    push_registration application_state_transition push_message network_performance breadcrumb profile push_reaction
+    commerce_event user_attribute_change user_identity_change uninstall"""
+)
+CUSTOM_TYPES = names(
+    "unknown navigation location search transaction user_content user_preference social other attribution"
+)
+_OTHER_MEMBERS = names(
+    """batch_context device_info application_info api_key api_keys ip integration_attributes partner_identity
+    source_info mp_deviceid attribution_info timestamp_unixtime_ms batch_id sdk_version job_id"""
 )
 _MEMBERS = {
     "environment": str,
@@ -54,7 +39,17 @@ _MEMBERS = {
     "user_identities": dict,
     "user_attributes": dict | None,
     "deleted_user_attributes": [str],
-    "events": [dict],
+    "events": [
+        {
+            "event_type": str,
+            "data": {
+                "event_name": str,
+                "custom_event_type": str,
+                "timestamp_unixtime_ms": int,
+                "custom_attributes": dict,
+            },
+        }
+    ],
     "consent_state": dict,
 }
 
@@ -76,8 +71,10 @@ class MParticle(VendorServer):
         return [Sliding("account", RATE, 1.0, _batches)]
 
     def authorise(self, call: Call) -> None:
-        if call.headers.get("authorization") != basic(self.key, self.secret):
-            raise self.refuse(self.unauthorised(call), "Basic of the key and the secret of a feed")
+        header = call.headers.get("authorization", "")
+        if header != basic(self.key, self.secret):
+            answer = self.error(403 if header.startswith("Basic ") else 401, "UNAUTHORIZED", "Unauthorized")
+            raise self.refuse(answer, "Basic of the key and the secret of a feed")
 
     def throttled(self, call: Call, wait: float, limit: Limit | None, *, by: str = "account", **_: Any) -> Answer:
         answer = self.error(429, "TOO_MANY_REQUESTS", "Too many requests")
@@ -146,8 +143,8 @@ class MParticle(VendorServer):
 
 def _wrong(batch: Any) -> str | None:
     """Return the rule that a batch breaks."""
-    if not isinstance(batch, dict) or batch.get("environment") not in ("production", "development"):
-        return "environment is production or development"
+    if not isinstance(batch, dict) or batch.get("environment") not in ("production", "development", "unknown"):
+        return "environment is production, development or unknown"
     if not fits(batch, _MEMBERS):
         return "members of a batch have their types"
     identities = batch.get("user_identities", {})
@@ -158,12 +155,19 @@ def _wrong(batch: Any) -> str | None:
         return f"{ATTRIBUTES} user attributes of {VALUE} characters"
     if any(isinstance(value, dict) for value in attributes.values()):
         return "attributes are texts, numbers, booleans, lists"
-    for event in batch.get("events", ()):
-        if event.get("event_type") not in EVENT_TYPES:
-            return "events have a documented event_type"
-        data = event.get("data")
-        if not fits(event, {"data": {"timestamp_unixtime_ms": int, "event_name": str}}) or data is None:
-            return "events have data, with a time in milliseconds"
-        if event["event_type"] == "custom_event" and not data.get("event_name"):
-            return "a custom_event has event_name"
+    if not set(batch) <= set(_MEMBERS) | _OTHER_MEMBERS:
+        return "members of a batch are documented"
+    return next((rule for rule in map(_wrong_event, batch.get("events", ())) if rule), None)
+
+
+def _wrong_event(event: dict[str, Any]) -> str | None:
+    if event.get("event_type") not in EVENT_TYPES or "data" not in event:
+        return "events have data and a documented event_type"
+    data = event["data"]
+    if event["event_type"] == "custom_event" and not data.get("event_name"):
+        return "a custom_event has event_name"
+    if data.get("custom_event_type", "other") not in CUSTOM_TYPES:
+        return "custom_event_type is documented"
+    if not all(isinstance(value, str) for value in data.get("custom_attributes", {}).values()):
+        return "custom_attributes are texts"
     return None

@@ -151,3 +151,8 @@ def listed(value: Any) -> list[Any]:
 def counted(value: Any) -> float:
     """Return a number as it is, anything else as 0."""
     return value if isinstance(value, int | float) else 0
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the names that blanks part."""
+    return frozenset(text.split())

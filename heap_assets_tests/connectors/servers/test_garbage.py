@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from heap_assets_tests.connectors.servers import test_amplitude as amplitude
+from heap_assets_tests.connectors.servers import test_deletions as deletions
 from heap_assets_tests.connectors.servers import test_google_ads as ads
 from heap_assets_tests.connectors.servers import test_google_data_manager as manager
 from heap_assets_tests.connectors.servers import test_meta as meta
@@ -19,6 +20,7 @@ from heap_assets_tests.connectors.servers.amplitude import Amplitude
 from heap_assets_tests.connectors.servers.census import Census
 from heap_assets_tests.connectors.servers.clients import client
 from heap_assets_tests.connectors.servers.core import VendorServer
+from heap_assets_tests.connectors.servers.deletions import AmplitudeDeletion, MixpanelDeletion, SegmentDeletion
 from heap_assets_tests.connectors.servers.google_ads import GoogleAds
 from heap_assets_tests.connectors.servers.google_data_manager import GoogleDataManager
 from heap_assets_tests.connectors.servers.hightouch import Hightouch
@@ -105,6 +107,17 @@ BODIES: list[tuple[type[VendorServer], Mapping[str, str], Mapping[str, Any]]] = 
         Hightouch,
         {"Authorization": "Bearer token"},
         {"/api/v1/syncs/11/trigger": {"fullResync": True}, "/api/v1/syncs/trigger": {"syncSlug": "users-to-crm"}},
+    ),
+    (SegmentDeletion, {"Authorization": "Bearer token"}, {"/regulations": deletions.regulation("u-1")}),
+    (
+        AmplitudeDeletion,
+        {"Authorization": basic("key", "secret")},
+        {deletions.AMPLITUDE: {"user_ids": ["u-1"], "amplitude_ids": [1], "ignore_invalid_id": "true"}},
+    ),
+    (
+        MixpanelDeletion,
+        {"Authorization": "Bearer oauth"},
+        {f"{deletions.MIXPANEL}?token=token": {"distinct_ids": ["u-1"], "compliance_type": "GDPR"}},
     ),
     (Census, {"Authorization": "Bearer personal"}, {"/api/v2/syncs/21/trigger": {}}),
 ]

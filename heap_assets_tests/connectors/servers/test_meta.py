@@ -62,6 +62,9 @@ def test_members_enter_and_leave(server: Meta, http: httpx.Client) -> None:
     assert server.lists["1001"] == {"u-1", "u-2"}
     gone = http.request("DELETE", "/v25.0/1001/users", json={"payload": one("u-1")})
     assert (gone.status_code, server.lists["1001"]) == (200, {"u-2"})
+    query = {"payload": json.dumps(one("u-2"))}
+    assert http.delete("/v25.0/1001/users", params=query).status_code == 200
+    assert server.lists["1001"] == set()
     assert server.violations == []
 
 

@@ -162,6 +162,14 @@ def test_profiles_are_set_and_deleted(server: Mixpanel, http: httpx.Client) -> N
     assert server.violations == []
 
 
+def test_a_form_is_taken_as_the_vendors_own_client_sends_it(server: Mixpanel, http: httpx.Client) -> None:
+    form = {"data": json.dumps(profile(1)), "verbose": "1", "ip": "0"}
+    assert http.post("/engage", data=form, auth=None).json() == {"status": 1, "error": None}
+    assert http.post("/import?strict=1&project_id=1", data={"data": json.dumps([event(1)])}).status_code == 200
+    assert http.post("/engage", data={"data": "{"}, auth=None).status_code == 400
+    assert (list(server.records["users"]), len(server.events), server.located) == (["u-1"], 1, set())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -59,6 +59,12 @@ def test_batches_are_accepted_with_an_empty_answer(server: MParticle, http: http
     assert server.violations == []
 
 
+def test_a_batch_as_the_vendors_own_client_writes_it(server: MParticle, http: httpx.Client) -> None:
+    batch = {"environment": "development", "user_identities": {"customerid": "u-1"}, "user_attributes": {"plan": "pro"}}
+    assert http.post("/v2/events", json={**batch, "events": [EVENT]}).status_code == 202
+    assert server.records["users"] == {"u-1": {"plan": "pro"}}
+
+
 def test_a_repeat_doubles(server: MParticle, http: httpx.Client) -> None:
     post(http, BATCH)
     post(http, BATCH)
@@ -76,7 +82,7 @@ def test_attributes_are_cleared_by_null(server: MParticle, http: httpx.Client) -
     [
         {"environment": None},
         {"environment": "prod"},
-        {"user_identities": {"customerid": "u-1"}},
+        {"user_identities": {"customerId": "u-1"}},
         {"user_identities": {"customer_id": 1}},
         {"user_attributes": {f"a{number}": 1 for number in range(101)}},
         {"user_attributes": {"a": "x" * 4_097}},
@@ -85,6 +91,9 @@ def test_attributes_are_cleared_by_null(server: MParticle, http: httpx.Client) -
         {"events": {"event_type": "custom_event"}},
         {"events": [{"event_type": "track", "data": {}}]},
         {"events": [{"event_type": "custom_event"}]},
+        {"events": [{**EVENT, "data": {**EVENT["data"], "custom_event_type": "order"}}]},
+        {"events": [{**EVENT, "data": {**EVENT["data"], "custom_attributes": {"total": 12}}}]},
+        {"user_id": "u-1"},
         {"events": [{"event_type": "custom_event", "data": {}}]},
         {"events": [{"event_type": "custom_event", "data": {"event_name": "A", "timestamp_unixtime_ms": "1"}}]},
     ],
@@ -138,4 +147,6 @@ def test_the_account_has_a_rate_in_batches(server: MParticle, http: httpx.Client
 
 def test_who_calls_is_looked_at(http: httpx.Client) -> None:
     http.auth = ("key", "other")
+    assert post(http, BATCH).status_code == 403
+    http.auth = None
     assert post(http, BATCH).status_code == 401

@@ -64,10 +64,14 @@ def test_hightouch_returns_the_active_run_or_another(high: Http) -> None:
 
 def test_hightouch_takes_slugs_and_sequences(high: Http) -> None:
     _, http = high
-    assert http.get("/api/v1/syncs/11").json()["slug"] == "users-to-crm"
+    sync = http.get("/api/v1/syncs/11").json()
+    assert sync["slug"] == "users-to-crm"
+    assert http.get(f"/api/v1/destinations/{sync['destinationId']}").json()["type"] == "salesforce"
+    assert http.get("/api/v1/destinations/99").status_code == 404
     by_slug = http.post("/api/v1/syncs/trigger", json={"syncSlug": "users-to-crm"}).json()["id"]
     assert runs(http, by_slug)[0]["status"] == "queued"
-    assert http.post("/api/v1/sync-sequences/5/trigger", json={}).status_code == 200
+    announced = {"Content-Type": "application/json"}
+    assert http.post("/api/v1/sync-sequences/5/trigger", headers=announced).status_code == 200
     assert http.post("/api/v1/sync-sequences/6/trigger", json={}).status_code == 404
 
 
@@ -114,8 +118,9 @@ def test_census_skips_a_run_beside_another(cens: Http) -> None:
     first, second = (http.post("/api/v2/syncs/21/trigger").json()["data"]["sync_run_id"] for _ in range(2))
     assert http.get(f"/api/v2/sync_runs/{second}").json()["data"]["status"] == "skipped"
     assert [http.get(f"/api/v2/sync_runs/{first}").json()["data"]["status"] for _ in range(3)][-1] == "completed"
-    third = http.post("/api/v2/syncs/21/trigger").json()["data"]["sync_run_id"]
-    assert http.get(f"/api/v2/sync_runs/{third}").json()["data"]["status"] == "working"
+    third = http.post("/api/v2/syncs/21/trigger", json={"force_full_sync": True}).json()["data"]["sync_run_id"]
+    told = http.get(f"/api/v2/sync_runs/{third}").json()["data"]
+    assert (told["status"], told["full_sync"]) == ("working", True)
 
 
 def test_a_run_of_census_can_fail_or_be_cancelled(cens: Http) -> None:
@@ -141,7 +146,9 @@ def test_census_looks_at_tokens_and_ends_version_1(cens: Http) -> None:
 
 def test_census_refuses_the_rest(cens: Http) -> None:
     _, http = cens
-    assert http.get("/api/v2/syncs/21").json()["data"]["id"] == 21
+    sync = http.get("/api/v2/syncs/21").json()["data"]
+    source = sync["source_attributes"]["connection_id"]
+    assert http.get(f"/api/v2/sources/{source}").json()["data"]["id"] == source
     assert http.post("/api/v2/syncs/22/trigger").status_code == 404
     assert http.post("/api/v2/syncs/21/trigger?force_full_sync=1").status_code == 400
     assert http.get("/api/v2/sync_runs/99").status_code == 404
