@@ -17,12 +17,13 @@ from heap_assets_tests.connectors.servers.core import (
     VendorServer,
     route,
 )
+from heap_assets_tests.connectors.servers.marketo_lists import StaticLists, skipped
 
 ACTIONS = ("createOrUpdate", "createOnly", "updateOnly", "createDuplicate")
 LIMITS = {"606": "100 calls in 20 s", "615": "10 calls at once", "607": "calls a day, America/Chicago"}
 
 
-class MarketoServer(VendorServer):
+class MarketoServer(StaticLists, VendorServer):
     """An instance; `fields` are data types by REST name, `lists` the lead ids of static lists.
 
     Parameters
@@ -126,7 +127,7 @@ class MarketoServer(VendorServer):
             raise self.wrong(broken[0])
         if lookup not in self.lookup_fields:
             self.broke("the lookup field is one", call)
-            return self.told([_skipped("1011", f"Field '{lookup}' is not allowed to be lookup") for _ in rows])
+            return self.told([skipped("1011", f"Field '{lookup}' is not allowed to be lookup") for _ in rows])
         others = [one for one in self.calls if one.running and one is not call and one.path == call.path]
         racing = {_key(row.get(lookup)) for one in others for row in one.body["input"]}
         partition = body.get("partitionName", "Default")
@@ -138,12 +139,12 @@ class MarketoServer(VendorServer):
         key = row.get(lookup)
         if key in (None, ""):
             self.broke("every lead has its lookup field", call)
-            return _skipped("1003", f"Empty value for lookup field {lookup}")
+            return skipped("1003", f"Empty value for lookup field {lookup}")
         for name, value in row.items():
             if problem := self._problem(name, value, lookup):
-                return _skipped(*problem)
+                return skipped(*problem)
         if (bad := self.bad_row(row.values(), call)) is not None:
-            return _skipped(bad.get("code", "1003"), bad.get("message", "refused by a rule of the instance"))
+            return skipped(bad.get("code", "1003"), bad.get("message", "refused by a rule of the instance"))
         ids = self.find(lookup, key)
         if racing & {_key(key)} and action != "updateOnly":
             self.broke("one call at a time writes a lead", call, row=True, key=key)
@@ -151,13 +152,13 @@ class MarketoServer(VendorServer):
         if action == "createDuplicate":
             ids = []
         if len(ids) > 1:
-            return _skipped("1007", "Multiple lead match lookup criteria")
+            return skipped("1007", "Multiple lead match lookup criteria")
         if not ids and action == "updateOnly":
-            return _skipped("1004", "Lead not found")
+            return skipped("1004", "Lead not found")
         if ids and action == "createOnly":
-            return _skipped("1005", "Lead already exists")
+            return skipped("1005", "Lead already exists")
         if ids and action == "createOrUpdate" and self.table("lead")[ids[0]]["partition"] != partition:
-            return _skipped("1010", "Lead is in another partition")
+            return skipped("1010", "Lead is in another partition")
         id = self.write(ids[0] if ids else None, row, partition)
         return {"id": int(id), "status": "updated" if ids else "created"}
 
@@ -220,7 +221,7 @@ class MarketoServer(VendorServer):
                 if lead.get(name) is not None:
                     self._index[name, _key(lead[name])].remove(str(lead["id"]))
         return self.told(
-            [{"id": lead["id"], "status": "deleted"} if lead else _skipped("1004", "Lead not found") for lead in gone]
+            [{"id": lead["id"], "status": "deleted"} if lead else skipped("1004", "Lead not found") for lead in gone]
         )
 
     @route("GET", "/rest/v1/leads/describe2.json")
@@ -237,52 +238,9 @@ class MarketoServer(VendorServer):
         used = int(self.a_day - self.limits[-1].left(self.clock()))
         return self.told([{"date": str(date.fromtimestamp(self.clock())), "total": used, "users": []}])
 
-    # static lists
-
-    @route("POST", "/rest/asset/v1/staticLists.json", takes="application/x-www-form-urlencoded")
-    def make_list(self, call: Call) -> Any:
-        if not {"name", "folder"} <= set(call.body or {}):
-            raise self.wrong("a list has a name and a folder")
-        if call.body["name"] in self.list_names.values():
-            raise self.wrong("names of lists are unique", "709")
-        id = str(self.next_id())
-        self.lists[id], self.list_names[id] = set(), call.body["name"]
-        return self.told([{"id": int(id), "name": call.body["name"]}])
-
-    @route("POST", "/rest/v1/lists/{id}/leads.json")
-    @route("DELETE", "/rest/v1/lists/{id}/leads.json")
-    def change_list(self, call: Call, id: str) -> Any:
-        leads = call.query.getlist("id") or [str(row.get("id")) for row in (call.body or {}).get("input", [])]
-        if not 0 < len(leads) <= 300 or not all(lead.isdigit() for lead in leads):
-            raise self.wrong("1 to 300 ids of leads")
-        if id not in self.lists:
-            raise self.wrong("the list exists", "1013")
-        return self.told([{"id": int(lead)} | self._change(call, id, lead) for lead in leads])
-
-    def _change(self, call: Call, id: str, lead: str) -> dict[str, Any]:
-        members, adds = self.lists[id], call.method == "POST"
-        if lead not in self.table("lead") or self.bad_row([lead], call) is not None:
-            return _skipped("1004", "Lead not found")
-        if (lead in members) is adds:
-            if self.member_words:
-                return {"status": "memberof" if adds else "notmemberof"}
-            return _skipped("1015", "Lead not in list") if not adds else {"status": "skipped", "reasons": []}
-        (members.add if adds else members.remove)(lead)
-        return {"status": "added" if adds else "removed"}
-
-    @route("GET", "/rest/v1/list/{id}/leads.json")
-    @route("GET", "/rest/v1/lists/{id}/leads.json")
-    def read_list(self, call: Call, id: str) -> Any:
-        leads = [self.table("lead")[one] for one in sorted(self.lists.get(id, ()), key=int)]
-        return self.told([{"id": lead["id"], "email": lead.get("email")} for lead in leads])
-
 
 def _key(value: Any) -> str:
     return str(value).lower()
-
-
-def _skipped(code: str, message: str) -> dict[str, Any]:
-    return {"status": "skipped", "reasons": [{"code": code, "message": message}]}
 
 
 def _fits(kind: str, value: Any) -> bool:
