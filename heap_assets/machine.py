@@ -22,9 +22,9 @@ _UNLIMITED: Final = 1 << 60
 def memory_limit() -> int:
     """Return how many bytes this process may use.
 
-    The least of the machine's memory and the limits of its cgroup and of those above it (versions 1 and 2).
+    The least of the machine's memory, the limits of its cgroup and of those above it (versions 1 and 2), and RLIMIT_AS.
     """
-    limits = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
+    limits = [_PAGE * os.sysconf("SC_PHYS_PAGES"), *_address_space()]
     for folder in _cgroup_folders("memory"):
         limits.extend(_numbers(folder / "memory.max")[:1])
         limits.extend(_numbers(folder / "memory.limit_in_bytes")[:1])
@@ -32,13 +32,10 @@ def memory_limit() -> int:
 
 
 def memory_left() -> int:
-    """Return how many bytes more this process may use: up to :func:`memory_limit`, and to RLIMIT_AS."""
+    """Return how many bytes more this process may use; of RLIMIT_AS what is reserved is taken, used or not."""
     reserved, resident = ([*_numbers(_OWN_PAGES), 0, 0])[:2]
-    available = memory_limit() - resident * _PAGE
-    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if address_space != resource.RLIM_INFINITY:
-        available = min(available, address_space - reserved * _PAGE)
-    return max(available, 0)
+    available = [memory_limit() - resident * _PAGE, *(limit - reserved * _PAGE for limit in _address_space())]
+    return max(min(available), 0)
 
 
 def cores() -> int:
@@ -73,6 +70,11 @@ def _cgroup_folders(controller: str) -> Iterator[Path]:
             yield above
             if above == root:
                 break
+
+
+def _address_space() -> list[int]:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return [] if limit == resource.RLIM_INFINITY else [limit]
 
 
 def _numbers(file: Path) -> list[int]:

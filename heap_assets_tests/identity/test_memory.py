@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.identity.engine.native.memory import Growing, aligned
+from heap_assets.identity import MemoryLimitError
+from heap_assets.identity.engine.native.memory import Growing, aligned, failing_clearly
 
 LINKS = 400_000
 MEASURED = """
@@ -113,6 +115,17 @@ def test_an_array_that_grows_keeps_what_it_has_and_is_zero_beyond(sizes: list[in
         known = max(known, size)
         array[:known] = np.arange(1, known + 1)
         del array
+
+
+def test_memory_that_duckdb_does_not_get_is_told_as_any_other() -> None:
+    with (
+        pytest.raises(
+            MemoryLimitError, match=r"hashing needs more memory than this process may use \(\d+ MB\): give it more"
+        ),
+        failing_clearly("hashing"),
+        duckdb.connect(config={"memory_limit": "10MB", "max_temp_directory_size": "0B"}) as database,
+    ):
+        database.sql("SELECT list(range) FROM range(10000000)").fetchall()
 
 
 def test_what_cannot_grow_stays_as_it_was() -> None:

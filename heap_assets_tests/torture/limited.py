@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 HEAVY = {"one block": 221, "eight files": 2_000_000, "links": 1_000_000, "a day for PostgreSQL": 1_000_000}
 LIGHT = {"one block": 16, "eight files": 80_000, "links": 50_000, "a day for PostgreSQL": 50_000}
 LIMIT_MB = 1024
-ROOM_MB = {"one block": 1000, "eight files": 1500, "links": 1000, "a day for PostgreSQL": 2500}
+ROOM_MB = {"one block": 1000, "eight files": 1500, "links": 2500, "a day for PostgreSQL": 2500}
 """Of address space, beyond what the libraries take."""
 _SECONDS = 900
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+import duckdb
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -29,10 +30,10 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 @contextmanager
 def failing_clearly(what: str) -> Iterator[None]:
-    """Raise a MemoryLimitError, which says what to do, in place of a MemoryError."""
+    """Raise a MemoryLimitError, which says what to do, in place of a MemoryError or DuckDB's own."""
     try:
         yield
-    except MemoryError as error:
+    except (MemoryError, duckdb.OutOfMemoryException) as error:
         raise MemoryLimitError(
             f"{what} needs more memory than this process may use ({memory_limit() // 1_000_000} MB): give it more"
         ) from error
