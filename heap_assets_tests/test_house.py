@@ -98,6 +98,51 @@ def test_no_module_is_called_utils() -> None:
     assert not [p for p in PACKAGE.rglob("*.py") if p.stem in ("utils", "util", "helpers", "misc", "common")]
 
 
+_SAY_NOTHING = re.compile(
+    "_*(again|anew|asked|came|done|found|given|gone|here|kept|known|looked|mine|news|noted|nobody|others|ours|rest|said"
+    "|seen|somebody|stands|stood|theirs|there|things|told|took|wanted|what|who|whole)_*",
+    re.IGNORECASE,
+)
+"""Words that say nothing of what a name holds: a result is named for what it is."""
+_NAMES_NOT_HELD = ("activation", "identity.engine")
+"""Rooms whose names are older than the rule."""
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in _NAMES_NOT_HELD])
+def test_names_say_what_they_hold(room: str) -> None:
+    """Of functions, classes, parameters and variables; fields may be keys of a stored format."""
+    files = {m: path for m, path in _modules().items() if _room(m) == room and not m.startswith(_NAMES_NOT_HELD)}
+    wrong = {
+        f"{module}: {name}"
+        for module, path in files.items()
+        for name in _defined_names(ast.parse(path.read_text()))
+        if _SAY_NOTHING.fullmatch(name)
+    }
+    assert not wrong, f"the field has nouns for these: {sorted(wrong)}"
+
+
+def _defined_names(tree: ast.Module) -> Iterator[str]:
+    fields = {id(entry) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for entry in _fields(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
+            yield node.id
+
+
+def _fields(node: ast.ClassDef) -> list[ast.AST]:
+    assigned = [s for s in node.body if isinstance(s, ast.Assign | ast.AnnAssign)]
+    return [target for s in assigned for target in (s.targets if isinstance(s, ast.Assign) else [s.target])]
+
+
+def test_no_file_is_longer_than_450_lines() -> None:
+    files = [path for folder in (PACKAGE, Path(__file__).parent) for path in folder.rglob("*.py")]
+    lengths = {str(path): len(path.read_text().splitlines()) for path in files}
+    assert not {path: lines for path, lines in lengths.items() if lines > 450}
+
+
 _ADDRESSES = re.compile(
     r"\.ctypes\b|ctypes\.(?:c_|cast|POINTER|pointer|addressof|mem|string_at)|\bfrom_address\b|\.address\b"
     r"|\binttoptr\b|\bptrtoint\b|\bcarray\b|\bfarray\b|__array_interface__"

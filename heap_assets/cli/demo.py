@@ -77,7 +77,7 @@ def _plant_faults(only: tuple[str, ...], out: Path | None) -> None:
     outcomes, quiet = fault_table(only, click.echo)
     if out is not None:
         out.write_text(document(outcomes, quiet))
-    missed = [outcome.plant.name for outcome in outcomes if not (outcome.seen and outcome.told)]
+    missed = [outcome.plant.name for outcome in outcomes if not (outcome.seen and outcome.is_alerted)]
     click.echo(f"{len(outcomes) - len(missed)} of {len(outcomes)} faults were told of")
     raise SystemExit(1 if missed or quiet else 0)
 

@@ -54,7 +54,7 @@ def _text(compared: Difference, other: Path) -> Iterator[str]:
         yield f"  {asset:<44}{days:>10,} {'day' if days == 1 else 'days'} built anew"
 
 
-def _line(what: str, count: Count, more: str = "") -> str:
+def _line(label: str, count: Count, more: str = "") -> str:
     same = count.before == count.after
     number = f"{count.before:>10,}" if same else f"{count.before:>10,} -> {count.after:,}"
-    return f"  {what:<44}{number}{f'   {more}' if more else ''}"
+    return f"  {label:<44}{number}{f'   {more}' if more else ''}"

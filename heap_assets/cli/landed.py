@@ -41,16 +41,16 @@ def catalogue() -> None:
 
 
 @catalogue.command("diff", epilog="Status 1: it found something new, or something to be committed.")
-@click.option("--file", "whole", is_flag=True, help="Print the catalogue in use, whole, and nothing more")
+@click.option("--file", "as_file", is_flag=True, help="Print the catalogue in use, whole, and nothing more")
 @json_option
-def catalogue_diff(*, whole: bool, as_json: bool) -> None:
+def catalogue_diff(*, as_file: bool, as_json: bool) -> None:
     """Show landed tables and columns that the catalogue does not know, and what is to be committed.
 
     Where heap_catalogue.yaml cannot be written, what was taken in is kept in the lake; the patch that is then printed,
     or the file that --file prints, brings it into version control.
     """
     project = open_project()
-    if whole:
+    if as_file:
         click.echo(project.catalogue.to_yaml(), nl=False)
         return
     with progress("Comparing the catalogue with what was landed"):

@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[None]:
+def progress(activity: str) -> Iterator[None]:
     """Show what is being done and for how long, on a terminal's standard error, until it is done.
 
     Nothing is shown elsewhere, and nothing stays. Standard output is not for meanwhile: print results afterwards.
@@ -91,5 +91,5 @@ def progress(what: str) -> Iterator[None]:
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as shown:
-        shown.add_task(what, total=None)
+        shown.add_task(activity, total=None)
         yield

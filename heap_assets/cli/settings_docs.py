@@ -51,11 +51,11 @@ def connectors_page() -> str:
         for kind, connector in connectors().items()
         if connector.__module__.startswith("heap_assets.")
     }
-    first, *others = schemas.values()
+    first, *later_kinds = schemas.values()
     shared = {
         key: field
         for key, field in first["properties"].items()
-        if key != "kind" and all(other["properties"].get(key) == field for other in others)
+        if key != "kind" and all(other["properties"].get(key) == field for other in later_kinds)
     }
     overview = "\n".join(f"| [{kind}](#{heading_anchor(kind)}) | {connectors()[kind].docs()} |" for kind in schemas)
     parts = [

@@ -72,7 +72,7 @@ Owners = Annotated[list[Owner], BeforeValidator(lambda value: [value] if isinsta
 """One owner or a list of them."""
 
 
-_TEXT, _SECTION, _NUMBER, _WHOLE = "text", "keys, each with its value", "a number", "a whole number"
+_TEXT, _SECTION, _NUMBER, _INTEGER = "text", "keys, each with its value", "a number", "a whole number"
 _WORDS: Final[Mapping[str, str]] = {
     "string_type": _TEXT,
     "path_type": "a path",
@@ -82,10 +82,10 @@ _WORDS: Final[Mapping[str, str]] = {
     "model_attributes_type": _SECTION,
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "int_type": _WHOLE,
-    "int_parsing": _WHOLE,
-    "int_parsing_size": _WHOLE,
-    "int_from_float": _WHOLE,
+    "int_type": _INTEGER,
+    "int_parsing": _INTEGER,
+    "int_parsing_size": _INTEGER,
+    "int_from_float": _INTEGER,
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
     "finite_number": "a number, not an infinite one",

@@ -43,7 +43,7 @@ def day_of_use(world: World, day: int) -> DayOfUse:
         identified Boolean; Heap's built-in columns String; pageviews also device_id, product_user_id, account_id.
     """
     rng = stream(world.plan.seed, "use", day)
-    client, start, login_at, told = _sessions_of(world, day, rng)
+    client, start, login_at, login_session = _sessions_of(world, day, rng)
     n = len(client)
     views = np.minimum(rng.geometric(0.2, n), 40)
     views = np.where(login_at > 0, views + 3, views)
@@ -53,7 +53,7 @@ def day_of_use(world: World, day: int) -> DayOfUse:
     arrival = _arrivals(world, rng, client, day)
     skew = _clock_skew(world, rng, client)
     event_id = rng.integers(2**40, 2**53, len(session))
-    event_id[first] = np.where(told > 0, told, event_id[first])
+    event_id[first] = np.where(login_session > 0, login_session, event_id[first])
     session_id = event_id[first]
     visit = _visit_columns(rng, n)
     sessions = _common(world, client, start, skew, arrival).with_columns(
@@ -89,8 +89,8 @@ def _sessions_of(world: World, day: int, rng: np.random.Generator) -> tuple[Ints
     login_at = np.where(same_session[born], arrays["login_at"][born], 0)
     logs_in = np.concatenate([login_at, arrays["login_at"][logins], np.zeros(len(usual))]).astype(np.int64)
     start = np.concatenate(starts) + np.r_[np.zeros(len(born) + len(logins)), rng.integers(0, SECOND, len(usual))]
-    told = np.where(logs_in > 0, login_session_ids(world, client), 0)
-    return client, start.astype(np.int64), logs_in, told
+    login_session = np.where(logs_in > 0, login_session_ids(world, client), 0)
+    return client, start.astype(np.int64), logs_in, login_session
 
 
 def login_session_ids(world: World, client: Ints) -> Ints:
@@ -111,8 +111,8 @@ def _usual_clients(world: World, day: int, rng: np.random.Generator, busy: Flags
     client = offset[person] + (favourite * per_person[person]).astype(np.int64)
     client = client[per_person[person] > 0]
     midnight = world.plan.midnight + day * DAY
-    there = (arrays["born_at"][client] < midnight) & (arrays["end_at"][client] > midnight + DAY) & ~busy[client]
-    return np.asarray(client[there])
+    is_present = (arrays["born_at"][client] < midnight) & (arrays["end_at"][client] > midnight + DAY) & ~busy[client]
+    return np.asarray(client[is_present])
 
 
 def _view_times(rng: np.random.Generator, start: Ints, session: Ints, first: Ints, views: Ints, login_at: Ints) -> Ints:

@@ -40,8 +40,8 @@ class Business:
     def plan_as_of(self, people: int, at: int) -> Ints:
         """Return per person the index of the plan that they have at a moment."""
         current = (self.in_billing_at <= at).astype(np.int64)
-        done = self.upgrades.filter(pl.col("at") <= at)
-        np.maximum.at(current, done["person"].to_numpy(), done["to_plan"].to_numpy())
+        upgrades = self.upgrades.filter(pl.col("at") <= at)
+        np.maximum.at(current, upgrades["person"].to_numpy(), upgrades["to_plan"].to_numpy())
         return current[:people]
 
     def stage_as_of(self, at: int) -> pl.Series:

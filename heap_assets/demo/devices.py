@@ -103,14 +103,14 @@ def _own_clients(plan: Plan, people: People, own: pl.DataFrame) -> pl.DataFrame:
     cleared_at = np.maximum(base["born_at"], np.minimum(base["login_at"], NEVER - DAY))[cleared]
     cleared = cleared[cleared_at < NEVER - DAY]
     cleared_at = cleared_at[cleared_at < NEVER - DAY] + rng.integers(3, 60, len(cleared)) * DAY
-    again = _timeline(rng, cleared_at, np.minimum(signup[cleared], cleared_at), np.zeros(len(cleared), dtype=bool))
-    again["born_at"] = cleared_at
-    again["login_at"] = np.where(
+    reopened = _timeline(rng, cleared_at, np.minimum(signup[cleared], cleared_at), np.zeros(len(cleared), dtype=bool))
+    reopened["born_at"] = cleared_at
+    reopened["login_at"] = np.where(
         signup[cleared] < NEVER, cleared_at + rng.integers(40, 400, len(cleared)) * SECOND, NEVER
     )
-    again["device"], again["person"] = cleared, person[cleared]
+    reopened["device"], reopened["person"] = cleared, person[cleared]
     base["end_at"][cleared] = cleared_at
-    together = {name: np.concatenate([base[name], extra[name], again[name]]) for name in base}
+    together = {name: np.concatenate([base[name], extra[name], reopened[name]]) for name in base}
     return _client_frame(plan, people, together, "own")
 
 
@@ -199,8 +199,8 @@ def _kiosk_visits(plan: Plan, people: People, kiosks: pl.DataFrame) -> pl.DataFr
 def _reported(plan: Plan, devices: pl.DataFrame, clients: pl.DataFrame) -> pl.Series:
     """The device id that a client's events carry: 7 % block it, 1 % report zeros."""
     luck = stream(plan.seed, "reported").random(clients.height)
-    known = devices["device_id"].gather(clients["device"])
-    privacy = pl.when(pl.Series(luck) < 0.08).then(pl.lit(NULL_DEVICE)).otherwise(known)
+    device_ids = devices["device_id"].gather(clients["device"])
+    privacy = pl.when(pl.Series(luck) < 0.08).then(pl.lit(NULL_DEVICE)).otherwise(device_ids)
     return pl.select(pl.when(pl.Series(luck) >= 0.07).then(privacy).alias("device_id")).to_series()
 
 

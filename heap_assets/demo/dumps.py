@@ -111,8 +111,8 @@ def _arrived(world: World, cache: UseCache, name: str, first: int, last: int) ->
 def _use_rows(world: World, cache: UseCache, name: str, day: int) -> pl.DataFrame:
     rows = _arrived(world, cache, name, *_covered(world, name, day))
     if name == "pageviews":
-        again = rows.filter(pl.col("event_id") % 1000 == 7)
-        rows = pl.concat([rows, again, *_repeated(world, cache, day)])
+        duplicates = rows.filter(pl.col("event_id") % 1000 == 7)
+        rows = pl.concat([rows, duplicates, *_repeated(world, cache, day)])
     return _heap_columns(rows)
 
 

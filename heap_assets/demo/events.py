@@ -184,13 +184,13 @@ def plan_upgrades(world: World, first_arrival: int, last_arrival: int) -> pl.Dat
         payer=pl.col("person"),
         sent_by=pl.lit(None, pl.String),
     )
-    ours = rows.filter(pl.col("number") % 10 == 0).with_columns(
+    sent_back = rows.filter(pl.col("number") % 10 == 0).with_columns(
         number=pl.col("number") + upgrades.height,
         at=pl.col("at") + 3600 * SECOND,
         person=_somebody_else(world, pl.col("person")),
         sent_by=pl.lit(SENT_BY),
     )
-    rows = pl.concat([rows, ours]).filter(pl.col("arrival").is_between(first_arrival, last_arrival))
+    rows = pl.concat([rows, sent_back]).filter(pl.col("arrival").is_between(first_arrival, last_arrival))
     custom = {
         "customer_id": world.people.persons["billing_id"].gather(rows["payer"]),
         "from_plan": pick(words.PLANS, rows["from_plan"].to_numpy()),
@@ -230,9 +230,9 @@ def _server_rows(world: World, table: str, rows: pl.DataFrame, custom: dict[str,
     """Make rows of events that a server sends: an identified user, no session, no browser (heap.md 2.7)."""
     person, at = rows["person"].to_numpy(), rows["at"].to_numpy()
     identity = world.people.first_identity[person]
-    known = world.people.identities
-    merged = known["merged_at"].to_numpy()[identity] <= at
-    user = np.where(merged, known["merged_into"].to_numpy()[identity], known["heap_user_id"].to_numpy()[identity])
+    users = world.people.identities
+    merged = users["merged_at"].to_numpy()[identity] <= at
+    user = np.where(merged, users["merged_into"].to_numpy()[identity], users["heap_user_id"].to_numpy()[identity])
     made = rows.select(
         pl.Series("event_id", row_ids(world.plan.seed, table, rows["number"].to_numpy())),
         pl.Series("user_id", user.astype(np.int64)),

@@ -53,7 +53,7 @@ class Outcome:
     others: tuple[str, ...] = ()
 
     @property
-    def told(self) -> bool:
+    def is_alerted(self) -> bool:
         """Whether the expected alert arrived."""
         return self.minutes is not None
 
@@ -91,17 +91,17 @@ class Lab:
 
     def plant(self, plant: Plant) -> Outcome:
         """Copy the company, plant one fault, and live until somebody is told or time is up."""
-        there = self.folder / "now"
-        shutil.rmtree(there, ignore_errors=True)
-        shutil.copytree(self.base / "demo", there / "demo", copy_function=os.link)
-        shutil.copytree(self.base / "home", there / "home")
+        folder = self.folder / "now"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.base / "demo", folder / "demo", copy_function=os.link)
+        shutil.copytree(self.base / "home", folder / "home")
         self.heap.fail()
         self.inbox.forget()
-        with self._stage(there, plant.settings) as stage:
+        with self._stage(folder, plant.settings) as stage:
             return stage.live_with(plant)
 
     @contextmanager
-    def _stage(self, there: Path, changes: Mapping[str, Any]) -> Iterator[_Stage]:
+    def _stage(self, folder: Path, changes: Mapping[str, Any]) -> Iterator[_Stage]:
         settings = core(read_yaml(settings_path().read_text(), settings_path().name))
         settings["alerts"] = [{"kind": "webhook", "name": "first", "url": self.inbox.url, "on": _KINDS}]
         settings["alerts"] += [
@@ -115,20 +115,20 @@ class Lab:
             if key not in _OWN_WORDS:
                 section, name = key.split(".")
                 settings[section][name] = value
-        path = there / "heap_assets.yaml"
+        path = folder / "heap_assets.yaml"
         path.write_text(yaml.safe_dump(settings, sort_keys=False))
-        shutil.copy(settings_path().parent / "heap_catalogue.yaml", there / "heap_catalogue.yaml")
+        shutil.copy(settings_path().parent / "heap_catalogue.yaml", folder / "heap_catalogue.yaml")
         variables = {
             "HEAP_ASSETS_SETTINGS": str(path),
-            "HEAP_ASSETS_DEMO": str(there / "demo"),
+            "HEAP_ASSETS_DEMO": str(folder / "demo"),
             "HEAP_BASE_URL": self.heap.base_url,
             "SEGMENT_BASE_URL": self.segment_url,
-            "DAGSTER_HOME": str(there / "home"),
+            "DAGSTER_HOME": str(folder / "home"),
             clock.VARIABLE: "",
         }
-        with _environment(variables), instance_of(there / "home") as instance:
-            run = DemoRun(there / "demo", self.heap, lambda _: None, instance=instance)
-            yield _Stage(run, self.inbox, there / "cursor.json", self.base / "cursor.json")
+        with _environment(variables), instance_of(folder / "home") as instance:
+            run = DemoRun(folder / "demo", self.heap, lambda _: None, instance=instance)
+            yield _Stage(run, self.inbox, folder / "cursor.json", self.base / "cursor.json")
 
 
 @dataclass
@@ -248,9 +248,9 @@ class _Stage:
 
     def hear_all(self) -> None:
         """Tick the sensor over finished runs until it has looked into all of them."""
-        seen = ""
-        while seen != self.cursor:
-            seen = self.cursor or ""
+        previous_cursor = ""
+        while previous_cursor != self.cursor:
+            previous_cursor = self.cursor or ""
             self.cursor = self.tick("run_alerts", self.cursor)
 
     def tick(self, sensor: str, cursor: str | None = None) -> str | None:
@@ -277,17 +277,19 @@ class _Stage:
 
     def _outcome(self, plant: Plant) -> Outcome:
         judged = [v for v in result_store.newest(self.run.project.lake.store) if v.asset == plant.asset]
-        mine = [v for v in judged if v.check == plant.found_by]
-        failed = [v for v in mine if v.failed]
-        others = {f"{a['subject']}: {a['about']}" for a in self.inbox.wrong()} - {f"{plant.asset}: {plant.found_by}"}
+        results = [v for v in judged if v.check == plant.found_by]
+        failed = [v for v in results if v.failed]
+        unexpected = {f"{a['subject']}: {a['about']}" for a in self.inbox.wrong()} - {
+            f"{plant.asset}: {plant.found_by}"
+        }
         since = (self.told_at - self.planted_at).total_seconds() / 60 if self.told_at and self.planted_at else None
         return Outcome(
             plant,
-            seen=bool(failed) or (not mine and self.told_at is not None),
+            seen=bool(failed) or (not results and self.told_at is not None),
             kind=self.told_as,
             minutes=since,
-            severity=mine[0].severity.value if mine else "",
-            others=tuple(sorted(others)),
+            severity=results[0].severity.value if results else "",
+            others=tuple(sorted(unexpected)),
         )
 
     def _move(self, when: datetime) -> None:

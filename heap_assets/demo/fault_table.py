@@ -48,18 +48,18 @@ def fault_table(
 
 def document(outcomes: Iterable[Outcome], quiet: Sequence[str], *, people: int = PEOPLE, days: int = DAYS) -> str:
     """Return docs/faults.md."""
-    told = "nothing is told" if not quiet else f"{len(quiet)} alarms are told ({', '.join(quiet)})"
+    quiet_result = "nothing is told" if not quiet else f"{len(quiet)} alarms are told ({', '.join(quiet)})"
     rows = [_row(outcome) for outcome in outcomes]
     heads = ("Fault", "What was done", "Seen by", "Alert", "Until told")
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads), *rows]
-    rest = "\n".join(f"| `{check}` | {why} |" for check, why in NOT_PLANTED.items())
-    return "\n".join((_HEAD.format(people=people, days=days, quiet=told), *lines, _FOOT.format(rows=rest)))
+    unplanted = "\n".join(f"| `{check}` | {why} |" for check, why in NOT_PLANTED.items())
+    return "\n".join((_HEAD.format(people=people, days=days, quiet=quiet_result), *lines, _FOOT.format(rows=unplanted)))
 
 
 def line(outcome: Outcome) -> str:
     """Return one outcome for a terminal."""
     plant = outcome.plant
-    mark = "told  " if outcome.seen and outcome.told else "MISSED"
+    mark = "told  " if outcome.seen and outcome.is_alerted else "MISSED"
     return f"{mark}  {plant.name:<26}{_since(outcome):>8}  {plant.asset}: {plant.found_by}"
 
 
@@ -73,8 +73,8 @@ def _row(outcome: Outcome) -> str:
     plant = outcome.plant
     severity = f", {outcome.severity}" if outcome.severity else ""
     kind = f"`{outcome.kind}`" if outcome.kind else "**nobody was told**"
-    seen = f"{plant.asset}: `{plant.found_by}`{severity}"
-    return f"| {plant.name.replace('_', ' ')} | {plant.done} | {seen} | {kind} | {_since(outcome) or '–'} |"
+    check = f"{plant.asset}: `{plant.found_by}`{severity}"
+    return f"| {plant.name.replace('_', ' ')} | {plant.done} | {check} | {kind} | {_since(outcome) or '–'} |"
 
 
 def _since(outcome: Outcome) -> str:

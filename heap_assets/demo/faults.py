@@ -181,7 +181,7 @@ def _broken_emails(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _crossed(rows: pl.DataFrame) -> pl.DataFrame:
     """Give three customers the CRM id of the next customer that has one."""
-    known = rows.filter(pl.col("crm_contact_id").is_not_null()).sort("customer_id").head(6)
-    wrong = dict(zip(known["customer_id"][::2], known["crm_contact_id"][1::2], strict=False))
+    contacts = rows.filter(pl.col("crm_contact_id").is_not_null()).sort("customer_id").head(6)
+    wrong = dict(zip(contacts["customer_id"][::2], contacts["crm_contact_id"][1::2], strict=False))
     crossed = pl.col("customer_id").replace_strict(wrong, default=None, return_dtype=pl.String)
     return rows.with_columns(crm_contact_id=pl.coalesce(crossed, "crm_contact_id"))

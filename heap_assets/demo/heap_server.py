@@ -133,13 +133,13 @@ class HeapApi:
         app, rows = call.effect["app"], call.effect["rows"]
         persons = Counter(f"{app}|{row.get('identity') or row.get('user_id')}" for row in rows)
         if not call.effect["bulk"]:
-            wanted = [(f"single|{request.path}|{who}", SINGLE_PER_IDENTITY, 1) for who in persons]
+            requested = [(f"single|{request.path}|{person}", SINGLE_PER_IDENTITY, 1) for person in persons]
         elif request.path == TRACK:
-            wanted = [(f"bulk|{who}", BULK_EVENTS_PER_IDENTITY, events) for who, events in persons.items()]
-            wanted.append((f"app|{app}", BULK_EVENTS_PER_APP, len(rows)))
+            requested = [(f"bulk|{person}", BULK_EVENTS_PER_IDENTITY, events) for person, events in persons.items()]
+            requested.append((f"app|{app}", BULK_EVENTS_PER_APP, len(rows)))
         else:
             return None
-        wait = self.limiter.take(wanted)
+        wait = self.limiter.take(requested)
         if not wait:
             return None
         headers = {"Retry-After": f"{wait:.3f}"} if self.retry_after else {}
@@ -188,9 +188,9 @@ class HeapApi:
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Take `limits` (bool), `window` (sliding|fixed), `window_scale`, `retry_after` (bool), `bulk_invalid`."""
-        known = {"limits", "window", "window_scale", "retry_after", "bulk_invalid"}
-        if unknown := sorted(set(values) - known):
-            raise SettingsError(f"unknown: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        allowed = {"limits", "window", "window_scale", "retry_after", "bulk_invalid"}
+        if unknown := sorted(set(values) - allowed):
+            raise SettingsError(f"unknown: {', '.join(unknown)}; known are {', '.join(sorted(allowed))}")
         self.limiter.enabled = bool(values.get("limits", self.limiter.enabled))
         self.limiter.sliding = values.get("window", "sliding" if self.limiter.sliding else "fixed") == "sliding"
         self.limiter.scale = float(values.get("window_scale", self.limiter.scale))

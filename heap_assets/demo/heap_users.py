@@ -14,7 +14,7 @@ REWRITTEN_EVERY = 2
 """When Heap merges two identities, every second migration to the first one is rewritten, the others stay a chain."""
 
 
-def users_of(world: World, first: int, last: int, seen: pl.DataFrame) -> pl.DataFrame:
+def users_of(world: World, first: int, last: int, activity: pl.DataFrame) -> pl.DataFrame:
     """Return the `users` rows that the dump of a day carries.
 
     Parameters
@@ -35,7 +35,7 @@ def users_of(world: World, first: int, last: int, seen: pl.DataFrame) -> pl.Data
     start = world.plan.midnight + first * DAY
     end = world.plan.midnight + (last + 1) * DAY
     everyone = pl.concat([_anonymous(world), _identified(world, end)]).filter(pl.col("joindate") < end)
-    active = seen.group_by("user_id").agg(pl.col("last_seen").max())
+    active = activity.group_by("user_id").agg(pl.col("last_seen").max())
     rows = everyone.join(active, on="user_id", how="left", maintain_order="left")
     rows = rows.with_columns(last_modified=pl.max_horizontal("joindate", "changed_at", "last_seen"))
     if first > 0:
@@ -77,8 +77,8 @@ def _identified(world: World, end: int) -> pl.DataFrame:
 def _changes(world: World, end: int) -> Ints:
     """Return per person when a user property last changed before a moment (0: never): plan, email or deal stage."""
     changed = np.zeros(world.people.count, dtype=np.int64)
-    done = world.business.upgrades.filter(pl.col("at") < end - PUSHED_AFTER)
-    np.maximum.at(changed, done["person"].to_numpy(), done["at"].to_numpy() + PUSHED_AFTER)
+    upgrades = world.business.upgrades.filter(pl.col("at") < end - PUSHED_AFTER)
+    np.maximum.at(changed, upgrades["person"].to_numpy(), upgrades["at"].to_numpy() + PUSHED_AFTER)
     email_at = world.people.persons["email_changed_at"].to_numpy()
     reached = world.business.stage_at
     stages = np.where(reached < end - PUSHED_AFTER, reached + PUSHED_AFTER, 0).max(axis=1)
@@ -91,7 +91,7 @@ def _described(world: World, rows: pl.DataFrame, end: int) -> pl.DataFrame:
     persons = world.people.persons[person]
     pushed_until = end - PUSHED_AFTER - 1
     plans = pick(words.PLANS, world.business.plan_as_of(world.people.count, pushed_until)[person])
-    known = pl.col("identity") >= 0
+    is_identified = pl.col("identity") >= 0
     value = world.people.identities["value"].gather(rows["identity"].clip(0))
     email = persons.select(
         pl.when(pl.col("email_changed_at") < end).then("changed_email").otherwise("email")
@@ -104,10 +104,10 @@ def _described(world: World, rows: pl.DataFrame, end: int) -> pl.DataFrame:
         role=pick(("viewer", "editor", "admin"), person % 3),
     )  # fmt: skip
     named = [
-        pl.when(known).then(pl.col(name)).alias(name)
+        pl.when(is_identified).then(pl.col(name)).alias(name)
         for name in ("handle", "email", "_email", "plan", "deal_stage", "account_id", "role")
     ]
-    return described.with_columns(pl.when(known).then(value).alias("identity"), *named).select(
+    return described.with_columns(pl.when(is_identified).then(value).alias("identity"), *named).select(
         "user_id",
         "identity",
         "handle",

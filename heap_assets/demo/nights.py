@@ -134,10 +134,10 @@ class DemoRun:
         """Build, of every table, the days that dumps touched and the day itself."""
         due = unbuilt_days(replace(self.project))  # what runs in between have landed is news to this object
         every = [heap_asset(table) for table in self.project.event_tables]
-        wanted = {asset: due.get(asset, set()) | ({day} if self._is_new(day) else set()) for asset in every}
+        days_by_asset = {asset: due.get(asset, set()) | ({day} if self._is_new(day) else set()) for asset in every}
         for asset, days in self._failed(every).items():
-            wanted[asset] |= days
-        for assets, first, last in runs_for(wanted):
+            days_by_asset[asset] |= days
+        for assets, first, last in runs_for(days_by_asset):
             self.run((str(first), str(last)), assets)
         if due:
             touched = sum(len(days) for days in due.values())
@@ -145,14 +145,14 @@ class DemoRun:
 
     def _failed(self, assets: Sequence[str]) -> dict[str, set[date]]:
         """Return the days of dumps in which a table could not be read and that have not been tried yet."""
-        found: dict[str, set[date]] = {}
+        failed: dict[str, set[date]] = {}
         for record in replace(self.project).landing.records().values():
             for name, table in record.tables.items():
                 asset, day = heap_asset(name), record.day
                 untried = result_store.read(self.project.lake.store, asset, "readable", str(day)) is None
                 if table.failure is not None and asset in assets and untried:
-                    found.setdefault(asset, set()).add(day)
-        return found
+                    failed.setdefault(asset, set()).add(day)
+        return failed
 
     def judge_recency(self) -> None:
         """Do what the hourly schedule does."""
@@ -187,10 +187,10 @@ def dump_day(manifest: ManifestFile) -> date:
     return (manifest.last_modified - timedelta(hours=12)).date()
 
 
-def runs_for(wanted: Mapping[str, set[date]]) -> Iterator[tuple[list[str], date, date]]:
+def runs_for(due: Mapping[str, set[date]]) -> Iterator[tuple[list[str], date, date]]:
     """Yield assets with a range of days: assets that want the same days share their runs."""
     groups: dict[tuple[tuple[date, date], ...], list[str]] = {}
-    for asset, days in wanted.items():
+    for asset, days in due.items():
         groups.setdefault(tuple(ranges(sorted(days))), []).append(asset)
     for spans, assets in groups.items():
         yield from ((assets, first, last) for first, last in spans)

@@ -124,11 +124,11 @@ def _persons(plan: Plan, accounts: pl.DataFrame) -> pl.DataFrame:
 
 def _named(rng: np.random.Generator, count: int, account: Ints, accounts: pl.DataFrame) -> pl.DataFrame:
     """Give each person names, and every email and id that they could have; the caller keeps some."""
-    given = choose(rng, words.GIVEN, count)
+    first_names = choose(rng, words.FIRST_NAMES, count)
     surname = choose(rng, words.SURNAMES, count)
     host = choose(rng, words.MAIL_HOSTS, count)
     number = pl.Series(rng.permutation(count) + 1, dtype=pl.Int64)
-    frame = pl.DataFrame({"given": given, "surname": surname, "host": host, "number": number, "account": account})
+    frame = pl.DataFrame({"given": first_names, "surname": surname, "host": host, "number": number, "account": account})
     frame = frame.with_row_index("person").join(
         accounts.select("account", "domain"), on="account", maintain_order="left"
     )
@@ -154,11 +154,11 @@ def _named(rng: np.random.Generator, count: int, account: Ints, accounts: pl.Dat
 
 def _with_twins(plan: Plan, persons: pl.DataFrame) -> pl.DataFrame:
     """Enter some people into the CRM twice, if faults are planted."""
-    known = np.flatnonzero(persons["crm_id"].is_not_null().to_numpy())
-    count = min(len(known), max(2, plan.people // 150)) if plan.faults else 0
-    twins = stream(plan.seed, "twins").choice(known, count, replace=False)
-    again = pl.lit("C-9") + pl.col("crm_id").str.slice(2)
-    return persons.with_columns(twin_crm_id=pl.when(pl.col("person").is_in(twins.tolist())).then(again))
+    in_crm = np.flatnonzero(persons["crm_id"].is_not_null().to_numpy())
+    count = min(len(in_crm), max(2, plan.people // 150)) if plan.faults else 0
+    twins = stream(plan.seed, "twins").choice(in_crm, count, replace=False)
+    duplicate_id = pl.lit("C-9") + pl.col("crm_id").str.slice(2)
+    return persons.with_columns(twin_crm_id=pl.when(pl.col("person").is_in(twins.tolist())).then(duplicate_id))
 
 
 def _ascii(name: pl.Expr) -> pl.Expr:

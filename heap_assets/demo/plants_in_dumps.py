@@ -121,10 +121,10 @@ def second_identities(dump: Dump) -> None:
     """Give one in ten identified users a second Heap user, identified by something else and with the same email."""
 
     def add(rows: Rows) -> Rows:
-        known = [row for row in _known_users(dump) if row["email"]][::8]
+        with_email = [row for row in _identified_users(dump) if row["email"]][::8]
         return rows + [
             {**row, "user_id": _NEW_USER + n, "identity": f"second-{n}", "last_modified": _moment(dump)}
-            for n, row in enumerate(known)
+            for n, row in enumerate(with_email)
         ]
 
     dump.change_rows("users", add)
@@ -134,9 +134,9 @@ def identities_gone(dump: Dump) -> None:
     """Rename the identity of one in thirty users: whom we sent to is not in the export any more."""
 
     def rename(rows: Rows) -> Rows:
-        known = _known_users(dump)[::30]
+        sampled = _identified_users(dump)[::30]
         return rows + [
-            {**row, "identity": f"renamed-{n}", "last_modified": _moment(dump)} for n, row in enumerate(known)
+            {**row, "identity": f"renamed-{n}", "last_modified": _moment(dump)} for n, row in enumerate(sampled)
         ]
 
     dump.change_rows("users", rename)
@@ -147,10 +147,10 @@ def anonymous_again(dump: Dump) -> None:
     devices = _devices(dump)
 
     def add_views(rows: Rows) -> Rows:
-        seen = {row["device_id"]: row for row in rows if row["device_id"] in devices}
+        by_device = {row["device_id"]: row for row in rows if row["device_id"] in devices}
         return rows + [
             {**row, "event_id": _NEW_USER + n, "user_id": _NEW_USER + n, "product_user_id": None}
-            for n, row in enumerate(seen.values())
+            for n, row in enumerate(by_device.values())
         ]
 
     count = len({row["device_id"] for row in dump.rows("pageviews") if row["device_id"] in devices})
@@ -167,8 +167,8 @@ def kiosks(dump: Dump) -> None:
     """Put twenty new devices into use by four known people each."""
 
     def share(rows: Rows) -> Rows:
-        known = [row for row in rows if row["product_user_id"]]
-        people = list({row["product_user_id"]: row for row in known}.values())
+        identified = [row for row in rows if row["product_user_id"]]
+        people = list({row["product_user_id"]: row for row in identified}.values())
         return rows + [
             {**people[(n * 4 + k) % len(people)], "event_id": _NEW_USER + n * 4 + k, "device_id": f"kiosk-{n}"}
             for n in range(20)
@@ -205,15 +205,15 @@ def _migrate(dump: Dump, pairs: list[tuple[int, int]]) -> None:
     dump.change_rows("user_migrations", add)
 
 
-def _known_users(dump: Dump) -> Rows:
+def _identified_users(dump: Dump) -> Rows:
     """Return the identified users of all dumps up to this one, the newest row of each."""
     newest: dict[int, Row] = {}
     for day in dump.company.dump_ids:
         if day <= dump.day:
             newest |= {row["user_id"]: row for row in Dump(dump.company, day).rows("users")}
     columns = dump.rows("users")[0]
-    known = [row for row in newest.values() if row["identity"]]
-    return [{name: _as_text(row.get(name)) if name in _TIMES else row.get(name) for name in columns} for row in known]
+    users = [row for row in newest.values() if row["identity"]]
+    return [{name: _as_text(row.get(name)) if name in _TIMES else row.get(name) for name in columns} for row in users]
 
 
 def _as_text(moment: Any) -> Any:

@@ -81,12 +81,12 @@ def _identified(project: Project, day: str, run: DemoRun) -> dict[str, Any]:
     keys = ["identifier_type", "identifier"]
     # the truth also knows identifiers that nobody has used yet
     scores = quality(graph, truth.join(graph, on=keys, how="semi"))
-    found = lake.scan(SHARED, day).select(keys).collect()
+    shared = lake.scan(SHARED, day).select(keys).collect()
     devices = truth.filter(pl.col("identifier_type") == "device_id").collect()
     planted = devices.filter(pl.col("shared")).join(
         _shared_identifiers(project, run, truth), on="identifier", how="semi"
     )
-    wrongly = devices.filter(~pl.col("shared")).join(found, on=keys)
+    wrongly = devices.filter(~pl.col("shared")).join(shared, on=keys)
     return {
         "profiles": graph.select(pl.col("profile_id").drop_nulls().n_unique()).collect().item(),
         "identifiers": graph.select(pl.len()).collect().item(),
@@ -96,9 +96,9 @@ def _identified(project: Project, day: str, run: DemoRun) -> dict[str, Any]:
         "b_cubed_precision": scores.bcubed_precision,
         "b_cubed_recall": scores.bcubed_recall,
         "conflicts": lake.scan(CONFLICTS, day).select(pl.len()).collect().item(),
-        "shared_values": found.height,
+        "shared_values": shared.height,
         "shared_devices_planted": planted.height,
-        "shared_devices_found": planted.join(found, on=keys).height,
+        "shared_devices_found": planted.join(shared, on=keys).height,
         "own_devices_taken_for_shared": wrongly.height,
     }
 
@@ -131,12 +131,12 @@ def _sent(project: Project, name: str, run: DemoRun) -> dict[str, Any]:
     """Return this demo's runs of a sync; the last one's numbers stand beside what was sent in all of them."""
     specs = connector_of(project, name).specs()
     history = pl.concat([runs(project.lake.store, spec.folder) for spec in specs]).sort("started_at")
-    mine = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
+    own_runs = history.filter(pl.col("run_id").is_in([r.run_id for r in run.sync_runs]))
     columns = ("sent", "rejected", "requests", "withdrawn", "changed", "added")
     last = history.tail(1).to_dicts()[0] if len(history) else {"status": "never ran: see the failed runs in the UI"}
     return {
         "sync": name,
-        **{column: int(mine[column].sum()) for column in columns},
+        **{column: int(own_runs[column].sum()) for column in columns},
         **{column: int(last.get(column, 0)) for column in ("held", "invalid", "unchanged")},
         "status": last["status"],
     }
@@ -144,7 +144,7 @@ def _sent(project: Project, name: str, run: DemoRun) -> dict[str, Any]:
 
 def _fault(fault: dict[str, Any], judged: list[StoredResult]) -> dict[str, Any]:
     counted = fault["counted_as"]
-    found = [
+    results = [
         v
         for v in judged
         if v.asset == fault["asset"]
@@ -152,11 +152,11 @@ def _fault(fault: dict[str, Any], judged: list[StoredResult]) -> dict[str, Any]:
         # a check may count what it tolerates: that is found, too
         and (v.failed or (counted and v.numbers.get(counted, 0) > 0))
     ]
-    return {**fault, "found": bool(found), "partitions": sorted({v.partition for v in found})}
+    return {**fault, "found": bool(results), "partitions": sorted({v.partition for v in results})}
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    ingested, who = facts["ingested"], facts["identified"]
+    ingested, people = facts["ingested"], facts["identified"]
     faults = facts["faults"]
     command = _typed_as()
     lines = [
@@ -167,13 +167,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     lines += [f"             {table:<28}{rows:>9,}" for table, rows in ingested["tables"].items()]
     lines += [
-        f"Identified   {who['profiles']:,} people from {who['identifiers']:,} identifiers",
-        f"             against the truth: pairwise precision {who['pairwise_precision']:.4f} recall "
-        f"{who['pairwise_recall']:.4f}, B-cubed precision {who['b_cubed_precision']:.4f} recall "
-        f"{who['b_cubed_recall']:.4f}",
-        f"             {who['shared_devices_found']} of {who['shared_devices_planted']} shared devices found, "
-        f"{who['own_devices_taken_for_shared']} people's own devices taken for shared; "
-        f"{who['shared_values']} shared values, {who['conflicts']} conflicts",
+        f"Identified   {people['profiles']:,} people from {people['identifiers']:,} identifiers",
+        f"             against the truth: pairwise precision {people['pairwise_precision']:.4f} recall "
+        f"{people['pairwise_recall']:.4f}, B-cubed precision {people['b_cubed_precision']:.4f} recall "
+        f"{people['b_cubed_recall']:.4f}",
+        f"             {people['shared_devices_found']} of {people['shared_devices_planted']} shared devices found, "
+        f"{people['own_devices_taken_for_shared']} people's own devices taken for shared; "
+        f"{people['shared_values']} shared values, {people['conflicts']} conflicts",
     ]
     for sent in facts["sent"]:
         lines.append(
@@ -194,7 +194,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"Next         {command + ' dev':<40}   the Dagster UI on exactly this state",
         f"             {command + ' demo':<40}   again: nothing is new, 0 rows are sent",
         f"             {command + ' status':<40}   what is built, failed or waits",
-        f"             {command} explain {who['example']}",
+        f"             {command} explain {people['example']}",
         "                                                     why its identifiers are one person",
     ]
     return lines

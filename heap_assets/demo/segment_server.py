@@ -79,16 +79,16 @@ class SegmentApi:
         return Call(_OK, self._effect(events, key, body), [str(event.get("messageId", "")) for event in events])
 
     def _effect(self, events: list[dict[str, Any]], key: Any, body: Mapping[str, Any]) -> dict[str, Any]:
-        whole = None
+        refusal = None
         if not isinstance(key, str) or not key or (self.write_keys and key not in self.write_keys):
-            whole = "write key is missing or unknown"
+            refusal = "write key is missing or unknown"
         elif len(events) > MAX_BATCH_EVENTS:
-            whole = f"batch has more than {MAX_BATCH_EVENTS} events"
+            refusal = f"batch has more than {MAX_BATCH_EVENTS} events"
         defaults = {name: body[name] for name in ("context", "integrations") if name in body and "batch" in body}
         accepted: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(events):
-            reason = whole or reject_reason(event)
+            reason = refusal or reject_reason(event)
             event = {"messageId": f"generated-{uuid.uuid4()}", **defaults, **event}
             event.pop("writeKey", None)
             if reason is None:

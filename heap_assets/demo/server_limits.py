@@ -45,7 +45,7 @@ class RateLimiter:
         self._clock = clock
         self._windows: dict[tuple[str, Limit], _Window] = {}
 
-    def take(self, wanted: Iterable[tuple[str, Limit, int]]) -> float:
+    def take(self, requested: Iterable[tuple[str, Limit, int]]) -> float:
         """Take units of all subjects, or of none.
 
         Parameters
@@ -61,11 +61,11 @@ class RateLimiter:
         if not self.enabled:
             return 0.0
         now = self._clock()
-        asked = [(self._window(subject, limit, now), limit, units) for subject, limit, units in wanted]
-        wait = max((self._wait(window, limit, units, now) for window, limit, units in asked), default=0.0)
+        windows = [(self._window(subject, limit, now), limit, units) for subject, limit, units in requested]
+        wait = max((self._wait(window, limit, units, now) for window, limit, units in windows), default=0.0)
         if wait > 0:
             return wait
-        for window, _, units in asked:
+        for window, _, units in windows:
             window.total += units
             if self.sliding:
                 window.entries.append((now, units))

@@ -98,8 +98,8 @@ class Dump:
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest."""
-        found: dict[str, Any] = json.loads(self.manifest_path.read_text())
-        return found
+        manifest: dict[str, Any] = json.loads(self.manifest_path.read_text())
+        return manifest
 
     def _edit(self, table: str, **changes: Any) -> None:
         manifest = self.manifest()

@@ -83,10 +83,10 @@ def _contacts(world: World, end: int) -> pl.DataFrame:
         created_at=_moment(business.in_crm_at),
         updated_at=_moment(_latest(end, business.in_crm_at, *reached)),
     )
-    known = rows.filter(pl.Series(business.in_crm_at < end))
+    in_crm = rows.filter(pl.Series(business.in_crm_at < end))
     columns = ("email", "name", "account_id", "stage", "owner", "created_at", "updated_at")
-    twins = known.filter(pl.col("twin_crm_id").is_not_null()).with_columns(crm_id="twin_crm_id")
-    return pl.concat([known, twins]).select(pl.col("crm_id").alias("contact_id"), *columns).sort("contact_id")
+    twins = in_crm.filter(pl.col("twin_crm_id").is_not_null()).with_columns(crm_id="twin_crm_id")
+    return pl.concat([in_crm, twins]).select(pl.col("crm_id").alias("contact_id"), *columns).sort("contact_id")
 
 
 def _account_born(world: World) -> Ints:
@@ -122,9 +122,9 @@ def _customers(world: World, end: int) -> pl.DataFrame:
     private = pl.when(pl.Series(rng.random(n) < 0.35)).then(pl.coalesce("second_email", "email")).otherwise("email")
     email = pl.when(pl.Series(rng.random(n) < 0.05)).then(mailbox).otherwise(private)
     plans = business.plan_as_of(n, end - 1)
-    done = business.upgrades.filter(pl.col("at") < end)
+    upgrades = business.upgrades.filter(pl.col("at") < end)
     upgraded_at = np.zeros(n, dtype=np.int64)
-    np.maximum.at(upgraded_at, done["person"].to_numpy(), done["at"].to_numpy())
+    np.maximum.at(upgraded_at, upgrades["person"].to_numpy(), upgrades["at"].to_numpy())
     rows = persons.with_columns(
         customer_id="billing_id",
         email=as_typed(email, rng, n),

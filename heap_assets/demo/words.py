@@ -5,7 +5,7 @@ def _listed(*lines: str) -> list[str]:
     return [word for line in lines for word in line.split()]
 
 
-GIVEN = _listed(
+FIRST_NAMES = _listed(
     "Ada Aisha Alan Amara Ana Anders Anouk Arjun Asha Astrid Ben Bianca Boris Camila Carlos Chen Clara",
     "Dana Daniel Dario David Deepa Dmitri Elena Elif Emil Emma Erik Esra Eva Farid Fatima Felix Fiona",
     "Frida Gabriel Gita Grace Hana Hannah Hugo Ida Ines Ingrid Ivan Jana Javier Jin Jonas Julia Kaito",

@@ -53,8 +53,8 @@ class World:
         own = identities["heap_user_id"].to_numpy()[identity]
         merged_at = identities["merged_at"].to_numpy()[identity]
         into = identities["merged_into"].to_numpy()[identity]
-        known = np.where(at < merged_at, own, into)
-        return np.where(at < self.arrays["login_at"][client], self.arrays["anonymous_id"][client], known).astype(
+        logged_in_as = np.where(at < merged_at, own, into)
+        return np.where(at < self.arrays["login_at"][client], self.arrays["anonymous_id"][client], logged_in_as).astype(
             np.int64
         )
 

@@ -12,7 +12,7 @@ from heap_assets.identity.rules import Rules, RulesError, SourceTable
 from heap_assets.identity.schemas import CHANGES, GRAPH
 from heap_assets.values import PRIVATE
 
-_ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{what}" for what in ("row", "value", "profile"))
+_ROW, _VALUE, _PROFILE = (f"{PRIVATE}assigned_{suffix}" for suffix in ("row", "value", "profile"))
 
 
 def assign(
@@ -54,8 +54,8 @@ def assign(
         for value in _values(of_type):
             profiles.append(f"{_PROFILE}_{len(profiles)}")
             checked = _joined(checked, value, owners, profiles[-1], many=any(column.many for column in of_type))
-    nobody = pl.lit(None, graph.collect_schema()["profile_id"])
-    return checked.select(*schema, pl.coalesce(*profiles, nobody).alias(under))
+    no_profile = pl.lit(None, graph.collect_schema()["profile_id"])
+    return checked.select(*schema, pl.coalesce(*profiles, no_profile).alias(under))
 
 
 def _values(columns: list[MappedColumn]) -> list[pl.Expr]:

@@ -83,7 +83,7 @@ MAX_IDENTIFIERS: Final = 200
 TOO_MANY: Final = "too_many"
 OWN_IDENTIFY: Final = "own_identify"
 
-_SEEN = ("first_seen", "last_seen", "count")
+_SPAN = ("first_seen", "last_seen", "count")
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _paired(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTab
         return _paired_lists(records, columns, table, rules)
     slots = _slots(columns)
     shareable = [bool(sharing) for sharing in rules.sharing]
-    flat = records.select(*(value.alias(str(number)) for number, (_, value) in enumerate(slots)), *_SEEN)
+    flat = records.select(*(value.alias(str(number)) for number, (_, value) in enumerate(slots)), *_SPAN)
     present = [pl.col(str(number)).is_not_null() for number in range(len(slots))]
     # an end is an anchor unless an identifier stronger than it is of a type that cannot be shared
     anchored = [
@@ -242,7 +242,10 @@ def _paired(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTab
     ]
     links = [
         flat.filter(present[i] & pl.all_horizontal(True, *(~p for k, p in enumerate(present) if k != i))).select(
-            *_end("a", rules.types[rank], i), *_end("b", None, None), pl.lit(False).alias("authoritative"), *_SEEN
+            *_end("a", rules.types[rank], i),
+            *_end("b", None, None),
+            pl.lit(False).alias("authoritative"),
+            *_SPAN,
         )
         for i, (rank, _) in enumerate(slots)
     ]
@@ -252,7 +255,7 @@ def _paired(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTab
             decided = table.authoritative is True or frozenset((type_a, type_b)) in table.authoritative_pairs
             linked = present[i] & present[j] & (True if decided else anchored[i])
             ends = (*_end("a", type_a, i), *_end("b", type_b, j))
-            links.append(flat.filter(linked).select(*ends, pl.lit(decided).alias("authoritative"), *_SEEN))
+            links.append(flat.filter(linked).select(*ends, pl.lit(decided).alias("authoritative"), *_SPAN))
     return pl.concat(links)
 
 
@@ -288,7 +291,7 @@ def _paired_lists(records: pl.LazyFrame, columns: list[MappedColumn], table: Sou
 
     every = pl.concat_list(map(tagged, columns)).list.unique().list.sort()
     fixed = [f"{rank:02d}" for rank, sharing in enumerate(rules.sharing) if not sharing]
-    rows = records.select(every.alias("a"), *_SEEN).filter(pl.col("a").list.len() > 0)
+    rows = records.select(every.alias("a"), *_SPAN).filter(pl.col("a").list.len() > 0)
     rows = rows.with_columns(
         pl.col("a").alias("b"),
         pl.col("a").list.eval(pl.element().filter(pl.element().str.head(2).is_in(fixed))).list.first().alias("last"),
@@ -304,8 +307,8 @@ def _paired_lists(records: pl.LazyFrame, columns: list[MappedColumn], table: Sou
         ends[f"value_{end}"] = pl.col(end).str.slice(2)
     return pl.concat(
         [
-            alone.select(*_SEEN, **ends, authoritative=pl.lit(False)).select(*ends, "authoritative", *_SEEN),
-            pairs.filter(linked).select(*_SEEN, **ends, authoritative=decided).select(*ends, "authoritative", *_SEEN),
+            alone.select(*_SPAN, **ends, authoritative=pl.lit(False)).select(*ends, "authoritative", *_SPAN),
+            pairs.filter(linked).select(*_SPAN, **ends, authoritative=decided).select(*ends, "authoritative", *_SPAN),
         ]
     )
 

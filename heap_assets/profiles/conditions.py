@@ -178,9 +178,9 @@ def _compare_moment(compare: Compare, value: pl.Expr, dtype: pl.DataType, moment
     return compare(since, pl.lit(nanoseconds, pl.Int128))
 
 
-def _with_floor(compare: Compare, whole: pl.Expr, exact: Fraction) -> pl.Expr:
+def _with_floor(compare: Compare, as_integer: pl.Expr, exact: Fraction) -> pl.Expr:
     floor = max(-_BEYOND, min(_BEYOND, math.floor(exact)))
-    return _with_nearest_below(compare, whole, pl.lit(floor, pl.Int128), is_exact=floor == exact)
+    return _with_nearest_below(compare, as_integer, pl.lit(floor, pl.Int128), is_exact=floor == exact)
 
 
 def _with_nearest_below(compare: Compare, value: pl.Expr, below: pl.Expr, *, is_exact: bool) -> pl.Expr:

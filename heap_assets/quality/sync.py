@@ -85,7 +85,7 @@ def _share(prefix: str, count: int, total: int, allowed: float, reasons: Mapping
 
 
 DELIVERED = "delivered"
-_WHOLE = ("", "succeeded", "partial", "superseded")
+_COMPLETE = ("", "succeeded", "partial", "superseded")
 """Outcomes of a run after which the day counts as delivered; single rows have checks of their own."""
 
 
@@ -174,7 +174,7 @@ def sync_results(
 
 def _stopped(report: Any) -> str | None:
     status = str(_field(report, "status") or "")
-    return None if status in _WHOLE else str(_field(report, "reason") or status)
+    return None if status in _COMPLETE else str(_field(report, "reason") or status)
 
 
 def _reasons(report: Any, name: str) -> dict[str, int]:

@@ -71,12 +71,12 @@ def dumps(project: Project) -> dg.AssetsDefinition:
         delivered = {str(manifest.dump_id) for manifest in opened.source().manifests()}
         missing = [dump for dump in context.partition_keys if dump not in delivered]
         for dump in sorted(set(context.partition_keys) & delivered, key=int):
-            done = land(opened, int(dump))
-            for day, tables in sorted(done.days.items()):
-                context.log_event(day_landed(names, day, tables, done.report.dump_id))
-            opened.landing.confirm(done.report.dump_id, done.report.touched)
-            landed[dump] = _metadata(done.report)
-            results[dump] = done.results
+            outcome = land(opened, int(dump))
+            for day, tables in sorted(outcome.days.items()):
+                context.log_event(day_landed(names, day, tables, outcome.report.dump_id))
+            opened.landing.confirm(outcome.report.dump_id, outcome.report.touched)
+            landed[dump] = _metadata(outcome.report)
+            results[dump] = outcome.results
         yield from materializations(context, asset_key(DUMPS, names), landed)
         for dump, of_dump in results.items():
             yield from step.evaluate(DUMPS, dump, of_dump)

@@ -97,8 +97,8 @@ def decimal_text(value: bytes, scale: int) -> str | None:
         return None
     unscaled = int.from_bytes(value, "big", signed=True)
     digits = str(abs(unscaled)).rjust(scale + 1, "0")
-    whole, fraction = digits[: len(digits) - scale], digits[len(digits) - scale :]
-    return f"{'-' if unscaled < 0 else ''}{whole}{'.' if fraction else ''}{fraction}"
+    integer, fraction = digits[: len(digits) - scale], digits[len(digits) - scale :]
+    return f"{'-' if unscaled < 0 else ''}{integer}{'.' if fraction else ''}{fraction}"
 
 
 def duration_text(value: bytes) -> str:

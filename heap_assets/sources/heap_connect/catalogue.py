@@ -212,7 +212,7 @@ def _table(name: str, entry: Any, path: Path | str) -> CatalogueTable:
         raise SettingsError(f"{path}: {name}.columns is a {type(columns).__name__}; expected columns by name")
     return CatalogueTable(
         str(entry.get("display_name") or display_name_of(name)),
-        {column: _column(f"{path}: {name}.columns.{column}", known or {}) for column, known in columns.items()},
+        {column: _column(f"{path}: {name}.columns.{column}", declared or {}) for column, declared in columns.items()},
     )
 
 

@@ -241,7 +241,7 @@ class Progress:
         self.landed: list[TableRecord] = []
         self._records = records
         self._before = before
-        self._done: set[str] = set()
+        self._finished: set[str] = set()
         self._results: list[TableRecord] = []
         self._saved = clock.monotonic()
 
@@ -257,7 +257,7 @@ class Progress:
 
     def add(self, table: str, result: TableRecord | None) -> None:
         """Add the result of one table, None if there was nothing to do."""
-        self._done.add(table)
+        self._finished.add(table)
         if result is not None:
             self._results.append(result)
             self.landed.append(result)
@@ -266,7 +266,7 @@ class Progress:
 
     def _save(self) -> None:
         self.record = self._records.update(self.record.dump_id, self._applied)
-        self._done, self._results = set(), []
+        self._finished, self._results = set(), []
         self._saved = clock.monotonic()
 
     def _applied(self, current: DumpRecord | None) -> DumpRecord:
@@ -279,5 +279,5 @@ class Progress:
         for result in self._results:
             if result.failure is None and (days := touched_days(after, record, result)):
                 touched[result.table] = touched.get(result.table, frozenset()) | days
-        outstanding = tuple(name for name in record.outstanding or () if name not in self._done)
+        outstanding = tuple(name for name in record.outstanding or () if name not in self._finished)
         return replace(record, outstanding=outstanding, unannounced=touched)

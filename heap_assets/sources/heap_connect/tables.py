@@ -167,14 +167,14 @@ def current_deliveries(records: Mapping[int, DumpRecord], table: str, until: dat
         If the newest could not be landed.
     """
     landed = ((record, record.tables.get(table)) for record in records.values())
-    oldest = [Delivery(record, known) for record, known in landed if known and known.state is TableState.LANDED][:1]
+    oldest = [Delivery(record, part) for record, part in landed if part and part.state is TableState.LANDED][:1]
     if current := deliveries(records, table, until) or oldest:
         return current
-    known = [record.tables[table] for record in records.values() if table in record.tables]
-    failed = [record for record in known if record.failure is not None]
+    recorded = [record.tables[table] for record in records.values() if table in record.tables]
+    failed = [record for record in recorded if record.failure is not None]
     if failed and failed[-1].failure is not None:
         raise TableError(f"{table} has not landed: {failed[-1].failure.summary}")
-    if not any(record.state is TableState.RESET for record in known):
+    if not any(record.state is TableState.RESET for record in recorded):
         raise MissingInputError(f"{table} is in no dump that landed: land one, or take it out of the catalogue")
     raise MissingInputError(f"{table} was reset and has not landed again: land its dumps")
 
