@@ -1,4 +1,4 @@
-"""The one place that knows what time it is; UTC everywhere (design.md, Time)."""
+"""The current time, in UTC everywhere (design.md, Time); only this module reads the clock for dates."""
 
 import os
 from datetime import UTC, date, datetime, timedelta

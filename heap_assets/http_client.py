@@ -101,7 +101,7 @@ _allowed = AllowedHosts()
 
 
 def allow_only(patterns: Iterable[str] | None) -> None:
-    """Let this process call these hosts only, from now on; None takes the restriction away.
+    """Restrict this process to these hosts; None removes the restriction.
 
     One policy a process: no client that is made somewhere can get around it.
     """

@@ -102,7 +102,7 @@ def register_secrets(values: Iterable[str]) -> None:
 
 
 def keep_addresses(text: str) -> None:
-    """Let the IP addresses of a text stand from now on: those of the machines that the settings name."""
+    """Exempt the IP addresses in a text from redaction, for the whole process: those that the settings name."""
     for pattern in (_IPV4, _IPV6):
         _kept_addresses.update(match[0].lower() for match in pattern.finditer(text))
 
@@ -169,7 +169,7 @@ def redacted_exception(error: Exception) -> Exception:
 
 
 def redacting(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function, or the generator it is, raise redacted exceptions only: for what Dagster runs and stores."""
+    """Decorate a function or generator function so that it raises redacted exceptions only, as Dagster stores them."""
 
     # raised outside of the handler, or the exception would carry the original as its context
     @functools.wraps(function)

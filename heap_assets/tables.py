@@ -1,4 +1,4 @@
-"""What each table of the lake is called, in the order of the pipeline."""
+"""The asset paths of the lake's tables, in the order of the pipeline."""
 
 import hashlib
 import re

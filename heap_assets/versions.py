@@ -14,7 +14,7 @@ from heap_assets.yaml_core import Unquoted
 
 
 def version_of(value: Any, length: int = 16) -> str:
-    """Return so many hex digits of the SHA-256 of a value's canonical JSON.
+    """Return `length` hex digits of the SHA-256 of a value's canonical JSON.
 
     Mappings and sets are taken in the order of their keys and members, dataclasses as their fields by name.
 

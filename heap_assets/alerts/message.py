@@ -16,7 +16,7 @@ _PARTITIONS_SHOWN = 5
 
 
 class Kind(StrEnum):
-    """What a channel may subscribe to with `on:`."""
+    """The kinds of alarm that a channel can subscribe to with `on:`."""
 
     CHECK_FAILED = "check_failed"
     CHECK_WARNED = "check_warned"
@@ -43,7 +43,7 @@ DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.ALIVE)
 
 @dataclass(frozen=True)
 class Alarm:
-    """One thing that is wrong, or (`recovered`) is right again."""
+    """One alarm about an asset, check, sensor or daemon, or (`recovered`) its recovery."""
 
     kind: Kind
     subject: str
@@ -73,7 +73,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Message:
-    """The alarms of one run, or of one look at the lake."""
+    """The alarms of one run, or of one tick of the hourly sensor."""
 
     title: str
     alarms: tuple[Alarm, ...]

@@ -40,7 +40,7 @@ _log = logging.getLogger("heap_assets.alerts")
 
 @dataclass
 class Outbox:
-    """Decides which alarms are news, and sends them; a channel that failed is not tried again in the same tick."""
+    """Deduplicates alarms and sends changes; a channel that failed is not tried again in the same tick."""
 
     store: Store
     channels: Sequence[Channel]
@@ -48,7 +48,7 @@ class Outbox:
     down: dict[str, str] = field(default_factory=dict)
 
     def send_if_new(self, message: Message) -> int:
-        """Send the news of a message to every channel that subscribes to it; return how many alarms were news.
+        """Send the alarms of a message whose state changed to the channels that subscribe; return how many changed.
 
         A channel that is down raises nothing: the message waits, and the other channels are alerted.
         """

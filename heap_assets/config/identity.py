@@ -39,7 +39,7 @@ class IdentifierType(Section):
 
 
 class IdentitySettings(Section):
-    """Which identifiers make a person, how strong each is, and where merging stops."""
+    """The identifier types that link rows to people, in order of strength, and the limits of merging."""
 
     engine: Literal["native", "reference"] = Field(
         default="native", description="native, or reference: the same rows, slowly and plainly"
@@ -84,7 +84,7 @@ class Trait(Section):
 
 
 class Behaviour(Section):
-    """What people did lately in Heap, as columns of their profile."""
+    """Columns of profiles computed from recent events."""
 
     days: int = Field(default=30, ge=1, le=366, description="Length of the window that ends with the partition's day")
     features: dict[str, str] = Field(
@@ -93,7 +93,7 @@ class Behaviour(Section):
 
 
 class ProfilesSettings(Section):
-    """What is known of a person, and which sets of people have a name."""
+    """The traits, behaviour and audiences that profiles have."""
 
     traits: dict[str, Trait] = Field(
         default={}, description="Name of a column of profiles to where its values come from"

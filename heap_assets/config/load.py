@@ -99,7 +99,7 @@ class _File:
 
 
 def path_text(path: Sequence[str | int]) -> str:
-    """Spell a path as messages do: `identity.identifiers[2].normalise`."""
+    """Format a path for messages: `identity.identifiers[2].normalise`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 

@@ -20,7 +20,7 @@ UI_VARIABLE = "HEAP_ASSETS_UI_URL"
 
 
 class Alert(Section):
-    """Where to tell what. Secrets are named, not written: `*_env` is the name of an environment variable."""
+    """A channel of alerts and its filters. Secrets are named: `*_env` is the name of an environment variable."""
 
     kind: Literal["webhook", "slack", "email"] = Field(description="How messages are sent")
     name: str = Field(default="", description="What logs and messages call the channel; its kind unless given")
@@ -55,7 +55,7 @@ class Keep(Section):
 
 
 class RunSettings(Section):
-    """How Dagster runs things."""
+    """Options of Dagster's runs, schedules and sensors."""
 
     executor: Literal["in_process", "multiprocess"] = Field(
         default="in_process", description="Steps of a run in the run's own process, or each in a process of its own"

@@ -46,7 +46,7 @@ class CheckContext:
         return self.lake.scan(asset, partition) if self.lake.store.exists(self.lake.key(asset, partition)) else None
 
     def notes(self) -> dict[str, Any]:
-        """Return what the writer of the partition noted in its footer."""
+        """Return the notes in the partition's footer, as its writer stored them."""
         return self.once("notes", self._notes)
 
     def earlier(self, days: int) -> list[StoredResult]:
@@ -59,13 +59,13 @@ class CheckContext:
         return result_store.read_many(self.lake.store, self.asset, self.check, partitions)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
-        """Return `compute()`, computed the first time that any check of this partition asks."""
+        """Return `compute()`, cached for all checks of this partition."""
         if name not in self.shared:
             self.shared[name] = compute()
         return cast(T, self.shared[name])
 
     def cached(self, name: str, compute: Callable[[], T]) -> T:
-        """Return `compute()`, computed the first time that any check of the step asks; the oldest are evicted."""
+        """Return `compute()`, cached by `name` over all partitions of a Dagster step; the oldest are evicted."""
         if name not in self.step_shared:
             while len(self.step_shared) >= _CACHE_ENTRIES:
                 self.step_shared.pop(next(iter(self.step_shared)))

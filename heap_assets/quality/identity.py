@@ -1,4 +1,4 @@
-"""Identity resolution: is a profile one person, and are there more surprises than yesterday? Rules and checks."""
+"""Identity resolution: over-merged profiles, conflicts and shared values, against the day before; rules and checks."""
 
 from __future__ import annotations
 

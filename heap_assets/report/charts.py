@@ -69,7 +69,7 @@ def sparkline(line: Mapping[str, float], days: Sequence[str], label: str) -> Mar
 
 
 def number(value: float) -> str:
-    """Write a figure for people: 12, 1,234, 1.2 M, 0.034."""
+    """Format a number for reading: 12, 1,234, 1.2 M, 0.034."""
     if abs(value) >= 1_000_000:
         return f"{value / 1_000_000:,.1f} M"
     if value == int(value):

@@ -32,7 +32,7 @@ class SyncRun:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything on the page."""
+    """The data of the whole page."""
 
     at: datetime
     days: Sequence[str]

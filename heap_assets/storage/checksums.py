@@ -1,4 +1,4 @@
-"""A checksum in the footer of each Parquet file: Parquet's readers take most flipped bits for other values.
+"""A checksum in the footer of each Parquet file: without one, readers return wrong values for most flipped bits.
 
 It is written into the place of zeros that the file's metadata has, and covers all bytes but its own. Files of earlier
 releases have none and count as whole.

@@ -24,7 +24,7 @@ AssetPath = str | Sequence[str]
 
 
 class Status(StrEnum):
-    """What became of a write."""
+    """The outcome of a write."""
 
     WRITTEN = "written"
     UNCHANGED = "unchanged"
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a partition is a function of.
+    """The inputs that a partition was built from, each with its version.
 
     Attributes
     ----------

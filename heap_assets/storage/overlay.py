@@ -1,4 +1,4 @@
-"""A store whose writes stay aside: what a change of settings would do is built in it, and the lake stays as it is."""
+"""A copy-on-write store: reads come from a base store, writes go to a scratch folder. Dry runs of settings use it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from heap_assets.storage.store import ObjectInfo, Store
 
 
 class OverlayStore(Store):
-    """Objects of `base`, hidden by those that were written here and without those that were deleted here.
+    """The objects of `base` with those written or deleted here in place of theirs; `base` is never written to.
 
     Parameters
     ----------

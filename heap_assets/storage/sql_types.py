@@ -1,4 +1,4 @@
-"""A column whose days have several types, as one column of a view: in a type that holds every value, or as text.
+"""One type for a view's column whose partitions have several types: one that holds every value exactly, else text.
 
 Left to itself, DuckDB takes whole numbers beside floats for doubles, which rounds those beyond 2^53, and ends every
 query of a table whose column was a number on one day and a date on another.
@@ -24,7 +24,7 @@ _FRACTIONS = {"timestamp": "%f", _ZONED: "%f", "timestamp_ns": "%n", "timestampt
 
 
 def rewritten(column: str, types: Sequence[DuckDBPyType]) -> dict[str, str]:
-    """Return what days of some types write a column as, so that all days together keep every value.
+    """Return the SQL cast for each of a column's types, so that a union of its partitions keeps every value.
 
     Parameters
     ----------

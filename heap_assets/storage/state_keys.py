@@ -1,4 +1,4 @@
-"""What the lake keeps beside its tables: every top folder of state, named once.
+"""The top folders of the lake's state beside its tables, each named once.
 
 A key of an object below one of them is `<folder>/…`; who owns the folder says below what its keys look like. Tables
 never start with an underscore, so neither SQL over the lake nor a listing of tables meets these folders.

@@ -375,7 +375,7 @@ def _is_same(current: ObjectInfo | None, expected: ObjectInfo | None) -> bool:
 
 
 def write_parquet(path: Path, frame: pl.LazyFrame | pl.DataFrame | FileWriter, metadata: Mapping[str, str]) -> None:
-    """Stream a frame into a Parquet file, or let its own writer; `metadata` and a checksum go into the footer."""
+    """Write a frame into a Parquet file by streaming or by `writer`, with `metadata` and a checksum in the footer."""
     metadata = {**metadata, **UNSEALED}
     if isinstance(frame, pl.LazyFrame | pl.DataFrame):
         frame.lazy().sink_parquet(path, metadata=dict(metadata), compression_level=_FAST, engine="streaming")

@@ -29,7 +29,7 @@ _LONGEST_PAUSE = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class LookBack:
-    """How far before the last sync days are read: by every look (`overlap`), and by one every `deep_every` (`deep`)."""
+    """How many days before the last sync a comparison reads: `overlap` each time, `deep` once every `deep_every`."""
 
     overlap: timedelta = OVERLAP
     deep: timedelta = timedelta(days=90)
@@ -38,7 +38,7 @@ class LookBack:
 
 @dataclass(frozen=True)
 class DayState:
-    """The last known rows and fingerprint of a day, and since when they are so."""
+    """The row count and fingerprint of a day at the last comparison, and when (UTC) they last changed."""
 
     rows: int
     fingerprint: int
@@ -47,7 +47,7 @@ class DayState:
 
 @dataclass(frozen=True)
 class TableState:
-    """The last known days of a table; `failure` is why it could not be read the last time.
+    """The state of a table's days at the last comparison; `failure` is why the newest comparison could not read it.
 
     `scheme`: how the days' fingerprints were computed; those of different schemes are not comparable.
     """
@@ -62,14 +62,14 @@ class TableState:
 
 @dataclass(frozen=True)
 class ExportState:
-    """The export as a whole: the version of the last look, and the number of looks that failed since."""
+    """The export's version at the last comparison, and the number of comparisons that failed since."""
 
     version: str | None = None
     failed_looks: int = 0
     failed_at: datetime | None = None
 
     def may_try(self, now: datetime) -> bool:
-        """Whether a look that failed may be tried again: after 1, 2, 4, … minutes, every six hours at last."""
+        """Whether a failed comparison may be retried: exponential back-off from one minute up to six hours."""
         if self.failed_at is None or not self.failed_looks:
             return True
         pause = timedelta(minutes=2 ** min(self.failed_looks - 1, 12))
@@ -78,7 +78,7 @@ class ExportState:
 
 @dataclass(frozen=True)
 class TableLook:
-    """The result of one look at a table."""
+    """The result of comparing one table with its stored fingerprints."""
 
     table: str
     changed: tuple[date, ...] = ()
@@ -105,7 +105,7 @@ class ExportLog:
         return ExportState(record.get("version"), int(record.get("failed_looks", 0)), _moment(record.get("failed_at")))
 
     def tables(self) -> list[str]:
-        """Return the tables that were looked at."""
+        """Return the tables that were ever compared."""
         prefix = f"{state_keys.EXPORTS}/{self.dataset}/tables/"
         return [info.key.removeprefix(prefix).removesuffix(".json") for info in self.store.list(prefix)]
 

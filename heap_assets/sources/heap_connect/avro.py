@@ -195,7 +195,7 @@ def _bad_block(decoder: FlatDecoder, group: Sequence[Block]) -> BlockError:
 
 
 def other_batches(schema: AvroSchema, blocks: Iterable[Block], batch_rows: int) -> Iterator[AvroBatch]:
-    """Decode rows one by one through fastavro."""
+    """Decode rows one by one with fastavro: nested types and unions."""
     import fastavro  # for the few files that need it
 
     parsed = fastavro.parse_schema(schema.physical)

@@ -78,7 +78,7 @@ class AvroType:
 
     @property
     def marked(self) -> bool:
-        """Whether it has values that cannot be guessed, for the end marks of `avro_flat`."""
+        """Whether a value can hold random bits, for the end marks of `avro_flat`."""
         kinds = self.physical if isinstance(self.physical, list) else [self.physical]
         return any(kind in ("int", "long", "double", "bytes", "string") for kind in kinds)
 

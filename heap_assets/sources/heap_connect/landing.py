@@ -146,7 +146,7 @@ class Landing:
         return report_of(records, progress.record, progress.landed, manifest, columns_before)
 
     def confirm(self, dump_id: int, days: Mapping[str, Collection[date]]) -> None:
-        """Record that the builder of tables knows of these days, by table."""
+        """Record that these days, by table, were reported for rebuilding: they are not reported again."""
         if not days:
             return
 
