@@ -166,7 +166,11 @@ class EventSettings(SyncSettings):
 
     event_name: str | None = Field(default=None, description="A constant; or event_name_column")
     event_name_column: str | None = Field(default=None, description="Column that holds the name of each event")
-    event_key: str | None = Field(default=None, description="The table's own key; else the hash of all its columns")
+    event_key: str | None = Field(
+        default=None,
+        description="Column that tells events apart; the table's key unless given, with event_name_column and "
+        "timestamp_column where they are set",
+    )
     timestamp_column: str | None = Field(default=None, description="When it happened; the table's created_at if any")
     since: Since = Field(default=None, description="Events before it stay; the day the sync was first run unless given")
 

@@ -16,6 +16,7 @@ import pytest
 
 from heap_assets.activation import Mode, Status, SyncReport, SyncSpec, deliver, forget
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
+from heap_assets.activation.engine.event_keys import EventKey
 from heap_assets.activation.engine.events import EventMapping, event_rows
 from heap_assets.activation.engine.http_client import Transport
 from heap_assets.storage import Store
@@ -103,7 +104,7 @@ def test_keys_that_only_look_alike_wait_for_nobody(lake: Store, receiver: Numeri
 
 
 def test_events_of_a_column_that_changes_its_type_are_sent_once(lake: Store, receiver: Numeric) -> None:
-    mapping = EventMapping("Ordered", key_column="order_id")
+    mapping = EventMapping(EventKey(("order_id",)), "Ordered")
     for kind in (pl.Float64(), pl.Int64(), pl.Decimal(18, 4)):
         table = pl.LazyFrame({"order_id": pl.Series(range(1, COUNT + 1)).cast(kind)})
         keys = event_rows(table, mapping, ["order_id"]).collect()["event_key"].alias("key")

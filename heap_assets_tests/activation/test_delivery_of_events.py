@@ -12,12 +12,13 @@ import pytest
 from heap_assets.activation import AddressPolicy, Status, SyncReport, SyncSpec, deliver
 from heap_assets.activation.connectors.heap import HeapApp
 from heap_assets.activation.connectors.heap_events import HeapEvents
+from heap_assets.activation.engine.event_keys import WHOLE_ROW, EventKey
 from heap_assets.activation.engine.events import EventMapping, addressed_events, event_rows
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Store
 
-BY_HASH = EventMapping(name="Order Placed", timestamp_column="at")
+BY_HASH = EventMapping(WHOLE_ROW, name="Order Placed", timestamp_column="at")
 COLUMNS = ("person", "total", "at")
 
 
@@ -87,7 +88,7 @@ def test_name_and_key_may_be_columns_and_bad_rows_say_why(heap: ServerProcess, l
             "total": [1.0, 2.0, 3.0, 4.0, 5.0],
         }
     )
-    mapping = EventMapping(name_column="what", key_column="order_id", timestamp_column="when")
+    mapping = EventMapping(EventKey(("order_id",)), name_column="what", timestamp_column="when")
     report = send_events(heap, lake, event_rows(table, mapping, ()))
     assert (report.sent, report.status) == (1, Status.PARTIAL)
     assert report.invalid_reasons == {
@@ -101,7 +102,7 @@ def test_name_and_key_may_be_columns_and_bad_rows_say_why(heap: ServerProcess, l
 
 
 def test_without_a_timestamp_none_is_sent(heap: ServerProcess, lake: Store) -> None:
-    rows = with_key(event_rows(orders(1), EventMapping(name="Paid"), ("person",)))
+    rows = with_key(event_rows(orders(1), EventMapping(WHOLE_ROW, name="Paid"), ("person",)))
     send_events(heap, lake, rows)
     (event,) = heap.state()["events"].values()
     assert "timestamp" not in event
@@ -148,6 +149,6 @@ def test_events_before_since_are_left_alone() -> None:
 
 def test_an_event_mapping_needs_exactly_one_name() -> None:
     with pytest.raises(SettingsError, match="either a name or a column"):
-        EventMapping()
+        EventMapping(WHOLE_ROW)
     with pytest.raises(SettingsError, match="'nope'"):
-        event_rows(orders(1), EventMapping(name_column="nope"), COLUMNS)
+        event_rows(orders(1), EventMapping(WHOLE_ROW, name_column="nope"), COLUMNS)

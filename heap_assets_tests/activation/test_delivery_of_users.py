@@ -212,8 +212,9 @@ def test_the_guard_knows_what_is_usual(heap: ServerProcess, lake: Store) -> None
 
     for number in range(4):
         assert kit.send(heap, lake, day(number, 0.1), day=kit.later(number)).status == Status.SUCCEEDED
-    report = kit.send(heap, lake, day(9, 0.6), day=kit.later(4))
-    assert report.status == Status.NEEDS_CONFIRMATION
+    for _ in range(9):
+        report = kit.send(heap, lake, day(9, 0.6), day=kit.later(4))
+        assert report.status == Status.NEEDS_CONFIRMATION, "to have asked often is no answer"
     assert "median" in report.concerns[0]
     relaxed = kit.send(heap, lake, day(9, 0.6), day=kit.later(4), guard=Guard(changed=0.7))
     assert relaxed.status == Status.SUCCEEDED

@@ -231,7 +231,12 @@ class Connector(ABC, Generic[S]):
         rows = addressed.rows if isinstance(addressed, Addressed) else addressed
         if "event_key" not in rows.collect_schema():
             return []
-        return rows.filter(pl.col("key") == person).select("event_key").collect()["event_key"].drop_nulls().to_list()
+        keys = rows.filter(pl.col("key") == person).select("event_key").collect()["event_key"].drop_nulls()
+        keyed = addressed.keyed if isinstance(addressed, Addressed) else None
+        if keyed is None or keyed.former is None:
+            return keys.to_list()
+        former = keyed.former.filter(pl.col("key").is_in(keys.implode())).select("former").collect()["former"]
+        return [*keys, *former.drop_nulls()]
 
     @property
     def ledger_tables(self) -> list[str]:

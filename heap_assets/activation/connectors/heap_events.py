@@ -91,17 +91,18 @@ class HeapEventsConnector(Connector[HeapEventsSync]):
         def belonging(rows: pl.LazyFrame) -> pl.LazyFrame:
             return assign(rows, source, graph, deployment.rules, under=_PROFILE)
 
-        rows, since = table_events(self, sync, day, belonging)
+        events = table_events(self, sync, day, belonging)
         profiles = deployment.lake.scan(PROFILES, str(graph_day))
         return addressed_events(
-            rows.rename({_PROFILE: "profile_id"}),
+            events.rows.rename({_PROFILE: "profile_id"}),
             profiles,
             newest_users(deployment),
             address_policy(deployment, sync.identities),
             day=day,
-            since=since,
+            since=events.since,
             hold_days=sync.hold_days,
             refused=refused_profiles(deployment, profiles),
+            keyed=events.keyed,
         )
 
 

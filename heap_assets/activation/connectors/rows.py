@@ -6,7 +6,7 @@ A generic connector takes any of them; `webhook` and `custom` are such connector
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,15 +16,20 @@ from pydantic import Field
 from heap_assets import clock
 from heap_assets.activation.connectors.base import Connector, Deployment, Rows
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
+from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, recorded_key
 from heap_assets.activation.engine.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, event_rows
+from heap_assets.activation.engine.tables import runs
 from heap_assets.config import EventSettings, KeyedSettings, UpsertSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
-from heap_assets.values import apart, key_text, read_times, set_apart
+from heap_assets.values import PRIVATE, apart, key_text, read_times, set_apart
 
 Identities = Literal["all", "one", "none"]
 """Whether a profile with several identities is sent to all, to one, or to none of them."""
+_SENT_PARTITIONS = 2
+"""So many partitions, up to the day that was delivered last, say which keys its events had."""
+_NEW_KEY, _FORMER_KEY = f"{PRIVATE}key", f"{PRIVATE}former_key"
 
 
 def newest(deployment: Deployment, asset: str) -> pl.LazyFrame:
@@ -136,10 +141,25 @@ def _key_column(connector: Connector[Any], key: str | None) -> str:
     return key or connector.warehouse_tables[connector.settings.source].key
 
 
-def keyed_events(connector: Connector[Any], rows: pl.LazyFrame, key: str | None) -> pl.LazyFrame:
-    """Return events of :func:`table_events` that go to what a column of their row holds."""
+@dataclass(frozen=True)
+class TableEvents:
+    """The rows of a warehouse table as events."""
+
+    rows: pl.LazyFrame
+    since: datetime | None
+    """Events before it are left alone."""
+    keyed: KeyedEvents
+
+
+def keyed_events(connector: Connector[Any], events: TableEvents, key: str | None) -> Addressed:
+    """Return events that go to what a column of their row holds."""
     column = apart(_key_column(connector, key), connector.own_columns)
-    return rows.with_columns(key_text(pl.col(column), rows.collect_schema()[column]).alias("key"))
+    happened = read_times(pl.col("time"))
+    rows = events.rows
+    if events.since is not None:
+        rows = rows.filter((happened >= events.since).fill_null(value=True))
+    rows = rows.with_columns(key_text(pl.col(column), rows.collect_schema()[column]).alias("key"))
+    return Addressed(rows, nobody(), nobody(), keyed=events.keyed)
 
 
 def table_events(
@@ -147,21 +167,24 @@ def table_events(
     sync: EventSettings,
     day: date,
     also: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
-) -> tuple[pl.LazyFrame, datetime | None]:
+) -> TableEvents:
     """Return the rows of a sync's warehouse table as events, and since when they are sent.
 
     Rows without a time are new if the newest partition before `since` does not have them.
     """
     deployment, asset = connector.deployment, connector.source_asset
-    stamp = sync.timestamp_column or connector.warehouse_tables[sync.source].created_at
-    mapping = EventMapping(sync.event_name, sync.event_name_column, sync.event_key, stamp)
+    created_at = connector.warehouse_tables[sync.source].created_at
+    stamp = sync.timestamp_column or created_at
+    key = EventKey((sync.event_key,)) if sync.event_key else _key_of_rows(connector, sync, created_at)
+    mapping = EventMapping(key, sync.event_name, sync.event_name_column, stamp)
     scanned = deployment.lake.scan(asset, str(day))
     columns = scanned.collect_schema().names()
     scanned = without_suppressed(scanned, deployment.snapshot_sources[asset], deployment.rules)
     rows, since = event_rows(also(scanned), mapping, columns), connector.since()
+    keyed = KeyedEvents(key, _former_keys(connector, key, day))
     if since is None or stamp is not None:
-        return rows, since
-    before = [key for key in deployment.lake.partitions(asset) if key < since.date().isoformat()]
+        return TableEvents(rows, since, keyed)
+    before = [partition for partition in deployment.lake.partitions(asset) if partition < since.date().isoformat()]
     if not before:
         raise SettingsError(
             f"sync.{connector.name}: {sync.source} has no timestamp_column (nor created_at) and no day before "
@@ -169,9 +192,36 @@ def table_events(
             "since: beginning"
         )
     known = deployment.lake.scan(asset, before[-1])
-    shared = [column for column in columns if column in known.collect_schema()]
-    old = event_rows(known, mapping, shared).select("event_key")
-    return rows.join(old, on="event_key", how="anti"), None
+    old = event_rows(known, mapping, known.collect_schema().names()).select("event_key")
+    return TableEvents(rows.join(old, on="event_key", how="anti"), None, keyed)
+
+
+def _key_of_rows(connector: Connector[Any], sync: EventSettings, created_at: str | None) -> EventKey:
+    """Return what tells events apart: the table's key, with the name and the time where a row may get new ones."""
+    key = connector.warehouse_tables[sync.source].key
+    named = (sync.event_name_column,) if sync.event_name_column else ()
+    return EventKey((key, *named), sync.timestamp_column if sync.timestamp_column != created_at else None)
+
+
+def _former_keys(connector: Connector[Any], key: EventKey, day: date) -> pl.LazyFrame | None:
+    """Return `key`, `former` of the events that were sent last, None if the ledger has them by the same key.
+
+    Those of the day's partition, too: a lake that was lost and built anew has no other.
+    """
+    lake, asset, folder = connector.deployment.lake, connector.source_asset, connector.ledger_folder()
+    former = recorded_key(lake.store, folder)
+    if former is None or former == key:
+        return None
+    sent = runs(lake.store, folder, last=1)["newest_day"].max() or day
+    partitions = [partition for partition in lake.partitions(asset) if partition <= str(sent)][-_SENT_PARTITIONS:]
+    pairs = [pl.LazyFrame(schema={"key": pl.String, "former": pl.String})]
+    for partition in dict.fromkeys([*reversed(partitions), str(day)]):
+        rows = lake.scan(asset, partition)
+        columns, schema = rows.collect_schema().names(), rows.collect_schema()
+        if key.fits(schema) and former.fits(schema):
+            new = key.of(rows, columns, _NEW_KEY)
+            pairs.append(former.of(new, columns, _FORMER_KEY).select(key=_NEW_KEY, former=_FORMER_KEY))
+    return pl.concat(pairs)
 
 
 def address_policy(deployment: Deployment, identities: Identities) -> AddressPolicy:
@@ -265,7 +315,4 @@ class GenericConnector(Connector[G], Generic[G]):
             return profiles_by_identifier(self.deployment, sync.key or HEAP_IDENTITY, sync.identities, day)
         if not sync.sends_events:
             return keyed_people(self, sync.key, day)
-        rows, since = table_events(self, sync, day)
-        happened = read_times(pl.col("time"))
-        news = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
-        return keyed_events(self, news, sync.key)
+        return keyed_events(self, table_events(self, sync, day), sync.key)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import polars as pl
 
+from heap_assets.activation.engine.event_keys import KeyedEvents
 from heap_assets.errors import DeliveryError
 from heap_assets.tables import USERS
 
@@ -47,6 +48,8 @@ class Addressed:
     """`key`: all keys that may be written to, by withdrawals too; None for any."""
     counts: dict[str, int] = field(default_factory=dict)
     """profiles, without_identity, several_identities, and would_create: rows whose identity Heap does not know yet."""
+    keyed: KeyedEvents | None = None
+    """Of rows that are all events of a table: what their keys are made of."""
 
 
 def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFrame:

@@ -14,15 +14,18 @@ from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import respelled
+from heap_assets.activation.engine.event_keys import KeyedEvents, carried_over, record_key
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport
 from heap_assets.activation.engine.lease import Lease, next_fence
 from heap_assets.activation.engine.log import FIELD, Log, Snapshot, field_names, fold, folded
-from heap_assets.activation.engine.planning import MEDIAN_OF, build_plan, count_reasons, planned
+from heap_assets.activation.engine.maintenance import forgotten, refuse
+from heap_assets.activation.engine.planning import build_plan, count_reasons, planned
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.sender import Progress, Sender, accepted_rows
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.activation.engine.tables import (
+    MEDIAN_OF,
     mark_killed,
     runs,
     write_changelog,
@@ -112,12 +115,19 @@ def dry_run(
     refusal = destination.precondition_error()
     blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, refusal)
     fence = next_fence(store, spec.folder)
-    state = fold(log, log.ledger())
-    plan = build_plan(spec, destination, rows, state, store, key, day=day, fence=fence, force=force)
+    state, refused = fold(log, log.ledger()), forgotten(store, spec.name)
+    carried = carried_over(state.frame, _keyed(rows), refused, key)
+    refused = pl.concat([refused, pl.Series(sorted(carried.forgotten), dtype=pl.String)])
+    state = replace(state, frame=pl.concat([state.frame, carried.ledger]))
+    plan = build_plan(spec, destination, rows, state, store, key, day=day, fence=fence, force=force, forgotten=refused)
     sent = plan.changes.send
     fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(sent)]
     names = pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.String))
     return planned(blank, plan, key), sent.select(hashed_keys(sent["key"], key), "op", fields=names)
+
+
+def _keyed(rows: pl.LazyFrame | Addressed) -> KeyedEvents | None:
+    return rows.keyed if isinstance(rows, Addressed) else None
 
 
 @dataclass
@@ -163,11 +173,14 @@ class _Run:
         state = fold(self.log, before)
         if sender.stats.stopped:
             return self._recorded(self._finished(self.blank, sender.stats, self._saved(before)))
+        if (keyed := _keyed(rows)) is not None:
+            before, state, still_open = self._carry_over(keyed, before, state, still_open)
         plan = build_plan(
             *(self.spec, self.destination, rows, state, self.store, self.key),
             day=self.day,
             fence=self.lease.fence,
             force=force,
+            forgotten=forgotten(self.store, self.spec.name),
             still_open=still_open,
         )
         recovered = int((state.frame["status"] == "unknown").sum())
@@ -180,6 +193,27 @@ class _Run:
         stats = self._send(sender, plan.changes.send)
         entries = self._saved(before)
         return self._recorded(self._finished(report, stats, entries))
+
+    def _carry_over(
+        self, keyed: KeyedEvents, before: Snapshot, state: Snapshot, still_open: pl.Series
+    ) -> tuple[Snapshot, Snapshot, pl.Series]:
+        """Give the ledger the keys that events have now, beside those they had; former releases still know these.
+
+        While the destination works on events under their former keys, they are the ledger's for this run only.
+        """
+        if keyed.former is None:
+            record_key(self.store, self.spec.folder, keyed.key)
+            return before, state, still_open
+        carried = carried_over(state.frame, keyed, forgotten(self.store, self.spec.name), self.key)
+        refuse(self.store, self.spec.name, carried.forgotten)
+        state = replace(state, frame=pl.concat([state.frame, carried.ledger]).sort("key"))
+        if len(still_open):
+            now = keyed.former.filter(pl.col("former").is_in(still_open.implode())).collect()["key"]
+            return before, state, pl.concat([still_open, now])
+        self._saved(before)
+        state = self.log.save(state, compact_after=-1)
+        record_key(self.store, self.spec.folder, keyed.key)
+        return state, state, still_open
 
     def _sender(self) -> Sender:
         return Sender(

@@ -6,31 +6,31 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
-from typing import Any
 
 import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
-from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable, utf16_units
+from heap_assets.activation.engine.canonical import utf16_units
+from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, event_time
 from heap_assets.errors import SettingsError
-from heap_assets.values import apart, json_or_exact, key_text, read_times
+from heap_assets.values import PRIVATE, apart, read_times
 
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 KEY_COLUMNS = ("key", "profile_id", "heap_identities")
 EVENT_COLUMNS = (*KEY_COLUMNS, "event_key", "event", "time")
 """Columns that the delivery engine adds to those of a table whose rows are keyed, or are events."""
-_FIELD, _RECORD, _NULL = "\x1f", "\x1e", "\x00"
+_KEY = f"{PRIVATE}event_key"
 
 
 @dataclass(frozen=True)
 class EventMapping:
     """How rows of a table become events."""
 
+    key: EventKey
+    """What tells events apart."""
     name: str | None = None
     name_column: str | None = None
     """`name` and `name_column`: The event's name: a constant, or a column."""
-    key_column: str | None = None
-    """The table's own key of a row; without it, the hash of all source columns and an ordinal among equals."""
     timestamp_column: str | None = None
     """When it happened; without it the destination takes the time of arrival."""
 
@@ -44,87 +44,24 @@ class EventMapping:
 def event_rows(table: pl.LazyFrame, mapping: EventMapping, source_columns: Sequence[str]) -> pl.LazyFrame:
     """Add `event_key`, `event` and `time` to the rows of a table.
 
-    `source_columns`: columns as the source has them. Only they make the key: what identity resolution adds never does,
-    so that a merge sends nothing again.
+    `source_columns`: columns as the source has them: what identity resolution adds is no part of a key, so that a merge
+    sends nothing again.
 
     `time` is ISO 8601 text in UTC where it could be read, and otherwise the source's text. Source columns that are
     called like one of :data:`EVENT_COLUMNS` are renamed (:mod:`heap_assets.values`).
     """
     schema = table.collect_schema()
-    mapped_columns = (mapping.name_column, mapping.key_column, mapping.timestamp_column)
+    mapped_columns = (mapping.name_column, mapping.timestamp_column, *mapping.key.needed)
     for column in (*source_columns, *(c for c in mapped_columns if c is not None)):
         if column not in schema:
             raise SettingsError(f"events: the table has no column {column!r}")
     name = pl.lit(mapping.name) if mapping.name_column is None else pl.col(mapping.name_column).cast(pl.String)
-    if mapping.key_column is not None:
-        key = key_text(pl.col(mapping.key_column), schema[mapping.key_column])
-    else:
-        key = _row_hash(source_columns, schema)
-    stamp = pl.lit(None, pl.String) if mapping.timestamp_column is None else _time(mapping.timestamp_column, schema)
+    stamp = mapping.timestamp_column
+    time = pl.lit(None, pl.String) if stamp is None else event_time(stamp, schema)
     columns = [pl.col(column).alias(apart(column, EVENT_COLUMNS)) for column in source_columns]
     added = [column for column in schema if column not in source_columns]
-    rows = table.select(*columns, *added, event_key=key, event=name, time=stamp)
-    return _numbered(rows, mapping)
-
-
-def _numbered(rows: pl.LazyFrame, mapping: EventMapping) -> pl.LazyFrame:
-    if mapping.key_column is not None:
-        return rows
-    ordinal = pl.int_range(pl.len()).over("event_key")
-    suffix = pl.when(ordinal > 0).then(pl.format("-{}", ordinal + 1)).otherwise(pl.lit(""))
-    return rows.with_columns(event_key=pl.col("event_key") + suffix)
-
-
-def canonical_text(columns: Sequence[str], schema: pl.Schema) -> pl.Expr:
-    """Return a row as one text: sorted columns, each `name 0x1F value`, joined by 0x1E; null is 0x00."""
-    parts = [
-        pl.concat_str(pl.lit(column + _FIELD), _text(column, schema[column]).fill_null(_NULL))
-        for column in sorted(columns)
-    ]
-    return pl.concat_str(parts, separator=_RECORD)
-
-
-def _text(column: str, dtype: pl.DataType) -> pl.Expr:
-    value = pl.col(column)
-    if isinstance(dtype, pl.Datetime):
-        utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
-        return utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-    if _holds_bytes(dtype) and dtype != pl.Binary:
-        return json_or_exact(value, dtype)  # Polars has no JSON for bytes; other keys stay what they were
-    if isinstance(dtype, pl.Struct):
-        return value.struct.json_encode()
-    if isinstance(dtype, pl.List):
-        return pl.struct(value).struct.json_encode()
-    if dtype == pl.Float32:
-        return value.cast(pl.Float64).cast(pl.String)  # keys made of it stay what they were
-    text = sendable(value, dtype, f"events: column {column!r}").cast(pl.String)
-    if isinstance(dtype, pl.Decimal):
-        return (
-            pl.when(decimal_is_number(value, dtype.scale)).then(value.cast(pl.Float64).cast(pl.String)).otherwise(text)
-        )
-    return text
-
-
-def _holds_bytes(dtype: Any) -> bool:
-    if isinstance(dtype, pl.Struct):
-        return any(_holds_bytes(field.dtype) for field in dtype.fields)
-    return _holds_bytes(dtype.inner) if isinstance(dtype, pl.List) else dtype == pl.Binary
-
-
-def _row_hash(columns: Sequence[str], schema: pl.Schema) -> pl.Expr:
-    def sha256(texts: pl.Series) -> pl.Series:
-        return pl.Series([hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts], dtype=pl.String)
-
-    return canonical_text(columns, schema).map_batches(sha256, return_dtype=pl.String)
-
-
-def _time(column: str, schema: pl.Schema) -> pl.Expr:
-    if schema[column] == pl.String:
-        text = pl.col(column).str.strip_chars()
-        return pl.coalesce(iso_text(read_times(text), pl.Datetime("us", "UTC")), text)
-    if schema[column] == pl.Date:
-        return pl.col(column).dt.strftime("%Y-%m-%dT00:00:00.000Z")
-    return sendable(pl.col(column), schema[column], f"events: timestamp column {column!r}").cast(pl.String)
+    keyed = mapping.key.of(table, source_columns, _KEY)
+    return keyed.select(*columns, *added, event_key=_KEY, event=name, time=time)
 
 
 def addressed_events(
@@ -137,6 +74,7 @@ def addressed_events(
     since: datetime | None = None,
     hold_days: int = 7,
     refused: pl.LazyFrame | None = None,
+    keyed: KeyedEvents | None = None,
 ) -> Addressed:
     """Give events the identity that their profile has now.
 
@@ -152,6 +90,8 @@ def addressed_events(
         An event without a writable identity waits so many days after it happened and is then `expired`.
     refused
         `profile_id`, `reason` as for :func:`addressed`: their events are held for this reason.
+    keyed
+        What their keys are made of, if they are all events of a table.
 
     An event goes to one identity only, whatever `policy.identities` says, except `none`.
     """
@@ -184,12 +124,13 @@ def addressed_events(
             "before_since": len(every_event) - len(recent),
             "expired": len(keyless) - len(waiting),
         },
+        keyed=keyed,
     )
 
 
 def derived_id(source: str, event_key: str) -> str:
     """Return the id under which an event is known at a destination: the same on every resend, 40 hex digits."""
-    return hashlib.sha256(f"{source}{_FIELD}{event_key}".encode()).hexdigest()[:40]
+    return hashlib.sha256(f"{source}\x1f{event_key}".encode()).hexdigest()[:40]
 
 
 def event_faults(rows: pl.LazyFrame, name_units: int) -> dict[str, pl.Expr]:

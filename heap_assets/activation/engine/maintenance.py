@@ -96,7 +96,7 @@ def _forget_in_ledger(
         keys = pl.Series("key", sorted({key, *events, *known}), dtype=pl.String)
         hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
         # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
-        _refuse(store, spec.name, hashes)
+        refuse(store, spec.name, hashes)
         PendingBatches(store, folder).forget(keys)
         everything = frozenset(log.segments())
         log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
@@ -112,8 +112,11 @@ def forgotten(store: Store, sync: str) -> pl.Series:
         return pl.Series("key_hash", [], dtype=pl.String)
 
 
-def _refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
-    """Add keys that must never be sent again; safe against others who add some at the same time."""
+def refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
+    """Add keyed hashes of keys that must never be sent again; safe against others who add some at the same time."""
+
+    if not hashes:
+        return
 
     def added(data: bytes | None) -> bytes:
         known = [] if data is None else _hashes(store, sync, data).to_list()

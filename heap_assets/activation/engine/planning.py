@@ -13,14 +13,15 @@ import polars as pl
 from heap_assets.activation.engine.addressing import Addressed, nobody
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import OLD, Plan, plan_insert, plan_upsert, respelled
+from heap_assets.activation.engine.event_keys import EventKey
 from heap_assets.activation.engine.hashing import UNKNOWN, hashed_keys
 from heap_assets.activation.engine.log import FIELD, Snapshot
-from heap_assets.activation.engine.maintenance import forgotten
 from heap_assets.activation.engine.prepare import Prepared, prepare
 from heap_assets.activation.engine.report import SyncReport
 from heap_assets.activation.engine.spec import Guard, Mode, SyncSpec
-from heap_assets.activation.engine.tables import SET_ASIDE_SCHEMA, runs
+from heap_assets.activation.engine.tables import SET_ASIDE_SCHEMA, usual_runs
 from heap_assets.storage import Store
+from heap_assets.values import read_times
 
 
 def concerns(
@@ -76,10 +77,35 @@ def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame
     return spreads
 
 
+def resent(guard: Guard, plan: Plan, key: EventKey, history: pl.DataFrame) -> tuple[Plan, list[str]]:
+    """Count as changed the events of a plan that were delivered under another key, and return what is unusual about it.
+
+    Those are events from before the newest day that was delivered (or without a time), as many as there are events that
+    the last run knew and this one does not: one that came late, or was held, leaves no such gap.
+
+    `history`: as :func:`heap_assets.activation.engine.tables.usual_runs` gives it.
+    """
+    in_table = (history["unchanged"] + history["sent"]).to_list()
+    if not in_table or in_table[-1] < guard.at_least:
+        return plan, []
+    known, newest = in_table[-1], history["newest_day"].max()
+    happened = read_times(pl.col("time")).dt.date() if "time" in plan.send.columns else pl.lit(None, pl.Date)
+    earlier = plan.send.filter((happened < newest).fill_null(value=True))
+    changed = max(0, min(len(earlier), known - plan.counts["unchanged"]))
+    counted = replace(plan, counts={**plan.counts, "added": plan.counts["added"] - changed, "changed": changed})
+    shares = [again / rows for again, rows in zip(history["changed"].to_list(), in_table, strict=True) if rows]
+    usual = median(shares)
+    if changed <= max(guard.changed, guard.changed_times_median * usual) * known:
+        return counted, []
+    return counted, [
+        f"{changed} events of days that were delivered would be sent again: of {known} that the last run knew, "
+        f"{plan.counts['unchanged']} are there under the key they had, which is made of {', '.join(key.needed)}. "
+        "To send none of them, set `since` to today"
+    ]
+
+
 _AT_WORK = "the destination is still working on it"
 _DECIMAL_PLACES = 9
-MEDIAN_OF = 7
-"""Number of past runs whose median share of changes is the usual one."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +130,25 @@ def build_plan(
     day: date,
     fence: int,
     force: bool,
+    forgotten: pl.Series,
     still_open: pl.Series | None = None,
 ) -> SyncPlan:
     """Compare the rows with the ledger; reads, and writes nothing.
 
-    `still_open`: keys that the destination is working on since an earlier run.
+    `forgotten`: keyed hashes of the keys that must never be sent again. `still_open`: keys that the destination is
+    working on since an earlier run.
     """
     addressed_rows = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
     held, invalid = addressed_rows.held.collect(), addressed_rows.invalid.collect()
     prepared = prepare(spec, destination, addressed_rows.rows, key)
-    prepared, silenced = _without_forgotten(prepared, forgotten(store, spec.name), key)
+    prepared, silenced = _without_forgotten(prepared, forgotten, key)
     held = pl.concat([held, silenced])
     worries: list[str] = []
+    history = usual_runs(store, spec.folder)
     if destination.mode is Mode.INSERT:
         plan = plan_insert(prepared, state.frame, fence, spec, destination.dedupe)
+        if addressed_rows.keyed is not None:
+            plan, worries = resent(spec.guard, plan, addressed_rows.keyed.key, history)
     else:
         unasked = [] if destination.mode is Mode.SET else [prepared.no_consent]
         untouchable = pl.concat([held["key"], invalid["key"], *unasked]).drop_nulls()
@@ -136,8 +167,8 @@ def build_plan(
             force=force,
             replaces=destination.replaces,
         )
-        history = runs(store, spec.folder, last=MEDIAN_OF).filter(pl.col("known") > 0, pl.col("sent") >= 0)
-        shares = (history["changed"] / history["known"]).to_list()
+        changing = history.filter(pl.col("known") > 0)
+        shares = (changing["changed"] / changing["known"]).to_list()
         worries = concerns(spec.guard, plan, prepared, state.frame, shares)
     reasons = destination.held_rows(plan.send, state.frame)
     if still_open is not None and len(still_open):

@@ -19,6 +19,10 @@ from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
+MEDIAN_OF = 7
+"""Number of past runs that say what is usual."""
+
+_SENT = (Status.SUCCEEDED, Status.PARTIAL, Status.STOPPED)
 _log = logging.getLogger("heap_assets.delivery")
 
 _NUMBERS = (
@@ -83,6 +87,23 @@ def runs(store: Store, sync: str, last: int | None = None) -> pl.DataFrame:
     keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
     keys.sort(key=lambda key: key.rsplit("/", 1)[-1])
     return _read(store, keys[-last:] if last else keys, RUN_SCHEMA)
+
+
+def usual_runs(store: Store, sync: str) -> pl.DataFrame:
+    """Return the last runs that sent what they meant to, oldest first: up to :data:`MEDIAN_OF`.
+
+    A run that asked for confirmation is none of them, or asking often enough would be an answer.
+    """
+    keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
+    keys.sort(key=lambda key: key.rsplit("/", 1)[-1], reverse=True)
+    found: list[pl.DataFrame] = []
+    for key in keys:
+        frame = read_table(store, key)
+        if frame is not None and frame["status"][0] in _SENT:
+            found.append(frame)
+        if len(found) == MEDIAN_OF:
+            break
+    return pl.concat([pl.DataFrame(schema=RUN_SCHEMA), *reversed(found)], how="diagonal_relaxed")
 
 
 def changelog(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFrame:
