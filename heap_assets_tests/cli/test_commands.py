@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from heap_assets.cli.main import _group as commands
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import HeapAssetsError
 from heap_assets.project import load_settings
-from heap_assets.project.project import open_project
+from heap_assets.project.project import Project, open_project
 from heap_assets.storage import Lake
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 
@@ -221,6 +222,32 @@ def test_what_cannot_be_landed_is_shown_with_file_block_and_reason(folder: Path,
     assert misspelt.returncode == 2
     assert "has a table 'click'. Tables: broken, clicks. Did you mean 'clicks'?" in misspelt.stderr
     assert "1 dumps will land again" in typed(folder, "reset", "clicks", "--yes").stdout
+
+
+def test_a_start_date_that_is_moved_back_takes_in_what_was_left_out(tmp_path: Path, typed: Typed) -> None:
+    bucket, variables = Bucket(tmp_path / "bucket"), {"HEAP_APP_ID": "11", "HEAP_ASSETS_NOW": "2026-03-08T03:00:00Z"}
+    rows = [event(day, f"2026-03-0{day} 10:00:00") for day in range(1, 7)]
+    bucket.dump(1, "2026-03-07T02:00:00", clicks=rows[:3])
+    bucket.dump(2, "2026-03-08T02:00:00", clicks=rows[3:])
+    (tmp_path / "mine").mkdir()
+    made = typed(tmp_path / "mine", "init", "--folder", str(bucket.path), **variables)
+    assert "start_date is 2026-03-0" in made.stdout, made.stderr
+    settings = tmp_path / "mine/heap_assets.yaml"
+
+    def starting(day: str) -> Project:
+        settings.write_text(re.sub(r"(?m)^start_date: \S+", f"start_date: {day}", settings.read_text()))
+        return open_project(load_settings(settings), settings)
+
+    def land(project: Project) -> list[str]:
+        for manifest in project.landing.pending(project.source()):
+            project.landing.land(project.source(), manifest)
+        return [day.isoformat() for day in project.landing.days("clicks")]
+
+    assert land(starting("2026-03-03")) == [f"2026-03-0{day}" for day in range(3, 7)]
+    assert json.loads(typed(tmp_path / "mine", "status", "--json").stdout)["dumps"]["pending"] == []
+    project = starting("2026-03-01")
+    assert json.loads(typed(tmp_path / "mine", "status", "--json").stdout)["dumps"]["pending"] == [1]
+    assert land(project) == [f"2026-03-0{day}" for day in range(1, 7)]
 
 
 def test_sql_writes_lists_structs_and_bytes_as_csv(tmp_path: Path, folder: Path, typed: Typed) -> None:

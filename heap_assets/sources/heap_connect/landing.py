@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time as clock
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,7 +29,7 @@ from heap_assets.sources.heap_connect.manifest import (
     parse_manifest,
     printable,
 )
-from heap_assets.sources.heap_connect.pending import needs_landing, with_outstanding
+from heap_assets.sources.heap_connect.pending import full_resyncs, needs_landing, with_outstanding
 from heap_assets.sources.heap_connect.record_store import Progress, Records
 from heap_assets.sources.heap_connect.records import (
     UNEXPECTED,
@@ -82,9 +82,9 @@ class Landing:
         """Return the dumps that have something to land, in dump order.
 
         A dump is pending if it is unknown, the ETag of its manifest or a data file has changed, a landing of it stopped
-        before its last table, a table failed and is due to be tried again, a table is selected that was not, or the
-        days that it touched were not confirmed. Of dumps with a record of a former version, the manifests are read
-        once to complete it.
+        before its last table, a table failed and is due to be tried again, a table is selected that was not, rows were
+        left out that are not before the start date any more, or the days that it touched were not confirmed. Of dumps
+        with a record of a former version, the manifests are read once to complete it.
 
         Raises SourceError if the source cannot be listed, or has no dump at all although some have landed.
         """
@@ -92,9 +92,7 @@ class Landing:
         records = with_outstanding(self._records, records, manifests, source, self.config)
         newest = manifests if self.config.recheck_dumps is None else manifests[-self.config.recheck_dumps :]
         recheck = {manifest.dump_id for manifest in newest}
-        return [
-            m for m in manifests if needs_landing(m, records.get(m.dump_id), source, self.config, m.dump_id in recheck)
-        ]
+        return self._needing(manifests, records, source, recheck)
 
     def waiting(self, source: DumpSource) -> list[ManifestFile]:
         """Return the dumps that are pending without writing anything or listing data files.
@@ -103,7 +101,21 @@ class Landing:
         pending until :meth:`pending` has completed that.
         """
         manifests, records = self._listed(source)
-        return [m for m in manifests if needs_landing(m, records.get(m.dump_id), source, self.config, recheck=False)]
+        return self._needing(manifests, records, source, recheck=())
+
+    def _needing(
+        self,
+        manifests: Sequence[ManifestFile],
+        records: Mapping[int, DumpRecord],
+        source: DumpSource,
+        recheck: Collection[int],
+    ) -> list[ManifestFile]:
+        config, resyncs = self.config, full_resyncs(records)
+        return [
+            m
+            for m in manifests
+            if needs_landing(m, records.get(m.dump_id), source, config, resyncs, recheck=m.dump_id in recheck)
+        ]
 
     def _listed(self, source: DumpSource) -> tuple[list[ManifestFile], Mapping[int, DumpRecord]]:
         """List manifests, and read records after that: a place that had some and now has none is another place."""
@@ -314,6 +326,7 @@ class Landing:
             rejected=staged.rejected,
             rejected_keys=tuple(staged.rejected_keys),
             lost=staged.lost,
+            start=None if job.is_snapshot else job.start_date,
         )
         landed = self._compared(records, record, landed, job)
         metered, today = dict(earlier.metered) if earlier else {}, self.config.now().date()

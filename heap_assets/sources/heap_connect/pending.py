@@ -12,15 +12,25 @@ from heap_assets.sources.heap_connect.manifest import MOST_BYTES, ManifestError,
 from heap_assets.sources.heap_connect.record_store import Records
 from heap_assets.sources.heap_connect.records import DumpRecord, TableRecord, TableState
 from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
+from heap_assets.sources.heap_connect.staging import FORMAT, version_of
 from heap_assets.sources.heap_connect.values import was_misread
 
 _READERS = 8
 
 
 def needs_landing(
-    manifest: ManifestFile, record: DumpRecord | None, source: DumpSource, config: LandingConfig, recheck: bool
+    manifest: ManifestFile,
+    record: DumpRecord | None,
+    source: DumpSource,
+    config: LandingConfig,
+    resyncs: Mapping[str, int],
+    *,
+    recheck: bool,
 ) -> bool:
-    """Return whether a dump has something to land; `recheck`: also look for files that were changed in place."""
+    """Return whether a dump has something to land.
+
+    `resyncs`: as :func:`full_resyncs` gives them. `recheck`: also look for files that were changed in place.
+    """
     if record is None or record.manifest_etag != manifest.etag:
         return True
     now = config.now()
@@ -35,10 +45,34 @@ def needs_landing(
         return True
     if any(t.state is TableState.LANDED and was_misread(t.table, t.rejected) for t in selected):
         return True
+    if any(_starts_earlier(record, t, config) for t in selected if record.dump_id >= resyncs.get(t.table, 0)):
+        return True
     failed = [t for t in selected if t.failure is not None]
     if any(t.retry_at is None or t.retry_at <= now for t in failed):
         return True
     return (recheck or bool(failed)) and _changed_in_place(source, record, selected)
+
+
+def full_resyncs(records: Mapping[int, DumpRecord]) -> dict[str, int]:
+    """Return table to the newest dump that brought it whole: what older ones brought has been replaced."""
+    return {
+        name: dump_id
+        for dump_id, record in sorted(records.items())
+        for name, table in record.tables.items()
+        if table.state is TableState.LANDED and not table.incremental
+    }
+
+
+def _starts_earlier(record: DumpRecord, table: TableRecord, config: LandingConfig) -> bool:
+    """Return whether rows were left out of a table that the start date as it is now would keep."""
+    if not table.counts.before_start or table.state is not TableState.LANDED:
+        return False
+    if table.start is not None:
+        return config.start_date < table.start
+    facts = (table.table, record.dump_id, record.as_of, table.files, config.start_date)
+    patterns, incremental = config.tables.patterns(table.table), table.incremental
+    versions = [version_of(form, *facts, patterns, incremental=incremental) for form in (1, FORMAT)]
+    return table.version not in versions  # a record of a former version does not say its start
 
 
 def with_outstanding(

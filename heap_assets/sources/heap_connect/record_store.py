@@ -197,6 +197,7 @@ def _table(entry: dict[str, Any]) -> TableRecord:
             "counts": Counts(**entry["counts"]),
             "moved": _days(entry["moved"]),
             "metered": _days(entry["metered"]),
+            "start": date.fromisoformat(start) if (start := entry.get("start")) else None,
             "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),
             "failure": Failure(**entry["failure"]) if entry["failure"] else None,
             "retry_at": _moment(entry["retry_at"]),

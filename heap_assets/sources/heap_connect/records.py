@@ -124,6 +124,8 @@ class TableRecord:
         Number of values that are null because their type cannot hold them, by column.
     moved
         Number of rows of other dumps that this dump delivered again for another day, by the day that lost them.
+    start
+        First day of which rows were kept; None in snapshot tables and in records of former versions.
     days_ever
         Days that this table of this dump ever had rows of or took rows from, in any version of it.
     metered
@@ -145,6 +147,7 @@ class TableRecord:
     lost: Mapping[str, int] = field(default_factory=dict)
     moved: Mapping[date, int] = field(default_factory=dict)
     moved_key: str | None = None
+    start: date | None = None
     days_ever: frozenset[date] = frozenset()
     metered: Mapping[date, int] = field(default_factory=dict)
     failure: Failure | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -80,6 +80,30 @@ _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
 
 
+def version_of(
+    form: int,
+    table: str,
+    dump_id: int,
+    as_of: datetime,
+    files: Iterable[SourceFile],
+    start: date,
+    patterns: object,
+    *,
+    incremental: bool,
+) -> str:
+    """Return a hash of all inputs of a table's landed rows. `patterns`: of the columns that are kept."""
+    document = {
+        "format": form,
+        "dump": dump_id,
+        "as_of": as_of.isoformat(),
+        "incremental": incremental,
+        "files": sorted([file.uri, file.etag] for file in files),
+        "start": None if table in SNAPSHOT_TABLES else start.isoformat(),
+        "columns": patterns,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
+
+
 @dataclass(frozen=True)
 class Job:
     """One table of a dump to land, and the settings that decide which rows are kept."""
@@ -108,28 +132,26 @@ class Job:
     @property
     def version(self) -> str:
         """A hash of all inputs of the landed rows."""
-        return self._version(FORMAT)
+        return self._version(FORMAT, self.start_date)
 
     def is_done_by(self, landed: TableRecord) -> bool:
         """Return whether a landed table has the rows that landing now would give.
 
         Format 1 has the same, except for rows set aside because of an id that their table does not have.
         """
-        if landed.version == self._version(1):
+        start = self.start_date
+        if landed.start is not None and start < landed.start and not landed.counts.before_start:
+            start = landed.start  # nothing was left out: an earlier day would bring nothing
+        if landed.version == self._version(1, start):
             return not was_misread(landed.table, landed.rejected)
-        return landed.version == self.version
+        return landed.version == self._version(FORMAT, start)
 
-    def _version(self, form: int) -> str:
-        document = {
-            "format": form,
-            "dump": self.dump_id,
-            "as_of": self.as_of.isoformat(),
-            "incremental": self.table.incremental,
-            "files": sorted([file.uri, file.etag] for file in self.files),
-            "start": None if self.is_snapshot else self.start_date.isoformat(),
-            "columns": self.selection.patterns(self.table.name),
-        }
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
+    def _version(self, form: int, start: date) -> str:
+        t = self.table
+        patterns = self.selection.patterns(t.name)
+        return version_of(
+            form, t.name, self.dump_id, self.as_of, self.files, start, patterns, incremental=t.incremental
+        )
 
     @property
     def folder(self) -> str:
