@@ -115,9 +115,10 @@ def _row(zygote: Zygote, base: Base, what: str, asked: list[Trial]) -> Row:
     for number, trial in enumerate(asked, 1):
         outcome, found = run_trial(zygote, base, trial)
         ended[outcome.ended] += 1
-        wrong += [f"{trial}: {problem}" for problem in found]
-        if number % _REPORTED == 0:
-            print(f"... {what}: {number} of {len(asked)}, {len(wrong)} wrong", file=sys.stderr)
+        found_at = [f"{trial}: {problem}" for problem in found]
+        wrong += found_at
+        if found or number % _REPORTED == 0:
+            print(f"... {what}: {number} of {len(asked)}, {len(wrong)} wrong", *found_at, file=sys.stderr)
     return _told(Row(what, len(asked), summary(ended), wrong, time.monotonic() - began))
 
 
