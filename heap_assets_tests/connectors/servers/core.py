@@ -271,7 +271,7 @@ class VendorServer:
 
             return answer
 
-        routes = [Route(path, Application(endpoint(methods))) for path, methods in paths.items()]
+        routes = [Route(path, Application(endpoint(paths[path]))) for path in sorted(paths, key=_openness)]
         return Router(routes, default=endpoint({}), redirect_slashes=False)
 
     async def _answer(self, target: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -378,3 +378,8 @@ class VendorServer:
 
     def malformed(self, text: str) -> Answer:
         return self.error(400, "malformed", text)
+
+
+def _openness(path: str) -> list[int]:
+    """Order paths so that what is spelled out is tried before parameters that would match it."""
+    return [("{" in part) + (":path" in part) + (part[:1] == "{") for part in path.split("/")]

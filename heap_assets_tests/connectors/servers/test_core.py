@@ -47,6 +47,10 @@ class Toy(VendorServer):
     def get(self, call: Call, key: str) -> Any:
         return self.table("row")[key]
 
+    @route("POST", "/rows/search.json", "read")
+    def search(self, call: Call) -> Any:
+        return len(self.table("row"))
+
     @route("POST", "/jobs")
     def start(self, call: Call) -> Any:
         return {"id": self.start_job(call, rows=call.body).id}
@@ -71,6 +75,7 @@ def test_a_call_is_kept_with_its_decoded_body_and_what_was_answered() -> None:
         assert (put.method, put.path, put.body, put.at, put.status) == ("PUT", "/rows/a b.json", {"n": 1}, 5.0, 204)
         assert put.query.getlist("x") == ["1", "2"]
         assert server.records == {"row": {"a b": {"n": 1}}}
+        assert api.post("/rows/search.json", json={}).json() == 1  # and not a row of that name
         assert server.violations == []
 
 

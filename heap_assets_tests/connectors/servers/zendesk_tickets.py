@@ -1,0 +1,80 @@
+"""Tickets of a Zendesk account: the incremental export by cursor, and the field that is written back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from heap_assets_tests.connectors.servers.core import Call, VendorServer, route
+
+
+class Tickets(VendorServer):
+    """What `ZendeskServer` answers about tickets; a page has `page_rows`, `ticket_fields` are known field ids."""
+
+    page_rows = 1_000
+    ticket_fields: tuple[int, ...] = (1,)
+
+    def put_ticket(self, id: int | None = None, **values: Any) -> int:
+        """Make or change a ticket, as people there do; returns its id."""
+        id = id or self.next_id()
+        held = self.table("ticket").setdefault(str(id), {"id": id, "status": "new", "custom_fields": []})
+        # the order of the export: by the moment of the last change
+        held |= {**values, "updated_at": self.stamp(), "generated_timestamp": int(self.clock())}
+        return id
+
+    @route("GET", "/api/v2/incremental/tickets/cursor.json")
+    def export(self, call: Call) -> Any:
+        start, cursor = call.query.get("start_time"), call.query.get("cursor")
+        if (start is None) is (cursor is None):
+            raise self.wrong("an export has a start_time, or a cursor that was given")
+        size = int(call.query.get("per_page", self.page_rows))
+        if not 0 < size <= 1_000:
+            raise self.wrong("a page has at most 1,000 tickets")
+        now, after = self.clock(), (0, 0)
+        if start is not None:
+            if not start.isdigit() or int(start) > now - 60:
+                raise self.wrong("start_time is in Unix seconds and at least a minute old", 422, "InvalidValue")
+            after = (int(start), -1)
+        else:
+            try:
+                moment, _, id = base64.b64decode(cursor or "", validate=True).decode().partition("|")
+                after = (int(moment), int(id))
+            except (binascii.Error, ValueError) as fault:
+                raise self.wrong("the cursor is one that was given", 422, "InvalidValue") from fault
+        rows = sorted(
+            (row for row in self.table("ticket").values() if row["generated_timestamp"] <= now - 60),
+            key=lambda row: (row["generated_timestamp"], row["id"]),
+        )
+        rows = [row for row in rows if (row["generated_timestamp"], row["id"]) > after]
+        page = rows[:size]
+        if page:
+            after = (page[-1]["generated_timestamp"], page[-1]["id"])
+        text = base64.b64encode(f"{after[0]}|{after[1]}".encode()).decode()
+        if call.query.get("exclude_deleted") == "true":
+            page = [row for row in page if row["status"] != "deleted"]
+        return {
+            "tickets": page,
+            "after_cursor": text,
+            "after_url": f"{self.url}{call.path}?cursor={text}",
+            "before_cursor": None,
+            "before_url": None,
+            "end_of_stream": len(rows) <= size,
+        }
+
+    @route("PUT", "/api/v2/tickets/{id}.json")
+    def update_ticket(self, call: Call, id: str) -> Any:
+        ticket = call.body.get("ticket") if isinstance(call.body, dict) else None
+        if not isinstance(ticket, dict):
+            raise self.wrong("the body has `ticket`")
+        if id not in self.table("ticket") or self.table("ticket")[id]["status"] == "deleted":
+            raise self.refuse(self.error(404, "RecordNotFound", "Not found"))
+        fields = ticket.get("custom_fields", [])
+        if not all(isinstance(one, dict) and set(one) == {"id", "value"} for one in fields):
+            raise self.wrong("custom_fields are {id, value}")
+        # fields that do not exist are ignored
+        new = {one["id"]: one["value"] for one in fields if one["id"] in self.ticket_fields}
+        held = {one["id"]: one["value"] for one in self.table("ticket")[id]["custom_fields"]} | new
+        rest = {name: value for name, value in ticket.items() if name != "custom_fields"}
+        self.put_ticket(int(id), **rest, custom_fields=[{"id": key, "value": value} for key, value in held.items()])
+        return {"ticket": self.table("ticket")[id]}
