@@ -57,7 +57,7 @@ def connectors_page() -> str:
         for key, field in first["properties"].items()
         if key != "kind" and all(other["properties"].get(key) == field for other in later_kinds)
     }
-    overview = "\n".join(f"| [{kind}](#{heading_anchor(kind)}) | {connectors()[kind].docs()} |" for kind in schemas)
+    overview = "\n".join(f"| [{kind}](#{heading_anchor(kind)}) | {connectors()[kind].summary()} |" for kind in schemas)
     parts = [
         _CONNECTORS + overview,
         "## Keys of every kind",

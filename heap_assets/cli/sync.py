@@ -64,10 +64,12 @@ def kinds(kind: str | None, as_json: bool) -> None:
     """Show which kinds of sync there are, or the keys of one."""
     kinds_by_name = connectors()
     if kind is None and as_json:
-        print_json({"kind": name, "sends": connector.docs()} for name, connector in kinds_by_name.items())
+        print_json({"kind": name, "sends": connector.summary()} for name, connector in kinds_by_name.items())
         return
     if kind is None:
-        print_rows(["kind", "what it sends"], [[name, connector.docs()] for name, connector in kinds_by_name.items()])
+        print_rows(
+            ["kind", "what it sends"], [[name, connector.summary()] for name, connector in kinds_by_name.items()]
+        )
         return
     if kind not in kinds_by_name:
         raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(kinds_by_name)}")

@@ -131,6 +131,11 @@ class Connector(ABC, Generic[S]):
         """Return the documentation of the kind."""
         return inspect.cleandoc(cls.settings_model.__doc__ or "")
 
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first paragraph of the documentation, in one line."""
+        return " ".join(cls.docs().partition("\n\n")[0].split())
+
     @abstractmethod
     def destination(self, table: str = "") -> Destination:
         """Return what makes requests of rows and reads answers.

@@ -1,4 +1,4 @@
-"""The registry of the kinds of sync: modules of this folder, and entry points of packages."""
+"""The registry of the kinds of sync: modules of this folder and of folders in it, and entry points of packages."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def connector_of(deployment: Deployment, name: str) -> Connector[Any]:
 
 
 def _built_in() -> Iterator[type[Connector[Any]]]:
-    for file in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{file.name}")
+    for file in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(file.name)
         for member in vars(module).values():
             if _is_connector(member) and member.__module__ == module.__name__:
                 yield member

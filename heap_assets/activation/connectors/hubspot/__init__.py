@@ -1,0 +1,1 @@
+"""HubSpot: contacts and companies, custom events, static lists."""

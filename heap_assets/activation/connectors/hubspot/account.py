@@ -1,0 +1,91 @@
+"""The account: its address, its token, its limits, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from heap_assets.activation.engine.auth import Bearer
+from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.limits import Limits, Quota, Rate
+from heap_assets.activation.engine.verdict import Response, Trouble, Verdict, reason_of, retry_after
+from heap_assets.config import HeapSettings, SyncSettings
+
+HOST = "https://api.hubapi.com"
+"""Of all regions."""
+BATCH_ROWS = 100
+_LOCKED, _MIGRATING, _THROTTLED = 423, 477, 429
+
+
+class ToHubSpot(SyncSettings):
+    """An account of HubSpot."""
+
+    hub_id: int = Field(ge=1, description="Hub ID of the account (in HubSpot: the account menu)")
+    token: SecretStr = Field(description="Access token of a private app, as ${HUBSPOT_TOKEN}")
+    base_url: str | None = Field(default=None, description="Stands in for HubSpot's host")
+    calls_per_10_seconds: int = Field(
+        default=100, ge=1, description="100 for Free and Starter, 190 for Professional and Enterprise, 250 with add-on"
+    )
+    calls_per_day: int = Field(default=250_000, ge=1, description="Of the whole account, other apps included, by plan")
+
+    @property
+    def url(self) -> str:
+        """The address that is called."""
+        return (self.base_url or HOST).rstrip("/")
+
+    def called_url(self, heap: HeapSettings) -> str:
+        """Return the URL that is called."""
+        del heap
+        return self.url
+
+
+class HubSpotDestination(BaseDestination):
+    """Base of the destinations at HubSpot."""
+
+    def __init__(self, settings: ToHubSpot, batch_rows: int = BATCH_ROWS, **limits: Any) -> None:
+        self.url, self._hub = settings.url, settings.hub_id
+        self.auth = Bearer(settings.token.get_secret_value())
+        self.limits = Limits(
+            batch_rows=batch_rows,
+            rates=(Rate(settings.calls_per_10_seconds, 10, per_call=True),),
+            quotas=(Quota(settings.calls_per_day),),
+            shared_by=f"hubspot:{self.url}:{self._hub}",
+            **limits,
+        )
+
+    @property
+    def target(self) -> str:
+        return f"{self.kind}:{self.url}:{self._hub}"
+
+    def post(self, path: str, elements: Sequence[bytes], **choices: Any) -> Request:
+        """Return a call that gives a list of inputs."""
+        return Request(self.url + path, b'{"inputs":[' + b",".join(elements) + b"]}", **choices)
+
+    def trouble(self, response: Response) -> Trouble | None:
+        document = response.json if isinstance(response.json, dict) else {}
+        if response.status == 401:
+            return Trouble.stop("HubSpot does not accept the token: check token, and that its private app still exists")
+        if response.status == 403:
+            return Trouble.stop("HubSpot refuses: the private app lacks a scope, or the plan the feature")
+        if response.status == _THROTTLED and document.get("policyName") == "DAILY":
+            return Trouble.stop("the day's calls of the HubSpot account are used up")
+        if response.status in (_LOCKED, _MIGRATING):
+            return Trouble.retry(f"HTTP {response.status}", retry_after(response) or 2.0)
+        return super().trouble(response)
+
+    def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
+        """Return the verdict of a call that tells nothing of single rows: all are taken, or none is."""
+        return Verdict() if response.accepted else Verdict(rest="not_applied", reason=reason_of(response))
+
+
+def as_text(value: Any) -> str:
+    """Return a value as HubSpot takes it: all are texts, and an empty one clears."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)

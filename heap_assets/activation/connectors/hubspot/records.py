@@ -1,0 +1,153 @@
+"""Contacts and companies, up to 100 a call; each row of an answer is told by the number that it was sent with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from heap_assets.activation.connectors.hubspot.account import HubSpotDestination, ToHubSpot, as_text
+from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
+from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
+from heap_assets.config import PROPERTIES
+
+_OBJECTS = {"hubspot_contacts": "contacts", "hubspot_companies": "companies"}
+
+
+class HubSpotRecordsSync(ToHubSpot, RecordSettings):
+    """What contacts and companies have in common."""
+
+    properties: dict[str, str] = PROPERTIES
+    key_property: str = Field(description="Unique property that holds the key: one of your own, made in HubSpot before")
+    match: Literal["update_only", "upsert"] = Field(
+        default="update_only", description="update_only: no new records; upsert: missing ones are made"
+    )
+    path: str = Field(default="", description="Path of the objects, for another version of the API")
+
+    @model_validator(mode="after")
+    def _match_is_possible(self) -> HubSpotRecordsSync:
+        if self.key_property == "email" and self.match != "upsert":
+            raise ValueError(
+                "match: HubSpot has no reliable call that only updates by e-mail: say match: upsert, or choose a unique "
+                "property of your own as key_property"
+            )
+        return self
+
+    @property
+    def objects_path(self) -> str:
+        """Path of the objects; the version is part of it."""
+        return self.path.rstrip("/") or f"/crm/v3/objects/{_OBJECTS[self.kind]}"
+
+
+class HubSpotContactsSync(HubSpotRecordsSync):
+    """Contacts of HubSpot, by a unique property.
+
+    **To create there:** a private app with the scope `crm.objects.contacts.write`; the property of `key_property`, for
+    which "unique values" is chosen; the properties that are mapped.
+
+    **What is matched:** the key with `key_property`. Keys without a contact are left alone (`no_match`) unless
+    `match: upsert` is set. By `email` there is only `match: upsert`; secondary addresses match, too.
+
+    **What can be refused:** rows with a property that HubSpot does not have or does not let anybody write, or with a
+    value that does not fit its type. A withdrawn value is emptied. `lifecyclestage` never moves backwards: HubSpot says
+    yes and keeps the old one.
+
+    **Never run against HubSpot itself,** and not said in its documents: whether an upsert by `email` empties properties
+    that it does not name; whether texts have a longest length.
+    """
+
+    kind: Literal["hubspot_contacts"] = "hubspot_contacts"
+
+
+class HubSpotCompaniesSync(HubSpotRecordsSync):
+    """Companies of HubSpot, by a unique property.
+
+    **To create there:** a private app with the scope `crm.objects.companies.write`; a property with "unique values",
+    because `domain` is not unique; the properties that are mapped. What is matched and what can be refused is as with
+    `hubspot_contacts`. Never run against HubSpot itself.
+    """
+
+    kind: Literal["hubspot_companies"] = "hubspot_companies"
+    source: str = Field(description="A warehouse table with one row per company")
+
+
+class HubSpotContactsConnector(PeopleConnector[HubSpotContactsSync]):
+    """People to contacts."""
+
+    settings_model = HubSpotContactsSync
+
+    def destination(self, table: str = "") -> HubSpotRecords:
+        return HubSpotRecords(self.settings)
+
+
+class HubSpotCompaniesConnector(PeopleConnector[HubSpotCompaniesSync]):
+    """Accounts to companies."""
+
+    settings_model = HubSpotCompaniesSync
+
+    def destination(self, table: str = "") -> HubSpotRecords:
+        return HubSpotRecords(self.settings)
+
+
+class HubSpotRecords(HubSpotDestination):
+    """Updates or upserts objects by a unique property."""
+
+    mode = Mode.UPSERT
+
+    def __init__(self, settings: HubSpotRecordsSync) -> None:
+        super().__init__(settings, forbidden_names=frozenset({settings.key_property.lower(), "hs_object_id"}))
+        self.kind, self._key, self._creates = settings.kind, settings.key_property, settings.match == "upsert"
+        self._path = f"{settings.objects_path}/batch/{'upsert' if self._creates else 'update'}"
+
+    @property
+    def target(self) -> str:
+        return f"{super().target}:{self._key}"
+
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        if self._key != "email":
+            return {}
+        same = pl.col("key").str.to_lowercase().is_duplicated() & ~pl.col("key").is_duplicated()
+        return {"another key is the same e-mail address but for upper case": same}
+
+    def element(self, row: Row) -> dict[str, Any]:
+        key = row.key.lower() if self._key == "email" else row.key
+        properties = {name: as_text(value) for name, value in row.values.items()}
+        return {"idProperty": self._key, "id": key, "properties": properties}
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        # what turns on verdicts on single rows, and what they are told by
+        traced = [element[:-1] + b',"objectWriteTraceId":"%d"}' % i for i, element in enumerate(elements)]
+        return self.post(self._path, traced)
+
+    def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
+        document = response.json if isinstance(response.json, dict) else {}
+        if not response.accepted:
+            return Verdict(rest="unknown", reason=reason_of(response))
+        told: dict[int, RowVerdict] = {}
+        results, errors = document.get("results") or [], document.get("errors") or []
+        for result in results:
+            for index in _traces(result.get("objectWriteTraceId"), len(rows)):
+                told[index] = RowVerdict("acknowledged", remote_id=str(result.get("id") or "") or None)
+        for error in errors:
+            for index in _traces((error.get("context") or {}).get("objectWriteTraceId"), len(rows)):
+                told[index] = self._refused(error)
+        if not errors and len(results) == len(rows):
+            return Verdict(told)
+        # some rows are in no list, or nothing is: HubSpot says 200 and does nothing
+        return Verdict(told, "unknown", "HubSpot answered without a word about this record")
+
+    def _refused(self, error: Mapping[str, Any]) -> RowVerdict:
+        category, message = error.get("category"), error.get("message")
+        if category == "OBJECT_NOT_FOUND" and not self._creates:
+            return RowVerdict("no_match", "HubSpot has no record with this key")
+        return RowVerdict("rejected", f"{category}: {message}")
+
+
+def _traces(told: Any, rows: int) -> list[int]:
+    listed = told if isinstance(told, list) else [told]
+    return [int(one) for one in listed if str(one).isdecimal() and int(one) < rows]
