@@ -61,6 +61,7 @@ format: $(DEV) ## Format the code
 
 docs: $(READY) ## Write the pages of docs/ that are made from code
 	@$(BIN)/heap-assets docs
+	@$(BIN)/python -m heap_assets_tests.connectors.suite
 
 docs-site: $(DEV) ## Build the documentation site into docs/_site; a broken link or anchor fails
 	@$(BIN)/python -m sphinx -q -W --keep-going -d docs/_site/.cache docs docs/_site/html

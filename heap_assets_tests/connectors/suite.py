@@ -413,14 +413,20 @@ def suites() -> list[type[ConnectorSuite]]:
 def page() -> str:
     """Return the page of docs/ with the table of connectors and cases."""
     names = {one: one.__name__.removeprefix("Test") for one in suites()}
-    lines = [_PAGE, "| Case | " + " | ".join(names.values()) + " |", "| --- |" + " --- |" * len(names)]
-    for case, meaning in CASES.items():
-        cells = ["–" if case in one.missing() else "yes" for one in names]
-        lines.append(f"| {meaning} | " + " | ".join(cells) + " |")
-    lines.append("\n## What does not exist there\n\n| Connector | Case | Why |\n| --- | --- | --- |")
-    lines += [
-        f"| {name} | {CASES[case]} | {why} |" for one, name in names.items() for case, why in one.missing().items()
+    lines = [
+        _PAGE,
+        "| Case | What is tested |\n| --- | --- |",
+        *(f"| `{case}` | {what} |" for case, what in CASES.items()),
     ]
+    lines += [
+        "",
+        "| Connector | " + " | ".join(f"`{case}`" for case in CASES) + " |",
+        "| --- |" + " --- |" * len(CASES),
+    ]
+    for one, name in names.items():
+        lines.append(f"| {name} | " + " | ".join("–" if case in one.missing() else "yes" for case in CASES) + " |")
+    lines.append("\n## What does not exist there\n\n| Connector | Case | Why |\n| --- | --- | --- |")
+    lines += [f"| {name} | `{case}` | {why} |" for one, name in names.items() for case, why in one.missing().items()]
     return "\n".join(lines) + "\n"
 
 

@@ -33,8 +33,8 @@ class HubSpotRecordsSync(ToHubSpot, RecordSettings):
     def _match_is_possible(self) -> HubSpotRecordsSync:
         if self.key_property == "email" and self.match != "upsert":
             raise ValueError(
-                "match: HubSpot has no reliable call that only updates by e-mail: say match: upsert, or choose a unique "
-                "property of your own as key_property"
+                "match: HubSpot has no reliable call that only updates by e-mail: say match: upsert, or choose a "
+                "unique property of your own as key_property"
             )
         return self
 
