@@ -6,6 +6,7 @@ A kind derives its settings and its connector from one of the pairs here, and ad
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Generic, Literal, TypeVar
 
@@ -26,7 +27,7 @@ from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import EventSettings, KeyedSettings, UpsertSettings, named
 from heap_assets.identity import HEAP_IDENTITY
 from heap_assets.tables import PROFILES
-from heap_assets.values import apart, read_times
+from heap_assets.values import apart
 
 
 class PeopleSettings(KeyedSettings):
@@ -99,7 +100,7 @@ class MemberConnector(PeopleConnector[M], Generic[M]):
         of_table = self.settings.source in self.warehouse_tables
         member = pl.col(apart(column, self.own_columns) if of_table else column).cast(pl.Boolean).alias("member")
         if isinstance(rows, Addressed):
-            return Addressed(rows.rows.with_columns(member), rows.held, rows.invalid, rows.writable, rows.counts)
+            return replace(rows, rows=rows.rows.with_columns(member))
         return rows.with_columns(member)
 
 
@@ -134,7 +135,4 @@ class EventRowConnector(Connector[E], Generic[E]):
         return [self.source_asset]
 
     def rows(self, day: date, table: str = "") -> Rows:
-        rows, since = table_events(self, self.settings, day)
-        happened = read_times(pl.col("time"))
-        news = rows if since is None else rows.filter((happened >= since).fill_null(value=True))
-        return keyed_events(self, news, self.settings.key)
+        return keyed_events(self, table_events(self, self.settings, day), self.settings.key)
