@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Limit, Refused, Sliding, VendorServer, route
+from heap_assets_tests.connectors.servers.shapes import fits
 
 ARRAYS = ("attributes", "events", "purchases")
 OWN_KEYS = ("external_id", "user_alias", "braze_id")
@@ -172,6 +173,9 @@ class BrazeServer(VendorServer):
             "an event has a 'name'": name != "events" or (isinstance(row.get("name"), str) and bool(row["name"])),
             "'time' is ISO 8601": name == "attributes" or _is_time(row.get("time")),
             "'properties' is an object": name == "attributes" or isinstance(row.get("properties", {}), dict),
+            "`add` and `remove` are lists": all(
+                fits(value, {"add": list, "remove": list}) for value in values.values() if isinstance(value, dict)
+            ),
             "a counter is not written by a sync": not any(isinstance(v, dict) and "inc" in v for v in values.values()),
         }
         if broken := [rule for rule, kept in rules.items() if not kept]:
@@ -234,7 +238,7 @@ class BrazeServer(VendorServer):
         known = [id for id in hits if "external_id" in self.table("user")[id]]
         return (known or hits or [None])[-1]
 
-    @route("POST", "/users/export/ids", "read")
+    @route("POST", "/users/export/ids", "read", shape={"external_ids": [str]})
     def export(self, call: Call) -> Any:
         ids = call.body.get("external_ids", [])
         if not 0 < len(ids) <= 50:

@@ -29,6 +29,7 @@ from heap_assets_tests.connectors.servers.parts import (
     Tokens,
     Violation,
 )
+from heap_assets_tests.connectors.servers.shapes import fits
 from heap_assets_tests.connectors.servers.transport import Application, Listener, cut, gone, send_answer
 
 __all__ = [
@@ -61,7 +62,9 @@ class _Fault:
     options: dict[str, Any]
 
 
-def route(method: str, path: str, kind: Kind | None = None, *, takes: str | None = None) -> Callable[..., Any]:
+def route(
+    method: str, path: str, kind: Kind | None = None, *, takes: str | None = None, shape: Any = None
+) -> Callable[..., Any]:
     """Make a method of a server answer a path.
 
     Parameters
@@ -73,13 +76,15 @@ def route(method: str, path: str, kind: Kind | None = None, *, takes: str | None
     takes
         Content types that are taken, parted by blanks; JSON if the method has a body and nothing is told. With
         `nothing` among them JSON may be announced and not be there.
+    shape
+        A template of JSON types (`shapes.fits`) that the body has, before the method sees it.
     """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         what = kind or ("read" if method == "GET" else "write")
         types = takes if takes is not None else "application/json" if method in ("POST", "PUT", "PATCH") else ""
         # several decorators give one method several paths
-        function.routes = [*getattr(function, "routes", ()), (method, path, what, types.split())]  # type: ignore[attr-defined]
+        function.routes = [*getattr(function, "routes", ()), (method, path, what, types.split(), shape)]  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -259,13 +264,13 @@ class VendorServer:
             raise AssertionError(f"{type(self).__name__} itself failed") from self._crashes[0]
 
     def _router(self) -> Router:
-        paths: dict[str, dict[str, tuple[Any, Kind, list[str]]]] = {}
+        paths: dict[str, dict[str, tuple[Any, Kind, list[str], Any]]] = {}
         for cls in type(self).__mro__:
             for name, member in vars(cls).items():
-                for method, path, kind, takes in getattr(member, "routes", ()):
-                    paths.setdefault(path, {}).setdefault(method, (getattr(self, name), kind, takes))
+                for method, path, kind, takes, shape in getattr(member, "routes", ()):
+                    paths.setdefault(path, {}).setdefault(method, (getattr(self, name), kind, takes, shape))
 
-        def endpoint(methods: dict[str, tuple[Any, Kind, list[str]]]) -> Any:
+        def endpoint(methods: dict[str, tuple[Any, Kind, list[str], Any]]) -> Any:
             async def answer(scope: Any, receive: Any, send: Any) -> None:
                 await self._answer(methods.get(scope["method"]), scope, receive, send)
 
@@ -275,7 +280,7 @@ class VendorServer:
         return Router(routes, default=endpoint({}), redirect_slashes=False)
 
     async def _answer(self, target: Any, scope: Any, receive: Any, send: Any) -> None:
-        handler, kind, takes = target or (None, "read", [])
+        handler, kind, takes, shape = target or (None, "read", [], None)
         call = Call(
             scope["method"],
             scope["path"],
@@ -298,7 +303,7 @@ class VendorServer:
             self.calls.append(call)
         taken: list[Limit] = []
         try:
-            answer = self._guarded(call, handler, takes, scope.get("path_params", {}), taken)
+            answer = self._guarded(call, (handler, takes, shape), scope.get("path_params", {}), taken)
             if self.latency:
                 await asyncio.sleep(self.latency)
         finally:
@@ -314,9 +319,9 @@ class VendorServer:
         await send_answer(send, answer)
         return None
 
-    def _guarded(self, call: Call, handler: Any, takes: list[str], params: Any, taken: list[Limit]) -> Answer:
+    def _guarded(self, call: Call, target: Any, params: Any, taken: list[Limit]) -> Answer:
         try:
-            answer = self._handled(call, handler, takes, params, taken)
+            answer = self._handled(call, target, params, taken)
         except Refused as refused:
             answer = refused.answer
             if refused.rule:
@@ -327,7 +332,8 @@ class VendorServer:
         self.finish(call, answer)
         return answer
 
-    def _handled(self, call: Call, handler: Any, takes: list[str], params: Any, taken: list[Limit]) -> Answer:
+    def _handled(self, call: Call, target: Any, params: Any, taken: list[Limit]) -> Answer:
+        handler, takes, shape = target
         if (options := self._take("throttle", call)) is not None:
             return self.throttled(call, options.pop("wait", 1.0), None, **options)
         if (options := self._take("server_error", call)) is not None:
@@ -344,6 +350,8 @@ class VendorServer:
             self._admit(call, taken)
         if (options := self._take("refuse_batch", call)) is not None:
             return self.refused_batch(call, **options)
+        if shape is not None and not fits(call.body, shape):
+            raise self.refuse(self.malformed("types"), "the members of the body have their types")
         result = handler(call, **params)
         if isinstance(result, Answer):
             return result

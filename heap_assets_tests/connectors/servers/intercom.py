@@ -97,7 +97,7 @@ class IntercomServer(Search, VendorServer):
             raise self.refuse(self.error(404, "not_found", "User Not Found"))
         return self.table("contact")[users[0]]
 
-    @route("POST", "/contacts")
+    @route("POST", "/contacts", shape=dict)
     def create(self, call: Call) -> Any:
         if not {"email", "external_id", "role"} & {name for name, value in call.body.items() if value}:
             raise self.wrong("a new contact has an email, an external_id or a role")
@@ -106,7 +106,7 @@ class IntercomServer(Search, VendorServer):
         self.write(id, {"role": "user" if call.body.get("external_id") else "lead"} | call.body)
         return self.table("contact")[id]
 
-    @route("PUT", "/contacts/{id}")
+    @route("PUT", "/contacts/{id}", shape=dict)
     def update(self, call: Call, id: str) -> Any:
         self._there(id)
         self._check(call, id)
@@ -200,7 +200,7 @@ class IntercomServer(Search, VendorServer):
         ]
         return {"type": "list", "data": data}
 
-    @route("POST", "/data_attributes")
+    @route("POST", "/data_attributes", shape={"name": str, "model": str, "data_type": str})
     def make_attribute(self, call: Call) -> Any:
         if call.body.get("model") not in ("contact", "company") or not {"name", "data_type"} <= set(call.body):
             raise self.wrong("an attribute has a name, a model and a data_type")
@@ -209,7 +209,7 @@ class IntercomServer(Search, VendorServer):
         self.attributes[call.body["name"]] = call.body["data_type"]
         return {"type": "data_attribute", **call.body}
 
-    @route("POST", "/events")
+    @route("POST", "/events", shape={"event_name": str, "user_id": str, "id": str, "email": str, "metadata": dict})
     def event(self, call: Call) -> Any:
         body = call.body
         who = [name for name in ("user_id", "id", "email") if body.get(name)]

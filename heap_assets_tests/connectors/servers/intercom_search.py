@@ -27,7 +27,7 @@ DATES = ("created_at", "updated_at", "signed_up_at", "last_seen_at")
 class Search(VendorServer):
     """What `IntercomServer` answers to searches: of what its index knows, dates by day."""
 
-    @route("POST", "/contacts/search", "read")
+    @route("POST", "/contacts/search", "read", shape={"pagination": dict})
     def search(self, call: Call) -> Any:
         query = call.body.get("query")
         paging = call.body.get("pagination", {})

@@ -83,7 +83,11 @@ class IterableServer(Lists, VendorServer):
 
     # users
 
-    @route("POST", "/api/users/bulkUpdate")
+    @route(
+        "POST",
+        "/api/users/bulkUpdate",
+        shape={"createNewFields": bool, "users": [{"mergeNestedObjects": bool, "preferUserId": bool}]},
+    )
     def update(self, call: Call) -> Any:
         users = self._rows(call, "users", {"users", "createNewFields"})
         known = {"email", "userId", "preferUserId", "mergeNestedObjects", "dataFields"}
@@ -178,7 +182,7 @@ class IterableServer(Lists, VendorServer):
 
     # events
 
-    @route("POST", "/api/events/trackBulk")
+    @route("POST", "/api/events/trackBulk", shape={"events": [{"id": str, "eventName": str}]})
     def track(self, call: Call) -> Any:
         events = self._rows(call, "events", {"events"})
         known = {

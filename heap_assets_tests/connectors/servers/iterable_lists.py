@@ -18,8 +18,10 @@ class Lists(VendorServer):
             "lists": [{"id": int(id), "name": name, "listType": "Standard"} for id, name in self.list_names.items()]
         }
 
-    @route("POST", "/api/lists")
+    @route("POST", "/api/lists", shape={"name": str})
     def make_list(self, call: Call) -> Any:
+        if not call.body.get("name"):
+            raise self.wrong("a list has a name")
         id = str(self.next_id())
         self.lists[id], self.list_names[id] = set(), call.body["name"]
         return {"listId": int(id)}

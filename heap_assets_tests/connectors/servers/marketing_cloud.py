@@ -94,8 +94,8 @@ class MarketingCloudServer(Journeys, VendorServer):
 
     # rows at once
 
-    @route("POST", "/hub/v1/dataevents/{extension}/rowset")
-    @route("POST", "/hub/v1/dataevents/key:{extension}/rowset")
+    @route("POST", "/hub/v1/dataevents/{extension}/rowset", shape=[{"keys": dict, "values": dict}])
+    @route("POST", "/hub/v1/dataevents/key:{extension}/rowset", shape=[{"keys": dict, "values": dict}])
     def rowset(self, call: Call, extension: str) -> Any:
         name, rows = self._extension(call, extension), call.body
         if not isinstance(rows, list) or not 0 < len(rows) <= self.rowset_rows:
@@ -112,7 +112,7 @@ class MarketingCloudServer(Journeys, VendorServer):
                 raise self.refuse(Answer(400, told | {"additionalErrors": [extra]}))
         return rows
 
-    @route("PUT", "/hub/v1/dataevents/key:{extension}/rows/{column}:{value}")
+    @route("PUT", "/hub/v1/dataevents/key:{extension}/rows/{column}:{value}", shape={"values": dict})
     def put_row(self, call: Call, extension: str, column: str, value: str) -> Any:
         name = self._extension(call, extension)
         if not self._are_keys(name, {column: value}) or not isinstance(call.body.get("values"), dict):
@@ -140,7 +140,7 @@ class MarketingCloudServer(Journeys, VendorServer):
             and all(
                 isinstance(row, dict) and not any(isinstance(v, dict | list) for v in row.values()) for row in items
             ),
-            f"at most {self.async_rows} rows": len(items or ()) <= self.async_rows,
+            f"at most {self.async_rows} rows": isinstance(items, list) and len(items) <= self.async_rows,
             f"at most {self.async_bytes} bytes": call.size <= self.async_bytes,
         }
         if broken := [rule for rule, kept in rules.items() if not kept]:

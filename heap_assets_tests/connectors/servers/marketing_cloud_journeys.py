@@ -26,7 +26,7 @@ class Column:
 class Journeys(VendorServer):
     """What `MarketingCloudServer` answers about events by which contacts enter journeys: none is ever deduplicated."""
 
-    @route("POST", "/interaction/v1/events")
+    @route("POST", "/interaction/v1/events", shape={"ContactKey": str, "EventDefinitionKey": str, "Data": dict})
     def enter(self, call: Call) -> Any:
         body = call.body if isinstance(call.body, dict) else {}
         event = self._event(body.get("EventDefinitionKey"))
@@ -36,7 +36,11 @@ class Journeys(VendorServer):
             raise self.refuse(self.error(400, "30000", problem))
         return Answer(201, {"eventInstanceId": f"event-{len(self.events)}"})
 
-    @route("POST", "/interaction/v1/async/events")
+    @route(
+        "POST",
+        "/interaction/v1/async/events",
+        shape={"eventDefinitionKey": str, "members": [{"contactKey": str, "data": dict}]},
+    )
     def enter_many(self, call: Call) -> Any:
         body = call.body if isinstance(call.body, dict) else {}
         event, members = self._event(body.get("eventDefinitionKey")), body.get("members")

@@ -109,7 +109,7 @@ class MarketoServer(StaticLists, VendorServer):
 
     # leads
 
-    @route("POST", "/rest/v1/leads.json")
+    @route("POST", "/rest/v1/leads.json", shape={"action": str, "lookupField": str, "partitionName": str})
     def sync(self, call: Call) -> Any:
         body = call.body if isinstance(call.body, dict) else {}
         action, lookup, rows = body.get("action", ACTIONS[0]), body.get("lookupField", "email"), body.get("input")
@@ -210,12 +210,12 @@ class MarketoServer(StaticLists, VendorServer):
         leads = [self.table("lead")[id] for id in ids]
         return self.told([{"id": lead["id"]} | {n: lead.get(n) for n in names} for lead in leads])
 
-    @route("POST", "/rest/v1/leads/delete.json")
+    @route("POST", "/rest/v1/leads/delete.json", shape={"input": [{"id": int}]})
     def delete(self, call: Call) -> Any:
         rows = call.body.get("input", [])
         if not 0 < len(rows) <= 300:
             raise self.wrong("1 to 300 leads")
-        gone = [self.table("lead").pop(str(row["id"]), None) for row in rows]
+        gone = [self.table("lead").pop(str(row.get("id")), None) for row in rows]
         for name in self.lookup_fields - {"id"}:
             for lead in filter(None, gone):
                 if lead.get(name) is not None:

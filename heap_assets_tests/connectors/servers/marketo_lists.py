@@ -20,10 +20,10 @@ class StaticLists(VendorServer):
         self.lists[id], self.list_names[id] = set(), call.body["name"]
         return self.told([{"id": int(id), "name": call.body["name"]}])
 
-    @route("POST", "/rest/v1/lists/{id}/leads.json")
+    @route("POST", "/rest/v1/lists/{id}/leads.json", takes="")
     @route("DELETE", "/rest/v1/lists/{id}/leads.json")
     def change_list(self, call: Call, id: str) -> Any:
-        leads = call.query.getlist("id") or [str(row.get("id")) for row in (call.body or {}).get("input", [])]
+        leads = call.query.getlist("id")
         if not 0 < len(leads) <= 300 or not all(lead.isdigit() for lead in leads):
             raise self.wrong("1 to 300 ids of leads")
         if id not in self.lists:

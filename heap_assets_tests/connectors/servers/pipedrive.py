@@ -175,7 +175,7 @@ class PipedriveServer(Fields, VendorServer):
     def read(self, call: Call, of: str, id: str) -> Any:
         return {"success": True, "data": self._there(of, id)}
 
-    @route("POST", "/api/v2/{of}")
+    @route("POST", "/api/v2/{of}", shape=dict)
     def create(self, call: Call, of: str) -> Any:
         self._object(of)
         name = "name" if of == "persons" else "title"
@@ -184,7 +184,7 @@ class PipedriveServer(Fields, VendorServer):
         self.check_record(call, of)
         return Answer(201, {"success": True, "data": self._write(of, str(self.next_id()), call.body)})
 
-    @route("PATCH", "/api/v2/{of}/{id}")
+    @route("PATCH", "/api/v2/{of}/{id}", shape=dict)
     def update(self, call: Call, of: str, id: str) -> Any:
         self._there(of, id)
         self.check_record(call, of)

@@ -9,6 +9,8 @@ from typing import Any
 from heap_assets_tests.connectors.servers.core import Answer, Call, Job, Limit, Refused, Sliding, VendorServer, route
 from heap_assets_tests.connectors.servers.zendesk_tickets import Tickets
 
+USER = {"external_id": str, "name": str, "user_fields": dict}
+
 
 class ZendeskServer(Tickets, VendorServer):
     """An account; `user_fields[key]` is the type of a custom field (text, integer, decimal, checkbox, date, tagger).
@@ -93,11 +95,11 @@ class ZendeskServer(Tickets, VendorServer):
 
     # jobs
 
-    @route("POST", "/api/v2/users/create_or_update_many.json")
+    @route("POST", "/api/v2/users/create_or_update_many.json", shape={"users": [USER]})
     def upsert_many(self, call: Call) -> Any:
         return self._start(call, self._users(call), create=True)
 
-    @route("PUT", "/api/v2/users/update_many.json")
+    @route("PUT", "/api/v2/users/update_many.json", shape={"users": [USER], "user": USER})
     def update_many(self, call: Call) -> Any:
         for name in ("external_ids", "ids"):
             if keys := [key for key in call.query.get(name, "").split(",") if key]:
@@ -236,7 +238,7 @@ class ZendeskServer(Tickets, VendorServer):
 
     # one user
 
-    @route("POST", "/api/v2/users/create_or_update.json")
+    @route("POST", "/api/v2/users/create_or_update.json", shape={"user": USER})
     def upsert_one(self, call: Call) -> Any:
         if not isinstance(call.body.get("user"), dict):
             raise self.wrong("the body has `user`")

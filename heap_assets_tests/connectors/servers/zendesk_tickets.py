@@ -62,7 +62,7 @@ class Tickets(VendorServer):
             "end_of_stream": len(rows) <= size,
         }
 
-    @route("PUT", "/api/v2/tickets/{id}.json")
+    @route("PUT", "/api/v2/tickets/{id}.json", shape={"ticket": {"custom_fields": [{"id": int}]}})
     def update_ticket(self, call: Call, id: str) -> Any:
         ticket = call.body.get("ticket") if isinstance(call.body, dict) else None
         if not isinstance(ticket, dict):

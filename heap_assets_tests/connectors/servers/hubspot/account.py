@@ -12,6 +12,8 @@ from heap_assets_tests.connectors.servers.hubspot.events import EventsAndLists
 from heap_assets_tests.connectors.servers.hubspot.properties import STAGES, VERSIONS, Property, objects_path
 from heap_assets_tests.connectors.servers.hubspot.reading import Reading
 
+BATCH = {"inputs": [{"idProperty": str, "objectWriteTraceId": str}]}
+
 
 class HubSpotServer(Reading, EventsAndLists, VendorServer):
     """An account with contacts and companies; `properties[object][name]` is the test's to set.
@@ -116,15 +118,15 @@ class HubSpotServer(Reading, EventsAndLists, VendorServer):
 
     # batches
 
-    @objects_path("POST", "/batch/upsert")
+    @objects_path("POST", "/batch/upsert", shape=BATCH)
     def upsert(self, call: Call, of: str, version: str = "2026-03") -> Any:
         return self._batch(call, of, version, "upsert")
 
-    @objects_path("POST", "/batch/update")
+    @objects_path("POST", "/batch/update", shape=BATCH)
     def update(self, call: Call, of: str, version: str = "2026-03") -> Any:
         return self._batch(call, of, version, "update")
 
-    @objects_path("POST", "/batch/create")
+    @objects_path("POST", "/batch/create", shape=BATCH)
     def create(self, call: Call, of: str, version: str = "2026-03") -> Any:
         return self._batch(call, of, version, "create")
 

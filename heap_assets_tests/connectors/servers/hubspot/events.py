@@ -8,19 +8,21 @@ from typing import Any
 from heap_assets_tests.connectors.servers.core import Answer, Call, VendorServer, route
 from heap_assets_tests.connectors.servers.hubspot.properties import moment
 
+EVENT = {"eventName": str, "uuid": str, "properties": dict}
+
 
 class EventsAndLists(VendorServer):
     """What `HubSpotServer` answers about them; `event_definitions[name]` are the properties of a defined event."""
 
-    @route("POST", "/events/v3/send")
-    @route("POST", "/events/2026-03/send")
-    @route("POST", "/events/custom/2026-09/send")
+    @route("POST", "/events/v3/send", shape=EVENT)
+    @route("POST", "/events/2026-03/send", shape=EVENT)
+    @route("POST", "/events/custom/2026-09/send", shape=EVENT)
     def send(self, call: Call) -> Any:
         return self._take_events(call, [call.body])
 
-    @route("POST", "/events/v3/send/batch")
-    @route("POST", "/events/2026-03/send/batch")
-    @route("POST", "/events/custom/2026-09/send/batch")
+    @route("POST", "/events/v3/send/batch", shape={"inputs": [EVENT]})
+    @route("POST", "/events/2026-03/send/batch", shape={"inputs": [EVENT]})
+    @route("POST", "/events/custom/2026-09/send/batch", shape={"inputs": [EVENT]})
     def send_batch(self, call: Call) -> Any:
         inputs = call.body.get("inputs") if isinstance(call.body, dict) else None
         if not isinstance(inputs, list) or not 0 < len(inputs) <= 500:
@@ -63,8 +65,8 @@ class EventsAndLists(VendorServer):
         if broken := [rule for rule, kept in rules.items() if not kept]:
             raise self.wrong(broken[0])
 
-    @route("POST", "/crm/v3/lists")
-    @route("POST", "/crm/v3/lists/")
+    @route("POST", "/crm/v3/lists", shape=dict)
+    @route("POST", "/crm/v3/lists/", shape=dict)
     def make_list(self, call: Call) -> Any:
         if not {"name", "objectTypeId", "processingType"} <= set(call.body):
             raise self.wrong("a list has name, objectTypeId and processingType")
@@ -72,7 +74,7 @@ class EventsAndLists(VendorServer):
         self.lists[id] = set()
         return {"list": {"listId": id, **call.body}}
 
-    @route("PUT", "/crm/v3/lists/{id}/memberships/add-and-remove")
+    @route("PUT", "/crm/v3/lists/{id}/memberships/add-and-remove", shape=dict)
     def change_list(self, call: Call, id: str) -> Any:
         members = self._list(id)
         body = call.body if isinstance(call.body, dict) else {}

@@ -51,12 +51,12 @@ def moment(value: str) -> float | None:
     return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
 
 
-def objects_path(method: str, rest: str, kind: Any = None) -> Callable[[Any], Any]:
+def objects_path(method: str, rest: str, kind: Any = None, *, shape: Any = None) -> Callable[[Any], Any]:
     """Route the path of the old and of the dated versions."""
 
     def mark(function: Any) -> Any:
-        return route(method, "/crm/v3/objects/{of}" + rest, kind)(
-            route(method, "/crm/objects/{version}/{of}" + rest, kind)(function)
+        return route(method, "/crm/v3/objects/{of}" + rest, kind, shape=shape)(
+            route(method, "/crm/objects/{version}/{of}" + rest, kind, shape=shape)(function)
         )
 
     return mark

@@ -10,12 +10,19 @@ from heap_assets_tests.connectors.servers.hubspot.properties import Property, mo
 OPERATORS = ("EQ", "NEQ", "LT", "LTE", "GT", "GTE", "BETWEEN", "IN", "NOT_IN", "HAS_PROPERTY", "NOT_HAS_PROPERTY")
 
 
+SEARCH = {
+    "filterGroups": [{"filters": [{"propertyName": str, "operator": str, "values": list}]}],
+    "sorts": [{"propertyName": str, "direction": str}],
+    "properties": [str],
+}
+
+
 class Reading(VendorServer):
     """What `HubSpotServer` answers about records it holds; `wrong`, `find`, `write`, `properties` are the account's."""
 
     search_rows, search_depth = 200, 10_000
 
-    @objects_path("POST", "/batch/read", "read")
+    @objects_path("POST", "/batch/read", "read", shape={"inputs": list, "idProperty": str, "properties": [str]})
     def read_many(self, call: Call, of: str, version: str = "2026-03") -> Any:
         inputs, name = self.inputs(call, of, version), call.body.get("idProperty", "hs_object_id")
         self._unique_name(of, name)
@@ -38,7 +45,7 @@ class Reading(VendorServer):
                 self.table(of)[id] |= {"archived": True, "updatedAt": self.stamp()}
         return None  # 204
 
-    @objects_path("POST", "/search", "read")
+    @objects_path("POST", "/search", "read", shape=SEARCH)
     def search(self, call: Call, of: str, version: str = "2026-03") -> Any:
         fields, body = self.object(of, version), call.body
         groups, after, limit = body.get("filterGroups", []), body.get("after", "0"), body.get("limit", 10)
@@ -49,11 +56,11 @@ class Reading(VendorServer):
             raise self.wrong(f"a search gives at most {self.search_depth} rows in all")
         if len(groups) > 5 or any(len(group.get("filters", [])) > 6 for group in groups) or len(filters) > 18:
             raise self.wrong("at most 5 groups, 6 filters a group and 18 in all")
-        sorts = [sort["propertyName"] for sort in body.get("sorts", [])]
+        sorts = [sort.get("propertyName") for sort in body.get("sorts", [])]
         if len(sorts) > 1 or not {one.get("propertyName") for one in filters} | set(sorts) <= fields.keys():
             raise self.wrong("filters and the one sort name properties that exist")
-        if not all(one.get("operator") in OPERATORS for one in filters):
-            raise self.wrong(f"the operator is one of {', '.join(OPERATORS)}")
+        if not all(one.get("operator") in OPERATORS and _has_value(one) for one in filters):
+            raise self.wrong(f"a filter has a value, and an operator of {', '.join(OPERATORS)}")
         rows = [row for row in self.table(of).values() if not row["archived"]]
         if groups:
             rows = [r for r in rows if any(all(_fits(f, fields, r) for f in g["filters"]) for g in groups)]
@@ -68,12 +75,12 @@ class Reading(VendorServer):
         more = {"paging": {"next": {"after": str(start + limit)}}} if start + limit < len(rows) else {}
         return told | more
 
-    @objects_path("POST", "")
+    @objects_path("POST", "", shape=dict)
     def create_one(self, call: Call, of: str, version: str = "2026-03") -> Any:
         self.object(of, version)
         return Answer(201, self._write_one(call, of, None))
 
-    @objects_path("PATCH", "/{id}")
+    @objects_path("PATCH", "/{id}", shape=dict)
     def update_one(self, call: Call, of: str, id: str, version: str = "2026-03") -> Any:
         return self._write_one(call, of, self._there(call, of, id, version))
 
@@ -124,7 +131,7 @@ class Reading(VendorServer):
             raise self.refuse(self.error(404, "OBJECT_NOT_FOUND", "no such property"))
         return _described(name, self.properties[of][name])
 
-    @route("POST", "/crm/v3/properties/{of}")
+    @route("POST", "/crm/v3/properties/{of}", shape=dict)
     def create_property(self, call: Call, of: str) -> Any:
         if not {"name", "label", "type", "fieldType", "groupName"} <= set(call.body):
             raise self.wrong("a property has name, label, type, fieldType and groupName")
@@ -147,6 +154,11 @@ def _described(name: str, one: Property) -> dict[str, Any]:
         "options": [{"label": value, "value": value} for value in one.options],
         "modificationMetadata": {"readOnlyValue": one.read_only},
     }
+
+
+def _has_value(one: dict[str, Any]) -> bool:
+    names = {"IN": ("values",), "NOT_IN": ("values",), "BETWEEN": ("value", "highValue")}
+    return "HAS_PROPERTY" in one["operator"] or set(names.get(one["operator"], ("value",))) <= set(one)
 
 
 def _comparable(field: Property, value: str) -> Any:

@@ -42,7 +42,7 @@ class Bulk(VendorServer):
         """Jobs that were neither completed nor aborted: they hang about for days."""
         return [job.id for job in self.jobs.values() if job.state.get("state") == "Open"]
 
-    @route("POST", _JOBS)
+    @route("POST", _JOBS, shape={"object": str, "externalIdFieldName": str})
     def start(self, call: Call, version: str) -> Any:
         self.check_version(call, version, 41)
         body = call.body
@@ -78,8 +78,8 @@ class Bulk(VendorServer):
         job.state["upload"] = call.body
         return Answer(201)
 
-    @route("PATCH", _JOBS + "/{id}")
-    @route("PATCH", _JOBS + "/{id}/")
+    @route("PATCH", _JOBS + "/{id}", shape={"state": str})
+    @route("PATCH", _JOBS + "/{id}/", shape={"state": str})
     def close(self, call: Call, version: str, id: str) -> Any:
         job, state = self._job(id), (call.body or {}).get("state")
         if state not in ("UploadComplete", "Aborted") or set(call.body) != {"state"}:

@@ -93,7 +93,11 @@ class Records(VendorServer):
         if len(rows) > 200:
             text = "record limit reached. cannot submit more than 200 records into this call"
             raise self.refuse(error(400, "EXCEEDED_ID_LIMIT", text), "at most 200 records a call")
-        if not all(isinstance(row.get("attributes"), dict) and row["attributes"].get("type") for row in rows):
+        if any(isinstance(value, dict | list) for row in rows for name, value in row.items() if name != "attributes"):
+            raise self.refuse(error(400, "JSON_PARSER_ERROR", "values"), "values are single ones")
+        if not all(
+            isinstance(row.get("attributes"), dict) and isinstance(row["attributes"].get("type"), str) for row in rows
+        ):
             raise self.refuse(error(400, "INVALID_TYPE", "attributes.type"), "every record has `attributes.type`")
         return rows
 
@@ -126,7 +130,7 @@ class Records(VendorServer):
 
     # one record
 
-    @route("PATCH", BASE + "/sobjects/{object}/{field}/{value:path}")
+    @route("PATCH", BASE + "/sobjects/{object}/{field}/{value:path}", shape=dict)
     def upsert_one(self, call: Call, version: str, object: str, field: str, value: str) -> Any:
         self.check_version(call, version)
         self.external_id(call, object, field)
@@ -154,14 +158,14 @@ class Records(VendorServer):
             return Answer(300, [f"/services/data/v{version}/sobjects/{object}/{id}" for id in ids])
         return self.read_one(call, version, object, ids[0] if ids else "")
 
-    @route("POST", BASE + "/sobjects/{object}")
+    @route("POST", BASE + "/sobjects/{object}", shape=dict)
     def create_one(self, call: Call, version: str, object: str) -> Any:
         if wrong := self.problems(call, object, None, call.body):
             return error(400, *wrong[0])
         id, _ = self.write(object, None, call.body)
         return Answer(201, {"id": id, "success": True, "errors": []})
 
-    @route("PATCH", BASE + "/sobjects/{object}/{id}")
+    @route("PATCH", BASE + "/sobjects/{object}/{id}", shape=dict)
     def update_one(self, call: Call, version: str, object: str, id: str) -> Any:
         self._there(object, id)
         if wrong := self.problems(call, object, id, call.body):
