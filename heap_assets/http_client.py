@@ -83,6 +83,11 @@ class AllowedHosts:
 
     patterns: frozenset[str] | None = None
 
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> AllowedHosts:
+        """Return the policy that settings spell: letters count in either case."""
+        return cls(frozenset(pattern.lower() for pattern in patterns))
+
     def allows(self, host: str, port: int | None = None) -> bool:
         """Tell whether a host may be connected to."""
         if self.patterns is None:
@@ -97,21 +102,8 @@ class AllowedHosts:
             raise HostNotAllowedError(f"allowed_hosts in the settings does not have {host}: nothing was sent there")
 
 
-_allowed = AllowedHosts()
-
-
-def allow_only(patterns: Iterable[str] | None) -> None:
-    """Restrict this process to these hosts; None removes the restriction.
-
-    One policy a process: no client that is made somewhere can get around it.
-    """
-    global _allowed
-    _allowed = AllowedHosts(None if patterns is None else frozenset(pattern.lower() for pattern in patterns))
-
-
-def allowed_hosts() -> AllowedHosts:
-    """Return which hosts this process may call."""
-    return _allowed
+ANYWHERE = AllowedHosts()
+"""Of a deployment that restricts nothing."""
 
 
 def host_and_port(url: str) -> tuple[str, int | None]:
@@ -124,10 +116,14 @@ def host_and_port(url: str) -> tuple[str, int | None]:
 
 
 class HttpClient:
-    """Calls over pooled connections, for any number of threads. No cookies, no redirects, nothing logged."""
+    """Calls over pooled connections, for any number of threads. No cookies, no redirects, nothing logged.
 
-    def __init__(self, transport: httpx.BaseTransport | None = None) -> None:
+    `allowed`: hosts that may be called: each deployment has its own, and one process may run several.
+    """
+
+    def __init__(self, transport: httpx.BaseTransport | None = None, *, allowed: AllowedHosts = ANYWHERE) -> None:
         self._fixed = transport
+        self._allowed = allowed
         self._lock = threading.Lock()
         self._transports: dict[str | None, httpx.BaseTransport] = {}
         for name in ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
@@ -158,7 +154,7 @@ class HttpClient:
             port = request.url.port or _PORTS.get(request.url.scheme, 0)
             if not request.url.host or not 0 < port < _PORTS_END:
                 return NoAnswer("no valid address", arrived=False, hopeless=True)
-            _allowed.check(request.url.host, port)
+            self._allowed.check(request.url.host, port)
         except HostNotAllowedError as error:
             return NoAnswer(str(error), arrived=False, hopeless=True)
         except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
@@ -194,15 +190,15 @@ class HttpClient:
         proxy = _proxy_of(url)
         with self._lock:
             if proxy not in self._transports:
-                self._transports[proxy] = _pooled(proxy)
+                self._transports[proxy] = _pooled(proxy, self._allowed)
             return self._transports[proxy]
 
 
-def _pooled(proxy: str | None) -> httpx.HTTPTransport:
+def _pooled(proxy: str | None, allowed: AllowedHosts) -> httpx.HTTPTransport:
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=64)
     transport = httpx.HTTPTransport(verify=_tls_context(), limits=limits, proxy=proxy)
     # httpx has no parameter for it; hostile servers in the tests hold that it is in use
-    transport._pool._network_backend = _Backend()
+    transport._pool._network_backend = _Backend(allowed)
     return transport
 
 
@@ -331,7 +327,8 @@ class _Stream(httpcore.NetworkStream):
 class _Backend(httpcore.NetworkBackend):
     """Connects within the time of the exchange, to allowed hosts."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: AllowedHosts) -> None:
+        self._allowed = allowed
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -342,7 +339,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        _allowed.check(host, port)
+        self._allowed.check(host, port)
         failed: Exception = httpcore.ConnectError(f"no address of {host}")
         for address in _addresses(host, port, _remaining(timeout)):
             remaining = _remaining(timeout)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from heap_assets.errors import HostNotAllowedError, SettingsError
-from heap_assets.http_client import allow_only, allowed_hosts
 from heap_assets.pipelines.publishing import open_publisher
 from heap_assets.project import parse_settings
-from heap_assets.project.allowed_hosts import apply_allowed_hosts, refused_hosts
+from heap_assets.project.allowed_hosts import allowed_hosts, refused_hosts
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
@@ -36,13 +34,11 @@ alerts:
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSN", "postgresql://ann:pass-word-1@warehouse.acme.example/crm")
     monkeypatch.setenv("BI", "host=bi1,bi2 port=5433 dbname=bi password=pass-word-2")
     monkeypatch.setenv("HOOK", "https://hooks.acme.example/in/7")
     monkeypatch.setenv("SLACK", "https://hooks.slack.com/services/T0/B0/xxxx1111")
-    yield
-    allow_only(None)
 
 
 def settings(tmp_path: Path, allowed: str) -> object:
@@ -70,17 +66,15 @@ def test_every_host_of_a_connection_string_is_known(dsn: str, hosts: list[str]) 
 
 def test_without_the_setting_nothing_is_refused(tmp_path: Path) -> None:
     read = settings(tmp_path, "")
-    apply_allowed_hosts(read)
-    assert allowed_hosts().allows("anywhere.example")
+    assert allowed_hosts(read).allows("anywhere.example")
     assert refused_hosts(read) == []
 
 
 def test_an_empty_list_leaves_lake_and_sources(tmp_path: Path) -> None:
     read = settings(tmp_path, "allowed_hosts: []\n")
-    apply_allowed_hosts(read)
-    assert allowed_hosts().allows("10.0.0.9", 9000)
-    assert allowed_hosts().allows("warehouse.acme.example", 5432)
-    assert not allowed_hosts().allows("10.0.0.9", 80)
+    assert allowed_hosts(read).allows("10.0.0.9", 9000)
+    assert allowed_hosts(read).allows("warehouse.acme.example", 5432)
+    assert not allowed_hosts(read).allows("10.0.0.9", 80)
     assert refused_hosts(read) == [
         "alerts[0]: hooks.slack.com:443",
         "alerts[1]: mail.acme.example:587",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import re
 import socket
@@ -22,7 +23,7 @@ from heap_assets.alerts import channels
 from heap_assets.alerts.channels import EmailChannel, SlackChannel, WebhookChannel, send
 from heap_assets.alerts.message import Message
 from heap_assets.errors import DeliveryError
-from heap_assets.http_client import LONGEST_ANSWER, Answer, HttpClient, NoAnswer, allow_only
+from heap_assets.http_client import ANYWHERE, LONGEST_ANSWER, AllowedHosts, Answer, HttpClient, NoAnswer
 from heap_assets.orchestration.code_location import reload_code_locations
 from heap_assets_tests.hostile_server import BOMB, DRIP, REFUSES, TAKES, hostile_server
 
@@ -32,14 +33,10 @@ ENDS = 30
 MESSAGE = Message("Run abc finished", ())
 
 
-@pytest.fixture(autouse=True)
-def _no_policy_stays() -> Iterator[None]:
-    yield
-    allow_only(None)
-
-
-def exchange(url: str, body: bytes = b"{}", seconds: float = SECONDS) -> Answer | NoAnswer:
-    client = HttpClient()
+def exchange(
+    url: str, body: bytes = b"{}", seconds: float = SECONDS, allowed: AllowedHosts = ANYWHERE
+) -> Answer | NoAnswer:
+    client = HttpClient(allowed=allowed)
     try:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(client.exchange, "POST", url, body, {}, seconds).result(ENDS)
@@ -188,8 +185,8 @@ def test_nothing_that_a_server_sets_comes_back_to_it() -> None:
 )
 def test_other_hosts_than_the_allowed_are_never_connected_to(patterns: list[str] | None, allowed: bool) -> None:
     with hostile_server() as server:
-        allow_only(patterns and [p.format(port=server.port) for p in patterns] if patterns is not None else None)
-        answer = exchange(server.url, seconds=5)
+        policy = ANYWHERE if patterns is None else AllowedHosts.of(p.format(port=server.port) for p in patterns)
+        answer = exchange(server.url, seconds=5, allowed=policy)
     assert isinstance(answer, Answer) is allowed
     assert bool(server.requests) is allowed
     if isinstance(answer, NoAnswer):
@@ -203,10 +200,9 @@ def test_a_proxy_is_used_and_must_be_allowed_too(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("no_proxy", "")
         assert isinstance(exchange("http://far.invalid/", seconds=5), Answer)
         assert proxy.requests[0].startswith(b"POST http://far.invalid/ ")
-        allow_only(["far.invalid"])
-        assert isinstance(exchange("http://far.invalid/", seconds=5), NoAnswer)
-        allow_only(["far.invalid", "127.0.0.1"])
-        assert isinstance(exchange("http://far.invalid/", seconds=5), Answer)
+        far, both = AllowedHosts.of(["far.invalid"]), AllowedHosts.of(["far.invalid", "127.0.0.1"])
+        assert isinstance(exchange("http://far.invalid/", seconds=5, allowed=far), NoAnswer)
+        assert isinstance(exchange("http://far.invalid/", seconds=5, allowed=both), Answer)
 
 
 def test_a_webserver_that_is_asked_to_reload_may_answer_anything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,17 +218,16 @@ def test_a_webserver_that_is_asked_to_reload_may_answer_anything(monkeypatch: py
     for body, reloaded in answers.items():
         with hostile_server() as server:
             server.take(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-            assert reload_code_locations(server.url, seconds=5) is reloaded
+            assert reload_code_locations(server.url, ANYWHERE, seconds=5) is reloaded
     with hostile_server() as server:
         server.refuse(REFUSES["slow headers"])
         began = time.monotonic()
-        assert not reload_code_locations(server.url, seconds=SECONDS)
+        assert not reload_code_locations(server.url, ANYWHERE, seconds=SECONDS)
         assert time.monotonic() - began < ENDS
-        allow_only([])
         before = len(server.requests)
-        assert not reload_code_locations(server.url, seconds=5)
+        assert not reload_code_locations(server.url, AllowedHosts.of([]), seconds=5)
         assert len(server.requests) == before
-    assert not reload_code_locations("http://[::1")
+    assert not reload_code_locations("http://[::1", ANYWHERE)
 
 
 def test_nobody_calls_out_beside_the_one_client() -> None:
@@ -246,6 +241,25 @@ def test_nobody_calls_out_beside_the_one_client() -> None:
     others = [path for path in package.rglob("*.py") if path.name != "http_client.py" and "demo" not in str(path)]
     assert len(others) > 100
     assert not [path for path in others if call.search(path.read_text())]
+
+
+def test_whoever_calls_out_says_which_hosts_it_may() -> None:
+    callers = {"HttpClient", "Transport", "Outbox", "deliver", "HeapDeletion", "reload_code_locations", "alert_sensors"}
+    package = Path(heap_assets.__file__).parent
+    calls = [
+        (path, node)
+        for path in package.rglob("*.py")
+        if "demo" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in callers
+    ]
+    assert {node.func.id for _, node in calls if isinstance(node.func, ast.Name)} == callers
+    silent = [
+        f"{path.name}:{node.lineno}"
+        for path, node in calls
+        if "allowed" not in " ".join(ast.unparse(given) for given in (*node.args, *node.keywords))
+    ]
+    assert not silent, "it would call any host, whatever the settings of its deployment say"
 
 
 @pytest.mark.parametrize("kind", ["slack", "webhook"])
@@ -286,7 +300,6 @@ def test_a_mail_server_that_misbehaves_ends_in_time(line: bytes, monkeypatch: py
 
 
 def test_a_mail_server_that_is_not_allowed_is_not_connected_to() -> None:
-    allow_only([])
     channel = EmailChannel(host="127.0.0.1", port=9, sender="a@x.test", recipients=("b@x.test",), starttls=False)
     with pytest.raises(DeliveryError, match="allowed_hosts"):
-        send(channel, MESSAGE, {})
+        send(channel, MESSAGE, {}, AllowedHosts.of([]))

@@ -23,7 +23,7 @@ from typing import Any
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind, Message
 from heap_assets.config import Alert
 from heap_assets.errors import DeliveryError, HostNotAllowedError, SettingsError
-from heap_assets.http_client import HttpClient, NoAnswer, allowed_hosts
+from heap_assets.http_client import ANYWHERE, AllowedHosts, HttpClient, NoAnswer
 
 _TIMEOUT_SECONDS = 10.0
 _SLACK_LIMIT = 3500  # characters; Slack cuts a text at 4,000
@@ -100,7 +100,7 @@ def channel_name(channel: Channel) -> str:
     return f"{kind}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
 
 
-def send(channel: Channel, message: Message, environ: Mapping[str, str]) -> None:
+def send(channel: Channel, message: Message, environ: Mapping[str, str], allowed: AllowedHosts = ANYWHERE) -> None:
     """Send one message through one channel.
 
     Raises
@@ -112,12 +112,14 @@ def send(channel: Channel, message: Message, environ: Mapping[str, str]) -> None
     """
     match channel:
         case WebhookChannel():
-            _post(channel_name(channel), _address(channel, environ), *_signed(channel, message, environ))
+            _post(channel_name(channel), _address(channel, environ), *_signed(channel, message, environ), allowed)
         case SlackChannel():
             body = json.dumps({"text": message.as_text()[:_SLACK_LIMIT]}).encode()
-            _post(channel_name(channel), _address(channel, environ), body, {"Content-Type": "application/json"})
+            _post(
+                channel_name(channel), _address(channel, environ), body, {"Content-Type": "application/json"}, allowed
+            )
         case EmailChannel():
-            _mail(channel, message, environ)
+            _mail(channel, message, environ, allowed)
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -139,8 +141,8 @@ def _signed(channel: WebhookChannel, message: Message, environ: Mapping[str, str
     return body, headers
 
 
-def _post(name: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-    client = HttpClient()
+def _post(name: str, url: str, body: bytes, headers: Mapping[str, str], allowed: AllowedHosts) -> None:
+    client = HttpClient(allowed=allowed)
     try:
         answer = client.exchange("POST", url, body, headers, _TIMEOUT_SECONDS)
     finally:
@@ -151,7 +153,7 @@ def _post(name: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         raise DeliveryError(f"alert channel {name} answered HTTP {answer.status}")
 
 
-def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str]) -> None:
+def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str], allowed: AllowedHosts) -> None:
     name = channel_name(channel)
     login = (
         (_variable(environ, channel.user_env, name), _variable(environ, channel.password_env, name))
@@ -165,7 +167,7 @@ def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str]) -
     mail["X-Heap-Assets-Message"] = message.id
     mail.set_content(message.as_text())
     try:
-        allowed_hosts().check(channel.host, channel.port)
+        allowed.check(channel.host, channel.port)
         with smtplib.SMTP(timeout=_TIMEOUT_SECONDS) as server, _ending(server):
             server.connect(channel.host, channel.port)
             if channel.starttls:

@@ -23,6 +23,7 @@ from typing import Any
 from heap_assets.alerts.channels import Channel, channel_name, send
 from heap_assets.alerts.message import Alarm, Kind, Message
 from heap_assets.errors import HeapAssetsError
+from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.storage import Store, state_keys
 
 ROOT = state_keys.ALERTS
@@ -45,6 +46,8 @@ class Outbox:
     store: Store
     channels: Sequence[Channel]
     environ: Mapping[str, str]
+    allowed: AllowedHosts = ANYWHERE
+    """Hosts that may be called."""
     down: dict[str, str] = field(default_factory=dict)
 
     def send_if_new(self, message: Message) -> int:
@@ -183,7 +186,7 @@ class Outbox:
                 continue
             try:
                 if message.alarms:
-                    send(channel, message, self.environ)
+                    send(channel, message, self.environ, self.allowed)
             except HeapAssetsError as error:
                 self.down[name] = str(error)
                 _log.error("%s; %d messages wait for it", error, self.waiting())

@@ -103,7 +103,7 @@ def catalogue_accept(tables: tuple[str, ...]) -> None:
         click.echo("the catalogue knows everything that was landed")
         return
     change = accept(project, missing, tables or None)
-    shown = reload_code_locations(project.settings.run.ui_url, seconds=30)
+    shown = reload_code_locations(project.settings.run.ui_url, project.allowed_hosts, seconds=30)
     next_step = "the UI shows the new assets" if shown else "reload the code location in the UI to see the new assets"
     click.echo(f"Wrote {change.uri}: {next_step}; every day they have is then built by itself")
 

@@ -6,7 +6,7 @@ and never raised.
 
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.scheduler.instigation import InstigatorStatus, SensorInstigatorData, TickStatus
 
 from heap_assets.alerts import Alarm, Channel, Kind, Message, Outbox
+from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.run_alarms import EVERYTHING, RECENCY_CHECKS, GroupOf, Own, finished_messages
@@ -137,11 +138,11 @@ def alert_sensors(
     status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
     standing_interval_seconds: int = 3600,
     run_interval_seconds: int = 30,
-    before_tick: Callable[[], object] = lambda: None,
+    allowed: AllowedHosts = ANYWHERE,
 ) -> list[dg.SensorDefinition]:
     """Return the sensors that alert `channels`, by the results and with the outbox of `store`.
 
-    Links in messages lead to `base_url`, the address of the UI. `before_tick` is called first in every tick.
+    Links in messages lead to `base_url`, the address of the UI. Only `allowed` hosts are called.
     """
     names = own.names
 
@@ -153,8 +154,7 @@ def alert_sensors(
     )
     @raising_failures
     def run_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        before_tick()
-        outbox = Outbox(store, channels, os.environ)
+        outbox = Outbox(store, channels, os.environ, allowed=allowed)
         cursor = _Cursor.parse(context.cursor)
         records = _finished(context.instance, cursor)
         runs = [record.dagster_run for record in records]
@@ -176,8 +176,7 @@ def alert_sensors(
     )
     @raising_failures
     def standing_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        before_tick()
-        outbox = Outbox(store, channels, os.environ)
+        outbox = Outbox(store, channels, os.environ, allowed=allowed)
         alarms = _hourly_alarms(context, outbox, own)
         sent = outbox.send_if_new(
             Message("Something needs a look, though nothing failed", tuple(alarms), link=base_url)

@@ -8,8 +8,8 @@ import time
 
 from heap_assets.config import Settings
 from heap_assets.errors import HeapAssetsError
-from heap_assets.http_client import Answer, HttpClient
-from heap_assets.project import apply_allowed_hosts, load_catalogue
+from heap_assets.http_client import AllowedHosts, Answer, HttpClient
+from heap_assets.project import allowed_hosts, load_catalogue
 from heap_assets.storage import Lake
 
 _POLL_SECONDS = 2.0
@@ -17,9 +17,9 @@ _MOMENT_SECONDS = 3.0
 _MUTATION = "mutation { reloadWorkspace { __typename ... on PythonError { message } } }"
 
 
-def reload_code_locations(url: str, seconds: float = 60.0) -> bool:
+def reload_code_locations(url: str, allowed: AllowedHosts, seconds: float = 60.0) -> bool:
     """Ask a webserver to load all code locations anew; False if it cannot or may not be reached, or refuses."""
-    client = HttpClient()
+    client = HttpClient(allowed=allowed)
     try:
         body, headers = json.dumps({"query": _MUTATION}).encode(), {"Content-Type": "application/json"}
         response = client.exchange("POST", f"{url}/graphql", body, headers, seconds)
@@ -41,8 +41,7 @@ def reload_soon(settings: Settings) -> None:
 
 
 def _reload(settings: Settings) -> None:
-    apply_allowed_hosts(settings)  # another deployment in this process may have hosts of its own
-    reload_code_locations(settings.run.ui_url)
+    reload_code_locations(settings.run.ui_url, allowed_hosts(settings))
 
 
 def reload_when_the_catalogue_changes(settings: Settings, url: str) -> None:
@@ -55,5 +54,5 @@ def reload_when_the_catalogue_changes(settings: Settings, url: str) -> None:
             current = load_catalogue(settings, lake)
         except HeapAssetsError:
             continue  # half edited by hand: the next poll sees the whole
-        if current != loaded and reload_code_locations(url):
+        if current != loaded and reload_code_locations(url, allowed_hosts(settings)):
             loaded = current

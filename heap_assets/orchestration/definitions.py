@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.table import check_columns
-from heap_assets.project import PLAIN_NAMES, Names, Project, apply_allowed_hosts, open_project
+from heap_assets.project import PLAIN_NAMES, Names, Project, open_project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
 
@@ -149,9 +148,7 @@ def _definitions(project: Project) -> dg.Definitions:
                 run.ui_url,
                 own,
                 status=sensor_status,
-                before_tick=partial(
-                    apply_allowed_hosts, settings
-                ),  # others in this process may have hosts of their own
+                allowed=project.allowed_hosts,
             ),
         ],
         schedules=[

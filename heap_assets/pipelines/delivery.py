@@ -132,6 +132,7 @@ def send(
             confirmed=run_options.confirmed,
             force=run_options.force,
             progress=progress,
+            allowed=project.allowed_hosts,
         )
         reports[batch.table] = report
         if report.status is Status.STOPPED:

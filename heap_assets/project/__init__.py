@@ -1,6 +1,6 @@
 """Settings, catalogue and lake of a deployment, opened once."""
 
-from heap_assets.project.allowed_hosts import apply_allowed_hosts, check_publish_hosts, refused_hosts
+from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.project import CATALOGUE_KEY, Project, is_writable, load_catalogue, open_project, s3_access
 from heap_assets.project.settings import load_settings, parse_settings, settings_schema
@@ -10,7 +10,7 @@ __all__ = [
     "PLAIN_NAMES",
     "Names",
     "Project",
-    "apply_allowed_hosts",
+    "allowed_hosts",
     "check_publish_hosts",
     "is_writable",
     "load_catalogue",

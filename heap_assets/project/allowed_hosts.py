@@ -7,17 +7,16 @@ import re
 from collections.abc import Iterator
 
 from heap_assets.config import GOOGLE_STORAGE, Settings
-from heap_assets.http_client import AllowedHosts, allow_only, allowed_hosts, host_and_port
+from heap_assets.http_client import ANYWHERE, AllowedHosts, host_and_port
 
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
-def apply_allowed_hosts(settings: Settings) -> None:
-    """Let this process call only what settings allow; all, unless they say something."""
+def allowed_hosts(settings: Settings) -> AllowedHosts:
+    """Return the hosts that settings allow; all, unless they say something."""
     if settings.allowed_hosts is None:
-        allow_only(None)
-    else:
-        allow_only([*settings.allowed_hosts, *_source_hosts(settings)])
+        return ANYWHERE
+    return AllowedHosts.of([*settings.allowed_hosts, *_source_hosts(settings)])
 
 
 def check_publish_hosts(settings: Settings, target: str) -> None:
@@ -28,16 +27,14 @@ def check_publish_hosts(settings: Settings, target: str) -> None:
     HostNotAllowedError
         Naming the first host that is not allowed.
     """
-    allowed = allowed_hosts()
+    allowed = allowed_hosts(settings)
     for host in settings.publish[target].hosts():
         allowed.check(*_split(_bare(host)))
 
 
 def refused_hosts(settings: Settings) -> list[str]:
     """Return what settings name and may not be called: `sync.x: api.example`, one line each."""
-    if settings.allowed_hosts is None:
-        return []
-    allowed = AllowedHosts(frozenset(h.lower() for h in (*settings.allowed_hosts, *_source_hosts(settings))))
+    allowed = allowed_hosts(settings)
     named = [*_sync_hosts(settings), *_alert_hosts(settings)]
     named += [(f"publish.{name}", _bare(host)) for name, one in settings.publish.items() for host in one.hosts()]
     return sorted({f"{where}: {host}" for where, host in named if not allowed.allows(*_split(host))})

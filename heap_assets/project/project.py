@@ -14,6 +14,7 @@ from heap_assets import clock
 from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings, settings_path
 from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.http_client import AllowedHosts
 from heap_assets.identity import (
     HEAP_IDENTITY,
     HEAP_USER_ID,
@@ -24,7 +25,7 @@ from heap_assets.identity import (
     user_migrations_table,
 )
 from heap_assets.profiles import Audience, Condition
-from heap_assets.project.allowed_hosts import apply_allowed_hosts
+from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.settings import identifier_rule, leave_out_rules, load_settings, parsed_audiences
 from heap_assets.sources.heap_connect import (
@@ -109,8 +110,10 @@ class Project:
     names: Names = PLAIN_NAMES
     """What its assets and jobs are called in Dagster."""
 
-    def __post_init__(self) -> None:
-        apply_allowed_hosts(self.settings)
+    @cached_property
+    def allowed_hosts(self) -> AllowedHosts:
+        """Hosts that may be called."""
+        return allowed_hosts(self.settings)
 
     def with_lake(self, lake: Lake) -> Project:
         """Return the same project on a lake that was opened elsewhere, such as by a Dagster resource."""

@@ -62,7 +62,8 @@ class Run:
             yield f"sync confirm {name}", _command("sync", "confirm", name)
             yield f"run of {name}", why(self._execute([sync_asset(name)], str(day)))
         yield "publish", _command("publish")
-        outbox = Outbox(self._platform.lake.store, configured_channels(self._platform.settings.alerts), os.environ)
+        channels = configured_channels(self._platform.settings.alerts)
+        outbox = Outbox(self._platform.lake.store, channels, os.environ, allowed=self._platform.allowed_hosts)
         outbox.send_if_new(Message("A run failed", (Alarm(Kind.RUN_FAILED, "profiles", "failed"),)))
         yield from ((f"alert by {name.partition('-')[0]}", said) for name, said in outbox.down.items())
 

@@ -11,15 +11,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from heap_assets.alerts import Kind
+from heap_assets.alerts.channels import WebhookChannel
 from heap_assets.demo import Company
-from heap_assets.http_client import allow_only, allowed_hosts
-from heap_assets.orchestration.alert_sensors import watched_checks
+from heap_assets.orchestration.alert_sensors import alert_sensors, watched_checks
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.resources import dump_partitions, names_on
 from heap_assets.orchestration.run_alarms import Own, finished_messages
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project import PLAIN_NAMES, Names, Project
+from heap_assets.storage import Store
+from heap_assets_tests.hostile_server import hostile_server
 from heap_assets_tests.orchestration.company_platform import QUIET, make_world, why
 
 PROD, EU = Names(("prod",), "prod_", "prod_"), Names(("eu", "heap"), "eu_", "eu_")
@@ -169,20 +172,21 @@ def test_alerts_are_about_the_own_assets_only(shared: Shared) -> None:
     assert not finished_messages(shared.instance, runs, "http://ui", lambda key: "", [], Own(PROD, prod))  # type: ignore[arg-type]
 
 
-def test_hosts_are_allowed_as_the_deployment_says_that_is_at_work(shared: Shared) -> None:
-    strict = replace(
-        shared.projects["prod"], settings=shared.projects["prod"].settings.model_copy(update={"allowed_hosts": []})
-    )
-    alerts = next(one for one in build_definitions(strict).sensors or [] if one.name == "prod_run_alerts")
-    replace(shared.projects["eu"])  # loaded last, and restricts nothing
-    assert allowed_hosts().allows("api.example")
-    strict.with_lake(strict.lake)  # as every step begins
-    assert not allowed_hosts().allows("api.example")
-    replace(shared.projects["eu"])
-    with dg.build_sensor_context(instance=shared.instance) as context:
-        alerts(context)  # type: ignore[operator]
-    assert not allowed_hosts().allows("api.example")
-    allow_only(None)
+def test_each_deployment_of_a_code_location_has_its_own_allowed_hosts(shared: Shared, tmp_path: Path) -> None:
+    prod, eu = shared.projects["prod"], shared.projects["eu"]
+    strict = replace(prod, settings=prod.settings.model_copy(update={"allowed_hosts": []}))
+    other = replace(eu, settings=eu.settings.model_copy(update={"allowed_hosts": ["api.example"]}))
+    for _ in range(2):
+        assert not strict.with_lake(strict.lake).allowed_hosts.allows("api.example")
+        assert other.with_lake(other.lake).allowed_hosts.allows("api.example")
+    with hostile_server() as server, dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        channel = WebhookChannel(url=server.url, on=(Kind.ALIVE,))
+        for project, told in ((strict, 0), (prod, 1)):
+            store = Store(str(tmp_path / project.names.name("alerts") / str(told)))
+            [_, standing] = alert_sensors(store, [channel], "http://ui", allowed=project.allowed_hosts)
+            with dg.build_sensor_context(instance=instance) as context:
+                standing(context)  # type: ignore[operator]
+            assert len(server.requests) == told
 
 
 def test_every_asset_key_is_made_with_names() -> None:

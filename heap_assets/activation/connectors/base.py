@@ -24,6 +24,7 @@ from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
 from heap_assets.config import Settings, SourceSettings, SyncSettings, WarehouseTable
 from heap_assets.errors import DamagedFileError
+from heap_assets.http_client import AllowedHosts
 from heap_assets.identity import Rules, SourceTable
 from heap_assets.sources.heap_connect import Catalogue, Landing
 from heap_assets.sources.warehouse import RowsWarehouse, Warehouse
@@ -54,6 +55,8 @@ class Deployment(Protocol):
     def event_sources(self) -> dict[str, SourceTable]: ...
     @property
     def snapshot_sources(self) -> dict[str, SourceTable]: ...
+    @property
+    def allowed_hosts(self) -> AllowedHosts: ...
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.http_client import Transport, Unanswered
 from heap_assets.activation.engine.verdict import Response
 from heap_assets.errors import DeliveryError, SettingsError
+from heap_assets.http_client import ANYWHERE, AllowedHosts
 
 MOST_USERS = 10_000
 _TOKEN_SECONDS = 240
@@ -31,10 +32,10 @@ class HeapDeletion:
     Account > Manage > Privacy & Security. Never shown.
     """
 
-    def __init__(self, app: HeapApp, api_key: str, transport: Transport | None = None) -> None:
+    def __init__(self, app: HeapApp, api_key: str, *, allowed: AllowedHosts = ANYWHERE) -> None:
         self._url = (app.base_url or HOSTS["us"]).rstrip("/") + _ROOT
         self._basic = base64.b64encode(f"{app.app_id}:{api_key}".encode()).decode()
-        self._transport = transport or Transport()
+        self._transport = Transport(allowed=allowed)
         self._token = ""
         self._token_until = 0.0
 
@@ -93,7 +94,7 @@ def heap_deletion(deployment: Deployment, name: str) -> HeapDeletion:
         raise SettingsError(f"sync.{name} is not addressed by Heap identity: Heap cannot be asked to delete its keys")
     if heap.deletion_key is None:
         raise SettingsError("heap.deletion_key is not set: an API key from Account > Manage > Privacy & Security")
-    return HeapDeletion(HeapApp.of(heap), heap.deletion_key.get_secret_value())
+    return HeapDeletion(HeapApp.of(heap), heap.deletion_key.get_secret_value(), allowed=deployment.allowed_hosts)
 
 
 def _read(response: Response, what: str, field: str) -> str:

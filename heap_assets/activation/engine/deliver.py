@@ -33,6 +33,7 @@ from heap_assets.activation.engine.tables import (
     write_set_aside,
 )
 from heap_assets.errors import HeapAssetsError
+from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.storage import Store
 
 _SAMPLE = 10
@@ -51,6 +52,7 @@ def deliver(
     blocked_by: Sequence[str] = (),
     progress: Callable[[Progress], None] | None = None,
     transport: Transport | None = None,
+    allowed: AllowedHosts = ANYWHERE,
 ) -> SyncReport:
     """Bring a destination up to date with the rows of a day.
 
@@ -69,6 +71,8 @@ def deliver(
         Blocking checks of the input that failed, are missing or are older than it; with any, nothing is sent.
     progress
         Called after every batch.
+    allowed
+        Hosts that may be called; of a `transport` that is given, it says that itself.
 
     A run that the destination stopped returns a report too: its status and reason say so.
 
@@ -87,7 +91,7 @@ def deliver(
     key = salt(store, spec.salt)
     spec = at_account(store, spec, destination)
     with Lease(store, spec.folder, run_id, spec.lease_ttl, margin=2 * spec.retry.timeout) as lease:
-        wire = transport or Transport()
+        wire = transport or Transport(allowed=allowed)
         try:
             run = _Run(spec, destination, store, blank, key, lease, wire, progress)
             return run.go(rows, confirmed=confirmed, force=force)

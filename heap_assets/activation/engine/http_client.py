@@ -17,7 +17,7 @@ from heap_assets.activation.engine.lease import Lease, LeaseLostError
 from heap_assets.activation.engine.rate_limit import Clock, Limiter, RealClock, backoff
 from heap_assets.activation.engine.spec import Retry
 from heap_assets.activation.engine.verdict import Response, Trouble
-from heap_assets.http_client import HttpClient, NoAnswer
+from heap_assets.http_client import ANYWHERE, AllowedHosts, HttpClient, NoAnswer
 from heap_assets.redaction import redact
 
 LONGEST_REASON = 200
@@ -40,12 +40,18 @@ class Unanswered:
 class Transport:
     """Calls over pooled HTTP connections.
 
-    `wire`: stands in for the network, for simulations on a virtual clock.
+    `wire`: stands in for the network, for simulations on a virtual clock. `allowed`: hosts that may be called.
     """
 
-    def __init__(self, clock: Clock | None = None, wire: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        wire: httpx.BaseTransport | None = None,
+        *,
+        allowed: AllowedHosts = ANYWHERE,
+    ) -> None:
         self.clock = clock or RealClock()
-        self._client = HttpClient(wire)
+        self._client = HttpClient(wire, allowed=allowed)
 
     def send(self, request: Request, timeout: float) -> Response | Unanswered:
         """Make one call; it ends after `timeout` seconds whatever the other side does.

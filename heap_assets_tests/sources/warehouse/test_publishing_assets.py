@@ -19,7 +19,6 @@ from heap_assets.cli.publish import publish as publish_command
 from heap_assets.cli.sources import preflight as preflight_command
 from heap_assets.demo import Company, write_company
 from heap_assets.errors import SettingsError
-from heap_assets.http_client import allow_only
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.publishing import due_days, open_publisher, published_tables
@@ -226,11 +225,8 @@ def test_only_a_target_that_is_away_is_tried_again(
 ) -> None:
     monkeypatch.setattr("heap_assets.orchestration.assets.publish._LATER", dg.RetryPolicy(max_retries=2, delay=0))
     target = f"  there: {{kind: postgres, dsn: '{dsn.format(address=postgres_cluster)}', assets: [heap/users]}}\n{more}"
-    try:
-        world = with_publish(built, target)
-        result = world.run(["publish/there/heap_users"], str(world.company.until))
-    finally:
-        allow_only(None)
+    world = with_publish(built, target)
+    result = world.run(["publish/there/heap_users"], str(world.company.until))
     assert not result.success
     assert sum(event.is_step_up_for_retry for event in result.all_events) == retries, why(result)
 
