@@ -256,7 +256,12 @@ class ConnectorSuite:
         self.seed(server, rows)
         deployment.write(0, rows, self.schema)
         self.fail(server, "server_error", times=2)
-        self.finish(deployment, server, rows)
+        if self.dedupe != "none":
+            return self.finish(deployment, server, rows)
+        report = deployment.send(0, "r1")
+        assert (report.status, report.unknown) == (Status.PARTIAL, len(rows))
+        assert deployment.send(0, "r2").requests == 0, "it could count twice"
+        return None
 
     def test_token_expiry(self, deployment: kit.Deployment, server: VendorServer) -> None:
         rows = self.rows(self.many)
@@ -364,7 +369,7 @@ class ConnectorSuite:
         self.fail(server, "server_error", times=50)
         deployment.write(1, self.rows(6, version=1), self.schema)
         reports.append(deployment.send(1, "r2"))
-        assert reports[1].status is Status.STOPPED
+        assert reports[1].status is (Status.PARTIAL if self.dedupe == "none" else Status.STOPPED)
         text = "\n".join([caplog.text, *map(str, reports), deployment.open_tables()])
         told = {str(value) for row in (*rows, *self.rows(6, version=1)) for value in row.values()}
         personal = {value for value in told if len(value) >= 6 and not value.isdigit()}

@@ -143,7 +143,9 @@ def _moving(
     )
     moving = compared.with_columns(op=op.otherwise(pl.lit("add"))).sort("_at").collect()
     values = prepared.rows.select(c for c in prepared.rows.columns if c != "key" and c not in fields)
-    moving = moving.hstack(values[moving["_at"]]).drop("_at")
+    if values.width:  # members of a set may have a key and nothing else
+        moving = moving.hstack(values[moving["_at"]])
+    moving = moving.drop("_at")
     return moving.with_columns(row_hash=combined([moving[f] for f in fields], len(moving)))
 
 

@@ -89,6 +89,8 @@ def resent(guard: Guard, plan: Plan, key: EventKey, history: pl.DataFrame) -> tu
     if not in_table or in_table[-1] < guard.at_least:
         return plan, []
     known, newest = in_table[-1], history["newest_day"].max()
+    if newest is None:  # no run has come to its end yet
+        return plan, []
     happened = read_times(pl.col("time")).dt.date() if "time" in plan.send.columns else pl.lit(None, pl.Date)
     earlier = plan.send.filter((happened < newest).fill_null(value=True))
     changed = max(0, min(len(earlier), known - plan.counts["unchanged"]))
