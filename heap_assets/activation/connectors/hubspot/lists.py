@@ -105,7 +105,7 @@ class HubSpotLists(HubSpotDestination):
 
     def _found(self, document: Any) -> dict[str, str]:
         """Return the record id by each value that a contact is known by."""
-        found = {}
+        found: dict[str, str] = {}
         for record in document["results"]:
             held = record["properties"]
             more = (held.get("hs_additional_emails") or "").split(";") if self._key == "email" else []
