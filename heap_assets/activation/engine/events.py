@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
@@ -131,6 +131,12 @@ def addressed_events(
 def derived_id(source: str, event_key: str) -> str:
     """Return the id under which an event is known at a destination: the same on every resend, 40 hex digits."""
     return hashlib.sha256(f"{source}\x1f{event_key}".encode()).hexdigest()[:40]
+
+
+def unix_ms(time: str) -> int:
+    """Return milliseconds since 1970 of a time of an event, as :data:`ISO_TIME` spells it."""
+    since = datetime.fromisoformat(time) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(milliseconds=1)
 
 
 def event_faults(rows: pl.LazyFrame, name_units: int) -> dict[str, pl.Expr]:

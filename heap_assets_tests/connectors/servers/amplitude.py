@@ -122,6 +122,8 @@ class Amplitude(VendorServer):
                 check_ids(user, index, MIN_ID, faults, drops=False)
             if not isinstance(user, dict) or faults or not properties_fit(user.get("user_properties")):
                 raise self.refuse(Answer(400, "missing_event"), "each has an id and properties")
+            if self.is_bad((user.get("user_id"), user.get("device_id")), call):
+                raise self.refuse(Answer(400, "missing_event"))
         for user in users:
             self._update(user)
         return Answer(200, "success")
@@ -175,7 +177,7 @@ class Amplitude(VendorServer):
             raise self.refuse(self.error(401, "", "unauthorized"), "Basic of api_key and secret_key")
         return dict(call.body)
 
-    def _refused(self, rule: str, message: str = "Invalid request", **fields: Any) -> Refused:
+    def _refused(self, rule: str | None, message: str = "Invalid request", **fields: Any) -> Refused:
         answer = self.error(400, "", message)
         answer.body |= fields
         return self.refuse(answer, rule)
@@ -202,7 +204,8 @@ class Amplitude(VendorServer):
         if told or silenced:
             kinds = {kind: rows for kind, rows in told.items() if rows}
             message = "Request contains invalid events"
-            raise self._refused(f"events are of form: {sorted(kinds)}", message, **kinds, silenced_events=silenced)
+            rule = f"events are of form: {sorted(kinds)}" if kinds else None
+            raise self._refused(rule, message, **kinds, silenced_events=silenced)
         self._limit_users(call, events, rate)
         for event in events:
             self._store(event)

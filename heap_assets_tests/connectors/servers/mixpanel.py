@@ -107,14 +107,16 @@ class Mixpanel(VendorServer):
             raise self.refuse(self.error(413, "", "too many events"), f"at most {EVENTS} events")
         failed = []
         for index, event in enumerate(events):
-            told = self._wrong(event) or self._made_bad(event, call)
+            wrong = self._wrong(event)
+            told = wrong or self._made_bad(event, call)
             if told is None:
                 self._store(event)
                 continue
             properties = event.get("properties") if isinstance(event, dict) else None
             name = properties.get("$insert_id") if isinstance(properties, dict) else None
             failed.append({"index": index, self.insert_id_name: name, "field": told[0], "message": told[1]})
-            self.broke(told[1], call, row=True, key=index)
+            if wrong:
+                self.broke(wrong[1], call, row=True, key=index)
         if not failed or not strict:
             return {"code": 200, "num_records_imported": len(events) - len(failed), "status": "OK"}
         answer = self.error(400, "", "some data points in the request failed validation")
@@ -195,9 +197,10 @@ class Mixpanel(VendorServer):
         rows = body if isinstance(body, list) else [body]
         if len(rows) > most:
             raise self.refuse(self._told(call, "too many updates", 413), f"at most {most} updates")
-        wrong = [index for index, row in enumerate(rows) if not self._updates(row, ids, call)]
+        wrong = [index for index, row in enumerate(rows) if not self._updates(row, ids)]
         for index in wrong:
             self.broke("an update has the token, ids and one operator", call, row=True, key=index)
+        wrong += [i for i, row in enumerate(rows) if i not in wrong and self.is_bad([row[name] for name in ids], call)]
         if not wrong or self.refused_profiles == "rest":
             for row in (row for index, row in enumerate(rows) if index not in set(wrong)):
                 key = "/".join(str(row[name]) for name in ids)
@@ -211,14 +214,14 @@ class Mixpanel(VendorServer):
         taken = int(error is None)
         return Answer(status, {"status": taken, "error": error} if _option(call, "verbose") == "1" else str(taken))
 
-    def _updates(self, row: Any, ids: tuple[str, ...], call: Call) -> bool:
+    def _updates(self, row: Any, ids: tuple[str, ...]) -> bool:
         if not isinstance(row, dict) or row.get("$token") != self.token:
             return False
         values = [row.get(name) for name in ids]
         if not all(isinstance(value, str) and value and value.lower() not in PLACEHOLDERS for value in values):
             return False
         operators = [name for name in row if name in OPERATORS]
-        if len(operators) != 1 or self.is_bad(values, call):
+        if len(operators) != 1:
             return False
         names = row[operators[0]]
         kind: Any = {"$unset": [str], "$delete": object}.get(operators[0], dict)

@@ -14,6 +14,8 @@ from heap_assets_tests.connectors.servers.shapes import fits, values
 OBJECTS, RATE, EVENT_BYTES = 500, 10, 3_500_000
 IDENTIFIERS = frozenset(("email", "phone", "fs_user_id", "vuid", "customer_id"))
 _LAWS = ("gdpr", "ccpa", "lgpd")
+_ON_DEMAND = "is not valid for this account"
+"""Reason of rows that break no rule."""
 
 
 class OptimizelyDataPlatform(VendorServer):
@@ -73,13 +75,10 @@ class OptimizelyDataPlatform(VendorServer):
         invalid = []
         for row in rows:
             ids = [name for name in row if name in IDENTIFIERS] if isinstance(row, dict) else []
-            if (
-                not ids
-                or not row.get("list_id")
-                or not isinstance(row["list_id"], str)
-                or self.is_bad(values(row), call)
-            ):
+            if not ids or not row.get("list_id") or not isinstance(row["list_id"], str):
                 invalid.append({"field": "list_id", "reason": "a list and an identifier are needed"})
+            elif self.is_bad(values(row), call):
+                invalid.append({"field": "list_id", "reason": _ON_DEMAND})
             elif not isinstance(row.get("subscribed", True), bool):
                 invalid.append({"field": "subscribed", "reason": "must be a boolean"})
         self._refuse_invalid(invalid)
@@ -129,9 +128,10 @@ class OptimizelyDataPlatform(VendorServer):
         if not isinstance(attributes, dict) or not any(attributes.get(name) for name in IDENTIFIERS):
             return [{"field": "attributes", "reason": "an identifier is needed"}]
         unknown = [name for name in attributes if name not in self.fields | IDENTIFIERS]
+        invalid = [{"field": f"attributes.{name}", "reason": "is not valid for this object"} for name in unknown]
         if self.is_bad(values(attributes), call):
-            unknown.append(next(iter(attributes)))
-        return [{"field": f"attributes.{name}", "reason": "is not valid for this object"} for name in unknown]
+            invalid.append({"field": f"attributes.{next(iter(attributes))}", "reason": _ON_DEMAND})
+        return invalid
 
     def _invalid_event(self, row: Any, call: Call) -> list[dict[str, str]]:
         if not isinstance(row, dict) or not isinstance(row.get("type"), str):
@@ -139,8 +139,9 @@ class OptimizelyDataPlatform(VendorServer):
         identifiers = row.get("identifiers")
         if not isinstance(identifiers, dict) or not set(identifiers) & IDENTIFIERS:
             return [{"field": "identifiers", "reason": "an identifier is needed"}]
-        bad = self.is_bad(values(row), call) or not isinstance(row.get("data", {}), dict)
-        return [{"field": "data", "reason": "is not valid"}] if bad else []
+        if not isinstance(row.get("data", {}), dict):
+            return [{"field": "data", "reason": "is not valid"}]
+        return [{"field": "data", "reason": _ON_DEMAND}] if self.is_bad(values(row), call) else []
 
     def _refuse_invalid(self, invalid: list[dict[str, str]]) -> None:
         if invalid:
@@ -150,7 +151,8 @@ class OptimizelyDataPlatform(VendorServer):
         """Refuse all objects; fields are told, and not of which object."""
         answer = self.error(400, "Bad Request", "Some objects are invalid")
         answer.body["detail"]["invalids"] = invalid
-        return self.refuse(answer, f"{invalid[0]['field']}: {invalid[0]['reason']}")
+        rules = [f"{one['field']}: {one['reason']}" for one in invalid if one["reason"] != _ON_DEMAND]
+        return self.refuse(answer, rules[0] if rules else None)
 
     def _accepted(self) -> Answer:
         return Answer(202, {"title": "Accepted", "status": 202, "timestamp": int(self.clock())})

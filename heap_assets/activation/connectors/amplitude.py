@@ -1,0 +1,225 @@
+"""Amplitude: user properties by Identify, and events in batches whose refusal names the rows and takes none of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, Literal
+from urllib.parse import quote_plus
+
+import polars as pl
+from pydantic import Field, SecretStr
+
+from heap_assets.activation.connectors.inputs import (
+    EventRowConnector,
+    EventRowSettings,
+    PeopleConnector,
+    RecordSettings,
+)
+from heap_assets.activation.engine.auth import ApiKey
+from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Row
+from heap_assets.activation.engine.events import derived_id, event_faults, unix_ms
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.limits import Limits, Rate
+from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
+from heap_assets.config import PROPERTIES, HeapSettings, Region, SyncSettings
+
+_HOSTS: Mapping[str, str] = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
+_EVENTS, _EVENT_BYTES, _USERS, _USER_BYTES = 2_000, 19 << 20, 200, 300_000
+_TEXT, _SHORTEST_ID, _PER_USER = 1_024, 5, 1_000
+_WEEK = 7 * 86_400.0
+_THROTTLED_FOR = timedelta(seconds=30)
+_JUNK = frozenset(
+    ("anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "{}", "lmy47d", "0", "-1")
+) | {"00000000-0000-0000-0000-000000000000"}
+_FAULTS = {
+    "events_with_invalid_fields": "is invalid",
+    "events_with_missing_fields": "is missing",
+    "events_with_invalid_id_lengths": "is too short",
+}
+
+
+class ToAmplitude(SyncSettings):
+    """A project of Amplitude."""
+
+    api_key: SecretStr = Field(description="API key of the project, as ${AMPLITUDE_API_KEY}")
+    region: Region = Field(default=Region.US, description="Where the project's data resides")
+    base_url: str | None = Field(default=None, description="Stands in for Amplitude's host")
+    events_per_second: int | None = Field(
+        default=None, ge=1, description="Limit of the project, if its plan has one: 1000 on Starter"
+    )
+
+    @property
+    def url(self) -> str:
+        """The address that is called."""
+        return (self.base_url or _HOSTS[self.region.value]).rstrip("/")
+
+    def called_url(self, heap: HeapSettings) -> str:
+        """Return the URL that is called."""
+        del heap
+        return self.url
+
+
+class AmplitudeUsersSync(ToAmplitude, RecordSettings):
+    """User properties of Amplitude, by user id. Needs the project's API key. Amplitude makes users that it does not
+    know, and shows new values only after the user's next event. Values that are gone are unset; one of country,
+    region, city and dma resets the other three. Not sent are ids below 5 characters, placeholders as ids, and texts
+    above 1,024 characters, which Amplitude would cut. Never run against Amplitude itself: how many users an Identify
+    call may hold.
+    """
+
+    kind: Literal["amplitude_users"] = "amplitude_users"
+    properties: dict[str, str] = PROPERTIES
+
+
+class AmplitudeEventsSync(ToAmplitude, EventRowSettings):
+    """Rows of a table as events of Amplitude, each once: for 7 days Amplitude drops a second one with the same
+    `insert_id`. Needs the project's API key. Ids below `min_id_length` and placeholders are not sent. Events of a user
+    who has too many wait: 30 seconds, or until the next day (UTC) after 500,000 in one. Never run against Amplitude
+    itself.
+    """
+
+    kind: Literal["amplitude_events"] = "amplitude_events"
+    min_id_length: int = Field(default=_SHORTEST_ID, ge=1, description="Fewest characters of a user id")
+
+
+class AmplitudeUsersConnector(PeopleConnector[AmplitudeUsersSync]):
+    """Rows to users."""
+
+    settings_model = AmplitudeUsersSync
+
+    def destination(self, table: str = "") -> AmplitudeUsers:
+        return AmplitudeUsers(self.settings)
+
+
+class AmplitudeEventsConnector(EventRowConnector[AmplitudeEventsSync]):
+    """Rows to events."""
+
+    settings_model = AmplitudeEventsSync
+
+    def destination(self, table: str = "") -> AmplitudeEvents:
+        return AmplitudeEvents(self.settings)
+
+
+class AmplitudeDestination(BaseDestination):
+    """Base of the destinations at Amplitude; `shortest_id`: fewest characters of a user id."""
+
+    def __init__(self, settings: ToAmplitude, shortest_id: int, **limits: Any) -> None:
+        key = settings.api_key.get_secret_value()
+        self.kind, self.url, self._shortest_id = settings.kind, settings.url, shortest_id
+        self.auth = ApiKey(key, "api_key", "body")
+        self._project = hashlib.sha256(key.encode()).hexdigest()[:16]
+        plan, users = settings.events_per_second, limits.pop("rates", ())
+        self.limits = Limits(
+            key_units=_TEXT,
+            value_units=_TEXT,
+            junk_keys=_JUNK,
+            rates=(*users, *([Rate(plan, 1)] if plan else ())),
+            shared_by=f"amplitude:{self.url}:{self._project}" if plan else "",
+            **limits,
+        )
+
+    @property
+    def target(self) -> str:
+        return f"{self.kind}:{self.url}:{self._project}"
+
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        return {
+            f"key is shorter than {self._shortest_id} characters": pl.col("key").str.len_chars() < self._shortest_id
+        }
+
+    def trouble(self, response: Response) -> Trouble | None:
+        told = response.json if isinstance(response.json, dict) else {}
+        said = str(told.get("error", "")) if told else response.body[:100].decode("utf-8", "replace")
+        if response.status == 400 and (
+            told.get("missing_field") == "api_key" or said.lower().replace("_", " ").startswith("invalid api key")
+        ):
+            return Trouble.stop("Amplitude does not accept the API key: check api_key and region")
+        return None if _throttled_rows(response) else super().trouble(response)
+
+    def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
+        """A call that is refused takes nothing, whatever it names."""
+        if response.accepted:
+            return Verdict()
+        if throttled := _throttled_rows(response):
+            return Verdict(_later(response, rows, throttled), "not_applied")
+        return Verdict(dict(_refused(response)), "not_applied", reason_of(response))
+
+
+class AmplitudeUsers(AmplitudeDestination):
+    """Sets and unsets user properties."""
+
+    def __init__(self, settings: AmplitudeUsersSync) -> None:
+        super().__init__(settings, _SHORTEST_ID, batch_rows=_USERS, batch_bytes=_USER_BYTES)
+
+    def element(self, row: Row) -> dict[str, Any]:
+        told = {name: value for name, value in row.values.items() if value is not None}
+        gone = {name: "-" for name, value in row.values.items() if value is None}
+        changes = {operator: what for operator, what in (("$set", told), ("$unset", gone)) if what}
+        return {"user_id": row.key, "user_properties": changes}
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        body = b"identification=" + quote_plus(b"[" + b",".join(elements) + b"]").encode()
+        return Request(f"{self.url}/identify", body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+
+
+class AmplitudeEvents(AmplitudeDestination):
+    """Uploads events; one with the same `insert_id` counts once within a week."""
+
+    mode = Mode.INSERT
+    required = ("event_key", "event")
+    optional = ("time",)
+    dedupe = Dedupe("window", _WEEK)
+
+    def __init__(self, settings: AmplitudeEventsSync) -> None:
+        rates = (Rate(_PER_USER, 1, per_key=True),)
+        super().__init__(settings, settings.min_id_length, batch_rows=_EVENTS, batch_bytes=_EVENT_BYTES, rates=rates)
+        self._source = settings.source
+
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        return {**event_faults(rows, _TEXT), **super().invalid_rows(rows)}
+
+    def element(self, row: Row) -> dict[str, Any]:
+        event = {
+            "user_id": row.person,
+            "event_type": row.extra["event"],
+            "insert_id": derived_id(self._source, row.key),
+        }
+        if row.extra.get("time") is not None:
+            event["time"] = unix_ms(row.extra["time"])
+        return {**event, "event_properties": {name: value for name, value in row.values.items() if value is not None}}
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        options = b'],"options":{"min_id_length":%d}}' % self._shortest_id
+        return Request(f"{self.url}/batch", b'{"events":[' + b",".join(elements) + options)
+
+
+def _refused(response: Response) -> Iterator[tuple[int, RowVerdict]]:
+    """Yield the rows that a refused call names, with their reasons."""
+    told = response.json if isinstance(response.json, dict) else {}
+    for kind, what in _FAULTS.items():
+        for field, indices in (told.get(kind) or {}).items():
+            yield from ((index, RowVerdict("rejected", f"{field} {what}")) for index in indices)
+    yield from ((index, RowVerdict("rejected", "silenced by Amplitude")) for index in told.get("silenced_events") or ())
+
+
+def _throttled_rows(response: Response) -> list[int]:
+    """Return the rows of a 429 that is about some users; none if it is about all calls."""
+    told = response.json if response.status == 429 and isinstance(response.json, dict) else {}
+    return list(told.get("throttled_events") or ())
+
+
+def _later(response: Response, rows: Sequence[Row], throttled: Sequence[int]) -> dict[int, RowVerdict]:
+    """Put rows off: those of users whose quota of the day is used up until the next day."""
+    now = datetime.now(UTC)
+    spent = {user for name in ("users", "devices") for user in response.json.get(f"exceeded_daily_quota_{name}") or ()}
+    tomorrow = datetime.combine(now.date() + timedelta(days=1), time.min, UTC)
+    reasons = {True: "the user's events of the day are used up", False: "too many events of the user at once"}
+    return {
+        index: RowVerdict("deferred", reasons[is_spent], until=tomorrow if is_spent else now + _THROTTLED_FOR)
+        for index in throttled
+        if index < len(rows)
+        for is_spent in [rows[index].person in spent]
+    }
