@@ -88,7 +88,8 @@ class DgProject:
     """A project as `create-dagster project` makes it, with assets of its own and two Heap environments."""
 
     folder: Path
-    company: Company
+    data: Path
+    """Folder of the company whose dumps and warehouse the environments read."""
 
     def write(self) -> None:
         source = self.folder / "src" / "acme"
@@ -111,7 +112,7 @@ class DgProject:
             self.environment(name).mkdir(parents=True)
             text = (ROOT / "heap_assets.yaml").read_text()
             text = text.replace("lake: ${HEAP_ASSETS_DEMO:-./data/demo}/lake", "lake: ./lake")
-            text = text.replace("${HEAP_ASSETS_DEMO:-./data/demo}", str(self.company.folder))
+            text = text.replace("${HEAP_ASSETS_DEMO:-./data/demo}", str(self.data))
             (self.environment(name) / "heap_assets.yaml").write_text(text)
             (self.environment(name) / "heap_catalogue.yaml").write_text((ROOT / "heap_catalogue.yaml").read_text())
 
@@ -146,7 +147,7 @@ class DgProject:
 
 
 def test_a_dg_project_takes_two_environments_in(company: Company, tmp_path: Path) -> None:
-    project = DgProject(tmp_path / "acme", company)
+    project = DgProject(tmp_path / "acme", company.folder)
     project.write()
     dump = str(min(company.dump_ids.values()))
     with dg.DagsterInstance.from_config(str(project.home)) as instance:
@@ -191,6 +192,30 @@ def test_a_dg_project_takes_two_environments_in(company: Company, tmp_path: Path
     activity = activity_of(project.home, project.lake("prod"), ["heap/users", "heap_connect/dumps"])
     assert activity is not None
     assert {asset: one.run_id for asset, one in activity.items()} == {"heap/users": again.run_id}
+
+
+def test_the_ui_documents_the_component(tmp_path: Path) -> None:
+    # `dg` has no command for it any more: the webserver shows what the loaded code location says of its components
+    project = DgProject(tmp_path / "acme", tmp_path / "no company")
+    project.write()
+    code = "import json; from acme.definitions import defs; print(json.dumps(defs().metadata[%r].value))"
+    command = [sys.executable, "-c", code % "plugin_component_types_json"]
+    done = subprocess.run(command, cwd=project.folder, env=project.variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = {one["name"]: one for package in json.loads(done.stdout) for one in package["componentTypes"]}
+    page = shown[TYPE]
+    assert page["description"].startswith("Heap's tables, identities, profiles and syncs of one heap_assets.yaml")
+    assert yaml.safe_load(page["example"]) == {
+        "type": TYPE,
+        "attributes": {
+            "settings": "heap/prod/heap_assets.yaml",
+            "asset_key_prefix": "prod",
+            "group_prefix": "prod_",
+        },
+    }
+    keys = json.loads(page["schema"])["properties"]
+    assert set(keys) == set(yaml.safe_load(page["example"])["attributes"])
+    assert all(key["description"] for key in keys.values())
 
 
 def _check_list(listed: dict[str, Any]) -> None:
