@@ -13,16 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+
+import polars as pl
 
 from heap_assets.errors import DamagedFileError
 from heap_assets.quality.results import CheckResult, Number, Severity, is_hash
-from heap_assets.storage import Lake, Store, state_keys
+from heap_assets.storage import Lake, ObjectInfo, Store, from_parquet, state_keys, to_parquet
 
 ROOT = state_keys.CHECK_RESULTS
 ALL_PARTITIONS = "all"
 _HASH_KEY = f"{ROOT}/.key"
 _HASH_KEY_BYTES = 32
+_REMEMBERED = f"{state_keys.STATUS}/results.parquet"
+_REMEMBERED_SCHEMA = pl.Schema({"key": pl.String(), "etag": pl.String(), "text": pl.Binary()})
 _READERS = 8
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 _LOG = logging.getLogger(__name__)
@@ -175,12 +180,63 @@ def newest(store: Store, since: str = "") -> list[StoredResult]:
 
     A damaged one is logged and left out.
     """
-    keys = [
-        info.key
+    return read_keys(store, [info.key for info in _listed(store, since)])
+
+
+def newest_remembered(store: Store, since: str, *, remember: bool) -> list[StoredResult]:
+    """Return what :func:`newest` does, reading only results that changed since it was last asked to `remember`.
+
+    Two hundred tables have tens of thousands of results a month, each an object.
+    """
+    listed = _listed(store, since)
+    text_of = _remembered(store)
+    texts = {info.key: text for info in listed if (text := text_of.get((info.key, info.etag))) is not None}
+    changed = [info.key for info in listed if info.key not in texts]
+    with ThreadPoolExecutor(_READERS) as readers:
+        read_now = dict(zip(changed, readers.map(partial(_text_or_none, store), changed), strict=True))
+    texts |= {key: text for key, text in read_now.items() if text is not None}
+    rows = [(info.key, info.etag, texts[info.key]) for info in listed if info.key in texts]
+    if remember and (changed or len(rows) < len(text_of)):
+        store.write(_REMEMBERED, to_parquet(pl.DataFrame(rows, schema=_REMEMBERED_SCHEMA, orient="row")))
+    results = (_parsed_or_log(store, key, text) for key, _, text in rows)
+    return [result for result in results if result is not None]
+
+
+def _listed(store: Store, since: str) -> list[ObjectInfo]:
+    return [
+        info
         for info in store.list(ROOT)
         if info.key.endswith(".json") and info.key.rpartition("/")[2].removesuffix(".json") >= since
     ]
-    return read_keys(store, keys)
+
+
+def _remembered(store: Store) -> dict[tuple[str, str], bytes]:
+    """Return (key, ETag) to the text of results; nothing if they were never remembered, or cannot be read."""
+    try:
+        frame = from_parquet(store.read(_REMEMBERED))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        _LOG.warning("%s is damaged and made anew: all results are read", store.uri(_REMEMBERED))
+        return {}
+    if frame.schema != _REMEMBERED_SCHEMA:
+        return {}
+    return {(key, etag): text for key, etag, text in frame.iter_rows()}
+
+
+def _text_or_none(store: Store, key: str) -> bytes | None:
+    try:
+        return store.read(key)
+    except FileNotFoundError:
+        return None
+
+
+def _parsed_or_log(store: Store, key: str, text: bytes) -> StoredResult | None:
+    try:
+        return _parse(text)
+    except _UNREADABLE as error:
+        _LOG.warning("%s is damaged (%s): run its check again", store.uri(key), type(error).__name__)
+        return None
 
 
 def read_keys(store: Store, keys: Sequence[str]) -> list[StoredResult]:

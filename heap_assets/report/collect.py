@@ -71,10 +71,13 @@ def outcome(result: StoredResult) -> str:
     return "error" if result.severity is Severity.ERROR else "warn"
 
 
-def collect(lake: Lake, now: datetime, days: int = 30) -> Status:
-    """Collect the check results and sync runs of the last `days` days."""
+def collect(lake: Lake, now: datetime, days: int = 30, *, remember: bool = False) -> Status:
+    """Collect the check results and sync runs of the last `days` days.
+
+    `remember`: keep them in one object of the lake, so that the next time only what changed is read.
+    """
     shown = [str(now.date() - timedelta(days=back)) for back in range(days, -1, -1)]
-    results = result_store.newest(lake.store, since=shown[0])
+    results = result_store.newest_remembered(lake.store, shown[0], remember=remember)
     by_day = [result for result in results if result.partition != ALL_PARTITIONS]
     newest = _newest_of_each(results)
     return Status(

@@ -137,9 +137,14 @@ def _breakable(name: str) -> Markup:
     return Markup(str(escape(name)).replace("/", "/<wbr>").replace("_", "_<wbr>"))  # noqa: S704  escaped before
 
 
-def status_page(lake: Lake, now: datetime | None = None, days: int = 30) -> tuple[str, Status]:
-    """Return the status page of the last `days` days as HTML, and what it tells as figures."""
-    status = collect(lake, now or clock.now(), days)
+def status_page(
+    lake: Lake, now: datetime | None = None, days: int = 30, *, remember: bool = False
+) -> tuple[str, Status]:
+    """Return the status page of the last `days` days as HTML, and what it tells as figures.
+
+    `remember`: see :func:`heap_assets.report.collect.collect`.
+    """
+    status = collect(lake, now or clock.now(), days, remember=remember)
     return render(status), status
 
 

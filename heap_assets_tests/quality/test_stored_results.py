@@ -12,7 +12,7 @@ import pytest
 from heap_assets.errors import DamagedFileError
 from heap_assets.quality import result_store
 from heap_assets.quality.results import CheckResult, Severity
-from heap_assets.storage import Lake
+from heap_assets.storage import Lake, Store, to_parquet
 
 DAY = "2026-11-01"
 
@@ -53,7 +53,7 @@ STALE = """
 import sys
 from heap_assets.quality import result_store
 from heap_assets.quality.results import Severity, CheckResult
-from heap_assets.storage import Lake
+from heap_assets.storage import Lake, Store, to_parquet
 lake, own = Lake.open(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -104,3 +104,39 @@ def _record(lake: Lake, check: str, version: str | None) -> None:
         severity=Severity.ERROR,
         blocking=True,
     )
+
+
+def test_results_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake.open(str(tmp_path))
+
+    def judged(day: str, *, passed: bool = True) -> None:
+        result_store.record(
+            lake.store, CheckResult(passed, numbers={"rows": 2**60, "share": float("nan")}), asset="a", check="c",
+            partition=day, version="v", severity=Severity.ERROR, blocking=True,
+        )  # fmt: skip
+
+    def read_anew(*, remember: bool = True, since: str = "2026-01-02") -> list[str]:
+        read: list[str] = []
+        original = Store.read
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "read", lambda store, key: (read.append(key), original(store, key))[1])
+            found = result_store.newest_remembered(lake.store, since, remember=remember)
+        assert repr(found) == repr(result_store.newest(lake.store, since))
+        return [key.rpartition("/")[2] for key in read if key.startswith(result_store.ROOT)]
+
+    for day in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        judged(day)
+    assert read_anew(remember=False) == read_anew() == ["2026-01-02.json", "2026-01-03.json"]
+    assert read_anew() == []
+    judged("2026-01-03", passed=False)
+    judged("2026-01-04")
+    assert read_anew() == ["2026-01-03.json", "2026-01-04.json"]
+    lake.store.delete(result_store.object_key("a", "c", "2026-01-02"))
+    assert read_anew() == []
+    assert read_anew(since="2026-01-04") == []
+    assert read_anew(since="2026-01-03") == ["2026-01-03.json"], "what nobody asked for is not kept"
+    for damage in (b"no parquet", to_parquet(pl.DataFrame({"key": [1]}))):
+        lake.store.write("_status/results.parquet", damage)
+        assert read_anew(since="2026-01-03") == ["2026-01-03.json", "2026-01-04.json"]
+    lake.store.write(result_store.object_key("a", "c", "2026-01-05"), b"{")
+    read_anew()

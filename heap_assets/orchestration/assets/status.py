@@ -52,7 +52,7 @@ def status_report(project: Project) -> dg.AssetsDefinition:
     @raising_failures
     def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         opened = project.with_lake(lake_of(context, names))
-        page, status = status_page(opened.lake)
+        page, status = status_page(opened.lake, remember=True)
         opened.lake.store.write(PAGE, page.encode())
         return dg.MaterializeResult(metadata=_metadata(opened, page, status))
 
