@@ -107,6 +107,8 @@ class VendorServer:
 
     gzip = False
     """Whether compressed bodies are documented."""
+    both_slashes = False
+    """Whether a path may end in a slash, too."""
     job_polls = 1
     """How often a job answers that it is running before it is done."""
     job_seconds = 0.0
@@ -263,7 +265,7 @@ class VendorServer:
         if self._crashes:
             raise AssertionError(f"{type(self).__name__} itself failed") from self._crashes[0]
 
-    def _router(self) -> Router:
+    def _router(self) -> Any:
         paths: dict[str, dict[str, tuple[Any, Kind, list[str], Any]]] = {}
         for cls in type(self).__mro__:
             for name, member in vars(cls).items():
@@ -277,7 +279,8 @@ class VendorServer:
             return answer
 
         routes = [Route(path, Application(endpoint(paths[path]))) for path in sorted(paths, key=_openness)]
-        return Router(routes, default=endpoint({}), redirect_slashes=False)
+        router = Router(routes, default=endpoint({}), redirect_slashes=False)
+        return _WithoutSlash(router) if self.both_slashes else router
 
     async def _answer(self, target: Any, scope: Any, receive: Any, send: Any) -> None:
         handler, kind, takes, shape = target or (None, "read", [], None)
@@ -350,7 +353,7 @@ class VendorServer:
             self._admit(call, taken)
         if (options := self._take("refuse_batch", call)) is not None:
             return self.refused_batch(call, **options)
-        if shape is not None and not fits(call.body, shape):
+        if shape is not None and (call.raw or "nothing" not in takes) and not fits(call.body, shape):
             raise self.refuse(self.malformed("types"), "the members of the body have their types")
         result = handler(call, **params)
         if isinstance(result, Answer):
@@ -386,6 +389,17 @@ class VendorServer:
 
     def malformed(self, text: str) -> Answer:
         return self.error(400, "malformed", text)
+
+
+class _WithoutSlash:
+    """Hands on paths without the slash at their end."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["path"] = scope["path"].rstrip("/")
+        await self._application(scope, receive, send)
 
 
 def _openness(path: str) -> list[int]:

@@ -18,9 +18,16 @@ from heap_assets_tests.connectors.servers.core import (
     route,
 )
 from heap_assets_tests.connectors.servers.marketo_lists import StaticLists, skipped
+from heap_assets_tests.connectors.servers.shapes import fits
 
 ACTIONS = ("createOrUpdate", "createOnly", "updateOnly", "createDuplicate")
 LIMITS = {"606": "100 calls in 20 s", "615": "10 calls at once", "607": "calls a day, America/Chicago"}
+
+
+FORM = "application/x-www-form-urlencoded"
+SYNC = {"action": str, "lookupField": str, "partitionName": str}
+
+WRITES = {"lookupField": str, "input": [dict]}
 
 
 class MarketoServer(StaticLists, VendorServer):
@@ -109,9 +116,13 @@ class MarketoServer(StaticLists, VendorServer):
 
     # leads
 
-    @route("POST", "/rest/v1/leads.json", shape={"action": str, "lookupField": str, "partitionName": str})
+    @route("POST", "/rest/v1/leads.json", takes=f"application/json {FORM}", shape=SYNC)
     def sync(self, call: Call) -> Any:
         body = call.body if isinstance(call.body, dict) else {}
+        if call.headers["content-type"].startswith(FORM):
+            if body.get("_method") != "GET":
+                raise self.wrong("a form is a query that was too long for a URI: _method=GET", "612")
+            return self._read(body)
         action, lookup, rows = body.get("action", ACTIONS[0]), body.get("lookupField", "email"), body.get("input")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
             raise self.wrong("`input` is a list of leads", "609")
@@ -128,8 +139,8 @@ class MarketoServer(StaticLists, VendorServer):
         if lookup not in self.lookup_fields:
             self.broke("the lookup field is one", call)
             return self.told([skipped("1011", f"Field '{lookup}' is not allowed to be lookup") for _ in rows])
-        others = [one for one in self.calls if one.running and one is not call and one.path == call.path]
-        racing = {_key(row.get(lookup)) for one in others for row in one.body["input"]}
+        others = [one for one in self.calls if one.running and one is not call and fits(one.body, WRITES)]
+        racing = {_key(row.get(lookup)) for one in others for row in one.body.get("input", ())}
         partition = body.get("partitionName", "Default")
         return self.told([self._sync(call, row, action, lookup, partition, racing) for row in rows])
 
@@ -199,11 +210,14 @@ class MarketoServer(StaticLists, VendorServer):
 
     @route("GET", "/rest/v1/leads.json")
     def read(self, call: Call) -> Any:
-        name = call.query.get("filterType")
-        values = [value for value in call.query.get("filterValues", "").split(",") if value]
+        return self._read(dict(call.query))
+
+    def _read(self, query: dict[str, str]) -> Any:
+        name = query.get("filterType")
+        values = [value for value in query.get("filterValues", "").split(",") if value]
         if name not in self.lookup_fields or not 0 < len(values) <= 300:
             raise self.wrong("filterType is a lookup field, filterValues are 1 to 300")
-        names = call.query.get("fields", "id,email,firstName,lastName,createdAt,updatedAt").split(",")
+        names = query.get("fields", "id,email,firstName,lastName,createdAt,updatedAt").split(",")
         ids = [id for value in values for id in self.find(name, value)]
         if len(ids) >= self.most_hits:
             raise self.wrong(f"{self.most_hits} leads or more are no answer")

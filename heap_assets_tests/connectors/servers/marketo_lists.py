@@ -6,6 +6,8 @@ from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Call, VendorServer, route
 
+MEMBERS = {"input": [{"id": int}]}
+
 
 class StaticLists(VendorServer):
     """What `MarketoServer` answers about static lists: their members are ids of leads."""
@@ -20,10 +22,11 @@ class StaticLists(VendorServer):
         self.lists[id], self.list_names[id] = set(), call.body["name"]
         return self.told([{"id": int(id), "name": call.body["name"]}])
 
-    @route("POST", "/rest/v1/lists/{id}/leads.json", takes="")
-    @route("DELETE", "/rest/v1/lists/{id}/leads.json")
+    @route("POST", "/rest/v1/lists/{id}/leads.json", takes="application/json nothing", shape=MEMBERS)
+    @route("DELETE", "/rest/v1/lists/{id}/leads.json", takes="application/json nothing", shape=MEMBERS)
     def change_list(self, call: Call, id: str) -> Any:
-        leads = call.query.getlist("id")
+        # the page tells of the query, clients send bodies
+        leads = call.query.getlist("id") or [str(row.get("id")) for row in (call.body or {}).get("input", [])]
         if not 0 < len(leads) <= 300 or not all(lead.isdigit() for lead in leads):
             raise self.wrong("1 to 300 ids of leads")
         if id not in self.lists:

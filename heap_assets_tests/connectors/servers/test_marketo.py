@@ -187,6 +187,9 @@ def test_leads_are_read_and_deleted(instance: MarketoServer, api: httpx.Client) 
     sync(api, {"email": "a@x.io", "heapId": "u-1"}, {"email": "b@x.io"})
     read = api.get(LEADS, params={"filterType": "email", "filterValues": "A@x.io,c@x.io", "fields": "heapId"}).json()
     assert read["result"] == [{"id": 1, "heapId": "u-1"}]
+    form = {"_method": "GET", "filterType": "email", "filterValues": "a@x.io", "fields": "heapId"}
+    assert api.post(LEADS, data=form).json()["result"] == read["result"]
+    assert code(api.post(LEADS, data=form | {"_method": "POST"}).json()) == "612"
     assert code(api.get(LEADS, params={"filterType": "bio", "filterValues": "x"}).json()) == "1003"
     deleted = api.post("/rest/v1/leads/delete.json", json={"input": [{"id": 1}, {"id": 9}]}).json()
     assert codes(deleted) == [None, "1004"]
@@ -215,6 +218,7 @@ def test_static_lists(words: bool, again: str, gone: str) -> None:
 
         assert statuses("POST", "id=1&id=99") == ["added", "skipped"]
         assert statuses("POST", "id=1") == [again]
+        assert api.post(path, json={"input": [{"id": 1}]}).json()["result"][0]["status"] == again
         assert api.get(path).json()["result"] == [{"id": 1, "email": "a@x.io"}]
         assert statuses("DELETE", "id=1") == ["removed"]
         assert statuses("DELETE", "id=1") == [gone]

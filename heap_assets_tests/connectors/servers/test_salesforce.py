@@ -276,6 +276,7 @@ def test_a_single_upsert_creates_updates_and_with_update_only_never_creates(
 def test_records_by_id(org: SalesforceServer, api: httpx.Client) -> None:
     made = api.post(f"{V}/sobjects/Lead", json={"LastName": "Ng", "Company": "Acme"})
     assert (made.status_code, made.json()["success"]) == (201, True)
+    assert api.get(f"{V}/sobjects/Lead/describe/").status_code == 200  # simple-salesforce ends paths so
     one = f"{V}/sobjects/Lead/{made.json()['id']}"
     assert api.patch(one, json={"Company": "B"}).status_code == 204
     assert api.get(one).json()["Company"] == "B"

@@ -66,7 +66,6 @@ class Bulk(VendorServer):
         return self._told(job)
 
     @route("PUT", _JOBS + "/{id}/batches", takes="text/csv")
-    @route("PUT", _JOBS + "/{id}/batches/", takes="text/csv")
     def upload(self, call: Call, version: str, id: str) -> Any:
         job = self._job(id)
         if call.size > self.upload_bytes:
@@ -94,7 +93,6 @@ class Bulk(VendorServer):
         return self._told(job)
 
     @route("GET", _JOBS + "/{id}")
-    @route("GET", _JOBS + "/{id}/")
     def poll(self, call: Call, version: str, id: str) -> Any:
         job = self._job(id)
         if job.state["state"] in ("UploadComplete", "InProgress"):
@@ -109,7 +107,6 @@ class Bulk(VendorServer):
         return None  # 204
 
     @route("GET", _JOBS + "/{id}/{which}")
-    @route("GET", _JOBS + "/{id}/{which}/")
     def results(self, call: Call, version: str, id: str, which: str) -> Any:
         job = self._job(id)
         kind = {"successfulresults": "good", "failedresults": "bad", "unprocessedrecords": "left"}.get(which.lower())

@@ -38,6 +38,7 @@ class SalesforceServer(Query, Records, Bulk, VendorServer):
         Calls in 24 hours; from how long a call counts among the 25 at once.
     """
 
+    both_slashes = True
     client_id, client_secret, username = "client-1", "secret-1", "sync@example.com"
 
     def __init__(

@@ -39,12 +39,10 @@ class Query(VendorServer):
     uri_bytes = 16_384
 
     @route("GET", BASE + "/query")
-    @route("GET", BASE + "/query/")
     def query(self, call: Call, version: str) -> Any:
         return self._first(call, version, deleted=False)
 
     @route("GET", BASE + "/queryAll")
-    @route("GET", BASE + "/queryAll/")
     def query_all(self, call: Call, version: str) -> Any:
         return self._first(call, version, deleted=True)
 
@@ -140,7 +138,6 @@ class Query(VendorServer):
     def _wrong(self, code: str, rule: str) -> Exception:
         return self.refuse(error(400, code, rule), rule)
 
-    @route("GET", BASE + "/sobjects/{object}/updated/")
     @route("GET", BASE + "/sobjects/{object}/updated")
     def updated(self, call: Call, version: str, object: str) -> Any:
         rows, end = self._changed(call, object, 30)
@@ -149,7 +146,6 @@ class Query(VendorServer):
             raise self.refuse(error(400, "EXCEEDED_ID_LIMIT", "too many"), "at most 600,000 ids")
         return {"ids": ids, "latestDateCovered": stamp(end)}
 
-    @route("GET", BASE + "/sobjects/{object}/deleted/")
     @route("GET", BASE + "/sobjects/{object}/deleted")
     def deleted(self, call: Call, version: str, object: str) -> Any:
         rows, end = self._changed(call, object, 15)
