@@ -5,6 +5,7 @@ from heap_assets.activation.connectors.heap_deletion import heap_deletion
 from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings, newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
+from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.auth import (
     ApiKey,
     Auth,
@@ -15,23 +16,28 @@ from heap_assets.activation.engine.auth import (
     OAuth,
     RefreshToken,
 )
+from heap_assets.activation.engine.auth_google import ServiceAccount
 from heap_assets.activation.engine.deliver import deliver, dry_run
 from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Destination, Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
+from heap_assets.activation.engine.inquiry import planned_for
 from heap_assets.activation.engine.lease import LeaseHeldError
 from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
 from heap_assets.activation.engine.log import Log, fold
 from heap_assets.activation.engine.maintenance import forget, full_resend, keys_behind, rejected, retry_rejected
-from heap_assets.activation.engine.report import Status, SyncReport
-from heap_assets.activation.engine.sender import Progress
+from heap_assets.activation.engine.report import Progress, Status, SyncReport
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
 from heap_assets.activation.engine.tables import changelog, runs, set_aside
+from heap_assets.activation.engine.value_rules import NORMALISERS, Recipe, ValueRules
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, retry_after, row_errors
+from heap_assets.sources.warehouse import Permission
 
 __all__ = [
+    "NORMALISERS",
     "AddressPolicy",
     "Addressed",
+    "Api",
     "ApiKey",
     "Auth",
     "BaseDestination",
@@ -54,11 +60,13 @@ __all__ = [
     "Mode",
     "OAuth",
     "OnWithdrawn",
+    "Permission",
     "Progress",
     "Property",
     "Quota",
     "Rate",
     "ReadSettings",
+    "Recipe",
     "RefreshToken",
     "Remember",
     "Request",
@@ -68,10 +76,12 @@ __all__ = [
     "Row",
     "RowVerdict",
     "Rows",
+    "ServiceAccount",
     "Status",
     "SyncReport",
     "SyncSpec",
     "Trouble",
+    "ValueRules",
     "Verdict",
     "Wait",
     "addressed",
@@ -90,6 +100,7 @@ __all__ = [
     "keys_behind",
     "newest_profiles_day",
     "newest_users",
+    "planned_for",
     "read_kinds",
     "rejected",
     "retry_after",

@@ -11,6 +11,7 @@ from uuid import uuid4
 import click
 from obstore.exceptions import BaseError
 
+from heap_assets.activation import connector_of
 from heap_assets.cli.output import (
     COUNT,
     Record,
@@ -25,6 +26,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.pipelines.catalogue import first_day_of_source
 from heap_assets.pipelines.exports import is_exported, open_export
 from heap_assets.pipelines.publishing import open_publisher
+from heap_assets.pipelines.sync_preflight import preflight as sync_preflight
 from heap_assets.project import Project, open_project, s3_access
 from heap_assets.sources.heap_connect import (
     Selection,
@@ -97,6 +99,8 @@ def _tries(project: Project) -> Iterator[Permission]:
         yield from _of(name, tried)
         if all(permission.passed for permission in tried):
             yield from _of(name, _tables(project, name))
+    for name in project.settings.sync:
+        yield from _of(f"sync {name}", sync_preflight(connector_of(project, name)))
     for target in project.settings.publish:
         yield from _of(f"publish {target}", open_publisher(project, target).preflight())
 

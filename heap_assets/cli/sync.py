@@ -35,6 +35,7 @@ from heap_assets.cli.output import (
     records,
     report_option,
 )
+from heap_assets.cli.sync_why import check, why_key
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.offenders import forget_person
@@ -55,6 +56,10 @@ _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 @click.group(cls=CommandGroup)
 def sync() -> None:
     """Show what a sync would send and what it sent; send now, confirm, retry, send everything again, forget a key."""
+
+
+sync.add_command(check)
+sync.add_command(why_key)
 
 
 @sync.command("kinds")

@@ -25,6 +25,7 @@ from heap_assets.config.sync import (
     UpsertSettings,
     named,
 )
+from heap_assets.config.sync_abilities import HashedSettings, Match, MatchSettings, VersionedSettings
 from heap_assets.config.warehouse import SourceSettings, TargetSettings, WarehouseTable, one_of
 
 __all__ = [
@@ -36,11 +37,14 @@ __all__ = [
     "Alert",
     "BigQuerySource",
     "EventSettings",
+    "HashedSettings",
     "HeapSettings",
     "IdentifierType",
     "IdentifierTypes",
     "KeyedSettings",
     "Kinds",
+    "Match",
+    "MatchSettings",
     "Region",
     "S3Source",
     "Section",
@@ -51,6 +55,7 @@ __all__ = [
     "TargetSettings",
     "UpsertRules",
     "UpsertSettings",
+    "VersionedSettings",
     "WarehouseTable",
     "bigquery_hosts",
     "load_settings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, Union, get_args
 
@@ -64,6 +64,9 @@ class SyncSettings(Section):
         default=None, ge=0, le=1, description="Share of rejected rows above which a check fails; checks.sync_rejected"
     )
     guard: SyncGuard = Field(default=SyncGuard(), description="Changes above which a run asks for confirmation")
+    consent: str | None = Field(
+        default=None, description="Boolean trait or column; without true a row is not sent, and a member is removed"
+    )
 
     @classmethod
     def kind_name(cls) -> str:
@@ -96,6 +99,21 @@ class SyncSettings(Section):
         return UpsertRules()
 
     @property
+    def unmatched_for(self) -> timedelta:
+        """How long an unchanged row is left alone that the destination cannot place."""
+        return timedelta(days=7)
+
+    @property
+    def hashed_properties(self) -> frozenset[str]:
+        """Properties whose columns hold identifiers that are hashed already."""
+        return frozenset()
+
+    @property
+    def api_end(self) -> date | None:
+        """The day on which the version of the destination's API ends, if that is known."""
+        return None
+
+    @property
     def first_day(self) -> Literal["beginning"] | date | None:
         """Which events are sent, as :data:`Since` says."""
         return None
@@ -108,6 +126,7 @@ class SyncSettings(Section):
     def named_columns(self) -> Iterator[tuple[str, str]]:
         """Yield key of the settings and the column of the source that it names."""
         yield from ((f"properties.{prop}", column) for prop, column in self.properties.items())
+        yield from named(consent=self.consent)
 
     def called_url(self, heap: HeapSettings) -> str | None:
         """Return the URL that is called; None if only the destination's own code knows it."""

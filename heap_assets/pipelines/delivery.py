@@ -28,6 +28,7 @@ from heap_assets.activation import (
 )
 from heap_assets.errors import DeliveryError
 from heap_assets.pipelines.sync_gate import SentDay, gated_tables, remember_day, sent_days, sync_gate
+from heap_assets.pipelines.sync_preflight import refusal as preflight_refusal
 from heap_assets.project import Project
 from heap_assets.storage import Store
 from heap_assets.tables import heap_asset
@@ -109,6 +110,8 @@ def send(
     if shut:
         reason = "checks did not pass: " + "; ".join(shut)
         return Delivery(day, SyncReport(name, connector.kind(), run_id, day, Status.BLOCKED, reason))
+    if (refusal := preflight_refusal(connector)) is not None:
+        return Delivery(day, SyncReport(name, connector.kind(), run_id, day, Status.REFUSED, refusal))
     connector.remember_enabled()
     confirmed = connector.before_sending(run_id)
     left_out = gated_tables(project, name, day)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from heap_assets import clock
 from heap_assets.activation import Log, Status, connector_of, newest_users
 from heap_assets.config import SyncSettings
 from heap_assets.errors import SettingsError
@@ -14,12 +15,18 @@ from heap_assets.pipelines.delivery import Delivery
 from heap_assets.pipelines.suites import thresholds
 from heap_assets.project import Project
 from heap_assets.quality import (
+    API_VERSION_LIVES,
     DELIVERED,
+    NOTHING_LOST,
     Check,
     CheckResult,
     StoredResult,
     Thresholds,
+    api_version_check,
+    api_version_lives,
     checks_for_sync,
+    nothing_lost,
+    nothing_lost_check,
     record_check,
     sync_results,
 )
@@ -41,7 +48,9 @@ def sync_checks(project: Project, name: str) -> list[Check]:
         "No two rows of the day write to one key of the destination.",
         remedy="neither is sent: `heap-assets explain` says why two profiles have one identity.",
     )
-    return [*checks, twice]
+    lasting = [api_version_check(asset)] if sync.api_end is not None else []
+    once = [nothing_lost_check(asset)] if connector_of(project, name).dedupe.kind != "natural" else []
+    return [*checks, twice, *once, *lasting]
 
 
 def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, CheckResult]:
@@ -55,6 +64,10 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
     results = sync_results(report, _thresholds(project, sync), stopped=stopped, **tables)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
     results[ONE_ROW_PER_KEY] = CheckResult(clashes == 0, {"rows_with_a_key_twice": clashes})
+    if connector_of(project, name).dedupe.kind != "natural":
+        results[NOTHING_LOST] = nothing_lost(report.lost)
+    if sync.api_end is not None:
+        results[API_VERSION_LIVES] = api_version_lives(sync.api_end, clock.today())
     if report.status in (Status.BLOCKED, Status.REFUSED):
         return {DELIVERED: results[DELIVERED]}
     return results

@@ -21,14 +21,27 @@ from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, nam
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
 from heap_assets.quality.results import CheckResult, Number, Severity, could_not_evaluate, hashed, nothing_to_compare
-from heap_assets.quality.sync import DELIVERED, checks_for_sync, delivery_recency_check, sync_results
+from heap_assets.quality.sync import (
+    API_VERSION_LIVES,
+    DELIVERED,
+    NOTHING_LOST,
+    api_version_check,
+    api_version_lives,
+    checks_for_sync,
+    delivery_recency_check,
+    nothing_lost,
+    nothing_lost_check,
+    sync_results,
+)
 from heap_assets.quality.thresholds import Cadence, Thresholds
 from heap_assets.quality.warehouse import checks_for_warehouse_table
 
 __all__ = [
     "ALL_PARTITIONS",
+    "API_VERSION_LIVES",
     "CATALOGUE",
     "DELIVERED",
+    "NOTHING_LOST",
     "QUOTA",
     "SIZE_EDGES",
     "TABLES_LANDED",
@@ -42,6 +55,8 @@ __all__ = [
     "StoredResult",
     "Thresholds",
     "WarehouseKeys",
+    "api_version_check",
+    "api_version_lives",
     "blocking_checks",
     "catalogue_result",
     "checks_for_audiences",
@@ -58,6 +73,8 @@ __all__ = [
     "hashed",
     "landing_result",
     "name_of_key_check",
+    "nothing_lost",
+    "nothing_lost_check",
     "nothing_to_compare",
     "quota_result",
     "recency_checks",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
@@ -65,6 +65,17 @@ def no_ghost_users(ledger: pl.LazyFrame, users: pl.LazyFrame, allowed: float) ->
     return share_within(ghosts.item(), total.item(), allowed, numbers, offenders=sample if ghosts.item() else None)
 
 
+def nothing_lost(lost: int) -> CheckResult:
+    """Check that no row waits for somebody to decide whether it may be sent a second time."""
+    return CheckResult(passed=lost == 0, numbers={"lost_rows": lost})
+
+
+def api_version_lives(ends: date, today: date) -> CheckResult:
+    """Check that the version of the destination's API lives for some time yet."""
+    left = (ends - today).days
+    return CheckResult(passed=left >= _NOTICE, numbers={"days_left": left}, notes={"ends": str(ends)})
+
+
 def report_numbers(report: Any) -> dict[str, int | float]:
     """Return the figures of a sync's report (an object or a mapping) by name."""
     names = report if isinstance(report, Mapping) else getattr(report, "__dataclass_fields__", None) or vars(report)
@@ -84,6 +95,10 @@ def _share(prefix: str, count: int, total: int, allowed: float, reasons: Mapping
     )
 
 
+_NOTICE = 60
+"""Days before the end of an API version at which a check warns."""
+NOTHING_LOST = "nothing_lost"
+API_VERSION_LIVES = "api_version_lives"
 DELIVERED = "delivered"
 _COMPLETE = ("", "succeeded", "partial", "superseded")
 """Outcomes of a run after which the day counts as delivered; single rows have checks of their own."""
@@ -127,6 +142,28 @@ def checks_for_sync(asset: str, thresholds: Thresholds | None = None) -> list[Ch
             remedy="Heap makes a user for every identity it is sent: see which source names people Heap never saw.",
         ),
     ]
+
+
+def nothing_lost_check(asset: str) -> Check:
+    """Return the check of a sync whose destination would count a row twice that is sent twice."""
+    return Check(
+        asset,
+        NOTHING_LOST,
+        "No row stays without an answer that could count twice if it were sent again.",
+        severity=Severity.WARN,
+        remedy="`heap-assets sync rejected NAME` lists them; look there, then `sync retry NAME` sends them once more.",
+    )
+
+
+def api_version_check(asset: str) -> Check:
+    """Return the check of a sync whose destination ends the version of its API on a known day."""
+    return Check(
+        asset,
+        API_VERSION_LIVES,
+        f"The version of the destination's API lives for {_NOTICE} days yet.",
+        severity=Severity.WARN,
+        remedy="set `api_version` to a newer one, after the vendor's notes on what changes.",
+    )
 
 
 def sync_results(

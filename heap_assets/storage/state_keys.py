@@ -27,6 +27,9 @@ CHECK_RESULTS: Final = "_verdicts"
 SYNC: Final = "_sync"
 """Ledgers, logs, leases and reports of syncs, and the salt of hashes. To lose it: everything is sent again."""
 
+QUOTAS: Final = "_quotas"
+"""How many calls of a day were made to each account that has a daily quota. To lose it: today's are counted anew."""
+
 FIRST_RUNS: Final = "_first_runs"
 """Syncs whose first run was shown and waits for a confirmation. To lose it: the first run is shown again."""
 
@@ -40,5 +43,5 @@ STATUS: Final = "_status"
 """The status page. To lose it: it is written again in the morning."""
 
 ALL: Final = (
-    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, FIRST_RUNS, PUBLISHED, ALERTS, STATUS,
+    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, QUOTAS, FIRST_RUNS, PUBLISHED, ALERTS, STATUS,
 )  # fmt: skip

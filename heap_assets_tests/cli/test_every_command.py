@@ -31,7 +31,8 @@ ARGUMENTS = {
     "explain": ["email:ann@acme.io"],
     "what-if": ["email=1..2"],
     "completion": ["bash"],
-    **{f"sync {name}": ["segment_identify"] for name in ("run", "confirm", "plan", "retry", "runs", "rejected")},
+    **{f"sync {name}": ["segment_identify"] for name in ("run", "confirm", "plan", "retry", "runs", "rejected", "check")},
+    "sync why": ["segment_identify", "ann"],
     "sync resend": ["segment_identify", "--yes"],
     "sync forget": ["segment_identify", "ann", "--yes"],
 }

@@ -14,9 +14,12 @@ import polars as pl
 from pydantic import Field, SecretStr
 
 from heap_assets.activation import (
+    Api,
     BaseDestination,
+    Bearer,
     Connector,
     Limits,
+    Permission,
     Rate,
     ReadSettings,
     Request,
@@ -96,6 +99,13 @@ class MailingListConnector(Connector[MailingListSync]):
     def destination(self, table: str = "") -> BaseDestination:
         return MailingList(self.settings)
 
+    def preflight(self) -> Iterator[Permission]:
+        destination = MailingList(self.settings)
+        with Api(destination) as api:
+            found = api.call(Request(destination.url, method="GET", reads=frozenset({401})))
+        remedy = "make a token under Settings, Tokens"
+        yield Permission("token", found.status == 200, f"the list answers HTTP {found.status}", remedy)
+
 
 class MailingList(BaseDestination):
     """One call has a line per member; the answer is 200 whatever happens, with a line per member that was refused."""
@@ -105,6 +115,8 @@ class MailingList(BaseDestination):
 
     def __init__(self, settings: MailingListSync) -> None:
         self._settings = settings
+        self.auth = Bearer(settings.token.get_secret_value(), "Token")
+        self.url = f"{settings.url}/lists/{settings.list_id}/members"
 
     @property
     def target(self) -> str:
@@ -114,9 +126,7 @@ class MailingList(BaseDestination):
         return {"address": row.key, **row.values}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        headers = {"Authorization": f"Token {self._settings.token.get_secret_value()}"}
-        url = f"{self._settings.url}/lists/{self._settings.list_id}/members"
-        return Request(url, b"\n".join(elements), method="PUT", headers=headers)
+        return Request(self.url, b"\n".join(elements), method="PUT")
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
         lines = [json.loads(line) for line in response.body.splitlines()]

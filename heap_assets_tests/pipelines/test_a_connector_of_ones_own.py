@@ -154,6 +154,48 @@ def test_what_an_answer_of_200_refuses_is_rejected(world: World, service: Servic
     assert (sent.status, sent.sent, sent.rejections) == (Status.PARTIAL, 3, {"unsubscribed": 1})
 
 
+def test_before_the_first_rows_it_is_tried_and_nothing_is_sent_where_something_is_missing(
+    worlds: Worlds, site: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = worlds(syncs(service).replace("t0ken-4711", "another-token"))
+    refused = delivery.send(world.project, NAME, DAY, "r1").report
+    assert (refused.status, refused.reason) == (Status.REFUSED, "token: the list answers HTTP 401")
+    assert not service.members
+    monkeypatch.setenv(PATH_VARIABLE, str(world.folder / "heap_assets.yaml"))
+    tried = CliRunner().invoke(command, ["check", NAME])
+    assert tried.exit_code == 1
+    assert "FAILED token" in tried.output
+    assert "make a token under Settings" in tried.output
+
+
+def test_why_says_what_became_of_one_person(world: World, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATH_VARIABLE, str(world.folder / "heap_assets.yaml"))
+
+    def asked(key: str) -> dict[str, str]:
+        answer = CliRunner().invoke(command, ["why", NAME, key, "--json"])
+        assert answer.exit_code == 0, answer.output
+        assert not any(value in answer.output for value in ("globex", "t0ken-4711", key))
+        return {fact["subject"]: fact["said"] for fact in json.loads(answer.output)}
+
+    before = asked("dan@x.example")
+    assert before["row"] == "1 in profiles"
+    assert before["mapping"] == "plan from plan, account from account"
+    assert before["next run"] == "add of plan, account"
+    assert before["last request"] == "none: nothing of it was ever sent"
+    service.unsubscribed = {"bob@x.example"}
+    delivery.send(world.project, NAME, DAY, "r1")
+    sent, refused, nobody = asked("dan@x.example"), asked("bob@x.example"), asked("nobody@x.example")
+    assert sent["last answer"] == "acknowledged, HTTP 200"
+    assert sent["next run"].startswith("nothing: what is acknowledged")
+    assert set(json.loads(before["next request"])) == {"address", "plan", "account"}
+    assert len(sent["acknowledged plan"]) == 16
+    assert refused["last answer"] == "rejected, HTTP 200, unsubscribed"
+    assert refused["ledger"].startswith("status rejected")
+    assert (nobody["row"], nobody["last request"][:4]) == ("none in profiles", "none")
+    world.judge("warehouse/contacts", DAY, passed=False)
+    assert "warehouse/contacts" in asked("dan@x.example")["gate"]
+
+
 def test_a_run_of_dagster_asks_its_gate_and_tells_its_lineage(world: World, service: Service) -> None:
     world.judge("warehouse/contacts", DAY, passed=False)
     blocked = delivery.send(world.project, NAME, DAY, "r0").report
@@ -185,7 +227,7 @@ def test_a_changed_mapping_key_by_key_and_a_member_who_leaves(world: World, serv
 
 
 def test_killed_while_it_sends_the_next_run_makes_it_good(world: World, service: Service, site: Path) -> None:
-    service.hangs_after = 1
+    service.hangs_after = 2  # its first call only looks
     environment = os.environ | {
         PATH_VARIABLE: str(world.folder / "heap_assets.yaml"),
         clock.VARIABLE: NOW,
@@ -193,7 +235,7 @@ def test_killed_while_it_sends_the_next_run_makes_it_good(world: World, service:
     }
     process = subprocess.Popen([sys.executable, "-c", _SEND, str(DAY)], env=environment)
     until = time.monotonic() + _PATIENCE
-    while len(service.calls) < 2 and time.monotonic() < until and process.poll() is None:
+    while len(service.calls) < 3 and time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it had ended before it could be killed"
@@ -204,7 +246,7 @@ def test_killed_while_it_sends_the_next_run_makes_it_good(world: World, service:
 
     assert again.status is Status.SUCCEEDED
     assert len(service.members) == 4
-    assert len(service.calls) <= 4  # at most the batches in flight are sent twice
+    assert len(service.calls) <= 5  # at most the batches in flight are sent twice
     assert delivery.send(world.project, NAME, DAY, "r3").report.requests == 0
 
 

@@ -19,7 +19,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.activation.engine.accounts import at_account, ledger_of
 from heap_assets.activation.engine.addressing import Addressed
-from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.destination import Dedupe, Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
 from heap_assets.config import Settings, SourceSettings, SyncSettings, WarehouseTable
@@ -27,7 +27,7 @@ from heap_assets.errors import DamagedFileError
 from heap_assets.http_client import AllowedHosts
 from heap_assets.identity import Rules, SourceTable
 from heap_assets.sources.heap_connect import Catalogue, Landing
-from heap_assets.sources.warehouse import RowsWarehouse, Warehouse
+from heap_assets.sources.warehouse import Permission, RowsWarehouse, Warehouse
 from heap_assets.storage import Lake, state_keys
 from heap_assets.tables import PROFILES, USERS, warehouse_asset
 from heap_assets.values import apart
@@ -176,7 +176,7 @@ class Connector(ABC, Generic[S]):
 
     def requirements(self, day: date) -> Iterator[Requirement | str]:
         """Yield the partitions whose checks must have passed before a day is sent, and reasons against sending it."""
-        columns = frozenset(self.settings.properties.values())
+        columns = frozenset((*self.settings.properties.values(), *filter(None, [self.settings.consent])))
         yield Requirement(self.source_asset, str(day), columns)
 
     def unavailable(self, *, make: bool) -> str | None:
@@ -191,6 +191,14 @@ class Connector(ABC, Generic[S]):
         """Prepare a run; returns how many rows sent earlier are confirmed by now."""
         del run_id
         return 0
+
+    def preflight(self) -> Iterable[Permission]:
+        """Try what a run will need, one result each: login, scopes, the object, each mapped field and its type.
+
+        Only reads at the destination (:class:`heap_assets.activation.Api`). It is asked by `heap-assets sync check`,
+        and before the first rows are sent to an account.
+        """
+        return ()
 
     def own_links(self) -> pl.DataFrame | None:
         """Return `user_id`, `identity` of the pairs that Heap has only from this sync, None if it makes none."""
@@ -252,6 +260,16 @@ class Connector(ABC, Generic[S]):
         return self.tables if self.settings.by_table else [""]
 
     @property
+    def first_table(self) -> str:
+        """One of the ledgers' tables, of a kind whose destination is of the same making for all."""
+        return next(iter(self.ledger_tables), "")
+
+    @property
+    def dedupe(self) -> Dedupe:
+        """What becomes of a row that arrives twice; where it counts twice, a check names rows without an answer."""
+        return self.destination(self.first_table).dedupe
+
+    @property
     def warehouse_tables(self) -> Mapping[str, WarehouseTable]:
         """Tables of all sources, by the names that settings refer to them by."""
         return self.deployment.settings.source_tables
@@ -288,11 +306,19 @@ class Connector(ABC, Generic[S]):
             on_withdrawn=OnWithdrawn(rules.on_withdrawn),
             rate_share=sync.limit_share,
             concurrency=sync.requests_in_flight,
+            unmatched_for=sync.unmatched_for,
+            hashed=sync.hashed_properties,
+            consent=self._consent_column,
             guard=Guard(
                 removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value
             ),
         )
         return at_account(self.deployment.lake.store, spec, claim=False)
+
+    @property
+    def _consent_column(self) -> str | None:
+        column = self.settings.consent
+        return apart(column, self.own_columns) if column and self.settings.source in self.warehouse_tables else column
 
     def specs(self) -> list[SyncSpec]:
         """Return the specification of the sync for the engine, once for each of its ledgers."""

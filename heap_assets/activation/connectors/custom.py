@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from heap_assets.activation.connectors.registry import connectors
 from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings
-from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.destination import Dedupe, Destination
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.errors import SettingsError
 from heap_assets.yaml_core import core
@@ -54,6 +54,12 @@ class CustomConnector(GenericConnector[CustomSync]):
     def _destination(self) -> Destination:
         """The one object of the class that this connector asks everything: to make it may take a login."""
         return custom_destination(self.settings.destination, **self.settings.options)
+
+    @property
+    def dedupe(self) -> Dedupe:
+        """Return what the class says if there is an object of it: to ask may take a login."""
+        made = self.__dict__.get("_destination")
+        return made.dedupe if made is not None else Dedupe()
 
     @property
     def mode(self) -> Mode:

@@ -48,7 +48,8 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
     names = [c.removeprefix(VALUE) for c in batch.columns if c.startswith(VALUE) and FIELD + c[2:] in batch.columns]
     extras = [c for c in (*destination.required, *destination.optional, "row_hash") if c in batch.columns]
     leave = batch["op"] == LEAVES if destination.mode is Mode.SET else None
-    columns = [_to_send(batch[VALUE + name], batch[FIELD + name], leave) for name in names]
+    null = destination.values.null
+    columns = [_to_send(batch[VALUE + name], batch[FIELD + name], leave, null) for name in names]
     beside = zip(*(batch[c].to_list() for c in extras), strict=True)
     keys = batch["key"].to_list()
     persons = batch["person"].to_list() if "person" in batch.columns else keys
@@ -61,10 +62,10 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
         yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, others, strict=True))}, leaves, remote_id)
 
 
-def _to_send(values: pl.Series, sent: pl.Series, leave: pl.Series | None) -> list[Any]:
+def _to_send(values: pl.Series, sent: pl.Series, leave: pl.Series | None, null: Any) -> list[Any]:
     """Return the values of a column as sent; those that are not part of the call are `_OMITTED`.
 
-    `leave`: rows that leave their set, of which all that is known is given.
+    `leave`: rows that leave their set, of which all that is known is given. `null`: stands for a cleared value.
     """
     small = values.dtype == pl.Int64 and max(-_bound(values.min()), _bound(values.max())) <= EXACT
     listed = values.to_list() if small else json_values(values)
@@ -73,7 +74,7 @@ def _to_send(values: pl.Series, sent: pl.Series, leave: pl.Series | None) -> lis
     if leave is not None:
         sent = sent.set(leave & values.is_not_null(), UNKNOWN).set(leave & values.is_null(), None)
     return [
-        _OMITTED if mark is None else None if mark == EMPTY else value
+        _OMITTED if mark is None else null if mark == EMPTY else value
         for value, mark in zip(listed, sent.to_list(), strict=True)
     ]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import cast
 
 import polars as pl
 
 from heap_assets.activation.engine.spec import Property, SyncSpec
+from heap_assets.activation.engine.value_rules import Recipe, ValueRules
 from heap_assets.errors import SettingsError
 from heap_assets.values import json_or_exact
 
+PLAIN = ValueRules()
+NO_RECIPES: Mapping[str, Recipe] = {}
 EXACT = 2**53
 """Whole numbers up to here survive a reader that makes them floats."""
 _ISO = "%Y-%m-%dT%H:%M:%S%.{}fZ"
@@ -18,12 +22,15 @@ _DIGITS = 15
 """Every decimal of so many digits is the one that a double is written with."""
 
 
-def property_columns(spec: SyncSpec, rows: pl.LazyFrame) -> dict[str, tuple[pl.Expr, Property]]:
+def property_columns(
+    spec: SyncSpec, rows: pl.LazyFrame, rules: ValueRules = PLAIN, recipes: Mapping[str, Recipe] = NO_RECIPES
+) -> dict[str, tuple[pl.Expr, Property]]:
     """Return the property names that will be sent, each with the expression of its value.
 
     Structs become one property per leaf, joined with dots; lists become text joined with `||`, as Heap itself does
     (heap.md 1.2), and lists of structs or lists JSON text; dates and times become ISO 8601 in UTC with every fraction
-    that they have; numbers that a JSON reader would round become text (docs/values.md).
+    that they have; numbers that a JSON reader would round become text (docs/values.md). What `rules` say comes before
+    that; `recipes` make the identifiers of the properties that they name.
 
     Raises SettingsError if a mapped column does not exist, or is of a type that cannot be sent.
     """
@@ -35,18 +42,22 @@ def property_columns(spec: SyncSpec, rows: pl.LazyFrame) -> dict[str, tuple[pl.E
             raise SettingsError(
                 f"sync {spec.name}: property {name!r} comes from column {mapped.column!r}, which the rows do not have"
             )
-        leaves |= {n: (e, mapped) for n, e in _leaves(spec.name, name, pl.col(column), schema[column]).items()}
+        if name in recipes:
+            leaves[name] = (recipes[name].applied(pl.col(column), already=name in spec.hashed), mapped)
+            continue
+        made = _leaves(spec.name, name, pl.col(column), schema[column], rules)
+        leaves |= {n: (e, mapped) for n, e in made.items()}
     return leaves
 
 
-def _leaves(sync: str, name: str, value: pl.Expr, dtype: pl.DataType) -> dict[str, pl.Expr]:
+def _leaves(sync: str, name: str, value: pl.Expr, dtype: pl.DataType, rules: ValueRules) -> dict[str, pl.Expr]:
     if isinstance(dtype, pl.Struct):
         leaves: dict[str, pl.Expr] = {}
         for leaf in dtype.fields:
             inner = value.struct.field(leaf.name)
-            leaves |= _leaves(sync, f"{name}.{leaf.name}", inner, cast("pl.DataType", leaf.dtype))
+            leaves |= _leaves(sync, f"{name}.{leaf.name}", inner, cast("pl.DataType", leaf.dtype), rules)
         return leaves
-    return {name: sendable(value, dtype, f"sync {sync}: property {name!r}")}
+    return {name: rules.applied(value, dtype, lambda: sendable(value, dtype, f"sync {sync}: property {name!r}"))}
 
 
 def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:

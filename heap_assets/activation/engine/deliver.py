@@ -16,13 +16,13 @@ from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import respelled
 from heap_assets.activation.engine.event_keys import KeyedEvents, carried_over, record_key
 from heap_assets.activation.engine.hashing import hashed_keys, salt
-from heap_assets.activation.engine.http_client import RunStats, Transport
+from heap_assets.activation.engine.http_client import RunStats, Transport, accepted_rows
 from heap_assets.activation.engine.lease import Lease, next_fence
 from heap_assets.activation.engine.log import FIELD, Log, Snapshot, field_names, fold, folded
 from heap_assets.activation.engine.maintenance import forgotten, refuse
 from heap_assets.activation.engine.planning import build_plan, count_reasons, planned
-from heap_assets.activation.engine.report import Status, SyncReport
-from heap_assets.activation.engine.sender import Progress, Sender, accepted_rows
+from heap_assets.activation.engine.report import Progress, Status, SyncReport
+from heap_assets.activation.engine.sender import Sender
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.activation.engine.tables import (
     MEDIAN_OF,
@@ -164,15 +164,17 @@ class _Run:
         running = replace(self.blank, status="running")  # type: ignore[arg-type]
         write_run(self.store, self.spec.folder, running, self.lease.fence, self.started, self.newest_day)
         try:
-            return self._plan_and_send(rows, confirmed=confirmed, force=force)
+            with self._sender() as sender:
+                return self._plan_and_send(sender, rows, confirmed=confirmed, force=force)
         except BaseException as error:
             reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
             self._recorded(replace(self.blank, status=Status.STOPPED, reason=reason))
             raise
 
-    def _plan_and_send(self, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool) -> SyncReport:
+    def _plan_and_send(
+        self, sender: Sender, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool
+    ) -> SyncReport:
         before = self.log.ledger()
-        sender = self._sender()
         still_open = sender.resume()
         state = fold(self.log, before)
         if sender.stats.stopped:

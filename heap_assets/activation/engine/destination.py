@@ -13,6 +13,7 @@ from heap_assets.activation.engine.auth import Auth
 from heap_assets.activation.engine.exchange import Exchange, Request
 from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.value_rules import Recipe, ValueRules
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
 
 
@@ -63,6 +64,10 @@ class BaseDestination(ABC):
         What becomes of a row that arrives twice.
     auth
         How calls say who they are, unless `request` does it itself.
+    values
+        How null, booleans, times and long texts look there.
+    recipes
+        Property to how the identifier is made that is sent as it (advertising).
     replaces
         Of a set that can only be given whole: a run that changes anything gives every member, in one batch and one
         exchange, in which rows that leave are marked as `removed`.
@@ -78,6 +83,8 @@ class BaseDestination(ABC):
     dedupe: Dedupe = Dedupe()
     auth: Auth | None = None
     replaces: bool = False
+    values: ValueRules = ValueRules()
+    recipes: Mapping[str, Recipe] = {}
 
     @property
     def target(self) -> str:

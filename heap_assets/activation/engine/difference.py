@@ -161,8 +161,9 @@ def _empty(prepared: Prepared, ledger: pl.DataFrame) -> int:
 
 def _intents(prepared: Prepared, spec: SyncSpec, mapping: str | None) -> list[pl.Expr]:
     """Per property: the hash to send, 0 to clear or send as null, null to leave the field out."""
-    is_remapped = (pl.col("mapping") != mapping) & pl.col("mapping").is_not_null()
-    is_remapped = pl.lit(value=True) if mapping is None else is_remapped
+    is_remapped = pl.lit(value=True)
+    if mapping is not None:
+        is_remapped = (pl.col("mapping") != mapping) & pl.col("mapping").is_not_null()
     changes, calls = [], []
     for name in prepared.names:
         new, old = pl.col(FIELD + name), pl.col(OLD + name)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import httpx
 
 from heap_assets.activation.engine.auth import AuthError
 from heap_assets.activation.engine.destination import Destination, Row
 from heap_assets.activation.engine.exchange import Request
-from heap_assets.activation.engine.lease import Lease, LeaseLostError
+from heap_assets.activation.engine.lease import LeaseLostError
+from heap_assets.activation.engine.quota import Quotas, QuotaUsedUpError
 from heap_assets.activation.engine.rate_limit import Clock, Limiter, RealClock, backoff
 from heap_assets.activation.engine.spec import Retry
 from heap_assets.activation.engine.verdict import Response, Trouble
@@ -84,6 +87,18 @@ class RunStats:
     stopped: str | None = None
 
 
+def accepted_rows(outcomes: Counter[str]) -> int:
+    """Count the rows that the destination took."""
+    return sum(outcomes[status] for status in ("acknowledged", "sent"))
+
+
+class Permit(Protocol):
+    """What says whether a call may still begin: a lease."""
+
+    def check(self) -> None:
+        """Raise LeaseLostError if none may."""
+
+
 class RunStopped(Exception):
     """The run must end; rows of the call are `unknown` if they may have arrived."""
 
@@ -112,15 +127,21 @@ class _Attempts:
 class RetryingClient:
     """Makes calls for all workers of a run.
 
-    `limiter`: shared by all workers, and paused for all of them by a throttled call.
+    `limiter`: shared by all workers, and paused for all of them by a throttled call. `lease`: whoever sends needs it.
     """
 
     def __init__(
-        self, destination: Destination, retry: Retry, limiter: Limiter, transport: Transport, lease: Lease
+        self,
+        destination: Destination,
+        retry: Retry,
+        limiter: Limiter,
+        transport: Transport,
+        lease: Permit,
+        quotas: Quotas | None = None,
     ) -> None:
         self.stats = RunStats()
         self.lock = threading.Lock()
-        self._destination = destination
+        self._destination, self._quotas = destination, quotas
         self._retry, self._limiter, self._transport, self._lease = retry, limiter, transport, lease
         self._stop = threading.Event()
         self._jitter = random.Random()  # noqa: S311  jitter is not a secret
@@ -155,7 +176,8 @@ class RetryingClient:
                     raise RunStopped(answer.what, arrived=attempts.arrived)
                 self._failed(request, answer.what, wait, attempts, arrived=answer.arrived)
                 continue
-            trouble = self._trouble(request, answer, rows, attempts)
+            self._heed(answer)
+            trouble = self._trouble(request, answer, rows)
             if trouble is None:
                 self._lost = 0
                 return answer, attempts.failed + 1
@@ -184,7 +206,14 @@ class RetryingClient:
         except LeaseLostError as error:
             raise RunStopped(str(error), arrived=arrived) from error
 
-    def _trouble(self, request: Request, answer: Response, rows: Sequence[Row], attempts: _Attempts) -> Trouble | None:
+    def _heed(self, answer: Response) -> None:
+        """Pause everybody if an answer says that no calls are left."""
+        for hint in self._destination.limits.hints:
+            left = hint.seconds_without_calls(answer.headers, time.time())
+            if left is not None:
+                self._limiter.pause(min(left, self._retry.longest_retry_after))
+
+    def _trouble(self, request: Request, answer: Response, rows: Sequence[Row]) -> Trouble | None:
         if answer.status in request.reads:
             return None
         try:
@@ -230,6 +259,11 @@ class RetryingClient:
         self, request: Request, rows: Sequence[Row], heavy: Counter[str], attempts: _Attempts
     ) -> Response | Unanswered:
         counted = (0 if request.only_reads else len(rows)) if request.rows is None else request.rows
+        if self._quotas is not None:
+            try:
+                self._quotas.take(counted)
+            except QuotaUsedUpError as error:
+                raise RunStopped(str(error), arrived=attempts.arrived) from error
         with self._limiter.permission(counted, heavy if counted else {}, len(request.body), request.label):
             self.check(arrived=attempts.arrived)
             with self.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,19 @@ class Hint:
     reset: str
     unit: Literal["seconds", "ms", "epoch"] = "seconds"
     at_least: int = 0
+
+    def seconds_without_calls(self, headers: Mapping[str, str], now: float) -> float | None:
+        """Return the seconds until there are calls again; None if there are some, or nobody knows.
+
+        `now`: seconds since 1970.
+        """
+        try:
+            left, reset = float(headers[self.remaining.lower()]), float(headers[self.reset.lower()])
+        except (KeyError, ValueError):
+            return None
+        if left > self.at_least:
+            return None
+        return max(0.0, {"seconds": reset, "ms": reset / 1000, "epoch": reset - now}[self.unit])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from heap_assets.activation.engine.hashing import hashed_values
 from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.log import FIELD
 from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.activation.engine.value_rules import ValueRules, name_error
 from heap_assets.errors import SettingsError
 
 VALUE = "v:"
@@ -22,6 +23,7 @@ MEMBER = "(member)"
 MEMBER_HASH = 2
 """What the ledger holds there."""
 _CONSENTS, _BELONGS = "_consents", "_belongs"
+_TWICE = "_hashed:"
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
 
     Raises SettingsError if a column is missing that the sync names.
     """
-    columns = property_columns(spec, rows)
+    columns = property_columns(spec, rows, destination.values, destination.recipes)
     names = tuple(columns)
-    check_names(spec.name, names, destination.limits)
+    check_names(spec.name, names, destination.limits, destination.values)
     schema = rows.collect_schema()
     for column in ("key", *destination.required):
         if column not in schema:
@@ -59,18 +61,20 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
     inputs = [c for c in ("key", "profile_id", *destination.required, *destination.optional) if c in schema]
     rows = rows.with_columns(pl.col("key").cast(pl.String))
     values = [value.alias(VALUE + name) for name, (value, _) in columns.items()]
+    values += _hashed_before(spec, destination, names)
     told = [_consents(spec, schema).alias(_CONSENTS), _belongs(destination, schema).alias(_BELONGS)]
     frame = rows.select(*inputs, *values, *told).collect()
     no_consent = frame.filter(~pl.col(_CONSENTS))["key"]
-    leaving = frame.filter(~(pl.col(_CONSENTS) & pl.col(_BELONGS))).drop(told_names := (_CONSENTS, _BELONGS))
-    frame = frame.filter(pl.col(_CONSENTS) & pl.col(_BELONGS)).drop(told_names)
+    marks = [column for column in frame.columns if column.startswith(_TWICE)]
+    leaving = frame.filter(~(pl.col(_CONSENTS) & pl.col(_BELONGS))).drop(_CONSENTS, _BELONGS, *marks)
+    frame = frame.filter(pl.col(_CONSENTS) & pl.col(_BELONGS)).drop(_CONSENTS, _BELONGS)
     unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
     reason = reasons(frame, destination, names)
     twice = "two rows have this key" if unique_on == "event_key" else "two profiles have this key"
     reason = reason.set(duplicated(frame, unique_on) & reason.is_null(), twice) if len(frame) else reason
     bad = reason.is_not_null()
     labelled = frame.select("key", *(["profile_id"] if "profile_id" in inputs else [])).with_columns(reason=reason)
-    usable = frame if not bad.any() else frame.filter(~bad)
+    usable = (frame if not bad.any() else frame.filter(~bad)).drop(marks)
     hashed = usable.with_columns(hashed_values(usable[VALUE + n], salt).alias(FIELD + n) for n in names)
     if destination.mode is Mode.SET:
         hashed = hashed.with_columns(pl.lit(MEMBER_HASH, pl.UInt64).alias(FIELD + MEMBER))
@@ -88,13 +92,23 @@ def _consents(spec: SyncSpec, schema: pl.Schema) -> pl.Expr:
     return pl.col(spec.consent).fill_null(value=False)
 
 
+def _hashed_before(spec: SyncSpec, destination: Destination, names: Iterable[str]) -> list[pl.Expr]:
+    """Tell of each identifier that is to be hashed whether it is already, though the settings do not say so."""
+    sources = {name: spec.mapped[name].column for name in names if name in destination.recipes}
+    return [
+        destination.recipes[name].looks_hashed(pl.col(column)).alias(_TWICE + name)
+        for name, column in sources.items()
+        if name not in spec.hashed
+    ]
+
+
 def _belongs(destination: Destination, schema: pl.Schema) -> pl.Expr:
     """Whether a row is a member of its set: rows with `member` false only say what is known of those who leave."""
     has_column = destination.mode is Mode.SET and "member" in schema
     return pl.col("member").fill_null(value=False) if has_column else pl.lit(value=True)
 
 
-def check_names(sync: str, names: Iterable[str], limits: Limits) -> None:
+def check_names(sync: str, names: Iterable[str], limits: Limits, rules: ValueRules) -> None:
     """Refuse property names that the destination would misread.
 
     Raises SettingsError for a name that is empty, too long (heap.md 1.9) or taken by the destination ("id", heap.md
@@ -103,6 +117,8 @@ def check_names(sync: str, names: Iterable[str], limits: Limits) -> None:
     for name in names:
         if not name.strip():
             raise SettingsError(f"sync {sync}: a property has an empty name")
+        if (error := name_error(rules, name)) is not None:
+            raise SettingsError(f"sync {sync}: {error}")
         if name.lower() in limits.forbidden_names:
             raise SettingsError(f"sync {sync}: property {name!r} clashes with a name of the destination: rename it")
         if limits.name_units is not None and len(name.encode("utf-16-le")) // 2 > limits.name_units:
@@ -115,7 +131,7 @@ def reasons(frame: pl.DataFrame, destination: Destination, names: Iterable[str])
     `frame`: `key`, the destination's other columns, and one `v:` column per property.
     """
     reasons_by_row = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(frame))
-    tests = [*_key_tests(frame, destination), *_value_tests(frame, destination.limits, names)]
+    tests = [*_key_tests(frame, destination), *_value_tests(frame, destination, names)]
     for reason, expression in destination.invalid_rows(frame.lazy()).items():
         tests.append((reason, frame.select(bad=expression.fill_null(value=True))["bad"]))
     for reason, bad in reversed(tests):
@@ -136,13 +152,17 @@ def _key_tests(frame: pl.DataFrame, destination: Destination) -> list[tuple[str,
     return tests
 
 
-def _value_tests(frame: pl.DataFrame, limits: Limits, names: Iterable[str]) -> list[tuple[str, pl.Series]]:
-    tests = []
+def _value_tests(frame: pl.DataFrame, destination: Destination, names: Iterable[str]) -> list[tuple[str, pl.Series]]:
+    limits, rules = destination.limits, destination.values
+    twice = [name for name in names if _TWICE + name in frame.columns]
+    tests = [(f"{name} is hashed already: list it under `hashed`", frame[_TWICE + name]) for name in twice]
     for name in names:
         values = frame[VALUE + name]
         if values.dtype == pl.String and limits.value_units is not None:
             reason = f"{name} is longer than {limits.value_units} characters"
             tests.append((reason, utf16_longer_than(values, limits.value_units)))
+        elif values.dtype == pl.String and rules.longest is not None:
+            tests.append((f"{name} is longer than {rules.longest} {rules.unit}", rules.is_too_long(values)))
         elif values.dtype.is_float():
             tests.append((f"{name} is not a finite number", (~values.is_finite()).fill_null(value=False)))
     return tests

@@ -38,6 +38,17 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run is. `planned` counts rows; `seconds` since the first call."""
+
+    planned: int
+    acknowledged: int
+    rejected: int
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SyncReport:
     """The outcome of one run of one sync."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,27 +23,20 @@ from heap_assets.activation.engine.http_client import (
     RunStats,
     RunStopped,
     Transport,
+    accepted_rows,
     personal,
 )
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
 from heap_assets.activation.engine.log import Log
 from heap_assets.activation.engine.pending import Pending, PendingBatches
+from heap_assets.activation.engine.quota import Quotas
 from heap_assets.activation.engine.rate_limit import Limiter
+from heap_assets.activation.engine.report import Progress
 from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.activation.engine.workers import Workers
 from heap_assets.redaction import redact
 
 _FEWEST_BAD = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. `planned` counts rows; `seconds` since the first call."""
-
-    planned: int
-    acknowledged: int
-    rejected: int
-    requests: int
-    seconds: float
 
 
 @dataclass(slots=True)
@@ -97,20 +89,27 @@ class Sender:
         self._limiter = Limiter(
             limits.rates, spec.rate_share, transport.clock, in_flight=limits.in_flight, shared_by=limits.shared_by
         )
-        self._client = RetryingClient(destination, spec.retry, self._limiter, transport, lease)
+        self._quotas = Quotas(log.store, destination.account, limits, spec.rate_share)
+        self._client = RetryingClient(destination, spec.retry, self._limiter, transport, lease, self._quotas)
+        self._workers = Workers(self._client, spec.concurrency)
         self._pending = PendingBatches(log.store, spec.folder)
         self._order = random.Random()  # noqa: S311  the order of a batch is not a secret
         self._progress = progress
         self._lock = self._client.lock
-        self._failure: BaseException | None = None
         self._planned = 0
         self._heavy: frozenset[str] = frozenset()
         self._started = transport.clock.now()
 
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._quotas.close()
+
     def resume(self) -> pl.Series:
         """Go on with the batches that earlier runs left; returns the keys of those that are still open."""
         left = [pending for pending in self._pending.all() if not self._is_answered(pending)]
-        self._with_workers((partial(self._resume, pending) for pending in left), len(left))
+        self._workers.carry_out((partial(self._resume, pending) for pending in left), len(left))
         still = [pending.intents["key"] for pending in self._pending.all()]
         return pl.concat([pl.Series("key", [], pl.String), *still])
 
@@ -122,45 +121,13 @@ class Sender:
         is_mixed = self.destination.mode is Mode.SET and not self.destination.replaces and leave.any()
         for part in (rows.filter(leave), rows.filter(~leave)) if is_mixed else (rows,):
             tasks = (partial(self._deliver, batch) for batch in self._batches(with_facts(part, self._facts)))
-            self._with_workers(tasks, -(-len(part) // self._batch_rows))
+            self._workers.carry_out(tasks, -(-len(part) // self._batch_rows))
         return self.stats
 
     @property
     def stats(self) -> RunStats:
         """Counts of everything that was done so far."""
         return self._client.stats
-
-    def _with_workers(self, tasks: Iterator[Callable[[], None]], most: int) -> None:
-        workers = [
-            threading.Thread(target=self._work, args=(tasks,), name=f"deliver-{n}", daemon=True)
-            for n in range(max(0, min(self.spec.concurrency, most)))
-        ]
-        try:
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-        except BaseException:  # the run is interrupted: nothing may be sent after the lease is gone
-            self._client.stop("interrupted")
-            for worker in workers:
-                if worker.is_alive():  # one that has not begun sends nothing any more
-                    worker.join()
-            raise
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self, tasks: Iterator[Callable[[], None]]) -> None:
-        try:
-            while not self._client.stopped:
-                with self._lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                task()
-        except BaseException as error:  # raised again by run()
-            with self._lock:
-                self._failure = self._failure or error
-            self._client.stop()
 
     @property
     def _batch_rows(self) -> int:
@@ -387,8 +354,3 @@ class Sender:
                 seconds = self.transport.clock.now() - self._started
                 accepted, requests = accepted_rows(done), self.stats.requests
                 self._progress(Progress(self._planned, accepted, done["rejected"], requests, seconds))
-
-
-def accepted_rows(outcomes: Counter[str]) -> int:
-    """Count the rows that the destination took."""
-    return sum(outcomes[status] for status in ("acknowledged", "sent"))

@@ -96,6 +96,8 @@ class SyncSpec:
     """After so many equal failures a refused row is tried only every second, fourth, ... run (at most every 32nd)."""
     unmatched_for: timedelta = timedelta(days=7)
     """How long an unchanged row is left alone that has no record at the destination, or several."""
+    hashed: frozenset[str] = frozenset()
+    """Properties whose columns hold identifiers that are hashed already."""
     consent: str | None = None
     """Boolean column without which a row is not sent."""
     guard: Guard = field(default_factory=Guard)

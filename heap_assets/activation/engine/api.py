@@ -1,0 +1,46 @@
+"""Single calls to a destination's API outside of a delivery: to look before sending, and to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.http_client import AnswerLost, RetryingClient, RunStopped, Transport
+from heap_assets.activation.engine.rate_limit import Limiter
+from heap_assets.activation.engine.spec import Retry
+from heap_assets.activation.engine.verdict import Response
+from heap_assets.errors import DeliveryError
+
+
+class _Unleased:
+    """In place of a lease: whoever only reads needs none."""
+
+    def check(self) -> None:
+        return
+
+
+class Api:
+    """Calls with the login, limits, retries and `trouble` of a destination. Use as a context manager."""
+
+    def __init__(self, destination: Destination, retry: Retry | None = None, share: float = 0.9) -> None:
+        limits, self._transport = destination.limits, Transport()
+        clock, shared_by = self._transport.clock, limits.shared_by
+        limiter = Limiter(limits.rates, share, clock, in_flight=limits.in_flight, shared_by=shared_by)
+        self._client = RetryingClient(destination, retry or Retry(), limiter, self._transport, _Unleased())
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.close()
+
+    def call(self, request: Request) -> Response:
+        """Make one call; returns an answer about which `trouble` says nothing.
+
+        Raises DeliveryError if there is none.
+        """
+        try:
+            return self._client.call(request, (), Counter())[0]
+        except (RunStopped, AnswerLost) as error:
+            raise DeliveryError(str(error)) from error

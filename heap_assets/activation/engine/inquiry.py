@@ -1,0 +1,77 @@
+"""What a run would do with single rows, and why: for those who ask about one key."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from heap_assets.activation.engine.accounts import at_account
+from heap_assets.activation.engine.batch import rows_of
+from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.hashing import hashed_key, salt
+from heap_assets.activation.engine.lease import next_fence
+from heap_assets.activation.engine.log import FIELD, Log, field_names, fold
+from heap_assets.activation.engine.planning import build_plan
+from heap_assets.activation.engine.spec import SyncSpec
+from heap_assets.storage import Store
+
+
+def planned_for(
+    spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, store: Store, day: date, key: str
+) -> dict[str, str]:
+    """Return what a run would do with one key: subject to what is the case. Writes nothing.
+
+    `rows`: those of the key only. Values are shown as keyed hashes.
+    """
+    secret = salt(store, spec.salt, keep=False)
+    spec = at_account(store, spec, destination, claim=False)
+    log = Log(store, spec.folder)
+    state, fence = fold(log, log.ledger()), next_fence(store, spec.folder)
+    plan = build_plan(spec, destination, rows, state, store, secret, day=day, fence=fence, force=False)
+    facts = {"mapping": ", ".join(f"{name} from {prop.column}" for name, prop in spec.mapped.items()) or "no property"}
+    reasons = plan.set_aside["reason"].to_list()
+    if reasons:
+        facts["not sent"] = "; ".join(dict.fromkeys(reasons))
+    if plan.no_consent:
+        facts["consent"] = f"{spec.consent} is not true: nothing is sent"
+    waits = [said for name, said in _WAITS.items() if plan.changes.counts.get(name)]
+    if waits:
+        facts["waits"] = waits[0]
+    mine = plan.changes.send.filter(pl.col("key").is_in([key, *rows_keys(rows)]))
+    if len(mine):
+        fields = [name.removeprefix(FIELD) for name in field_names(mine) if mine[name][0] is not None]
+        facts["next run"] = f"{mine['op'][0]} of {', '.join(fields) or 'no property'}"
+        [row] = rows_of(mine.head(1), destination, fence)
+        element = _hashed(destination.element(row), secret)
+        facts["next request"] = json.dumps(element, ensure_ascii=False, default=str)
+    elif not (reasons or plan.no_consent or waits):
+        facts["next run"] = "nothing: what is acknowledged is what the row says"
+    return facts
+
+
+_WAITS = {
+    "waiting": "it was refused unchanged again and again, and is tried less often: `sync retry` tries it at once",
+    "no_match": "there is no record of it there: tried again when the row changes, or after some days",
+    "invalid": "the destination cannot place it: tried again when the row changes, or after some days",
+    "deferred": "the destination asked to be sent it later",
+    "lost": "its answer was lost, and it could count twice: look there, then `sync retry` sends it once more",
+    "superseded": "a newer day of it was acknowledged",
+}
+
+
+def rows_keys(rows: pl.LazyFrame) -> list[str]:
+    """Return the keys by which the ledger knows rows."""
+    column = "event_key" if "event_key" in rows.collect_schema() else "key"
+    return rows.select(pl.col(column).cast(pl.String)).collect()[column].drop_nulls().to_list()
+
+
+def _hashed(value: Any, secret: bytes) -> Any:
+    """Return a JSON value with each text and number of it as its keyed hash; names stay."""
+    if isinstance(value, dict):
+        return {name: _hashed(inner, secret) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hashed(inner, secret) for inner in value]
+    return value if value is None or isinstance(value, bool) else hashed_key(str(value), secret)
