@@ -31,7 +31,10 @@ ARGUMENTS = {
     "explain": ["email:ann@acme.io"],
     "what-if": ["email=1..2"],
     "completion": ["bash"],
-    **{f"sync {name}": ["segment_identify"] for name in ("run", "confirm", "plan", "retry", "runs", "rejected", "check")},
+    **{
+        f"sync {name}": ["segment_identify"]
+        for name in ("run", "confirm", "plan", "retry", "runs", "rejected", "check")
+    },
     "sync why": ["segment_identify", "ann"],
     "sync resend": ["segment_identify", "--yes"],
     "sync forget": ["segment_identify", "ann", "--yes"],
@@ -92,6 +95,7 @@ STATUS_1_ELSEWHERE = {
     "diff": "test_read_only_commands",
     "catalogue diff": "test_stopped_servers",
     "publish": "test_stopped_servers",
+    "sync check": "test_a_connector_of_ones_own",
     "sync run": "test_delivery_cli",
     "sync confirm": "test_delivery_cli",
     "demo": "test_faults",

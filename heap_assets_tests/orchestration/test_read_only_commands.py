@@ -38,7 +38,7 @@ READING = (
     "sync kinds webhook",
     "sync rejected heap_user_properties",
     "sync check heap_user_properties",
-    "sync why heap_user_properties ann@x.example --day 2026-11-20",
+    "sync why heap_user_properties ann@x.example",
     "publish --dry-run",
     "sql",
     "sql select(1)",

@@ -14,6 +14,7 @@ from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.hashing import hashed_key, salt
 from heap_assets.activation.engine.lease import next_fence
 from heap_assets.activation.engine.log import FIELD, Log, field_names, fold
+from heap_assets.activation.engine.maintenance import forgotten
 from heap_assets.activation.engine.planning import build_plan
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.storage import Store
@@ -30,7 +31,10 @@ def planned_for(
     spec = at_account(store, spec, destination, claim=False)
     log = Log(store, spec.folder)
     state, fence = fold(log, log.ledger()), next_fence(store, spec.folder)
-    plan = build_plan(spec, destination, rows, state, store, secret, day=day, fence=fence, force=False)
+    refused = forgotten(store, spec.name)
+    plan = build_plan(
+        spec, destination, rows, state, store, secret, day=day, fence=fence, force=False, forgotten=refused
+    )
     facts = {"mapping": ", ".join(f"{name} from {prop.column}" for name, prop in spec.mapped.items()) or "no property"}
     reasons = plan.set_aside["reason"].to_list()
     if reasons:

@@ -19,7 +19,7 @@ from heap_assets.config import PROPERTIES
 _OBJECTS = {"hubspot_contacts": "contacts", "hubspot_companies": "companies"}
 
 
-class HubSpotRecordsSync(ToHubSpot, RecordSettings):
+class HubSpotRecordsSync(RecordSettings, ToHubSpot):
     """What contacts and companies have in common."""
 
     properties: dict[str, str] = PROPERTIES
