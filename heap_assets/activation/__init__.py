@@ -1,7 +1,8 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
-from heap_assets.activation.connectors.base import Connector, Deployment, ReadSettings, Requirement, Rows
+from heap_assets.activation.connectors.base import Connector, Deployment, Requirement, Rows
 from heap_assets.activation.connectors.heap_deletion import heap_deletion
+from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings, newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed

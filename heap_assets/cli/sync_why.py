@@ -49,13 +49,13 @@ def why_key(name: str, key: str, day: datetime | None, *, as_json: bool) -> None
     if as_json:
         print_json(asdict(fact) for fact in facts)
         return
-    print_rows(["what", "is"], [[fact.subject, fact.said] for fact in facts])
+    print_rows(["what", "is"], [[fact.subject, fact.statement] for fact in facts])
 
 
 def _project_of(name: str) -> Project:
     project = open_project()
     project.require_lake()
     if name not in project.settings.sync:
-        known = ", ".join(project.settings.sync) or "none"
-        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {known}")
+        names = ", ".join(project.settings.sync) or "none"
+        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {names}")
     return project

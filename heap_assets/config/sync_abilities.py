@@ -53,8 +53,8 @@ class MatchSettings(UpsertSettings):
     def _match_is_possible(self) -> MatchSettings:
         policy, possible = self.match or self.default_match, self.possible_matches()
         if policy not in possible:
-            said = f"{policy} is not possible here" if policy else "there is no default here"
-            raise ValueError(f"match: {said}; it must be {' or '.join(possible)}")
+            mistake = f"{policy} is not possible here" if policy else "there is no default here"
+            raise ValueError(f"match: {mistake}; it must be {' or '.join(possible)}")
         return self
 
 

@@ -32,13 +32,13 @@ class Fact:
     """One thing that is known: what it is about, and what is the case."""
 
     subject: str
-    said: str
+    statement: str
 
 
 def why(project: Project, name: str, key: str, day: date) -> Iterator[Fact]:
     """Yield what is known of a key of a sync: gate, row, mapping, ledger, plan, last request and answer.
 
-    Values and keys are shown as keyed hashes, by which equal ones can be told.
+    Values and keys are shown as keyed hashes, by which equal ones can be entry_facts.
     """
     connector = connector_of(project, name)
     secret = salt(project.lake.store, keep=False)
@@ -48,7 +48,7 @@ def why(project: Project, name: str, key: str, day: date) -> Iterator[Fact]:
     for table in connector.ledger_tables:
         where = f"{table}: " if table else ""
         for fact in _of_ledger(project, connector, table, key, day, secret):
-            yield Fact(where + fact.subject, fact.said)
+            yield Fact(where + fact.subject, fact.statement)
 
 
 def _of_ledger(
@@ -60,9 +60,9 @@ def _of_ledger(
     log = Log(store, folder)
     entry = fold(log, log.ledger()).frame.filter(pl.col("key") == key)
     yield from _ledger(entry)
-    mine = _only(rows, key)
-    plan = planned_for(connector.spec(table, day), connector.destination(table), mine, store, day, key)
-    yield from (Fact(subject, said) for subject, said in plan.items())
+    selected = _only(rows, key)
+    plan = planned_for(connector.spec(table, day), connector.destination(table), selected, store, day, key)
+    yield from (Fact(subject, statement) for subject, statement in plan.items())
     sent = changelog(store, folder).filter(pl.col("key_hash") == hashed_key(key, secret)).sort("intended_at")
     yield Fact("last request", _request(sent.row(-1, named=True)) if len(sent) else "none: nothing of it was ever sent")
     if len(sent):
@@ -71,7 +71,7 @@ def _of_ledger(
 
 def _row(connector: Connector[Any], rows: pl.LazyFrame | Addressed, key: str) -> Iterator[Fact]:
     frame = rows.rows if isinstance(rows, Addressed) else rows
-    count = frame.filter(_mine(frame, key)).select(pl.len()).collect().item()
+    count = frame.filter(_has_key(frame, key)).select(pl.len()).collect().item()
     yield Fact("row", f"{count} in {connector.source_asset}" if count else f"none in {connector.source_asset}")
     aside = [("held", rows.held), ("invalid", rows.invalid)] if isinstance(rows, Addressed) else []
     for kind, frame in aside:
@@ -84,8 +84,8 @@ def _ledger(entry: pl.DataFrame) -> Iterator[Fact]:
         yield Fact("ledger", "nothing of it was acknowledged, refused or left unanswered")
         return
     facts = entry.row(0, named=True)
-    told = {name: facts.get(name) for name in ("status", "day", "acknowledged_at", "failures", "reason", "until")}
-    yield Fact("ledger", _in_words(told))
+    shown = ("status", "day", "acknowledged_at", "failures", "reason", "until")
+    yield Fact("ledger", _in_words({name: facts.get(name) for name in shown}))
     if facts.get("remote_id"):
         yield Fact("record there", "its id is known")
     held = {name[2:]: value for name, value in facts.items() if name.startswith("p:") and value is not None}
@@ -95,10 +95,10 @@ def _ledger(entry: pl.DataFrame) -> Iterator[Fact]:
 
 def _only(rows: pl.LazyFrame | Addressed, key: str) -> pl.LazyFrame:
     frame = rows.rows if isinstance(rows, Addressed) else rows
-    return frame.filter(_mine(frame, key))
+    return frame.filter(_has_key(frame, key))
 
 
-def _mine(rows: pl.LazyFrame, key: str) -> pl.Expr:
+def _has_key(rows: pl.LazyFrame, key: str) -> pl.Expr:
     columns = [column for column in ("key", "event_key") if column in rows.collect_schema()]
     return pl.any_horizontal(pl.col(column).cast(pl.String) == key for column in columns)
 

@@ -36,7 +36,7 @@ from heap_assets.activation import (
     deliver,
 )
 from heap_assets.errors import DeliveryError
-from heap_assets.http_client import allow_only
+from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.redaction import redact
 from heap_assets.storage import Store
 
@@ -60,8 +60,8 @@ class Plain(BaseDestination):
         return Request(f"{self.url}/rows", b'{"rows":[' + b",".join(elements) + b"]}")
 
 
-def send(url: str, lake: Store, auth: Auth, count: int = 5) -> SyncReport:
-    return deliver(kit.spec(), Plain(url, auth), kit.people(count).lazy(), lake, kit.DAY, "r")
+def send(url: str, lake: Store, auth: Auth, count: int = 5, allowed: AllowedHosts = ANYWHERE) -> SyncReport:
+    return deliver(kit.spec(), Plain(url, auth), kit.people(count).lazy(), lake, kit.DAY, "r", allowed=allowed)
 
 
 def always(call: Call) -> Say:
@@ -184,11 +184,8 @@ def test_tokens_go_to_no_host_that_is_not_allowed_and_to_no_address_of_strangers
         report = send("", lake, auth)
         assert (report.status, report.aborted) == (Status.STOPPED, 5)
         assert "evil.example" in str(report.reason)
-        allow_only(["elsewhere.example"])
-        try:
-            report = send(server.url, lake, ClientCredentials(f"{server.url}/token", "other", "secret-1"))
-        finally:
-            allow_only(None)
+        allowed = AllowedHosts.of(["elsewhere.example"])
+        report = send(server.url, lake, ClientCredentials(f"{server.url}/token", "other", "secret-1"), allowed=allowed)
     assert "allowed_hosts" in str(report.reason)
     assert len(server.calls) == 1
 
@@ -217,7 +214,7 @@ def test_a_single_call_has_the_login_and_the_patience_of_the_destination() -> No
     vendor = jobs_kit.Vendor()
     with scripted(vendor) as server:
         vendor.tokens.append("not ours")
-        with Api(jobs_kit.Jobs(server.url), retry=kit.QUICK) as api:
+        with Api(jobs_kit.Jobs(server.url), allowed=ANYWHERE, retry=kit.QUICK) as api:
             assert api.call(Request(f"{server.url}/jobs")).json == {"id": 0}
             server.answer = lambda _: Say(404, {})
             with pytest.raises(DeliveryError, match="HTTP 404"):

@@ -14,7 +14,6 @@ import polars as pl
 from pydantic import Field, SecretStr
 
 from heap_assets.activation import (
-    Api,
     BaseDestination,
     Bearer,
     Connector,
@@ -100,9 +99,8 @@ class MailingListConnector(Connector[MailingListSync]):
         return MailingList(self.settings)
 
     def preflight(self) -> Iterator[Permission]:
-        destination = MailingList(self.settings)
-        with Api(destination) as api:
-            found = api.call(Request(destination.url, method="GET", reads=frozenset({401})))
+        with self.api() as api:
+            found = api.call(Request(MailingList(self.settings).url, method="GET", reads=frozenset({401})))
         remedy = "make a token under Settings, Tokens"
         yield Permission("token", found.status == 200, f"the list answers HTTP {found.status}", remedy)
 

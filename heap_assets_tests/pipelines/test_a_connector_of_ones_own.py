@@ -175,7 +175,7 @@ def test_why_says_what_became_of_one_person(world: World, service: Service, monk
         answer = CliRunner().invoke(command, ["why", NAME, key, "--json"])
         assert answer.exit_code == 0, answer.output
         assert not any(value in answer.output for value in ("globex", "t0ken-4711", key))
-        return {fact["subject"]: fact["said"] for fact in json.loads(answer.output)}
+        return {fact["subject"]: fact["statement"] for fact in json.loads(answer.output)}
 
     before = asked("dan@x.example")
     assert before["row"] == "1 in profiles"

@@ -17,17 +17,19 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.activation.engine.accounts import at_account, ledger_of
 from heap_assets.activation.engine.addressing import Addressed
+from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.destination import Dedupe, Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
-from heap_assets.config import Settings, SourceSettings, SyncSettings, WarehouseTable
+from heap_assets.config import Settings, SyncSettings, WarehouseTable
 from heap_assets.errors import DamagedFileError
 from heap_assets.http_client import AllowedHosts
 from heap_assets.identity import Rules, SourceTable
 from heap_assets.sources.heap_connect import Catalogue, Landing
-from heap_assets.sources.warehouse import Permission, RowsWarehouse, Warehouse
+from heap_assets.sources.warehouse import Permission
 from heap_assets.storage import Lake, state_keys
 from heap_assets.tables import PROFILES, USERS, warehouse_asset
 from heap_assets.values import apart
@@ -69,39 +71,6 @@ class Requirement:
     asset: str
     day: str
     columns: frozenset[str] = frozenset()
-
-
-class ReadSettings(SourceSettings, ABC):
-    """A connector's system as a source of tables: a section of `sources:`, whose kind is the connector's.
-
-    A subclass in the connector's file, named as its `source_model`, has `kind`, what it needs to connect, the two
-    methods, and `hosts` for deployments that say which hosts may be called. Tables are related to as `<kind>.<table>`.
-    With `key` and `updated_at` only what changed is read, from an hour before the newest `updated_at` that is known,
-    and everything each `full_read_days`; else everything each time.
-    """
-
-    @abstractmethod
-    def schemas(self) -> Mapping[str, pl.Schema]:
-        """Return the columns of each table."""
-
-    @abstractmethod
-    def read(self, table: str, since: datetime | None) -> Iterable[pl.DataFrame]:
-        """Yield the rows of a table, in frames that fit into memory.
-
-        Parameters
-        ----------
-        since
-            Only rows that changed at or after it (UTC); None for all.
-
-        Raises
-        ------
-        SourceError
-            If they cannot be read.
-        """
-
-    def open(self, section: str) -> Warehouse:
-        del section
-        return RowsWarehouse(self.kind, self.schemas, self.read)
 
 
 S = TypeVar("S", bound=SyncSettings)
@@ -195,10 +164,15 @@ class Connector(ABC, Generic[S]):
     def preflight(self) -> Iterable[Permission]:
         """Try what a run will need, one result each: login, scopes, the object, each mapped field and its type.
 
-        Only reads at the destination (:class:`heap_assets.activation.Api`). It is asked by `heap-assets sync check`,
-        and before the first rows are sent to an account.
+        Only reads at the destination (:meth:`api`). It is asked by `heap-assets sync check`, and before the first rows
+        are sent to an account.
         """
         return ()
+
+    def api(self) -> Api:
+        """Return what makes single calls to the destination: `with self.api() as api: api.call(request)`."""
+        share, allowed = self.settings.limit_share, self.deployment.allowed_hosts
+        return Api(self.destination(self.first_table), allowed=allowed, share=share)
 
     def own_links(self) -> pl.DataFrame | None:
         """Return `user_id`, `identity` of the pairs that Heap has only from this sync, None if it makes none."""

@@ -12,7 +12,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from heap_assets.activation import connectors as package
-from heap_assets.activation.connectors.base import Connector, Deployment, ReadSettings
+from heap_assets.activation.connectors.base import Connector, Deployment
+from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.config import SyncSettings
 from heap_assets.redaction import redact
 

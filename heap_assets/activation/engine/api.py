@@ -11,6 +11,7 @@ from heap_assets.activation.engine.rate_limit import Limiter
 from heap_assets.activation.engine.spec import Retry
 from heap_assets.activation.engine.verdict import Response
 from heap_assets.errors import DeliveryError
+from heap_assets.http_client import AllowedHosts
 
 
 class _Unleased:
@@ -21,10 +22,15 @@ class _Unleased:
 
 
 class Api:
-    """Calls with the login, limits, retries and `trouble` of a destination. Use as a context manager."""
+    """Calls with the login, limits, retries and `trouble` of a destination. Use as a context manager.
 
-    def __init__(self, destination: Destination, retry: Retry | None = None, share: float = 0.9) -> None:
-        limits, self._transport = destination.limits, Transport()
+    `allowed`: hosts that may be called: those of the deployment.
+    """
+
+    def __init__(
+        self, destination: Destination, *, allowed: AllowedHosts, retry: Retry | None = None, share: float = 0.9
+    ) -> None:
+        limits, self._transport = destination.limits, Transport(allowed=allowed)
         clock, shared_by = self._transport.clock, limits.shared_by
         limiter = Limiter(limits.rates, share, clock, in_flight=limits.in_flight, shared_by=shared_by)
         self._client = RetryingClient(destination, retry or Retry(), limiter, self._transport, _Unleased())

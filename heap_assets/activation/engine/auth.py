@@ -92,7 +92,7 @@ class ApiKey(Auth):
 
 
 @dataclass
-class _Kept:
+class _Token:
     """A token of this process, and what else its answer said."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -101,8 +101,8 @@ class _Kept:
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-_kept: dict[str, _Kept] = {}
-_kept_lock = threading.Lock()
+_tokens: dict[str, _Token] = {}
+_tokens_lock = threading.Lock()
 
 
 class TokenAuth(Auth):
@@ -120,27 +120,27 @@ class TokenAuth(Auth):
         """Return a new token, the seconds that it is valid, and everything that its answer said."""
 
     def applied(self, request: Request, fetch: Fetch) -> Request:
-        kept = self._kept()
-        with kept.lock:  # one fetches, the others wait and share what it got
-            if kept.token is None or time.monotonic() > kept.ends:
-                kept.token, seconds, kept.facts = self.fetched(fetch)
-                register_secrets([kept.token])
-                kept.ends = time.monotonic() + max(seconds - _EARLY, seconds / 2)
-            token, facts = kept.token, kept.facts
+        cached = self._token()
+        with cached.lock:  # one fetches, the others wait and share what it got
+            if cached.token is None or time.monotonic() > cached.ends:
+                cached.token, seconds, cached.facts = self.fetched(fetch)
+                register_secrets([cached.token])
+                cached.ends = time.monotonic() + max(seconds - _EARLY, seconds / 2)
+            token, facts = cached.token, cached.facts
         url = self._base_url(facts) + request.url if request.url.startswith("/") else request.url
         return replace(_with_headers(request, Authorization=f"Bearer {token}"), url=url)
 
     def expire(self, sent: Request) -> bool:
-        kept = self._kept()
-        with kept.lock:
-            if sent.headers.get("Authorization") == f"Bearer {kept.token}":  # else somebody renewed it meanwhile
-                kept.token = None
+        cached = self._token()
+        with cached.lock:
+            if sent.headers.get("Authorization") == f"Bearer {cached.token}":  # else somebody renewed it meanwhile
+                cached.token = None
         return True
 
-    def _kept(self) -> _Kept:
+    def _token(self) -> _Token:
         name = hashlib.sha256(repr((type(self).__name__, sorted(vars(self).items()))).encode()).hexdigest()
-        with _kept_lock:
-            return _kept.setdefault(name, _Kept())
+        with _tokens_lock:
+            return _tokens.setdefault(name, _Token())
 
     def _base_url(self, facts: Mapping[str, Any]) -> str:
         url = str(facts.get(self.base_url_from, ""))
