@@ -1,0 +1,1 @@
+"""Marketo Engage: leads and static lists."""

@@ -1,0 +1,113 @@
+"""Members of static lists, by the ids of their leads, which are looked up before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import Field
+
+from heap_assets.activation.connectors.inputs import MemberConnector, MemberSettings
+from heap_assets.activation.connectors.marketo.instance import (
+    BATCH_ROWS,
+    NO_LEAD,
+    MarketoDestination,
+    ToMarketo,
+    reason_of_row,
+    results_of,
+)
+from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.exchange import Exchange, Request
+from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.verdict import RowVerdict, Verdict, reason_of
+
+_NO_MEMBER = "1015"
+
+
+class MarketoListsSync(ToMarketo, MemberSettings):
+    """Members of a static list of Marketo.
+
+    **To create there:** as for `marketo_leads`, and a static list. **What is matched:** the key with `lookup_field`.
+    Keys without a lead are left alone (`no_match`), keys of several leads are refused. Who is no member any more is
+    removed; members that were added in Marketo stay. **Never run against Marketo itself.**
+    """
+
+    kind: Literal["marketo_lists"] = "marketo_lists"
+    list_id: int = Field(ge=1, description="Id of the static list: the number after ST in its address")
+
+
+class MarketoListsConnector(MemberConnector[MarketoListsSync]):
+    """Members of an audience to a static list."""
+
+    settings_model = MarketoListsSync
+
+    def destination(self, table: str = "") -> MarketoLists:
+        return MarketoLists(self.settings)
+
+
+class MarketoLists(MarketoDestination):
+    """Adds and removes members by the ids of their leads, which are looked up each time: leads are merged there."""
+
+    kind = "marketo_lists"
+    mode = Mode.SET
+
+    def __init__(self, settings: MarketoListsSync) -> None:
+        super().__init__(settings)
+        self._list = settings.list_id
+
+    @property
+    def target(self) -> str:
+        return f"{super().target}:{self._list}"
+
+    def element(self, row: Row) -> str:
+        return row.key
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        leads = "&".join(f"id={id.decode()}" for id in elements)
+        return Request(
+            f"{self.url}/rest/v1/lists/{self._list}/leads.json?{leads}", method="DELETE" if rows[0].removed else "POST"
+        )
+
+    def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
+        found: dict[str, list[str]] = {row.key.lower(): [row.key] for row in rows} if self.lookup == "id" else {}
+        if self.lookup != "id":
+            answer = yield self._look_up(rows)
+            leads = results_of(answer)
+            if leads is None:
+                return Verdict(rest="not_applied", reason=reason_of(answer))
+            for lead in leads:
+                found.setdefault(str(lead[self.lookup]).lower(), []).append(str(lead["id"]))
+        ids = [found.get(row.key.lower(), []) for row in rows]
+        chosen = list(dict.fromkeys(id for one in ids if len(one) == 1 or rows[0].removed for id in one))
+        told: dict[str, Any] = {}
+        for start in range(0, len(chosen), BATCH_ROWS):
+            answer = yield self.request([id.encode() for id in chosen[start : start + BATCH_ROWS]], rows)
+            results = results_of(answer)
+            if results is None:
+                return Verdict(rest="not_applied", reason=reason_of(answer))
+            told |= {str(result["id"]): result for result in results}
+        return Verdict({index: _member(row, ids[index], told) for index, row in enumerate(rows)})
+
+    def _look_up(self, rows: Sequence[Row]) -> Request:
+        """Return a query in a body: an address would be too short, and would show keys to whoever logs it."""
+        keys = ",".join(row.key for row in rows)
+        query = {"_method": "GET", "filterType": self.lookup, "fields": f"id,{self.lookup}", "filterValues": keys}
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        url = f"{self.url}/rest/v1/leads.json?_method=GET"
+        return Request(url, urlencode(query).encode(), headers=headers, repeatable=True, rows=0)
+
+
+def _member(row: Row, ids: Sequence[str], told: Mapping[str, Any]) -> RowVerdict:
+    if not ids:
+        return (
+            RowVerdict("acknowledged") if row.removed else RowVerdict("no_match", "Marketo has no lead with this key")
+        )
+    if len(ids) > 1 and not row.removed:
+        return RowVerdict("invalid", f"{len(ids)} leads have this key")
+    codes = {reason_of_row(told[id]) for id in ids if told[id].get("status") == "skipped"}
+    for code, reason in codes - {("", ": skipped")}:  # skipped without a reason: it was one already
+        if row.removed and code in (NO_LEAD, _NO_MEMBER):
+            continue
+        return RowVerdict("no_match" if code == NO_LEAD else "rejected", reason)
+    return RowVerdict("acknowledged")
