@@ -236,5 +236,12 @@ def test_a_batch_that_fares_badly_as_a_whole_is_halved(
 def test_by_email_the_settings_must_say_upsert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBSPOT_TOKEN", TOKEN)
     settings = TestHubSpotContactsByEmail.settings.replace("{url}", "http://127.0.0.1:9").replace("match: upsert\n", "")
-    with pytest.raises(SettingsError, match="match: HubSpot has no reliable call that only updates by e-mail"):
+    with pytest.raises(SettingsError, match="update_only is not possible here; it must be upsert"):
+        kit.Deployment.make(tmp_path, settings)
+
+
+def test_members_of_a_static_list_have_no_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBSPOT_TOKEN", TOKEN)
+    settings = TestHubSpotLists.settings.replace("{url}", "http://127.0.0.1:9") + "\nproperties: {plan: plan_name}"
+    with pytest.raises(SettingsError, match="properties: members of this list have none"):
         kit.Deployment.make(tmp_path, settings)

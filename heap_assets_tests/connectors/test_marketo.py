@@ -158,7 +158,7 @@ def test_errors_that_no_retry_will_change_end_the_run(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("match: upsert\nlookup_field: id", "match: with lookup_field: id there is only update_only"),
+        ("match: upsert\nlookup_field: id", "upsert is not possible here; it must be update_only"),
         ("partition: Europe", "partition: only new leads are given one"),
     ],
 )

@@ -62,7 +62,7 @@ class ToAmplitude(SyncSettings):
         return self.url
 
 
-class AmplitudeUsersSync(ToAmplitude, RecordSettings):
+class AmplitudeUsersSync(RecordSettings, ToAmplitude):
     """User properties of Amplitude, by user id. Needs the project's API key. Amplitude makes users that it does not
     know, and shows new values only after the user's next event. Values that are gone are unset; one of country,
     region, city and dma resets the other three. Not sent are ids below 5 characters, placeholders as ids, and texts
@@ -74,7 +74,7 @@ class AmplitudeUsersSync(ToAmplitude, RecordSettings):
     properties: dict[str, str] = PROPERTIES
 
 
-class AmplitudeEventsSync(ToAmplitude, EventRowSettings):
+class AmplitudeEventsSync(EventRowSettings, ToAmplitude):
     """Rows of a table as events of Amplitude, each once: for 7 days Amplitude drops a second one with the same
     `insert_id`. Needs the project's API key. Ids below `min_id_length` and placeholders are not sent. Events of a user
     who has too many wait: 30 seconds, or until the next day (UTC) after 500,000 in one. Never run against Amplitude

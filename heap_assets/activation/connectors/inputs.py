@@ -1,6 +1,7 @@
 """What most destinations take: records by a key, events of people, and members of an audience.
 
-A kind derives its settings and its connector from one of the pairs here, and adds what is its vendor's.
+A kind derives its settings and its connector from one of the pairs here, and adds what is its vendor's. Of the bases of
+settings the one from here comes first: what it says of `source` is what counts.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -64,12 +65,23 @@ class RecordSettings(PeopleSettings, UpsertSettings):
 
 
 class MemberSettings(PeopleSettings):
-    """Members of an audience: who is one no longer is removed."""
+    """Members of an audience: who is one no longer is removed.
+
+    `takes_properties`: of a kind whose members have values besides their key.
+    """
+
+    takes_properties: ClassVar[bool] = True
 
     mode: Literal["set"] = "set"
     member: str | None = Field(
         default=None, description="Boolean trait, audience or column: true for members; every row is one unless given"
     )
+
+    @model_validator(mode="after")
+    def _properties_are_taken(self) -> MemberSettings:
+        if self.properties and not self.takes_properties:
+            raise ValueError("properties: members of this list have none; leave them out")
+        return self
 
     @property
     def is_upsert(self) -> bool:

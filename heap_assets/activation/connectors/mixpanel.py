@@ -62,7 +62,7 @@ class ToMixpanel(SyncSettings):
         return self.url
 
 
-class MixpanelUsersSync(ToMixpanel, RecordSettings):
+class MixpanelUsersSync(RecordSettings, ToMixpanel):
     """Profiles of Mixpanel's users, by distinct_id. Needs the project's token. Missing profiles are made: Mixpanel has
     no call that only updates. Values that are gone are unset; users do not get the place of this server. Refused are
     placeholders as keys, and texts above 255 characters, which Mixpanel would cut. Never run against Mixpanel itself:
@@ -73,7 +73,7 @@ class MixpanelUsersSync(ToMixpanel, RecordSettings):
     properties: dict[str, str] = PROPERTIES
 
 
-class MixpanelGroupsSync(ToMixpanel, RecordSettings):
+class MixpanelGroupsSync(RecordSettings, ToMixpanel):
     """Profiles of Mixpanel's groups, such as accounts, by group id. Needs the project's token, and in Mixpanel the
     group key of `group_key` (Project Settings, Group Keys). Missing groups are made; values that are gone are unset.
     """
@@ -83,7 +83,7 @@ class MixpanelGroupsSync(ToMixpanel, RecordSettings):
     group_key: str = Field(min_length=1, description="Group key of the project, such as company")
 
 
-class MixpanelEventsSync(ToMixpanel, EventRowSettings):
+class MixpanelEventsSync(EventRowSettings, ToMixpanel):
     """Rows of a table as events of Mixpanel, each once: a row that arrives twice has the same `$insert_id` and counts
     once. Needs the project's token, or a service account. Every event needs a time: `timestamp_column`, or the table's
     `created_at`; those before 1971 or more than an hour ahead are not sent. Mixpanel names the rows that it refuses

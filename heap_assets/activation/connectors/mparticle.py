@@ -53,7 +53,7 @@ class ToMParticle(SyncSettings):
         return self.url
 
 
-class MParticleUsersSync(ToMParticle, RecordSettings):
+class MParticleUsersSync(RecordSettings, ToMParticle):
     """User attributes of mParticle, by an identity. Needs a feed or a custom input with key and secret. mParticle
     makes users that it does not know. An answer only says that a call came in: rows count as sent, and mParticle's
     live stream shows what became of them. Values that are gone are deleted. Never run against mParticle itself.
@@ -65,7 +65,7 @@ class MParticleUsersSync(ToMParticle, RecordSettings):
     )
 
 
-class MParticleEventsSync(ToMParticle, EventRowSettings):
+class MParticleEventsSync(EventRowSettings, ToMParticle):
     """Rows of a table as custom events of mParticle. mParticle counts a row twice that it gets twice: one whose answer
     was lost stays `unknown` and is not sent again by itself (`heap-assets sync retry`). Attributes of events are
     texts. A workspace takes 1,000 names of events, and drops later ones without a word. Never run against mParticle

@@ -53,7 +53,7 @@ class ToOptimizely(SyncSettings):
         return self.url
 
 
-class OptimizelyProfilesSync(ToOptimizely, RecordSettings):
+class OptimizelyProfilesSync(RecordSettings, ToOptimizely):
     """Profiles of the Optimizely Data Platform, by an identifier. Needs the public API key, and in the schema of
     customers the identifier and a field for each of `properties`: a profile with an unknown field is refused. Missing
     profiles are made. An answer only says that a call came in, so rows count as sent. Values that are gone are sent as
@@ -64,7 +64,7 @@ class OptimizelyProfilesSync(ToOptimizely, RecordSettings):
     properties: dict[str, str] = PROPERTIES
 
 
-class OptimizelyEventsSync(ToOptimizely, EventRowSettings):
+class OptimizelyEventsSync(EventRowSettings, ToOptimizely):
     """Rows of a table as events of the Optimizely Data Platform; the name is the type. Optimizely counts a row twice
     that it gets twice: one whose answer was lost stays `unknown` and is not sent again by itself (`heap-assets sync
     retry`). Needs the public API key, and in the schema of events a field for each of `properties`. Never run against
@@ -75,7 +75,7 @@ class OptimizelyEventsSync(ToOptimizely, EventRowSettings):
     action: str | None = Field(default=None, description="Action of the events, such as purchase")
 
 
-class OptimizelyListSync(ToOptimizely, MemberSettings):
+class OptimizelyListSync(MemberSettings, ToOptimizely):
     """Subscribers of a list of the Optimizely Data Platform. Needs the public API key and a list. Who leaves is
     unsubscribed from the list. Never run against Optimizely itself.
     """

@@ -21,7 +21,7 @@ _NAME_UNITS = 255
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
-class HubSpotEventsSync(ToHubSpot, EventRowSettings):
+class HubSpotEventsSync(EventRowSettings, ToHubSpot):
     """Rows of a warehouse table as custom events of HubSpot, each once.
 
     **To create there:** a private app with the scopes `analytics.behavioral_events.send` and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
@@ -18,7 +18,7 @@ from heap_assets.activation.engine.verdict import RowVerdict, Verdict, reason_of
 _ID = "hs_object_id"
 
 
-class HubSpotListsSync(ToHubSpot, MemberSettings):
+class HubSpotListsSync(MemberSettings, ToHubSpot):
     """Members of a static list of HubSpot.
 
     **To create there:** a private app with the scopes `crm.lists.write` and `crm.objects.contacts.read`; a static list
@@ -30,6 +30,8 @@ class HubSpotListsSync(ToHubSpot, MemberSettings):
 
     **What can be refused:** a list that does not exist ends the run. **Never run against HubSpot itself.**
     """
+
+    takes_properties: ClassVar[bool] = False
 
     kind: Literal["hubspot_lists"] = "hubspot_lists"
     list_id: int = Field(ge=1, description="ILS list ID of a static list")

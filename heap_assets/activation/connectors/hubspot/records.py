@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from heap_assets.activation.connectors.hubspot.account import HubSpotDestination, ToHubSpot, as_text
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
@@ -14,29 +14,23 @@ from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
-from heap_assets.config import PROPERTIES
+from heap_assets.config import PROPERTIES, Match, MatchSettings
 
 _OBJECTS = {"hubspot_contacts": "contacts", "hubspot_companies": "companies"}
 
 
-class HubSpotRecordsSync(RecordSettings, ToHubSpot):
+class HubSpotRecordsSync(RecordSettings, MatchSettings, ToHubSpot):
     """What contacts and companies have in common."""
+
+    matches: ClassVar[tuple[Match, ...]] = ("update_only", "upsert")
 
     properties: dict[str, str] = PROPERTIES
     key_property: str = Field(description="Unique property that holds the key: one of your own, made in HubSpot before")
-    match: Literal["update_only", "upsert"] = Field(
-        default="update_only", description="update_only: no new records; upsert: missing ones are made"
-    )
     path: str = Field(default="", description="Path of the objects, for another version of the API")
 
-    @model_validator(mode="after")
-    def _match_is_possible(self) -> HubSpotRecordsSync:
-        if self.key_property == "email" and self.match != "upsert":
-            raise ValueError(
-                "match: HubSpot has no reliable call that only updates by e-mail: say match: upsert, or choose a "
-                "unique property of your own as key_property"
-            )
-        return self
+    def possible_matches(self) -> tuple[Match, ...]:
+        """Return the policies that HubSpot can keep: it has no reliable call that only updates by e-mail."""
+        return ("upsert",) if self.key_property == "email" else self.matches
 
     @property
     def objects_path(self) -> str:
@@ -51,7 +45,8 @@ class HubSpotContactsSync(HubSpotRecordsSync):
     which "unique values" is chosen; the properties that are mapped.
 
     **What is matched:** the key with `key_property`. Keys without a contact are left alone (`no_match`) unless
-    `match: upsert` is set. By `email` there is only `match: upsert`; secondary addresses match, too.
+    `match: upsert` is set. By `email` there is only `match: upsert`, which has to be said; secondary addresses match,
+    too.
 
     **What can be refused:** rows with a property that HubSpot does not have or does not let anybody write, or with a
     value that does not fit its type. A withdrawn value is emptied. `lifecyclestage` never moves backwards: HubSpot says
@@ -101,7 +96,7 @@ class HubSpotRecords(HubSpotDestination):
 
     def __init__(self, settings: HubSpotRecordsSync) -> None:
         super().__init__(settings, forbidden_names=frozenset({settings.key_property.lower(), "hs_object_id"}))
-        self.kind, self._key, self._creates = settings.kind, settings.key_property, settings.match == "upsert"
+        self.kind, self._key, self._creates = settings.kind, settings.key_property, settings.match_policy == "upsert"
         self._path = f"{settings.objects_path}/batch/{'upsert' if self._creates else 'update'}"
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field, model_validator
@@ -20,12 +20,12 @@ from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
-from heap_assets.config import PROPERTIES
+from heap_assets.config import PROPERTIES, Match, MatchSettings
 
 _SEVERAL = "1007"
 
 
-class MarketoLeadsSync(ToMarketo, RecordSettings):
+class MarketoLeadsSync(RecordSettings, MatchSettings, ToMarketo):
     """Leads of Marketo, by e-mail address or another field.
 
     **To create there:** a custom service in LaunchPoint whose API user may read and write people; the fields that are
@@ -39,19 +39,20 @@ class MarketoLeadsSync(ToMarketo, RecordSettings):
     duplicates. **Never run against Marketo itself.**
     """
 
+    matches: ClassVar[tuple[Match, ...]] = ("update_only", "upsert")
+
     kind: Literal["marketo_leads"] = "marketo_leads"
     properties: dict[str, str] = PROPERTIES
-    match: Literal["update_only", "upsert"] = Field(
-        default="update_only", description="update_only: no new records; upsert: missing ones are made"
-    )
     partition: str | None = Field(
         default=None, description="Partition that new leads are made in; the default one else"
     )
 
+    def possible_matches(self) -> tuple[Match, ...]:
+        """Return the policies that Marketo can keep: it makes the ids itself."""
+        return ("update_only",) if self.lookup_field == "id" else self.matches
+
     @model_validator(mode="after")
-    def _match_is_possible(self) -> MarketoLeadsSync:
-        if self.match == "upsert" and self.lookup_field == "id":
-            raise ValueError("match: with lookup_field: id there is only update_only, because Marketo makes the ids")
+    def _partition_is_of_new_leads(self) -> MarketoLeadsSync:
         if self.match != "upsert" and self.partition is not None:
             raise ValueError("partition: only new leads are given one, which match: upsert makes")
         return self
@@ -74,7 +75,7 @@ class MarketoLeads(MarketoDestination):
 
     def __init__(self, settings: MarketoLeadsSync) -> None:
         super().__init__(settings)
-        action = "createOrUpdate" if settings.match == "upsert" else "updateOnly"
+        action = "createOrUpdate" if settings.match_policy == "upsert" else "updateOnly"
         partition = f',"partitionName":{orjson.dumps(settings.partition).decode()}' if settings.partition else ""
         self._head = (
             f'{{"action":"{action}","lookupField":{orjson.dumps(self.lookup).decode()}{partition},"input":['.encode()

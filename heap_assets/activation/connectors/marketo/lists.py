@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 from pydantic import Field
@@ -25,13 +25,15 @@ from heap_assets.activation.engine.verdict import RowVerdict, Verdict, reason_of
 _NO_MEMBER = "1015"
 
 
-class MarketoListsSync(ToMarketo, MemberSettings):
+class MarketoListsSync(MemberSettings, ToMarketo):
     """Members of a static list of Marketo.
 
     **To create there:** as for `marketo_leads`, and a static list. **What is matched:** the key with `lookup_field`.
     Keys without a lead are left alone (`no_match`), keys of several leads are refused. Who is no member any more is
     removed; members that were added in Marketo stay. **Never run against Marketo itself.**
     """
+
+    takes_properties: ClassVar[bool] = False
 
     kind: Literal["marketo_lists"] = "marketo_lists"
     list_id: int = Field(ge=1, description="Id of the static list: the number after ST in its address")
