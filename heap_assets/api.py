@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets import project as deployment
 from heap_assets.activation import SyncReport
-from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
+from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError, no_such
 from heap_assets.identity import Explanation, IdentifierRule, Resolution, Rules
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import resolve as resolve_links
@@ -174,7 +174,7 @@ class Project(deployment.Project):
             If the settings and the catalogue have no such table.
         """
         if name not in self.tables:
-            raise SettingsError(f"there is no table {name!r}. Tables: {', '.join(self.tables)}")
+            raise no_such("table", name, self.tables)
         return Table(self, name)
 
     def sql(self, statement: str) -> pl.DataFrame:
@@ -228,7 +228,7 @@ class Project(deployment.Project):
         """
         audiences = self.settings.profiles.audiences
         if name not in audiences:
-            raise SettingsError(f"there is no audience {name!r}. Audiences: {', '.join(audiences) or 'none'}")
+            raise no_such("audience", name, audiences)
         profiles = self.table(PROFILES)
         rows = profiles.newest() if day is None else profiles.day(day)
         if name not in rows.collect_schema():
@@ -254,7 +254,7 @@ class Project(deployment.Project):
         """
         syncs = self.settings.sync
         if sync not in syncs:
-            raise SettingsError(f"there is no sync {sync!r}. Syncs: {', '.join(syncs) or 'none'}")
+            raise no_such("sync", sync, syncs)
         chosen = newest_day(self, sync) if day is None else date.fromisoformat(str(day))
         if chosen is None:
             raise MissingInputError(f"sync.{sync} has nothing to read yet: materialize its inputs first")

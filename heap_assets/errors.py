@@ -1,5 +1,7 @@
 """Errors that a user can act on; every message names the thing that is wrong and what to do."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import ClassVar
 
 from heap_assets.redaction import redact
@@ -78,3 +80,23 @@ class DeliveryError(HeapAssetsError):
 
 class HostNotAllowedError(HeapAssetsError):
     """The settings' `allowed_hosts` do not have this host; nothing was sent."""
+
+
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """Return the nearest of `names` as the end of a message about an unknown `name`; empty if none is near.
+
+    >>> did_you_mean("emial", ["crm_id", "email"]), did_you_mean("x", ["crm_id"])
+    (" Did you mean 'email'?", '')
+    """
+    close = get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def no_such(kind: str, name: str, names: Collection[str]) -> SettingsError:
+    """Return the error about a `name` that is none of `names`, which it lists.
+
+    >>> no_such("sync", "webhooks", ["webhook", "crm"])
+    SettingsError("there is no sync 'webhooks'. Syncs: webhook, crm. Did you mean 'webhook'?")
+    """
+    listed, near = ", ".join(names) or "none", did_you_mean(name, names)
+    return SettingsError(f"there is no {kind} {name!r}. {kind.capitalize()}s: {listed}{near and f'.{near}'}")

@@ -19,7 +19,7 @@ from heap_assets.cli.output import (
     records,
     report_option,
 )
-from heap_assets.errors import SettingsError, SourceError
+from heap_assets.errors import SettingsError, SourceError, did_you_mean
 from heap_assets.orchestration.code_location import reload_code_locations
 from heap_assets.pipelines.catalogue import accept, uncommitted
 from heap_assets.pipelines.catalogue import missing as missing_tables
@@ -199,8 +199,6 @@ def _redacted(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _require_table(table: str, tables: list[str]) -> None:
-    if table in tables:
-        return
-    close = difflib.get_close_matches(table, tables, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {', '.join(tables) or 'none'}.{hint}")
+    if table not in tables:
+        listed, hint = ", ".join(tables) or "none", did_you_mean(table, tables)
+        raise SettingsError(f"no dump that landed has a table {table!r}. Tables: {listed}.{hint}")

@@ -10,7 +10,7 @@ import click
 import polars as pl
 
 from heap_assets.cli.output import COUNT, Record, json_option, print_json, progress, records, report_option
-from heap_assets.errors import SettingsError
+from heap_assets.errors import SettingsError, no_such
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import what_if as sweep
 from heap_assets.pipelines.offenders import Offender, Offenders, offenders_of, rows_of_key, shown_by
@@ -94,7 +94,7 @@ def _of_check(result: Offenders) -> Iterator[Record]:
 
 def _of_sync(project: Project, name: str, keys: list[str], partition: str | None, most: int) -> Iterator[Record]:
     if name not in project.settings.sync:
-        raise SettingsError(f"there is no sync {name!r}. Syncs: {', '.join(project.settings.sync) or 'none'}")
+        raise no_such("sync", name, project.settings.sync)
     day = datetime.strptime(partition, "%Y-%m-%d").date() if partition else None
     for key in keys:
         by_place = rows_of_key(project, name, key, day, most)

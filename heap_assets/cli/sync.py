@@ -36,7 +36,7 @@ from heap_assets.cli.output import (
     report_option,
 )
 from heap_assets.cli.sync_why import check, why_key
-from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
+from heap_assets.errors import HeapAssetsError, MissingInputError, no_such
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.offenders import forget_person
 from heap_assets.pipelines.sync_checks import record_results, results_of, undelivered_result
@@ -77,7 +77,7 @@ def kinds(kind: str | None, as_json: bool) -> None:
         )
         return
     if kind not in kinds_by_name:
-        raise SettingsError(f"there is no kind {kind!r}. Kinds: {', '.join(kinds_by_name)}")
+        raise no_such("kind", kind, kinds_by_name)
     fields = kinds_by_name[kind].settings_model.model_fields.items()
     if as_json:
         print_json({"key": k, "required": f.is_required(), "description": f.description or ""} for k, f in fields)
@@ -292,7 +292,7 @@ def _project_of(name: str) -> Project:
     project.require_lake()
     syncs = project.settings.sync
     if name not in syncs:
-        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {', '.join(syncs) or 'none'}")
+        raise no_such("sync", name, syncs)
     return project
 
 

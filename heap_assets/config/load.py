@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pydantic_core import ErrorDetails
 from heap_assets.config.base import alternatives, one_line
 from heap_assets.config.models import Kinds, Settings, settings_model
 from heap_assets.config.secrets import secrets_of, secrets_of_environment, texts_of, written_secret
-from heap_assets.errors import SettingsError
+from heap_assets.errors import SettingsError, did_you_mean
 from heap_assets.redaction import keep_addresses, register_secrets
 from heap_assets.yaml_core import Unquoted, line_of, read_yaml, unquoted
 
@@ -131,8 +130,7 @@ def _describe(file: _File, errors: Sequence[ErrorDetails], raw: dict[str, Any]) 
     at = file.at(path)
     if kind == "extra_forbidden":
         keys = _keys_of(file.model, error["loc"])
-        close = difflib.get_close_matches(str(error["loc"][-1]), keys, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(str(error["loc"][-1]), keys)
         return f"{at}: {where} is not a known key. Known: {', '.join(keys)}.{hint}"
     if kind in ("missing", "union_tag_not_found"):
         return f"{at}: {where} is missing"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from datetime import date
 from functools import cache
@@ -18,6 +17,7 @@ from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.sync import SyncSettings, sync_section
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
+from heap_assets.errors import did_you_mean
 from heap_assets.tables import WAREHOUSE_SOURCE, warehouse_asset, warehouse_table
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
@@ -145,8 +145,7 @@ class Settings(Section):
         declared = set(self.identity.types)
         for where, mapped in self._mapped_types():
             if mapped not in declared:
-                close = difflib.get_close_matches(mapped, declared, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(mapped, declared)
                 raise ValueError(
                     f"{where} is {mapped!r}, which identity.identifiers does not declare. "
                     f"Declared: {', '.join(self.identity.types)}.{hint}"

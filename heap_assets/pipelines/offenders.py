@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 
 import polars as pl
 
@@ -20,7 +19,7 @@ from heap_assets.activation import (
     salt,
     set_aside,
 )
-from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.errors import MissingInputError, SettingsError, did_you_mean
 from heap_assets.identity import HEAP_USER_ID, normalised
 from heap_assets.pipelines.suites import checks_of, dump_checks, plain_columns
 from heap_assets.pipelines.sync_checks import sent_and_exported, sync_checks
@@ -115,8 +114,7 @@ def shown_by(project: Project, keys: Collection[str]) -> list[tuple[str, str, st
 def _check(project: Project, asset: str, check: str) -> Check:
     checks = {each.name: each for each in _checks_on(project, asset)}
     if check not in checks:
-        close = get_close_matches(check, checks, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(check, checks)
         names = ", ".join(checks) or "none: is it an asset, such as profiles or heap/users?"
         raise SettingsError(f"{asset} has no check {check!r}. Checks: {names}.{hint}")
     return checks[check]

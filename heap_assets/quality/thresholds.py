@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
 
-from heap_assets.errors import SettingsError
+from heap_assets.errors import SettingsError, did_you_mean
 
 
 def _threshold(default: float, meaning: str) -> Any:
@@ -103,8 +102,7 @@ class Thresholds:
         defaults = {own.name: own.default for own in fields(cls)}
         for name, value in settings.items():
             if name not in defaults:
-                close = difflib.get_close_matches(name, defaults, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(name, defaults)
                 raise SettingsError(f"checks.{name} is no threshold. Thresholds: {', '.join(defaults)}.{hint}")
             if value < 0 or (isinstance(defaults[name], int) and value != int(value)):
                 expected = "a whole number" if isinstance(defaults[name], int) else "a number"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 
 import polars as pl
 
-from heap_assets.errors import HeapAssetsError
+from heap_assets.errors import HeapAssetsError, did_you_mean
 from heap_assets.identity.explain.blockers import IdentityTables
 from heap_assets.identity.explain.cluster import Identifier
 from heap_assets.identity.normalise import normalised, reason
@@ -73,8 +72,7 @@ def look_up(query: str, tables: IdentityTables, rules: Rules) -> Lookup:
     if not colon or not raw_value:
         raise QueryError(f"{query!r} has no type; ask for type:value, such as email:ADDRESS.")
     if kind not in rules.types:
-        near = get_close_matches(kind, rules.types, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(kind, rules.types)
         raise QueryError(f"unknown identifier type {kind!r}; types are {', '.join(rules.types)}.{hint}")
     raw = Identifier(kind, raw_value)
     rule = rules[raw.type]
