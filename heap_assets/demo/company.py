@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from heap_assets.demo.chance import guid
 from heap_assets.demo.dumps import UseCache, write_dump
 from heap_assets.demo.faults import Fault, planted
 from heap_assets.demo.files import put
-from heap_assets.demo.leftovers import write_leftovers
 from heap_assets.demo.plan import DemoError, Plan
 from heap_assets.demo.truth import write_truth
 from heap_assets.demo.warehouse_tables import write_warehouse
@@ -113,7 +113,7 @@ def write_company(
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "bucket").mkdir(parents=True)
     company = _write(folder, plan, list(plan.dump_days), now)
-    write_leftovers(company.bucket, plan, now=now)
+    _write_leftovers(company.bucket, plan, now=now)
     return company
 
 
@@ -193,3 +193,13 @@ def _plan_in(folder: Path) -> Plan:
         raise DemoError(f"{folder} holds no sample company ({STATE} is missing): write one with write_company first.")
     state = json.loads(path.read_text())
     return Plan(**(state | {"first_day": date.fromisoformat(state["first_day"])}))
+
+
+def _write_leftovers(bucket: Path, plan: Plan, *, now: datetime | None = None) -> None:
+    """Write what real buckets hold besides dumps (heap.md 2.2): a copied manifest, and a dump that is not finished."""
+    first, begun = plan.dump_id(plan.history_end), plan.dump_id(plan.last_day + 1)
+    manifest = bucket / f"manifests/sync_{first}.json"
+    written = plan.written_at(plan.last_day, now=now)
+    put(bucket / f"imported_manifests/sync_{first}.json", manifest.read_bytes(), written)
+    name = f"part-00000-{guid(plan.seed, begun, 'unfinished')}-c000.avro"
+    put(bucket / f"sync_{begun}/pageviews/{name}", b"Obj\x01", written - timedelta(minutes=1))
