@@ -54,7 +54,7 @@ class SyncSettings(Section):
     writes_heap_users: ClassVar[bool] = False
 
     kind: str
-    source: str
+    source: str = Field(description="A warehouse table, or what the kind reads by itself")
     description: str = Field(default="", description="Description of the asset")
     properties: dict[str, str] = Field(default={}, description="Destination property to trait or column")
     schedule: Cron | None = Field(default="0 * * * *", description="Cron in UTC; null: only by hand")
