@@ -9,6 +9,7 @@ from typing import Final
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from heap_assets.identity.engine.native import texts
 from heap_assets.identity.engine.native.encode import Encoded
@@ -18,10 +19,6 @@ from heap_assets.identity.rules import Rules
 
 SEPARATOR: Final = "\x1f"
 _HASHED_AT_ONCE: Final = 20_000
-_HASH: Final = """
-SELECT ('0x' || left(hex, 16))::UBIGINT AS high, ('0x' || substr(hex, 17, 16))::UBIGINT AS low
-FROM (SELECT sha256(text) AS hex FROM texts)
-"""
 
 
 def profile_id(identifier_type: str, identifier: str) -> str:
@@ -99,17 +96,31 @@ def in_order(starts: I64, high: U64, low: U64) -> U32:
 
 def hashed(encoded: Encoded, nodes: U32, rules: Rules) -> tuple[U64, U64]:
     """Hash type and value of some nodes, see :func:`profile_id`."""
-    prefixes = pl.Series([f"{name}{SEPARATOR}" for name in rules.types])
-    high, low = np.empty(nodes.size, np.uint64), np.empty(nodes.size, np.uint64)
+    prefixes = [f"{name}{SEPARATOR}" for name in rules.types]
+    halves = np.empty((nodes.size, 2), np.uint64)
 
     def work(begin: int, end: int) -> None:
         with duckdb.connect(config={"threads": 1}) as database:
             for first in range(begin, end, _HASHED_AT_ONCE):
                 place = slice(first, min(first + _HASHED_AT_ONCE, end))
-                rows = prefixes.gather(encoded.ranks[nodes[place]]) + encoded.texts.take(nodes[place])
-                database.register("texts", rows.alias("text").to_frame().to_arrow())
-                ids = database.sql(_HASH).to_arrow_table()
-                high[place], low[place] = ids["high"].to_numpy(), ids["low"].to_numpy()
+                offsets, data = (pa.py_buffer(array) for array in encoded.texts.gathered(nodes[place]))
+                text = pa.Array.from_buffers(pa.large_string(), place.stop - first, [None, offsets, data])
+                prefix = texts.dictionary(encoded.ranks[nodes[place]], prefixes)
+                database.register("texts", pa.Table.from_arrays([prefix, text], ["prefix", "text"]))
+                digits = pl.Series(database.sql("SELECT sha256(prefix || text) FROM texts").to_arrow_table().column(0))
+                halves[place] = _halves(texts.flat(digits).view("<u8").reshape(-1, 8)[:, :4])
 
     in_ranges(nodes.size, work)
-    return high, low
+    return halves[:, 0].copy(), halves[:, 1].copy()
+
+
+def _halves(digits: U64) -> U64:
+    """Return the two numbers of each 32 hexadecimal digits, which come as four words of eight, the first digit lowest.
+
+    Digits become half bytes, pairs of them bytes, and so on up to whole words.
+    """
+    words = (digits & 0x0F0F0F0F0F0F0F0F) + 9 * (digits >> 6 & 0x0101010101010101)
+    words = (words << 4 | words >> 8) & 0x00FF00FF00FF00FF
+    words = (words | words >> 8) & 0x0000FFFF0000FFFF
+    words = (words | words >> 16).astype(np.uint32).byteswap().astype(np.uint64)
+    return words[:, ::2] << 32 | words[:, 1::2]

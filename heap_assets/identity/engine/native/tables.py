@@ -203,10 +203,9 @@ def batch(result: Resolved, places: U32) -> pa.RecordBatch:
     ends = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
     digits = pa.py_buffer(texts.hexadecimal(runs.high[numbers], runs.low[numbers]))
     ids = pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(ends), digits])
-    kinds = pa.array((keys >> np.uint64(57)).astype(np.int8))
     shared = (keys >> np.uint64(56) & np.uint64(1)).astype(np.uint8)
     columns = [
-        pa.DictionaryArray.from_arrays(kinds, pa.array(result.rules.types, pa.string())),
+        texts.dictionary((keys >> np.uint64(57)).astype(np.uint8), result.rules.types),
         pa.Array.from_buffers(pa.large_string(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(text)]),
         pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, np.repeat(known, sizes).astype(np.uint8)), ids),
         _masked(pa.timestamp("us", "UTC"), first, (first != kernel.NEVER).astype(np.uint8)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -215,6 +216,19 @@ def hexadecimal(high: U64, low: U64) -> U8:
     """Return the 32 hexadecimal digits of each id, concatenated."""
     ids = np.stack([high, low], axis=1).astype(">u8").view(np.uint8)
     return _HEXADECIMAL[ids].view(np.uint8).reshape(-1)
+
+
+def dictionary(codes: U8, names: Sequence[str]) -> pa.Array:
+    """Return an Arrow array of names, each given by its place among `names`.
+
+    Put together from buffers: the first `pa.array` of a process imports pandas where that is installed, which takes
+    as long as hashing half a million ids.
+    """
+    numbers = pa.Array.from_buffers(pa.int8(), codes.size, [None, pa.py_buffer(codes)])
+    values = [name.encode() for name in names]
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    return pa.DictionaryArray.from_arrays(numbers, pa.Array.from_buffers(pa.string(), len(values), buffers))
 
 
 def flat(values: pl.Series) -> U8:
