@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field, SecretStr, model_validator
@@ -22,7 +22,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
-from heap_assets.config import PROPERTIES, HeapSettings, SyncSettings
+from heap_assets.config import PROPERTIES, HeapSettings, Match, MatchSettings, SyncSettings
 
 _OBJECTS, _BATCH_BYTES, _ROW_BYTES, _TEXT = 75, (4 << 20) - 64, 100_000, 255
 _THROTTLED, _MALFORMED = 429, 400
@@ -66,22 +66,21 @@ class ToBraze(SyncSettings):
         return self.url
 
 
-class BrazeUsersSync(ToBraze, RecordSettings):
+class BrazeUsersSync(RecordSettings, MatchSettings, ToBraze):
     """Attributes of Braze's users. Needs a REST API key with the permission `users.track`. Braze bills each attribute
     that is written, so only changed ones are sent. It drops the rows of users that it does not have without a word,
     unless `match: upsert` makes them; rows count as sent, because an answer says that they are queued. Values that are
     gone are sent as null. Refused are texts and names above 255 characters. Never run against Braze itself.
     """
 
+    matches: ClassVar[tuple[Match, ...]] = ("update_only", "upsert")
+
     kind: Literal["braze_users"] = "braze_users"
     properties: dict[str, str] = PROPERTIES
     changed_fields_only: bool = Field(default=True, description="Else all mapped fields of a changed key are sent")
-    match: Literal["update_only", "upsert"] = Field(
-        default="update_only", description="update_only: no new users; upsert: missing ones are made"
-    )
 
 
-class BrazeEventsSync(ToBraze, EventRowSettings):
+class BrazeEventsSync(EventRowSettings, ToBraze):
     """Rows of a table as custom events of Braze. Needs a REST API key with the permission `users.track`, and
     `timestamp_column` or the table's `created_at`. Braze counts a row twice that it gets twice: one whose answer was
     lost stays `unknown` and is not sent again by itself (`heap-assets sync retry`). Events of users that Braze does not
@@ -118,13 +117,13 @@ class BrazeDestination(BaseDestination):
     accepted = "sent"
     array: str
 
-    def __init__(self, settings: BrazeUsersSync | BrazeEventsSync, **limits: Any) -> None:
+    def __init__(self, settings: ToBraze, match: Match | None, **limits: Any) -> None:
         key = settings.api_key.get_secret_value()
         self.kind, self.url = settings.kind, settings.url
         self.auth = Bearer(key)
         self._identifier, self._label = settings.identifier, settings.alias_label
         # of an alias it is the default, of others it is not
-        self._only_existing = settings.match == "update_only"
+        self._only_existing = match == "update_only"
         self._workspace = hashlib.sha256(key.encode()).hexdigest()[:16]
         self.limits = Limits(
             batch_rows=settings.batch_rows,
@@ -179,7 +178,7 @@ class BrazeUsers(BrazeDestination):
     array = "attributes"
 
     def __init__(self, settings: BrazeUsersSync) -> None:
-        super().__init__(settings, forbidden_names=_OWN)
+        super().__init__(settings, settings.match_policy, forbidden_names=_OWN)
 
     def element(self, row: Row) -> dict[str, Any]:
         return {**self.person(row.key), **row.values}
@@ -192,6 +191,9 @@ class BrazeEvents(BrazeDestination):
     mode = Mode.INSERT
     required = ("event_key", "event", "time")
     dedupe = Dedupe("none")
+
+    def __init__(self, settings: BrazeEventsSync) -> None:
+        super().__init__(settings, settings.match)
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         return {**event_faults(rows, _TEXT), "it has no time": pl.col("time").is_null()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field, SecretStr
@@ -79,6 +79,8 @@ class OptimizelyListSync(MemberSettings, ToOptimizely):
     """Subscribers of a list of the Optimizely Data Platform. Needs the public API key and a list. Who leaves is
     unsubscribed from the list. Never run against Optimizely itself.
     """
+
+    takes_properties: ClassVar[bool] = False
 
     kind: Literal["optimizely_list"] = "optimizely_list"
     list_id: str = Field(min_length=1, description="Id of the list")
