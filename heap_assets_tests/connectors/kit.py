@@ -129,19 +129,23 @@ class Senders:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._ended = False
 
     def start(self, deployment: Deployment, number: int) -> int:
         """Start a run of a day; returns its process id."""
         assert self._process.stdin
         self._process.stdin.write(f"{number} {deployment.file}\n")
         self._process.stdin.flush()
-        return int(self._line().removeprefix("pid "))
+        self._ended = False
+        while not (line := self._line()).startswith("pid "):
+            self._ended = True  # it was quicker than the process that tells its id
+        return int(line.removeprefix("pid "))
 
     def kill(self, process: int) -> bool:
         """Kill a run; whether it had not ended by itself."""
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        killed = True
+        killed = not self._ended
         while (line := self._line()) != "end":
             killed = killed and not line.startswith("status")
         return killed
