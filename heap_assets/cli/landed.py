@@ -59,7 +59,7 @@ def catalogue_diff(*, as_file: bool, as_json: bool) -> None:
     if as_json:
         tables = [{"table": table, "new": "table", "columns": columns} for table, columns in missing.tables.items()]
         print_json(tables + [{"table": table, "new": "columns", "columns": c} for table, c in missing.columns.items()])
-        raise SystemExit(is_different)
+        raise SystemExit(int(is_different))
     for table, columns in missing.tables.items():
         click.echo(f"new table   {table} ({len(columns)} columns)")
     for table, columns in missing.columns.items():
@@ -73,7 +73,7 @@ def catalogue_diff(*, as_file: bool, as_json: bool) -> None:
     if not is_exported(project) and project.lake.store.is_missing:
         click.echo(f"nothing was landed: there is no lake in {project.lake.store.url}, or is it not mounted?", err=True)
     _say_uncommitted(project)
-    raise SystemExit(is_different)
+    raise SystemExit(int(is_different))
 
 
 def _say_uncommitted(project: Project) -> None:

@@ -123,4 +123,5 @@ def _halves(digits: U64) -> U64:
     words = (words << 4 | words >> 8) & 0x00FF00FF00FF00FF
     words = (words | words >> 8) & 0x0000FFFF0000FFFF
     words = (words | words >> 16).astype(np.uint32).byteswap().astype(np.uint64)
-    return words[:, ::2] << 32 | words[:, 1::2]
+    halves: U64 = words[:, ::2] << 32 | words[:, 1::2]
+    return halves
