@@ -141,6 +141,15 @@ class Senders:
             self._ended = True  # it was quicker than the process that tells its id
         return int(line.removeprefix("pid "))
 
+    @staticmethod
+    def is_running(process: int) -> bool:
+        """Whether a run has not ended."""
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def kill(self, process: int) -> bool:
         """Kill a run; whether it had not ended by itself."""
         with suppress(ProcessLookupError):

@@ -289,22 +289,21 @@ class ConnectorSuite:
             assert (report.status, report.sent) == (Status.SUCCEEDED, len(rows))
         self.assert_held(server, rows)
 
-    def test_kills(self, deployment: kit.Deployment, server: VendorServer) -> None:
+    def test_kills(self, deployment: kit.Deployment, server: VendorServer, senders: kit.Senders) -> None:
         chance = random.Random(kit.KILLS)
         self.seed(server, self.rows(self.many))
         server.latency = 0.03
         killed = 0
-        with kit.senders() as senders:
-            for turn in range(kit.KILLS):
-                rows = self.rows(self.many, version=turn if self.mode is Mode.UPSERT else 0)
-                deployment.write(0, rows, self.schema)
-                before, wanted = len(server.calls), chance.randrange(4)
-                process = senders.start(deployment, 0)
-                until = time.monotonic() + 20
-                while len(server.calls) - before < wanted and time.monotonic() < until:
-                    time.sleep(0.005)
-                time.sleep(chance.uniform(0, 0.05))
-                killed += senders.kill(process)
+        for turn in range(kit.KILLS):
+            rows = self.rows(self.many, version=turn if self.mode is Mode.UPSERT else 0)
+            deployment.write(0, rows, self.schema)
+            before, wanted = len(server.calls), chance.randrange(4)
+            process = senders.start(deployment, 0)
+            until = time.monotonic() + 20
+            while len(server.calls) - before < wanted and senders.is_running(process) and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.05))
+            killed += senders.kill(process)
         assert killed
         server.latency = 0.0
         if self.dedupe == "none":
