@@ -199,7 +199,8 @@ def _texts(folder: Path) -> Iterator[tuple[str, bytes, bool]]:
             if keyed and "key" in frame.columns:  # keys stand there by design; nothing else does
                 yield f"{name} (keys)", frame["key"].cast(pl.String).to_frame().write_ndjson().encode(), True
                 frame = frame.drop("key")
-            data = frame.write_json().encode()
+            # bytes as hexadecimal digits, which are among the forms that are sought
+            data = frame.with_columns(pl.selectors.binary().bin.encode("hex")).write_json().encode()
         yield name, data, is_data
 
 
