@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pytest
 
 from heap_assets.activation import Mode, Status
+from heap_assets.activation.engine import auth
 from heap_assets_tests.connectors import kit
 from heap_assets_tests.connectors.servers.core import VendorServer
 
@@ -153,7 +154,9 @@ class ConnectorSuite:
     # the machinery
 
     @pytest.fixture
-    def server(self) -> Iterator[VendorServer]:
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[VendorServer]:
+        # a server may have the port, and so the address, of an earlier one whose token the process keeps
+        monkeypatch.setattr(auth, "_tokens", {})
         with self.make_server() as server:
             yield server
             assert server.violations == []
