@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -119,3 +119,28 @@ def intent_frame(name: str, part: pl.DataFrame) -> pl.DataFrame:
     columns = [_repeated(facts[c], rows) if c in facts else part[c] for c in INTENT_SCHEMA if c != "row"]
     numbers = pl.Series("row", np.arange(rows, dtype=np.uint32))
     return pl.DataFrame([numbers, *columns, *(part[c] for c in part.columns if c.startswith(FIELD))])
+
+
+@dataclass(slots=True)
+class Item:
+    """One row of a batch, encoded."""
+
+    row: Row
+    element: bytes
+    position: int
+    """In the intent segment of its batch."""
+    unwritable: str | None = None
+
+
+def grouped(items: Sequence[Item], most: int | None) -> Iterator[list[Item]]:
+    """Cut a batch so that every request stays below the byte limit."""
+    group: list[Item] = []
+    size = 0
+    for item in items:
+        if group and most is not None and size + len(item.element) + 1 > most:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += len(item.element) + 1
+    if group:
+        yield group

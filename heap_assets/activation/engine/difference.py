@@ -134,7 +134,7 @@ def _moving(
     """
     fields = [FIELD + n for n in prepared.names]
     old = [pl.col(f).alias(OLD + f.removeprefix(FIELD)) for f in field_names(ledger)]
-    known = ledger.lazy().select("key", "day", "mapping", *old).join(facts(ledger).lazy(), on="key", how="left")
+    known = facts(ledger, "day", "mapping", *old).lazy()
     compared = prepared.rows.lazy().select("key", *fields).with_row_index("_at").join(known, on="key", how="left")
     was_sent = _any(pl.col(OLD + n) >= UNKNOWN for n in prepared.names)
     op = pl.when(was_sent | pl.col("day").is_not_null()).then(pl.lit("change"))
@@ -194,8 +194,7 @@ def _vanished(
     """Return withdrawals for keys that no row has any more."""
     fields = [FIELD + n for n in prepared.names]
     current_keys = prepared.keys.drop_nulls().to_frame("key").lazy()
-    acknowledged = ledger.lazy().filter(_any(pl.col(f) > EMPTY for f in fields))
-    acknowledged = acknowledged.select("key", "day", *fields).join(facts(ledger).lazy(), on="key", how="left")
+    acknowledged = facts(ledger, "day", *fields).lazy().filter(_any(pl.col(f) > EMPTY for f in fields))
     vanished = acknowledged.join(current_keys, on="key", how="anti", maintain_order="left").collect()
     if not force:
         vanished = vanished.filter((pl.col("day") <= day).fill_null(value=True))

@@ -62,12 +62,9 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
     rows = rows.with_columns(pl.col("key").cast(pl.String))
     values = [value.alias(VALUE + name) for name, (value, _) in columns.items()]
     values += _hashed_before(spec, destination, names)
-    told = [_consents(spec, schema).alias(_CONSENTS), _belongs(destination, schema).alias(_BELONGS)]
-    frame = rows.select(*inputs, *values, *told).collect()
-    no_consent = frame.filter(~pl.col(_CONSENTS))["key"]
+    standing = [_consents(spec, schema).alias(_CONSENTS), _belongs(destination, schema).alias(_BELONGS)]
+    frame, leaving, no_consent = _separated(rows.select(*inputs, *values, *standing).collect())
     marks = [column for column in frame.columns if column.startswith(_TWICE)]
-    leaving = frame.filter(~(pl.col(_CONSENTS) & pl.col(_BELONGS))).drop(_CONSENTS, _BELONGS, *marks)
-    frame = frame.filter(pl.col(_CONSENTS) & pl.col(_BELONGS)).drop(_CONSENTS, _BELONGS)
     unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
     reason = reasons(frame, destination, names)
     twice = "two rows have this key" if unique_on == "event_key" else "two profiles have this key"
@@ -80,7 +77,17 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
         hashed = hashed.with_columns(pl.lit(MEMBER_HASH, pl.UInt64).alias(FIELD + MEMBER))
         names = (*names, MEMBER)
     send_null = frozenset(name for name, (_, mapped) in columns.items() if mapped.on_null == "send")
-    return Prepared(hashed, labelled.filter(bad), frame[unique_on], names, send_null, leaving, no_consent)
+    return Prepared(hashed, labelled.filter(bad), frame[unique_on], names, send_null, leaving.drop(marks), no_consent)
+
+
+def _separated(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+    """Return the rows that may be sent, the others, and the keys of those of them that have not consented."""
+    consents, belongs = rows[_CONSENTS], rows[_BELONGS]
+    rows = rows.drop(_CONSENTS, _BELONGS)
+    may_be_sent = consents & belongs
+    if may_be_sent.all():
+        return rows, rows.clear(), rows["key"].clear()
+    return rows.filter(may_be_sent), rows.filter(~may_be_sent), rows["key"].filter(~consents)
 
 
 def _consents(spec: SyncSpec, schema: pl.Schema) -> pl.Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
@@ -12,7 +12,16 @@ from functools import partial
 import orjson
 import polars as pl
 
-from heap_assets.activation.engine.batch import LEAVES, Outcome, intent_frame, outcome_frame, rows_of, with_facts
+from heap_assets.activation.engine.batch import (
+    LEAVES,
+    Item,
+    Outcome,
+    grouped,
+    intent_frame,
+    outcome_frame,
+    rows_of,
+    with_facts,
+)
 from heap_assets.activation.engine.destination import Destination, Row
 from heap_assets.activation.engine.driving import Drive, Judged, StillWorking
 from heap_assets.activation.engine.exchange import Exchange
@@ -37,15 +46,6 @@ from heap_assets.activation.engine.workers import Workers
 from heap_assets.redaction import redact
 
 _FEWEST_BAD = 20
-
-
-@dataclass(slots=True)
-class _Item:
-    row: Row
-    element: bytes
-    position: int
-    """In the intent segment of its batch."""
-    unwritable: str | None = None
 
 
 @dataclass
@@ -151,33 +151,20 @@ class Sender:
     def _deliver(self, batch: pl.DataFrame) -> None:
         rows = rows_of(batch, self.destination, self.log.fence)
         items = [self._item(row, position) for position, row in enumerate(rows)]
-        for group in self._grouped(items):
+        most = None if self.destination.replaces else self.destination.limits.batch_bytes
+        for group in grouped(items, most):
             if self._client.stopped:
                 return
             self._deliver_group(batch, group)
 
-    def _item(self, row: Row, position: int) -> _Item:
+    def _item(self, row: Row, position: int) -> Item:
         try:
-            return _Item(row, orjson.dumps(self.destination.element(row)), position)
+            return Item(row, orjson.dumps(self.destination.element(row)), position)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # one row's value stops one row
             message = redact(error, personal([row]), longest=LONGEST_REASON)
-            return _Item(row, b"", position, f"cannot be written as a request: {type(error).__name__}: {message}")
+            return Item(row, b"", position, f"cannot be written as a request: {type(error).__name__}: {message}")
 
-    def _grouped(self, items: Sequence[_Item]) -> Iterator[list[_Item]]:
-        """Cut a batch so that every request stays below the byte limit."""
-        most = None if self.destination.replaces else self.destination.limits.batch_bytes
-        group: list[_Item] = []
-        size = 0
-        for item in items:
-            if group and most is not None and size + len(item.element) + 1 > most:
-                yield group
-                group, size = [], 0
-            group.append(item)
-            size += len(item.element) + 1
-        if group:
-            yield group
-
-    def _deliver_group(self, batch: pl.DataFrame, group: list[_Item]) -> None:
+    def _deliver_group(self, batch: pl.DataFrame, group: list[Item]) -> None:
         try:
             self.lease.check()
         except LeaseLostError as error:
@@ -210,7 +197,7 @@ class Sender:
         else:
             self._count(batch)
 
-    def _send_group(self, batch: _Batch, group: list[_Item], *, shuffled: bool) -> None:
+    def _send_group(self, batch: _Batch, group: list[Item], *, shuffled: bool) -> None:
         """Send a group and split it until every row has an outcome."""
         group = self._sendable(batch, group)
         if not group:
@@ -236,7 +223,7 @@ class Sender:
             self._send_group(batch, group[:middle], shuffled=True)
             self._send_group(batch, group[middle:], shuffled=True)
 
-    def _driven(self, batch: _Batch, group: list[_Item], exchange: Exchange) -> Judged | None:
+    def _driven(self, batch: _Batch, group: list[Item], exchange: Exchange) -> Judged | None:
         """Return the verdict of an exchange; None if there is none yet, or never will be."""
         remembered = f"{batch.name}.{batch.begun}"
         batch.begun += 1
@@ -270,7 +257,7 @@ class Sender:
             batch.exchanges.append(remembered)
         return judged
 
-    def _judged(self, batch: _Batch, group: list[_Item], judged: Judged) -> list[_Item]:
+    def _judged(self, batch: _Batch, group: list[Item], judged: Judged) -> list[Item]:
         """Note what a verdict says of each row; returns the rows that have to be sent once more.
 
         Raises RunStopped if the verdict says so.
@@ -291,7 +278,7 @@ class Sender:
             raise RunStopped(verdict.stop, arrived=False, http_status=status)
         return remaining if again else []
 
-    def _sendable(self, batch: _Batch, group: list[_Item]) -> list[_Item]:
+    def _sendable(self, batch: _Batch, group: list[Item]) -> list[Item]:
         """Return the items of a group that a request can hold; the others are rejected without a call."""
         most = self.destination.limits.row_bytes
         sendable = []
@@ -318,7 +305,7 @@ class Sender:
         self._pending.remember(f"{name}.0", intents, pending.state)
         self._pending.done(pending.batch)
         rows = pending.rows(sets=self.destination.mode is Mode.SET)
-        items = [_Item(row, b"", place) for place, row in enumerate(rows)]
+        items = [Item(row, b"", place) for place, row in enumerate(rows)]
 
         def go_on() -> None:
             judged = self._driven(batch, items, self.destination.resume(pending.state, rows))
