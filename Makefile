@@ -59,9 +59,9 @@ lint: $(DEV) ## ruff, mypy --strict, import rules
 format: $(DEV) ## Format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-docs: $(READY) ## Write the pages of docs/ that are made from code
+docs: $(DEV) ## Write the pages of docs/ that are made from code
 	@$(BIN)/heap-assets docs
-	@$(BIN)/python -m heap_assets_tests.connectors.suite
+	@$(BIN)/python -m heap_assets_tests.connectors.table
 
 docs-site: $(DEV) ## Build the documentation site into docs/_site; a broken link or anchor fails
 	@$(BIN)/python -m sphinx -q -W --keep-going -d docs/_site/.cache docs docs/_site/html

@@ -2,9 +2,10 @@
 
 from heap_assets.activation.connectors.base import Connector, Deployment, Requirement, Rows
 from heap_assets.activation.connectors.heap_deletion import heap_deletion
+from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
-from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings, newest_profiles_day, newest_users
+from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.auth import (

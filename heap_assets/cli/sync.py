@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import click
 import polars as pl
@@ -35,13 +35,14 @@ from heap_assets.cli.output import (
     records,
     report_option,
 )
+from heap_assets.cli.sync_names import day_of, project_of
 from heap_assets.cli.sync_why import check, why_key
-from heap_assets.errors import HeapAssetsError, MissingInputError, no_such
+from heap_assets.errors import HeapAssetsError, no_such
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.offenders import forget_person
 from heap_assets.pipelines.sync_checks import record_results, results_of, undelivered_result
-from heap_assets.pipelines.sync_gate import confirmation_hint, newest_day, waits_for_confirmation
-from heap_assets.project import Project, open_project
+from heap_assets.pipelines.sync_gate import confirmation_hint, waits_for_confirmation
+from heap_assets.project import Project
 from heap_assets.quality import Check, StoredResult
 from heap_assets.redaction import redact
 from heap_assets.tables import sync_asset
@@ -93,9 +94,9 @@ def kinds(kind: str | None, as_json: bool) -> None:
 @report_option
 def plan(name: str, day: datetime | None, rows: int, as_json: bool) -> None:
     """Show what would be sent, without sending or writing anything."""
-    project = _project_of(name)
+    project = project_of(name)
     with progress(f"Planning {sync_asset(name)}"):
-        planned, sample = delivery.plan(project, name, _day(project, name, day))
+        planned, sample = delivery.plan(project, name, day_of(project, name, day))
     if as_json:
         tables = {table: report.as_dict() for table, report in planned.tables.items()}
         print_json({**planned.report.as_dict(), "tables": tables, "left_out": dict(planned.left_out)})
@@ -130,8 +131,8 @@ def confirm(name: str, day: datetime | None) -> None:
 
 
 def _run(name: str, day: datetime | None, *, confirmed: bool) -> None:
-    project = _project_of(name)
-    selected_day = _day(project, name, day)
+    project = project_of(name)
+    selected_day = day_of(project, name, day)
     if not confirmed and waits_for_confirmation(project, name):
         with progress(f"Planning {sync_asset(name)}"):
             planned, _ = delivery.plan(project, name, selected_day)
@@ -185,7 +186,7 @@ def _report_to_dagster(
 @click.option("--since", type=_DATES, help="Only rows refused since then (UTC)")
 def retry(name: str, since: datetime | None) -> None:
     """Let the next run try rejected and unanswered rows at once, however often they failed."""
-    project = _project_of(name)
+    project = project_of(name)
     moment = since.replace(tzinfo=UTC) if since else None
     store = project.lake.store
     count = sum(retry_rejected(store, spec, _by_hand(), moment) for spec in connector_of(project, name).specs())
@@ -197,7 +198,7 @@ def retry(name: str, since: datetime | None) -> None:
 @click.confirmation_option(prompt="The next run will send every known key again. Go on?")
 def resend(name: str) -> None:
     """Let the next run send every known key again. Not for events, which are sent once."""
-    project = _project_of(name)
+    project = project_of(name)
     delivery.check_options(project, name, delivery.RunOptions(full_resend=True))
     store = project.lake.store
     count = sum(full_resend(store, spec, _by_hand()) for spec in connector_of(project, name).specs())
@@ -215,7 +216,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
     Of syncs that send events, all events of the person are dropped from the ledger. Do this before the person is put on
     the list of identity.suppressed: afterwards nobody knows which events were theirs.
     """
-    project = _project_of(name)
+    project = project_of(name)
     deletion = heap_deletion(project, name) if delete_in_heap else None
     removed = forget_person(project, name, key, _by_hand())
     outcome = f", {removed:,} keys of the ledger" if removed else ", though it was never sent"
@@ -234,7 +235,7 @@ def forget_key(name: str, key: str, delete_in_heap: bool) -> None:
 @json_option
 def show_runs(name: str, last: int, as_json: bool) -> None:
     """Show the last runs, newest first."""
-    project = _project_of(name)
+    project = project_of(name)
     specs = connector_of(project, name).specs()
     listed = pl.concat([runs(project.lake.store, spec.folder, last=last) for spec in specs])
     shown = listed.sort("started_at", descending=True).head(last)
@@ -266,7 +267,7 @@ def show_runs(name: str, last: int, as_json: bool) -> None:
 @json_option
 def show_rejected(name: str, since: datetime | None, rows: int, as_json: bool) -> None:
     """Show rows that stand as rejected or unanswered: hashed key, how often, when and why."""
-    project = _project_of(name)
+    project = project_of(name)
     moment = since.replace(tzinfo=UTC) if since else None
     specs = connector_of(project, name).specs()
     listed = pl.concat(
@@ -285,24 +286,6 @@ def show_rejected(name: str, since: datetime | None, rows: int, as_json: bool) -
     _table(newest.drop("ledger") if len(specs) == 1 else newest)
     click.echo(f"\nShow one in clear: heap-assets rows sync/{name} --key KEY_HASH")
     click.echo(f"Try them at once: heap-assets sync retry {name}, then run the sync")
-
-
-def _project_of(name: str) -> Project:
-    project = open_project()
-    project.require_lake()
-    syncs = project.settings.sync
-    if name not in syncs:
-        raise no_such("sync", name, syncs)
-    return project
-
-
-def _day(project: Project, name: str, day: datetime | None) -> date:
-    if day is not None:
-        return day.date()
-    newest = newest_day(project, name)
-    if newest is None:
-        raise MissingInputError(f"sync.{name} has nothing to read yet: materialize its inputs first, or give --day")
-    return newest
 
 
 def _say_report(report: SyncReport) -> None:

@@ -9,11 +9,9 @@ import click
 
 from heap_assets.activation import connector_of
 from heap_assets.cli.output import json_option, print_json, print_rows
-from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.pipelines.sync_gate import newest_day
+from heap_assets.cli.sync_names import day_of, project_of
 from heap_assets.pipelines.sync_preflight import preflight
 from heap_assets.pipelines.sync_why import why
-from heap_assets.project import Project, open_project
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -23,7 +21,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @json_option
 def check(name: str, *, as_json: bool) -> None:
     """Try what a sync needs at its destination, one result each; nothing is sent."""
-    results = list(preflight(connector_of(_project_of(name), name)))
+    results = list(preflight(connector_of(project_of(name), name)))
     if as_json:
         print_json(asdict(result) for result in results)
     elif not results:
@@ -41,21 +39,9 @@ def check(name: str, *, as_json: bool) -> None:
 @json_option
 def why_key(name: str, key: str, day: datetime | None, *, as_json: bool) -> None:
     """Say why a value did or did not arrive: row, mapping, gate, ledger, last request and answer, values hashed."""
-    project = _project_of(name)
-    of_day = day.date() if day else newest_day(project, name)
-    if of_day is None:
-        raise MissingInputError(f"sync.{name} has nothing to read yet: materialize its inputs first, or give --day")
-    facts = list(why(project, name, key, of_day))
+    project = project_of(name)
+    facts = list(why(project, name, key, day_of(project, name, day)))
     if as_json:
         print_json(asdict(fact) for fact in facts)
         return
     print_rows(["what", "is"], [[fact.subject, fact.statement] for fact in facts])
-
-
-def _project_of(name: str) -> Project:
-    project = open_project()
-    project.require_lake()
-    if name not in project.settings.sync:
-        names = ", ".join(project.settings.sync) or "none"
-        raise SettingsError(f"there is no sync {name!r} in the settings. Syncs: {names}")
-    return project

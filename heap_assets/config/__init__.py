@@ -25,7 +25,7 @@ from heap_assets.config.sync import (
     UpsertSettings,
     named,
 )
-from heap_assets.config.sync_abilities import HashedSettings, Match, MatchSettings, VersionedSettings
+from heap_assets.config.sync_abilities import HashedSettings, Match, MatchSettings, VendorSettings, VersionedSettings
 from heap_assets.config.warehouse import SourceSettings, TargetSettings, WarehouseTable, one_of
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "TargetSettings",
     "UpsertRules",
     "UpsertSettings",
+    "VendorSettings",
     "VersionedSettings",
     "WarehouseTable",
     "bigquery_hosts",

@@ -1,17 +1,33 @@
-"""What the settings of several kinds of sync have in common: match policy, API version, hashed identifiers."""
+"""What the settings of several kinds of sync have in common: address, match policy, API version, hashed identifiers."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from heap_assets.config.heap import HeapSettings
 from heap_assets.config.sync import SyncSettings, UpsertSettings
 
 Match = Literal["update_only", "upsert", "create_only"]
 """What happens to keys with and without a record at the destination."""
+
+
+class VendorSettings(SyncSettings):
+    """A sync whose settings alone say which address is called."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The address that is called, without a slash at its end."""
+
+    def called_url(self, heap: HeapSettings) -> str:
+        """Return the URL that is called."""
+        del heap
+        return self.url
 
 
 class MatchSettings(UpsertSettings):

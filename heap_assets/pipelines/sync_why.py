@@ -38,7 +38,7 @@ class Fact:
 def why(project: Project, name: str, key: str, day: date) -> Iterator[Fact]:
     """Yield what is known of a key of a sync: gate, row, mapping, ledger, plan, last request and answer.
 
-    Values and keys are shown as keyed hashes, by which equal ones can be entry_facts.
+    Values and keys are shown as keyed hashes, by which equal ones are recognised.
     """
     connector = connector_of(project, name)
     secret = salt(project.lake.store, keep=False)

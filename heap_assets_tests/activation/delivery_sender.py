@@ -1,7 +1,6 @@
 """Senders in processes of their own, to be killed: `<lake url> <server url> <batch rows>`, then a line per run.
 
-A line on standard input, `<kind> <rows file>`, forks one sender from this process, which has loaded its libraries and
-never used them. Answers: `pid <number>`, from the sender `status <status>` if it gets that far, then `end`.
+A line on standard input, `<kind> <rows file>`, forks one sender, as `forking` says.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).parent))
 
 import delivery_kit as kit
+from forking import fork_runs
 
 from heap_assets.activation import BaseDestination, Retry, SyncSpec, deliver
 from heap_assets.activation.connectors.heap import HeapApp
@@ -37,19 +37,11 @@ def send(lake: str, server: str, batch_rows: int, kind: str, rows: str) -> str:
 
 
 def main(lake: str, server: str, batch_rows: int) -> None:
-    while line := sys.stdin.readline():
+    def run(line: str) -> str:
         kind, rows = line.split()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                print(f"status {send(lake, server, batch_rows, kind, rows)}", flush=True)
-                code = 0
-            finally:
-                os._exit(code)
-        print(f"pid {child}", flush=True)
-        os.waitpid(child, 0)
-        print("end", flush=True)
+        return send(lake, server, batch_rows, kind, rows)
+
+    fork_runs(run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).parent))
 
 import delivery_kit as kit
+from forking import fork_runs
 from scripted_server import Call, Say
 
 from heap_assets.activation import (
@@ -151,19 +151,14 @@ def send(url: str, lake: Store, count: int = 20, run: str = "r", **choices: Any)
 
 
 def main(url: str, lake: str) -> None:
-    """Be a sender that is forked per line of standard input, as `delivery_sender` is; a line is `<mode> <dedupe>`."""
-    while line := sys.stdin.readline():
+    """Be a sender that is forked per line of standard input, `<mode> <dedupe>`."""
+
+    def run(line: str) -> object:
         mode, dedupe = line.split()
-        child = os.fork()
-        if child == 0:
-            try:
-                made: dict[str, Any] = {"mode": Mode(mode), "dedupe": Dedupe(dedupe)}  # type: ignore[arg-type]
-                print(f"status {send(url, Store(lake), concurrency=1, **made).status}", flush=True)
-            finally:
-                os._exit(0)
-        print(f"pid {child}", flush=True)
-        os.waitpid(child, 0)
-        print("end", flush=True)
+        made: dict[str, Any] = {"mode": Mode(mode), "dedupe": Dedupe(dedupe)}  # type: ignore[arg-type]
+        return send(url, Store(lake), concurrency=1, **made).status
+
+    fork_runs(run)
 
 
 if __name__ == "__main__":

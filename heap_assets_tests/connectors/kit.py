@@ -24,6 +24,7 @@ from heap_assets.activation.engine.canonical import property_columns
 from heap_assets.activation.engine.hashing import hashed_values, salt
 from heap_assets.project import open_project
 from heap_assets.storage import Inputs
+from heap_assets_tests.activation.forking import fork_runs
 from heap_assets_tests.connectors.servers.core import Call, VendorServer
 
 DAY = date(2026, 11, 20)
@@ -201,19 +202,12 @@ def compare_golden(name: str, calls: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Fork a run for each line of standard input, `<number of the day> <settings file>`."""
-    while line := sys.stdin.readline():
-        number, file = line.strip().split(" ", 1)
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                print(f"status {Deployment(Path(file)).send(int(number), 'killed').status}", flush=True)
-                code = 0
-            finally:
-                os._exit(code)
-        print(f"pid {child}", flush=True)
-        os.waitpid(child, 0)
-        print("end", flush=True)
+
+    def run(line: str) -> object:
+        number, file = line.split(" ", 1)
+        return Deployment(Path(file)).send(int(number), "killed").status
+
+    fork_runs(run)
 
 
 if __name__ == "__main__":

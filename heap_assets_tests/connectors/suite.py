@@ -1,14 +1,11 @@
-"""The cases that every connector passes against its vendor's stand-in; a connector's test declares the adapter.
-
-`python -m heap_assets_tests.connectors.suite` writes the table of who passes what into the docs.
-"""
+"""The cases that every connector passes against its vendor's stand-in; a connector's test declares the adapter."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -52,17 +49,9 @@ _ONLY: Mapping[Mode, Mapping[str, str]] = {
     },
     Mode.SET: {"update": "members have no values"},
 }
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "connector_tests.md"
-_PAGE = """# What each connector was tested with
-
-Generated from the tests by `python -m heap_assets_tests.connectors.suite`; do not edit.
-
-Every connector passes one suite, against a local server that was written from the vendor's documents and keeps their
-rules. No connector was run against the vendor itself. A dash: there is no such case, for the reason below.
-"""
 
 
-class ConnectorSuite:
+class ConnectorSuite(ABC):
     """Derive a class from it in `test_<connector>.py`, with the adapter: what is declared here.
 
     Attributes
@@ -112,28 +101,29 @@ class ConnectorSuite:
 
     # the adapter
 
+    @abstractmethod
     def make_server(self) -> VendorServer:
         """Return the vendor's server, with what an administrator has made there."""
-        raise NotImplementedError
 
     def seed(self, server: VendorServer, rows: Sequence[Row]) -> None:
         """Make the records that must be there before the rows are sent; nothing where they are made by them."""
+        del server, rows
 
+    @abstractmethod
     def row(self, number: int, version: int = 0) -> Row:
         """Return a row of the source; another version has other values."""
-        raise NotImplementedError
 
     def cleared(self, row: Row) -> Row:
         """Return the row after one value is gone."""
-        raise NotImplementedError
+        pytest.fail("give `cleared`, or say in `absent` why there is no such case")
 
+    @abstractmethod
     def expected(self, row: Row) -> Mapping[str, Any]:
         """Return the values that the vendor should hold for a row; empty ones count as none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def held(self, server: VendorServer) -> list[tuple[str, Mapping[str, Any]]]:
         """Return key and values of what the vendor holds of us: a key twice means that it was made twice."""
-        raise NotImplementedError
 
     def bad_value(self, row: Row, server: VendorServer) -> object:
         """Return the value by which the server knows a row that it is to refuse."""
@@ -141,11 +131,11 @@ class ConnectorSuite:
 
     def duplicates(self, server: VendorServer, rows: Sequence[Row]) -> tuple[Sequence[Row], set[str]]:
         """Make a key that is not one record, there or in the rows; returns the rows to send and the keys at fault."""
-        raise NotImplementedError
+        pytest.fail("give `duplicates`, or say in `absent` why there is no such case")
 
+    @abstractmethod
     def at_limits(self) -> Sequence[Row]:
         """Return rows with values that are just allowed, in batches as large as allowed."""
-        raise NotImplementedError
 
     def beyond_limits(self) -> Sequence[Row]:
         """Return rows that must not be sent."""
@@ -407,41 +397,3 @@ class ConnectorSuite:
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, "")}
-
-
-def suites() -> list[type[ConnectorSuite]]:
-    """Return the suites of all connectors, by name."""
-    for file in sorted(Path(__file__).parent.glob("test_*.py")):
-        importlib.import_module(f"{__package__}.{file.stem}")
-    found, left = [], [ConnectorSuite]
-    while left:
-        below = left.pop().__subclasses__()
-        left += below
-        found += [one for one in below if one.__name__.startswith("Test")]
-    return sorted(found, key=lambda one: one.__name__)
-
-
-def page() -> str:
-    """Return the page of docs/ with the table of connectors and cases."""
-    names = {one: one.__name__.removeprefix("Test") for one in suites()}
-    lines = [
-        _PAGE,
-        "| Case | What is tested |\n| --- | --- |",
-        *(f"| `{case}` | {what} |" for case, what in CASES.items()),
-    ]
-    lines += [
-        "",
-        "| Connector | " + " | ".join(f"`{case}`" for case in CASES) + " |",
-        "| --- |" + " --- |" * len(CASES),
-    ]
-    for one, name in names.items():
-        lines.append(f"| {name} | " + " | ".join("–" if case in one.missing() else "yes" for case in CASES) + " |")
-    lines.append("\n## What does not exist there\n\n| Connector | Case | Why |\n| --- | --- | --- |")
-    lines += [f"| {name} | `{case}` | {why} |" for one, name in names.items() for case, why in one.missing().items()]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from heap_assets_tests.connectors import suite
-
-    PAGE.write_text(suite.page())

@@ -24,7 +24,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
-from heap_assets.config import PROPERTIES, HeapSettings, Region, SyncSettings
+from heap_assets.config import PROPERTIES, Region, VendorSettings
 
 _HOSTS: Mapping[str, str] = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
 _EVENTS, _EVENT_BYTES, _USERS, _USER_BYTES = 2_000, 19 << 20, 200, 300_000
@@ -41,7 +41,7 @@ _FAULTS = {
 }
 
 
-class ToAmplitude(SyncSettings):
+class ToAmplitude(VendorSettings):
     """A project of Amplitude."""
 
     api_key: SecretStr = Field(description="API key of the project, as ${AMPLITUDE_API_KEY}")
@@ -55,11 +55,6 @@ class ToAmplitude(SyncSettings):
     def url(self) -> str:
         """The address that is called."""
         return (self.base_url or _HOSTS[self.region.value]).rstrip("/")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class AmplitudeUsersSync(RecordSettings, ToAmplitude):
@@ -131,10 +126,10 @@ class AmplitudeDestination(BaseDestination):
         }
 
     def trouble(self, response: Response) -> Trouble | None:
-        told = response.json if isinstance(response.json, dict) else {}
-        said = str(told.get("error", "")) if told else response.body[:100].decode("utf-8", "replace")
+        answer = response.fields
+        message = str(answer.get("error", "")) if answer else response.body[:100].decode("utf-8", "replace")
         if response.status == 400 and (
-            told.get("missing_field") == "api_key" or said.lower().replace("_", " ").startswith("invalid api key")
+            answer.get("missing_field") == "api_key" or message.lower().replace("_", " ").startswith("invalid api key")
         ):
             return Trouble.stop("Amplitude does not accept the API key: check api_key and region")
         return None if _throttled_rows(response) else super().trouble(response)
@@ -155,9 +150,8 @@ class AmplitudeUsers(AmplitudeDestination):
         super().__init__(settings, _SHORTEST_ID, batch_rows=_USERS, batch_bytes=_USER_BYTES)
 
     def element(self, row: Row) -> dict[str, Any]:
-        told = {name: value for name, value in row.values.items() if value is not None}
-        gone = {name: "-" for name, value in row.values.items() if value is None}
-        changes = {operator: what for operator, what in (("$set", told), ("$unset", gone)) if what}
+        cleared = dict.fromkeys(row.cleared, "-")
+        changes = {operator: what for operator, what in (("$set", row.given), ("$unset", cleared)) if what}
         return {"user_id": row.key, "user_properties": changes}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
@@ -189,7 +183,7 @@ class AmplitudeEvents(AmplitudeDestination):
         }
         if row.extra.get("time") is not None:
             event["time"] = unix_ms(row.extra["time"])
-        return {**event, "event_properties": {name: value for name, value in row.values.items() if value is not None}}
+        return {**event, "event_properties": row.given}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         options = b'],"options":{"min_id_length":%d}}' % self._shortest_id
@@ -198,17 +192,17 @@ class AmplitudeEvents(AmplitudeDestination):
 
 def _refused(response: Response) -> Iterator[tuple[int, RowVerdict]]:
     """Yield the rows that a refused call names, with their reasons."""
-    told = response.json if isinstance(response.json, dict) else {}
+    answer = response.fields
     for kind, what in _FAULTS.items():
-        for field, indices in (told.get(kind) or {}).items():
+        for field, indices in (answer.get(kind) or {}).items():
             yield from ((index, RowVerdict("rejected", f"{field} {what}")) for index in indices)
-    yield from ((index, RowVerdict("rejected", "silenced by Amplitude")) for index in told.get("silenced_events") or ())
+    silenced = answer.get("silenced_events") or ()
+    yield from ((index, RowVerdict("rejected", "silenced by Amplitude")) for index in silenced)
 
 
 def _throttled_rows(response: Response) -> list[int]:
     """Return the rows of a 429 that is about some users; none if it is about all calls."""
-    told = response.json if response.status == 429 and isinstance(response.json, dict) else {}
-    return list(told.get("throttled_events") or ())
+    return list(response.fields.get("throttled_events") or ()) if response.status == 429 else []
 
 
 def _later(response: Response, rows: Sequence[Row], throttled: Sequence[int]) -> dict[int, RowVerdict]:

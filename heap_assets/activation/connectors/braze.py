@@ -22,7 +22,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
-from heap_assets.config import PROPERTIES, HeapSettings, Match, MatchSettings, SyncSettings
+from heap_assets.config import PROPERTIES, Match, MatchSettings, VendorSettings
 
 _OBJECTS, _BATCH_BYTES, _ROW_BYTES, _TEXT = 75, (4 << 20) - 64, 100_000, 255
 _THROTTLED, _MALFORMED = 429, 400
@@ -30,7 +30,7 @@ _OWN = frozenset({"external_id", "user_alias", "braze_id", "_update_existing_onl
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
 
 
-class ToBraze(SyncSettings):
+class ToBraze(VendorSettings):
     """A workspace of Braze."""
 
     instance: str | None = Field(
@@ -59,11 +59,6 @@ class ToBraze(SyncSettings):
     def url(self) -> str:
         """The address that is called."""
         return (self.base_url or f"https://{self.instance}").rstrip("/")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class BrazeUsersSync(RecordSettings, MatchSettings, ToBraze):
@@ -153,20 +148,20 @@ class BrazeDestination(BaseDestination):
 
     def trouble(self, response: Response) -> Trouble | None:
         if response.status == _THROTTLED:
-            told = response.headers.get("x-ratelimit-retry-after", "")
-            return Trouble.throttled(float(told) if told.isdigit() else None)
+            seconds = response.headers.get("x-ratelimit-retry-after", "")
+            return Trouble.throttled(float(seconds) if seconds.isdigit() else None)
         return super().trouble(response)
 
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         """An object that is named is refused; the others are queued, or (400) none is taken."""
-        told = response.json if isinstance(response.json, dict) else {}
-        errors = [one for one in told.get("errors") or () if isinstance(one, dict)]
+        answer = response.fields
+        errors = [one for one in answer.get("errors") or () if isinstance(one, dict)]
         named = {
             one["index"]: RowVerdict("rejected", str(one.get("type", "refused")))
             for one in errors
             if one.get("input_array") == self.array and type(one.get("index")) is int
         }
-        if response.accepted and str(told.get("message", "")) in ("success", "queued"):
+        if response.accepted and str(answer.get("message", "")) in ("success", "queued"):
             return Verdict(named)
         rest: Literal["not_applied", "unknown"] = "not_applied" if response.status == _MALFORMED else "unknown"
         return Verdict(named, rest, reason_of(response))
@@ -199,6 +194,5 @@ class BrazeEvents(BrazeDestination):
         return {**event_faults(rows, _TEXT), "it has no time": pl.col("time").is_null()}
 
     def element(self, row: Row) -> dict[str, Any]:
-        told = {name: value for name, value in row.values.items() if value is not None}
         event = {"name": row.extra["event"], "time": row.extra["time"]}
-        return {**self.person(row.person), **event, "properties": told}
+        return {**self.person(row.person), **event, "properties": row.given}

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.registry import connectors
-from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings
 from heap_assets.activation.engine.destination import Dedupe, Destination
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.errors import SettingsError

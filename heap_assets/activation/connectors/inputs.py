@@ -1,4 +1,4 @@
-"""What most destinations take: records by a key, events of people, and members of an audience.
+"""What most destinations take: records by a key, events of people, members of an audience, or any rows by a key.
 
 A kind derives its settings and its connector from one of the pairs here, and adds what is its vendor's. Of the bases of
 settings the one from here comes first: what it says of `source` is what counts.
@@ -23,7 +23,7 @@ from heap_assets.activation.connectors.rows import (
     table_events,
 )
 from heap_assets.activation.engine.addressing import Addressed
-from heap_assets.activation.engine.events import EVENT_COLUMNS
+from heap_assets.activation.engine.events import EVENT_COLUMNS, KEY_COLUMNS
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import EventSettings, KeyedSettings, UpsertSettings, named
 from heap_assets.identity import HEAP_IDENTITY
@@ -148,3 +148,25 @@ class EventRowConnector(Connector[E], Generic[E]):
 
     def rows(self, day: date, table: str = "") -> Rows:
         return keyed_events(self, table_events(self, self.settings, day), self.settings.key)
+
+
+class GenericSettings(PeopleSettings, EventSettings, UpsertSettings):
+    """Rows of profiles or of a warehouse table by a key of one's choice, or a table's rows as events."""
+
+
+G = TypeVar("G", bound=GenericSettings)
+
+
+class GenericConnector(PeopleConnector[G], Generic[G]):
+    """A sync of profiles by an identifier, of rows of a table by a column, or of rows of a table as events."""
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Columns that addressing puts beside those of a table."""
+        return EVENT_COLUMNS if self.settings.sends_events else KEY_COLUMNS
+
+    def rows(self, day: date, table: str = "") -> Rows:
+        sync = self.settings
+        if sync.source == PROFILES or not sync.sends_events:
+            return super().rows(day, table)
+        return keyed_events(self, table_events(self, sync, day), sync.key)

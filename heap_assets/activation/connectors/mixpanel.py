@@ -24,7 +24,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
-from heap_assets.config import PROPERTIES, HeapSettings, SyncSettings
+from heap_assets.config import PROPERTIES, VendorSettings
 from heap_assets.errors import SettingsError
 from heap_assets.values import read_times
 
@@ -43,7 +43,7 @@ _JUNK = frozenset(
 ) | {"true", "false", "[]", "{}", "00000000-0000-0000-0000-000000000000"}
 
 
-class ToMixpanel(SyncSettings):
+class ToMixpanel(VendorSettings):
     """A project of Mixpanel."""
 
     project_id: int = Field(ge=1, description="Project ID (in Mixpanel: Project Settings, Overview)")
@@ -55,11 +55,6 @@ class ToMixpanel(SyncSettings):
     def url(self) -> str:
         """The address that is called."""
         return (self.base_url or _HOSTS[self.region]).rstrip("/")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class MixpanelUsersSync(RecordSettings, ToMixpanel):
@@ -163,9 +158,7 @@ class MixpanelProfiles(BaseDestination):
         who = {"$token": self._token, "$distinct_id": row.key}
         if self._group_key is not None:
             who = {"$token": self._token, "$group_key": self._group_key, "$group_id": row.key}
-        told = {name: value for name, value in row.values.items() if value is not None}
-        gone = [name for name, value in row.values.items() if value is None]
-        return [{**who, operator: what} for operator, what in (("$set", told), ("$unset", gone)) if what]
+        return [{**who, operator: what} for operator, what in (("$set", row.given), ("$unset", row.cleared)) if what]
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         body = b"[" + b",".join(element[1:-1] for element in elements) + b"]"
@@ -173,8 +166,8 @@ class MixpanelProfiles(BaseDestination):
 
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         """A call is taken if its body says so: a refused one has the status 200 too."""
-        told = response.json
-        taken = told.get("status") if isinstance(told, dict) else told
+        answer = response.json
+        taken = answer.get("status") if isinstance(answer, dict) else answer
         if response.accepted and taken == 1:
             return Verdict()
         return Verdict(rest="unknown", reason=reason_of(response))
@@ -221,8 +214,7 @@ class MixpanelEvents(BaseDestination):
     def element(self, row: Row) -> dict[str, Any]:
         insert_id = derived_id(self._source, row.key)[:_ID]
         own = {"time": _time(row.extra["time"]), "distinct_id": row.person, "$insert_id": insert_id}
-        told = {name: value for name, value in row.values.items() if value is not None}
-        return {"event": row.extra["event"], "properties": {**own, "ip": "0", **told}}
+        return {"event": row.extra["event"], "properties": {**own, "ip": "0", **row.given}}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         url = f"{self._url}/import?strict=1&project_id={self._project}"
@@ -230,11 +222,11 @@ class MixpanelEvents(BaseDestination):
 
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         """A 400 that names rows has taken the others; its field of the id has two names, so only the index is read."""
-        told = response.json if isinstance(response.json, dict) else {}
-        failed = told.get("failed_records")
+        answer = response.fields
+        failed = answer.get("failed_records")
         named = [one for one in failed if type(one.get("index")) is int] if isinstance(failed, list) else []
         rows_refused = {one["index"]: RowVerdict("rejected", _reason(one)) for one in named}
-        if response.accepted or (rows_refused and told.get("num_records_imported") == len(rows) - len(rows_refused)):
+        if response.accepted or (rows_refused and answer.get("num_records_imported") == len(rows) - len(rows_refused)):
             return Verdict(rows_refused)
         return Verdict(rows_refused, "unknown", reason_of(response))
 

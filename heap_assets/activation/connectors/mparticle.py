@@ -23,7 +23,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, Trouble, Verdict, reason_of, retry_after
-from heap_assets.config import HeapSettings, SyncSettings
+from heap_assets.config import VendorSettings
 
 _BATCHES, _REQUEST_BYTES, _BATCH_BYTES, _A_SECOND = 100, 256 << 10, 128 << 10, 270
 _ATTRIBUTES, _VALUE, _NAME, _UNAVAILABLE = 100, 4_096, 256, 503
@@ -31,7 +31,7 @@ _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "
 Identity = Literal["customer_id", "email", "other", "other_id_2", "other_id_3", "other_id_4", "mobile_number"]
 
 
-class ToMParticle(SyncSettings):
+class ToMParticle(VendorSettings):
     """A server-to-server input of mParticle."""
 
     api_key: SecretStr = Field(description="Key of the input, as ${MPARTICLE_KEY}")
@@ -46,11 +46,6 @@ class ToMParticle(SyncSettings):
         """The address that is called."""
         pod = f".{self.pod}" if self.pod else ""
         return (self.base_url or f"https://s2s{pod}.mparticle.com").rstrip("/")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class MParticleUsersSync(RecordSettings, ToMParticle):
@@ -144,9 +139,7 @@ class MParticleUsers(MParticleDestination):
     """Sets and deletes user attributes."""
 
     def element(self, row: Row) -> dict[str, Any]:
-        told = {name: value for name, value in row.values.items() if value is not None}
-        gone = [name for name, value in row.values.items() if value is None]
-        changes = {"user_attributes": told, "deleted_user_attributes": gone}
+        changes = {"user_attributes": row.given, "deleted_user_attributes": row.cleared}
         return self.batch(row.key, **{name: what for name, what in changes.items() if what})
 
 
@@ -169,8 +162,8 @@ class MParticleEvents(MParticleDestination):
         data: dict[str, Any] = {"event_name": row.extra["event"], "custom_event_type": self._type}
         if row.extra.get("time") is not None:
             data["timestamp_unixtime_ms"] = unix_ms(row.extra["time"])
-        told = {name: _as_text(value) for name, value in row.values.items() if value is not None}
-        event = {"event_type": "custom_event", "data": {**data, "custom_attributes": told}}
+        attributes = {name: _as_text(value) for name, value in row.given.items()}
+        event = {"event_type": "custom_event", "data": {**data, "custom_attributes": attributes}}
         return self.batch(row.person, source_request_id=derived_id(self._source, row.key), events=[event])
 
 

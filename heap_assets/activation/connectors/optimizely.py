@@ -24,7 +24,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, Verdict, reason_of
-from heap_assets.config import PROPERTIES, HeapSettings, SyncSettings
+from heap_assets.config import PROPERTIES, VendorSettings
 
 _OBJECTS, _CALLS_A_SECOND, _NAME = 500, 10, 255
 _BATCH_BYTES = 1_000_000
@@ -32,7 +32,7 @@ _BATCH_BYTES = 1_000_000
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
 
 
-class ToOptimizely(SyncSettings):
+class ToOptimizely(VendorSettings):
     """An account of the Optimizely Data Platform."""
 
     api_key: SecretStr = Field(description="Public API key of the account, as ${OPTIMIZELY_API_KEY}")
@@ -46,11 +46,6 @@ class ToOptimizely(SyncSettings):
     def url(self) -> str:
         """The address that is called."""
         return (self.base_url or f"https://api.{self.region}.odp.optimizely.com").rstrip("/")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class OptimizelyProfilesSync(RecordSettings, ToOptimizely):
@@ -143,8 +138,8 @@ class OptimizelyDestination(BaseDestination):
         """A refused call takes nothing: it names fields, and not of which row."""
         if response.accepted:
             return Verdict()
-        told = response.json if isinstance(response.json, dict) else {}
-        detail = told.get("detail")
+        answer = response.fields
+        detail = answer.get("detail")
         invalid = detail.get("invalids") if isinstance(detail, dict) else None
         named = "; ".join(f"{one.get('field')} {one.get('reason')}" for one in invalid or ())
         return Verdict(rest="not_applied", reason=named or reason_of(response))
@@ -176,7 +171,7 @@ class OptimizelyEvents(OptimizelyDestination):
         event: dict[str, Any] = {"type": row.extra["event"]}
         if self._action is not None:
             event["action"] = self._action
-        data = {name: value for name, value in row.values.items() if value is not None}
+        data = row.given
         if row.extra.get("time") is not None:
             data["ts"] = unix_ms(row.extra["time"]) // 1000
         return {**event, "identifiers": {self.identifier: row.person}, "data": data}

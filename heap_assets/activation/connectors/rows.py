@@ -1,25 +1,21 @@
-"""Rows of the lake as connectors take them: profiles by an identifier, tables by key, tables as events.
-
-A generic connector takes any of them; `webhook` and `custom` are such connectors.
-"""
+"""Rows of the lake as connectors take them: profiles by an identifier, tables by key, tables as events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import polars as pl
-from pydantic import Field
 
 from heap_assets import clock
-from heap_assets.activation.connectors.base import Connector, Deployment, Rows
+from heap_assets.activation.connectors.base import Connector, Deployment
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
 from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, recorded_key
-from heap_assets.activation.engine.events import EVENT_COLUMNS, KEY_COLUMNS, EventMapping, event_rows
+from heap_assets.activation.engine.events import EventMapping, event_rows
 from heap_assets.activation.engine.tables import runs
-from heap_assets.config import EventSettings, KeyedSettings, UpsertSettings
+from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
@@ -282,37 +278,3 @@ def suppressed_users(deployment: Deployment) -> pl.DataFrame:
 def _newest_or_none(deployment: Deployment, asset: str) -> pl.LazyFrame | None:
     day = deployment.lake.newest_partition(asset, clock.today())
     return deployment.lake.scan(asset, str(day)) if day else None
-
-
-class GenericSettings(EventSettings, KeyedSettings, UpsertSettings):
-    """Rows of profiles or of a warehouse table by a key of one's choice, or a table's rows as events."""
-
-    source: str = Field(default=PROFILES, description="profiles, or a warehouse table")
-    key: str | None = Field(
-        default=None,
-        description="Identifier type (profiles; heap_identity unless given) or column (a table; its key unless given)",
-    )
-    identities: Identities = Field(default="all", description="A person on several keys: send to all, one or none")
-
-
-G = TypeVar("G", bound=GenericSettings)
-
-
-class GenericConnector(Connector[G], Generic[G]):
-    """A sync of profiles by an identifier, of rows of a table by a column, or of rows of a table as events."""
-
-    @property
-    def own_columns(self) -> tuple[str, ...]:
-        """Columns that addressing puts beside those of a table."""
-        return EVENT_COLUMNS if self.settings.sends_events else KEY_COLUMNS
-
-    def inputs(self) -> list[str]:
-        return [self.source_asset]
-
-    def rows(self, day: date, table: str = "") -> Rows:
-        sync = self.settings
-        if sync.source == PROFILES:
-            return profiles_by_identifier(self.deployment, sync.key or HEAP_IDENTITY, sync.identities, day)
-        if not sync.sends_events:
-            return keyed_people(self, sync.key, day)
-        return keyed_events(self, table_events(self, sync, day), sync.key)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from heap_assets.activation.connectors.rows import GenericConnector, GenericSettings
+from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.exchange import Request

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
-import jwt
-
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.verdict import Response
 from heap_assets.errors import DeliveryError
@@ -183,17 +181,17 @@ class OAuth(TokenAuth):
 
     def fetched(self, fetch: Fetch) -> tuple[str, float, Mapping[str, Any]]:
         client = {"client_id": self.client_id, "client_secret": self.client_secret}
-        said = {**self.grant(), **self.extra}
+        form = {**self.grant(), **self.extra}
         headers = {"Accept": "application/json", "Content-Type": _FORM}
         if self.style == "basic":
             headers["Authorization"] = _basic(self.client_id, self.client_secret)
         else:
-            said |= {name: value for name, value in client.items() if value}
-        body = urlencode(said).encode()
+            form |= {name: value for name, value in client.items() if value}
+        body = urlencode(form).encode()
         if self.style == "json":
-            headers["Content-Type"], body = "application/json", json.dumps(said).encode()
+            headers["Content-Type"], body = "application/json", json.dumps(form).encode()
         answer = fetch(Request(self.token_url, body, headers=headers))
-        document = answer.json if isinstance(answer.json, dict) else {}
+        document = answer.fields
         token = document.get("access_token")
         if not answer.accepted or not isinstance(token, str) or not token:
             code = str(document.get("error", ""))
@@ -231,6 +229,8 @@ class JwtBearer(OAuth):
     valid: float = 180.0
 
     def grant(self) -> Mapping[str, str]:
+        import jwt  # it takes a tenth of a second, and few syncs need it
+
         now = int(time.time())
         claims = {**self.claims, "iat": now, "exp": now + int(self.valid)}
         try:

@@ -56,8 +56,8 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
     remote_ids = batch["remote_id"].to_list() if "remote_id" in batch.columns else [None] * len(keys)
     values = zip(*columns, strict=True) if columns else iter([()] * len(keys))
     removed = [False] * len(keys) if leave is None else leave.to_list()
-    told = zip(keys, persons, remote_ids, removed, values, beside, strict=True)
-    for key, person, remote_id, leaves, sent, others in told:
+    facts = zip(keys, persons, remote_ids, removed, values, beside, strict=True)
+    for key, person, remote_id, leaves, sent, others in facts:
         mapped = {name: value for name, value in zip(names, sent, strict=True) if value is not _OMITTED}
         yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, others, strict=True))}, leaves, remote_id)
 

@@ -34,6 +34,16 @@ class Row:
     remote_id: str | None = None
     """Id of its record at the destination, if an earlier verdict told it."""
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The mapped properties that have a value."""
+        return {name: value for name, value in self.values.items() if value is not None}
+
+    @property
+    def cleared(self) -> list[str]:
+        """The mapped properties whose value is gone."""
+        return [name for name, value in self.values.items() if value is None]
+
 
 @dataclass(frozen=True)
 class Dedupe:

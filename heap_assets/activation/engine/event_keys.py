@@ -7,7 +7,6 @@ what is known of it is carried over to the key that it has now.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import polars as pl
 
 from heap_assets.activation.engine.canonical import decimal_is_number, iso_text, sendable
 from heap_assets.activation.engine.hashing import hashed_keys
+from heap_assets.activation.engine.value_rules import sha256_hex
 from heap_assets.storage import Store, state_keys
 from heap_assets.values import json_or_exact, key_text, read_times
 
@@ -168,11 +168,7 @@ def _holds_bytes(dtype: object) -> bool:
 
 
 def _sha256(text: pl.Expr) -> pl.Expr:
-    def hashed(texts: pl.Series) -> pl.Series:
-        digests = [None if text is None else hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
-        return pl.Series(digests, dtype=pl.String)
-
-    return text.map_batches(hashed, return_dtype=pl.String)
+    return text.map_batches(sha256_hex, return_dtype=pl.String).str.head(32)
 
 
 def _numbered(rows: pl.LazyFrame, name: str) -> pl.LazyFrame:

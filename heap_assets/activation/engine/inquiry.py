@@ -41,7 +41,7 @@ def planned_for(
         facts["not sent"] = "; ".join(dict.fromkeys(reasons))
     if plan.no_consent:
         facts["consent"] = f"{spec.consent} is not true: nothing is sent"
-    waits = [said for name, said in _WAITS.items() if plan.changes.counts.get(name)]
+    waits = [reason for name, reason in _WAITS.items() if plan.changes.counts.get(name)]
     if waits:
         facts["waits"] = waits[0]
     mine = plan.changes.send.filter(pl.col("key").is_in([key, *rows_keys(rows)]))

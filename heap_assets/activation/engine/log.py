@@ -260,9 +260,9 @@ def folded(start: Snapshot, names: Sequence[str], entries: pl.DataFrame) -> Snap
 def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
     fields = sorted({*field_names(ledger), *field_names(entries)})
     delta = _last_values(entries, fields)
-    told = [name for name in FOUND_SCHEMA if name in ledger.columns or name in delta.columns]
-    delta, ledger = (with_nulls(frame, FOUND_SCHEMA, told) for frame in (delta, ledger))
-    columns = [name for name in LEDGER_SCHEMA if name != "key"] + told + fields
+    found_columns = [name for name in FOUND_SCHEMA if name in ledger.columns or name in delta.columns]
+    delta, ledger = (with_nulls(frame, FOUND_SCHEMA, found_columns) for frame in (delta, ledger))
+    columns = [name for name in LEDGER_SCHEMA if name != "key"] + found_columns + fields
     ledger = ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in ledger.columns)
     delta = delta.select("key", *columns)
     merged = ledger.select("key", *columns).join(delta, on="key", how="full", coalesce=True, suffix=":new")
@@ -278,7 +278,7 @@ def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
     refused = status.is_in(REFUSED)
     retried = note & (pl.col("failures") == 0)
     entries = with_nulls(entries, FOUND_SCHEMA, ["until"] if entries.select(retried.any()).item() else [])
-    told = [name for name in FOUND_SCHEMA if name in entries.columns]
+    found_columns = [name for name in FOUND_SCHEMA if name in entries.columns]
     changes = entries.filter(acknowledged | unknown | refused | note).with_columns(
         day=pl.when(acknowledged | note).then("day"),
         mapping=pl.when(acknowledged | note).then("mapping").when(unknown).then(pl.lit("")),
@@ -296,9 +296,9 @@ def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
             f: pl.when(acknowledged | note).then(f).when(unknown & pl.col(f).is_not_null()).then(UNKNOWN)
             for f in fields
         },
-        **{name: pl.when(retried).then("at").otherwise(name) for name in told if name == "until"},
+        **{name: pl.when(retried).then("at").otherwise(name) for name in found_columns if name == "until"},
     )
-    columns = [name for name in LEDGER_SCHEMA if name != "key"] + told + fields
+    columns = [name for name in LEDGER_SCHEMA if name != "key"] + found_columns + fields
     if changes["key"].is_unique().all():
         return changes.select("key", *columns)
     return changes.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)

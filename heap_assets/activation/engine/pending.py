@@ -55,16 +55,10 @@ class PendingBatches:
         """Remove a batch whose outcome is in the log."""
         self._store.delete(self._key(batch))
 
-    def all(self, answered: Collection[str] = ()) -> list[Pending]:
-        """Return all batches in their order; those in `answered` have an outcome already, and are removed."""
-        pending = []
-        for info in self._store.list(self._root):
-            batch = info.key.rsplit("/", 1)[-1].removesuffix(".parquet")
-            if batch in answered:
-                self.done(batch)
-            else:
-                pending.append(self._read(batch))
-        return pending
+    def all(self) -> list[Pending]:
+        """Return all batches in their order."""
+        names = [info.key.rsplit("/", 1)[-1].removesuffix(".parquet") for info in self._store.list(self._root)]
+        return [self._read(name) for name in names]
 
     def forget(self, keys: Collection[str]) -> None:
         """Blank keys in all batches; their rows keep their place, by which a job may name its results."""

@@ -52,6 +52,12 @@ class Response:
         except ValueError:
             return None
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The members of the JSON object that the body is; empty if it is none."""
+        document = self.json
+        return document if isinstance(document, dict) else {}
+
 
 @dataclass(frozen=True, slots=True)
 class RowVerdict:

@@ -13,7 +13,7 @@ from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, Trouble, Verdict, reason_of, retry_after
-from heap_assets.config import HeapSettings, SyncSettings
+from heap_assets.config import VendorSettings
 
 HOST = "https://api.hubapi.com"
 """Of all regions."""
@@ -21,7 +21,7 @@ BATCH_ROWS = 100
 _LOCKED, _MIGRATING, _THROTTLED = 423, 477, 429
 
 
-class ToHubSpot(SyncSettings):
+class ToHubSpot(VendorSettings):
     """An account of HubSpot."""
 
     hub_id: int = Field(ge=1, description="Hub ID of the account (in HubSpot: the account menu)")
@@ -36,11 +36,6 @@ class ToHubSpot(SyncSettings):
     def url(self) -> str:
         """The address that is called."""
         return (self.base_url or HOST).rstrip("/")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class HubSpotDestination(BaseDestination):
@@ -66,7 +61,7 @@ class HubSpotDestination(BaseDestination):
         return Request(self.url + path, b'{"inputs":[' + b",".join(elements) + b"]}", **choices)
 
     def trouble(self, response: Response) -> Trouble | None:
-        document = response.json if isinstance(response.json, dict) else {}
+        document = response.fields
         if response.status == 401:
             return Trouble.stop("HubSpot does not accept the token: check token, and that its private app still exists")
         if response.status == 403:

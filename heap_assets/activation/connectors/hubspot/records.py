@@ -120,7 +120,7 @@ class HubSpotRecords(HubSpotDestination):
         return self.post(self._path, traced)
 
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
-        document = response.json if isinstance(response.json, dict) else {}
+        document = response.fields
         if not response.accepted:
             return Verdict(rest="unknown", reason=reason_of(response))
         told: dict[int, RowVerdict] = {}

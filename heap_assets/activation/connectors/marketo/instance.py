@@ -12,7 +12,7 @@ from heap_assets.activation.engine.auth import ClientCredentials
 from heap_assets.activation.engine.destination import BaseDestination
 from heap_assets.activation.engine.limits import Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, Trouble
-from heap_assets.config import HeapSettings, SyncSettings
+from heap_assets.config import VendorSettings
 
 BATCH_ROWS, _BATCH_BYTES = 300, 1 << 20
 _AROUND = 1024
@@ -34,7 +34,7 @@ _STOP = {
 NO_LEAD = "1004"
 
 
-class ToMarketo(SyncSettings):
+class ToMarketo(VendorSettings):
     """An instance of Marketo."""
 
     base_url: str = Field(description="Endpoint as Admin > Web Services shows it: https://….mktorest.com/rest")
@@ -47,11 +47,6 @@ class ToMarketo(SyncSettings):
     def url(self) -> str:
         """The address without the `/rest` that the UI shows with it."""
         return self.base_url.rstrip("/").removesuffix("/rest")
-
-    def called_url(self, heap: HeapSettings) -> str:
-        """Return the URL that is called."""
-        del heap
-        return self.url
 
 
 class MarketoDestination(BaseDestination):
@@ -103,7 +98,7 @@ class MarketoDestination(BaseDestination):
 
 def _code(response: Response) -> str | None:
     """Return the code of the error of a whole call, None if it was carried out."""
-    document = response.json if isinstance(response.json, dict) else {}
+    document = response.fields
     return None if document.get("success") else str((document.get("errors") or [{}])[0].get("code", ""))
 
 

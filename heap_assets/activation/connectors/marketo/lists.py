@@ -82,14 +82,14 @@ class MarketoLists(MarketoDestination):
                 found.setdefault(str(lead[self.lookup]).lower(), []).append(str(lead["id"]))
         ids = [found.get(row.key.lower(), []) for row in rows]
         chosen = list(dict.fromkeys(id for one in ids if len(one) == 1 or rows[0].removed for id in one))
-        told: dict[str, Any] = {}
+        results_by_id: dict[str, Any] = {}
         for start in range(0, len(chosen), BATCH_ROWS):
             answer = yield self.request([id.encode() for id in chosen[start : start + BATCH_ROWS]], rows)
             results = results_of(answer)
             if results is None:
                 return Verdict(rest="not_applied", reason=reason_of(answer))
-            told |= {str(result["id"]): result for result in results}
-        return Verdict({index: _member(row, ids[index], told) for index, row in enumerate(rows)})
+            results_by_id |= {str(result["id"]): result for result in results}
+        return Verdict({index: _member(row, ids[index], results_by_id) for index, row in enumerate(rows)})
 
     def _look_up(self, rows: Sequence[Row]) -> Request:
         """Return a query in a body: an address would be too short, and would show keys to whoever logs it."""
@@ -100,14 +100,14 @@ class MarketoLists(MarketoDestination):
         return Request(url, urlencode(query).encode(), headers=headers, repeatable=True, rows=0)
 
 
-def _member(row: Row, ids: Sequence[str], told: Mapping[str, Any]) -> RowVerdict:
+def _member(row: Row, ids: Sequence[str], results_by_id: Mapping[str, Any]) -> RowVerdict:
     if not ids:
         return (
             RowVerdict("acknowledged") if row.removed else RowVerdict("no_match", "Marketo has no lead with this key")
         )
     if len(ids) > 1 and not row.removed:
         return RowVerdict("invalid", f"{len(ids)} leads have this key")
-    codes = {reason_of_row(told[id]) for id in ids if told[id].get("status") == "skipped"}
+    codes = {reason_of_row(results_by_id[id]) for id in ids if results_by_id[id].get("status") == "skipped"}
     for code, reason in codes - {("", ": skipped")}:  # skipped without a reason: it was one already
         if row.removed and code in (NO_LEAD, _NO_MEMBER):
             continue
