@@ -2,14 +2,20 @@
 
 Numba does not keep code with and without checks apart: that with checks has a folder of its own. Processes that tests
 start inherit both.
+
+SQLite does not wait for the disk at each event: instances of tests live for seconds.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy
 
 os.environ["NUMBA_BOUNDSCHECK"] = "1"
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".numba_cache")
@@ -17,3 +23,15 @@ os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".numba_cache
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "end_to_end" not in item.nodeid)
+
+
+def _do_not_wait_for_the_disk(connection: Any, _: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hasty_sqlite() -> Iterator[None]:
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
 
     A killed process loses nothing by this; a power cut may cost the demo's history, which `--fresh` writes again.
     """
-    connection.execute("PRAGMA synchronous=OFF")
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 def _write_failed_tick(instance: dg.DagsterInstance) -> None:

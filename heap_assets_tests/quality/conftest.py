@@ -2,26 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-import sqlalchemy
 from check_toys import LakeResource
 
 from heap_assets.storage import Lake
-
-
-def _do_not_wait_for_the_disk(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA synchronous=OFF")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def hasty_sqlite() -> Iterator[None]:
-    """Let SQLite not wait for the disk: instances of these tests live for seconds."""
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
-    yield
-    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
 
 
 @pytest.fixture
