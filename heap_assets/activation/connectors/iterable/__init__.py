@@ -1,0 +1,1 @@
+"""Iterable: users, events, static lists."""
