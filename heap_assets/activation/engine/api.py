@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
+from typing import TypeVar
 
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.exchange import Request
@@ -12,6 +14,8 @@ from heap_assets.activation.engine.spec import Retry
 from heap_assets.activation.engine.verdict import Response
 from heap_assets.errors import DeliveryError
 from heap_assets.http_client import AllowedHosts
+
+T = TypeVar("T")
 
 
 class _Unleased:
@@ -50,3 +54,16 @@ class Api:
             return self._client.call(request, (), Counter())[0]
         except (RunStopped, AnswerLost) as error:
             raise DeliveryError(str(error)) from error
+
+    def through(self, steps: Generator[Request, Response, T]) -> T:
+        """Make the calls that a generator yields, and return what it returns; it is sent the answers.
+
+        Raises DeliveryError if there is no answer.
+        """
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(self.call(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result

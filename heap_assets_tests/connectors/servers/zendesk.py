@@ -67,7 +67,8 @@ class ZendeskServer(Tickets, VendorServer):
 
     def throttled(self, call: Call, wait: float, limit: Limit | None, *, code: str = "TooManyRequests") -> Answer:
         answer = self.error(429, code, "Rate limit exceeded")
-        answer.headers["Retry-After"] = str(max(1, round(wait)))
+        # whole seconds, but for faults whose test says so
+        answer.headers["Retry-After"] = f"{wait if limit is None else max(1, round(wait)):g}"
         return answer
 
     def broken(self, call: Call, *, status: int = 503, wait: int = 5) -> Answer:
