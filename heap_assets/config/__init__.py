@@ -1,6 +1,6 @@
 """heap_assets.yaml as validated models: every choice a user makes is here, or with the connector that it configures."""
 
-from heap_assets.config.base import Section
+from heap_assets.config.base import Day, Section
 from heap_assets.config.heap import (
     GOOGLE_STORAGE,
     BigQuerySource,
@@ -36,6 +36,7 @@ __all__ = [
     "UI_VARIABLE",
     "Alert",
     "BigQuerySource",
+    "Day",
     "EventSettings",
     "HashedSettings",
     "HeapSettings",

@@ -49,6 +49,23 @@ def test_soql_answers_in_pages(org: SalesforceServer, api: httpx.Client) -> None
     assert len(query(api, "SELECT Id, IsDeleted FROM Lead WHERE IsDeleted = true", all=True)) == 1
 
 
+def test_queries_in_the_body_of_one_call(org: SalesforceServer, api: httpx.Client) -> None:
+    upsert(api, *(lead(f"u-{n}") for n in range(3)))
+    address = f"{V}/query?q=SELECT%20Heap_Id__c%20FROM%20Lead%20WHERE%20Heap_Id__c%20%3D%20%27u-"
+    parts = [{"method": "GET", "url": f"{address}{n}%27", "referenceId": f"q{n}"} for n in range(6)]
+
+    def answer(parts: list[dict[str, str]]) -> Any:
+        return api.post(f"{V}/composite", json={"allOrNone": False, "compositeRequest": parts})
+
+    pages = answer(parts[1:3]).json()["compositeResponse"]
+    assert [(page["referenceId"], page["httpStatusCode"]) for page in pages] == [("q1", 200), ("q2", 200)]
+    assert [page["body"]["records"][0]["Heap_Id__c"] for page in pages] == ["u-1", "u-2"]
+    [wrong] = answer([{**parts[0], "url": f"{V}/query?q=SELECT%20Nope%20FROM%20Lead"}]).json()["compositeResponse"]
+    assert (wrong["httpStatusCode"], wrong["body"][0]["errorCode"]) == (400, "INVALID_FIELD")
+    assert answer(parts).status_code == 400
+    assert answer([{**parts[0], "method": "POST"}]).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from heap_assets_tests.connectors.servers.core import Answer, Call, VendorServer, route
+from starlette.datastructures import QueryParams
+
+from heap_assets_tests.connectors.servers.core import Answer, Call, Refused, VendorServer, route
 from heap_assets_tests.connectors.servers.salesforce.schema import DATE, DATETIME, NUMBER, Field
 from heap_assets_tests.connectors.servers.salesforce.shapes import BASE, DAY, error, moment, stamp
 
@@ -52,6 +55,37 @@ class Query(VendorServer):
         if name not in self.jobs:
             raise self.refuse(error(400, "INVALID_QUERY_LOCATOR", "invalid query locator"), "a cursor that was given")
         return self._page(name, int(start), version)
+
+    @route(
+        "POST",
+        BASE + "/composite",
+        "read",
+        shape={"allOrNone": bool, "compositeRequest": [{"method": str, "url": str, "referenceId": str}]},
+    )
+    def composite(self, call: Call, version: str) -> Any:
+        """Answer several queries that come in the body of one call; other parts are not needed yet."""
+        self.check_version(call, version, 38)
+        parts = call.body["compositeRequest"]
+        rules = {
+            "a part is a GET of /query of the same version": all(
+                part["method"] == "GET" and part["url"].startswith(f"/services/data/v{version}/query?q=")
+                for part in parts
+            ),
+            "1 to 5 queries": 0 < len(parts) <= 5,
+            "each part has a name of its own": len({part["referenceId"] for part in parts}) == len(parts),
+        }
+        if broken := [rule for rule, kept in rules.items() if not kept]:
+            raise self.refuse(error(400, "JSON_PARSER_ERROR", broken[0]), broken[0])
+        return {"compositeResponse": [self._part(call, part, version) for part in parts]}
+
+    def _part(self, call: Call, part: dict[str, Any], version: str) -> dict[str, Any]:
+        query = QueryParams(part["url"].partition("?")[2])
+        try:
+            status, body = 200, self._first(replace(call, query=query, path=""), version, deleted=False)
+        except Refused as refused:
+            self.broke(refused.rule or "a part is answered", call)
+            status, body = refused.answer.status, refused.answer.body
+        return {"body": body, "httpHeaders": {}, "httpStatusCode": status, "referenceId": part["referenceId"]}
 
     def _first(self, call: Call, version: str, *, deleted: bool) -> Any:
         self.check_version(call, version)

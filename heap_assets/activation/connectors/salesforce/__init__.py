@@ -1,0 +1,1 @@
+"""Salesforce: leads, contacts, opportunities and other objects."""
