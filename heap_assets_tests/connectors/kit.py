@@ -110,8 +110,9 @@ class Deployment:
 
     def assert_hashes(self, rows: pl.DataFrame, key: str) -> None:
         """Check that the ledger holds what the source's rows say, value by value."""
-        spec, ledger = self.connector.spec(), self.ledger()
-        values = {name: value.alias(name) for name, (value, _) in property_columns(spec, rows.lazy()).items()}
+        spec, ledger, there = self.connector.spec(), self.ledger(), self.connector.destination()
+        columns = property_columns(spec, rows.lazy(), there.values, there.recipes)
+        values = {name: value.alias(name) for name, (value, _) in columns.items()}
         told = rows.select(pl.col(key).cast(pl.String).alias("key"), **values).join(ledger, on="key", how="inner")
         assert len(told) == len(rows)
         for name in values:

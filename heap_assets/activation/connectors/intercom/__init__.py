@@ -1,0 +1,1 @@
+"""Intercom: contacts and events."""
