@@ -104,14 +104,12 @@ _SAY_NOTHING = re.compile(
     re.IGNORECASE,
 )
 """Words that say nothing of what a name holds: a result is named for what it is."""
-_NAMES_NOT_HELD = ("activation", "identity.engine")
-"""Rooms whose names are older than the rule."""
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room not in _NAMES_NOT_HELD])
+@pytest.mark.parametrize("room", ROOMS)
 def test_names_say_what_they_hold(room: str) -> None:
     """Of functions, classes, parameters and variables; fields may be keys of a stored format."""
-    files = {m: path for m, path in _modules().items() if _room(m) == room and not m.startswith(_NAMES_NOT_HELD)}
+    files = {m: path for m, path in _modules().items() if _room(m) == room}
     wrong = {
         f"{module}: {name}"
         for module, path in files.items()

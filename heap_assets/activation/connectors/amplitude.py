@@ -151,7 +151,7 @@ class AmplitudeUsers(AmplitudeDestination):
 
     def element(self, row: Row) -> dict[str, Any]:
         cleared = dict.fromkeys(row.cleared, "-")
-        changes = {operator: what for operator, what in (("$set", row.given), ("$unset", cleared)) if what}
+        changes = {operator: value for operator, value in (("$set", row.filled), ("$unset", cleared)) if value}
         return {"user_id": row.key, "user_properties": changes}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
@@ -183,7 +183,7 @@ class AmplitudeEvents(AmplitudeDestination):
         }
         if row.extra.get("time") is not None:
             event["time"] = unix_ms(row.extra["time"])
-        return {**event, "event_properties": row.given}
+        return {**event, "event_properties": row.filled}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         options = b'],"options":{"min_id_length":%d}}' % self._shortest_id
@@ -193,9 +193,9 @@ class AmplitudeEvents(AmplitudeDestination):
 def _refused(response: Response) -> Iterator[tuple[int, RowVerdict]]:
     """Yield the rows that a refused call names, with their reasons."""
     answer = response.fields
-    for kind, what in _FAULTS.items():
+    for kind, value in _FAULTS.items():
         for field, indices in (answer.get(kind) or {}).items():
-            yield from ((index, RowVerdict("rejected", f"{field} {what}")) for index in indices)
+            yield from ((index, RowVerdict("rejected", f"{field} {value}")) for index in indices)
     silenced = answer.get("silenced_events") or ()
     yield from ((index, RowVerdict("rejected", "silenced by Amplitude")) for index in silenced)
 

@@ -140,8 +140,8 @@ class BrazeDestination(BaseDestination):
     def person(self, key: str) -> dict[str, Any]:
         """Return who an object is about, and whether a missing user is made."""
         alias = {"alias_name": key, "alias_label": self._label}
-        who: Any = alias if self._identifier == "user_alias" else key
-        return {self._identifier: who, "_update_existing_only": self._only_existing}
+        address: Any = alias if self._identifier == "user_alias" else key
+        return {self._identifier: address, "_update_existing_only": self._only_existing}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         return Request(f"{self.url}/users/track", f'{{"{self.array}":['.encode() + b",".join(elements) + b"]}")
@@ -163,8 +163,8 @@ class BrazeDestination(BaseDestination):
         }
         if response.accepted and str(answer.get("message", "")) in ("success", "queued"):
             return Verdict(named)
-        rest: Literal["not_applied", "unknown"] = "not_applied" if response.status == _MALFORMED else "unknown"
-        return Verdict(named, rest, reason_of(response))
+        remaining: Literal["not_applied", "unknown"] = "not_applied" if response.status == _MALFORMED else "unknown"
+        return Verdict(named, remaining, reason_of(response))
 
 
 class BrazeUsers(BrazeDestination):
@@ -195,4 +195,4 @@ class BrazeEvents(BrazeDestination):
 
     def element(self, row: Row) -> dict[str, Any]:
         event = {"name": row.extra["event"], "time": row.extra["time"]}
-        return {**self.person(row.person), **event, "properties": row.given}
+        return {**self.person(row.person), **event, "properties": row.filled}

@@ -79,7 +79,7 @@ class HeapDeletion:
         answer = self._transport.send(request, _TIMEOUT)
         if isinstance(answer, Unanswered):
             raise DeliveryError(
-                f"Heap's user deletion API gave {answer.what}; ask again, a second request does no harm"
+                f"Heap's user deletion API gave {answer.reason}; ask again, a second request does no harm"
             )
         return answer
 
@@ -97,14 +97,14 @@ def heap_deletion(deployment: Deployment, name: str) -> HeapDeletion:
     return HeapDeletion(HeapApp.of(heap), heap.deletion_key.get_secret_value(), allowed=deployment.allowed_hosts)
 
 
-def _read(response: Response, what: str, field: str) -> str:
+def _read(response: Response, endpoint: str, field: str) -> str:
     if not response.accepted:
         hint = "; the key must be that of the Main Production environment" if response.status == 401 else ""
-        raise DeliveryError(f"Heap's user deletion API answered HTTP {response.status} to {what}{hint}")
+        raise DeliveryError(f"Heap's user deletion API answered HTTP {response.status} to {endpoint}{hint}")
     try:
         answer = orjson.loads(response.body)
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get(field), str | int):
-        raise DeliveryError(f"Heap's user deletion API answered {what} without {field}; ask again, it does no harm")
+        raise DeliveryError(f"Heap's user deletion API answered {endpoint} without {field}; ask again, it does no harm")
     return str(answer[field])

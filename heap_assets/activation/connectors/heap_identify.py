@@ -126,14 +126,14 @@ class HeapIdentify(HeapDestination):
         used = recent.group_by("identity").agg(used=pl.len())
         pairs = rows.select("key").with_row_index("at")
         pairs = _pairs(pairs).join(owners, on="user_id", how="left").join(used, on="identity", how="left").sort("at")
-        again = pl.col("taken_by") == pl.col("identity")
+        repeated = pl.col("taken_by") == pl.col("identity")
         number = pl.int_range(1, pl.len() + 1).over("identity") + pl.col("used").fill_null(0)
         return pairs.select(
             reason=pl.when(pl.col("user_id").n_unique().over("user_id") != pl.len().over("user_id"))
             .then(pl.lit("two identities want this user_id"))
-            .when(pl.col("taken_by").is_not_null() & ~again)
+            .when(pl.col("taken_by").is_not_null() & ~repeated)
             .then(pl.lit("this user_id was sent to another identity"))
-            .when((number > PER_MONTH) & ~again.fill_null(value=False))
+            .when((number > PER_MONTH) & ~repeated.fill_null(value=False))
             .then(pl.lit("its identity took ten user_ids this month"))
         )["reason"]
 

@@ -155,10 +155,12 @@ class MixpanelProfiles(BaseDestination):
         return f"{self.kind}:{self._url}:{self._project}{group}"
 
     def element(self, row: Row) -> list[dict[str, Any]]:
-        who = {"$token": self._token, "$distinct_id": row.key}
+        address = {"$token": self._token, "$distinct_id": row.key}
         if self._group_key is not None:
-            who = {"$token": self._token, "$group_key": self._group_key, "$group_id": row.key}
-        return [{**who, operator: what} for operator, what in (("$set", row.given), ("$unset", row.cleared)) if what]
+            address = {"$token": self._token, "$group_key": self._group_key, "$group_id": row.key}
+        return [
+            {**address, operator: value} for operator, value in (("$set", row.filled), ("$unset", row.cleared)) if value
+        ]
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         body = b"[" + b",".join(element[1:-1] for element in elements) + b"]"
@@ -214,7 +216,7 @@ class MixpanelEvents(BaseDestination):
     def element(self, row: Row) -> dict[str, Any]:
         insert_id = derived_id(self._source, row.key)[:_ID]
         own = {"time": _time(row.extra["time"]), "distinct_id": row.person, "$insert_id": insert_id}
-        return {"event": row.extra["event"], "properties": {**own, "ip": "0", **row.given}}
+        return {"event": row.extra["event"], "properties": {**own, "ip": "0", **row.filled}}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         url = f"{self._url}/import?strict=1&project_id={self._project}"

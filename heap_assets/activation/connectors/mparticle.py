@@ -139,8 +139,8 @@ class MParticleUsers(MParticleDestination):
     """Sets and deletes user attributes."""
 
     def element(self, row: Row) -> dict[str, Any]:
-        changes = {"user_attributes": row.given, "deleted_user_attributes": row.cleared}
-        return self.batch(row.key, **{name: what for name, what in changes.items() if what})
+        changes = {"user_attributes": row.filled, "deleted_user_attributes": row.cleared}
+        return self.batch(row.key, **{name: value for name, value in changes.items() if value})
 
 
 class MParticleEvents(MParticleDestination):
@@ -162,7 +162,7 @@ class MParticleEvents(MParticleDestination):
         data: dict[str, Any] = {"event_name": row.extra["event"], "custom_event_type": self._type}
         if row.extra.get("time") is not None:
             data["timestamp_unixtime_ms"] = unix_ms(row.extra["time"])
-        attributes = {name: _as_text(value) for name, value in row.given.items()}
+        attributes = {name: _as_text(value) for name, value in row.filled.items()}
         event = {"event_type": "custom_event", "data": {**data, "custom_attributes": attributes}}
         return self.batch(row.person, source_request_id=derived_id(self._source, row.key), events=[event])
 

@@ -171,7 +171,7 @@ class OptimizelyEvents(OptimizelyDestination):
         event: dict[str, Any] = {"type": row.extra["event"]}
         if self._action is not None:
             event["action"] = self._action
-        data = row.given
+        data = row.filled
         if row.extra.get("time") is not None:
             data["ts"] = unix_ms(row.extra["time"]) // 1000
         return {**event, "identifiers": {self.identifier: row.person}, "data": data}

@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation.connectors.base import Connector, Deployment
-from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, nobody
+from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, no_addresses
 from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, recorded_key
 from heap_assets.activation.engine.events import EventMapping, event_rows
 from heap_assets.activation.engine.tables import runs
@@ -130,7 +130,7 @@ def keyed_people(connector: Connector[Any], key: str | None, day: date) -> Addre
     held = suppressed.collect()["key"].drop_nulls().unique().sort().to_frame().select(
         profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
     )  # fmt: skip
-    return Addressed(rows.filter(~pl.col("key").is_in(held["key"].implode())), held.lazy(), nobody())
+    return Addressed(rows.filter(~pl.col("key").is_in(held["key"].implode())), held.lazy(), no_addresses())
 
 
 def _key_column(connector: Connector[Any], key: str | None) -> str:
@@ -155,7 +155,7 @@ def keyed_events(connector: Connector[Any], events: TableEvents, key: str | None
     if events.since is not None:
         rows = rows.filter((happened >= events.since).fill_null(value=True))
     rows = rows.with_columns(key_text(pl.col(column), rows.collect_schema()[column]).alias("key"))
-    return Addressed(rows, nobody(), nobody(), keyed=events.keyed)
+    return Addressed(rows, no_addresses(), no_addresses(), keyed=events.keyed)
 
 
 def table_events(
@@ -187,8 +187,8 @@ def table_events(
             f"{since:%Y-%m-%d} to compare with, so its history cannot be told from news: name a column, or set "
             "since: beginning"
         )
-    known = deployment.lake.scan(asset, before[-1])
-    old = event_rows(known, mapping, known.collect_schema().names()).select("event_key")
+    landed = deployment.lake.scan(asset, before[-1])
+    old = event_rows(landed, mapping, landed.collect_schema().names()).select("event_key")
     return TableEvents(rows.join(old, on="event_key", how="anti"), None, keyed)
 
 

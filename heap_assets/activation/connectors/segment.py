@@ -99,8 +99,10 @@ class SegmentDestination(BaseDestination):
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         has_anonymous = "anonymous_id" in rows.collect_schema()
-        nobody = pl.col("key").is_null() & (pl.col("anonymous_id").is_null() if has_anonymous else pl.lit(value=True))
-        return {"neither userId nor anonymousId": nobody}
+        anonymous = pl.col("key").is_null() & (
+            pl.col("anonymous_id").is_null() if has_anonymous else pl.lit(value=True)
+        )
+        return {"neither userId nor anonymousId": anonymous}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         token = base64.b64encode(f"{self.source.write_key}:".encode()).decode()

@@ -23,7 +23,7 @@ from heap_assets.activation.connectors.rows import (
 )
 from heap_assets.activation.connectors.segment import SegmentDestination, SegmentSource, ToSegmentUser, anonymous_id
 from heap_assets.activation.connectors.tracking_plan import TrackingPlan
-from heap_assets.activation.engine.addressing import Addressed, nobody
+from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import derived_id, event_faults
 from heap_assets.activation.engine.spec import Mode
@@ -146,7 +146,7 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
             events = events.filter(pl.col("time") >= since)
         rows = track_rows(events, self._event_name(table), self.identities, self.deployment.settings.heap.app_id)
         counts = {"before_since": early} | ({"suppressed": suppressed} if suppressed else {})
-        before = Addressed(rows, nobody(), nobody(), None, counts)
+        before = Addressed(rows, no_addresses(), no_addresses(), None, counts)
         if self.plan is None:
             return before
         if reserved := sorted(set(mapped) & set(_ADDRESSING)):
@@ -220,9 +220,13 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
             decided = pl.concat([resolved["user_id"], users.filter(pl.col("profile_id").is_null())["user_id"]])
             own = self._heap_identities().collect()
             resolved = pl.concat([resolved, own.filter(~pl.col("user_id").is_in(decided.implode()))])
-        gone = self._suppressed
-        allowed = resolved.filter(~pl.col("user_id").is_in(gone["user_id"].implode()))
-        return allowed.filter(~pl.col("identity").is_in(gone["identity"].drop_nulls().implode())).sort("user_id").lazy()
+        suppressed = self._suppressed
+        allowed = resolved.filter(~pl.col("user_id").is_in(suppressed["user_id"].implode()))
+        return (
+            allowed.filter(~pl.col("identity").is_in(suppressed["identity"].drop_nulls().implode()))
+            .sort("user_id")
+            .lazy()
+        )
 
     def _graph_users(self, day: date | None) -> pl.DataFrame:
         """Return `user_id`, `profile_id` of the Heap users in the graph; null for shared ones."""

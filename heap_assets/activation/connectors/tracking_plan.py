@@ -239,9 +239,11 @@ def _conversion(value: pl.Expr, dtype: pl.DataType, kind: str) -> pl.Expr:
     if kind == "number" and dtype == pl.String:
         return double_spelled(value)
     if dtype.is_decimal() or dtype.is_float():
-        whole = value.cast(pl.Int64, strict=False)
+        integer = value.cast(pl.Int64, strict=False)
         return (
-            fitting(value, dtype, _TYPES[kind]) if kind == "number" else pl.when(whole.cast(dtype) == value).then(whole)
+            fitting(value, dtype, _TYPES[kind])
+            if kind == "number"
+            else pl.when(integer.cast(dtype) == value).then(integer)
         )
     return fitting(value, dtype, _TYPES[kind]) if dtype.is_integer() else value.cast(_TYPES[kind], strict=False)
 

@@ -21,15 +21,15 @@ from heap_assets.config import PROPERTIES, Match, MatchSettings, VendorSettings
 from heap_assets.sources.warehouse import Permission
 
 _ROWS, _KEY = 100, 255
-_CONFLICT, _GONE = 409, 404
+_CONFLICT, _NOT_FOUND = 409, 404
 _SLOWER, _SLOWEST = 2.0, 10.0
 """Polls come so many times less often each time, up to so many times."""
 _STANDARD = frozenset(
     {"name", "email", "phone", "alias", "details", "notes", "organization_id", "locale", "time_zone", "signature"}
 ) | {"external_id", "tags", "verified", "default_group_id", "remote_photo_url", "shared_phone_number"}
 _NEVER = frozenset({"id", "role", "custom_role_id", "suspended", "user_fields", "skip_verify_email"})
-_KEPT = ("name", "email")
-_NOBODY = re.compile(r"not.?found|does not exist", re.IGNORECASE)
+_REQUIRED = ("name", "email")
+_NO_USER = re.compile(r"not.?found|does not exist", re.IGNORECASE)
 _TAKEN = re.compile(r"already (been taken|being used)", re.IGNORECASE)
 
 
@@ -114,13 +114,13 @@ class ZendeskUsersConnector(PeopleConnector[ZendeskUsersSync]):
         """Try the login, and whether each user field exists."""
         destination = self.destination()
         with self.api() as api:
-            known = api.through(destination.fields())
+            names = api.through(destination.fields())
         yield Permission("login", passed=True, detail="user fields can be read")
         for name in destination.own_fields(self.settings.properties):
             yield Permission(
                 f"user field {name}",
-                name in known,
-                "it is there" if name in known else "it is missing",
+                name in names,
+                "it is there" if name in names else "it is missing",
                 "make it in the Admin Center, People, User fields",
             )
 
@@ -164,7 +164,7 @@ class ZendeskUsers(BaseDestination):
 
     def element(self, row: Row) -> dict[str, Any]:
         user: dict[str, Any] = {self._key: int(row.key) if self._key == "id" else row.key}
-        user |= {n: v for n, v in row.values.items() if n in _STANDARD and not (v is None and n in _KEPT)}
+        user |= {n: v for n, v in row.values.items() if n in _STANDARD and not (v is None and n in _REQUIRED)}
         if fields := {name: value for name, value in row.values.items() if name not in _STANDARD}:
             user["user_fields"] = fields
         return user | ({"skip_verify_email": True} if self._creates and not self._mails else {})
@@ -181,7 +181,9 @@ class ZendeskUsers(BaseDestination):
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
         if self._own and self._known is None:
             self._known = yield from self.fields()
-        missing = {i: sorted(self._own & row.given.keys() - (self._known or frozenset())) for i, row in enumerate(rows)}
+        missing = {
+            i: sorted(self._own & row.filled.keys() - (self._known or frozenset())) for i, row in enumerate(rows)
+        }
         answer = yield self.request(elements, rows)
         if not answer.accepted:
             return Verdict(rest="not_applied", reason=reason_of(answer))
@@ -195,8 +197,8 @@ class ZendeskUsers(BaseDestination):
     def resume(self, state: Mapping[str, Any], rows: Sequence[Row]) -> Exchange:
         url, wait = f"{self.url}/api/v2/job_statuses/{state['job']}.json", self._poll
         while True:
-            answer = yield Request(url, method="GET", reads=frozenset({_GONE}))
-            if answer.status == _GONE:  # they are kept for an hour, and only the last 100
+            answer = yield Request(url, method="GET", reads=frozenset({_NOT_FOUND}))
+            if answer.status == _NOT_FOUND:  # they are kept for an hour, and only the last 100
                 lost = RowVerdict("unknown", "Zendesk has no job of this id any more; it is sent again")
                 return Verdict(dict.fromkeys(range(len(rows)), lost))
             job = answer.json["job_status"]
@@ -208,15 +210,15 @@ class ZendeskUsers(BaseDestination):
         verdicts = {i: self._user(result) for i, result in enumerate(results[: len(rows)])}
         for i, name in state["missing"].items():
             verdicts[int(i)] = RowVerdict("rejected", f"Zendesk has no user field {name}: make it there")
-        rest: Literal["applied", "unknown"] = "applied" if job["status"] == "completed" else "unknown"
-        return Verdict(verdicts, rest if len(verdicts) == len(rows) else "unknown", f"the job {job['status']}")
+        remaining: Literal["applied", "unknown"] = "applied" if job["status"] == "completed" else "unknown"
+        return Verdict(verdicts, remaining if len(verdicts) == len(rows) else "unknown", f"the job {job['status']}")
 
     def _user(self, result: Mapping[str, Any]) -> RowVerdict:
         if result.get("status") in ("Created", "Updated"):
             return RowVerdict("acknowledged", remote_id=str(result["id"]))
         # the id of a failed result is no user's
         reason = f"{result.get('error')}: {result.get('details')}"
-        if not self._creates and _NOBODY.search(reason):
+        if not self._creates and _NO_USER.search(reason):
             return RowVerdict("no_match", "Zendesk has no user with this key")
         return RowVerdict("invalid" if _TAKEN.search(reason) else "rejected", reason)
 
@@ -227,10 +229,10 @@ class ZendeskUsers(BaseDestination):
 
     def fields(self) -> Generator[Request, Response, frozenset[str]]:
         """Ask for the keys of all user fields: what is written to others is ignored, and nobody is told."""
-        known, page = set[str](), 1
+        keys, page = set[str](), 1
         while page:
             url = f"{self.url}/api/v2/user_fields.json?per_page={_ROWS}&page={page}"
             document = (yield Request(url, method="GET")).json
-            known |= {str(field["key"]) for field in document["user_fields"] if field.get("active", True)}
+            keys |= {str(field["key"]) for field in document["user_fields"] if field.get("active", True)}
             page = page + 1 if document.get("next_page") else 0
-        return frozenset(known)
+        return frozenset(keys)

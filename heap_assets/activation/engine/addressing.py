@@ -137,7 +137,7 @@ def _preferred(usable: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
     return ordered.unique("profile_id", keep="first", maintain_order=True)
 
 
-def nobody() -> pl.LazyFrame:
+def no_addresses() -> pl.LazyFrame:
     """Return a held or invalid table without rows."""
     return pl.LazyFrame(schema=_SET_ASIDE)
 

@@ -85,8 +85,8 @@ class ApiKey(Auth):
             pair = urlencode({self.name: self.key}).encode()
             return replace(request, body=request.body + (b"&" if request.body else b"") + pair)
         pair = json.dumps({self.name: self.key}).encode()[:-1]
-        rest = request.body.lstrip()[1:]
-        return replace(request, body=pair + (b"" if rest.lstrip().startswith(b"}") else b",") + rest)
+        following = request.body.lstrip()[1:]
+        return replace(request, body=pair + (b"" if following.lstrip().startswith(b"}") else b",") + following)
 
 
 @dataclass

@@ -57,9 +57,9 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
     values = zip(*columns, strict=True) if columns else iter([()] * len(keys))
     removed = [False] * len(keys) if leave is None else leave.to_list()
     facts = zip(keys, persons, remote_ids, removed, values, beside, strict=True)
-    for key, person, remote_id, leaves, sent, others in facts:
+    for key, person, remote_id, leaves, sent, context in facts:
         mapped = {name: value for name, value in zip(names, sent, strict=True) if value is not _OMITTED}
-        yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, others, strict=True))}, leaves, remote_id)
+        yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, context, strict=True))}, leaves, remote_id)
 
 
 def _to_send(values: pl.Series, sent: pl.Series, leave: pl.Series | None, null: Any) -> list[Any]:
@@ -94,8 +94,8 @@ def outcome_frame(name: str, outcomes: Mapping[int, Outcome]) -> pl.DataFrame:
     `until` and `remote_id` are columns only if some row has one.
     """
     count = len(outcomes)
-    first, *others = outcomes.values()
-    distinct = [first] if all(outcome is first for outcome in others) else [first, *others]
+    first, *further = outcomes.values()
+    distinct = [first] if all(outcome is first for outcome in further) else [first, *further]
     columns: dict[str, list[Any]] = {
         "status": [o.status for o in distinct],
         "http_status": [o.http_status for o in distinct],
@@ -103,8 +103,11 @@ def outcome_frame(name: str, outcomes: Mapping[int, Outcome]) -> pl.DataFrame:
         "attempt": [o.attempt for o in distinct],
     }
     series = [pl.Series(c, values, OUTCOME_SCHEMA[c]) for c, values in columns.items()]
-    found: dict[str, list[Any]] = {"until": [o.until for o in distinct], "remote_id": [o.remote_id for o in distinct]}
-    series += [pl.Series(c, values, FOUND_SCHEMA[c]) for c, values in found.items() if any(values)]
+    optional: dict[str, list[Any]] = {
+        "until": [o.until for o in distinct],
+        "remote_id": [o.remote_id for o in distinct],
+    }
+    series += [pl.Series(c, values, FOUND_SCHEMA[c]) for c, values in optional.items() if any(values)]
     if len(distinct) < count:
         series = [_repeated(s, count) for s in series]
     batch = _repeated(pl.Series("batch", [name]), count)

@@ -60,7 +60,7 @@ def _leaves(sync: str, name: str, value: pl.Expr, dtype: pl.DataType, rules: Val
     return {name: rules.applied(value, dtype, lambda: sendable(value, dtype, f"sync {sync}: property {name!r}"))}
 
 
-def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
+def sendable(value: pl.Expr, dtype: pl.DataType, column: str) -> pl.Expr:
     """Return the expression of a value as text, Int64, Float64, Boolean or Decimal, which :func:`json_value` finishes.
 
     Raises SettingsError for types without a JSON form.
@@ -78,17 +78,17 @@ def sendable(value: pl.Expr, dtype: pl.DataType, what: str) -> pl.Expr:
     if dtype == pl.Float64:
         return value
     if isinstance(dtype, pl.Array):
-        return sendable(value.arr.to_list(), pl.List(dtype.inner), what)
+        return sendable(value.arr.to_list(), pl.List(dtype.inner), column)
     if isinstance(dtype, pl.List):
         if isinstance(dtype.inner, pl.Struct | pl.List | pl.Array):
             return json_or_exact(value, dtype)
         element, inner = pl.element(), cast("pl.DataType", dtype.inner)
         is_plain = inner.is_numeric() or inner == pl.Boolean
-        parts = element.cast(pl.String) if is_plain else sendable(element, inner, what)
+        parts = element.cast(pl.String) if is_plain else sendable(element, inner, column)
         return value.list.eval(parts).list.join("||", ignore_nulls=True)
     text = _text(value, dtype)
     if text is None:
-        raise SettingsError(f"{what} is of type {dtype}, which has no form in JSON: map another column")
+        raise SettingsError(f"{column} is of type {dtype}, which has no form in JSON: map another column")
     return text
 
 

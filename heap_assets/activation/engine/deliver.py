@@ -241,10 +241,10 @@ class _Run:
         if not len(before):
             return sender.run(rows)
         stats = sender.run(before)
-        rest = rows.join(before, on="key", how="anti", maintain_order="left")
+        within = rows.join(before, on="key", how="anti", maintain_order="left")
         if accepted_rows(stats.outcomes) < len(before):
-            rest = rest.join(after, on="key", how="anti", maintain_order="left")
-        return sender.run(rest) if len(rest) else stats
+            within = within.join(after, on="key", how="anti", maintain_order="left")
+        return sender.run(within) if len(within) else stats
 
     def _saved(self, before: Snapshot) -> pl.DataFrame:
         """Fold everything new into the ledger and the changelog; returns the new entries."""

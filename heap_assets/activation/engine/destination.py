@@ -35,7 +35,7 @@ class Row:
     """Id of its record at the destination, if an earlier verdict told it."""
 
     @property
-    def given(self) -> dict[str, Any]:
+    def filled(self) -> dict[str, Any]:
         """The mapped properties that have a value."""
         return {name: value for name, value in self.values.items() if value is not None}
 

@@ -44,16 +44,16 @@ def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: Sync
 
     Keys that are all numbers are those of a ledger that has them in another spelling, see :func:`respelled`.
     """
-    done = ledger.filter(pl.col("status").is_in(["acknowledged", "sent"])).select("key")
+    delivered = ledger.filter(pl.col("status").is_in(["acknowledged", "sent"])).select("key")
     rows = prepared.rows.rename({"key": "person"}).rename({"event_key": "key"})
-    new = rows.join(done, on="key", how="anti", maintain_order="left")
+    new = rows.join(delivered, on="key", how="anti", maintain_order="left")
     if len(new) and rows.select((pl.col("key") == number_key(pl.col("key"))).fill_null(value=False).all()).item():
-        new = new.join(done.select(number_key(pl.col("key"))), on="key", how="anti", maintain_order="left")
+        new = new.join(delivered.select(number_key(pl.col("key"))), on="key", how="anti", maintain_order="left")
     new = new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names], len(new)))
     new = new.join(facts(ledger), on="key", how="left", maintain_order="left")
     waiting = waits(new, fence, spec, dedupe)
     due = new.filter(waiting.is_null())
-    counts = {"added": len(due), "unchanged": len(rows) - len(new), "known": len(done), **_counted(waiting)}
+    counts = {"added": len(due), "unchanged": len(rows) - len(new), "known": len(delivered), **_counted(waiting)}
     return Plan(due.with_columns(op=pl.lit("insert")), counts)
 
 
@@ -98,23 +98,23 @@ def plan_upsert(
     moving = moving if force else moving.filter(~older)
     waiting = waits(moving, fence, spec, dedupe)
     ready = moving.filter(waiting.is_null()) if waiting.null_count() < len(moving) else moving
-    gone = _vanished(prepared, ledger, spec, day, untouchable, writable, force=force)
-    if replaces and (len(ready) or len(gone)):
-        others = _moving(prepared, ledger, spec, mapping, everything=True)
-        others = others.join(ready, on="key", how="anti", maintain_order="left")
-        ready = pl.concat([ready, others.with_columns(op=pl.lit("keep"))])
+    withdrawn = _vanished(prepared, ledger, spec, day, untouchable, writable, force=force)
+    if replaces and (len(ready) or len(withdrawn)):
+        moving = _moving(prepared, ledger, spec, mapping, everything=True)
+        moving = moving.join(ready, on="key", how="anti", maintain_order="left")
+        ready = pl.concat([ready, moving.with_columns(op=pl.lit("keep"))])
     counts = {
         "added": int((ready["op"] == "add").sum()),
         "changed": int((ready["op"] == "change").sum()),
         "unchanged": unchanged,
         "empty": empty,
-        "withdrawn": _withdrawn_keys(ready, prepared) + len(gone),
-        "removed": len(gone),
+        "withdrawn": _withdrawn_keys(ready, prepared) + len(withdrawn),
+        "removed": len(withdrawn),
         "superseded": 0 if force else int(older.sum()),
         "known": known_keys(ledger),
         **_counted(waiting),
     }
-    send = pl.concat([ready, gone], how="diagonal_relaxed") if len(gone) else ready
+    send = pl.concat([ready, withdrawn], how="diagonal_relaxed") if len(withdrawn) else ready
     new_names = tuple(n for n in prepared.names if n != MEMBER and ledger[FIELD + n].null_count() == len(ledger))
     return Plan(send, counts, _resend_reason(ready, mapping), new_names, forced)
 
@@ -134,8 +134,8 @@ def _moving(
     """
     fields = [FIELD + n for n in prepared.names]
     old = [pl.col(f).alias(OLD + f.removeprefix(FIELD)) for f in field_names(ledger)]
-    known = facts(ledger, "day", "mapping", *old).lazy()
-    compared = prepared.rows.lazy().select("key", *fields).with_row_index("_at").join(known, on="key", how="left")
+    former = facts(ledger, "day", "mapping", *old).lazy()
+    compared = prepared.rows.lazy().select("key", *fields).with_row_index("_at").join(former, on="key", how="left")
     was_sent = _any(pl.col(OLD + n) >= UNKNOWN for n in prepared.names)
     op = pl.when(was_sent | pl.col("day").is_not_null()).then(pl.lit("change"))
     compared = compared.with_columns(_intents(prepared, spec, None if everything else mapping)).filter(
@@ -219,12 +219,14 @@ def respelled(send: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     A key column whose type changed, or a former release, spells a number in another way: `17.0` is withdrawn and `17`
     is added. A destination that compares keys as numbers has one record for both, and has to end with what was added.
     """
-    gone = send["op"] == "withdraw"
-    if gone.all() or not gone.any():
+    withdrawn = send["op"] == "withdraw"
+    if withdrawn.all() or not withdrawn.any():
         return send.clear(), send.clear()
     number = send.select(number_key(pl.col("key")))["key"]
-    twice = number.is_in(number.filter(gone).implode()) & number.is_in(number.filter(~gone).implode())
-    return send.filter((gone & twice).fill_null(value=False)), send.filter((~gone & twice).fill_null(value=False))
+    twice = number.is_in(number.filter(withdrawn).implode()) & number.is_in(number.filter(~withdrawn).implode())
+    return send.filter((withdrawn & twice).fill_null(value=False)), send.filter(
+        (~withdrawn & twice).fill_null(value=False)
+    )
 
 
 def known_keys(ledger: pl.DataFrame) -> int:

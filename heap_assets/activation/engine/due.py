@@ -16,9 +16,9 @@ WAITS = ("waiting", "no_match", "invalid", "deferred", "lost")
 """Why a row is not due, as :func:`waits` says it."""
 
 
-def facts(ledger: pl.DataFrame, *others: str | pl.Expr) -> pl.DataFrame:
+def facts(ledger: pl.DataFrame, *columns: str | pl.Expr) -> pl.DataFrame:
     """Return what the ledger knows about earlier answers: `key`, the columns that :func:`waits` needs, and others."""
-    return with_nulls(ledger, FOUND_SCHEMA, FOUND_SCHEMA).select("key", *_FACTS, *others)
+    return with_nulls(ledger, FOUND_SCHEMA, FOUND_SCHEMA).select("key", *_FACTS, *columns)
 
 
 def waits(rows: pl.DataFrame, fence: int, spec: SyncSpec, dedupe: Dedupe) -> pl.Series:

@@ -50,12 +50,12 @@ class EventKey:
         schema = rows.collect_schema()
         if not self.columns:
             return _numbered(rows.with_columns(_sha256(canonical_text(source_columns, schema)).alias(name)), name)
-        first, *others = [key_text(pl.col(column), schema[column]) for column in self.columns]
+        first, *parts = [key_text(pl.col(column), schema[column]) for column in self.columns]
         if self.time is not None:
-            others.append(event_time(self.time, schema))
-        if not others:
+            parts.append(event_time(self.time, schema))
+        if not parts:
             return rows.with_columns(first.alias(name))
-        text = pl.concat_str(first, *(part.fill_null(_NULL) for part in others), separator=_FIELD)
+        text = pl.concat_str(first, *(part.fill_null(_NULL) for part in parts), separator=_FIELD)
         return rows.with_columns(_sha256(text).alias(name))
 
 
@@ -93,8 +93,8 @@ def carried_over(ledger: pl.DataFrame, keyed: KeyedEvents | None, forgotten: pl.
     hashes, refused = hashed_keys(pairs["key"], salt), forgotten.to_list()
     silenced = hashed_keys(pairs["former"], salt).is_in(refused) | hashes.is_in(refused)
     forgotten_now = hashes.filter(silenced).to_list()
-    known = pairs.join(ledger.select("key"), on="key", how="anti", maintain_order="left")
-    rows = known.join(ledger.rename({"key": "former"}), on="former", maintain_order="left").drop("former")
+    carried = pairs.join(ledger.select("key"), on="key", how="anti", maintain_order="left")
+    rows = carried.join(ledger.rename({"key": "former"}), on="former", maintain_order="left").drop("former")
     rows = rows.unique("key", keep="first", maintain_order=True).select(ledger.columns)
     return CarriedOver(rows.filter(~hashed_keys(rows["key"], salt).is_in(forgotten_now)), frozenset(forgotten_now))
 

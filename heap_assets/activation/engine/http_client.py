@@ -35,7 +35,7 @@ class Unanswered:
     way: an impossible address, a host that is not allowed.
     """
 
-    what: str
+    reason: str
     arrived: bool
     hopeless: bool = False
 
@@ -173,8 +173,8 @@ class RetryingClient:
             if isinstance(answer, Unanswered):
                 attempts.arrived = attempts.arrived or answer.arrived
                 if answer.hopeless:
-                    raise RunStopped(answer.what, arrived=attempts.arrived)
-                self._failed(request, answer.what, wait, attempts, arrived=answer.arrived)
+                    raise RunStopped(answer.reason, arrived=attempts.arrived)
+                self._failed(request, answer.reason, wait, attempts, arrived=answer.arrived)
                 continue
             self._heed(answer)
             trouble = self._trouble(request, answer, rows)
@@ -237,16 +237,16 @@ class RetryingClient:
         for attempt in range(self._retry.attempts):
             answer = self._transport.send(request, self._retry.timeout)
             if isinstance(answer, Unanswered):
-                what, hopeless = answer.what, answer.hopeless
+                reason, hopeless = answer.reason, answer.hopeless
             else:
                 trouble = Trouble.of_status(answer)
                 if trouble is None or trouble.kind == "stop":
                     return answer
-                what, hopeless = trouble.reason, False
+                reason, hopeless = trouble.reason, False
             if hopeless or self.stopped:
                 break
             self.wait(backoff(attempt, self._retry.first_wait, self._retry.longest_wait, self._jitter))
-        raise AuthError(f"the login cannot be reached: {what}")
+        raise AuthError(f"the login cannot be reached: {reason}")
 
     def _renewed(self, sent: Request, attempts: _Attempts) -> bool:
         """Have the token renewed that a call was refused with, once."""
@@ -275,13 +275,13 @@ class RetryingClient:
         now = self._transport.clock.now()
         attempts.throttled_since = now if attempts.throttled_since is None else attempts.throttled_since
         if now - attempts.throttled_since > self._retry.throttled_for:
-            what = f"nothing but {reason} for {self._retry.throttled_for:.0f} s"
-            raise RunStopped(what, arrived=attempts.arrived, http_status=status)
+            reason = f"nothing but {reason} for {self._retry.throttled_for:.0f} s"
+            raise RunStopped(reason, arrived=attempts.arrived, http_status=status)
         with self.lock:
             self.stats.throttled += 1
         self._limiter.pause(seconds)
 
-    def _failed(self, request: Request, what: str, seconds: float, attempts: _Attempts, *, arrived: bool) -> None:
+    def _failed(self, request: Request, reason: str, seconds: float, attempts: _Attempts, *, arrived: bool) -> None:
         attempts.throttled_since = None
         attempts.failed += 1
         if arrived and not self._is_repeatable(request):
@@ -289,14 +289,14 @@ class RetryingClient:
                 self._lost += 1
                 is_down = self._lost >= self._retry.attempts
             if not is_down:
-                raise AnswerLost(what)
+                raise AnswerLost(reason)
         elif attempts.failed < self._retry.attempts:
             with self.lock:
                 self.stats.retried += 1
             self.wait(seconds)
             return
         count = max(self._lost, attempts.failed)
-        raise RunStopped(f"{what}, {count} times in a row: the destination is down", arrived=attempts.arrived)
+        raise RunStopped(f"{reason}, {count} times in a row: the destination is down", arrived=attempts.arrived)
 
     def _is_repeatable(self, request: Request) -> bool:
         if request.repeatable is None:
@@ -312,5 +312,5 @@ def personal(rows: Sequence[Row]) -> set[str]:
 
 def unreadable(destination: Destination, response: Response, error: Exception) -> RunStopped:
     """Return what ends a run whose destination's own code fails over an answer: nobody knows which rows were taken."""
-    what = f"HTTP {response.status}, whose text {destination.kind} cannot read ({type(error).__name__})"
-    return RunStopped(what, arrived=True, http_status=response.status)
+    reason = f"HTTP {response.status}, whose text {destination.kind} cannot read ({type(error).__name__})"
+    return RunStopped(reason, arrived=True, http_status=response.status)

@@ -44,11 +44,11 @@ def planned_for(
     waits = [reason for name, reason in _WAITS.items() if plan.changes.counts.get(name)]
     if waits:
         facts["waits"] = waits[0]
-    mine = plan.changes.send.filter(pl.col("key").is_in([key, *rows_keys(rows)]))
-    if len(mine):
-        fields = [name.removeprefix(FIELD) for name in field_names(mine) if mine[name][0] is not None]
-        facts["next run"] = f"{mine['op'][0]} of {', '.join(fields) or 'no property'}"
-        [row] = rows_of(mine.head(1), destination, fence)
+    planned = plan.changes.send.filter(pl.col("key").is_in([key, *rows_keys(rows)]))
+    if len(planned):
+        fields = [name.removeprefix(FIELD) for name in field_names(planned) if planned[name][0] is not None]
+        facts["next run"] = f"{planned['op'][0]} of {', '.join(fields) or 'no property'}"
+        [row] = rows_of(planned.head(1), destination, fence)
         element = _hashed(destination.element(row), secret)
         facts["next request"] = json.dumps(element, ensure_ascii=False, default=str)
     elif not (reasons or plan.no_consent or waits):

@@ -26,7 +26,7 @@ from heap_assets.machine import machine, process_start
 from heap_assets.storage import ObjectInfo, Store, state_keys
 
 _LOG = logging.getLogger(__name__)
-_KEPT = 5
+_FILES_KEPT = 5
 _NUMBERED = re.compile(r"/([0-9]{1,18})\.json$")
 
 
@@ -114,7 +114,7 @@ class Lease:
             raise self._held_error(before)
         if not self._store.create(self._key(number + 1), self._me().to_json()):
             raise self._held_error(self._holder(self._key(number + 1), datetime.now(UTC)))
-        for info in leases[:-_KEPT]:
+        for info in leases[:-_FILES_KEPT]:
             self._store.delete(info.key)
         killed = before if before is not None and not before.released else None
         return number + 1, killed, number

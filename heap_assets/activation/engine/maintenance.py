@@ -87,21 +87,21 @@ def _forget_in_ledger(
     with Lease(store, folder, run_id, spec.lease_ttl) as lease:
         log = Log(store, folder, lease.fence)
         state = fold(log, log.ledger())
-        theirs = pl.col("key").is_in([key, *events])
-        if whole := _WHOLE_NUMBER.fullmatch(key):  # `17`, which a former release sent as `17.0`; never `017`
-            theirs |= pl.col("key").str.contains(rf"^{whole[1]}(\.0+)?$")
+        chosen = pl.col("key").is_in([key, *events])
+        if number := _WHOLE_NUMBER.fullmatch(key):  # `17`, which a former release sent as `17.0`; never `017`
+            chosen |= pl.col("key").str.contains(rf"^{number[1]}(\.0+)?$")
         for separator in PAIR_SEPARATORS:
-            theirs |= pl.col("key").str.ends_with(separator + key)
-        known = state.frame.filter(theirs)["key"]
-        keys = pl.Series("key", sorted({key, *events, *known}), dtype=pl.String)
+            chosen |= pl.col("key").str.ends_with(separator + key)
+        hashed = state.frame.filter(chosen)["key"]
+        keys = pl.Series("key", sorted({key, *events, *hashed}), dtype=pl.String)
         hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
         # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
         refuse(store, spec.name, hashes)
         PendingBatches(store, folder).forget(keys)
         everything = frozenset(log.segments())
-        log.save(replace(state, frame=state.frame.filter(~theirs), folded=everything), compact_after=-1)
+        log.save(replace(state, frame=state.frame.filter(~chosen), folded=everything), compact_after=-1)
         _forget_in_tables(store, folder, hashes)
-    return len(known)
+    return len(hashed)
 
 
 def forgotten(store: Store, sync: str) -> pl.Series:
@@ -119,8 +119,8 @@ def refuse(store: Store, sync: str, hashes: Collection[str]) -> None:
         return
 
     def added(data: bytes | None) -> bytes:
-        known = [] if data is None else _hashes(store, sync, data).to_list()
-        return to_parquet(pl.Series("key_hash", sorted({*known, *hashes}), dtype=pl.String).to_frame())
+        hashed = [] if data is None else _hashes(store, sync, data).to_list()
+        return to_parquet(pl.Series("key_hash", sorted({*hashed, *hashes}), dtype=pl.String).to_frame())
 
     store.update(_forgotten_key(sync), added)
 

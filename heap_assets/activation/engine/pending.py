@@ -51,7 +51,7 @@ class PendingBatches:
         data = to_parquet(intents, {_FOOTER: json.dumps(dict(state))}, compression="lz4")
         self._store.write(self._key(batch), data)
 
-    def done(self, batch: str) -> None:
+    def close(self, batch: str) -> None:
         """Remove a batch whose outcome is in the log."""
         self._store.delete(self._key(batch))
 
@@ -63,9 +63,9 @@ class PendingBatches:
     def forget(self, keys: Collection[str]) -> None:
         """Blank keys in all batches; their rows keep their place, by which a job may name its results."""
         for batch in self.all():
-            theirs = pl.col("key").is_in(list(keys))
-            if batch.intents.select(theirs.any()).item():
-                blanked = pl.when(~theirs).then("key").otherwise(pl.lit("")).alias("key")
+            chosen = pl.col("key").is_in(list(keys))
+            if batch.intents.select(chosen.any()).item():
+                blanked = pl.when(~chosen).then("key").otherwise(pl.lit("")).alias("key")
                 self.remember(batch.batch, batch.intents.with_columns(blanked), batch.state)
 
     def _key(self, batch: str) -> str:

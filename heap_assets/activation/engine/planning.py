@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.activation.engine.addressing import Addressed, nobody
+from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import OLD, Plan, plan_insert, plan_upsert, respelled
 from heap_assets.activation.engine.event_keys import EventKey
@@ -31,32 +31,32 @@ def concerns(
 
     `changed_before`: share of known keys changed by each of the last seven runs.
     """
-    known = plan.counts["known"]
-    if known < guard.at_least:
+    keys = plan.counts["known"]
+    if keys < guard.at_least:
         return []
     return [
-        *_removal(guard, plan, known),
-        *([] if plan.full_resend_reason else _change(guard, plan.counts["changed"], known, changed_before)),
+        *_removal(guard, plan, keys),
+        *([] if plan.full_resend_reason else _change(guard, plan.counts["changed"], keys, changed_before)),
         *_takeover(guard, plan, prepared, ledger),
     ]
 
 
-def _removal(guard: Guard, plan: Plan, known: int) -> list[str]:
+def _removal(guard: Guard, plan: Plan, keys: int) -> list[str]:
     withdrawn = plan.counts["withdrawn"]
-    if withdrawn <= guard.removed * known:
+    if withdrawn <= guard.removed * keys:
         return []
-    anew = len(respelled(plan.send)[0])
-    spelling = f"; {anew} of them are numbers that are spelled otherwise now and are sent anew" if anew else ""
+    respelt = len(respelled(plan.send)[0])
+    spelling = f"; {respelt} of them are numbers that are spelled otherwise now and are sent anew" if respelt else ""
     usual = f"up to {guard.removed:.0%} is usual"
-    return [f"{withdrawn} of {known} keys ({withdrawn / known:.0%}) would lose a value; {usual}{spelling}"]
+    return [f"{withdrawn} of {keys} keys ({withdrawn / keys:.0%}) would lose a value; {usual}{spelling}"]
 
 
-def _change(guard: Guard, changed: int, known: int, earlier_shares: Sequence[float]) -> list[str]:
-    share = changed / known
+def _change(guard: Guard, changed: int, keys: int, earlier_shares: Sequence[float]) -> list[str]:
+    share = changed / keys
     usual = median(earlier_shares) if earlier_shares else None
     if usual is None or share <= guard.changed or share <= guard.changed_times_median * usual:
         return []
-    return [f"{changed} of {known} keys ({share:.0%}) would change; the median of the last runs is {usual:.1%}"]
+    return [f"{changed} of {keys} keys ({share:.0%}) would change; the median of the last runs is {usual:.1%}"]
 
 
 def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame) -> list[str]:
@@ -88,19 +88,19 @@ def resent(guard: Guard, plan: Plan, key: EventKey, history: pl.DataFrame) -> tu
     in_table = (history["unchanged"] + history["sent"]).to_list()
     if not in_table or in_table[-1] < guard.at_least:
         return plan, []
-    known, newest = in_table[-1], history["newest_day"].max()
+    keys, newest = in_table[-1], history["newest_day"].max()
     if newest is None:  # no run has come to its end yet
         return plan, []
     happened = read_times(pl.col("time")).dt.date() if "time" in plan.send.columns else pl.lit(None, pl.Date)
     earlier = plan.send.filter((happened < newest).fill_null(value=True))
-    changed = max(0, min(len(earlier), known - plan.counts["unchanged"]))
+    changed = max(0, min(len(earlier), keys - plan.counts["unchanged"]))
     counted = replace(plan, counts={**plan.counts, "added": plan.counts["added"] - changed, "changed": changed})
-    shares = [again / rows for again, rows in zip(history["changed"].to_list(), in_table, strict=True) if rows]
+    shares = [count / rows for count, rows in zip(history["changed"].to_list(), in_table, strict=True) if rows]
     usual = median(shares)
-    if changed <= max(guard.changed, guard.changed_times_median * usual) * known:
+    if changed <= max(guard.changed, guard.changed_times_median * usual) * keys:
         return counted, []
     return counted, [
-        f"{changed} events of days that were delivered would be sent again: of {known} that the last run knew, "
+        f"{changed} events of days that were delivered would be sent again: of {keys} that the last run knew, "
         f"{plan.counts['unchanged']} are there under the key they had, which is made of {', '.join(key.needed)}. "
         "To send none of them, set `since` to today"
     ]
@@ -140,7 +140,7 @@ def build_plan(
     `forgotten`: keyed hashes of the keys that must never be sent again. `still_open`: keys that the destination is
     working on since an earlier run.
     """
-    addressed_rows = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
+    addressed_rows = rows if isinstance(rows, Addressed) else Addressed(rows, no_addresses(), no_addresses())
     held, invalid = addressed_rows.held.collect(), addressed_rows.invalid.collect()
     prepared = prepare(spec, destination, addressed_rows.rows, key)
     prepared, silenced = _without_forgotten(prepared, forgotten, key)
@@ -185,7 +185,7 @@ def build_plan(
 def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
     """Remove rows of forgotten people; returns them as held rows without key and profile."""
     if not len(hashes):
-        return prepared, nobody().collect()
+        return prepared, no_addresses().collect()
     silenced = pl.Series([False] * len(prepared.rows), dtype=pl.Boolean)
     for column in (c for c in ("key", "anonymous_id", "event_key") if c in prepared.rows.columns):
         for spelt in _spellings(prepared.rows[column]):
@@ -193,15 +193,15 @@ def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tup
     count = int(silenced.sum())
     nameless = pl.DataFrame({"profile_id": [None] * count, "key": [None] * count, "reason": ["forgotten"] * count})
     rows = prepared.rows.filter(~silenced)
-    return replace(prepared, rows=rows), nameless.cast(nobody().collect_schema())
+    return replace(prepared, rows=rows), nameless.cast(no_addresses().collect_schema())
 
 
 def _spellings(keys: pl.Series) -> Iterator[pl.Series]:
     """Yield keys as they are, and whole numbers as floats and decimals of up to 9 places spelled them before."""
     yield keys
-    whole = keys.str.contains(r"^-?[0-9]+$").fill_null(value=False)
-    if whole.any():
-        numbers = keys.to_frame("key").select(pl.when(whole).then("key"))["key"]
+    is_whole = keys.str.contains(r"^-?[0-9]+$").fill_null(value=False)
+    if is_whole.any():
+        numbers = keys.to_frame("key").select(pl.when(is_whole).then("key"))["key"]
         yield from (numbers + ("." + "0" * places) for places in range(1, _DECIMAL_PLACES + 1))
 
 

@@ -94,8 +94,8 @@ def _consents(spec: SyncSpec, schema: pl.Schema) -> pl.Expr:
     if spec.consent is None:
         return pl.lit(value=True)
     if schema.get(spec.consent) != pl.Boolean:
-        found = schema.get(spec.consent, "missing")
-        raise SettingsError(f"sync {spec.name}: consent is {spec.consent!r}, which is {found}: name a boolean column")
+        dtype = schema.get(spec.consent, "missing")
+        raise SettingsError(f"sync {spec.name}: consent is {spec.consent!r}, which is {dtype}: name a boolean column")
     return pl.col(spec.consent).fill_null(value=False)
 
 

@@ -190,7 +190,7 @@ class Sender:
         if outcomes:
             self.log.append(batch.name, "outcome", outcome_frame(batch.name, outcomes))
         for exchange in batch.exchanges:
-            self._pending.done(exchange)
+            self._pending.close(exchange)
         if batch.resumed:
             with self._lock:
                 self.stats.resumed += accepted_rows(Counter(o.status for o in batch.outcomes.values()))
@@ -267,16 +267,16 @@ class Sender:
             outcome = Outcome(row.status, status, row.reason, attempt, row.until, row.remote_id)
             batch.outcomes[group[index].position] = outcome
         remaining = [item for index, item in enumerate(group) if index not in verdict.rows]
-        rest, again = Outcome(self.destination.accepted, status, None, attempt), False
+        outcome, repeatable = Outcome(self.destination.accepted, status, None, attempt), False
         if verdict.rest != "applied":
             reason = "refused together with others" if len(group) > 1 else verdict.reason
-            rest = Outcome("unknown" if verdict.rest == "unknown" else "aborted", status, reason, attempt)
+            outcome = Outcome("unknown" if verdict.rest == "unknown" else "aborted", status, reason, attempt)
             harmless = verdict.rest == "not_applied" or self.destination.dedupe.kind != "none" or len(group) == 1
-            again = harmless and not batch.resumed
-        batch.outcomes |= dict.fromkeys((item.position for item in remaining), rest)
+            repeatable = harmless and not batch.resumed
+        batch.outcomes |= dict.fromkeys((item.position for item in remaining), outcome)
         if verdict.stop is not None:
             raise RunStopped(verdict.stop, arrived=False, http_status=status)
-        return remaining if again else []
+        return remaining if repeatable else []
 
     def _sendable(self, batch: _Batch, group: list[Item]) -> list[Item]:
         """Return the items of a group that a request can hold; the others are rejected without a call."""
@@ -303,7 +303,7 @@ class Sender:
         batch.open = set(intents.filter(pl.col("key") == "")["row"])  # forgotten people
         self.log.append(name, "intent", intents.filter(pl.col("key") != "").drop("remote_id"))
         self._pending.remember(f"{name}.0", intents, pending.state)
-        self._pending.done(pending.batch)
+        self._pending.close(pending.batch)
         rows = pending.rows(sets=self.destination.mode is Mode.SET)
         items = [Item(row, b"", place) for place, row in enumerate(rows)]
 
@@ -319,7 +319,7 @@ class Sender:
         """Whether the outcome of a pending batch is in the log: then its run was killed before it could remove it."""
         if not set(pending.intents["row"]) <= self.log.answered(pending.batch.partition(".")[0]):
             return False
-        self._pending.done(pending.batch)
+        self._pending.close(pending.batch)
         return True
 
     def _stop_if_broken(self, batch: _Batch) -> None:
@@ -334,10 +334,10 @@ class Sender:
 
     def _count(self, batch: _Batch) -> None:
         with self._lock:
-            done = self.stats.outcomes
-            done.update(outcome.status for outcome in batch.outcomes.values())
-            done["unknown"] += len(batch.open)
+            outcomes = self.stats.outcomes
+            outcomes.update(outcome.status for outcome in batch.outcomes.values())
+            outcomes["unknown"] += len(batch.open)
             if self._progress is not None:
                 seconds = self.transport.clock.now() - self._started
-                accepted, requests = accepted_rows(done), self.stats.requests
-                self._progress(Progress(self._planned, accepted, done["rejected"], requests, seconds))
+                accepted, requests = accepted_rows(outcomes), self.stats.requests
+                self._progress(Progress(self._planned, accepted, outcomes["rejected"], requests, seconds))

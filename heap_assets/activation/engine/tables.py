@@ -96,14 +96,14 @@ def usual_runs(store: Store, sync: str) -> pl.DataFrame:
     """
     keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
     keys.sort(key=lambda key: key.rsplit("/", 1)[-1], reverse=True)
-    found: list[pl.DataFrame] = []
+    frames: list[pl.DataFrame] = []
     for key in keys:
         frame = read_table(store, key)
         if frame is not None and frame["status"][0] in _SENT:
-            found.append(frame)
-        if len(found) == MEDIAN_OF:
+            frames.append(frame)
+        if len(frames) == MEDIAN_OF:
             break
-    return pl.concat([pl.DataFrame(schema=RUN_SCHEMA), *reversed(found)], how="diagonal_relaxed")
+    return pl.concat([pl.DataFrame(schema=RUN_SCHEMA), *reversed(frames)], how="diagonal_relaxed")
 
 
 def changelog(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFrame:

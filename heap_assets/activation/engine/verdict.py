@@ -25,7 +25,7 @@ RowStatus = Literal["acknowledged", "sent", "invalid", "rejected", "deferred", "
 proves it. `rejected`: refused, and tried again, less often after equal refusals. `invalid` (cannot be meant: several
 records have its key) and `no_match` (there is no record, and none is to be made): tried again when the row changes, or
 after some days. `deferred`: to be sent at `until` or later. `unknown`: nobody knows."""
-Rest = Literal["applied", "not_applied", "unknown"]
+Remainder = Literal["applied", "not_applied", "unknown"]
 """What became of the rows that a verdict does not name."""
 
 
@@ -91,7 +91,7 @@ class Verdict:
 
     rows: Mapping[int, RowVerdict] = field(default_factory=dict)
     """By position in the call."""
-    rest: Rest = "applied"
+    rest: Remainder = "applied"
     reason: str | None = None
     stop: str | None = None
     """Why the run must end here; what the verdict says of the rows is kept."""

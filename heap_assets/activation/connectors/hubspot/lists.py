@@ -84,9 +84,9 @@ class HubSpotLists(HubSpotDestination):
             answer = yield self._look_up(unknown)
             if not answer.accepted:
                 return Verdict(rest="not_applied", reason=reason_of(answer))
-            found = self._found(answer.json)
-            ids = [id or found.get(self._spelled(row.key)) for row, id in zip(rows, ids, strict=True)]
-        verdicts = {i: _nobody(row) for i, (row, id) in enumerate(zip(rows, ids, strict=True)) if id is None}
+            ids_by_value = self._ids_of(answer.json)
+            ids = [id or ids_by_value.get(self._spelled(row.key)) for row, id in zip(rows, ids, strict=True)]
+        verdicts = {i: _no_record(row) for i, (row, id) in enumerate(zip(rows, ids, strict=True)) if id is None}
         # two addresses of one contact are one member
         chosen = sorted({id for id in ids if id})
         if chosen:
@@ -96,8 +96,8 @@ class HubSpotLists(HubSpotDestination):
             missing = {str(id) for id in (answer.json or {}).get("recordIdsMissing") or []}
             for i, id in enumerate(ids):
                 if id is not None:
-                    known = RowVerdict("acknowledged", remote_id=None if self._key == _ID else id)
-                    verdicts[i] = _nobody(rows[i]) if id in missing else known
+                    member = RowVerdict("acknowledged", remote_id=None if self._key == _ID else id)
+                    verdicts[i] = _no_record(rows[i]) if id in missing else member
         return Verdict(verdicts)
 
     def _look_up(self, rows: Sequence[Row]) -> Request:
@@ -105,19 +105,19 @@ class HubSpotLists(HubSpotDestination):
         body = {"idProperty": self._key, "properties": [self._key, "hs_additional_emails"], "inputs": inputs}
         return Request(f"{self.url}{self._contacts}/batch/read", orjson.dumps(body), repeatable=True, rows=0)
 
-    def _found(self, document: Any) -> dict[str, str]:
+    def _ids_of(self, document: Any) -> dict[str, str]:
         """Return the record id by each value that a contact is known by."""
-        found: dict[str, str] = {}
+        ids_by_value: dict[str, str] = {}
         for record in document["results"]:
             held = record["properties"]
             more = (held.get("hs_additional_emails") or "").split(";") if self._key == "email" else []
-            found |= {self._spelled(value): str(record["id"]) for value in (held.get(self._key), *more) if value}
-        return found
+            ids_by_value |= {self._spelled(value): str(record["id"]) for value in (held.get(self._key), *more) if value}
+        return ids_by_value
 
     def _spelled(self, key: str) -> str:
         return key.lower() if self._key == "email" else key
 
 
-def _nobody(row: Row) -> RowVerdict:
+def _no_record(row: Row) -> RowVerdict:
     """Return the verdict of a key without a contact: it is no member, and needs not be one to leave."""
     return RowVerdict("acknowledged") if row.removed else RowVerdict("no_match", "HubSpot has no contact with this key")

@@ -123,18 +123,18 @@ class HubSpotRecords(HubSpotDestination):
         document = response.fields
         if not response.accepted:
             return Verdict(rest="unknown", reason=reason_of(response))
-        told: dict[int, RowVerdict] = {}
+        verdicts: dict[int, RowVerdict] = {}
         results, errors = document.get("results") or [], document.get("errors") or []
         for result in results:
             for index in _traces(result.get("objectWriteTraceId"), len(rows)):
-                told[index] = RowVerdict("acknowledged", remote_id=str(result.get("id") or "") or None)
+                verdicts[index] = RowVerdict("acknowledged", remote_id=str(result.get("id") or "") or None)
         for error in errors:
             for index in _traces((error.get("context") or {}).get("objectWriteTraceId"), len(rows)):
-                told[index] = self._refused(error)
+                verdicts[index] = self._refused(error)
         if not errors and len(results) == len(rows):
-            return Verdict(told)
+            return Verdict(verdicts)
         # some rows are in no list, or nothing is: HubSpot says 200 and does nothing
-        return Verdict(told, "unknown", "HubSpot answered without a word about this record")
+        return Verdict(verdicts, "unknown", "HubSpot answered without a word about this record")
 
     def _refused(self, error: Mapping[str, Any]) -> RowVerdict:
         category, message = error.get("category"), error.get("message")
@@ -143,6 +143,6 @@ class HubSpotRecords(HubSpotDestination):
         return RowVerdict("rejected", f"{category}: {message}")
 
 
-def _traces(told: Any, rows: int) -> list[int]:
-    listed = told if isinstance(told, list) else [told]
+def _traces(traces: Any, rows: int) -> list[int]:
+    listed = traces if isinstance(traces, list) else [traces]
     return [int(one) for one in listed if str(one).isdecimal() and int(one) < rows]

@@ -68,7 +68,7 @@ class IterableEvents(IterableDestination):
             self.key_field: row.person,
             "eventName": row.extra["event"],
             "id": derived_id(self._name, row.key),
-            "dataFields": row.given,
+            "dataFields": row.filled,
         }
         time = row.extra.get("time")
         return event if time is None else event | {"createdAt": unix_ms(time) // 1000}

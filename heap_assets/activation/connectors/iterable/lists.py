@@ -76,5 +76,5 @@ class IterableLists(IterableDestination):
 
     def failed(self, row: Row, bucket: str) -> RowVerdict:
         # who is not there is no member, and who was forgotten is none any more
-        gone = row.removed and bucket in ("notFound", "forgotten")
-        return RowVerdict("acknowledged") if gone else super().failed(row, bucket)
+        left = row.removed and bucket in ("notFound", "forgotten")
+        return RowVerdict("acknowledged") if left else super().failed(row, bucket)

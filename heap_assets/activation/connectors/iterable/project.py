@@ -107,7 +107,7 @@ class IterableDestination(BaseDestination):
         if not response.accepted or not isinstance(fails, int):
             return Verdict(rest="unknown" if response.accepted else "not_applied", reason=reason_of(response))
         buckets, people = self._buckets(answer), [self._spelled(row.person) for row in rows]
-        failed = {i: self.failed(rows[i], buckets[who]) for i, who in enumerate(people) if who in buckets}
+        failed = {i: self.failed(rows[i], buckets[person]) for i, person in enumerate(people) if person in buckets}
         refused = self.refused(answer, rows)
         if fails > len(failed | refused):
             return Verdict(refused | failed, "unknown", f"Iterable refused {fails} rows and named {len(failed)}")
@@ -115,7 +115,7 @@ class IterableDestination(BaseDestination):
             return Verdict(refused | failed)
         # some events of a person failed, and nobody says which: they are sent again
         times = Counter(people)
-        taken = {i: RowVerdict(self.accepted) for i, who in enumerate(people) if who not in buckets}
+        taken = {i: RowVerdict(self.accepted) for i, person in enumerate(people) if person not in buckets}
         return Verdict(taken | refused | {i: one for i, one in failed.items() if times[people[i]] == 1}, "unknown")
 
     def refused(self, answer: Mapping[str, Any], rows: Sequence[Row]) -> dict[int, RowVerdict]:
@@ -132,8 +132,8 @@ class IterableDestination(BaseDestination):
         """Return why each person failed, by the new names of the answer or the old ones."""
         kind = "Emails" if self.key_field == "email" else "UserIds"
         new = answer.get("failedUpdates") or {}
-        buckets = {self._spelled(who): "invalid" for who in answer.get(f"invalid{kind}") or ()}
-        return buckets | {self._spelled(who): why for why in _BUCKETS for who in new.get(why + kind) or ()}
+        buckets = {self._spelled(person): "invalid" for person in answer.get(f"invalid{kind}") or ()}
+        return buckets | {self._spelled(person): why for why in _BUCKETS for person in new.get(why + kind) or ()}
 
     def _spelled(self, key: Any) -> str:
         # an answer has addresses in lower case

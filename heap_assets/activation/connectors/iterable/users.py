@@ -102,7 +102,7 @@ class IterableUsers(IterableDestination):
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         """A user may be taken without a field that the project does not have, which is no failure there."""
         verdict, fields = super().verdict(response, rows), set(response.fields.get("filteredOutFields") or ())
-        missing = {i: sorted(fields & row.given.keys()) for i, row in enumerate(rows)}
+        missing = {i: sorted(fields & row.filled.keys()) for i, row in enumerate(rows)}
         dropped = {
             i: RowVerdict("rejected", f"the project has no field {names[0]}: make it there, or set create_fields")
             for i, names in missing.items()

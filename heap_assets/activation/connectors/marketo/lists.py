@@ -72,15 +72,15 @@ class MarketoLists(MarketoDestination):
         )
 
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
-        found: dict[str, list[str]] = {row.key.lower(): [row.key] for row in rows} if self.lookup == "id" else {}
+        ids_by_value: dict[str, list[str]] = {row.key.lower(): [row.key] for row in rows} if self.lookup == "id" else {}
         if self.lookup != "id":
             answer = yield self._look_up(rows)
             leads = results_of(answer)
             if leads is None:
                 return Verdict(rest="not_applied", reason=reason_of(answer))
             for lead in leads:
-                found.setdefault(str(lead[self.lookup]).lower(), []).append(str(lead["id"]))
-        ids = [found.get(row.key.lower(), []) for row in rows]
+                ids_by_value.setdefault(str(lead[self.lookup]).lower(), []).append(str(lead["id"]))
+        ids = [ids_by_value.get(row.key.lower(), []) for row in rows]
         chosen = list(dict.fromkeys(id for one in ids if len(one) == 1 or rows[0].removed for id in one))
         results_by_id: dict[str, Any] = {}
         for start in range(0, len(chosen), BATCH_ROWS):

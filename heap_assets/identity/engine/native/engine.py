@@ -76,8 +76,8 @@ def delta_of(
         reduced = _reduced(versions)
         removed.append(tagged(reduced, table))
         if former and (remaining := [part.links for part in now.events.values() if part.table == table]):
-            again = pl.concat(remaining).join(reduced, on=_KEY, how="semi", nulls_equal=True)
-            added.append(tagged(again, table))
+            recombined = pl.concat(remaining).join(reduced, on=_KEY, how="semi", nulls_equal=True)
+            added.append(tagged(recombined, table))
         inputs += len(keys)
     last_seen = {}
     for table in sorted({*snapshots, *now.snapshots}):

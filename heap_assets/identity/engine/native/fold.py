@@ -75,11 +75,11 @@ def fold(state: State, removed: pl.DataFrame, added: pl.DataFrame, rules: Rules)
     )  # that of a removed row counts for nothing
     rows = np.flatnonzero(reached[of_row] & (state.row_a != NONE)).astype(np.uint32)
     refused, report = _beyond(state, state.refused, "a", reached), _beyond(state, state.report, "node", reached)
-    known = state.ranks.size
+    old_count = state.ranks.size
     coming.enter(state)
     alive = _changed_rows(state, rows, leaving, coming)
     part = _part(state, alive, rules)
-    _put_back(state, part, known, nodes)
+    _put_back(state, part, old_count, nodes)
     state.refused = pl.concat([refused, part.refused])
     state.report = pl.concat([report, part.report])
     return Folded(removed.height + added.height, nodes.size, rows.size)
@@ -131,9 +131,9 @@ class _Changed:
         codes = np.array([numbers.get(name, -1) for name in self.encoded.sources], np.int32)
         home = np.append(self.home, NONE)
         a, b, code = home[own.a], home.take(own.b, mode="clip"), codes[own.tag >> 1]
-        known = (a != NONE) & ((own.b == NONE) | (b != NONE)) & (code >= 0)
+        linked = (a != NONE) & ((own.b == NONE) | (b != NONE)) & (code >= 0)
         tag = (code * 2 + (own.tag & 1)).astype(np.uint16)
-        return Rows(a, b, own.first, own.last, tag)[known]
+        return Rows(a, b, own.first, own.last, tag)[linked]
 
 
 def _write_changed(array: Any, places: Any, values: Any) -> None:
@@ -156,11 +156,11 @@ def _changed_rows(state: State, rows: U32, leaving: _Changed, coming: _Changed) 
     new = coming.rows(state)
     matches = _matched(state, rows, new)
     existing = matches != NONE
-    again = new[matches[existing]]
+    repeated = new[matches[existing]]
     widened = rows[existing]
-    _write_changed(state.row_first, widened, np.minimum(state.row_first[widened], again.first))
-    _write_changed(state.row_last, widened, np.maximum(state.row_last[widened], again.last))
-    _write_changed(state.row_tag, widened, state.row_tag[widened] | (again.tag & 1))
+    _write_changed(state.row_first, widened, np.minimum(state.row_first[widened], repeated.first))
+    _write_changed(state.row_last, widened, np.maximum(state.row_last[widened], repeated.last))
+    _write_changed(state.row_tag, widened, state.row_tag[widened] | (repeated.tag & 1))
     fresh = np.ones(new.a.size, np.bool_)
     fresh[matches[existing]] = False
     return np.concatenate([rows, _new_rows(state, new[fresh], free)])
@@ -251,12 +251,12 @@ def _batch(
     return LinkBatch.of(a, b, ranks[a], rank_b, first, state.row_tag[rows], types, room)
 
 
-def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
+def _put_back(state: State, part: _Part, old_count: int, before: U32) -> None:
     """Replace the touched components of a state by their new resolution.
 
     Parameters
     ----------
-    known
+    old_count
         Number of nodes of the state before.
     before
         Nodes of the touched components before.
@@ -267,11 +267,11 @@ def _put_back(state: State, part: _Part, known: int, before: U32) -> None:
         _write_changed(state.facts[:, column], nodes, part.resolved.encoded.facts[:-1, column])
     _write_changed(state.widened("shared", size), nodes, part.resolved.components.shared)
     numbers, state.components = _numbers(
-        part.component, part.components, nodes, state.component[:known], state.components
+        part.component, part.components, nodes, state.component[:old_count], state.components
     )
     _write_changed(state.widened("component", size), nodes, numbers[part.component])
     clusters, labels = part.resolved.clusters, part.resolved.clusters.labels
-    numbers, count = _numbers(labels, clusters.count, nodes, state.labels[:known], state.high.size)
+    numbers, count = _numbers(labels, clusters.count, nodes, state.labels[:old_count], state.high.size)
     used = np.flatnonzero(numbers != NONE)
     for name, ids in (("high", part.resolved.high), ("low", part.resolved.low)):
         _write_changed(state.widened(name, count), numbers[used], ids[used])
@@ -290,16 +290,16 @@ def _numbers(groups: U32, count: int, nodes: U32, before: U32, following: int) -
 
 def _enter(state: State, part: Encoded, home: U32, fresh: U32) -> None:
     """Add new identifiers: their text, their keys and their slots of the hash table."""
-    known, used = state.ranks.size, state.texts.size
+    old_count, used = state.ranks.size, state.texts.size
     offsets, data = part.texts.gathered(fresh)
     state.widened("data", used + data.size)[used:] = data
-    facts = state.widened("facts", known + fresh.size + 1)
+    facts = state.widened("facts", old_count + fresh.size + 1)
     key_bits = part.facts[fresh, PLACE] & ((1 << PLACE_SHIFT) - 1)
-    facts[known:-1, KEY] = part.facts[fresh, KEY]
-    facts[known:, PLACE] = (offsets + used) << PLACE_SHIFT
-    facts[known:-1, PLACE] |= key_bits
-    state.widened("ranks", known + fresh.size)[known:] = part.ranks[fresh]
-    size = grown(state.size, known + fresh.size)
+    facts[old_count:-1, KEY] = part.facts[fresh, KEY]
+    facts[old_count:, PLACE] = (offsets + used) << PLACE_SHIFT
+    facts[old_count:-1, PLACE] |= key_bits
+    state.widened("ranks", old_count + fresh.size)[old_count:] = part.ranks[fresh]
+    size = grown(state.size, old_count + fresh.size)
     if size > state.size:
         longer = np.zeros(size + SPILL, np.uint64)
         longer[: state.slots.size] = state.slots

@@ -58,13 +58,13 @@ def checksum(words: U64) -> np.uint64:
     """Return a checksum that changes with any single word."""
     prime = np.uint64(0x9E3779B97F4A7C15)
     a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    whole = words.size - words.size % 4
-    for at in range(0, whole, 4):
+    unrolled = words.size - words.size % 4
+    for at in range(0, unrolled, 4):
         a = (a ^ words[at]) * prime
         b = (b ^ words[at + 1]) * prime
         c = (c ^ words[at + 2]) * prime
         d = (d ^ words[at + 3]) * prime
-    for at in range(whole, words.size):
+    for at in range(unrolled, words.size):
         a = (a ^ words[at]) * prime
     return ((a * prime + b) * prime + c) * prime + d
 

@@ -29,7 +29,7 @@ from heap_assets.identity.engine.native.kernel import (
 
 _HALF: Final = np.uint64(32)
 _LOW: Final = np.uint64(0xFFFFFFFF)
-_REST: Final = np.int64((1 << PLACE_SHIFT) - 1)
+_LOW_BITS: Final = np.int64((1 << PLACE_SHIFT) - 1)
 
 
 @compiled
@@ -41,7 +41,7 @@ def mixed(hash_1: int, rank: int) -> Any:
 @compiled
 def encode(
     hash_1: U64, hash_2: U64, lengths: U32, ranks: U8, first: I64, last: I64, slots: U64, size: int, facts: I64,
-    node_ranks: U8, known: int, ids: U32, fresh: U32,
+    node_ranks: U8, count: int, ids: U32, fresh: U32,
 ) -> int:  # fmt: skip
     """Give each (type, value) its dense id, and widen its first and last seen.
 
@@ -58,9 +58,9 @@ def encode(
     fresh
         Receives the rows whose node is new.
 
-    Returns how many nodes are known afterwards. Rows of NO_TYPE get NONE.
+    Returns the number of nodes afterwards. Rows of NO_TYPE get NONE.
     """
-    start = known
+    start = count
     group = 64
     keys, at = np.empty(group, np.uint64), np.empty(group, np.int64)
     for begin in range(0, hash_1.size, group):
@@ -84,27 +84,27 @@ def encode(
                 ids[row] = NONE
                 continue
             slot = at[i]
-            low_bits = np.int64(keys[i]) & _REST
+            low_bits = np.int64(keys[i]) & _LOW_BITS
             while True:
                 entry = slots[slot]
                 if entry == 0:
-                    node = np.int64(known)
-                    known += 1
-                    slots[slot] = (keys[i] >> _HALF) << _HALF | np.uint64(known)
+                    node = np.int64(count)
+                    count += 1
+                    slots[slot] = (keys[i] >> _HALF) << _HALF | np.uint64(count)
                     node_ranks[node] = ranks[row]
                     facts[node, KEY] = np.int64(hash_2[row])
                     facts[node, FIRST] = first[row]
                     facts[node, LAST] = last[row]
                     text = facts[node, PLACE]
                     facts[node, PLACE] = text | low_bits
-                    facts[known, PLACE] = text + (np.int64(lengths[row]) << PLACE_SHIFT)
+                    facts[count, PLACE] = text + (np.int64(lengths[row]) << PLACE_SHIFT)
                     fresh[node - start] = row
                     break
                 node = np.int64(entry & _LOW) - 1
                 if (
                     entry >> _HALF == keys[i] >> _HALF
                     and facts[node, KEY] == np.int64(hash_2[row])
-                    and facts[node, PLACE] & _REST == low_bits
+                    and facts[node, PLACE] & _LOW_BITS == low_bits
                 ):
                     if first[row] < facts[node, FIRST]:
                         facts[node, FIRST] = first[row]
@@ -113,7 +113,7 @@ def encode(
                     break
                 slot += 1
             ids[row] = node
-    return known
+    return count
 
 
 @compiled
@@ -179,7 +179,7 @@ def look_up(
             if (
                 in_slots[slot] >> _HALF == entry >> _HALF
                 and in_facts[other, KEY] == facts[node, KEY]
-                and (in_facts[other, PLACE] ^ facts[node, PLACE]) & _REST == 0
+                and (in_facts[other, PLACE] ^ facts[node, PLACE]) & _LOW_BITS == 0
             ):
                 home[node] = other
                 break

@@ -29,13 +29,13 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 @contextmanager
-def failing_clearly(what: str) -> Iterator[None]:
+def failing_clearly(task: str) -> Iterator[None]:
     """Raise a MemoryLimitError, which says what to do, in place of a MemoryError or DuckDB's own."""
     try:
         yield
     except (MemoryError, duckdb.OutOfMemoryException) as error:
         raise MemoryLimitError(
-            f"{what} needs more memory than this process may use ({memory_limit() // 1_000_000} MB): give it more"
+            f"{task} needs more memory than this process may use ({memory_limit() // 1_000_000} MB): give it more"
         ) from error
 
 
@@ -137,4 +137,4 @@ def in_ranges(size: int, work: Callable[[int, int], T]) -> list[T]:
 def at_once(*tasks: Callable[[], T]) -> list[T]:
     """Call some functions in parallel."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return [done.result() for done in [pool.submit(task) for task in tasks]]
+        return [future.result() for future in [pool.submit(task) for task in tasks]]

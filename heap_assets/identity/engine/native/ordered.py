@@ -36,25 +36,25 @@ class Clusters:
     refused: pl.DataFrame
 
 
-def clusters(encoded: Encoded, whole: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
-    """Apply merge limits; the labels of the components `whole` become those of the clusters.
+def clusters(encoded: Encoded, connected: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
+    """Apply merge limits; the labels of the components `connected` become those of the clusters.
 
     A component that meets all limits is a cluster as it is: no link in it could be refused (proof: reference,
     identity.md 3.3). The others are resolved link by link.
 
     `everywhere`: resolve all components link by link, for the proof that both ways agree.
     """
-    labels, limits = whole.labels, np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
-    over = np.full(whole.count, everywhere)
+    labels, limits = connected.labels, np.array([-1 if limit is None else limit for limit in rules.limits], np.int64)
+    over = np.full(connected.count, everywhere)
     for rank in np.flatnonzero(limits >= 0):
-        over |= np.bincount(labels[encoded.ranks == rank], minlength=whole.count) > limits[rank]
-    count, refused = whole.count, pl.DataFrame(schema=_REFUSED)
+        over |= np.bincount(labels[encoded.ranks == rank], minlength=connected.count) > limits[rank]
+    count, refused = connected.count, pl.DataFrame(schema=_REFUSED)
     if over.any():
         inside = over[labels].view(np.uint8)
-        links = ordered_links(encoded, whole, inside, rules)
-        count, refused = _resolve(encoded, whole, links, inside, limits)
-    if whole.shared.any():  # one that is a cluster of its own belongs to no profile
-        shared = np.flatnonzero(whole.shared)
+        links = ordered_links(encoded, connected, inside, rules)
+        count, refused = _resolve(encoded, connected, links, inside, limits)
+    if connected.shared.any():  # one that is a cluster of its own belongs to no profile
+        shared = np.flatnonzero(connected.shared)
         alone = np.bincount(labels, minlength=count)[labels[shared]] == 1
         labels[shared[alone]] = kernel.NONE
     return Clusters(labels, count, refused)
@@ -66,14 +66,14 @@ _REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }  # fmt: skip
 
 
-def ordered_links(encoded: Encoded, whole: Components, inside: U8, rules: Rules) -> pl.DataFrame:
+def ordered_links(encoded: Encoded, connected: Components, inside: U8, rules: Rules) -> pl.DataFrame:
     """Return the links between marked nodes, which are whole components, in the total order of rule 5.
 
     Returns a, b: UInt32, of one type the smaller value first; first: Int64; decided: UInt8; sources: List(UInt16).
     """
 
     def work(part: int, parts: int) -> list[pl.DataFrame]:
-        return [_links_inside(batch, whole.shared, inside) for batch in encoded.batches[part::parts]]
+        return [_links_inside(batch, connected.shared, inside) for batch in encoded.batches[part::parts]]
 
     copied = pl.concat([frame for frames in in_parts(work) for frame in frames])
     nodes = np.unique(np.concatenate([copied["a"].to_numpy(), copied["b"].to_numpy()]))
@@ -114,7 +114,7 @@ def _links_inside(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
 
 
 def _resolve(
-    encoded: Encoded, whole: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
+    encoded: Encoded, connected: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
 ) -> tuple[int, pl.DataFrame]:
     """Split marked components; writes new labels, returns their number and the refused links."""
     inside = np.flatnonzero(marked).astype(np.uint32)
@@ -125,9 +125,9 @@ def _resolve(
     decided = links["decided"].to_numpy()
     kernel.merge_in_order(parent, a, b, decided, encoded.ranks[inside], limits, broken, count_a, count_b, state)
     inner, parts = labelled(parent, np.empty(inside.size, np.uint32))
-    whole.labels[inside] = inner + np.uint32(whole.count)
+    connected.labels[inside] = inner + np.uint32(connected.count)
     conflict = (state == 2) & (inner[a] != inner[b])
     refused = links.with_columns(
         pl.Series("broken", broken), pl.Series("count_a", count_a), pl.Series("count_b", count_b)
     ).filter(pl.Series(conflict))
-    return whole.count + parts, refused.select(list(_REFUSED))
+    return connected.count + parts, refused.select(list(_REFUSED))

@@ -26,13 +26,13 @@ def slot_of(a: int, b: int, code: int, last: int) -> Any:
 
 @compiled
 def add_rows(
-    a: U32, b: U32, first: I64, last: I64, tag: U16, slots: U32, known: int,
+    a: U32, b: U32, first: I64, last: I64, tag: U16, slots: U32, count: int,
     row_a: U32, row_b: U32, row_first: I64, row_last: I64, row_tag: U16,
 ) -> int:  # fmt: skip
-    """Add rows to `known` ones, or widen equal ones: seen earlier, seen later, decided by Heap.
+    """Add rows to the `count` that are there, or widen equal ones: seen earlier, seen later, decided by Heap.
 
     Rows are processed in groups, so that waits for memory overlap. `slots` hold the number of a row plus one, and are
-    more than there will be rows. Returns the number of rows known then.
+    more than there will be rows. Returns the number of rows afterwards.
     """
     most = slots.size - 1
     at = np.empty(_GROUP, np.int64)
@@ -55,16 +55,16 @@ def add_rows(
                     break
                 slot = (slot + 1) & most
             if slots[slot] == 0:
-                row = np.int64(known)
-                known += 1
-                slots[slot] = known
+                row = np.int64(count)
+                count += 1
+                slots[slot] = count
                 row_a[row], row_b[row], row_tag[row] = a[new], b[new], tag[new]
                 row_first[row], row_last[row] = first[new], last[new]
                 continue
             row_first[row] = min(row_first[row], first[new])
             row_last[row] = max(row_last[row], last[new])
             row_tag[row] |= tag[new] & np.uint16(1)
-    return known
+    return count
 
 
 @compiled
@@ -173,8 +173,8 @@ class RowTable:
             if slots > self._slots.size:
                 del self._slots
                 self._slots = np.zeros(slots, np.uint32)
-                known = self.rows
-                enter_rows(known.a, known.b, known.tag, self._slots)
+                rows = self.rows
+                enter_rows(rows.a, rows.b, rows.tag, self._slots)
         except MemoryError as error:
             raise MemoryLimitError(
                 f"there are more than {self._known} links, which do not fit into this machine's memory: give it more"

@@ -84,10 +84,10 @@ def labelled(parent: U32, labels: U32) -> tuple[U32, int]:
     return labels, int(numbers[-1]) if numbers.size else 0
 
 
-def shared_table(whole: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
+def shared_table(connected: Components, encoded: Encoded, rules: Rules) -> pl.DataFrame:
     """Return the report as identity/shared."""
     types = pl.Series(rules.types, dtype=pl.String)
-    report = whole.report
+    report = connected.report
     return (
         pl.DataFrame(
             {

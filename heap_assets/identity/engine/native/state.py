@@ -128,9 +128,9 @@ class State:
         """Return the state as a resolution."""
         sources = [name.rpartition("\x1f")[2] for name in self.sources]
         encoded = Encoded(self.ranks, self.facts, self.slots, self.size, self.texts, sources)
-        whole = Components(self.component, self.components, self.shared, self.report)
+        connected = Components(self.component, self.components, self.shared, self.report)
         split = Clusters(self.labels, self.high.size, self.refused)
-        return Resolved(rules, encoded, whole, split, self.high, self.low)
+        return Resolved(rules, encoded, connected, split, self.high, self.low)
 
 
 _ARRAYS: Final = (
@@ -197,9 +197,9 @@ def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
 def _checksum(array: Any) -> str:
     """Return a checksum of an array's type and bytes, about as fast as memory is read."""
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    whole = content.size - content.size % 8
-    words = checksum(content[:whole].view(np.uint64))
-    return f"{array.dtype.str} {array.shape[1:]} {words:x} {content[whole:].tobytes().hex()}"
+    even_size = content.size - content.size % 8
+    words = checksum(content[:even_size].view(np.uint64))
+    return f"{array.dtype.str} {array.shape[1:]} {words:x} {content[even_size:].tobytes().hex()}"
 
 
 def _checksum_of(pointer: Mapping[str, Any]) -> int:

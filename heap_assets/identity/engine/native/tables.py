@@ -89,12 +89,12 @@ def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, kee
 
 def decided(encoded: Encoded, rules: Rules, *, everywhere: bool = False, keep_links: bool = False) -> Resolved:
     """Apply rules 4 to 7 to encoded links."""
-    whole = components(encoded, rules)
-    split = clusters(encoded, whole, rules, everywhere=everywhere)
+    connected = components(encoded, rules)
+    split = clusters(encoded, connected, rules, everywhere=everywhere)
     if not keep_links:
         encoded.batches.clear()  # a quarter of all memory, before text is copied
-    laid_out = profiles(encoded, split.labels, split.count, whole.shared, rules)
-    return Resolved(rules, encoded, whole, split, laid_out.high, laid_out.low, laid_out)
+    laid_out = profiles(encoded, split.labels, split.count, connected.shared, rules)
+    return Resolved(rules, encoded, connected, split, laid_out.high, laid_out.low, laid_out)
 
 
 def conflicts_table(result: Resolved) -> pl.DataFrame:
@@ -195,11 +195,11 @@ def batch(result: Resolved, places: U32) -> pa.RecordBatch:
     rows = int(sizes.sum())
     at = np.arange(rows) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
     nodes, keys = runs.nodes[at], runs.keys[at]
-    known = places < runs.high.size
-    owners = np.repeat(np.where(known, np.arange(places.size), 0).astype(np.int32), sizes)
+    owned = places < runs.high.size
+    owners = np.repeat(np.where(owned, np.arange(places.size), 0).astype(np.int32), sizes)
     first, last = encoded.facts[nodes, kernel.FIRST], encoded.facts[nodes, kernel.LAST]
     offsets, text = encoded.texts.gathered(nodes)
-    numbers = places[known]
+    numbers = places[owned]
     ends = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
     digits = pa.py_buffer(texts.hexadecimal(runs.high[numbers], runs.low[numbers]))
     ids = pa.Array.from_buffers(pa.string(), numbers.size, [None, pa.py_buffer(ends), digits])
@@ -207,7 +207,7 @@ def batch(result: Resolved, places: U32) -> pa.RecordBatch:
     columns = [
         texts.dictionary((keys >> np.uint64(57)).astype(np.uint8), result.rules.types),
         pa.Array.from_buffers(pa.large_string(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(text)]),
-        pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, np.repeat(known, sizes).astype(np.uint8)), ids),
+        pa.DictionaryArray.from_arrays(_masked(pa.int32(), owners, np.repeat(owned, sizes).astype(np.uint8)), ids),
         _masked(pa.timestamp("us", "UTC"), first, (first != kernel.NEVER).astype(np.uint8)),
         _masked(pa.timestamp("us", "UTC"), last, (last != kernel.BEFORE).astype(np.uint8)),
         pa.Array.from_buffers(pa.bool_(), rows, [None, _bits(shared)]),
@@ -227,11 +227,11 @@ def _bits(flags: U8) -> pa.Buffer:
 def profile_ids(result: Resolved, nodes: U32) -> pl.Series:
     """Return the profile ids of some nodes as text, null for those of no profile."""
     labels = result.clusters.labels[nodes]
-    known = labels != kernel.NONE
+    owned = labels != kernel.NONE
     ids = np.zeros((2, nodes.size), np.uint64)
-    ids[:, known] = result.high[labels[known]], result.low[labels[known]]
+    ids[:, owned] = result.high[labels[owned]], result.low[labels[owned]]
     offsets = np.arange(0, nodes.size * 32 + 1, 32, dtype=np.int64)
-    return text_series(offsets, texts.hexadecimal(*ids), known.astype(np.uint8))
+    return text_series(offsets, texts.hexadecimal(*ids), owned.astype(np.uint8))
 
 
 def times(values: I64, none: int) -> pl.Series:

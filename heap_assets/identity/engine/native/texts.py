@@ -45,12 +45,12 @@ def _text_before(x: int, y: int, facts: I64, data: U8) -> Any:
 @compiled
 def count_runs(labels: U32, ranks: U8, starts: I64, begin: int, end: int) -> None:
     """Count the nodes of cluster c in `starts[c + 1]`, which comes as zeros."""
-    nobody, gone = starts.size - 3, starts.size - 2
+    no_profile, no_type = starts.size - 3, starts.size - 2
     for node in range(labels.size):
         ahead = node + AHEAD
         if ahead < labels.size and begin <= labels[ahead] < end and labels[ahead] != NONE:
             prefetch(starts, np.int64(labels[ahead]) + 1)
-        place = gone if ranks[node] == NO_TYPE else nobody if labels[node] == NONE else labels[node]
+        place = no_type if ranks[node] == NO_TYPE else no_profile if labels[node] == NONE else labels[node]
         if begin <= place < end:
             starts[place + 1] += 1
 
@@ -65,7 +65,7 @@ def fill_runs(
     Each node has a sort key: 7 bits rank, 1 bit shared, then the first seven bytes of the value. So a run is sorted in
     place, and text is read only where keys are equal.
     """
-    nobody = ends.size - 2
+    no_profile = ends.size - 2
     for node in range(labels.size):
         ahead = node + AHEAD
         if ahead < labels.size and begin <= labels[ahead] < end and labels[ahead] != NONE:
@@ -73,7 +73,7 @@ def fill_runs(
         rank = ranks[node]
         if rank == NO_TYPE:
             continue
-        place = nobody if labels[node] == NONE else labels[node]
+        place = no_profile if labels[node] == NONE else labels[node]
         if place < begin or place >= end:
             continue
         text_at = facts[node, PLACE] >> PLACE_SHIFT
