@@ -25,7 +25,7 @@ _STANDARD = frozenset(
     {"external_id", "email", "name", "phone", "avatar", "signed_up_at", "last_seen_at", "owner_id"}
 ) | {"unsubscribed_from_emails"}
 _HAS_ID = re.compile(r"\bid=([0-9a-f]+)")
-_NOBODY = RowVerdict("no_match", "Intercom has no contact with this key")
+_NO_CONTACT = RowVerdict("no_match", "Intercom has no contact with this key")
 _Hits = dict[str, list[str]]
 """Ids of the contacts that have a key."""
 
@@ -75,12 +75,12 @@ class IntercomContactsConnector(PeopleConnector[IntercomContactsSync]):
         with self.api() as api:
             answer = api.call(self.destination().call("/data_attributes?model=contact", method="GET"))
         yield Permission("login", passed=True, detail="attributes can be read")
-        known = {one["name"] for one in answer.json["data"] if one.get("api_writable", True)}
+        names = {one["name"] for one in answer.json["data"] if one.get("api_writable", True)}
         for name in sorted(self.settings.properties.keys() - _STANDARD):
             detail, remedy = (
-                ("it is there", "") if name in known else ("it is missing", "make it in Settings, People data")
+                ("it is there", "") if name in names else ("it is missing", "make it in Settings, People data")
             )
-            yield Permission(f"attribute {name}", name in known, detail, remedy)
+            yield Permission(f"attribute {name}", name in names, detail, remedy)
 
 
 class IntercomContacts(IntercomDestination):
@@ -114,7 +114,7 @@ class IntercomContacts(IntercomDestination):
             hits = yield from self._look_up([row.key for row, id in zip(rows, ids, strict=True) if id is None])
             for i, (row, element, id) in enumerate(zip(rows, elements, ids, strict=True)):
                 verdict = None if id is None else (yield from self._updated(id, element))
-                if verdict == _NOBODY and not by_id:  # it was merged into another, or deleted
+                if verdict == _NO_CONTACT and not by_id:  # it was merged into another, or deleted
                     hits |= yield from self._look_up([row.key])
                     verdict = None
                 verdicts[i] = verdict or (yield from self._placed(row, element, hits.get(self._spelled(row.key), [])))
@@ -129,7 +129,7 @@ class IntercomContacts(IntercomDestination):
         if hits:
             return (yield from self._updated(hits[0], element))
         if not self._creates:
-            return _NOBODY
+            return _NO_CONTACT
         contact = {"role": "user", "external_id": row.key, **orjson.loads(element)}
         answer = yield self.call("/contacts", contact)
         if answer.accepted:
@@ -148,7 +148,7 @@ class IntercomContacts(IntercomDestination):
     def _updated(self, id: str, element: bytes) -> Generator[Step, Response, RowVerdict]:
         answer = yield self.call(f"/contacts/{id}", element, "PUT", reads=frozenset({NOT_THERE}))
         if answer.status == NOT_THERE:
-            return _NOBODY
+            return _NO_CONTACT
         if not answer.accepted:
             return RowVerdict("rejected", why(answer))
         return RowVerdict("acknowledged", remote_id=None if self.identifier == "id" else id)

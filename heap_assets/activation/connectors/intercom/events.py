@@ -73,7 +73,7 @@ class IntercomEvents(IntercomDestination):
     def element(self, row: Row) -> dict[str, Any]:
         when = unix_ms(row.extra["time"]) // 1000
         event = {"event_name": row.extra["event"], "created_at": when, self._person: row.person}
-        return event | ({"metadata": row.given} if row.given else {})
+        return event | ({"metadata": row.filled} if row.filled else {})
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         return self.call("/events", elements[0], reads=frozenset({NOT_THERE}))
@@ -81,6 +81,6 @@ class IntercomEvents(IntercomDestination):
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         if response.accepted:
             return Verdict()
-        nobody = response.status == NOT_THERE
-        reason = "Intercom has no contact with this key" if nobody else why(response)
-        return Verdict({0: RowVerdict("no_match" if nobody else "rejected", reason)})
+        no_contact = response.status == NOT_THERE
+        reason = "Intercom has no contact with this key" if no_contact else why(response)
+        return Verdict({0: RowVerdict("no_match" if no_contact else "rejected", reason)})

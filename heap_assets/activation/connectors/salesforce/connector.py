@@ -15,7 +15,7 @@ from heap_assets.activation.connectors.inputs import PeopleConnector
 from heap_assets.activation.connectors.salesforce.preflight import tried
 from heap_assets.activation.connectors.salesforce.records import SalesforceRecords
 from heap_assets.activation.connectors.salesforce.settings import SalesforceSettings
-from heap_assets.activation.engine.addressing import Addressed, nobody
+from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.sources.warehouse import Permission
 from heap_assets.values import PRIVATE, apart
 
@@ -69,7 +69,7 @@ class SalesforceConnector(PeopleConnector[SalesforceSync]):
         rows, records = super().rows(day, table), self.settings.records
         if not records.are_several:
             return rows
-        plain = rows if isinstance(rows, Addressed) else Addressed(rows, nobody(), nobody())
+        plain = rows if isinstance(rows, Addressed) else Addressed(rows, no_addresses(), no_addresses())
         frame = plain.rows.with_columns(records.chosen(self._named).alias(_OBJECT))
         frame = frame.with_columns(records.values(pl.col(_OBJECT), self._named))
         has_profile = "profile_id" in frame.collect_schema()

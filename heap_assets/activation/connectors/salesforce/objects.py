@@ -94,7 +94,7 @@ class Objects:
         object, values = next(iter(self.choice)), dict(row.values)
         if self.are_several:
             # a row whose object is another now has values there, and only withdrawn ones at the former
-            of = [name.partition(".")[0] for name in (*row.given, *row.cleared)]
+            of = [name.partition(".")[0] for name in (*row.filled, *row.cleared)]
             object = of[0] if of else object
             values = {n.partition(".")[2]: v for n, v in values.items() if n.partition(".")[0] == object}
         never_emptied = REQUIRED.get(object, ())

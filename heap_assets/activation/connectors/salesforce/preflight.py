@@ -38,24 +38,28 @@ def _described(api: Api, base: str, object: str) -> dict[str, Any]:
 
 
 def _key(object: str, name: str, described: Mapping[str, Any], *, unique: bool) -> Permission:
-    what, field = f"{object}.{name}", described.get(name)
+    field_name, field = f"{object}.{name}", described.get(name)
     if field is None:
-        return Permission(what, False, "is no field that the user may see", _REMEDY)
+        return Permission(field_name, False, "is no field that the user may see", _REMEDY)
     if unique and not (field["externalId"] and field["unique"]):
-        return Permission(what, False, "is no unique external id", "tick External ID and Unique in its definition")
-    return Permission(what, True, "holds the key")
+        return Permission(
+            field_name, False, "is no unique external id", "tick External ID and Unique in its definition"
+        )
+    return Permission(field_name, True, "holds the key")
 
 
 def _field(object: str, name: str, described: Mapping[str, Any], column: Any, *, creates: bool) -> Permission:
-    what, field = f"{object}.{name}", described.get(name)
+    field_name, field = f"{object}.{name}", described.get(name)
     if field is None:
-        return Permission(what, False, "is no field that the user may see", _REMEDY)
+        return Permission(field_name, False, "is no field that the user may see", _REMEDY)
     if not field["updateable"] or (creates and not field["createable"]):
-        return Permission(what, False, "may not be written by the user", _REMEDY)
+        return Permission(field_name, False, "may not be written by the user", _REMEDY)
     kind = str(field["type"])
     if column is not None and not _takes(kind, column):
-        return Permission(what, False, f"is of type {kind}, and its column of {column}", "map a column of that type")
-    return Permission(what, True, f"takes values of type {kind}")
+        return Permission(
+            field_name, False, f"is of type {kind}, and its column of {column}", "map a column of that type"
+        )
+    return Permission(field_name, True, f"takes values of type {kind}")
 
 
 def _takes(kind: str, column: pl.DataType) -> bool:

@@ -80,7 +80,7 @@ class SalesforceRecords(SalesforceDestination):
         makes: dict[str, list[Write]] = defaultdict(list)
         for index, row in enumerate(work.rows):
             object, fields = self._objects.record(row)
-            if policy == "update_only" or not row.given:  # who only loses values is not made for that
+            if policy == "update_only" or not row.filled:  # who only loses values is not made for that
                 updates.append(index)
             else:
                 makes[object].append(Write(index, row.key, fields))
@@ -95,12 +95,12 @@ class SalesforceRecords(SalesforceDestination):
 
     def _update(self, indices: Sequence[int], work: Work) -> Steps:
         """Look records up, and write those that are exactly one; a converted lead's contact in its place."""
-        wanted: dict[str, list[Write]] = defaultdict(list)
+        writes_by_object: dict[str, list[Write]] = defaultdict(list)
         for index in indices:
             object, fields = self._objects.record(work.rows[index])
-            wanted[object].append(Write(index, work.rows[index].key, fields))
+            writes_by_object[object].append(Write(index, work.rows[index].key, fields))
         targets: dict[str, list[Write]] = defaultdict(list)
-        for object, writes in wanted.items():
+        for object, writes in writes_by_object.items():
             by_key = yield from self._hits(object, [write.key for write in writes])
             for write in writes:
                 hits = by_key[self._spelled(write.key)]
@@ -165,11 +165,11 @@ class SalesforceRecords(SalesforceDestination):
             work.verdicts |= {write.index: unsaid for write in writes}
             return []
         pairs = [(write, result_of(result)) for write, result in zip(writes, results, strict=True)]
-        again = [write for write, result in pairs if result.is_locked and not last]
+        locked = [write for write, result in pairs if result.is_locked and not last]
         for write, result in pairs:
-            if write not in again:
+            if write not in locked:
                 work.tell(write.index, self._with_id(write, result))
-        return again
+        return locked
 
     @staticmethod
     def _with_id(write: Write, result: Result) -> Result:

@@ -14,7 +14,7 @@ from heap_assets.activation.engine.verdict import RowVerdict, Verdict
 CONVERTED = "CANNOT_UPDATE_CONVERTED_LEAD"
 _LOCKED = "UNABLE_TO_LOCK_ROW"
 _BUSY_TRIGGER = ("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "Too many SOQL queries")
-_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY"})
+_NO_RECORD = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY"})
 _LATER = timedelta(minutes=5)
 """After which a row is sent again that others keep locked."""
 
@@ -89,7 +89,7 @@ class Work:
             return RowVerdict("acknowledged", remote_id=result.id)
         if result.is_locked:
             return RowVerdict("deferred", reason, until=clock.now() + _LATER)
-        if result.code in _GONE and set(result.fields) <= {"Id"}:
+        if result.code in _NO_RECORD and set(result.fields) <= {"Id"}:
             return RowVerdict("no_match", "its record is gone")
         if result.code == "DUPLICATE_EXTERNAL_ID":
             return RowVerdict("invalid", "several records have this key")

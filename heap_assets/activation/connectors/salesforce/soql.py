@@ -77,12 +77,12 @@ def _parts(answer: Response) -> list[tuple[int, Any]]:
     return [(part["httpStatusCode"], part["body"]) for part in answer.fields["compositeResponse"]]
 
 
-def _all_pages(status: int, page: Any, what: str) -> Generator[Step, Response, list[Mapping[str, Any]]]:
+def _all_pages(status: int, page: Any, subject: str) -> Generator[Step, Response, list[Mapping[str, Any]]]:
     records: list[Mapping[str, Any]] = []
     while True:
         if status != _OK:
             code = page[0].get("errorCode") if isinstance(page, list) and page else ""
-            raise RefusedQueryError(f"{what} cannot be looked up: HTTP {status} {code}".rstrip())
+            raise RefusedQueryError(f"{subject} cannot be looked up: HTTP {status} {code}".rstrip())
         records += page["records"]
         if page.get("done", True):
             return records
