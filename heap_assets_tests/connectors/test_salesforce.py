@@ -122,11 +122,18 @@ class TestSalesforceUpsert(Salesforce):
         return super().duplicates(server, rows)
 
 
+class TestSalesforceBulk(TestSalesforce):
+    """update_only by external id, all in jobs."""
+
+    settings = f"{TestSalesforce.settings}bulk_from_rows: 1\npoll_seconds: 0.02\n"
+    many = 250
+
+
 # what is Salesforce's alone
 
 
 Made = Callable[[str], tuple[kit.Deployment, SalesforceServer]]
-_LEADS = TestSalesforce()
+LEADS = TestSalesforce()
 
 
 @pytest.fixture
@@ -135,36 +142,36 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     for name, value in Salesforce.secrets.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(auth, "_tokens", {})
-    with _LEADS.make_server() as server:
+    with LEADS.make_server() as server:
         yield lambda settings: (kit.Deployment.make(tmp_path, settings.replace("{url}", server.url)), server)
         assert [one for one in server.violations if not one.row] == []
 
 
-def _sent(deployment: kit.Deployment, day: int, *rows: Row, **schema: Any) -> Any:
-    deployment.write(day, rows, _LEADS.schema | schema)
+def sent(deployment: kit.Deployment, day: int, *rows: Row, **schema: Any) -> Any:
+    deployment.write(day, rows, LEADS.schema | schema)
     return deployment.send(day, f"r{day}")
 
 
 def test_values_that_never_were_leave_fields_alone_and_required_ones_are_never_emptied(made: Made) -> None:
-    deployment, server = made(_LEADS.settings)
+    deployment, server = made(LEADS.settings)
     id = server.edit("Lead", Heap_Id__c="user-00000", Title="theirs", Company="theirs", LastName="theirs")
-    assert _sent(deployment, 0, {**_LEADS.row(0), "title": None, "company": None}).sent == 1
+    assert sent(deployment, 0, {**LEADS.row(0), "title": None, "company": None}).sent == 1
     lead = server.records["Lead"][id]
     assert (lead["Title"], lead["Company"], lead["LastName"]) == ("theirs", "theirs", "Lastname0")
-    assert _sent(deployment, 1).withdrawn == 1
+    assert sent(deployment, 1).withdrawn == 1
     assert (lead["LastName"], lead["Lead_Score__c"], lead["Title"]) == ("Lastname0", None, "theirs")
 
 
 @pytest.mark.parametrize("match", ["update_only", "upsert"])
 @pytest.mark.parametrize("fields", ["", "converted_fields: [Lead_Score__c]"])
 def test_a_converted_lead_fails_no_other_row(made: Made, match: str, fields: str) -> None:
-    deployment, server = made(f"{_LEADS.settings}match: {match}\n{fields}")
-    rows = _LEADS.rows(3)
-    _LEADS.seed(server, rows)
+    deployment, server = made(f"{LEADS.settings}match: {match}\n{fields}")
+    rows = LEADS.rows(3)
+    LEADS.seed(server, rows)
     contact = server.edit("Contact", LastName="Lastname1", Title="theirs")
     [lead] = server.find("Lead", "Heap_Id__c", rows[1]["id"])
     server.convert(lead, contact)
-    report = _sent(deployment, 0, *rows)
+    report = sent(deployment, 0, *rows)
     assert (report.status, report.sent, report.no_match) == (Status.SUCCEEDED, 3 if fields else 2, 0 if fields else 1)
     held = server.records["Contact"][contact]
     assert (held["Title"], held.get("Lead_Score__c")) == ("theirs", 0.5 if fields else None)
@@ -175,60 +182,60 @@ def test_the_object_is_chosen_by_row_and_a_change_of_it_sends_everything_there(m
     objects = "objects:\n  Contact: {title: [customer]}\n  Lead: {pql: [true]}\n"
     fields = "properties: {LastName: last_name, Lead.Company: company, Contact.Title: title, Lead.Title: company}"
     deployment, server = made(f"kind: salesforce\nmatch: upsert\n{objects}{fields}{_ORG}")
-    lead, none, person = ({**_LEADS.row(n), "pql": n != 1} for n in range(3))
-    report = _sent(deployment, 0, lead, none, {**person, "title": "customer"})
+    lead, none, person = ({**LEADS.row(n), "pql": n != 1} for n in range(3))
+    report = sent(deployment, 0, lead, none, {**person, "title": "customer"})
     assert (report.sent, report.held, report.held_reasons) == (2, 1, {"it fits none of the objects": 1})
     assert [one["Title"] for one in server.records["Lead"].values()] == ["Company 0"]
     assert [one["Title"] for one in server.records["Contact"].values()] == ["customer"]
-    assert _sent(deployment, 1, {**lead, "title": "customer"}, none, {**person, "title": "customer"}).sent == 1
+    assert sent(deployment, 1, {**lead, "title": "customer"}, none, {**person, "title": "customer"}).sent == 1
     [left] = server.records["Lead"].values()
     assert (left["LastName"], left["Title"]) == ("Lastname0", "Company 0")
     assert [one["LastName"] for one in server.records["Contact"].values()] == ["Lastname2", "Lastname0"]
-    assert _sent(deployment, 2, {**lead, "title": "customer"}, none).withdrawn == 1
+    assert sent(deployment, 2, {**lead, "title": "customer"}, none).withdrawn == 1
     assert [one["Title"] for one in server.records["Contact"].values()] == [None, "customer"]
     assert left["Title"] == "Company 0"
 
 
 def test_create_only_leaves_records_as_they_are(made: Made) -> None:
-    deployment, server = made(f"{_LEADS.settings}match: create_only")
+    deployment, server = made(f"{LEADS.settings}match: create_only")
     id = server.edit("Lead", Heap_Id__c="user-00000", Title="theirs")
-    report = _sent(deployment, 0, *_LEADS.rows(2))
+    report = sent(deployment, 0, *LEADS.rows(2))
     assert (report.status, report.sent, report.no_match) == (Status.SUCCEEDED, 1, 1)
     assert server.records["Lead"][id]["Title"] == "theirs"
-    assert _sent(deployment, 1, _LEADS.row(0), _LEADS.row(1, version=1)).no_match == 2
+    assert sent(deployment, 1, LEADS.row(0), LEADS.row(1, version=1)).no_match == 2
 
 
 def test_ids_and_fields_that_are_no_external_ids_are_looked_up(made: Made) -> None:
-    by_email = _LEADS.settings.replace("external_id: Heap_Id__c", "lookup_field: Email\nlook_up_by: query")
+    by_email = LEADS.settings.replace("external_id: Heap_Id__c", "lookup_field: Email\nlook_up_by: query")
     deployment, server = made(by_email)
     addresses = ["o'hara@x.example", "two@x.example", "none@x.example", "Old@x.example"]
     for address in (addresses[0], addresses[1], addresses[1], addresses[3].lower()):
         server.edit("Lead", Email=address)
     contact = server.edit("Contact", LastName="x")
     server.convert(server.edit("Lead", Email=addresses[3]), contact)
-    report = _sent(deployment, 0, *({**_LEADS.row(n), "id": address} for n, address in enumerate(addresses)))
+    report = sent(deployment, 0, *({**LEADS.row(n), "id": address} for n, address in enumerate(addresses)))
     assert (report.sent, report.no_match, report.invalid) == (2, 1, 1)
     assert [call.method for call in server.calls if call.kind == "read"] == ["GET"]
 
 
 def test_a_locked_record_is_written_later(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "_PAUSES", (0.05, None))
-    deployment, server = made(_LEADS.settings)
-    rows = _LEADS.rows(3)
-    _LEADS.seed(server, rows)
+    deployment, server = made(LEADS.settings)
+    rows = LEADS.rows(3)
+    LEADS.seed(server, rows)
     server.fail("bad_row", key=rows[1]["last_name"], times=1, code="UNABLE_TO_LOCK_ROW")
-    assert _sent(deployment, 0, *rows).sent == 3
+    assert sent(deployment, 0, *rows).sent == 3
     server.fail("bad_row", key=rows[1]["last_name"], code="UNABLE_TO_LOCK_ROW")
-    report = _sent(deployment, 1, *_LEADS.rows(3, version=1))
+    report = sent(deployment, 1, *LEADS.rows(3, version=1))
     assert (report.sent, report.deferred) == (2, 1)
 
 
 def test_a_run_ends_when_the_orgs_calls_are_used_up(made: Made) -> None:
-    deployment, server = made(f"{_LEADS.settings}most_api_usage: 0.5\nrequests_in_flight: 1")
+    deployment, server = made(f"{LEADS.settings}most_api_usage: 0.5\nrequests_in_flight: 1")
     server.limits[0].amount = 4
-    rows = _LEADS.rows(600)
-    _LEADS.seed(server, rows)
-    report = _sent(deployment, 0, *rows)
+    rows = LEADS.rows(600)
+    LEADS.seed(server, rows)
+    report = sent(deployment, 0, *rows)
     assert (report.status, report.sent, report.aborted) == (Status.STOPPED, 400, 200)
     assert report.reason == "100% of the org's calls in 24 hours are used up; most_api_usage is 50%"
 
@@ -240,11 +247,11 @@ def test_a_key_signs_the_login_and_the_version_is_that_of_the_settings(
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     monkeypatch.setenv("SALESFORCE_KEY", pem.decode())
     login = "login: jwt_bearer\nusername: sync@example.com\nprivate_key: ${SALESFORCE_KEY}\napi_version: '50.0'"
-    deployment, server = made(_LEADS.settings.replace("client_secret: ${SALESFORCE_CLIENT_SECRET}", login))
+    deployment, server = made(LEADS.settings.replace("client_secret: ${SALESFORCE_CLIENT_SECRET}", login))
     public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     server.public_key = key.public_key().public_bytes(*public).decode()
-    _LEADS.seed(server, _LEADS.rows())
-    assert _sent(deployment, 0, *_LEADS.rows()).sent == 5
+    LEADS.seed(server, LEADS.rows())
+    assert sent(deployment, 0, *LEADS.rows()).sent == 5
     assert {call.path.split("/")[3] for call in server.calls if call.kind != "token"} == {"v50.0"}
     assert str(deployment.connector.settings.api_end) == "2023-10-01"
 
@@ -252,9 +259,9 @@ def test_a_key_signs_the_login_and_the_version_is_that_of_the_settings(
 def test_what_is_missing_in_the_org_is_named_before_anything_is_sent(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployment, server = made(_LEADS.settings + "match: upsert\nconverted_fields: [Is_PQL__c]")
+    deployment, server = made(LEADS.settings + "match: upsert\nconverted_fields: [Is_PQL__c]")
     monkeypatch.setattr(clock, "today", lambda: kit.DAY)
-    deployment.write(0, _LEADS.rows(), _LEADS.schema)
+    deployment.write(0, LEADS.rows(), LEADS.schema)
     assert [result.name for result in deployment.connector.preflight() if not result.passed] == []
     server.fields["Lead"]["Heap_Id__c"] = Field(external_id=True)
     server.fields["Lead"]["Title"] = Field(writable=False)
@@ -283,6 +290,6 @@ def test_what_is_missing_in_the_org_is_named_before_anything_is_sent(
 )
 def test_what_cannot_be_is_said_when_settings_are_loaded(made: Made, more: str, message: str) -> None:
     own = {line.partition(":")[0] for line in more.splitlines()}
-    kept = [line for line in _LEADS.settings.splitlines() if line.partition(":")[0] not in own]
+    kept = [line for line in LEADS.settings.splitlines() if line.partition(":")[0] not in own]
     with pytest.raises(SettingsError, match=message):
         made("\n".join([*kept, more]))

@@ -106,6 +106,11 @@ class BaseDestination(ABC):
         """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
         return self.target
 
+    def batch_rows(self, planned: int) -> int:
+        """Return the most rows of a batch in a run that is to send so many: many may go in another way than few."""
+        del planned
+        return self.limits.batch_rows
+
     def precondition_error(self) -> str | None:
         """Return why nothing can be sent yet, or None."""
         return None

@@ -133,7 +133,7 @@ class Sender:
     def _batch_rows(self) -> int:
         if self.destination.replaces:
             return max(self._planned, 1)
-        return self._limiter.batch_rows(self.destination.limits.batch_rows)
+        return self._limiter.batch_rows(self.destination.batch_rows(self._planned))
 
     def _batches(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """Cut rows into batches none of which holds more rows of one person than a window allows."""

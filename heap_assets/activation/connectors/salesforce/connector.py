@@ -50,8 +50,8 @@ class SalesforceSync(SalesforceSettings):
     look like duplicates to it. A value that is gone empties its field, one that never was leaves it alone; fields that
     Salesforce requires are never emptied. Values above 32,000 characters are `invalid`.
 
-    **Calls:** of 200 rows each. A run ends when the org, all its apps together, has used `most_api_usage` of its calls.
-    **Never run against Salesforce itself.**
+    **Calls:** 200 rows a call, or jobs of the Bulk API 2.0 from `bulk_from_rows` rows a run on. A run ends when the
+    org, all its apps together, has used `most_api_usage` of its calls. **Never run against Salesforce itself.**
     """
 
     kind: Literal["salesforce"] = "salesforce"

@@ -1,4 +1,4 @@
-"""Writing records, up to 200 a call: by the external id, or by ids that are looked up before."""
+"""Writing records, 200 a call or many as a job: by the external id, or by ids that are looked up before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 
 from heap_assets.activation.connectors.salesforce.account import SalesforceDestination
+from heap_assets.activation.connectors.salesforce.bulk import EMPTY_CELL, JOB_BYTES, JOB_ROWS, Jobs
 from heap_assets.activation.connectors.salesforce.results import Result, Work, Write, result_of
 from heap_assets.activation.connectors.salesforce.settings import SalesforceSettings
 from heap_assets.activation.connectors.salesforce.soql import Hit, RefusedQueryError, hit_of, look_up
@@ -24,7 +25,6 @@ COLLECTION_ROWS = 200
 _LONGEST_FIELD, _LONGEST_RECORD = 32_000, 400_000
 _PAUSES = (1.0, 4.0, None)
 """Seconds between attempts at rows that others have locked."""
-_EMPTY_CELL = "#N/A"
 _ID = r"^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$"
 Steps = Generator[Step, Response, None]
 
@@ -41,12 +41,19 @@ class SalesforceRecords(SalesforceDestination):
         own = {self._key.lower(), "id"}
         own |= {f"{object.lower()}.{name}" for object in settings.choice for name in own}
         super().__init__(
-            settings, batch_rows=COLLECTION_ROWS, row_bytes=_LONGEST_RECORD, forbidden_names=frozenset(own)
+            settings,
+            batch_rows=COLLECTION_ROWS,
+            batch_bytes=JOB_BYTES,
+            row_bytes=_LONGEST_RECORD,
+            forbidden_names=frozenset(own),
         )
 
     @property
     def target(self) -> str:
         return f"{self.account}:{'+'.join(self._settings.choice)}:{self._key}"
+
+    def batch_rows(self, planned: int) -> int:
+        return COLLECTION_ROWS if planned < self._settings.bulk_from_rows else JOB_ROWS
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         key = pl.col("key")
@@ -59,8 +66,8 @@ class SalesforceRecords(SalesforceDestination):
 
     def element(self, row: Row) -> dict[str, Any]:
         object, fields = self._objects.record(row)
-        if _EMPTY_CELL in fields.values():
-            raise ValueError(f"{_EMPTY_CELL} would empty the field")
+        if EMPTY_CELL in fields.values():
+            raise ValueError(f"{EMPTY_CELL} would empty the field")
         return {"attributes": {"type": object}, self._key: row.key, **fields}
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
@@ -68,14 +75,25 @@ class SalesforceRecords(SalesforceDestination):
         return self._collection("upsert", object, elements)
 
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
-        work = Work(rows, self._key, self._settings.match_policy == "create_only")
+        work = self._work(rows)
         try:
-            yield from self._deliver(work)
+            yield from self._deliver(work, self._jobs())
         except RefusedQueryError as error:
             return work.verdict(stop=str(error))
         return work.verdict(stop=self.used_up)
 
-    def _deliver(self, work: Work) -> Steps:
+    def resume(self, state: Mapping[str, Any], rows: Sequence[Row]) -> Exchange:
+        work = self._work(rows)
+        yield from self._jobs().resume(state["jobs"], work)
+        return work.verdict(stop=self.used_up)
+
+    def _work(self, rows: Sequence[Row]) -> Work:
+        return Work(rows, self._key, self._settings.match_policy == "create_only")
+
+    def _jobs(self) -> Jobs:
+        return Jobs(self.base, self._key, self._settings.poll_seconds)
+
+    def _deliver(self, work: Work, jobs: Jobs) -> Steps:
         policy, updates = self._settings.match_policy, []
         makes: dict[str, list[Write]] = defaultdict(list)
         for index, row in enumerate(work.rows):
@@ -85,15 +103,15 @@ class SalesforceRecords(SalesforceDestination):
             else:
                 makes[object].append(Write(index, row.key, fields))
         for object, writes in makes.items():
-            yield from self._write("upsert" if policy == "upsert" else "insert", object, writes, work)
+            yield from self._write("upsert" if policy == "upsert" else "insert", object, writes, work, jobs)
         if work.creates_only:
             stays = RowVerdict("no_match", "create_only leaves records as they are")
             work.verdicts |= dict.fromkeys(updates, stays)
         else:
-            yield from self._update(updates, work)
-        yield from self._update(list(work.converted), work)
+            yield from self._update(updates, work, jobs)
+        yield from self._update(list(work.converted), work, jobs)
 
-    def _update(self, indices: Sequence[int], work: Work) -> Steps:
+    def _update(self, indices: Sequence[int], work: Work, jobs: Jobs) -> Steps:
         """Look records up, and write those that are exactly one; a converted lead's contact in its place."""
         writes_by_object: dict[str, list[Write]] = defaultdict(list)
         for index in indices:
@@ -113,7 +131,7 @@ class SalesforceRecords(SalesforceDestination):
             count = Counter(write.id for write in writes)
             for write in (write for write in writes if count[write.id] > 1):
                 work.verdicts[write.index] = RowVerdict("invalid", "another key has the same record")
-            yield from self._write("update", object, [write for write in writes if count[write.id] == 1], work)
+            yield from self._write("update", object, [write for write in writes if count[write.id] == 1], work, jobs)
 
     def _hits(self, object: str, keys: Sequence[str]) -> Generator[Step, Response, Mapping[str, list[Hit]]]:
         in_address = self._settings.look_up_by == "query"
@@ -144,19 +162,20 @@ class SalesforceRecords(SalesforceDestination):
             return key[:15]
         return key if self._settings.case_sensitive else key.lower()
 
-    def _write(self, operation: str, object: str, writes: Sequence[Write], work: Work) -> Steps:
-        for start in range(0, len(writes), COLLECTION_ROWS):
-            left = list(writes[start : start + COLLECTION_ROWS])
-            for pause in _PAUSES:
-                answer = yield self._collection(operation, object, [self._record(object, one) for one in left])
-                results = answer.json if answer.accepted else None
-                if results is None:
-                    work.refused = reason_of(answer)
-                    break
-                left = self._judged(left, results, work, last=pause is None)
-                if not left or pause is None:
-                    break
-                yield Wait(pause)
+    def _write(self, operation: str, object: str, writes: Sequence[Write], work: Work, jobs: Jobs) -> Steps:
+        if len(writes) > min(COLLECTION_ROWS, self._settings.bulk_from_rows - 1):
+            yield from jobs.write(operation, object, writes, work)
+            return
+        left = list(writes)
+        for pause in _PAUSES if left else ():
+            answer = yield self._collection(operation, object, [self._record(object, one) for one in left])
+            if not answer.accepted:
+                work.refused = reason_of(answer)
+                return
+            left = self._judged(left, answer.json, work, last=pause is None)
+            if not left or pause is None:
+                return
+            yield Wait(pause)
 
     def _judged(self, writes: Sequence[Write], results: Sequence[Any], work: Work, *, last: bool) -> list[Write]:
         """Note what is said of rows, which is in their order; returns those to try once more."""

@@ -27,6 +27,12 @@ class SalesforceSettings(RecordSettings, MatchSettings, ToSalesforce):
     look_up_by: Literal["composite", "query"] = Field(
         default="composite", description="query: by calls whose address holds keys, which proxies log"
     )
+    bulk_from_rows: int = Field(
+        default=2_000, ge=1, description="From so many rows a run on, they are sent as jobs of the Bulk API 2.0"
+    )
+    poll_seconds: float = Field(
+        default=5.0, gt=0, description="Seconds before the first look at a job; later ones more"
+    )
     converted_fields: list[str] = Field(
         default=[], description="Fields of a lead that its contact has, too: they go there once it is converted"
     )
