@@ -75,6 +75,8 @@ class ConnectorSuite(ABC):
         Options of the server's faults, by their name.
     absent
         Cases that do not exist there, with the reason.
+    keys_in_addresses
+        Whether the vendor's only search has the key in its address.
     """
 
     settings: ClassVar[str]
@@ -87,6 +89,7 @@ class ConnectorSuite(ABC):
     renews: ClassVar[bool] = True
     faults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     absent: ClassVar[Mapping[str, str]] = {}
+    keys_in_addresses: ClassVar[bool] = False
 
     @classmethod
     def missing(cls) -> Mapping[str, str]:
@@ -369,8 +372,10 @@ class ConnectorSuite(ABC):
         personal = {value for value in told if len(value) >= 6 and not value.isdigit()}
         assert personal
         addresses = "\n".join(unquote(f"{call.path}?{call.query}") for call in server.calls)  # proxies log those
-        shown = text + addresses
-        assert not {value for value in personal | set(self.secrets.values()) if value in shown}
+        secrets = set(self.secrets.values())
+        assert not {value for value in personal | secrets if value in text}
+        keys = {str(row[self.key]) for row in (*rows, *self.rows(6))} if self.keys_in_addresses else set()
+        assert not {value for value in (personal - keys) | secrets if value in addresses}
 
     def first(self, deployment: kit.Deployment, server: VendorServer, count: int = 5) -> list[Row]:
         """Send some rows for the first time."""

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Fixed, Limit, Refused, Sliding, VendorServer, route
-from heap_assets_tests.connectors.servers.pipedrive_fields import SEARCHABLE, Fields, tokens
+from heap_assets_tests.connectors.servers.pipedrive_fields import OBJECTS, SEARCHABLE, SEARCHED, Fields, tokens
 
 
 class PipedriveServer(Fields, VendorServer):
-    """A company; records are in `records["persons"]` and `["deals"]`.
+    """A company; records are in `records["persons"]`, `["organizations"]` and `["deals"]`.
 
     `fields["persons"][hash]` is (name, type, {option id: label}) of a custom field; `add_field` makes one.
 
@@ -40,7 +40,7 @@ class PipedriveServer(Fields, VendorServer):
     ) -> None:
         self.index_seconds, self.headers, self.edge_after = index_seconds, headers, edge_after
         self._amounts = (day_tokens, burst)
-        self.fields: dict[str, dict[str, tuple[str, str, dict[int, str]]]] = {"persons": {}, "deals": {}}
+        self.fields: dict[str, dict[str, tuple[str, str, dict[int, str]]]] = {of: {} for of in OBJECTS}
         self._refused = 0
         self._changed: dict[tuple[str, int], float] = {}
         self._index: dict[tuple[str, str, str], set[int]] = {}
@@ -96,15 +96,10 @@ class PipedriveServer(Fields, VendorServer):
     def search(self, call: Call, of: str) -> Any:
         self._object(of)
         term, exact = call.query.get("term", ""), call.query.get("exact_match") == "true"
-        names = call.query.get(
-            "fields", "name,email,custom_fields" if of == "persons" else "title,custom_fields"
-        ).split(",")
-        fields = {
-            "persons": {"name", "email", "phone", "notes", "custom_fields"},
-            "deals": {"title", "notes", "custom_fields"},
-        }
-        if set(names) - fields[of]:
-            raise self.wrong(f"fields of a search are of {', '.join(sorted(fields[of]))}")
+        known = SEARCHED[of]
+        names = call.query.get("fields", ",".join(known)).split(",")
+        if set(names) - set(known):
+            raise self.wrong(f"fields of a search are of {', '.join(known)}")
         if len(term) < (1 if exact else 2):
             raise self.wrong("a term has at least 2 characters, an exact one 1")
         if exact:
@@ -138,6 +133,8 @@ class PipedriveServer(Fields, VendorServer):
     def _item(self, of: str, record: dict[str, Any]) -> dict[str, Any]:
         if of == "deals":
             return {name: record.get(name) for name in ("id", "title", "value", "status")}
+        if of == "organizations":
+            return {name: record.get(name) for name in ("id", "name")}
         emails = [one["value"] for one in (record.get("emails") or ())]
         return {
             "id": record["id"],
@@ -148,8 +145,9 @@ class PipedriveServer(Fields, VendorServer):
 
     @route("GET", "/api/v2/{of}")
     def list_records(self, call: Call, of: str) -> Any:
-        if of in ("personFields", "dealFields"):
-            return self._page(call, self._described("persons" if of == "personFields" else "deals"), 500)
+        described = {f"{one[:-1]}Fields": one for one in OBJECTS}
+        if of in described:
+            return self._page(call, self._described(described[of]), 500)
         self._object(of)
         since = call.query.get("updated_since", "")
         rows = [row for row in self.table(of).values() if not row["is_deleted"] and row["update_time"] >= since]
@@ -178,7 +176,7 @@ class PipedriveServer(Fields, VendorServer):
     @route("POST", "/api/v2/{of}", shape=dict)
     def create(self, call: Call, of: str) -> Any:
         self._object(of)
-        name = "name" if of == "persons" else "title"
+        name = "title" if of == "deals" else "name"
         if not call.body.get(name):
             raise self.wrong(f"a new record has a {name}")
         self.check_record(call, of)
@@ -197,7 +195,7 @@ class PipedriveServer(Fields, VendorServer):
 
     def _object(self, of: str) -> None:
         if of not in self.fields:
-            raise self.refuse(self.error(404, "", "unknown"), "the object is persons or deals")
+            raise self.refuse(self.error(404, "", "unknown"), f"the object is one of {', '.join(OBJECTS)}")
 
     def _there(self, of: str, id: str) -> dict[str, Any]:
         self._object(of)

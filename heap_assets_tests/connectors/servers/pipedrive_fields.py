@@ -36,13 +36,20 @@ DEAL = {
     "expected_close_date": str,
     "custom_fields": dict,
 }
+ORGANIZATION = {"name": str, "owner_id": int, "label_ids": list, "visible_to": int, "custom_fields": dict}
+OBJECTS = {"persons": PERSON, "organizations": ORGANIZATION, "deals": DEAL}
+SEARCHED = {
+    "persons": ("name", "email", "phone", "notes", "custom_fields"),
+    "organizations": ("name", "address", "notes", "custom_fields"),
+    "deals": ("title", "notes", "custom_fields"),
+}
 
 
 class Fields(VendorServer):
     """How `PipedriveServer` judges the body of a write."""
 
     def check_record(self, call: Call, of: str) -> None:
-        known = PERSON if of == "persons" else DEAL
+        known = OBJECTS[of]
         for name, value in call.body.items():
             if name not in known:
                 raise self.wrong("fields of v2, custom ones in custom_fields")

@@ -57,6 +57,17 @@ def test_the_sheets_own_example_is_found_created_and_updated(company: PipedriveS
     assert company.violations == []
 
 
+def test_organizations_are_as_persons_without_addresses(company: PipedriveServer, api: httpx.Client) -> None:
+    stage = company.add_field("organizations", "Stage")
+    url = "/api/v2/organizations"
+    assert api.post(url, json={"name": "Acme", "custom_fields": {stage: "new"}}).status_code == 201
+    hits = api.get(f"{url}/search", params={"term": "acme", "fields": "name", "exact_match": "true"}).json()
+    assert [hit["item"] for hit in hits["data"]["items"]] == [{"type": "organization", "id": 2, "name": "Acme"}]
+    assert api.get("/api/v2/organizationFields").json()["data"][0]["field_code"] == stage
+    assert company.violations == []
+    assert api.post(url, json={"name": "Acme", "emails": [EMAIL]}).status_code == 400
+
+
 def test_search_lags_and_may_find_several(company: PipedriveServer, api: httpx.Client) -> None:
     company.index_seconds = 60
     for _ in range(2):

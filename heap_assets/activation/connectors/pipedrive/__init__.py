@@ -1,0 +1,1 @@
+"""Pipedrive: persons and organizations."""

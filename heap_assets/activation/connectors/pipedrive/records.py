@@ -1,0 +1,254 @@
+"""Persons and organizations, one a call, by Pipedrive's ids: a record is searched for once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from heap_assets import clock
+from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
+from heap_assets.activation.connectors.pipedrive.company import (
+    GONE,
+    CompanyField,
+    PipedriveDestination,
+    ToPipedrive,
+    why,
+)
+from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.exchange import Exchange, Request
+from heap_assets.activation.engine.prepare import VALUE
+from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict
+from heap_assets.config import PROPERTIES, Match, MatchSettings
+from heap_assets.sources.warehouse import Permission
+
+_AT_ONCE, _HITS, _VARCHAR = 10, 100, 255
+_STANDARD = frozenset({"name", "owner_id", "visible_to", "org_id", "marketing_status"})
+_OF_PERSONS = frozenset({"org_id", "marketing_status"})
+_LISTS = frozenset({"id", "email", "emails", "phone", "phones", "label_ids", "custom_fields"})
+"""What a write would replace, with what people have added."""
+R = TypeVar("R", bound="PipedriveRecordsSync")
+_NOBODY = RowVerdict("no_match", "Pipedrive has no record with this key")
+
+
+class PipedriveRecordsSync(RecordSettings, MatchSettings, ToPipedrive):
+    """What persons and organizations have in common."""
+
+    matches: ClassVar[tuple[Match, ...]] = ("update_only", "upsert")
+
+    properties: dict[str, str] = PROPERTIES
+    key_field: str = Field(min_length=1, description="Custom field of type text that holds the key, by its name or key")
+    longest_varchar: int = Field(default=_VARCHAR, ge=1, description="Characters of a custom field of type text")
+    search_lag_minutes: int = Field(
+        default=60, ge=0, description="Records that changed so recently are listed before one is made"
+    )
+
+    @model_validator(mode="after")
+    def _new_records_have_a_name(self) -> PipedriveRecordsSync:
+        if self.match_policy == "upsert" and "name" not in (self.key_field, *self.properties):
+            raise ValueError("properties: match: upsert makes records, which need a name: map `name`")
+        return self
+
+
+class PipedrivePersonsSync(PipedriveRecordsSync):
+    """Persons of Pipedrive, by a custom field or an e-mail address.
+
+    **To create there:** an API token of a user who sees all persons; a custom field of type text for the key; the
+    custom fields that are mapped, by their names (`heap-assets sync check` names those that are missing).
+
+    **What is matched:** the key with `key_field`, or with one of a person's addresses (`key_field: email`); the id is
+    remembered. Keys without a person are left alone (`no_match`) unless `match: upsert` is set, which needs a `name`
+    for each; of a key that several persons have none is written (`invalid`). The search has the key in its address,
+    which a proxy may log: an id of one's own is better than an e-mail address. It knows new persons only after a while:
+    before one is made, those that changed in the last `search_lag_minutes` are listed, too.
+
+    **What is sent:** `name`, `owner_id`, `org_id`, `marketing_status` and `visible_to` as such, all others as custom
+    fields; of fields with options the label. A withdrawn value is sent as null, but for the name, which stays.
+    Addresses and telephone numbers are never changed, and given to new persons only as the key.
+
+    **What can be refused:** a value of another type, an option that a field does not have. A person whose answer was
+    lost while it was made is `unknown` until the next run finds it. **Never run against Pipedrive itself.**
+    """
+
+    kind: Literal["pipedrive_persons"] = "pipedrive_persons"
+
+
+class PipedriveOrganizationsSync(PipedriveRecordsSync):
+    """Organizations of Pipedrive, by a custom field or their name.
+
+    As `pipedrive_persons`, with the fields of organizations; `key_field: name` matches the name, whatever its case.
+    **Never run against Pipedrive itself.**
+    """
+
+    kind: Literal["pipedrive_organizations"] = "pipedrive_organizations"
+    source: str = Field(description="A warehouse table with one row per organization")
+
+
+class PipedriveConnector(PeopleConnector[R], Generic[R]):
+    """What persons and organizations have in common."""
+
+    @abstractmethod
+    def destination(self, table: str = "") -> PipedriveRecords:
+        """Return what makes requests of rows."""
+
+    def preflight(self) -> Iterator[Permission]:
+        """Try the login, and whether each custom field exists."""
+        destination = self.destination()
+        with self.api() as api:
+            fields = api.through(destination.fields())
+        yield Permission("login", passed=True, detail="fields can be read")
+        for name in destination.custom:
+            detail = "it is there" if name in fields else "it is missing"
+            yield Permission(f"field {name}", name in fields, detail, "make it in Settings, Data fields")
+
+
+class PipedrivePersonsConnector(PipedriveConnector[PipedrivePersonsSync]):
+    """People to persons."""
+
+    settings_model = PipedrivePersonsSync
+
+    def destination(self, table: str = "") -> PipedriveRecords:
+        return PipedriveRecords(self.settings)
+
+
+class PipedriveOrganizationsConnector(PipedriveConnector[PipedriveOrganizationsSync]):
+    """Accounts to organizations."""
+
+    settings_model = PipedriveOrganizationsSync
+
+    def destination(self, table: str = "") -> PipedriveRecords:
+        return PipedriveRecords(self.settings)
+
+
+class PipedriveRecords(PipedriveDestination):
+    """Updates or upserts records; the id of each is kept in the ledger."""
+
+    mode = Mode.UPSERT
+
+    def __init__(self, settings: PipedriveRecordsSync) -> None:
+        is_person = isinstance(settings, PipedrivePersonsSync)
+        self._key, self._creates = settings.key_field, settings.match_policy == "upsert"
+        super().__init__(
+            settings,
+            "persons" if is_person else "organizations",
+            batch_rows=_AT_ONCE,
+            key_units=_VARCHAR,
+            forbidden_names=_LISTS | {self._key.lower()},
+        )
+        self._standard = _STANDARD if is_person else _STANDARD - _OF_PERSONS
+        self._key_is_plain = self._key == ("email" if is_person else "name")
+        self.custom = sorted({*settings.properties, *([] if self._key_is_plain else [self._key])} - self._standard)
+        self._longest, self._lag = settings.longest_varchar, timedelta(minutes=settings.search_lag_minutes)
+        self._fields: dict[str, CompanyField] | None = None
+        self._recent: dict[str, list[str]] | None = None
+
+    @property
+    def target(self) -> str:
+        return f"{self.kind}:{self.url}:{self._key}"
+
+    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+        same = pl.col("key").str.to_lowercase().is_duplicated() & ~pl.col("key").is_duplicated()
+        faults = {"another key is the same but for upper case": same}
+        if self._creates and self._key != "name":
+            faults["a new record needs a name"] = pl.col(f"{VALUE}name").is_null()
+        return faults
+
+    def element(self, row: Row) -> dict[str, Any]:
+        standard = {n: v for n, v in row.values.items() if n in self._standard and not (n == "name" and v is None)}
+        custom = {name: value for name, value in row.values.items() if name not in self._standard}
+        return standard | ({"custom_fields": custom} if custom else {})
+
+    def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
+        if self._fields is None:
+            self._fields = yield from self.fields()
+        fields = self._fields
+        if missing := [name for name in self.custom if name not in fields]:
+            return Verdict(rest="not_applied", stop=f"Pipedrive has no custom field {missing[0]!r} of {self.of}")
+        if not self._key_is_plain and fields[self._key].type not in ("varchar", "text"):
+            return Verdict(rest="not_applied", stop=f"key_field {self._key!r} of Pipedrive is not of type text")
+        verdicts: dict[int, RowVerdict] = {}
+        for i, row in enumerate(rows):
+            try:
+                verdicts[i] = yield from self._placed(row, self._record(row, fields), fields)
+            except ValueError as wrong:
+                verdicts[i] = RowVerdict("invalid", str(wrong))
+        return Verdict(verdicts)
+
+    def _record(self, row: Row, fields: Mapping[str, CompanyField]) -> dict[str, Any]:
+        """Return the record with the keys of custom fields. Raises ValueError for a value that a field cannot have."""
+        record = self.element(row)
+        for name, value in record.get("custom_fields", {}).items():
+            if fields[name].type == "varchar" and isinstance(value, str) and len(value) > self._longest:
+                raise ValueError(f"{name} is longer than {self._longest} characters")
+        if "custom_fields" in record:
+            record["custom_fields"] = {fields[n].code: fields[n].written(v) for n, v in record["custom_fields"].items()}
+        return record
+
+    def _placed(
+        self, row: Row, record: dict[str, Any], fields: Mapping[str, CompanyField]
+    ) -> Generator[Request, Response, RowVerdict]:
+        """Write a row to the record that it is known to be, to the one that has its key, or to a new one."""
+        if row.remote_id is not None:
+            answer = yield self.write(record, row.remote_id)
+            if answer.status not in GONE:  # it was merged into another, or deleted
+                return _told(answer)
+        ids = yield from self._search(row.key, fields)
+        if not ids and self._creates:
+            ids = (yield from self._changed_lately(fields)).get(row.key.casefold(), [])
+        if len(ids) > 1:
+            return RowVerdict("invalid", f"{len(ids)} records have this key")
+        if not ids and not self._creates:
+            return _NOBODY
+        answer = yield self.write(record, ids[0]) if ids else self.write(self._new(row.key, record, fields))
+        return _NOBODY if answer.status in GONE else _told(answer)
+
+    def _search(self, key: str, fields: Mapping[str, CompanyField]) -> Generator[Request, Response, list[str]]:
+        """Return the ids of the records that have a key; what is alike in another field is none."""
+        where = self._key if self._key_is_plain else "custom_fields"
+        answer = yield self.get(f"{self.of}/search", term=key, fields=where, exact_match="true", limit=_HITS)
+        if not answer.accepted:
+            raise ValueError(why(answer))
+        hits = [hit["item"] for hit in answer.json["data"]["items"]]
+        if not self._key_is_plain:
+            answers = []
+            for hit in hits:
+                answers.append((yield self.get(f"{self.of}/{hit['id']}")))
+            hits = [answer.json["data"] for answer in answers if answer.accepted]
+        return [str(hit["id"]) for hit in hits if key.casefold() in self._keys_of(hit, fields)]
+
+    def _changed_lately(self, fields: Mapping[str, CompanyField]) -> Generator[Request, Response, dict[str, list[str]]]:
+        """Return the ids by key of the records that the search may not know yet; asked once a run."""
+        if self._recent is None:
+            since = f"{clock.now() - self._lag:%Y-%m-%dT%H:%M:%SZ}"
+            recent: dict[str, list[str]] = {}
+            for record in (yield from self.listed(self.of, updated_since=since)):
+                for key in self._keys_of(record, fields):
+                    recent.setdefault(key, []).append(str(record["id"]))
+            self._recent = recent
+        return self._recent
+
+    def _keys_of(self, record: Mapping[str, Any], fields: Mapping[str, CompanyField]) -> set[str]:
+        if self._key == "email" and self._key_is_plain:
+            held = [one["value"] if isinstance(one, dict) else one for one in record.get("emails") or ()]
+        elif self._key_is_plain:
+            held = [record.get("name")]
+        else:
+            held = [(record.get("custom_fields") or {}).get(fields[self._key].code)]
+        return {str(one).casefold() for one in held if one}
+
+    def _new(self, key: str, record: dict[str, Any], fields: Mapping[str, CompanyField]) -> dict[str, Any]:
+        if not self._key_is_plain:
+            return {**record, "custom_fields": {**record.get("custom_fields", {}), fields[self._key].code: key}}
+        email = {"emails": [{"value": key, "primary": True, "label": "work"}]}
+        return record | (email if self._key == "email" else {"name": key})
+
+
+def _told(answer: Response) -> RowVerdict:
+    if answer.accepted and answer.fields.get("success") is not False:
+        return RowVerdict("acknowledged", remote_id=str(answer.json["data"]["id"]))
+    return RowVerdict("rejected", why(answer))
