@@ -15,10 +15,10 @@ from heap_assets.activation.engine.auth import ApiKey
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
-from heap_assets.activation.engine.verdict import Response, Trouble, reason_of
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, reason_of
 from heap_assets.config import VendorSettings
 
-GONE = frozenset({404, 410})
+MISSING_STATUSES = frozenset({404, 410})
 PAGE = 500
 _THROTTLED, _FORBIDDEN = 429, 403
 _COSTS = {"search": 20, "list": 10, "GET": 1, "POST": 5, "PATCH": 5}
@@ -90,15 +90,15 @@ class PipedriveDestination(BaseDestination):
     def get(self, path: str, **query: Any) -> Request:
         """Return a call that reads: a search, a list, or one record, which may be gone."""
         cost = "search" if path.endswith("/search") else "GET" if path[-1].isdigit() else "list"
-        asked = f"?{urlencode(query)}" if query else ""
-        reads = GONE if cost == "GET" else frozenset[int]()
-        return Request(f"{self.url}/api/v2/{path}{asked}", method="GET", rows=_COSTS[cost], reads=reads)
+        query_text = f"?{urlencode(query)}" if query else ""
+        reads = MISSING_STATUSES if cost == "GET" else frozenset[int]()
+        return Request(f"{self.url}/api/v2/{path}{query_text}", method="GET", rows=_COSTS[cost], reads=reads)
 
     def write(self, record: Mapping[str, Any], id: str | None = None) -> Request:
         """Return a call that makes a record, or changes one, which may be gone. To make one twice makes two."""
         path, method = (self.of, "POST") if id is None else (f"{self.of}/{id}", "PATCH")
         choices: dict[str, Any] = {"repeatable": id is not None, "rows": _COSTS[method]}
-        reads = frozenset[int]() if id is None else GONE
+        reads = frozenset[int]() if id is None else MISSING_STATUSES
         return Request(f"{self.url}/api/v2/{path}", orjson.dumps(record), method, reads=reads, **choices)
 
     def trouble(self, response: Response) -> Trouble | None:
@@ -143,3 +143,10 @@ def _tokens_left(response: Response) -> float:
 def why(response: Response) -> str:
     """Return the text of an answer that refuses."""
     return f"HTTP {response.status}: {response.fields.get('error') or reason_of(response)}"
+
+
+def outcome(answer: Response) -> RowVerdict:
+    """Return what became of the row of a write."""
+    if answer.accepted and answer.fields.get("success") is not False:
+        return RowVerdict("acknowledged", remote_id=str(answer.json["data"]["id"]))
+    return RowVerdict("rejected", why(answer))

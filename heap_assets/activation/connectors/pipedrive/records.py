@@ -13,10 +13,11 @@ from pydantic import Field, model_validator
 from heap_assets import clock
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.connectors.pipedrive.company import (
-    GONE,
+    MISSING_STATUSES,
     CompanyField,
     PipedriveDestination,
     ToPipedrive,
+    outcome,
     why,
 )
 from heap_assets.activation.engine.destination import Row
@@ -33,7 +34,7 @@ _OF_PERSONS = frozenset({"org_id", "marketing_status"})
 _LISTS = frozenset({"id", "email", "emails", "phone", "phones", "label_ids", "custom_fields"})
 """What a write would replace, with what people have added."""
 R = TypeVar("R", bound="PipedriveRecordsSync")
-_NOBODY = RowVerdict("no_match", "Pipedrive has no record with this key")
+_NO_MATCH = RowVerdict("no_match", "Pipedrive has no record with this key")
 
 
 class PipedriveRecordsSync(RecordSettings, MatchSettings, ToPipedrive):
@@ -195,17 +196,17 @@ class PipedriveRecords(PipedriveDestination):
         """Write a row to the record that it is known to be, to the one that has its key, or to a new one."""
         if row.remote_id is not None:
             answer = yield self.write(record, row.remote_id)
-            if answer.status not in GONE:  # it was merged into another, or deleted
-                return _told(answer)
+            if answer.status not in MISSING_STATUSES:  # it was merged into another, or deleted
+                return outcome(answer)
         ids = yield from self._search(row.key, fields)
         if not ids and self._creates:
             ids = (yield from self._changed_lately(fields)).get(row.key.casefold(), [])
         if len(ids) > 1:
             return RowVerdict("invalid", f"{len(ids)} records have this key")
         if not ids and not self._creates:
-            return _NOBODY
+            return _NO_MATCH
         answer = yield self.write(record, ids[0]) if ids else self.write(self._new(row.key, record, fields))
-        return _NOBODY if answer.status in GONE else _told(answer)
+        return _NO_MATCH if answer.status in MISSING_STATUSES else outcome(answer)
 
     def _search(self, key: str, fields: Mapping[str, CompanyField]) -> Generator[Request, Response, list[str]]:
         """Return the ids of the records that have a key; what is alike in another field is none."""
@@ -246,9 +247,3 @@ class PipedriveRecords(PipedriveDestination):
             return {**record, "custom_fields": {**record.get("custom_fields", {}), fields[self._key].code: key}}
         email = {"emails": [{"value": key, "primary": True, "label": "work"}]}
         return record | (email if self._key == "email" else {"name": key})
-
-
-def _told(answer: Response) -> RowVerdict:
-    if answer.accepted and answer.fields.get("success") is not False:
-        return RowVerdict("acknowledged", remote_id=str(answer.json["data"]["id"]))
-    return RowVerdict("rejected", why(answer))
