@@ -10,6 +10,7 @@ EVENTS = "heap/events/"
 WAREHOUSE = "warehouse/"
 IDENTITY = "identity/"
 SYNCS = "sync/"
+REVERSE_ETL = "reverse_etl/"
 """What the paths of a group of assets start with."""
 
 WAREHOUSE_SOURCE = "warehouse"
@@ -17,7 +18,7 @@ WAREHOUSE_SOURCE = "warehouse"
 RESERVED_SOURCES = frozenset(
     {
         *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live", "privacy", "profiles"),
-        *("publish", "signals", "status", "sync", "the_warehouse", "users", WAREHOUSE_SOURCE),
+        *("publish", "reverse_etl", "signals", "status", "sync", "the_warehouse", "users", WAREHOUSE_SOURCE),
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
     }
 )
@@ -103,6 +104,11 @@ def sync_asset(name: str) -> str:
 def publish_asset(target: str, table: str) -> str:
     """Return the asset of a table published to a target."""
     return f"publish/{target}/{table}"
+
+
+def reverse_etl_asset(name: str) -> str:
+    """Return the asset of a sync of Hightouch or Census."""
+    return f"{REVERSE_ETL}{name}"
 
 
 def is_heap_table(asset: str) -> bool:

@@ -33,6 +33,7 @@ from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Propert
 from heap_assets.activation.engine.tables import changelog, runs, set_aside
 from heap_assets.activation.engine.value_rules import NORMALISERS, Recipe, ValueRules
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, retry_after, row_errors
+from heap_assets.activation.reverse_etl import ToolRun, ToolRunner, tool_of
 from heap_assets.sources.warehouse import Permission
 
 __all__ = [
@@ -82,6 +83,8 @@ __all__ = [
     "Status",
     "SyncReport",
     "SyncSpec",
+    "ToolRun",
+    "ToolRunner",
     "Trouble",
     "ValueRules",
     "Verdict",
@@ -112,4 +115,5 @@ __all__ = [
     "salt",
     "set_aside",
     "sync_kinds",
+    "tool_of",
 ]

@@ -94,6 +94,7 @@ def _first_day(path: Path) -> date | None:
 def check(path: Path | None, as_json: bool) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.pipelines.behaviour import check_events
+    from heap_assets.pipelines.reverse_etl import check_reverse_etl
     from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
     from heap_assets.pipelines.table import check_columns
     from heap_assets.pipelines.waiting import identity_proposal
@@ -106,6 +107,7 @@ def check(path: Path | None, as_json: bool) -> None:
         check_columns(project)
         doubts = check_events(project)
         check_syncs(project)
+        check_reverse_etl(project)
         unknown = unknown_destinations(project, make=True)
         proposal = identity_proposal(project)
     event_tables = sorted(project.event_tables)
@@ -166,6 +168,10 @@ def _understood(settings: Settings, event_tables: list[str]) -> list[str]:
     ]
     lines += [
         f"Publish       {name}: {target.kind}, {', '.join(target.assets)}" for name, target in settings.publish.items()
+    ]
+    lines += [
+        f"Reverse ETL   {name}: sync {chosen.sync} of {chosen.kind} reads {', '.join(chosen.reads)}"
+        for name, chosen in settings.reverse_etl.items()
     ]
     lines += [f"Check         {name}: {threshold:g}" for name, threshold in settings.checks.items()]
     lines.append(

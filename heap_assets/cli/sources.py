@@ -26,6 +26,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.pipelines.catalogue import first_day_of_source
 from heap_assets.pipelines.exports import is_exported, open_export
 from heap_assets.pipelines.publishing import open_publisher
+from heap_assets.pipelines.reverse_etl import preflight as reverse_etl_preflight
 from heap_assets.pipelines.sync_preflight import preflight as sync_preflight
 from heap_assets.project import Project, open_project, s3_access
 from heap_assets.sources.heap_connect import (
@@ -103,6 +104,8 @@ def _tries(project: Project) -> Iterator[Permission]:
         yield from _of(f"sync {name}", sync_preflight(connector_of(project, name)))
     for target in project.settings.publish:
         yield from _of(f"publish {target}", open_publisher(project, target).preflight())
+    for name in project.settings.reverse_etl:
+        yield from _of(f"reverse_etl {name}", reverse_etl_preflight(project, name))
 
 
 def _of(subject: str, permissions: Iterable[Permission]) -> Iterator[Permission]:

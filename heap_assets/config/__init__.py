@@ -14,6 +14,7 @@ from heap_assets.config.identity import IdentifierType
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert
+from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync
 from heap_assets.config.schema import settings_schema
 from heap_assets.config.sync import (
     PROPERTIES,
@@ -36,10 +37,12 @@ __all__ = [
     "UI_VARIABLE",
     "Alert",
     "BigQuerySource",
+    "CensusSettings",
     "Day",
     "EventSettings",
     "HashedSettings",
     "HeapSettings",
+    "HightouchSettings",
     "IdentifierType",
     "IdentifierTypes",
     "KeyedSettings",
@@ -47,6 +50,7 @@ __all__ = [
     "Match",
     "MatchSettings",
     "Region",
+    "ReverseEtlSync",
     "S3Source",
     "Section",
     "Settings",

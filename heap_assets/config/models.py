@@ -15,6 +15,7 @@ from heap_assets.config.base import Day, Section
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
+from heap_assets.config.reverse_etl import ReverseEtlSync
 from heap_assets.config.sync import SyncSettings, sync_section
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
 from heap_assets.errors import did_you_mean
@@ -60,6 +61,9 @@ class Settings(Section):
     sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
     publish: dict[TargetName, TargetSettings] = Field(
         default={}, description="Warehouses that tables are published to, by name of the target"
+    )
+    reverse_etl: dict[TargetName, ReverseEtlSync] = Field(
+        default={}, description="Syncs of Hightouch and Census that are started here and waited for, by name"
     )
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = Field(default=[], description="Channels that alerts are sent to")

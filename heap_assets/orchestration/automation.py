@@ -44,6 +44,7 @@ def follows_graph(names: Names) -> Condition:
 _DEPS_UPDATED = _UPDATED & ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
 PUBLISHED_DAYS: Condition = _DEPS_UPDATED.with_label("what is published was built anew")
 """Every day, however old, whose input was written; a write that changed nothing is recognised by its version."""
+REVERSE_ETL_DUE: Condition = _DEPS_UPDATED.with_label("what it reads was built or published anew")
 PUBLISHED_VIEWS: Condition = _DEPS_UPDATED.with_label("a table was published")
 
 REPORT_DUE: Condition = (

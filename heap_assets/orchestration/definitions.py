@@ -20,6 +20,8 @@ from heap_assets.orchestration.assets.identity import identity
 from heap_assets.orchestration.assets.profiles import profiles
 from heap_assets.orchestration.assets.publish import GROUP as PUBLISH
 from heap_assets.orchestration.assets.publish import publishing
+from heap_assets.orchestration.assets.reverse_etl import GROUP as REVERSE_ETL
+from heap_assets.orchestration.assets.reverse_etl import reverse_etl
 from heap_assets.orchestration.assets.status import status_report, status_schedule
 from heap_assets.orchestration.assets.sync import syncs
 from heap_assets.orchestration.assets.waiting import ExplainingSensor, Reasons, waiting_sensor
@@ -118,6 +120,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *syncs(project),
         status_report(project),
         *publishing(project),
+        *reverse_etl(project),
         *warehouse_tables(project),
     ]
     by_group = Groups(project, assets)
@@ -179,6 +182,16 @@ def automation_sensors(
             description="Publishes the days whose tables were built anew, and renews the views on them.",
         )
     ]
+    starting = [
+        ExplainingSensor(
+            name("reverse_etl_follows_tables"),
+            why=lambda: "every sync of another tool was started since what it reads was built",
+            target=by_group.selection(REVERSE_ETL),
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            description="Starts the syncs of Hightouch and Census whose tables were built or published anew.",
+        )
+    ]
     return [
         ExplainingSensor(
             name("heap_tables_follow_dumps"),
@@ -206,6 +219,7 @@ def automation_sensors(
             "first run; the schedules ask for everything else.",
         ),
         *(publishing if project.settings.publish else []),
+        *(starting if project.settings.reverse_etl else []),
     ]
 
 

@@ -17,6 +17,7 @@ _TEAMS: Mapping[str, str] = {
     "identity": "team:data",
     "profiles": "team:data",
     "publish": "team:data",
+    "reverse_etl": "team:marketing",
     "status": "team:data",
     "sync": "team:marketing",
 }

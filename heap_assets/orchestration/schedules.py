@@ -15,7 +15,7 @@ from heap_assets.pipelines.suites import hourly_checks
 from heap_assets.pipelines.sync_gate import confirmation_hint, due_days, waits_for_confirmation, was_shown
 from heap_assets.project import PLAIN_NAMES, Names, Project
 from heap_assets.quality import Cadence, Check
-from heap_assets.tables import source_title, sync_asset
+from heap_assets.tables import reverse_etl_asset, source_title, sync_asset
 
 Kind = Literal["heap", "warehouse", "identity", "sync"]
 
@@ -81,7 +81,7 @@ def hourly_check_keys(project: Project) -> list[dg.AssetCheckKey]:
 
 
 def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg.ScheduleDefinition]:
-    """Yield a schedule for each source that has tables, and one for each sync that has a cron."""
+    """Yield a schedule for each source that has tables, and one for each sync that has a cron, there or here."""
     for source, settings in project.settings.all_sources.items():
         if tables := [name for name, table in settings.tables.items() if not table.upstream]:
             keys = [asset_key(f"{source}/{name}", project.names) for name in tables]
@@ -89,6 +89,16 @@ def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg
     for name, sync in project.settings.sync.items():
         if sync.scheduled:
             yield _sync(name, str(sync.schedule), project, status)
+    for name, sync_there in project.settings.reverse_etl.items():
+        if sync_there.schedule is not None:
+            yield dg.ScheduleDefinition(
+                name=project.names.name(f"start_{name}"),
+                target=dg.AssetSelection.assets(asset_key(reverse_etl_asset(name), project.names)),
+                cron_schedule=sync_there.schedule,
+                execution_timezone="UTC",
+                default_status=status,
+                description=f"Starts the sync {sync_there.sync} of {sync_there.kind}, and waits for its end.",
+            )
 
 
 def _source(

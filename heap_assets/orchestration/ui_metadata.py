@@ -14,6 +14,7 @@ from heap_assets.orchestration.column_types import declared_type
 from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
+from heap_assets.pipelines.reverse_etl import start_and_wait
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
@@ -30,6 +31,7 @@ from heap_assets.tables import (
     LINKS,
     MIGRATIONS,
     PROFILES,
+    REVERSE_ETL,
     SHARED,
     SYNCS,
     USERS,
@@ -223,9 +225,10 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     PROFILES: profiles_of_day,
     AUDIT: audit_of_day,
     SYNCS: delivery.send,
+    REVERSE_ETL: start_and_wait,
 }
 """Asset, or how its name begins, to the function that makes it; the first that fits."""
-_SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", PROFILES: "profiles:", IDENTITY: "identity:"}
+_SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", REVERSE_ETL: "  {}:", PROFILES: "profiles:", IDENTITY: "identity:"}
 
 
 def with_ui_metadata(

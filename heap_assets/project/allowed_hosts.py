@@ -36,6 +36,7 @@ def refused_hosts(settings: Settings) -> list[str]:
     """Return what settings name and may not be called: `sync.x: api.example`, one line each."""
     allowed = allowed_hosts(settings)
     named = [*_sync_hosts(settings), *_alert_hosts(settings)]
+    named += [(f"reverse_etl.{name}", _of_url(one.url)) for name, one in settings.reverse_etl.items()]
     named += [(f"publish.{name}", _bare(host)) for name, one in settings.publish.items() for host in one.hosts()]
     return sorted({f"{where}: {host}" for where, host in named if not allowed.allows(*_split(host))})
 

@@ -36,6 +36,9 @@ FIRST_RUNS: Final = "_first_runs"
 PUBLISHED: Final = "_published"
 """What was loaded into which published table. To lose it: targets are loaded once more."""
 
+REVERSE_ETL: Final = "_reverse_etl"
+"""Runs of Hightouch and Census that are waited for. To lose it: a killed run starts another one there."""
+
 ALERTS: Final = "_alerts"
 """Alerts that are open, and those that no channel has taken yet. To lose it: open alarms are sent again."""
 
@@ -43,5 +46,6 @@ STATUS: Final = "_status"
 """The status page. To lose it: it is written again in the morning."""
 
 ALL: Final = (
-    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, QUOTAS, FIRST_RUNS, PUBLISHED, ALERTS, STATUS,
+    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, QUOTAS, FIRST_RUNS, PUBLISHED, REVERSE_ETL,
+    ALERTS, STATUS,
 )  # fmt: skip

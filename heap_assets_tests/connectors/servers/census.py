@@ -77,7 +77,9 @@ class Census(VendorServer):
         full = call.query.get("force_full_sync") or str(body.get("force_full_sync", False)).lower()
         if full not in ("true", "false"):
             raise self.refuse(self.error(400, "invalid", "force_full_sync"), "force_full_sync is true or false")
-        active = any(job.state["sync"] == sync and job.state["ended"] is None for job in self.jobs.values())
+        # a run that nobody looks at goes on, too: every trigger is a poll of it
+        running = [job for job in self.jobs.values() if job.state["sync"] == sync and not self._has_ended(job)]
+        active = bool(running)
         outcome = self.outcomes.get(sync, Outcome())
         ended = self.clock() if active else None
         job = self.start_job(call, sync=sync, outcome=outcome, full=full == "true", ended=ended, skipped=active)
@@ -95,6 +97,11 @@ class Census(VendorServer):
         if sync not in self.syncs:
             raise self.refuse(self.error(404, "not_found", "Sync not found"), "the sync is there")
 
+    def _has_ended(self, job: Job) -> bool:
+        if job.state["ended"] is None and self.is_done(job):
+            job.state["ended"] = self.clock()
+        return job.state["ended"] is not None
+
     def _told(self, job: Job) -> dict[str, Any]:
         outcome: Outcome = job.state["outcome"]
         told: dict[str, Any] = {
@@ -111,9 +118,8 @@ class Census(VendorServer):
             "error_detail": None,
             "completed_at": None,
         }
-        if not job.state["skipped"] and not self.is_done(job):
+        if not self._has_ended(job):
             return told | {"status": "working"}
-        job.state["ended"] = job.state["ended"] or self.clock()
         told["completed_at"] = datetime.fromtimestamp(job.state["ended"], UTC).isoformat().replace("+00:00", "Z")
         if job.state["skipped"]:
             return told | {"status": "skipped"}
