@@ -1,0 +1,1 @@
+"""Salesforce Marketing Cloud: rows of data extensions, and contacts that enter journeys."""
