@@ -281,6 +281,23 @@ def test_what_cannot_be_is_said_when_settings_are_loaded(
         kit.Deployment.make(tmp_path, text)
 
 
+def test_the_days_tokens_are_counted_by_what_calls_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = TestPipedrivePersons()
+    monkeypatch.setenv("PIPEDRIVE_TOKEN", TOKEN)
+    text = suite.settings.replace("tokens_per_day: 1000000", "tokens_per_day: 100")
+    with suite.make_server() as server:
+        server.limits[1].amount = 100
+        deployment = kit.Deployment.make(tmp_path, text.replace("{url}", server.url))
+        rows = suite.rows()
+        suite.seed(server, rows)
+        deployment.write(0, rows, suite.schema)
+        report = deployment.send(0, "r1")
+        # a list, and a search, a look and a write for each of three persons, and one more search without its look
+        assert (report.status, report.throttled, report.requests) == (Status.STOPPED, 0, 1 + 3 * 3)
+        assert "100 tokens are used up" in str(report.reason)
+        assert server.violations == []
+
+
 def test_lists_that_people_have_added_to_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = TestPipedrivePersons()
     monkeypatch.setenv("PIPEDRIVE_TOKEN", TOKEN)

@@ -24,11 +24,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Quota:
-    """At most `calls` calls (or rows, if `per_row`) in a calendar day of `zone`, over all syncs of the account."""
+    """At most `calls` calls (or rows, if `per_row`) in a calendar day of `zone`, over all syncs of the account.
+
+    `unit`: how messages name what is counted, such as tokens that a request is given the number of as its `rows`.
+    """
 
     calls: int
     zone: str = "UTC"
     per_row: bool = False
+    unit: str = ""
 
 
 @dataclass(frozen=True)

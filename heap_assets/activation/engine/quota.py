@@ -73,7 +73,7 @@ class Quotas:
         if block >= needed:
             self._change(quota, day, -block)
         midnight = datetime.combine(_now(quota).date() + timedelta(days=1), time(), ZoneInfo(quota.zone))
-        unit = "rows" if quota.per_row else "calls"
+        unit = quota.unit or ("rows" if quota.per_row else "calls")
         raise QuotaUsedUpError(f"the day's {allowed:,} {unit} are used up until {midnight:%Y-%m-%d %H:%M} {quota.zone}")
 
     def _change(self, quota: Quota, day: str, units: int) -> int:

@@ -78,7 +78,7 @@ class PipedriveDestination(BaseDestination):
         self.limits = Limits(
             rates=(Rate(settings.calls_per_2_seconds, 2, per_call=True),),
             # a call counts as so many rows as it costs tokens
-            quotas=(Quota(settings.tokens_per_day, per_row=True),),
+            quotas=(Quota(settings.tokens_per_day, per_row=True, unit="tokens"),),
             hints=(Hint("x-ratelimit-remaining", "x-ratelimit-reset"),),
             shared_by=f"pipedrive:{self.url}",
             **limits,
