@@ -31,8 +31,9 @@ demo: $(READY) ## Do the main job on a sample company: no account, no network
 dev: $(READY) ## Open the Dagster UI on that state (http://localhost:3000)
 	@$(BIN)/heap-assets dev
 
-test: $(DEV) ## Run the tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS  ?= 4
+test: $(DEV) ## Run the tests, WORKERS at once (4: on two cores, as half of their time is waiting for processes and servers)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: $(DEV) ## Land and build 2,000 random tables, each in a process of its own (an hour)
 	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/sources/heap_connect/test_random_tables.py

@@ -1,4 +1,4 @@
-"""Compiled loops run with bounds checks; tests that take longest start first, so that the other worker does the rest.
+"""Compiled loops run with bounds checks; tests that wait longest start first, beside all others.
 
 Numba does not keep code with and without checks apart: that with checks has a folder of its own. Processes that tests
 start inherit both.
@@ -22,7 +22,8 @@ os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".numba_cache
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "end_to_end" not in item.nodeid)
+    longest = ("/end_to_end/", "/foreign/", "/dbt/", "/machines/", "/torture/", "test_tutorial", "test_wheel")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in longest))
 
 
 def _do_not_wait_for_the_disk(connection: Any, _: object) -> None:
