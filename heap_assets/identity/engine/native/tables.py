@@ -197,8 +197,7 @@ def batch(result: Resolved, places: U32) -> pa.RecordBatch:
     nodes, keys = runs.nodes[at], runs.keys[at]
     owned = places < runs.high.size
     owners = np.repeat(np.where(owned, np.arange(places.size), 0).astype(np.int32), sizes)
-    first, last = encoded.facts[nodes, kernel.FIRST], encoded.facts[nodes, kernel.LAST]
-    offsets, text = encoded.texts.gathered(nodes)
+    first, last, offsets, text = encoded.texts.with_times(nodes)
     numbers = places[owned]
     ends = np.arange(0, numbers.size * 32 + 1, 32, dtype=np.int32)
     digits = pa.py_buffer(texts.hexadecimal(runs.high[numbers], runs.low[numbers]))
