@@ -23,7 +23,7 @@ from heap_assets.activation.engine.deliver import deliver, dry_run
 from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Destination, Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
-from heap_assets.activation.engine.inquiry import planned_for
+from heap_assets.activation.engine.inquiry import planned_for, values_of
 from heap_assets.activation.engine.lease import LeaseHeldError
 from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
 from heap_assets.activation.engine.log import Log, fold
@@ -116,4 +116,5 @@ __all__ = [
     "set_aside",
     "sync_kinds",
     "tool_of",
+    "values_of",
 ]

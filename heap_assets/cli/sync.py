@@ -36,6 +36,7 @@ from heap_assets.cli.output import (
     report_option,
 )
 from heap_assets.cli.sync_names import day_of, project_of
+from heap_assets.cli.sync_qa import qa_of_key
 from heap_assets.cli.sync_why import check, why_key
 from heap_assets.errors import HeapAssetsError, no_such
 from heap_assets.pipelines import delivery
@@ -61,6 +62,7 @@ def sync() -> None:
 
 sync.add_command(check)
 sync.add_command(why_key)
+sync.add_command(qa_of_key)
 
 
 @sync.command("kinds")

@@ -36,6 +36,7 @@ ARGUMENTS = {
         for name in ("run", "confirm", "plan", "retry", "runs", "rejected", "check")
     },
     "sync why": ["segment_identify", "ann"],
+    "sync qa": ["segment_identify", "ann"],
     "sync resend": ["segment_identify", "--yes"],
     "sync forget": ["segment_identify", "ann", "--yes"],
 }
@@ -96,6 +97,7 @@ STATUS_1_ELSEWHERE = {
     "catalogue diff": "test_stopped_servers",
     "publish": "test_stopped_servers",
     "sync check": "test_a_connector_of_ones_own",
+    "sync qa": "test_sync_qa",
     "sync run": "test_delivery_cli",
     "sync confirm": "test_delivery_cli",
     "demo": "test_faults",

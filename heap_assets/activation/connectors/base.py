@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import polars as pl
 
@@ -168,6 +168,14 @@ class Connector(ABC, Generic[S]):
         are sent to an account.
         """
         return ()
+
+    def read_back(self, key: str) -> Mapping[str, Any] | None:
+        """Return what the destination has of a key: property to value, nothing without a record.
+
+        None of a kind that cannot look.
+        """
+        del key
+        return None
 
     def api(self) -> Api:
         """Return what makes single calls to the destination: `with self.api() as api: api.call(request)`."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.batch import rows_of
+from heap_assets.activation.engine.canonical import json_values, property_columns
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.hashing import hashed_key, salt
 from heap_assets.activation.engine.lease import next_fence
@@ -54,6 +55,13 @@ def planned_for(
     elif not (reasons or plan.no_consent or waits):
         facts["next run"] = "nothing: what is acknowledged is what the row says"
     return facts
+
+
+def values_of(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame) -> dict[str, Any]:
+    """Return the first row's mapped properties as they are sent; empty without rows."""
+    columns = property_columns(spec, rows, destination.values, destination.recipes)
+    frame = rows.head(1).select(value.alias(name) for name, (value, _) in columns.items()).collect()
+    return {name: json_values(frame[name])[0] for name in frame.columns} if len(frame) else {}
 
 
 _WAITS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -93,6 +93,16 @@ class SalesforceConnector(PeopleConnector[SalesforceSync]):
     def preflight(self) -> Iterator[Permission]:
         with self.api() as api:
             yield from tried(api, self.destination().base, self.settings, self._types())
+
+    def read_back(self, key: str) -> Mapping[str, Any]:
+        destination, records = self.destination(), self.settings.records
+        values: dict[str, Any] = {}
+        with self.api() as api:
+            for object in self.settings.choice:
+                for record in api.through(destination.records_of(object, key)):
+                    prefix = f"{object}." if records.are_several else ""
+                    values |= {prefix + field: record.get(field) for field in records.fields(object)}
+        return values
 
     def _types(self) -> Mapping[str, pl.DataType]:
         """Types of the columns that are sent, in the newest rows; none before there are any."""

@@ -142,6 +142,15 @@ class SalesforceRecords(SalesforceDestination):
             by_key[self._spelled(hit.key)].append(hit)
         return by_key
 
+    def records_of(self, object: str, key: str) -> Generator[Request, Response, list[Mapping[str, Any]]]:
+        """Look up the records of a key that are not converted, with the fields that are mapped.
+
+        Raises RefusedQueryError.
+        """
+        fields, in_address = list(self._objects.fields(object)), self._settings.look_up_by == "query"
+        records = yield from look_up(self.base, object, self._key, [key], in_address=in_address, more=fields)
+        return [record for record in records if not hit_of(record, self._key).converted]
+
     def _target(self, object: str, write: Write, hits: Sequence[Hit]) -> tuple[str, Write] | RowVerdict:
         if not hits:
             return RowVerdict("no_match", f"Salesforce has no {object} with this key")

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import orjson
 
-from heap_assets.activation.engine.exchange import Request, Step
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.verdict import Response
+from heap_assets.errors import DeliveryError
 
 _LONGEST_ADDRESS = 12_000
 """Characters of keys in an address, which may have 16,384 bytes."""
@@ -20,7 +21,7 @@ _LONGEST_PAGE = 32 << 20
 _OK = 200
 
 
-class RefusedQueryError(Exception):
+class RefusedQueryError(DeliveryError):
     """A query was not answered; the message says why."""
 
 
@@ -43,7 +44,7 @@ def hit_of(record: Mapping[str, Any], field: str) -> Hit:
 
 def look_up(
     base: str, object: str, field: str, keys: Sequence[str], *, in_address: bool = False, more: Sequence[str] = ()
-) -> Generator[Step, Response, list[Mapping[str, Any]]]:
+) -> Generator[Request, Response, list[Mapping[str, Any]]]:
     """Ask for the records of an object that have one of the keys in a field; `more`: further fields to read.
 
     `in_address`: as calls whose address holds the keys, instead of one whose body has several queries.
@@ -77,7 +78,7 @@ def _parts(answer: Response) -> list[tuple[int, Any]]:
     return [(part["httpStatusCode"], part["body"]) for part in answer.fields["compositeResponse"]]
 
 
-def _all_pages(status: int, page: Any, subject: str) -> Generator[Step, Response, list[Mapping[str, Any]]]:
+def _all_pages(status: int, page: Any, subject: str) -> Generator[Request, Response, list[Mapping[str, Any]]]:
     records: list[Mapping[str, Any]] = []
     while True:
         if status != _OK:
