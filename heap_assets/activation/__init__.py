@@ -21,7 +21,7 @@ from heap_assets.activation.engine.auth import (
 from heap_assets.activation.engine.auth_google import ServiceAccount
 from heap_assets.activation.engine.deliver import deliver, dry_run
 from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Destination, Row
-from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
+from heap_assets.activation.engine.exchange import LATER, Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.inquiry import planned_for, values_of
 from heap_assets.activation.engine.lease import LeaseHeldError
@@ -37,6 +37,7 @@ from heap_assets.activation.reverse_etl import ToolRun, ToolRunner, tool_of
 from heap_assets.sources.warehouse import Permission
 
 __all__ = [
+    "LATER",
     "NORMALISERS",
     "AddressPolicy",
     "Addressed",

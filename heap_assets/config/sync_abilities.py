@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from heap_assets.config.base import Day
 from heap_assets.config.heap import HeapSettings
 from heap_assets.config.sync import SyncSettings, UpsertSettings
 
@@ -83,11 +84,15 @@ class VersionedSettings(SyncSettings):
     api_ends: ClassVar[Mapping[str, date]] = {}
 
     api_version: str
+    api_version_ends: Day | None = Field(
+        default=None,
+        description="Last day of that version, as its vendor announced it; ends that are known are built in",
+    )
 
     @property
     def api_end(self) -> date | None:
         """The day on which the version ends, as far as it is known."""
-        return self.api_ends.get(self.api_version)
+        return self.api_version_ends or self.api_ends.get(self.api_version)
 
 
 class HashedSettings(SyncSettings):

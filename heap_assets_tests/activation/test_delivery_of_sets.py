@@ -23,10 +23,13 @@ from heap_assets.activation import (
     Mode,
     Recipe,
     Request,
+    Response,
     Row,
+    Status,
     SyncReport,
     SyncSpec,
     ValueRules,
+    Verdict,
     deliver,
 )
 from heap_assets.activation.engine.value_rules import sha256_hex
@@ -170,6 +173,54 @@ def test_a_set_that_is_replaced_is_given_whole_in_one_ordered_session(lake: Stor
     kit.assert_ledger_is_the_log(lake)
 
 
+def test_a_set_that_goes_whole_is_never_sent_in_parts_when_it_is_refused(lake: Store) -> None:
+    class Refused(Replaced):
+        def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
+            return Verdict(rest="not_applied", reason="too small")
+
+    vendor = Members()
+    with scripted(vendor) as server:
+        report = send(server.url, lake, members(*"abcde"), Refused)
+        assert (report.status, report.reason) == (Status.STOPPED, "the set was refused: too small")
+        assert [call.query["seq"] for call in server.calls] == ["1", "2", "3"]
+        assert send(server.url, lake, members(*"abcde"), Replaced).sent == 5
+    assert set(vendor.held) == set("abcde")
+
+
+class ByEmail(Audience):
+    """The key is an identifier."""
+
+    key_recipe = Recipe("email")
+
+    def element(self, row: Row) -> Any:
+        return {"id": row.identifier, **row.values}
+
+
+def test_a_key_that_is_an_identifier_goes_as_its_hash_also_when_nothing_else_is_known(lake: Store) -> None:
+    vendor = Members()
+    with scripted(vendor) as server:
+        keys = [" Ann@X.example", "bob@x.example", "BOB@x.example", "nobody", sha("c"), "dan@x.example"]
+        report = send(server.url, lake, pl.DataFrame({"key": keys}), ByEmail, properties={})
+        assert report.invalid_reasons == {
+            "another key is the same once both are normalised": 2, "key is hashed already": 1, "key is no email": 1,
+        }  # fmt: skip
+        assert set(vendor.held) == {sha("ann@x.example"), sha("dan@x.example")}
+        send(server.url, lake, pl.DataFrame({"key": keys[-1:]}), ByEmail, properties={})
+        assert set(vendor.held) == {sha("dan@x.example")}
+
+
+def test_rows_that_are_counted_and_not_named_are_rejections_of_the_run(lake: Store) -> None:
+    class Counts(Audience):
+        def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
+            return Verdict(unnamed={"too old": 1})
+
+    with scripted(Members()) as server:
+        report = send(server.url, lake, members(*"abcde"), Counts)
+        assert (report.status, report.sent, report.rejected) == (Status.PARTIAL, 3, 2)
+        assert report.rejections == {"too old": 2}
+        assert send(server.url, lake, members(*"abcde"), Counts).requests == 0
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     rounds=st.lists(st.sets(st.sampled_from("abcdefgh")), min_size=1, max_size=5),
@@ -220,6 +271,8 @@ def test_identifiers_are_hashed_once_and_never_twice(lake: Store) -> None:
         ("email", "two@at@x", None),
         ("email_without_dots", "Jeffer.Son.Lov+x@GMail.com", "jeffersonlov+x@gmail.com"),
         ("email_without_dots", "a.b@example.com", "a.b@example.com"),
+        ("email_without_suffix", "Jeffer.Son.Lov+x@GMail.com", "jeffersonlov@gmail.com"),
+        ("email_without_suffix", "a.b+c@example.com", "a.b+c@example.com"),
         ("phone_e164", "1 (800) 555-0100", None),
         ("phone_e164", "+1 (800) 555-0100", "+18005550100"),
         ("phone_e164", "0049 151 2345678", "+491512345678"),
@@ -234,6 +287,10 @@ def test_identifiers_are_hashed_once_and_never_twice(lake: Store) -> None:
         ("country", "Germany", None),
         ("country_upper", "de", "DE"),
         ("postal_code", " SW1A-1 AA", "sw1a1aa"),
+        ("year", "1984", "1984"),
+        ("year", "84", None),
+        ("two_digits", " 3 ", "03"),
+        ("two_digits", "2026-03", None),
     ],
 )
 def test_each_recipe_writes_an_identifier_as_its_vendor_does(recipe: str, value: str, expected: str | None) -> None:

@@ -59,6 +59,7 @@ def test_an_api_version_warns_sixty_days_before_its_end() -> None:
     ends = Crm(api_version="v2").api_end
     assert ends is not None
     assert api_version_lives(ends, date(2026, 11, 16)).passed
+    assert Crm(api_version_ends=date(2027, 3, 1)).api_end == date(2027, 3, 1)
     late = api_version_lives(ends, date(2026, 11, 17))
     assert (late.passed, late.numbers["days_left"]) == (False, 59)
 

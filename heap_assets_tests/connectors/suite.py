@@ -71,6 +71,8 @@ class ConnectorSuite(ABC):
         Whether a row without an answer may be sent again (`Dedupe`).
     renews
         Whether a refused token is renewed; else the run ends, and the next goes on.
+    whole
+        Whether a set goes as a whole whenever anything changed.
     faults
         Options of the server's faults, by their name.
     absent
@@ -87,6 +89,7 @@ class ConnectorSuite(ABC):
     many: ClassVar[int] = 250
     dedupe: ClassVar[Literal["natural", "window", "none"]] = "natural"
     renews: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
     faults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     absent: ClassVar[Mapping[str, str]] = {}
     keys_in_addresses: ClassVar[bool] = False
@@ -196,7 +199,7 @@ class ConnectorSuite(ABC):
         changed = rows[1:] if self.mode is Mode.SET else [self.cleared(rows[0]), *rows[1:]]
         deployment.write(1, changed, self.schema)
         report = deployment.send(1, "r2")
-        assert (report.status, report.planned) == (Status.SUCCEEDED, 1)
+        assert (report.status, report.planned) == (Status.SUCCEEDED, len(rows) if self.whole else 1)
         self.assert_held(server, changed)
 
     def test_no_match(self, deployment: kit.Deployment, server: VendorServer) -> None:

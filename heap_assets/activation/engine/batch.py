@@ -53,13 +53,16 @@ def rows_of(batch: pl.DataFrame, destination: Destination, fence: int) -> Iterat
     beside = zip(*(batch[c].to_list() for c in extras), strict=True)
     keys = batch["key"].to_list()
     persons = batch["person"].to_list() if "person" in batch.columns else keys
+    recipe = destination.key_recipe
+    identifiers = batch.select(key=recipe.applied(pl.col("key")))["key"].to_list() if recipe else keys
     remote_ids = batch["remote_id"].to_list() if "remote_id" in batch.columns else [None] * len(keys)
     values = zip(*columns, strict=True) if columns else iter([()] * len(keys))
     removed = [False] * len(keys) if leave is None else leave.to_list()
-    facts = zip(keys, persons, remote_ids, removed, values, beside, strict=True)
-    for key, person, remote_id, leaves, sent, context in facts:
+    facts = zip(keys, identifiers, persons, remote_ids, removed, values, beside, strict=True)
+    for key, identifier, person, remote_id, leaves, sent, context in facts:
         mapped = {name: value for name, value in zip(names, sent, strict=True) if value is not _OMITTED}
-        yield Row(key, person, mapped, {"fence": fence, **dict(zip(extras, context, strict=True))}, leaves, remote_id)
+        extra = {"fence": fence, **dict(zip(extras, context, strict=True))}
+        yield Row(key, person, mapped, extra, leaves, remote_id, identifier or "")
 
 
 def _to_send(values: pl.Series, sent: pl.Series, leave: pl.Series | None, null: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -258,7 +259,8 @@ class _Run:
 
     def _finished(self, report: SyncReport, stats: RunStats, entries: pl.DataFrame) -> SyncReport:
         outcomes = stats.outcomes
-        accepted = accepted_rows(outcomes)
+        unnamed = stats.unnamed.total()
+        accepted = max(accepted_rows(outcomes) - unnamed, 0)
         refused = entries.filter(pl.col("run_id") == report.run_id, pl.col("status").is_in(["rejected", "invalid"]))
         sample: tuple[tuple[str, str], ...] = ()
         by_reason: dict[str, int] = {}
@@ -270,21 +272,23 @@ class _Run:
             report,
             **{name: getattr(report, name) + outcomes[name] for name in ("invalid", "no_match", "deferred")},
         )
-        imperfect = outcomes["rejected"] or outcomes["unknown"] or report.invalid or report.waiting or report.lost
+        imperfect = (
+            outcomes["rejected"] or unnamed or outcomes["unknown"] or report.invalid or report.waiting or report.lost
+        )
         status = Status.STOPPED if stats.stopped else Status.PARTIAL if imperfect else Status.SUCCEEDED
         return replace(
             report,
             status=status,
             reason=stats.stopped,
             sent=accepted,
-            rejected=outcomes["rejected"],
+            rejected=outcomes["rejected"] + unnamed,
             unknown=outcomes["unknown"],
             aborted=report.planned - sum(count for status, count in outcomes.items() if status != "aborted"),
             resumed=stats.resumed,
             requests=stats.requests,
             retried=stats.retried,
             throttled=stats.throttled,
-            rejections=by_reason,
+            rejections=dict(Counter(by_reason) + stats.unnamed),
             sample=sample,
         )
 

@@ -33,6 +33,8 @@ class Row:
     """Of a set: the row leaves it; a batch holds only rows that enter, or only rows that leave."""
     remote_id: str | None = None
     """Id of its record at the destination, if an earlier verdict told it."""
+    identifier: str = ""
+    """The key as calls have it: as the destination's `key_recipe` makes it, the key itself without one."""
 
     @property
     def filled(self) -> dict[str, Any]:
@@ -78,6 +80,8 @@ class BaseDestination(ABC):
         How null, booleans, times and long texts look there.
     recipes
         Property to how the identifier is made that is sent as it (advertising).
+    key_recipe
+        The same of the key, where it is an identifier: `Row.identifier`. Keys that are none are invalid.
     replaces
         Of a set that can only be given whole: a run that changes anything gives every member, in one batch and one
         exchange, in which rows that leave are marked as `removed`.
@@ -95,6 +99,7 @@ class BaseDestination(ABC):
     replaces: bool = False
     values: ValueRules = ValueRules()
     recipes: Mapping[str, Recipe] = {}
+    key_recipe: Recipe | None = None
 
     @property
     def target(self) -> str:

@@ -108,7 +108,8 @@ class Drive:
     def _redacted(self, verdict: Verdict) -> Verdict:
         """Return a verdict about rows that exist, with what may be kept of its reasons."""
         named = {index: row for index, row in verdict.rows.items() if 0 <= index < len(self._rows)}
-        common = verdict.reason if len(self._rows) == 1 else None  # else the batch is split, and it is not kept
+        alone = len(self._rows) == 1 or self._destination.replaces
+        common = verdict.reason if alone else None  # else the batch is split, and it is not kept
         texts = {row.reason for row in named.values()} | {common, verdict.stop}
         values = personal(self._rows) if texts - {None} else ()
         shown = {text: redact(text, values, longest=LONGEST_REASON) for text in texts if text is not None}
@@ -116,4 +117,5 @@ class Drive:
             index: row if row.reason is None else RowVerdict(row.status, shown[row.reason], row.until, row.remote_id)
             for index, row in named.items()
         }
-        return Verdict(rows, verdict.rest, shown.get(common or ""), shown.get(verdict.stop or ""))
+        unnamed = {redact(reason, (), longest=LONGEST_REASON): count for reason, count in verdict.unnamed.items()}
+        return Verdict(rows, verdict.rest, shown.get(common or ""), shown.get(verdict.stop or ""), unnamed)

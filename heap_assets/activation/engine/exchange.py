@@ -6,6 +6,7 @@ yield steps, which the engine carries out under the same limits, retries, lease 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,11 +55,16 @@ class Remember:
 
 @dataclass(frozen=True)
 class Wait:
-    """Let so many seconds pass, between two looks at a job."""
+    """Let so many seconds pass, between two looks at a job.
+
+    More than is left of the run's patience ends the batch for this run, and a later one goes on: :data:`LATER`.
+    """
 
     seconds: float
 
 
+LATER = Wait(math.inf)
+"""Leave it to a later run to go on with what was remembered."""
 Step = Request | Remember | Wait
 Exchange = Generator[Step, Response, Verdict]
 """Yields steps, is sent the answer of each request (an empty one after other steps), and returns what became of the

@@ -84,6 +84,8 @@ class RunStats:
     throttled: int = 0
     resumed: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    unnamed: Counter[str] = field(default_factory=Counter)
+    """Reason to number of rows that were refused without being named; among the outcomes they count as taken."""
     stopped: str | None = None
 
 
@@ -307,6 +309,7 @@ class RetryingClient:
 def personal(rows: Sequence[Row]) -> set[str]:
     """Return the keys and values of rows: a destination's reason may repeat those of any row of its call."""
     keys = {row.key for row in rows} | {str(row.person) for row in rows}
+    keys |= {row.identifier for row in rows if row.identifier}
     return keys | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}
 
 

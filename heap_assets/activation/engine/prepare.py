@@ -153,6 +153,16 @@ def _key_tests(frame: pl.DataFrame, destination: Destination) -> list[tuple[str,
     tests = [*nulls, ("key is blank", (key.str.strip_chars() == "").fill_null(value=False))]
     if limits.key_units is not None:
         tests.append((f"key is longer than {limits.key_units} characters", utf16_longer_than(key, limits.key_units)))
+    if (recipe := destination.key_recipe) is not None:
+        written = frame.select(key=recipe.applied(pl.col("key")), hashed=recipe.looks_hashed(pl.col("key")))
+        tests += [
+            ("key is hashed already", written["hashed"]),
+            (f"key is no {recipe.normalise.partition('_')[0]}", written["key"].is_null()),
+            (
+                "another key is the same once both are normalised",
+                duplicated(written, "key") & ~duplicated(frame, "key"),
+            ),
+        ]
     if limits.junk_keys:
         junk = key.str.to_lowercase().is_in(list(limits.junk_keys)).fill_null(value=False)
         tests.append(("key is a placeholder, not one person", junk))

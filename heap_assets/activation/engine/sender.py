@@ -216,6 +216,9 @@ class Sender:
             reason = judged.verdict.reason or f"HTTP {judged.http_status}"
             batch.outcomes[group[0].position] = Outcome("rejected", judged.http_status, reason, judged.attempt)
             self._stop_if_broken(batch)
+        elif self.destination.replaces:  # a part of the set would take the place of all of it
+            reason = judged.verdict.reason or f"HTTP {judged.http_status}"
+            raise RunStopped(f"the set was refused: {reason}", arrived=False, http_status=judged.http_status)
         else:
             if not shuffled:  # bad rows often stand together; a random order makes their share visible early
                 self._order.shuffle(group)
@@ -263,6 +266,8 @@ class Sender:
         Raises RunStopped if the verdict says so.
         """
         verdict, status, attempt = judged.verdict, judged.http_status, judged.attempt
+        with self._lock:
+            self.stats.unnamed.update(verdict.unnamed)
         for index, row in verdict.rows.items():
             outcome = Outcome(row.status, status, row.reason, attempt, row.until, row.remote_id)
             batch.outcomes[group[index].position] = outcome

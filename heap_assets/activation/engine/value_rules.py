@@ -142,6 +142,11 @@ def _email_without_dots(text: pl.Expr) -> pl.Expr:
     return pl.when(is_gmail).then(plain).otherwise(address)
 
 
+def _email_without_suffix(text: pl.Expr) -> pl.Expr:
+    """The form of Google's older samples: before @gmail.com what follows a `+` does not count either."""
+    return _email_without_dots(text).str.replace(r"^([^@+]+)\+[^@]*(@(?:gmail|googlemail)\.com)$", "${1}${2}")
+
+
 def _phone(text: pl.Expr) -> pl.Expr:
     """A number with its country code, which no rule can guess: `+` or `00` must stand before it."""
     number = text.str.strip_chars()
@@ -165,6 +170,7 @@ NORMALISERS: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
     "lower": _trimmed,
     "email": _email,
     "email_without_dots": _email_without_dots,
+    "email_without_suffix": _email_without_suffix,
     "phone_e164": lambda text: pl.concat_str(pl.lit("+"), _phone(text)),
     "phone_digits": _phone,
     "name": _trimmed,
@@ -174,6 +180,8 @@ NORMALISERS: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
     "city": lambda text: _trimmed(text).str.replace_all(r"[^\p{L}]", ""),
     "country": _two_letters,
     "country_upper": lambda text: _two_letters(text).str.to_uppercase(),
+    "year": lambda text: text.str.strip_chars().str.extract(r"^((?:19|20)[0-9]{2})$"),
+    "two_digits": lambda text: text.str.strip_chars().str.extract(r"^([0-9]{1,2})$").str.zfill(2),
     "postal_code": lambda text: _trimmed(text).str.replace_all(r"[\s\-]", ""),
 }
 """Name to how an identifier is written before it is hashed; null for what cannot be one."""

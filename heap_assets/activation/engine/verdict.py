@@ -95,6 +95,9 @@ class Verdict:
     reason: str | None = None
     stop: str | None = None
     """Why the run must end here; what the verdict says of the rows is kept."""
+    unnamed: Mapping[str, int] = field(default_factory=dict)
+    """Reason to number of the rows that were refused, where the destination counts them and does not name them: reports
+    count them as rejected, whatever the ledger holds of the rows."""
 
 
 @dataclass(frozen=True)
