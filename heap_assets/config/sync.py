@@ -47,11 +47,14 @@ class SyncSettings(Section):
         Its keys are Heap identities.
     writes_heap_users
         Its properties become columns of Heap's users, which the next dump brings back.
+    first_population
+        How long the destination may take over the rows that it is sent first.
     """
 
     by_table: ClassVar[bool] = False
     by_heap_identity: ClassVar[bool] = False
     writes_heap_users: ClassVar[bool] = False
+    first_population: ClassVar[timedelta] = timedelta()
 
     kind: str
     source: str = Field(description="A warehouse table, or what the kind reads by itself")

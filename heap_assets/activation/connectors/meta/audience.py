@@ -77,9 +77,9 @@ class MetaAudienceSync(MemberSettings, HashedSettings, ToMeta):
 
     @model_validator(mode="after")
     def _properties_are_identifiers(self) -> MetaAudienceSync:
-        known = {*RECIPES, _VALUE} - {self.key_identifier}
-        if unknown := sorted(set(self.properties) - known):
-            raise ValueError(f"properties: {unknown[0]!r} is none of {', '.join(sorted(known))}")
+        schema = {*RECIPES, _VALUE} - {self.key_identifier}
+        if unknown := sorted(set(self.properties) - schema):
+            raise ValueError(f"properties: {unknown[0]!r} is none of {', '.join(sorted(schema))}")
         if self.key_identifier == "EXTERN_ID" and not set(self.properties) - {_VALUE}:
             raise ValueError("properties: Meta finds nobody by EXTERN_ID alone; map EMAIL, PHONE or others")
         return self
@@ -127,8 +127,8 @@ class MetaAudience(MetaDestination):
         return faults
 
     def element(self, row: Row) -> list[Any]:
-        given = row.given
-        return [row.identifier, *(given.get(name, 0 if name == _VALUE else "") for name in self._names)]
+        values = row.filled
+        return [row.identifier, *(values.get(name, 0 if name == _VALUE else "") for name in self._names)]
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         return self._call("users", elements, method="DELETE" if rows[0].removed else "POST")
@@ -146,10 +146,10 @@ class MetaAudience(MetaDestination):
         leavers = [element for element, row in zip(elements, rows, strict=True) if row.removed]
         left_open, self._left_open = self._left_open, None
         begun = {"id": _session_id(members, rows), "sequence": 1, "began": clock.now().isoformat()}
-        answers = yield from self._given(members, left_open or begun)
+        answers = yield from self._replacement(members, left_open or begun)
         # nobody knows whether the earlier run ended its session
         if left_open and len(answers) == 2 and not answers[1].accepted:
-            answers = yield from self._given(members, begun)
+            answers = yield from self._replacement(members, begun)
         # a part that the earlier run sent may have who left; without members there is no session
         if answers[-1].accepted and (left_open or not members):
             for at in range(0, len(leavers), self._rows):
@@ -162,7 +162,7 @@ class MetaAudience(MetaDestination):
         invalid = sum(map(_invalid, answers))
         return Verdict(unnamed={_COUNTED: invalid} if invalid else {})
 
-    def _given(self, members: Sequence[bytes], session: Mapping[str, Any]) -> Generator[Step, Response, list[Response]]:
+    def _replacement(self, members: Sequence[bytes], session: Mapping[str, Any]) -> Generator[Step, Response, list[Response]]:
         """Give all members in a session; returns the answers, of which only the last one may be a refusal."""
         answers = [Response(200)]
         for at in range(0, len(members), self._rows):
@@ -170,8 +170,8 @@ class MetaAudience(MetaDestination):
             yield Remember({**session, "sequence": sequence})
             is_last = at + self._rows >= len(members)
             of_session = {"session_id": session["id"], "batch_seq": sequence, "last_batch_flag": is_last}
-            told = {**of_session, "estimated_num_total": len(members)}
-            answers.append((yield self._call("usersreplace", members[at : at + self._rows], session=told)))
+            session_fields = {**of_session, "estimated_num_total": len(members)}
+            answers.append((yield self._call("usersreplace", members[at : at + self._rows], session=session_fields)))
             if not answers[-1].accepted:
                 break
         return answers
@@ -200,5 +200,5 @@ def _invalid(response: Response) -> int:
 
 def _session_id(members: Iterable[bytes], rows: Sequence[Row]) -> int:
     """Return a number for a session: the same only for the same members of the same run."""
-    known = hashlib.sha256(b"".join([str(rows[0].extra.get("fence")).encode(), *members]))
-    return int.from_bytes(known.digest()[:6], "big") | 1
+    members_hash = hashlib.sha256(b"".join([str(rows[0].extra.get("fence")).encode(), *members]))
+    return int.from_bytes(members_hash.digest()[:6], "big") | 1
