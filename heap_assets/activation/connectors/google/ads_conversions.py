@@ -10,7 +10,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation.connectors.google.ads import GoogleAdsDestination, ToGoogleAds, refused_rows
-from heap_assets.activation.connectors.google.conversions import (
+from heap_assets.activation.connectors.google.conversion_rows import (
     ConversionSettings,
     click_of,
     conversion_faults,

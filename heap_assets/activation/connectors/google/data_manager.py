@@ -141,8 +141,8 @@ def _processed(status: Mapping[str, Any], rows: int) -> Verdict:
     if not failed and (counts or status["requestStatus"] == "SUCCESS"):
         return Verdict()
     if status["requestStatus"] == "FAILED" and set(failed) <= _LATER and failed:
-        again = RowVerdict("deferred", ", ".join(failed), until=clock.now() + _AGAIN_AFTER)
-        return Verdict(dict.fromkeys(range(rows), again))
+        deferred = RowVerdict("deferred", ", ".join(failed), until=clock.now() + _AGAIN_AFTER)
+        return Verdict(dict.fromkeys(range(rows), deferred))
     if status["requestStatus"] == "FAILED" and failed.total() in (0, rows):
         refused = RowVerdict("rejected", f"Google: {', '.join(failed) or 'FAILED'}")
         return Verdict(dict.fromkeys(range(rows), refused))

@@ -46,7 +46,7 @@ class Spelling:
 
     email: str
     phone: str
-    address: str
+    postal: str
     parts: tuple[str, str, str, str]
 
     def identifiers(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ class Spelling:
         ]
         address = [values.get(name) for name in _ADDRESS]
         if None not in address:
-            identifiers.append({self.address: dict(zip(self.parts, address, strict=True))})
+            identifiers.append({self.postal: dict(zip(self.parts, address, strict=True))})
         return identifiers
 
 

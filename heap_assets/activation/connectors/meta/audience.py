@@ -162,7 +162,9 @@ class MetaAudience(MetaDestination):
         invalid = sum(map(_invalid, answers))
         return Verdict(unnamed={_COUNTED: invalid} if invalid else {})
 
-    def _replacement(self, members: Sequence[bytes], session: Mapping[str, Any]) -> Generator[Step, Response, list[Response]]:
+    def _replacement(
+        self, members: Sequence[bytes], session: Mapping[str, Any]
+    ) -> Generator[Step, Response, list[Response]]:
         """Give all members in a session; returns the answers, of which only the last one may be a refusal."""
         answers = [Response(200)]
         for at in range(0, len(members), self._rows):
