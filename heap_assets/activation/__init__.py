@@ -4,7 +4,7 @@ from heap_assets.activation.connectors.base import Connector, Deployment, Requir
 from heap_assets.activation.connectors.heap_deletion import heap_deletion
 from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.reading import ReadSettings
-from heap_assets.activation.connectors.registry import connector_of, connectors, read_kinds, sync_kinds
+from heap_assets.activation.connectors.registry import built_in_kinds, connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.api import Api
@@ -91,6 +91,7 @@ __all__ = [
     "Verdict",
     "Wait",
     "addressed",
+    "built_in_kinds",
     "changelog",
     "connector_of",
     "connectors",

@@ -156,9 +156,8 @@ def _understood(settings: Settings, event_tables: list[str]) -> list[str]:
         lines.append(f"  {rule.type:<{width}} {limit}")
     lines.append(f"Traits        {', '.join(settings.profiles.traits) or 'none'}")
     for name, sync in settings.sync.items():
-        lines.append(
-            f"Sync          {name}: {', '.join(sync.properties) or 'no properties'}; {sync.schedule or 'by hand'}"
-        )
+        times = settings.sync_schedule(name) or "by hand"
+        lines.append(f"Sync          {name}: {', '.join(sync.properties) or 'no properties'}; {times}")
     if settings.allowed_hosts is not None:
         lines.append(f"Allowed hosts {', '.join(settings.allowed_hosts) or 'none but those of lake and sources'}")
         lines += [f"  refused     {host}" for host in refused_hosts(settings)]

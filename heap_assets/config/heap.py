@@ -128,7 +128,12 @@ class HeapSettings(Section):
     app_id: str = Field(description="Heap's environment ID: digits")
     region: Region = Field(default=Region.US, description="Heap's data centre, which decides where syncs post to")
     plan: Literal["growth", "pro", "premier"] = Field(
-        default="pro", description="Heap's plan, which decides the quota of rows and the fastest cadence"
+        default="pro",
+        description="Heap's plan, which decides the quota of rows and the fastest cadence; once it is written, what it "
+        "does not cover is refused",
+    )
+    beyond_plan: list[Literal["destinations", "custom", "sql", "api", "frequency"]] = Field(
+        default=[], description="What the contract allows beyond the plan; docs/how_to/plan.md lists what plans allow"
     )
     base_url: str | None = Field(default=None, description="Instead of the region's host: a proxy or the demo's server")
     deletion_key: SecretStr | None = Field(

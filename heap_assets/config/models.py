@@ -12,6 +12,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from heap_assets import clock
 from heap_assets.config.base import Day, Section
+from heap_assets.config.cadences import USUAL, usual_schedule
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
@@ -113,6 +114,11 @@ class Settings(Section):
     def read_schedule(self, source: str) -> str:
         """Return when a source is read, as cron in UTC."""
         return self.all_sources[source].schedule or self.run.warehouse_schedule
+
+    def sync_schedule(self, name: str) -> str | None:
+        """Return when a sync runs, as cron in UTC; None if only by hand."""
+        sync = self.sync[name]
+        return usual_schedule(sync.vendor, self.heap.plan) if sync.schedule == USUAL else sync.schedule
 
     @model_validator(mode="after")
     def _relations_are_understood(self) -> Settings:

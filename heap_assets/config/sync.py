@@ -60,7 +60,10 @@ class SyncSettings(Section):
     source: str = Field(description="A warehouse table, or what the kind reads by itself")
     description: str = Field(default="", description="Description of the asset")
     properties: dict[str, str] = Field(default={}, description="Destination property to trait or column")
-    schedule: Cron | None = Field(default="0 * * * *", description="Cron in UTC; null: only by hand")
+    schedule: Literal["usual"] | Cron | None = Field(
+        default="usual",
+        description="Cron in UTC; usual: as often as such a destination is sent to by heap.plan; null: only by hand",
+    )
     requests_in_flight: int = Field(default=4, ge=1, le=64, description="Requests that are made at once")
     limit_share: float = Field(default=0.9, gt=0, le=1, description="Share of the documented rate limit to use")
     max_rejected: float | None = Field(

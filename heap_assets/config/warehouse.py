@@ -142,6 +142,9 @@ class TargetSettings(Section, ABC):
         "table of all event tables: 17 columns, the rest as JSON",
     )
     exclude: list[str] = Field(default=[], description="Assets that the patterns would take in, and that stay out")
+    schedule: Cron | None = Field(
+        default=None, description="Cron in UTC at which new days are published, instead of as soon as they are built"
+    )
     resolved_views: str | None = Field(
         default="heap_resolved",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",

@@ -11,8 +11,16 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key, check_step
 from heap_assets.orchestration.failures import raising_failures
+from heap_assets.pipelines.publishing import open_publisher, published_tables, unpublished_days
 from heap_assets.pipelines.suites import hourly_checks
-from heap_assets.pipelines.sync_gate import confirmation_hint, due_days, waits_for_confirmation, was_shown
+from heap_assets.pipelines.sync_gate import (
+    confirmation_hint,
+    due_days,
+    has_news,
+    is_first_of_hour,
+    waits_for_confirmation,
+    was_shown,
+)
 from heap_assets.project import PLAIN_NAMES, Names, Project
 from heap_assets.quality import Cadence, Check
 from heap_assets.tables import reverse_etl_asset, source_title, sync_asset
@@ -88,7 +96,10 @@ def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg
             yield _source(project, source, keys, status)
     for name, sync in project.settings.sync.items():
         if sync.scheduled:
-            yield _sync(name, str(sync.schedule), project, status)
+            yield _sync(name, str(project.settings.sync_schedule(name)), project, status)
+    for target, chosen in project.settings.publish.items():
+        if chosen.schedule is not None:
+            yield _publish(target, chosen.schedule, project, status)
     for name, sync_there in project.settings.reverse_etl.items():
         if sync_there.schedule is not None:
             yield dg.ScheduleDefinition(
@@ -119,6 +130,30 @@ def _source(
     return read
 
 
+def _publish(target: str, cron: str, project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    tables = published_tables(project, target)
+
+    @dg.schedule(
+        name=project.names.name(f"publish_to_{target}"),
+        description=f"Publishes to {target} the days that are new or were built anew.",
+        cron_schedule=cron,
+        target=dg.AssetSelection.assets(*(asset_key(table.asset, project.names) for table in tables)),
+        execution_timezone="UTC",
+        default_status=status,
+    )
+    @raising_failures
+    def publish(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        publisher = open_publisher(project, target)
+        days = sorted({day for table in tables for day in unpublished_days(project, publisher, table)})
+        if not days:
+            return dg.SkipReason("every day that was built is published")
+        at = clock.now().isoformat()
+        newest = days[-project.settings.run.days_per_run :]
+        return [dg.RunRequest(run_key=f"{day} {at}", partition_key=day.isoformat()) for day in newest]
+
+    return publish
+
+
 def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=project.names.name(f"send_{name}"),
@@ -136,6 +171,10 @@ def _sync(name: str, cron: str, project: Project, status: dg.DefaultScheduleStat
         days = due_days(project, name)
         if not days:
             return dg.SkipReason("nothing that it reads is new, or has been built yet")
+        if not is_first_of_hour(cron, context.scheduled_execution_time) and not has_news(project, name, days[-1]):
+            return dg.SkipReason(
+                "nothing that it reads is new since its last run; the first tick of an hour tries the rest"
+            )
         # a key of its own for each tick: a day is asked for again as long as it is due
         at = clock.now().isoformat()
         return [dg.RunRequest(run_key=f"{day} {at}", partition_key=day.isoformat()) for day in days]

@@ -178,8 +178,8 @@ def next_scheduled(project: Project, asset: str) -> datetime | None:
         if project.settings.source_tables[warehouse_table(asset)].upstream:
             return None
         return next_tick(project.settings.read_schedule(source_of(asset)))
-    if is_sync(asset) and (sync := project.settings.sync[sync_name(asset)]).scheduled:
-        return next_tick(str(sync.schedule))
+    if is_sync(asset) and project.settings.sync[sync_name(asset)].scheduled:
+        return next_tick(str(project.settings.sync_schedule(sync_name(asset))))
     return None
 
 

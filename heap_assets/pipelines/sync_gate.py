@@ -10,12 +10,14 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from croniter import croniter  # type: ignore[import-untyped]
+
 from heap_assets import clock
-from heap_assets.activation import Connector, Requirement, connector_of
+from heap_assets.activation import Connector, Requirement, connector_of, runs
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.pipelines.suites import required_checks
 from heap_assets.profiles import SET_ASIDE
@@ -145,6 +147,32 @@ def due_days(project: Project, name: str) -> list[date]:
         return _due_days_of_tables(project, connector_of(project, name))
     newest = newest_day(project, name)
     return [] if newest is None else [newest]
+
+
+def is_first_of_hour(cron: str, tick: datetime) -> bool:
+    """Return whether no earlier tick of a schedule is in the same hour.
+
+    The first one runs whatever is new, so that held and refused rows get their turn.
+    """
+    before: datetime = croniter(cron, tick).get_prev(datetime)
+    return tick - before >= timedelta(hours=1) or before.hour != tick.hour
+
+
+def has_news(project: Project, name: str, day: date) -> bool:
+    """Return whether something that a sync reads by day was written since it last ran, and may be sent.
+
+    Schedules that tick more often than hourly ask it, so that a minute with nothing new starts no run. Of Heap's
+    events the due days say so already.
+    """
+    if project.settings.sync[name].by_table:
+        return True
+    connector, lake = connector_of(project, name), project.lake
+    last = runs(lake.store, connector.ledger_folder(), last=1)
+    if not last.height:
+        return True
+    infos = [lake.store.head(lake.key(asset, str(day))) for asset in connector.read_by_day()]
+    written = max((info.last_modified for info in infos if info is not None), default=None)
+    return written is not None and written >= last["started_at"][0] and not sync_gate(project, name, day)
 
 
 def newest_day(project: Project, name: str) -> date | None:

@@ -176,7 +176,9 @@ def _syncs(project: Project) -> Iterator[Wait]:
             if shut := sync_gate(project, name, day):
                 yield Wait(asset, f"its first run waits: {_some(shut)}")
         elif _is_due(project, name, day):
-            yield Wait(asset, f"the schedule send_{name} sends {day}", next_tick(str(sync.schedule)))
+            yield Wait(
+                asset, f"the schedule send_{name} sends {day}", next_tick(str(project.settings.sync_schedule(name)))
+            )
 
 
 def _question(project: Project, name: str) -> str:

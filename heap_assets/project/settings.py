@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from heap_assets.config import IdentifierType, Kinds, Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import IdentifierRule, RulesError
 from heap_assets.profiles import Audience, Condition, parse_audience, parse_conditions
-from heap_assets.sources.heap_connect import FASTEST, Plan, check_bucket
+from heap_assets.project.plan import check_plan
+from heap_assets.sources.heap_connect import check_bucket
 from heap_assets.sources.warehouse import source_kinds, target_kinds
 from heap_assets.tables import PROFILE_COLUMNS, SNAPSHOT_TABLES
 
@@ -123,16 +123,7 @@ def _check_bucket(settings: Settings) -> None:
             ) from error
 
 
-def _check_cadence(settings: Settings) -> None:
-    heap = settings.heap
-    if heap.cadence < (fastest := FASTEST[Plan(heap.plan)]):
-        raise SettingsError(
-            f"heap.cadence_hours is {heap.cadence_hours}, but the {heap.plan} plan exports at most every "
-            f"{fastest // timedelta(hours=1)} hours"
-        )
-
-
-_CHECKS = (_check_identifiers, _check_audiences, leave_out_rules, _check_bucket, _check_cadence)
+_CHECKS = (_check_identifiers, _check_audiences, leave_out_rules, _check_bucket, check_plan)
 
 
 def _kinds() -> Kinds:

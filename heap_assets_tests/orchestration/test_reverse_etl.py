@@ -31,7 +31,8 @@ start_date: 2026-11-01
 lake: {folder}/lake
 heap: {{app_id: "1", source: {{kind: folder, path: {folder}/bucket}}}}
 identity: {{identifiers: [{{type: email}}]}}
-publish: {{dwh: {{kind: postgres, dsn: "postgresql://nobody@127.0.0.1:1/none", assets: [profiles]}}}}
+publish:
+  dwh: {{kind: postgres, dsn: "postgresql://nobody@127.0.0.1:1/none", assets: [profiles], schedule: "0 5 * * *"}}
 allowed_hosts: {allowed}
 reverse_etl:
   crm:
@@ -226,3 +227,23 @@ def test_settings_name_their_mistake(tmp_path: Path, servers: Tools, monkeypatch
     assert [result.passed for result in preflight(project_at(tmp_path, server, sync="12"), "crm")] == [True, False]
     monkeypatch.setenv("TOOL_TOKEN", "of-another-workspace")
     assert [result.passed for result in preflight(project_at(tmp_path, server), "crm")] == [False]
+
+
+def test_a_target_with_a_schedule_is_published_to_at_its_times(
+    tmp_path: Path, servers: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOL_TOKEN", "token")
+    project = project_at(tmp_path, servers[0])
+    definitions = build_definitions(project)
+    [schedule] = [one for one in definitions.schedules or [] if one.name == "publish_to_dwh"]
+    assert isinstance(schedule, dg.ScheduleDefinition)
+    graph = definitions.resolve_asset_graph()
+    assert graph.get(asset_key("publish/dwh/profiles")).automation_condition is None
+
+    def requested() -> list[str | None]:
+        ticked = schedule.evaluate_tick(dg.build_schedule_context(repository_def=definitions.get_repository_def()))
+        return [request.partition_key for request in ticked.run_requests or []]
+
+    assert requested() == []
+    build_profiles(project, "2026-11-01")
+    assert requested() == ["2026-11-01"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import polars as pl
 import pytest
 
 from heap_assets.activation import Status
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.pipelines import delivery
-from heap_assets.pipelines.sync_gate import feeding_snapshots
+from heap_assets.pipelines.sync_gate import feeding_snapshots, has_news, is_first_of_hour
 from heap_assets.quality import result_store
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, World, calls, contacts
@@ -110,3 +112,25 @@ def test_a_dry_run_says_that_the_gate_is_shut(worlds: Worlds, heap: ServerProces
     assert (planned.report.planned, len(rows)) == (3, 3)
     assert "the gate is shut" in str(planned.report.reason)
     assert calls(heap) == 0
+
+
+def test_between_the_hours_only_what_was_built_since_and_may_be_sent_starts_a_run(
+    worlds: Worlds, heap: ServerProcess
+) -> None:
+    world, name = worlds(USERS), "heap_user_properties"
+    assert has_news(world.project, name, DAY), "it never ran"
+    assert delivery.send(world.project, name, DAY, "r").arrived
+    assert not has_news(world.project, name, DAY)
+    world.write("warehouse/contacts", DAY, contacts().with_columns(plan=pl.lit("other")))
+    world.resolve(DAY)
+    assert has_news(world.project, name, DAY)
+    world.judge("profiles", DAY, passed=False, only="unique_keys")
+    assert not has_news(world.project, name, DAY), "the gate is shut"
+
+
+@pytest.mark.parametrize(
+    ("cron", "minute", "first"),
+    [("*/15 * * * *", 0, True), ("*/15 * * * *", 15, False), ("15 * * * *", 15, True), ("* * * * *", 1, False)],
+)
+def test_which_tick_of_an_hour_tries_everything(cron: str, minute: int, first: bool) -> None:
+    assert is_first_of_hour(cron, datetime(2026, 11, 20, 3, minute, tzinfo=UTC)) is first

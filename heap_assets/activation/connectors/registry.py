@@ -35,6 +35,12 @@ def sync_kinds() -> tuple[type[SyncSettings], ...]:
     return tuple(connector.settings_model for connector in connectors().values())
 
 
+@cache
+def built_in_kinds() -> frozenset[str]:
+    """Return the kinds of this package."""
+    return frozenset(connector.kind() for connector in _built_in())
+
+
 def read_kinds() -> tuple[type[ReadSettings], ...]:
     """Return the settings models of the kinds that can be read: what a `sources:` section may hold besides engines."""
     return tuple(model for connector in connectors().values() if (model := connector.source_model) is not None)

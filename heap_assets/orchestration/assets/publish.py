@@ -177,7 +177,7 @@ def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
         kinds={settings.kind},
         tags={"target": target},
         metadata={"dagster/table_name": f"{settings.container}.{table.publication.table}"},
-        automation_condition=PUBLISHED_DAYS,
+        automation_condition=None if settings.schedule else PUBLISHED_DAYS,
         freshness_policy=policy_for("sync", loaded_cadence(project)),
     )
 
