@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from heap_assets.activation import connectors
 from heap_assets.config.models import Settings
 from heap_assets.errors import SettingsError
 from heap_assets.project import parse_settings
@@ -25,18 +26,26 @@ VARIABLES = (
 RUN_AS_A_WHOLE = ROOT / "docs" / "tutorial.md"
 """Its sections only make sense together: `heap_assets_tests/documentation` runs them."""
 
+OF_KINDS = ROOT / "docs" / "reference" / "connectors.md"
+"""Its examples are of one sync of a kind each."""
 OTHER_FILES = ({"type", "attributes"}, {"concurrency", "run_monitoring"})
 """Keys of examples of defs.yaml and of dagster.yaml."""
 
 
 def shown() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every YAML block of README and docs that is (part of) a settings file."""
-    for path in sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {RUN_AS_A_WHOLE}):
+    for path in sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {RUN_AS_A_WHOLE, OF_KINDS}):
         for number, match in enumerate(re.finditer(r"( *)```yaml\n(.*?)```", path.read_text(), re.DOTALL)):
             text = "\n".join(line.removeprefix(match[1]) for line in match[2].splitlines())
             block = yaml.safe_load(text)
             if block.keys() not in OTHER_FILES:
                 yield f"{path.name}-{number}", block
+
+
+@pytest.mark.parametrize("kind", [kind for kind, connector in connectors().items() if "```yaml" in connector.docs()])
+def test_what_a_connector_shows_are_keys_of_its_kind(kind: str) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", connectors()[kind].docs(), re.DOTALL):
+        assert set(yaml.safe_load(block)) <= set(connectors()[kind].settings_model.model_fields)
 
 
 def anchors(path: Path) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -317,7 +317,10 @@ def test_schedules_ask_for_the_newest_day_and_for_days_that_landed_late(
     for name in ("send_heap_user_properties", "send_segment_track"):
         [schedule] = [s for s in definitions.schedules or [] if s.name == name]
         assert isinstance(schedule, dg.ScheduleDefinition)
-        ticked = schedule.evaluate_tick(dg.build_schedule_context(world.instance, repository_def=repository))
+        tick = datetime(2026, 11, 21, 3, tzinfo=UTC)
+        ticked = schedule.evaluate_tick(
+            dg.build_schedule_context(world.instance, repository_def=repository, scheduled_execution_time=tick)
+        )
         asked[name] = [request.partition_key for request in ticked.run_requests or []]
     assert asked == {
         "send_heap_user_properties": [str(DAY)],
