@@ -118,7 +118,7 @@ class Settings(Section):
     def sync_schedule(self, name: str) -> str | None:
         """Return when a sync runs, as cron in UTC; None if only by hand."""
         sync = self.sync[name]
-        return usual_schedule(sync.vendor, self.heap.plan) if sync.schedule == USUAL else sync.schedule
+        return usual_schedule(sync.cadence, self.heap.plan) if sync.schedule == USUAL else sync.schedule
 
     @model_validator(mode="after")
     def _relations_are_understood(self) -> Settings:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, Union, g
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from heap_assets.config.base import Cron, Day, Section
+from heap_assets.config.cadences import HOURLY
 from heap_assets.config.heap import HeapSettings
 
 Since = Literal["beginning"] | Day | None
@@ -49,12 +50,21 @@ class SyncSettings(Section):
         Its properties become columns of Heap's users, which the next dump brings back.
     first_population
         How long the destination may take over the rows that it is sent first.
+    cadence
+        How often such a destination is usually sent to, hourly at the least: a cron in UTC.
+    in_every_plan, needs_full_api, is_custom
+        What Heap's plan says of it: even the limited integrations have it; it takes full API access; it is a
+        destination of one's own.
     """
 
     by_table: ClassVar[bool] = False
     by_heap_identity: ClassVar[bool] = False
     writes_heap_users: ClassVar[bool] = False
     first_population: ClassVar[timedelta] = timedelta()
+    cadence: ClassVar[str] = HOURLY
+    in_every_plan: ClassVar[bool] = False
+    needs_full_api: ClassVar[bool] = False
+    is_custom: ClassVar[bool] = False
 
     kind: str
     source: str = Field(description="A warehouse table, or what the kind reads by itself")

@@ -16,11 +16,6 @@ from heap_assets.config import Settings
 from heap_assets.errors import SettingsError
 from heap_assets.sources.heap_connect import FASTEST, Plan
 
-_LIMITED = ("heap", "segment", "webhook")
-"""Vendors of the limited integrations of Growth: Heap itself, its sister in the export, and an address of one's own."""
-_OWN = "custom"
-_FULL_API = ("heap_account_properties",)
-"""Kinds that need more of Heap's API than tracking, user properties and identify."""
 _TICKS = 400
 """Ticks of a cron that are compared: more than a year of days, a day of those every four minutes."""
 _MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -54,15 +49,17 @@ def _refusals(settings: Settings, plan: Plan) -> Iterator[tuple[str, str]]:
             "heap.source.kind is 'bigquery', but the growth plan has no Heap Connect SQL; expected: s3 or folder",
         )
     for name, sync in settings.sync.items():
-        if plan is Plan.GROWTH and sync.vendor not in (*_LIMITED, _OWN) and sync.kind in built_in_kinds():
-            why = f"the growth plan has limited integrations: {', '.join(_LIMITED)}"
-            yield "destinations", f"sync.{name} sends to {sync.vendor}, but {why}"
-        if plan is not Plan.PREMIER and (sync.kind == _OWN or sync.kind not in built_in_kinds()):
-            why = f"the {plan} plan has no custom integrations: they need premier"
-            yield "custom", f"sync.{name} sends to a destination of your own, but {why}"
-        if plan is Plan.GROWTH and sync.kind in _FULL_API:
-            why = "the growth plan has basic API access: events, user properties and identify"
-            yield "api", f"sync.{name} is of kind {sync.kind}, but {why}"
+        is_custom = sync.is_custom or sync.kind not in built_in_kinds()
+        if plan is Plan.GROWTH and not (is_custom or sync.in_every_plan):
+            vendors = sorted({kind.kind_name().partition("_")[0] for kind in settings.sync_kinds if kind.in_every_plan})
+            reason = f"the growth plan has limited integrations: {', '.join(vendors)}"
+            yield "destinations", f"sync.{name} sends to {sync.vendor}, but {reason}"
+        if plan is not Plan.PREMIER and is_custom:
+            reason = f"the {plan} plan has no custom integrations: they need premier"
+            yield "custom", f"sync.{name} sends to a destination of your own, but {reason}"
+        if plan is Plan.GROWTH and sync.needs_full_api:
+            reason = "the growth plan has basic API access: events, user properties and identify"
+            yield "api", f"sync.{name} is of kind {sync.kind}, but {reason}"
     for key, cron in _crons(settings):
         if (gap := shortest_gap(cron)) < FASTEST[plan]:
             often = f"every {_words(gap)} at times"
@@ -86,5 +83,6 @@ def shortest_gap(cron: str) -> timedelta:
 
 def _words(time: timedelta) -> str:
     minutes = time // timedelta(minutes=1)
-    hours, rest = divmod(minutes, 60)
-    return f"{minutes} minutes" if rest else f"{hours} hours" if hours != 1 else "hour"
+    if minutes % 60:
+        return f"{minutes} minutes"
+    return "hour" if time == timedelta(hours=1) else f"{minutes // 60} hours"

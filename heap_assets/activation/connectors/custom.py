@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -26,6 +26,8 @@ _NAMES_ACCOUNT = re.compile(
 
 class CustomSync(GenericSettings):
     """A destination of an installed package (entry point group `heap_assets.activation`)."""
+
+    is_custom: ClassVar[bool] = True
 
     kind: Literal["custom"] = "custom"
     destination: str = Field(description="Name of the entry point")

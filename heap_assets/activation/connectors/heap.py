@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
@@ -76,6 +76,8 @@ def call_limits(
 
 class ToHeap(SyncSettings):
     """Settings of a sync that calls Heap."""
+
+    in_every_plan: ClassVar[bool] = True
 
     def called_url(self, heap: HeapSettings) -> str:
         """Return the URL that is called."""

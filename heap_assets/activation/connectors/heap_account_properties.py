@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -22,6 +22,8 @@ from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings
 
 class HeapAccountPropertiesSync(ToHeap, KeyedSettings, UpsertSettings):
     """Account properties, by account id."""
+
+    needs_full_api: ClassVar[bool] = True
 
     kind: Literal["heap_account_properties"] = "heap_account_properties"
     mode: Literal["upsert"] = "upsert"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
 from pydantic import Field, SecretStr
@@ -56,6 +56,9 @@ class SegmentSource:
 
 class ToSegment(SyncSettings):
     """Settings of a sync that calls Segment."""
+
+    cadence: ClassVar[str] = "* * * * *"
+    in_every_plan: ClassVar[bool] = True
 
     write_key: SecretStr = Field(description="Segment's write key, as ${SEGMENT_WRITE_KEY}")
     region: Region = Field(default=Region.US, description="An EU workspace loses what is posted to the US host")

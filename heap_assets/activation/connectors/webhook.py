@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -28,6 +28,9 @@ _TOKEN = re.compile(r"(?i)token|secret|key|sig|pass|auth")
 
 class WebhookSync(GenericSettings):
     """Signed JSON batches to any address."""
+
+    cadence: ClassVar[str] = "* * * * *"
+    in_every_plan: ClassVar[bool] = True
 
     kind: Literal["webhook"] = "webhook"
     mode: Literal["upsert", "insert"] = Field(

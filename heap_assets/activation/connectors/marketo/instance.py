@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field, SecretStr
@@ -36,6 +36,8 @@ NO_LEAD = "1004"
 
 class ToMarketo(VendorSettings):
     """An instance of Marketo."""
+
+    cadence: ClassVar[str] = "*/30 * * * *"
 
     base_url: str = Field(description="Endpoint as Admin > Web Services shows it: https://….mktorest.com/rest")
     client_id: SecretStr = Field(description="Client id of the custom service, as ${MARKETO_CLIENT_ID}")
