@@ -106,6 +106,15 @@ def test_a_later_run_goes_on_with_a_job(made: Made, gone: str) -> None:
     server.violations.clear()
 
 
+def test_a_refusal_in_other_columns_is_one_nevertheless(made: Made) -> None:
+    deployment, server = made(f"{LEADS.settings}match: upsert{_JOBS}")
+    server.result_columns = ("SF__ID", "sf__Created", "Reason")
+    rows = LEADS.rows(3)
+    server.fail("bad_row", key=rows[1]["last_name"])
+    report = sent(deployment, 0, *rows)
+    assert (report.sent, report.rejections) == (2, {"FAILED": 1})
+
+
 def test_keys_that_are_withdrawn_make_no_record(made: Made) -> None:
     deployment, server = made(f"{LEADS.settings}match: upsert{_JOBS}")
     assert sent(deployment, 0, *LEADS.rows(3)).sent == 3

@@ -91,12 +91,13 @@ class Jobs:
         column = "Id" if ids else self.key
         places = dict(zip(ids or (work.rows[row].key for row in rows), rows, strict=True))
         is_whole = job["state"] == "JobComplete" and int(job.get("numberRecordsProcessed") or 0) >= len(rows)
-        if int(job.get("numberRecordsFailed") or 0) or not is_whole:
+        refused = int(job.get("numberRecordsFailed") or 0)
+        if refused or not is_whole:
             answer = yield self._results(state, "failedResults")
             for value, result in _results(answer, column):
                 if value in places:
-                    work.tell(places.pop(value), result)
-        if is_whole:
+                    work.tell(places.pop(value), result if result.code else Result(code="FAILED"))
+        if is_whole and len(rows) - len(places) == refused:
             for value, row in places.items():
                 work.tell(row, Result(value if ids else None))
             return

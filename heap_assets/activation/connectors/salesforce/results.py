@@ -97,4 +97,4 @@ class Work:
             if self.creates_only:
                 return RowVerdict("no_match", "it has a record already, which create_only leaves as it is")
             return RowVerdict("invalid", reason)
-        return RowVerdict("rejected", reason)
+        return RowVerdict("rejected", reason.removesuffix(": "))
