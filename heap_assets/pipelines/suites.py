@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
+from heap_assets.activation import connector_of
 from heap_assets.config import WarehouseTable
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
 from heap_assets.project import Project
@@ -151,11 +153,15 @@ def hourly_checks(project: Project) -> list[Check]:
             for check in recency_checks({warehouse_asset(name): table_cadence(tables[name])}, {}, time)
         ),
         *(
-            delivery_recency_check(sync_asset(name), heap)
+            delivery_recency_check(sync_asset(name), heap, partial(_populating_until, project, name))
             for name, sync in project.settings.sync.items()
             if sync.scheduled
         ),
     ]
+
+
+def _populating_until(project: Project, name: str) -> datetime | None:
+    return connector_of(project, name).populating_until
 
 
 def required_checks(project: Project, asset: str) -> list[str]:

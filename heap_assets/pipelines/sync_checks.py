@@ -61,7 +61,8 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
     if sync.writes_heap_users:
         tables["ledger"], tables["users"] = sent_and_exported(project, name)
     stopped = f"left out {left_out}" if left_out and delivery.arrived else None
-    results = sync_results(report, _thresholds(project, sync), stopped=stopped, **tables)
+    until = connector_of(project, name).populating_until
+    results = sync_results(report, _thresholds(project, sync), stopped=stopped, populating_until=until, **tables)
     clashes = sum(report.invalid_reasons.get(reason, 0) for reason in _TWICE)
     results[ONE_ROW_PER_KEY] = CheckResult(clashes == 0, {"rows_with_a_key_twice": clashes})
     if connector_of(project, name).dedupe.kind != "natural":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -42,9 +42,14 @@ def few_invalid(
     )
 
 
-def nothing_unanswered(unknown: int) -> CheckResult:
-    """Check that no row is in flight without an answer."""
-    return CheckResult(passed=unknown == 0, numbers={"unanswered_rows": unknown})
+def nothing_unanswered(unknown: int, populating_until: datetime | None = None) -> CheckResult:
+    """Check that no row is in flight without an answer.
+
+    `populating_until`: until then the destination takes in its first rows, which is no reason for an alarm.
+    """
+    notes = {"first_population_until": populating_until.isoformat()} if populating_until else {}
+    passed = unknown == 0 or populating_until is not None
+    return CheckResult(passed=passed, numbers={"unanswered_rows": unknown}, notes=notes)
 
 
 def no_ghost_users(ledger: pl.LazyFrame, users: pl.LazyFrame, allowed: float) -> CheckResult:
@@ -171,14 +176,16 @@ def sync_results(
     thresholds: Thresholds | None = None,
     *,
     stopped: str | None = None,
+    populating_until: datetime | None = None,
     ledger: pl.LazyFrame | None = None,
     users: pl.LazyFrame | None = None,
 ) -> dict[str, CheckResult]:
     """Return the result of each check of a sync on one run.
 
     `report`: the sync's report: planned, sent, rejected, invalid, held, unknown (an object or a mapping). `stopped`:
-    why the run did not send everything; without it the report's own `status` and `reason` tell. `ledger` and `users`:
-    acknowledged keys (key) and heap/users (identity) for destinations that address Heap identities.
+    why the run did not send everything; without it the report's own `status` and `reason` tell. `populating_until`: as
+    for :func:`nothing_unanswered`. `ledger` and `users`: acknowledged keys (key) and heap/users (identity)
+    for destinations that address Heap identities.
     """
     t = thresholds or Thresholds()
     n = report_numbers(report)
@@ -202,7 +209,7 @@ def sync_results(
             _reasons(report, "invalid_reasons"),
             least=t.sync_min_rows,
         ),
-        "nothing_unanswered": nothing_unanswered(count("unknown")),
+        "nothing_unanswered": nothing_unanswered(count("unknown"), populating_until),
     }
     if ledger is not None and users is not None:
         results["no_ghost_users"] = no_ghost_users(ledger, users, t.ledger_missing)
@@ -222,13 +229,20 @@ def _field(report: Any, name: str) -> Any:
     return report.get(name) if isinstance(report, Mapping) else getattr(report, name, None)
 
 
-def delivery_recency_check(asset: str, cadence: Cadence) -> Check:
-    """Return the hourly check of a sync that the newest complete day has been delivered."""
+def delivery_recency_check(
+    asset: str, cadence: Cadence, populating_until: Callable[[], datetime | None] = lambda: None
+) -> Check:
+    """Return the hourly check of a sync that the newest complete day has been delivered.
+
+    `populating_until`: as for :func:`nothing_unanswered`, asked when the check is made.
+    """
     hours = cadence.fail_after / timedelta(hours=1)
 
     def evaluate(s: CheckContext) -> CheckResult:
         if not s.lake.store.list(f"{result_store.ROOT}/{asset}/{DELIVERED}"):
             return nothing_to_compare("the sync has not run yet")
+        if (until := populating_until()) is not None:
+            return nothing_to_compare(f"the destination takes in its first rows until {until:%Y-%m-%d %H:%M} UTC")
         return recency.newest_complete_day_delivered(newest_delivered(s, asset), clock.now(), cadence)
 
     return Check(

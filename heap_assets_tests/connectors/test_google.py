@@ -7,13 +7,17 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
+from heap_assets import clock
 from heap_assets.activation import Mode, Status
 from heap_assets.errors import SettingsError
+from heap_assets.quality import Cadence, delivery_recency_check, nothing_to_compare
+from heap_assets.quality.sync import nothing_unanswered
 from heap_assets_tests.connectors import kit
 from heap_assets_tests.connectors.servers.core import VendorServer
 from heap_assets_tests.connectors.servers.google_accounts import CLIENT
@@ -180,6 +184,21 @@ def test_a_request_that_takes_long_is_asked_for_by_a_later_run(tmp_path: Path, m
         deployment.write(0, suite.rows(), suite.schema)
         first = deployment.send(0, "r1")
         assert (first.sent, first.unknown, len(server.calls)) == (0, 5, 4)  # a token, the request, two looks
+        until = deployment.connector.populating_until
+        assert until is not None
+        assert timedelta(hours=47) < until - datetime.now(UTC) <= timedelta(hours=48)
+        assert nothing_unanswered(first.unknown, until).passed
+        assert not nothing_unanswered(first.unknown).passed
+        recent = delivery_recency_check("sync/it", Cadence(), lambda: until)
+        lake: Any = SimpleNamespace(store=SimpleNamespace(list=lambda prefix: [prefix]))
+        context: Any = SimpleNamespace(lake=lake)
+        assert recent.evaluate is not None
+        assert recent.evaluate(context) == nothing_to_compare(
+            f"the destination takes in its first rows until {until:%Y-%m-%d %H:%M} UTC"
+        )
+        with monkeypatch.context() as later:
+            later.setattr(clock, "now", lambda: until + timedelta(seconds=1))
+            assert deployment.connector.populating_until is None
         second = deployment.send(0, "r2")
         assert (second.status, second.resumed, second.planned) == (Status.SUCCEEDED, 5, 0)
         assert [call.path for call in server.calls].count("/v1/audienceMembers:ingest") == 1

@@ -24,6 +24,7 @@ from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.destination import Dedupe, Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
+from heap_assets.activation.engine.tables import first_sent
 from heap_assets.config import Settings, SyncSettings, WarehouseTable
 from heap_assets.errors import DamagedFileError
 from heap_assets.http_client import AllowedHosts
@@ -328,6 +329,13 @@ class Connector(ABC, Generic[S]):
                 f"{store.uri(key)} is damaged: write the day on which the sync first ran as "
                 f"sync.{self.name}.since, or delete the file, and events from today on are sent"
             ) from error
+
+    @property
+    def populating_until(self) -> datetime | None:
+        """Until when the destination may be taking in the rows that it was sent first; None once that is over."""
+        duration = self.settings.first_population
+        began = first_sent(self.deployment.lake.store, self.ledger_folder()) if duration else None
+        return began + duration if began is not None and clock.now() < began + duration else None
 
     def remember_enabled(self) -> None:
         """Store that the sync runs from today on for the account that is written to now, unless a day is stored."""

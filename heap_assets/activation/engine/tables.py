@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -87,6 +87,16 @@ def runs(store: Store, sync: str, last: int | None = None) -> pl.DataFrame:
     keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
     keys.sort(key=lambda key: key.rsplit("/", 1)[-1])
     return _read(store, keys[-last:] if last else keys, RUN_SCHEMA)
+
+
+def first_sent(store: Store, sync: str) -> datetime | None:
+    """Return when the first run began that called the destination, None if none did."""
+    keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
+    for key in sorted(keys, key=lambda key: key.rsplit("/", 1)[-1]):
+        frame = read_table(store, key)
+        if frame is not None and frame["requests"][0]:
+            return cast("datetime", frame["started_at"][0])
+    return None
 
 
 def usual_runs(store: Store, sync: str) -> pl.DataFrame:
