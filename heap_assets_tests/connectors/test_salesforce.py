@@ -311,7 +311,7 @@ def test_the_example_of_the_docs_gives_each_field_its_type(made: Made) -> None:
         "Feature_Score__c": 0.25,
         "Lead_Score__c": 71.5,
     }
-    assert deployment.connector.settings.schedule == "*/15 * * * *"
+    assert deployment.connector.settings.cadence == "*/15 * * * *"
     changed = {**row, "engagement": 72.0}
     deployment.write(1, [changed], {n: moment if n == "last_active" else pl.Series([v]).dtype for n, v in row.items()})
     assert deployment.send(1, "r2").sent == 1

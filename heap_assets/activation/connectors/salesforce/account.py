@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -31,6 +31,8 @@ _MONTHS = (2, 6, 10)
 
 class ToSalesforce(VendorSettings, VersionedSettings):
     """An org of Salesforce."""
+
+    cadence: ClassVar[str] = "*/15 * * * *"
 
     my_domain: str = Field(description="Address of the org: https://….my.salesforce.com, of a sandbox with its name")
     login: Literal["client_credentials", "jwt_bearer", "refresh_token"] = Field(
