@@ -134,6 +134,23 @@ def test_an_event_waits_for_its_person_and_then_goes_with_its_own_time(heap: Ser
     assert times["u1"] == "2026-11-19T08:01:00.000Z"
 
 
+@pytest.mark.parametrize("create", [False, True])
+def test_an_identity_that_heap_has_never_seen_waits_or_is_created(create: bool) -> None:
+    events = event_rows(orders(4), BY_HASH, COLUMNS).with_columns(profile_id=pl.Series(["p0", "p1", "p1", "p2"]))
+    users = pl.LazyFrame(
+        {"identity": ["u0", "u2"], "migrated_to": [None, 7], "last_modified": [None, None]},
+        schema={"identity": pl.String, "migrated_to": pl.Int64, "last_modified": pl.Datetime("us", "UTC")},
+    )
+    profiles = pl.LazyFrame({"profile_id": ["p0", "p1", "p2"], "heap_identities": [["u0"], ["u1"], ["u2"]]})
+    policy = AddressPolicy(allow_new=create, hold_migrated=create)
+    result = addressed_events(events, profiles, users, policy, day=kit.DAY)
+    assert result.rows.collect()["key"].to_list() == (["u0", "u1", "u1"] if create else ["u0"])
+    assert result.counts["would_create"] == (1 if create else 0)
+    assert result.counts["unknown_identities"] == (0 if create else 1)
+    unseen, migrated = ["Heap has never seen its identity"] * 2, "its person is not in Heap yet"
+    assert result.held.collect()["reason"].to_list() == [*([] if create else unseen), migrated]
+
+
 def test_events_before_since_are_left_alone() -> None:
     events = event_rows(orders(10), BY_HASH, COLUMNS).with_columns(profile_id=pl.lit("p"))
     profiles = pl.LazyFrame({"profile_id": ["p"], "heap_identities": [["u"]]})

@@ -168,3 +168,19 @@ def test_a_withdrawn_value_is_cleared_and_a_full_resend_sends_all(worlds: Worlds
     assert properties(heap)["ann@x.example"] == {"Plan": "(none)"}
     again = delivery.send(world.project, "heap_user_properties", DAY, "r3", RunOptions(full_resend=True))
     assert again.report.sent == 2, "nothing is left to say of Ann"
+
+
+def test_an_event_of_an_identity_that_heap_has_never_seen(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(EVENTS + ", since: beginning}")
+    world.write("warehouse/orders", DAY, orders(("o-1", "dan@x.example", at(DAY))))
+    world.resolve(DAY)
+    profiles = world.lake.scan("profiles", str(DAY)).collect()
+    named = pl.when(pl.col("heap_identities").list.len() == 0).then(pl.lit(["dan"])).otherwise("heap_identities")
+    world.write("profiles", DAY, profiles.with_columns(named.alias("heap_identities")))
+    waits = delivery.send(world.project, "heap_events", DAY, "r1").report
+    assert (waits.sent, waits.held_reasons) == (0, {"Heap has never seen its identity": 1})
+    assert waits.addressing_in_words["identities that Heap does not know, whose events wait"] == 1
+    world.choose(EVENTS + ", since: beginning, unknown_identity: create}")
+    created = delivery.send(world.project, "heap_events", DAY, "r2").report
+    assert (created.sent, created.addressing["would_create"]) == (1, 1)
+    assert [event["identity"] for event in heap.state()["events"].values()] == ["dan"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, ClassVar, Literal
 
@@ -49,6 +50,11 @@ class HeapEventsSync(ToHeap, EventSettings):
     identities: Literal["one", "none"] = Field(
         default="one", description="A person on several identities: the one Heap changed last, or none"
     )
+    unknown_identity: Literal["hold", "create"] = Field(
+        default="hold",
+        description="An event whose identity Heap has never seen waits until a dump has the identity, or is sent, and "
+        "Heap creates a user",
+    )
     hold_days: int = Field(default=30, ge=0, description="Days an event waits for its person to appear in Heap")
 
     @model_validator(mode="after")
@@ -93,11 +99,13 @@ class HeapEventsConnector(Connector[HeapEventsSync]):
 
         events = table_events(self, sync, day, belonging)
         profiles = deployment.lake.scan(PROFILES, str(graph_day))
+        policy = address_policy(deployment, sync.identities)
+        creates = sync.unknown_identity == "create"
         return addressed_events(
             events.rows.rename({_PROFILE: "profile_id"}),
             profiles,
             newest_users(deployment),
-            address_policy(deployment, sync.identities),
+            replace(policy, allow_new=creates, hold_migrated=creates),
             day=day,
             since=events.since,
             hold_days=sync.hold_days,

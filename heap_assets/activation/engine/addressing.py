@@ -14,6 +14,9 @@ from heap_assets.tables import USERS
 
 _SET_ASIDE = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl.String()})
 
+NOT_IN_HEAP = "not in heap/users, or migrated away"
+"""Reason for which an identity is held that Heap does not know."""
+
 
 @dataclass(frozen=True)
 class AddressPolicy:
@@ -24,6 +27,8 @@ class AddressPolicy:
     `heap_identity` if it has that column and Heap knows it, else the one Heap changed last."""
     allow_new: bool = False
     """Send to identities Heap does not know yet; Heap creates a user for each (heap.md 1.5)."""
+    hold_migrated: bool = False
+    """With `allow_new`: an identity whose user migrated away was known once, and is held nevertheless."""
     suppressed: frozenset[str] = frozenset()
     """Identities that are never sent to."""
     users_as_of: datetime | None = None
@@ -47,7 +52,9 @@ class Addressed:
     writable: pl.LazyFrame | None = None
     """`key`: all keys that may be written to, by withdrawals too; None for any."""
     counts: dict[str, int] = field(default_factory=dict)
-    """profiles, without_identity, several_identities, and would_create: rows whose identity Heap does not know yet."""
+    """profiles, without_identity, several_identities, and would_create: rows whose identity Heap does not know yet. Of
+    events, would_create counts the identities of those that are sent, and unknown_identities those of events that wait.
+    """
     keyed: KeyedEvents | None = None
     """Of rows that are all events of a table: what their keys are made of."""
 
@@ -99,7 +106,10 @@ def addressed(
         "key", empty_as_null=False, keep_nulls=False
     )
     pairs = pairs.join(writable.with_columns(in_heap=pl.lit(value=True)), on="key", how="left", maintain_order="left")
-    reasons = pairs.with_columns(reason=_reason(policy), twice=pl.col("profile_id").n_unique().over("key") > 1)
+    if policy.allow_new and policy.hold_migrated:
+        gone = users.filter(pl.col("migrated_to").is_not_null()).select(key="identity", migrated=pl.lit(value=True))
+        pairs = pairs.join(gone.unique("key").collect(), on="key", how="left", maintain_order="left")
+    reasons = pairs.with_columns(reason=_reason(policy, pairs), twice=pl.col("profile_id").n_unique().over("key") > 1)
     reasons = reasons.with_columns(
         invalid=pl.when("twice")
         .then(pl.lit("two profiles have this key"))
@@ -142,14 +152,15 @@ def no_addresses() -> pl.LazyFrame:
     return pl.LazyFrame(schema=_SET_ASIDE)
 
 
-def _reason(policy: AddressPolicy) -> pl.Expr:
+def _reason(policy: AddressPolicy, pairs: pl.DataFrame) -> pl.Expr:
     suppressed = pl.col("key").is_in(list(policy.suppressed))
-    absent = pl.col("in_heap").is_null() & pl.lit(not policy.allow_new)
+    migrated = pl.col("migrated").is_not_null() if "migrated" in pairs.columns else pl.lit(value=False)
+    absent = pl.col("in_heap").is_null() & (pl.lit(not policy.allow_new) | migrated)
     return (
         pl.when(suppressed)
         .then(pl.lit("suppressed"))
         .when(absent)
-        .then(pl.lit("not in heap/users, or migrated away"))
+        .then(pl.lit(NOT_IN_HEAP))
         .otherwise(pl.lit(None, pl.String))
     )
 

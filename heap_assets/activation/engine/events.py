@@ -9,7 +9,13 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
-from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
+from heap_assets.activation.engine.addressing import (
+    NOT_IN_HEAP,
+    Addressed,
+    AddressPolicy,
+    addressed,
+    writable_identities,
+)
 from heap_assets.activation.engine.canonical import utf16_units
 from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, event_time
 from heap_assets.errors import SettingsError
@@ -114,13 +120,27 @@ def addressed_events(
     if refused is not None:
         why = refused.select("profile_id", refused="reason").collect()
         waiting = waiting.join(why, on="profile_id", how="left", maintain_order="left").with_columns(reason="refused")
+    migrated = users.filter(pl.col("migrated_to").is_not_null()).select("identity")
+    absent = people.held.filter(pl.col("reason") == NOT_IN_HEAP).select("profile_id", identity="key")
+    unseen = absent.join(migrated, on="identity", how="anti").collect()
+    in_wait = unseen.join(waiting, on="profile_id", how="semi")
+    waiting = waiting.with_columns(
+        pl.when(pl.col("reason").is_null(), pl.col("profile_id").is_in(unseen["profile_id"].implode()))
+        .then(pl.lit("Heap has never seen its identity"))
+        .otherwise("reason")
+        .alias("reason")
+    )
     waiting = waiting.select("profile_id", "key", pl.col("reason").fill_null("its person is not in Heap yet"))
+    rows = joined.filter(pl.col("key").is_not_null())
+    created = rows.select("key").unique().join(writable_identities(users, single).collect(), on="key", how="anti")
     return Addressed(
-        rows=joined.filter(pl.col("key").is_not_null()).lazy(),
+        rows=rows.lazy(),
         held=waiting.lazy(),
         invalid=keyless.filter(pl.col("reason").is_not_null()).lazy(),
         counts={
             **people.counts,
+            "would_create": len(created),
+            "unknown_identities": in_wait["identity"].n_unique(),
             "before_since": len(every_event) - len(recent),
             "expired": len(keyless) - len(waiting),
         },

@@ -11,6 +11,7 @@ _ADDRESSING = {
     "profiles": "profiles looked at",
     "without_identity": "profiles without an identity",
     "would_create": "identities that Heap would have to create",
+    "unknown_identities": "identities that Heap does not know, whose events wait",
     "several_identities": "profiles with several identities",
     "before_since": "events before `since`, left alone",
     "expired": "events that nobody was found for in time",
