@@ -107,8 +107,8 @@ def addressed(
     )
     pairs = pairs.join(writable.with_columns(in_heap=pl.lit(value=True)), on="key", how="left", maintain_order="left")
     if policy.allow_new and policy.hold_migrated:
-        gone = users.filter(pl.col("migrated_to").is_not_null()).select(key="identity", migrated=pl.lit(value=True))
-        pairs = pairs.join(gone.unique("key").collect(), on="key", how="left", maintain_order="left")
+        migrated = users.filter(pl.col("migrated_to").is_not_null()).select(key="identity", migrated=pl.lit(value=True))
+        pairs = pairs.join(migrated.unique("key").collect(), on="key", how="left", maintain_order="left")
     reasons = pairs.with_columns(reason=_reason(policy, pairs), twice=pl.col("profile_id").n_unique().over("key") > 1)
     reasons = reasons.with_columns(
         invalid=pl.when("twice")
