@@ -35,6 +35,18 @@ class GoogleAudiencesSync(MemberSettings, GooglePeopleSettings, ToDataManager):
     others are sent without it. What becomes of a request is asked for until it is done, if need be by later runs. Rows
     that are refused then are counted and not named. The first population of an audience takes up to 48 hours, in which
     its unanswered rows raise no alarm. **Never run against Google itself.**
+
+    ```yaml
+    kind: google_audiences
+    account_id: 123-456-7890
+    service_account: ${GOOGLE_SERVICE_ACCOUNT}
+    audience_id: "8000000001"
+    terms: accepted
+    key: email                 # identifier type of profiles; key_identifier says what it is to Google
+    member: in_trial           # audience or boolean trait
+    consent: ads_consent
+    properties: {phone: phone}
+    ```
     """
 
     first_population: ClassVar[timedelta] = timedelta(hours=48)

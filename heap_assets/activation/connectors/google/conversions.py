@@ -39,6 +39,18 @@ class GoogleConversionsSync(ConversionSettings, ToDataManager):
 
     **What can be refused:** as for `google_audiences`: some rows at once and by name, some later and only counted, such
     as clicks that Google does not know or that are too old. **Never run against Google itself.**
+
+    ```yaml
+    kind: google_conversions
+    source: orders
+    account_id: 123-456-7890
+    service_account: ${GOOGLE_SERVICE_ACCOUNT}
+    conversion_action_id: "7000000001"
+    timestamp_column: ordered_at
+    currency: EUR
+    consent: ads_consent
+    properties: {gclid: gclid, conversion_value: total, campaign_id: campaign_id, ad_group: ad_group}
+    ```
     """
 
     kind: Literal["google_conversions"] = "google_conversions"

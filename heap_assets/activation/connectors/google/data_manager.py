@@ -108,7 +108,7 @@ class DataManagerDestination(GoogleDestination):
             answer = yield Request(url, method="GET", reads=frozenset({400, 404}), label=_STATUS)
             if not answer.accepted:
                 return Verdict(rest="unknown", reason="Google does not know the request any more")
-            [status] = answer.json["requestStatusPerDestination"]
+            status = (answer.fields.get("requestStatusPerDestination") or [{}])[0]
             if status.get("requestStatus") in _ENDED:
                 return _processed(status, len(rows))
             look += 1

@@ -64,6 +64,17 @@ class MetaAudienceSync(MemberSettings, HashedSettings, ToMeta):
     **What can be refused:** Meta counts invalid rows and does not name them. Up to 20 of a call are found by sending
     parts of it again; of more the report has the number. Rows count as sent: changes take Meta up to a day. **Never run
     against Meta itself.**
+
+    ```yaml
+    kind: meta_audience
+    access_token: ${META_TOKEN}
+    app_secret: ${META_SECRET}
+    audience_id: "23840000000001"
+    source: customers          # a table whose key is an id of yours
+    member: in_trial
+    consent: ads_consent
+    properties: {EMAIL: email, PHONE: phone, COUNTRY: country}
+    ```
     """
 
     kind: Literal["meta_audience"] = "meta_audience"
