@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -283,39 +282,37 @@ def test_the_example_of_the_docs_gives_each_field_its_type(made: Made) -> None:
     example = yaml.safe_load(page.partition("```yaml")[2].partition("```")[0])["sync"]["salesforce"]
     example |= {"kind": "salesforce", "key": "id", "my_domain": "{url}"}
     deployment, server = made(yaml.safe_dump(example))
-    types = {"Lead_Status__c": "string", "PQL_Score__c": "boolean", "Last_Activity__c": "datetime"}
+    types = {"Lead_Status__c": "string", "PQL_Score__c": "boolean", "Last_Activity__c": "date"}
     types |= dict.fromkeys(["Total_Sessions__c", "Feature_Score__c", "Lead_Score__c"], "double")
     for object in ("Lead", "Contact"):
         server.fields[object] |= {name: Field(kind) for name, kind in types.items()}
-    lead = server.edit("Lead", Heap_Id__c="ann@x.example")
+    lead = server.edit("Lead", Email="ann@x.example")
     row = {
         "id": "ann@x.example",
-        "email": "ann@x.example",
-        "lifecycle_stage": "trial",
-        "product_qualified": True,
-        "last_active": datetime(2026, 11, 1, 9, 30, tzinfo=UTC),
-        "total_sessions": 12,
-        "feature_adoption": 0.25,
-        "engagement": 71.5,
+        "plan": "free",
+        "lifecycle_stage": "Power User",
+        "hesitating_leads": True,
+        "last_active": "2026-11-01",
+        "session_count": 12,
+        "active_days": 5,
+        "engagement_score": 71,
     }
-    moment = pl.Datetime("us", "UTC")
-    deployment.write(0, [row], {n: moment if n == "last_active" else pl.Series([v]).dtype for n, v in row.items()})
+    schema = {name: pl.Series([value]).dtype for name, value in row.items()}
+    deployment.write(0, [row], schema)
     assert [result.name for result in deployment.connector.preflight() if not result.passed] == []
     assert deployment.send(0, "r1").sent == 1
     assert {name: server.records["Lead"][lead][name] for name in example["properties"]} == {
-        "Email": "ann@x.example",
-        "Lead_Status__c": "trial",
+        "Lead_Status__c": "Power User",
         "PQL_Score__c": True,
-        "Last_Activity__c": "2026-11-01T09:30:00.000Z",
+        "Last_Activity__c": "2026-11-01",
         "Total_Sessions__c": 12,
-        "Feature_Score__c": 0.25,
-        "Lead_Score__c": 71.5,
+        "Feature_Score__c": 5,
+        "Lead_Score__c": 71,
     }
     assert deployment.connector.settings.cadence == "*/15 * * * *"
-    changed = {**row, "engagement": 72.0}
-    deployment.write(1, [changed], {n: moment if n == "last_active" else pl.Series([v]).dtype for n, v in row.items()})
+    deployment.write(1, [{**row, "engagement_score": 72}], schema)
     assert deployment.send(1, "r2").sent == 1
-    assert server.records["Lead"][lead]["Lead_Score__c"] == 72.0
+    assert server.records["Lead"][lead]["Lead_Score__c"] == 72
 
 
 @pytest.mark.parametrize(
