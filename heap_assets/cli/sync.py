@@ -297,6 +297,8 @@ def _say_report(report: SyncReport) -> None:
     click.echo(f"  {numbers or 'nothing to send'}")
     if report.new_properties:
         click.echo(f"  new property names: {', '.join(report.new_properties)}")
+    for request in report.first_requests:
+        click.echo(f"  a first request, values hashed: {request}")
     if report.full_resend_reason:
         click.echo(f"  everything is sent again: {report.full_resend_reason}")
     for concern in report.concerns:

@@ -18,9 +18,11 @@ from heap_assets.activation import (
     connector_of,
     fold,
     hashed_key,
+    hashed_keys,
     planned_for,
     salt,
 )
+from heap_assets.errors import DeliveryError
 from heap_assets.pipelines.sync_gate import sync_gate
 from heap_assets.project import Project
 
@@ -49,6 +51,37 @@ def why(project: Project, name: str, key: str, day: date) -> Iterator[Fact]:
         where = f"{table}: " if table else ""
         for fact in _of_ledger(project, connector, table, key, day, secret):
             yield Fact(where + fact.subject, fact.statement)
+
+
+def key_of(project: Project, name: str, key_hash: str, day: date) -> str:
+    """Return the key of a sync that reports show by a hash.
+
+    Raises
+    ------
+    DeliveryError
+        If neither the rows of the day nor the ledger has such a key.
+    """
+    connector, store = connector_of(project, name), project.lake.store
+    secret = salt(store, keep=False)
+    for table in connector.ledger_tables:
+        log = Log(store, connector.ledger_folder(table))
+        rows = connector.rows(day, table)
+        frames = [rows.rows, rows.held, rows.invalid] if isinstance(rows, Addressed) else [rows]
+        keys = [pl.LazyFrame({"key": fold(log, log.ledger()).frame["key"]})]
+        keys += [
+            frame.select(key=pl.col(column).cast(pl.String))
+            for frame in frames
+            for column in ("key", "event_key")
+            if column in frame.collect_schema()
+        ]
+        distinct = pl.concat(keys).drop_nulls().unique().collect()["key"]
+        matching = distinct.filter(hashed_keys(distinct, secret) == key_hash.strip().lower())
+        if len(matching):
+            return str(matching[0])
+    raise DeliveryError(
+        f"sync {name}: no row of {day} and no entry of the ledger has a key with the hash {key_hash!r}; "
+        f"`heap-assets sync why {name} KEY` prints the hash of a key"
+    )
 
 
 def _of_ledger(
@@ -104,7 +137,9 @@ def _has_key(rows: pl.LazyFrame, key: str) -> pl.Expr:
 
 
 def _request(entry: Mapping[str, Any]) -> str:
-    fields = ", ".join(entry["fields"] or ()) or "no property"
+    names, hashes = entry["fields"] or [], entry["hashes"] or []
+    values = [f" {_HELD_BY.get(value) or f'{value:016x}'}" for value in hashes] or [""] * len(names)
+    fields = ", ".join(f"{name}{value}" for name, value in zip(names, values, strict=True)) or "no property"
     return f"{entry['op']} of {fields} at {entry['intended_at']:%Y-%m-%d %H:%M:%S} UTC (rows of {entry['day']})"
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from heap_assets.activation import hashed_key, salt
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
@@ -171,7 +172,28 @@ def test_a_dry_run_materializes_nothing_and_shows_hashed_keys(worlds: Worlds, he
     metadata = seen.asset_observation.metadata
     assert metadata["planned"].value == 3
     assert len(metadata["sample"].records) == 3  # type: ignore[union-attr]
+    requests = [str(record.data["request"]) for record in metadata["first_requests"].records]  # type: ignore[union-attr]
+    assert [request.partition("/api")[2].split(" ")[0] for request in requests] == ["/add_user_properties"] * 3
+    assert all('"Plan": "' in request for request in requests)
     assert "ann@x.example" not in repr(metadata)
+    assert '"pro"' not in repr(requests)
+
+
+def test_what_became_of_a_key_is_told_on_the_page_of_the_sync(worlds: Worlds, heap: ServerProcess) -> None:
+    world = worlds(USERS)
+    assert world.run([ASSET], DAY).success
+    shown = hashed_key("ann@x.example", salt(world.lake.store))
+    result = world.run([ASSET], DAY, config={"why": shown})
+    assert result.success, why(result)
+    assert calls(heap) == 1
+    [told] = world.instance.fetch_observations(asset_key(ASSET), limit=5).records
+    assert told.asset_observation is not None
+    table = told.asset_observation.metadata["why"].records  # type: ignore[union-attr]
+    facts = {record.data["what"]: str(record.data["is"]) for record in table}
+    assert facts["last answer"] == "acknowledged, HTTP 200"
+    assert f"Plan {facts['acknowledged Plan']} at" in facts["last request"]
+    assert "ann@x.example" not in repr(result.all_events)
+    assert "has a key with the hash 'none'" in failure(world.run([ASSET], DAY, config={"why": "none"}))
 
 
 def test_the_guard_asks_and_confirm_answers(worlds: Worlds, heap: ServerProcess) -> None:

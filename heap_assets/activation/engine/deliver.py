@@ -18,6 +18,7 @@ from heap_assets.activation.engine.difference import respelled
 from heap_assets.activation.engine.event_keys import KeyedEvents, carried_over, record_key
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport, accepted_rows
+from heap_assets.activation.engine.inquiry import first_requests
 from heap_assets.activation.engine.lease import Lease, next_fence
 from heap_assets.activation.engine.log import FIELD, Log, Snapshot, field_names, fold, folded
 from heap_assets.activation.engine.maintenance import forgotten, refuse
@@ -38,6 +39,8 @@ from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.storage import Store
 
 _SAMPLE = 10
+_FIRST = 3
+"""Requests that a dry run shows."""
 
 
 def deliver(
@@ -112,7 +115,8 @@ def dry_run(
 ) -> tuple[SyncReport, pl.DataFrame]:
     """Return what :func:`deliver` would do, without a lease, a call or a write.
 
-    The report has counts, concerns and new property names; the rows to send have hashed key, op and field names.
+    The report has counts, concerns, new property names and the first requests with their values hashed; the rows to
+    send have hashed key, op and field names.
     """
     key = salt(store, spec.salt, keep=False)
     spec = at_account(store, spec, destination, claim=False)
@@ -128,7 +132,9 @@ def dry_run(
     sent = plan.changes.send
     fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(sent)]
     names = pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.String))
-    return planned(blank, plan, key), sent.select(hashed_keys(sent["key"], key), "op", fields=names)
+    requests = first_requests(destination, sent.head(_FIRST), fence, key)
+    report = replace(planned(blank, plan, key), first_requests=tuple(requests))
+    return report, sent.select(hashed_keys(sent["key"], key), "op", fields=names)
 
 
 def _keyed(rows: pl.LazyFrame | Addressed) -> KeyedEvents | None:

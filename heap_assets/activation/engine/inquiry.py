@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from typing import Any
+from urllib.parse import quote
 
+import orjson
 import polars as pl
 
 from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.batch import rows_of
 from heap_assets.activation.engine.canonical import json_values, property_columns
 from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.hashing import hashed_key, salt
+from heap_assets.activation.engine.http_client import personal
 from heap_assets.activation.engine.lease import next_fence
 from heap_assets.activation.engine.log import FIELD, Log, field_names, fold
 from heap_assets.activation.engine.maintenance import forgotten
 from heap_assets.activation.engine.planning import build_plan
+from heap_assets.activation.engine.prepare import VALUE
 from heap_assets.activation.engine.spec import SyncSpec
+from heap_assets.redaction import redact
 from heap_assets.storage import Store
+
+_LONGEST = 2000
+"""Characters of a request that are shown."""
 
 
 def planned_for(
@@ -49,9 +60,7 @@ def planned_for(
     if len(planned):
         fields = [name.removeprefix(FIELD) for name in field_names(planned) if planned[name][0] is not None]
         facts["next run"] = f"{planned['op'][0]} of {', '.join(fields) or 'no property'}"
-        [row] = rows_of(planned.head(1), destination, fence)
-        element = _hashed(destination.element(row), secret)
-        facts["next request"] = json.dumps(element, ensure_ascii=False, default=str)
+        [facts["next request"]] = first_requests(destination, planned.head(1), fence, secret)
     elif not (reasons or plan.no_consent or waits):
         facts["next run"] = "nothing: what is acknowledged is what the row says"
     return facts
@@ -80,10 +89,49 @@ def rows_keys(rows: pl.LazyFrame) -> list[str]:
     return rows.select(pl.col(column).cast(pl.String)).collect()[column].drop_nulls().to_list()
 
 
-def _hashed(value: Any, secret: bytes) -> Any:
+def first_requests(destination: Destination, rows: pl.DataFrame, fence: int, secret: bytes) -> list[str]:
+    """Return the first call of each planned row, as if it were sent alone: address and body, every value hashed.
+
+    Nothing is called. A value that is sent as the row has it has the hash by which ledger and changelog show it.
+    """
+    single = (rows[index : index + 1] for index in range(len(rows)))
+    return [_first_request(destination, row, fence, secret) for row in single]
+
+
+def _first_request(destination: Destination, planned: pl.DataFrame, fence: int, secret: bytes) -> str:
+    [row] = rows_of(planned, destination, fence)
+    hashes = _hashes(planned)
+    try:
+        content = destination.element(row)
+        exchange = destination.exchange([orjson.dumps(content)], [row])
+        step = next(exchange)
+        exchange.close()
+    except Exception as error:  # the destination's own code, of which a run says the same
+        return f"cannot be written as a request: {type(error).__name__}"
+    call = ""
+    if isinstance(step, Request):
+        values = personal([row])
+        address = redact(step.url, values | {quote(value, safe="") for value in values})
+        call = f"{step.method} {address.partition('?')[0]} "
+        with suppress(ValueError):  # a form, a CSV, or no body at all: the row's own part of it says as much
+            content = orjson.loads(step.body)
+    shown = json.dumps(_hashed(content, hashes, secret), ensure_ascii=False, default=str)
+    return f"{call}{shown}"[:_LONGEST]
+
+
+def _hashes(planned: pl.DataFrame) -> dict[str, str]:
+    """Return the text of each value of a planned row to the hash by which the ledger has it."""
+    values = {name: VALUE + name.removeprefix(FIELD) for name in field_names(planned)}
+    pairs = [(planned[column][0], planned[name][0]) for name, column in values.items() if column in planned.columns]
+    return {str(value): f"{held:016x}" for value, held in pairs if value is not None and held is not None}
+
+
+def _hashed(value: Any, hashes: Mapping[str, str], secret: bytes) -> Any:
     """Return a JSON value with each text and number of it as its keyed hash; names stay."""
     if isinstance(value, dict):
-        return {name: _hashed(inner, secret) for name, inner in value.items()}
+        return {name: _hashed(inner, hashes, secret) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_hashed(inner, secret) for inner in value]
-    return value if value is None or isinstance(value, bool) else hashed_key(str(value), secret)
+        return [_hashed(inner, hashes, secret) for inner in value]
+    if value is None or isinstance(value, bool):
+        return value
+    return hashes.get(str(value)) or hashed_key(str(value), secret)

@@ -107,6 +107,8 @@ class SyncReport:
     """Counts of addressing: profiles without an identity, events before `since`, tracking plan rules."""
     sample: tuple[tuple[str, str], ...] = ()
     """Up to ten rejected rows: hashed key and reason."""
+    first_requests: tuple[str, ...] = ()
+    """Of a dry run: the first requests, with every value hashed."""
     forced: tuple[str, ...] = ()
     """Hashed keys that a forced run overwrote with an older day's values."""
     recovered: int = 0

@@ -67,6 +67,7 @@ CHANGELOG_SCHEMA = pl.Schema(
         "intended_at": pl.Datetime("us", "UTC"),
         "answered_at": pl.Datetime("us", "UTC"),
         "fields": pl.List(pl.String()),
+        "hashes": pl.List(pl.UInt64()),
     }
 )
 SET_ASIDE_SCHEMA = pl.Schema(
@@ -155,13 +156,15 @@ def write_changelog(
     """Write what a run and the killed runs before it have sent: one row per row and batch."""
     if not len(entries):
         return
-    sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(entries)]
+    fields = field_names(entries)
+    sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in fields]
     frame = entries.select(
         pl.lit(spec.name).alias("sync"),
         *(c for c in CHANGELOG_SCHEMA if c in entries.columns),
         hashed_keys(entries["key"], salt),
         pl.col("at").alias("intended_at"),
         (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
+        (pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.UInt64))).alias("hashes"),
     ).select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())
     write_table(store, _key(spec.folder, "changelog", started, fence), frame)
 

@@ -19,6 +19,7 @@ from heap_assets.orchestration.assets.sync_metadata import (
     progress_line,
     property_lineage,
     property_types,
+    why_metadata,
 )
 from heap_assets.orchestration.assets.table_step import materializations, note_wait
 from heap_assets.orchestration.automation import never_sent
@@ -31,6 +32,7 @@ from heap_assets.pipelines.delivery import Delivery, RunOptions
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.sync_checks import results_of, superseded_result, sync_checks, undelivered_result
 from heap_assets.pipelines.sync_gate import built_days, confirmation_hint, remember_shown, waits_for_confirmation
+from heap_assets.pipelines.sync_why import key_of, why
 from heap_assets.project import Names, Project
 from heap_assets.tables import sync_asset
 
@@ -47,6 +49,9 @@ class SyncConfig(BaseModel):
     force: bool = Field(default=False, description="Send although a newer day was delivered already")
     full_resend: bool = Field(default=False, description="Send every known key again (not for events)")
     retry_rejected: bool = Field(default=False, description="Try rejected rows at once, however often they failed")
+    why: str = Field(
+        default="", description="Hash of a key, as tables here show it: say what became of it; send nothing"
+    )
     rejected_since: str = Field(default="", description="Of those, only the ones refused since then: 2026-11-20T08:00")
 
     @property
@@ -114,6 +119,9 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
             step = StepChecks(context, deployed.lake, checks, names)
             yield from step.re_evaluate(sync_asset(name), context.partition_keys)
             yield from step.finish()
+            return
+        if config.why:
+            _say_why(context, deployed, name, config.why)
             return
         if config.dry_run:
             yield from _dry_run(context, deployed, name, config)
@@ -262,6 +270,17 @@ def _dry_run(
         context.log_event(dg.AssetObservation(key, partition=day, metadata=metadata))
         context.log.info("dry run: %s %s would send %s rows", sync_asset(name), day, f"{planned.report.planned:,}")
     yield from ()
+
+
+def _say_why(context: dg.AssetExecutionContext, project: Project, name: str, key_hash: str) -> None:
+    """Observe what became of one key. It is asked for by its hash: Dagster keeps the configuration of every run."""
+    for day in context.partition_keys:
+        moment = date.fromisoformat(day)
+        facts = list(why(project, name, key_of(project, name, key_hash, moment), moment))
+        for fact in facts:
+            context.log.info("%s: %s", fact.subject, fact.statement)
+        key = asset_key(sync_asset(name), project.names)
+        context.log_event(dg.AssetObservation(key, partition=day, metadata=why_metadata(key_hash, facts)))
 
 
 def _progress_logger(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:

@@ -13,6 +13,7 @@ from heap_assets.orchestration.column_types import type_in_words
 from heap_assets.orchestration.resources import names_on
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.delivery import Delivery
+from heap_assets.pipelines.sync_why import Fact
 from heap_assets.project import Project
 from heap_assets.quality import Check, StoredResult
 from heap_assets.tables import sync_asset
@@ -72,6 +73,8 @@ def report_metadata(report: SyncReport) -> dict[str, Any]:
     if report.sample:
         plain["rejected_sample"] = _table({"key_hash": key, "reason": reason} for key, reason in report.sample)
         plain["rejected_in_clear"] = f"heap-assets rows sync/{report.sync} --key KEY_HASH"
+    if report.first_requests:
+        plain["first_requests"] = _table({"request": request} for request in report.first_requests)
     if report.new_properties:
         plain["new_properties"] = ", ".join(report.new_properties)
     if report.concerns:
@@ -90,6 +93,12 @@ def planned_rows(rows: pl.DataFrame) -> dict[str, Any]:
         for r in rows.head(_SAMPLE).to_dicts()
     ]
     return {"sample": _table(shown)}
+
+
+def why_metadata(key_hash: str, facts: Iterable[Fact]) -> dict[str, Any]:
+    """Return what became of one key, as metadata."""
+    rows = [{"what": fact.subject, "is": fact.statement} for fact in facts]
+    return {"key_hash": key_hash, "why": _table(rows)}
 
 
 def progress_line(progress: Progress) -> str:
@@ -133,7 +142,8 @@ def description(name: str, sync: SyncSettings, inputs: Iterable[str]) -> str:
         f"{first}\n\nReads {', '.join(f'`{path}`' for path in list(inputs)[:5])}. Only what is new or changed is sent, "
         "compared with what the destination has acknowledged. Nothing is sent while a blocking check of what it reads "
         f"failed, is missing or judged another version.\n\nDry run: `heap-assets sync plan {name}`, or the job "
-        "`dry_run_of_all_syncs`."
+        f"`dry_run_of_all_syncs`. Why something did not arrive: `heap-assets sync why {name} KEY`, or `why` in the "
+        "launchpad, with the hash of the key."
     )
 
 
