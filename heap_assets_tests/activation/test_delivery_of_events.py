@@ -53,6 +53,21 @@ def test_only_added_rows_are_sent(heap: ServerProcess, lake: Store, bulk: bool) 
     assert stored[0]["properties"]["sent_by"] == "heap_assets"
 
 
+def test_new_properties_of_events_are_named_before_they_are_sent(
+    heap: ServerProcess, lake: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sent(rows: pl.LazyFrame, **properties: str) -> SyncReport:
+        destination = HeapEvents(HeapApp(kit.APP, base_url=heap.base_url), source="billing.orders")
+        spec = SyncSpec("orders", properties, retry=kit.QUICK)
+        return deliver(spec, destination, with_key(event_rows(rows, BY_HASH, COLUMNS)), lake, kit.DAY, "r")
+
+    assert sent(orders(2), Total="total").new_properties == ("Total",)
+    assert sent(orders(3), Total="total").new_properties == ()
+    assert not caplog.messages
+    assert sent(orders(4), Total="total", Who="person").new_properties == ("Who",)
+    assert caplog.messages == ["sync orders sends properties for the first time, which may create them: Who"]
+
+
 def test_rows_with_bytes_in_their_structs_have_keys() -> None:
     raw = pl.Series([{"raw": [b"\xff"]}, {"raw": [b"\xfe"]}])
     rows = event_rows(orders(2).with_columns(raw.alias("raw")), BY_HASH, ("person", "raw")).collect()

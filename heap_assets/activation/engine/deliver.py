@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.storage import Store
 
+_log = logging.getLogger("heap_assets.delivery")
 _SAMPLE = 10
 _FIRST = 3
 """Requests that a dry run shows."""
@@ -203,6 +205,11 @@ class _Run:
         if plan.concerns and not confirmed:
             self._saved(before)
             return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(plan.concerns)))
+        if plan.changes.new_names and report.known and report.planned:
+            names = ", ".join(plan.changes.new_names)
+            _log.warning(
+                "sync %s sends properties for the first time, which may create them: %s", self.spec.name, names
+            )
         stats = self._send(sender, plan.changes.send)
         entries = self._saved(before)
         return self._recorded(self._finished(report, stats, entries))

@@ -54,7 +54,8 @@ def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: Sync
     waiting = waits(new, fence, spec, dedupe)
     due = new.filter(waiting.is_null())
     counts = {"added": len(due), "unchanged": len(rows) - len(new), "known": len(delivered), **_counted(waiting)}
-    return Plan(due.with_columns(op=pl.lit("insert")), counts)
+    sent = [name for name in prepared.names if due[FIELD + name].null_count() < len(due)]
+    return Plan(due.with_columns(op=pl.lit("insert")), counts, new_names=_never_sent(sent, ledger))
 
 
 def plan_upsert(
@@ -115,8 +116,15 @@ def plan_upsert(
         **_counted(waiting),
     }
     send = pl.concat([ready, withdrawn], how="diagonal_relaxed") if len(withdrawn) else ready
-    new_names = tuple(n for n in prepared.names if n != MEMBER and ledger[FIELD + n].null_count() == len(ledger))
+    new_names = _never_sent([name for name in prepared.names if name != MEMBER], ledger)
     return Plan(send, counts, _resend_reason(ready, mapping), new_names, forced)
+
+
+def _never_sent(names: Iterable[str], ledger: pl.DataFrame) -> tuple[str, ...]:
+    """Return the properties that no entry of the ledger has: a destination may create them when they are sent."""
+    return tuple(
+        name for name in names if FIELD + name not in ledger.columns or ledger[FIELD + name].null_count() == len(ledger)
+    )
 
 
 def _counted(waiting: pl.Series) -> dict[str, int]:
