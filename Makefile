@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-warehouse bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-destinations bench-warehouse bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ bench-wide: $(DEV) ## Build a day of TABLES event tables as one run, against Dag
 
 bench-identity: $(DEV) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
+
+bench-destinations: $(DEV) ## ROWS rows to each vendor's local server, beside drt-core (ONLY= for some connectors)
+	@$(BIN)/python benchmarks/destinations.py --rows $(or $(DESTINATION_ROWS),100000) --only $(ONLY)
 
 bench-delivery: $(DEV) ## Difference of PROFILES profiles and delivery, against drt-core
 	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES)

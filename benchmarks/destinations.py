@@ -1,0 +1,188 @@
+"""Rows per second of each connector to the local server of its vendor; drt-core beside it where that has the same one.
+
+``python benchmarks/destinations.py --rows 100000``. Connectors and servers are those of the shared suite of the tests.
+Neither side keeps to the vendor's rate: what is measured is the work for a row. A connector whose calls hold few rows
+gets a twentieth of the rows. The peer gets the same server, rows, and match policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import delivery_peer  # noqa: E402
+
+from heap_assets.activation import deliver  # noqa: E402
+from heap_assets_tests.connectors import kit  # noqa: E402
+from heap_assets_tests.connectors.suite import ConnectorSuite  # noqa: E402
+from heap_assets_tests.connectors.table import suites  # noqa: E402
+
+FEW_ROWS = 20
+"""A call that holds fewer rows is of a connector that gets a twentieth of them."""
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "HubSpotContacts": (
+        "import drt.destinations.hubspot as m; m._HUBSPOT_API = url + '/crm/v3/objects'; d = m.HubSpotDestination()",
+        {"type": "hubspot", "id_property": "customer_key", "auth": {"type": "bearer", "token_env": "PEER_TOKEN"}},
+    ),
+    "IntercomContacts": (
+        "import drt.destinations.intercom as m; d = m.IntercomDestination(); d.BASE_URL = url + '/contacts'; "
+        "d.SEARCH_URL = d.BASE_URL + '/search'",
+        {"type": "intercom", "auth": {"type": "bearer", "token_env": "PEER_TOKEN"}},
+    ),
+}
+"""By connector: how drt-core's destination is pointed at the local server, and its settings."""
+_PEER = """
+import json, sys, time
+from pydantic import TypeAdapter
+from drt.config import destinations_saas
+from drt.config.sync_options import SyncOptions
+url, rows, settings = json.load(sys.stdin)
+{setup}
+model = next(c for c in vars(destinations_saas).values() if getattr(c, "model_fields", {{}}).get("type") is not None
+             and settings["type"] in str(c.model_fields["type"].annotation))
+options = SyncOptions(match_policy="update_only", rate_limit={{"requests_per_second": 100000}}, on_error="skip")
+begun = time.perf_counter()
+result = d.load(rows, model(**settings), options)
+print(json.dumps([result.success, time.perf_counter() - begun, [str(e)[:200] for e in result.row_errors[:1]]]))
+"""
+
+
+def serve(name: str, count: int) -> None:
+    """Serve until standard input ends: the vendor as the suite makes it, with the records that must be there."""
+    suite = _adapter(name)
+    server = suite.make_server()
+    server.keep_calls, server.limits = False, []
+    with server:
+        suite.seed(server, [suite.row(number) for number in range(count)])
+        print(server.url, flush=True)
+        sys.stdin.read()
+        print(json.dumps(sorted({violation.rule for violation in server.violations})), flush=True)
+
+
+@contextmanager
+def running(name: str, count: int) -> Iterator[str]:
+    """Run that in a process of its own; yields its address."""
+    command = [sys.executable, __file__, "--serve", name, "--rows", str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        broken, _ = process.communicate()
+        if json.loads(broken):
+            raise RuntimeError(f"{name} broke rules of its vendor: {broken}")
+
+
+def ours(name: str, count: int) -> dict[str, Any]:
+    """Send the rows of a connector; returns rows, requests, seconds and MB that memory grew by."""
+    suite = _adapter(name)
+    os.environ.update(suite.secrets)
+    with tempfile.TemporaryDirectory() as folder, running(name, count) as url:
+        deployment = kit.Deployment.make(Path(folder), suite.settings.replace("{url}", url))
+        destination = deployment.connector.destination()
+        if destination.limits.batch_rows < FEW_ROWS:
+            count = max(1, count // 20)
+        deployment.write(0, [suite.row(number) for number in range(count)], suite.schema)
+        destination.limits = replace(destination.limits, rates=(), quotas=())
+        deployment.connector.check()
+        deployment.connector.remember_enabled()
+        spec, rows = deployment.connector.spec(day=kit.day(0)), deployment.connector.rows(kit.day(0))
+        before, begun = _peak_mb(), time.perf_counter()
+        report = deliver(spec, destination, rows, deployment.store, kit.day(0), "bench", confirmed=True)
+        seconds = time.perf_counter() - begun
+    if report.sent != count:
+        raise RuntimeError(f"{name}: {report.sent} of {count} rows were sent: {report.rejections}")
+    return {"rows": count, "requests": report.requests, "seconds": seconds, "mb": _peak_mb() - before}
+
+
+def peer(name: str, count: int) -> float:
+    """Send the same rows with drt-core; returns seconds."""
+    suite = _adapter(name)
+    setup, settings = PEERS[name]
+    with running(name, count) as url:
+        rows = [{**suite.expected(row), **_peer_key(name, str(row[suite.key]))} for row in map(suite.row, range(count))]
+        template = json.dumps({column: "@" + column for column in rows[0]})
+        for column in rows[0]:
+            template = template.replace(f'"@{column}"', "{{ row." + column + " | tojson }}")
+        asked = json.dumps([url, rows, settings | {"properties_template": template}], default=str)
+        done = subprocess.run(
+            [str(delivery_peer.ENVIRONMENT / "bin" / "python"), "-c", _PEER.format(setup=setup)],
+            input=asked,
+            env={**os.environ, "PEER_TOKEN": next(iter(suite.secrets.values()))},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    sent, seconds, errors = json.loads(done.stdout.splitlines()[-1])
+    if sent != count:
+        raise RuntimeError(f"drt-core sent {sent} of {count} rows to {name}: {errors}")
+    return float(seconds)
+
+
+def _peer_key(name: str, key: str) -> dict[str, str]:
+    return {"customer_key": key} if name == "HubSpotContacts" else {"external_id": key}
+
+
+def _adapter(name: str) -> Any:
+    return next(one for one in suites() if one.__name__ == f"Test{name}")()
+
+
+def _names() -> list[str]:
+    """Return a suite of each kind of sync."""
+    kinds: dict[str, type[ConnectorSuite]] = {}
+    for one in suites():
+        kinds.setdefault(one.settings.split("kind: ")[1].split()[0], one)
+    return [one.__name__.removeprefix("Test") for one in kinds.values()]
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--serve", default="")
+    parser.add_argument("--one", default="")
+    asked = parser.parse_args()
+    if asked.serve:
+        return serve(asked.serve, asked.rows)
+    if asked.one:  # in a process of its own: memory is that of one connector
+        return print(json.dumps(ours(asked.one, asked.rows)))
+    print("| connector | rows | rows a call | rows/s | memory, MB | drt-core rows/s | times as fast |")
+    print("|---|---|---|---|---|---|---|")
+    for name in asked.only or _names():
+        command = [sys.executable, __file__, "--one", name, "--rows", str(asked.rows)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"| {name} | failed |")
+            continue
+        result = json.loads(done.stdout.splitlines()[-1])
+        rows, seconds = result["rows"], result["seconds"]
+        line = f"| {name} | {rows:,} | {rows / result['requests']:.1f} | {rows / seconds:,.0f} | {result['mb']:.0f} |"
+        if name in PEERS:
+            delivery_peer.install()
+            of_them = min(rows, 2000)  # a call each: more rows change nothing
+            speed = of_them / peer(name, of_them)
+            line += f" {speed:,.0f} | {rows / seconds / speed:.1f} |"
+        else:
+            line += " | |"
+        print(line, flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
