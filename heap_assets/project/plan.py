@@ -18,6 +18,7 @@ from heap_assets.sources.heap_connect import FASTEST, Plan
 
 _TICKS = 400
 """Ticks of a cron that are compared: more than a year of days, a day of those every four minutes."""
+_HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
 _MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 
@@ -62,9 +63,8 @@ def _refusals(settings: Settings, plan: Plan) -> Iterator[tuple[str, str]]:
             yield "api", f"sync.{name} is of kind {sync.kind}, but {reason}"
     for key, cron in _crons(settings):
         if (gap := shortest_gap(cron)) < FASTEST[plan]:
-            often = f"every {_words(gap)} at times"
-            limit = f"the {plan} plan exports at most every {_words(FASTEST[plan])}"
-            yield "frequency", f"{key} is {cron!r}: {often}, but {limit}"
+            reason = f"the {plan} plan exports once {_words(FASTEST[plan])}"
+            yield "frequency", f"{key} is {cron!r}: some of its ticks are {_words(gap)} apart, but {reason}"
 
 
 def _crons(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -82,7 +82,7 @@ def shortest_gap(cron: str) -> timedelta:
 
 
 def _words(time: timedelta) -> str:
-    minutes = time // timedelta(minutes=1)
-    if minutes % 60:
-        return f"{minutes} minutes"
-    return "hour" if time == timedelta(hours=1) else f"{minutes // 60} hours"
+    names = {24 * _HOUR: "a day", _HOUR: "an hour", _MINUTE: "a minute"}
+    return names.get(time) or (
+        f"{time // _HOUR} hours" if time % _HOUR == timedelta() else f"{time // _MINUTE} minutes"
+    )

@@ -49,11 +49,15 @@ REFUSED = [
     ),
     (
         *("plan: growth", f"heap_user_properties: {{{PROFILES}, schedule: '0 6,18 * * *'}}"),
-        *({}, "frequency", "sync.heap_user_properties.schedule is '0 6,18 * * *': every 12 hours at times"),
+        *(
+            {},
+            "frequency",
+            "sync.heap_user_properties.schedule is '0 6,18 * * *': some of its ticks are 12 hours apart",
+        ),
     ),
     (
         *("plan: pro", f"heap_user_properties: {{{PROFILES}, schedule: '*/15 * * * *'}}"),
-        *({}, "frequency", "every 15 minutes at times, but the pro plan exports at most every hour"),
+        *({}, "frequency", "are 15 minutes apart, but the pro plan exports once an hour"),
     ),
     (
         *("plan: growth", TO_HEAP),
