@@ -36,7 +36,7 @@ FEW_ROWS = 20
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "HubSpotContacts": (
         "import drt.destinations.hubspot as m; m._HUBSPOT_API = url + '/crm/v3/objects'; d = m.HubSpotDestination()",
-        {"type": "hubspot", "id_property": "customer_key", "auth": {"type": "bearer", "token_env": "PEER_TOKEN"}},
+        {"type": "hubspot", "id_property": "heap_id", "auth": {"type": "bearer", "token_env": "PEER_TOKEN"}},
     ),
     "IntercomContacts": (
         "import drt.destinations.intercom as m; d = m.IntercomDestination(); d.BASE_URL = url + '/contacts'; "
@@ -132,7 +132,7 @@ def peer(name: str, count: int) -> float:
 
 
 def _peer_key(name: str, key: str) -> dict[str, str]:
-    return {"customer_key": key} if name == "HubSpotContacts" else {"external_id": key}
+    return {"heap_id": key} if name == "HubSpotContacts" else {"external_id": key}
 
 
 def _adapter(name: str) -> Any:

@@ -58,11 +58,18 @@ class ToAmplitude(VendorSettings):
 
 
 class AmplitudeUsersSync(RecordSettings, ToAmplitude):
-    """User properties of Amplitude, by user id. Needs the project's API key. Amplitude makes users that it does not
-    know, and shows new values only after the user's next event. Values that are gone are unset; one of country,
-    region, city and dma resets the other three. Not sent are ids below 5 characters, placeholders as ids, and texts
-    above 1,024 characters, which Amplitude would cut. Never run against Amplitude itself: how many users an Identify
-    call may hold.
+    """User properties of Amplitude, by user id.
+
+    **To create there:** nothing; the project's API key.
+
+    **What is matched:** the key with the user id. Amplitude makes users that it does not know, and shows new values
+    only after the user's next event.
+
+    **What can be refused:** ids below 5 characters, placeholders as ids, and texts above 1,024 characters, which
+    Amplitude would cut: they are not sent. Values that are gone are unset; one of country, region, city and dma resets
+    the other three.
+
+    **Never run against Amplitude itself,** and not said in its documents: how many users an Identify call may hold.
     """
 
     kind: Literal["amplitude_users"] = "amplitude_users"
@@ -70,10 +77,16 @@ class AmplitudeUsersSync(RecordSettings, ToAmplitude):
 
 
 class AmplitudeEventsSync(EventRowSettings, ToAmplitude):
-    """Rows of a table as events of Amplitude, each once: for 7 days Amplitude drops a second one with the same
-    `insert_id`. Needs the project's API key. Ids below `min_id_length` and placeholders are not sent. Events of a user
-    who has too many wait: 30 seconds, or until the next day (UTC) after 500,000 in one. Never run against Amplitude
-    itself.
+    """Rows of a table as events of Amplitude, each once.
+
+    **To create there:** nothing; the project's API key.
+
+    **What is matched:** nothing. For 7 days Amplitude drops a second event with the same `insert_id`.
+
+    **What can be refused:** ids below `min_id_length` and placeholders are not sent. Events of a user who has too many
+    wait: 30 seconds, or until the next day (UTC) after 500,000 in one.
+
+    **Never run against Amplitude itself.**
     """
 
     kind: Literal["amplitude_events"] = "amplitude_events"

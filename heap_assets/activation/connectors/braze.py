@@ -62,10 +62,17 @@ class ToBraze(VendorSettings):
 
 
 class BrazeUsersSync(RecordSettings, MatchSettings, ToBraze):
-    """Attributes of Braze's users. Needs a REST API key with the permission `users.track`. Braze bills each attribute
-    that is written, so only changed ones are sent. It drops the rows of users that it does not have without a word,
-    unless `match: upsert` makes them; rows count as sent, because an answer says that they are queued. Values that are
-    gone are sent as null. Refused are texts and names above 255 characters. Never run against Braze itself.
+    """Attributes of Braze's users.
+
+    **To create there:** a REST API key with the permission `users.track`.
+
+    **What is matched:** the key with the user's id or alias. Braze drops the rows of users that it does not have
+    without a word, unless `match: upsert` makes them; rows count as sent, because an answer says that they are queued.
+
+    **What can be refused:** texts and names above 255 characters. Braze bills each attribute that is written, so only
+    changed ones are sent; values that are gone are sent as null.
+
+    **Never run against Braze itself.**
     """
 
     matches: ClassVar[tuple[Match, ...]] = ("update_only", "upsert")
@@ -76,10 +83,18 @@ class BrazeUsersSync(RecordSettings, MatchSettings, ToBraze):
 
 
 class BrazeEventsSync(EventRowSettings, ToBraze):
-    """Rows of a table as custom events of Braze. Needs a REST API key with the permission `users.track`, and
-    `timestamp_column` or the table's `created_at`. Braze counts a row twice that it gets twice: one whose answer was
-    lost stays `unknown` and is not sent again by itself (`heap-assets sync retry`). Events of users that Braze does not
-    have are dropped without a word, unless `match: upsert` makes them. Never run against Braze itself.
+    """Rows of a table as custom events of Braze.
+
+    **To create there:** a REST API key with the permission `users.track`; `timestamp_column`, or the table's
+    `created_at`, has the time.
+
+    **What is matched:** nothing: Braze counts a row twice that it gets twice. One whose answer was lost stays `unknown`
+    and is not sent again by itself (`heap-assets sync retry`). Events of users that Braze does not have are dropped
+    without a word, unless `match: upsert` makes them.
+
+    **What can be refused:** texts and names above 255 characters.
+
+    **Never run against Braze itself.**
     """
 
     kind: Literal["braze_events"] = "braze_events"

@@ -58,10 +58,13 @@ class ToMixpanel(VendorSettings):
 
 
 class MixpanelUsersSync(RecordSettings, ToMixpanel):
-    """Profiles of Mixpanel's users, by distinct_id. Needs the project's token. Missing profiles are made: Mixpanel has
-    no call that only updates. Values that are gone are unset; users do not get the place of this server. Refused are
-    placeholders as keys, and texts above 255 characters, which Mixpanel would cut. Never run against Mixpanel itself:
-    whether the other profiles of a refused call are taken; they are sent again.
+    """Profiles of Mixpanel's users, by distinct_id.
+
+    **What is matched:** the key with `distinct_id`. Missing profiles are made; values that are gone are unset.
+
+    **What can be refused:** placeholders, and texts above 255 characters, which Mixpanel would cut, are not sent.
+
+    **Never run against Mixpanel itself:** profiles beside a refused one are sent again, as nobody says they were taken.
     """
 
     kind: Literal["mixpanel_users"] = "mixpanel_users"
@@ -69,8 +72,9 @@ class MixpanelUsersSync(RecordSettings, ToMixpanel):
 
 
 class MixpanelGroupsSync(RecordSettings, ToMixpanel):
-    """Profiles of Mixpanel's groups, such as accounts, by group id. Needs the project's token, and in Mixpanel the
-    group key of `group_key` (Project Settings, Group Keys). Missing groups are made; values that are gone are unset.
+    """Profiles of Mixpanel's groups, such as accounts, by group id. **To create there:** the group key of `group_key`
+    (Project Settings, Group Keys). **What is matched:** the key with the group id. Missing groups are made; values
+    that are gone are unset. **Never run against Mixpanel itself.**
     """
 
     kind: Literal["mixpanel_groups"] = "mixpanel_groups"
@@ -79,10 +83,13 @@ class MixpanelGroupsSync(RecordSettings, ToMixpanel):
 
 
 class MixpanelEventsSync(EventRowSettings, ToMixpanel):
-    """Rows of a table as events of Mixpanel, each once: a row that arrives twice has the same `$insert_id` and counts
-    once. Needs the project's token, or a service account. Every event needs a time: `timestamp_column`, or the table's
-    `created_at`; those before 1971 or more than an hour ahead are not sent. Mixpanel names the rows that it refuses
-    and takes the others of the call.
+    """Rows of a table as events of Mixpanel, each once.
+
+    **What is matched:** nothing. A row that arrives twice has the same `$insert_id` and counts once.
+
+    **What can be refused:** events without a time (`timestamp_column`, or the table's `created_at`), and those before
+    1971 or more than an hour ahead, are not sent. Mixpanel names the rows that it refuses and takes the others of the
+    call. **Never run against Mixpanel itself.**
     """
 
     kind: Literal["mixpanel_events"] = "mixpanel_events"

@@ -49,9 +49,16 @@ class ToMParticle(VendorSettings):
 
 
 class MParticleUsersSync(RecordSettings, ToMParticle):
-    """User attributes of mParticle, by an identity. Needs a feed or a custom input with key and secret. mParticle
-    makes users that it does not know. An answer only says that a call came in: rows count as sent, and mParticle's
-    live stream shows what became of them. Values that are gone are deleted. Never run against mParticle itself.
+    """User attributes of mParticle, by an identity.
+
+    **To create there:** a feed or a custom input, with key and secret.
+
+    **What is matched:** the key with the identity. mParticle makes users that it does not know.
+
+    **What can be refused:** an answer only says that a call came in: rows count as sent, and mParticle's live stream
+    shows what became of them. Values that are gone are deleted.
+
+    **Never run against mParticle itself.**
     """
 
     kind: Literal["mparticle_users"] = "mparticle_users"
@@ -61,10 +68,17 @@ class MParticleUsersSync(RecordSettings, ToMParticle):
 
 
 class MParticleEventsSync(EventRowSettings, ToMParticle):
-    """Rows of a table as custom events of mParticle. mParticle counts a row twice that it gets twice: one whose answer
-    was lost stays `unknown` and is not sent again by itself (`heap-assets sync retry`). Attributes of events are
-    texts. A workspace takes 1,000 names of events, and drops later ones without a word. Never run against mParticle
-    itself.
+    """Rows of a table as custom events of mParticle.
+
+    **To create there:** a feed or a custom input, with key and secret.
+
+    **What is matched:** nothing: mParticle counts a row twice that it gets twice. One whose answer was lost stays
+    `unknown` and is not sent again by itself (`heap-assets sync retry`).
+
+    **What can be refused:** attributes of events are texts. A workspace takes 1,000 names of events, and drops later
+    ones without a word.
+
+    **Never run against mParticle itself.**
     """
 
     kind: Literal["mparticle_events"] = "mparticle_events"

@@ -49,10 +49,17 @@ class ToOptimizely(VendorSettings):
 
 
 class OptimizelyProfilesSync(RecordSettings, ToOptimizely):
-    """Profiles of the Optimizely Data Platform, by an identifier. Needs the public API key, and in the schema of
-    customers the identifier and a field for each of `properties`: a profile with an unknown field is refused. Missing
-    profiles are made. An answer only says that a call came in, so rows count as sent. Values that are gone are sent as
-    null. Never run against Optimizely itself: whether null empties a field.
+    """Profiles of the Optimizely Data Platform, by an identifier.
+
+    **To create there:** in the schema of customers the identifier, and a field for each of `properties`; the public API
+    key.
+
+    **What is matched:** the key with the identifier. Missing profiles are made.
+
+    **What can be refused:** a profile with an unknown field. An answer only says that a call came in, so rows count as
+    sent. Values that are gone are sent as null.
+
+    **Never run against Optimizely itself,** and not said in its documents: whether null empties a field.
     """
 
     kind: Literal["optimizely_profiles"] = "optimizely_profiles"
@@ -60,10 +67,16 @@ class OptimizelyProfilesSync(RecordSettings, ToOptimizely):
 
 
 class OptimizelyEventsSync(EventRowSettings, ToOptimizely):
-    """Rows of a table as events of the Optimizely Data Platform; the name is the type. Optimizely counts a row twice
-    that it gets twice: one whose answer was lost stays `unknown` and is not sent again by itself (`heap-assets sync
-    retry`). Needs the public API key, and in the schema of events a field for each of `properties`. Never run against
-    Optimizely itself.
+    """Rows of a table as events of the Optimizely Data Platform; the name is the type.
+
+    **To create there:** in the schema of events a field for each of `properties`; the public API key.
+
+    **What is matched:** nothing: Optimizely counts a row twice that it gets twice. One whose answer was lost stays
+    `unknown` and is not sent again by itself (`heap-assets sync retry`).
+
+    **What can be refused:** an event with an unknown field; an answer only says that a call came in.
+
+    **Never run against Optimizely itself.**
     """
 
     kind: Literal["optimizely_events"] = "optimizely_events"
@@ -71,8 +84,13 @@ class OptimizelyEventsSync(EventRowSettings, ToOptimizely):
 
 
 class OptimizelyListSync(MemberSettings, ToOptimizely):
-    """Subscribers of a list of the Optimizely Data Platform. Needs the public API key and a list. Who leaves is
-    unsubscribed from the list. Never run against Optimizely itself.
+    """Subscribers of a list of the Optimizely Data Platform.
+
+    **To create there:** the list; the public API key.
+
+    **What is matched:** the key with the identifier. Who leaves is unsubscribed from the list.
+
+    **Never run against Optimizely itself.**
     """
 
     takes_properties: ClassVar[bool] = False
