@@ -3,7 +3,7 @@
 from heap_assets.activation.connectors.base import Connector, Deployment, Requirement, Rows
 from heap_assets.activation.connectors.heap_deletion import heap_deletion
 from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
-from heap_assets.activation.connectors.reading import ReadSettings
+from heap_assets.activation.connectors.reading import DELETED, ApiSettings, OnlyRead, ReadSettings, frame_of
 from heap_assets.activation.connectors.registry import built_in_kinds, connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
@@ -37,12 +37,14 @@ from heap_assets.activation.reverse_etl import ToolRun, ToolRunner, tool_of
 from heap_assets.sources.warehouse import Permission
 
 __all__ = [
+    "DELETED",
     "LATER",
     "NORMALISERS",
     "AddressPolicy",
     "Addressed",
     "Api",
     "ApiKey",
+    "ApiSettings",
     "Auth",
     "BaseDestination",
     "Basic",
@@ -64,6 +66,7 @@ __all__ = [
     "Mode",
     "OAuth",
     "OnWithdrawn",
+    "OnlyRead",
     "Permission",
     "Progress",
     "Property",
@@ -99,6 +102,7 @@ __all__ = [
     "dry_run",
     "fold",
     "forget",
+    "frame_of",
     "full_resend",
     "has_salt",
     "hashed_key",

@@ -47,11 +47,12 @@ from heap_assets.sources.warehouse.publish import (
 )
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 from heap_assets.sources.warehouse.resolved_views import RESOLVED_COLUMNS, ResolvedOn
-from heap_assets.sources.warehouse.rows import RowsWarehouse
+from heap_assets.sources.warehouse.rows import DELETED, RowsWarehouse
 from heap_assets.sources.warehouse.shape import Shape, family_of
 
 __all__ = [
     "CONTENT_SCHEME",
+    "DELETED",
     "FINGERPRINT_SCHEME",
     "RESOLVED_COLUMNS",
     "SAMPLE_ROWS",

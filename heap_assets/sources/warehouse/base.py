@@ -106,6 +106,8 @@ class Reading:
         Where the engine bills by bytes.
     lost
         Column to the number of its values that the lake cannot hold and that are null instead (docs/values.md).
+    deleted
+        Of a read of changes: the values of the column that names a record, of those that the source says are deleted.
     """
 
     relation: str
@@ -116,6 +118,7 @@ class Reading:
     version: str | None = None
     bytes_billed: int | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
+    deleted: pl.Series | None = None
 
 
 class ReadRequest(NamedTuple):
@@ -137,6 +140,7 @@ class ReadResult(NamedTuple):
     lost: Mapping[str, int]
     version: str | None = None
     bytes_billed: int | None = None
+    deleted: pl.Series | None = None
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,7 @@ class Warehouse(ABC):
         result = self._read(ReadRequest(relation, columns, newer, limit, text), path)
         return Reading(
             result.relation, result.columns, result.rows, observed_at, time.monotonic() - started, result.version,
-            result.bytes_billed, result.lost,
+            result.bytes_billed, result.lost, result.deleted,
         )  # fmt: skip
 
     @abstractmethod

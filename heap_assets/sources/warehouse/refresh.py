@@ -9,8 +9,8 @@ the listed times; otherwise everything is read.
 
 A row that was changed without its `updated_at` escapes all three; the caller reads everything now and then.
 
-A source with a change feed (`reports_changes`) is read from an hour before the newest `updated_at` on; its deleted rows
-show when everything is read.
+A source with a change feed (`reports_changes`) is read from an hour before the newest `updated_at` on; rows that it
+does not name as deleted, and are, show when everything is read.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def _changes(
 def _reported_changes(
     read: _Read, key: str, updated_at: str, previous: Observation, overlap: timedelta
 ) -> Iterator[_Folded | None]:
-    """Merge the rows that the source reports as changed into the previous ones; deletions are not reported."""
+    """Merge the rows that the source reports as changed or deleted into the previous ones."""
     newest = _moment(previous.rows.select(pl.col(updated_at).max()).collect(engine="streaming").item())
     if newest is None:
         yield None
@@ -255,11 +255,22 @@ def _reported_changes(
         lost = read.shape.renamed_counts(snapshot.reading.lost)
         pair = [key, updated_at]
         changed_rows = changed.join(previous.rows.select(pair), on=pair, how="anti", nulls_equal=True)
-        if not changed_rows.select(pl.len()).collect(engine="streaming").item():
+        remaining, removed = _without_deleted(previous.rows, snapshot.reading.deleted)
+        if not removed and not changed_rows.select(pl.len()).collect(engine="streaming").item():
             yield _Folded(previous.rows, 0, 0, lost)
             return
-        unchanged = previous.rows.join(changed.select(key), on=key, how="anti")
-        yield _Folded(pl.concat([unchanged, changed]), snapshot.reading.rows, snapshot.reading.bytes_billed or 0, lost)
+        unchanged = remaining.join(changed.select(key), on=key, how="anti")
+        read_rows, billed = snapshot.reading.rows + removed, snapshot.reading.bytes_billed or 0
+        yield _Folded(pl.concat([unchanged, changed]), read_rows, billed, lost)
+
+
+def _without_deleted(rows: pl.LazyFrame, deleted: pl.Series | None) -> tuple[pl.LazyFrame, int]:
+    """Remove records that are deleted, if the column that names them is there; returns how many were removed."""
+    if deleted is None or rows.collect_schema().get(deleted.name) != deleted.dtype:
+        return rows, 0
+    removed = deleted.to_frame().lazy()
+    count = rows.join(removed, on=deleted.name, how="semi").select(pl.len()).collect(engine="streaming").item()
+    return rows.join(removed, on=deleted.name, how="anti"), int(count)
 
 
 def _earlier(moment: datetime, by: timedelta) -> datetime:

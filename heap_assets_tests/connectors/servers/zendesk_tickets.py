@@ -1,9 +1,10 @@
-"""Tickets of a Zendesk account: the incremental export by cursor, and the field that is written back."""
+"""Tickets of a Zendesk account and the field that is written back; the incremental exports of tickets and users."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from datetime import datetime
 from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Call, VendorServer, route
@@ -24,7 +25,22 @@ class Tickets(VendorServer):
         return id
 
     @route("GET", "/api/v2/incremental/tickets/cursor.json")
-    def export(self, call: Call) -> Any:
+    def export_tickets(self, call: Call) -> Any:
+        rows = {id: (int(row["generated_timestamp"]), row) for id, row in self.table("ticket").items()}
+        return self._export(call, "tickets", rows)
+
+    @route("GET", "/api/v2/incremental/users/cursor.json")
+    def export_users(self, call: Call) -> Any:
+        """The same for users: the fact sheet has it for tickets only."""
+        moments = {id: datetime.fromisoformat(row["updated_at"]) for id, row in self.table("user").items()}
+        rows = {id: (int(moments[id].timestamp()), row) for id, row in self.table("user").items()}
+        return self._export(call, "users", rows)
+
+    def remove_user(self, id: int | str) -> None:
+        """Delete a user, as agents do."""
+        self.table("user")[str(id)] |= {"active": False, "updated_at": self.stamp()}
+
+    def _export(self, call: Call, of: str, held: dict[str, tuple[int, dict[str, Any]]]) -> Any:
         start, cursor = call.query.get("start_time"), call.query.get("cursor")
         if (start is None) is (cursor is None):
             raise self.wrong("an export has a start_time, or a cursor that was given")
@@ -42,19 +58,16 @@ class Tickets(VendorServer):
                 after = (int(moment), int(id))
             except (binascii.Error, ValueError) as fault:
                 raise self.wrong("the cursor is one that was given", 422, "InvalidValue") from fault
-        rows = sorted(
-            (row for row in self.table("ticket").values() if row["generated_timestamp"] <= now - 60),
-            key=lambda row: (row["generated_timestamp"], row["id"]),
-        )
-        rows = [row for row in rows if (row["generated_timestamp"], row["id"]) > after]
-        page = rows[:size]
-        if page:
-            after = (page[-1]["generated_timestamp"], page[-1]["id"])
+        rows = sorted((moment, row["id"], row) for moment, row in held.values() if moment <= now - 60)
+        rows = [row for row in rows if row[:2] > after]
+        if rows:
+            after = rows[:size][-1][:2]
+        page = [row for *_, row in rows[:size]]
         text = base64.b64encode(f"{after[0]}|{after[1]}".encode()).decode()
         if call.query.get("exclude_deleted") == "true":
-            page = [row for row in page if row["status"] != "deleted"]
+            page = [row for row in page if row.get("status") != "deleted"]
         return {
-            "tickets": page,
+            of: page,
             "after_cursor": text,
             "after_url": f"{self.url}{call.path}?cursor={text}",
             "before_cursor": None,

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from heap_assets.sources.warehouse import RelationMissingError, RowsWarehouse, WarehouseError, family_of
+from heap_assets.sources.warehouse import DELETED, RelationMissingError, RowsWarehouse, WarehouseError, family_of
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
 
 SCHEMA = pl.Schema(
@@ -106,3 +106,34 @@ def test_rows_of_other_types_are_an_error_that_quotes_none_of_them(tmp_path: Pat
         warehouse.read("people", None, tmp_path / "none.parquet")
     assert "ann@" not in str(caught.value)
     assert not (tmp_path / "none.parquet").exists()
+
+
+def test_the_last_row_of_a_record_counts_and_a_deleted_one_leaves_the_table(tmp_path: Path) -> None:
+    schema = pl.Schema({"id": pl.Int64, "name": pl.String, "at": pl.Datetime("us", "UTC")})
+    frames: list[list[tuple[int, str, bool]]] = [
+        [(1, "a", False), (2, "b", False), (3, "c", False), (4, "d", False)],
+        [(2, "b2", False), (3, "c", True), (4, "d", True), (4, "d2", False), (9, "i", True)],
+    ]
+
+    def read(table: str, since: datetime | None) -> Iterator[pl.DataFrame]:
+        for frame in frames:
+            rows = [{"id": id, "name": name, "at": at(10), DELETED: deleted} for id, name, deleted in frame]
+            yield pl.DataFrame(rows, schema={**schema, DELETED: pl.Boolean})
+
+    warehouse = RowsWarehouse("crm", lambda: {"people": schema}, read, {"people": "id"})
+    reading = warehouse.read("people", ["name"], tmp_path / "1.parquet")
+    assert pl.read_parquet(tmp_path / "1.parquet").rows() == [("a",), ("b2",), ("d2",)]
+    assert reading.rows == 3
+    assert reading.deleted is not None
+    assert sorted(reading.deleted) == [3, 9]
+    with refreshed(warehouse, "people", None, key="id", updated_at="at") as result:
+        result.frame.collect().write_parquet(tmp_path / "2.parquet")
+    observed = Observation(pl.scan_parquet(tmp_path / "2.parquet"), at(20))
+    frames[:] = [[(1, "a", True)]]
+    with refreshed(warehouse, "people", None, key="id", updated_at="at", previous=observed) as result:
+        assert (result.mode, result.rows_read) == ("changes", 1)
+        assert sorted(result.frame.collect()["name"]) == ["b2", "d2"]
+        result.frame.collect().write_parquet(tmp_path / "3.parquet")
+    observed = Observation(pl.scan_parquet(tmp_path / "3.parquet"), at(20))
+    with refreshed(warehouse, "people", None, key="id", updated_at="at", previous=observed) as result:
+        assert result.mode == "unchanged", "it is deleted already"

@@ -13,16 +13,18 @@ from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, Trouble, Verdict, reason_of, retry_after
-from heap_assets.config import VendorSettings
+from heap_assets.config import Section, VendorSettings
 
 HOST = "https://api.hubapi.com"
 """Of all regions."""
 BATCH_ROWS = 100
+SEARCH = "search"
+"""Label of searches, which have a limit of their own."""
 _LOCKED, _MIGRATING, _THROTTLED = 423, 477, 429
 
 
-class ToHubSpot(VendorSettings):
-    """An account of HubSpot."""
+class HubSpotAccount(Section):
+    """An account of HubSpot, of a sync or of a source."""
 
     hub_id: int = Field(ge=1, description="Hub ID of the account (in HubSpot: the account menu)")
     token: SecretStr = Field(description="Access token of a private app, as ${HUBSPOT_TOKEN}")
@@ -31,6 +33,7 @@ class ToHubSpot(VendorSettings):
         default=100, ge=1, description="100 for Free and Starter, 190 for Professional and Enterprise, 250 with add-on"
     )
     calls_per_day: int = Field(default=250_000, ge=1, description="Of the whole account, other apps included, by plan")
+    searches_per_second: int = Field(default=4, ge=1, description="Of the whole account: 4, or 5 by newer plans")
 
     @property
     def url(self) -> str:
@@ -38,15 +41,22 @@ class ToHubSpot(VendorSettings):
         return (self.base_url or HOST).rstrip("/")
 
 
+class ToHubSpot(HubSpotAccount, VendorSettings):
+    """A sync to an account."""
+
+
 class HubSpotDestination(BaseDestination):
     """Base of the destinations at HubSpot."""
 
-    def __init__(self, settings: ToHubSpot, batch_rows: int = BATCH_ROWS, **limits: Any) -> None:
+    def __init__(self, settings: HubSpotAccount, batch_rows: int = BATCH_ROWS, **limits: Any) -> None:
         self.url, self._hub = settings.url, settings.hub_id
         self.auth = Bearer(settings.token.get_secret_value())
         self.limits = Limits(
             batch_rows=batch_rows,
-            rates=(Rate(settings.calls_per_10_seconds, 10, per_call=True),),
+            rates=(
+                Rate(settings.calls_per_10_seconds, 10, per_call=True),
+                Rate(settings.searches_per_second, 1, per_call=True, label=SEARCH),
+            ),
             quotas=(Quota(settings.calls_per_day),),
             shared_by=f"hubspot:{self.url}:{self._hub}",
             **limits,

@@ -9,6 +9,7 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.hubspot.account import HubSpotDestination, ToHubSpot, as_text
+from heap_assets.activation.connectors.hubspot.read import HubSpotSource
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
@@ -75,6 +76,7 @@ class HubSpotContactsConnector(PeopleConnector[HubSpotContactsSync]):
     """People to contacts."""
 
     settings_model = HubSpotContactsSync
+    source_model = HubSpotSource
 
     def destination(self, table: str = "") -> HubSpotRecords:
         return HubSpotRecords(self.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -13,7 +13,7 @@ from heap_assets.activation.engine.auth import Auth, ClientCredentials, JwtBeare
 from heap_assets.activation.engine.destination import BaseDestination
 from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.verdict import Response, Trouble
-from heap_assets.config import Day, VendorSettings, VersionedSettings
+from heap_assets.config import Day, Section, VendorSettings, VersionedSettings
 
 _USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
 _MANY_CALLS = "REQUEST_LIMIT_EXCEEDED"
@@ -29,10 +29,8 @@ _MONTHS = (2, 6, 10)
 """Version 60 is that of spring 2024; three a year follow, and each lives for three years at least."""
 
 
-class ToSalesforce(VendorSettings, VersionedSettings):
-    """An org of Salesforce."""
-
-    cadence: ClassVar[str] = "*/15 * * * *"
+class Org(Section):
+    """An org of Salesforce, of a sync or of a source."""
 
     my_domain: str = Field(description="Address of the org: https://….my.salesforce.com, of a sandbox with its name")
     login: Literal["client_credentials", "jwt_bearer", "refresh_token"] = Field(
@@ -66,7 +64,7 @@ class ToSalesforce(VendorSettings, VersionedSettings):
         return value
 
     @model_validator(mode="after")
-    def _login_is_whole(self) -> ToSalesforce:
+    def _login_is_whole(self) -> Self:
         for name in _LOGINS[self.login]:
             if getattr(self, name) is None:
                 raise ValueError(f"{name}: login: {self.login} needs it")
@@ -102,10 +100,16 @@ class ToSalesforce(VendorSettings, VersionedSettings):
         return JwtBearer(**common, private_key=_plain(self.private_key), claims=claims)
 
 
+class ToSalesforce(Org, VendorSettings, VersionedSettings):
+    """A sync to an org."""
+
+    cadence: ClassVar[str] = "*/15 * * * *"
+
+
 class SalesforceDestination(BaseDestination):
     """Base of what calls Salesforce."""
 
-    def __init__(self, settings: ToSalesforce, **limits: Any) -> None:
+    def __init__(self, settings: Org, **limits: Any) -> None:
         self.url, self.auth = settings.url, settings.auth()
         self.base = f"/services/data/v{settings.api_version}"
         self._most_usage, self._usage = settings.most_api_usage, 0.0
@@ -118,9 +122,7 @@ class SalesforceDestination(BaseDestination):
     @property
     def used_up(self) -> str | None:
         """Why the run must end: others need the calls that are left."""
-        if self._usage <= self._most_usage:
-            return None
-        return f"{self._usage:.0%} of the org's calls in 24 hours are used up; most_api_usage is {self._most_usage:.0%}"
+        return _used_up(self._usage, self._most_usage)
 
     def trouble(self, response: Response) -> Trouble | None:
         self._heed(response.headers)
@@ -136,9 +138,23 @@ class SalesforceDestination(BaseDestination):
         return super().trouble(response)
 
     def _heed(self, headers: Mapping[str, str]) -> None:
-        usage = _USAGE.search(headers.get("sforce-limit-info", ""))
-        if usage and int(usage[2]):
-            self._usage = int(usage[1]) / int(usage[2])
+        self._usage = _usage_of(headers) or self._usage
+
+
+def usage_error(response: Response, most_usage: float) -> str | None:
+    """Return why no further call may be made after an answer: others need the calls that are left."""
+    return _used_up(_usage_of(response.headers) or 0.0, most_usage)
+
+
+def _usage_of(headers: Mapping[str, str]) -> float | None:
+    usage = _USAGE.search(headers.get("sforce-limit-info", ""))
+    return int(usage[1]) / int(usage[2]) if usage and int(usage[2]) else None
+
+
+def _used_up(usage: float, most_usage: float) -> str | None:
+    if usage <= most_usage:
+        return None
+    return f"{usage:.0%} of the org's calls in 24 hours are used up; most_api_usage is {most_usage:.0%}"
 
 
 def error_of(response: Response) -> tuple[str, str]:

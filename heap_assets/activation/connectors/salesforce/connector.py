@@ -13,6 +13,7 @@ from heap_assets import clock
 from heap_assets.activation.connectors.base import Requirement, Rows
 from heap_assets.activation.connectors.inputs import PeopleConnector
 from heap_assets.activation.connectors.salesforce.preflight import tried
+from heap_assets.activation.connectors.salesforce.read import SalesforceSource
 from heap_assets.activation.connectors.salesforce.records import SalesforceRecords
 from heap_assets.activation.connectors.salesforce.settings import SalesforceSettings
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
@@ -61,6 +62,7 @@ class SalesforceConnector(PeopleConnector[SalesforceSync]):
     """People, accounts or deals to records."""
 
     settings_model = SalesforceSync
+    source_model = SalesforceSource
 
     def destination(self, table: str = "") -> SalesforceRecords:
         return SalesforceRecords(self.settings)

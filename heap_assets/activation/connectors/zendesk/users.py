@@ -1,4 +1,4 @@
-"""Zendesk: users, up to 100 a job; a call only starts the job, whose results tell of each user in their order."""
+"""Users, up to 100 a job; a call only starts the job, whose results tell of each user in their order."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
-from heap_assets.activation.engine.auth import Basic, Bearer
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.connectors.zendesk.account import ToZendesk, ZendeskDestination
+from heap_assets.activation.connectors.zendesk.read import ZendeskSource
+from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
-from heap_assets.activation.engine.limits import Hint, Limits, Rate
 from heap_assets.activation.engine.prepare import VALUE
 from heap_assets.activation.engine.spec import Mode
-from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
-from heap_assets.config import PROPERTIES, Match, MatchSettings, VendorSettings
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
+from heap_assets.config import PROPERTIES, Match, MatchSettings
 from heap_assets.sources.warehouse import Permission
 
 _ROWS, _KEY = 100, 255
-_CONFLICT, _NOT_FOUND = 409, 404
+_NOT_FOUND = 404
 _SLOWER, _SLOWEST = 2.0, 10.0
 """Polls come so many times less often each time, up to so many times."""
 _STANDARD = frozenset(
@@ -31,33 +31,6 @@ _NEVER = frozenset({"id", "role", "custom_role_id", "suspended", "user_fields", 
 _REQUIRED = ("name", "email")
 _NO_USER = re.compile(r"not.?found|does not exist", re.IGNORECASE)
 _TAKEN = re.compile(r"already (been taken|being used)", re.IGNORECASE)
-
-
-class ToZendesk(VendorSettings):
-    """An account of Zendesk."""
-
-    subdomain: str | None = Field(
-        default=None, pattern=r"^[a-z0-9][a-z0-9-]*$", description="The part of its address before .zendesk.com"
-    )
-    base_url: str | None = Field(default=None, description="Stands in for the account's address")
-    email: str | None = Field(default=None, description="Who made the API token; with api_token")
-    api_token: SecretStr | None = Field(default=None, description="API token, as ${ZENDESK_API_TOKEN}")
-    oauth_token: SecretStr | None = Field(default=None, description="OAuth access token in place of both")
-    calls_per_minute: int = Field(default=200, ge=1, description="By plan: 200, 400, 700, or 2,500 with the add-on")
-
-    @property
-    def url(self) -> str:
-        """The address that is called."""
-        return (self.base_url or f"https://{self.subdomain}.zendesk.com").rstrip("/")
-
-    @model_validator(mode="after")
-    def _can_log_in(self) -> ToZendesk:
-        if self.subdomain is None and self.base_url is None:
-            raise ValueError("subdomain: which one is it? It stands before .zendesk.com in the account's address")
-        with_token = self.email is not None and self.api_token is not None
-        if with_token == (self.oauth_token is not None) or (self.email is None) != (self.api_token is None):
-            raise ValueError("email: log in by email and api_token, or by oauth_token alone")
-        return self
 
 
 class ZendeskUsersSync(RecordSettings, MatchSettings, ToZendesk):
@@ -106,6 +79,7 @@ class ZendeskUsersConnector(PeopleConnector[ZendeskUsersSync]):
     """People to users."""
 
     settings_model = ZendeskUsersSync
+    source_model = ZendeskSource
 
     def destination(self, table: str = "") -> ZendeskUsers:
         return ZendeskUsers(self.settings)
@@ -125,29 +99,18 @@ class ZendeskUsersConnector(PeopleConnector[ZendeskUsersSync]):
             )
 
 
-class ZendeskUsers(BaseDestination):
+class ZendeskUsers(ZendeskDestination):
     """Updates or upserts users; the job of a batch is remembered before it is asked about."""
 
     kind = "zendesk_users"
     mode = Mode.UPSERT
 
     def __init__(self, settings: ZendeskUsersSync) -> None:
-        self.url, self._key, self._poll = settings.url, settings.identifier, settings.poll_seconds
+        self._key, self._poll = settings.identifier, settings.poll_seconds
         self._creates, self._mails = settings.match_policy == "upsert", settings.verification_mails
         self._own = self.own_fields(settings.properties)
         self._known: frozenset[str] | None = None
-        if settings.oauth_token is not None:
-            self.auth = Bearer(settings.oauth_token.get_secret_value())
-        elif settings.api_token is not None:
-            self.auth = Basic(f"{settings.email}/token", settings.api_token.get_secret_value())
-        self.limits = Limits(
-            batch_rows=_ROWS,
-            key_units=_KEY,
-            rates=(Rate(settings.calls_per_minute, 60, per_call=True),),
-            hints=(Hint("X-Rate-Limit-Remaining", "ratelimit-reset"),),
-            shared_by=f"zendesk:{self.url}",
-            forbidden_names=_NEVER | {self._key},
-        )
+        super().__init__(settings, batch_rows=_ROWS, key_units=_KEY, forbidden_names=_NEVER | {self._key})
 
     @property
     def target(self) -> str:
@@ -172,11 +135,6 @@ class ZendeskUsers(BaseDestination):
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         path, method = ("create_or_update_many", "POST") if self._creates else ("update_many", "PUT")
         return Request(f"{self.url}/api/v2/users/{path}.json", b'{"users":[' + b",".join(elements) + b"]}", method)
-
-    def trouble(self, response: Response) -> Trouble | None:
-        if response.status == 401:
-            return Trouble.stop("Zendesk does not accept the token: check email and api_token, or oauth_token")
-        return Trouble.retry("HTTP 409") if response.status == _CONFLICT else super().trouble(response)
 
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
         if self._own and self._known is None:

@@ -1,0 +1,1 @@
+"""Zendesk: users, and what is read back."""
