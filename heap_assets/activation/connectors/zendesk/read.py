@@ -101,17 +101,17 @@ class ZendeskSource(ZendeskAccount, ApiSettings):
         schema, flat = self.columns(api)[table], {"tickets": self._ticket, "users": self._user}[table]
         latest = clock.now() - _YOUNGEST
         start = 0 if since is None else int(min(since.astimezone(UTC), latest).timestamp())
-        asked = f"start_time={start}"
+        position = f"start_time={start}"
         while True:
-            url = f"{self.url}/api/v2/incremental/{table}/cursor.json?{asked}&per_page={_ROWS}"
+            url = f"{self.url}/api/v2/incremental/{table}/cursor.json?{position}&per_page={_ROWS}"
             page = self._called(api, url, table, label=EXPORT)
             yield self._frame(page[table], schema, table, flat)
             if page.get("end_of_stream", True):
                 return
             cursor = f"cursor={page['after_cursor']}"
-            if cursor == asked:
+            if cursor == position:
                 raise SourceError(f"zendesk.{table} cannot be read: its cursor stands still")
-            asked = cursor
+            position = cursor
 
     @staticmethod
     def _frame(
