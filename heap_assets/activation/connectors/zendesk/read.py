@@ -118,7 +118,7 @@ class ZendeskSource(ZendeskAccount, ApiSettings):
         rows: list[Mapping[str, Any]],
         schema: pl.Schema,
         table: str,
-        flat: Callable[[Mapping[str, Any]], dict[str, Any]],
+        flat: Callable[[_Record], _Record],
     ) -> pl.DataFrame:
         is_deleted = [row.get("status") == "deleted" or row.get("active") is False for row in rows]
         frame = frame_of([flat(row) for row in rows], schema, table)
