@@ -23,6 +23,7 @@ ROOMS = {
     "versions": "yaml_core",
     "http_client": "errors",
     "config": "clock errors redaction yaml_core tables",
+    "functions": "config errors machine redaction values versions",
     "storage": "errors values tables",
     "identity": "errors machine storage values tables",
     "profiles": "errors identity tables values yaml_core",

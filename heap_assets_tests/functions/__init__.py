@@ -1,0 +1,1 @@
+"""Users' JavaScript functions: hostile scripts, kills, results, settings."""
