@@ -25,7 +25,7 @@ ROOMS = {
     "config": "clock errors redaction yaml_core tables",
     "functions": "config errors machine redaction values versions",
     "storage": "errors values tables",
-    "identity": "errors machine storage values tables",
+    "identity": "errors machine storage values tables yaml_core",
     "profiles": "errors identity tables values yaml_core",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",

@@ -50,6 +50,10 @@ class IdentitySettings(Section):
     )
     identifiers: list[IdentifierType] = Field(min_length=1, description="Strongest first")
     suppressed: str | None = Field(default=None, description="CSV file (identifier_type, identifier) of erased people")
+    decisions: str | None = Field(
+        default=None,
+        description="CSV or YAML file of what people have settled: same, apart, nobody or confirmed (docs/identity.md)",
+    )
     carry_max_days: int = Field(default=7, ge=0, description="How long a missing optional input is carried forward")
 
     @field_validator("identifiers")

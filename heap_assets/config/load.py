@@ -254,8 +254,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None
     changes["sources"] = {name: source.anchored(folder) for name, source in settings.sources.items()}
     changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}
-    if settings.identity.suppressed:
-        changes["identity"] = settings.identity.model_copy(
-            update={"suppressed": str(folder / settings.identity.suppressed)}
-        )
+    files = {name: getattr(settings.identity, name) for name in ("suppressed", "decisions")}
+    if named := {name: str(folder / file) for name, file in files.items() if file}:
+        changes["identity"] = settings.identity.model_copy(update=named)
     return settings.model_copy(update=changes)

@@ -1,6 +1,9 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
 from heap_assets.identity.changes import assign, changes, only_suppressed, without_suppressed
+from heap_assets.identity.decision_file import read_decisions
+from heap_assets.identity.decision_links import DECISIONS_SOURCE
+from heap_assets.identity.decisions import DECISION_KINDS, Decision, DecisionError, DecisionKind, check_decisions
 from heap_assets.identity.engine import EngineName, compile_engine
 from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
@@ -32,6 +35,8 @@ __all__ = [
     "AUDIT_SCHEMA",
     "CHANGES",
     "CONFLICTS",
+    "DECISIONS_SOURCE",
+    "DECISION_KINDS",
     "EMAIL",
     "GRAPH",
     "HEAP_IDENTITY",
@@ -42,6 +47,9 @@ __all__ = [
     "AuditedTable",
     "ColumnMapping",
     "DayInput",
+    "Decision",
+    "DecisionError",
+    "DecisionKind",
     "EngineName",
     "Explanation",
     "IdentifierRule",
@@ -60,6 +68,7 @@ __all__ = [
     "audit_figures",
     "audit_text",
     "changes",
+    "check_decisions",
     "compile_engine",
     "explain",
     "extract",
@@ -68,6 +77,7 @@ __all__ = [
     "only_suppressed",
     "own_identify_links",
     "quality",
+    "read_decisions",
     "resolve",
     "resolve_path",
     "suppressed_values",

@@ -26,7 +26,17 @@ JUNK_PATTERNS: Final = (
 MAX_BYTES: Final = 1024
 """Longer values are payloads in the wrong column; Heap's own identities have at most 255 characters (heap.md 1.9)."""
 
-REASONS: Final = ("null", "empty", "too_long", "junk", "blocked", "suppressed", "control_character", "pattern")
+REASONS: Final = (
+    "null",
+    "empty",
+    "too_long",
+    "junk",
+    "blocked",
+    "nobody",
+    "suppressed",
+    "control_character",
+    "pattern",
+)
 """Reasons why a value is no identifier, in the order of the tests."""
 
 IN_WORDS: Final[dict[str | None, str | None]] = {
@@ -38,6 +48,7 @@ IN_WORDS: Final[dict[str | None, str | None]] = {
     "control_character": "it holds a control character",
     "junk": "it is on the list of values that mean nobody",
     "blocked": "the settings block it",
+    "nobody": "a decision says that it identifies nobody",
     "suppressed": "this person is to be unknown",
 }
 
@@ -173,6 +184,8 @@ def reason(value: pl.Expr, rule: IdentifierRule, rules: Rules) -> pl.Expr:
         tests.append(("blocked", value.is_in(_all_normalised(rule.blocked, rule))))
     if rule.blocked_patterns:
         tests.append(("blocked", value.str.contains("|".join(f"(?:{p})" for p in rule.blocked_patterns))))
+    if excluded := sorted(value for kind, value in rules.excluded if kind == rule.type):
+        tests.append(("nobody", value.is_in(excluded)))
     if suppressed:
         tests.append(("suppressed", value.is_in(suppressed)))
     if rule.normaliser != "none":

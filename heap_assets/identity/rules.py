@@ -10,13 +10,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from typing import Final, Literal
 
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError, SettingsError
+from heap_assets.identity.decisions import Decision, Pair
 from heap_assets.tables import MIGRATIONS, USERS
 
 
@@ -140,11 +142,14 @@ class Rules:
     suppressed
         (type, value) pairs of people who must not be known: they are no identifiers. Values are normalised like the
         data.
+    decisions
+        What people have settled; values come normalised. They stand above all other rules.
     """
 
     identifiers: tuple[IdentifierRule, ...]
     order: Literal["priority", "first_seen"] = "priority"
     suppressed: frozenset[tuple[str, str]] = field(default_factory=frozenset, repr=False)
+    decisions: tuple[Decision, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.identifiers) <= MAX_TYPES:
@@ -159,6 +164,28 @@ class Rules:
                     self.rank(name)
         for suppressed_type, _ in self.suppressed:
             self.rank(suppressed_type)
+        for decision in self.decisions:
+            for decided_type, _ in decision.identifiers:
+                self.rank(decided_type)
+
+    def on(self, day: date) -> Rules:
+        """Return the rules for the graph of a day: without the decisions that had ended before it."""
+        held = tuple(decision for decision in self.decisions if decision.holds_on(day))
+        return self if len(held) == len(self.decisions) else replace(self, decisions=held)
+
+    @cached_property
+    def excluded(self) -> frozenset[Pair]:
+        """Type and value of what identifies nobody, by decision."""
+        return frozenset(pair for one in self.decisions if one.kind == "nobody" for pair in one.identifiers)
+
+    @cached_property
+    def apart(self) -> tuple[tuple[str, ...], ...]:
+        """Each `apart` decision as its id, then type and value of its identifiers one after the other."""
+        return tuple(
+            (one.id, *(text for pair in one.identifiers for text in pair))
+            for one in sorted(self.decisions, key=lambda one: one.id.encode())
+            if one.kind == "apart"
+        )
 
     @cached_property
     def types(self) -> tuple[str, ...]:
@@ -202,7 +229,15 @@ class Rules:
 
     @cached_property
     def digest(self) -> str:
-        """Version of the rules: equal digests, equal results from equal links."""
+        """Version of the rules and decisions: equal digests, equal results from equal links."""
+        settled = sorted(
+            [one.id, one.kind, *map(list, one.identifiers)] for one in self.decisions if one.joins_or_parts
+        )
+        return self._digest([self.rules_digest, settled]) if settled else self.rules_digest
+
+    @cached_property
+    def rules_digest(self) -> str:
+        """Version of the rules without `same` and `apart`, whose changes engines fold into what they have."""
         return self._digest(
             {
                 "types": [
@@ -227,6 +262,7 @@ class Rules:
                     for rule, sharing in zip(self.identifiers, self.sharing, strict=True)
                 ],
                 "suppressed": sorted(map(list, self.suppressed)),
+                **({"excluded": sorted(map(list, self.excluded))} if self.excluded else {}),
                 "normalisation": _NORMALISATION,
             }
         )  # fmt: skip

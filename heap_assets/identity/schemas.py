@@ -31,8 +31,10 @@ _CONFLICTS: _Types = {
     "type_a": pl.String, "value_a": pl.String, "type_b": pl.String, "value_b": pl.String,
     "sources": pl.List(pl.String), "first_seen": TIME, "limited_type": pl.String, "limit": pl.Int64,
     "count_a": pl.Int64, "count_b": pl.Int64, "profile_a": pl.String, "profile_b": pl.String,
+    "decision": pl.String,
 }  # fmt: skip
 CONFLICTS: Final = pl.Schema(_CONFLICTS)
+"""`decision`: id of the `apart` decision that refused a link; then `limited_type`, `limit` and the counts are null."""
 
 SHARED: Final = pl.Schema(
     {"identifier_type": pl.String, "identifier": pl.String, "stronger_type": pl.String, "groups": pl.Int64}

@@ -10,16 +10,19 @@ from typing import Any, Final
 
 import polars as pl
 
+from heap_assets.identity.decision_links import DECISIONS_SOURCE, decision_links
 from heap_assets.identity.engine import EngineName, engine_named
 from heap_assets.identity.engine.base import CurrentSnapshot, ExtractedLinks, LinksOfDay, Resolution
 from heap_assets.identity.extract import Extraction, extract
 from heap_assets.identity.rules import LinksError, Rules, SourceTable
-from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated
+from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated, as_links
 from heap_assets.storage import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
 _SNAPSHOT_LINKS: Final = f"{state_keys.IDENTITY}/standing"
 _KEY: Final = [*ENDS, "source"]
+_ALWAYS: Final = date(1970, 1, 1)
+"""Decisions hold for all days alike."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Timeline:
 
         Raises LinksError if an input is of a later day, or one day of a table is passed twice.
         """
+        if (rules := self.rules.on(day)) is not self.rules:
+            return Timeline(self.store, rules, self.engine).advance(day, inputs)
         by_key = _checked(day, inputs)
         files = {key: self._extracted(part) for key, part in sorted(by_key.items())}
         events = {
@@ -112,6 +117,8 @@ class Timeline:
 
         Inputs that are not in the cache are extracted, and not kept.
         """
+        if (rules := self.rules.on(day)) is not self.rules:
+            return Timeline(self.store, rules, self.engine).links(day, inputs)
         by_key = _checked(day, inputs)
         links = {key: self._links_of(part) for key, part in sorted(by_key.items())}
         parts = [links[key] for key, part in by_key.items() if part.table.kind == "event"]
@@ -119,7 +126,7 @@ class Timeline:
             days = sorted(at for table, at in by_key if table == name)
             timeless = by_key[name, days[-1]].table.time_column is None
             parts.append(_since_first_snapshot([links[name, at] for at in days]) if timeless else links[name, days[-1]])
-        return _combined(parts)
+        return _combined([*parts, decision_links(self.rules).lazy()])
 
     def _links_of(self, part: DayInput) -> pl.LazyFrame:
         file = f"{self._file(part)}-links.parquet"
@@ -163,6 +170,16 @@ class Timeline:
                 if not self.store.is_whole(links):
                     self.store.sink(links, _since_first_snapshot([self.store.scan(file) for file in every]))
             snapshots[name] = CurrentSnapshot(name, days[-1], self.store.scan(links), links, timeless)
+        decided = decision_links(self.rules)
+        if decided.height:
+            digest = hashlib.sha256(decided.write_csv().encode()).hexdigest()[:32]
+            links = f"{_SNAPSHOT_LINKS}/{DECISIONS_SOURCE}/{digest}.parquet"
+            if not self.store.is_whole(links):
+                self.store.sink(links, decided.lazy())
+            decided_links = self.store.scan(links)
+            snapshots[DECISIONS_SOURCE] = CurrentSnapshot(
+                DECISIONS_SOURCE, _ALWAYS, decided_links, links, timeless=False
+            )
         return snapshots
 
     def _refused(
@@ -235,4 +252,7 @@ def resolve(links: pl.LazyFrame, rules: Rules, engine: EngineName = "native") ->
     MemoryLimitError
         If there are more identifiers or links than fit into the memory that this process may use.
     """
-    return engine_named(engine).resolve(links, rules)
+    decided = decision_links(rules)
+    return engine_named(engine).resolve(
+        pl.concat([as_links(links), decided.lazy()]) if decided.height else links, rules
+    )

@@ -86,7 +86,8 @@ def figures(project: Project, path: str, day: date) -> dict[str, int]:
         return {}
     prefix, column = by[path]
     counts_by_value = rows.group_by(column).len().sort(column).collect()
-    return {f"{prefix}{value}": int(count) for value, count in counts_by_value.iter_rows()}
+    # a conflict without a limited type is one that a decision refused
+    return {f"{prefix}{value or 'decision'}": int(count) for value, count in counts_by_value.iter_rows()}
 
 
 def _previous_graph(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:

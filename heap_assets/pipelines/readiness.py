@@ -211,7 +211,7 @@ def graph_is_due(project: Project) -> date | None:
 
 def graph_inputs(project: Project, ready: IdentityInputs) -> Inputs:
     """Return the inputs of a graph as the lake records them, with the version of the rules."""
-    return Inputs({**ready.provenance.versions, "rules": project.rules.digest})
+    return Inputs({**ready.provenance.versions, "rules": project.rules_of_days.on(ready.day).digest})
 
 
 def _stored(project: Project, asset: str, table: SourceTable) -> Iterator[DayInput]:

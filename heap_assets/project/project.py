@@ -22,6 +22,8 @@ from heap_assets.identity import (
     Rules,
     SourceTable,
     Timeline,
+    check_decisions,
+    read_decisions,
     user_migrations_table,
 )
 from heap_assets.profiles import Audience, Condition
@@ -184,12 +186,21 @@ class Project:
 
     @cached_property
     def rules(self) -> Rules:
-        """The rules of identity resolution."""
-        return Rules(
+        """The rules of identity resolution, with the decisions that hold today."""
+        rules = self.rules_of_days.on(clock.today())
+        check_decisions(rules.decisions)
+        return rules
+
+    @cached_property
+    def rules_of_days(self) -> Rules:
+        """The rules with all decisions, those that have ended too: they hold for the days before their end."""
+        rules = Rules(
             identifiers=tuple(identifier_rule(section) for section in self.settings.identity.identifiers),
             order=self.settings.identity.order,
             suppressed=_suppressed(self.settings.identity.suppressed),
         )
+        file = self.settings.identity.decisions
+        return rules if file is None else replace(rules, decisions=read_decisions(Path(file), rules))
 
     @cached_property
     def audiences(self) -> list[Audience]:
@@ -204,7 +215,7 @@ class Project:
     @cached_property
     def timeline(self) -> Timeline:
         """The identity graph over the days."""
-        return Timeline(self.lake.store, self.rules, self.settings.identity.engine)
+        return Timeline(self.lake.store, self.rules_of_days, self.settings.identity.engine)
 
     @cached_property
     def event_sources(self) -> dict[str, SourceTable]:

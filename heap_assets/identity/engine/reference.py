@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from heap_assets.identity.decisions import apart_pairs
 from heap_assets.identity.engine.base import LinksOfDay, Resolution
 from heap_assets.identity.rules import LinksError, Rules
 from heap_assets.identity.schemas import CONFLICTS, GRAPH, LINKS, SHARED, as_links
@@ -53,12 +54,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A link that would have broken the limit of a type, and the numbers of that type on both sides."""
+    """A link that an `apart` decision refused; or the limit of a type, with the numbers of that type on both sides."""
 
     link: Link
-    limited_type: str
-    count_a: int
-    count_b: int
+    decision: str | None
+    limited_type: str | None = None
+    limit: int | None = None
+    count_a: int | None = None
+    count_b: int | None = None
 
 
 @dataclass
@@ -130,8 +133,8 @@ def people_of(rows: Sequence[Row], rules: Rules) -> People:
         ids.update(dict.fromkeys(group, None if lonely else _profile_id(group, rows, rules)))
     conflicts: set[tuple[object, ...]] = {
         (*refusal.link.a, *refusal.link.b, tuple(sorted(refusal.link.sources)), refusal.link.first,
-         refusal.limited_type, rules[refusal.limited_type].max_per_profile, refusal.count_a, refusal.count_b,
-         ids[refusal.link.a], ids[refusal.link.b])
+         refusal.limited_type, refusal.limit, refusal.count_a, refusal.count_b,
+         ids[refusal.link.a], ids[refusal.link.b], refusal.decision)
         for refusal in refused
         if group_of[refusal.link.a] is not group_of[refusal.link.b]
     }  # fmt: skip
@@ -231,14 +234,27 @@ def _merged(
         group_a, group_b = group_of[link.a], group_of[link.b]
         if group_a is group_b:
             continue
+        decision = _apart_by(group_a, group_b, rules)
+        if decision is not None:
+            refused.append(Refusal(link, decision))
+            continue
         broken = None if link.authoritative else _broken_limit(group_a, group_b, rules)
         if broken is not None:
-            refused.append(Refusal(link, *broken))
+            limited_type, count_a, count_b = broken
+            limit = rules[limited_type].max_per_profile
+            refused.append(Refusal(link, None, limited_type, limit, count_a, count_b))
             continue
         group_a |= group_b
         for identifier in group_b:
             group_of[identifier] = group_a
     return group_of, refused
+
+
+def _apart_by(group_a: set[Identifier], group_b: set[Identifier], rules: Rules) -> str | None:
+    for decision, a, b in apart_pairs(rules.decisions):  # the smallest id first
+        if (a in group_a and b in group_b) or (b in group_a and a in group_b):
+            return decision
+    return None
 
 
 def _broken_limit(group_a: set[Identifier], group_b: set[Identifier], rules: Rules) -> tuple[str, int, int] | None:

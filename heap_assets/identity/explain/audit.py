@@ -280,8 +280,8 @@ def _conflict_metrics(conflicts: pl.LazyFrame) -> Iterator[Row]:
     counts = conflicts.group_by("limited_type").len().sort("limited_type").collect()
     total = int(counts["len"].sum())
     yield "conflicts", ALL, total, None
-    for limited_type, refused in counts.iter_rows():
-        yield "conflicts", limited_type, refused, total
+    for limited_type, refused in counts.iter_rows():  # none: a decision refused them
+        yield "conflicts", limited_type or "decision", refused, total
 
 
 def _heap_metrics(members: pl.DataFrame, facts: pl.DataFrame, users: pl.LazyFrame) -> Iterator[Row]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import polars as pl
@@ -26,26 +26,33 @@ class IdentityTables:
         All links as of the day, with the schema of `identity/links`.
     graph, conflicts, shared
         `identity/graph`, `identity/conflicts`, `identity/shared` of the day.
+    decisions
+        Decisions in words, by id.
     """
 
     links: pl.LazyFrame
     graph: pl.LazyFrame
     conflicts: pl.LazyFrame
     shared: pl.LazyFrame
+    decisions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A link that would have broken a merge limit; `near` is on the profile that the search left, `far` on the next."""
+    """A link that was refused; `near` is on the profile that the search left, `far` on the next.
+
+    `decision`: the `apart` decision that refused it, in words; else a merge limit did, which the others describe.
+    """
 
     near: Identifier
     far: Identifier
     sources: tuple[str, ...]
     first_seen: datetime | None
-    limited_type: str
-    limit: int
-    count_near: int
-    count_far: int
+    limited_type: str | None
+    limit: int | None
+    count_near: int | None
+    count_far: int | None
+    decision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,13 @@ def _refused_links(tables: IdentityTables, profiles: list[str]) -> Iterator[Hop]
             (row[f"profile_{end}"], Identifier(row[f"type_{end}"], row[f"value_{end}"]), row[f"count_{end}"])
             for end in ("a", "b")
         ]
+        decision = row.get("decision")  # partitions of earlier versions have none
+        if decision is not None:
+            decision = tables.decisions.get(decision, f"apart by decision {decision}")
         link = (tuple(row["sources"]), row["first_seen"], row["limited_type"], row["limit"])
         for near, far in (sides, sides[::-1]):
             if near[0] in searched:
-                yield Hop(near[0], far[0], Refused(near[1], far[1], *link, near[2], far[2]))
+                yield Hop(near[0], far[0], Refused(near[1], far[1], *link, near[2], far[2], decision))
 
 
 def _members(tables: IdentityTables, profiles: Iterable[str]) -> pl.LazyFrame:

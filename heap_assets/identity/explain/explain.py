@@ -6,7 +6,7 @@ Answers come from the tables of a day and never from a new run; only the profile
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from heap_assets.identity.explain.blockers import (
     Barrier,
@@ -88,6 +88,7 @@ def explain(first: str, second: str | None, tables: IdentityTables, rules: Rules
 
     Raises QueryError: a query without a type, or with one that the rules do not know.
     """
+    tables = replace(tables, decisions={decision.id: decision.label for decision in rules.decisions})
     lookups = tuple(look_up(query, tables, rules) for query in (first, second) if query is not None)
     profile_ids = sorted({lookup.profile_id for lookup in lookups if lookup.profile_id is not None})
     clusters_by_profile = load_clusters(profile_ids, tables.links, tables.graph, rules)

@@ -107,7 +107,9 @@ def _groups(groups: int) -> str:
 
 
 def limit_words(refused: Refused) -> str:
-    """Return the limit that a link would have broken."""
+    """Return the decision that refused a link, or the limit that it would have broken."""
+    if refused.decision is not None:
+        return refused.decision
     return (
         f"a profile may hold {refused.limit} {refused.limited_type}, together they would have "
         f"{refused.count_near} + {refused.count_far}"
@@ -256,6 +258,7 @@ def _step(step: Barrier | Link) -> dict[str, Any]:
                 "limited_type": step.limited_type,
                 "limit": step.limit,
                 "counts": [step.count_near, step.count_far],
+                "decision": step.decision,
             }
         case SharedValue():
             return {

@@ -220,11 +220,12 @@ class _Outcome:
 
     @classmethod
     def of(cls, encoded: Encoded, rules: Rules) -> _Outcome:
+        from heap_assets.identity.engine.native.apart import apart_nodes
         from heap_assets.identity.engine.native.ordered import clusters
         from heap_assets.identity.engine.native.shared import components
 
         connected = components(encoded, rules)
-        split = clusters(encoded, connected, rules)
+        split = clusters(encoded, connected, rules, apart_nodes(encoded, rules))
         return cls(split.labels, split.refused.height, int(np.count_nonzero(connected.shared)))
 
     @cached_property

@@ -27,7 +27,7 @@ _ABOUT = {
     GRAPH: "Every identifier and the profile it belongs to.\n\n"
     "Links are taken in one total order under merge limits, so neither arrival nor partitioning changes the answer; "
     "the graph of a day computed from the day before equals the one computed at once.",
-    CONFLICTS: "Links that a merge limit refused: which limit, both profiles and both counts.",
+    CONFLICTS: "Links that a merge limit or a decision refused: which one, both profiles and both counts.",
     SHARED: "Identifiers that belong to several people, such as a kiosk's device: they merge nobody.",
     CHANGES: "What became of yesterday's profiles: merged, split, moved, renamed, created, removed.",
 }

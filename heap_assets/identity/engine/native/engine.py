@@ -144,7 +144,7 @@ def _advance(store: Store, now: LinksOfDay, rules: Rules) -> tuple[Resolution, d
     snapshots = {name: part.version for name, part in now.snapshots.items()}
     state = load(store)
     why = "no state of this version" if state is None else ""
-    if state is not None and state.digest != rules.digest:
+    if state is not None and state.digest != rules.rules_digest:
         why = "the rules changed"
     change: Delta | None = None
     if state is not None and not why:
@@ -152,11 +152,11 @@ def _advance(store: Store, now: LinksOfDay, rules: Rules) -> tuple[Resolution, d
     if state is None or change is None:
         parts = [tagged(part.links, part.table) for part in (*now.events.values(), *now.snapshots.values())]
         every = pl.concat(parts) if parts else pl.LazyFrame(schema=LINKS)
-        state = State.of(resolved(every, rules, keep_rows=True), rules.digest)
+        state = State.of(resolved(every, rules, keep_rows=True), rules.rules_digest)
         state.inputs, state.snapshots = inputs, snapshots
         save(state, store)
         return as_resolution(state.resolved(rules)), {"mode": "full", "why": why}
-    if state.inputs == inputs and state.snapshots == snapshots:
+    if state.inputs == inputs and state.snapshots == snapshots and state.apart == rules.apart:
         return as_resolution(state.resolved(rules)), {"mode": "unchanged", "why": "no input changed"}
     folded = fold(state, change.removed, change.added, rules)
     for name, last in change.last_seen.items():

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity.engine.native import kernel, kernel_table
+from heap_assets.identity.engine.native.apart import apart_nodes, nodes_of, pairs_of
 from heap_assets.identity.engine.native.encode import SPILL, Encoded, LinkBatch, encode, grown
 from heap_assets.identity.engine.native.kernel import (
     BEFORE,
@@ -61,14 +62,18 @@ def fold(state: State, removed: pl.DataFrame, added: pl.DataFrame, rules: Rules)
         Ends and source of links.
     added
         Links.
+    rules
+        `apart` decisions that differ from those of the state are changes too: their components are resolved again.
     """
-    if removed.is_empty() and added.is_empty():
+    changed_apart = {*state.apart} ^ {*rules.apart}
+    if removed.is_empty() and added.is_empty() and not changed_apart:
         return Folded(0, 0, 0)
     leaving = _Changed.of(state, removed.select(*ENDS, "source"), rules)
     coming = _Changed.of(state, added.select(list(LINKS)), rules)
     reached = np.zeros(state.components, np.uint8)
     for changed in (leaving, coming):
         reached[state.component[changed.home[changed.home != NONE]]] = 1
+    reached[state.component[nodes_of(pairs_of(changed_apart), state, rules)]] = 1
     nodes = np.flatnonzero(reached[state.component] & (state.ranks != NO_TYPE)).astype(np.uint32)
     of_row = np.append(state.component, np.uint32(0)).take(
         state.row_a, mode="clip"
@@ -79,6 +84,7 @@ def fold(state: State, removed: pl.DataFrame, added: pl.DataFrame, rules: Rules)
     coming.enter(state)
     alive = _changed_rows(state, rows, leaving, coming)
     part = _part(state, alive, rules)
+    state.apart = rules.apart
     _put_back(state, part, old_count, nodes)
     state.refused = pl.concat([refused, part.refused])
     state.report = pl.concat([report, part.report])
@@ -226,7 +232,8 @@ def _part(state: State, rows: U32, rules: Rules) -> _Part:
     ]
     encoded = Encoded(ranks, facts, np.zeros(1, np.uint64), 0, texts, state.sources, batches)
     component, count = raw_components(encoded)
-    return _Part(nodes, is_inside, decided(encoded, rules), component, count)
+    apart = apart_nodes(state, rules).placed(place, is_inside)
+    return _Part(nodes, is_inside, decided(encoded, rules, apart), component, count)
 
 
 def _facts(state: State, nodes: U32) -> tuple[kernel.I64, Texts]:

@@ -182,14 +182,35 @@ def flatten(parent: U32, begin: int, end: int) -> int:
 
 @compiled
 def merge_in_order(
-    parent: U32, a: U32, b: U32, decided: U8, ranks: U8, limits: I64, broken: U8, count_a: I64, count_b: I64, state: U8
-) -> None:
-    """Merge the ends of links in order; refuse a link that would exceed a limit (rule 6).
+    parent: U32, a: U32, b: U32, decided: U8, ranks: U8, limits: I64, apart_a: U32, apart_b: U32, apart_by: U32,
+    broken: U8, count_a: I64, count_b: I64, by: U32, state: U8,
+) -> None:  # fmt: skip
+    """Merge the ends of links in order; refuse a link that joins what is apart, or would exceed a limit (rule 6).
 
-    `state`: 0 tree, 1 redundant, 2 refused. For refused ones `broken` is the strongest type broken, `count_a` and
-    `count_b` are how many of it the groups of the two ends hold then.
+    Parameters
+    ----------
+    apart_a, apart_b, apart_by
+        Nodes that may not come into one group, and the number of the decision that says so.
+    broken, count_a, count_b, by, state
+        Results. `state`: 0 tree, 1 redundant, 2 refused. `by`, which comes filled with NONE: the smallest decision that
+        refused the link. Where it is a limit, `broken` is the strongest type broken, `count_a` and `count_b` are how
+        many of it the groups of the two ends hold then.
     """
-    types = limits.size
+    types, pairs = limits.size, apart_a.size
+    # each group has a list of its nodes that are kept apart: their partners, the beginning, end and size of the list
+    partner, number = np.empty(2 * pairs, np.uint32), np.empty(2 * pairs, np.uint32)
+    following = np.full(2 * pairs, -1, np.int64)
+    size = parent.size if pairs else 0
+    begins, ends, sizes = np.full(size, -1, np.int64), np.full(size, -1, np.int64), np.zeros(size, np.int64)
+    for entry in range(2 * pairs):
+        pair = entry >> 1
+        node, partner[entry] = (apart_b[pair], apart_a[pair]) if entry & 1 else (apart_a[pair], apart_b[pair])
+        number[entry] = apart_by[pair]
+        following[entry] = begins[node]
+        if begins[node] < 0:
+            ends[node] = entry
+        begins[node] = entry
+        sizes[node] += 1
     counts = np.zeros((parent.size, types), np.int64)
     for node in range(parent.size):
         counts[node, ranks[node]] = 1
@@ -198,6 +219,16 @@ def merge_in_order(
         if x == y:
             state[row] = 1
             continue
+        if pairs and sizes[x] and sizes[y]:
+            fewer, other = (x, y) if sizes[x] <= sizes[y] else (y, x)
+            entry = begins[fewer]
+            while entry >= 0:
+                if number[entry] < by[row] and find(parent, partner[entry]) == other:
+                    by[row] = number[entry]
+                entry = following[entry]
+            if by[row] != NONE:
+                state[row] = 2
+                continue
         if not decided[row]:
             for kind in range(types):
                 count_x, count_y = counts[x, kind], counts[y, kind]
@@ -214,6 +245,13 @@ def merge_in_order(
         parent[y] = x
         for kind in range(types):
             counts[x, kind] += counts[y, kind]
+        if pairs and sizes[y]:
+            if sizes[x]:
+                following[ends[x]] = begins[y]
+            else:
+                begins[x] = begins[y]
+            ends[x] = ends[y]
+            sizes[x] += sizes[y]
 
 
 @compiled

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from heap_assets.identity.engine.native import kernel
+from heap_assets.identity.engine.native.apart import ApartNodes
 from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
 from heap_assets.identity.engine.native.kernel import U8, U32
 from heap_assets.identity.engine.native.memory import in_parts
@@ -28,7 +29,8 @@ class Clusters:
         Clusters are numbered below this; a number may be unused.
     refused
         One row per refused link whose ends are in different clusters: a, b: UInt32 (stronger end first), first: Int64,
-        sources: List(UInt16), broken: UInt8 (rank of the limited type), count_a, count_b: Int64.
+        sources: List(UInt16), broken: UInt8 (rank of the limited type), count_a, count_b: Int64, decision: String (the
+        one that refused it; then broken and the counts are null).
     """
 
     labels: U32
@@ -36,11 +38,13 @@ class Clusters:
     refused: pl.DataFrame
 
 
-def clusters(encoded: Encoded, connected: Components, rules: Rules, *, everywhere: bool = False) -> Clusters:
-    """Apply merge limits; the labels of the components `connected` become those of the clusters.
+def clusters(
+    encoded: Encoded, connected: Components, rules: Rules, apart: ApartNodes | None = None, *, everywhere: bool = False
+) -> Clusters:
+    """Apply merge limits, and keep apart what people say; the labels of the components `connected` become those of the clusters.
 
-    A component that meets all limits is a cluster as it is: no link in it could be refused (proof: reference,
-    identity.md 3.3). The others are resolved link by link.
+    A component that meets all limits and holds no two nodes that are apart is a cluster as it is: no link in it could
+    be refused (proof: reference, identity.md 3.3). The others are resolved link by link.
 
     `everywhere`: resolve all components link by link, for the proof that both ways agree.
     """
@@ -49,10 +53,12 @@ def clusters(encoded: Encoded, connected: Components, rules: Rules, *, everywher
     for rank in np.flatnonzero(limits >= 0):
         over |= np.bincount(labels[encoded.ranks == rank], minlength=connected.count) > limits[rank]
     count, refused = connected.count, pl.DataFrame(schema=_REFUSED)
+    apart = (apart or ApartNodes.none()).within(labels)
+    over[labels[apart.a]] = True
     if over.any():
         inside = over[labels].view(np.uint8)
         links = ordered_links(encoded, connected, inside, rules)
-        count, refused = _resolve(encoded, connected, links, inside, limits)
+        count, refused = _resolve(encoded, connected, links, inside, limits, apart)
     if connected.shared.any():  # one that is a cluster of its own belongs to no profile
         shared = np.flatnonzero(connected.shared)
         alone = np.bincount(labels, minlength=count)[labels[shared]] == 1
@@ -62,7 +68,7 @@ def clusters(encoded: Encoded, connected: Components, rules: Rules, *, everywher
 
 _REFUSED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "a": pl.UInt32, "b": pl.UInt32, "first": pl.Int64, "sources": pl.List(pl.UInt16), "broken": pl.UInt8,
-    "count_a": pl.Int64, "count_b": pl.Int64,
+    "count_a": pl.Int64, "count_b": pl.Int64, "decision": pl.String,
 }  # fmt: skip
 
 
@@ -114,7 +120,7 @@ def _links_inside(batch: LinkBatch, shared: U8, inside: U8) -> pl.DataFrame:
 
 
 def _resolve(
-    encoded: Encoded, connected: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64
+    encoded: Encoded, connected: Components, links: pl.DataFrame, marked: U8, limits: kernel.I64, apart: ApartNodes
 ) -> tuple[int, pl.DataFrame]:
     """Split marked components; writes new labels, returns their number and the refused links."""
     inside = np.flatnonzero(marked).astype(np.uint32)
@@ -122,12 +128,21 @@ def _resolve(
     parent = np.arange(inside.size, dtype=np.uint32)
     broken, state = np.zeros(a.size, np.uint8), np.zeros(a.size, np.uint8)
     count_a, count_b = np.zeros(a.size, np.int64), np.zeros(a.size, np.int64)
+    by = np.full(a.size, kernel.NONE, np.uint32)
     decided = links["decided"].to_numpy()
-    kernel.merge_in_order(parent, a, b, decided, encoded.ranks[inside], limits, broken, count_a, count_b, state)
+    apart_a, apart_b = (np.searchsorted(inside, nodes).astype(np.uint32) for nodes in (apart.a, apart.b))
+    kernel.merge_in_order(
+        parent, a, b, decided, encoded.ranks[inside], limits, apart_a, apart_b, apart.by,
+        broken, count_a, count_b, by, state,
+    )  # fmt: skip
     inner, parts = labelled(parent, np.empty(inside.size, np.uint32))
     connected.labels[inside] = inner + np.uint32(connected.count)
     conflict = (state == 2) & (inner[a] != inner[b])
-    refused = links.with_columns(
-        pl.Series("broken", broken), pl.Series("count_a", count_a), pl.Series("count_b", count_b)
-    ).filter(pl.Series(conflict))
+    numbers: dict[str, U8 | kernel.I64] = {"broken": broken, "count_a": count_a, "count_b": count_b}
+    refused = (
+        links.with_columns(pl.Series(name, values) for name, values in numbers.items())
+        .with_columns(apart.names(by))
+        .filter(pl.Series(conflict))
+        .with_columns(pl.when(pl.col("decision").is_null()).then(pl.col(name)).alias(name) for name in numbers)
+    )
     return connected.count + parts, refused.select(list(_REFUSED))

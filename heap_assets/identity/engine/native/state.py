@@ -30,7 +30,7 @@ from heap_assets.identity.engine.native.texts import Texts
 from heap_assets.identity.rules import Rules
 from heap_assets.storage import Store, state_keys
 
-FORMAT: Final = f"4 polars {pl.__version__}"
+FORMAT: Final = f"5 polars {pl.__version__}"
 """Polars' hashes are stable within one version only."""
 
 _POINTER: Final = f"{state_keys.IDENTITY}/state.json"
@@ -61,6 +61,8 @@ class State:
         Folded partitions of event tables: `table|day` to the file of its links.
     snapshots
         Folded partition of each snapshot table, by :attr:`CurrentSnapshot.version`.
+    apart
+        The `apart` decisions, as :attr:`Rules.apart`.
     spare
         Arrays with the slack that they were stored with, see :meth:`widened`.
     """
@@ -87,6 +89,7 @@ class State:
     report: pl.DataFrame
     inputs: dict[str, str] = field(default_factory=dict)
     snapshots: dict[str, str] = field(default_factory=dict)
+    apart: tuple[tuple[str, ...], ...] = ()
     spare: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def widened(self, name: str, size: int) -> Any:
@@ -121,7 +124,7 @@ class State:
             digest, encoded.ranks, encoded.facts, encoded.slots, encoded.size, texts, component, count,
             result.clusters.labels, result.components.shared, result.high, result.low,
             rows.a, rows.b, rows.first, rows.last, rows.tag, list(encoded.sources),
-            result.clusters.refused, result.components.report,
+            result.clusters.refused, result.components.report, apart=result.rules.apart,
         )  # fmt: skip
 
     def resolved(self, rules: Rules) -> Resolved:
@@ -155,6 +158,7 @@ def save(state: State, store: Store) -> None:
     pointer = {
         "format": FORMAT, "folder": folder, "digest": state.digest, "components": state.components,
         "table_size": state.size, "sources": state.sources, "inputs": state.inputs, "standing": state.snapshots,
+        "apart": state.apart,
         "sizes": {name: state.array(name).shape[0] for name in _ARRAYS}, "checksums": checksums,
     }  # fmt: skip
     store.write(_POINTER, json.dumps({**pointer, "checksum": _checksum_of(pointer)}).encode())
@@ -190,7 +194,7 @@ def _loaded(store: Store, pointer: Mapping[str, Any]) -> State:
     return State(
         digest=pointer["digest"], size=pointer["table_size"], texts=texts, components=pointer["components"],
         sources=list(pointer["sources"]), inputs=dict(pointer["inputs"]), snapshots=dict(pointer["standing"]),
-        spare=spare, **arrays, **frames,
+        spare=spare, apart=tuple(map(tuple, pointer["apart"])), **arrays, **frames,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
 from heap_assets.identity.engine.native import kernel, texts
+from heap_assets.identity.engine.native.apart import ApartNodes, apart_nodes
 from heap_assets.identity.engine.native.encode import Encoded, encode
 from heap_assets.identity.engine.native.ids import Profiles, profiles, with_ids
 from heap_assets.identity.engine.native.kernel import I32, I64, U8, U32, U64
@@ -82,15 +83,18 @@ class Resolved:
 def resolved(links: pl.LazyFrame, rules: Rules, *, everywhere: bool = False, keep_rows: bool = False) -> Resolved:
     """Resolve links; `everywhere` as in :func:`clusters`, `keep_rows` as in :func:`encode`."""
     encoded = encode(links, rules, keep_rows=keep_rows)
+    apart = apart_nodes(encoded, rules)
     if not keep_rows:
         encoded.slots, encoded.size = np.zeros(1, np.uint64), 0  # the hash table is only needed to fold changes
-    return decided(encoded, rules, everywhere=everywhere, keep_links=keep_rows)
+    return decided(encoded, rules, apart, everywhere=everywhere, keep_links=keep_rows)
 
 
-def decided(encoded: Encoded, rules: Rules, *, everywhere: bool = False, keep_links: bool = False) -> Resolved:
-    """Apply rules 4 to 7 to encoded links."""
+def decided(
+    encoded: Encoded, rules: Rules, apart: ApartNodes, *, everywhere: bool = False, keep_links: bool = False
+) -> Resolved:
+    """Apply rules 4 to 7 to encoded links, and what people keep apart."""
     connected = components(encoded, rules)
-    split = clusters(encoded, connected, rules, everywhere=everywhere)
+    split = clusters(encoded, connected, rules, apart, everywhere=everywhere)
     if not keep_links:
         encoded.batches.clear()  # a quarter of all memory, before text is copied
     laid_out = profiles(encoded, split.labels, split.count, connected.shared, rules)
@@ -129,6 +133,7 @@ def conflicts_table(result: Resolved) -> pl.DataFrame:
             "count_b": refused["count_b"],
             "profile_a": profile_ids(result, a),
             "profile_b": profile_ids(result, b),
+            "decision": refused["decision"],
             "_a": encoded.ranks[a],
             "_b": encoded.ranks[b],
         }

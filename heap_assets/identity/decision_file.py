@@ -1,0 +1,178 @@
+"""The file of decisions: a CSV or YAML file beside the settings, reviewed like code.
+
+CSV: columns `decision` (the kind), `identifier_a`, `identifier_b`, `author`, `decided`, `reason`, `until`, `id`. YAML:
+a list of mappings with the kind as key and one or more `type:value` under it, and `author`, `decided`, `reason`, `until`,
+`id`. Of `nobody`, `*:value` is the value of every type. Days are ISO 8601.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, cast
+
+import polars as pl
+
+from heap_assets.identity.decisions import DECISION_KINDS, Decision, DecisionError, DecisionKind, Pair
+from heap_assets.identity.normalise import IN_WORDS, normalised, reason
+from heap_assets.identity.rules import Rules
+from heap_assets.yaml_core import read_large_yaml
+
+COLUMNS: Final = ("decision", "identifier_a", "identifier_b", "author", "decided", "reason", "until", "id")
+_ABOUT: Final = ("author", "decided", "reason", "until", "id")
+_WHERE: Final = "identity.decisions"
+_EVERY_TYPE: Final = "*"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One decision as it is written, and where."""
+
+    where: str
+    kind: str
+    identifiers: tuple[str, ...]
+    about: Mapping[str, str]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Type and raw value; DecisionError if one has no type."""
+        pairs = []
+        for text in self.identifiers:
+            kind, colon, value = text.partition(":")
+            if not colon or not kind.strip():
+                raise DecisionError(f"{self.where}: an identifier has no type; expected type:value, such as email:…")
+            pairs.append((kind.strip(), value))
+        return pairs
+
+
+def read_decisions(path: Path, rules: Rules) -> tuple[Decision, ...]:
+    """Read a file of decisions; values are normalised like the data, by `rules`.
+
+    Raises
+    ------
+    DecisionError
+        The file is missing, or a row cannot be read: kind, type, number of identifiers, value or day. The message names
+        the row and what was expected, never a value.
+    """
+    if not path.is_file():
+        raise DecisionError(f"{_WHERE} is {str(path)!r}, which does not exist")
+    text = path.read_text(encoding="utf-8-sig")
+    entries = list(_of_csv(text, path) if path.suffix.lower() == ".csv" else _of_yaml(text, path))
+    return parsed_decisions(entries, rules)
+
+
+def parsed_decisions(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
+    """Validate entries and normalise their values, those of one type at once."""
+    pairs = [_checked_pairs(entry, rules) for entry in entries]
+    spelt = _spelt({pair for of_entry in pairs for pair in of_entry}, rules)
+    made = []
+    for entry, raw in zip(entries, pairs, strict=True):
+        own = []
+        for pair in raw:
+            value, why = spelt[pair]
+            if why in ("null", "empty") or (why is not None and entry.kind != "nobody"):
+                raise DecisionError(
+                    f"{entry.where}: a value of type {pair[0]} is no identifier: {IN_WORDS.get(why, why)}; "
+                    "expected one that identifies somebody"
+                )
+            own.append((pair[0], value))
+        identifiers = tuple(sorted({*own}))
+        if entry.kind in ("same", "apart") and len(identifiers) < 2:
+            raise DecisionError(
+                f"{entry.where}: {entry.kind} is about {len(identifiers)} identifier, expected two or more"
+            )
+        made.append(
+            Decision(
+                cast("DecisionKind", entry.kind),
+                identifiers,
+                entry.about.get("author", ""),
+                _day(entry, "decided"),
+                " ".join(entry.about.get("reason", "").split()),
+                _day(entry, "until"),
+                entry.about.get("id", ""),
+            )
+        )
+    return tuple(made)
+
+
+def _checked_pairs(entry: _Entry, rules: Rules) -> list[Pair]:
+    if entry.kind not in DECISION_KINDS:
+        raise DecisionError(f"{entry.where}: decision is {entry.kind!r}, expected one of {', '.join(DECISION_KINDS)}")
+    if not entry.identifiers:
+        raise DecisionError(f"{entry.where}: {entry.kind} names no identifier; expected type:value")
+    pairs: list[Pair] = []
+    for kind, value in entry.pairs:
+        if kind == _EVERY_TYPE and entry.kind == "nobody":
+            pairs += [(name, value) for name in rules.types]
+        elif kind not in rules.types:
+            raise DecisionError(
+                f"{entry.where}: unknown identifier type {kind!r}; the rules know {', '.join(rules.types)}"
+            )
+        else:
+            pairs.append((kind, value))
+    return pairs
+
+
+def _spelt(pairs: set[Pair], rules: Rules) -> dict[Pair, tuple[str, str | None]]:
+    """Return each value as the rules spell it, and why it is no identifier."""
+    spelt = {}
+    for rule in rules.identifiers:
+        raw = sorted(value for kind, value in pairs if kind == rule.type)
+        if not raw:
+            continue
+        frame = pl.Series("v", raw, pl.String).to_frame().select(value=normalised(pl.col("v"), rule.normaliser))
+        judged = frame.with_columns(why=reason(pl.col("value"), rule, rules))
+        spelt.update({(rule.type, one): row for one, row in zip(raw, judged.iter_rows(), strict=True)})
+    return cast("dict[Pair, tuple[str, str | None]]", spelt)
+
+
+def _day(entry: _Entry, name: str) -> date | None:
+    text = entry.about.get(name, "")
+    try:
+        return date.fromisoformat(text[:10]) if text else None
+    except ValueError:
+        raise DecisionError(f"{entry.where}: {name} is {text!r}, expected a day such as 2026-11-02") from None
+
+
+def _of_csv(text: str, path: Path) -> Iterator[_Entry]:
+    lines = csv.DictReader(io.StringIO(text))
+    names = {*(lines.fieldnames or ())}
+    if not {"decision", "identifier_a"} <= names or not names <= {*COLUMNS}:
+        raise DecisionError(
+            f"{_WHERE} is {str(path)!r}; its first line must name the columns {', '.join(COLUMNS)} "
+            "(the first two at least, and no others)"
+        )
+    for row in lines:
+        where = f"{_WHERE}, {path.name} line {lines.line_num}"
+        if None in row:
+            raise DecisionError(f"{where}: more fields than columns; put text with a comma into double quotes")
+        texts = {name: (value or "").strip() for name, value in row.items() if name in COLUMNS}
+        ends = tuple(end for name in ("identifier_a", "identifier_b") if (end := texts.get(name, "")))
+        yield _Entry(where, texts["decision"], ends, {name: texts.get(name, "") for name in _ABOUT})
+
+
+def _of_yaml(text: str, path: Path) -> Iterator[_Entry]:
+    content = read_large_yaml(text, str(path)) or []
+    if not isinstance(content, list):
+        raise DecisionError(f"{_WHERE} is {str(path)!r}, expected a list of decisions")
+    for number, entry in enumerate(content, 1):
+        where = f"{_WHERE}, {path.name} entry {number}"
+        if not isinstance(entry, dict):
+            raise DecisionError(f"{where}: expected a mapping such as {{same: [email:…, crm_id:…], author: …}}")
+        kinds = [name for name in entry if name not in _ABOUT]
+        if len(kinds) != 1:
+            raise DecisionError(
+                f"{where}: its keys are {', '.join(map(str, entry))}; expected one of {', '.join(DECISION_KINDS)}, "
+                f"and {', '.join(_ABOUT)}"
+            )
+        yield _Entry(
+            where, str(kinds[0]), _texts(entry[kinds[0]]), {n: str(entry[n] or "") for n in _ABOUT if n in entry}
+        )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(one) for one in (value if isinstance(value, list) else [value]) if one is not None)
