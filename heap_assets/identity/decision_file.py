@@ -1,8 +1,8 @@
 """The file of decisions: a CSV or YAML file beside the settings, reviewed like code.
 
-CSV: columns `decision` (the kind), `identifier_a`, `identifier_b`, `author`, `decided`, `reason`, `until`, `id`. YAML:
-a list of mappings with the kind as key and one or more `type:value` under it, and `author`, `decided`, `reason`, `until`,
-`id`. Of `nobody`, `*:value` is the value of every type. Days are ISO 8601.
+CSV: columns `decision` (the kind), `identifier_a`, `identifier_b`, `author`, `decided`, `reason`, `until`, `id`.
+YAML: a list of mappings with the kind as key, one or more `type:value` under it, and the other columns. Of `nobody`,
+`*:value` is the value of every type. Days are ISO 8601.
 """
 
 from __future__ import annotations

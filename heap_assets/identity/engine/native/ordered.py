@@ -41,7 +41,7 @@ class Clusters:
 def clusters(
     encoded: Encoded, connected: Components, rules: Rules, apart: ApartNodes | None = None, *, everywhere: bool = False
 ) -> Clusters:
-    """Apply merge limits, and keep apart what people say; the labels of the components `connected` become those of the clusters.
+    """Apply merge limits and `apart` decisions; the labels of the components `connected` become those of the clusters.
 
     A component that meets all limits and holds no two nodes that are apart is a cluster as it is: no link in it could
     be refused (proof: reference, identity.md 3.3). The others are resolved link by link.
